@@ -1,0 +1,176 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// attemptContext is the context of one attempt. It has the caller's values and
+// ends with the caller's context, at the attempt's own deadline, when the
+// attempt is over, and when its provider is told to stop.
+//
+// Most functions never ask whether their context has ended, or only when they
+// block. So no timer and no link to the parent is made until somebody asks:
+// until then an attempt context is one allocation.
+type attemptContext struct {
+	context.Context // the caller's
+
+	deadline time.Time // the attempt's own; zero: none
+	contexts *attemptContexts
+
+	// armed is the real context, made at the first Done or Err.
+	armed atomic.Pointer[armedContext]
+
+	// mu guards the making of armed and the field below.
+	mu   sync.Mutex
+	over error // why it ended, when it ended before it was armed
+}
+
+type armedContext struct {
+	context.Context
+
+	cancel context.CancelCauseFunc
+	stop   context.CancelFunc
+}
+
+var _ context.Context = (*attemptContext)(nil)
+
+// errAttemptOver is the cause of contexts whose attempt has returned.
+var errAttemptOver = fmt.Errorf("attempt is over: %w", context.Canceled)
+
+func newAttemptContext(caller context.Context, deadline time.Time, contexts *attemptContexts) *attemptContext {
+	return &attemptContext{Context: caller, deadline: deadline, contexts: contexts}
+}
+
+// Deadline returns the sooner of the attempt's and the caller's deadline.
+func (c *attemptContext) Deadline() (time.Time, bool) {
+	callers, ok := c.Context.Deadline()
+	if c.deadline.IsZero() || ok && callers.Before(c.deadline) {
+		return callers, ok
+	}
+	return c.deadline, true
+}
+
+// Done arms the context.
+func (c *attemptContext) Done() <-chan struct{} { return c.arm().Done() }
+
+// Err arms the context.
+func (c *attemptContext) Err() error { return c.arm().Err() }
+
+// Value returns the caller's values. Once armed it asks the real context, so
+// that contexts derived from this one find it and need no goroutine to follow it.
+func (c *attemptContext) Value(key any) any {
+	if armed := c.armed.Load(); armed != nil {
+		return armed.Value(key)
+	}
+	return c.Context.Value(key)
+}
+
+func (c *attemptContext) arm() *armedContext {
+	if armed := c.armed.Load(); armed != nil {
+		return armed
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if armed := c.armed.Load(); armed != nil {
+		return armed
+	}
+	real := &armedContext{}
+	real.Context, real.cancel = context.WithCancelCause(c.Context)
+	if !c.deadline.IsZero() && c.over == nil {
+		real.Context, real.stop = context.WithDeadlineCause(real.Context, c.deadline, ErrAttemptTimeout)
+	}
+	if c.over != nil {
+		real.cancel(c.over)
+	} else if cause := c.contexts.join(c); cause != nil {
+		real.cancel(cause)
+	}
+	c.armed.Store(real)
+	return real
+}
+
+// end cancels the context: its attempt is over.
+func (c *attemptContext) end() {
+	c.mu.Lock()
+	armed := c.armed.Load()
+	if armed == nil {
+		c.over = errAttemptOver
+	}
+	c.mu.Unlock()
+	if armed != nil {
+		c.contexts.leave(c)
+		armed.finish(errAttemptOver)
+	}
+}
+
+func (a *armedContext) finish(cause error) {
+	a.cancel(cause)
+	if a.stop != nil {
+		a.stop()
+	}
+}
+
+// cause returns why the context ended on the registry's side: its own timeout
+// or a provider that was told to stop. It is nil when neither happened, and when
+// nobody ever asked.
+func (c *attemptContext) cause() error {
+	armed := c.armed.Load()
+	if armed == nil || armed.Err() == nil {
+		return nil
+	}
+	return context.Cause(armed.Context)
+}
+
+// attemptContexts are the armed contexts of one provider's attempts: those that
+// somebody listens to.
+type attemptContexts struct {
+	// mu guards the fields below. Cancelling happens outside of it.
+	mu    sync.Mutex
+	armed map[*attemptContext]struct{}
+	over  error // set when all were told to stop
+}
+
+// join adds c; a non-nil error means that it is to end at once.
+func (s *attemptContexts) join(c *attemptContext) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over != nil {
+		return s.over
+	}
+	if s.armed == nil {
+		s.armed = make(map[*attemptContext]struct{})
+	}
+	s.armed[c] = struct{}{}
+	return nil
+}
+
+func (s *attemptContexts) leave(c *attemptContext) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.armed, c)
+}
+
+// cut ends all contexts, present and to come, with the given cause.
+func (s *attemptContexts) cut(cause error) {
+	s.mu.Lock()
+	if s.over == nil {
+		s.over = cause
+	}
+	listening := make([]*attemptContext, 0, len(s.armed))
+	for c := range s.armed {
+		listening = append(listening, c)
+	}
+	s.mu.Unlock()
+	for _, c := range listening {
+		// c.mu, as Done may be making the context at this moment.
+		c.mu.Lock()
+		armed := c.armed.Load()
+		c.mu.Unlock()
+		if armed != nil {
+			armed.cancel(cause)
+		}
+	}
+}

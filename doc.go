@@ -1,0 +1,2 @@
+// Package registry is an embeddable registry of service providers.
+package registry

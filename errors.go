@@ -1,0 +1,334 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/capreg/registry/verdict"
+)
+
+// The sentinels say which error it is; the structs [FieldError],
+// [UnavailableError], [CallError] and [PanicError] say what exactly.
+var (
+	// ErrInvalid is bad input: a [FieldError] names field, value and bound.
+	ErrInvalid = errors.New("invalid input")
+	// ErrExists is a name that another provider of the registry has.
+	ErrExists = errors.New("already exists")
+	// ErrConflict is input that contradicts what is registered: another strategy
+	// for a group, another Go type for a service, a mock beside real providers.
+	ErrConflict = errors.New("conflict")
+	// ErrNotRegistered is an operation on a provider that left the registry.
+	ErrNotRegistered = errors.New("not registered")
+
+	// ErrUnavailable is a look-up or call that no provider could be found for;
+	// the [UnavailableError] also matches each of the causes below that is present.
+	ErrUnavailable = errors.New("no provider available")
+	// ErrUnknownService is a service that no provider is registered for.
+	ErrUnknownService = errors.New("unknown service")
+	// ErrNoCapability is a provider that lacks a required capability.
+	ErrNoCapability = errors.New("capability missing")
+	// ErrUnhealthy is a provider whose health is bad.
+	ErrUnhealthy = errors.New("unhealthy")
+	// ErrNotReady is a provider whose factory failed, and what
+	// [Registry.WaitReady] returns when its time is over.
+	ErrNotReady = errors.New("not ready")
+	// ErrBreakerOpen is a provider whose breaker admits nothing now: it is open,
+	// or half-open with its trial slots taken.
+	ErrBreakerOpen = errors.New("breaker open")
+	// ErrCoolingDown is a provider that asked to be left alone for a while.
+	ErrCoolingDown = errors.New("cooling down")
+	// ErrCredentials is a provider that is parked because it refuses this
+	// client: authentication, quota, billing.
+	ErrCredentials = errors.New("no usable credentials")
+	// ErrClosed is a registry that is closed or closing, or a provider that is
+	// being removed.
+	ErrClosed = errors.New("shutting down")
+	// ErrStuck is a removal or close that gave up waiting for user code.
+	ErrStuck = errors.New("still running")
+
+	// ErrAttemptTimeout is the cause ([context.Cause]) of an attempt's context
+	// that ran into the provider's attempt timeout.
+	ErrAttemptTimeout = errors.New("attempt timeout")
+)
+
+// FieldError says which input was refused and why. It matches [ErrInvalid],
+// [ErrExists] or [ErrConflict].
+type FieldError struct {
+	// Field is the name of the field, such as "Capabilities[1]".
+	Field string
+	// Value is what was given, cut to a printable length.
+	Value string
+	// Bound is what would have been accepted, or what stands in the way.
+	Bound string
+	// Err is the sentinel: ErrInvalid, ErrExists or ErrConflict.
+	Err error
+}
+
+// Error returns field, value and bound in one line.
+func (e *FieldError) Error() string {
+	return oneLine(fmt.Sprintf("registry: %v: %s is %s: want %s", e.Err, e.Field, e.Value, e.Bound))
+}
+
+// Unwrap returns the sentinel.
+func (e *FieldError) Unwrap() error { return e.Err }
+
+func invalid(field string, value any, bound string) error {
+	return refuse(ErrInvalid, field, value, bound)
+}
+
+func refuse(kind error, field string, value any, bound string) error {
+	const longest = 64
+	text := fmt.Sprintf("%v", value)
+	if s, ok := value.(string); ok {
+		text = fmt.Sprintf("%q", cut(s, longest))
+	}
+	return &FieldError{Field: field, Value: cut(text, longest+8), Bound: bound, Err: kind}
+}
+
+// UnavailableError is a look-up that found nobody to give, or a call that found
+// nobody to begin with.
+//
+// It matches [ErrUnavailable] and every cause present among its candidates, and
+// unwraps to their errors.
+type UnavailableError struct {
+	// Service is what was asked for.
+	Service string
+	// Query is how it was asked for.
+	Query Query
+	// Candidates are the providers of the service in the order in which they
+	// would have been asked, each with its reason.
+	Candidates []Candidate
+	// RetryIn is the earliest time worth retrying, from the moment the error was
+	// made; zero when nothing known ends by itself.
+	RetryIn time.Duration
+
+	cause error // why the service as a whole has nothing, when it has not
+}
+
+// Error names the service and at most 16 candidates with their reasons, in one line.
+func (e *UnavailableError) Error() string {
+	const most = 16
+	var text strings.Builder
+	fmt.Fprintf(&text, "registry: %v: service %q", ErrUnavailable, cut(e.Service, 64))
+	switch {
+	case e.cause != nil:
+		fmt.Fprintf(&text, ": %v", e.cause)
+	case len(e.Candidates) > 0 && e.parked():
+		fmt.Fprintf(&text, ": %v", ErrCredentials)
+	}
+	for i, candidate := range e.Candidates {
+		if i == most {
+			fmt.Fprintf(&text, "; and %d more", len(e.Candidates)-most)
+			break
+		}
+		separator := "; "
+		if i == 0 {
+			separator = ": "
+		}
+		text.WriteString(separator + candidate.String())
+	}
+	if e.RetryIn > 0 {
+		fmt.Fprintf(&text, "; retry in %v", e.RetryIn.Round(time.Millisecond))
+	}
+	return oneLine(text.String())
+}
+
+// Is reports whether target is ErrUnavailable or the cause of the whole service.
+func (e *UnavailableError) Is(target error) bool {
+	return target == ErrUnavailable || e.cause != nil && target == e.cause
+}
+
+// Unwrap returns the error of each candidate.
+func (e *UnavailableError) Unwrap() []error {
+	causes := make([]error, 0, len(e.Candidates))
+	for _, candidate := range e.Candidates {
+		if candidate.Err != nil {
+			causes = append(causes, candidate.Err)
+		}
+	}
+	return causes
+}
+
+// parked reports whether every candidate refuses this client's credentials.
+func (e *UnavailableError) parked() bool {
+	for _, candidate := range e.Candidates {
+		if !errors.Is(candidate.Err, ErrCredentials) {
+			return false
+		}
+	}
+	return true
+}
+
+// Attempt is one try of a call on one provider.
+type Attempt struct {
+	// Provider is who was asked.
+	Provider string `json:"provider"`
+	// Class is what the outcome means.
+	Class verdict.Class `json:"class"`
+	// Duration is how long the attempt ran.
+	Duration time.Duration `json:"duration"`
+	// Err is what the function returned.
+	Err error `json:"-"`
+}
+
+// CallError is a call that failed after its function had been entered, or that
+// its own context ended before.
+//
+// It unwraps to the error of every attempt, to the caller's context error and
+// its cause where the context ended the call, and to the reasons of the
+// providers that could not be entered. When every provider that could be asked
+// refuses this client's credentials, it matches [ErrCredentials].
+type CallError struct {
+	// Service is what was called.
+	Service string
+	// Attempts are the tries, in order.
+	Attempts []Attempt
+	// Skipped are the providers that were not entered, when the call ran out of
+	// providers.
+	Skipped []Candidate
+	// RetryIn is the earliest time worth retrying when the call ran out of
+	// providers, from the moment the error was made; zero when nothing known
+	// ends by itself.
+	RetryIn time.Duration
+
+	ended []error // the caller's context error and its cause, when they ended the call
+}
+
+// Error names every provider with class, duration and error, in one line.
+func (e *CallError) Error() string {
+	var text strings.Builder
+	fmt.Fprintf(&text, "registry: call of service %q failed", cut(e.Service, 64))
+	if e.credentials() {
+		fmt.Fprintf(&text, ": %v", ErrCredentials)
+	}
+	for _, err := range e.ended {
+		fmt.Fprintf(&text, ": %v", err)
+	}
+	separator := ": "
+	for _, attempt := range e.Attempts {
+		fmt.Fprintf(&text, "%s%s: %v after %v: %s", separator, attempt.Provider, attempt.Class,
+			attempt.Duration.Round(time.Microsecond), cut(errorText(attempt.Err), 300))
+		separator = "; "
+	}
+	for _, candidate := range e.Skipped {
+		text.WriteString(separator + candidate.String())
+		separator = "; "
+	}
+	return oneLine(text.String())
+}
+
+// Is reports whether target is ErrCredentials and credentials are the reason.
+func (e *CallError) Is(target error) bool {
+	return target == ErrCredentials && e.credentials()
+}
+
+// Unwrap returns what ended the call, the error of each attempt and the reasons
+// of the providers that were not entered.
+func (e *CallError) Unwrap() []error {
+	causes := make([]error, 0, len(e.ended)+len(e.Attempts)+len(e.Skipped))
+	causes = append(causes, e.ended...)
+	for _, attempt := range e.Attempts {
+		if attempt.Err != nil {
+			causes = append(causes, attempt.Err)
+		}
+	}
+	for _, candidate := range e.Skipped {
+		if candidate.Err != nil {
+			causes = append(causes, candidate.Err)
+		}
+	}
+	return causes
+}
+
+func (e *CallError) credentials() bool {
+	if len(e.ended) > 0 || len(e.Attempts) == 0 {
+		return false
+	}
+	for _, attempt := range e.Attempts {
+		if attempt.Class != verdict.ClassFatal {
+			return false
+		}
+	}
+	for _, candidate := range e.Skipped {
+		if !errors.Is(candidate.Err, ErrCredentials) && !errors.Is(candidate.Err, ErrNoCapability) {
+			return false
+		}
+	}
+	return true
+}
+
+// PanicError is a panic of user code that was turned into an error: of a
+// factory, a hook, or, when [Options.PanicsAsErrors] is set, of a call.
+type PanicError struct {
+	// Value is what was passed to panic; nil when the code ended its goroutine
+	// with runtime.Goexit.
+	Value any
+	// Stack is the stack of the goroutine at the panic.
+	Stack []byte
+}
+
+// Error returns the panic's value, without the stack.
+func (e *PanicError) Error() string {
+	if e.Value == nil {
+		return "registry: goroutine exited (runtime.Goexit)"
+	}
+	return oneLine(fmt.Sprintf("registry: panic: %v", e.Value))
+}
+
+// Unwrap returns the panic's value when it is an error.
+func (e *PanicError) Unwrap() error {
+	err, _ := e.Value.(error)
+	return err
+}
+
+// joined is errors.Join in one line, after a prefix.
+func joined(prefix string, causes []error) error {
+	format := prefix + "%w" + strings.Repeat("; %w", len(causes)-1)
+	arguments := make([]any, len(causes))
+	for i, cause := range causes {
+		arguments[i] = cause
+	}
+	return fmt.Errorf(format, arguments...)
+}
+
+// endedBy returns the error of a context that has ended, and its cause where
+// that says more.
+func endedBy(ctx context.Context) []error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if cause == nil || errors.Is(err, cause) {
+		return []error{err}
+	}
+	return []error{err, cause}
+}
+
+// errorText is the text of a user's error, whose Error method may fail.
+func errorText(err error) (text string) {
+	if err == nil {
+		return "no error"
+	}
+	if failure := guard(func() error { text = err.Error(); return nil }); failure != nil {
+		return fmt.Sprintf("%T whose Error method failed", err)
+	}
+	return text
+}
+
+// oneLine keeps errors greppable: one error is one line.
+func oneLine(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\r' || r == '\t' {
+			return ' '
+		}
+		return r
+	}, text)
+}
+
+// cut shortens text to at most n bytes, without splitting a character.
+func cut(text string, n int) string {
+	if len(text) <= n {
+		return text
+	}
+	return strings.ToValidUTF8(text[:n], "") + "…"
+}

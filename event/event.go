@@ -1,0 +1,74 @@
+// Package event names what can change in a registry.
+package event
+
+import "time"
+
+// Kind is what changed. Kinds are stable words, fit for logs and metrics.
+type Kind string
+
+// The kinds of event.
+const (
+	// Registered: a provider joined.
+	Registered Kind = "registered"
+	// Draining: a provider left; new picks stop, calls in flight go on.
+	Draining Kind = "draining"
+	// Drained: the last call of a provider that left has ended.
+	Drained Kind = "drained"
+	// Changed: a setting was changed; Reason names it, From and To are its values.
+	Changed Kind = "changed"
+	// BreakerOpened: calls to the provider are refused; Until says how long.
+	BreakerOpened Kind = "breaker_opened"
+	// BreakerHalfOpened: the provider is on trial.
+	BreakerHalfOpened Kind = "breaker_half_opened"
+	// BreakerClosed: the provider is back.
+	BreakerClosed Kind = "breaker_closed"
+	// Unhealthy: the provider's health went bad; Err is the cause.
+	Unhealthy Kind = "unhealthy"
+	// Healthy: the provider's health is good again.
+	Healthy Kind = "healthy"
+	// Cooling: the provider asked to be left alone until Until.
+	Cooling Kind = "cooling"
+	// Parked: the provider refuses this client (credentials, quota, billing); it
+	// is left alone until Until, or until it is reset.
+	Parked Kind = "parked"
+	// CooldownEnded: the provider may be asked again.
+	CooldownEnded Kind = "cooldown_ended"
+	// NotReady: the provider's factory failed with Err; it is tried again after Until.
+	NotReady Kind = "not_ready"
+	// Ready: the provider's factory made its instance.
+	Ready Kind = "ready"
+	// LeaseExpired: a lease was not reported in time and counts as a failure.
+	LeaseExpired Kind = "lease_expired"
+	// Closing: the registry refuses new picks; it is the last event but for the
+	// drains of its providers and Closed.
+	Closing Kind = "closing"
+	// Closed: the registry has ended.
+	Closed Kind = "closed"
+)
+
+// Event is one change. Fields that a kind has no use for are zero.
+type Event struct {
+	// Sequence numbers the events of one registry from 1, without a gap.
+	Sequence uint64 `json:"sequence"`
+	// Time is when the change was made.
+	Time time.Time `json:"time"`
+	// Kind is what changed.
+	Kind Kind `json:"kind"`
+	// Service is the service of the provider.
+	Service string `json:"service,omitempty"`
+	// Provider is the provider's name.
+	Provider string `json:"provider,omitempty"`
+	// Generation tells registrations of one name apart.
+	Generation uint64 `json:"generation,omitempty"`
+	// From and To are the values before and after.
+	From string `json:"from,omitempty"`
+	To   string `json:"to,omitempty"`
+	// Reason says why, in words.
+	Reason string `json:"reason,omitempty"`
+	// Until is when the new state ends by itself.
+	Until time.Time `json:"until,omitzero"`
+	// Err is the cause, where there is one.
+	Err error `json:"-"`
+	// Lost counts the events that this subscriber missed just before this one.
+	Lost uint64 `json:"lost,omitempty"`
+}

@@ -1,0 +1,287 @@
+package registry
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Candidate is a provider that a query sees, and whether it could be picked now.
+type Candidate struct {
+	// Provider is its name; Group, Priority, Mock and Handler are its place in
+	// the order.
+	Provider string   `json:"provider"`
+	Handler  string   `json:"handler,omitempty"`
+	Group    int      `json:"group"`
+	Priority Priority `json:"priority"`
+	Mock     bool     `json:"mock,omitempty"`
+	// Eligible says whether a call could enter it now.
+	Eligible bool `json:"eligible"`
+	// Code is the reason in one stable word: "eligible", "trial", or what keeps
+	// calls away: "closed", "mocks_only", "capability_missing", "unhealthy",
+	// "breaker_open", "trial_slots_full", "cooling_down", "parked", "not_ready".
+	Code string `json:"code"`
+	// Reason is the same in words; empty when the provider is simply eligible.
+	Reason string `json:"reason,omitempty"`
+	// Breaker is the state of its breaker.
+	Breaker BreakerState `json:"breaker"`
+	// RetryIn is the time until what keeps calls away ends by itself; zero when
+	// nothing does, or nobody knows.
+	RetryIn time.Duration `json:"retry_in,omitempty"`
+	// Err matches the sentinel of every reason present and unwraps to their causes.
+	Err error `json:"-"`
+}
+
+// String returns the name with the reason.
+func (c Candidate) String() string {
+	if c.Reason == "" {
+		return c.Provider + ": " + c.Code
+	}
+	return c.Provider + ": " + c.Reason
+}
+
+// Explanation is the answer to "who would get the next call, and why not the
+// others?". It is made by what picks and changes nothing.
+type Explanation struct {
+	// Service and Query are what was asked.
+	Service string `json:"service"`
+	Query   Query  `json:"query"`
+	// Winner is who the next call would enter first; empty when nobody.
+	Winner string `json:"winner"`
+	// Candidates are the providers in the order of the plan, then those that the
+	// query sees but does not want.
+	Candidates []Candidate `json:"candidates"`
+	// Err is why the service as a whole has nothing to give: a bad query, an
+	// unknown service, a registry that is closed.
+	Err error `json:"-"`
+}
+
+// String returns the explanation as a small table, one candidate a line.
+func (e Explanation) String() string {
+	var text strings.Builder
+	fmt.Fprintf(&text, "service %q", e.Service)
+	if e.Query.Handler != "" {
+		fmt.Fprintf(&text, " for %s", e.Query.Handler)
+	}
+	if len(e.Query.Require) > 0 {
+		fmt.Fprintf(&text, " requiring %s", strings.Join(e.Query.Require, ", "))
+	}
+	if e.Err != nil {
+		fmt.Fprintf(&text, ": %v", e.Err)
+	}
+	for _, c := range e.Candidates {
+		mark := " "
+		if c.Provider == e.Winner {
+			mark = "▶"
+		}
+		fmt.Fprintf(&text, "\n%s group %d %-8v %s", mark, c.Group, c.Priority, c)
+	}
+	return text.String()
+}
+
+// Explain says who the next call would enter first, and for each other
+// candidate why it is not the one. It uses what picks and changes nothing.
+func (r *Resolver[T]) Explain() Explanation {
+	slot, err := r.bound()
+	if err != nil {
+		return Explanation{Err: err}
+	}
+	return slot.explain(false)
+}
+
+// explain collects the candidates; steady leaves trials out, as Get does.
+func (s *slot) explain(steady bool) Explanation {
+	plan := s.current()
+	eligible := plan.callable
+	if steady {
+		eligible = plan.steady
+	}
+	e := Explanation{Service: s.service.name, Query: s.query}
+	winner := plan.first(eligible, false)
+	seen := s.inSight(plan)
+	if len(seen) == 0 {
+		e.Err = s.service.registry.emptiness()
+		return e
+	}
+	e.Candidates = make([]Candidate, 0, len(seen))
+	for _, p := range seen {
+		// The breaker's lock comes before the registry's.
+		breaker := p.breaker.read()
+		e.Candidates = append(e.Candidates, s.candidate(p, breaker, steady))
+	}
+	if winner >= 0 {
+		e.Winner = plan.candidates[winner].name()
+	}
+	return e
+}
+
+// emptiness says why a query sees no provider at all.
+func (r *Registry) emptiness() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closing {
+		return ErrClosed
+	}
+	return ErrUnknownService
+}
+
+// inSight returns the plan's candidates followed by the providers that the
+// query sees but does not want.
+func (s *slot) inSight(p *plan) []*provider {
+	s.service.registry.mu.Lock()
+	defer s.service.registry.mu.Unlock()
+	seen := append([]*provider(nil), p.candidates...)
+	for _, scope := range s.service.scopes(s.query) {
+		for _, other := range scope {
+			if s.service.mismatch(other, s.query) != nil {
+				seen = append(seen, other)
+			}
+		}
+	}
+	return seen
+}
+
+func (s *slot) candidate(p *provider, breaker BreakerStats, steady bool) Candidate {
+	s.service.registry.mu.Lock()
+	defer s.service.registry.mu.Unlock()
+	c := p.candidate(p.gateNow(), breaker)
+	if mismatch := s.service.mismatch(p, s.query); mismatch != nil {
+		c.Eligible, c.Code, c.Reason, c.RetryIn, c.Err = false, mismatch.code, mismatch.Error(), 0, mismatch
+	} else if steady && c.Code == codeTrial {
+		c.Eligible, c.Err = false, reason{ErrBreakerOpen, "breaker half-open: only calls are trials", nil}
+		c.Code, c.Reason = "breaker_open", c.Err.Error()
+	}
+	return c
+}
+
+// unwanted is a provider that a query sees but does not want.
+type unwanted struct {
+	code string
+	what string
+	err  error
+}
+
+func (u *unwanted) Error() string { return u.what }
+func (u *unwanted) Unwrap() error { return u.err }
+
+// mismatch says why a query does not want a provider; nil when it does. Caller
+// holds Registry.mu.
+func (s *service) mismatch(p *provider, q Query) *unwanted {
+	if s.registry.options.OnlyMocks && !p.mock() {
+		return &unwanted{"mocks_only", "is no mock, and only mocks are picked", ErrUnavailable}
+	}
+	if lacking := p.missing(q.Require); lacking != "" {
+		return &unwanted{"capability_missing", fmt.Sprintf("%v: %q", ErrNoCapability, cut(lacking, 64)), ErrNoCapability}
+	}
+	return nil
+}
+
+// reason is one thing that keeps calls away: the sentinel, the words and the cause.
+type reason struct {
+	sentinel error
+	words    string
+	cause    error
+}
+
+func (r reason) Error() string { return r.words }
+
+func (r reason) Unwrap() []error {
+	if r.cause == nil {
+		return []error{r.sentinel}
+	}
+	return []error{r.sentinel, r.cause}
+}
+
+const codeTrial = "trial"
+
+// candidate is the one place where a gate is put into words. Caller holds
+// Registry.mu; breaker was read before.
+func (p *provider) candidate(now gate, breaker BreakerStats) Candidate {
+	c := Candidate{
+		Provider: p.name(), Handler: p.definition.Handler, Group: p.group.key.number,
+		Priority: p.definition.Priority, Mock: p.mock(), Breaker: breaker.State,
+		Eligible: now&gateBlocked == 0, Code: "eligible",
+	}
+	if c.Eligible && now&gateHalfOpen != 0 {
+		c.Code, c.Reason = codeTrial, "breaker half-open: the call would be a trial"
+	}
+	var reasons []error
+	add := func(code string, r reason, retryIn time.Duration) {
+		if len(reasons) == 0 {
+			c.Code, c.Reason = code, r.words
+		} else {
+			c.Reason += ", " + r.words
+		}
+		reasons = append(reasons, r)
+		c.RetryIn = max(c.RetryIn, retryIn) // all of them have to end
+	}
+	if now&gateGone != 0 {
+		add("closed", reason{ErrClosed, ErrClosed.Error(), nil}, 0)
+	}
+	if now&gateUnhealthy != 0 {
+		add("unhealthy", reason{ErrUnhealthy, fmt.Sprintf("%v: %s", ErrUnhealthy, p.illnessText), p.illness}, 0)
+	}
+	if now&gateOpen != 0 {
+		add("breaker_open", reason{ErrBreakerOpen, fmt.Sprintf("%v (%s), retry in %v",
+			ErrBreakerOpen, cut(breaker.Reason, 64), breaker.RetryIn.Round(time.Millisecond)), nil}, breaker.RetryIn)
+	}
+	if now&gateTrialsFull != 0 {
+		add("trial_slots_full", reason{ErrBreakerOpen, "breaker half-open, all trial slots taken", nil}, 0)
+	}
+	if now&gateCooling != 0 {
+		code, sentinel := "cooling_down", ErrCoolingDown
+		if p.cooldown.parked() {
+			code, sentinel = "parked", ErrCredentials
+		}
+		left := max(time.Until(p.cooldown.until), 0)
+		add(code, reason{sentinel, fmt.Sprintf("%v (%v), retry in %v",
+			sentinel, p.cooldown.class, left.Round(time.Millisecond)), p.cooldown.reason}, left)
+	}
+	if now&gateNotReady != 0 {
+		add("not_ready", reason{ErrNotReady, fmt.Sprintf("%v: %s", ErrNotReady, p.unready.text), p.unready.err},
+			max(time.Until(p.unready.until), 0))
+	}
+	if len(reasons) > 0 {
+		c.Err = joined("", reasons)
+	}
+	return c
+}
+
+// unavailable explains why there is nothing to give.
+func (s *slot) unavailable(steady bool) *UnavailableError {
+	return newUnavailable(s.explain(steady))
+}
+
+func newUnavailable(e Explanation) *UnavailableError {
+	failure := &UnavailableError{Service: e.Service, Query: e.Query, Candidates: e.Candidates, cause: e.Err}
+	for _, c := range e.Candidates {
+		if c.RetryIn > 0 && (failure.RetryIn == 0 || c.RetryIn < failure.RetryIn) {
+			failure.RetryIn = c.RetryIn
+		}
+	}
+	return failure
+}
+
+// unavailableService explains why no provider of a service is eligible.
+func (r *Registry) unavailableService(name string) error {
+	svc := r.knownService(name)
+	if svc == nil {
+		return &UnavailableError{Service: name, cause: ErrUnknownService}
+	}
+	e := Explanation{Service: name}
+	r.mu.Lock()
+	members := make([]*provider, 0, len(svc.members))
+	for p := range svc.members {
+		members = append(members, p)
+	}
+	sortListing(members)
+	r.mu.Unlock()
+	if len(members) == 0 {
+		e.Err = r.emptiness()
+	}
+	everyone := &slot{service: svc}
+	for _, p := range members {
+		e.Candidates = append(e.Candidates, everyone.candidate(p, p.breaker.read(), false))
+	}
+	return newUnavailable(e)
+}

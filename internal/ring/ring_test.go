@@ -1,0 +1,80 @@
+package ring_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/capreg/registry/internal/ring"
+)
+
+func TestRingGivesBackInOrder(t *testing.T) {
+	t.Parallel()
+	r := ring.New[int](100)
+	for i := range 20 {
+		r.Push(i)
+	}
+	require.Equal(t, 20, r.Len())
+	for i := range 20 {
+		value, lost, ok := r.Pop()
+		require.True(t, ok)
+		require.Zero(t, lost)
+		require.Equal(t, i, value)
+	}
+	_, _, ok := r.Pop()
+	require.False(t, ok)
+}
+
+func TestFullRingDropsTheOldestAndCountsThem(t *testing.T) {
+	t.Parallel()
+	r := ring.New[int](3)
+	for i := range 5 {
+		r.Push(i)
+	}
+	value, lost, ok := r.Pop()
+	require.True(t, ok)
+	require.Equal(t, 2, value)
+	require.Equal(t, uint64(2), lost)
+	value, lost, _ = r.Pop()
+	require.Equal(t, 3, value)
+	require.Zero(t, lost, "what was lost is told once")
+}
+
+func TestRingOfNoLengthHoldsOne(t *testing.T) {
+	t.Parallel()
+	r := ring.New[string](-1)
+	r.Push("a")
+	r.Push("b")
+	value, lost, _ := r.Pop()
+	require.Equal(t, "b", value)
+	require.Equal(t, uint64(1), lost)
+}
+
+func FuzzRingAgainstSlice(f *testing.F) {
+	f.Add(uint8(3), []byte{1, 1, 1, 1, 0, 1, 0, 0, 0})
+	f.Fuzz(func(t *testing.T, limit uint8, steps []byte) {
+		r := ring.New[int](int(limit))
+		bound := max(int(limit), 1)
+		var model []int
+		var lost uint64
+		for i, step := range steps {
+			if step%2 == 1 {
+				r.Push(i)
+				model = append(model, i)
+				if len(model) > bound {
+					model = model[1:]
+					lost++
+				}
+			} else {
+				value, dropped, ok := r.Pop()
+				require.Equal(t, len(model) > 0, ok)
+				if ok {
+					require.Equal(t, model[0], value)
+					require.Equal(t, lost, dropped)
+					model, lost = model[1:], 0
+				}
+			}
+			require.Equal(t, len(model), r.Len())
+		}
+	})
+}

@@ -1,0 +1,211 @@
+// Package schedule runs many timers on one goroutine that exists only while
+// something is due.
+package schedule
+
+import (
+	"math"
+	"sync"
+	"time"
+)
+
+// Scheduler calls functions at their deadlines, one after another. However many
+// timers wait, they share one timer of the runtime and no goroutine; one
+// goroutine appears when the earliest is due and ends when nothing more is. It
+// is safe for concurrent use. Use New to make one.
+type Scheduler struct {
+	epoch time.Time
+
+	// idle is closed once the scheduler is closed and no run is in progress.
+	idle chan struct{}
+
+	// mu guards all fields below and those of every Timer of this scheduler.
+	// While it is held no run may be called and nothing may block; arming the
+	// alarm does neither.
+	mu      sync.Mutex
+	closed  bool
+	running bool // some goroutine is between begin and end
+	waiting queue
+	created uint64
+	seen    time.Duration // the last reading of the clock, in time since epoch
+
+	// alarm starts runDue on a goroutine of its own. Unless running, it is set
+	// for the first deadline of waiting and stopped if there is none. That its
+	// goroutine may be late, and find itself overtaken by a Stop, an After or
+	// another such goroutine, is harmless: it looks for itself at what is due.
+	alarm *time.Timer
+}
+
+// Timer is one pending call of a function. It is safe for concurrent use.
+type Timer struct {
+	scheduler *Scheduler
+
+	// The scheduler's mutex guards all of these.
+	run      func()
+	deadline time.Duration // since the scheduler's epoch
+	created  uint64        // orders equal deadlines
+	index    int           // in the queue, or notWaiting
+}
+
+// New returns a scheduler with nothing to do. It is safe for concurrent use.
+func New() *Scheduler {
+	return &Scheduler{epoch: time.Now(), idle: make(chan struct{})}
+}
+
+// After arranges for run to be called once, when d has elapsed and not before;
+// a negative d counts as zero. It is safe for concurrent use, and may be called
+// from inside a run.
+//
+// Calls are made in the order of deadlines, and of creation where these are
+// equal, never two at a time and never under a lock. A run must not block, for
+// it holds up all others, and must not panic: there is nobody to recover, so
+// that the process dies. On a closed scheduler the timer never fires.
+func (s *Scheduler) After(d time.Duration, run func()) *Timer {
+	deadline := time.Since(s.epoch) + max(d, 0)
+	if deadline < 0 {
+		deadline = math.MaxInt64
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	timer := &Timer{scheduler: s, deadline: deadline, created: s.created, index: notWaiting}
+	if s.closed {
+		return timer
+	}
+	s.created++
+	timer.run = run
+	s.waiting.push(timer)
+	if timer.index == 0 {
+		s.arm()
+	}
+
+	return timer
+}
+
+// Stop keeps the timer from firing and reports whether it did: false means that
+// run has been or is being called, that the timer was stopped before, or that
+// its scheduler is closed. It does not wait for a run in progress. It is safe
+// for concurrent use, and may be called from inside a run.
+func (t *Timer) Stop() bool {
+	s := t.scheduler
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t.index == notWaiting {
+		return false
+	}
+	first := t.index == 0
+	s.waiting.remove(t)
+	t.run = nil
+	if first {
+		s.arm()
+	}
+
+	return true
+}
+
+// Close drops all timers: no run begins any more. It waits for a run in
+// progress, and so would wait forever if called from inside a run. It is safe
+// for concurrent use and to repeat; each call waits.
+func (s *Scheduler) Close() {
+	s.shut()
+	<-s.idle
+}
+
+func (s *Scheduler) shut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.closed = true
+	for _, timer := range s.waiting {
+		timer.index, timer.run = notWaiting, nil
+	}
+	s.waiting = nil
+	if s.alarm != nil {
+		s.alarm.Stop()
+	}
+	if !s.running {
+		close(s.idle)
+	}
+}
+
+// runDue is what the alarm starts. The end is deferred so that a run which ends
+// its goroutine, as a failing assertion of a test does, strands neither the
+// other timers nor Close.
+func (s *Scheduler) runDue() {
+	if !s.begin() {
+		return
+	}
+	defer s.end()
+	for run := s.nextDue(); run != nil; run = s.nextDue() {
+		run()
+	}
+}
+
+// begin makes the calling goroutine the only one that runs timers, and reports
+// whether it may be.
+func (s *Scheduler) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.running {
+		return false
+	}
+	s.running = true
+
+	return true
+}
+
+func (s *Scheduler) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running = false
+	if s.closed {
+		close(s.idle)
+
+		return
+	}
+	s.arm()
+}
+
+// nextDue takes the first timer off the queue if it is due, and returns its
+// run; from here on Stop is too late and Close waits. It returns nil if nothing
+// is due.
+func (s *Scheduler) nextDue() func() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.waiting) == 0 {
+		return nil
+	}
+	timer := s.waiting[0]
+	if timer.deadline > s.seen {
+		// The clock never goes back, so it is read once for all that is due
+		// together.
+		if s.seen = time.Since(s.epoch); timer.deadline > s.seen {
+			return nil
+		}
+	}
+	s.waiting.remove(timer)
+	run := timer.run
+	timer.run = nil
+
+	return run
+}
+
+// arm sets the alarm for the first deadline, or stops it if there is none. It
+// leaves that to end while timers are being run. It is called with mu held.
+func (s *Scheduler) arm() {
+	switch {
+	case s.running:
+	case len(s.waiting) == 0:
+		if s.alarm != nil {
+			s.alarm.Stop()
+		}
+	default:
+		wait := s.waiting[0].deadline - time.Since(s.epoch)
+		if s.alarm == nil {
+			s.alarm = time.AfterFunc(wait, s.runDue)
+		} else {
+			s.alarm.Reset(wait)
+		}
+	}
+}

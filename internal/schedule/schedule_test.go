@@ -1,0 +1,603 @@
+package schedule_test
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/capreg/registry/internal/schedule"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// inBubble runs body with a scheduler in a bubble of its own, where time is
+// virtual: sleeping there waits for nothing.
+func inBubble(t *testing.T, body func(t *testing.T, s *schedule.Scheduler)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s := schedule.New()
+		defer s.Close()
+		body(t, s)
+	})
+}
+
+// elapse lets d go by and everything happen that is due by then.
+func elapse(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func TestTimersFireInOrderOfDeadlines(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
+		var fired []int
+		for _, i := range rand.Perm(1000) {
+			s.After(time.Duration(i)*time.Millisecond, func() { fired = append(fired, i) })
+		}
+		elapse(time.Second)
+		require.Len(t, fired, 1000)
+		require.True(t, slices.IsSorted(fired))
+	})
+}
+
+func TestEqualDeadlinesFireInOrderOfCreation(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
+		var fired []int
+		for i := range 1000 {
+			s.After(time.Second, func() { fired = append(fired, i) })
+		}
+		elapse(time.Second)
+		require.Len(t, fired, 1000)
+		require.True(t, slices.IsSorted(fired))
+	})
+}
+
+func TestATimerFiresExactlyWhenItsTimeHasElapsed(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
+		start := time.Now()
+		for _, d := range []time.Duration{1, 2, time.Microsecond, time.Second, 30 * 24 * time.Hour} {
+			s.After(d, func() { require.Equal(t, d, time.Since(start)) })
+		}
+		var fired atomic.Bool
+		s.After(time.Hour, func() { fired.Store(true) })
+		elapse(time.Hour - 1)
+		require.False(t, fired.Load())
+		elapse(1)
+		require.True(t, fired.Load())
+		elapse(30 * 24 * time.Hour)
+	})
+}
+
+func TestATimerNeverFiresEarlyByTheRealClock(t *testing.T) {
+	t.Parallel()
+	s := schedule.New()
+	defer s.Close()
+	elapsed := make(chan [2]time.Duration)
+	for i := range 50 {
+		d := time.Duration(i) * 37 * time.Microsecond
+		start := time.Now()
+		s.After(d, func() { elapsed <- [2]time.Duration{d, time.Since(start)} })
+	}
+	for range 50 {
+		pair := <-elapsed
+		require.GreaterOrEqual(t, pair[1], pair[0])
+	}
+}
+
+func TestATimerWithoutDelayFiresAtOnceButNotInsideAfter(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
+		start := time.Now()
+		var fired []time.Duration
+		for _, d := range []time.Duration{0, -1, math.MinInt64} {
+			s.After(d, func() { fired = append(fired, d) })
+		}
+		synctest.Wait()
+		require.Equal(t, []time.Duration{0, -1, math.MinInt64}, fired)
+		require.Zero(t, time.Since(start))
+	})
+}
+
+func TestATimerForTheEndOfTimeDoesNotFire(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
+		elapse(time.Hour)
+		timer := s.After(math.MaxInt64, func() { require.Fail(t, "fired") })
+		elapse(1000 * time.Hour)
+		require.True(t, timer.Stop())
+	})
+}
+
+func TestAStoppedTimerDoesNotFire(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
+		var fired []int
+		timers := make([]*schedule.Timer, 100)
+		for i := range timers {
+			timers[i] = s.After(time.Duration(i)*time.Second, func() { fired = append(fired, i) })
+		}
+		for i, timer := range timers {
+			if i%3 != 0 {
+				require.True(t, timer.Stop())
+				require.False(t, timer.Stop())
+			}
+		}
+		elapse(100 * time.Second)
+		require.Len(t, fired, 34)
+		for _, i := range fired {
+			require.Zero(t, i%3)
+		}
+	})
+}
+
+func TestStopIsTooLateOnceATimerHasFired(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
+		var self atomic.Pointer[schedule.Timer]
+		self.Store(s.After(time.Second, func() { require.False(t, self.Load().Stop()) }))
+		elapse(time.Second)
+		require.False(t, self.Load().Stop())
+	})
+}
+
+func TestStopFromInsideARunReachesTimersDueAtTheSameInstant(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
+		var second atomic.Pointer[schedule.Timer]
+		s.After(time.Second, func() { require.True(t, second.Load().Stop()) })
+		second.Store(s.After(time.Second, func() { require.Fail(t, "fired after Stop") }))
+		elapse(time.Second)
+	})
+}
+
+func TestAnEarlierDeadlineIsServedFirst(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
+		start := time.Now()
+		var fired []time.Duration
+		note := func() { fired = append(fired, time.Since(start)) }
+		s.After(time.Hour, note)
+		elapse(time.Second)
+		s.After(time.Minute, note)
+		s.After(time.Second, note)
+		elapse(2 * time.Hour)
+		require.Equal(t, []time.Duration{2 * time.Second, 61 * time.Second, time.Hour}, fired)
+	})
+}
+
+func TestALaterDeadlineIsServedAfterTheFirstIsStopped(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
+		start := time.Now()
+		var fired time.Duration
+		first := s.After(time.Second, func() { require.Fail(t, "fired after Stop") })
+		s.After(time.Minute, func() { fired = time.Since(start) })
+		require.True(t, first.Stop())
+		elapse(time.Hour)
+		require.Equal(t, time.Minute, fired)
+	})
+}
+
+func TestARunMayCreateTimers(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
+		start := time.Now()
+		var fired []time.Duration
+		var again func()
+		again = func() {
+			if fired = append(fired, time.Since(start)); len(fired) < 5 {
+				s.After(time.Duration(len(fired)%2)*time.Second, again)
+			}
+		}
+		s.After(0, again)
+		elapse(time.Minute)
+		require.Equal(t, []time.Duration{0, time.Second, time.Second, 2 * time.Second, 2 * time.Second}, fired)
+	})
+}
+
+func TestRunsHoldNoLock(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
+		release := make(chan struct{})
+		s.After(0, func() { <-release })
+		synctest.Wait()
+		var fired atomic.Bool
+		require.True(t, s.After(0, func() {}).Stop())
+		s.After(0, func() { fired.Store(true) })
+		elapse(time.Second)
+		require.False(t, fired.Load(), "two runs at a time")
+		close(release)
+		synctest.Wait()
+		require.True(t, fired.Load())
+	})
+}
+
+func goroutine() string {
+	stack := make([]byte, 64)
+
+	return strings.Fields(string(stack[:runtime.Stack(stack, false)]))[1]
+}
+
+func TestThousandsOfTimersDueAtOnceRunOnOneGoroutine(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
+		seen := map[string]int{}
+		for range 5000 {
+			s.After(time.Second, func() { seen[goroutine()]++ })
+		}
+		elapse(time.Second)
+		require.Len(t, seen, 1)
+		for _, runs := range seen {
+			require.Equal(t, 5000, runs)
+		}
+	})
+}
+
+// It is not parallel: it looks at all goroutines of the process.
+func TestNoGoroutineExistsWhileNothingIsDue(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
+		before := runtime.NumGoroutine()
+		for i := range 1000 {
+			s.After(time.Duration(1+i%10)*time.Second, func() {})
+		}
+		require.Equal(t, before, runtime.NumGoroutine())
+		elapse(5 * time.Second)
+		require.Equal(t, before, runtime.NumGoroutine())
+	})
+}
+
+func TestARunThatEndsItsGoroutineStrandsNobody(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
+		fired := 0
+		s.After(time.Second, runtime.Goexit)
+		s.After(time.Second, func() { fired++ })
+		s.After(time.Minute, func() { fired++ })
+		elapse(time.Hour)
+		require.Equal(t, 2, fired)
+		s.After(0, runtime.Goexit)
+		synctest.Wait()
+		s.Close()
+	})
+}
+
+func TestCloseWaitsForTheRunInProgress(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
+		release := make(chan struct{})
+		ended := false
+		s.After(0, func() {
+			<-release
+			ended = true
+		})
+		s.After(0, func() { require.Fail(t, "a run began after Close") })
+		late := s.After(time.Second, func() { require.Fail(t, "a run began after Close") })
+		synctest.Wait()
+
+		var closers sync.WaitGroup
+		var closed atomic.Int32
+		for range 3 {
+			closers.Go(func() {
+				s.Close()
+				closed.Add(1)
+			})
+		}
+		elapse(time.Hour)
+		require.Zero(t, closed.Load())
+		close(release)
+		closers.Wait()
+		require.True(t, ended)
+		require.False(t, late.Stop())
+	})
+}
+
+func TestCloseDropsAllTimers(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
+		timers := make([]*schedule.Timer, 100)
+		for i := range timers {
+			timers[i] = s.After(time.Duration(i+1), func() { require.Fail(t, "fired after Close") })
+		}
+		s.Close()
+		elapse(time.Second)
+		for _, timer := range timers {
+			require.False(t, timer.Stop())
+		}
+		s.Close()
+	})
+}
+
+func TestAfterOnAClosedSchedulerNeverFires(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
+		s.Close()
+		timer := s.After(0, func() { require.Fail(t, "fired after Close") })
+		elapse(time.Second)
+		require.False(t, timer.Stop())
+	})
+}
+
+func TestATimerCreatedFromTheRunThatCloseWaitsForNeverFires(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
+		release := make(chan struct{})
+		s.After(0, func() {
+			<-release
+			s.After(0, func() { require.Fail(t, "a run began after Close") })
+		})
+		synctest.Wait()
+		go func() {
+			synctest.Wait()
+			close(release)
+		}()
+		s.Close()
+		elapse(time.Second)
+	})
+}
+
+// It uses the real clock, to have goroutines of the alarm overtaken by calls of
+// After, Stop and Close.
+func TestEveryTimerIsEitherFiredOrStoppedUnderContention(t *testing.T) {
+	t.Parallel()
+	s := schedule.New()
+	const goroutines, timers = 8, 2000
+	var fired, stopped, running atomic.Int64
+	var all, pending sync.WaitGroup
+	for g := range goroutines {
+		all.Go(func() {
+			random := rand.New(rand.NewPCG(uint64(g), 0))
+			var last *schedule.Timer
+			for range timers {
+				pending.Add(1)
+				timer := s.After(time.Duration(random.IntN(200_000)), func() {
+					defer pending.Done()
+					if running.Add(1) != 1 {
+						panic("two runs at a time")
+					}
+					fired.Add(1)
+					running.Add(-1)
+				})
+				if random.IntN(2) == 0 {
+					last, timer = timer, last
+				}
+				if timer != nil && timer.Stop() {
+					stopped.Add(1)
+					pending.Done()
+				}
+			}
+		})
+	}
+	all.Wait()
+	pending.Wait()
+	require.EqualValues(t, goroutines*timers, fired.Load()+stopped.Load())
+	s.Close()
+}
+
+func TestCloseUnderContentionLeavesNothingRunning(t *testing.T) {
+	t.Parallel()
+	for range 200 {
+		s := schedule.New()
+		var closed atomic.Bool
+		var all sync.WaitGroup
+		for range 3 {
+			all.Go(func() {
+				for i := range 50 {
+					s.After(time.Duration(i)*time.Microsecond, func() {
+						if closed.Load() {
+							panic("running after Close")
+						}
+					}).Stop()
+					s.After(0, func() {
+						if closed.Load() {
+							panic("running after Close")
+						}
+					})
+				}
+			})
+		}
+		s.Close()
+		closed.Store(true)
+		all.Wait()
+	}
+}
+
+// modelTimer is a timer of the naive model: a list searched from end to end.
+type modelTimer struct {
+	id       int
+	deadline time.Duration
+	child    time.Duration // the delay of the timer its run creates; 0 for none
+	victim   int           // the timer its run stops; -1 for none
+	over     bool
+}
+
+type model struct {
+	now    time.Duration
+	timers []*modelTimer
+	log    []string
+}
+
+func (m *model) after(d, child time.Duration, victim int) {
+	m.timers = append(m.timers, &modelTimer{
+		id: len(m.timers), deadline: m.now + d, child: child, victim: victim,
+	})
+}
+
+func (m *model) stop(id int) bool {
+	stopped := !m.timers[id].over
+	m.timers[id].over = true
+
+	return stopped
+}
+
+func (m *model) advance(d time.Duration) {
+	end := m.now + d
+	for {
+		var next *modelTimer
+		for _, timer := range m.timers {
+			if !timer.over && timer.deadline <= end && (next == nil || timer.deadline < next.deadline) {
+				next = timer
+			}
+		}
+		if next == nil {
+			m.now = end
+
+			return
+		}
+		next.over = true
+		m.now = next.deadline
+		line := fmt.Sprint(next.id, " at ", m.now)
+		if next.victim >= 0 {
+			line += fmt.Sprint(" stops ", next.victim, ": ", m.stop(next.victim))
+		}
+		m.log = append(m.log, line)
+		if next.child > 0 {
+			m.after(next.child, 0, -1)
+		}
+	}
+}
+
+// real does the same with a scheduler.
+type real struct {
+	scheduler *schedule.Scheduler
+	start     time.Time
+
+	mu     sync.Mutex // guards the fields below
+	timers []*schedule.Timer
+	log    []string
+}
+
+func (r *real) after(d, child time.Duration, victim int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	id := len(r.timers)
+	r.timers = append(r.timers, r.scheduler.After(d, func() {
+		line := fmt.Sprint(id, " at ", time.Since(r.start))
+		if victim >= 0 {
+			line += fmt.Sprint(" stops ", victim, ": ", r.stop(victim))
+		}
+		r.mu.Lock()
+		r.log = append(r.log, line)
+		r.mu.Unlock()
+		if child > 0 {
+			r.after(child, 0, -1)
+		}
+	}))
+}
+
+func (r *real) stop(id int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+
+	return r.timers[id].Stop()
+}
+
+func (r *real) fired() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+
+	return slices.Clone(r.log)
+}
+
+func FuzzSchedulerMatchesANaiveModel(f *testing.F) {
+	f.Add([]byte{0, 5, 0, 5, 0, 3, 3, 2, 2, 1, 3, 10})
+	f.Add([]byte{1, 4, 1, 4, 0, 0, 3, 3, 4, 1, 4, 2, 3, 50})
+	f.Add([]byte{4, 0, 4, 1, 4, 2, 2, 0, 2, 1, 3, 255, 5, 0, 0, 1, 3, 1})
+	f.Fuzz(func(t *testing.T, ops []byte) {
+		ops = ops[:min(len(ops), 400)]
+		inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
+			want := &model{}
+			got := &real{scheduler: s, start: time.Now()}
+			after := func(d, child time.Duration, victim int) {
+				want.after(d, child, victim)
+				got.after(d, child, victim)
+			}
+			for ; len(ops) >= 2; ops = ops[2:] {
+				arg := time.Duration(ops[1])
+				switch known := len(want.timers); {
+				case ops[0]%5 == 0:
+					after(arg, 0, -1)
+				case ops[0]%5 == 1:
+					after(arg/4, arg%4, -1)
+				case ops[0]%5 == 2 && known > 0:
+					id := int(arg) % known
+					require.Equal(t, want.stop(id), got.stop(id))
+				case ops[0]%5 == 4 && known > 0:
+					after(arg%8, 0, int(arg)%known)
+				default:
+					want.advance(arg / 8)
+					elapse(arg / 8)
+				}
+				// Whatever has no delay fires now.
+				want.advance(0)
+				synctest.Wait()
+				require.Equal(t, want.log, got.fired())
+			}
+			want.advance(1000)
+			elapse(1000)
+			require.Equal(t, want.log, got.fired())
+		})
+	})
+}
+
+// It is not parallel: counting allocations counts those of all goroutines.
+func TestATimerCostsOneAllocation(t *testing.T) {
+	s := schedule.New()
+	defer s.Close()
+	run := func() {}
+	s.After(time.Hour, run)
+	require.EqualValues(t, 1, testing.AllocsPerRun(100, func() {
+		s.After(time.Minute, run).Stop()
+	}))
+}
+
+func BenchmarkAfterAndStop(b *testing.B) {
+	for _, waiting := range []int{0, 1, 1000, 100_000} {
+		for _, first := range []bool{true, false} {
+			b.Run(fmt.Sprintf("waiting=%d/first=%t", waiting, first), func(b *testing.B) {
+				s := schedule.New()
+				defer s.Close()
+				run := func() {}
+				for range waiting {
+					s.After(time.Hour, run)
+				}
+				d := 2 * time.Hour
+				if first {
+					d = time.Minute
+				}
+				b.ReportAllocs()
+				for b.Loop() {
+					s.After(d, run).Stop()
+				}
+			})
+		}
+	}
+}
+
+func BenchmarkAfterAndFire(b *testing.B) {
+	const burst = 1000
+	s := schedule.New()
+	defer s.Close()
+	var fired sync.WaitGroup
+	b.ReportAllocs()
+	for b.Loop() {
+		fired.Add(burst)
+		for range burst {
+			s.After(0, fired.Done)
+		}
+		fired.Wait()
+	}
+	b.ReportMetric(float64(b.Elapsed())/float64(b.N)/burst, "ns/timer")
+}

@@ -1,0 +1,499 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/striped"
+	"github.com/capreg/registry/verdict"
+)
+
+// provider is one registration, from joining to the end of its last call.
+type provider struct {
+	registry   *Registry
+	service    *service
+	generation uint64
+	classify   verdict.Classifier
+
+	// gate, instance and timeout are what a call reads.
+	gate     atomic.Uint32
+	instance atomic.Pointer[instance] // nil before a factory's success and after release
+	timeout  atomic.Int64             // of one attempt, in nanoseconds
+	breaker  breaker
+	grown    atomic.Bool // the next success ends the growth of cooldowns
+	counts   striped.Cells[counts]
+
+	maker    *maker // nil for instances that were passed in
+	contexts attemptContexts
+	draining drain
+
+	// definition is immutable but for Priority, Group and Strategy; those, group
+	// and the fields below are guarded by Registry.mu.
+	definition  Definition
+	group       *group
+	places      []place // in the plans in force
+	illness     error   // why it is unhealthy; nil when it is not
+	illnessText string
+	unready     unready
+	cooldown    cooldown
+}
+
+// counts are the outcomes of a provider's attempts. Each attempt adds one to
+// attempts when it begins and one to another when it ends.
+type counts struct {
+	attempts, successes, failures, ignored, limited atomic.Uint64
+	latency                                         atomic.Uint64 // sum over successes and failures, in nanoseconds
+}
+
+func newProvider(svc *service, e entry, generation uint64) *provider {
+	p := &provider{
+		registry: svc.registry, service: svc, generation: generation, classify: e.classify, definition: e.definition,
+	}
+	p.timeout.Store(int64(e.timeout))
+	p.breaker.init(p, e.breaker)
+	p.draining.init()
+	if e.instance != nil {
+		p.instance.Store(e.instance)
+	} else {
+		p.maker = newMaker(p, e.build)
+	}
+	return p
+}
+
+func (p *provider) name() string { return p.definition.Name }
+func (p *provider) mock() bool   { return p.definition.Mock }
+
+func (p *provider) gateNow() gate { return gate(p.gate.Load()) }
+
+// missing returns the first capability that the provider lacks, or "".
+func (p *provider) missing(capabilities []string) string {
+	for _, wanted := range capabilities {
+		has := false
+		for _, capability := range p.definition.Capabilities {
+			has = has || capability == wanted
+		}
+		if !has {
+			return wanted
+		}
+	}
+	return ""
+}
+
+// shift changes the gate of the provider, its place in the plans in force and
+// publishes the change, all in one step. A provider that has left stays as it is.
+func (p *provider) shift(cleared, set gate, change *event.Event) {
+	p.registry.mu.Lock()
+	defer p.registry.mu.Unlock()
+	p.shiftLocked(cleared, set, change)
+}
+
+// shiftLocked is shift for callers that hold Registry.mu.
+func (p *provider) shiftLocked(cleared, set gate, change *event.Event) {
+	before := p.gateNow()
+	if before&gateGone != 0 {
+		return
+	}
+	now := before&^cleared | set
+	p.gate.Store(uint32(now))
+	for _, at := range p.places {
+		at.plan.set(at.at, now)
+	}
+	if change != nil {
+		p.registry.bus.publish(p.event(*change))
+	}
+	if before&gateBlocked != 0 && now&gateBlocked == 0 {
+		p.registry.wakeWaiters()
+	}
+}
+
+// event completes a change with whose it is.
+func (p *provider) event(change event.Event) event.Event {
+	change.Service, change.Provider, change.Generation = p.service.name, p.name(), p.generation
+	return change
+}
+
+// totals sums the counts. Those that end are read before those that begin, so
+// that what is in flight is never too low.
+func (p *provider) totals() (info Info) {
+	var latency uint64
+	for cell := range p.counts.Each {
+		info.Successes += cell.successes.Load()
+		info.Failures += cell.failures.Load()
+		info.Ignored += cell.ignored.Load()
+		info.Limited += cell.limited.Load()
+		latency += cell.latency.Load()
+	}
+	for cell := range p.counts.Each {
+		info.Attempts += cell.attempts.Load()
+	}
+	info.InFlight = info.Attempts - info.Successes - info.Failures - info.Ignored - info.Limited
+	if measured := info.Successes + info.Failures; measured > 0 {
+		info.MeanLatency = time.Duration(latency / measured) //nolint:gosec // a mean of durations
+	}
+	return info
+}
+
+func (p *provider) info() Info {
+	breaker := p.breaker.read() // its lock comes before the registry's
+	p.registry.mu.Lock()
+	defer p.registry.mu.Unlock()
+	return p.infoLocked(breaker)
+}
+
+// infoLocked is info for callers that hold Registry.mu.
+func (p *provider) infoLocked(breaker BreakerStats) Info {
+	info := p.totals()
+	info.Breaker = breaker
+	info.Definition = p.definitionLocked()
+	info.Generation = p.generation
+	info.Made = p.instance.Load() != nil
+	info.AttemptTimeout = time.Duration(p.timeout.Load())
+	info.CooldownUntil = p.cooldown.until
+	candidate := p.candidate(p.gateNow(), breaker)
+	info.Eligible, info.Reason = candidate.Eligible, candidate.Reason
+	return info
+}
+
+// definitionLocked returns a copy. Caller holds Registry.mu.
+func (p *provider) definitionLocked() Definition {
+	d := p.definition.clone()
+	d.Group, d.Strategy = p.group.key.number, p.group.strategy
+	return d
+}
+
+// drain is the end of a provider: no new calls, those in flight end, then the
+// instance is released.
+type drain struct {
+	idle     chan struct{} // closed when the last call has ended
+	idleOnce sync.Once
+	released chan struct{} // closed when the instance is released
+	release  sync.Once
+	err      error // of the release; readable when released is closed
+
+	// stopLifetime stops the watch over the registration's lifetime context.
+	stopLifetime atomic.Pointer[func() bool]
+}
+
+func (d *drain) init() {
+	d.idle, d.released = make(chan struct{}), make(chan struct{})
+}
+
+// exit is called after the end of an attempt was counted.
+func (p *provider) exit() {
+	if p.gateNow()&gateGone != 0 {
+		p.checkIdle()
+	}
+}
+
+// checkIdle ends the drain when nothing is in flight. A call that begins looks
+// at the gate after it has been counted, and the gate was set before the counts
+// are read here, so no call is missed.
+func (p *provider) checkIdle() {
+	if p.totals().InFlight != 0 {
+		return
+	}
+	p.draining.idleOnce.Do(func() {
+		p.registry.mu.Lock()
+		delete(p.registry.draining, p)
+		left := !p.registry.closing || p.registry.isClosed() // else Close releases, in its order
+		p.registry.bus.publish(p.event(event.Event{Kind: event.Drained}))
+		p.registry.mu.Unlock()
+		close(p.draining.idle)
+		if left {
+			p.startRelease()
+		}
+	})
+}
+
+// drainWithin lets the calls in flight go on for the given time, then cancels
+// their contexts. It does not block.
+func (p *provider) drainWithin(limit time.Duration) {
+	p.stopLifetime()
+	p.breaker.stop()
+	p.checkIdle()
+	p.registry.schedule.After(limit, p.cut)
+}
+
+func (p *provider) waitIdle(ctx context.Context) {
+	select {
+	case <-p.draining.idle:
+	case <-ctx.Done():
+	}
+}
+
+// cut tells the calls in flight, and a factory in progress, that time is over.
+func (p *provider) cut() {
+	p.contexts.cut(fmt.Errorf("registry: provider %q: %w", p.name(), ErrClosed))
+	if p.maker != nil {
+		p.maker.abandon()
+	}
+}
+
+// startRelease gives up the instance: nothing of the registry refers to it
+// afterwards. What a factory made is closed, in a goroutine of its own.
+func (p *provider) startRelease() {
+	p.draining.release.Do(func() {
+		made := p.instance.Swap(nil)
+		if p.maker != nil {
+			p.maker.abandon()
+		}
+		if made == nil || made.closer == nil ||
+			!p.registry.tasks.start(fmt.Sprintf("closing of provider %q", p.name()), func() { p.closeInstance(made) }) {
+			close(p.draining.released)
+		}
+	})
+}
+
+func (p *provider) closeInstance(made *instance) {
+	err := error(&PanicError{}) // what remains when Close exits the goroutine
+	defer func() {
+		if err != nil {
+			p.draining.err = fmt.Errorf("registry: closing provider %q: %w", p.name(), err)
+		}
+		close(p.draining.released)
+	}()
+	err = guard(made.closer.Close)
+}
+
+// releaseWithin releases the instance of a provider that is idle, and says
+// within ctx what stands in the way.
+func (p *provider) releaseWithin(ctx context.Context) error {
+	select {
+	case <-p.draining.idle:
+		p.startRelease()
+	default:
+		return p.stuck(ctx, fmt.Sprintf("%d calls in flight", p.totals().InFlight))
+	}
+	select {
+	case <-p.draining.released:
+		return p.draining.err
+	default:
+	}
+	select {
+	case <-p.draining.released:
+		return p.draining.err
+	case <-ctx.Done():
+		return p.stuck(ctx, "closing its instance")
+	}
+}
+
+func (p *provider) stuck(ctx context.Context, what string) error {
+	stuck := fmt.Errorf("provider %q: %w: %s", p.name(), ErrStuck, what)
+	return joined("", append([]error{stuck}, endedBy(ctx)...))
+}
+
+// endWith removes the provider when its lifetime ends.
+func (p *provider) endWith(lifetime context.Context) {
+	stop := context.AfterFunc(lifetime, func() {
+		if p.remove("lifetime ended") {
+			p.drainWithin(p.registry.options.DrainTimeout)
+		}
+	})
+	p.draining.stopLifetime.Store(&stop)
+	if p.gateNow()&gateGone != 0 {
+		stop()
+	}
+}
+
+func (p *provider) stopLifetime() {
+	if stop := p.draining.stopLifetime.Load(); stop != nil {
+		(*stop)()
+	}
+}
+
+// remove takes the provider out of the registry; false when it had left.
+func (p *provider) remove(reason string) bool {
+	p.registry.mu.Lock()
+	defer p.registry.mu.Unlock()
+	if p.gateNow()&gateGone != 0 {
+		return false
+	}
+	p.registry.leave(p, reason)
+	return true
+}
+
+// Registration is the handle of one provider in its registry. All methods are
+// safe for concurrent use. When the provider has left, reading still works and
+// changing returns [ErrNotRegistered].
+type Registration struct {
+	provider *provider
+}
+
+// Name returns the provider's name, also where the registry made it.
+func (r *Registration) Name() string { return r.provider.name() }
+
+// Info returns the present view of the provider. It changes nothing.
+func (r *Registration) Info() Info { return r.provider.info() }
+
+// Definition returns the provider's serialisable description.
+func (r *Registration) Definition() Definition {
+	r.provider.registry.mu.Lock()
+	defer r.provider.registry.mu.Unlock()
+	return r.provider.definitionLocked()
+}
+
+// Unregister removes the provider. New picks stop at once; Unregister then
+// waits for calls and leases in flight, and for the closing of an instance that
+// a factory made, whose error it returns.
+//
+// When ctx ends first, the contexts of the calls in flight are cancelled and the
+// error matches [ErrStuck] and the context's error; they are no longer waited
+// for. A provider that has left is waited for all the same, so Unregister may
+// be called any number of times.
+func (r *Registration) Unregister(ctx context.Context) error {
+	p := r.provider
+	if p.remove("unregistered") {
+		p.stopLifetime()
+		p.breaker.stop()
+		p.checkIdle()
+	}
+	select {
+	case <-p.draining.released:
+		return p.draining.err
+	default:
+	}
+	select {
+	case <-p.draining.released:
+		return p.draining.err
+	case <-ctx.Done():
+		p.cut()
+		return p.stuck(ctx, fmt.Sprintf("%d calls in flight", p.totals().InFlight))
+	}
+}
+
+// Left returns a channel that is closed when the provider has left the registry
+// and its last call has ended.
+func (r *Registration) Left() <-chan struct{} { return r.provider.draining.idle }
+
+// SetPriority changes the provider's place inside its group and returns the
+// previous priority.
+func (r *Registration) SetPriority(priority Priority) (previous Priority, err error) {
+	if !priority.valid() {
+		return 0, invalid("Priority", priority, "one of CRITICAL, HIGH, NORMAL, LOW, FALLBACK")
+	}
+	err = r.change("priority", func(p *provider) (from, to any, err error) {
+		previous, p.definition.Priority = p.definition.Priority, priority
+		return previous, priority, nil
+	})
+	return previous, err
+}
+
+// SetGroup moves the provider to another priority group and returns the number
+// of the previous one. It takes on the strategy of a group that exists, and
+// takes its own along to a new one.
+func (r *Registration) SetGroup(number int) (previous int, err error) {
+	err = r.change("group", func(p *provider) (from, to any, err error) {
+		previous = p.group.key.number
+		strategy := p.group.strategy
+		p.service.leaveGroup(p)
+		p.service.enterGroup(p, groupID{p.definition.Handler, number}, strategy)
+		return previous, number, nil
+	})
+	return previous, err
+}
+
+// SetStrategy changes the strategy of the provider's whole group, for all its
+// members, and returns the previous one.
+func (r *Registration) SetStrategy(strategy Strategy) (previous Strategy, err error) {
+	if !strategy.valid() || strategy == 0 {
+		return 0, invalid("Strategy", strategy, "one of FALLBACK, ROUND_ROBIN")
+	}
+	err = r.change("strategy of the group", func(p *provider) (from, to any, err error) {
+		previous, p.group.strategy = p.group.strategy, strategy
+		p.group.setBy = p.name()
+		return previous, strategy, nil
+	})
+	return previous, err
+}
+
+// SetBreaker changes the breaker's policy and returns the previous one. State
+// and counts are kept: a closed breaker follows the new policy from the next
+// outcome on; an open or half-open period in progress ends as it began, but for
+// the number of trial slots.
+func (r *Registration) SetBreaker(policy BreakerPolicy) (previous BreakerPolicy, err error) {
+	if err := r.present(); err != nil {
+		return BreakerPolicy{}, err
+	}
+	previous, err = r.provider.breaker.configure(policy)
+	if err != nil {
+		return BreakerPolicy{}, err
+	}
+	r.provider.shift(0, 0, &event.Event{
+		Kind: event.Changed, Reason: "breaker", From: fmt.Sprintf("%+v", previous), To: fmt.Sprintf("%+v", policy),
+	})
+	return previous, nil
+}
+
+// SetAttemptTimeout changes the attempt timeout (zero: 30 s) for attempts that
+// begin from now on, and returns the previous one.
+func (r *Registration) SetAttemptTimeout(timeout time.Duration) (previous time.Duration, err error) {
+	timeout, err = checkTimeout("AttemptTimeout", timeout)
+	if err != nil {
+		return 0, err
+	}
+	err = r.change("attempt timeout", func(p *provider) (from, to any, err error) {
+		previous = time.Duration(p.timeout.Swap(int64(timeout)))
+		return previous, timeout, nil
+	})
+	return previous, err
+}
+
+// change makes one change of membership or settings, in one step with its event.
+func (r *Registration) change(what string, apply func(*provider) (from, to any, err error)) error {
+	p := r.provider
+	p.registry.mu.Lock()
+	defer p.registry.mu.Unlock()
+	if err := r.presentLocked(); err != nil {
+		return err
+	}
+	from, to, err := apply(p)
+	if err != nil {
+		return err
+	}
+	p.service.outdate()
+	p.registry.bus.publish(p.event(event.Event{
+		Kind: event.Changed, Reason: what, From: fmt.Sprint(from), To: fmt.Sprint(to),
+	}))
+	return nil
+}
+
+func (r *Registration) present() error {
+	r.provider.registry.mu.Lock()
+	defer r.provider.registry.mu.Unlock()
+	return r.presentLocked()
+}
+
+func (r *Registration) presentLocked() error {
+	if r.provider.gateNow()&gateGone != 0 {
+		return fmt.Errorf("registry: provider %q: %w", r.provider.name(), ErrNotRegistered)
+	}
+	return nil
+}
+
+// Breaker returns the state of the provider's breaker. It changes nothing.
+func (r *Registration) Breaker() BreakerStats { return r.provider.breaker.read() }
+
+// ForceOpen opens the breaker for the given time, more than zero, whatever its
+// state; then it is half-open. The reason is shown to whoever asks why. The
+// next ordinary trip has the ordinary recovery time again.
+func (r *Registration) ForceOpen(openFor time.Duration, reason string) error {
+	if err := r.present(); err != nil {
+		return err
+	}
+	return r.provider.breaker.forceOpen(openFor, reason)
+}
+
+// Reset closes the breaker with all its counts at zero, and ends a cooldown
+// together with its growth.
+func (r *Registration) Reset() error {
+	if err := r.present(); err != nil {
+		return err
+	}
+	r.provider.breaker.reset()
+	r.provider.endCooldown()
+	return nil
+}

@@ -1,0 +1,507 @@
+package registry
+
+import (
+	"cmp"
+	"hash/maphash"
+	"math"
+	"slices"
+	"sync/atomic"
+
+	"github.com/capreg/registry/internal/bitset"
+)
+
+// Query says which providers of a service are wanted. The zero value wants any
+// global one.
+type Query struct {
+	// Handler sees the providers registered for it before the global ones.
+	// Empty or "*": only the global ones.
+	Handler string `json:"handler,omitempty"`
+	// OwnOnly leaves the global providers out; it needs a Handler.
+	OwnOnly bool `json:"own_only,omitempty"`
+	// Require are the capabilities that a provider must have, all of them,
+	// compared exactly.
+	Require []string `json:"require,omitempty"`
+	// TryRefused asks the next provider when one refuses the content. Default:
+	// the refusal is the answer.
+	TryRefused bool `json:"try_refused,omitempty"`
+}
+
+// normal returns a checked copy that equal queries share.
+func (q Query) normal() (Query, error) {
+	if q.Handler == globalHandler {
+		q.Handler = ""
+	}
+	if q.Handler != "" {
+		if err := checkName("Query.Handler", q.Handler); err != nil {
+			return Query{}, err
+		}
+	} else if q.OwnOnly {
+		return Query{}, invalid("Query.OwnOnly", true, "a Handler")
+	}
+	words, err := checkWords("Query.Require", q.Require)
+	if err != nil {
+		return Query{}, err
+	}
+	slices.Sort(words)
+	q.Require = words
+	return q, nil
+}
+
+// same reports whether q asks what the normal query n does; it may find queries
+// different that are not, when q repeats a word.
+func (q Query) same(n Query) bool {
+	if q.Handler != n.Handler || q.OwnOnly != n.OwnOnly || q.TryRefused != n.TryRefused || len(q.Require) != len(n.Require) {
+		return false
+	}
+	for _, word := range n.Require {
+		if !slices.Contains(q.Require, word) {
+			return false
+		}
+	}
+	return true
+}
+
+// hash does not depend on the order of the required words.
+func (q Query) hash(seed maphash.Seed) uint64 {
+	sum := maphash.String(seed, q.Handler)
+	for _, word := range q.Require {
+		sum += maphash.String(seed, word)
+	}
+	if q.OwnOnly {
+		sum = ^sum
+	}
+	if q.TryRefused {
+		sum *= 31
+	}
+	return sum
+}
+
+// gate is a word of reasons that keep calls away from a provider; zero is
+// closed, healthy and ready.
+type gate uint32
+
+const (
+	gateGone       gate = 1 << iota // removed, or the registry is closing
+	gateNotReady                    // its factory failed and waits to be tried again
+	gateUnhealthy                   // its health is bad
+	gateOpen                        // its breaker is open
+	gateHalfOpen                    // its breaker is half-open: calls may be trials
+	gateTrialsFull                  // ... and all trial slots are taken
+	gateCooling                     // it asked to be left alone
+
+	// gateBlocked are the reasons that keep every call away.
+	gateBlocked = gateGone | gateNotReady | gateUnhealthy | gateOpen | gateTrialsFull | gateCooling
+)
+
+// breaker returns the state of the breaker as far as calls see it.
+func (g gate) breaker() BreakerState {
+	switch {
+	case g&gateOpen != 0:
+		return BreakerOpen
+	case g&gateHalfOpen != 0:
+		return BreakerHalfOpen
+	default:
+		return BreakerClosed
+	}
+}
+
+// plan is the answer to a query as far as membership decides it: the candidates
+// in the one order, cut into runs that one strategy picks from. It is immutable
+// but for the two sets, which follow the gates of the candidates while the plan
+// is in force.
+type plan struct {
+	candidates []*provider
+	runs       []run
+	runOf      []int32     // candidate → its run
+	steady     *bitset.Set // candidates with no gate at all: what Get gives
+	callable   *bitset.Set // candidates that calls may enter, trials included
+	tryRefused bool
+}
+
+// run is a stretch of candidates of one group.
+type run struct {
+	low, high int
+	rotation  *rotation // nil: take the first
+	keys      []uint64  // of the run's candidates, ascending, for the rotation
+}
+
+// rotation remembers who was picked last, as its order key: it stays right
+// whoever joins or leaves. A cache line of its own keeps rotations of
+// different queries apart.
+type rotation struct {
+	last atomic.Uint64
+	_    [56]byte
+}
+
+// next returns the eligible candidate after the one picked last, -1 when none is
+// eligible, and moves on to it where move says so.
+func (r *run) next(eligible *bitset.Set, move bool) int {
+	for {
+		last := r.rotation.last.Load()
+		after := r.low + r.after(last)
+		i := eligible.Next(after, r.high)
+		if i < 0 {
+			if i = eligible.Next(r.low, after); i < 0 {
+				return -1
+			}
+		}
+		if !move || r.rotation.last.CompareAndSwap(last, r.keys[i-r.low]) {
+			return i
+		}
+	}
+}
+
+// after returns how many of the run's keys are at most key.
+func (r *run) after(key uint64) int {
+	const scan = 16
+	if len(r.keys) <= scan {
+		for i, k := range r.keys {
+			if k > key {
+				return i
+			}
+		}
+		return len(r.keys)
+	}
+	i, found := slices.BinarySearch(r.keys, key)
+	if found {
+		i++
+	}
+	return i
+}
+
+// first picks where a walk begins: the candidate, or -1. Without move it only
+// looks.
+func (p *plan) first(eligible *bitset.Set, move bool) int {
+	i := eligible.Next(0, len(p.candidates))
+	for i >= 0 {
+		r := &p.runs[p.runOf[i]]
+		if r.rotation == nil {
+			return i
+		}
+		if picked := r.next(eligible, move); picked >= 0 {
+			return picked
+		}
+		i = eligible.Next(r.high, len(p.candidates)) // the run lost its last one meanwhile
+	}
+	return -1
+}
+
+// walk offers the candidates of one plan, each at most once: the eligible ones
+// of the first run that has any, in its strategy's order, then those of the
+// next. The rotation of a run moves once, when the walk enters it.
+type walk struct {
+	plan     *plan
+	eligible *bitset.Set
+	given    int  // the candidate to begin with; -1: whoever the plan picks
+	at       int  // the candidate offered last; -1 before the first
+	start    int  // where the walk entered the present run
+	wrapped  bool // the rest is [low, start) of the present run
+	done     bool
+}
+
+func (p *plan) walk(eligible *bitset.Set) walk { return p.walkFrom(eligible, -1) }
+
+// walkFrom returns the walk that begins with a candidate that first has picked.
+func (p *plan) walkFrom(eligible *bitset.Set, picked int) walk {
+	return walk{plan: p, eligible: eligible, given: picked, at: -1}
+}
+
+// next returns the next candidate, or nil.
+func (w *walk) next() *provider {
+	if w.done {
+		return nil
+	}
+	if w.at < 0 {
+		if w.given >= 0 {
+			return w.enter(w.given)
+		}
+		return w.enter(w.plan.first(w.eligible, true))
+	}
+	if i := w.withinRun(); i >= 0 {
+		w.at = i
+		return w.plan.candidates[i]
+	}
+	return w.enter(w.laterRun(true))
+}
+
+// more reports whether another candidate is eligible; it moves nothing.
+func (w *walk) more() bool {
+	if w.done {
+		return false
+	}
+	ahead := *w
+	return ahead.at < 0 || ahead.withinRun() >= 0 || ahead.laterRun(false) >= 0
+}
+
+func (w *walk) enter(i int) *provider {
+	if i < 0 {
+		w.done = true
+		return nil
+	}
+	w.at, w.start, w.wrapped = i, i, false
+	return w.plan.candidates[i]
+}
+
+func (w *walk) withinRun() int {
+	r := &w.plan.runs[w.plan.runOf[w.start]]
+	if !w.wrapped {
+		if i := w.eligible.Next(w.at+1, r.high); i >= 0 || r.rotation == nil {
+			return i
+		}
+		w.wrapped = true
+		return w.eligible.Next(r.low, w.start)
+	}
+	return w.eligible.Next(w.at+1, w.start)
+}
+
+func (w *walk) laterRun(move bool) int {
+	high := w.plan.runs[w.plan.runOf[w.start]].high
+	for {
+		i := w.eligible.Next(high, len(w.plan.candidates))
+		if i < 0 {
+			return -1
+		}
+		r := &w.plan.runs[w.plan.runOf[i]]
+		if r.rotation == nil || !move {
+			return i
+		}
+		if picked := r.next(w.eligible, true); picked >= 0 {
+			return picked
+		}
+		high = r.high
+	}
+}
+
+// slot keeps the plan of one query. Its plan is nil while it is out of date: a
+// change of membership drops it, and the next look-up builds it anew.
+type slot struct {
+	service *service
+	query   Query // normal
+	plan    atomic.Pointer[plan]
+
+	// rotations outlive the plans, so that who joins or leaves does not restart
+	// them. Guarded by Registry.mu.
+	rotations map[groupKey]*rotation
+	attached  bool // to its service; guarded by Registry.mu
+}
+
+// groupKey names a run of one service across plans.
+type groupKey struct {
+	handler string
+	number  int
+	mock    bool
+}
+
+// current returns the plan in force, building it when it is out of date.
+func (s *slot) current() *plan {
+	if p := s.plan.Load(); p != nil {
+		return p
+	}
+	return s.service.rebuild(s)
+}
+
+// slotLimit bounds how many queries of one service keep a plan. The oldest
+// gives way; its rotation starts anew when it is asked again.
+const slotLimit = 256
+
+// slotFor returns the slot of the query, which it checks.
+func (s *service) slotFor(q Query) (*slot, error) {
+	if q.Handler == globalHandler {
+		q.Handler = ""
+	}
+	if known, ok := (*s.slots.Load())[q.hash(s.registry.seed)]; ok && q.same(known.query) {
+		return known, nil
+	}
+	q, err := q.normal()
+	if err != nil {
+		return nil, err
+	}
+	s.registry.mu.Lock()
+	defer s.registry.mu.Unlock()
+	if known, ok := (*s.slots.Load())[q.hash(s.registry.seed)]; ok && q.same(known.query) {
+		return known, nil
+	}
+	created := &slot{service: s, query: q, rotations: map[groupKey]*rotation{}}
+	s.attach(created)
+	return created, nil
+}
+
+// attach makes the service drop the slot's plan when it goes out of date.
+// Caller holds Registry.mu.
+func (s *service) attach(added *slot) {
+	slots := make(map[uint64]*slot, len(*s.slots.Load())+1)
+	for hash, kept := range *s.slots.Load() {
+		slots[hash] = kept
+	}
+	hash := added.query.hash(s.registry.seed)
+	if displaced, ok := slots[hash]; ok { // another query with the same hash
+		s.detach(displaced)
+	}
+	if len(s.slotOrder) >= slotLimit {
+		oldest := s.slotOrder[0]
+		delete(slots, oldest.query.hash(s.registry.seed))
+		s.detach(oldest)
+	}
+	slots[hash] = added
+	added.attached = true
+	s.slotOrder = append(s.slotOrder, added)
+	s.slots.Store(&slots)
+}
+
+// detach drops the slot's plan for good. Caller holds Registry.mu.
+func (s *service) detach(gone *slot) {
+	gone.attached = false
+	s.drop(gone)
+	s.slotOrder = slices.DeleteFunc(s.slotOrder, func(other *slot) bool { return other == gone })
+}
+
+// drop puts the slot's plan out of force. Caller holds Registry.mu.
+func (s *service) drop(out *slot) {
+	old := out.plan.Swap(nil)
+	if old == nil {
+		return
+	}
+	for _, p := range old.candidates {
+		p.places = slices.DeleteFunc(p.places, func(at place) bool { return at.plan == old })
+	}
+}
+
+// outdate puts all plans of the service out of force. Caller holds Registry.mu.
+func (s *service) outdate() {
+	for _, live := range s.slotOrder {
+		s.drop(live)
+	}
+	s.sorted = nil
+}
+
+// rebuild makes the slot's plan from the present members.
+func (s *service) rebuild(target *slot) *plan {
+	s.registry.mu.Lock()
+	defer s.registry.mu.Unlock()
+	if p := target.plan.Load(); p != nil {
+		return p
+	}
+	if !target.attached {
+		s.attach(target)
+	}
+	built := s.build(target)
+	target.plan.Store(built)
+	return built
+}
+
+// build makes a plan whose sets follow the gates of its candidates from now on.
+// Caller holds Registry.mu.
+func (s *service) build(target *slot) *plan {
+	p := &plan{tryRefused: target.query.TryRefused}
+	for _, scope := range s.scopes(target.query) {
+		p.candidates = append(p.candidates, scope...)
+	}
+	p.candidates = slices.DeleteFunc(p.candidates, func(c *provider) bool {
+		return s.mismatch(c, target.query) != nil
+	})
+	// Stable: each scope is in the one order already; mocks go behind all the
+	// real ones of both scopes.
+	slices.SortStableFunc(p.candidates, func(a, b *provider) int { return compareBool(a.mock(), b.mock()) })
+
+	p.steady, p.callable = bitset.New(len(p.candidates)), bitset.New(len(p.candidates))
+	p.runOf = make([]int32, len(p.candidates))
+	rotations := make(map[groupKey]*rotation)
+	for i, c := range p.candidates {
+		if i == 0 || c.runKey() != p.candidates[i-1].runKey() {
+			p.runs = append(p.runs, run{low: i})
+			if c.group.strategy == StrategyRoundRobin {
+				kept, ok := target.rotations[c.runKey()]
+				if !ok {
+					kept = &rotation{}
+				}
+				rotations[c.runKey()] = kept
+				p.runs[len(p.runs)-1].rotation = kept
+			}
+		}
+		current := &p.runs[len(p.runs)-1]
+		current.high = i + 1
+		if current.rotation != nil {
+			current.keys = append(current.keys, c.orderKey())
+		}
+		p.runOf[i] = int32(len(p.runs) - 1) //nolint:gosec // bounded by the number of providers
+		c.places = append(c.places, place{plan: p, at: i})
+		p.set(i, c.gateNow())
+	}
+	target.rotations = rotations
+	return p
+}
+
+// set makes the two sets follow a gate. Caller holds Registry.mu.
+func (p *plan) set(at int, now gate) {
+	flip(p.steady, at, now == 0)
+	flip(p.callable, at, now&gateBlocked == 0)
+}
+
+func flip(set *bitset.Set, at int, member bool) {
+	if member {
+		set.Add(at)
+	} else {
+		set.Remove(at)
+	}
+}
+
+// place is where a provider stands in a plan in force.
+type place struct {
+	plan *plan
+	at   int
+}
+
+// scopes returns what a query sees, before capabilities: the handler's own
+// providers, then the global ones, each in the one order. Caller holds
+// Registry.mu and must not change what it gets.
+func (s *service) scopes(q Query) [][]*provider {
+	if s.sorted == nil {
+		s.sorted = make(map[string][]*provider)
+		for p := range s.members {
+			handler := p.definition.Handler
+			s.sorted[handler] = append(s.sorted[handler], p)
+		}
+		for _, scope := range s.sorted {
+			slices.SortFunc(scope, compareProviders)
+		}
+	}
+	switch {
+	case q.Handler == "":
+		return [][]*provider{s.sorted[""]}
+	case q.OwnOnly:
+		return [][]*provider{s.sorted[q.Handler]}
+	default:
+		return [][]*provider{s.sorted[q.Handler], s.sorted[""]}
+	}
+}
+
+// compareProviders is the one order inside a scope: group, priority, registration.
+func compareProviders(a, b *provider) int {
+	return cmp.Or(
+		compareBool(a.mock(), b.mock()),
+		cmp.Compare(a.group.key.number, b.group.key.number),
+		cmp.Compare(a.orderKey(), b.orderKey()),
+	)
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	default:
+		return 1
+	}
+}
+
+// orderKey orders the providers of one group: priority, then registration.
+// Caller holds Registry.mu.
+func (p *provider) orderKey() uint64 {
+	const sequenceBits = 56
+	return uint64(p.definition.Priority.Rank())<<sequenceBits | p.generation&(math.MaxUint64>>8) //nolint:gosec // ranks are 0 to 9
+}
+
+func (p *provider) runKey() groupKey {
+	return groupKey{handler: p.definition.Handler, number: p.group.key.number, mock: p.mock()}
+}

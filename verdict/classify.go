@@ -1,0 +1,144 @@
+package verdict
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"syscall"
+	"time"
+)
+
+// unavailableCooldown is the short rest of a provider that answers 503 without
+// a word about its capacity: for the breaker that is a server error.
+const unavailableCooldown = time.Second
+
+// marked is an error whose verdict was stated by the one who knows.
+type marked struct {
+	error
+
+	verdict Verdict
+}
+
+func (m *marked) Unwrap() error { return m.error }
+
+// As states the verdict of err: whoever classifies it takes v. The result wraps
+// err and has its text. A nil err stays nil.
+func As(err error, v Verdict) error {
+	if err == nil {
+		return nil
+	}
+	return &marked{error: err, verdict: v}
+}
+
+// NotSent states that the request certainly never reached the provider, so that
+// even a once-only call may go to the next one. A nil err stays nil.
+func NotSent(err error) error { return As(err, Verdict{Class: ClassNotSent}) }
+
+// Permanent states that the caller's request is at fault: the call ends with
+// this error and the provider is not blamed. A nil err stays nil.
+func Permanent(err error) error { return As(err, Verdict{Class: ClassBadRequest}) }
+
+// RateLimited states that the provider asked to be left alone for the given
+// time; zero or less leaves the time to the registry. A nil err stays nil.
+func RateLimited(err error, after time.Duration) error {
+	return As(err, Verdict{Class: ClassRateLimited, After: max(after, 0)})
+}
+
+// Fatal states that only an operator can mend the cause (credentials, quota,
+// billing), so that the provider is parked for the given time; zero or less
+// leaves the time to the registry: minutes, growing. A nil err stays nil.
+func Fatal(err error, parkFor time.Duration) error {
+	return As(err, Verdict{Class: ClassFatal, After: max(parkFor, 0)})
+}
+
+// Ignore states that the error says nothing about the provider and ends the
+// call: the breaker sees neither success nor failure. A nil err stays nil.
+func Ignore(err error) error { return As(err, Verdict{Class: ClassIgnored}) }
+
+// Of classifies err by what the package knows: the marks of [As] and its
+// shorthands, HTTP status codes on errors that have HTTPStatusCode() int
+// (with RetryAfter() time.Duration where they have it), timeouts, and errors of
+// the network and of TLS. A nil error is [ClassSuccess], anything else that is
+// not recognised [ClassUnknown].
+func Of(err error) Verdict {
+	if err == nil {
+		return Verdict{Class: ClassSuccess}
+	}
+	var mark *marked
+	if errors.As(err, &mark) {
+		return mark.verdict
+	}
+	var status interface{ HTTPStatusCode() int }
+	if errors.As(err, &status) {
+		var delay interface{ RetryAfter() time.Duration }
+		var after time.Duration
+		if errors.As(err, &delay) {
+			after = max(delay.RetryAfter(), 0)
+		}
+		if v := OfHTTPStatus(status.HTTPStatusCode(), after); v.Class != ClassUnknown {
+			return v
+		}
+	}
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		// The registry looks at the contexts first: neither the caller's nor the
+		// attempt's has ended, so this is a timeout of the provider's own client.
+		return Verdict{Class: ClassAttemptTimeout}
+	case isDialRefused(err):
+		return Verdict{Class: ClassNotSent}
+	case isTransport(err):
+		return Verdict{Class: ClassTransport}
+	}
+	return Verdict{}
+}
+
+// OfHTTPStatus classifies an HTTP status code and the delay of its Retry-After
+// header, zero when it had none. A code below 400 is [ClassUnknown].
+func OfHTTPStatus(code int, retryAfter time.Duration) Verdict {
+	switch {
+	case code == http.StatusTooManyRequests:
+		return Verdict{Class: ClassRateLimited, After: retryAfter}
+	case code == http.StatusServiceUnavailable && retryAfter > 0, code == 529:
+		return Verdict{Class: ClassOverloaded, After: retryAfter}
+	case code == http.StatusServiceUnavailable:
+		return Verdict{Class: ClassServerError, After: unavailableCooldown}
+	case code == http.StatusRequestTimeout, code >= 500 && code <= 599:
+		return Verdict{Class: ClassServerError, After: retryAfter}
+	case code == http.StatusUnauthorized, code == http.StatusPaymentRequired, code == http.StatusForbidden:
+		return Verdict{Class: ClassFatal, After: retryAfter}
+	case code == http.StatusNotFound:
+		return Verdict{Class: ClassNotFound, After: retryAfter}
+	case code == http.StatusRequestEntityTooLarge:
+		return Verdict{Class: ClassTooLong}
+	case code >= 400 && code <= 499:
+		return Verdict{Class: ClassBadRequest}
+	}
+	return Verdict{}
+}
+
+// isDialRefused reports whether no connection came about, so nothing was sent.
+func isDialRefused(err error) bool {
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return true
+	}
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
+
+func isTransport(err error) bool {
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrClosedPipe) {
+		return true
+	}
+	var network net.Error
+	var alert tls.AlertError
+	var record tls.RecordHeaderError
+	var verification *tls.CertificateVerificationError
+	var authority x509.UnknownAuthorityError
+	return errors.As(err, &network) || errors.As(err, &alert) || errors.As(err, &record) ||
+		errors.As(err, &verification) || errors.As(err, &authority)
+}

@@ -1,0 +1,123 @@
+package verdict
+
+import (
+	"fmt"
+	"time"
+)
+
+// Class is what an outcome means; its [Rule] says what follows from it.
+//
+// The zero value is [ClassUnknown]. Classes marshal as their names.
+type Class uint8
+
+// The classes of outcome. An attempt ends in exactly one of them.
+const (
+	// ClassUnknown is an error that nobody recognises. It fails over and counts.
+	ClassUnknown Class = iota
+	// ClassSuccess is an answer without error.
+	ClassSuccess
+	// ClassSlow is an answer without error that took longer than the slow limit.
+	ClassSlow
+	// ClassCancelled is an attempt whose caller cancelled its context.
+	ClassCancelled
+	// ClassCallerDeadline is an attempt that ran into its caller's deadline.
+	ClassCallerDeadline
+	// ClassAttemptTimeout is an attempt that ran into its own timeout while the
+	// caller was still waiting.
+	ClassAttemptTimeout
+	// ClassStalled is a stream that gave no first item, or no further one, in time.
+	ClassStalled
+	// ClassNotSent is a request that certainly never reached the provider.
+	ClassNotSent
+	// ClassTransport is a connection that broke: network, TLS, unexpected end.
+	ClassTransport
+	// ClassServerError is the provider's own failure, such as HTTP 5xx or 408.
+	ClassServerError
+	// ClassOverloaded is a provider that says it has no capacity at the moment.
+	ClassOverloaded
+	// ClassRateLimited is a provider that asks this client to slow down.
+	ClassRateLimited
+	// ClassFatal is a refusal that only an operator can end: credentials, quota, billing.
+	ClassFatal
+	// ClassNotFound is a provider that does not have what was asked for, such as a model.
+	ClassNotFound
+	// ClassTooLong is a request that exceeds what this provider can take in.
+	ClassTooLong
+	// ClassRefused is content that the provider's policy refuses.
+	ClassRefused
+	// ClassBadRequest is the caller's own mistake: it fails everywhere.
+	ClassBadRequest
+	// ClassCannot is a provider that could not be entered: it lacks the
+	// capability, is saturated, open, cooling down, draining or not ready.
+	ClassCannot
+	// ClassMalformed is an answer that is truncated or makes no sense.
+	ClassMalformed
+	// ClassPanic is a function that panicked.
+	ClassPanic
+	// ClassExit is a function that ended its goroutine with [runtime.Goexit].
+	ClassExit
+	// ClassHedgeLoser is an attempt that was cancelled because another answered first.
+	ClassHedgeLoser
+	// ClassForgotten is a lease that was not reported before it expired.
+	ClassForgotten
+	// ClassIgnored is an error that says nothing about the provider; see [Ignore].
+	ClassIgnored
+
+	classCount
+)
+
+// Classes returns every class in the order of the table.
+func Classes() []Class {
+	all := make([]Class, 0, classCount)
+	for c := range classCount {
+		all = append(all, c)
+	}
+	return all
+}
+
+// Rule returns what follows from the class; for a value that is no class, the
+// rule of [ClassUnknown].
+func (c Class) Rule() Rule {
+	if c >= classCount {
+		c = ClassUnknown
+	}
+	return table[c].rule
+}
+
+// String returns the name of the class, such as "rate limited".
+func (c Class) String() string {
+	if c >= classCount {
+		return fmt.Sprintf("class(%d)", uint8(c))
+	}
+	return table[c].name
+}
+
+// MarshalText returns the name of the class.
+func (c Class) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// UnmarshalText accepts the name of a class.
+func (c *Class) UnmarshalText(text []byte) error {
+	for i := range table {
+		if table[i].name == string(text) {
+			*c = Class(i) //nolint:gosec // the table has classCount rows, far below 256
+			return nil
+		}
+	}
+	return fmt.Errorf("verdict: unknown class %q", text)
+}
+
+// Verdict is the class of one outcome together with the delay its provider asked for.
+type Verdict struct {
+	// Class is what the outcome means.
+	Class Class
+	// After is how long the provider asked to be left alone. Zero leaves the
+	// delay to the rule of the class; with any class a positive value makes the
+	// registry skip the provider for that long.
+	After time.Duration
+}
+
+// Classifier recognises errors. It must be safe for concurrent use and decide
+// on values ([errors.Is], [errors.As]), never on message text. The zero Verdict
+// passes the error on to the next classifier. A classifier that panics is
+// treated as one that passes.
+type Classifier func(err error) Verdict
