@@ -186,10 +186,14 @@ type reason struct {
 func (r reason) Error() string { return r.words }
 
 func (r reason) Unwrap() []error {
-	if r.cause == nil {
-		return []error{r.sentinel}
+	errs := []error{r.sentinel}
+	if r.sentinel == ErrCredentials { // to be parked is to cool down, for long
+		errs = append(errs, ErrCoolingDown)
 	}
-	return []error{r.sentinel, r.cause}
+	if r.cause != nil {
+		errs = append(errs, r.cause)
+	}
+	return errs
 }
 
 const codeTrial = "trial"

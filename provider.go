@@ -70,8 +70,8 @@ func (s Service[T]) Provider(def Definition) Provider[T] {
 // errors match [ErrInvalid] or [ErrConflict] (as [FieldError]), [ErrExists],
 // [ErrClosed], or are the admission hook's.
 func (s Service[T]) Register(ctx context.Context, r *Registry, p Provider[T]) (*Registration, error) {
-	if r == nil {
-		return nil, invalid("Registry", "nil", "a registry made by New")
+	if !r.made() {
+		return nil, errNotMade()
 	}
 	entry, err := newEntry(s.name, p)
 	if err != nil {
@@ -105,8 +105,8 @@ func (s Service[T]) Get(ctx context.Context, r *Registry, q Query) (T, error) {
 }
 
 func (s Service[T]) slot(r *Registry, q Query) (*slot, error) {
-	if r == nil {
-		return nil, invalid("Registry", "nil", "a registry made by New")
+	if !r.made() {
+		return nil, errNotMade()
 	}
 	svc := r.knownService(s.name)
 	if svc == nil || svc.binding.goType != reflect.TypeFor[T]() {
@@ -224,6 +224,9 @@ type Info struct {
 	// Reason why not.
 	Eligible bool   `json:"eligible"`
 	Reason   string `json:"reason,omitempty"`
+	// Healthy is what was last said of its health; a provider is healthy until
+	// somebody says otherwise.
+	Healthy bool `json:"healthy"`
 	// Made says whether the instance exists: false before a factory's first need.
 	Made bool `json:"made"`
 	// AttemptTimeout is the longest time of one attempt.
@@ -435,10 +438,7 @@ func checkTimeout(field string, timeout time.Duration) (time.Duration, error) {
 }
 
 func checkServiceName(name string) error {
-	if err := checkName("Service", name); err != nil {
-		return err
-	}
-	return nil
+	return checkName("Service", name)
 }
 
 func checkName(field, name string) error {

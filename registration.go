@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/verdict"
 )
@@ -152,6 +153,7 @@ func (p *provider) infoLocked(breaker BreakerStats) Info {
 	info.Generation = p.generation
 	info.Made = p.instance.Load() != nil
 	info.AttemptTimeout = time.Duration(p.timeout.Load())
+	info.Healthy = p.illness == nil
 	info.CooldownUntil = p.cooldown.until
 	candidate := p.candidate(p.gateNow(), breaker)
 	info.Eligible, info.Reason = candidate.Eligible, candidate.Reason
@@ -174,6 +176,8 @@ type drain struct {
 	release  sync.Once
 	err      error // of the release; readable when released is closed
 
+	// deadline is when the calls in flight are told to end.
+	deadline atomic.Pointer[schedule.Timer]
 	// stopLifetime stops the watch over the registration's lifetime context.
 	stopLifetime atomic.Pointer[func() bool]
 }
@@ -203,6 +207,9 @@ func (p *provider) checkIdle() {
 		p.registry.bus.publish(p.event(event.Event{Kind: event.Drained}))
 		p.registry.mu.Unlock()
 		close(p.draining.idle)
+		if deadline := p.draining.deadline.Load(); deadline != nil {
+			deadline.Stop()
+		}
 		if left {
 			p.startRelease()
 		}
@@ -214,8 +221,14 @@ func (p *provider) checkIdle() {
 func (p *provider) drainWithin(limit time.Duration) {
 	p.stopLifetime()
 	p.breaker.stop()
+	deadline := p.registry.schedule.After(limit, p.cut)
+	p.draining.deadline.Store(deadline)
 	p.checkIdle()
-	p.registry.schedule.After(limit, p.cut)
+	select {
+	case <-p.draining.idle: // perhaps before the deadline was stored
+		deadline.Stop()
+	default:
+	}
 }
 
 func (p *provider) waitIdle(ctx context.Context) {
@@ -252,7 +265,7 @@ func (p *provider) closeInstance(made *instance) {
 	err := error(&PanicError{}) // what remains when Close exits the goroutine
 	defer func() {
 		if err != nil {
-			p.draining.err = fmt.Errorf("registry: closing provider %q: %w", p.name(), err)
+			p.draining.err = fmt.Errorf("closing provider %q: %w", p.name(), err)
 		}
 		close(p.draining.released)
 	}()
@@ -268,6 +281,11 @@ func (p *provider) releaseWithin(ctx context.Context) error {
 	default:
 		return p.stuck(ctx, fmt.Sprintf("%d calls in flight", p.totals().InFlight))
 	}
+	return p.waitReleased(ctx, "closing its instance")
+}
+
+// waitReleased returns the error of the release, or within ctx what it waits for.
+func (p *provider) waitReleased(ctx context.Context, what string) error {
 	select {
 	case <-p.draining.released:
 		return p.draining.err
@@ -277,7 +295,7 @@ func (p *provider) releaseWithin(ctx context.Context) error {
 	case <-p.draining.released:
 		return p.draining.err
 	case <-ctx.Done():
-		return p.stuck(ctx, "closing its instance")
+		return p.stuck(ctx, what)
 	}
 }
 
@@ -351,18 +369,14 @@ func (r *Registration) Unregister(ctx context.Context) error {
 		p.breaker.stop()
 		p.checkIdle()
 	}
-	select {
-	case <-p.draining.released:
-		return p.draining.err
-	default:
+	err := p.waitReleased(ctx, fmt.Sprintf("%d calls in flight", p.totals().InFlight))
+	if err == nil {
+		return nil
 	}
-	select {
-	case <-p.draining.released:
-		return p.draining.err
-	case <-ctx.Done():
+	if ctx.Err() != nil {
 		p.cut()
-		return p.stuck(ctx, fmt.Sprintf("%d calls in flight", p.totals().InFlight))
 	}
+	return fmt.Errorf("registry: %w", err)
 }
 
 // Left returns a channel that is closed when the provider has left the registry

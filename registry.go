@@ -152,6 +152,11 @@ func New(options Options) (*Registry, error) {
 	return r, nil
 }
 
+// made reports whether the registry comes from New.
+func (r *Registry) made() bool { return r != nil && r.schedule != nil }
+
+func errNotMade() error { return invalid("Registry", "nil or zero", "a registry made by New") }
+
 // now is the registry's clock: monotonic, and half the price of time.Now.
 func (r *Registry) now() time.Duration { return time.Since(r.epoch) }
 
@@ -188,6 +193,9 @@ func (r *Registry) bindService(name string, b binding) (*service, error) {
 // [FieldError]; a factory that makes one leaves its provider not ready. In all
 // else it is [Service.Register].
 func (r *Registry) Register(ctx context.Context, serviceName string, p Provider[any]) (*Registration, error) {
+	if !r.made() {
+		return nil, errNotMade()
+	}
 	if err := checkServiceName(serviceName); err != nil {
 		return nil, err
 	}
