@@ -1,2 +1,100 @@
-// Package registry is an embeddable registry of service providers.
+// Package registry is an embeddable service registry: it picks, among several
+// providers of a service, the best one that is able, healthy and admitted now,
+// and makes calls that survive the failure of providers by themselves.
+//
+//	var LLM = registry.NewService[ChatModel]("llm") // a typed key, declared once
+//
+//	reg, err := registry.New(registry.Options{})
+//	defer reg.Close(ctx)
+//
+//	_, err = LLM.Register(ctx, reg, registry.Provider[ChatModel]{Name: "primary", Instance: primary})
+//	_, err = LLM.Register(ctx, reg, registry.Provider[ChatModel]{Name: "backup", Instance: backup, Group: 1})
+//
+//	llm := LLM.Bind(reg, registry.Query{Require: []string{"tools"}}) // keep it
+//	reply, err := registry.Call(ctx, llm, func(ctx context.Context, m ChatModel) (Reply, error) {
+//		return m.Chat(ctx, prompt) // breaker, timeout and failover around it
+//	})
+//
+// # Services and providers
+//
+// A [Service] is a name bound to one Go type. A [Provider] is what goes in: an
+// instance of that type, or a factory that makes one at first need, with the
+// capabilities it has and its place in the order. What comes back is a
+// [Registration], the handle to change, inspect and remove it; [Info] is its
+// read-only view and [Definition] its serialisable description.
+//
+// # Who is picked
+//
+// A [Query] names the capabilities that are required, all of them, and
+// optionally the handler whose own providers come before the global ones. Those
+// that match are the candidates, in one order: groups ascending, inside a group
+// [PriorityCritical] to [PriorityFallback], then the order of registration. A
+// group is exhausted before the next is tried. [StrategyFallback] takes the
+// first eligible candidate of a group, [StrategyRoundRobin] rotates over them.
+//
+// Eligible is who is ready (its factory has not just failed), healthy, admitted
+// by its breaker, not cooling down and not leaving. One function decides that,
+// for picking and for [Resolver.Explain], which says of every candidate why it
+// is not the one.
+//
+// # Four ways to use what was picked
+//
+//   - [Call] runs a function on it, moves on to the next provider where the
+//     outcome allows that, and records every outcome. Use it wherever it fits.
+//   - [Resolver.Acquire] returns a [Lease] for what does not fit into one
+//     function, such as a stream; its outcome is reported with [Lease.Done].
+//   - [Resolver.Get] returns the instance for wiring, and records nothing.
+//   - [Resolver.Many] and [Resolver.AcquireMany] return all of them.
+//
+// # What an outcome means
+//
+// Package verdict holds the one table: which errors move on to the next
+// provider, which ones the breaker counts, which ones begin a cooldown.
+// Providers tell by wrapping their errors or through a classifier. A caller's
+// mistake blames no provider, a caller that goes away blames nobody, and what
+// nobody recognises fails over and counts.
+//
+// # Breaker, cooldown and health
+//
+// These are three signals, and none feeds another. The breaker of a provider
+// ([BreakerPolicy]) learns from calls that blame it: failures in a row open it,
+// after the recovery time a few trials are admitted, and enough good ones close
+// it.
+//
+//	        failures in a row reach the threshold
+//	closed ───────────────────────────────────────▶ open ◀──┐
+//	  ▲                                               │     │
+//	  │                      recovery timeout is over │     │ a trial fails
+//	  │                                               ▼     │
+//	  └──────────────────────────────────────────── half-open
+//	              enough trials succeed
+//
+// A cooldown is the time for which a provider asked to be left alone, by a rate
+// limit, or that it is parked because it refuses this client's credentials.
+// Health is what the program says of a provider ([Registration.MarkUnhealthy]).
+//
+// # Coming and going
+//
+// Replacing and removing a provider drains it: new picks stop at once, calls in
+// flight go on, and are told by their context when the drain's time is over.
+// The same name registered again starts afresh, as a new generation.
+// [Registry.Close] drains everything and leaves no goroutine behind.
+//
+// # Errors
+//
+// A sentinel says which error it is, a struct what exactly: [FieldError],
+// [UnavailableError], [CallError], [PanicError]. Every error is one line, and
+// [errors.Is] and [errors.As] reach every cause.
+//
+// # What it costs
+//
+// Picking takes no lock and allocates nothing, however many providers there
+// are and however many of them are down. A call allocates its context, and not
+// even that with [NoTimeout].
+//
+// # What it is not
+//
+// It is no message broker, no service mesh, no distributed transaction, no
+// autoscaler, and it translates no LLM requests. It is a library inside one
+// program.
 package registry
