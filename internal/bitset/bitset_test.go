@@ -3,7 +3,9 @@ package bitset_test
 import (
 	"fmt"
 	"math"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -214,24 +216,41 @@ func TestReadersNeverPassOverALastingMember(t *testing.T) {
 	}
 }
 
+// spinUntil waits for instants, and lets others work if it takes longer.
+func spinUntil(done func() bool) {
+	for spins := 1; !done(); spins++ {
+		if spins%200 == 0 {
+			runtime.Gosched()
+		}
+	}
+}
+
 func TestAMemberSeenByHasIsFoundByNext(t *testing.T) {
 	t.Parallel()
-	const n = 10_000
+	// Each member is alone in its word, so that each Add writes summaries. The
+	// writer waits until the reader is looking, so that they meet in the act.
+	const n, step = 300_000, 64
 	set := bitset.New(n)
-
+	var awaited atomic.Int64
 	var writer sync.WaitGroup
+	awaited.Store(n)
 	writer.Go(func() {
-		for i := n - 1; i >= 0; i-- {
+		for i := n - step; i >= 0; i -= step {
+			spinUntil(func() bool { return awaited.Load() == int64(i) })
 			set.Add(i)
 		}
 	})
-	for i := n - 1; i >= 0; {
-		if set.Has(i) {
-			require.Equal(t, i, set.Next(i, n))
-			i--
+	passedOver := 0
+	for i := n - step; i >= 0; i -= step {
+		awaited.Store(int64(i))
+		spinUntil(func() bool { return set.Has(i) })
+		// From the word before, so that the search goes by the summaries.
+		if set.Next(i-step, n) != i {
+			passedOver++
 		}
 	}
 	writer.Wait()
+	require.Zero(t, passedOver)
 }
 
 func FuzzSetMatchesAMap(f *testing.F) {

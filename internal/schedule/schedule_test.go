@@ -116,30 +116,34 @@ func TestATimerForTheEndOfTimeDoesNotFire(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		elapse(time.Hour)
 		timer := s.After(math.MaxInt64, func() { require.Fail(t, "fired") })
+		var fired atomic.Bool
+		s.After(time.Minute, func() { fired.Store(true) })
 		elapse(1000 * time.Hour)
+		require.True(t, fired.Load())
 		require.True(t, timer.Stop())
 	})
 }
 
-func TestAStoppedTimerDoesNotFire(t *testing.T) {
+func TestAStoppedTimerDoesNotFireAndTheOthersKeepTheirOrder(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		var fired []int
-		timers := make([]*schedule.Timer, 100)
-		for i := range timers {
+		timers := make([]*schedule.Timer, 1000)
+		for _, i := range rand.Perm(len(timers)) {
 			timers[i] = s.After(time.Duration(i)*time.Second, func() { fired = append(fired, i) })
 		}
+		var want []int
 		for i, timer := range timers {
-			if i%3 != 0 {
-				require.True(t, timer.Stop())
-				require.False(t, timer.Stop())
+			if i%3 == 0 {
+				want = append(want, i)
+
+				continue
 			}
+			require.True(t, timer.Stop())
+			require.False(t, timer.Stop())
 		}
-		elapse(100 * time.Second)
-		require.Len(t, fired, 34)
-		for _, i := range fired {
-			require.Zero(t, i%3)
-		}
+		elapse(1000 * time.Second)
+		require.Equal(t, want, fired)
 	})
 }
 
@@ -222,6 +226,33 @@ func TestRunsHoldNoLock(t *testing.T) {
 		close(release)
 		synctest.Wait()
 		require.True(t, fired.Load())
+	})
+}
+
+func TestAnAlarmThatWasOvertakenRunsNothing(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
+		var fired atomic.Int32
+		count := func() { fired.Add(1) }
+		s.After(time.Second, count)
+		s.LateAlarm()
+		require.Zero(t, fired.Load(), "nothing was due")
+
+		release := make(chan struct{})
+		s.After(0, func() { <-release })
+		synctest.Wait()
+		s.After(0, count)
+		s.LateAlarm()
+		require.Zero(t, fired.Load(), "two runs at a time")
+		close(release)
+		elapse(time.Second)
+		require.EqualValues(t, 2, fired.Load())
+
+		s.After(0, count)
+		s.Close()
+		before := fired.Load()
+		s.LateAlarm()
+		require.Equal(t, before, fired.Load(), "a run began after Close")
 	})
 }
 

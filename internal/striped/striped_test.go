@@ -50,20 +50,28 @@ func TestConcurrentAddsLoseNothing(t *testing.T) {
 
 func TestConcurrentFirstCallsAgreeOnTheCells(t *testing.T) {
 	t.Parallel()
-	for range 200 {
-		var cells striped.Cells[counters]
-		var all sync.WaitGroup
-		start := make(chan struct{})
-		for range 8 {
-			all.Go(func() {
-				<-start
-				cells.Local().hits.Add(1)
-			})
-		}
-		close(start)
-		all.Wait()
-		hits, _ := total(&cells)
-		require.EqualValues(t, 8, hits)
+	const goroutines, rounds = 2, 2000
+	fresh := make([]striped.Cells[counters], rounds)
+	var arrived atomic.Int64
+	var all sync.WaitGroup
+	for range goroutines {
+		all.Go(func() {
+			for round := range fresh {
+				arrived.Add(1)
+				// Both leave together only if they do not sleep until then.
+				for spins := 1; arrived.Load() < int64(goroutines*(round+1)); spins++ {
+					if spins%200 == 0 {
+						runtime.Gosched()
+					}
+				}
+				fresh[round].Local().hits.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	for round := range fresh {
+		hits, _ := total(&fresh[round])
+		require.EqualValues(t, goroutines, hits)
 	}
 }
 

@@ -1,0 +1,200 @@
+// Package llm gives LLM clients one interface and their errors one language.
+package llm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/anthropics/anthropic-sdk-go"
+	anthropicoption "github.com/anthropics/anthropic-sdk-go/option"
+	"github.com/openai/openai-go/v3"
+	openaioption "github.com/openai/openai-go/v3/option"
+)
+
+// Reply is an answer and the model that gave it.
+type Reply struct {
+	Text  string
+	Model string
+}
+
+// ChatModel answers a prompt. Implementations are safe for concurrent use.
+type ChatModel interface {
+	Chat(ctx context.Context, prompt string) (Reply, error)
+}
+
+// OpenAI is a ChatModel on the official OpenAI SDK. It also talks to every
+// server that is compatible with it.
+type OpenAI struct {
+	client    openai.Client
+	transport *http.Transport
+	model     string
+}
+
+// NewOpenAI returns a client of the API at baseURL, which ends in "/v1/"; an
+// empty one is OpenAI's own.
+//
+// The SDK's own retries are off: it would try a failing server three times,
+// sleeping between, before anybody else is asked, and an answer that came after
+// a 429 would hide the rate limit. The registry knows whom to ask instead.
+func NewOpenAI(baseURL, apiKey, model string) *OpenAI {
+	transport := newTransport()
+	options := []openaioption.RequestOption{
+		openaioption.WithAPIKey(apiKey), openaioption.WithMaxRetries(0),
+		openaioption.WithHTTPClient(&http.Client{Transport: transport}),
+	}
+	if baseURL != "" { // an explicit option wins over OPENAI_BASE_URL
+		options = append(options, openaioption.WithBaseURL(baseURL))
+	}
+	return &OpenAI{client: openai.NewClient(options...), transport: transport, model: model}
+}
+
+// Chat asks the model.
+func (o *OpenAI) Chat(ctx context.Context, prompt string) (Reply, error) {
+	completion, err := o.client.Chat.Completions.New(ctx, openai.ChatCompletionNewParams{
+		Model:    o.model,
+		Messages: []openai.ChatCompletionMessageParamUnion{openai.UserMessage(prompt)},
+	})
+	if err != nil {
+		return Reply{}, fromSDK(err)
+	}
+	if len(completion.Choices) == 0 {
+		return Reply{}, errNoAnswer
+	}
+	return Reply{Text: completion.Choices[0].Message.Content, Model: completion.Model}, nil
+}
+
+// Close closes the idle connections.
+func (o *OpenAI) Close() error {
+	o.transport.CloseIdleConnections()
+	return nil
+}
+
+// Anthropic is a ChatModel on the official Anthropic SDK.
+type Anthropic struct {
+	client    anthropic.Client
+	transport *http.Transport
+	model     string
+}
+
+// NewAnthropic returns a client of the API at baseURL, without "/v1"; an empty
+// one is Anthropic's own. The SDK's own retries are off, as for [NewOpenAI].
+func NewAnthropic(baseURL, apiKey, model string) *Anthropic {
+	transport := newTransport()
+	options := []anthropicoption.RequestOption{
+		anthropicoption.WithoutEnvironmentDefaults(),
+		anthropicoption.WithAPIKey(apiKey), anthropicoption.WithMaxRetries(0),
+		anthropicoption.WithHTTPClient(&http.Client{Transport: transport}),
+	}
+	if baseURL != "" {
+		options = append(options, anthropicoption.WithBaseURL(baseURL))
+	}
+	return &Anthropic{client: anthropic.NewClient(options...), transport: transport, model: model}
+}
+
+// Chat asks the model.
+func (a *Anthropic) Chat(ctx context.Context, prompt string) (Reply, error) {
+	const longestAnswer = 512
+	message, err := a.client.Messages.New(ctx, anthropic.MessageNewParams{
+		Model: anthropic.Model(a.model), MaxTokens: longestAnswer,
+		Messages: []anthropic.MessageParam{anthropic.NewUserMessage(anthropic.NewTextBlock(prompt))},
+	})
+	if err != nil {
+		return Reply{}, fromSDK(err)
+	}
+	for _, block := range message.Content {
+		if block.Text != "" {
+			return Reply{Text: block.Text, Model: string(message.Model)}, nil
+		}
+	}
+	return Reply{}, errNoAnswer
+}
+
+// Close closes the idle connections.
+func (a *Anthropic) Close() error {
+	a.transport.CloseIdleConnections()
+	return nil
+}
+
+// LastResort is a ChatModel that always has something to say.
+type LastResort struct{}
+
+// Chat asks for patience.
+func (LastResort) Chat(context.Context, string) (Reply, error) {
+	return Reply{Text: "All models are busy; I noted your question.", Model: "built-in"}, nil
+}
+
+var errNoAnswer = errors.New("llm: the answer holds no text")
+
+// newTransport gives each provider connections of its own, so that one that
+// hangs holds up nobody else.
+func newTransport() *http.Transport {
+	return &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 4, IdleConnTimeout: 30 * time.Second}
+}
+
+// Error is an SDK's error without its body and URL, which may echo a key. It
+// says what a registry's classifier asks for and unwraps to the SDK's error.
+type Error struct {
+	status int
+	code   string
+	after  time.Duration
+	cause  error
+}
+
+// Error returns the status and the vendor's code.
+func (e *Error) Error() string {
+	if e.code == "" {
+		return fmt.Sprintf("llm: HTTP %d %s", e.status, http.StatusText(e.status))
+	}
+	return fmt.Sprintf("llm: HTTP %d %s (%s)", e.status, http.StatusText(e.status), e.code)
+}
+
+// HTTPStatusCode returns the status of the answer.
+func (e *Error) HTTPStatusCode() int { return e.status }
+
+// RetryAfter returns how long the server asked to be left alone; zero when it
+// did not.
+func (e *Error) RetryAfter() time.Duration { return e.after }
+
+// Code returns the vendor's code, such as "insufficient_quota" or "overloaded_error".
+func (e *Error) Code() string { return e.code }
+
+// Unwrap returns the SDK's error.
+func (e *Error) Unwrap() error { return e.cause }
+
+// fromSDK puts an SDK's error into the one language; others stay as they are.
+func fromSDK(err error) error {
+	var openaiError *openai.Error
+	if errors.As(err, &openaiError) {
+		return &Error{
+			status: openaiError.StatusCode, code: openaiError.Code,
+			after: retryAfter(openaiError.Response), cause: err,
+		}
+	}
+	var anthropicError *anthropic.Error
+	if errors.As(err, &anthropicError) {
+		return &Error{
+			status: anthropicError.StatusCode, code: string(anthropicError.Type()),
+			after: retryAfter(anthropicError.Response), cause: err,
+		}
+	}
+	return err
+}
+
+// retryAfter reads the header in both its forms: seconds, or a date.
+func retryAfter(response *http.Response) time.Duration {
+	if response == nil {
+		return 0
+	}
+	header := response.Header.Get("Retry-After")
+	if seconds, err := strconv.Atoi(header); err == nil {
+		return max(time.Duration(seconds)*time.Second, 0)
+	}
+	if date, err := http.ParseTime(header); err == nil {
+		return max(time.Until(date), 0)
+	}
+	return 0
+}

@@ -1,0 +1,309 @@
+// Package loopback runs LLM servers on this machine that speak the wire formats
+// of OpenAI and Anthropic and can be made to fail in the ways real ones do.
+package loopback
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Dialect is the wire format of a server.
+type Dialect int
+
+// The dialects.
+const (
+	OpenAI Dialect = iota
+	Anthropic
+)
+
+// Behaviour is how a server treats its next requests.
+type Behaviour struct {
+	// Status is the HTTP status to answer with; zero answers the question.
+	Status int
+	// RetryAfter is sent along with an error status, in whole seconds.
+	RetryAfter time.Duration
+	// Code is the vendor's code of the error, such as "insufficient_quota".
+	Code string
+	// Hang accepts requests and never answers, until the client gives up.
+	Hang bool
+	// Delay is the time an answer takes.
+	Delay time.Duration
+}
+
+// Server is one loopback server. Its methods are safe for concurrent use.
+type Server struct {
+	name    string
+	dialect Dialect
+	address string
+	hits    atomic.Int64
+
+	// mu guards the fields below; it is not held while a request is served.
+	mu        sync.Mutex
+	behaviour Behaviour
+	changed   chan struct{} // closed when the behaviour changes
+	server    *http.Server  // nil while connections are refused
+	done      chan struct{} // closed when server has stopped serving
+}
+
+// Start returns a server that answers on a free port of 127.0.0.1.
+func Start(name string, dialect Dialect) (*Server, error) {
+	s := &Server{name: name, dialect: dialect, address: "127.0.0.1:0", changed: make(chan struct{})}
+	if err := s.Listen(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// URL returns the base URL, without a path. It stays the same for the server's life.
+func (s *Server) URL() string { return "http://" + s.address }
+
+// Hits returns how many requests have arrived.
+func (s *Server) Hits() int64 { return s.hits.Load() }
+
+// Behave changes how requests are treated. Requests that hang are let go with
+// an error.
+func (s *Server) Behave(b Behaviour) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.behaviour = b
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// Listen accepts connections, on the same port as before; it does nothing when
+// the server listens already.
+func (s *Server) Listen() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.server != nil {
+		return nil
+	}
+	listener, err := listenAgain(s.address)
+	if err != nil {
+		return fmt.Errorf("loopback server %s: %w", s.name, err)
+	}
+	s.address = listener.Addr().String()
+	server := &http.Server{Handler: http.HandlerFunc(s.serve), ReadHeaderTimeout: 5 * time.Second}
+	done := make(chan struct{})
+	s.server, s.done = server, done
+	go func() {
+		defer close(done)
+		_ = server.Serve(listener) // it returns when the server is closed
+	}()
+	return nil
+}
+
+// listenAgain takes the port back. Nothing else on this machine is likely to
+// have taken it in between, but a connection of ours may still be closing.
+func listenAgain(address string) (net.Listener, error) {
+	const tries = 50
+	var err error
+	for range tries {
+		var listener net.Listener
+		if listener, err = net.Listen("tcp", address); err == nil { //nolint:noctx // it does not block
+			return listener, nil
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return nil, err
+}
+
+// Refuse cuts all connections and refuses new ones until Listen.
+func (s *Server) Refuse() {
+	s.mu.Lock()
+	server, done := s.server, s.done
+	s.server, s.done = nil, nil
+	s.mu.Unlock()
+	if server != nil {
+		_ = server.Close()
+		<-done
+	}
+}
+
+// Close ends the server for good: requests that hang are let go, and those in
+// progress are cut.
+func (s *Server) Close() {
+	s.Behave(Behaviour{})
+	s.Refuse()
+}
+
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	s.hits.Add(1)
+	prompt, model, err := s.question(r)
+	if err != nil {
+		s.fail(w, Behaviour{Status: http.StatusBadRequest, Code: "invalid_request_error"})
+		return
+	}
+	s.mu.Lock()
+	behaviour, changed := s.behaviour, s.changed
+	s.mu.Unlock()
+	switch {
+	case behaviour.Hang:
+		select {
+		case <-r.Context().Done():
+		case <-changed:
+			s.fail(w, Behaviour{Status: http.StatusGatewayTimeout})
+		}
+		return
+	case behaviour.Status != 0:
+		s.fail(w, behaviour)
+		return
+	}
+	if behaviour.Delay > 0 {
+		select {
+		case <-time.After(behaviour.Delay):
+		case <-r.Context().Done():
+			return
+		}
+	}
+	s.answer(w, model, fmt.Sprintf("%s: %q has %d words.", s.name, prompt, len(strings.Fields(prompt))))
+}
+
+var errUnknownPath = errors.New("no such path")
+
+// question reads a request in the server's dialect.
+func (s *Server) question(r *http.Request) (prompt, model string, err error) {
+	path := "/v1/chat/completions"
+	if s.dialect == Anthropic {
+		path = "/v1/messages"
+	}
+	if r.Method != http.MethodPost || r.URL.Path != path {
+		return "", "", errUnknownPath
+	}
+	var request struct {
+		Model    string `json:"model"`
+		Messages []struct {
+			Role    string          `json:"role"`
+			Content json.RawMessage `json:"content"`
+		} `json:"messages"`
+	}
+	if err := json.NewDecoder(http.MaxBytesReader(nil, r.Body, 1<<20)).Decode(&request); err != nil {
+		return "", "", err
+	}
+	if len(request.Messages) == 0 {
+		return "", "", errors.New("no messages")
+	}
+	return text(request.Messages[len(request.Messages)-1].Content), request.Model, nil
+}
+
+// text reads content that is a string or a list of blocks with text.
+func text(content json.RawMessage) string {
+	var plain string
+	if json.Unmarshal(content, &plain) == nil {
+		return plain
+	}
+	var blocks []struct {
+		Text string `json:"text"`
+	}
+	_ = json.Unmarshal(content, &blocks)
+	var all strings.Builder
+	for _, block := range blocks {
+		all.WriteString(block.Text)
+	}
+	return all.String()
+}
+
+func (s *Server) answer(w http.ResponseWriter, model, reply string) {
+	if s.dialect == Anthropic {
+		write(w, http.StatusOK, map[string]any{
+			"id": "msg_loopback", "type": "message", "role": "assistant", "model": model,
+			"content":     []any{map[string]any{"type": "text", "text": reply}},
+			"stop_reason": "end_turn", "stop_sequence": nil,
+			"usage": map[string]any{"input_tokens": 8, "output_tokens": len(strings.Fields(reply))},
+		})
+		return
+	}
+	write(w, http.StatusOK, map[string]any{
+		"id": "chatcmpl-loopback", "object": "chat.completion", "created": time.Now().Unix(), "model": model,
+		"choices": []any{map[string]any{
+			"index": 0, "finish_reason": "stop", "logprobs": nil,
+			"message": map[string]any{"role": "assistant", "content": reply, "refusal": nil},
+		}},
+		"usage": map[string]any{"prompt_tokens": 8, "completion_tokens": len(strings.Fields(reply)), "total_tokens": 8 + len(strings.Fields(reply))},
+	})
+}
+
+// fail answers in the shape of the vendor's errors.
+func (s *Server) fail(w http.ResponseWriter, b Behaviour) {
+	if b.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(b.RetryAfter.Seconds())))
+	}
+	code := b.Code
+	if s.dialect == Anthropic {
+		if code == "" {
+			code = map[int]string{
+				http.StatusTooManyRequests: "rate_limit_error", http.StatusUnauthorized: "authentication_error",
+				529: "overloaded_error", http.StatusBadRequest: "invalid_request_error",
+			}[b.Status]
+		}
+		if code == "" {
+			code = "api_error"
+		}
+		write(w, b.Status, map[string]any{"type": "error", "error": map[string]any{"type": code, "message": http.StatusText(b.Status)}})
+		return
+	}
+	write(w, b.Status, map[string]any{"error": map[string]any{
+		"message": http.StatusText(b.Status), "type": "loopback_error", "code": code, "param": nil,
+	}})
+}
+
+func write(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // the client may be gone
+}
+
+// Sink is a webhook that counts the messages posted to it.
+type Sink struct {
+	server   *http.Server
+	url      string
+	messages atomic.Int64
+	done     chan struct{}
+}
+
+// StartSink returns a webhook on a free port of 127.0.0.1.
+func StartSink(ctx context.Context) (*Sink, error) {
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("loopback webhook: %w", err)
+	}
+	s := &Sink{url: "http://" + listener.Addr().String() + "/hook", done: make(chan struct{})}
+	s.server = &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var message struct {
+			Text string `json:"text"`
+		}
+		if r.Method != http.MethodPost || json.NewDecoder(http.MaxBytesReader(nil, r.Body, 1<<20)).Decode(&message) != nil || message.Text == "" {
+			http.Error(w, "want a message", http.StatusBadRequest)
+			return
+		}
+		s.messages.Add(1)
+		w.WriteHeader(http.StatusNoContent)
+	})}
+	go func() {
+		defer close(s.done)
+		_ = s.server.Serve(listener)
+	}()
+	return s, nil
+}
+
+// URL returns where to post messages to.
+func (s *Sink) URL() string { return s.url }
+
+// Messages returns how many messages have arrived.
+func (s *Sink) Messages() int64 { return s.messages.Load() }
+
+// Close ends the webhook.
+func (s *Sink) Close() {
+	_ = s.server.Close()
+	<-s.done
+}

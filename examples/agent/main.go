@@ -1,0 +1,249 @@
+// Command agent is a small agent runtime whose models and channels are wired
+// through the registry, so that it keeps answering while they fail.
+//
+// With no flags and no API keys it starts its own servers on loopback, which
+// speak the wire formats of OpenAI and Anthropic, asks 200 questions, makes the
+// servers fail one after another, and shows who answers. With OPENAI_API_KEY or
+// ANTHROPIC_API_KEY set it talks to the real services and makes nothing fail.
+// With -chat it answers what you type.
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/capreg/registry"
+	"github.com/capreg/registry/examples/agent/internal/channel"
+	"github.com/capreg/registry/examples/agent/internal/llm"
+	"github.com/capreg/registry/verdict"
+)
+
+// The services of the agent: a name and a Go type each, declared once.
+var (
+	LLM           = registry.NewService[llm.ChatModel]("llm")
+	Communication = registry.NewService[channel.Channel]("communication")
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdin, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "agent:", err)
+		os.Exit(1) //nolint:gocritic // the process ends; stop has nothing left to undo
+	}
+}
+
+func run(ctx context.Context, arguments []string, in io.Reader, out *os.File) (err error) {
+	flags := flag.NewFlagSet("agent", flag.ContinueOnError)
+	chat := flags.Bool("chat", false, "answer what is typed, instead of playing the session")
+	questions := flags.Int("questions", 200, "how many questions the session asks")
+	if err := flags.Parse(arguments); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil
+		}
+		return err
+	}
+	if *questions < 1 {
+		return fmt.Errorf("-questions is %d: want 1 or more", *questions)
+	}
+
+	screen := newScreen(out)
+	backends, err := newBackends(ctx)
+	if err != nil {
+		return err
+	}
+	defer backends.close()
+	agent, err := newAgent(ctx, backends, screen)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, agent.close()) }()
+	if *chat {
+		return agent.chat(ctx, in)
+	}
+	return agent.play(ctx, *questions)
+}
+
+// agent answers questions with whichever model can, and delivers the answers
+// through whichever channel fits.
+type agent struct {
+	registry *registry.Registry
+	models   *registry.Resolver[llm.ChatModel]
+	screens  *registry.Resolver[channel.Channel] // for people
+	hooks    *registry.Resolver[channel.Channel] // for programs
+	events   *registry.Subscription
+	watching chan struct{} // closed when the watcher has ended
+	backends *backends
+	screen   *screen
+}
+
+func newAgent(ctx context.Context, b *backends, s *screen) (*agent, error) {
+	reg, err := registry.New(registry.Options{
+		Required: []string{LLM.Name(), Communication.Name()},
+		Classify: classify,
+	})
+	if err != nil {
+		return nil, err
+	}
+	a := &agent{
+		registry: reg, backends: b, screen: s, watching: make(chan struct{}),
+		models:  LLM.Bind(reg, registry.Query{Require: []string{"chat"}}),
+		screens: Communication.Bind(reg, registry.Query{Require: []string{"show"}}),
+		hooks:   Communication.Bind(reg, registry.Query{Require: []string{"notify"}}),
+		events:  reg.Subscribe(0),
+	}
+	go a.watch()
+	if err := errors.Join(a.wireModels(ctx), a.wireChannels(ctx), reg.WaitReady(ctx)); err != nil {
+		return nil, errors.Join(err, a.close())
+	}
+	return a, nil
+}
+
+// The defaults suit production: 5 failures, 60 s of recovery, 30 s an attempt.
+// This session lasts half a minute, so everything is quicker.
+var impatient = registry.BreakerPolicy{FailureThreshold: 3, RecoveryTimeout: 1500 * time.Millisecond, SuccessThreshold: 2}
+
+const attemptTimeout = 400 * time.Millisecond
+
+// wireModels registers the models. The clouds are asked first, in order of
+// priority; the local servers share the load that is left; the built-in answer
+// comes last. Factories, because whoever makes a client owns it: the registry
+// closes what they made.
+func (a *agent) wireModels(ctx context.Context) error {
+	breaker, timeout := impatient, attemptTimeout
+	if a.backends.real {
+		breaker, timeout = registry.BreakerPolicy{}, 0 // the defaults
+	}
+	var failures []error
+	add := func(p registry.Provider[llm.ChatModel]) {
+		p.Capabilities = append(p.Capabilities, "chat")
+		p.Breaker, p.AttemptTimeout = breaker, timeout
+		_, err := LLM.Register(ctx, a.registry, p)
+		failures = append(failures, err)
+	}
+	for _, backend := range a.backends.models {
+		add(registry.Provider[llm.ChatModel]{
+			Name: backend.name, Priority: backend.priority, Group: backend.group, Strategy: backend.strategy,
+			Factory:  func(context.Context) (llm.ChatModel, error) { return backend.client(), nil },
+			Metadata: map[string]string{"model": backend.model},
+		})
+	}
+	add(registry.Provider[llm.ChatModel]{
+		Name: "last-resort", Instance: llm.LastResort{}, Group: 2, Priority: registry.PriorityFallback,
+	})
+	return errors.Join(failures...)
+}
+
+// wireChannels registers the ways out: people look at the terminal, programs
+// listen to a webhook.
+func (a *agent) wireChannels(ctx context.Context) error {
+	_, terminal := Communication.Register(ctx, a.registry, registry.Provider[channel.Channel]{
+		Name: "terminal", Capabilities: []string{"show"}, Instance: channel.NewTerminal(a.screen),
+	})
+	_, webhook := Communication.Register(ctx, a.registry, registry.Provider[channel.Channel]{
+		Name: "webhook", Capabilities: []string{"notify"}, AttemptTimeout: attemptTimeout,
+		Factory: func(context.Context) (channel.Channel, error) {
+			return channel.NewWebhook(a.backends.sink.URL()), nil
+		},
+	})
+	return errors.Join(terminal, webhook)
+}
+
+// classify tells the registry what the vendors' codes mean where the HTTP
+// status alone does not say it.
+func classify(err error) verdict.Verdict {
+	var failure *llm.Error
+	if !errors.As(err, &failure) {
+		return verdict.Verdict{}
+	}
+	switch failure.Code() {
+	case "insufficient_quota", "billing_error":
+		return verdict.Verdict{Class: verdict.ClassFatal} // a 429 that no waiting mends
+	case "context_length_exceeded":
+		return verdict.Verdict{Class: verdict.ClassTooLong}
+	case "overloaded_error":
+		return verdict.Verdict{Class: verdict.ClassOverloaded, After: failure.RetryAfter()}
+	case "content_policy_violation":
+		return verdict.Verdict{Class: verdict.ClassRefused}
+	}
+	return verdict.Verdict{}
+}
+
+// answered is a reply and who gave it.
+type answered struct {
+	llm.Reply
+
+	by string
+}
+
+// ask is all that the agent knows of failover: nothing.
+func (a *agent) ask(ctx context.Context, question string) (answered, error) {
+	return registry.Call(ctx, a.models, func(ctx context.Context, m llm.ChatModel) (answered, error) {
+		reply, err := m.Chat(ctx, question)
+		return answered{Reply: reply, by: a.backends.nameOf(m)}, err
+	})
+}
+
+// show puts a message in front of people.
+func (a *agent) show(ctx context.Context, message string) error {
+	_, err := registry.Call(ctx, a.screens, func(ctx context.Context, c channel.Channel) (struct{}, error) {
+		return struct{}{}, c.Send(ctx, message)
+	})
+	return err
+}
+
+// notify tells programs. A message must not be posted twice, so the call is
+// once-only: it moves on only as long as nothing was sent.
+func (a *agent) notify(ctx context.Context, message string) error {
+	_, err := registry.Call(ctx, a.hooks, func(ctx context.Context, c channel.Channel) (struct{}, error) {
+		return struct{}{}, c.Send(ctx, message)
+	}, registry.OnceOnly())
+	return err
+}
+
+// watch shows what happens in the registry, as it happens.
+func (a *agent) watch() {
+	defer close(a.watching)
+	for e := range a.events.All(context.Background()) {
+		if line := describe(e); line != "" {
+			a.screen.line(line)
+		}
+	}
+}
+
+// chat answers lines from a person.
+func (a *agent) chat(ctx context.Context, in io.Reader) error {
+	if err := a.show(ctx, "Ask me something; an empty line, or the end of input, ends the chat."); err != nil {
+		return err
+	}
+	lines := bufio.NewScanner(in)
+	for lines.Scan() && strings.TrimSpace(lines.Text()) != "" && ctx.Err() == nil {
+		reply, err := a.ask(ctx, lines.Text())
+		message := fmt.Sprintf("[%s] %s", reply.by, reply.Text)
+		if err != nil {
+			message = "nobody can answer: " + err.Error()
+		}
+		if err := a.show(ctx, message); err != nil {
+			return err
+		}
+	}
+	return lines.Err()
+}
+
+// close ends the registry, which closes the clients its factories made.
+func (a *agent) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	err := a.registry.Close(ctx)
+	<-a.watching
+	return err
+}

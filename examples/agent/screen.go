@@ -1,0 +1,66 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"sync"
+)
+
+// screen shows lines, and on a terminal keeps one line of progress below them.
+type screen struct {
+	// mu guards the fields below, and keeps what is written in one piece.
+	mu       sync.Mutex
+	out      *os.File
+	terminal bool
+	progress string
+	tier     string // who answered last
+}
+
+func newScreen(out *os.File) *screen {
+	info, err := out.Stat()
+	return &screen{out: out, terminal: err == nil && info.Mode()&os.ModeCharDevice != 0}
+}
+
+// Write shows whole lines, above the progress.
+func (s *screen) Write(lines []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(lines), s.print(bytes.TrimRight(lines, "\n"))
+}
+
+func (s *screen) line(text string) { _, _ = fmt.Fprintln(s, text) }
+
+// answered shows progress, and a line when another tier answers than before.
+func (s *screen) answered(n, of int, by, tier string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if tier != s.tier {
+		s.tier = tier
+		_ = s.print(fmt.Appendf(nil, "answers   %s, from question %d on", tier, n))
+	}
+	if s.terminal {
+		s.progress = fmt.Sprintf("%d/%d %s", n, of, by)
+		fmt.Fprintf(s.out, "\r\033[K%s", s.progress)
+	}
+}
+
+// settle takes the progress away.
+func (s *screen) settle() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.progress != "" {
+		fmt.Fprint(s.out, "\r\033[K")
+		s.progress = ""
+	}
+}
+
+// print writes a line above the progress. Caller holds mu.
+func (s *screen) print(line []byte) error {
+	if s.progress == "" {
+		_, err := fmt.Fprintf(s.out, "%s\n", line)
+		return err
+	}
+	_, err := fmt.Fprintf(s.out, "\r\033[K%s\n%s", line, s.progress)
+	return err
+}
