@@ -383,10 +383,10 @@ func (a *attempt) settle(v verdict.Verdict, elapsed time.Duration, cause error) 
 	}
 	switch tally {
 	case verdict.TallySuccess:
-		a.cell.latency.Add(uint64(max(elapsed, 0))) //nolint:gosec // not negative
+		a.cell.latency.Add(uint64(max(elapsed, 0)))
 		a.cell.successes.Add(1)
 	case verdict.TallyFailure:
-		a.cell.latency.Add(uint64(max(elapsed, 0))) //nolint:gosec // not negative
+		a.cell.latency.Add(uint64(max(elapsed, 0)))
 		a.cell.failures.Add(1)
 	case verdict.TallyLimited:
 		a.cell.limited.Add(1)

@@ -78,18 +78,18 @@ func (c *attemptContext) arm() *armedContext {
 	if armed := c.armed.Load(); armed != nil {
 		return armed
 	}
-	real := &armedContext{}
-	real.Context, real.cancel = context.WithCancelCause(c.Context)
+	armed := &armedContext{}
+	armed.Context, armed.cancel = context.WithCancelCause(c.Context)
 	if !c.deadline.IsZero() && c.over == nil {
-		real.Context, real.stop = context.WithDeadlineCause(real.Context, c.deadline, ErrAttemptTimeout)
+		armed.Context, armed.stop = context.WithDeadlineCause(armed.Context, c.deadline, ErrAttemptTimeout)
 	}
 	if c.over != nil {
-		real.cancel(c.over)
+		armed.cancel(c.over)
 	} else if cause := c.contexts.join(c); cause != nil {
-		real.cancel(cause)
+		armed.cancel(cause)
 	}
-	c.armed.Store(real)
-	return real
+	c.armed.Store(armed)
+	return armed
 }
 
 // end cancels the context: its attempt is over.

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -187,7 +188,7 @@ func (r reason) Error() string { return r.words }
 
 func (r reason) Unwrap() []error {
 	errs := []error{r.sentinel}
-	if r.sentinel == ErrCredentials { // to be parked is to cool down, for long
+	if errors.Is(r.sentinel, ErrCredentials) { // to be parked is to cool down, for long
 		errs = append(errs, ErrCoolingDown)
 	}
 	if r.cause != nil {

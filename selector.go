@@ -3,6 +3,7 @@ package registry
 import (
 	"cmp"
 	"hash/maphash"
+	"maps"
 	"math"
 	"slices"
 	"sync/atomic"
@@ -329,10 +330,7 @@ func (s *service) slotFor(q Query) (*slot, error) {
 // attach makes the service drop the slot's plan when it goes out of date.
 // Caller holds Registry.mu.
 func (s *service) attach(added *slot) {
-	slots := make(map[uint64]*slot, len(*s.slots.Load())+1)
-	for hash, kept := range *s.slots.Load() {
-		slots[hash] = kept
-	}
+	slots := maps.Clone(*s.slots.Load())
 	hash := added.query.hash(s.registry.seed)
 	if displaced, ok := slots[hash]; ok { // another query with the same hash
 		s.detach(displaced)

@@ -99,7 +99,7 @@ func (c Class) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 func (c *Class) UnmarshalText(text []byte) error {
 	for i := range table {
 		if table[i].name == string(text) {
-			*c = Class(i) //nolint:gosec // the table has classCount rows, far below 256
+			*c = Class(i)
 			return nil
 		}
 	}

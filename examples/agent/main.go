@@ -101,25 +101,28 @@ func newAgent(ctx context.Context, b *backends, s *screen) (*agent, error) {
 		hooks:   Communication.Bind(reg, registry.Query{Require: []string{"notify"}}),
 		events:  reg.Subscribe(0),
 	}
-	go a.watch()
+	go a.watch() //nolint:gosec // it ends with the registry, after ctx, so that it shows the end too
 	if err := errors.Join(a.wireModels(ctx), a.wireChannels(ctx), reg.WaitReady(ctx)); err != nil {
 		return nil, errors.Join(err, a.close())
 	}
 	return a, nil
 }
 
-// The defaults suit production: 5 failures, 60 s of recovery, 30 s an attempt.
-// This session lasts half a minute, so everything is quicker.
-var impatient = registry.BreakerPolicy{FailureThreshold: 3, RecoveryTimeout: 1500 * time.Millisecond, SuccessThreshold: 2}
-
+// attemptTimeout is short, and so are the times of impatient.
 const attemptTimeout = 400 * time.Millisecond
+
+// impatient is for a session of half a minute. The defaults suit production:
+// 5 failures, 60 s of recovery, 3 successes, 30 s an attempt.
+func impatient() registry.BreakerPolicy {
+	return registry.BreakerPolicy{FailureThreshold: 3, RecoveryTimeout: 1500 * time.Millisecond, SuccessThreshold: 2}
+}
 
 // wireModels registers the models. The clouds are asked first, in order of
 // priority; the local servers share the load that is left; the built-in answer
 // comes last. Factories, because whoever makes a client owns it: the registry
 // closes what they made.
 func (a *agent) wireModels(ctx context.Context) error {
-	breaker, timeout := impatient, attemptTimeout
+	breaker, timeout := impatient(), attemptTimeout
 	if a.backends.real {
 		breaker, timeout = registry.BreakerPolicy{}, 0 // the defaults
 	}

@@ -41,7 +41,7 @@ func (s *screen) answered(n, of int, by, tier string) {
 	}
 	if s.terminal {
 		s.progress = fmt.Sprintf("%d/%d %s", n, of, by)
-		fmt.Fprintf(s.out, "\r\033[K%s", s.progress)
+		_, _ = fmt.Fprintf(s.out, "\r\033[K%s", s.progress)
 	}
 }
 
@@ -50,7 +50,7 @@ func (s *screen) settle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.progress != "" {
-		fmt.Fprint(s.out, "\r\033[K")
+		_, _ = fmt.Fprint(s.out, "\r\033[K")
 		s.progress = ""
 	}
 }

@@ -109,7 +109,7 @@ func (a *agent) deliver(ctx context.Context, n int, reply answered) error {
 	if n%25 != 0 {
 		return nil
 	}
-	return a.show(ctx, fmt.Sprintf("answer    %s", reply.Text))
+	return a.show(ctx, "answer    "+reply.Text)
 }
 
 // summary ends with the line that says it all.
@@ -138,7 +138,7 @@ func describe(e event.Event) string {
 	case event.BreakerOpened:
 		return fmt.Sprintf("opened    %s: %s", e.Provider, e.Reason)
 	case event.BreakerHalfOpened:
-		return fmt.Sprintf("on trial  %s", e.Provider)
+		return "on trial  " + e.Provider
 	case event.BreakerClosed:
 		return fmt.Sprintf("recovered %s: %s", e.Provider, e.Reason)
 	case event.Cooling:
@@ -148,7 +148,7 @@ func describe(e event.Event) string {
 	case event.Parked:
 		return fmt.Sprintf("parked    %s: %s", e.Provider, e.Reason)
 	case event.Ready:
-		return fmt.Sprintf("ready     %s", e.Provider)
+		return "ready     " + e.Provider
 	case event.NotReady, event.Unhealthy, event.Healthy, event.LeaseExpired:
 		return fmt.Sprintf("%-9s %s: %s", e.Kind, e.Provider, e.Reason)
 	default:

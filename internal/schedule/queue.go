@@ -5,7 +5,7 @@ const notWaiting = -1
 
 // queue is a binary heap of timers by deadline. Each timer knows its index, so
 // that any of them can be taken out in logarithmic time.
-type queue []*Timer
+type queue []*Timer //nolint:recvcheck // only push and remove change its length
 
 func (t *Timer) before(other *Timer) bool {
 	if t.deadline != other.deadline {

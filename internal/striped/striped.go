@@ -25,6 +25,7 @@ const (
 	golden = 0x9E3779B97F4A7C15
 )
 
+//nolint:gochecknoglobals // facts of the machine, set once
 var (
 	// stripes is a power of two. It stays what start-up made it: a later
 	// change of GOMAXPROCS changes how often two cores meet in one cell, never
@@ -73,14 +74,14 @@ func (c *Cells[T]) Local() *T {
 	// time and nothing else. The address is only ever a number, so here does
 	// not escape, and nothing is read through it.
 	var here byte
-	stripe := uint64(uintptr(unsafe.Pointer(&here))>>minStackShift) * golden >> (stripeShift % 64)
+	stripe := uint64(uintptr(unsafe.Pointer(&here))>>minStackShift) * golden >> (stripeShift % 64) //nolint:gosec // a number, see above
 
 	first := c.first.Load()
 	if first == nil {
 		first = c.allocate()
 	}
 
-	return &(*cell[T])(unsafe.Add(unsafe.Pointer(first), uintptr(stripe)*unsafe.Sizeof(*first))).value
+	return &(*cell[T])(unsafe.Add(unsafe.Pointer(first), uintptr(stripe)*unsafe.Sizeof(*first))).value //nolint:gosec // stripe is in range
 }
 
 // Each calls yield with every cell until yield returns false; range over it.
@@ -91,7 +92,7 @@ func (c *Cells[T]) Each(yield func(*T) bool) {
 	if first == nil {
 		return
 	}
-	all := unsafe.Slice(first, stripes)
+	all := unsafe.Slice(first, stripes) //nolint:gosec // allocate made as many
 	for i := range all {
 		if !yield(&all[i].value) {
 			return
@@ -100,7 +101,7 @@ func (c *Cells[T]) Each(yield func(*T) bool) {
 }
 
 func (c *Cells[T]) allocate() *cell[T] {
-	mine := unsafe.SliceData(make([]cell[T], stripes))
+	mine := unsafe.SliceData(make([]cell[T], stripes)) //nolint:gosec // the array stays whole
 	if c.first.CompareAndSwap(nil, mine) {
 		return mine
 	}

@@ -16,7 +16,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 type counters struct {
-	hits, misses, failures atomic.Uint64
+	hits, misses atomic.Uint64
 }
 
 func total(cells *striped.Cells[counters]) (hits, misses uint64) {
@@ -215,10 +215,10 @@ func TestOnlyTheFirstLocalAllocates(t *testing.T) {
 	var cells striped.Cells[counters]
 	require.Zero(t, testing.AllocsPerRun(100, func() { total(&cells) }))
 	fresh := make([]striped.Cells[counters], 101)
-	require.EqualValues(t, 1, testing.AllocsPerRun(len(fresh)-1, func() {
+	require.InDelta(t, 1, testing.AllocsPerRun(len(fresh)-1, func() {
 		fresh[0].Local()
 		fresh = fresh[1:]
-	}))
+	}), 0.01)
 
 	cells.Local()
 	require.Zero(t, testing.AllocsPerRun(1000, func() {

@@ -99,7 +99,7 @@ func NewAnthropic(baseURL, apiKey, model string) *Anthropic {
 func (a *Anthropic) Chat(ctx context.Context, prompt string) (Reply, error) {
 	const longestAnswer = 512
 	message, err := a.client.Messages.New(ctx, anthropic.MessageNewParams{
-		Model: anthropic.Model(a.model), MaxTokens: longestAnswer,
+		Model: a.model, MaxTokens: longestAnswer,
 		Messages: []anthropic.MessageParam{anthropic.NewUserMessage(anthropic.NewTextBlock(prompt))},
 	})
 	if err != nil {
@@ -107,7 +107,7 @@ func (a *Anthropic) Chat(ctx context.Context, prompt string) (Reply, error) {
 	}
 	for _, block := range message.Content {
 		if block.Text != "" {
-			return Reply{Text: block.Text, Model: string(message.Model)}, nil
+			return Reply{Text: block.Text, Model: message.Model}, nil
 		}
 	}
 	return Reply{}, errNoAnswer

@@ -1,0 +1,51 @@
+FUZZTIME ?= 30s
+COUNT ?= 1
+
+.DEFAULT_GOAL := help
+
+help: ## show the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+test: ## test every module
+	go test work
+
+race: ## test every module under the race detector, in random order
+	go test -race -shuffle=on -count=$(COUNT) work
+
+tools: ## build the pinned developer tools into bin/
+	cd tools && GOWORK=off GOBIN=$(CURDIR)/bin go install tool
+
+lint: ## lint every module (needs: make tools)
+	@for dir in $$(go list -m -f '{{.Dir}}'); do (cd $$dir && $(CURDIR)/bin/golangci-lint run --config $(CURDIR)/.golangci.yml ./...) || exit 1; done
+
+fmt: ## format every file (needs: make tools)
+	git ls-files '*.go' | xargs bin/gofumpt -extra -w
+
+bench: ## run the benchmarks
+	go test -run '^$$' -bench . -count=$(COUNT) ./...
+
+cover: ## statement coverage of the root and internal packages
+	go test -coverpkg=./... -coverprofile=cover.out ./...
+	go tool cover -func=cover.out | tail -n 1
+
+fuzz: ## run each fuzz target for FUZZTIME
+	@for dir in $$(go list -m -f '{{.Dir}}'); do (cd $$dir && \
+	  for package in $$(go list ./...); do \
+	    for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+	      go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package || exit 1; \
+	    done; \
+	  done) || exit 1; done
+
+tidy: ## tidy every module
+	@for file in $$(git ls-files '*go.mod'); do (cd $$(dirname $$file) && GOWORK=off go mod tidy) || exit 1; done
+
+standalone: ## test each module without the workspace
+	@for dir in $$(go list -m -f '{{.Dir}}'); do (cd $$dir && GOWORK=off go test ./...) || exit 1; done
+
+vuln: ## look for known vulnerabilities (needs: make tools, and the vulnerability database)
+	@for dir in $$(go list -m -f '{{.Dir}}'); do (cd $$dir && $(CURDIR)/bin/govulncheck ./...) || exit 1; done
+
+ci: ## all that CI does
+	bash .ci/run
+
+.PHONY: help test race tools lint fmt bench cover fuzz tidy standalone vuln ci
