@@ -1,0 +1,138 @@
+package registry_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/capreg/registry"
+	"github.com/capreg/registry/event"
+)
+
+var errDown = errors.New("down")
+
+// bubble runs a test on fake time with a registry that it closes at the end.
+func bubble(t *testing.T, options registry.Options, test func(t *testing.T, reg *registry.Registry)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		reg := newRegistry(t, options)
+		test(t, reg)
+		require.NoError(t, reg.Close(t.Context()))
+	})
+}
+
+func newRegistry(t testing.TB, options registry.Options) *registry.Registry {
+	t.Helper()
+	reg, err := registry.New(options)
+	require.NoError(t, err)
+	return reg
+}
+
+// provider is a Provider of the chat service under construction.
+type provider = registry.Provider[chatModel]
+
+// add registers a provider; without an instance and a factory it says its name.
+func add(t testing.TB, reg *registry.Registry, p provider) *registry.Registration {
+	t.Helper()
+	if p.Instance == nil && p.Factory == nil {
+		p.Instance = says(p.Name)
+	}
+	registration, err := chat.Register(context.Background(), reg, p)
+	require.NoError(t, err)
+	return registration
+}
+
+// answers returns a model that answers what the function says, on each call.
+func answers(function func() (string, error)) chatModel {
+	return chatFunc(func(context.Context, string) (string, error) { return function() })
+}
+
+func fails(err error) chatModel { return answers(func() (string, error) { return "", err }) }
+
+// hangs returns a model that heeds its context and nothing else.
+func hangs() chatModel {
+	return chatFunc(func(ctx context.Context, _ string) (string, error) {
+		<-ctx.Done()
+		return "", ctx.Err()
+	})
+}
+
+func bind(reg *registry.Registry, require ...string) *registry.Resolver[chatModel] {
+	return chat.Bind(reg, registry.Query{Require: require})
+}
+
+// ask makes one call.
+func ask(ctx context.Context, r *registry.Resolver[chatModel], options ...registry.CallOption) (string, error) {
+	return registry.Call(ctx, r, func(ctx context.Context, m chatModel) (string, error) {
+		return m.Chat(ctx, "?")
+	}, options...)
+}
+
+// asked makes one call that must be answered, and returns the answer.
+func asked(t testing.TB, r *registry.Resolver[chatModel], options ...registry.CallOption) string {
+	t.Helper()
+	answer, err := ask(context.Background(), r, options...)
+	require.NoError(t, err)
+	return answer
+}
+
+// got returns the answer of the instance that Get gives.
+func got(t testing.TB, r *registry.Resolver[chatModel]) string {
+	t.Helper()
+	m, err := r.Get(context.Background())
+	require.NoError(t, err)
+	answer, err := m.Chat(context.Background(), "?")
+	require.NoError(t, err)
+	return answer
+}
+
+// trip makes calls fail until the breaker of the only provider that r sees opens.
+func trip(t testing.TB, r *registry.Resolver[chatModel], registration *registry.Registration) {
+	t.Helper()
+	for registration.Breaker().State != registry.BreakerOpen {
+		_, err := ask(context.Background(), r)
+		require.ErrorIs(t, err, errDown)
+	}
+}
+
+// pass lets time go by, and everything that is due in it happen.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// requireCounts checks the outcomes of a provider at rest.
+func requireCounts(t testing.TB, registration *registry.Registration, successes, failures, ignored, limited int) {
+	t.Helper()
+	info := registration.Info()
+	require.Equal(t, []int{successes, failures, ignored, limited, 0}, []int{
+		int(info.Successes), int(info.Failures), int(info.Ignored), int(info.Limited), int(info.InFlight),
+	}, "successes, failures, ignored, limited, in flight")
+	require.Equal(t, info.Attempts, info.Successes+info.Failures+info.Ignored+info.Limited)
+}
+
+// kinds drains the events read so far.
+func kinds(t testing.TB, s *registry.Subscription) []event.Kind {
+	t.Helper()
+	var all []event.Kind
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	for {
+		e, err := s.Next(ended)
+		if err != nil {
+			return all
+		}
+		all = append(all, e.Kind)
+	}
+}
+
+// requireOneLine checks what every error of the registry promises.
+func requireOneLine(t testing.TB, err error) {
+	t.Helper()
+	require.Error(t, err)
+	require.NotContains(t, err.Error(), "\n")
+}
