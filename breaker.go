@@ -337,7 +337,7 @@ func (b *breaker) enter(state BreakerState, openFor time.Duration, reason string
 		b.until = now.Add(openFor)
 		b.stats.Opened++
 		// gobreaker is open up to and including the last nanosecond of its time.
-		b.timer = b.provider.registry.schedule.After(openFor+1, func() { b.expire(generation) })
+		b.timer = b.provider.registry.schedule.After(min(openFor, math.MaxInt64-1)+1, func() { b.expire(generation) })
 		change.Kind, change.Until = event.BreakerOpened, b.until
 	case BreakerHalfOpen:
 		set = gateHalfOpen
