@@ -69,7 +69,7 @@ func Call[T, R any](
 	var c call
 	slot, err := resolver.bound()
 	if err == nil && function == nil {
-		err = invalid("function", "nil", "a function")
+		err = invalid("function", verbatim("nil"), "a function")
 	}
 	if err == nil {
 		err = c.begin(ctx, slot, options)
@@ -114,6 +114,7 @@ type call struct {
 	window  int  // ... than this
 	panic   *PanicError
 	ran     []Attempt // the ones that failed
+	causes  []error   // why the registry ended some of them
 	ended   bool      // no further provider may be asked
 }
 
@@ -166,6 +167,9 @@ func (c *call) over(err error) bool {
 	}
 	v := c.judge(err, elapsed)
 	c.ran = append(c.ran, Attempt{Provider: a.provider.name(), Class: v.Class, Duration: elapsed, Err: err})
+	if a.ended != nil {
+		c.causes = append(c.causes, a.ended)
+	}
 	c.ended = !c.mayMoveOn(v.Class)
 	return c.ended
 }
@@ -218,7 +222,7 @@ func (c *call) failed(bad error) error {
 		return bad
 	}
 	caller := c.attempt.caller
-	failure := &CallError{Service: c.slot.service.name, Attempts: c.ran}
+	failure := &CallError{Service: c.slot.service.name, Attempts: c.ran, causes: c.causes}
 	if caller.Err() != nil {
 		failure.ended = endedBy(caller)
 		return failure
@@ -231,6 +235,9 @@ func (c *call) failed(bad error) error {
 		return unavailable
 	}
 	failure.RetryIn = unavailable.RetryIn
+	if unavailable.cause != nil {
+		failure.causes = append(failure.causes, unavailable.cause)
+	}
 	for _, candidate := range unavailable.Candidates {
 		if !failure.tried(candidate.Provider) {
 			failure.Skipped = append(failure.Skipped, candidate)
@@ -261,6 +268,7 @@ type attempt struct {
 	own        *attemptContext // ctx, where it is not the caller's
 	timeout    time.Duration
 	began      time.Duration // on the registry's clock
+	ended      error         // why the registry ended it, if it did
 }
 
 // enter counts the attempt in and admits it, or leaves no trace. It blocks only
@@ -290,7 +298,7 @@ func (a *attempt) enter(p *provider, w *walk, timeout time.Duration) bool {
 		a.withdraw()
 		return false
 	}
-	a.began = p.registry.now()
+	a.began, a.ended = p.registry.now(), nil
 	a.giveContext(w)
 	return true
 }
@@ -466,7 +474,7 @@ type Resolver[T any] struct {
 // bound returns the slot, or what was wrong with the binding.
 func (r *Resolver[T]) bound() (*slot, error) {
 	if r == nil || r.slot == nil && r.err == nil {
-		return nil, invalid("Resolver", "nil", "a resolver made by Bind")
+		return nil, invalid("Resolver", verbatim("nil"), "a resolver made by Bind")
 	}
 	return r.slot, r.err
 }

@@ -79,6 +79,9 @@ func invalid(field string, value any, bound string) error {
 	return refuse(ErrInvalid, field, value, bound)
 }
 
+// verbatim is a value that is described rather than quoted.
+type verbatim string
+
 func refuse(kind error, field string, value any, bound string) error {
 	const longest = 64
 	text := fmt.Sprintf("%v", value)
@@ -177,7 +180,8 @@ type Attempt struct {
 // CallError is a call that failed after its function had been entered, or that
 // its own context ended before.
 //
-// It unwraps to the error of every attempt, to the caller's context error and
+// It unwraps to the error of every attempt, to the cause where the registry
+// ended it ([ErrAttemptTimeout], [ErrClosed]), to the caller's context error and
 // its cause where the context ended the call, and to the reasons of the
 // providers that could not be entered. When every provider that could be asked
 // refuses this client's credentials, it matches [ErrCredentials].
@@ -194,7 +198,8 @@ type CallError struct {
 	// ends by itself.
 	RetryIn time.Duration
 
-	ended []error // the caller's context error and its cause, when they ended the call
+	ended  []error // the caller's context error and its cause, when they ended the call
+	causes []error // why attempts were ended by the registry, and why nobody is left
 }
 
 // Error names every provider with class, duration and error, in one line.
@@ -228,8 +233,8 @@ func (e *CallError) Is(target error) bool {
 // Unwrap returns what ended the call, the error of each attempt and the reasons
 // of the providers that were not entered.
 func (e *CallError) Unwrap() []error {
-	causes := make([]error, 0, len(e.ended)+len(e.Attempts)+len(e.Skipped))
-	causes = append(causes, e.ended...)
+	causes := make([]error, 0, len(e.ended)+len(e.causes)+len(e.Attempts)+len(e.Skipped))
+	causes = append(append(causes, e.ended...), e.causes...)
 	for _, attempt := range e.Attempts {
 		if attempt.Err != nil {
 			causes = append(causes, attempt.Err)

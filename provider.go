@@ -304,7 +304,7 @@ func bindingOf[T any]() binding {
 // service's Go type.
 func (e entry) adapt(b binding) (entry, error) {
 	mismatch := func(value any) error {
-		return invalid("Instance", fmt.Sprintf("of type %T", value), "a "+b.goType.String())
+		return invalid("Instance", verbatim(fmt.Sprintf("of type %T", value)), "a "+b.goType.String())
 	}
 	if e.instance != nil {
 		value := held[any](e.instance)
@@ -375,7 +375,7 @@ func newEntry[T any](service string, p Provider[T]) (entry, error) {
 	}
 	switch {
 	case p.Factory != nil && !isNil(p.Instance) && !reflect.ValueOf(&p.Instance).Elem().IsZero():
-		return entry{}, invalid("Factory", "set", "either Instance or Factory, not both")
+		return entry{}, invalid("Factory", verbatim("set"), "either Instance or Factory, not both")
 	case p.Factory != nil:
 		factory := p.Factory
 		e.build = func(ctx context.Context) (*instance, error) {
@@ -384,14 +384,14 @@ func newEntry[T any](service string, p Provider[T]) (entry, error) {
 				return nil, err
 			}
 			if isNil(value) {
-				return nil, invalid("Factory", "a nil instance", "an instance or an error")
+				return nil, invalid("Factory", verbatim("making nil"), "an instance or an error")
 			}
 			made := hold(value)
 			made.closer, _ = any(value).(io.Closer)
 			return made, nil
 		}
 	case isNil(p.Instance):
-		return entry{}, invalid("Instance", fmt.Sprintf("nil (%s)", reflect.TypeFor[T]()), "an instance or a Factory")
+		return entry{}, invalid("Instance", verbatim(fmt.Sprintf("a nil %s", reflect.TypeFor[T]())), "an instance or a Factory")
 	default:
 		e.instance = hold(p.Instance)
 	}

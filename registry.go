@@ -155,7 +155,9 @@ func New(options Options) (*Registry, error) {
 // made reports whether the registry comes from New.
 func (r *Registry) made() bool { return r != nil && r.schedule != nil }
 
-func errNotMade() error { return invalid("Registry", "nil or zero", "a registry made by New") }
+func errNotMade() error {
+	return invalid("Registry", verbatim("nil or zero"), "a registry made by New")
+}
 
 // now is the registry's clock: monotonic, and half the price of time.Now.
 func (r *Registry) now() time.Duration { return time.Since(r.epoch) }

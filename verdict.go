@@ -173,9 +173,12 @@ func (a *attempt) judge(err error) verdict.Verdict {
 		return verdict.Verdict{Class: verdict.ClassCancelled}
 	}
 	if a.own != nil {
-		if cause := a.own.cause(); errors.Is(cause, ErrAttemptTimeout) {
+		switch cause := a.own.cause(); {
+		case errors.Is(cause, ErrAttemptTimeout):
+			a.ended = cause
 			return verdict.Verdict{Class: verdict.ClassAttemptTimeout}
-		} else if errors.Is(cause, ErrClosed) {
+		case errors.Is(cause, ErrClosed):
+			a.ended = cause
 			return verdict.Verdict{Class: verdict.ClassCannot}
 		}
 	}
