@@ -76,7 +76,7 @@ func TestContextOfAnAttemptThatIsOverHasEnded(t *testing.T) {
 				add(t, reg, provider{Name: "a"})
 				var kept context.Context
 				_, err := registry.Call(t.Context(), bind(reg), func(ctx context.Context, _ chatModel) (int, error) {
-					kept = ctx
+					kept = ctx //nolint:fatcontext // what a careless user does
 					if asksBefore {
 						require.NoError(t, ctx.Err())
 					}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -20,8 +21,8 @@ import (
 )
 
 // drained returns the events that were not read yet.
-func drained(t testing.TB, s *registry.Subscription) []event.Event {
-	t.Helper()
+func drained(tb testing.TB, s *registry.Subscription) []event.Event {
+	tb.Helper()
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
 	var all []event.Event
@@ -119,7 +120,7 @@ func TestSlowSubscriberLosesTheOldestAndIsToldHowMany(t *testing.T) {
 	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		slow, quick := reg.Subscribe(3), reg.Subscribe(100)
 		for i := range 10 {
-			add(t, reg, provider{Name: fmt.Sprint(i)})
+			add(t, reg, provider{Name: strconv.Itoa(i)})
 		}
 		all := drained(t, slow)
 		require.Len(t, all, 3)
@@ -241,7 +242,7 @@ func TestLoggerThatPanicsOrExitsHarmsNobody(t *testing.T) {
 			logger := zap.New(badCore{zapcore.DebugLevel, do})
 			bubble(t, registry.Options{Logger: logger}, func(t *testing.T, reg *registry.Registry) {
 				for i := range 5 {
-					add(t, reg, provider{Name: fmt.Sprint(i)})
+					add(t, reg, provider{Name: strconv.Itoa(i)})
 					synctest.Wait()
 				}
 				require.Equal(t, "0", asked(t, bind(reg)))
@@ -256,7 +257,7 @@ func TestLoggerThatBlocksHoldsUpNobodyAndIsNamedByClose(t *testing.T) {
 		release := make(chan struct{})
 		reg := newRegistry(t, registry.Options{Logger: zap.New(badCore{zapcore.DebugLevel, func() { <-release }})})
 		for i := range 2000 { // more than it may fall behind
-			add(t, reg, provider{Name: fmt.Sprint(i)})
+			add(t, reg, provider{Name: strconv.Itoa(i)})
 		}
 		require.Equal(t, "0", asked(t, bind(reg)))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)

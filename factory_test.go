@@ -207,8 +207,6 @@ func TestInstancesThatFactoriesMadeAreClosedAfterTheirLastCall(t *testing.T) {
 
 // closer is a model that counts how often it was closed.
 type closer struct {
-	chatFunc
-
 	closed int
 	err    error
 	do     func()

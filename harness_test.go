@@ -25,10 +25,10 @@ func bubble(t *testing.T, options registry.Options, test func(t *testing.T, reg 
 	})
 }
 
-func newRegistry(t testing.TB, options registry.Options) *registry.Registry {
-	t.Helper()
+func newRegistry(tb testing.TB, options registry.Options) *registry.Registry {
+	tb.Helper()
 	reg, err := registry.New(options)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return reg
 }
 
@@ -36,13 +36,13 @@ func newRegistry(t testing.TB, options registry.Options) *registry.Registry {
 type provider = registry.Provider[chatModel]
 
 // add registers a provider; without an instance and a factory it says its name.
-func add(t testing.TB, reg *registry.Registry, p provider) *registry.Registration {
-	t.Helper()
+func add(tb testing.TB, reg *registry.Registry, p provider) *registry.Registration {
+	tb.Helper()
 	if p.Instance == nil && p.Factory == nil {
 		p.Instance = says(p.Name)
 	}
 	registration, err := chat.Register(context.Background(), reg, p)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return registration
 }
 
@@ -73,29 +73,29 @@ func ask(ctx context.Context, r *registry.Resolver[chatModel], options ...regist
 }
 
 // asked makes one call that must be answered, and returns the answer.
-func asked(t testing.TB, r *registry.Resolver[chatModel], options ...registry.CallOption) string {
-	t.Helper()
+func asked(tb testing.TB, r *registry.Resolver[chatModel], options ...registry.CallOption) string {
+	tb.Helper()
 	answer, err := ask(context.Background(), r, options...)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return answer
 }
 
 // got returns the answer of the instance that Get gives.
-func got(t testing.TB, r *registry.Resolver[chatModel]) string {
-	t.Helper()
+func got(tb testing.TB, r *registry.Resolver[chatModel]) string {
+	tb.Helper()
 	m, err := r.Get(context.Background())
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	answer, err := m.Chat(context.Background(), "?")
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return answer
 }
 
 // trip makes calls fail until the breaker of the only provider that r sees opens.
-func trip(t testing.TB, r *registry.Resolver[chatModel], registration *registry.Registration) {
-	t.Helper()
+func trip(tb testing.TB, r *registry.Resolver[chatModel], registration *registry.Registration) {
+	tb.Helper()
 	for registration.Breaker().State != registry.BreakerOpen {
 		_, err := ask(context.Background(), r)
-		require.ErrorIs(t, err, errDown)
+		require.ErrorIs(tb, err, errDown)
 	}
 }
 
@@ -106,18 +106,18 @@ func pass(d time.Duration) {
 }
 
 // requireCounts checks the outcomes of a provider at rest.
-func requireCounts(t testing.TB, registration *registry.Registration, successes, failures, ignored, limited int) {
-	t.Helper()
+func requireCounts(tb testing.TB, registration *registry.Registration, successes, failures, ignored, limited int) {
+	tb.Helper()
 	info := registration.Info()
-	require.Equal(t, []int{successes, failures, ignored, limited, 0}, []int{
+	require.Equal(tb, []int{successes, failures, ignored, limited, 0}, []int{
 		int(info.Successes), int(info.Failures), int(info.Ignored), int(info.Limited), int(info.InFlight),
 	}, "successes, failures, ignored, limited, in flight")
-	require.Equal(t, info.Attempts, info.Successes+info.Failures+info.Ignored+info.Limited)
+	require.Equal(tb, info.Attempts, info.Successes+info.Failures+info.Ignored+info.Limited)
 }
 
 // kinds drains the events read so far.
-func kinds(t testing.TB, s *registry.Subscription) []event.Kind {
-	t.Helper()
+func kinds(tb testing.TB, s *registry.Subscription) []event.Kind {
+	tb.Helper()
 	var all []event.Kind
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -131,8 +131,8 @@ func kinds(t testing.TB, s *registry.Subscription) []event.Kind {
 }
 
 // requireOneLine checks what every error of the registry promises.
-func requireOneLine(t testing.TB, err error) {
-	t.Helper()
-	require.Error(t, err)
-	require.NotContains(t, err.Error(), "\n")
+func requireOneLine(tb testing.TB, err error) {
+	tb.Helper()
+	require.Error(tb, err)
+	require.NotContains(tb, err.Error(), "\n")
 }

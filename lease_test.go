@@ -2,7 +2,6 @@ package registry_test
 
 import (
 	"context"
-	"errors"
 	"testing"
 	"time"
 
@@ -164,7 +163,7 @@ func TestBadLeaseIsAnError(t *testing.T) {
 		require.ErrorIs(t, r.Explain().Err, registry.ErrInvalid)
 		_, err = bind(reg).Acquire(t.Context(), registry.AttemptTimeout(-1))
 		var field *registry.FieldError
-		require.True(t, errors.As(err, &field))
+		require.ErrorAs(t, err, &field)
 		require.Equal(t, "AttemptTimeout", field.Field)
 	})
 }

@@ -3,8 +3,8 @@ package registry_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -273,7 +273,7 @@ func TestRegistryHasNoGoroutineAtRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reg := newRegistry(t, registry.Options{})
 		for i := range 100 {
-			a := add(t, reg, provider{Name: fmt.Sprint(i)})
+			a := add(t, reg, provider{Name: strconv.Itoa(i)})
 			require.NoError(t, a.ForceOpen(time.Hour, "test"))
 		}
 		// A bubble whose test returns while a goroutine is blocked fails: a

@@ -314,10 +314,10 @@ func TestMocksComeAfterAllRealProviders(t *testing.T) {
 	t.Parallel()
 	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		add(t, reg, provider{Name: "mock", Mock: true, Group: -5, Priority: registry.PriorityCritical, Handler: "h"})
-		real := add(t, reg, provider{Name: "real", Group: 9, Priority: registry.PriorityFallback})
+		genuine := add(t, reg, provider{Name: "real", Group: 9, Priority: registry.PriorityFallback})
 		r := chat.Bind(reg, registry.Query{Handler: "h"})
 		require.Equal(t, "real", asked(t, r))
-		require.NoError(t, real.MarkUnhealthy(errDown))
+		require.NoError(t, genuine.MarkUnhealthy(errDown))
 		require.Equal(t, "mock", asked(t, r))
 	})
 }
@@ -325,11 +325,11 @@ func TestMocksComeAfterAllRealProviders(t *testing.T) {
 func TestMocksMayBeForbiddenBesideRealProviders(t *testing.T) {
 	t.Parallel()
 	bubble(t, registry.Options{ForbidMocks: true}, func(t *testing.T, reg *registry.Registry) {
-		real := add(t, reg, provider{Name: "real"})
+		genuine := add(t, reg, provider{Name: "real"})
 		_, err := chat.Register(t.Context(), reg, provider{Name: "mock", Mock: true, Instance: says("x")})
 		require.ErrorIs(t, err, registry.ErrConflict)
 		require.ErrorContains(t, err, `"real"`)
-		require.NoError(t, real.Unregister(t.Context()))
+		require.NoError(t, genuine.Unregister(t.Context()))
 		add(t, reg, provider{Name: "mock", Mock: true})
 		_, err = chat.Register(t.Context(), reg, provider{Name: "real", Instance: says("x")})
 		require.ErrorIs(t, err, registry.ErrConflict)

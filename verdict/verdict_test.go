@@ -155,8 +155,10 @@ func TestErrorsOfTheNetworkAreTransportOrNotSent(t *testing.T) {
 	t.Parallel()
 	for _, err := range []error{
 		io.ErrUnexpectedEOF, io.EOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE, io.ErrClosedPipe,
-		&net.OpError{Op: "read", Err: errCause}, tls.AlertError(40), tls.RecordHeaderError{},
-		&tls.CertificateVerificationError{Err: errCause}, x509.UnknownAuthorityError{},
+		&net.OpError{Op: "read", Err: errCause}, tls.AlertError(40),
+		tls.RecordHeaderError{},
+		&tls.CertificateVerificationError{Err: errCause},
+		x509.UnknownAuthorityError{},
 	} {
 		require.Equal(t, verdict.ClassTransport, verdict.Of(fmt.Errorf("client: %w", err)).Class, "%T", err)
 	}
