@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -75,7 +76,16 @@ func (p *Priority) UnmarshalText(text []byte) error {
 // UnmarshalJSON accepts what UnmarshalText does, as a JSON string, and the rank
 // as a JSON number; null leaves the value as it is.
 func (p *Priority) UnmarshalJSON(data []byte) error {
-	return unmarshalNameOrNumber(data, p.UnmarshalText)
+	text := string(data)
+	if text == "null" {
+		return nil
+	}
+	if strings.HasPrefix(text, `"`) {
+		if err := json.Unmarshal(data, &text); err != nil {
+			return invalid("Priority", string(data), "a JSON string or number")
+		}
+	}
+	return p.UnmarshalText([]byte(text))
 }
 
 func (p Priority) valid() bool { return p >= PriorityCritical && p <= PriorityFallback }
@@ -132,20 +142,3 @@ func (s *Strategy) UnmarshalText(text []byte) error {
 }
 
 func (s Strategy) valid() bool { return s <= StrategyRoundRobin }
-
-// unmarshalNameOrNumber hands a JSON string's content or a JSON number to
-// unmarshal, as text.
-func unmarshalNameOrNumber(data []byte, unmarshal func([]byte) error) error {
-	text := string(data)
-	if text == "null" {
-		return nil
-	}
-	if strings.HasPrefix(text, `"`) {
-		unquoted, err := strconv.Unquote(text)
-		if err != nil {
-			return invalid("Priority", text, "a JSON string or number")
-		}
-		text = unquoted
-	}
-	return unmarshal([]byte(text))
-}

@@ -1,0 +1,250 @@
+package registry_test
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/capreg/registry"
+)
+
+// ring registers round-robin providers with the given names.
+func ring(t *testing.T, reg *registry.Registry, names ...string) map[string]*registry.Registration {
+	t.Helper()
+	all := make(map[string]*registry.Registration)
+	for _, name := range names {
+		all[name] = add(t, reg, provider{Name: name, Strategy: registry.StrategyRoundRobin})
+	}
+	return all
+}
+
+// turns returns the names that n calls are answered by.
+func turns(t *testing.T, r *registry.Resolver[chatModel], n int) string {
+	t.Helper()
+	var text strings.Builder
+	for range n {
+		text.WriteString(asked(t, r))
+	}
+	return text.String()
+}
+
+func TestRoundRobinTakesTurnsWhateverThePriorities(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		add(t, reg, provider{Name: "c", Priority: registry.PriorityLow, Strategy: registry.StrategyRoundRobin})
+		add(t, reg, provider{Name: "a", Priority: registry.PriorityCritical})
+		add(t, reg, provider{Name: "b", Priority: registry.PriorityHigh})
+		require.Equal(t, "abcabcabc", turns(t, bind(reg), 9))
+	})
+}
+
+func TestCallsAndLookupsShareOneRotation(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		ring(t, reg, "a", "b", "c")
+		r := bind(reg)
+		require.Equal(t, "a", asked(t, r))
+		require.Equal(t, "b", got(t, r))
+		lease, err := r.Acquire(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "c", lease.Provider())
+		lease.Done(nil)
+		require.Equal(t, "a", asked(t, r))
+	})
+}
+
+func TestShareOfAnIneligibleMemberIsSpreadEvenly(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		all := ring(t, reg, "a", "b", "c", "d")
+		r := bind(reg)
+		require.Equal(t, "ab", turns(t, r, 2))
+		require.NoError(t, all["c"].MarkUnhealthy(errDown))
+		require.Equal(t, "dabdabdab", turns(t, r, 9))
+		require.NoError(t, all["d"].ForceOpen(time.Minute, "test"))
+		require.Equal(t, "abababab", turns(t, r, 8))
+		require.NoError(t, all["c"].MarkHealthy())
+		require.Equal(t, "cabcabcab", turns(t, r, 9))
+	})
+}
+
+func TestRotationMovesOncePerCallNotPerAttempt(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		failing := fails(errDown)
+		add(t, reg, provider{Name: "a", Strategy: registry.StrategyRoundRobin})
+		add(t, reg, provider{Name: "b", Instance: failing, Breaker: registry.BreakerPolicy{FailureThreshold: 1000}})
+		add(t, reg, provider{Name: "c"})
+		// b's turns are answered by c, and c does not lose its own for that.
+		require.Equal(t, "accaccacc", turns(t, bind(reg), 9))
+	})
+}
+
+func TestFailoverInsideARotationAsksEachOnceFromTheOneWhoseTurnItIs(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		ring(t, reg, "a", "b", "c")
+		add(t, reg, provider{Name: "last", Group: 1})
+		for _, want := range []string{"a b c last", "b c a last", "c a b last", "a b c last"} {
+			require.Equal(t, want, strings.Join(order(t, reg, registry.Query{}), " "))
+		}
+	})
+}
+
+func TestMembersThatComeAndGoNeverMakeTheRotationJump(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		all := ring(t, reg, "a", "b", "c")
+		r := bind(reg)
+		require.Equal(t, "ab", turns(t, r, 2))
+		require.NoError(t, all["a"].Unregister(t.Context()))
+		require.Equal(t, "c", turns(t, r, 1), "one before the cursor left")
+		require.Equal(t, "bc", turns(t, r, 2))
+		ring(t, reg, "d")
+		require.Equal(t, "dbcdbc", turns(t, r, 6), "one joined behind the cursor")
+		require.NoError(t, all["c"].Unregister(t.Context()))
+		require.Equal(t, "dbdb", turns(t, r, 4), "the one that was picked last left")
+		_, err := all["b"].SetPriority(registry.PriorityLow)
+		require.NoError(t, err)
+		require.ElementsMatch(t, []string{"b", "d"}, strings.Split(turns(t, r, 2), ""))
+		add(t, reg, provider{Name: "e", Priority: registry.PriorityCritical})
+		require.ElementsMatch(t, []string{"b", "d", "e"}, strings.Split(turns(t, r, 3), ""))
+	})
+}
+
+func TestRotationSurvivesChangesElsewhere(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		ring(t, reg, "a", "b", "c")
+		r := bind(reg)
+		var answers string
+		for i := range 9 {
+			answers += asked(t, r)
+			other := add(t, reg, provider{Name: strconv.Itoa(i), Group: 5 + i})
+			if i%2 == 0 {
+				require.NoError(t, other.Unregister(t.Context()))
+			}
+		}
+		require.Equal(t, "abcabcabc", answers)
+	})
+}
+
+func TestFlappingMemberTakesNothingFromTheOthersFairness(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		all := ring(t, reg, "a", "b", "c", "d")
+		r := bind(reg)
+		share := map[string]int{}
+		for i := range 3000 {
+			if i%3 == 0 {
+				require.NoError(t, all["b"].MarkUnhealthy(errDown))
+			} else {
+				require.NoError(t, all["b"].MarkHealthy())
+			}
+			share[got(t, r)]++
+		}
+		require.LessOrEqual(t, share["b"], 1000)
+		require.InDelta(t, share["a"], share["c"], 1)
+		require.InDelta(t, share["a"], share["d"], 1)
+	})
+}
+
+func TestServicesHandlersGroupsAndQueriesShareNoRotation(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		turn := registry.StrategyRoundRobin
+		for _, p := range []provider{
+			{Name: "a", Strategy: turn, Capabilities: []string{"x"}},
+			{Name: "b", Capabilities: []string{"x", "y"}},
+			{Name: "c", Capabilities: []string{"y"}},
+			{Name: "g", Strategy: turn, Handler: "h"},
+			{Name: "h", Handler: "h"},
+		} {
+			add(t, reg, p)
+		}
+		other := registry.NewService[chatModel]("other")
+		for _, name := range []string{"m", "n"} {
+			_, err := other.Register(t.Context(), reg, provider{Name: name, Instance: says(name), Strategy: turn})
+			require.NoError(t, err)
+		}
+		resolvers := []*registry.Resolver[chatModel]{
+			bind(reg), bind(reg, "x"), bind(reg, "y"), chat.Bind(reg, registry.Query{Handler: "h"}), other.Bind(reg, registry.Query{}),
+		}
+		want := []string{"abcabc", "ababab", "bcbcbc", "ghghgh", "mnmnmn"}
+		seen := make([]string, len(resolvers))
+		for range 6 { // interleaved
+			for i, r := range resolvers {
+				seen[i] += asked(t, r)
+			}
+		}
+		require.Equal(t, want, seen)
+	})
+}
+
+func TestRotationIsFairAmongManyGoroutines(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		all := ring(t, reg, "a", "b", "c", "d", "e")
+		r := bind(reg)
+		const goroutines, each = 8, 500
+		var waiting sync.WaitGroup
+		for range goroutines {
+			waiting.Go(func() {
+				for range each {
+					if _, err := ask(context.Background(), r); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		waiting.Wait()
+		for name, registration := range all {
+			require.Equal(t, uint64(goroutines*each/len(all)), registration.Info().Successes, name)
+		}
+	})
+}
+
+func TestRotationStaysSoundWhileMembersFlapAndLeaveConcurrently(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		all := ring(t, reg, "a", "b", "c")
+		steady := all["a"]
+		var waiting sync.WaitGroup
+		stop := make(chan struct{})
+		waiting.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				_ = all["b"].MarkUnhealthy(errDown)
+				extra := add(t, reg, provider{Name: "x" + strconv.Itoa(i)})
+				_ = all["b"].MarkHealthy()
+				if err := extra.Unregister(context.Background()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		var callers sync.WaitGroup
+		for range 4 {
+			callers.Go(func() {
+				r := bind(reg)
+				for range 2000 {
+					if _, err := ask(context.Background(), r); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		callers.Wait()
+		close(stop)
+		waiting.Wait()
+		require.Positive(t, steady.Info().Successes)
+	})
+}
