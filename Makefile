@@ -32,7 +32,7 @@ fuzz: ## run each fuzz target for FUZZTIME
 	@for dir in $$(go list -m -f '{{.Dir}}'); do (cd $$dir && \
 	  for package in $$(go list ./...); do \
 	    for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz'); do \
-	      go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package || exit 1; \
+	      go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$package || exit 1; \
 	    done; \
 	  done) || exit 1; done
 

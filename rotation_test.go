@@ -122,15 +122,15 @@ func TestRotationSurvivesChangesElsewhere(t *testing.T) {
 	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		ring(t, reg, "a", "b", "c")
 		r := bind(reg)
-		var answers string
+		var answers strings.Builder
 		for i := range 9 {
-			answers += asked(t, r)
+			answers.WriteString(asked(t, r))
 			other := add(t, reg, provider{Name: strconv.Itoa(i), Group: 5 + i})
 			if i%2 == 0 {
 				require.NoError(t, other.Unregister(t.Context()))
 			}
 		}
-		require.Equal(t, "abcabcabc", answers)
+		require.Equal(t, "abcabcabc", answers.String())
 	})
 }
 

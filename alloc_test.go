@@ -1,0 +1,61 @@
+//go:build !race
+
+package registry_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/capreg/registry"
+)
+
+// The race detector allocates by itself, so these run without it.
+func TestPickingAndCallingAllocateNoMoreThanPromised(t *testing.T) { //nolint:paralleltest // AllocsPerRun counts all goroutines
+	query := registry.Query{Require: []string{"chat", "tools"}}
+	capable := provider{Capabilities: []string{"tools", "chat"}}
+	untimed := provider{AttemptTimeout: registry.NoTimeout}
+	turns := provider{Strategy: registry.StrategyRoundRobin}
+	for _, c := range []struct {
+		name string
+		p    provider
+		do   func(*registry.Registry) func()
+		want float64
+	}{
+		{"Get", provider{}, getting, 0},
+		{"Get in turns", turns, getting, 0},
+		{"Get with a query that is given each time", capable, func(reg *registry.Registry) func() {
+			return func() {
+				if _, err := chat.Get(context.Background(), reg, query); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}, 0},
+		{"Call without timeout", untimed, calling, 0},
+		{"Call with a timeout that nobody asks about", provider{}, calling, 1},
+		{"Acquire and Done", untimed, func(reg *registry.Registry) func() {
+			r := bind(reg)
+			return func() {
+				lease, err := r.Acquire(context.Background())
+				if err != nil {
+					t.Fatal(err)
+				}
+				lease.Done(nil)
+			}
+		}, 5},
+	} {
+		reg := populated(t, 100, 50, c.p)
+		require.LessOrEqual(t, testing.AllocsPerRun(1000, c.do(reg)), c.want, c.name)
+	}
+}
+
+func getting(reg *registry.Registry) func() {
+	r := bind(reg)
+	return func() { _, _ = r.Get(context.Background()) }
+}
+
+func calling(reg *registry.Registry) func() {
+	r := bind(reg)
+	return func() { _, _ = registry.Call(context.Background(), r, nothing) }
+}

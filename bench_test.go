@@ -1,0 +1,181 @@
+package registry_test
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"testing"
+
+	"github.com/capreg/registry"
+)
+
+// populated returns a registry of n providers, the first `down` of them unhealthy.
+func populated(tb testing.TB, n, down int, p provider) *registry.Registry {
+	tb.Helper()
+	reg := newRegistry(tb, registry.Options{})
+	tb.Cleanup(func() {
+		if err := reg.Close(context.Background()); err != nil {
+			tb.Error(err)
+		}
+	})
+	for i := range n {
+		p.Name = strconv.Itoa(i)
+		registration := add(tb, reg, p)
+		if i < down {
+			if err := registration.MarkUnhealthy(errDown); err != nil {
+				tb.Fatal(err)
+			}
+		}
+	}
+	return reg
+}
+
+// nothing is the cheapest function a call can run.
+func nothing(context.Context, chatModel) (struct{}, error) { return struct{}{}, nil }
+
+func failing(context.Context, chatModel) (struct{}, error) { return struct{}{}, errDown }
+
+func mustGet(r *registry.Resolver[chatModel]) {
+	if _, err := r.Get(context.Background()); err != nil {
+		panic(err)
+	}
+}
+
+func mustCall(r *registry.Resolver[chatModel]) {
+	if _, err := registry.Call(context.Background(), r, nothing); err != nil {
+		panic(err)
+	}
+}
+
+func BenchmarkGet(b *testing.B) {
+	for _, c := range []struct {
+		name     string
+		n, down  int
+		strategy registry.Strategy
+	}{
+		{"fallback/1", 1, 0, registry.StrategyFallback},
+		{"fallback/10000", 10_000, 0, registry.StrategyFallback},
+		{"fallback/10000-one-up", 10_000, 9_999, registry.StrategyFallback},
+		{"round-robin/8", 8, 0, registry.StrategyRoundRobin},
+		{"round-robin/8-one-up", 8, 7, registry.StrategyRoundRobin},
+		{"round-robin/10000", 10_000, 0, registry.StrategyRoundRobin},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			r := bind(populated(b, c.n, c.down, provider{Strategy: c.strategy}))
+			b.ReportAllocs()
+			for b.Loop() {
+				mustGet(r)
+			}
+		})
+	}
+	b.Run("parallel", func(b *testing.B) {
+		r := bind(populated(b, 8, 0, provider{}))
+		b.ReportAllocs()
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				mustGet(r)
+			}
+		})
+	})
+	b.Run("ad-hoc", func(b *testing.B) {
+		reg := populated(b, 8, 0, provider{Capabilities: []string{"chat", "tools"}})
+		query := registry.Query{Require: []string{"tools", "chat"}}
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := chat.Get(context.Background(), reg, query); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+func BenchmarkCall(b *testing.B) {
+	for _, c := range []struct {
+		name string
+		p    provider
+	}{
+		{"timeout", provider{}},
+		{"no-timeout", provider{AttemptTimeout: registry.NoTimeout}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			r := bind(populated(b, 8, 0, c.p))
+			b.ReportAllocs()
+			for b.Loop() {
+				mustCall(r)
+			}
+		})
+		b.Run(c.name+"-parallel", func(b *testing.B) {
+			r := bind(populated(b, 8, 0, c.p))
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					mustCall(r)
+				}
+			})
+		})
+	}
+	b.Run("failover", func(b *testing.B) {
+		reg := populated(b, 1, 0, provider{
+			Instance: fails(errDown), Priority: registry.PriorityCritical, Breaker: registry.BreakerPolicy{FailureThreshold: 1 << 30},
+		})
+		add(b, reg, provider{Name: "spare"})
+		r := bind(reg)
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := ask(context.Background(), r); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("nobody", func(b *testing.B) {
+		r := bind(populated(b, 8, 8, provider{}))
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := registry.Call(context.Background(), r, failing); err == nil {
+				b.Fatal("no error")
+			}
+		}
+	})
+}
+
+func BenchmarkAcquire(b *testing.B) {
+	r := bind(populated(b, 8, 0, provider{}))
+	b.ReportAllocs()
+	for b.Loop() {
+		lease, err := r.Acquire(context.Background())
+		if err != nil {
+			b.Fatal(err)
+		}
+		lease.Done(nil)
+	}
+}
+
+// BenchmarkChange registers, looks up and removes one provider among many.
+func BenchmarkChange(b *testing.B) {
+	for _, n := range []int{10, 10_000} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			reg := populated(b, n, 0, provider{})
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := add(b, reg, provider{Name: "one more"}).Unregister(context.Background()); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkHealthFlip makes one of many providers unhealthy and healthy again
+// while a plan is in force.
+func BenchmarkHealthFlip(b *testing.B) {
+	reg := populated(b, 10_000, 0, provider{})
+	r := bind(reg)
+	victim, _ := reg.Provider("5000")
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := errors.Join(victim.MarkUnhealthy(errDown), victim.MarkHealthy()); err != nil {
+			b.Fatal(err)
+		}
+		mustGet(r)
+	}
+}

@@ -1,0 +1,167 @@
+package registry_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/capreg/registry"
+	"github.com/capreg/registry/verdict"
+)
+
+// anyOutcome is a function of a call that ends in one of the many ways there are.
+func anyOutcome(ctx context.Context, random *rand.Rand) (string, error) {
+	if random.IntN(2) == 0 {
+		time.Sleep(time.Duration(random.IntN(2000)) * time.Millisecond) // heeds nobody
+	}
+	switch random.IntN(12) {
+	case 0, 1, 2:
+		return "answer", nil
+	case 3:
+		return "", verdict.RateLimited(errDown, time.Duration(random.IntN(3000))*time.Millisecond)
+	case 4:
+		return "", verdict.Permanent(errDown)
+	case 5:
+		return "", verdict.NotSent(errDown)
+	case 6:
+		return "", verdict.Ignore(errDown)
+	case 7:
+		return "", verdict.Fatal(errDown, time.Second)
+	case 8:
+		panic(errDown)
+	case 9:
+		runtime.Goexit()
+	case 10:
+		<-ctx.Done()
+		return "", ctx.Err()
+	}
+	return "", errDown
+}
+
+// live does random things to a registry for a while, in a goroutine of its own.
+func live(reg *registry.Registry, seed uint64, seen *sync.Map, steps int) {
+	random := rand.New(rand.NewPCG(seed, 7))
+	r := bind(reg)
+	for i := range steps {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(1+random.IntN(5000))*time.Millisecond)
+		isolated(func() {
+			switch random.IntN(10) {
+			case 0:
+				if lease, err := r.Acquire(ctx); err == nil && random.IntN(2) == 0 {
+					lease.Done(errors.Join(errDown)) // else it is forgotten
+				}
+			case 1:
+				leases, _ := r.AcquireMany(ctx, 2)
+				for _, lease := range leases {
+					defer lease.Done(nil)
+				}
+			case 2:
+				change(ctx, reg, random, seen, fmt.Sprintf("%d-%d", seed, i))
+			default:
+				var options []registry.CallOption
+				if random.IntN(4) == 0 {
+					options = append(options, registry.OnceOnly())
+				}
+				_, _ = registry.Call(ctx, r, func(ctx context.Context, _ chatModel) (string, error) {
+					return anyOutcome(ctx, random)
+				}, options...)
+			}
+		})
+		cancel()
+	}
+}
+
+// isolated runs function where a panic or an exit ends nothing else.
+func isolated(function func()) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		defer func() { _ = recover() }()
+		function()
+	}()
+	<-ended
+}
+
+func change(ctx context.Context, reg *registry.Registry, random *rand.Rand, seen *sync.Map, name string) {
+	var all []*registry.Registration
+	for info := range reg.All() {
+		if registration, ok := reg.Provider(info.Name); ok {
+			all = append(all, registration)
+		}
+	}
+	if len(all) < 3 || random.IntN(4) == 0 {
+		registration, err := chat.Register(ctx, reg, provider{
+			Name: name, Instance: says(name), Group: random.IntN(2), AttemptTimeout: time.Second,
+			Breaker: registry.BreakerPolicy{FailureThreshold: 2, RecoveryTimeout: 2 * time.Second, SuccessThreshold: 2, TrialSlots: 2},
+		})
+		if err == nil {
+			seen.Store(registration, nil)
+		}
+		return
+	}
+	victim := all[random.IntN(len(all))]
+	switch random.IntN(7) {
+	case 0:
+		_ = victim.ForceOpen(time.Second, "chaos")
+	case 1:
+		_ = victim.Reset()
+	case 2:
+		_ = victim.MarkUnhealthy(errDown)
+	case 3:
+		_ = victim.MarkHealthy()
+	case 4:
+		_, _ = victim.SetBreaker(registry.BreakerPolicy{FailureThreshold: 1 + random.IntN(3), RecoveryTimeout: time.Second})
+	case 5:
+		_ = victim.Unregister(ctx)
+	case 6:
+		_, _ = victim.SetStrategy(registry.Strategy(1 + random.IntN(2)))
+	}
+}
+
+func TestNoOutcomeSlotOrGoroutineIsLostWhateverHappensAtOnce(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(20) {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				reg := newRegistry(t, registry.Options{DrainTimeout: time.Second})
+				var seen sync.Map
+				for i := range 4 {
+					seen.Store(add(t, reg, provider{
+						Name: fmt.Sprintf("base-%d", i), AttemptTimeout: time.Second, Group: i / 2,
+						Strategy: registry.Strategy(1 + i/2),
+						Breaker:  registry.BreakerPolicy{FailureThreshold: 3, RecoveryTimeout: 3 * time.Second, TrialSlots: 3},
+					}), nil)
+				}
+				var waiting sync.WaitGroup
+				for worker := range uint64(8) {
+					waiting.Go(func() { live(reg, seed*100+worker, &seen, 60) })
+				}
+				waiting.Wait()
+				pass(time.Hour) // forgotten leases expire, breakers and cooldowns come to rest
+				for key := range seen.Range {
+					info := key.(*registry.Registration).Info() //nolint:forcetypeassert // what was stored
+					require.Equal(t, info.Attempts, info.Successes+info.Failures+info.Ignored+info.Limited, info.Name)
+					require.Zero(t, info.InFlight, info.Name)
+					require.Zero(t, info.Breaker.TrialsInFlight, info.Name)
+					if _, present := reg.Provider(info.Name); present {
+						require.NotEqual(t, registry.BreakerOpen, info.Breaker.State, info.Name)
+						require.Zero(t, info.CooldownUntil, info.Name)
+					}
+				}
+				stats := reg.Stats()
+				require.Equal(t, stats.Lookups, stats.Hits+stats.Misses)
+				require.NoError(t, reg.Close(t.Context()))
+			}) // the bubble fails when a goroutine is left in it
+		})
+	}
+}
