@@ -1,0 +1,59 @@
+package verdict_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/capreg/registry/verdict"
+)
+
+// Wrapping is the most direct way to say what an error means; the error stays
+// what it is for errors.Is and errors.As.
+func ExampleRateLimited() {
+	errBusy := errors.New("429 Too Many Requests")
+	err := fmt.Errorf("asking: %w", verdict.RateLimited(errBusy, 20*time.Second))
+	v := verdict.Of(err)
+	fmt.Println(v.Class, v.After, errors.Is(err, errBusy))
+	// Output:
+	// rate limited 20s true
+}
+
+// apiError is an error that knows its HTTP status.
+type apiError struct{ status int }
+
+func (e *apiError) Error() string       { return fmt.Sprintf("status %d", e.status) }
+func (e *apiError) HTTPStatusCode() int { return e.status }
+
+func ExampleOf() {
+	for _, err := range []error{
+		nil, &apiError{500}, &apiError{429}, &apiError{401}, &apiError{400}, context.DeadlineExceeded, errors.New("?"),
+	} {
+		fmt.Printf("%v: %v\n", err, verdict.Of(err).Class)
+	}
+	// Output:
+	// <nil>: success
+	// status 500: server error
+	// status 429: rate limited
+	// status 401: fatal
+	// status 400: bad request
+	// context deadline exceeded: attempt timeout
+	// ?: unknown
+}
+
+// A classifier recognises the errors of a client that one cannot change.
+func ExampleClassifier() {
+	errNoCredit := errors.New("insufficient_quota")
+	var classify verdict.Classifier = func(err error) verdict.Verdict {
+		if errors.Is(err, errNoCredit) {
+			return verdict.Verdict{Class: verdict.ClassFatal}
+		}
+		return verdict.Verdict{} // somebody else may know
+	}
+	v := classify(errNoCredit)
+	rule := v.Class.Rule()
+	fmt.Println(v.Class, rule.Next == verdict.NextYes, rule.Blame == verdict.BlameNeutral)
+	// Output:
+	// fatal true true
+}
