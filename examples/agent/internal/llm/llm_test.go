@@ -1,0 +1,139 @@
+package llm_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/anthropics/anthropic-sdk-go"
+	"github.com/openai/openai-go/v3"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/capreg/registry/examples/agent/internal/llm"
+	"github.com/capreg/registry/examples/agent/internal/loopback"
+	"github.com/capreg/registry/verdict"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// client is a model that holds connections.
+type client interface {
+	llm.ChatModel
+	io.Closer
+}
+
+// eachSDK runs the test against a server of each dialect, through its SDK.
+func eachSDK(t *testing.T, test func(t *testing.T, server *loopback.Server, model client)) {
+	t.Helper()
+	for name, made := range map[string]struct {
+		dialect loopback.Dialect
+		client  func(url string) client
+	}{
+		"openai":    {loopback.OpenAI, func(url string) client { return llm.NewOpenAI(url+"/v1/", "key", "gpt") }},
+		"anthropic": {loopback.Anthropic, func(url string) client { return llm.NewAnthropic(url, "key", "claude") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server, err := loopback.Start(name, made.dialect)
+			require.NoError(t, err)
+			defer server.Close()
+			model := made.client(server.URL())
+			defer func() { require.NoError(t, model.Close()) }()
+			test(t, server, model)
+		})
+	}
+}
+
+func TestAnswerComesBackWithItsModel(t *testing.T) {
+	t.Parallel()
+	eachSDK(t, func(t *testing.T, _ *loopback.Server, model client) {
+		reply, err := model.Chat(t.Context(), "two words")
+		require.NoError(t, err)
+		require.Contains(t, reply.Text, `"two words" has 2 words`)
+		require.NotEmpty(t, reply.Model)
+	})
+}
+
+func TestEachStatusHasItsClassAndCostsOneRequest(t *testing.T) {
+	t.Parallel()
+	eachSDK(t, func(t *testing.T, server *loopback.Server, model client) {
+		for status, class := range map[int]verdict.Class{
+			500: verdict.ClassServerError, 502: verdict.ClassServerError, 529: verdict.ClassOverloaded,
+			429: verdict.ClassRateLimited, 401: verdict.ClassFatal, 403: verdict.ClassFatal,
+			400: verdict.ClassBadRequest, 404: verdict.ClassNotFound,
+		} {
+			server.Behave(loopback.Behaviour{Status: status})
+			before := server.Hits()
+			_, err := model.Chat(t.Context(), "?")
+			require.Equal(t, class, verdict.Of(err).Class, status)
+			require.Equal(t, before+1, server.Hits(), "the SDK's own retries are off")
+			var failure *llm.Error
+			require.ErrorAs(t, err, &failure)
+			require.Equal(t, status, failure.HTTPStatusCode())
+		}
+	})
+}
+
+func TestDelayThatTheServerAsksForIsKept(t *testing.T) {
+	t.Parallel()
+	eachSDK(t, func(t *testing.T, server *loopback.Server, model client) {
+		server.Behave(loopback.Behaviour{Status: http.StatusTooManyRequests, RetryAfter: 7 * time.Second})
+		_, err := model.Chat(t.Context(), "?")
+		require.Equal(t, verdict.Verdict{Class: verdict.ClassRateLimited, After: 7 * time.Second}, verdict.Of(err))
+	})
+}
+
+func TestErrorHoldsTheVendorsCodeAndTheSDKsErrorButNoBody(t *testing.T) {
+	t.Parallel()
+	eachSDK(t, func(t *testing.T, server *loopback.Server, model client) {
+		server.Behave(loopback.Behaviour{Status: http.StatusTooManyRequests, Code: "insufficient_quota"})
+		_, err := model.Chat(t.Context(), "?")
+		var failure *llm.Error
+		require.ErrorAs(t, err, &failure)
+		require.Equal(t, "insufficient_quota", failure.Code())
+		require.Equal(t, "llm: HTTP 429 Too Many Requests (insufficient_quota)", err.Error())
+		var openaiError *openai.Error
+		var anthropicError *anthropic.Error
+		require.True(t, errors.As(err, &openaiError) || errors.As(err, &anthropicError))
+	})
+}
+
+func TestServerThatHangsEndsWithTheContext(t *testing.T) {
+	t.Parallel()
+	eachSDK(t, func(t *testing.T, server *loopback.Server, model client) {
+		server.Behave(loopback.Behaviour{Hang: true})
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		_, err := model.Chat(ctx, "?")
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, int64(1), server.Hits())
+	})
+}
+
+func TestServerThatRefusesWasSentNothingAndComesBackOnItsPort(t *testing.T) {
+	t.Parallel()
+	eachSDK(t, func(t *testing.T, server *loopback.Server, model client) {
+		_, err := model.Chat(t.Context(), "?")
+		require.NoError(t, err)
+		server.Refuse()
+		require.NoError(t, model.Close(), "an idle connection that was cut might have sent something")
+		_, err = model.Chat(t.Context(), "?")
+		require.Equal(t, verdict.ClassNotSent, verdict.Of(err).Class)
+		require.Equal(t, int64(1), server.Hits())
+		require.NoError(t, server.Listen())
+		require.NoError(t, server.Listen(), "it listens already")
+		_, err = model.Chat(t.Context(), "?")
+		require.NoError(t, err)
+	})
+}
+
+func TestLastResortAlwaysAnswers(t *testing.T) {
+	t.Parallel()
+	reply, err := llm.LastResort{}.Chat(t.Context(), "?")
+	require.NoError(t, err)
+	require.NotEmpty(t, reply.Text)
+}

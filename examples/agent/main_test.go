@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// output runs the agent as main does and returns its exit error and its lines.
+func output(t *testing.T, in string, arguments ...string) ([]string, error) {
+	t.Helper()
+	t.Setenv("OPENAI_API_KEY", "")
+	t.Setenv("ANTHROPIC_API_KEY", "")
+	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, out.Close()) }()
+	failure := run(t.Context(), arguments, strings.NewReader(in), out)
+	text, err := os.ReadFile(out.Name())
+	require.NoError(t, err)
+	return strings.Split(strings.TrimSpace(string(text)), "\n"), failure
+}
+
+func TestShortSessionLosesNothingOnItsBadDay(t *testing.T) {
+	lines, err := output(t, "", "-questions", "40")
+	require.NoError(t, err)
+	require.True(t, strings.HasPrefix(lines[len(lines)-1], "served 40/40 lost 0  "), lines[len(lines)-1])
+	text := strings.Join(lines, "\n")
+	for _, want := range []string{
+		"openai answers 500 from now on", "opened    openai", "cooling   anthropic: rate limited",
+		"answers   the local servers, in turn", "webhook   40 messages, none twice",
+	} {
+		require.Contains(t, text, want)
+	}
+	require.NotContains(t, text, "\r", "plain lines when piped")
+}
+
+func TestChatAnswersLinesUntilAnEmptyOne(t *testing.T) {
+	lines, err := output(t, "what is up\nand now\n\nunread\n", "-chat")
+	require.NoError(t, err)
+	text := strings.Join(lines, "\n")
+	require.Contains(t, text, `[openai] openai: "what is up" has 3 words.`)
+	require.Contains(t, text, `"and now" has 2 words.`)
+	require.NotContains(t, text, "unread")
+}
+
+func TestBadArgumentsAreErrors(t *testing.T) {
+	for _, arguments := range [][]string{{"-questions", "0"}, {"-questions", "many"}, {"-unheard-of"}} {
+		_, err := output(t, "", arguments...)
+		require.Error(t, err, arguments)
+	}
+}
+
+func TestSessionEndsWhenItIsInterrupted(t *testing.T) {
+	t.Setenv("OPENAI_API_KEY", "")
+	t.Setenv("ANTHROPIC_API_KEY", "")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, out.Close()) }()
+	require.ErrorIs(t, run(ctx, nil, strings.NewReader(""), out), context.Canceled)
+}
