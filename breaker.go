@@ -106,7 +106,7 @@ type BreakerStats struct {
 	// State is the present state, and Since when it began.
 	State BreakerState `json:"state"`
 	Since time.Time    `json:"since"`
-	// Reason says why the breaker is open.
+	// Reason says why the present state began; empty before the first change.
 	Reason string `json:"reason,omitempty"`
 	// Forced says that it was opened by ForceOpen.
 	Forced bool `json:"forced,omitempty"`
@@ -269,11 +269,11 @@ func (b *breaker) report(outcome error) {
 	counts := b.machine.Counts()
 	switch next := b.machine.State(); {
 	case state == BreakerClosed && next == gobreaker.StateOpen:
-		b.enter(BreakerOpen, b.machineOpenFor, fmt.Sprintf("%d failures in a row", b.stats.ConsecutiveFailures+1), false)
+		b.enter(BreakerOpen, b.machineOpenFor, plural(b.stats.ConsecutiveFailures+1, "failure")+" in a row", false)
 	case state == BreakerHalfOpen && next == gobreaker.StateOpen:
 		b.enter(BreakerOpen, b.machineOpenFor, "a trial failed", false)
 	case state == BreakerHalfOpen && next == gobreaker.StateClosed:
-		b.enter(BreakerClosed, 0, fmt.Sprintf("%d trials succeeded", b.stats.TrialSuccesses+1), false)
+		b.enter(BreakerClosed, 0, plural(b.stats.TrialSuccesses+1, "trial")+" succeeded", false)
 	case state == BreakerClosed:
 		b.stats.ConsecutiveFailures = int(counts.ConsecutiveFailures) + b.inherited
 		word := b.mirror.Load() &^ mirrorPending

@@ -15,6 +15,7 @@ import (
 // CallOption varies one call or lease. Options cost no allocation.
 type CallOption struct {
 	onceOnly bool
+	timed    bool
 	timeout  time.Duration
 }
 
@@ -27,21 +28,18 @@ func OnceOnly() CallOption { return CallOption{onceOnly: true} }
 // AttemptTimeout replaces the attempt timeout of whichever provider is asked,
 // and the expiry of a lease. It must be more than zero; see also [NoTimeout].
 func AttemptTimeout(timeout time.Duration) CallOption {
-	if timeout == 0 {
-		timeout = -1 // refused, not mistaken for unset
-	}
-	return CallOption{timeout: timeout}
+	return CallOption{timed: true, timeout: timeout}
 }
 
 func mergeOptions(options []CallOption) (merged CallOption, err error) {
 	for _, option := range options {
 		merged.onceOnly = merged.onceOnly || option.onceOnly
-		if option.timeout != 0 {
-			merged.timeout = option.timeout
+		if option.timed {
+			merged.timed, merged.timeout = true, option.timeout
 		}
 	}
-	if merged.timeout < 0 {
-		return merged, invalid("AttemptTimeout", max(merged.timeout, -time.Duration(1<<62)), "more than 0, or NoTimeout")
+	if merged.timed && merged.timeout <= 0 {
+		return merged, invalid("AttemptTimeout", merged.timeout, "more than 0, or NoTimeout")
 	}
 	return merged, nil
 }
@@ -61,8 +59,9 @@ func mergeOptions(options []CallOption) (merged CallOption, err error) {
 // not retain function. A panic goes on to the caller after it has been recorded
 // as the provider's failure, unless [Options.PanicsAsErrors] is set.
 //
-// When no provider could be entered the error is an [UnavailableError]; else it
-// is a [CallError] with every attempt. Both unwrap to their causes.
+// When no provider could be entered the error is an [UnavailableError]; when
+// some were, or ctx had ended, it is a [CallError] with every attempt. Both
+// unwrap to their causes.
 func Call[T, R any](
 	ctx context.Context, resolver *Resolver[T], function func(context.Context, T) (R, error), options ...CallOption,
 ) (R, error) {
@@ -116,6 +115,7 @@ type call struct {
 	ran     []Attempt // the ones that failed
 	causes  []error   // why the registry ended some of them
 	ended   bool      // no further provider may be asked
+	barred  bool      // ... because the call must not run twice
 }
 
 func (c *call) begin(ctx context.Context, s *slot, options []CallOption) (err error) {
@@ -186,19 +186,20 @@ func (c *call) judge(err error, elapsed time.Duration) (v verdict.Verdict) {
 }
 
 func (c *call) mayMoveOn(class verdict.Class) bool {
-	switch class.Rule().Next {
-	case verdict.NextAlways:
-		return true
-	case verdict.NextYes, verdict.NextFree, verdict.NextBeforeFirstItem, verdict.NextByOption:
-		return !c.options.onceOnly
+	next := class.Rule().Next
+	switch next {
+	case verdict.NextAlways, verdict.NextYes, verdict.NextFree, verdict.NextBeforeFirstItem, verdict.NextByOption:
 	case verdict.NextLargerWindow:
 		c.tooLong, c.window = true, max(c.window, c.attempt.provider.definition.Window)
-		return !c.options.onceOnly
 	case verdict.NextWhenAllowed:
-		return c.walk.plan.tryRefused && !c.options.onceOnly
+		if !c.walk.plan.tryRefused {
+			return false
+		}
 	case verdict.NextNo:
+		return false
 	}
-	return false
+	c.barred = c.options.onceOnly && next != verdict.NextAlways
+	return !c.barred
 }
 
 // interrupted ends an attempt whose function did not return.
@@ -222,7 +223,9 @@ func (c *call) failed(bad error) error {
 		return bad
 	}
 	caller := c.attempt.caller
-	failure := &CallError{Service: c.slot.service.name, Attempts: c.ran, causes: c.causes}
+	failure := &CallError{
+		Service: c.slot.service.name, Attempts: c.ran, causes: c.causes, OnceOnly: c.barred,
+	}
 	if caller.Err() != nil {
 		failure.ended = endedBy(caller)
 		return failure
@@ -446,6 +449,9 @@ func (l *Lease[T]) expire() {
 	if !l.settled.CompareAndSwap(false, true) {
 		return
 	}
+	if l.attempt.own != nil {
+		l.attempt.own.expire()
+	}
 	p := l.attempt.provider
 	elapsed := p.registry.now() - l.attempt.began
 	p.shift(0, 0, &event.Event{
@@ -467,8 +473,10 @@ func newLease[T any](a attempt) *Lease[T] {
 // Resolver gives out providers of one service for one query. It is made by
 // [Service.Bind], is meant to be kept, and is safe for concurrent use.
 type Resolver[T any] struct {
-	slot *slot
-	err  error // what was wrong with the binding
+	slot    *slot
+	service string
+	query   Query
+	err     error // what was wrong with the binding
 }
 
 // bound returns the slot, or what was wrong with the binding.

@@ -261,6 +261,16 @@ func TestOnceOnlyCallNeverRunsASecondTime(t *testing.T) {
 	})
 }
 
+func TestErrorOfAOnceOnlyCallSaysWhyNobodyElseWasAsked(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		add(t, reg, provider{Name: "a", Instance: fails(errDown)})
+		add(t, reg, provider{Name: "b"})
+		_, err := ask(t.Context(), bind(reg), registry.OnceOnly())
+		require.ErrorContains(t, err, "not tried elsewhere: once only")
+	})
+}
+
 func TestOnceOnlyCallMovesOnBeforeItsFunctionWasEntered(t *testing.T) {
 	t.Parallel()
 	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {

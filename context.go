@@ -113,6 +113,14 @@ func (a *armedContext) finish(cause error) {
 	}
 }
 
+// expire lets the context end as one whose deadline has passed: its own timer is
+// due at this moment.
+func (c *attemptContext) expire() {
+	if !c.deadline.IsZero() {
+		<-c.Done()
+	}
+}
+
 // cause returns why the context ended on the registry's side: its own timeout
 // or a provider that was told to stop. It is nil when neither happened, and when
 // nobody ever asked.

@@ -115,7 +115,7 @@ type UnavailableError struct {
 func (e *UnavailableError) Error() string {
 	const most = 16
 	var text strings.Builder
-	fmt.Fprintf(&text, "registry: %v: service %q", ErrUnavailable, cut(e.Service, 64))
+	fmt.Fprintf(&text, "registry: %v: service %q%s", ErrUnavailable, cut(e.Service, 64), e.Query)
 	switch {
 	case e.cause != nil:
 		fmt.Fprintf(&text, ": %v", e.cause)
@@ -193,6 +193,9 @@ type CallError struct {
 	// Skipped are the providers that were not entered, when the call ran out of
 	// providers.
 	Skipped []Candidate
+	// OnceOnly says that the call was not tried elsewhere because it must not run
+	// a second time.
+	OnceOnly bool
 	// RetryIn is the earliest time worth retrying when the call ran out of
 	// providers, from the moment the error was made; zero when nothing known
 	// ends by itself.
@@ -221,6 +224,9 @@ func (e *CallError) Error() string {
 	for _, candidate := range e.Skipped {
 		text.WriteString(separator + candidate.String())
 		separator = "; "
+	}
+	if e.OnceOnly {
+		text.WriteString("; not tried elsewhere: once only")
 	}
 	return oneLine(text.String())
 }
@@ -318,6 +324,14 @@ func errorText(err error) (text string) {
 		return fmt.Sprintf("%T whose Error method failed", err)
 	}
 	return text
+}
+
+// plural counts things in words.
+func plural[N int | uint64](n N, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 // oneLine keeps errors greppable: one error is one line.

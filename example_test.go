@@ -163,7 +163,7 @@ func ExampleQuery() {
 	// global <nil>
 	// for-speech <nil>
 	// global <nil>
-	//  registry: no provider available: service "chat": global: capability missing: "voice"
+	//  registry: no provider available: service "chat" requiring voice: global: capability missing: "voice"
 }
 
 func ExampleResolver_Get() {

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -60,13 +61,7 @@ type Explanation struct {
 // String returns the explanation as a small table, one candidate a line.
 func (e Explanation) String() string {
 	var text strings.Builder
-	fmt.Fprintf(&text, "service %q", e.Service)
-	if e.Query.Handler != "" {
-		fmt.Fprintf(&text, " for %s", e.Query.Handler)
-	}
-	if len(e.Query.Require) > 0 {
-		fmt.Fprintf(&text, " requiring %s", strings.Join(e.Query.Require, ", "))
-	}
+	fmt.Fprintf(&text, "service %q%s", e.Service, e.Query)
 	if e.Err != nil {
 		fmt.Fprintf(&text, ": %v", e.Err)
 	}
@@ -76,8 +71,28 @@ func (e Explanation) String() string {
 			mark = "▶"
 		}
 		fmt.Fprintf(&text, "\n%s group %d %-8v %s", mark, c.Group, c.Priority, c)
+		if c.Handler != "" {
+			fmt.Fprintf(&text, " (of handler %s)", c.Handler)
+		}
+		if c.Mock {
+			text.WriteString(" (mock)")
+		}
 	}
 	return text.String()
+}
+
+// MarshalJSON adds the text of Err, as "error".
+func (e Explanation) MarshalJSON() ([]byte, error) {
+	type plain Explanation
+	marked := struct {
+		plain
+
+		Error string `json:"error,omitempty"`
+	}{plain: plain(e)}
+	if e.Err != nil {
+		marked.Error = e.Err.Error()
+	}
+	return json.Marshal(marked)
 }
 
 // Explain says who the next call would enter first, and for each other
@@ -85,7 +100,11 @@ func (e Explanation) String() string {
 func (r *Resolver[T]) Explain() Explanation {
 	slot, err := r.bound()
 	if err != nil {
-		return Explanation{Err: err}
+		e := Explanation{Candidates: []Candidate{}, Err: err}
+		if r != nil {
+			e.Service, e.Query = r.service, r.query
+		}
+		return e
 	}
 	return slot.explain(false)
 }
@@ -101,7 +120,7 @@ func (s *slot) explain(steady bool) Explanation {
 	winner := plan.first(eligible, false)
 	seen := s.inSight(plan)
 	if len(seen) == 0 {
-		e.Err = s.service.registry.emptiness()
+		e.Err, e.Candidates = s.service.emptiness(), []Candidate{}
 		return e
 	}
 	e.Candidates = make([]Candidate, 0, len(seen))
@@ -116,12 +135,17 @@ func (s *slot) explain(steady bool) Explanation {
 	return e
 }
 
+var errNoneInSight = errors.New("no provider that this handler sees")
+
 // emptiness says why a query sees no provider at all.
-func (r *Registry) emptiness() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closing {
+func (s *service) emptiness() error {
+	s.registry.mu.Lock()
+	defer s.registry.mu.Unlock()
+	switch {
+	case s.registry.closing:
 		return ErrClosed
+	case len(s.members) > 0:
+		return errNoneInSight
 	}
 	return ErrUnknownService
 }
@@ -243,8 +267,9 @@ func (p *provider) candidate(now gate, breaker BreakerStats) Candidate {
 			sentinel, p.cooldown.class, left.Round(time.Millisecond)), p.cooldown.reason}, left)
 	}
 	if now&gateNotReady != 0 {
-		add("not_ready", reason{ErrNotReady, fmt.Sprintf("%v: %s", ErrNotReady, p.unready.text), p.unready.err},
-			max(time.Until(p.unready.until), 0))
+		left := max(time.Until(p.unready.until), 0)
+		add("not_ready", reason{ErrNotReady, fmt.Sprintf("%v: %s, retry in %v",
+			ErrNotReady, p.unready.text, left.Round(time.Millisecond)), p.unready.err}, left)
 	}
 	if len(reasons) > 0 {
 		c.Err = joined("", reasons)
@@ -282,7 +307,7 @@ func (r *Registry) unavailableService(name string) error {
 	sortListing(members)
 	r.mu.Unlock()
 	if len(members) == 0 {
-		e.Err = r.emptiness()
+		e.Err = svc.emptiness()
 	}
 	everyone := &slot{service: svc}
 	for _, p := range members {

@@ -117,6 +117,27 @@ func TestExplanationIsStableJSON(t *testing.T) {
 	})
 }
 
+func TestExplanationSaysInJSONWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		text, err := json.Marshal(chat.Bind(reg, registry.Query{OwnOnly: true}).Explain())
+		require.NoError(t, err)
+		require.JSONEq(t, `{"service":"chat","query":{"own_only":true},"winner":"","candidates":[],
+			"error":"registry: invalid input: Query.OwnOnly is true: want a Handler"}`, string(text))
+	})
+}
+
+func TestExplanationMarksHandlersAndMocks(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		add(t, reg, provider{Name: "own", Handler: "h", Group: 7})
+		add(t, reg, provider{Name: "fake", Mock: true})
+		text := chat.Bind(reg, registry.Query{Handler: "h"}).Explain().String()
+		require.Contains(t, text, "service \"chat\" for handler h\n▶ group 7 NORMAL   own: eligible (of handler h)")
+		require.Contains(t, text, "fake: eligible (mock)")
+	})
+}
+
 func TestCandidateSaysEveryReasonPresent(t *testing.T) {
 	t.Parallel()
 	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {

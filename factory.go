@@ -118,7 +118,8 @@ func (m *maker) settle(made *instance, err error, text string) (discarded *insta
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.cancel(nil)
-	close(m.running)
+	// Last of all: whoever waits for the run looks at what it left behind.
+	defer close(m.running)
 	m.running, m.cancel = nil, nil
 	if m.abandoned {
 		m.build = nil

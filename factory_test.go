@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -163,9 +164,8 @@ func TestFactoryOfARemovedProviderIsCancelledAndItsProductClosed(t *testing.T) {
 		synctest.Wait()
 		drain, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		require.ErrorIs(t, a.Unregister(drain), registry.ErrStuck, "a caller waited for it")
+		require.NoError(t, a.Unregister(drain))
 		caller.Wait()
-		require.NoError(t, a.Unregister(t.Context()))
 		require.ErrorIs(t, cause, registry.ErrClosed)
 		synctest.Wait()
 		require.Equal(t, 1, product.closed)
@@ -203,6 +203,25 @@ func TestInstancesThatFactoriesMadeAreClosedAfterTheirLastCall(t *testing.T) {
 		require.NoError(t, b.Unregister(t.Context()))
 		require.Zero(t, given.closed, "what was passed in remains the caller's")
 	})
+}
+
+func TestThoseWhoWaitForAFactoryGetWhatItMade(t *testing.T) {
+	t.Parallel()
+	reg := newRegistry(t, registry.Options{})
+	for i := range 300 { // on real goroutines: the end of the factory races with the waiters
+		a := add(t, reg, provider{Name: strconv.Itoa(i), Factory: func(context.Context) (chatModel, error) { return says("made"), nil }})
+		var waiting sync.WaitGroup
+		for range 8 {
+			waiting.Go(func() {
+				if answer, err := ask(t.Context(), bind(reg)); err != nil || answer != "made" {
+					t.Error(answer, err)
+				}
+			})
+		}
+		waiting.Wait()
+		require.NoError(t, a.Unregister(t.Context()))
+	}
+	require.NoError(t, reg.Close(t.Context()))
 }
 
 // closer is a model that counts how often it was closed.

@@ -42,11 +42,25 @@ func TestForgottenLeaseEndsAsAFailureAndAnEventSaysSo(t *testing.T) {
 		require.Equal(t, uint64(1), a.Info().InFlight)
 		pass(1)
 		requireCounts(t, a, 0, 1, 0, 0)
-		require.ErrorIs(t, context.Cause(lease.Context()), context.Canceled)
+		require.ErrorIs(t, lease.Context().Err(), context.DeadlineExceeded)
+		require.ErrorIs(t, context.Cause(lease.Context()), registry.ErrAttemptTimeout)
 		require.Equal(t, []event.Kind{event.LeaseExpired}, kinds(t, events))
 		lease.Done(nil)
 		requireCounts(t, a, 0, 1, 0, 0)
 	})
+}
+
+func TestContextOfAnExpiredLeaseSaysThatItsTimeIsOver(t *testing.T) {
+	t.Parallel()
+	reg := newRegistry(t, registry.Options{})
+	add(t, reg, provider{Name: "a", AttemptTimeout: time.Millisecond, Breaker: registry.BreakerPolicy{FailureThreshold: 1000}})
+	for range 50 { // on the real clock: the two timers of a lease race
+		lease, err := bind(reg).Acquire(t.Context())
+		require.NoError(t, err)
+		<-lease.Context().Done()
+		require.ErrorIs(t, context.Cause(lease.Context()), registry.ErrAttemptTimeout)
+	}
+	require.NoError(t, reg.Close(t.Context()))
 }
 
 func TestLeaseWithoutTimeoutExpiresAfterAnHour(t *testing.T) {

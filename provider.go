@@ -93,7 +93,7 @@ func (s Service[T]) Register(ctx context.Context, r *Registry, p Provider[T]) (*
 // method of the resolver.
 func (s Service[T]) Bind(r *Registry, q Query) *Resolver[T] {
 	slot, err := s.slot(r, q)
-	return &Resolver[T]{slot: slot, err: err}
+	return &Resolver[T]{slot: slot, service: s.name, query: q.clone(), err: err}
 }
 
 // Get is [Resolver.Get] for a query that is given each time. Bind is faster
@@ -102,6 +102,11 @@ func (s Service[T]) Get(ctx context.Context, r *Registry, q Query) (T, error) {
 	slot, err := s.slot(r, q)
 	resolver := Resolver[T]{slot: slot, err: err}
 	return resolver.Get(ctx)
+}
+
+func (q Query) clone() Query {
+	q.Require = slices.Clone(q.Require)
+	return q
 }
 
 func (s Service[T]) slot(r *Registry, q Query) (*slot, error) {
@@ -124,8 +129,8 @@ func (s Service[T]) slot(r *Registry, q Query) (*slot, error) {
 // Provider is what goes into a registration. The zero value of every field but
 // Instance is the documented default; the registry copies what it keeps.
 type Provider[T any] struct {
-	// Name identifies the provider in the registry; at most 256 bytes. Empty: a
-	// unique one is made from the service's name.
+	// Name identifies the provider in the whole registry, whatever its service;
+	// at most 256 bytes. Empty: a unique one is made from the service's name.
 	Name string
 	// Instance serves the calls. It must be safe for concurrent use, and must
 	// not be nil unless Factory is set.
@@ -138,8 +143,9 @@ type Provider[T any] struct {
 	// the registry: if it is an io.Closer it is closed after its last call.
 	Factory func(context.Context) (T, error)
 
-	// Handler scopes the provider to one handler, which then sees it before the
-	// global ones. Empty or "*": global.
+	// Handler scopes the provider to one handler, the part of the program that
+	// asks: queries of that handler see it before the global providers, others
+	// do not see it. Empty or "*": global.
 	Handler string
 	// Capabilities are what requests can require; exact words, folded when
 	// given twice.
@@ -174,7 +180,7 @@ type Provider[T any] struct {
 	// [Options.DrainTimeout].
 	Until context.Context
 	// Replace lets this registration take the place of the provider of the same
-	// name and service: the old one is drained for at most
+	// name and service, if there is one: the old one is drained for at most
 	// [Options.DrainTimeout], the new one starts afresh.
 	Replace bool
 
@@ -187,7 +193,8 @@ type Provider[T any] struct {
 	Metadata map[string]string
 }
 
-// Definition is the serialisable description of a provider.
+// Definition is the serialisable description of a provider. Its fields are those
+// of [Provider]; Service is the name of the service.
 type Definition struct {
 	Service      string            `json:"service"`
 	Name         string            `json:"name"`
@@ -409,8 +416,8 @@ func checkDescription(d Definition) error {
 		return invalid("Window", d.Window, "0 or more")
 	}
 	if d.Endpoint != "" {
-		if u, err := url.Parse(d.Endpoint); err != nil || !u.IsAbs() || u.Host == "" && u.Opaque == "" && u.Path == "" {
-			return invalid("Endpoint", d.Endpoint, "an absolute URL such as https://host/path")
+		if u, err := url.Parse(d.Endpoint); err != nil || !u.IsAbs() || u.Opaque != "" || u.Host == "" && !strings.HasPrefix(u.Path, "/") {
+			return invalid("Endpoint", d.Endpoint, "a URL such as https://host/path or unix:///path")
 		}
 	}
 	for field, text := range map[string]string{"Version": d.Version, "Description": d.Description, "Endpoint": d.Endpoint} {

@@ -254,10 +254,11 @@ func (p *provider) startRelease() {
 		if p.maker != nil {
 			p.maker.abandon()
 		}
-		if made == nil || made.closer == nil ||
-			!p.registry.tasks.start(fmt.Sprintf("closing of provider %q", p.name()), func() { p.closeInstance(made) }) {
+		if made == nil || made.closer == nil {
 			close(p.draining.released)
+			return
 		}
+		p.registry.tasks.startLast(fmt.Sprintf("closing of provider %q", p.name()), func() { p.closeInstance(made) })
 	})
 }
 
@@ -272,20 +273,19 @@ func (p *provider) closeInstance(made *instance) {
 	err = guard(made.closer.Close)
 }
 
-// releaseWithin releases the instance of a provider that is idle, and says
-// within ctx what stands in the way.
-func (p *provider) releaseWithin(ctx context.Context) error {
+// release releases the instance of a provider that is idle, or will be within
+// the time given, and says what stands in the way.
+func (p *provider) release(time patience) error {
 	select {
 	case <-p.draining.idle:
 		p.startRelease()
-	default:
-		return p.stuck(ctx, fmt.Sprintf("%d calls in flight", p.totals().InFlight))
+	case <-time.over:
 	}
-	return p.waitReleased(ctx, "closing its instance")
+	return p.waitReleased(time)
 }
 
-// waitReleased returns the error of the release, or within ctx what it waits for.
-func (p *provider) waitReleased(ctx context.Context, what string) error {
+// waitReleased returns the error of the release, or what it still waits for.
+func (p *provider) waitReleased(time patience) error {
 	select {
 	case <-p.draining.released:
 		return p.draining.err
@@ -294,14 +294,14 @@ func (p *provider) waitReleased(ctx context.Context, what string) error {
 	select {
 	case <-p.draining.released:
 		return p.draining.err
-	case <-ctx.Done():
-		return p.stuck(ctx, what)
+	case <-time.over:
 	}
-}
-
-func (p *provider) stuck(ctx context.Context, what string) error {
+	what := "closing its instance"
+	if calls := p.totals().InFlight; calls > 0 {
+		what = plural(calls, "call") + " in flight"
+	}
 	stuck := fmt.Errorf("provider %q: %w: %s", p.name(), ErrStuck, what)
-	return joined("", append([]error{stuck}, endedBy(ctx)...))
+	return joined("", append([]error{stuck}, endedBy(time.ctx)...))
 }
 
 // endWith removes the provider when its lifetime ends.
@@ -358,10 +358,10 @@ func (r *Registration) Definition() Definition {
 // waits for calls and leases in flight, and for the closing of an instance that
 // a factory made, whose error it returns.
 //
-// When ctx ends first, the contexts of the calls in flight are cancelled and the
-// error matches [ErrStuck] and the context's error; they are no longer waited
-// for. A provider that has left is waited for all the same, so Unregister may
-// be called any number of times.
+// When ctx ends first, the contexts of the calls in flight are cancelled. Those
+// that do not end within a second are no longer waited for, and the error
+// matches [ErrStuck] and the context's error. A provider that has left is waited
+// for all the same, so Unregister may be called any number of times.
 func (r *Registration) Unregister(ctx context.Context) error {
 	p := r.provider
 	if p.remove("unregistered") {
@@ -369,14 +369,17 @@ func (r *Registration) Unregister(ctx context.Context) error {
 		p.breaker.stop()
 		p.checkIdle()
 	}
-	err := p.waitReleased(ctx, fmt.Sprintf("%d calls in flight", p.totals().InFlight))
-	if err == nil {
-		return nil
-	}
-	if ctx.Err() != nil {
+	patience := outlast(ctx)
+	defer patience.stop()
+	select {
+	case <-p.draining.released:
+	case <-ctx.Done():
 		p.cut()
 	}
-	return fmt.Errorf("registry: %w", err)
+	if err := p.waitReleased(patience); err != nil {
+		return fmt.Errorf("registry: %w", err)
+	}
+	return nil
 }
 
 // Left returns a channel that is closed when the provider has left the registry

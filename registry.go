@@ -87,9 +87,9 @@ type Registry struct {
 	closing       bool
 	draining      map[*provider]struct{} // removed, with calls in flight
 
-	tasks    tasks         // the goroutines of the registry
-	closed   chan struct{} // closed when Close is over
-	closeErr error         // readable then
+	tasks   tasks         // the goroutines of the registry
+	leaving []*provider   // of Close, newest first; readable when closed is closed
+	closed  chan struct{} // closed when the first Close is over
 }
 
 type lookups struct{ hits, misses atomic.Uint64 }
@@ -259,7 +259,8 @@ func (r *Registry) join(svc *service, e entry) (joined, replaced *provider, err 
 	}
 	if taken, ok := r.providers[e.definition.Name]; ok {
 		if !e.replace {
-			return nil, nil, refuse(ErrExists, "Name", e.definition.Name, "a name that is not taken, or Replace")
+			return nil, nil, refuse(ErrExists, "Name", e.definition.Name,
+				fmt.Sprintf("a name that no provider of service %q has, or Replace", cut(taken.service.name, 64)))
 		}
 		if taken.service != svc {
 			return nil, nil, refuse(ErrConflict, "Replace", e.definition.Name,
@@ -508,7 +509,8 @@ func (r *Registry) Stats() Stats {
 }
 
 // WaitReady blocks until each of the named services has an eligible provider,
-// whatever its handler and capabilities. Without names it waits for
+// whatever its handler and capabilities; one whose factory has not run yet
+// counts. Without names it waits for
 // [Options.Required]; with nothing required it returns at once.
 //
 // It wakes on changes, without polling. When ctx ends first, the error matches
@@ -584,24 +586,31 @@ func (r *Registry) notReady(ctx context.Context, missing []string) error {
 // Instances that were passed in remain the caller's.
 //
 // It leaves no goroutine of the registry behind. When user code keeps running
-// after ctx has ended, Close returns an error that names it and matches
-// [ErrStuck] and the context's error. Errors of closers are joined. Close may be
-// called any number of times and concurrently: every call waits, within its own
-// ctx, for the first one and returns its result.
+// for a second after ctx has ended, Close returns an error that names it and
+// matches [ErrStuck] and the context's error. Errors of closers are joined.
+// Close may be called any number of times and concurrently: every call waits,
+// within its own ctx, for the first one and, where that gave up, for what it
+// waited for.
+//
+// Give it a context that has not ended: a program that stops on a signal calls
+// it with a fresh one.
 func (r *Registry) Close(ctx context.Context) error {
 	r.mu.Lock()
 	first := !r.closing
 	r.closing = true
 	r.mu.Unlock()
+	patience := outlast(ctx)
+	defer patience.stop()
 	if first {
-		r.closeErr = r.close(ctx)
+		r.leaving = r.drainAll(ctx)
+		err := r.releaseAll(patience)
 		close(r.closed)
-		return r.closeErr
+		return err
 	}
 	select {
 	case <-r.closed:
-		return r.closeErr
-	case <-ctx.Done():
+		return r.releaseAll(patience)
+	case <-patience.over:
 		return joined("registry: ", append([]error{ErrStuck}, endedBy(ctx)...))
 	}
 }
@@ -615,7 +624,9 @@ func (r *Registry) isClosed() bool {
 	}
 }
 
-func (r *Registry) close(ctx context.Context) error {
+// drainAll takes every provider out, waits for their calls within ctx, and then
+// tells them to end. It returns the providers, newest first.
+func (r *Registry) drainAll(ctx context.Context) []*provider {
 	leaving := r.leaveAll()
 	for _, p := range leaving {
 		p.stopLifetime()
@@ -629,20 +640,27 @@ func (r *Registry) close(ctx context.Context) error {
 		p.cut() // of no effect where nothing is in flight
 	}
 	r.end(fmt.Errorf("registry: %w", ErrClosed))
-
 	slices.SortFunc(leaving, func(a, b *provider) int { return cmp.Compare(b.generation, a.generation) })
+	return leaving
+}
+
+// releaseAll gives up the instances in order, ends everything else, and says
+// what stands in the way. It may be called again, and concurrently.
+func (r *Registry) releaseAll(time patience) error {
 	var failures []error
-	for _, p := range leaving {
-		if err := p.releaseWithin(ctx); err != nil {
+	for _, p := range r.leaving {
+		if err := p.release(time); err != nil {
 			failures = append(failures, err)
 		}
 	}
 	r.schedule.Close()
 	r.mu.Lock()
-	r.bus.publish(event.Event{Kind: event.Closed})
-	r.bus.close()
+	if !r.bus.closed {
+		r.bus.publish(event.Event{Kind: event.Closed})
+		r.bus.close()
+	}
 	r.mu.Unlock()
-	if err := r.tasks.wait(ctx); err != nil {
+	if err := r.tasks.wait(time); err != nil {
 		failures = append(failures, err)
 	}
 	if len(failures) > 0 {

@@ -126,6 +126,8 @@ func TestHandlersSeeTheirOwnProvidersBeforeTheGlobalOnes(t *testing.T) {
 		require.Equal(t, []string{"global", "star"}, order(t, reg, registry.Query{Handler: "unheard of"}))
 		_, err := chat.Get(t.Context(), reg, registry.Query{Handler: "unheard of", OwnOnly: true})
 		require.ErrorIs(t, err, registry.ErrUnavailable)
+		require.NotErrorIs(t, err, registry.ErrUnknownService)
+		require.ErrorContains(t, err, "for handler unheard of alone")
 		star, ok := reg.Provider("star")
 		require.True(t, ok)
 		require.Empty(t, star.Definition().Handler)

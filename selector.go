@@ -2,10 +2,12 @@ package registry
 
 import (
 	"cmp"
+	"fmt"
 	"hash/maphash"
 	"maps"
 	"math"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"github.com/capreg/registry/internal/bitset"
@@ -25,6 +27,22 @@ type Query struct {
 	// TryRefused asks the next provider when one refuses the content. Default:
 	// the refusal is the answer.
 	TryRefused bool `json:"try_refused,omitempty"`
+}
+
+// String returns what the query wants in words, to be put behind the name of a
+// service; nothing for the zero value.
+func (q Query) String() string {
+	var text strings.Builder
+	if q.Handler != "" && q.Handler != globalHandler {
+		fmt.Fprintf(&text, " for handler %s", cut(q.Handler, 64))
+		if q.OwnOnly {
+			text.WriteString(" alone")
+		}
+	}
+	if len(q.Require) > 0 {
+		fmt.Fprintf(&text, " requiring %s", cut(strings.Join(q.Require, ", "), 200))
+	}
+	return text.String()
 }
 
 // normal returns a checked copy that equal queries share.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // tasks are the goroutines that a registry has started. Each has a name, so
@@ -16,16 +17,22 @@ type tasks struct {
 	mu      sync.Mutex
 	running map[*task]struct{}
 	sealed  bool
-	done    chan struct{} // closed when sealed and none is running
+	done    chan struct{} // closed when none is running; nil while nobody waits
 }
 
 type task struct{ name string }
 
 // start runs f in a goroutine of its own, unless the tasks are sealed.
-func (t *tasks) start(name string, f func()) bool {
+func (t *tasks) start(name string, f func()) bool { return t.launch(name, f, false) }
+
+// startLast runs f in a goroutine of its own even when the tasks are sealed: for
+// what ends something, and could not before.
+func (t *tasks) startLast(name string, f func()) { t.launch(name, f, true) }
+
+func (t *tasks) launch(name string, f func(), last bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.sealed {
+	if t.sealed && !last {
 		return false
 	}
 	started := &task{name: name}
@@ -44,25 +51,30 @@ func (t *tasks) end(ended *task) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.running, ended)
-	if t.sealed && len(t.running) == 0 {
+	if t.done != nil && len(t.running) == 0 {
 		close(t.done)
+		t.done = nil
 	}
 }
 
-// wait lets no further task start and waits for those running. When ctx ends
-// first, the error names them.
-func (t *tasks) wait(ctx context.Context) error {
+// wait lets no further task start and waits for those running. When its time is
+// over first, the error names them.
+func (t *tasks) wait(p patience) error {
 	t.mu.Lock()
 	t.sealed = true
-	t.done = make(chan struct{})
 	if len(t.running) == 0 {
-		close(t.done)
+		t.mu.Unlock()
+		return nil
 	}
+	if t.done == nil {
+		t.done = make(chan struct{})
+	}
+	done := t.done
 	t.mu.Unlock()
 	select {
-	case <-t.done:
+	case <-done:
 		return nil
-	case <-ctx.Done():
+	case <-p.over:
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -75,7 +87,34 @@ func (t *tasks) wait(ctx context.Context) error {
 	}
 	slices.Sort(names)
 	stuck := fmt.Errorf("%s: %w", strings.Join(names, ", "), ErrStuck)
-	return joined("", append([]error{stuck}, endedBy(ctx)...))
+	return joined("", append([]error{stuck}, endedBy(p.ctx)...))
+}
+
+// grace is how long code may take to end after its context told it to, before
+// it is called stuck.
+const grace = time.Second
+
+// patience is a wait that outlasts its context by the grace.
+type patience struct {
+	ctx  context.Context //nolint:containedctx // what the user gave for the wait
+	over <-chan struct{}
+	stop func()
+}
+
+func outlast(ctx context.Context) patience {
+	over := make(chan struct{})
+	var end *time.Timer
+	started := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		end = time.AfterFunc(grace, func() { close(over) })
+		close(started)
+	})
+	return patience{ctx: ctx, over: over, stop: func() {
+		if !stop() {
+			<-started
+			end.Stop()
+		}
+	}}
 }
 
 // guard runs user code that returns an error, and turns a panic or the exit of

@@ -179,7 +179,7 @@ func (a *attempt) judge(err error) verdict.Verdict {
 			return verdict.Verdict{Class: verdict.ClassAttemptTimeout}
 		case errors.Is(cause, ErrClosed):
 			a.ended = cause
-			return verdict.Verdict{Class: verdict.ClassCannot}
+			return verdict.Verdict{Class: verdict.ClassRemoved}
 		}
 	}
 	return a.provider.classifyError(err)

@@ -146,5 +146,6 @@ var table = [classCount]row{
 	ClassExit:           {"exit", Rule{RetryNo, NextNo, BlameFailure, CooldownNone, TallyFailure}},
 	ClassHedgeLoser:     {"hedge loser", Rule{RetryNo, NextNo, BlameNeutral, CooldownNone, TallyIgnored}},
 	ClassForgotten:      {"forgotten", Rule{RetryNo, NextNo, BlameFailure, CooldownNone, TallyFailure}},
+	ClassRemoved:        {"removed", Rule{RetryNo, NextYes, BlameNeutral, CooldownNone, TallyIgnored}},
 	ClassIgnored:        {"ignored", Rule{RetryNo, NextNo, BlameNeutral, CooldownNone, TallyIgnored}},
 }

@@ -22,8 +22,8 @@ const (
 	ClassCancelled
 	// ClassCallerDeadline is an attempt that ran into its caller's deadline.
 	ClassCallerDeadline
-	// ClassAttemptTimeout is an attempt that ran into its own timeout while the
-	// caller was still waiting.
+	// ClassAttemptTimeout is an attempt that took longer than it may while the
+	// caller was still waiting, by the registry's clock or its client's own.
 	ClassAttemptTimeout
 	// ClassStalled is a stream that gave no first item, or no further one, in time.
 	ClassStalled
@@ -60,6 +60,8 @@ const (
 	ClassHedgeLoser
 	// ClassForgotten is a lease that was not reported before it expired.
 	ClassForgotten
+	// ClassRemoved is an attempt that was ended because its provider was removed.
+	ClassRemoved
 	// ClassIgnored is an error that says nothing about the provider; see [Ignore].
 	ClassIgnored
 

@@ -64,6 +64,7 @@ func TestEveryClassHasItsRow(t *testing.T) {
 		verdict.ClassExit:           {no, stop, failure, none, failed},
 		verdict.ClassHedgeLoser:     {no, stop, neutral, none, ignored},
 		verdict.ClassForgotten:      {no, stop, failure, none, failed},
+		verdict.ClassRemoved:        {no, on, neutral, none, ignored},
 		verdict.ClassIgnored:        {no, stop, neutral, none, ignored},
 		verdict.ClassUnknown:        {yes, on, failure, none, failed},
 	}
