@@ -110,7 +110,7 @@ func TestServerThatHangsEndsWithTheContext(t *testing.T) {
 		defer cancel()
 		_, err := model.Chat(ctx, "?")
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		require.Equal(t, int64(1), server.Hits())
+		require.LessOrEqual(t, server.Hits(), int64(1))
 	})
 }
 
