@@ -1,9 +1,11 @@
 package registry
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,18 +14,46 @@ import (
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/schedule"
+	"github.com/capreg/registry/internal/window"
 	"github.com/capreg/registry/verdict"
 )
 
 // BreakerPolicy is when the breaker of a provider keeps calls away. The zero
 // value of each field is its default; a negative one is an error matching
 // [ErrInvalid].
+//
+// Failures in a row are blind to partial outages; a rate sees them. Outcomes
+// count when they are known, in the window of that moment, so that calls which
+// take longer than the window count too.
 type BreakerPolicy struct {
-	// FailureThreshold is how many failures in a row open the breaker. Default: 5.
-	FailureThreshold int `json:"failure_threshold"`
+	// FailureThreshold is how many failures in a row open the breaker. Default:
+	// 5, and no such rule when one of the two rates is set.
+	FailureThreshold int `json:"failure_threshold,omitempty"`
+	// FailureRate is the part of the outcomes in the Window, more than 0 and at
+	// most 1, that opens the breaker when it is failures. Zero: no such rule.
+	FailureRate float64 `json:"failure_rate,omitempty"`
+	// SlowRate is the same for outcomes that took SlowAfter or longer, whatever
+	// they were. A slow trial then counts as a failed one. Zero: no such rule.
+	SlowRate float64 `json:"slow_rate,omitempty"`
+	// SlowAfter is what is slow; it goes together with SlowRate.
+	SlowAfter time.Duration `json:"slow_after,omitempty"`
+	// Window is the sliding time that the rates look at. Default: 30 s.
+	Window time.Duration `json:"window,omitempty"`
+	// MinimumCalls is how many outcomes the Window must hold before a rate
+	// means anything. Default: 20.
+	MinimumCalls int `json:"minimum_calls,omitempty"`
+
 	// RecoveryTimeout is how long it stays open before trials are admitted.
 	// Default: 60 s.
 	RecoveryTimeout time.Duration `json:"recovery_timeout"`
+	// RecoveryGrowth, 1 or more, is the factor by which that grows each time the
+	// trials fail, until the breaker closes. Default: 1.
+	RecoveryGrowth float64 `json:"recovery_growth,omitempty"`
+	// MaxRecoveryTimeout bounds the growth. Default: ten times RecoveryTimeout.
+	MaxRecoveryTimeout time.Duration `json:"max_recovery_timeout,omitempty"`
+	// RecoveryJitter is the part of the time, at most 1, that is random, so that
+	// many programs do not try at the same moment. Default: 0.
+	RecoveryJitter float64 `json:"recovery_jitter,omitempty"`
 	// SuccessThreshold is how many successful trials close it. Default: 3.
 	SuccessThreshold int `json:"success_threshold"`
 	// TrialSlots is how many trials may run at once while it is half-open; at
@@ -33,13 +63,22 @@ type BreakerPolicy struct {
 
 // withDefaults returns a checked copy in which no field is zero.
 func (p BreakerPolicy) withDefaults() (BreakerPolicy, error) {
+	if err := p.checkRates(); err != nil {
+		return p, err
+	}
 	type number struct {
 		field    string
 		value    *int
 		fallback int
 	}
+	threshold, minimum := 5, 0
+	if p.rates() {
+		threshold, minimum = 0, 20
+		p.Window = cmp.Or(p.Window, 30*time.Second)
+	}
 	for _, n := range []number{
-		{"Breaker.FailureThreshold", &p.FailureThreshold, 5},
+		{"Breaker.FailureThreshold", &p.FailureThreshold, threshold},
+		{"Breaker.MinimumCalls", &p.MinimumCalls, minimum},
 		{"Breaker.SuccessThreshold", &p.SuccessThreshold, 3},
 		{"Breaker.TrialSlots", &p.TrialSlots, 1},
 	} {
@@ -56,11 +95,64 @@ func (p BreakerPolicy) withDefaults() (BreakerPolicy, error) {
 	if p.RecoveryTimeout == 0 {
 		p.RecoveryTimeout = 60 * time.Second
 	}
+	if p.RecoveryGrowth > 1 {
+		if p.MaxRecoveryTimeout == 0 {
+			p.MaxRecoveryTimeout = time.Duration(min(float64(p.RecoveryTimeout)*10, float64(math.MaxInt64/2)))
+		}
+		if p.MaxRecoveryTimeout < p.RecoveryTimeout {
+			return p, invalid("Breaker.MaxRecoveryTimeout", p.MaxRecoveryTimeout,
+				fmt.Sprintf("at least RecoveryTimeout (%v)", p.RecoveryTimeout))
+		}
+	}
 	if p.TrialSlots > p.SuccessThreshold {
 		return p, invalid("Breaker.TrialSlots", p.TrialSlots,
 			fmt.Sprintf("at most SuccessThreshold (%d)", p.SuccessThreshold))
 	}
 	return p, nil
+}
+
+// rates reports whether a rate opens the breaker.
+func (p BreakerPolicy) rates() bool { return p.FailureRate > 0 || p.SlowRate > 0 }
+
+func (p BreakerPolicy) checkRates() error {
+	part := func(field string, value float64) error {
+		if math.IsNaN(value) || value < 0 || value > 1 {
+			return invalid(field, value, "0 to 1")
+		}
+		return nil
+	}
+	if err := cmp.Or(part("Breaker.FailureRate", p.FailureRate), part("Breaker.SlowRate", p.SlowRate),
+		part("Breaker.RecoveryJitter", p.RecoveryJitter)); err != nil {
+		return err
+	}
+	switch {
+	case p.SlowAfter < 0 || p.SlowRate > 0 && p.SlowAfter == 0:
+		return invalid("Breaker.SlowAfter", p.SlowAfter, "more than 0 together with SlowRate")
+	case p.SlowAfter > 0 && p.SlowRate == 0:
+		return invalid("Breaker.SlowAfter", p.SlowAfter, "0 without a SlowRate")
+	case p.Window < 0 || p.Window > 0 && !p.rates():
+		return invalid("Breaker.Window", p.Window, "0 (default 30s) or more, and a FailureRate or SlowRate")
+	case p.MinimumCalls > 0 && !p.rates():
+		return invalid("Breaker.MinimumCalls", p.MinimumCalls, "0 without a FailureRate or SlowRate")
+	case math.IsNaN(p.RecoveryGrowth) || p.RecoveryGrowth != 0 && p.RecoveryGrowth < 1 || p.RecoveryGrowth > 1000:
+		return invalid("Breaker.RecoveryGrowth", p.RecoveryGrowth, "0 (default 1), or 1 to 1000")
+	case p.MaxRecoveryTimeout < 0 || p.MaxRecoveryTimeout > 0 && p.RecoveryGrowth <= 1:
+		return invalid("Breaker.MaxRecoveryTimeout", p.MaxRecoveryTimeout, "0 or more, and a RecoveryGrowth above 1")
+	}
+	return nil
+}
+
+// openFor returns how long the breaker stays open after the trials have failed
+// the given number of times.
+func (p BreakerPolicy) openFor(failedTrials int) time.Duration {
+	length := float64(p.RecoveryTimeout)
+	if p.RecoveryGrowth > 1 {
+		length = min(length*math.Pow(p.RecoveryGrowth, float64(failedTrials)), float64(p.MaxRecoveryTimeout))
+	}
+	if p.RecoveryJitter > 0 {
+		length -= length * p.RecoveryJitter * rand.Float64() //nolint:gosec // jitter
+	}
+	return max(time.Duration(min(length, float64(math.MaxInt64/2))), 1)
 }
 
 // BreakerState is one of the three states of a breaker.
@@ -156,6 +248,11 @@ type breaker struct {
 	// mirror is generation<<3 | pending | state. It is written under mu.
 	mirror atomic.Uint64
 
+	// slowAfter is the policy's, 0 for none; window is nil without a rate. Both are
+	// written under mu.
+	slowAfter atomic.Int64
+	window    atomic.Pointer[window.Window]
+
 	// mu guards the fields below. Lock order: breaker.mu, then Registry.mu.
 	// No code of a user runs while it is held.
 	mu      sync.Mutex
@@ -170,17 +267,38 @@ type breaker struct {
 	inherited int
 	// tripNow makes machine open at the next failure, whatever its counts.
 	tripNow bool
-	trials  int // in flight, of this generation
-	timer   *schedule.Timer
-	until   time.Time // end of the open time
-	started time.Time // of the present state
-	stats   BreakerStats
+	// failedTrials counts the times that trials failed since it was closed.
+	failedTrials int
+	trials       int // in flight, of this generation
+	timer        *schedule.Timer
+	until        time.Time // end of the open time
+	started      time.Time // of the present state
+	stats        BreakerStats
 }
 
 func (b *breaker) init(p *provider, policy BreakerPolicy) {
 	b.provider = p
-	b.policy = policy
 	b.started = time.Now()
+	b.follow(policy)
+}
+
+// follow takes on a policy. Caller holds mu, or is init.
+func (b *breaker) follow(policy BreakerPolicy) {
+	before := b.policy
+	b.policy = policy
+	b.slowAfter.Store(int64(policy.SlowAfter))
+	switch {
+	case !policy.rates():
+		b.window.Store(nil)
+	case !before.rates() || before.Window != policy.Window:
+		b.window.Store(window.New(policy.Window))
+	}
+}
+
+// slow reports whether an outcome took longer than it should.
+func (b *breaker) slow(elapsed time.Duration) bool {
+	limit := b.slowAfter.Load()
+	return limit > 0 && int64(elapsed) >= limit
 }
 
 var errReported = errors.New("reported failure") // what gobreaker is told
@@ -221,15 +339,20 @@ func (b *breaker) admitTrial() (generation uint64, trial, ok bool) {
 }
 
 // settle learns the outcome of a call that was admitted into generation.
-func (b *breaker) settle(generation uint64, trial bool, blame verdict.Blame) {
+func (b *breaker) settle(generation uint64, trial bool, blame verdict.Blame, slow bool) {
 	if !trial {
 		word := b.mirror.Load()
 		if word>>mirrorShift != generation {
 			return // it began before the breaker moved: it says nothing of now
 		}
-		if blame != verdict.BlameFailure && word&mirrorPending == 0 {
+		counted := b.count(blame, slow)
+		if !counted.trips && blame != verdict.BlameFailure && word&mirrorPending == 0 {
 			return
 		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.settleClosed(generation, blame, counted)
+		return
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -237,17 +360,71 @@ func (b *breaker) settle(generation uint64, trial bool, blame verdict.Blame) {
 	if word>>mirrorShift != generation {
 		return // the slot of a trial went with its generation
 	}
-	if trial {
-		b.trials--
-		defer b.publishSlots()
+	b.trials--
+	defer b.publishSlots()
+	if blame == verdict.BlameWhenSlow && slow {
+		blame = verdict.BlameFailure
 	}
+	b.learn(blame)
+}
+
+// counted is what the window held after an outcome, and whether that opens.
+type counted struct {
+	window.Counts
+
+	trips bool // whether it might open
+}
+
+// count puts an outcome into the window, without mu: its counts are its own.
+func (b *breaker) count(blame verdict.Blame, slow bool) (c counted) {
+	w := b.window.Load()
+	if w == nil || blame == verdict.BlameNeutral {
+		return c
+	}
+	c.Counts = w.Add(b.provider.registry.now(), blame == verdict.BlameFailure, slow)
+	// The limits are read without mu; settleClosed looks again.
+	c.trips = blame == verdict.BlameFailure || slow
+	return c
+}
+
+// settleClosed learns an outcome in closed state. Caller holds mu.
+func (b *breaker) settleClosed(generation uint64, blame verdict.Blame, c counted) {
+	if b.mirror.Load()>>mirrorShift != generation {
+		return
+	}
+	if why := b.policy.exceeded(c.Counts); c.trips && why != "" {
+		if blame == verdict.BlameFailure {
+			b.stats.LastFailure = time.Now()
+		}
+		openFor := b.policy.openFor(0)
+		b.openMachine(openFor)
+		b.enter(BreakerOpen, openFor, why, false)
+		return
+	}
+	b.learn(blame)
+}
+
+// exceeded says which rate the counts exceed; "" for none.
+func (p BreakerPolicy) exceeded(c window.Counts) string {
+	switch {
+	case c.Total == 0 || c.Total < p.MinimumCalls:
+	case p.FailureRate > 0 && float64(c.Bad) >= p.FailureRate*float64(c.Total):
+		return fmt.Sprintf("%d of %d outcomes failures within %v", c.Bad, c.Total, p.Window)
+	case p.SlowRate > 0 && float64(c.Slow) >= p.SlowRate*float64(c.Total):
+		return fmt.Sprintf("%d of %d outcomes slow within %v", c.Slow, c.Total, p.Window)
+	}
+	return ""
+}
+
+// learn tells the state machine an outcome. Caller holds mu.
+func (b *breaker) learn(blame verdict.Blame) {
 	switch blame {
-	case verdict.BlameSuccess:
+	case verdict.BlameSuccess, verdict.BlameWhenSlow:
 		b.report(nil)
 	case verdict.BlameFailure:
 		b.stats.LastFailure = time.Now()
 		b.report(errReported)
-	default:
+	case verdict.BlameNeutral, verdict.BlameWhenLong, verdict.BlameNotRecorded:
 	}
 }
 
@@ -257,10 +434,13 @@ func (b *breaker) report(outcome error) {
 	if b.machine == nil {
 		b.machine = b.newMachine(b.policy.RecoveryTimeout)
 	}
-	if state == BreakerHalfOpen && outcome != nil && b.stale {
-		b.openMachine(b.policy.RecoveryTimeout)
-		b.enter(BreakerOpen, b.policy.RecoveryTimeout, "a trial failed", false)
-		return
+	if state == BreakerHalfOpen && outcome != nil {
+		b.failedTrials++
+		if openFor := b.policy.openFor(b.failedTrials); b.stale || openFor != b.machineOpenFor {
+			b.openMachine(openFor)
+			b.enter(BreakerOpen, openFor, "a trial failed", false)
+			return
+		}
 	}
 	if outcome == nil {
 		b.inherited = 0
@@ -269,6 +449,9 @@ func (b *breaker) report(outcome error) {
 	counts := b.machine.Counts()
 	switch next := b.machine.State(); {
 	case state == BreakerClosed && next == gobreaker.StateOpen:
+		if openFor := b.policy.openFor(0); openFor != b.machineOpenFor {
+			b.openMachine(openFor)
+		}
 		b.enter(BreakerOpen, b.machineOpenFor, plural(b.stats.ConsecutiveFailures+1, "failure")+" in a row", false)
 	case state == BreakerHalfOpen && next == gobreaker.StateOpen:
 		b.enter(BreakerOpen, b.machineOpenFor, "a trial failed", false)
@@ -300,7 +483,8 @@ func (b *breaker) newMachine(openFor time.Duration) *gobreaker.CircuitBreaker[st
 		Timeout:     openFor,
 		// gobreaker asks while report or openMachine hold mu.
 		ReadyToTrip: func(counts gobreaker.Counts) bool {
-			return b.tripNow || int(counts.ConsecutiveFailures)+b.inherited >= b.policy.FailureThreshold
+			threshold := b.policy.FailureThreshold
+			return b.tripNow || threshold > 0 && int(counts.ConsecutiveFailures)+b.inherited >= threshold
 		},
 	})
 }
@@ -337,7 +521,9 @@ func (b *breaker) enter(state BreakerState, openFor time.Duration, reason string
 		b.until = now.Add(openFor)
 		b.stats.Opened++
 		// gobreaker is open up to and including the last nanosecond of its time.
-		b.timer = b.provider.registry.schedule.After(min(openFor, math.MaxInt64-1)+1, func() { b.expire(generation) })
+		if b.provider.gateNow()&gateGone == 0 { // else nobody would stop the timer
+			b.timer = b.provider.registry.schedule.After(min(openFor, math.MaxInt64-1)+1, func() { b.expire(generation) })
+		}
 		change.Kind, change.Until = event.BreakerOpened, b.until
 	case BreakerHalfOpen:
 		set = gateHalfOpen
@@ -345,6 +531,13 @@ func (b *breaker) enter(state BreakerState, openFor time.Duration, reason string
 		change.Kind = event.BreakerHalfOpened
 	case BreakerClosed:
 		b.stats.Closed++
+		b.failedTrials = 0
+		if w := b.window.Load(); w != nil {
+			w.Clear()
+		}
+		if known := b.provider.retries.Load(); known != nil {
+			known.refill()
+		}
 		if b.stale {
 			b.machine = nil
 			b.stale = false
@@ -399,9 +592,13 @@ func (b *breaker) reset() {
 	defer b.mu.Unlock()
 	wasClosed := b.state() == BreakerClosed
 	b.machine, b.stale, b.inherited = nil, false, 0
-	b.stats.ConsecutiveFailures = 0
+	b.stats.ConsecutiveFailures, b.failedTrials = 0, 0
+	if w := b.window.Load(); w != nil {
+		w.Clear()
+	}
 	if wasClosed {
-		b.mirror.Store(b.mirror.Load() &^ mirrorPending)
+		generation := b.mirror.Load()>>mirrorShift + 1 // what began before says nothing any more
+		b.mirror.Store(generation<<mirrorShift | uint64(BreakerClosed))
 		return
 	}
 	b.stats.Resets++
@@ -418,7 +615,8 @@ func (b *breaker) configure(policy BreakerPolicy) (previous BreakerPolicy, err e
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	previous, b.policy = b.policy, policy
+	previous = b.policy
+	b.follow(policy)
 	switch {
 	case b.machine == nil:
 	case b.state() == BreakerClosed:

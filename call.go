@@ -2,13 +2,13 @@ package registry
 
 import (
 	"context"
-	"fmt"
 	"runtime/debug"
-	"sync/atomic"
+	"slices"
 	"time"
 
-	"github.com/capreg/registry/event"
-	"github.com/capreg/registry/internal/schedule"
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/capreg/registry/internal/slots"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -16,13 +16,16 @@ import (
 type CallOption struct {
 	onceOnly bool
 	timed    bool
+	wait     bool
 	timeout  time.Duration
+	caller   string
+	report   *CallReport
 }
 
 // OnceOnly marks a call with side effects: once its function was entered, it is
 // never run a second time, on no provider, unless the error says that nothing
 // was sent ([verdict.NotSent], a refused connection). Before that the call is
-// free to move on.
+// free to move on. See also [IdempotencyKey].
 func OnceOnly() CallOption { return CallOption{onceOnly: true} }
 
 // AttemptTimeout replaces the attempt timeout of whichever provider is asked,
@@ -31,11 +34,25 @@ func AttemptTimeout(timeout time.Duration) CallOption {
 	return CallOption{timed: true, timeout: timeout}
 }
 
+// WaitForCooldown lets the call wait, when nobody else is left, for the first
+// provider whose cooldown ends within the caller's deadline, and ask it, again
+// where it was this call that it turned away. Default: such a call fails at once,
+// and its error says when to come back.
+func WaitForCooldown() CallOption { return CallOption{wait: true} }
+
 func mergeOptions(options []CallOption) (merged CallOption, err error) {
-	for _, option := range options {
+	for i := range options {
+		option := &options[i]
 		merged.onceOnly = merged.onceOnly || option.onceOnly
+		merged.wait = merged.wait || option.wait
 		if option.timed {
 			merged.timed, merged.timeout = true, option.timeout
+		}
+		if option.caller != "" {
+			merged.caller = option.caller
+		}
+		if option.report != nil {
+			merged.report = option.report
 		}
 	}
 	if merged.timed && merged.timeout <= 0 {
@@ -45,19 +62,24 @@ func mergeOptions(options []CallOption) (merged CallOption, err error) {
 }
 
 // Call runs function on the best provider and, when that fails in a way that
-// the provider is to blame for, on the next one, each provider at most once.
+// the provider is to blame for, on the next one, each provider once or as often
+// as its [RetryPolicy] says.
 //
-// Each attempt is guarded by its provider's breaker, counted, and bounded by its
-// context: the attempt timeout, or half of what remains of the caller's deadline
-// while another provider could still be asked. What an outcome means, and
-// whether the call moves on, is decided by the table of package verdict. The
+// Before each attempt come, in this order, the provider's budget for further
+// attempts, [Options.Authorize], its limits and its breaker; what they keep away
+// moves on to the next provider at no cost. Each attempt is counted, and bounded
+// by its context: the attempt timeout, or half of what remains of the caller's
+// deadline while another provider could still be asked. What an outcome means,
+// and whether the call moves on, is decided by the table of package verdict. The
 // function must heed its context; one that does not cannot be cut short, and an
 // answer that it gives after its time is returned all the same. ctx bounds the
 // whole call, and its values reach the function.
 //
 // Call runs function in the caller's goroutine, starts none itself, and does
-// not retain function. A panic goes on to the caller after it has been recorded
-// as the provider's failure, unless [Options.PanicsAsErrors] is set.
+// not retain function. It blocks for function, for delays between retries, for a
+// place in a full bulkhead when no provider has a free one, and for a factory. A
+// panic goes on to the caller after it has been recorded as the provider's
+// failure, unless [Options.PanicsAsErrors] is set.
 //
 // When no provider could be entered the error is an [UnavailableError]; when
 // some were, or ctx had ended, it is a [CallError] with every attempt. Both
@@ -65,6 +87,7 @@ func mergeOptions(options []CallOption) (merged CallOption, err error) {
 func Call[T, R any](
 	ctx context.Context, resolver *Resolver[T], function func(context.Context, T) (R, error), options ...CallOption,
 ) (R, error) {
+	var none R
 	var c call
 	slot, err := resolver.bound()
 	if err == nil && function == nil {
@@ -73,7 +96,10 @@ func Call[T, R any](
 	if err == nil {
 		err = c.begin(ctx, slot, options)
 	}
-	for err == nil && c.next() {
+	if err != nil {
+		return none, err
+	}
+	for c.next() {
 		result, err := callOnce(&c, function)
 		if c.over(err) {
 			if err == nil {
@@ -82,8 +108,9 @@ func Call[T, R any](
 			break
 		}
 	}
-	var none R
-	return none, c.failed(err)
+	err = c.failed()
+	c.finish(err)
+	return none, err
 }
 
 // callOnce runs the function on the attempt's provider.
@@ -94,60 +121,91 @@ func callOnce[T, R any](c *call, function func(context.Context, T) (R, error)) (
 			err = c.interrupted(recover())
 		}
 	}()
+	if c.observed {
+		c.beforeAttempt()
+	}
 	result, err = function(c.attempt.ctx, held[T](c.attempt.instance))
 	returned = true
 	return result, err
 }
 
-// call is one operation of a user: a walk over the candidates with an attempt
-// on each. It lives on its caller's stack.
+// call is one operation of a user: a walk over the candidates with attempts on
+// each. It lives on its caller's stack.
 type call struct {
 	attempt attempt
 	slot    *slot
 	walk    walk
 	options CallOption
-	lease   bool // what is entered is handed out; nobody else is asked after it
+	except  []string // providers that are not wanted
+	lease   bool     // what is entered is handed out; nobody else is asked after it
+
+	observed bool          // somebody wants a report
+	began    time.Duration // set when observed
 
 	entered bool // the function was entered at least once
+	ended   bool // no further provider may be asked
+	barred  bool // ... because the call must not run twice
+	waited  bool // for a cooldown: the present walk is not the first
 	tooLong bool // only providers with a larger window remain
 	window  int  // ... than this
-	panic   *PanicError
-	ran     []Attempt // the ones that failed
-	causes  []error   // why the registry ended some of them
-	ended   bool      // no further provider may be asked
-	barred  bool      // ... because the call must not run twice
+
+	why   string        // the reason of the present attempt
+	delay time.Duration // before it
+
+	again  bool // the provider is to be tried again
+	tries  int  // on the present provider, beyond the first
+	delays *backoff.ExponentialBackOff
+
+	panic  *PanicError
+	ran    []Attempt   // the ones that failed; all when observed
+	causes []error     // why the registry ended some of them
+	skips  []Candidate // refused for a reason that no gate shows
+	full   []*provider // had no place free
 }
 
 func (c *call) begin(ctx context.Context, s *slot, options []CallOption) (err error) {
+	if ctx == nil {
+		return invalid("ctx", verbatim("nil"), "a context")
+	}
 	if c.options, err = mergeOptions(options); err != nil {
 		return err
 	}
 	c.slot = s
-	c.attempt.caller = ctx
+	registry := s.service.registry
+	if c.options.caller == "" {
+		c.options.caller = s.query.Handler
+	}
+	c.observed = c.options.report != nil || registry.hooked
+	if c.observed {
+		c.began = registry.now()
+		ctx = c.beforeCall(ctx)
+	}
+	c.attempt.begin(ctx)
 	plan := s.current()
 	c.walk = plan.walk(plan.callable)
 	return nil
 }
 
-// next enters the next provider that admits the call.
+// next enters the next provider that admits the call, or the same one again.
 func (c *call) next() bool {
+	if c.again {
+		c.again = false
+		if c.pause(c.delay) && c.enter(c.attempt.provider, whyRetry) {
+			return true
+		}
+	}
 	for !c.ended && c.attempt.caller.Err() == nil {
 		p := c.walk.next()
 		if p == nil {
+			if c.awaitPlace() || c.lastResort() {
+				return true
+			}
+			if c.awaitCooldown() {
+				continue
+			}
 			break
 		}
-		if c.tooLong && p.definition.Window <= c.window {
-			continue
-		}
-		ahead := &c.walk
-		if c.lease {
-			ahead = nil
-		}
-		if c.attempt.enter(p, ahead, c.options.timeout) {
-			if !c.entered {
-				c.slot.service.registry.lookups.Local().hits.Add(1)
-				c.entered = true
-			}
+		if c.wants(p) && c.enter(p, c.reason()) {
 			return true
 		}
 	}
@@ -157,21 +215,289 @@ func (c *call) next() bool {
 	return false
 }
 
+// reason is why the next provider of the walk is asked.
+func (c *call) reason() string {
+	switch {
+	case c.waited:
+		return whyWaited
+	case c.entered:
+		return whyFailover
+	}
+	return whyFirst
+}
+
+// wants reports whether the call has use for a provider of the walk.
+func (c *call) wants(p *provider) bool {
+	if c.tooLong && p.definition.Window <= c.window {
+		return false
+	}
+	if len(c.except) > 0 && slices.Contains(c.except, p.name()) {
+		return false
+	}
+	return !c.waited || c.mayReturnTo(p)
+}
+
+// enter passes the call through everything that may keep it away from p, in the
+// order that costs those it keeps away least: a full bulkhead takes no trial
+// slot, and nobody takes a place who was not allowed to.
+func (c *call) enter(p *provider, why string) bool {
+	a := &c.attempt
+	if !a.forced && p.gateNow()&gateBlocked != 0 {
+		return false // at no cost for what comes below
+	}
+	if why == whyFailover || why == whyWaited {
+		if known := p.retries.Load(); known != nil && p.gateNow()&gateHalfOpen == 0 && !known.allows() {
+			c.skip(p, "retry_budget_spent", &reason{ErrAtCapacity, "budget for further attempts spent", nil}, 0)
+			return false
+		}
+	}
+	registry := c.slot.service.registry
+	if registry.options.Authorize != nil && !c.authorized(p) {
+		return false
+	}
+	if l := p.domain.limits.Load(); l != nil {
+		if !c.place(p, l, why) {
+			return false
+		}
+		if retryIn, throttled := l.throttled(c.options.caller); throttled {
+			c.leavePlace()
+			c.skip(p, "throttled", &reason{ErrAtCapacity, "rate of the caller used up", nil}, retryIn)
+			return false
+		}
+	}
+	ahead := &c.walk
+	if c.lease || c.options.onceOnly || c.tooLong && !c.wider(p) {
+		ahead = nil
+	}
+	if !a.enter(p, ahead, c.options.timeout) {
+		c.leavePlace()
+		return false
+	}
+	if why != whyRetry {
+		c.tries, c.delays = 0, nil
+	}
+	c.why = why
+	if !c.entered {
+		if why != whyMany {
+			registry.lookups.Local().hits.Add(1)
+		}
+		c.entered = true
+	}
+	return true
+}
+
+// wider reports whether a candidate beside p has a larger window than those that
+// were too small.
+func (c *call) wider(p *provider) bool {
+	plan := c.walk.plan
+	for at := c.walk.eligible.Next(0, len(plan.candidates)); at >= 0; at = c.walk.eligible.Next(at+1, len(plan.candidates)) {
+		if other := plan.candidates[at]; other != p && other.definition.Window > c.window {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *call) authorized(p *provider) bool {
+	err := guard(func() error {
+		return c.slot.service.registry.options.Authorize(c.attempt.caller, c.options.caller, p.service.name, p.name())
+	})
+	if err != nil {
+		c.skip(p, "denied", &reason{ErrDenied, ErrDenied.Error() + ": " + cut(errorText(err), 300), err}, 0)
+	}
+	return err == nil
+}
+
+// place takes a place in the bulkhead, if there is one to be had at once.
+func (c *call) place(p *provider, l *limits, why string) bool {
+	if l.slots == nil || why == whyQueued {
+		return true // none needed, or taken already
+	}
+	if !l.slots.TryAcquire() {
+		c.full = append(c.full, p)
+		return false
+	}
+	c.attempt.slots = l.slots
+	return true
+}
+
+func (c *call) leavePlace() {
+	if c.attempt.slots != nil {
+		c.attempt.slots.Release()
+		c.attempt.slots = nil
+	}
+}
+
+// awaitPlace queues at the providers that had no place free, and enters the one
+// that is first to have one and still admits the call.
+func (c *call) awaitPlace() bool {
+	began := c.slot.service.registry.now()
+	for len(c.full) > 0 {
+		var open []*provider
+		var all []*slots.Slots
+		var wait time.Duration
+		for _, p := range c.full {
+			l := p.domain.limits.Load()
+			if p.gateNow()&gateBlocked != 0 || l == nil || l.slots == nil {
+				continue
+			}
+			open, all, wait = append(open, p), append(all, l.slots), max(wait, l.policy.MaxWait)
+		}
+		queue := slots.Queue(all)
+		if queue == nil {
+			break
+		}
+		ctx, cancel := context.WithTimeout(c.attempt.caller, wait-(c.slot.service.registry.now()-began))
+		at := queue.For(ctx)
+		cancel()
+		if at < 0 {
+			break
+		}
+		c.attempt.slots = all[at]
+		c.delay += c.slot.service.registry.now() - began
+		if c.enter(open[at], whyQueued) {
+			c.full = nil
+			return true
+		}
+		c.leavePlace()
+		c.full = slices.DeleteFunc(c.full, func(p *provider) bool { return p == open[at] })
+	}
+	for _, p := range c.full {
+		c.skip(p, "at_capacity", &reason{ErrAtCapacity, ErrAtCapacity.Error(), nil}, 0)
+	}
+	c.full = nil
+	return false
+}
+
+// lastResort enters the provider that may be tried whatever keeps it away and is
+// the first to come back by itself, when nobody was entered.
+func (c *call) lastResort() bool {
+	if c.entered || c.ended {
+		return false
+	}
+	var best *provider
+	var soonest time.Duration
+	for _, p := range c.walk.plan.candidates {
+		if !p.definition.LastResort || p.gateNow()&gateBlocked == 0 || !c.wants(p) {
+			continue
+		}
+		retryIn, asked := p.returns()
+		if !asked && (best == nil || retryIn < soonest) {
+			best, soonest = p, retryIn
+		}
+	}
+	if best == nil {
+		return false
+	}
+	c.attempt.forced = true
+	entered := c.enter(best, whyLastResort)
+	c.attempt.forced = false
+	return entered
+}
+
+// returns says when the provider comes back by itself, and whether it has asked
+// to be left alone until then.
+func (p *provider) returns() (retryIn time.Duration, asked bool) {
+	breaker := p.breaker.read()
+	p.registry.mu.Lock()
+	defer p.registry.mu.Unlock()
+	cooling := p.cooldownNow()
+	return max(breaker.RetryIn, time.Until(cooling.until)), cooling.active() && !cooling.guess
+}
+
+// awaitCooldown waits for the first provider whose cooldown ends in time, and
+// begins a new walk. It returns false when there is none, or nothing to wait for.
+func (c *call) awaitCooldown() bool {
+	if !c.options.wait || c.lease && c.entered {
+		return false
+	}
+	registry := c.slot.service.registry
+	until, again := c.firstReturn()
+	if until.IsZero() || c.attempt.hasDeadline && !until.Before(c.attempt.deadline) {
+		return false
+	}
+	began := registry.now()
+	timer := time.NewTimer(max(time.Until(until), time.Millisecond))
+	defer timer.Stop()
+	select {
+	case <-again:
+	case <-timer.C:
+	case <-c.attempt.caller.Done():
+		return false
+	}
+	c.delay += registry.now() - began
+	plan := c.slot.current()
+	c.walk, c.waited = plan.walk(plan.callable), true
+	return true
+}
+
+// firstReturn returns the earliest end of a cooldown that alone keeps away a
+// provider that the call may ask, and a channel that is closed when somebody
+// becomes eligible before.
+func (c *call) firstReturn() (earliest time.Time, again <-chan struct{}) {
+	registry := c.slot.service.registry
+	registry.mu.Lock()
+	defer registry.mu.Unlock()
+	for _, p := range c.walk.plan.candidates {
+		if p.gateNow()&gateBlocked != gateCooling || !c.mayReturnTo(p) {
+			continue
+		}
+		if until := p.cooldownNow().until; earliest.IsZero() || until.Before(earliest) {
+			earliest = until
+		}
+	}
+	if registry.eligibleAgain == nil {
+		registry.eligibleAgain = make(chan struct{})
+	}
+	return earliest, registry.eligibleAgain
+}
+
+// mayReturnTo reports whether a call that has waited may ask the provider: it has
+// not asked it yet, or was only turned away.
+func (c *call) mayReturnTo(p *provider) bool {
+	for _, ran := range slices.Backward(c.ran) {
+		if ran.Provider == p.name() {
+			return ran.Class.Rule().RetryHere == verdict.RetryWhenWaiting
+		}
+	}
+	return true
+}
+
+// pause sleeps before a retry; false when the caller's context ended first.
+func (c *call) pause(delay time.Duration) bool {
+	if delay <= 0 {
+		return c.attempt.callerEnded() == nil
+	}
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return c.attempt.callerEnded() == nil
+	case <-c.attempt.caller.Done():
+		return false
+	}
+}
+
 // over records the outcome of the attempt and reports whether the call ends with it.
 func (c *call) over(err error) bool {
 	a := &c.attempt
 	elapsed := a.provider.registry.now() - a.began
 	if err == nil {
-		a.settle(verdict.Verdict{Class: verdict.ClassSuccess}, elapsed, nil)
+		class := a.settle(verdict.Verdict{Class: verdict.ClassSuccess}, elapsed, nil)
+		if c.observed {
+			c.record(class, elapsed, nil)
+			c.finish(nil)
+		}
 		return true
 	}
 	v := c.judge(err, elapsed)
-	c.ran = append(c.ran, Attempt{Provider: a.provider.name(), Class: v.Class, Duration: elapsed, Err: err})
+	c.record(v.Class, elapsed, err)
 	if a.ended != nil {
 		c.causes = append(c.causes, a.ended)
 	}
 	c.ended = !c.mayMoveOn(v.Class)
-	return c.ended
+	c.again = c.mayRetry(v)
+	return c.ended && !c.again
 }
 
 // judge settles the attempt with its verdict, also when a classifier exits the
@@ -183,6 +509,29 @@ func (c *call) judge(err error, elapsed time.Duration) (v verdict.Verdict) {
 		return verdict.Verdict{Class: verdict.ClassPanic}
 	}
 	return c.attempt.judge(err)
+}
+
+// mayRetry reports whether the provider is to be tried again, after c.delay.
+func (c *call) mayRetry(v verdict.Verdict) bool {
+	p, rule := c.attempt.provider, v.Class.Rule()
+	known := p.retries.Load()
+	if known == nil || c.tries >= known.policy.Retries || rule.RetryHere != verdict.RetryYes ||
+		c.options.onceOnly && rule.Next != verdict.NextAlways || p.gateNow()&gateBlocked != 0 {
+		return false
+	}
+	if c.delays == nil {
+		c.delays = known.policy.delays()
+	}
+	delay := fullJitter(c.delays.NextBackOff())
+	if v.After > 0 {
+		delay = v.After + fullJitter(v.After/10)
+	}
+	if c.attempt.hasDeadline && delay >= time.Until(c.attempt.deadline) || !known.allows() {
+		return false
+	}
+	c.tries++
+	c.delay = delay
+	return true
 }
 
 func (c *call) mayMoveOn(class verdict.Class) bool {
@@ -205,35 +554,69 @@ func (c *call) mayMoveOn(class verdict.Class) bool {
 // interrupted ends an attempt whose function did not return.
 func (c *call) interrupted(value any) error {
 	a := &c.attempt
+	elapsed := a.provider.registry.now() - a.began
 	if value == nil { // runtime.Goexit: the goroutine goes on exiting
-		a.settle(verdict.Verdict{Class: verdict.ClassExit}, a.provider.registry.now()-a.began, nil)
+		c.aborted(verdict.ClassExit, elapsed, nil)
 		return nil
 	}
 	c.panic = &PanicError{Value: value, Stack: debug.Stack()}
 	if a.provider.registry.options.PanicsAsErrors {
 		return c.panic
 	}
-	a.settle(verdict.Verdict{Class: verdict.ClassPanic}, a.provider.registry.now()-a.began, c.panic)
+	c.aborted(verdict.ClassPanic, elapsed, c.panic)
 	panic(value)
 }
 
-// failed makes the error of a call that has none of its own.
-func (c *call) failed(bad error) error {
-	if bad != nil {
-		return bad
+// aborted settles an attempt that ends the goroutine, or its caller.
+func (c *call) aborted(class verdict.Class, elapsed time.Duration, cause error) {
+	c.attempt.settle(verdict.Verdict{Class: class}, elapsed, cause)
+	if c.observed {
+		c.record(class, elapsed, cause)
+		c.finish(cause)
 	}
+}
+
+// skip notes why the call passed a provider by that looks eligible.
+func (c *call) skip(p *provider, code string, why *reason, retryIn time.Duration) {
+	p.registry.mu.Lock()
+	defer p.registry.mu.Unlock()
+	c.skips = append(c.skips, Candidate{
+		Provider: p.name(), Handler: p.definition.Handler, Group: p.group.key.number, Priority: p.definition.Priority,
+		Mock: p.mock(), Breaker: p.gateNow().breaker(), Code: code, Reason: why.words, RetryIn: retryIn, Err: why,
+	})
+}
+
+func (c *call) skipped(provider string) bool {
+	return slices.ContainsFunc(c.skips, func(s Candidate) bool { return s.Provider == provider })
+}
+
+func (c *call) tried(provider string) bool {
+	return slices.ContainsFunc(c.ran, func(a Attempt) bool { return a.Provider == provider })
+}
+
+// failed makes the error of a call.
+func (c *call) failed() error {
 	caller := c.attempt.caller
-	failure := &CallError{
-		Service: c.slot.service.name, Attempts: c.ran, causes: c.causes, OnceOnly: c.barred,
-	}
-	if caller.Err() != nil {
-		failure.ended = endedBy(caller)
+	failure := &CallError{Service: c.slot.service.name, Attempts: c.ran, causes: c.causes, OnceOnly: c.barred}
+	if ended := c.attempt.callerEnded(); ended != nil {
+		failure.ended = []error{ended}
+		if caller.Err() != nil {
+			failure.ended = endedBy(caller)
+		}
 		return failure
 	}
 	if c.entered && c.ended {
 		return failure
 	}
-	unavailable := c.slot.unavailable(false)
+	explanation := c.slot.explain(false)
+	for i, candidate := range explanation.Candidates {
+		for _, skip := range c.skips {
+			if skip.Provider == candidate.Provider && candidate.Eligible {
+				explanation.Candidates[i] = skip
+			}
+		}
+	}
+	unavailable := newUnavailable(explanation)
 	if !c.entered {
 		return unavailable
 	}
@@ -242,385 +625,9 @@ func (c *call) failed(bad error) error {
 		failure.causes = append(failure.causes, unavailable.cause)
 	}
 	for _, candidate := range unavailable.Candidates {
-		if !failure.tried(candidate.Provider) {
+		if !c.tried(candidate.Provider) {
 			failure.Skipped = append(failure.Skipped, candidate)
 		}
 	}
 	return failure
-}
-
-func (e *CallError) tried(provider string) bool {
-	for _, attempt := range e.Attempts {
-		if attempt.Provider == provider {
-			return true
-		}
-	}
-	return false
-}
-
-// attempt is one entry of one provider, by a call or a lease: from admission to
-// the recording of its outcome.
-type attempt struct {
-	provider   *provider
-	instance   *instance
-	cell       *counts
-	generation uint64 // of the breaker that admitted it
-	trial      bool
-	caller     context.Context //nolint:containedctx // lives as long as the call
-	ctx        context.Context //nolint:containedctx // what the function gets
-	own        *attemptContext // ctx, where it is not the caller's
-	timeout    time.Duration
-	began      time.Duration // on the registry's clock
-	ended      error         // why the registry ended it, if it did
-}
-
-// enter counts the attempt in and admits it, or leaves no trace. It blocks only
-// for a factory, within the caller's context and the attempt timeout.
-//
-// The order matters: first the count, then a look at the gate, so that a drain
-// that closes the gate and then reads the counts misses nobody.
-func (a *attempt) enter(p *provider, w *walk, timeout time.Duration) bool {
-	a.provider = p
-	a.cell = p.counts.Local()
-	a.cell.attempts.Add(1)
-	if p.gateNow()&gateBlocked != 0 {
-		a.withdraw()
-		return false
-	}
-	a.timeout = timeout
-	if a.timeout == 0 {
-		a.timeout = time.Duration(p.timeout.Load())
-	}
-	a.instance = p.instance.Load()
-	if a.instance == nil && !a.awaitInstance(w) {
-		a.withdraw()
-		return false
-	}
-	var ok bool
-	if a.generation, a.trial, ok = p.breaker.admit(); !ok {
-		a.withdraw()
-		return false
-	}
-	a.began, a.ended = p.registry.now(), nil
-	a.giveContext(w)
-	return true
-}
-
-// withdraw takes back the count of an attempt that was not admitted.
-func (a *attempt) withdraw() {
-	a.cell.attempts.Add(^uint64(0))
-	a.provider.exit()
-}
-
-// awaitInstance waits for the provider's factory, for no longer than an attempt
-// may take.
-func (a *attempt) awaitInstance(w *walk) bool {
-	if a.provider.maker == nil {
-		return false // released meanwhile
-	}
-	ctx := a.caller
-	if limit := a.limit(w, a.provider.registry.now()); limit != NoTimeout {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, limit, ErrAttemptTimeout)
-		defer cancel()
-	}
-	var err error
-	a.instance, err = a.provider.maker.wait(ctx)
-	return err == nil
-}
-
-// limit returns the longest time that the attempt may take: its timeout, or half
-// of what the caller has left while another candidate could be asked. It is
-// NoTimeout where the caller's own deadline is limit enough.
-func (a *attempt) limit(w *walk, now time.Duration) time.Duration {
-	limit := a.timeout
-	deadline, ok := a.caller.Deadline()
-	if !ok {
-		return limit
-	}
-	remaining := deadline.Sub(a.provider.registry.epoch) - now
-	if w != nil && w.more() {
-		limit = min(limit, remaining/2)
-	}
-	if limit >= remaining {
-		return NoTimeout
-	}
-	return max(limit, 0)
-}
-
-// giveContext makes the context of the function.
-func (a *attempt) giveContext(w *walk) {
-	limit := a.limit(w, a.began)
-	if a.timeout == NoTimeout && limit == NoTimeout {
-		a.ctx, a.own = a.caller, nil
-		return
-	}
-	var deadline time.Time
-	if limit != NoTimeout {
-		deadline = a.provider.registry.epoch.Add(a.began + limit)
-	}
-	a.own = newAttemptContext(a.caller, deadline, &a.provider.contexts)
-	a.ctx = a.own
-}
-
-// settle records the outcome: the breaker learns, a cooldown begins or loses its
-// growth, the count moves, and the place is free again.
-func (a *attempt) settle(v verdict.Verdict, elapsed time.Duration, cause error) {
-	p, rule := a.provider, v.Class.Rule()
-	if a.own != nil {
-		a.own.end()
-	}
-	blame, tally := rule.Blame, rule.Tally
-	switch blame {
-	case verdict.BlameWhenSlow:
-		blame = verdict.BlameSuccess
-	case verdict.BlameWhenLong:
-		blame = verdict.BlameNeutral
-		if elapsed >= a.timeout/2 {
-			blame, tally = verdict.BlameFailure, verdict.TallyFailure
-		}
-	case verdict.BlameNotRecorded:
-		blame = verdict.BlameNeutral
-	case verdict.BlameNeutral, verdict.BlameSuccess, verdict.BlameFailure:
-	}
-	p.breaker.settle(a.generation, a.trial, blame)
-	switch {
-	case rule.Cooldown == verdict.CooldownReset:
-		if p.grown.Load() {
-			p.forgive()
-		}
-	case rule.Cooldown != verdict.CooldownNone || v.After > 0:
-		p.cool(v, rule.Cooldown, cause)
-	}
-	switch tally {
-	case verdict.TallySuccess:
-		a.cell.latency.Add(uint64(max(elapsed, 0)))
-		a.cell.successes.Add(1)
-	case verdict.TallyFailure:
-		a.cell.latency.Add(uint64(max(elapsed, 0)))
-		a.cell.failures.Add(1)
-	case verdict.TallyLimited:
-		a.cell.limited.Add(1)
-	case verdict.TallyIgnored, verdict.TallyNone:
-		a.cell.ignored.Add(1)
-	}
-	p.exit()
-}
-
-// Lease is a provider that was acquired and whose outcome will be reported: for
-// work that does not fit into one function, such as a stream.
-//
-// It counts as a call in flight until Done, or until it expires: after the
-// attempt timeout of its provider (after an hour with [NoTimeout]) it ends as a
-// failure, and an event says so. Its methods are safe for concurrent use. Value
-// may be used until Done.
-type Lease[T any] struct {
-	// Value is the provider's instance.
-	Value T
-
-	attempt attempt
-	settled atomic.Bool
-	expiry  *schedule.Timer
-}
-
-// Provider returns the name of the provider.
-func (l *Lease[T]) Provider() string { return l.attempt.provider.name() }
-
-// Context returns the context to work in: it has the values of the context that
-// was acquired with and ends with it, with the lease, and when the provider is
-// told to stop. With [NoTimeout] it is the context that was acquired with.
-func (l *Lease[T]) Context() context.Context { return l.attempt.ctx }
-
-// Done reports the outcome, as a function of [Call] would return it, and frees
-// the provider. Only the first report of a lease counts; one after its expiry
-// is ignored.
-func (l *Lease[T]) Done(err error) {
-	if !l.settled.CompareAndSwap(false, true) {
-		return
-	}
-	l.expiry.Stop()
-	elapsed := l.attempt.provider.registry.now() - l.attempt.began
-	v := verdict.Verdict{Class: verdict.ClassUnknown}
-	defer func() { l.attempt.settle(v, elapsed, err) }() // deferred: a classifier may exit the goroutine
-	v = l.attempt.judge(err)
-}
-
-func (l *Lease[T]) expire() {
-	if !l.settled.CompareAndSwap(false, true) {
-		return
-	}
-	if l.attempt.own != nil {
-		l.attempt.own.expire()
-	}
-	p := l.attempt.provider
-	elapsed := p.registry.now() - l.attempt.began
-	p.shift(0, 0, &event.Event{
-		Kind: event.LeaseExpired, Reason: fmt.Sprintf("not reported within %v", elapsed.Round(time.Millisecond)),
-	})
-	l.attempt.settle(verdict.Verdict{Class: verdict.ClassForgotten}, elapsed, nil)
-}
-
-func newLease[T any](a attempt) *Lease[T] {
-	l := &Lease[T]{Value: held[T](a.instance), attempt: a}
-	expiry := a.timeout
-	if expiry == NoTimeout {
-		expiry = longestLeaseWithoutTimeout
-	}
-	l.expiry = a.provider.registry.schedule.After(expiry, l.expire)
-	return l
-}
-
-// Resolver gives out providers of one service for one query. It is made by
-// [Service.Bind], is meant to be kept, and is safe for concurrent use.
-type Resolver[T any] struct {
-	slot    *slot
-	service string
-	query   Query
-	err     error // what was wrong with the binding
-}
-
-// bound returns the slot, or what was wrong with the binding.
-func (r *Resolver[T]) bound() (*slot, error) {
-	if r == nil || r.slot == nil && r.err == nil {
-		return nil, invalid("Resolver", verbatim("nil"), "a resolver made by Bind")
-	}
-	return r.slot, r.err
-}
-
-// Get returns the instance of the best provider now, for wiring: it looks only
-// at providers that are ready, healthy and have a closed breaker, and records
-// nothing but the look-up, so a failure of what the caller does with the
-// instance reaches no breaker. Use [Call] or [Resolver.Acquire] for that.
-//
-// It blocks only for a factory that has not run yet, within ctx and the
-// provider's attempt timeout. The error is an [UnavailableError].
-func (r *Resolver[T]) Get(ctx context.Context) (T, error) {
-	if r != nil && r.slot != nil {
-		if plan := r.slot.plan.Load(); plan != nil {
-			if at := plan.first(plan.steady, true); at >= 0 {
-				if made := plan.candidates[at].instance.Load(); made != nil {
-					r.slot.service.registry.lookups.Local().hits.Add(1)
-					return held[T](made), nil
-				}
-				return r.find(ctx, plan.walkFrom(plan.steady, at))
-			}
-		}
-	}
-	slot, err := r.bound()
-	if err != nil {
-		var none T
-		return none, err
-	}
-	plan := slot.current()
-	return r.find(ctx, plan.walk(plan.steady))
-}
-
-// find is Get where a factory has to run, or nobody is eligible.
-func (r *Resolver[T]) find(ctx context.Context, w walk) (none T, err error) {
-	registry := r.slot.service.registry
-	for p := w.next(); p != nil; p = w.next() {
-		if made := p.obtain(ctx, &w); made != nil {
-			registry.lookups.Local().hits.Add(1)
-			return held[T](made), nil
-		}
-		if ctx.Err() != nil {
-			break
-		}
-	}
-	registry.lookups.Local().misses.Add(1)
-	unavailable := r.slot.unavailable(true)
-	if ctx.Err() != nil {
-		return none, joined("registry: ", append(endedBy(ctx), unavailable))
-	}
-	return none, unavailable
-}
-
-// obtain returns the provider's instance, waiting for its factory within ctx
-// and the attempt timeout; nil when there is none to be had.
-func (p *provider) obtain(ctx context.Context, w *walk) *instance {
-	if made := p.instance.Load(); made != nil {
-		return made
-	}
-	a := attempt{provider: p, caller: ctx, timeout: time.Duration(p.timeout.Load())}
-	a.awaitInstance(w)
-	return a.instance
-}
-
-// Acquire returns the best provider as a lease, for work whose outcome will be
-// reported with [Lease.Done]. Like [Call] it moves on from providers that cannot
-// be entered; what happens after that is the caller's to report.
-//
-// It blocks only for a factory that has not run yet, within ctx. The error is an
-// [UnavailableError], or a [CallError] when ctx had ended.
-func (r *Resolver[T]) Acquire(ctx context.Context, options ...CallOption) (*Lease[T], error) {
-	slot, err := r.bound()
-	if err != nil {
-		return nil, err
-	}
-	c := call{lease: true}
-	if err := c.begin(ctx, slot, options); err != nil {
-		return nil, err
-	}
-	if !c.next() {
-		return nil, c.failed(nil)
-	}
-	return newLease[T](c.attempt), nil
-}
-
-// Many returns the instances of all providers that Get would give, in order, at
-// most limit of them; zero or less means all. Rotations do not move. The error
-// is an [UnavailableError]: there is at least one instance, or an error.
-func (r *Resolver[T]) Many(ctx context.Context, limit int) ([]T, error) {
-	slot, err := r.bound()
-	if err != nil {
-		return nil, err
-	}
-	plan := slot.current()
-	var found []T
-	for at := plan.steady.Next(0, len(plan.candidates)); at >= 0; at = plan.steady.Next(at+1, len(plan.candidates)) {
-		if made := plan.candidates[at].obtain(ctx, nil); made != nil {
-			found = append(found, held[T](made))
-		}
-		if len(found) == limit && limit > 0 || ctx.Err() != nil {
-			break
-		}
-	}
-	cell := r.slot.service.registry.lookups.Local()
-	if len(found) == 0 {
-		cell.misses.Add(1)
-		return nil, r.slot.unavailable(true)
-	}
-	cell.hits.Add(1)
-	return found, nil
-}
-
-// AcquireMany leases every provider that a call could enter, in order, at most
-// limit of them; zero or less means all. It is what broadcast and fan-out are
-// built on: each lease is to be reported by itself. Rotations do not move.
-func (r *Resolver[T]) AcquireMany(ctx context.Context, limit int, options ...CallOption) ([]*Lease[T], error) {
-	slot, err := r.bound()
-	if err != nil {
-		return nil, err
-	}
-	c := call{lease: true}
-	if err := c.begin(ctx, slot, options); err != nil {
-		return nil, err
-	}
-	plan := c.walk.plan
-	var leases []*Lease[T]
-	for at := plan.callable.Next(0, len(plan.candidates)); at >= 0; at = plan.callable.Next(at+1, len(plan.candidates)) {
-		if ctx.Err() != nil || len(leases) == limit && limit > 0 {
-			break
-		}
-		if c.attempt.enter(plan.candidates[at], nil, c.options.timeout) {
-			leases = append(leases, newLease[T](c.attempt))
-		}
-	}
-	cell := r.slot.service.registry.lookups.Local()
-	if len(leases) == 0 {
-		cell.misses.Add(1)
-		return nil, c.failed(nil)
-	}
-	cell.hits.Add(1)
-	return leases, nil
 }

@@ -46,14 +46,14 @@ func TestCallThatFailsEverywhereTriesEachOnceAndNamesThemAll(t *testing.T) {
 		var failed *registry.CallError
 		require.ErrorAs(t, err, &failed)
 		require.Equal(t, []registry.Attempt{
-			{Provider: "a", Class: verdict.ClassUnknown, Err: errDown},
-			{Provider: "b", Class: verdict.ClassUnknown, Err: errOther, Duration: 2 * time.Second},
+			{Provider: "a", Why: "first", Class: verdict.ClassUnknown, Err: errDown},
+			{Provider: "b", Why: "failover", Class: verdict.ClassUnknown, Err: errOther, Duration: 2 * time.Second},
 		}, failed.Attempts)
 		require.Empty(t, failed.Skipped)
 		require.Contains(t, err.Error(), `a: unknown after 0s: down; b: unknown after 2s: multi line`)
 		requireCounts(t, a, 0, 1, 0, 0)
 		requireCounts(t, b, 0, 1, 0, 0)
-		require.Equal(t, 2*time.Second, b.Info().MeanLatency)
+		require.Zero(t, b.Info().MeanLatency, "of answers")
 	})
 }
 
@@ -154,9 +154,9 @@ func TestAttemptGetsHalfOfWhatRemainsWhileSomebodyElseCouldBeAsked(t *testing.T)
 		var failed *registry.CallError
 		require.ErrorAs(t, err, &failed)
 		require.Equal(t, []registry.Attempt{
-			{Provider: "a", Class: verdict.ClassAttemptTimeout, Duration: 4 * time.Second, Err: context.DeadlineExceeded},
-			{Provider: "b", Class: verdict.ClassAttemptTimeout, Duration: 2 * time.Second, Err: context.DeadlineExceeded},
-			{Provider: "c", Class: verdict.ClassCallerDeadline, Duration: 2 * time.Second, Err: context.DeadlineExceeded},
+			{Provider: "a", Why: "first", Class: verdict.ClassAttemptTimeout, Duration: 4 * time.Second, Err: context.DeadlineExceeded},
+			{Provider: "b", Why: "failover", Class: verdict.ClassAttemptTimeout, Duration: 2 * time.Second, Err: context.DeadlineExceeded},
+			{Provider: "c", Why: "failover", Class: verdict.ClassCallerDeadline, Duration: 2 * time.Second, Err: context.DeadlineExceeded},
 		}, failed.Attempts)
 	})
 }

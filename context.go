@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,8 @@ type attemptContext struct {
 
 	deadline time.Time // the attempt's own; zero: none
 	contexts *attemptContexts
+
+	key atomic.Pointer[string] // of the call, once somebody asked for it
 
 	// armed is the real context, made at the first Done or Err.
 	armed atomic.Pointer[armedContext]
@@ -41,8 +44,30 @@ var _ context.Context = (*attemptContext)(nil)
 // errAttemptOver is the cause of contexts whose attempt has returned.
 var errAttemptOver = fmt.Errorf("attempt is over: %w", context.Canceled)
 
-func newAttemptContext(caller context.Context, deadline time.Time, contexts *attemptContexts) *attemptContext {
-	return &attemptContext{Context: caller, deadline: deadline, contexts: contexts}
+// newAttemptContext returns the context of an attempt; before is that of the
+// attempt of the same call before it, if any.
+func newAttemptContext(
+	caller context.Context, deadline time.Time, contexts *attemptContexts, before *attemptContext,
+) *attemptContext {
+	c := &attemptContext{Context: caller, deadline: deadline, contexts: contexts}
+	if before != nil {
+		key := before.idempotencyKey()
+		c.key.Store(&key)
+	}
+	return c
+}
+
+// idempotencyKey returns the key of the call, which is made when somebody asks
+// for it.
+func (c *attemptContext) idempotencyKey() string {
+	if known := c.key.Load(); known != nil {
+		return *known
+	}
+	made := rand.Text()
+	if c.key.CompareAndSwap(nil, &made) {
+		return made
+	}
+	return *c.key.Load()
 }
 
 // Deadline returns the sooner of the attempt's and the caller's deadline.
@@ -61,12 +86,47 @@ func (c *attemptContext) Done() <-chan struct{} { return c.arm().Done() }
 func (c *attemptContext) Err() error { return c.arm().Err() }
 
 // Value returns the caller's values. Once armed it asks the real context, so
-// that contexts derived from this one find it and need no goroutine to follow it.
+// that contexts derived from this one find it and need no goroutine to follow
+// it; package context asking for its own key arms it.
 func (c *attemptContext) Value(key any) any {
-	if armed := c.armed.Load(); armed != nil {
+	if key == (keyOfCall{}) {
+		return c.idempotencyKey()
+	}
+	armed := c.armed.Load()
+	if armed == nil && key == contextKey() {
+		armed = c.arm()
+	}
+	if armed != nil {
 		return armed.Value(key)
 	}
 	return c.Context.Value(key)
+}
+
+// String is for package fmt, which would else look into the fields unlocked.
+func (c *attemptContext) String() string { return "registry.attempt" }
+
+// contextKey is the key under which package context looks for a context of its
+// own, as context.Cause does.
+//
+//nolint:gochecknoglobals // immutable once known
+var contextKey = sync.OnceValue(func() any {
+	var probe keyProbe
+	_ = context.Cause(&probe)
+	return probe.key
+})
+
+// keyProbe is a context that has ended, to make context.Cause ask it for the key.
+type keyProbe struct {
+	context.Context
+
+	key any
+}
+
+func (p *keyProbe) Err() error { return context.Canceled }
+
+func (p *keyProbe) Value(key any) any {
+	p.key = key
+	return nil
 }
 
 func (c *attemptContext) arm() *armedContext {
@@ -81,7 +141,7 @@ func (c *attemptContext) arm() *armedContext {
 	armed := &armedContext{}
 	armed.Context, armed.cancel = context.WithCancelCause(c.Context)
 	if !c.deadline.IsZero() && c.over == nil {
-		armed.Context, armed.stop = context.WithDeadlineCause(armed.Context, c.deadline, ErrAttemptTimeout)
+		armed.Context, armed.stop = context.WithDeadlineCause(armed.Context, c.deadline, timeoutError{c})
 	}
 	if c.over != nil {
 		armed.cancel(c.over)
@@ -121,15 +181,36 @@ func (c *attemptContext) expire() {
 	}
 }
 
-// cause returns why the context ended on the registry's side: its own timeout
-// or a provider that was told to stop. It is nil when neither happened, and when
-// nobody ever asked.
-func (c *attemptContext) cause() error {
+// timeoutError is the cause of a context that ran into its own deadline, told
+// from those of contexts around it.
+type timeoutError struct{ of *attemptContext }
+
+func (timeoutError) Error() string { return ErrAttemptTimeout.Error() }
+func (timeoutError) Unwrap() error { return ErrAttemptTimeout }
+
+// timedOut reports whether its own deadline, and nothing before that, ended the
+// context. Code that gave the deadline to a socket may see it pass before the
+// context does, so an error that speaks of a timeout is believed.
+func (c *attemptContext) timedOut(err error) bool {
+	armed := c.armed.Load()
+	if armed == nil || armed.Err() == nil {
+		return !c.deadline.IsZero() && !time.Now().Before(c.deadline) && isTimeout(err)
+	}
+	cause, ok := context.Cause(armed.Context).(timeoutError) //nolint:errorlint // the cause itself
+	return ok && cause.of == c
+}
+
+// removed returns the cause when the provider was told to stop and that, before
+// anything else, ended the context.
+func (c *attemptContext) removed() error {
 	armed := c.armed.Load()
 	if armed == nil || armed.Err() == nil {
 		return nil
 	}
-	return context.Cause(armed.Context)
+	if cause := context.Cause(armed.Context); cause != nil && c.contexts.isOver(cause) {
+		return cause
+	}
+	return nil
 }
 
 // attemptContexts are the armed contexts of one provider's attempts: those that
@@ -138,11 +219,11 @@ type attemptContexts struct {
 	// mu guards the fields below. Cancelling happens outside of it.
 	mu    sync.Mutex
 	armed map[*attemptContext]struct{}
-	over  error // set when all were told to stop
+	over  *lineError // set when all were told to stop
 }
 
 // join adds c; a non-nil error means that it is to end at once.
-func (s *attemptContexts) join(c *attemptContext) error {
+func (s *attemptContexts) join(c *attemptContext) *lineError {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.over != nil {
@@ -155,6 +236,14 @@ func (s *attemptContexts) join(c *attemptContext) error {
 	return nil
 }
 
+// isOver reports whether cause is what all were told to stop with.
+func (s *attemptContexts) isOver(cause error) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ours, ok := cause.(*lineError) //nolint:errorlint // the cause itself
+	return ok && s.over == ours
+}
+
 func (s *attemptContexts) leave(c *attemptContext) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -162,7 +251,7 @@ func (s *attemptContexts) leave(c *attemptContext) {
 }
 
 // cut ends all contexts, present and to come, with the given cause.
-func (s *attemptContexts) cut(cause error) {
+func (s *attemptContexts) cut(cause *lineError) {
 	s.mu.Lock()
 	if s.over == nil {
 		s.over = cause

@@ -186,7 +186,7 @@ func TestBareServiceUnavailableIsAFailureWithAShortRest(t *testing.T) {
 		require.Equal(t, "b", asked(t, bind(reg)))
 		requireCounts(t, a, 0, 1, 0, 0)
 		require.Equal(t, 1, a.Breaker().ConsecutiveFailures)
-		require.Equal(t, time.Second, time.Until(a.Info().CooldownUntil))
+		require.InDelta(t, 4500*time.Millisecond, time.Until(a.Info().CooldownUntil), float64(500*time.Millisecond))
 	})
 }
 

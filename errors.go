@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/capreg/registry/verdict"
 )
@@ -43,6 +44,11 @@ var (
 	// ErrCredentials is a provider that is parked because it refuses this
 	// client: authentication, quota, billing.
 	ErrCredentials = errors.New("no usable credentials")
+	// ErrAtCapacity is a provider without a free place, whose caller has used up
+	// its rate, or whose budget for further attempts is spent.
+	ErrAtCapacity = errors.New("at capacity")
+	// ErrDenied is a provider that [Options.Authorize] keeps the caller away from.
+	ErrDenied = errors.New("denied")
 	// ErrClosed is a registry that is closed or closing, or a provider that is
 	// being removed.
 	ErrClosed = errors.New("shutting down")
@@ -111,9 +117,11 @@ type UnavailableError struct {
 	cause error // why the service as a whole has nothing, when it has not
 }
 
+// mostNamed bounds how many providers the text of an error names.
+const mostNamed = 16
+
 // Error names the service and at most 16 candidates with their reasons, in one line.
 func (e *UnavailableError) Error() string {
-	const most = 16
 	var text strings.Builder
 	fmt.Fprintf(&text, "registry: %v: service %q%s", ErrUnavailable, cut(e.Service, 64), e.Query)
 	switch {
@@ -123,8 +131,8 @@ func (e *UnavailableError) Error() string {
 		fmt.Fprintf(&text, ": %v", ErrCredentials)
 	}
 	for i, candidate := range e.Candidates {
-		if i == most {
-			fmt.Fprintf(&text, "; and %d more", len(e.Candidates)-most)
+		if i == mostNamed {
+			fmt.Fprintf(&text, "; and %d more", len(e.Candidates)-mostNamed)
 			break
 		}
 		separator := "; "
@@ -144,6 +152,10 @@ func (e *UnavailableError) Is(target error) bool {
 	return target == ErrUnavailable || e.cause != nil && target == e.cause
 }
 
+// Verdict returns what this means to another call that it was a part of: no more
+// than that it failed.
+func (e *UnavailableError) Verdict() verdict.Verdict { return verdict.Verdict{} }
+
 // Unwrap returns the error of each candidate.
 func (e *UnavailableError) Unwrap() []error {
 	causes := make([]error, 0, len(e.Candidates))
@@ -158,23 +170,11 @@ func (e *UnavailableError) Unwrap() []error {
 // parked reports whether every candidate refuses this client's credentials.
 func (e *UnavailableError) parked() bool {
 	for _, candidate := range e.Candidates {
-		if !errors.Is(candidate.Err, ErrCredentials) {
+		if candidate.Code != codeParked {
 			return false
 		}
 	}
 	return true
-}
-
-// Attempt is one try of a call on one provider.
-type Attempt struct {
-	// Provider is who was asked.
-	Provider string `json:"provider"`
-	// Class is what the outcome means.
-	Class verdict.Class `json:"class"`
-	// Duration is how long the attempt ran.
-	Duration time.Duration `json:"duration"`
-	// Err is what the function returned.
-	Err error `json:"-"`
 }
 
 // CallError is a call that failed after its function had been entered, or that
@@ -221,7 +221,11 @@ func (e *CallError) Error() string {
 			attempt.Duration.Round(time.Microsecond), cut(errorText(attempt.Err), 300))
 		separator = "; "
 	}
-	for _, candidate := range e.Skipped {
+	for i, candidate := range e.Skipped {
+		if i == mostNamed {
+			fmt.Fprintf(&text, "; and %d more", len(e.Skipped)-mostNamed)
+			break
+		}
 		text.WriteString(separator + candidate.String())
 		separator = "; "
 	}
@@ -230,6 +234,10 @@ func (e *CallError) Error() string {
 	}
 	return oneLine(text.String())
 }
+
+// Verdict returns what the failure of a whole call means to another call that it
+// was a part of: no more than that it failed, whatever its attempts were told.
+func (e *CallError) Verdict() verdict.Verdict { return verdict.Verdict{} }
 
 // Is reports whether target is ErrCredentials and credentials are the reason.
 func (e *CallError) Is(target error) bool {
@@ -264,7 +272,7 @@ func (e *CallError) credentials() bool {
 		}
 	}
 	for _, candidate := range e.Skipped {
-		if !errors.Is(candidate.Err, ErrCredentials) && !errors.Is(candidate.Err, ErrNoCapability) {
+		if candidate.Code != codeParked && candidate.Code != codeLacking {
 			return false
 		}
 	}
@@ -295,14 +303,35 @@ func (e *PanicError) Unwrap() error {
 	return err
 }
 
-// joined is errors.Join in one line, after a prefix.
-func joined(prefix string, causes []error) error {
-	format := prefix + "%w" + strings.Repeat("; %w", len(causes)-1)
-	arguments := make([]any, len(causes))
-	for i, cause := range causes {
-		arguments[i] = cause
+// lineError is text and causes in one line, whatever the causes say. The text of
+// the causes is asked for when it is read: their methods are users' code.
+type lineError struct {
+	prefix string
+	causes []error
+}
+
+func (e *lineError) Error() string {
+	texts := make([]string, len(e.causes))
+	for i, cause := range e.causes {
+		texts[i] = errorText(cause)
 	}
-	return fmt.Errorf(format, arguments...)
+	return oneLine(e.prefix + strings.Join(texts, "; "))
+}
+
+func (e *lineError) Unwrap() []error { return e.causes }
+
+// joined is errors.Join in one line, after a prefix.
+func joined(prefix string, causes []error) error { return &lineError{prefix, causes} }
+
+// wrap puts text before an error.
+func wrap(prefix string, err error) error { return &lineError{prefix, []error{err}} }
+
+// nonNil returns the error as a list, an empty one for none.
+func nonNil(err error) []error {
+	if err == nil {
+		return nil
+	}
+	return []error{err}
 }
 
 // endedBy returns the error of a context that has ended, and its cause where
@@ -323,7 +352,7 @@ func errorText(err error) (text string) {
 	if failure := guard(func() error { text = err.Error(); return nil }); failure != nil {
 		return fmt.Sprintf("%T whose Error method failed", err)
 	}
-	return text
+	return oneLine(text)
 }
 
 // plural counts things in words.
@@ -337,7 +366,7 @@ func plural[N int | uint64](n N, thing string) string {
 // oneLine keeps errors greppable: one error is one line.
 func oneLine(text string) string {
 	return strings.Map(func(r rune) rune {
-		if r == '\n' || r == '\r' || r == '\t' {
+		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
 			return ' '
 		}
 		return r

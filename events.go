@@ -78,14 +78,18 @@ func (r *Registry) writeLog() {
 		r.bus.logging = ok
 		return e, ok
 	}
-	defer func() { // a logger that exits its goroutine must not be the last one
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.bus.logging = false
+	exited := true
+	defer func() {
+		if exited { // a logger that exits its goroutine must not be the last one
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.bus.logging = false
+		}
 	}()
 	for e, ok := next(); ok; e, ok = next() {
 		_ = guard(func() error { logEvent(r.options.Logger, e); return nil })
 	}
+	exited = false // next has said so, and another may be writing by now
 }
 
 func logEvent(logger *zap.Logger, e event.Event) {
@@ -171,7 +175,13 @@ func (r *Registry) Subscribe(buffer int) *Subscription {
 
 // Snapshot returns the providers at the moment the subscription began, in the
 // order of [Registry.All]; the events tell all that changed after it.
-func (s *Subscription) Snapshot() []Info { return slices.Clone(s.snapshot) }
+func (s *Subscription) Snapshot() []Info {
+	infos := slices.Clone(s.snapshot)
+	for i := range infos {
+		infos[i].Definition = infos[i].clone()
+	}
+	return infos
+}
 
 // Next returns the next event and waits for it if there is none, until ctx
 // ends (then the error is the context's), or until the registry or the
@@ -189,7 +199,7 @@ func (s *Subscription) Next(ctx context.Context) (event.Event, error) {
 		select {
 		case <-s.awake:
 		case <-ctx.Done():
-			return event.Event{}, context.Cause(ctx)
+			return event.Event{}, joined("registry: subscription: ", endedBy(ctx))
 		}
 	}
 }

@@ -116,7 +116,7 @@ func (s *slot) explain(steady bool) Explanation {
 	if steady {
 		eligible = plan.steady
 	}
-	e := Explanation{Service: s.service.name, Query: s.query}
+	e := Explanation{Service: s.service.name, Query: s.query.clone()}
 	winner := plan.first(eligible, false)
 	seen := s.inSight(plan)
 	if len(seen) == 0 {
@@ -173,7 +173,7 @@ func (s *slot) candidate(p *provider, breaker BreakerStats, steady bool) Candida
 	if mismatch := s.service.mismatch(p, s.query); mismatch != nil {
 		c.Eligible, c.Code, c.Reason, c.RetryIn, c.Err = false, mismatch.code, mismatch.Error(), 0, mismatch
 	} else if steady && c.Code == codeTrial {
-		c.Eligible, c.Err = false, reason{ErrBreakerOpen, "breaker half-open: only calls are trials", nil}
+		c.Eligible, c.Err = false, &reason{ErrBreakerOpen, "breaker half-open: only calls are trials", nil}
 		c.Code, c.Reason = "breaker_open", c.Err.Error()
 	}
 	return c
@@ -192,11 +192,8 @@ func (u *unwanted) Unwrap() error { return u.err }
 // mismatch says why a query does not want a provider; nil when it does. Caller
 // holds Registry.mu.
 func (s *service) mismatch(p *provider, q Query) *unwanted {
-	if s.registry.options.OnlyMocks && !p.mock() {
-		return &unwanted{"mocks_only", "is no mock, and only mocks are picked", ErrUnavailable}
-	}
 	if lacking := p.missing(q.Require); lacking != "" {
-		return &unwanted{"capability_missing", fmt.Sprintf("%v: %q", ErrNoCapability, cut(lacking, 64)), ErrNoCapability}
+		return &unwanted{codeLacking, fmt.Sprintf("%v: %q", ErrNoCapability, cut(lacking, 64)), ErrNoCapability}
 	}
 	return nil
 }
@@ -208,9 +205,9 @@ type reason struct {
 	cause    error
 }
 
-func (r reason) Error() string { return r.words }
+func (r *reason) Error() string { return r.words }
 
-func (r reason) Unwrap() []error {
+func (r *reason) Unwrap() []error {
 	errs := []error{r.sentinel}
 	if errors.Is(r.sentinel, ErrCredentials) { // to be parked is to cool down, for long
 		errs = append(errs, ErrCoolingDown)
@@ -221,7 +218,12 @@ func (r reason) Unwrap() []error {
 	return errs
 }
 
-const codeTrial = "trial"
+// Codes of candidates that the registry itself looks at again.
+const (
+	codeTrial   = "trial"
+	codeParked  = "parked"
+	codeLacking = "capability_missing"
+)
 
 // candidate is the one place where a gate is put into words. Caller holds
 // Registry.mu; breaker was read before.
@@ -235,7 +237,8 @@ func (p *provider) candidate(now gate, breaker BreakerStats) Candidate {
 		c.Code, c.Reason = codeTrial, "breaker half-open: the call would be a trial"
 	}
 	var reasons []error
-	add := func(code string, r reason, retryIn time.Duration) {
+	endless := false // one of them does not end by itself
+	add := func(code string, r *reason, retryIn time.Duration) {
 		if len(reasons) == 0 {
 			c.Code, c.Reason = code, r.words
 		} else {
@@ -243,36 +246,43 @@ func (p *provider) candidate(now gate, breaker BreakerStats) Candidate {
 		}
 		reasons = append(reasons, r)
 		c.RetryIn = max(c.RetryIn, retryIn) // all of them have to end
+		endless = endless || retryIn == 0
 	}
 	if now&gateGone != 0 {
-		add("closed", reason{ErrClosed, ErrClosed.Error(), nil}, 0)
+		add("closed", &reason{ErrClosed, ErrClosed.Error(), nil}, 0)
+	}
+	if now&gateReal != 0 {
+		add("mocks_only", &reason{ErrUnavailable, "is no mock, and only mocks are picked", nil}, 0)
 	}
 	if now&gateUnhealthy != 0 {
-		add("unhealthy", reason{ErrUnhealthy, fmt.Sprintf("%v: %s", ErrUnhealthy, p.illnessText), p.illness}, 0)
+		add("unhealthy", &reason{ErrUnhealthy, fmt.Sprintf("%v: %s", ErrUnhealthy, p.illnessText), p.illness}, 0)
 	}
 	if now&gateOpen != 0 {
-		add("breaker_open", reason{ErrBreakerOpen, fmt.Sprintf("%v (%s), retry in %v",
+		add("breaker_open", &reason{ErrBreakerOpen, fmt.Sprintf("%v (%s), retry in %v",
 			ErrBreakerOpen, cut(breaker.Reason, 64), breaker.RetryIn.Round(time.Millisecond)), nil}, breaker.RetryIn)
 	}
 	if now&gateTrialsFull != 0 {
-		add("trial_slots_full", reason{ErrBreakerOpen, "breaker half-open, all trial slots taken", nil}, 0)
+		add("trial_slots_full", &reason{ErrBreakerOpen, "breaker half-open, all trial slots taken", nil}, 0)
 	}
 	if now&gateCooling != 0 {
-		code, sentinel := "cooling_down", ErrCoolingDown
-		if p.cooldown.parked() {
-			code, sentinel = "parked", ErrCredentials
+		code, sentinel, cooling := "cooling_down", ErrCoolingDown, p.cooldownNow()
+		if cooling.parked() {
+			code, sentinel = codeParked, ErrCredentials
 		}
-		left := max(time.Until(p.cooldown.until), 0)
-		add(code, reason{sentinel, fmt.Sprintf("%v (%v), retry in %v",
-			sentinel, p.cooldown.class, left.Round(time.Millisecond)), p.cooldown.reason}, left)
+		left := max(time.Until(cooling.until), 0)
+		add(code, &reason{sentinel, fmt.Sprintf("%v (%v), retry in %v",
+			sentinel, cooling.class, left.Round(time.Millisecond)), cooling.reason}, left)
 	}
 	if now&gateNotReady != 0 {
 		left := max(time.Until(p.unready.until), 0)
-		add("not_ready", reason{ErrNotReady, fmt.Sprintf("%v: %s, retry in %v",
+		add("not_ready", &reason{ErrNotReady, fmt.Sprintf("%v: %s, retry in %v",
 			ErrNotReady, p.unready.text, left.Round(time.Millisecond)), p.unready.err}, left)
 	}
 	if len(reasons) > 0 {
 		c.Err = joined("", reasons)
+	}
+	if endless {
+		c.RetryIn = 0
 	}
 	return c
 }

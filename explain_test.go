@@ -149,7 +149,10 @@ func TestCandidateSaysEveryReasonPresent(t *testing.T) {
 		for _, cause := range []error{registry.ErrUnhealthy, registry.ErrBreakerOpen, registry.ErrCoolingDown, errDown} {
 			require.ErrorIs(t, c.Err, cause)
 		}
-		require.GreaterOrEqual(t, c.RetryIn, time.Hour, "all of them have to end")
+		require.Zero(t, c.RetryIn, "bad health does not end by itself")
+		require.NoError(t, a.MarkHealthy())
+		require.GreaterOrEqual(t, bind(reg).Explain().Candidates[0].RetryIn, time.Hour, "all of them have to end")
+		require.NoError(t, a.MarkUnhealthy(errDown))
 		require.Contains(t, c.String(), "a: unhealthy: down, breaker open (test)")
 		require.Equal(t, c.Reason, a.Info().Reason)
 	})

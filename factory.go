@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/schedule"
 )
 
 // The wait before a factory that failed is tried again, at the first need.
@@ -22,77 +24,75 @@ const (
 type maker struct {
 	provider *provider
 
-	// mu guards the fields below. It is not held while the factory runs. Lock
+	// mu guards the fields below. No code of a user runs while it is held. Lock
 	// order: maker.mu, then Registry.mu.
 	mu        sync.Mutex
 	build     func(context.Context) (*instance, error) // nil when made or abandoned
-	running   chan struct{}                            // closed when the present run ends; nil between runs
-	cancel    context.CancelCauseFunc                  // of the present run
-	failure   error                                    // of the last run
+	running   chan struct{}                            // closed when the present run has a result; nil between runs
+	ended     chan struct{}                            // closed when nothing of the last run goes on; nil before the first
+	cancel    context.CancelCauseFunc                  // of the factory's context, while it runs and while its product serves
 	waiting   bool                                     // after a failure, until the delay is over
 	abandoned bool
 	delays    *backoff.ExponentialBackOff // made at the first failure
+	retrying  *schedule.Timer
+	late      error // of closing a product that came too late; readable when ended is closed
 }
 
 func newMaker(p *provider, build func(context.Context) (*instance, error)) *maker {
 	return &maker{provider: p, build: build}
 }
 
-// wait returns the instance, running the factory when nobody else does. It
-// waits for one run at most.
-func (m *maker) wait(ctx context.Context) (*instance, error) {
-	run, err := m.ensureRunning()
-	if err != nil {
-		return nil, err
-	}
+// wait returns the instance, running the factory when nobody else does; nil
+// when there is none to be had within ctx. It waits for one run at most.
+func (m *maker) wait(ctx context.Context) *instance {
+	run := m.ensureRunning()
 	if run != nil {
 		select {
 		case <-run:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%w: its factory is still running: %w", ErrNotReady, context.Cause(ctx))
+			if errors.Is(context.Cause(ctx), ErrAttemptTimeout) {
+				m.hangs(run)
+			}
 		}
 	}
-	if made := m.provider.instance.Load(); made != nil {
-		return made, nil
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return nil, m.reason()
+	return m.provider.instance.Load()
 }
 
-// ensureRunning returns the channel of the present run; nil when the instance
-// is there.
-func (m *maker) ensureRunning() (<-chan struct{}, error) {
+// ensureRunning returns the channel of the present run; nil when there is none
+// to wait for.
+func (m *maker) ensureRunning() <-chan struct{} {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	switch {
-	case m.provider.instance.Load() != nil:
-		return nil, nil //nolint:nilnil // nothing to wait for
-	case m.build == nil || m.waiting:
-		return nil, m.reason()
-	case m.running != nil:
-		return m.running, nil
+	if m.running != nil || m.build == nil || m.waiting || m.abandoned {
+		return m.running
 	}
 	ctx, cancel := context.WithCancelCause(m.provider.registry.life)
-	m.running, m.cancel = make(chan struct{}), cancel
-	build := m.build
-	if !m.provider.registry.tasks.start(fmt.Sprintf("factory of provider %q", m.provider.name()), func() { m.run(ctx, build) }) {
+	m.running, m.ended, m.cancel = make(chan struct{}), make(chan struct{}), cancel
+	build, ended := m.build, m.ended
+	if !m.provider.registry.tasks.start(fmt.Sprintf("factory of provider %q", m.provider.name()), func() { m.run(ctx, build, ended) }) {
 		cancel(ErrClosed)
+		close(m.ended)
 		m.running, m.cancel, m.build = nil, nil, nil
-		return nil, fmt.Errorf("registry: %w", ErrClosed)
+		return nil
 	}
-	return m.running, nil
+	return m.running
 }
 
-// reason says why there is no instance. Caller holds mu.
-func (m *maker) reason() error {
-	if m.abandoned || m.failure == nil {
-		return fmt.Errorf("registry: provider %q: %w", m.provider.name(), ErrClosed)
+var errFactoryRunning = errors.New("its factory takes longer than an attempt may")
+
+// hangs keeps further calls from waiting for a run that has already cost one of
+// them its time; the end of the run lets them in again.
+func (m *maker) hangs(run <-chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.running == run && !m.abandoned {
+		m.provider.setUnready(unready{err: errFactoryRunning, text: errFactoryRunning.Error()},
+			&event.Event{Kind: event.NotReady, Err: errFactoryRunning, Reason: errFactoryRunning.Error()})
 	}
-	return fmt.Errorf("%w: %w", ErrNotReady, m.failure)
 }
 
-func (m *maker) run(ctx context.Context, build func(context.Context) (*instance, error)) {
+func (m *maker) run(ctx context.Context, build func(context.Context) (*instance, error), ended chan struct{}) {
+	defer close(ended)
 	var made *instance
 	err := error(&PanicError{}) // what remains when the factory exits its goroutine
 	defer func() { m.finish(made, err) }()
@@ -109,7 +109,9 @@ func (m *maker) finish(made *instance, err error) {
 	}
 	if discarded := m.settle(made, err, text); discarded != nil && discarded.closer != nil {
 		// Nobody waits for this one any more; the goroutine is the registry's.
-		_ = guard(discarded.closer.Close)
+		if err := guard(discarded.closer.Close); err != nil {
+			m.late = wrap(fmt.Sprintf("closing provider %q: ", m.provider.name()), err)
+		}
 	}
 }
 
@@ -117,31 +119,32 @@ func (m *maker) finish(made *instance, err error) {
 func (m *maker) settle(made *instance, err error, text string) (discarded *instance) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.cancel(nil)
 	// Last of all: whoever waits for the run looks at what it left behind.
 	defer close(m.running)
-	m.running, m.cancel = nil, nil
+	m.running = nil
 	if m.abandoned {
 		m.build = nil
 		return made
 	}
 	p := m.provider
 	if err == nil {
-		m.build, m.failure = nil, nil
+		m.build = nil
 		p.instance.Store(made)
 		p.setUnready(unready{}, &event.Event{Kind: event.Ready})
 		return nil
 	}
+	m.cancel(nil)
+	m.cancel = nil
 	if m.delays == nil {
 		m.delays = backoff.NewExponentialBackOff(backoff.WithInitialInterval(firstRebuild),
 			backoff.WithMultiplier(2), backoff.WithMaxInterval(lastRebuild), backoff.WithMaxElapsedTime(0))
 	}
 	delay := m.delays.NextBackOff()
-	m.failure, m.waiting = err, true
+	m.waiting = true
 	until := time.Now().Add(delay)
 	p.setUnready(unready{err: err, text: text, until: until},
 		&event.Event{Kind: event.NotReady, Err: err, Reason: text, Until: until})
-	p.registry.schedule.After(delay, m.retry)
+	m.retrying = p.registry.schedule.After(delay, m.retry)
 	return nil
 }
 
@@ -150,7 +153,41 @@ func (m *maker) retry() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.waiting = false
-	m.provider.setUnready(unready{}, nil)
+	if !m.abandoned {
+		m.provider.setUnready(unready{}, nil)
+	}
+}
+
+// abandon ends a run in progress, for which nobody may wait any longer, and lets
+// no other begin. What was made goes on.
+func (m *maker) abandon() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.abandoned = true
+	if m.retrying != nil {
+		m.retrying.Stop()
+	}
+	if m.running != nil {
+		m.cancel(m.over())
+	} else {
+		m.build = nil
+	}
+}
+
+// release ends the context of what was made. The channel, unless it is nil, is
+// closed when nothing of the last run goes on.
+func (m *maker) release() <-chan struct{} {
+	m.abandon()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.cancel != nil {
+		m.cancel(m.over())
+	}
+	return m.ended
+}
+
+func (m *maker) over() error {
+	return fmt.Errorf("registry: provider %q: %w", m.provider.name(), ErrClosed)
 }
 
 // unready is why a provider's factory has made nothing, and when it is tried again.
@@ -168,17 +205,5 @@ func (p *provider) setUnready(now unready, change *event.Event) {
 		p.shiftLocked(0, gateNotReady, change)
 	} else {
 		p.shiftLocked(gateNotReady, 0, change)
-	}
-}
-
-// abandon cancels a run in progress and lets no other begin.
-func (m *maker) abandon() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.abandoned = true
-	if m.cancel != nil {
-		m.cancel(fmt.Errorf("registry: provider %q: %w", m.provider.name(), ErrClosed))
-	} else {
-		m.build = nil
 	}
 }

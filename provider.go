@@ -28,7 +28,7 @@ const (
 )
 
 // NoTimeout as [Provider.AttemptTimeout] lets an attempt run for as long as its
-// caller's context allows. Such an attempt gets the caller's context as it is,
+// caller's context allows, whoever else could be asked. Such an attempt gets the caller's context as it is,
 // so it is not told when its provider is removed, and costs no allocation.
 const NoTimeout time.Duration = math.MaxInt64
 
@@ -55,7 +55,8 @@ func (s Service[T]) Name() string { return s.name }
 func (s Service[T]) Provider(def Definition) Provider[T] {
 	return Provider[T]{
 		Name: def.Name, Handler: def.Handler, Capabilities: slices.Clone(def.Capabilities),
-		Priority: def.Priority, Group: def.Group, Strategy: def.Strategy, Mock: def.Mock, Window: def.Window,
+		Priority: def.Priority, Group: def.Group, Strategy: def.Strategy, Mock: def.Mock,
+		LastResort: def.LastResort, Window: def.Window, Domain: def.Domain,
 		Version: def.Version, Description: def.Description, Endpoint: def.Endpoint,
 		Requires: slices.Clone(def.Requires), Metadata: maps.Clone(def.Metadata),
 	}
@@ -161,11 +162,29 @@ type Provider[T any] struct {
 	Strategy Strategy
 	// Mock marks a stand-in; see [Options] for when mocks are picked.
 	Mock bool
+	// LastResort lets calls that nobody admits try the provider although its
+	// breaker is open, its health bad, or it cools down without having asked to:
+	// among several, the one whose time ends first. The outcome counts and moves
+	// no breaker. Default: such calls fail at once, and say when to come back.
+	LastResort bool
 	// Window is the longest request the provider accepts, in a unit of your
 	// choice such as tokens. A request that was too long for one provider is
 	// offered only to those with a larger window. Zero: unknown.
 	Window int
 
+	// Domain names what the provider shares with others, of any service: a key, a
+	// host, a GPU. Those of one domain share their limits, and cool down together
+	// when one of them is rate limited, overloaded or refused for its
+	// credentials. What is not found (a model) concerns one provider alone, so
+	// register one for each model. Default: a domain to itself.
+	Domain string
+	// Limits bounds what is asked of the provider's domain. The zero value takes
+	// what the domain has; other limits than it has are an error matching
+	// ErrConflict. Default: none.
+	Limits LimitPolicy
+	// Retry is how often the provider is tried again within one call, and how
+	// much of that it bears. Default: never.
+	Retry RetryPolicy
 	// AttemptTimeout bounds one attempt, and the life of an unreported lease.
 	// Default: 30 s. See also NoTimeout.
 	AttemptTimeout time.Duration
@@ -204,7 +223,9 @@ type Definition struct {
 	Group        int               `json:"group"`
 	Strategy     Strategy          `json:"strategy,omitempty"`
 	Mock         bool              `json:"mock,omitempty"`
+	LastResort   bool              `json:"last_resort,omitempty"`
 	Window       int               `json:"window,omitempty"`
+	Domain       string            `json:"domain,omitempty"`
 	Version      string            `json:"version,omitempty"`
 	Description  string            `json:"description,omitempty"`
 	Endpoint     string            `json:"endpoint,omitempty"`
@@ -257,7 +278,7 @@ type Info struct {
 	Limited uint64 `json:"limited"`
 	// InFlight is how many attempts and leases have not ended.
 	InFlight uint64 `json:"in_flight"`
-	// MeanLatency is the mean duration of the successes and failures.
+	// MeanLatency is the mean duration of the successes; zero before the first.
 	MeanLatency time.Duration `json:"mean_latency"`
 }
 
@@ -269,6 +290,8 @@ type entry struct {
 	build      func(context.Context) (*instance, error)
 	timeout    time.Duration
 	breaker    BreakerPolicy
+	retry      RetryPolicy // zero: the default
+	limits     LimitPolicy // zero: none, or the domain's
 	classify   verdict.Classifier
 	until      context.Context //nolint:containedctx // it is a lifetime, not a request
 	replace    bool
@@ -330,6 +353,9 @@ func (e entry) adapt(b binding) (entry, error) {
 			value := held[any](made)
 			adopted, ok := b.adopt(value)
 			if !ok {
+				if made.closer != nil { // nobody else knows of it
+					return nil, joined("", append([]error{mismatch(value)}, nonNil(guard(made.closer.Close))...))
+				}
 				return nil, mismatch(value)
 			}
 			adopted.closer = made.closer
@@ -344,7 +370,7 @@ func newEntry[T any](service string, p Provider[T]) (entry, error) {
 	e := entry{
 		definition: Definition{
 			Service: service, Name: p.Name, Handler: p.Handler, Priority: p.Priority, Group: p.Group,
-			Strategy: p.Strategy, Mock: p.Mock, Window: p.Window, Version: p.Version,
+			Strategy: p.Strategy, Mock: p.Mock, LastResort: p.LastResort, Window: p.Window, Domain: p.Domain, Version: p.Version,
 			Description: p.Description, Endpoint: p.Endpoint, Metadata: maps.Clone(p.Metadata),
 		},
 		timeout: p.AttemptTimeout, classify: p.Classify, until: p.Until, replace: p.Replace,
@@ -364,6 +390,9 @@ func newEntry[T any](service string, p Provider[T]) (entry, error) {
 			return entry{}, err
 		}
 	}
+	if p.Until != nil && isNil(p.Until) {
+		return entry{}, invalid("Until", verbatim(fmt.Sprintf("a nil %T", p.Until)), "a context, or nothing")
+	}
 	var err error
 	if e.definition.Capabilities, err = checkWords("Capabilities", p.Capabilities); err != nil {
 		return entry{}, err
@@ -379,6 +408,19 @@ func newEntry[T any](service string, p Provider[T]) (entry, error) {
 	}
 	if e.breaker, err = p.Breaker.withDefaults(); err != nil {
 		return entry{}, err
+	}
+	if p.Retry != (RetryPolicy{}) {
+		if e.retry, err = p.Retry.withDefaults(); err != nil {
+			return entry{}, err
+		}
+	}
+	if e.limits, err = p.Limits.withDefaults(); err != nil {
+		return entry{}, err
+	}
+	if e.definition.Domain != "" {
+		if err := checkName("Domain", e.definition.Domain); err != nil {
+			return entry{}, err
+		}
 	}
 	switch {
 	case p.Factory != nil && !isNil(p.Instance) && !reflect.ValueOf(&p.Instance).Elem().IsZero():

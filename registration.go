@@ -25,7 +25,8 @@ type provider struct {
 	instance atomic.Pointer[instance] // nil before a factory's success and after release
 	timeout  atomic.Int64             // of one attempt, in nanoseconds
 	breaker  breaker
-	grown    atomic.Bool // the next success ends the growth of cooldowns
+	retries  atomic.Pointer[retries] // nil: no failure yet, and the default policy
+	grown    atomic.Bool             // the next success ends the growth of cooldowns
 	counts   striped.Cells[counts]
 
 	maker    *maker // nil for instances that were passed in
@@ -40,14 +41,16 @@ type provider struct {
 	illness     error   // why it is unhealthy; nil when it is not
 	illnessText string
 	unready     unready
-	cooldown    cooldown
+	domain      *domain  // never another one
+	alone       domain   // the domain of a provider that shares none
+	cooldown    cooldown // the provider's own, beside its domain's
 }
 
 // counts are the outcomes of a provider's attempts. Each attempt adds one to
 // attempts when it begins and one to another when it ends.
 type counts struct {
 	attempts, successes, failures, ignored, limited atomic.Uint64
-	latency                                         atomic.Uint64 // sum over successes and failures, in nanoseconds
+	latency                                         atomic.Uint64 // sum over the successes, in nanoseconds
 }
 
 func newProvider(svc *service, e entry, generation uint64) *provider {
@@ -55,6 +58,9 @@ func newProvider(svc *service, e entry, generation uint64) *provider {
 		registry: svc.registry, service: svc, generation: generation, classify: e.classify, definition: e.definition,
 	}
 	p.timeout.Store(int64(e.timeout))
+	if e.retry != (RetryPolicy{}) {
+		p.retries.Store(newRetries(e.retry))
+	}
 	p.breaker.init(p, e.breaker)
 	p.draining.init()
 	if e.instance != nil {
@@ -132,8 +138,8 @@ func (p *provider) totals() (info Info) {
 		info.Attempts += cell.attempts.Load()
 	}
 	info.InFlight = info.Attempts - info.Successes - info.Failures - info.Ignored - info.Limited
-	if measured := info.Successes + info.Failures; measured > 0 {
-		info.MeanLatency = time.Duration(latency / measured) //nolint:gosec // a mean of durations
+	if info.Successes > 0 {
+		info.MeanLatency = time.Duration(latency / info.Successes) //nolint:gosec // a mean of durations
 	}
 	return info
 }
@@ -154,7 +160,7 @@ func (p *provider) infoLocked(breaker BreakerStats) Info {
 	info.Made = p.instance.Load() != nil
 	info.AttemptTimeout = time.Duration(p.timeout.Load())
 	info.Healthy = p.illness == nil
-	info.CooldownUntil = p.cooldown.until
+	info.CooldownUntil = p.cooldownNow().until
 	candidate := p.candidate(p.gateNow(), breaker)
 	info.Eligible, info.Reason = candidate.Eligible, candidate.Reason
 	return info
@@ -173,6 +179,7 @@ type drain struct {
 	idle     chan struct{} // closed when the last call has ended
 	idleOnce sync.Once
 	released chan struct{} // closed when the instance is released
+	givenUp  bool          // Close waits for it no longer; guarded by Registry.mu
 	release  sync.Once
 	err      error // of the release; readable when released is closed
 
@@ -203,7 +210,7 @@ func (p *provider) checkIdle() {
 	p.draining.idleOnce.Do(func() {
 		p.registry.mu.Lock()
 		delete(p.registry.draining, p)
-		left := !p.registry.closing || p.registry.isClosed() // else Close releases, in its order
+		left := !p.registry.closing || p.draining.givenUp // else Close releases, in its order
 		p.registry.bus.publish(p.event(event.Event{Kind: event.Drained}))
 		p.registry.mu.Unlock()
 		close(p.draining.idle)
@@ -216,11 +223,19 @@ func (p *provider) checkIdle() {
 	})
 }
 
+// retire ends what a provider that has left does by itself.
+func (p *provider) retire() {
+	p.stopLifetime()
+	p.breaker.stop()
+	if p.maker != nil {
+		p.maker.abandon() // those who wait for its factory move on
+	}
+}
+
 // drainWithin lets the calls in flight go on for the given time, then cancels
 // their contexts. It does not block.
 func (p *provider) drainWithin(limit time.Duration) {
-	p.stopLifetime()
-	p.breaker.stop()
+	p.retire()
 	deadline := p.registry.schedule.After(limit, p.cut)
 	p.draining.deadline.Store(deadline)
 	p.checkIdle()
@@ -238,39 +253,63 @@ func (p *provider) waitIdle(ctx context.Context) {
 	}
 }
 
-// cut tells the calls in flight, and a factory in progress, that time is over.
+// cut tells the calls in flight that time is over.
 func (p *provider) cut() {
-	p.contexts.cut(fmt.Errorf("registry: provider %q: %w", p.name(), ErrClosed))
-	if p.maker != nil {
-		p.maker.abandon()
-	}
+	p.contexts.cut(&lineError{fmt.Sprintf("registry: provider %q: ", p.name()), []error{ErrClosed}})
 }
 
 // startRelease gives up the instance: nothing of the registry refers to it
 // afterwards. What a factory made is closed, in a goroutine of its own.
 func (p *provider) startRelease() {
 	p.draining.release.Do(func() {
-		made := p.instance.Swap(nil)
+		var ended <-chan struct{}
 		if p.maker != nil {
-			p.maker.abandon()
+			ended = p.maker.release() // before the swap: it makes nothing more after this
 		}
-		if made == nil || made.closer == nil {
-			close(p.draining.released)
+		made := p.instance.Swap(nil)
+		if (made == nil || made.closer == nil) && isDone(ended) {
+			p.released(nil)
 			return
 		}
-		p.registry.tasks.startLast(fmt.Sprintf("closing of provider %q", p.name()), func() { p.closeInstance(made) })
+		p.registry.tasks.startLast(fmt.Sprintf("closing of provider %q", p.name()), func() { p.closeInstance(made, ended) })
 	})
 }
 
-func (p *provider) closeInstance(made *instance) {
+// isDone reports whether the channel is closed, or nil.
+func isDone(ended <-chan struct{}) bool {
+	if ended == nil {
+		return true
+	}
+	select {
+	case <-ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// closeInstance closes what the factory made, and waits for the end of a run
+// whose product comes too late.
+func (p *provider) closeInstance(made *instance, ended <-chan struct{}) {
 	err := error(&PanicError{}) // what remains when Close exits the goroutine
-	defer func() {
-		if err != nil {
-			p.draining.err = fmt.Errorf("closing provider %q: %w", p.name(), err)
-		}
-		close(p.draining.released)
-	}()
-	err = guard(made.closer.Close)
+	defer func() { p.released(err) }()
+	if made != nil && made.closer != nil {
+		err = guard(made.closer.Close)
+		return
+	}
+	<-ended
+	err = nil
+}
+
+// released ends the release of the instance, with the error of its closer.
+func (p *provider) released(err error) {
+	switch {
+	case err != nil:
+		p.draining.err = wrap(fmt.Sprintf("closing provider %q: ", p.name()), err)
+	case p.maker != nil && p.maker.late != nil:
+		p.draining.err = p.maker.late
+	}
+	close(p.draining.released)
 }
 
 // release releases the instance of a provider that is idle, or will be within
@@ -278,10 +317,22 @@ func (p *provider) closeInstance(made *instance) {
 func (p *provider) release(time patience) error {
 	select {
 	case <-p.draining.idle:
-		p.startRelease()
 	case <-time.over:
 	}
+	p.giveUp()
 	return p.waitReleased(time)
+}
+
+// giveUp releases the instance of a provider that is idle, and lets the end of the
+// last call do so where it is not.
+func (p *provider) giveUp() {
+	p.registry.mu.Lock()
+	_, busy := p.registry.draining[p]
+	p.draining.givenUp = busy
+	p.registry.mu.Unlock()
+	if !busy {
+		p.startRelease()
+	}
 }
 
 // waitReleased returns the error of the release, or what it still waits for.
@@ -364,9 +415,11 @@ func (r *Registration) Definition() Definition {
 // for all the same, so Unregister may be called any number of times.
 func (r *Registration) Unregister(ctx context.Context) error {
 	p := r.provider
+	if ctx == nil {
+		return invalid("ctx", verbatim("nil"), "a context")
+	}
 	if p.remove("unregistered") {
-		p.stopLifetime()
-		p.breaker.stop()
+		p.retire()
 		p.checkIdle()
 	}
 	patience := outlast(ctx)
@@ -377,7 +430,7 @@ func (r *Registration) Unregister(ctx context.Context) error {
 		p.cut()
 	}
 	if err := p.waitReleased(patience); err != nil {
-		return fmt.Errorf("registry: %w", err)
+		return wrap("registry: ", err)
 	}
 	return nil
 }

@@ -38,6 +38,19 @@ type Options struct {
 	// an error refuses it and is returned, wrapped. It runs in the goroutine of
 	// the registration and under no lock; a panic counts as a refusal.
 	Admit func(ctx context.Context, d Definition) error
+	// Authorize, when set, is asked before every attempt and lease whether the
+	// caller may use the provider; an error keeps it away, and the call moves on.
+	// It runs in the goroutine of the call and under no lock; a panic refuses.
+	Authorize func(ctx context.Context, caller, service, provider string) error
+	// BeforeCall and AfterCall run around each call and lease, BeforeAttempt and
+	// AfterAttempt around each of its attempts, all in its goroutine. What the
+	// first of a pair returns replaces the context, so that it can add values
+	// (correlation ids, a trace) and nothing else: it must be derived from the one
+	// given. Panics are caught. Without hooks a call does not pay for them.
+	BeforeCall    func(ctx context.Context, r CallReport) context.Context
+	AfterCall     func(ctx context.Context, r CallReport)
+	BeforeAttempt func(ctx context.Context, r CallReport, a Attempt) context.Context
+	AfterAttempt  func(ctx context.Context, r CallReport, a Attempt)
 	// ForbidMocks refuses a mock for a service that has real providers, and a
 	// real provider for one that has mocks. Default: mocks are picked only after
 	// all real ones, whatever their group and priority.
@@ -66,6 +79,7 @@ type Registry struct {
 	seed     maphash.Seed
 	epoch    time.Time // of now(); made in New, so that it belongs to a bubble of synctest
 	schedule *schedule.Scheduler
+	hooked   bool // some hook is set
 
 	// life is the context of factories; end cancels it.
 	life context.Context //nolint:containedctx // the registry's own lifetime
@@ -80,6 +94,7 @@ type Registry struct {
 	mu            sync.Mutex
 	providers     map[string]*provider
 	byCapability  map[string]map[*provider]struct{}
+	domains       map[string]*domain
 	generation    uint64
 	unnamed       uint64
 	eligibleAgain chan struct{} // closed when somebody became eligible; nil while nobody waits
@@ -143,11 +158,14 @@ func New(options Options) (*Registry, error) {
 		options: options, seed: maphash.MakeSeed(), epoch: time.Now(), schedule: schedule.New(),
 		providers:    make(map[string]*provider),
 		byCapability: make(map[string]map[*provider]struct{}),
+		domains:      make(map[string]*domain),
 		draining:     make(map[*provider]struct{}),
 		closed:       make(chan struct{}),
 	}
 	r.life, r.end = context.WithCancelCause(context.Background())
 	r.services.Store(&map[string]*service{})
+	r.hooked = options.BeforeCall != nil || options.AfterCall != nil ||
+		options.BeforeAttempt != nil || options.AfterAttempt != nil
 	r.bus.init(r)
 	return r, nil
 }
@@ -240,8 +258,8 @@ func (r *Registry) admit(ctx context.Context, d Definition) error {
 	}
 	err := guard(func() error { return r.options.Admit(ctx, d.clone()) })
 	if err != nil {
-		return fmt.Errorf("registry: registration of provider %q for service %q refused: %w",
-			cut(d.Name, 64), cut(d.Service, 64), err)
+		return wrap(fmt.Sprintf("registry: registration of provider %q for service %q refused: ",
+			cut(d.Name, 64), cut(d.Service, 64)), err)
 	}
 	return nil
 }
@@ -275,12 +293,19 @@ func (r *Registry) join(svc *service, e entry) (joined, replaced *provider, err 
 	if err := svc.checkStrategy(id, e.definition.Strategy, replaced); err != nil {
 		return nil, nil, err
 	}
+	if err := r.checkDomain(e, replaced); err != nil {
+		return nil, nil, err
+	}
 
 	if replaced != nil {
 		r.leave(replaced, "replaced")
 	}
 	r.generation++
 	joined = newProvider(svc, e, r.generation)
+	r.enterDomain(joined, e.limits)
+	if r.options.OnlyMocks && !e.definition.Mock {
+		joined.gate.Store(uint32(joined.gateNow() | gateReal))
+	}
 	r.providers[e.definition.Name] = joined
 	for _, capability := range e.definition.Capabilities {
 		members, ok := r.byCapability[capability]
@@ -370,6 +395,7 @@ func (r *Registry) leave(p *provider, reason string) {
 	}
 	delete(p.service.members, p)
 	p.service.leaveGroup(p)
+	r.leaveDomain(p)
 	p.service.outdate()
 	r.draining[p] = struct{}{}
 	p.gate.Store(uint32(p.gateNow() | gateGone))
@@ -521,6 +547,9 @@ func (r *Registry) WaitReady(ctx context.Context, services ...string) error {
 	if len(services) == 0 {
 		services = r.options.Required
 	}
+	if ctx == nil {
+		return invalid("ctx", verbatim("nil"), "a context")
+	}
 	for i, name := range services {
 		if err := checkName(fmt.Sprintf("services[%d]", i), name); err != nil {
 			return err
@@ -586,7 +615,7 @@ func (r *Registry) notReady(ctx context.Context, missing []string) error {
 // Instances that were passed in remain the caller's.
 //
 // It leaves no goroutine of the registry behind. When user code keeps running
-// for a second after ctx has ended, Close returns an error that names it and
+// for two seconds after ctx has ended, Close returns an error that names it and
 // matches [ErrStuck] and the context's error. Errors of closers are joined.
 // Close may be called any number of times and concurrently: every call waits,
 // within its own ctx, for the first one and, where that gave up, for what it
@@ -595,14 +624,15 @@ func (r *Registry) notReady(ctx context.Context, missing []string) error {
 // Give it a context that has not ended: a program that stops on a signal calls
 // it with a fresh one.
 func (r *Registry) Close(ctx context.Context) error {
-	r.mu.Lock()
-	first := !r.closing
-	r.closing = true
-	r.mu.Unlock()
+	if ctx == nil {
+		return invalid("ctx", verbatim("nil"), "a context")
+	}
+	leaving, first := r.leaveAll()
 	patience := outlast(ctx)
 	defer patience.stop()
 	if first {
-		r.leaving = r.drainAll(ctx)
+		r.leaving = leaving
+		r.drainAll(ctx)
 		err := r.releaseAll(patience)
 		close(r.closed)
 		return err
@@ -615,45 +645,43 @@ func (r *Registry) Close(ctx context.Context) error {
 	}
 }
 
-func (r *Registry) isClosed() bool {
-	select {
-	case <-r.closed:
-		return true
-	default:
-		return false
-	}
-}
-
-// drainAll takes every provider out, waits for their calls within ctx, and then
-// tells them to end. It returns the providers, newest first.
-func (r *Registry) drainAll(ctx context.Context) []*provider {
-	leaving := r.leaveAll()
-	for _, p := range leaving {
-		p.stopLifetime()
-		p.breaker.stop()
+// drainAll waits for the calls in flight within ctx, and then tells them to end.
+func (r *Registry) drainAll(ctx context.Context) {
+	for _, p := range r.leaving {
+		p.retire()
 		p.checkIdle()
 	}
-	for _, p := range leaving {
+	for _, p := range r.leaving {
 		p.waitIdle(ctx)
 	}
-	for _, p := range leaving {
+	for _, p := range r.leaving {
 		p.cut() // of no effect where nothing is in flight
 	}
-	r.end(fmt.Errorf("registry: %w", ErrClosed))
-	slices.SortFunc(leaving, func(a, b *provider) int { return cmp.Compare(b.generation, a.generation) })
-	return leaving
 }
 
 // releaseAll gives up the instances in order, ends everything else, and says
 // what stands in the way. It may be called again, and concurrently.
 func (r *Registry) releaseAll(time patience) error {
 	var failures []error
-	for _, p := range r.leaving {
+	late := false
+	for i, p := range r.leaving {
+		if !late && isDone(time.over) {
+			// One was stuck. The others begin now, and get a grace of their own.
+			late = true
+			for _, other := range r.leaving[i:] {
+				other.giveUp()
+			}
+			time = time.again()
+			defer time.stop()
+		}
 		if err := p.release(time); err != nil {
 			failures = append(failures, err)
 		}
 	}
-	r.schedule.Close()
+	r.end(fmt.Errorf("registry: %w", ErrClosed))
+	if len(failures) == 0 {
+		r.schedule.Close() // else leases that nobody reports still expire
+	}
 	r.mu.Lock()
 	if !r.bus.closed {
 		r.bus.publish(event.Event{Kind: event.Closed})
@@ -670,10 +698,15 @@ func (r *Registry) releaseAll(time patience) error {
 }
 
 // leaveAll takes every provider out and returns them, together with those that
-// had left before and have calls in flight.
-func (r *Registry) leaveAll() []*provider {
+// had left before and have calls in flight, newest first. Only the first call
+// does so.
+func (r *Registry) leaveAll() (leaving []*provider, first bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.closing {
+		return nil, false
+	}
+	r.closing = true
 	r.bus.publish(event.Event{Kind: event.Closing})
 	for _, p := range slices.SortedFunc(maps.Values(r.providers), func(a, b *provider) int {
 		return cmp.Compare(a.generation, b.generation)
@@ -684,5 +717,7 @@ func (r *Registry) leaveAll() []*provider {
 		svc.outdate()
 	}
 	r.wakeWaiters()
-	return slices.Collect(maps.Keys(r.draining))
+	return slices.SortedFunc(maps.Keys(r.draining), func(a, b *provider) int {
+		return cmp.Compare(b.generation, a.generation)
+	}), true
 }

@@ -107,9 +107,10 @@ const (
 	gateHalfOpen                    // its breaker is half-open: calls may be trials
 	gateTrialsFull                  // ... and all trial slots are taken
 	gateCooling                     // it asked to be left alone
+	gateReal                        // it is no mock, and only mocks are picked
 
 	// gateBlocked are the reasons that keep every call away.
-	gateBlocked = gateGone | gateNotReady | gateUnhealthy | gateOpen | gateTrialsFull | gateCooling
+	gateBlocked = gateGone | gateNotReady | gateUnhealthy | gateOpen | gateTrialsFull | gateCooling | gateReal
 )
 
 // breaker returns the state of the breaker as far as calls see it.
@@ -398,7 +399,16 @@ func (s *service) rebuild(target *slot) *plan {
 		return p
 	}
 	if !target.attached {
-		s.attach(target)
+		if twin, ok := (*s.slots.Load())[target.query.hash(s.registry.seed)]; ok && target.query.same(twin.query) {
+			// Another resolver came to ask the same after target had given way:
+			// they share its turns. This one pays the lock for each look-up.
+			if p := twin.plan.Load(); p != nil {
+				return p
+			}
+			target = twin
+		} else {
+			s.attach(target)
+		}
 	}
 	built := s.build(target)
 	target.plan.Store(built)

@@ -101,6 +101,13 @@ type patience struct {
 	stop func()
 }
 
+// again returns a wait for one more grace.
+func (p patience) again() patience {
+	over := make(chan struct{})
+	end := time.AfterFunc(grace, func() { close(over) })
+	return patience{ctx: p.ctx, over: over, stop: func() { end.Stop() }}
+}
+
 func outlast(ctx context.Context) patience {
 	over := make(chan struct{})
 	var end *time.Timer

@@ -70,7 +70,7 @@ func TestRootModuleDependsOnNothingElse(t *testing.T) {
 	slices.Sort(direct)
 	require.Equal(t, []string{
 		"github.com/cenkalti/backoff/v4", "github.com/sony/gobreaker/v2", "github.com/stretchr/testify",
-		"go.uber.org/goleak", "go.uber.org/zap",
+		"go.uber.org/goleak", "go.uber.org/zap", "golang.org/x/time",
 	}, direct)
 }
 

@@ -8,13 +8,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"reflect"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
-
-// unavailableCooldown is the short rest of a provider that answers 503 without
-// a word about its capacity: for the breaker that is a server error.
-const unavailableCooldown = time.Second
 
 // marked is an error whose verdict was stated by the one who knows.
 type marked struct {
@@ -24,6 +23,8 @@ type marked struct {
 }
 
 func (m *marked) Unwrap() error { return m.error }
+
+func (m *marked) Verdict() Verdict { return m.verdict }
 
 // As states the verdict of err: whoever classifies it takes v. The result wraps
 // err and has its text. A nil err stays nil.
@@ -59,18 +60,23 @@ func Fatal(err error, parkFor time.Duration) error {
 // call: the breaker sees neither success nor failure. A nil err stays nil.
 func Ignore(err error) error { return As(err, Verdict{Class: ClassIgnored}) }
 
-// Of classifies err by what the package knows: the marks of [As] and its
-// shorthands, HTTP status codes on errors that have HTTPStatusCode() int
-// (with RetryAfter() time.Duration where they have it), timeouts, and errors of
-// the network and of TLS. A nil error is [ClassSuccess], anything else that is
-// not recognised [ClassUnknown].
+// Of classifies err by what the package knows, the outermost that speaks first:
+//
+//   - the marks of [As] and its shorthands, and errors with a method
+//     Verdict() Verdict;
+//   - errors with HTTPStatusCode() int, and RetryAfter() time.Duration where
+//     they have it: see [OfHTTPStatus];
+//   - errors with GRPCStatus(), as those of gRPC: see [OfGRPCCode];
+//   - timeouts, and errors of the network and of TLS.
+//
+// A nil error is [ClassSuccess], anything that is not recognised [ClassUnknown].
 func Of(err error) Verdict {
 	if err == nil {
 		return Verdict{Class: ClassSuccess}
 	}
-	var mark *marked
-	if errors.As(err, &mark) {
-		return mark.verdict
+	var speaks interface{ Verdict() Verdict }
+	if errors.As(err, &speaks) {
+		return speaks.Verdict()
 	}
 	var status interface{ HTTPStatusCode() int }
 	if errors.As(err, &status) {
@@ -82,6 +88,9 @@ func Of(err error) Verdict {
 		if v := OfHTTPStatus(status.HTTPStatusCode(), after); v.Class != ClassUnknown {
 			return v
 		}
+	}
+	if code, ok := grpcCode(err); ok {
+		return OfGRPCCode(code)
 	}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
@@ -105,7 +114,7 @@ func OfHTTPStatus(code int, retryAfter time.Duration) Verdict {
 	case code == http.StatusServiceUnavailable && retryAfter > 0, code == 529:
 		return Verdict{Class: ClassOverloaded, After: retryAfter}
 	case code == http.StatusServiceUnavailable:
-		return Verdict{Class: ClassServerError, After: unavailableCooldown}
+		return Verdict{Class: ClassUnavailable}
 	case code == http.StatusRequestTimeout, code >= 500 && code <= 599:
 		return Verdict{Class: ClassServerError, After: retryAfter}
 	case code == http.StatusUnauthorized, code == http.StatusPaymentRequired, code == http.StatusForbidden:
@@ -119,6 +128,66 @@ func OfHTTPStatus(code int, retryAfter time.Duration) Verdict {
 	}
 	return Verdict{}
 }
+
+// OfGRPCCode classifies a status code of gRPC; OK and Canceled are [ClassUnknown].
+func OfGRPCCode(code uint32) Verdict {
+	classes := [...]Class{
+		3:  ClassBadRequest,     // InvalidArgument
+		4:  ClassAttemptTimeout, // DeadlineExceeded
+		5:  ClassNotFound,
+		6:  ClassBadRequest, // AlreadyExists
+		7:  ClassFatal,      // PermissionDenied
+		8:  ClassRateLimited,
+		9:  ClassBadRequest, // FailedPrecondition
+		10: ClassServerError,
+		11: ClassBadRequest, // OutOfRange
+		12: ClassNotFound,   // Unimplemented
+		13: ClassServerError,
+		14: ClassTransport, // Unavailable
+		15: ClassMalformed, // DataLoss
+		16: ClassFatal,     // Unauthenticated
+	}
+	if int(code) < len(classes) {
+		return Verdict{Class: classes[code]}
+	}
+	return Verdict{}
+}
+
+// grpcCode reads the code of an error with GRPCStatus() *status.Status, without
+// importing gRPC for its type.
+func grpcCode(err error) (uint32, bool) {
+	for ; err != nil; err = errors.Unwrap(err) {
+		method := reflect.ValueOf(err).MethodByName("GRPCStatus")
+		if !method.IsValid() || method.Type().NumIn() != 0 || method.Type().NumOut() != 1 {
+			continue
+		}
+		code := method.Call(nil)[0].MethodByName("Code")
+		if !code.IsValid() || code.Type().NumIn() != 0 || code.Type().NumOut() != 1 || code.Type().Out(0).Kind() != reflect.Uint32 {
+			continue
+		}
+		return uint32(code.Call(nil)[0].Uint()), true //nolint:gosec // its kind is uint32
+	}
+	return 0, false
+}
+
+// RetryAfter reads the value of a Retry-After header in both its forms, seconds
+// and an HTTP date; zero when it holds neither or a time that has passed.
+func RetryAfter(header string) time.Duration {
+	header = strings.TrimSpace(header)
+	if seconds, err := strconv.ParseFloat(header, 64); err == nil {
+		if !(seconds > 0) {
+			return 0
+		}
+		return time.Duration(min(seconds, longestDelay.Seconds()) * float64(time.Second))
+	}
+	if date, err := http.ParseTime(header); err == nil {
+		return min(max(time.Until(date), 0), longestDelay)
+	}
+	return 0
+}
+
+// longestDelay bounds what a server can ask for in a header.
+const longestDelay = 10 * 365 * 24 * time.Hour
 
 // isDialRefused reports whether no connection came about, so nothing was sent.
 func isDialRefused(err error) bool {

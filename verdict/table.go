@@ -133,6 +133,7 @@ var table = [classCount]row{
 	ClassNotSent:        {"not sent", Rule{RetryYes, NextAlways, BlameFailure, CooldownNone, TallyFailure}},
 	ClassTransport:      {"transport", Rule{RetryYes, NextYes, BlameFailure, CooldownNone, TallyFailure}},
 	ClassServerError:    {"server error", Rule{RetryYes, NextYes, BlameFailure, CooldownNone, TallyFailure}},
+	ClassUnavailable:    {"unavailable", Rule{RetryNo, NextYes, BlameFailure, CooldownShort, TallyFailure}},
 	ClassOverloaded:     {"overloaded", Rule{RetryNo, NextYes, BlameNeutral, CooldownShort, TallyLimited}},
 	ClassRateLimited:    {"rate limited", Rule{RetryWhenWaiting, NextYes, BlameNeutral, CooldownAsked, TallyLimited}},
 	ClassFatal:          {"fatal", Rule{RetryNo, NextYes, BlameNeutral, CooldownLong, TallyLimited}},

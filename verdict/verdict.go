@@ -39,6 +39,9 @@ const (
 	ClassRateLimited
 	// ClassFatal is a refusal that only an operator can end: credentials, quota, billing.
 	ClassFatal
+	// ClassUnavailable is a 503 without a sign of capacity: a server error after
+	// which the provider is also left alone for a short while.
+	ClassUnavailable
 	// ClassNotFound is a provider that does not have what was asked for, such as a model.
 	ClassNotFound
 	// ClassTooLong is a request that exceeds what this provider can take in.

@@ -64,6 +64,7 @@ func TestEveryClassHasItsRow(t *testing.T) {
 		verdict.ClassExit:           {no, stop, failure, none, failed},
 		verdict.ClassHedgeLoser:     {no, stop, neutral, none, ignored},
 		verdict.ClassForgotten:      {no, stop, failure, none, failed},
+		verdict.ClassUnavailable:    {no, on, failure, verdict.CooldownShort, failed},
 		verdict.ClassRemoved:        {no, on, neutral, none, ignored},
 		verdict.ClassIgnored:        {no, stop, neutral, none, ignored},
 		verdict.ClassUnknown:        {yes, on, failure, none, failed},
@@ -137,7 +138,7 @@ func TestHTTPStatusCodesHaveTheirClasses(t *testing.T) {
 		403: {Class: verdict.ClassFatal}, 404: {Class: verdict.ClassNotFound}, 408: {Class: verdict.ClassServerError},
 		413: {Class: verdict.ClassTooLong}, 422: {Class: verdict.ClassBadRequest}, 429: {Class: verdict.ClassRateLimited},
 		500: {Class: verdict.ClassServerError}, 502: {Class: verdict.ClassServerError},
-		503: {Class: verdict.ClassServerError, After: time.Second}, 504: {Class: verdict.ClassServerError},
+		503: {Class: verdict.ClassUnavailable}, 504: {Class: verdict.ClassServerError},
 		529: {Class: verdict.ClassOverloaded}, 599: {Class: verdict.ClassServerError},
 		200: {}, 302: {}, 0: {}, -1: {}, 600: {},
 	} {

@@ -1,0 +1,216 @@
+package registry
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"github.com/capreg/registry/internal/slots"
+	"github.com/capreg/registry/verdict"
+)
+
+// attempt is one entry of one provider, by a call or a lease: from admission to
+// the recording of its outcome.
+type attempt struct {
+	provider   *provider
+	instance   *instance
+	cell       *counts
+	slots      *slots.Slots // where it holds a place; nil without a bulkhead
+	generation uint64       // of the breaker that admitted it
+	trial      bool
+	forced     bool // as a last resort, whatever keeps others away
+	shared     bool // it had to leave time for another provider
+	timeout    time.Duration
+	began      time.Duration   // on the registry's clock
+	ctx        context.Context //nolint:containedctx // what the function gets
+	own        *attemptContext // ctx, where it is not the caller's
+	ended      error           // why the registry ended it, if it did
+
+	caller      context.Context //nolint:containedctx // lives as long as the call
+	deadline    time.Time       // the caller's
+	hasDeadline bool
+}
+
+// begin takes the caller's context for all attempts of a call.
+func (a *attempt) begin(caller context.Context) {
+	a.caller = caller
+	a.deadline, a.hasDeadline = caller.Deadline()
+}
+
+// enter counts the attempt in and admits it, or leaves no trace. It blocks only
+// for a factory, within the caller's context and the attempt timeout.
+//
+// The order matters: first the count, then a look at the gate, so that a drain
+// that closes the gate and then reads the counts misses nobody.
+func (a *attempt) enter(p *provider, w *walk, timeout time.Duration) bool {
+	a.provider = p
+	a.timeout = timeout
+	if a.timeout == 0 {
+		a.timeout = time.Duration(p.timeout.Load())
+	}
+	if p.instance.Load() == nil && !a.awaitInstance(w) {
+		return false
+	}
+	a.cell = p.counts.Local()
+	a.cell.attempts.Add(1)
+	if a.instance = p.instance.Load(); a.instance == nil || !a.mayEnter() {
+		a.withdraw()
+		return false
+	}
+	a.began, a.ended = p.registry.now(), nil
+	limit := a.limit(w, a.began)
+	var ok bool
+	if a.generation, a.trial, ok = p.breaker.admit(); !ok && !a.forced {
+		a.withdraw()
+		return false
+	}
+	a.giveContext(limit)
+	return true
+}
+
+// mayEnter looks at the gate; a last resort looks only at what cannot be helped.
+func (a *attempt) mayEnter() bool {
+	now := a.provider.gateNow()
+	if a.forced {
+		return now&(gateGone|gateNotReady|gateReal) == 0
+	}
+	return now&gateBlocked == 0
+}
+
+// withdraw takes back the count of an attempt that was not admitted.
+func (a *attempt) withdraw() {
+	a.cell.attempts.Add(^uint64(0))
+	a.provider.exit()
+}
+
+// awaitInstance waits for the provider's factory, for no longer than an attempt
+// may take.
+func (a *attempt) awaitInstance(w *walk) bool {
+	if a.provider.maker == nil {
+		return false // released meanwhile
+	}
+	ctx := a.caller
+	if limit := a.limit(w, a.provider.registry.now()); limit != NoTimeout {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, limit, ErrAttemptTimeout)
+		defer cancel()
+	}
+	a.instance = a.provider.maker.wait(ctx)
+	return a.instance != nil
+}
+
+// limit returns the longest time that the attempt may take: its timeout, or half
+// of what the caller has left while another candidate could be asked. It is
+// NoTimeout where the caller's own deadline is limit enough.
+func (a *attempt) limit(w *walk, now time.Duration) time.Duration {
+	a.shared = false
+	limit := min(a.timeout, math.MaxInt64-now)
+	if a.timeout == NoTimeout {
+		return NoTimeout
+	}
+	if !a.hasDeadline {
+		return limit
+	}
+	remaining := a.deadline.Sub(a.provider.registry.epoch) - now
+	if w != nil && remaining/2 < limit && w.more() {
+		limit, a.shared = remaining/2, true
+	}
+	if limit >= remaining {
+		return NoTimeout
+	}
+	return max(limit, 0)
+}
+
+// giveContext makes the context of the function.
+func (a *attempt) giveContext(limit time.Duration) {
+	if a.timeout == NoTimeout {
+		a.ctx, a.own = a.caller, nil
+		return
+	}
+	var deadline time.Time
+	if limit != NoTimeout {
+		deadline = a.provider.registry.epoch.Add(a.began + limit)
+	}
+	var before *attemptContext
+	if a.own != nil {
+		before = a.own
+	}
+	a.own = newAttemptContext(a.caller, deadline, &a.provider.contexts, before)
+	a.ctx = a.own
+}
+
+// settle records the outcome: the breaker learns, a cooldown begins or loses its
+// growth, the count moves, and the place is free again. It returns the class as
+// it was counted.
+func (a *attempt) settle(v verdict.Verdict, elapsed time.Duration, cause error) verdict.Class {
+	p := a.provider
+	slow := p.breaker.slow(elapsed)
+	if v.Class == verdict.ClassSuccess && slow {
+		v.Class = verdict.ClassSlow
+	}
+	rule := v.Class.Rule()
+	if a.own != nil {
+		a.own.end()
+	}
+	blame, tally := rule.Blame, rule.Tally
+	switch blame {
+	case verdict.BlameWhenLong:
+		blame = verdict.BlameNeutral
+		if elapsed >= a.timeout/2 {
+			blame, tally = verdict.BlameFailure, verdict.TallyFailure
+		}
+	case verdict.BlameNotRecorded:
+		blame = verdict.BlameNeutral
+	case verdict.BlameWhenSlow, verdict.BlameNeutral, verdict.BlameSuccess, verdict.BlameFailure:
+	}
+	if v.Class == verdict.ClassAttemptTimeout && a.shared && elapsed < p.totals().MeanLatency {
+		// It was cut short for the sake of others, sooner than it usually answers.
+		blame, tally = verdict.BlameNeutral, verdict.TallyIgnored
+	}
+	p.breaker.settle(a.generation, a.trial, blame, slow)
+	p.spend(blame)
+	switch {
+	case rule.Cooldown == verdict.CooldownReset:
+		if p.grown.Load() {
+			p.forgive()
+		}
+	case rule.Cooldown != verdict.CooldownNone || v.After > 0:
+		p.cool(v, rule.Cooldown, cause)
+	}
+	switch tally {
+	case verdict.TallySuccess:
+		a.cell.latency.Add(uint64(max(elapsed, 0)))
+		a.cell.successes.Add(1)
+	case verdict.TallyFailure:
+		a.cell.failures.Add(1)
+	case verdict.TallyLimited:
+		a.cell.limited.Add(1)
+	case verdict.TallyIgnored, verdict.TallyNone:
+		a.cell.ignored.Add(1)
+	}
+	if a.slots != nil {
+		a.slots.Release()
+		a.slots = nil
+	}
+	p.exit()
+	return v.Class
+}
+
+// spend moves the budget for further attempts.
+func (p *provider) spend(blame verdict.Blame) {
+	known := p.retries.Load()
+	switch blame {
+	case verdict.BlameSuccess, verdict.BlameWhenSlow:
+		if known != nil {
+			known.succeeded()
+		}
+	case verdict.BlameFailure:
+		if known == nil {
+			policy, _ := RetryPolicy{}.withDefaults() // the zero value is valid
+			p.retries.CompareAndSwap(nil, newRetries(policy))
+			known = p.retries.Load()
+		}
+		known.failed()
+	case verdict.BlameNeutral, verdict.BlameWhenLong, verdict.BlameNotRecorded:
+	}
+}

@@ -1,0 +1,167 @@
+package registry
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/capreg/registry/internal/slots"
+)
+
+const (
+	defaultConcurrency = 10
+	defaultQueue       = 50
+	defaultQueueWait   = 30 * time.Second
+
+	mostCallers = 1024 // whose rates are remembered, for each domain
+)
+
+// LimitPolicy bounds what is asked of a provider, or of all providers of its
+// [Provider.Domain] together. The zero value limits nothing.
+//
+// A call that finds no place moves on to the next provider, which costs it
+// nothing. Only when nobody has a free place does it queue, at all of them at
+// once, first come first served; when it is its turn it looks again whether the
+// provider may be entered.
+type LimitPolicy struct {
+	// Bulkhead bounds the attempts and leases in progress. Setting one of the
+	// next four fields does so as well.
+	Bulkhead bool `json:"bulkhead,omitempty"`
+	// MaxConcurrent is how many may be in progress at once. Default: 10.
+	MaxConcurrent int `json:"max_concurrent,omitempty"`
+	// MaxQueue is how many may wait for a place. Default: 50.
+	MaxQueue int `json:"max_queue,omitempty"`
+	// NoQueue lets nobody wait.
+	NoQueue bool `json:"no_queue,omitempty"`
+	// MaxWait is how long one may wait. Default: 30 s.
+	MaxWait time.Duration `json:"max_wait,omitempty"`
+
+	// Rate is how many attempts a second each caller may make in the long run;
+	// zero: any number. Who the caller is says [Caller].
+	Rate float64 `json:"rate,omitempty"`
+	// Burst is how many of them may come at once. Default: Rate, rounded up.
+	Burst int `json:"burst,omitempty"`
+}
+
+// withDefaults returns a checked copy with its defaults filled in.
+func (p LimitPolicy) withDefaults() (LimitPolicy, error) {
+	for _, n := range []struct {
+		field string
+		value int
+		usual int
+	}{
+		{"Limits.MaxConcurrent", p.MaxConcurrent, defaultConcurrency},
+		{"Limits.MaxQueue", p.MaxQueue, defaultQueue},
+		{"Limits.Burst", p.Burst, 0},
+	} {
+		if n.value < 0 || n.value > math.MaxInt32 {
+			return p, invalid(n.field, n.value, fmt.Sprintf("0 (default %d) to %d", n.usual, math.MaxInt32))
+		}
+	}
+	switch {
+	case p.MaxWait < 0:
+		return p, invalid("Limits.MaxWait", p.MaxWait, "0 (default 30s) or more")
+	case p.NoQueue && (p.MaxQueue > 0 || p.MaxWait > 0):
+		return p, invalid("Limits.NoQueue", true, "false together with MaxQueue or MaxWait")
+	case math.IsNaN(p.Rate) || p.Rate < 0 || p.Rate > math.MaxInt32:
+		return p, invalid("Limits.Rate", p.Rate, fmt.Sprintf("0 (any rate) to %d a second", math.MaxInt32))
+	case p.Burst > 0 && p.Rate == 0:
+		return p, invalid("Limits.Burst", p.Burst, "0 without a Rate")
+	}
+	if p.Bulkhead || p.MaxConcurrent > 0 || p.MaxQueue > 0 || p.NoQueue || p.MaxWait > 0 {
+		p.Bulkhead = true
+		p.MaxConcurrent = cmp.Or(p.MaxConcurrent, defaultConcurrency)
+		if !p.NoQueue {
+			p.MaxQueue = cmp.Or(p.MaxQueue, defaultQueue)
+			p.MaxWait = cmp.Or(p.MaxWait, defaultQueueWait)
+		}
+	}
+	if p.Rate > 0 {
+		p.Burst = cmp.Or(p.Burst, int(math.Ceil(p.Rate)))
+	}
+	return p, nil
+}
+
+// limits are the limits of a domain in force.
+type limits struct {
+	policy LimitPolicy
+	slots  *slots.Slots // nil: no bulkhead
+
+	// mu guards rates; nothing is called while it is held.
+	mu    sync.Mutex
+	rates map[string]*rate.Limiter // by caller
+}
+
+// newLimits returns the limits of a policy; nil when it limits nothing. What is
+// in progress keeps its places.
+func newLimits(policy LimitPolicy, before *limits) *limits {
+	if !policy.Bulkhead && policy.Rate == 0 {
+		return nil
+	}
+	l := &limits{policy: policy}
+	switch {
+	case policy.Bulkhead && before != nil && before.slots != nil:
+		l.slots = before.slots
+		l.slots.Resize(policy.MaxConcurrent, policy.MaxQueue)
+	case policy.Bulkhead:
+		l.slots = slots.New(policy.MaxConcurrent, policy.MaxQueue)
+	}
+	if policy.Rate > 0 {
+		l.rates = make(map[string]*rate.Limiter)
+	}
+	return l
+}
+
+// throttled reports whether the caller has used up its rate, and for how long.
+func (l *limits) throttled(caller string) (retryIn time.Duration, throttled bool) {
+	if l.rates == nil {
+		return 0, false
+	}
+	now := time.Now()
+	reserved := l.rateOf(caller, now).ReserveN(now, 1)
+	if !reserved.OK() {
+		return 0, true
+	}
+	retryIn = reserved.DelayFrom(now)
+	if retryIn <= 0 {
+		return 0, false
+	}
+	reserved.CancelAt(now)
+	return retryIn, true
+}
+
+// rateOf returns the caller's rate limiter, which is full at first.
+func (l *limits) rateOf(caller string, now time.Time) *rate.Limiter {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	known, ok := l.rates[caller]
+	if ok {
+		return known
+	}
+	if len(l.rates) >= mostCallers {
+		l.forget(now)
+	}
+	known = rate.NewLimiter(rate.Limit(l.policy.Rate), l.policy.Burst)
+	l.rates[caller] = known
+	return known
+}
+
+// forget drops the callers that have not asked for so long that they are like
+// new ones, and any other when there are none. Caller holds mu.
+func (l *limits) forget(now time.Time) {
+	for caller, known := range l.rates {
+		if known.TokensAt(now) >= float64(l.policy.Burst) {
+			delete(l.rates, caller)
+		}
+	}
+	for caller := range l.rates {
+		if len(l.rates) < mostCallers {
+			return
+		}
+		delete(l.rates, caller)
+	}
+}

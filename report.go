@@ -1,0 +1,189 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/capreg/registry/verdict"
+)
+
+// Attempt is one try of a call on one provider.
+type Attempt struct {
+	// Provider is who was asked.
+	Provider string `json:"provider"`
+	// Why is the reason of its selection: "first", "failover", "retry",
+	// "queued" (for a place), "waited" (for the end of a cooldown), "many" (all
+	// were asked) or "last resort".
+	Why string `json:"why"`
+	// Trial says that its breaker was half-open.
+	Trial bool `json:"trial,omitempty"`
+	// Class is what the outcome means.
+	Class verdict.Class `json:"class"`
+	// Delay is how long the call had slept or queued before it.
+	Delay time.Duration `json:"delay,omitempty"`
+	// Duration is how long the attempt ran.
+	Duration time.Duration `json:"duration"`
+	// Err is what the function returned.
+	Err error `json:"-"`
+}
+
+// MarshalJSON adds the text of Err, as "error".
+func (a Attempt) MarshalJSON() ([]byte, error) {
+	type plain Attempt
+	return json.Marshal(struct {
+		plain
+
+		Error string `json:"error,omitempty"`
+	}{plain(a), textOf(a.Err)})
+}
+
+// Reasons of a selection.
+const (
+	whyFirst      = "first"
+	whyFailover   = "failover"
+	whyRetry      = "retry"
+	whyQueued     = "queued"
+	whyWaited     = "waited"
+	whyMany       = "many"
+	whyLastResort = "last resort"
+)
+
+// CallReport is what happened in one call or lease: asked for with [ReportTo],
+// and given to the hooks of [Options].
+type CallReport struct {
+	// Service is what was called, and Handler by whom, as the query says.
+	Service string `json:"service"`
+	Handler string `json:"handler,omitempty"`
+	// Caller is who is answerable for it; see [Caller].
+	Caller string `json:"caller,omitempty"`
+	// Attempts are the tries so far, the successful one included, in order.
+	Attempts []Attempt `json:"attempts"`
+	// Skipped are the providers that were not entered and could not have been,
+	// or not for this call, with the reason. It is filled in at the end.
+	Skipped []Candidate `json:"skipped,omitempty"`
+	// Duration is how long it took in all. It is filled in at the end.
+	Duration time.Duration `json:"duration"`
+	// Err is the error of the call, at its end.
+	Err error `json:"-"`
+}
+
+// MarshalJSON adds the text of Err, as "error".
+func (r CallReport) MarshalJSON() ([]byte, error) {
+	type plain CallReport
+	return json.Marshal(struct {
+		plain
+
+		Error string `json:"error,omitempty"`
+	}{plain(r), textOf(r.Err)})
+}
+
+func textOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	return errorText(err)
+}
+
+// ReportTo has the report of the call written to r when the call returns; for a
+// lease, when it is reported or expires. r must not be read before.
+func ReportTo(r *CallReport) CallOption { return CallOption{report: r} }
+
+// Caller names who is answerable for the call: rates of [LimitPolicy] are counted
+// and [Options.Authorize] decides for each caller. Default: the query's handler.
+func Caller(name string) CallOption { return CallOption{caller: name} }
+
+// keyOfCall is the key under which the context of an attempt has the
+// idempotency key of its call.
+type keyOfCall struct{}
+
+// IdempotencyKey returns a random key that is the same in every attempt of one
+// call, for servers that recognise a request they have seen. ctx is the context
+// that the function of a [Call] was given, or that of a lease; any other context,
+// and those of attempts with [NoTimeout], have none: the result is empty.
+func IdempotencyKey(ctx context.Context) string {
+	key, _ := ctx.Value(keyOfCall{}).(string)
+	return key
+}
+
+// reportSoFar returns what is known of the call.
+func (c *call) reportSoFar() CallReport {
+	return CallReport{
+		Service: c.slot.service.name, Handler: c.slot.query.Handler, Caller: c.options.caller, Attempts: c.ran,
+	}
+}
+
+// beforeCall runs the hook that may change the caller's context.
+func (c *call) beforeCall(ctx context.Context) context.Context {
+	hook := c.slot.service.registry.options.BeforeCall
+	if hook == nil {
+		return ctx
+	}
+	changed := ctx
+	_ = guard(func() error { changed = hook(ctx, c.reportSoFar()); return nil }) //nolint:fatcontext // once
+	if changed == nil {
+		return ctx
+	}
+	return changed
+}
+
+// beforeAttempt runs the hook that may change the context of the function.
+func (c *call) beforeAttempt() {
+	hook := c.slot.service.registry.options.BeforeAttempt
+	if hook == nil {
+		return
+	}
+	ctx := c.attempt.ctx
+	changed := ctx
+	_ = guard(func() error { changed = hook(ctx, c.reportSoFar(), c.present()); return nil }) //nolint:fatcontext // once
+	if changed != nil {
+		c.attempt.ctx = changed //nolint:fatcontext // once for each attempt
+	}
+}
+
+// present describes the attempt in progress.
+func (c *call) present() Attempt {
+	return Attempt{Provider: c.attempt.provider.name(), Why: c.why, Trial: c.attempt.trial, Delay: c.delay}
+}
+
+// record notes the outcome of the attempt and tells the hook.
+func (c *call) record(class verdict.Class, elapsed time.Duration, err error) {
+	ended := c.present()
+	ended.Class, ended.Duration, ended.Err = class, elapsed, err
+	c.ran = append(c.ran, ended)
+	c.delay = 0
+	if !c.observed {
+		return
+	}
+	if hook := c.slot.service.registry.options.AfterAttempt; hook != nil {
+		_ = guard(func() error { hook(c.attempt.ctx, c.reportSoFar(), ended); return nil })
+	}
+}
+
+// finish makes the report, when somebody wants it.
+func (c *call) finish(err error) {
+	if !c.observed {
+		return
+	}
+	report := c.reportSoFar()
+	report.Err = err
+	report.Duration = c.slot.service.registry.now() - c.began
+	report.Skipped = append(report.Skipped, c.skips...)
+	for _, candidate := range c.slot.explain(false).Candidates {
+		if !candidate.Eligible && !c.tried(candidate.Provider) && !c.skipped(candidate.Provider) {
+			report.Skipped = append(report.Skipped, candidate)
+		}
+	}
+	if c.options.report != nil {
+		*c.options.report = report
+	}
+	if hook := c.slot.service.registry.options.AfterCall; hook != nil {
+		_ = guard(func() error { hook(c.attempt.caller, report); return nil })
+	}
+}
+
+// clone returns a copy that outlives the call, for a lease.
+func (c *call) clone() *call {
+	kept := *c
+	return &kept
+}

@@ -1,0 +1,119 @@
+package registry
+
+import (
+	"context"
+	"time"
+)
+
+// Resolver gives out providers of one service for one query. It is made by
+// [Service.Bind], is meant to be kept, and is safe for concurrent use.
+type Resolver[T any] struct {
+	slot    *slot
+	service string
+	query   Query
+	err     error // what was wrong with the binding
+}
+
+// bound returns the slot, or what was wrong with the binding.
+func (r *Resolver[T]) bound() (*slot, error) {
+	if r == nil || r.slot == nil && r.err == nil {
+		return nil, invalid("Resolver", verbatim("nil"), "a resolver made by Bind")
+	}
+	return r.slot, r.err
+}
+
+// Get returns the instance of the best provider now, for wiring: it looks only
+// at providers that are ready, healthy and have a closed breaker, and records
+// nothing but the look-up, so a failure of what the caller does with the
+// instance reaches no breaker. Use [Call] or [Resolver.Acquire] for that.
+//
+// It blocks only for a factory that has not run yet, within ctx and the
+// provider's attempt timeout. The error is an [UnavailableError].
+func (r *Resolver[T]) Get(ctx context.Context) (T, error) {
+	if r != nil && r.slot != nil {
+		if plan := r.slot.plan.Load(); plan != nil {
+			if at := plan.first(plan.steady, true); at >= 0 {
+				if made := plan.candidates[at].instance.Load(); made != nil {
+					r.slot.service.registry.lookups.Local().hits.Add(1)
+					return held[T](made), nil
+				}
+				return r.find(ctx, plan.walkFrom(plan.steady, at))
+			}
+		}
+	}
+	slot, err := r.bound()
+	if err == nil && ctx == nil {
+		err = invalid("ctx", verbatim("nil"), "a context")
+	}
+	if err != nil {
+		var none T
+		return none, err
+	}
+	plan := slot.current()
+	return r.find(ctx, plan.walk(plan.steady))
+}
+
+// find is Get where a factory has to run, or nobody is eligible.
+func (r *Resolver[T]) find(ctx context.Context, w walk) (none T, err error) {
+	registry := r.slot.service.registry
+	for p := w.next(); p != nil; p = w.next() {
+		if made := p.obtain(ctx, &w); made != nil {
+			registry.lookups.Local().hits.Add(1)
+			return held[T](made), nil
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	registry.lookups.Local().misses.Add(1)
+	unavailable := r.slot.unavailable(true)
+	if ctx.Err() != nil {
+		return none, joined("registry: ", append(endedBy(ctx), unavailable))
+	}
+	return none, unavailable
+}
+
+// obtain returns the provider's instance, waiting for its factory within ctx
+// and the attempt timeout; nil when there is none to be had.
+func (p *provider) obtain(ctx context.Context, w *walk) *instance {
+	if made := p.instance.Load(); made != nil {
+		return made
+	}
+	a := attempt{provider: p, timeout: time.Duration(p.timeout.Load())}
+	a.begin(ctx)
+	a.awaitInstance(w) //nolint:contextcheck // the attempt has it
+	return a.instance
+}
+
+// Many returns the instances of all providers that Get would give, in order, at
+// most limit of them; zero or less means all. Rotations do not move. The error
+// is an [UnavailableError]: there is at least one instance, or an error.
+func (r *Resolver[T]) Many(ctx context.Context, limit int) ([]T, error) {
+	slot, err := r.bound()
+	if err == nil && ctx == nil {
+		err = invalid("ctx", verbatim("nil"), "a context")
+	}
+	if err != nil {
+		return nil, err
+	}
+	plan := slot.current()
+	var found []T
+	for at := plan.steady.Next(0, len(plan.candidates)); at >= 0; at = plan.steady.Next(at+1, len(plan.candidates)) {
+		if made := plan.candidates[at].obtain(ctx, nil); made != nil {
+			found = append(found, held[T](made))
+		}
+		if len(found) == limit && limit > 0 || ctx.Err() != nil {
+			break
+		}
+	}
+	cell := r.slot.service.registry.lookups.Local()
+	if len(found) == 0 {
+		cell.misses.Add(1)
+		if ctx.Err() != nil {
+			return nil, joined("registry: ", append(endedBy(ctx), r.slot.unavailable(true)))
+		}
+		return nil, r.slot.unavailable(true)
+	}
+	cell.hits.Add(1)
+	return found, nil
+}
