@@ -516,15 +516,21 @@ func (c *call) mayRetry(v verdict.Verdict) bool {
 	p, rule := c.attempt.provider, v.Class.Rule()
 	known := p.retries.Load()
 	if known == nil || c.tries >= known.policy.Retries || rule.RetryHere != verdict.RetryYes ||
-		c.options.onceOnly && rule.Next != verdict.NextAlways || p.gateNow()&gateBlocked != 0 {
+		c.options.onceOnly && rule.Next != verdict.NextAlways {
 		return false
 	}
 	if c.delays == nil {
 		c.delays = known.policy.delays()
 	}
 	delay := fullJitter(c.delays.NextBackOff())
-	if v.After > 0 {
-		delay = v.After + fullJitter(v.After/10)
+	switch blocked := p.gateNow() & gateBlocked; {
+	case blocked == gateCooling && v.After > 0 && !c.walk.more():
+		// The server's delay wins, and has become a cooldown, which is over when
+		// its timer has fired.
+		cooldown, _ := p.returns()
+		delay = cooldown + time.Millisecond
+	case blocked != 0:
+		return false
 	}
 	if c.attempt.hasDeadline && delay >= time.Until(c.attempt.deadline) || !known.allows() {
 		return false

@@ -268,7 +268,7 @@ func (r *Registry) enterDomain(p *provider, policy LimitPolicy) {
 			p.gate.Store(uint32(gateCooling))
 		}
 	}
-	if policy != (LimitPolicy{}) {
+	if policy != (LimitPolicy{}) && p.domain.limits.Load() == nil {
 		p.domain.limitsBy = p.name()
 		p.domain.limits.Store(newLimits(policy, p.domain.limits.Load()))
 	}

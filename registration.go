@@ -512,6 +512,41 @@ func (r *Registration) SetAttemptTimeout(timeout time.Duration) (previous time.D
 	return previous, err
 }
 
+// SetLimits changes the limits of the provider's whole domain and returns the
+// previous ones. Attempts in progress keep their places, and those who wait go on
+// waiting; rates begin anew.
+func (r *Registration) SetLimits(policy LimitPolicy) (previous LimitPolicy, err error) {
+	if policy, err = policy.withDefaults(); err != nil {
+		return LimitPolicy{}, err
+	}
+	err = r.change("limits of the domain", func(p *provider) (from, to any, err error) {
+		before := p.domain.limits.Load()
+		if before != nil {
+			previous = before.policy
+		}
+		p.domain.limitsBy = p.name()
+		p.domain.limits.Store(newLimits(policy, before))
+		return fmt.Sprintf("%+v", previous), fmt.Sprintf("%+v", policy), nil
+	})
+	return previous, err
+}
+
+// SetRetry changes the retry policy for calls that fail from now on, and returns
+// the previous one. The budget begins anew.
+func (r *Registration) SetRetry(policy RetryPolicy) (previous RetryPolicy, err error) {
+	if policy, err = policy.withDefaults(); err != nil {
+		return RetryPolicy{}, err
+	}
+	err = r.change("retry", func(p *provider) (from, to any, err error) {
+		previous, _ = RetryPolicy{}.withDefaults() // the zero value is valid
+		if before := p.retries.Swap(newRetries(policy)); before != nil {
+			previous = before.policy
+		}
+		return fmt.Sprintf("%+v", previous), fmt.Sprintf("%+v", policy), nil
+	})
+	return previous, err
+}
+
 // change makes one change of membership or settings, in one step with its event.
 func (r *Registration) change(what string, apply func(*provider) (from, to any, err error)) error {
 	p := r.provider
