@@ -25,6 +25,7 @@ type attempt struct {
 	ctx        context.Context //nolint:containedctx // what the function gets
 	own        *attemptContext // ctx, where it is not the caller's
 	ended      error           // why the registry ended it, if it did
+	latency    time.Duration   // until the answer began; zero: until the end
 
 	caller      context.Context //nolint:containedctx // lives as long as the call
 	deadline    time.Time       // the caller's
@@ -144,7 +145,11 @@ func (a *attempt) giveContext(limit time.Duration) {
 // it was counted.
 func (a *attempt) settle(v verdict.Verdict, elapsed time.Duration, cause error) verdict.Class {
 	p := a.provider
-	slow := p.breaker.slow(elapsed)
+	latency := a.latency
+	if latency == 0 {
+		latency = elapsed
+	}
+	slow := p.breaker.slow(latency)
 	if v.Class == verdict.ClassSuccess && slow {
 		v.Class = verdict.ClassSlow
 	}
@@ -179,7 +184,7 @@ func (a *attempt) settle(v verdict.Verdict, elapsed time.Duration, cause error) 
 	}
 	switch tally {
 	case verdict.TallySuccess:
-		a.cell.latency.Add(uint64(max(elapsed, 0)))
+		a.cell.latency.Add(uint64(max(latency, 0)))
 		a.cell.successes.Add(1)
 	case verdict.TallyFailure:
 		a.cell.failures.Add(1)

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"fmt"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -39,6 +40,23 @@ func AttemptTimeout(timeout time.Duration) CallOption {
 // where it was this call that it turned away. Default: such a call fails at once,
 // and its error says when to come back.
 func WaitForCooldown() CallOption { return CallOption{wait: true} }
+
+// String returns what the option is, such as "OnceOnly".
+func (o CallOption) String() string {
+	switch {
+	case o.onceOnly:
+		return "OnceOnly"
+	case o.timed:
+		return fmt.Sprintf("AttemptTimeout(%v)", o.timeout)
+	case o.wait:
+		return "WaitForCooldown"
+	case o.caller != "":
+		return fmt.Sprintf("Caller(%q)", o.caller)
+	case o.report != nil:
+		return "ReportTo"
+	}
+	return "none"
+}
 
 func mergeOptions(options []CallOption) (merged CallOption, err error) {
 	for i := range options {

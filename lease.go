@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,7 +26,12 @@ type Lease[T any] struct {
 	attempt  attempt
 	observed *call // for hooks and the report; nil without them
 	settled  atomic.Bool
-	expiry   *schedule.Timer
+	answered atomic.Int64 // when the answer began, since the attempt did
+
+	// mu guards the fields below.
+	mu      sync.Mutex
+	expiry  *schedule.Timer
+	expires time.Time
 }
 
 // Provider returns the name of the provider.
@@ -36,21 +42,46 @@ func (l *Lease[T]) Provider() string { return l.attempt.provider.name() }
 // told to stop. With [NoTimeout] it is the context that was acquired with.
 func (l *Lease[T]) Context() context.Context { return l.attempt.ctx }
 
-// Done reports the outcome, as a function of [Call] would return it, and frees
-// the provider. Only the first report of a lease counts; one after its expiry
-// is ignored.
-func (l *Lease[T]) Done(err error) {
-	if !l.settled.CompareAndSwap(false, true) {
+// Answered says that the answer has begun, such as with the first item of a
+// stream: the time until the first such report is the latency of the provider,
+// rather than the time until Done.
+func (l *Lease[T]) Answered() {
+	l.answered.CompareAndSwap(0, int64(max(l.attempt.provider.registry.now()-l.attempt.began, 1)))
+}
+
+// Extend lets the lease expire that much later than it would have. Its context
+// keeps its deadline. It does nothing when the lease has ended, and for times
+// that are not positive.
+func (l *Lease[T]) Extend(by time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if by <= 0 || l.settled.Load() {
 		return
 	}
 	l.expiry.Stop()
-	elapsed := l.attempt.provider.registry.now() - l.attempt.began
-	v := verdict.Verdict{Class: verdict.ClassUnknown}
-	defer func() { l.settle(v, elapsed, err) }() // deferred: a classifier may exit the goroutine
-	v = l.attempt.judge(err)
+	l.expires = l.expires.Add(by)
+	l.expiry = l.attempt.provider.registry.schedule.After(time.Until(l.expires), l.expire)
 }
 
-func (l *Lease[T]) settle(v verdict.Verdict, elapsed time.Duration, err error) {
+// Done reports the outcome, as a function of [Call] would return it, frees the
+// provider, and returns what the outcome means. Only the first report of a lease
+// counts; one after its expiry is ignored, which [verdict.ClassIgnored] says.
+func (l *Lease[T]) Done(err error) (class verdict.Class) {
+	if !l.settled.CompareAndSwap(false, true) {
+		return verdict.ClassIgnored
+	}
+	l.mu.Lock()
+	l.expiry.Stop()
+	l.mu.Unlock()
+	elapsed := l.attempt.provider.registry.now() - l.attempt.began
+	v := verdict.Verdict{Class: verdict.ClassUnknown}
+	defer func() { class = l.settle(v, elapsed, err) }() // deferred: a classifier may exit the goroutine
+	v = l.attempt.judge(err)
+	return v.Class
+}
+
+func (l *Lease[T]) settle(v verdict.Verdict, elapsed time.Duration, err error) verdict.Class {
+	l.attempt.latency = time.Duration(l.answered.Load())
 	class := l.attempt.settle(v, elapsed, err)
 	if c := l.observed; c != nil {
 		c.attempt = l.attempt
@@ -62,6 +93,7 @@ func (l *Lease[T]) settle(v verdict.Verdict, elapsed time.Duration, err error) {
 		}
 		c.finish(failure)
 	}
+	return class
 }
 
 func (l *Lease[T]) expire() {
@@ -91,6 +123,9 @@ func newLease[T any](c *call) *Lease[T] {
 	if expiry == NoTimeout {
 		expiry = longestLeaseWithoutTimeout
 	}
+	l.mu.Lock() // the timer may fire before it is known
+	defer l.mu.Unlock()
+	l.expires = time.Now().Add(expiry)
 	l.expiry = l.attempt.provider.registry.schedule.After(expiry, l.expire)
 	return l
 }

@@ -14,6 +14,14 @@ type Resolver[T any] struct {
 	err     error // what was wrong with the binding
 }
 
+// Service returns the name of the service.
+func (r *Resolver[T]) Service() string {
+	if r == nil {
+		return ""
+	}
+	return r.service
+}
+
 // bound returns the slot, or what was wrong with the binding.
 func (r *Resolver[T]) bound() (*slot, error) {
 	if r == nil || r.slot == nil && r.err == nil {
