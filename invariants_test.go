@@ -68,8 +68,13 @@ func live(reg *registry.Registry, seed uint64, seen *sync.Map, steps int) {
 				change(ctx, reg, random, seen, fmt.Sprintf("%d-%d", seed, i))
 			default:
 				var options []registry.CallOption
-				if random.IntN(4) == 0 {
+				switch random.IntN(6) {
+				case 0:
 					options = append(options, registry.OnceOnly())
+				case 1:
+					options = append(options, registry.WaitForCooldown())
+				case 2:
+					options = append(options, registry.ReportTo(&registry.CallReport{}), registry.Caller("x"))
 				}
 				_, _ = registry.Call(ctx, r, func(ctx context.Context, _ chatModel) (string, error) {
 					return anyOutcome(ctx, random)
@@ -102,6 +107,8 @@ func change(ctx context.Context, reg *registry.Registry, random *rand.Rand, seen
 		registration, err := chat.Register(ctx, reg, provider{
 			Name: name, Instance: says(name), Group: random.IntN(2), AttemptTimeout: time.Second,
 			Breaker: registry.BreakerPolicy{FailureThreshold: 2, RecoveryTimeout: 2 * time.Second, SuccessThreshold: 2, TrialSlots: 2},
+			Retry:   registry.RetryPolicy{Retries: random.IntN(3)}, LastResort: random.IntN(3) == 0,
+			Limits: registry.LimitPolicy{MaxConcurrent: random.IntN(4), MaxWait: time.Duration(random.IntN(5)) * time.Second},
 		})
 		if err == nil {
 			seen.Store(registration, nil)
@@ -109,7 +116,7 @@ func change(ctx context.Context, reg *registry.Registry, random *rand.Rand, seen
 		return
 	}
 	victim := all[random.IntN(len(all))]
-	switch random.IntN(7) {
+	switch random.IntN(9) {
 	case 0:
 		_ = victim.ForceOpen(time.Second, "chaos")
 	case 1:
@@ -122,6 +129,10 @@ func change(ctx context.Context, reg *registry.Registry, random *rand.Rand, seen
 		_, _ = victim.SetBreaker(registry.BreakerPolicy{FailureThreshold: 1 + random.IntN(3), RecoveryTimeout: time.Second})
 	case 5:
 		_ = victim.Unregister(ctx)
+	case 7:
+		_, _ = victim.SetLimits(registry.LimitPolicy{MaxConcurrent: random.IntN(3)})
+	case 8:
+		_, _ = victim.SetBreaker(registry.BreakerPolicy{FailureRate: 0.5, MinimumCalls: 4, RecoveryGrowth: 2, RecoveryTimeout: time.Second, RecoveryJitter: 0.5})
 	case 6:
 		_, _ = victim.SetStrategy(registry.Strategy(1 + random.IntN(2)))
 	}
@@ -137,7 +148,7 @@ func TestNoOutcomeSlotOrGoroutineIsLostWhateverHappensAtOnce(t *testing.T) {
 				var seen sync.Map
 				for i := range 4 {
 					seen.Store(add(t, reg, provider{
-						Name: fmt.Sprintf("base-%d", i), AttemptTimeout: time.Second, Group: i / 2,
+						Name: fmt.Sprintf("base-%d", i), AttemptTimeout: time.Second, Group: i / 2, Domain: fmt.Sprintf("domain-%d", i%2),
 						Strategy: registry.Strategy(1 + i/2),
 						Breaker:  registry.BreakerPolicy{FailureThreshold: 3, RecoveryTimeout: 3 * time.Second, TrialSlots: 3},
 					}), nil)
@@ -156,6 +167,20 @@ func TestNoOutcomeSlotOrGoroutineIsLostWhateverHappensAtOnce(t *testing.T) {
 					if _, present := reg.Provider(info.Name); present {
 						require.NotEqual(t, registry.BreakerOpen, info.Breaker.State, info.Name)
 						require.Zero(t, info.CooldownUntil, info.Name)
+					}
+				}
+				for info := range reg.All() { // every place is free again
+					registration, _ := reg.Provider(info.Name)
+					require.NoError(t, errors.Join(registration.MarkHealthy(), registration.Reset()))
+					_, err := registration.SetLimits(registry.LimitPolicy{MaxConcurrent: 1, NoQueue: true})
+					require.NoError(t, err)
+				}
+				require.Positive(t, reg.Stats().Eligible)
+				for range 3 {
+					leases, err := bind(reg).AcquireMany(t.Context(), 0)
+					require.NoError(t, err)
+					for _, lease := range leases {
+						lease.Done(nil)
 					}
 				}
 				stats := reg.Stats()

@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -193,4 +194,62 @@ func TestRealSocketsThatRefuseOrBreakAreRecognised(t *testing.T) {
 	require.Equal(t, verdict.ClassTransport, verdict.Of(get()).Class)
 	server.Close()
 	require.Equal(t, verdict.ClassNotSent, verdict.Of(get()).Class)
+}
+
+func TestRetryAfterIsReadInBothItsForms(t *testing.T) {
+	t.Parallel()
+	for header, want := range map[string]time.Duration{
+		"7": 7 * time.Second, " 0.5 ": 500 * time.Millisecond, "0": 0, "-3": 0, "": 0, "soon": 0, "NaN": 0, "Inf": 10 * 365 * 24 * time.Hour,
+		"1e300": 10 * 365 * 24 * time.Hour, "Mon, 02 Jan 2006 15:04:05 GMT": 0,
+	} {
+		require.Equal(t, want, verdict.RetryAfter(header), header)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		date := time.Now().Add(90 * time.Second).UTC().Format(http.TimeFormat)
+		require.InDelta(t, 90*time.Second, verdict.RetryAfter(date), float64(time.Second))
+	})
+}
+
+// grpcStatus has the shape of *status.Status of google.golang.org/grpc.
+type grpcStatus struct{ code grpcCode }
+
+type grpcCode uint32
+
+func (s *grpcStatus) Code() grpcCode { return s.code }
+
+// grpcError has the shape of its errors.
+type grpcError struct{ status *grpcStatus }
+
+func (e *grpcError) Error() string           { return "rpc error" }
+func (e *grpcError) GRPCStatus() *grpcStatus { return e.status }
+
+// otherError has a method of that name and another shape.
+type otherError struct{}
+
+func (otherError) Error() string             { return "other" }
+func (otherError) GRPCStatus(int) (int, int) { return 0, 0 }
+
+func TestGRPCCodesHaveTheirClasses(t *testing.T) {
+	t.Parallel()
+	for code, want := range map[grpcCode]verdict.Class{
+		0: verdict.ClassUnknown, 1: verdict.ClassUnknown, 2: verdict.ClassUnknown, 3: verdict.ClassBadRequest,
+		4: verdict.ClassAttemptTimeout, 5: verdict.ClassNotFound, 7: verdict.ClassFatal, 8: verdict.ClassRateLimited,
+		13: verdict.ClassServerError, 14: verdict.ClassTransport, 15: verdict.ClassMalformed, 16: verdict.ClassFatal, 99: verdict.ClassUnknown,
+	} {
+		err := fmt.Errorf("call: %w", &grpcError{&grpcStatus{code}})
+		require.Equal(t, verdict.Verdict{Class: want}, verdict.Of(err), "%d", code)
+	}
+	require.Equal(t, verdict.Verdict{}, verdict.Of(otherError{}))
+}
+
+type speaker struct{ error }
+
+func (speaker) Verdict() verdict.Verdict { return verdict.Verdict{Class: verdict.ClassTooLong} }
+
+func TestTheOutermostThatSpeaksIsHeard(t *testing.T) {
+	t.Parallel()
+	inner := speaker{errCause}
+	require.Equal(t, verdict.ClassTooLong, verdict.Of(fmt.Errorf("x: %w", inner)).Class)
+	require.Equal(t, verdict.ClassFatal, verdict.Of(verdict.Fatal(inner, 0)).Class)
+	require.Equal(t, verdict.ClassTooLong, verdict.Of(speaker{verdict.Fatal(errCause, 0)}).Class)
 }
