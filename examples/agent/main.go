@@ -15,6 +15,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"os/signal"
 	"strings"
@@ -24,6 +25,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/examples/agent/internal/channel"
 	"github.com/capreg/registry/examples/agent/internal/llm"
+	"github.com/capreg/registry/stream"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -137,6 +139,7 @@ func (a *agent) wireModels(ctx context.Context) error {
 		add(registry.Provider[llm.ChatModel]{
 			Name: backend.name, Priority: backend.priority, Group: backend.group, Strategy: backend.strategy,
 			Factory:  func(context.Context) (llm.ChatModel, error) { return backend.client(), nil },
+			Limits:   registry.LimitPolicy{MaxConcurrent: 8}, // more at once would make each of them slower
 			Metadata: map[string]string{"model": backend.model},
 		})
 	}
@@ -196,6 +199,39 @@ func (a *agent) ask(ctx context.Context, question string) (answered, error) {
 	})
 }
 
+// askForStream is ask for an answer that comes piece by piece. It is wanted whole:
+// so a stream that is cut halfway is answered by somebody else.
+func (a *agent) askForStream(ctx context.Context, question string) (answered, error) {
+	s, err := stream.Open(ctx, a.models, func(ctx context.Context, m llm.ChatModel) (iter.Seq2[llm.Piece, error], error) {
+		return m.Stream(ctx, question)
+	}, a.streaming(true))
+	if err != nil {
+		return answered{}, err
+	}
+	var text strings.Builder
+	for piece, err := range s.All() {
+		if err != nil {
+			return answered{}, err
+		}
+		text.WriteString(piece.Text)
+	}
+	return answered{Reply: llm.Reply{Text: text.String()}, by: s.Provider()}, nil
+}
+
+// streaming says how long pieces may take and which one is the last. Pieces
+// without text keep a connection alive and no more.
+func (a *agent) streaming(whole bool) stream.Options[llm.Piece] {
+	options := stream.Options[llm.Piece]{
+		Last:      func(p llm.Piece) bool { return p.Last },
+		KeepAlive: func(p llm.Piece) bool { return p.Text == "" && !p.Last },
+		Whole:     whole,
+	}
+	if !a.backends.real {
+		options.FirstTimeout, options.StallTimeout = attemptTimeout, attemptTimeout
+	}
+	return options
+}
+
 // show puts a message in front of people.
 func (a *agent) show(ctx context.Context, message string) error {
 	_, err := registry.Call(ctx, a.screens, func(ctx context.Context, c channel.Channel) (struct{}, error) {
@@ -230,16 +266,32 @@ func (a *agent) chat(ctx context.Context, in io.Reader) error {
 	}
 	lines := bufio.NewScanner(in)
 	for lines.Scan() && strings.TrimSpace(lines.Text()) != "" && ctx.Err() == nil {
-		reply, err := a.ask(ctx, lines.Text())
-		message := fmt.Sprintf("[%s] %s", reply.by, reply.Text)
-		if err != nil {
-			message = "nobody can answer: " + err.Error()
-		}
-		if err := a.show(ctx, message); err != nil {
+		if err := a.reply(ctx, lines.Text()); err != nil {
 			return err
 		}
 	}
 	return lines.Err()
+}
+
+// reply shows the answer to a person as it comes. What was shown cannot be taken
+// back, so a stream that is cut is said to be.
+func (a *agent) reply(ctx context.Context, question string) error {
+	s, err := stream.Open(ctx, a.models, func(ctx context.Context, m llm.ChatModel) (iter.Seq2[llm.Piece, error], error) {
+		return m.Stream(ctx, question)
+	}, a.streaming(false))
+	if err != nil {
+		return a.show(ctx, "nobody can answer: "+err.Error())
+	}
+	a.screen.part("[" + s.Provider() + "] ")
+	for piece, err := range s.All() {
+		if err != nil {
+			a.screen.part(" … (cut: " + err.Error() + ")")
+			break
+		}
+		a.screen.part(piece.Text)
+	}
+	a.screen.part("\n")
+	return nil
 }
 
 // close ends the registry, which closes the clients its factories made.

@@ -34,7 +34,7 @@ func TestShortSessionLosesNothingOnItsBadDay(t *testing.T) {
 	text := strings.Join(lines, "\n")
 	for _, want := range []string{
 		"openai answers 500 from now on", "opened    openai", "cooling   anthropic: rate limited",
-		"answers   the local servers, in turn", "webhook   40 messages, none twice",
+		"answers   the local servers, in turn", "anthropic cuts its streams halfway", "webhook   40 messages, none twice",
 	} {
 		require.Contains(t, text, want)
 	}

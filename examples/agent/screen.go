@@ -31,6 +31,13 @@ func (s *screen) Write(lines []byte) (int, error) {
 
 func (s *screen) line(text string) { _, _ = fmt.Fprintln(s, text) }
 
+// part shows a piece of a line as it comes.
+func (s *screen) part(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, _ = fmt.Fprint(s.out, text)
+}
+
 // answered shows progress, and a line when another tier answers than before.
 func (s *screen) answered(n, of int, by, tier string) {
 	s.mu.Lock()

@@ -20,21 +20,28 @@ const pace = 80 * time.Millisecond
 type act struct {
 	at   float64
 	what string
-	do   func(b *backends) error
+	do   func(a *agent) error
 }
 
 // script is the session's bad day.
 func script() []act {
-	behave := func(name string, behaviour loopback.Behaviour) func(*backends) error {
-		return func(b *backends) error {
-			b.server(name).Behave(behaviour)
-			return b.server(name).Listen()
+	behave := func(name string, behaviour loopback.Behaviour) func(*agent) error {
+		return func(a *agent) error {
+			a.backends.server(name).Behave(behaviour)
+			return a.backends.server(name).Listen()
 		}
 	}
-	refuse := func(name string) func(*backends) error {
-		return func(b *backends) error {
-			b.server(name).Refuse()
+	refuse := func(name string) func(*agent) error {
+		return func(a *agent) error {
+			a.backends.server(name).Refuse()
 			return nil
+		}
+	}
+	// The operator has mended the key, and says so: nobody else could know.
+	mended := func(name string) func(*agent) error {
+		return func(a *agent) error {
+			provider, _ := a.registry.Provider(name)
+			return errors.Join(behave(name, loopback.Behaviour{})(a), provider.Reset())
 		}
 	}
 	return []act{
@@ -48,8 +55,11 @@ func script() []act {
 		{0.50, "local-a has recovered", behave("local-a", loopback.Behaviour{})},
 		{0.55, "anthropic has recovered", behave("anthropic", loopback.Behaviour{})},
 		{0.60, "openai refuses connections now", refuse("openai")},
-		{0.75, "openai and local-b have recovered", func(b *backends) error {
-			return errors.Join(behave("openai", loopback.Behaviour{})(b), behave("local-b", loopback.Behaviour{})(b))
+		{0.62, "anthropic cuts its streams halfway", behave("anthropic", loopback.Behaviour{CutStreams: true})},
+		{0.68, "anthropic refuses the key: 401", behave("anthropic", loopback.Behaviour{Status: http.StatusUnauthorized})},
+		{0.72, "the key of anthropic was mended", mended("anthropic")},
+		{0.80, "openai and local-b have recovered", func(a *agent) error {
+			return errors.Join(behave("openai", loopback.Behaviour{})(a), behave("local-b", loopback.Behaviour{})(a))
 		}},
 	}
 }
@@ -67,12 +77,16 @@ func (a *agent) play(ctx context.Context, questions int) error {
 	for n := range questions {
 		for len(acts) > 0 && float64(n) >= acts[0].at*float64(questions) {
 			a.screen.line("script    " + acts[0].what)
-			if err := acts[0].do(a.backends); err != nil {
+			if err := acts[0].do(a); err != nil {
 				return err
 			}
 			acts = acts[1:]
 		}
-		reply, err := a.ask(ctx, fmt.Sprintf("question %d: what is next?", n+1))
+		ask := a.ask
+		if n%3 == 2 {
+			ask = a.askForStream
+		}
+		reply, err := ask(ctx, fmt.Sprintf("question %d: what is next?", n+1))
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}

@@ -5,14 +5,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/anthropics/anthropic-sdk-go"
 	anthropicoption "github.com/anthropics/anthropic-sdk-go/option"
 	"github.com/openai/openai-go/v3"
 	openaioption "github.com/openai/openai-go/v3/option"
+
+	"github.com/capreg/registry/verdict"
 )
 
 // Reply is an answer and the model that gave it.
@@ -21,9 +23,18 @@ type Reply struct {
 	Model string
 }
 
-// ChatModel answers a prompt. Implementations are safe for concurrent use.
+// Piece is a part of a streamed answer. The last one says so: a stream that ends
+// without it was cut, which the SDKs do not tell from a complete one.
+type Piece struct {
+	Text string
+	Last bool
+}
+
+// ChatModel answers a prompt, at once or piece by piece. Implementations are safe
+// for concurrent use.
 type ChatModel interface {
 	Chat(ctx context.Context, prompt string) (Reply, error)
+	Stream(ctx context.Context, prompt string) (iter.Seq2[Piece, error], error)
 }
 
 // OpenAI is a ChatModel on the official OpenAI SDK. It also talks to every
@@ -52,12 +63,26 @@ func NewOpenAI(baseURL, apiKey, model string) *OpenAI {
 	return &OpenAI{client: openai.NewClient(options...), transport: transport, model: model}
 }
 
-// Chat asks the model.
-func (o *OpenAI) Chat(ctx context.Context, prompt string) (Reply, error) {
-	completion, err := o.client.Chat.Completions.New(ctx, openai.ChatCompletionNewParams{
+func (o *OpenAI) question(prompt string) openai.ChatCompletionNewParams {
+	return openai.ChatCompletionNewParams{
 		Model:    o.model,
 		Messages: []openai.ChatCompletionMessageParamUnion{openai.UserMessage(prompt)},
-	})
+	}
+}
+
+// Stream asks the model for its answer piece by piece.
+func (o *OpenAI) Stream(ctx context.Context, prompt string) (iter.Seq2[Piece, error], error) {
+	return pieces(o.client.Chat.Completions.NewStreaming(ctx, o.question(prompt)), func(chunk openai.ChatCompletionChunk) Piece {
+		if len(chunk.Choices) == 0 {
+			return Piece{}
+		}
+		return Piece{Text: chunk.Choices[0].Delta.Content, Last: chunk.Choices[0].FinishReason != ""}
+	}), nil
+}
+
+// Chat asks the model.
+func (o *OpenAI) Chat(ctx context.Context, prompt string) (Reply, error) {
+	completion, err := o.client.Chat.Completions.New(ctx, o.question(prompt))
 	if err != nil {
 		return Reply{}, fromSDK(err)
 	}
@@ -95,13 +120,30 @@ func NewAnthropic(baseURL, apiKey, model string) *Anthropic {
 	return &Anthropic{client: anthropic.NewClient(options...), transport: transport, model: model}
 }
 
-// Chat asks the model.
-func (a *Anthropic) Chat(ctx context.Context, prompt string) (Reply, error) {
+func (a *Anthropic) question(prompt string) anthropic.MessageNewParams {
 	const longestAnswer = 512
-	message, err := a.client.Messages.New(ctx, anthropic.MessageNewParams{
+	return anthropic.MessageNewParams{
 		Model: a.model, MaxTokens: longestAnswer,
 		Messages: []anthropic.MessageParam{anthropic.NewUserMessage(anthropic.NewTextBlock(prompt))},
-	})
+	}
+}
+
+// Stream asks the model for its answer piece by piece.
+func (a *Anthropic) Stream(ctx context.Context, prompt string) (iter.Seq2[Piece, error], error) {
+	return pieces(a.client.Messages.NewStreaming(ctx, a.question(prompt)), func(event anthropic.MessageStreamEventUnion) Piece {
+		switch event.Type {
+		case "content_block_delta":
+			return Piece{Text: event.Delta.Text}
+		case "message_stop":
+			return Piece{Last: true}
+		}
+		return Piece{}
+	}), nil
+}
+
+// Chat asks the model.
+func (a *Anthropic) Chat(ctx context.Context, prompt string) (Reply, error) {
+	message, err := a.client.Messages.New(ctx, a.question(prompt))
 	if err != nil {
 		return Reply{}, fromSDK(err)
 	}
@@ -119,12 +161,41 @@ func (a *Anthropic) Close() error {
 	return nil
 }
 
+// events is what the streams of both SDKs have in common.
+type events[E any] interface {
+	Next() bool
+	Current() E
+	Err() error
+	Close() error
+}
+
+// pieces turns the events of an SDK into pieces.
+func pieces[E any](stream events[E], piece func(E) Piece) iter.Seq2[Piece, error] {
+	return func(yield func(Piece, error) bool) {
+		defer func() { _ = stream.Close() }()
+		for stream.Next() {
+			if !yield(piece(stream.Current()), nil) {
+				return
+			}
+		}
+		if err := stream.Err(); err != nil {
+			yield(Piece{}, fromSDK(err))
+		}
+	}
+}
+
 // LastResort is a ChatModel that always has something to say.
 type LastResort struct{}
 
 // Chat asks for patience.
 func (LastResort) Chat(context.Context, string) (Reply, error) {
 	return Reply{Text: "All models are busy; I noted your question.", Model: "built-in"}, nil
+}
+
+// Stream asks for patience, too.
+func (l LastResort) Stream(ctx context.Context, prompt string) (iter.Seq2[Piece, error], error) {
+	reply, err := l.Chat(ctx, prompt)
+	return func(yield func(Piece, error) bool) { yield(Piece{Text: reply.Text, Last: true}, err) }, nil
 }
 
 var errNoAnswer = errors.New("llm: the answer holds no text")
@@ -184,17 +255,10 @@ func fromSDK(err error) error {
 	return err
 }
 
-// retryAfter reads the header in both its forms: seconds, or a date.
+// retryAfter reads the header that says how long to wait.
 func retryAfter(response *http.Response) time.Duration {
 	if response == nil {
 		return 0
 	}
-	header := response.Header.Get("Retry-After")
-	if seconds, err := strconv.Atoi(header); err == nil {
-		return max(time.Duration(seconds)*time.Second, 0)
-	}
-	if date, err := http.ParseTime(header); err == nil {
-		return max(time.Until(date), 0)
-	}
-	return 0
+	return verdict.RetryAfter(response.Header.Get("Retry-After"))
 }

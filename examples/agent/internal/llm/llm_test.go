@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,6 +56,42 @@ func TestAnswerComesBackWithItsModel(t *testing.T) {
 		require.NoError(t, err)
 		require.Contains(t, reply.Text, `"two words" has 2 words`)
 		require.NotEmpty(t, reply.Model)
+	})
+}
+
+func TestStreamComesInPiecesOfWhichOneIsTheLast(t *testing.T) {
+	t.Parallel()
+	eachSDK(t, func(t *testing.T, server *loopback.Server, model client) {
+		for _, cut := range []bool{false, true} {
+			server.Behave(loopback.Behaviour{CutStreams: cut})
+			pieces, err := model.Stream(t.Context(), "two words")
+			require.NoError(t, err)
+			var text strings.Builder
+			last, parts := false, 0
+			for piece, err := range pieces {
+				require.NoError(t, err, "the SDKs do not tell a cut stream from a complete one")
+				text.WriteString(piece.Text)
+				last = piece.Last
+				parts++
+			}
+			require.Equal(t, !cut, last)
+			require.Equal(t, !cut, strings.HasSuffix(text.String(), `"two words" has 2 words.`), text.String())
+			require.Greater(t, parts, 2)
+		}
+	})
+}
+
+func TestErrorOfAStreamIsThatOfAnAnswer(t *testing.T) {
+	t.Parallel()
+	eachSDK(t, func(t *testing.T, server *loopback.Server, model client) {
+		server.Behave(loopback.Behaviour{Status: http.StatusTooManyRequests, RetryAfter: 7 * time.Second})
+		before := server.Hits()
+		pieces, err := model.Stream(t.Context(), "?")
+		require.NoError(t, err)
+		for _, err := range pieces {
+			require.Equal(t, verdict.Verdict{Class: verdict.ClassRateLimited, After: 7 * time.Second}, verdict.Of(err))
+		}
+		require.Equal(t, before+1, server.Hits())
 	})
 }
 
@@ -136,4 +173,10 @@ func TestLastResortAlwaysAnswers(t *testing.T) {
 	reply, err := llm.LastResort{}.Chat(t.Context(), "?")
 	require.NoError(t, err)
 	require.NotEmpty(t, reply.Text)
+	pieces, err := llm.LastResort{}.Stream(t.Context(), "?")
+	require.NoError(t, err)
+	for piece, err := range pieces {
+		require.NoError(t, err)
+		require.Equal(t, llm.Piece{Text: reply.Text, Last: true}, piece)
+	}
 }

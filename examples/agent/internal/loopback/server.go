@@ -35,6 +35,9 @@ type Behaviour struct {
 	Code string
 	// Hang accepts requests and never answers, until the client gives up.
 	Hang bool
+	// CutStreams ends streams halfway, as if they were complete but for the end
+	// mark.
+	CutStreams bool
 	// Delay is the time an answer takes.
 	Delay time.Duration
 }
@@ -138,7 +141,7 @@ func (s *Server) Close() {
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	s.hits.Add(1)
-	prompt, model, err := s.question(r)
+	prompt, model, streamed, err := s.question(r)
 	if err != nil {
 		s.fail(w, Behaviour{Status: http.StatusBadRequest, Code: "invalid_request_error"})
 		return
@@ -165,34 +168,40 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	s.answer(w, model, fmt.Sprintf("%s: %q has %d words.", s.name, prompt, len(strings.Fields(prompt))))
+	reply := fmt.Sprintf("%s: %q has %d words.", s.name, prompt, len(strings.Fields(prompt)))
+	if streamed {
+		s.stream(w, model, reply, behaviour.CutStreams)
+		return
+	}
+	s.answer(w, model, reply)
 }
 
 var errUnknownPath = errors.New("no such path")
 
 // question reads a request in the server's dialect.
-func (s *Server) question(r *http.Request) (prompt, model string, err error) {
+func (s *Server) question(r *http.Request) (prompt, model string, streamed bool, err error) {
 	path := "/v1/chat/completions"
 	if s.dialect == Anthropic {
 		path = "/v1/messages"
 	}
 	if r.Method != http.MethodPost || r.URL.Path != path {
-		return "", "", errUnknownPath
+		return "", "", false, errUnknownPath
 	}
 	var request struct {
 		Model    string `json:"model"`
+		Stream   bool   `json:"stream"`
 		Messages []struct {
 			Role    string          `json:"role"`
 			Content json.RawMessage `json:"content"`
 		} `json:"messages"`
 	}
 	if err := json.NewDecoder(http.MaxBytesReader(nil, r.Body, 1<<20)).Decode(&request); err != nil {
-		return "", "", err
+		return "", "", false, err
 	}
 	if len(request.Messages) == 0 {
-		return "", "", errors.New("no messages")
+		return "", "", false, errors.New("no messages")
 	}
-	return text(request.Messages[len(request.Messages)-1].Content), request.Model, nil
+	return text(request.Messages[len(request.Messages)-1].Content), request.Model, request.Stream, nil
 }
 
 // text reads content that is a string or a list of blocks with text.
@@ -230,6 +239,69 @@ func (s *Server) answer(w http.ResponseWriter, model, reply string) {
 		}},
 		"usage": map[string]any{"prompt_tokens": 8, "completion_tokens": len(strings.Fields(reply)), "total_tokens": 8 + len(strings.Fields(reply))},
 	})
+}
+
+// stream answers word by word, as server-sent events.
+func (s *Server) stream(w http.ResponseWriter, model, reply string, halfway bool) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	send := func(kind string, data any) {
+		if kind != "" {
+			_, _ = fmt.Fprintf(w, "event: %s\n", kind)
+		}
+		encoded, err := json.Marshal(data)
+		if text, ok := data.(string); ok {
+			encoded, err = []byte(text), nil
+		}
+		if err == nil {
+			_, _ = fmt.Fprintf(w, "data: %s\n\n", encoded) // the client may be gone
+		}
+		_ = http.NewResponseController(w).Flush()
+	}
+	words := strings.SplitAfter(reply, " ")
+	if halfway {
+		words = words[:len(words)/2]
+	}
+	if s.dialect == Anthropic {
+		s.streamAnthropic(send, model, words, halfway)
+		return
+	}
+	chunk := func(delta map[string]any, finish any) map[string]any {
+		return map[string]any{
+			"id": "chatcmpl-loopback", "object": "chat.completion.chunk", "created": time.Now().Unix(), "model": model,
+			"choices": []any{map[string]any{"index": 0, "delta": delta, "finish_reason": finish}},
+		}
+	}
+	for _, word := range words {
+		send("", chunk(map[string]any{"role": "assistant", "content": word}, nil))
+	}
+	if !halfway {
+		send("", chunk(map[string]any{}, "stop"))
+		send("", "[DONE]")
+	}
+}
+
+func (s *Server) streamAnthropic(send func(kind string, data any), model string, words []string, halfway bool) {
+	usage := map[string]any{"input_tokens": 8, "output_tokens": len(words)}
+	send("message_start", map[string]any{"type": "message_start", "message": map[string]any{
+		"id": "msg_loopback", "type": "message", "role": "assistant", "model": model, "content": []any{},
+		"stop_reason": nil, "stop_sequence": nil, "usage": usage,
+	}})
+	send("content_block_start", map[string]any{
+		"type": "content_block_start", "index": 0, "content_block": map[string]any{"type": "text", "text": ""},
+	})
+	for _, word := range words {
+		send("content_block_delta", map[string]any{
+			"type": "content_block_delta", "index": 0, "delta": map[string]any{"type": "text_delta", "text": word},
+		})
+	}
+	if halfway {
+		return
+	}
+	send("content_block_stop", map[string]any{"type": "content_block_stop", "index": 0})
+	send("message_delta", map[string]any{
+		"type": "message_delta", "delta": map[string]any{"stop_reason": "end_turn", "stop_sequence": nil}, "usage": usage,
+	})
+	send("message_stop", map[string]any{"type": "message_stop"})
 }
 
 // fail answers in the shape of the vendor's errors.
