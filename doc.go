@@ -37,12 +37,14 @@
 // for picking and for [Resolver.Explain], which says of every candidate why it
 // is not the one.
 //
-// # Four ways to use what was picked
+// # Five ways to use what was picked
 //
 //   - [Call] runs a function on it, moves on to the next provider where the
 //     outcome allows that, and records every outcome. Use it wherever it fits.
 //   - [Resolver.Acquire] returns a [Lease] for what does not fit into one
 //     function, such as a stream; its outcome is reported with [Lease.Done].
+//   - Packages stream and hedge stand on leases: answers that come piece by piece,
+//     and a second provider when the first takes long.
 //   - [Resolver.Get] returns the instance for wiring, and records nothing.
 //   - [Resolver.Many] and [Resolver.AcquireMany] return all of them.
 //
@@ -69,9 +71,19 @@
 //	  └──────────────────────────────────────────── half-open
 //	              enough trials succeed
 //
-// A cooldown is the time for which a provider asked to be left alone, by a rate
+// Policies can also look at the rate of failures or of slow outcomes, and let the
+// open time grow. A cooldown is the time for which a provider asked to be left alone, by a rate
 // limit, or that it is parked because it refuses this client's credentials.
 // Health is what the program says of a provider ([Registration.MarkUnhealthy]).
+//
+// # Limits, retries and budgets
+//
+// [LimitPolicy] bounds the attempts in progress and the rate of each caller, for
+// one provider or for all of a [Provider.Domain], which also cool down together.
+// A call that finds no place moves on, and queues only when there is none
+// anywhere. [RetryPolicy] tries a provider again before the next one is asked;
+// its budget bounds whatever goes beyond the first attempt of a call, failover
+// included, so that an outage is not amplified.
 //
 // # Coming and going
 //

@@ -1,0 +1,135 @@
+package registry_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/capreg/registry"
+	"github.com/capreg/registry/verdict"
+)
+
+// Two models behind one key share its places and its rate limit.
+func ExampleLimitPolicy() {
+	ctx := context.Background()
+	reg := registryOf(
+		registry.Provider[chatModel]{Name: "large", Domain: "key-1", Limits: registry.LimitPolicy{MaxConcurrent: 1, NoQueue: true}},
+		registry.Provider[chatModel]{Name: "small", Domain: "key-1"},
+		registry.Provider[chatModel]{Name: "local", Group: 1},
+	)
+	defer func() { _ = reg.Close(ctx) }()
+	llm := chat.Bind(reg, registry.Query{})
+
+	lease, err := llm.Acquire(ctx) // takes the one place of key-1
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(lease.Provider())
+	fmt.Println(registry.Call(ctx, llm, greet))
+	lease.Done(nil)
+	fmt.Println(registry.Call(ctx, llm, greet))
+	// Output:
+	// large
+	// local <nil>
+	// large <nil>
+}
+
+func ExampleRetryPolicy() {
+	ctx := context.Background()
+	reg := registryOf(
+		registry.Provider[chatModel]{
+			Name: "flaky", Instance: failsTimes(1, "flaky", errors.New("connection reset")),
+			Retry: registry.RetryPolicy{Retries: 2, FirstDelay: time.Millisecond},
+		},
+		registry.Provider[chatModel]{Name: "spare"},
+	)
+	defer func() { _ = reg.Close(ctx) }()
+	fmt.Println(registry.Call(ctx, chat.Bind(reg, registry.Query{}), greet))
+	// Output:
+	// flaky <nil>
+}
+
+func ExampleReportTo() {
+	ctx := context.Background()
+	reg := registryOf(
+		registry.Provider[chatModel]{Name: "gpt", Instance: fails(verdict.RateLimited(errors.New("slow down"), time.Minute))},
+		registry.Provider[chatModel]{Name: "claude"},
+	)
+	defer func() { _ = reg.Close(ctx) }()
+	var report registry.CallReport
+	_, err := registry.Call(ctx, chat.Bind(reg, registry.Query{}), greet, registry.ReportTo(&report))
+	if err != nil {
+		panic(err)
+	}
+	for _, attempt := range report.Attempts {
+		fmt.Println(attempt.Provider, "|", attempt.Why, "|", attempt.Class)
+	}
+	// Output:
+	// gpt | first | rate limited
+	// claude | failover | success
+}
+
+// The key is the same on whatever provider the call ends up, so that a server
+// which has seen it does not do the work twice.
+func ExampleIdempotencyKey() {
+	ctx := context.Background()
+	reg := registryOf(
+		registry.Provider[chatModel]{Name: "bank"},
+		registry.Provider[chatModel]{Name: "bank-2"},
+	)
+	defer func() { _ = reg.Close(ctx) }()
+	keys := map[string]bool{}
+	_, err := registry.Call(ctx, chat.Bind(reg, registry.Query{}), func(ctx context.Context, m chatModel) (string, error) {
+		keys[registry.IdempotencyKey(ctx)] = true
+		if name, _ := m.Chat(ctx, "pay"); name == "bank" {
+			return "", errors.New("connection reset")
+		}
+		return "paid", nil
+	})
+	fmt.Println(len(keys), err)
+	// Output:
+	// 1 <nil>
+}
+
+// Hooks see every call and attempt, and add values to the context.
+func ExampleOptions_hooks() {
+	ctx := context.Background()
+	type requestID struct{}
+	reg, err := registry.New(registry.Options{
+		BeforeCall: func(ctx context.Context, _ registry.CallReport) context.Context {
+			return context.WithValue(ctx, requestID{}, "request-7")
+		},
+		AfterAttempt: func(ctx context.Context, _ registry.CallReport, a registry.Attempt) {
+			fmt.Println(ctx.Value(requestID{}), a.Provider, a.Class)
+		},
+	})
+	if err != nil {
+		panic(err)
+	}
+	defer func() { _ = reg.Close(ctx) }()
+	if _, err := chat.Register(ctx, reg, registry.Provider[chatModel]{Name: "gpt", Instance: says("hi")}); err != nil {
+		panic(err)
+	}
+	fmt.Println(registry.Call(ctx, chat.Bind(reg, registry.Query{}), greet))
+	// Output:
+	// request-7 gpt success
+	// hi <nil>
+}
+
+// The last resort is tried although its breaker is open, when there is nobody
+// else.
+func ExampleProvider_lastResort() {
+	ctx := context.Background()
+	reg := registryOf(registry.Provider[chatModel]{Name: "only", LastResort: true})
+	defer func() { _ = reg.Close(ctx) }()
+	only, _ := reg.Provider("only")
+	if err := only.ForceOpen(time.Hour, "maintenance"); err != nil {
+		panic(err)
+	}
+	fmt.Println(registry.Call(ctx, chat.Bind(reg, registry.Query{}), greet))
+	fmt.Println(only.Breaker().State)
+	// Output:
+	// only <nil>
+	// open
+}
