@@ -371,21 +371,33 @@ type brokenError struct{ text string }
 
 func (b *brokenError) Error() string { return b.text } // panics on nil
 
-func TestProvidersClassifierComesBeforeTheRegistrys(t *testing.T) {
+func TestClassifiersAreAskedFromTheProvidersToTheRegistrys(t *testing.T) {
 	t.Parallel()
 	says := func(class verdict.Class) verdict.Classifier {
 		return func(error) verdict.Verdict { return verdict.Verdict{Class: class} }
 	}
 	bubble(t, registry.Options{Classify: says(verdict.ClassBadRequest)}, func(t *testing.T, reg *registry.Registry) {
+		require.NoError(t, chat.Classify(reg, func(err error) verdict.Verdict {
+			if errors.Is(err, errDown) {
+				return verdict.Verdict{Class: verdict.ClassTransport}
+			}
+			return verdict.Verdict{} // passes
+		}))
 		add(t, reg, provider{Name: "a", Instance: fails(errDown), Classify: says(verdict.ClassServerError)})
 		add(t, reg, provider{Name: "b", Instance: fails(errDown), Classify: says(verdict.ClassUnknown)}) // passes
-		add(t, reg, provider{Name: "c"})
+		add(t, reg, provider{Name: "c", Instance: fails(errors.New("something else"))})
+		add(t, reg, provider{Name: "d"})
 		_, err := ask(t.Context(), bind(reg))
 		var failed *registry.CallError
 		require.ErrorAs(t, err, &failed)
-		require.Equal(t, verdict.ClassServerError, failed.Attempts[0].Class)
-		require.Equal(t, verdict.ClassBadRequest, failed.Attempts[1].Class)
-		require.Len(t, failed.Attempts, 2)
+		var classes []verdict.Class
+		for _, a := range failed.Attempts {
+			classes = append(classes, a.Class)
+		}
+		require.Equal(t, []verdict.Class{verdict.ClassServerError, verdict.ClassTransport, verdict.ClassBadRequest}, classes)
+		require.NoError(t, chat.Classify(reg, nil))
+		require.ErrorIs(t, registry.NewService[int]("chat").Classify(reg, nil), registry.ErrConflict)
+		require.ErrorIs(t, chat.Classify(nil, nil), registry.ErrInvalid)
 	})
 }
 

@@ -88,6 +88,24 @@ func (s Service[T]) Register(ctx context.Context, r *Registry, p Provider[T]) (*
 	return r.register(ctx, svc, entry)
 }
 
+// Classify sets what recognises the errors of all providers of the service in
+// that registry: after the provider's own classifier, before the registry's and
+// the built-in one. nil removes it. It holds for outcomes from now on.
+func (s Service[T]) Classify(r *Registry, classify verdict.Classifier) error {
+	if !r.made() {
+		return errNotMade()
+	}
+	if err := checkServiceName(s.name); err != nil {
+		return err
+	}
+	svc, err := r.bindService(s.name, bindingOf[T]())
+	if err != nil {
+		return err
+	}
+	svc.classify.Store(&classify)
+	return nil
+}
+
 // Bind returns a resolver of the service for one kind of request. Keep it: it
 // holds the prepared plan for that query, and resolving through it takes no
 // lock and allocates nothing. A bad query, key or registry is an error of each
@@ -190,8 +208,9 @@ type Provider[T any] struct {
 	AttemptTimeout time.Duration
 	// Breaker is when calls are kept away. The zero value is the default policy.
 	Breaker BreakerPolicy
-	// Classify recognises errors of this provider before the registry's
-	// classifier and the built-in one do. See package verdict.
+	// Classify recognises errors of this provider before the classifiers of the
+	// service ([Service.Classify]), of the registry and the built-in one do. See
+	// package verdict.
 	Classify verdict.Classifier
 
 	// Until, when set, bounds the life of the registration: when it ends, the

@@ -31,8 +31,8 @@ type Options struct {
 	// Required are the services that [Registry.WaitReady] waits for when it is
 	// given no names.
 	Required []string
-	// Classify recognises errors of every provider, after the provider's own
-	// classifier and before the built-in one.
+	// Classify recognises errors of every provider, after the classifiers of the
+	// provider and of its service ([Service.Classify]) and before the built-in one.
 	Classify verdict.Classifier
 	// Admit, when set, is asked about every registration before it takes place;
 	// an error refuses it and is returned, wrapped. It runs in the goroutine of
@@ -116,6 +116,7 @@ type service struct {
 	name     string
 	binding  binding
 	slots    atomic.Pointer[map[uint64]*slot] // copied on write, under Registry.mu
+	classify atomic.Pointer[verdict.Classifier]
 
 	// Guarded by Registry.mu.
 	members   map[*provider]struct{}

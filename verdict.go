@@ -10,9 +10,14 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// classifyError asks the provider's classifier, the registry's and the built-in one.
+// classifyError asks the classifiers of the provider, the service and the
+// registry, and the built-in one.
 func (p *provider) classifyError(err error) verdict.Verdict {
-	for _, classify := range []verdict.Classifier{p.classify, p.registry.options.Classify} {
+	var ofService verdict.Classifier
+	if set := p.service.classify.Load(); set != nil {
+		ofService = *set
+	}
+	for _, classify := range []verdict.Classifier{p.classify, ofService, p.registry.options.Classify} {
 		if classify == nil {
 			continue
 		}
