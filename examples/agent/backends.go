@@ -8,7 +8,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/examples/agent/internal/llm"
-	"github.com/capreg/registry/examples/agent/internal/loopback"
+	"github.com/capreg/registry/examples/internal/loopback"
 )
 
 // backend is a model that can be wired.

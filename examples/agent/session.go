@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/event"
-	"github.com/capreg/registry/examples/agent/internal/loopback"
+	"github.com/capreg/registry/examples/internal/loopback"
 )
 
 // pace is the time from one question to the next: 200 of them take 16 s.

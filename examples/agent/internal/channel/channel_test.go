@@ -10,7 +10,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/capreg/registry/examples/agent/internal/channel"
-	"github.com/capreg/registry/examples/agent/internal/loopback"
+	"github.com/capreg/registry/examples/internal/loopback"
 	"github.com/capreg/registry/verdict"
 )
 

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/capreg/registry"
+)
+
+// Config is what the gateway serves, as its file says it. The zero value of a
+// field is its default.
+type Config struct {
+	// Clients maps the name of each client to the environment variable that
+	// holds its key. Without clients everybody is let in.
+	Clients map[string]string `json:"clients"`
+	// Upstreams are the servers that answer, by name.
+	Upstreams map[string]Upstream `json:"upstreams"`
+	// Routes say who answers for which model.
+	Routes []Route `json:"routes"`
+	// Timeouts bound what is done for one request.
+	Timeouts Timeouts `json:"timeouts"`
+	// WholeAnswers holds streams back until they are complete, so that one that
+	// is cut is answered by somebody else. Each route can ask for it as well.
+	WholeAnswers bool `json:"whole_answers"`
+}
+
+// Upstream is a server with an API like OpenAI's.
+type Upstream struct {
+	// URL is where "/chat/completions" is appended to; it often ends in "/v1".
+	URL string `json:"url"`
+	// Key is the environment variable that holds the key. None: no key is sent.
+	Key string `json:"key"`
+	// Models maps the names that clients use to those of the upstream. Without
+	// it names are passed on as they are; with it the upstream has no others.
+	Models map[string]string `json:"models"`
+	// Concurrency bounds the requests in progress; more wait for a place, here or
+	// at another upstream. Zero: any number.
+	Concurrency int `json:"concurrency"`
+}
+
+// Route says who answers for a model.
+type Route struct {
+	// Model is a name, or the beginning of names and a star: "gpt-*". The most
+	// exact route is taken.
+	Model string `json:"model"`
+	// Groups are asked one after another.
+	Groups []Group `json:"groups"`
+	// WholeAnswers is that of [Config], for this route.
+	WholeAnswers bool `json:"whole_answers"`
+}
+
+// Group is some upstreams of the same rank.
+type Group struct {
+	Upstreams []string          `json:"upstreams"`
+	Strategy  registry.Strategy `json:"strategy"`
+}
+
+// Timeouts bound a request; see the defaults for each.
+type Timeouts struct {
+	Attempt    Duration `json:"attempt"`     // a plain answer of one upstream: 60 s
+	FirstToken Duration `json:"first_token"` // of a stream: 15 s
+	Stall      Duration `json:"stall"`       // between two tokens: 30 s
+	Total      Duration `json:"total"`       // everything: 5 min
+}
+
+// Duration is a time.Duration written as "1m30s".
+type Duration time.Duration
+
+// UnmarshalText reads a duration that is positive.
+func (d *Duration) UnmarshalText(text []byte) error {
+	parsed, err := time.ParseDuration(string(text))
+	if err == nil && parsed <= 0 {
+		err = fmt.Errorf("duration is %v: want more than 0", parsed)
+	}
+	*d = Duration(parsed)
+	return err
+}
+
+func or(d Duration, usual time.Duration) time.Duration { return cmp.Or(time.Duration(d), usual) }
+
+// readConfig reads the configuration; what it does not know is an error.
+func readConfig(from io.Reader) (Config, error) {
+	var config Config
+	decoder := json.NewDecoder(from)
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&config); err != nil {
+		return Config{}, fmt.Errorf("configuration: %w", err)
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return Config{}, errors.New("configuration: want one JSON object and nothing behind it")
+	}
+	return config, config.check()
+}
+
+func readConfigFile(path string) (Config, error) {
+	text, err := os.ReadFile(path) //nolint:gosec // the operator names it
+	if err != nil {
+		return Config{}, err
+	}
+	return readConfig(bytes.NewReader(text))
+}
+
+// check finds what the registry would not: it is told names, and these must exist.
+func (c Config) check() error {
+	var found []error
+	wrong := func(field string, value any, want string) {
+		found = append(found, fmt.Errorf("configuration: %s is %q: want %s", field, fmt.Sprint(value), want))
+	}
+	for name, variable := range c.Clients {
+		if os.Getenv(variable) == "" {
+			wrong("clients."+name, variable, "an environment variable that is set")
+		}
+	}
+	for name, upstream := range c.Upstreams {
+		field := "upstreams." + name
+		if at, err := url.Parse(upstream.URL); err != nil || at.Host == "" || at.Scheme != "http" && at.Scheme != "https" {
+			wrong(field+".url", upstream.URL, "an absolute URL of http or https")
+		}
+		for model, known := range upstream.Models {
+			if model == "" || known == "" || strings.HasSuffix(model, "*") {
+				wrong(field+".models", model+": "+known, "two names")
+			}
+		}
+		if upstream.Key != "" && os.Getenv(upstream.Key) == "" {
+			wrong(field+".key", upstream.Key, "an environment variable that is set")
+		}
+	}
+	if len(c.Routes) == 0 {
+		wrong("routes", "[]", "at least one")
+	}
+	seen := make(map[string]bool)
+	for i, route := range c.Routes {
+		field := fmt.Sprintf("routes[%d]", i)
+		if route.Model == "" || strings.Contains(strings.TrimSuffix(route.Model, "*"), "*") {
+			wrong(field+".model", route.Model, "a name, or the beginning of one and a star")
+		}
+		if seen[route.Model] {
+			wrong(field+".model", route.Model, "one route for each")
+		}
+		seen[route.Model] = true
+		if len(route.Groups) == 0 {
+			wrong(field+".groups", "[]", "at least one")
+		}
+		if named := c.of(route, route.Model); !strings.HasSuffix(route.Model, "*") && !named.answered() {
+			wrong(field+".model", route.Model, "one that an upstream of the route has")
+		}
+		named := make(map[string]bool)
+		for j, group := range route.Groups {
+			field := fmt.Sprintf("%s.groups[%d].upstreams", field, j)
+			if len(group.Upstreams) == 0 {
+				wrong(field, "[]", "at least one")
+			}
+			for _, name := range group.Upstreams {
+				if _, known := c.Upstreams[name]; !known || named[name] {
+					wrong(field, name, "one of the upstreams, once")
+				}
+				named[name] = true
+			}
+		}
+	}
+	return errors.Join(found...)
+}
+
+// expanded returns the routes with a route of its own for each model that an
+// upstream maps: other upstreams of the route may not have it. What remains with
+// a star is for the names that are passed on as they are.
+func (c Config) expanded() []Route {
+	var all []Route
+	routed := make(map[string]bool)
+	for _, route := range c.Routes {
+		routed[route.Model] = true
+	}
+	byLength := slices.SortedStableFunc(slices.Values(c.Routes), func(a, b Route) int { return len(b.Model) - len(a.Model) })
+	for _, route := range byLength { // longest first: the most exact route is taken
+		if own := c.of(route, route.Model); own.answered() {
+			all = append(all, own)
+		}
+		prefix, many := strings.CutSuffix(route.Model, "*")
+		for _, group := range route.Groups {
+			for _, upstream := range group.Upstreams {
+				for _, model := range slices.Sorted(maps.Keys(c.Upstreams[upstream].Models)) {
+					if many && strings.HasPrefix(model, prefix) && !routed[model] {
+						routed[model] = true
+						all = append(all, c.of(route, model))
+					}
+				}
+			}
+		}
+	}
+	return all
+}
+
+// of returns the route for one model, with the upstreams that have it.
+func (c Config) of(route Route, model string) Route {
+	route.Model = model
+	var groups []Group
+	for _, group := range route.Groups {
+		group.Upstreams = slices.DeleteFunc(slices.Clone(group.Upstreams), func(name string) bool {
+			models := c.Upstreams[name].Models
+			return len(models) > 0 && models[model] == ""
+		})
+		groups = append(groups, group)
+	}
+	route.Groups = groups
+	return route
+}
+
+func (r Route) answered() bool {
+	return slices.ContainsFunc(r.Groups, func(g Group) bool { return len(g.Upstreams) > 0 })
+}
