@@ -15,6 +15,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -509,13 +510,13 @@ func TestHealthAndBreakerAreTwoSignals(t *testing.T) {
 	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		a := add(t, reg, provider{Name: "a", Instance: fails(errDown)})
 		trip(t, bind(reg), a)
-		require.True(t, a.Info().Healthy)
+		require.Equal(t, health.Healthy, a.Health().State)
 		require.NoError(t, a.MarkHealthy())
 		require.Equal(t, registry.BreakerOpen, a.Breaker().State, "good health closes no breaker")
 		errTired := errors.New("tired")
 		require.NoError(t, a.MarkUnhealthy(errTired))
 		require.NoError(t, a.Reset())
-		require.False(t, a.Info().Healthy, "a reset cures nobody")
+		require.Equal(t, health.Unhealthy, a.Health().State, "a reset cures nobody")
 		_, err := ask(t.Context(), bind(reg))
 		require.ErrorIs(t, err, registry.ErrUnhealthy)
 		require.ErrorIs(t, err, errTired)

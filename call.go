@@ -164,6 +164,7 @@ type call struct {
 	ended   bool // no further provider may be asked
 	barred  bool // ... because the call must not run twice
 	waited  bool // for a cooldown: the present walk is not the first
+	probed  bool // it has waited for first probes
 	tooLong bool // only providers with a larger window remain
 	window  int  // ... than this
 
@@ -215,7 +216,13 @@ func (c *call) next() bool {
 	for !c.ended && c.attempt.caller.Err() == nil {
 		p := c.walk.next()
 		if p == nil {
-			if c.awaitPlace() || c.lastResort() {
+			if c.awaitPlace() {
+				return true
+			}
+			if c.awaitHealth() {
+				continue
+			}
+			if c.lastResort() {
 				return true
 			}
 			if c.awaitCooldown() {
@@ -385,6 +392,21 @@ func (c *call) awaitPlace() bool {
 	}
 	c.full = nil
 	return false
+}
+
+// awaitHealth waits for the first results of probes when nobody was entered, and
+// begins a new walk where somebody can be.
+func (c *call) awaitHealth() bool {
+	if c.entered || c.ended || c.probed || len(c.skips) > 0 {
+		return false
+	}
+	c.probed = true
+	if !c.slot.awaitHealth(c.attempt.caller, false) {
+		return false
+	}
+	plan := c.slot.current()
+	c.walk = plan.walk(plan.callable)
+	return true
 }
 
 // lastResort enters the provider that may be tried whatever keeps it away and is

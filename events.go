@@ -95,7 +95,8 @@ func (r *Registry) writeLog() {
 func logEvent(logger *zap.Logger, e event.Event) {
 	level := zapcore.InfoLevel
 	switch e.Kind {
-	case event.BreakerOpened, event.Unhealthy, event.Parked, event.NotReady, event.LeaseExpired:
+	case event.BreakerOpened, event.Unhealthy, event.Degraded, event.Trend, event.CapabilityOut, event.ProbeStuck, event.MonitorLate,
+		event.RecoveryFailed, event.Parked, event.NotReady, event.LeaseExpired:
 		level = zapcore.WarnLevel
 	default:
 	}

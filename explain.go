@@ -183,19 +183,19 @@ func (s *slot) candidate(p *provider, breaker BreakerStats, steady bool) Candida
 type unwanted struct {
 	code string
 	what string
-	err  error
+	errs []error
 }
 
-func (u *unwanted) Error() string { return u.what }
-func (u *unwanted) Unwrap() error { return u.err }
+func (u *unwanted) Error() string   { return u.what }
+func (u *unwanted) Unwrap() []error { return u.errs }
 
 // mismatch says why a query does not want a provider; nil when it does. Caller
 // holds Registry.mu.
 func (s *service) mismatch(p *provider, q Query) *unwanted {
 	if lacking := p.missing(q.Require); lacking != "" {
-		return &unwanted{codeLacking, fmt.Sprintf("%v: %q", ErrNoCapability, cut(lacking, 64)), ErrNoCapability}
+		return &unwanted{codeLacking, fmt.Sprintf("%v: %q", ErrNoCapability, cut(lacking, 64)), []error{ErrNoCapability}}
 	}
-	return nil
+	return p.outage(q.Require)
 }
 
 // reason is one thing that keeps calls away: the sentinel, the words and the cause.
@@ -218,11 +218,14 @@ func (r *reason) Unwrap() []error {
 	return errs
 }
 
+const notAMock = "is no mock, and only mocks are picked"
+
 // Codes of candidates that the registry itself looks at again.
 const (
-	codeTrial   = "trial"
-	codeParked  = "parked"
-	codeLacking = "capability_missing"
+	codeTrial         = "trial"
+	codeParked        = "parked"
+	codeLacking       = "capability_missing"
+	codeCapabilityOut = "capability_out"
 )
 
 // candidate is the one place where a gate is put into words. Caller holds
@@ -252,10 +255,18 @@ func (p *provider) candidate(now gate, breaker BreakerStats) Candidate {
 		add("closed", &reason{ErrClosed, ErrClosed.Error(), nil}, 0)
 	}
 	if now&gateReal != 0 {
-		add("mocks_only", &reason{ErrUnavailable, "is no mock, and only mocks are picked", nil}, 0)
+		add("mocks_only", &reason{ErrUnavailable, notAMock, nil}, 0)
 	}
 	if now&gateUnhealthy != 0 {
-		add("unhealthy", &reason{ErrUnhealthy, fmt.Sprintf("%v: %s", ErrUnhealthy, p.illnessText), p.illness}, 0)
+		_, text, cause := p.stateLocked()
+		if because := p.because(); len(because) > 0 {
+			text += "; because " + strings.Join(because, ", ")
+		}
+		add("unhealthy", &reason{ErrUnhealthy, fmt.Sprintf("%v: %s", ErrUnhealthy, text), cause}, 0)
+	}
+	if now&gateUnproven != 0 {
+		text, next, cause := p.whyUnproven()
+		add("starting", &reason{ErrNotReady, fmt.Sprintf("%v: %s", ErrNotReady, text), cause}, next)
 	}
 	if now&gateOpen != 0 {
 		add("breaker_open", &reason{ErrBreakerOpen, fmt.Sprintf("%v (%s), retry in %v",

@@ -131,6 +131,7 @@ func (m *maker) settle(made *instance, err error, text string) (discarded *insta
 		m.build = nil
 		p.instance.Store(made)
 		p.setUnready(unready{}, &event.Event{Kind: event.Ready})
+		p.watchMade()
 		return nil
 	}
 	m.cancel(nil)

@@ -189,7 +189,9 @@ func (r *Resolver[T]) AcquireMany(ctx context.Context, limit int, options ...Cal
 	if err := c.begin(ctx, slot, options); err != nil {
 		return nil, err
 	}
-	plan := c.walk.plan
+	slot.awaitHealth(c.attempt.caller, false) //nolint:contextcheck // the call has it
+	plan := slot.current()
+	c.walk = plan.walk(plan.callable)
 	var leases []*Lease[T]
 	for at := plan.callable.Next(0, len(plan.candidates)); at >= 0; at = plan.callable.Next(at+1, len(plan.candidates)) {
 		if c.attempt.caller.Err() != nil || len(leases) == limit && limit > 0 {

@@ -13,6 +13,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -213,6 +214,10 @@ type Provider[T any] struct {
 	// package verdict.
 	Classify verdict.Classifier
 
+	// Health is how the provider is probed. The zero value probes instances that
+	// are a [health.Checker], with the default policy, and no others.
+	Health health.Policy
+
 	// Until, when set, bounds the life of the registration: when it ends, the
 	// provider is removed and its calls in flight are drained for at most
 	// [Options.DrainTimeout].
@@ -271,9 +276,8 @@ type Info struct {
 	// Reason why not.
 	Eligible bool   `json:"eligible"`
 	Reason   string `json:"reason,omitempty"`
-	// Healthy is what was last said of its health; a provider is healthy until
-	// somebody says otherwise.
-	Healthy bool `json:"healthy"`
+	// Health is what is known of its health.
+	Health health.Status `json:"health"`
 	// Made says whether the instance exists: false before a factory's first need.
 	Made bool `json:"made"`
 	// AttemptTimeout is the longest time of one attempt.
@@ -312,19 +316,25 @@ type entry struct {
 	retry      RetryPolicy // zero: the default
 	limits     LimitPolicy // zero: none, or the domain's
 	classify   verdict.Classifier
+	health     health.Policy   // with its defaults
 	until      context.Context //nolint:containedctx // it is a lifetime, not a request
 	replace    bool
 }
 
 // instance is what serves the calls, typed again by whoever hands it out.
 type instance struct {
-	holder any       // *holder[T]
-	closer io.Closer // closes what a factory made; nil where nothing is to close
+	holder  any            // *holder[T]
+	closer  io.Closer      // closes what a factory made; nil where nothing is to close
+	checker health.Checker // asks it how it is; nil where it cannot be asked
 }
 
 type holder[T any] struct{ value T }
 
-func hold[T any](value T) *instance { return &instance{holder: &holder[T]{value: value}} }
+func hold[T any](value T) *instance {
+	held := &instance{holder: &holder[T]{value: value}}
+	held.checker, _ = any(value).(health.Checker)
+	return held
+}
 
 // held returns the value; the binding of the service guarantees its type.
 func held[T any](i *instance) T { return i.holder.(*holder[T]).value } //nolint:forcetypeassert // see above
@@ -434,6 +444,9 @@ func newEntry[T any](service string, p Provider[T]) (entry, error) {
 		}
 	}
 	if e.limits, err = p.Limits.withDefaults(); err != nil {
+		return entry{}, err
+	}
+	if e.health, err = withProbeDefaults(p.Health, e.definition.Capabilities); err != nil {
 		return entry{}, err
 	}
 	if e.definition.Domain != "" {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/verdict"
@@ -35,15 +36,15 @@ type provider struct {
 
 	// definition is immutable but for Priority, Group and Strategy; those, group
 	// and the fields below are guarded by Registry.mu.
-	definition  Definition
-	group       *group
-	places      []place // in the plans in force
-	illness     error   // why it is unhealthy; nil when it is not
-	illnessText string
-	unready     unready
-	domain      *domain  // never another one
-	alone       domain   // the domain of a provider that shares none
-	cooldown    cooldown // the provider's own, beside its domain's
+	definition Definition
+	group      *group
+	places     []place // in the plans in force
+	policy     health.Policy
+	wellness   wellness
+	unready    unready
+	domain     *domain  // never another one
+	alone      domain   // the domain of a provider that shares none
+	cooldown   cooldown // the provider's own, beside its domain's
 }
 
 // counts are the outcomes of a provider's attempts. Each attempt adds one to
@@ -63,6 +64,8 @@ func newProvider(svc *service, e entry, generation uint64) *provider {
 	}
 	p.breaker.init(p, e.breaker)
 	p.draining.init()
+	p.policy = e.health
+	p.wellness.since, p.wellness.shown = time.Now(), health.Healthy
 	if e.instance != nil {
 		p.instance.Store(e.instance)
 	} else {
@@ -159,7 +162,7 @@ func (p *provider) infoLocked(breaker BreakerStats) Info {
 	info.Generation = p.generation
 	info.Made = p.instance.Load() != nil
 	info.AttemptTimeout = time.Duration(p.timeout.Load())
-	info.Healthy = p.illness == nil
+	info.Health = p.healthLocked()
 	info.CooldownUntil = p.cooldownNow().until
 	candidate := p.candidate(p.gateNow(), breaker)
 	info.Eligible, info.Reason = candidate.Eligible, candidate.Reason
@@ -227,6 +230,7 @@ func (p *provider) checkIdle() {
 func (p *provider) retire() {
 	p.stopLifetime()
 	p.breaker.stop()
+	p.unwatch()
 	if p.maker != nil {
 		p.maker.abandon() // those who wait for its factory move on
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/health"
 )
 
 func TestProviderWithOnlyAnInstanceHasTheDefaults(t *testing.T) {
@@ -29,7 +30,7 @@ func TestProviderWithOnlyAnInstanceHasTheDefaults(t *testing.T) {
 		require.Equal(t, registry.PriorityNormal, info.Priority)
 		require.Equal(t, registry.BreakerClosed, info.Breaker.State)
 		require.True(t, info.Eligible)
-		require.True(t, info.Healthy)
+		require.Equal(t, health.Healthy, info.Health.State)
 		require.True(t, info.Made)
 		require.Empty(t, info.Reason)
 	})

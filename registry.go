@@ -62,6 +62,9 @@ type Options struct {
 	// asks the next provider. Default: the panic goes on to the caller, after it
 	// has been recorded.
 	PanicsAsErrors bool
+	// ProbeConcurrency is how many health probes may run at once; one that is
+	// stuck counts no longer. Default: 32.
+	ProbeConcurrency int
 	// DrainTimeout is how long calls in flight may go on when their provider was
 	// replaced or its lifetime ended, before their contexts are cancelled.
 	// Default: 30 s.
@@ -87,6 +90,7 @@ type Registry struct {
 
 	services atomic.Pointer[map[string]*service] // copied on write, under mu
 	lookups  striped.Cells[lookups]
+	prober   prober
 
 	// mu guards membership and every gate, plan, rotation table, event sequence
 	// and subscriber, so that a change and its event are one step. Picking does
@@ -149,6 +153,10 @@ func New(options Options) (*Registry, error) {
 	if options.OnlyMocks && options.ForbidMocks {
 		return nil, invalid("Options.OnlyMocks", true, "false together with ForbidMocks")
 	}
+	if options.ProbeConcurrency < 0 {
+		return nil, invalid("Options.ProbeConcurrency", options.ProbeConcurrency, fmt.Sprintf("0 (default %d) or more", defaultProbeConcurrency))
+	}
+	options.ProbeConcurrency = cmp.Or(options.ProbeConcurrency, defaultProbeConcurrency)
 	options.Required = slices.Clone(options.Required)
 	for i, name := range options.Required {
 		if err := checkName(fmt.Sprintf("Options.Required[%d]", i), name); err != nil {
@@ -168,6 +176,7 @@ func New(options Options) (*Registry, error) {
 	r.hooked = options.BeforeCall != nil || options.AfterCall != nil ||
 		options.BeforeAttempt != nil || options.AfterAttempt != nil
 	r.bus.init(r)
+	r.prober.registry, r.prober.limit = r, options.ProbeConcurrency
 	return r, nil
 }
 
@@ -320,6 +329,7 @@ func (r *Registry) join(svc *service, e entry) (joined, replaced *provider, err 
 	svc.enterGroup(joined, id, e.definition.Strategy)
 	svc.outdate()
 	r.bus.publish(joined.event(event.Event{Kind: event.Registered}))
+	joined.watchFirst()
 	r.wakeWaiters()
 	return joined, replaced, nil
 }

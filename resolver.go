@@ -64,14 +64,18 @@ func (r *Resolver[T]) Get(ctx context.Context) (T, error) {
 // find is Get where a factory has to run, or nobody is eligible.
 func (r *Resolver[T]) find(ctx context.Context, w walk) (none T, err error) {
 	registry := r.slot.service.registry
-	for p := w.next(); p != nil; p = w.next() {
-		if made := p.obtain(ctx, &w); made != nil {
-			registry.lookups.Local().hits.Add(1)
-			return held[T](made), nil
+	for waited := false; ; waited = true {
+		for p := w.next(); p != nil && ctx.Err() == nil; p = w.next() {
+			if made := p.obtain(ctx, &w); made != nil {
+				registry.lookups.Local().hits.Add(1)
+				return held[T](made), nil
+			}
 		}
-		if ctx.Err() != nil {
+		if waited || ctx.Err() != nil || !r.slot.awaitHealth(ctx, true) {
 			break
 		}
+		plan := r.slot.current()
+		w = plan.walk(plan.steady)
 	}
 	registry.lookups.Local().misses.Add(1)
 	unavailable := r.slot.unavailable(true)
@@ -104,6 +108,7 @@ func (r *Resolver[T]) Many(ctx context.Context, limit int) ([]T, error) {
 	if err != nil {
 		return nil, err
 	}
+	slot.awaitHealth(ctx, true)
 	plan := slot.current()
 	var found []T
 	for at := plan.steady.Next(0, len(plan.candidates)); at >= 0; at = plan.steady.Next(at+1, len(plan.candidates)) {

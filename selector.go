@@ -102,6 +102,7 @@ type gate uint32
 const (
 	gateGone       gate = 1 << iota // removed, or the registry is closing
 	gateNotReady                    // its factory failed and waits to be tried again
+	gateUnproven                    // no probe of it has succeeded yet
 	gateUnhealthy                   // its health is bad
 	gateOpen                        // its breaker is open
 	gateHalfOpen                    // its breaker is half-open: calls may be trials
@@ -110,7 +111,7 @@ const (
 	gateReal                        // it is no mock, and only mocks are picked
 
 	// gateBlocked are the reasons that keep every call away.
-	gateBlocked = gateGone | gateNotReady | gateUnhealthy | gateOpen | gateTrialsFull | gateCooling | gateReal
+	gateBlocked = gateGone | gateNotReady | gateUnproven | gateUnhealthy | gateOpen | gateTrialsFull | gateCooling | gateReal
 )
 
 // breaker returns the state of the breaker as far as calls see it.

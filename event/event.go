@@ -22,10 +22,29 @@ const (
 	BreakerHalfOpened Kind = "breaker_half_opened"
 	// BreakerClosed: the provider is back.
 	BreakerClosed Kind = "breaker_closed"
+	// Starting: the provider's first probe failed; it may still become healthy.
+	Starting Kind = "starting"
+	// Healthy: the provider's health is good.
+	Healthy Kind = "healthy"
+	// Degraded: the provider answers, but not as it should.
+	Degraded Kind = "degraded"
 	// Unhealthy: the provider's health went bad; Err is the cause.
 	Unhealthy Kind = "unhealthy"
-	// Healthy: the provider's health is good again.
-	Healthy Kind = "healthy"
+	// Trend: the provider seems to go another way, from From to To.
+	Trend Kind = "trend"
+	// CapabilityOut: a capability of the provider does not work; Reason names it.
+	CapabilityOut Kind = "capability_out"
+	// CapabilityBack: the capability that Reason names works again.
+	CapabilityBack Kind = "capability_back"
+	// ProbeStuck: a probe of the provider ignores its context.
+	ProbeStuck Kind = "probe_stuck"
+	// MonitorLate: many unrelated probes are late together, so that this machine
+	// is suspected; such results are not counted for a while.
+	MonitorLate Kind = "monitor_late"
+	// Recovered: the provider's recovery hook says that it has helped.
+	Recovered Kind = "recovered"
+	// RecoveryFailed: the provider's recovery hook failed with Err.
+	RecoveryFailed Kind = "recovery_failed"
 	// Cooling: the provider asked to be left alone until Until.
 	Cooling Kind = "cooling"
 	// Parked: the provider refuses this client (credentials, quota, billing); it

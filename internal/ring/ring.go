@@ -39,6 +39,15 @@ func (r *Ring[T]) Pop() (value T, lost uint64, ok bool) {
 	return value, lost, true
 }
 
+// Values returns a copy of the values, oldest first.
+func (r *Ring[T]) Values() []T {
+	values := make([]T, 0, r.length)
+	for i := range r.length {
+		values = append(values, r.values[(r.head+i)%len(r.values)])
+	}
+	return values
+}
+
 // Len returns how many values the ring holds.
 func (r *Ring[T]) Len() int { return r.length }
 
