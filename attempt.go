@@ -3,8 +3,10 @@ package registry
 import (
 	"context"
 	"math"
+	"sync/atomic"
 	"time"
 
+	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/slots"
 	"github.com/capreg/registry/verdict"
 )
@@ -26,6 +28,8 @@ type attempt struct {
 	own        *attemptContext // ctx, where it is not the caller's
 	ended      error           // why the registry ended it, if it did
 	latency    time.Duration   // until the answer began; zero: until the end
+	hung       *hungTrial      // nil unless a call is on trial
+	resort     bool            // it was entered as a last resort, and moves no breaker
 
 	caller      context.Context //nolint:containedctx // lives as long as the call
 	deadline    time.Time       // the caller's
@@ -58,7 +62,7 @@ func (a *attempt) enter(p *provider, w *walk, timeout time.Duration) bool {
 		a.withdraw()
 		return false
 	}
-	a.began, a.ended = p.registry.now(), nil
+	a.began, a.ended, a.hung, a.resort = p.registry.now(), nil, nil, a.forced
 	limit := a.limit(w, a.began)
 	var ok bool
 	if a.generation, a.trial, ok = p.breaker.admit(); !ok && !a.forced {
@@ -168,11 +172,16 @@ func (a *attempt) settle(v verdict.Verdict, elapsed time.Duration, cause error) 
 		blame = verdict.BlameNeutral
 	case verdict.BlameWhenSlow, verdict.BlameNeutral, verdict.BlameSuccess, verdict.BlameFailure:
 	}
-	if v.Class == verdict.ClassAttemptTimeout && a.shared && elapsed < p.totals().MeanLatency {
+	switch {
+	case v.Class == verdict.ClassAttemptTimeout && a.shared && elapsed < p.totals().MeanLatency && p.cutShort.Add(1) <= forgivenCuts:
 		// It was cut short for the sake of others, sooner than it usually answers.
 		blame, tally = verdict.BlameNeutral, verdict.TallyIgnored
+	case tally == verdict.TallySuccess && p.cutShort.Load() > 0:
+		p.cutShort.Store(0)
 	}
-	p.breaker.settle(a.generation, a.trial, blame, slow)
+	if (!a.resort || a.trial) && a.hung.returns() {
+		p.breaker.settle(a.generation, a.trial, blame, slow)
+	}
 	p.spend(blame)
 	switch {
 	case rule.Cooldown == verdict.CooldownReset:
@@ -199,6 +208,43 @@ func (a *attempt) settle(v verdict.Verdict, elapsed time.Duration, cause error) 
 	}
 	p.exit()
 	return v.Class
+}
+
+// forgivenCuts is how many attempts in a row may be cut short without blame; a
+// provider that begins to hang is told from one that is merely slow by more.
+const forgivenCuts = 3
+
+// hungTrial ends the trial of a call whose function does not return, so that its
+// slot is free for another one.
+type hungTrial struct {
+	ended atomic.Bool
+	timer *schedule.Timer
+}
+
+// watchTrial ends the trial as a failure when the function is not back a while
+// after its time.
+func (a *attempt) watchTrial() {
+	limit := a.timeout
+	if limit == NoTimeout {
+		limit = longestLeaseWithoutTimeout
+	}
+	p, generation, h := a.provider, a.generation, &hungTrial{}
+	h.timer = p.registry.schedule.After(limit+grace, func() {
+		if h.ended.CompareAndSwap(false, true) {
+			p.breaker.settle(generation, true, verdict.BlameFailure, false)
+		}
+	})
+	a.hung = h
+}
+
+// returns reports whether the outcome of the attempt is still to be told to the
+// breaker.
+func (h *hungTrial) returns() bool {
+	if h == nil {
+		return true
+	}
+	h.timer.Stop()
+	return h.ended.CompareAndSwap(false, true)
 }
 
 // spend moves the budget for further attempts.

@@ -362,7 +362,7 @@ func (b *breaker) settle(generation uint64, trial bool, blame verdict.Blame, slo
 	}
 	b.trials--
 	defer b.publishSlots()
-	if blame == verdict.BlameWhenSlow && slow {
+	if slow && (blame == verdict.BlameWhenSlow || blame == verdict.BlameSuccess) {
 		blame = verdict.BlameFailure
 	}
 	b.learn(blame)

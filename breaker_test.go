@@ -276,7 +276,7 @@ func TestTrialSlotIsFreeAgainHoweverTheTrialEnds(t *testing.T) {
 			t.Helper()
 			_, err := bind(reg).Acquire(t.Context())
 			require.NoError(t, err)
-			pass(30 * time.Second)
+			pass(31 * time.Second)
 		}, registry.BreakerOpen},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -154,32 +154,73 @@ type call struct {
 	slot    *slot
 	walk    walk
 	options CallOption
-	except  []string // providers that are not wanted
-	lease   bool     // what is entered is handed out; nobody else is asked after it
+	lease   bool // what is entered is handed out
 
 	observed bool          // somebody wants a report
 	began    time.Duration // set when observed
 
+	ledger
+
 	entered bool // the function was entered at least once
-	ended   bool // no further provider may be asked
-	barred  bool // ... because the call must not run twice
 	waited  bool // for a cooldown: the present walk is not the first
 	probed  bool // it has waited for first probes
-	tooLong bool // only providers with a larger window remain
-	window  int  // ... than this
+	ranOut  bool // nobody else was left to ask
+	hooking bool // a hook runs, and not the function
 
 	why   string        // the reason of the present attempt
 	delay time.Duration // before it
 
-	again  bool // the provider is to be tried again
-	tries  int  // on the present provider, beyond the first
-	delays *backoff.ExponentialBackOff
+	again    bool      // the provider is to be tried again
+	repeated *provider // the one that tries and delays are of
+	tries    int       // beyond the first
+	delays   *backoff.ExponentialBackOff
 
-	panic  *PanicError
-	ran    []Attempt   // the ones that failed; all when observed
-	causes []error     // why the registry ended some of them
-	skips  []Candidate // refused for a reason that no gate shows
-	full   []*provider // had no place free
+	panic *PanicError
+	skips []Candidate // refused for a reason that no gate shows
+	full  []*provider // had no place free
+}
+
+// ledger is what a call knows of its attempts, and what follows from it.
+type ledger struct {
+	ran     []Attempt // the ones that failed; all when observed, or leases
+	causes  []error   // why the registry ended some of them
+	ended   bool      // no further provider may be asked
+	barred  bool      // ... because the call must not run twice
+	tooLong bool      // only providers with a larger window remain
+	window  int       // ... than this
+}
+
+func (l *ledger) clone() ledger {
+	copied := *l
+	copied.ran, copied.causes = slices.Clone(l.ran), slices.Clone(l.causes)
+	return copied
+}
+
+// add notes an attempt that has ended, and why the registry ended it, if it did.
+func (l *ledger) add(ended Attempt, cause error) {
+	l.ran = append(l.ran, ended)
+	if cause != nil {
+		l.causes = append(l.causes, cause)
+	}
+}
+
+// weigh decides what may follow an attempt that was no success; window is that of
+// its provider.
+func (l *ledger) weigh(class verdict.Class, window int, onceOnly, tryRefused bool) {
+	next := class.Rule().Next
+	moves := false
+	switch next {
+	case verdict.NextAlways, verdict.NextYes, verdict.NextFree, verdict.NextBeforeFirstItem, verdict.NextByOption:
+		moves = true
+	case verdict.NextLargerWindow:
+		l.tooLong, l.window = true, max(l.window, window)
+		moves = true
+	case verdict.NextWhenAllowed:
+		moves = tryRefused
+	case verdict.NextNo:
+	}
+	l.barred = moves && onceOnly && next != verdict.NextAlways
+	l.ended = l.ended || !moves || l.barred
 }
 
 func (c *call) begin(ctx context.Context, s *slot, options []CallOption) (err error) {
@@ -237,6 +278,7 @@ func (c *call) next() bool {
 	if !c.entered {
 		c.slot.service.registry.lookups.Local().misses.Add(1)
 	}
+	c.ranOut = !c.ended && c.attempt.callerEnded() == nil
 	return false
 }
 
@@ -256,9 +298,6 @@ func (c *call) wants(p *provider) bool {
 	if c.tooLong && p.definition.Window <= c.window {
 		return false
 	}
-	if len(c.except) > 0 && slices.Contains(c.except, p.name()) {
-		return false
-	}
 	return !c.waited || c.mayReturnTo(p)
 }
 
@@ -267,26 +306,29 @@ func (c *call) wants(p *provider) bool {
 // slot, and nobody takes a place who was not allowed to.
 func (c *call) enter(p *provider, why string) bool {
 	a := &c.attempt
+	if why != whyQueued {
+		a.slots = nil // those of the last attempt are not ours any more
+	}
 	if !a.forced && p.gateNow()&gateBlocked != 0 {
 		return false // at no cost for what comes below
 	}
-	if why == whyFailover || why == whyWaited {
+	if c.entered && why != whyRetry && why != whyMany {
 		if known := p.retries.Load(); known != nil && p.gateNow()&gateHalfOpen == 0 && !known.allows() {
 			c.skip(p, "retry_budget_spent", &reason{ErrAtCapacity, "budget for further attempts spent", nil}, 0)
 			return false
 		}
 	}
 	registry := c.slot.service.registry
-	if registry.options.Authorize != nil && !c.authorized(p) {
+	if registry.options.Authorize != nil && (!c.authorized(p) || a.callerEnded() != nil) {
 		return false
 	}
 	if l := p.domain.limits.Load(); l != nil {
 		if !c.place(p, l, why) {
 			return false
 		}
-		if retryIn, throttled := l.throttled(c.options.caller); throttled {
+		if retryIn, throttled := l.throttled(c.options.caller, true); throttled {
 			c.leavePlace()
-			c.skip(p, "throttled", &reason{ErrAtCapacity, "rate of the caller used up", nil}, retryIn)
+			c.throttle(p, retryIn)
 			return false
 		}
 	}
@@ -298,8 +340,11 @@ func (c *call) enter(p *provider, why string) bool {
 		c.leavePlace()
 		return false
 	}
-	if why != whyRetry {
-		c.tries, c.delays = 0, nil
+	if p != c.repeated {
+		c.repeated, c.tries, c.delays = p, 0, nil
+	}
+	if a.trial && !c.lease {
+		a.watchTrial()
 	}
 	c.why = why
 	if !c.entered {
@@ -333,17 +378,26 @@ func (c *call) authorized(p *provider) bool {
 	return err == nil
 }
 
-// place takes a place in the bulkhead, if there is one to be had at once.
+// place takes a place in the bulkhead, if there is one to be had at once. Callers
+// that have used up their rate do not wait for one.
 func (c *call) place(p *provider, l *limits, why string) bool {
 	if l.slots == nil || why == whyQueued {
 		return true // none needed, or taken already
 	}
 	if !l.slots.TryAcquire() {
-		c.full = append(c.full, p)
+		if retryIn, throttled := l.throttled(c.options.caller, false); throttled {
+			c.throttle(p, retryIn)
+		} else {
+			c.full = append(c.full, p)
+		}
 		return false
 	}
 	c.attempt.slots = l.slots
 	return true
+}
+
+func (c *call) throttle(p *provider, retryIn time.Duration) {
+	c.skip(p, "throttled", &reason{ErrAtCapacity, "rate of the caller used up", nil}, retryIn)
 }
 
 func (c *call) leavePlace() {
@@ -353,45 +407,139 @@ func (c *call) leavePlace() {
 	}
 }
 
-// awaitPlace queues at the providers that had no place free, and enters the one
-// that is first to have one and still admits the call.
-func (c *call) awaitPlace() bool {
-	began := c.slot.service.registry.now()
-	for len(c.full) > 0 {
-		var open []*provider
-		var all []*slots.Slots
-		var wait time.Duration
-		for _, p := range c.full {
-			l := p.domain.limits.Load()
-			if p.gateNow()&gateBlocked != 0 || l == nil || l.slots == nil {
-				continue
-			}
-			open, all, wait = append(open, p), append(all, l.slots), max(wait, l.policy.MaxWait)
+// line is a queue for places, and whom they are places of.
+type line struct {
+	slots     *slots.Slots
+	providers []*provider
+	wait      time.Duration // the longest
+}
+
+// lines returns the queues of the providers that had no place free, one for each
+// domain.
+func (c *call) lines() (lines []line, all []*slots.Slots) {
+	for _, p := range c.full {
+		l := p.domain.limits.Load()
+		if p.gateNow()&gateBlocked != 0 || l == nil || l.slots == nil || !c.wants(p) {
+			continue
 		}
-		queue := slots.Queue(all)
-		if queue == nil {
-			break
-		}
-		ctx, cancel := context.WithTimeout(c.attempt.caller, wait-(c.slot.service.registry.now()-began))
-		at := queue.For(ctx)
-		cancel()
+		at := slices.Index(all, l.slots)
 		if at < 0 {
-			break
+			at = len(all)
+			lines, all = append(lines, line{slots: l.slots, wait: l.policy.MaxWait}), append(all, l.slots)
 		}
-		c.attempt.slots = all[at]
-		c.delay += c.slot.service.registry.now() - began
-		if c.enter(open[at], whyQueued) {
+		lines[at].providers = append(lines[at].providers, p)
+	}
+	return lines, all
+}
+
+// awaitPlace queues at the providers that had no place free, and enters the one
+// that is first to have one and still admits the call, or another one that can be
+// entered meanwhile.
+func (c *call) awaitPlace() bool {
+	if len(c.full) == 0 {
+		return false
+	}
+	defer c.passFull()
+	lines, all := c.lines()
+	queue := slots.Queue(all)
+	if queue == nil {
+		return false
+	}
+	defer queue.End()
+	registry := c.slot.service.registry
+	began := registry.now()
+	waited := func() time.Duration { return registry.now() - began }
+	for {
+		again := registry.changed()
+		wait := c.leaveLines(lines, queue, waited())
+		if wait <= 0 {
+			return false
+		}
+		ctx, cancel := context.WithTimeout(c.attempt.caller, wait)
+		at, woken := queue.For(ctx, again)
+		cancel()
+		switch {
+		case at >= 0:
+			c.delay = waited()
+			if c.enterQueued(&lines[at]) {
+				return true
+			}
+			queue.Resume(at)
+		case woken:
+			c.delay = waited()
+			if c.enterAnother() {
+				return true
+			}
+		case c.attempt.callerEnded() != nil:
+			return false
+		}
+	}
+}
+
+// leaveLines leaves the queues in which the call has waited for too long, or whose
+// providers have all left, and returns how long it may wait in the others.
+func (c *call) leaveLines(lines []line, queue *slots.Wait, waited time.Duration) (wait time.Duration) {
+	for at := range lines {
+		l := &lines[at]
+		l.providers = slices.DeleteFunc(l.providers, func(p *provider) bool { return p.gateNow()&gateGone != 0 })
+		if l.wait <= waited || len(l.providers) == 0 {
+			queue.Leave(at)
+			continue
+		}
+		if left := l.wait - waited; wait == 0 || left < wait {
+			wait = left
+		}
+	}
+	return wait
+}
+
+// enterQueued enters the first provider of the line that admits the call, whose
+// place was given to it.
+func (c *call) enterQueued(l *line) bool {
+	c.attempt.slots = l.slots
+	entered := false
+	defer func() {
+		if !entered {
+			c.leavePlace() // deferred: an authoriser may exit the goroutine
+		}
+	}()
+	at := slices.IndexFunc(l.providers, func(p *provider) bool { return p.gateNow()&gateBlocked == 0 && c.wants(p) })
+	if at < 0 || c.attempt.callerEnded() != nil {
+		l.providers = nil
+		return false
+	}
+	p := l.providers[at]
+	l.providers = slices.Delete(l.providers, at, at+1)
+	if entered = c.enter(p, whyQueued); entered {
+		c.full = nil
+	}
+	return entered
+}
+
+// enterAnother enters a provider that has become eligible while the call waits in
+// queues.
+func (c *call) enterAnother() bool {
+	plan := c.slot.current()
+	ahead := plan.walk(plan.callable)
+	ahead.still = true
+	for p := ahead.next(); p != nil; p = ahead.next() {
+		if slices.Contains(c.full, p) || c.tried(p.name()) || c.skipped(p.name()) || !c.wants(p) {
+			continue
+		}
+		if c.enter(p, c.reason()) {
 			c.full = nil
 			return true
 		}
-		c.leavePlace()
-		c.full = slices.DeleteFunc(c.full, func(p *provider) bool { return p == open[at] })
 	}
+	return false
+}
+
+// passFull notes the providers that had no place free and were not entered.
+func (c *call) passFull() {
 	for _, p := range c.full {
-		c.skip(p, "at_capacity", &reason{ErrAtCapacity, ErrAtCapacity.Error(), nil}, 0)
+		c.skip(p, codeFull, &reason{ErrAtCapacity, ErrAtCapacity.Error(), nil}, 0)
 	}
 	c.full = nil
-	return false
 }
 
 // awaitHealth waits for the first results of probes when nobody was entered, and
@@ -418,8 +566,8 @@ func (c *call) lastResort() bool {
 	var best *provider
 	var soonest time.Duration
 	for _, p := range c.walk.plan.candidates {
-		if !p.definition.LastResort || p.gateNow()&gateBlocked == 0 || !c.wants(p) {
-			continue
+		if now := p.gateNow(); !p.definition.LastResort || now&gateBlocked == 0 || now&gateHalfOpen != 0 || !c.wants(p) {
+			continue // one on trial is tried enough
 		}
 		retryIn, asked := p.returns()
 		if !asked && (best == nil || retryIn < soonest) {
@@ -448,7 +596,7 @@ func (p *provider) returns() (retryIn time.Duration, asked bool) {
 // awaitCooldown waits for the first provider whose cooldown ends in time, and
 // begins a new walk. It returns false when there is none, or nothing to wait for.
 func (c *call) awaitCooldown() bool {
-	if !c.options.wait || c.lease && c.entered {
+	if !c.options.wait {
 		return false
 	}
 	registry := c.slot.service.registry
@@ -479,17 +627,14 @@ func (c *call) firstReturn() (earliest time.Time, again <-chan struct{}) {
 	registry.mu.Lock()
 	defer registry.mu.Unlock()
 	for _, p := range c.walk.plan.candidates {
-		if p.gateNow()&gateBlocked != gateCooling || !c.mayReturnTo(p) {
+		if p.gateNow()&gateBlocked != gateCooling || c.tooLong && p.definition.Window <= c.window || !c.mayReturnTo(p) {
 			continue
 		}
 		if until := p.cooldownNow().until; earliest.IsZero() || until.Before(earliest) {
 			earliest = until
 		}
 	}
-	if registry.eligibleAgain == nil {
-		registry.eligibleAgain = make(chan struct{})
-	}
-	return earliest, registry.eligibleAgain
+	return earliest, registry.changedLocked()
 }
 
 // mayReturnTo reports whether a call that has waited may ask the provider: it has
@@ -532,10 +677,7 @@ func (c *call) over(err error) bool {
 	}
 	v := c.judge(err, elapsed)
 	c.record(v.Class, elapsed, err)
-	if a.ended != nil {
-		c.causes = append(c.causes, a.ended)
-	}
-	c.ended = !c.mayMoveOn(v.Class)
+	c.weigh(v.Class, a.provider.definition.Window, c.options.onceOnly, c.slot.query.TryRefused)
 	c.again = c.mayRetry(v)
 	return c.ended && !c.again
 }
@@ -580,29 +722,16 @@ func (c *call) mayRetry(v verdict.Verdict) bool {
 	return true
 }
 
-func (c *call) mayMoveOn(class verdict.Class) bool {
-	next := class.Rule().Next
-	switch next {
-	case verdict.NextAlways, verdict.NextYes, verdict.NextFree, verdict.NextBeforeFirstItem, verdict.NextByOption:
-	case verdict.NextLargerWindow:
-		c.tooLong, c.window = true, max(c.window, c.attempt.provider.definition.Window)
-	case verdict.NextWhenAllowed:
-		if !c.walk.plan.tryRefused {
-			return false
-		}
-	case verdict.NextNo:
-		return false
-	}
-	c.barred = c.options.onceOnly && next != verdict.NextAlways
-	return !c.barred
-}
-
 // interrupted ends an attempt whose function did not return.
 func (c *call) interrupted(value any) error {
 	a := &c.attempt
 	elapsed := a.provider.registry.now() - a.began
 	if value == nil { // runtime.Goexit: the goroutine goes on exiting
-		c.aborted(verdict.ClassExit, elapsed, nil)
+		class := verdict.ClassExit
+		if c.hooking {
+			class = verdict.ClassIgnored // it was not the provider's code
+		}
+		c.aborted(class, elapsed, nil)
 		return nil
 	}
 	c.panic = &PanicError{Value: value, Stack: debug.Stack()}
@@ -651,8 +780,9 @@ func (c *call) failed() error {
 		}
 		return failure
 	}
-	if c.entered && c.ended {
-		return failure
+	if c.entered && !c.ranOut {
+		failure.partial = true
+		return failure.withRetryIn(c.slot)
 	}
 	explanation := c.slot.explain(false)
 	for i, candidate := range explanation.Candidates {
@@ -663,7 +793,7 @@ func (c *call) failed() error {
 		}
 	}
 	unavailable := newUnavailable(explanation)
-	if !c.entered {
+	if len(c.ran) == 0 {
 		return unavailable
 	}
 	failure.RetryIn = unavailable.RetryIn

@@ -267,6 +267,7 @@ func (r *Registry) enterDomain(p *provider, policy LimitPolicy) {
 		if shared.cooldown.active() {
 			p.gate.Store(uint32(gateCooling))
 		}
+		p.grown.Store(shared.cooldown.grown > 0)
 	}
 	if policy != (LimitPolicy{}) && p.domain.limits.Load() == nil {
 		p.domain.limitsBy = p.name()

@@ -201,8 +201,9 @@ type CallError struct {
 	// ends by itself.
 	RetryIn time.Duration
 
-	ended  []error // the caller's context error and its cause, when they ended the call
-	causes []error // why attempts were ended by the registry, and why nobody is left
+	ended   []error // the caller's context error and its cause, when they ended the call
+	partial bool    // others could have been asked
+	causes  []error // why attempts were ended by the registry, and why nobody is left
 }
 
 // Error names every provider with class, duration and error, in one line.
@@ -263,7 +264,7 @@ func (e *CallError) Unwrap() []error {
 }
 
 func (e *CallError) credentials() bool {
-	if len(e.ended) > 0 || len(e.Attempts) == 0 {
+	if len(e.ended) > 0 || len(e.Attempts) == 0 || e.partial {
 		return false
 	}
 	for _, attempt := range e.Attempts {
@@ -277,6 +278,22 @@ func (e *CallError) credentials() bool {
 		}
 	}
 	return true
+}
+
+// withRetryIn adds when the call is worth trying again, where it ended although
+// others could have been asked, and now nobody can be.
+func (e *CallError) withRetryIn(s *slot) *CallError {
+	if n := len(e.Attempts); n == 0 || len(e.ended) > 0 || e.Attempts[n-1].Class.Rule().Next == verdict.NextNo {
+		return e
+	}
+	explanation := s.explain(false)
+	for _, candidate := range explanation.Candidates {
+		if candidate.Eligible {
+			return e
+		}
+	}
+	e.RetryIn = newUnavailable(explanation).RetryIn
+	return e
 }
 
 // PanicError is a panic of user code that was turned into an error: of a
@@ -296,6 +313,9 @@ func (e *PanicError) Error() string {
 	}
 	return oneLine(fmt.Sprintf("registry: panic: %v", e.Value))
 }
+
+// Verdict returns what a panic means.
+func (e *PanicError) Verdict() verdict.Verdict { return verdict.Verdict{Class: verdict.ClassPanic} }
 
 // Unwrap returns the panic's value when it is an error.
 func (e *PanicError) Unwrap() error {

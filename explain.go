@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/capreg/registry/internal/bitset"
 )
 
 // Candidate is a provider that a query sees, and whether it could be picked now.
@@ -117,7 +119,7 @@ func (s *slot) explain(steady bool) Explanation {
 		eligible = plan.steady
 	}
 	e := Explanation{Service: s.service.name, Query: s.query.clone()}
-	winner := plan.first(eligible, false)
+	winner := plan.free(eligible)
 	seen := s.inSight(plan)
 	if len(seen) == 0 {
 		e.Err, e.Candidates = s.service.emptiness(), []Candidate{}
@@ -129,10 +131,22 @@ func (s *slot) explain(steady bool) Explanation {
 		breaker := p.breaker.read()
 		e.Candidates = append(e.Candidates, s.candidate(p, breaker, steady))
 	}
-	if winner >= 0 {
-		e.Winner = plan.candidates[winner].name()
+	if winner != nil {
+		e.Winner = winner.name()
 	}
 	return e
+}
+
+// free returns who would be entered first: the first one with a place free.
+func (p *plan) free(eligible *bitset.Set) *provider {
+	ahead := p.walk(eligible)
+	ahead.still = true
+	for next := ahead.next(); next != nil; next = ahead.next() {
+		if !next.full() {
+			return next
+		}
+	}
+	return nil
 }
 
 var errNoneInSight = errors.New("no provider that this handler sees")
@@ -172,6 +186,8 @@ func (s *slot) candidate(p *provider, breaker BreakerStats, steady bool) Candida
 	c := p.candidate(p.gateNow(), breaker)
 	if mismatch := s.service.mismatch(p, s.query); mismatch != nil {
 		c.Eligible, c.Code, c.Reason, c.RetryIn, c.Err = false, mismatch.code, mismatch.Error(), 0, mismatch
+	} else if !steady && c.Eligible && p.full() {
+		c.Eligible, c.Code, c.Reason, c.Err = false, codeFull, ErrAtCapacity.Error(), &reason{ErrAtCapacity, ErrAtCapacity.Error(), nil}
 	} else if steady && c.Code == codeTrial {
 		c.Eligible, c.Err = false, &reason{ErrBreakerOpen, "breaker half-open: only calls are trials", nil}
 		c.Code, c.Reason = "breaker_open", c.Err.Error()
@@ -225,6 +241,7 @@ const (
 	codeTrial         = "trial"
 	codeParked        = "parked"
 	codeLacking       = "capability_missing"
+	codeFull          = "at_capacity"
 	codeCapabilityOut = "capability_out"
 )
 

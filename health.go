@@ -431,10 +431,7 @@ func (s *slot) unproven(steady bool) (again <-chan struct{}, longest time.Durati
 	if longest == 0 {
 		return nil, 0, false
 	}
-	if r.eligibleAgain == nil {
-		r.eligibleAgain = make(chan struct{})
-	}
-	return r.eligibleAgain, longest, false
+	return r.changedLocked(), longest, false
 }
 
 // watchFirst begins the watch over a provider that has joined. Caller holds

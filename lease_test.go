@@ -38,7 +38,7 @@ func TestForgottenLeaseEndsAsAFailureAndAnEventSaysSo(t *testing.T) {
 		events := reg.Subscribe(0)
 		lease, err := bind(reg).Acquire(t.Context())
 		require.NoError(t, err)
-		pass(5*time.Second - 1)
+		pass(6*time.Second - 1)
 		require.Equal(t, uint64(1), a.Info().InFlight)
 		pass(1)
 		requireCounts(t, a, 0, 1, 0, 0)
@@ -59,6 +59,7 @@ func TestContextOfAnExpiredLeaseSaysThatItsTimeIsOver(t *testing.T) {
 		require.NoError(t, err)
 		<-lease.Context().Done()
 		require.ErrorIs(t, context.Cause(lease.Context()), registry.ErrAttemptTimeout)
+		require.Equal(t, verdict.ClassAttemptTimeout, lease.Done(lease.Context().Err()), "it reports itself")
 	}
 	require.NoError(t, reg.Close(t.Context()))
 }

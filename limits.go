@@ -17,7 +17,7 @@ const (
 	defaultQueue       = 50
 	defaultQueueWait   = 30 * time.Second
 
-	mostCallers = 1024 // whose rates are remembered, for each domain
+	mostCallers = 1 << 16 // whose rates are remembered, for each domain
 )
 
 // LimitPolicy bounds what is asked of a provider, or of all providers of its
@@ -90,34 +90,51 @@ func (p LimitPolicy) withDefaults() (LimitPolicy, error) {
 type limits struct {
 	policy LimitPolicy
 	slots  *slots.Slots // nil: no bulkhead
+	known  *slots.Slots // of the last bulkhead: some may still be in
 
 	// mu guards rates; nothing is called while it is held.
-	mu    sync.Mutex
-	rates map[string]*rate.Limiter // by caller
+	mu     sync.Mutex
+	rates  map[string]*rate.Limiter // by caller
+	forgot time.Time
+	rest   *rate.Limiter // of the callers that are too many to be remembered
 }
 
 // newLimits returns the limits of a policy; nil when it limits nothing. What is
 // in progress keeps its places.
 func newLimits(policy LimitPolicy, before *limits) *limits {
-	if !policy.Bulkhead && policy.Rate == 0 {
+	l := &limits{policy: policy}
+	if before != nil {
+		l.known = before.known
+	}
+	if !policy.Bulkhead && policy.Rate == 0 && l.known == nil {
 		return nil
 	}
-	l := &limits{policy: policy}
 	switch {
-	case policy.Bulkhead && before != nil && before.slots != nil:
-		l.slots = before.slots
-		l.slots.Resize(policy.MaxConcurrent, policy.MaxQueue)
+	case policy.Bulkhead && l.known != nil:
+		l.known.Resize(policy.MaxConcurrent, policy.MaxQueue)
+		l.slots = l.known
 	case policy.Bulkhead:
 		l.slots = slots.New(policy.MaxConcurrent, policy.MaxQueue)
+		l.known = l.slots
+	case l.known != nil:
+		l.known.Resize(math.MaxInt32, 0) // nobody waits any more
 	}
 	if policy.Rate > 0 {
 		l.rates = make(map[string]*rate.Limiter)
+		l.rest = rate.NewLimiter(rate.Limit(policy.Rate), policy.Burst)
 	}
 	return l
 }
 
+// full reports whether a call would find no place free.
+func (p *provider) full() bool {
+	l := p.domain.limits.Load()
+	return l != nil && l.slots != nil && !l.slots.Free()
+}
+
 // throttled reports whether the caller has used up its rate, and for how long.
-func (l *limits) throttled(caller string) (retryIn time.Duration, throttled bool) {
+// With use it uses it.
+func (l *limits) throttled(caller string, use bool) (retryIn time.Duration, throttled bool) {
 	if l.rates == nil {
 		return 0, false
 	}
@@ -127,11 +144,11 @@ func (l *limits) throttled(caller string) (retryIn time.Duration, throttled bool
 		return 0, true
 	}
 	retryIn = reserved.DelayFrom(now)
-	if retryIn <= 0 {
-		return 0, false
+	throttled = retryIn > 0
+	if throttled || !use {
+		reserved.CancelAt(now)
 	}
-	reserved.CancelAt(now)
-	return retryIn, true
+	return max(retryIn, 0), throttled
 }
 
 // rateOf returns the caller's rate limiter, which is full at first.
@@ -145,23 +162,24 @@ func (l *limits) rateOf(caller string, now time.Time) *rate.Limiter {
 	if len(l.rates) >= mostCallers {
 		l.forget(now)
 	}
+	if len(l.rates) >= mostCallers {
+		return l.rest
+	}
 	known = rate.NewLimiter(rate.Limit(l.policy.Rate), l.policy.Burst)
 	l.rates[caller] = known
 	return known
 }
 
 // forget drops the callers that have not asked for so long that they are like
-// new ones, and any other when there are none. Caller holds mu.
+// new ones, at most once a second. Caller holds mu.
 func (l *limits) forget(now time.Time) {
+	if now.Sub(l.forgot) < time.Second {
+		return
+	}
+	l.forgot = now
 	for caller, known := range l.rates {
 		if known.TokensAt(now) >= float64(l.policy.Burst) {
 			delete(l.rates, caller)
 		}
-	}
-	for caller := range l.rates {
-		if len(l.rates) < mostCallers {
-			return
-		}
-		delete(l.rates, caller)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"hash/maphash"
 	"maps"
 	"math/rand/v2"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -22,6 +21,9 @@ const (
 	// stuckGrace is how long a probe may take to return after its context told
 	// it to, before it is called stuck.
 	stuckGrace = 100 * time.Millisecond
+
+	// ticksPerInterval is how many moments of an interval there are to probe at.
+	ticksPerInterval = 512
 
 	// trustedAtMost is how many probes in a row calls may stand in for.
 	trustedAtMost = 5
@@ -215,7 +217,7 @@ func (b *prober) run(c *check) {
 	var notes notes
 	watchdog := b.registry.schedule.After(m.policy.Timeout+stuckGrace, func() { b.stuck(c) })
 	began := b.registry.now()
-	err := error(&PanicError{Stack: debug.Stack()}) // what remains when the probe exits its goroutine
+	err := error(&PanicError{}) // what remains when the probe exits its goroutine
 	defer func() {
 		took := b.registry.now() - began
 		cancel()
@@ -320,6 +322,11 @@ func (b *prober) take(c *check, o outcome) {
 func (b *prober) plan(c *check) {
 	delay := c.monitor.delay(c)
 	due := b.registry.now() + delay
+	if tick := c.monitor.policy.Interval / ticksPerInterval; tick > time.Millisecond {
+		// A process that does nothing else wakes up less often.
+		due = due.Round(tick)
+		delay = due - b.registry.now()
+	}
 	c.dueAt = time.Now().Add(delay)
 	if c.timer != nil {
 		c.timer.Stop()

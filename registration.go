@@ -28,6 +28,7 @@ type provider struct {
 	breaker  breaker
 	retries  atomic.Pointer[retries] // nil: no failure yet, and the default policy
 	grown    atomic.Bool             // the next success ends the growth of cooldowns
+	cutShort atomic.Uint32           // attempts in a row that were cut for the sake of others
 	counts   striped.Cells[counts]
 
 	maker    *maker // nil for instances that were passed in

@@ -101,7 +101,7 @@ type Registry struct {
 	domains       map[string]*domain
 	generation    uint64
 	unnamed       uint64
-	eligibleAgain chan struct{} // closed when somebody became eligible; nil while nobody waits
+	eligibleAgain chan struct{} // closed when somebody became eligible, or left; nil while nobody waits
 	bus           bus
 	closing       bool
 	draining      map[*provider]struct{} // removed, with calls in flight
@@ -411,6 +411,7 @@ func (r *Registry) leave(p *provider, reason string) {
 	r.draining[p] = struct{}{}
 	p.gate.Store(uint32(p.gateNow() | gateGone))
 	r.bus.publish(p.event(event.Event{Kind: event.Draining, Reason: reason}))
+	r.wakeWaiters()
 }
 
 // wakeWaiters lets those who wait for an eligible provider look again. Caller
@@ -420,6 +421,22 @@ func (r *Registry) wakeWaiters() {
 		close(r.eligibleAgain)
 		r.eligibleAgain = nil
 	}
+}
+
+// changed returns a channel that is closed when somebody becomes eligible, or
+// leaves.
+func (r *Registry) changed() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.changedLocked()
+}
+
+// changedLocked is changed for callers that hold mu.
+func (r *Registry) changedLocked() <-chan struct{} {
+	if r.eligibleAgain == nil {
+		r.eligibleAgain = make(chan struct{})
+	}
+	return r.eligibleAgain
 }
 
 // Provider returns the handle of the provider with that name.
@@ -593,10 +610,7 @@ func (r *Registry) unserved(services []string) (missing []string, again <-chan s
 		}
 	}
 	if len(missing) > 0 {
-		if r.eligibleAgain == nil {
-			r.eligibleAgain = make(chan struct{})
-		}
-		again = r.eligibleAgain
+		again = r.changedLocked()
 	}
 	return missing, again, nil
 }

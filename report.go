@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/capreg/registry/verdict"
@@ -107,9 +108,12 @@ func IdempotencyKey(ctx context.Context) string {
 }
 
 // reportSoFar returns what is known of the call.
-func (c *call) reportSoFar() CallReport {
+func (c *call) reportSoFar() CallReport { return c.reportOf(c.ran) }
+
+// reportOf returns a report with a copy of the attempts: hooks may write to it.
+func (c *call) reportOf(attempts []Attempt) CallReport {
 	return CallReport{
-		Service: c.slot.service.name, Handler: c.slot.query.Handler, Caller: c.options.caller, Attempts: c.ran,
+		Service: c.slot.service.name, Handler: c.slot.query.Handler, Caller: c.options.caller, Attempts: slices.Clone(attempts),
 	}
 }
 
@@ -135,7 +139,9 @@ func (c *call) beforeAttempt() {
 	}
 	ctx := c.attempt.ctx
 	changed := ctx
+	c.hooking = true
 	_ = guard(func() error { changed = hook(ctx, c.reportSoFar(), c.present()); return nil }) //nolint:fatcontext // once
+	c.hooking = false
 	if changed != nil {
 		c.attempt.ctx = changed //nolint:fatcontext // once for each attempt
 	}
@@ -150,13 +156,17 @@ func (c *call) present() Attempt {
 func (c *call) record(class verdict.Class, elapsed time.Duration, err error) {
 	ended := c.present()
 	ended.Class, ended.Duration, ended.Err = class, elapsed, err
-	c.ran = append(c.ran, ended)
+	c.add(ended, c.attempt.ended)
 	c.delay = 0
-	if !c.observed {
-		return
+	if c.observed {
+		c.tellAttempt(c.attempt.ctx, c.reportSoFar(), ended)
 	}
+}
+
+// tellAttempt tells the hook of an attempt that has ended.
+func (c *call) tellAttempt(ctx context.Context, report CallReport, ended Attempt) {
 	if hook := c.slot.service.registry.options.AfterAttempt; hook != nil {
-		_ = guard(func() error { hook(c.attempt.ctx, c.reportSoFar(), ended); return nil })
+		_ = guard(func() error { hook(ctx, report, ended); return nil })
 	}
 }
 
@@ -180,10 +190,4 @@ func (c *call) finish(err error) {
 	if hook := c.slot.service.registry.options.AfterCall; hook != nil {
 		_ = guard(func() error { hook(c.attempt.caller, report); return nil })
 	}
-}
-
-// clone returns a copy that outlives the call, for a lease.
-func (c *call) clone() *call {
-	kept := *c
-	return &kept
 }

@@ -19,6 +19,7 @@ const (
 	defaultBudget     = 10
 	defaultRefund     = 0.1
 	defaultFloor      = 0.5
+	longestRetryDelay = 10 * 365 * 24 * time.Hour
 
 	token = 1000 // in thousandths
 )
@@ -59,14 +60,14 @@ func (p RetryPolicy) withDefaults() (RetryPolicy, error) {
 	switch {
 	case p.Retries < 0 || p.Retries > mostRetries:
 		return p, invalid("Retry.Retries", p.Retries, fmt.Sprintf("0 to %d", mostRetries))
-	case p.FirstDelay < 0:
-		return p, invalid("Retry.FirstDelay", p.FirstDelay, "0 (default 200ms) or more")
-	case p.MaxDelay < 0:
-		return p, invalid("Retry.MaxDelay", p.MaxDelay, "0 (default 5s) or more")
+	case p.FirstDelay < 0 || p.FirstDelay > longestRetryDelay:
+		return p, invalid("Retry.FirstDelay", p.FirstDelay, fmt.Sprintf("0 (default 200ms) to %v", longestRetryDelay))
+	case p.MaxDelay < 0 || p.MaxDelay > longestRetryDelay:
+		return p, invalid("Retry.MaxDelay", p.MaxDelay, fmt.Sprintf("0 (default 5s) to %v", longestRetryDelay))
 	case p.Budget < 0 || p.Budget > math.MaxInt32:
 		return p, invalid("Retry.Budget", p.Budget, fmt.Sprintf("0 (default 10) to %d", math.MaxInt32))
-	case math.IsNaN(p.Refund) || p.Refund < 0 || p.Refund > 1:
-		return p, invalid("Retry.Refund", p.Refund, "0 (default 0.1) to 1")
+	case math.IsNaN(p.Refund) || p.Refund < 0 || p.Refund > 1 || p.Refund > 0 && p.Refund*token < 1:
+		return p, invalid("Retry.Refund", p.Refund, "0 (default 0.1), or 0.001 to 1")
 	case math.IsNaN(p.Floor) || p.Floor < 0 || p.Floor > math.MaxInt32:
 		return p, invalid("Retry.Floor", p.Floor, fmt.Sprintf("0 (default 0.5) to %d a second", math.MaxInt32))
 	}

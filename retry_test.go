@@ -106,7 +106,7 @@ func TestDelayThatOutlivesTheDeadlineIsNotSlept(t *testing.T) {
 	t.Parallel()
 	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		// Every delay but a handful of nanoseconds is longer than the deadline.
-		retry := registry.RetryPolicy{Retries: 3, FirstDelay: 1e6 * time.Hour, MaxDelay: 1e6 * time.Hour}
+		retry := registry.RetryPolicy{Retries: 3, FirstDelay: 1e4 * time.Hour, MaxDelay: 1e4 * time.Hour}
 		add(t, reg, provider{Name: "a", Instance: fails(errDown), Retry: retry})
 		add(t, reg, provider{Name: "b"})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)

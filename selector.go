@@ -218,6 +218,7 @@ type walk struct {
 	start    int  // where the walk entered the present run
 	wrapped  bool // the rest is [low, start) of the present run
 	done     bool
+	still    bool // no rotation moves
 }
 
 func (p *plan) walk(eligible *bitset.Set) walk { return p.walkFrom(eligible, -1) }
@@ -236,13 +237,13 @@ func (w *walk) next() *provider {
 		if w.given >= 0 {
 			return w.enter(w.given)
 		}
-		return w.enter(w.plan.first(w.eligible, true))
+		return w.enter(w.plan.first(w.eligible, !w.still))
 	}
 	if i := w.withinRun(); i >= 0 {
 		w.at = i
 		return w.plan.candidates[i]
 	}
-	return w.enter(w.laterRun(true))
+	return w.enter(w.laterRun(!w.still))
 }
 
 // more reports whether another candidate is eligible; it moves nothing.

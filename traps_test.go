@@ -38,7 +38,7 @@ func TestTrapLeaseLeakInHalfOpen(t *testing.T) {
 		require.NoError(t, err)
 		_, err = bind(reg).Acquire(t.Context())
 		require.ErrorIs(t, err, registry.ErrBreakerOpen)
-		pass(time.Second)
+		pass(2 * time.Second)
 		require.Equal(t, registry.BreakerOpen, a.Breaker().State, "an expired trial is a failed one")
 		pass(time.Minute + 1)
 		require.Equal(t, "a", asked(t, bind(reg)))
@@ -148,7 +148,7 @@ func TestTrapSleepThatIsBlindToTheDeadlineAndLosesTheError(t *testing.T) {
 	t.Parallel()
 	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		add(t, reg, provider{Name: "a", Instance: fails(errDown), Retry: registry.RetryPolicy{
-			Retries: 3, FirstDelay: 1e6 * time.Hour, MaxDelay: 1e6 * time.Hour,
+			Retries: 3, FirstDelay: 1e4 * time.Hour, MaxDelay: 1e4 * time.Hour,
 		}})
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		defer cancel()

@@ -10,9 +10,14 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// classifyError asks the classifiers of the provider, the service and the
-// registry, and the built-in one.
+// classifyError takes what was stated of the error, or asks the classifiers of the
+// provider, the service and the registry, and the built-in one.
 func (p *provider) classifyError(err error) verdict.Verdict {
+	var v verdict.Verdict
+	stated := false
+	if guard(func() error { v, stated = verdict.Stated(err); return nil }) == nil && stated {
+		return v
+	}
 	var ofService verdict.Classifier
 	if set := p.service.classify.Load(); set != nil {
 		ofService = *set
@@ -26,7 +31,6 @@ func (p *provider) classifyError(err error) verdict.Verdict {
 			return v
 		}
 	}
-	var v verdict.Verdict
 	if guard(func() error { v = verdict.Of(err); return nil }) != nil {
 		return verdict.Verdict{} // an error whose own methods panic
 	}
@@ -40,6 +44,9 @@ func (a *attempt) judge(err error) verdict.Verdict {
 	if err == nil {
 		return verdict.Verdict{Class: verdict.ClassSuccess}
 	}
+	if v, neutral := statedNeutral(err); neutral {
+		return v
+	}
 	if a.own != nil {
 		if cause := a.own.removed(); cause != nil {
 			a.ended = cause
@@ -47,6 +54,9 @@ func (a *attempt) judge(err error) verdict.Verdict {
 		}
 		if a.own.timedOut(err) {
 			a.ended = ErrAttemptTimeout
+			if v := a.provider.classifyError(err); v.Class == verdict.ClassNotSent {
+				return v // such as a dial that took all the time
+			}
 			return verdict.Verdict{Class: verdict.ClassAttemptTimeout}
 		}
 	}
@@ -57,6 +67,17 @@ func (a *attempt) judge(err error) verdict.Verdict {
 		return verdict.Verdict{Class: verdict.ClassCancelled}
 	}
 	return a.provider.classifyError(err)
+}
+
+// statedNeutral returns what was stated of an outcome that says nothing about the
+// provider, whatever has ended: that is known best by who ended it.
+func statedNeutral(err error) (v verdict.Verdict, neutral bool) {
+	_ = guard(func() error { // its methods are a user's
+		stated, ok := verdict.Stated(err)
+		v, neutral = stated, ok && (stated.Class == verdict.ClassHedgeLoser || stated.Class == verdict.ClassIgnored)
+		return nil
+	})
+	return v, neutral
 }
 
 // callerEnded returns the error of the caller's context, also when its deadline

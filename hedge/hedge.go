@@ -10,9 +10,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"runtime/debug"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/capreg/registry"
@@ -63,17 +62,18 @@ func (p Policy) withDefaults(options []registry.CallOption) (Policy, error) {
 // [Policy.After] passes without an answer or one of them fails in a way that
 // moves on. The first answer is returned.
 //
-// Every provider that is asked is leased: it passes the same limits and breaker
-// as a [registry.Call] does, and its outcome counts. The others are cancelled
-// when an answer is there, and not counted; their places stay taken until their
-// functions return. The context of the winner is not cancelled when Call
-// returns, so that a body can still be read: it ends with ctx, or when nothing
-// refers to it any more.
+// Every provider that is asked is leased: it passes the same budget, limits and
+// breaker as a [registry.Call] does, and its outcome counts. The others are
+// cancelled when an answer is there, and not counted; their places stay taken
+// until their functions return. The context of the winner is not cancelled when
+// Call returns, so that a body can still be read: it ends with ctx, and with the
+// attempt timeout.
 //
 // function runs in goroutines of its own, several at once; [registry.Registry.Close]
 // waits for them. It must not have side effects: [registry.OnceOnly] is refused,
 // with an error that matches [registry.ErrInvalid], as is [registry.ReportTo]. A
-// panic is recorded and goes on to the caller. When all fail the error is a
+// panic is recorded and goes on to the caller, unless
+// [registry.Options.PanicsAsErrors] is set. When all fail the error is a
 // [registry.CallError]; when ctx ends first it matches ctx's error and cause.
 func Call[T, R any](
 	ctx context.Context, resolver *registry.Resolver[T], policy Policy,
@@ -87,91 +87,117 @@ func Call[T, R any](
 	if ctx == nil || function == nil {
 		return none, &registry.FieldError{Field: "ctx, function", Value: "nil", Bound: "both", Err: registry.ErrInvalid}
 	}
-	h := &hedged[T, R]{resolver: resolver, function: function, options: options, caller: ctx, results: make(chan result[R], mostAllowed)}
-	// The end of the race lets go of those who still wait for a place.
+	h := &hedged[T, R]{service: resolver.Service(), function: function, caller: ctx, most: int64(policy.Most), results: make(chan result[R], policy.Most)}
+	// The end of the race tells the losers, and those who still wait for a place.
 	h.race, h.end = context.WithCancel(ctx)
 	defer h.end()
 
-	first, err := resolver.Acquire(ctx, options...)
+	first, err := resolver.Acquire(h.race, options...) //nolint:contextcheck // derived from ctx
 	if err != nil {
 		return none, err
 	}
-	h.asked = append(h.asked, first.Provider())
-	go h.run(first) //nolint:contextcheck // the call has it
-	return h.await(policy)
+	h.asked.Store(1)
+	go h.run(first)
+	return h.await(policy, first)
 }
 
 // hedged is one call in progress.
 type hedged[T, R any] struct {
-	resolver *registry.Resolver[T]
+	service  string
 	function func(context.Context, T) (R, error)
-	options  []registry.CallOption
 	caller   context.Context //nolint:containedctx // lives as long as the call
 	race     context.Context //nolint:containedctx // ends with the race
 	end      context.CancelFunc
-	results  chan result[R] // has room for all
-
-	// mu guards asked, and is held while another provider is acquired, so that no
-	// two of them are the same.
-	mu    sync.Mutex
-	asked []string
+	results  chan result[R] // has room for one of each run
+	most     int64
+	asked    atomic.Int64
+	won      atomic.Bool // somebody has the answer, or the caller has gone
 }
 
-// result is how one of them ended.
+// result is how a run ended.
 type result[R any] struct {
 	value    R
-	attempt  registry.Attempt
+	won      bool
+	final    bool // nobody else is to be asked
+	err      error
 	panicked *registry.PanicError
-	acquired bool // else there was nobody to ask
 }
 
-func (h *hedged[T, R]) await(policy Policy) (R, error) {
+// mayAsk takes one of the providers that may be asked.
+func (h *hedged[T, R]) mayAsk() bool {
+	if h.asked.Add(1) <= h.most {
+		return true
+	}
+	h.asked.Add(-1)
+	return false
+}
+
+func (h *hedged[T, R]) await(policy Policy, first *registry.Lease[T]) (R, error) {
 	var none R
-	launched, running := 1, 1
-	var attempts []registry.Attempt
+	var failure error
 	timer := time.NewTimer(policy.After)
 	defer timer.Stop()
-	more := func() {
-		if launched < policy.Most {
-			launched++
-			running++
-			go h.another()
-			timer.Reset(policy.After)
-		}
-	}
-	for running > 0 {
+	for running := 1; running > 0; {
 		select {
 		case <-timer.C:
-			more()
+			if h.mayAsk() {
+				running++
+				go h.another(first)
+				timer.Reset(policy.After)
+			}
 		case r := <-h.results:
 			running--
+			if r.err != nil {
+				failure = r.err
+			}
+			over := r.panicked != nil || r.final || h.caller.Err() != nil
 			switch {
+			case r.won:
+				return r.value, nil
+			case !over:
+			case !h.won.CompareAndSwap(false, true):
+				return h.winner(), nil
 			case r.panicked != nil:
 				panic(r.panicked.Value)
-			case !r.acquired:
-				continue
-			case r.attempt.Err == nil:
-				return r.value, nil
+			case h.caller.Err() != nil:
+				return none, h.ended()
+			default:
+				return none, failure
 			}
-			attempts = append(attempts, r.attempt)
-			if next := r.attempt.Class.Rule().Next; next == verdict.NextNo || next == verdict.NextWhenAllowed {
-				return none, h.failed(attempts)
-			}
-			more()
 		case <-h.caller.Done():
-			return none, fmt.Errorf("hedge: call of service %q: %w: %w", h.resolver.Service(), h.caller.Err(), context.Cause(h.caller))
+			if h.won.CompareAndSwap(false, true) {
+				return none, h.ended()
+			}
+			return h.winner(), nil
 		}
 	}
-	return none, h.failed(attempts)
+	return none, failure
 }
 
-func (h *hedged[T, R]) failed(attempts []registry.Attempt) error {
-	return &registry.CallError{Service: h.resolver.Service(), Attempts: attempts}
+// winner waits for the result of the run that has won already.
+func (h *hedged[T, R]) winner() R {
+	for {
+		if r := <-h.results; r.won {
+			return r.value
+		}
+	}
+}
+
+// ended is the error of a caller that has gone.
+func (h *hedged[T, R]) ended() error {
+	return fmt.Errorf("hedge: call of service %q: %w: %w", h.service, h.caller.Err(), context.Cause(h.caller))
 }
 
 // another asks a provider that was not asked before.
-func (h *hedged[T, R]) another() {
-	lease, err := h.acquireOther()
+func (h *hedged[T, R]) another(first *registry.Lease[T]) {
+	sent := false
+	defer func() {
+		if !sent { // a hook or an authoriser exits the goroutine
+			h.results <- result[R]{}
+		}
+	}()
+	lease, err := first.Beside()
+	sent = true
 	if err != nil {
 		h.results <- result[R]{}
 		return
@@ -179,58 +205,63 @@ func (h *hedged[T, R]) another() {
 	h.run(lease)
 }
 
-func (h *hedged[T, R]) acquireOther() (*registry.Lease[T], error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	lease, err := h.resolver.AcquireOther(h.race, h.asked, h.options...)
-	if err == nil {
-		h.asked = append(h.asked, lease.Provider())
+// run asks the provider, and those that its failure leads to.
+func (h *hedged[T, R]) run(lease *registry.Lease[T]) {
+	var r result[R]
+	defer func() { h.results <- r }() // whatever exits the goroutine
+	for lease != nil {
+		lease = h.attempt(lease, &r)
 	}
-	return lease, err
 }
 
-// The lease outlives its context by a while, so that a function that heeds the
-// context reports its outcome itself.
-const reportingTime = time.Second
-
-func (h *hedged[T, R]) run(lease *registry.Lease[T]) {
-	lease.Extend(reportingTime)
+// attempt asks one provider, and returns the lease of the next one, if there is one.
+func (h *hedged[T, R]) attempt(lease *registry.Lease[T], r *result[R]) (next *registry.Lease[T]) {
 	ctx, cancel, detach := outliving(h.caller, lease.Context())
-	stop := context.AfterFunc(h.race, cancel) // a loser is told
-	r := result[R]{acquired: true, attempt: registry.Attempt{Provider: lease.Provider()}}
-	began := time.Now()
+	var value R
+	var err error
 	returned := false
 	defer func() {
-		r.attempt.Duration = time.Since(began)
-		lost := !stop() && h.caller.Err() == nil // the race was over before
-		switch {
-		case !returned:
-			r.abort(recover())
-		case r.attempt.Err == nil && !lost:
-			detach() // from the lease, whose end is not to end the context
+		if returned {
+			return
 		}
-		outcome := r.attempt.Err
-		if lost && returned {
-			outcome = verdict.As(cmp.Or(outcome, errLost), verdict.Verdict{Class: verdict.ClassHedgeLoser})
+		cancel()
+		if thrown := recover(); thrown != nil {
+			r.panicked = &registry.PanicError{Value: thrown, Stack: debug.Stack()}
+			return
 		}
-		r.attempt.Class = lease.Done(outcome)
-		if r.attempt.Err != nil || lost {
-			cancel()
-		}
-		h.results <- r
+		r.err, r.final = errExited, true
 	}()
-	r.value, r.attempt.Err = h.function(ctx, lease.Value)
-	returned = true
-}
-
-// abort notes a function that did not return.
-func (r *result[R]) abort(value any) {
-	if value == nil {
-		r.attempt.Err = verdict.As(errExited, verdict.Verdict{Class: verdict.ClassExit})
-		return
+	err = lease.Guard(func() (err error) {
+		value, err = h.function(ctx, lease.Value)
+		return err
+	})
+	if err == nil && h.won.CompareAndSwap(false, true) {
+		detach() // from the lease, whose end is not to end the context
+		r.value, r.won, returned = value, true, true
+		lease.Done(nil)
+		return nil
 	}
-	r.panicked = &registry.PanicError{Value: value, Stack: debug.Stack()}
-	r.attempt.Err = verdict.As(r.panicked, verdict.Verdict{Class: verdict.ClassPanic})
+	returned = true
+	cancel()
+	if h.caller.Err() == nil && (err == nil || h.won.Load()) {
+		lease.Done(verdict.As(cmp.Or(err, errLost), verdict.Verdict{Class: verdict.ClassHedgeLoser}))
+		return nil
+	}
+	r.err, r.final = err, false
+	if !h.mayAsk() {
+		class := lease.Done(err)
+		rule := class.Rule().Next
+		r.err, r.final = lease.Failure(), rule == verdict.NextNo
+		return nil
+	}
+	next, failure := lease.MoveOn(err)
+	if failure != nil {
+		h.asked.Add(-1)
+		r.err = failure
+		attempts := lease.Attempts()
+		r.final = len(attempts) > 0 && attempts[len(attempts)-1].Class.Rule().Next == verdict.NextNo
+	}
+	return next
 }
 
 var (
@@ -239,26 +270,21 @@ var (
 )
 
 // outliving returns a context with the values, deadline and end of the lease's
-// context. After detach only the caller's context ends it, and cancel.
-func outliving(caller, lease context.Context) (ctx context.Context, cancel, detach func()) {
+// context. After detach the lease's end does not end it: only its deadline, the
+// caller's context and cancel do.
+func outliving(caller, lease context.Context) (_ context.Context, cancel, detach func()) {
 	inner, cancelInner := context.WithCancelCause(context.WithoutCancel(lease))
+	ctx, release := inner, context.CancelFunc(func() {})
+	if deadline, ok := lease.Deadline(); ok {
+		// What remembers it forgets it then, however long the caller lives.
+		ctx, release = context.WithDeadlineCause(inner, deadline, registry.ErrAttemptTimeout)
+	}
 	stopLease := context.AfterFunc(lease, func() { cancelInner(context.Cause(lease)) })
 	stopCaller := context.AfterFunc(caller, func() { cancelInner(context.Cause(caller)) })
-	deadline, ok := lease.Deadline()
-	outer := &outlivingContext{Context: inner, deadline: deadline, hasDeadline: ok}
-	// A caller's context may live much longer than what was read under this one:
-	// it is to forget a context that nobody else remembers.
-	runtime.AddCleanup(outer, func(stop func() bool) { stop() }, stopCaller)
-	return outer, func() { cancelInner(context.Canceled) }, func() { stopLease() }
+	context.AfterFunc(ctx, func() {
+		stopCaller()
+		cancelInner(context.Canceled)
+		release()
+	})
+	return ctx, func() { cancelInner(context.Canceled) }, func() { stopLease() }
 }
-
-// outlivingContext is the handle of a context; the context itself does not refer
-// to it.
-type outlivingContext struct {
-	context.Context
-
-	deadline    time.Time
-	hasDeadline bool
-}
-
-func (c *outlivingContext) Deadline() (time.Time, bool) { return c.deadline, c.hasDeadline }

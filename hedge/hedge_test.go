@@ -197,7 +197,7 @@ func TestTrapContextOfTheWinnerEndsWithTheReturn(t *testing.T) {
 			return ctx, nil
 		})
 		require.NoError(t, err)
-		time.Sleep(time.Minute)
+		time.Sleep(20 * time.Second)
 		require.NoError(t, ctx.Err(), "a body can still be read")
 		cancel()
 		<-ctx.Done()

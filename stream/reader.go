@@ -2,6 +2,7 @@ package stream
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -68,9 +69,8 @@ func Reader[T any](
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{stream: s}
-	r.next, r.stop = iter.Pull2(s.All())
-	return r, nil
+	s.begin()
+	return &reader{stream: s}, nil
 }
 
 // chunks yields what it reads from body, and closes it at the end.
@@ -116,15 +116,13 @@ func findEnd(tail []byte, c chunk, end []byte) ([]byte, chunk) {
 // reader reads a stream of chunks.
 type reader struct {
 	stream *Stream[chunk]
-	next   func() (chunk, error, bool)
-	stop   func()
 	rest   []byte
 	err    error
 }
 
 func (r *reader) Read(p []byte) (int, error) {
 	for len(r.rest) == 0 && r.err == nil && len(p) > 0 {
-		c, err, more := r.next()
+		c, err, more := r.stream.next()
 		switch {
 		case err != nil:
 			r.err = err
@@ -133,6 +131,9 @@ func (r *reader) Read(p []byte) (int, error) {
 		default:
 			r.rest = c.data
 		}
+	}
+	if r.stream.isClosed() {
+		r.rest, r.err = nil, cmp.Or(r.err, ErrClosed)
 	}
 	n := copy(p, r.rest)
 	r.rest = r.rest[n:]
@@ -143,10 +144,5 @@ func (r *reader) Read(p []byte) (int, error) {
 }
 
 func (r *reader) Close() error {
-	r.stop()
-	if r.err == nil {
-		r.err = ErrClosed
-	}
-	r.rest = nil
 	return r.stream.Close()
 }

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"iter"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/capreg/registry"
@@ -102,7 +103,7 @@ type Stream[I any] struct {
 	toFirst  time.Duration
 	attempts []registry.Attempt
 
-	pull    func() (I, error, bool)
+	pull    func() (I, error, bool) // nil when everything was read
 	end     func(error)
 	release func() // lets go of the provider's iterator; not while pull runs
 	held    []I    // read already, not handed over
@@ -110,8 +111,10 @@ type Stream[I any] struct {
 	// mu guards the fields below; no function of a provider is called while it is
 	// held.
 	mu       sync.Mutex
-	begun    bool // somebody reads, or has read
-	reading  bool // somebody reads now
+	over     error         // why the stream ended while nobody read
+	gone     chan struct{} // closed when that has been reported; nil until then
+	begun    bool          // somebody reads, or has read
+	reading  bool          // somebody reads now
 	closed   bool
 	finished bool
 	released bool
@@ -124,7 +127,7 @@ func (s *Stream[I]) Provider() string { return s.provider }
 // also what counts as its latency.
 func (s *Stream[I]) TimeToFirst() time.Duration { return s.toFirst }
 
-// Attempts returns the tries on other providers that failed before.
+// Attempts returns the tries that failed before.
 func (s *Stream[I]) Attempts() []registry.Attempt { return s.attempts }
 
 // All yields the items. A stream that is cut, stalls or ends without its end mark
@@ -138,60 +141,115 @@ func (s *Stream[I]) All() iter.Seq2[I, error] {
 			yield(none, ErrClosed)
 			return
 		}
-		defer s.leave()
-		for _, item := range s.held {
-			if s.isClosed() {
-				yield(none, ErrClosed)
-				return
-			}
-			if !yield(item, nil) {
-				return
-			}
-		}
-		s.held = nil
-		for s.pull != nil {
-			item, err, more := s.pull()
+		defer func() { _ = s.Close() }()
+		for {
+			item, err, more := s.next()
 			switch {
-			case s.isClosed():
-				yield(none, ErrClosed)
-				return
 			case err != nil:
-				s.finish(err)
 				yield(none, err)
 				return
-			case !more:
-				s.finish(nil)
-				return
-			}
-			if !yield(item, nil) {
+			case !more || !yield(item, nil):
 				return
 			}
 		}
 	}
 }
 
+// next returns the next item. more is false at a complete end.
+func (s *Stream[I]) next() (item I, err error, more bool) {
+	if !s.enter() {
+		return item, ErrClosed, false
+	}
+	defer s.leave()
+	switch {
+	case len(s.held) > 0:
+		item, s.held = s.held[0], s.held[1:]
+		return item, nil, true
+	case s.pull == nil:
+		return item, nil, false
+	}
+	if err := s.isOver(); err != nil {
+		return item, err, false
+	}
+	item, err, more = s.pull()
+	switch {
+	case s.isClosed():
+		var none I
+		return none, ErrClosed, false
+	case err != nil:
+		s.finish(err)
+	case !more:
+		s.finish(nil)
+	}
+	return item, err, more
+}
+
+// begin claims the stream for its one reader.
 func (s *Stream[I]) begin() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.begun || s.closed {
 		return false
 	}
-	s.begun, s.reading = true, true
+	s.begun = true
 	return true
 }
 
-// leave ends the reading.
+func (s *Stream[I]) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.reading {
+		return false
+	}
+	s.reading = true
+	return true
+}
+
+// leave ends the reading of an item, and lets go of a stream that was closed
+// meanwhile.
 func (s *Stream[I]) leave() {
 	s.mu.Lock()
 	s.reading = false
+	closed := s.closed
 	s.mu.Unlock()
-	_ = s.Close()
+	if closed {
+		_ = s.Close()
+	}
 }
 
 func (s *Stream[I]) isClosed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.closed
+}
+
+// isOver returns why the stream ended while nobody read, once that has been
+// reported.
+func (s *Stream[I]) isOver() error {
+	s.mu.Lock()
+	over, gone := s.over, s.gone
+	s.mu.Unlock()
+	if over != nil {
+		<-gone
+	}
+	return over
+}
+
+// letGo lets go of the provider's iterator when the context has ended while nobody
+// reads: perhaps nobody ever will.
+func (s *Stream[I]) letGo(cause error) {
+	s.mu.Lock()
+	release := !s.reading && !s.released
+	s.released = s.released || release
+	if release && !s.finished {
+		s.over, s.gone = cause, make(chan struct{})
+		defer close(s.gone)
+	}
+	s.mu.Unlock()
+	if release {
+		s.finish(cause)
+		s.release()
+	}
 }
 
 // finish reports the outcome, once.
@@ -230,8 +288,9 @@ func (s *Stream[I]) Close() error {
 // open gets the context of the stream, which lives until the stream has ended,
 // and returns what yields its items. Both run in the goroutine of Open and of the
 // reader, and must heed that context: it is how time limits reach them. ctx
-// bounds the whole stream. The errors are those of [registry.Call]; a request
-// that is too long for one provider is not offered to others.
+// bounds the whole stream; while somebody else could be asked, the first item may
+// take half of what remains. Everything counts as in [registry.Call]: budgets,
+// limits, breakers, retries, reports and errors.
 func Open[T, I any](
 	ctx context.Context, resolver *registry.Resolver[T],
 	open func(ctx context.Context, provider T) (iter.Seq2[I, error], error), options Options[I],
@@ -243,75 +302,19 @@ func Open[T, I any](
 	if ctx == nil || open == nil {
 		return nil, refuse("ctx, open", "nil", "both")
 	}
-	callOptions := append([]registry.CallOption{registry.AttemptTimeout(options.Timeout)}, options.Call...)
-	once := false
-	for _, option := range options.Call {
-		once = once || option.String() == "OnceOnly"
-	}
-	failure := &registry.CallError{Service: resolver.Service()}
-	var asked []string
-	for {
-		lease, err := resolver.AcquireOther(ctx, asked, callOptions...)
-		if err != nil {
-			return nil, exhausted(failure, err)
-		}
-		lease.Extend(reportingTime)
-		asked = append(asked, lease.Provider())
+	lease, err := resolver.Acquire(ctx, append([]registry.CallOption{registry.AttemptTimeout(options.Timeout)}, options.Call...)...)
+	for err == nil {
 		a := &attempt[T, I]{lease: lease, options: options, began: time.Now()}
-		s, err := a.begin(ctx, open)
-		if err == nil {
-			s.attempts = failure.Attempts
+		failed := lease.Attempts()
+		var s *Stream[I]
+		if s, err = a.first(open); err == nil {
+			s.attempts = failed
 			return s, nil
 		}
-		class := a.done(err)
-		failure.Attempts = append(failure.Attempts, registry.Attempt{
-			Provider: lease.Provider(), Why: why(len(asked)), Class: class, Duration: time.Since(a.began), Err: err,
-		})
-		if !movesOn(class, once) {
-			failure.OnceOnly = once
-			return nil, failure
-		}
+		a.stopReading()
+		lease, err = lease.MoveOn(err)
 	}
-}
-
-// reportingTime is how long the lease outlives its context, so that a stream
-// whose time is over reports so itself.
-const reportingTime = time.Second
-
-// exhausted is the error when nobody else could be asked, for the given reason.
-func exhausted(failure *registry.CallError, reason error) error {
-	if len(failure.Attempts) == 0 {
-		return reason
-	}
-	var unavailable *registry.UnavailableError
-	if !errors.As(reason, &unavailable) {
-		return fmt.Errorf("%w; %w", reason, failure) // the caller's context has ended
-	}
-	failure.RetryIn = unavailable.RetryIn
-	for _, candidate := range unavailable.Candidates {
-		if !candidate.Eligible {
-			failure.Skipped = append(failure.Skipped, candidate)
-		}
-	}
-	return failure
-}
-
-func why(asked int) string {
-	if asked == 1 {
-		return "first"
-	}
-	return "failover"
-}
-
-func movesOn(class verdict.Class, once bool) bool {
-	switch class.Rule().Next {
-	case verdict.NextAlways:
-		return true
-	case verdict.NextYes, verdict.NextFree, verdict.NextBeforeFirstItem, verdict.NextByOption:
-		return !once
-	case verdict.NextNo, verdict.NextLargerWindow, verdict.NextWhenAllowed:
-	}
-	return false
+	return nil, err
 }
 
 // attempt is a stream on one provider.
@@ -322,45 +325,38 @@ type attempt[T, I any] struct {
 
 	ctx    context.Context //nolint:containedctx // the stream's
 	cancel context.CancelCauseFunc
-	next   func() (I, error, bool)
+	items  func() (I, error, bool)
 	stop   func()
-	ended  bool // the end mark was seen, or the end where there is no mark
+	ended  bool         // the end mark was seen, or the end where there is no mark
+	busy   atomic.Int64 // how long the provider took for its items
 }
 
-// done gives the provider back with the outcome.
-func (a *attempt[T, I]) done(err error) verdict.Class {
+// stopReading ends the context of the stream and lets go of its iterator.
+func (a *attempt[T, I]) stopReading() {
 	if a.cancel != nil {
 		a.cancel(context.Canceled)
 	}
 	if a.stop != nil {
 		a.stop()
 	}
-	return a.lease.Done(err)
 }
 
-// begin opens the stream and reads its first item, or all of them.
-func (a *attempt[T, I]) begin(
-	ctx context.Context, open func(context.Context, T) (iter.Seq2[I, error], error),
-) (s *Stream[I], err error) {
-	returned := false
-	defer func() {
-		if !returned { // a panic goes on to the caller; its outcome is recorded first
-			a.done(verdict.As(errUnfinished, verdict.Verdict{Class: verdict.ClassPanic}))
-		}
-	}()
-	s, err = a.first(ctx, open)
-	returned = true
-	return s, err
+// firstTimeout is how long the first item may take.
+func (a *attempt[T, I]) firstTimeout() time.Duration {
+	limit := a.options.FirstTimeout
+	if deadline, ok := a.lease.Context().Deadline(); ok && a.lease.More() {
+		limit = min(limit, time.Until(deadline)/2)
+	}
+	return limit
 }
 
-var errUnfinished = errors.New("stream: the provider's code panicked or ended its goroutine")
-
-func (a *attempt[T, I]) first(
-	_ context.Context, open func(context.Context, T) (iter.Seq2[I, error], error),
-) (*Stream[I], error) {
+// first opens the stream and reads its first item, or all of them.
+func (a *attempt[T, I]) first(open func(context.Context, T) (iter.Seq2[I, error], error)) (*Stream[I], error) {
 	a.ctx, a.cancel = context.WithCancelCause(a.lease.Context())
+	a.lease.Patience(a.options.FirstTimeout)
+	limit := a.firstTimeout()
 	var items iter.Seq2[I, error]
-	err := a.within(a.options.FirstTimeout, ErrFirstItem, func() (err error) {
+	err := a.within(limit, ErrFirstItem, func() (err error) {
 		items, err = open(a.ctx, a.lease.Value)
 		return err
 	})
@@ -370,19 +366,19 @@ func (a *attempt[T, I]) first(
 	if items == nil {
 		return nil, verdict.As(errors.New("stream: open returned nothing to read"), verdict.Verdict{Class: verdict.ClassMalformed})
 	}
-	next, stop := iter.Pull2(items)
-	a.next, a.stop = next, stop
+	a.items, a.stop = iter.Pull2(items)
 	s := &Stream[I]{provider: a.lease.Provider()}
-	item, err, more := a.pull(a.options.FirstTimeout-time.Since(a.began), ErrFirstItem)
+	item, err, more := a.pull(limit-time.Since(a.began), ErrFirstItem)
 	if err != nil {
 		return nil, err
 	}
 	s.toFirst = time.Since(a.began)
 	a.lease.Answered()
+	a.lease.Patience(a.options.Timeout)
 	if more {
 		s.held = append(s.held, item)
 	}
-	for more && a.options.Whole {
+	for more && !a.ended && a.options.Whole {
 		if item, err, more = a.pull(a.options.StallTimeout, ErrStalled); err != nil {
 			return nil, err
 		}
@@ -393,13 +389,30 @@ func (a *attempt[T, I]) first(
 			return nil, verdict.As(ErrTooLong, verdict.Verdict{Class: verdict.ClassMalformed})
 		}
 	}
-	if !more {
-		a.done(nil)
+	if a.ended {
+		a.stopReading()
+		a.lease.Done(nil)
 		return s, nil
 	}
-	s.pull = func() (I, error, bool) { return a.pull(a.options.StallTimeout, ErrStalled) }
+	s.pull = func() (I, error, bool) {
+		item, err, more := a.pull(a.options.StallTimeout, ErrStalled)
+		if err == nil && a.ended {
+			s.finish(nil) // nothing that the reader does now changes that
+		}
+		return item, err, more
+	}
 	s.end, s.release = a.finish, a.stop
+	context.AfterFunc(a.ctx, func() { s.letGo(a.tooSlowFor(context.Cause(a.ctx))) })
 	return s, nil
+}
+
+// tooSlowFor returns the error of a stream whose time is over, and which says
+// nothing about the provider when it was mostly the reader who took it.
+func (a *attempt[T, I]) tooSlowFor(err error) error {
+	if errors.Is(context.Cause(a.lease.Context()), registry.ErrAttemptTimeout) && a.busy.Load() < int64(a.options.Timeout/2) {
+		return verdict.Ignore(err)
+	}
+	return err
 }
 
 // finish is how the stream reports its end. Its code may be reading at this
@@ -416,17 +429,12 @@ func (a *attempt[T, I]) pull(limit time.Duration, late error) (item I, err error
 	if a.ended {
 		return item, nil, false
 	}
-	returned := false
-	defer func() {
-		if !returned { // the panic goes on to the reader
-			a.finish(verdict.As(errUnfinished, verdict.Verdict{Class: verdict.ClassPanic}))
-		}
-	}()
+	began := time.Now()
 	err = a.within(limit, late, func() error {
 		for {
 			var err error
 			var ok bool
-			item, err, ok = a.next()
+			item, err, ok = a.items()
 			switch {
 			case err != nil:
 				return err
@@ -443,23 +451,39 @@ func (a *attempt[T, I]) pull(limit time.Duration, late error) (item I, err error
 			return nil
 		}
 	})
-	returned = true
+	a.busy.Add(int64(time.Since(began)))
 	if err != nil {
 		var none I
-		return none, err, false
+		return none, a.tooSlowFor(err), false
 	}
 	return item, nil, more
 }
 
-// within runs f, whose context ends when it takes too long.
+// within runs f, whose context ends when it takes too long. What comes then is
+// late, for the context of all that would follow has ended.
 func (a *attempt[T, I]) within(limit time.Duration, late error, f func() error) error {
 	timer := time.AfterFunc(limit, func() { a.cancel(late) })
-	err := f()
-	if timer.Stop() || err == nil && a.ctx.Err() == nil {
+	returned := false
+	defer func() {
+		if !returned { // a panic, which the lease has recorded
+			timer.Stop()
+			a.cancel(context.Canceled)
+		}
+	}()
+	err := a.lease.Guard(f)
+	returned = true
+	if timer.Stop() || !errors.Is(a.cause(), late) {
 		return err
 	}
-	if errors.Is(context.Cause(a.ctx), late) && err != nil {
-		return verdict.As(fmt.Errorf("%w: %w", late, err), verdict.Verdict{Class: verdict.ClassStalled})
+	if err != nil {
+		late = fmt.Errorf("%w: %w", late, err)
 	}
-	return err
+	return verdict.As(late, verdict.Verdict{Class: verdict.ClassStalled})
+}
+
+// cause waits for the context, which its timer is about to end, and returns why it
+// has ended.
+func (a *attempt[T, I]) cause() error {
+	<-a.ctx.Done()
+	return context.Cause(a.ctx)
 }

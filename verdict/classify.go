@@ -35,6 +35,20 @@ func As(err error, v Verdict) error {
 	return &marked{error: err, verdict: v}
 }
 
+// Stated returns the verdict that was stated of err by [As] or its shorthands,
+// unless an error around the mark says its own: then nothing was stated of that.
+func Stated(err error) (v Verdict, stated bool) {
+	var speaks interface{ Verdict() Verdict }
+	if !errors.As(err, &speaks) {
+		return Verdict{}, false
+	}
+	mark, stated := speaks.(*marked)
+	if !stated {
+		return Verdict{}, false
+	}
+	return mark.verdict, true
+}
+
 // NotSent states that the request certainly never reached the provider, so that
 // even a once-only call may go to the next one. A nil err stays nil.
 func NotSent(err error) error { return As(err, Verdict{Class: ClassNotSent}) }
@@ -93,12 +107,12 @@ func Of(err error) Verdict {
 		return OfGRPCCode(code)
 	}
 	switch {
+	case isDialRefused(err): // also where that took too long
+		return Verdict{Class: ClassNotSent}
 	case errors.Is(err, context.DeadlineExceeded):
 		// The registry looks at the contexts first: neither the caller's nor the
 		// attempt's has ended, so this is a timeout of the provider's own client.
 		return Verdict{Class: ClassAttemptTimeout}
-	case isDialRefused(err):
-		return Verdict{Class: ClassNotSent}
 	case isTransport(err):
 		return Verdict{Class: ClassTransport}
 	}
@@ -156,18 +170,35 @@ func OfGRPCCode(code uint32) Verdict {
 // grpcCode reads the code of an error with GRPCStatus() *status.Status, without
 // importing gRPC for its type.
 func grpcCode(err error) (uint32, bool) {
-	for ; err != nil; err = errors.Unwrap(err) {
-		method := reflect.ValueOf(err).MethodByName("GRPCStatus")
-		if !method.IsValid() || method.Type().NumIn() != 0 || method.Type().NumOut() != 1 {
-			continue
+	if err == nil {
+		return 0, false
+	}
+	if code, ok := ownGRPCCode(err); ok {
+		return code, true
+	}
+	switch wrapper := err.(type) { //nolint:errorlint // this is the walk through the tree
+	case interface{ Unwrap() error }:
+		return grpcCode(wrapper.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, wrapped := range wrapper.Unwrap() {
+			if code, ok := grpcCode(wrapped); ok {
+				return code, true
+			}
 		}
-		code := method.Call(nil)[0].MethodByName("Code")
-		if !code.IsValid() || code.Type().NumIn() != 0 || code.Type().NumOut() != 1 || code.Type().Out(0).Kind() != reflect.Uint32 {
-			continue
-		}
-		return uint32(code.Call(nil)[0].Uint()), true //nolint:gosec // its kind is uint32
 	}
 	return 0, false
+}
+
+func ownGRPCCode(err error) (uint32, bool) {
+	method := reflect.ValueOf(err).MethodByName("GRPCStatus")
+	if !method.IsValid() || method.Type().NumIn() != 0 || method.Type().NumOut() != 1 {
+		return 0, false
+	}
+	code := method.Call(nil)[0].MethodByName("Code")
+	if !code.IsValid() || code.Type().NumIn() != 0 || code.Type().NumOut() != 1 || code.Type().Out(0).Kind() != reflect.Uint32 {
+		return 0, false
+	}
+	return uint32(code.Call(nil)[0].Uint()), true //nolint:gosec // its kind is uint32
 }
 
 // RetryAfter reads the value of a Retry-After header in both its forms, seconds

@@ -253,3 +253,39 @@ func TestTheOutermostThatSpeaksIsHeard(t *testing.T) {
 	require.Equal(t, verdict.ClassFatal, verdict.Of(verdict.Fatal(inner, 0)).Class)
 	require.Equal(t, verdict.ClassTooLong, verdict.Of(speaker{verdict.Fatal(errCause, 0)}).Class)
 }
+
+func TestGRPCCodesAreFoundBehindSeveralErrors(t *testing.T) {
+	t.Parallel()
+	invalid := &grpcError{&grpcStatus{3}}
+	for _, err := range []error{
+		invalid, fmt.Errorf("%w: %w", errCause, invalid), errors.Join(errCause, invalid), fmt.Errorf("mine: %w", errors.Join(nil, invalid)),
+	} {
+		require.Equal(t, verdict.ClassBadRequest, verdict.Of(err).Class, err)
+	}
+}
+
+func TestDialThatTookTooLongSentNothing(t *testing.T) {
+	t.Parallel()
+	err := &net.OpError{Op: "dial", Net: "tcp", Err: context.DeadlineExceeded}
+	require.Equal(t, verdict.ClassNotSent, verdict.Of(err).Class)
+}
+
+func TestWhatWasStatedIsToldFromWhatAnErrorSays(t *testing.T) {
+	t.Parallel()
+	marked := verdict.Permanent(errCause)
+	for _, err := range []error{marked, fmt.Errorf("around: %w", marked), errors.Join(errCause, marked)} {
+		v, stated := verdict.Stated(err)
+		require.True(t, stated)
+		require.Equal(t, verdict.ClassBadRequest, v.Class)
+	}
+	for _, err := range []error{nil, errCause, speaking{marked}} {
+		_, stated := verdict.Stated(err)
+		require.False(t, stated, err)
+	}
+}
+
+// speaking says its own verdict, whatever it wraps.
+type speaking struct{ error }
+
+func (s speaking) Unwrap() error            { return s.error }
+func (s speaking) Verdict() verdict.Verdict { return verdict.Verdict{} }

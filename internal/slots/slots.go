@@ -91,12 +91,15 @@ func (s *Slots) Resize(limit, room int) {
 	s.grant()
 }
 
-// grant hands free slots to those who wait. Caller holds mu.
+// grant hands free slots to those who wait. Whoever has got one elsewhere keeps
+// the position. Caller holds mu.
 func (s *Slots) grant() {
-	for s.queue.Len() > 0 && int64(s.word.Load()&^waiting) < s.limit.Load() { //nolint:gosec // a count
-		first := s.queue.Remove(s.queue.Front()).(*ticket) //nolint:forcetypeassert // nothing else is queued
-		first.element = nil
+	for at := s.queue.Front(); at != nil && int64(s.word.Load()&^waiting) < s.limit.Load(); { //nolint:gosec // a count
+		first := at.Value.(*ticket) //nolint:forcetypeassert // nothing else is queued
+		at = at.Next()
 		if first.wait.claimed.CompareAndSwap(false, true) {
+			s.queue.Remove(first.element)
+			first.element = nil
 			s.word.Add(1)
 			first.wait.granted <- first.at
 		}
@@ -106,10 +109,12 @@ func (s *Slots) grant() {
 	}
 }
 
-// Wait is a wait at several Slots: the first that has a slot to give ends it.
+// Wait is a wait at several Slots: the first that has a slot to give ends it. It
+// is for one goroutine.
 type Wait struct {
 	claimed atomic.Bool
 	granted chan int // has room for the one grant
+	taken   bool     // what was granted was handed out
 	tickets []*ticket
 }
 
@@ -117,11 +122,12 @@ type ticket struct {
 	wait    *Wait
 	slots   *Slots
 	at      int
+	left    bool          // for good; the owner of the wait says so
 	element *list.Element // guarded by slots.mu; nil when it left the queue
 }
 
 // Queue lines up at each of the slots that has room. It returns nil when none
-// has. The wait must be ended with [Wait.For].
+// has. The wait must be ended with [Wait.End].
 func Queue(all []*Slots) *Wait {
 	w := &Wait{granted: make(chan int, 1)}
 	for at, s := range all {
@@ -146,21 +152,75 @@ func (s *Slots) enqueue(w *Wait, at int) {
 	s.grant() // a slot may have become free before the flag was set
 }
 
-// For waits for a slot until ctx ends. It returns the index of the slots that
-// gave one, -1 when none did, and leaves all queues.
-func (w *Wait) For(ctx context.Context) int {
-	at := -1
+// For waits for a slot until ctx ends, or wake is closed, which it reports. It
+// returns the index of the slots that gave one, -1 when none did; the positions in
+// the other queues remain.
+func (w *Wait) For(ctx context.Context, wake <-chan struct{}) (at int, woken bool) {
+	at = -1
 	select {
 	case at = <-w.granted:
-	case <-ctx.Done():
-		if !w.claimed.CompareAndSwap(false, true) {
-			at = <-w.granted // it came at the same moment
+	default:
+		select {
+		case at = <-w.granted:
+		case <-wake:
+			woken = true
+		case <-ctx.Done():
+		}
+	}
+	w.taken = at >= 0
+	return at, woken
+}
+
+// Resume goes on waiting after a slot was given, which was released or is of no
+// use, and lines up anew where it was.
+func (w *Wait) Resume(at int) {
+	for _, t := range w.tickets {
+		if t.at == at && !t.left {
+			t.again()
+		}
+	}
+	w.taken = false
+	w.claimed.Store(false)
+	for _, t := range w.tickets {
+		t.slots.mu.Lock()
+		t.slots.grant() // it may have passed this wait by
+		t.slots.mu.Unlock()
+	}
+}
+
+// again lines up at the end, where there is room.
+func (t *ticket) again() {
+	t.slots.mu.Lock()
+	defer t.slots.mu.Unlock()
+	if t.element == nil && int64(t.slots.queue.Len()) < t.slots.room.Load() {
+		t.element = t.slots.queue.PushBack(t)
+		t.slots.word.Or(waiting)
+	}
+}
+
+// Leave leaves one queue for good.
+func (w *Wait) Leave(at int) {
+	for _, t := range w.tickets {
+		if t.at == at {
+			t.left = true
+			t.leave()
+		}
+	}
+}
+
+// End leaves all queues, and gives back a slot that came too late.
+func (w *Wait) End() {
+	if !w.claimed.CompareAndSwap(false, true) && !w.taken {
+		at := <-w.granted
+		for _, t := range w.tickets {
+			if t.at == at {
+				t.slots.Release()
+			}
 		}
 	}
 	for _, t := range w.tickets {
 		t.leave()
 	}
-	return at
 }
 
 func (t *ticket) leave() {

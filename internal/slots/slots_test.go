@@ -16,6 +16,13 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// got waits for a slot, and leaves the queues.
+func got(ctx context.Context, w *slots.Wait) int {
+	defer w.End()
+	at, _ := w.For(ctx, nil)
+	return at
+}
+
 func TestNoMoreGetInThanThereAreSlots(t *testing.T) {
 	t.Parallel()
 	s := slots.New(2, 0)
@@ -40,7 +47,7 @@ func TestThoseWhoWaitComeFirstInTheirOrder(t *testing.T) {
 		for i := range 5 {
 			wait := slots.Queue([]*slots.Slots{s})
 			waiting.Go(func() {
-				if wait.For(t.Context()) != 0 {
+				if got(t.Context(), wait) != 0 {
 					t.Error("no slot")
 				}
 				order = append(order, i) // one at a time: there is one slot
@@ -68,7 +75,7 @@ func TestWaitAtSeveralTakesTheFirstThatIsFree(t *testing.T) {
 		}
 		wait := slots.Queue([]*slots.Slots{none, a, b})
 		time.AfterFunc(time.Second, b.Release)
-		require.Equal(t, 2, wait.For(t.Context()))
+		require.Equal(t, 2, got(t.Context(), wait))
 		require.Equal(t, []int{1, 1, 0, 0}, []int{a.Taken(), b.Taken(), a.Waiting(), b.Waiting()})
 		a.Release()
 		require.True(t, a.TryAcquire(), "the ticket at the other one is gone")
@@ -84,11 +91,67 @@ func TestWaitEndsWithItsContextAndLeavesNoTrace(t *testing.T) {
 		defer cancel()
 		first, second := slots.Queue([]*slots.Slots{s}), slots.Queue([]*slots.Slots{s})
 		require.Nil(t, slots.Queue([]*slots.Slots{s}), "no room")
-		require.Equal(t, -1, first.For(ctx))
+		require.Equal(t, -1, got(ctx, first))
 		s.Release()
-		require.Equal(t, 0, second.For(t.Context()))
+		require.Equal(t, 0, got(t.Context(), second))
 		s.Release()
 		require.True(t, s.Free())
+	})
+}
+
+func TestWaitThatCouldNotUseItsSlotKeepsItsPositionElsewhere(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a, b := slots.New(1, 5), slots.New(1, 5)
+		require.True(t, a.TryAcquire())
+		require.True(t, b.TryAcquire())
+		both, later := slots.Queue([]*slots.Slots{a, b}), slots.Queue([]*slots.Slots{b})
+		a.Release()
+		at, _ := both.For(t.Context(), nil)
+		require.Equal(t, 0, at)
+		b.Release() // passes both by, which has a slot
+		a.Release()
+		require.Equal(t, 0, got(t.Context(), later))
+		both.Leave(0)
+		both.Resume(0)
+		b.Release()
+		at, _ = both.For(t.Context(), nil)
+		require.Equal(t, 1, at)
+		last := slots.Queue([]*slots.Slots{b})
+		both.End()
+		b.Release()
+		require.Equal(t, 0, got(t.Context(), last))
+		b.Release()
+		require.True(t, a.Free())
+		require.True(t, b.Free())
+	})
+}
+
+func TestSlotThatComesTooLateIsGivenBack(t *testing.T) {
+	t.Parallel()
+	s := slots.New(1, 5)
+	require.True(t, s.TryAcquire())
+	wait := slots.Queue([]*slots.Slots{s})
+	s.Release()
+	wait.Leave(0)
+	wait.End()
+	require.True(t, s.Free())
+}
+
+func TestWaitCanBeWokenAndKeepsItsPosition(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := slots.New(1, 5)
+		require.True(t, s.TryAcquire())
+		first, second := slots.Queue([]*slots.Slots{s}), slots.Queue([]*slots.Slots{s})
+		wake := make(chan struct{})
+		close(wake)
+		_, woken := first.For(t.Context(), wake)
+		require.True(t, woken)
+		s.Release()
+		require.Equal(t, 0, got(t.Context(), first))
+		s.Release()
+		require.Equal(t, 0, got(t.Context(), second))
 	})
 }
 
@@ -99,8 +162,8 @@ func TestMoreSlotsLetThoseWhoWaitIn(t *testing.T) {
 		require.True(t, s.TryAcquire())
 		first, second := slots.Queue([]*slots.Slots{s}), slots.Queue([]*slots.Slots{s})
 		s.Resize(3, 5)
-		require.Equal(t, 0, first.For(t.Context()))
-		require.Equal(t, 0, second.For(t.Context()))
+		require.Equal(t, 0, got(t.Context(), first))
+		require.Equal(t, 0, got(t.Context(), second))
 		s.Resize(1, 5)
 		s.Release()
 		s.Release()
@@ -129,7 +192,7 @@ func TestNoSlotIsLostOrGivenTwiceUnderLoad(t *testing.T) {
 					if i%3 == 0 {
 						cancel()
 					}
-					at = wait.For(ctx)
+					at = got(ctx, wait)
 					cancel()
 					if at < 0 {
 						continue
