@@ -32,8 +32,8 @@
 // group is exhausted before the next is tried. [StrategyFallback] takes the
 // first eligible candidate of a group, [StrategyRoundRobin] rotates over them.
 //
-// Eligible is who is ready (its factory has not just failed), healthy, admitted
-// by its breaker, not cooling down and not leaving. One function decides that,
+// Eligible is who is ready (its factory has not just failed, and a probe of it has
+// succeeded), healthy, admitted by its breaker, not cooling down and not leaving. One function decides that,
 // for picking and for [Resolver.Explain], which says of every candidate why it
 // is not the one.
 //
@@ -42,7 +42,8 @@
 //   - [Call] runs a function on it, moves on to the next provider where the
 //     outcome allows that, and records every outcome. Use it wherever it fits.
 //   - [Resolver.Acquire] returns a [Lease] for what does not fit into one
-//     function, such as a stream; its outcome is reported with [Lease.Done].
+//     function, such as a stream; its outcome is reported with [Lease.Done], and
+//     [Lease.MoveOn] goes on with the next provider as a call does.
 //   - Packages stream and hedge stand on leases: answers that come piece by piece,
 //     and a second provider when the first takes long.
 //   - [Resolver.Get] returns the instance for wiring, and records nothing.
@@ -74,7 +75,10 @@
 // Policies can also look at the rate of failures or of slow outcomes, and let the
 // open time grow. A cooldown is the time for which a provider asked to be left alone, by a rate
 // limit, or that it is parked because it refuses this client's credentials.
-// Health is what the program says of a provider ([Registration.MarkUnhealthy]).
+// Health is what the probes of [Provider.Health] and the program
+// ([Registration.MarkUnhealthy]) say of a provider: package health has its states,
+// its score and its trend, package probes ready-made probes, and [Registry.Health]
+// the health of the whole.
 //
 // # Limits, retries and budgets
 //

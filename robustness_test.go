@@ -248,13 +248,13 @@ func TestProductThatIsFinishedWhileItsProviderLeavesIsClosed(t *testing.T) {
 			close(made)
 			return closable{says("x"), func() error { closed.Store(true); return nil }}, nil
 		}})
-		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-		_, _ = bind(reg).Get(ctx) // starts the factory, does not wait for it
-		cancel()
+		var asking sync.WaitGroup
+		asking.Go(func() { _, _ = bind(reg).Get(t.Context()) })
 		<-made
 		time.Sleep(300 * time.Microsecond)
 		_ = p.Unregister(t.Context())
 		_ = reg.Close(t.Context())
+		asking.Wait()
 		if !closed.Load() {
 			lost++
 		}

@@ -1,0 +1,217 @@
+package grpchealth_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/capreg/registry/contrib/grpchealth"
+	"github.com/capreg/registry/verdict"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type servingStatus = grpc_health_v1.HealthCheckResponse_ServingStatus
+
+// serve runs a server on a listener until the test ends.
+func serve(t *testing.T, listener net.Listener, service grpc_health_v1.HealthServer) *grpc.Server {
+	t.Helper()
+	server := grpc.NewServer()
+	if service != nil {
+		grpc_health_v1.RegisterHealthServer(server, service)
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	t.Cleanup(func() {
+		server.Stop()
+		require.NoError(t, <-served)
+	})
+	return server
+}
+
+func connect(t *testing.T, target string, options ...grpc.DialOption) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient(target, append(options, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, conn.Close()) })
+	return conn
+}
+
+// inMemory returns a connection to a server within the process.
+func inMemory(t *testing.T, service grpc_health_v1.HealthServer) *grpc.ClientConn {
+	t.Helper()
+	listener := bufconn.Listen(1 << 16)
+	serve(t, listener, service)
+	return connect(t, "passthrough:memory", grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+		return listener.DialContext(ctx)
+	}))
+}
+
+// overLoopback returns a connection to a server by way of a socket.
+func overLoopback(t *testing.T, service grpc_health_v1.HealthServer) *grpc.ClientConn {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // ends with the server
+	require.NoError(t, err)
+	serve(t, listener, service)
+	return connect(t, listener.Addr().String())
+}
+
+// teller is a health service in one function.
+type teller struct {
+	grpc_health_v1.UnimplementedHealthServer
+
+	check func(ctx context.Context) (*grpc_health_v1.HealthCheckResponse, error)
+}
+
+func (s teller) Check(ctx context.Context, _ *grpc_health_v1.HealthCheckRequest) (*grpc_health_v1.HealthCheckResponse, error) {
+	return s.check(ctx)
+}
+
+func says(answer servingStatus) teller {
+	return teller{check: func(context.Context) (*grpc_health_v1.HealthCheckResponse, error) {
+		return &grpc_health_v1.HealthCheckResponse{Status: answer}, nil
+	}}
+}
+
+func TestServiceIsWellWhileItServes(t *testing.T) {
+	t.Parallel()
+	for name, connection := range map[string]func(*testing.T, grpc_health_v1.HealthServer) *grpc.ClientConn{
+		"in memory": inMemory, "over loopback": overLoopback,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			service := health.NewServer()
+			conn := connection(t, service)
+			service.SetServingStatus("words", grpc_health_v1.HealthCheckResponse_SERVING)
+			whole, words, pictures := grpchealth.Probe(conn, ""), grpchealth.Probe(conn, "words"), grpchealth.Probe(conn, "pictures")
+			require.NoError(t, whole(t.Context()))
+			require.NoError(t, words(t.Context()))
+
+			err := pictures(t.Context())
+			require.ErrorContains(t, err, `gRPC health of "pictures": `)
+			require.Equal(t, codes.NotFound, status.Code(err))
+
+			service.SetServingStatus("words", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
+			require.EqualError(t, words(t.Context()), `gRPC health of "words": it does not serve (NOT_SERVING)`)
+			require.NoError(t, whole(t.Context()))
+
+			service.Shutdown()
+			require.EqualError(t, whole(t.Context()), "gRPC health of the server: it does not serve (NOT_SERVING)")
+			service.Resume()
+			require.NoError(t, words(t.Context()))
+		})
+	}
+}
+
+func TestAnyOtherAnswerFailsWithWords(t *testing.T) {
+	t.Parallel()
+	for answer, want := range map[servingStatus]string{
+		grpc_health_v1.HealthCheckResponse_NOT_SERVING:     "it does not serve (NOT_SERVING)",
+		grpc_health_v1.HealthCheckResponse_SERVICE_UNKNOWN: "the server does not know the service (SERVICE_UNKNOWN)",
+		grpc_health_v1.HealthCheckResponse_UNKNOWN:         "the server does not know how it is (UNKNOWN)",
+		77: "the server answered with a status that is not known here (77)",
+	} {
+		err := grpchealth.Probe(inMemory(t, says(answer)), "words")(t.Context())
+		require.EqualError(t, err, `gRPC health of "words": `+want)
+	}
+}
+
+func TestErrorKeepsTheStatusInOneLine(t *testing.T) {
+	t.Parallel()
+	conn := inMemory(t, teller{check: func(context.Context) (*grpc_health_v1.HealthCheckResponse, error) {
+		return nil, status.Error(codes.ResourceExhausted, "too many\nprobes")
+	}})
+	err := grpchealth.Probe(conn, "two\nlines")(t.Context())
+	require.EqualError(t, err, `gRPC health of "two\nlines": rpc error: code = ResourceExhausted desc = too many probes`)
+	var withStatus interface{ GRPCStatus() *status.Status }
+	require.ErrorAs(t, err, &withStatus)
+	require.Equal(t, "too many\nprobes", withStatus.GRPCStatus().Message())
+	require.Equal(t, codes.ResourceExhausted, status.Code(err))
+	require.Equal(t, verdict.ClassRateLimited, verdict.Of(err).Class)
+}
+
+func TestServerWithoutAHealthServiceFails(t *testing.T) {
+	t.Parallel()
+	err := grpchealth.Probe(inMemory(t, nil), "")(t.Context())
+	require.Equal(t, codes.Unimplemented, status.Code(err))
+}
+
+func TestServerThatIsNotThereFails(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // ends at once
+	require.NoError(t, err)
+	require.NoError(t, listener.Close())
+	probe := grpchealth.Probe(connect(t, listener.Addr().String()), "")
+	err = probe(t.Context())
+	require.Equal(t, codes.Unavailable, status.Code(err))
+	require.NotContains(t, err.Error(), "\n")
+
+	require.EqualError(t, grpchealth.Probe(nil, "")(t.Context()), "gRPC health of the server: there is no connection")
+}
+
+func TestHangingServerFailsWithTheContext(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	conn := overLoopback(t, teller{check: func(ctx context.Context) (*grpc_health_v1.HealthCheckResponse, error) {
+		cancel()
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}})
+	probe := grpchealth.Probe(conn, "")
+	require.Equal(t, codes.Canceled, status.Code(probe(ctx)))
+	require.Equal(t, codes.Canceled, status.Code(probe(ctx)), "before anything")
+
+	expired, cancelExpired := context.WithTimeout(t.Context(), 0)
+	defer cancelExpired()
+	require.Equal(t, codes.DeadlineExceeded, status.Code(probe(expired)))
+}
+
+func TestProbeMayRunSeveralTimesAtOnce(t *testing.T) {
+	t.Parallel()
+	probe := grpchealth.Probe(overLoopback(t, health.NewServer()), "")
+	var running sync.WaitGroup
+	for range 32 {
+		running.Go(func() {
+			if err := probe(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	running.Wait()
+}
+
+func ExampleProbe() {
+	listener := bufconn.Listen(1 << 16)
+	server, service := grpc.NewServer(), health.NewServer()
+	grpc_health_v1.RegisterHealthServer(server, service)
+	go func() { _ = server.Serve(listener) }()
+	defer server.Stop()
+
+	conn, err := grpc.NewClient("passthrough:memory",
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+	if err != nil {
+		panic(err)
+	}
+	defer func() { _ = conn.Close() }()
+
+	probe := grpchealth.Probe(conn, "") // for health.Policy
+	fmt.Println(probe(context.Background()))
+	service.Shutdown()
+	fmt.Println(probe(context.Background()))
+	// Output:
+	// <nil>
+	// gRPC health of the server: it does not serve (NOT_SERVING)
+}

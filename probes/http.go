@@ -1,0 +1,282 @@
+package probes
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/capreg/registry/health"
+)
+
+const (
+	// mostRead is how much JSON is looked at.
+	mostRead = 64 << 10
+	// mostDrained is how much more is read, so that the connection can be used
+	// again.
+	mostDrained = 256 << 10
+	// mostConnections is more than one for probes that run at once.
+	mostConnections = 4
+)
+
+// HTTPOptions are the settings of [HTTP]. The zero value is the default of each.
+type HTTPOptions struct {
+	// Method is GET, HEAD, OPTIONS or POST, without a body. Default: GET.
+	Method string
+	// Header is sent with each request; a Host in it takes the place of the URL's.
+	// It is copied. Default: what net/http sends.
+	Header http.Header
+	// Codes are the status codes that are expected, each from 200 to 599.
+	// Default: 200.
+	Codes []int
+	// CodeOnly leaves it at the status code, whatever the body says. Default: JSON
+	// is read.
+	CodeOnly bool
+	// Client sends the requests; its redirects, cookies and time limits are as it
+	// has them. Default: one of its own, like [http.DefaultClient] but with 4
+	// connections at most, one of them kept alive, and without following
+	// redirects: they are answers, and as a rule not expected ones.
+	Client *http.Client
+}
+
+func (o HTTPOptions) withDefaults() (HTTPOptions, error) {
+	switch o.Method = cmp.Or(o.Method, http.MethodGet); o.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodPost:
+	default:
+		return o, refuse("HTTPOptions.Method", quoted(o.Method), "GET (default), HEAD, OPTIONS or POST")
+	}
+	for _, name := range slices.Sorted(maps.Keys(o.Header)) {
+		if name == "" || strings.ContainsFunc(name, isNoTokenCharacter) {
+			return o, refuse("HTTPOptions.Header", quoted(name), "names of header fields")
+		}
+		for i, value := range o.Header[name] {
+			if strings.ContainsFunc(value, isNoValueCharacter) {
+				// The value may be a secret.
+				return o, refuse(fmt.Sprintf("HTTPOptions.Header[%q][%d]", name, i), "of several lines or binary", "one line of text")
+			}
+		}
+	}
+	o.Header = o.Header.Clone()
+	if o.Header == nil {
+		o.Header = make(http.Header)
+	}
+	for i, code := range o.Codes {
+		if code < 200 || code > 599 {
+			return o, refuse(fmt.Sprintf("HTTPOptions.Codes[%d]", i), strconv.Itoa(code), "200 to 599")
+		}
+	}
+	o.Codes = slices.Clone(o.Codes)
+	if len(o.Codes) == 0 {
+		o.Codes = []int{http.StatusOK}
+	}
+	if o.Client == nil {
+		o.Client = newClient()
+	}
+	return o, nil
+}
+
+func isNoTokenCharacter(r rune) bool {
+	return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
+}
+
+func isNoValueCharacter(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
+
+func newClient() *http.Client {
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true}
+	if usual, ok := http.DefaultTransport.(*http.Transport); ok { // programs may put something else there
+		transport = usual.Clone()
+	}
+	transport.DisableKeepAlives = false
+	transport.MaxIdleConns, transport.MaxIdleConnsPerHost, transport.MaxConnsPerHost = 1, 1, mostConnections
+	return &http.Client{Transport: unredirected{transport}}
+}
+
+// unredirected forgets where redirects lead. A client that is merely told not to
+// follow them still fails on a malformed one, and then does not say the code.
+type unredirected struct{ *http.Transport }
+
+func (u unredirected) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := u.Transport.RoundTrip(request)
+	if err == nil {
+		response.Header.Del("Location")
+	}
+	return response, err
+}
+
+// HTTP returns a probe that asks an HTTP server. The server is well when the
+// status code is expected, the body is complete and, where it is JSON
+// (application/json or anything that ends in +json), what it says is good:
+//
+//   - "status" at its top, in any case, is one of healthy, ok, up, pass, passing
+//     and serving, or missing. With degraded, warn or warning the server limps
+//     ([health.Limp]). Any other value is a failure, as is JSON that is malformed
+//     or longer than 64 KiB.
+//   - Each number from 0 to 1 in the objects "usage" and "resources" is told with
+//     [health.Use], whatever the status.
+//
+// Of a body that is not JSON up to 256 KiB are read. The probe blocks until then
+// or until its context ends; there is no other time limit. Its error names the
+// status code, where there is one.
+//
+// A url that is not an absolute one of http or https, and options out of bounds,
+// are errors that match [ErrInvalid]. User information in the URL is sent as
+// basic authentication.
+func HTTP(url string, options HTTPOptions) (health.Probe, error) {
+	target, err := parse(url)
+	if err != nil {
+		return nil, err
+	}
+	options, err = options.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	request := &http.Request{Method: options.Method, URL: target, Header: options.Header, Host: options.Header.Get("Host")}
+	shown := cut(oneLine(fmt.Sprintf("%s %s://%s%s", options.Method, target.Scheme, target.Host, target.EscapedPath())), longestText)
+	return func(ctx context.Context) error {
+		err := ask(ctx, request, options)
+		if err == nil {
+			return nil
+		}
+		return &failure{text: shown + ": " + cut(scrubbed(oneLine(err.Error())), longestText), causes: []error{err}}
+	}, nil
+}
+
+// parse never shows the error of the parser, which quotes secrets.
+func parse(text string) (*url.URL, error) {
+	target, err := url.Parse(text)
+	if err == nil && (target.Scheme == "http" || target.Scheme == "https") && target.Hostname() != "" &&
+		(target.Port() == "" || isPort(target.Port())) {
+		return target, nil
+	}
+	return nil, refuse("url", quoted(withoutSecrets(text)), "an absolute URL of http or https")
+}
+
+func isPort(text string) bool {
+	port, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && port > 0
+}
+
+func ask(ctx context.Context, request *http.Request, options HTTPOptions) error {
+	response, err := options.Client.Do(request.Clone(ctx)) // a cookie jar adds to the header
+	if err != nil {
+		var outer *url.Error
+		if errors.As(err, &outer) {
+			err = outer.Err // the outer one shows the URL
+		}
+		return err
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode == http.StatusSwitchingProtocols {
+		return unexpected(response, options) // what follows is no body, and does not end
+	}
+	var said error
+	expected := slices.Contains(options.Codes, response.StatusCode)
+	if expected && !options.CodeOnly && hasBody(response) && isJSON(response.Header.Get("Content-Type")) {
+		said, err = listen(ctx, response.Body)
+	}
+	if err == nil {
+		_, err = io.Copy(io.Discard, io.LimitReader(response.Body, mostDrained))
+	}
+	switch {
+	case !expected:
+		return unexpected(response, options)
+	case err != nil:
+		return fmt.Errorf("%s, but its body broke off: %w", status(response), err)
+	case said != nil:
+		return fmt.Errorf("%s, but %w", status(response), said)
+	}
+	return nil
+}
+
+func unexpected(response *http.Response, options HTTPOptions) error {
+	return fmt.Errorf("%s, want %s", status(response), strings.Trim(fmt.Sprint(options.Codes), "[]"))
+}
+
+// status has the usual words, not those of the server.
+func status(response *http.Response) string {
+	return strings.TrimSpace(fmt.Sprintf("%d %s", response.StatusCode, http.StatusText(response.StatusCode)))
+}
+
+func hasBody(response *http.Response) bool {
+	return response.Request.Method != http.MethodHead && response.StatusCode != http.StatusNoContent &&
+		response.StatusCode != http.StatusNotModified
+}
+
+func isJSON(contentType string) bool {
+	media, _, _ := strings.Cut(contentType, ";")
+	media = strings.ToLower(strings.TrimSpace(media))
+	return media == "application/json" || strings.HasSuffix(media, "+json")
+}
+
+// listen reads JSON. said is why it is not good, err why it could not be read.
+func listen(ctx context.Context, body io.Reader) (said, err error) {
+	text, err := io.ReadAll(io.LimitReader(body, mostRead+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(text) > mostRead:
+		return errTooLong, nil
+	case !json.Valid(text):
+		return errMalformed, nil
+	}
+	var report struct {
+		Status, Usage, Resources json.RawMessage
+	}
+	if json.Unmarshal(text, &report) != nil {
+		return nil, nil //nolint:nilerr // valid, but no object: there is no status in it
+	}
+	tell(ctx, figures(report.Usage, report.Resources))
+	return judge(report.Status), nil
+}
+
+var (
+	errTooLong   = fmt.Errorf("its JSON is longer than %d KiB", mostRead>>10)
+	errMalformed = errors.New("its JSON is malformed")
+	errNoWord    = errors.New("its status is not a string")
+)
+
+func judge(status json.RawMessage) error {
+	if status == nil {
+		return nil
+	}
+	var word *string
+	if json.Unmarshal(status, &word) != nil || word == nil {
+		return errNoWord
+	}
+	said := fmt.Errorf("its status is %s", quoted(*word))
+	switch strings.ToLower(strings.TrimSpace(*word)) {
+	case "healthy", "ok", "up", "pass", "passing", "serving":
+		return nil
+	case "degraded", "warn", "warning":
+		return health.Limp(said)
+	}
+	return said
+}
+
+// figures are the shares in the objects; of a resource that is named twice, the
+// higher one.
+func figures(objects ...json.RawMessage) map[string]float64 {
+	shares := make(map[string]float64)
+	for _, object := range objects {
+		var fields map[string]json.RawMessage
+		if json.Unmarshal(object, &fields) != nil {
+			continue
+		}
+		for resource, field := range fields {
+			var share *float64
+			if json.Unmarshal(field, &share) == nil && share != nil && *share >= 0 && *share <= 1 {
+				resource = oneLine(resource)
+				shares[resource] = max(shares[resource], *share)
+			}
+		}
+	}
+	return shares
+}

@@ -1,0 +1,198 @@
+package probes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/capreg/registry/health"
+)
+
+var (
+	errNothing = errors.New("no probes")
+	errExited  = errors.New("the probe ended its goroutine (runtime.Goexit)")
+	errEnough  = errors.New("another probe is well")
+)
+
+// All returns a probe that is well when all of the given ones are. They run at
+// once, each in a goroutine of its own, under the context of the probe; it returns
+// when they all have, so they must heed that.
+//
+// The error names those that fail, in the order of their names; when none does,
+// those that limp, and then it is a limp. A probe that panics or ends its
+// goroutine fails, and the others go on. Of a resource that several tell of with
+// [health.Use] the highest share is told. named is copied; an empty one is well.
+func All(named map[string]health.Probe) health.Probe {
+	named = maps.Clone(named)
+	return func(ctx context.Context) error {
+		parts := run(ctx, named, func(*part) {})
+		tell(ctx, shares(parts))
+		if failed := those(parts, fails); len(failed) > 0 {
+			return joined(failed)
+		}
+		return health.Limp(joined(those(parts, limps)))
+	}
+}
+
+// Any returns a probe that is well when one of the given ones is. They run at
+// once, each in a goroutine of its own. The first that is well ends the context of
+// the others; the probe returns when they all have, so they must heed that.
+//
+// When none is well the error names all of them, in the order of their names; it
+// is a limp when one of them is. A probe that panics or ends its goroutine fails,
+// and the others go on. What is in use is told of the one that is well, else of
+// those that limp, else of all: see [All]. named is copied; an empty one fails.
+func Any(named map[string]health.Probe) health.Probe {
+	named = maps.Clone(named)
+	return func(ctx context.Context) error {
+		if len(named) == 0 {
+			return errNothing
+		}
+		race, end := context.WithCancelCause(ctx)
+		defer end(nil)
+		var first sync.Once
+		var winner []*part
+		parts := run(race, named, func(p *part) {
+			if p.outcome == well {
+				first.Do(func() {
+					winner = []*part{p}
+					end(errEnough)
+				})
+			}
+		})
+		limping := those(parts, limps)
+		switch {
+		case winner != nil:
+			tell(ctx, shares(winner))
+			return nil
+		case len(limping) > 0:
+			tell(ctx, shares(limping))
+			return health.Limp(joined(parts))
+		}
+		tell(ctx, shares(parts))
+		return joined(parts)
+	}
+}
+
+// outcome is how a part of several probes is.
+type outcome uint8
+
+const (
+	fails outcome = iota
+	limps
+	well
+)
+
+// part is one of several probes.
+type part struct {
+	name    string
+	probe   health.Probe
+	outcome outcome
+	err     error
+	text    string
+
+	// mu guards shares: a probe may have goroutines of its own.
+	mu     sync.Mutex
+	shares map[string]float64
+}
+
+// run runs the probes, calls ended in the goroutine of each, and returns when all
+// have ended, in the order of their names.
+func run(ctx context.Context, named map[string]health.Probe, ended func(*part)) []*part {
+	parts := make([]*part, 0, len(named))
+	var running sync.WaitGroup
+	for _, name := range slices.Sorted(maps.Keys(named)) {
+		p := &part{name: name, probe: named[name]}
+		parts = append(parts, p)
+		running.Go(func() {
+			defer ended(p)
+			p.run(ctx)
+		})
+	}
+	running.Wait()
+	return parts
+}
+
+func (p *part) run(ctx context.Context) {
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		p.outcome, p.err = fails, errExited
+		if value := recover(); value != nil {
+			// The value may be an error that is a limp: it is no cause.
+			p.err = fmt.Errorf("the probe panicked: %v", value)
+		}
+		p.text = textOf(p.err)
+	}()
+	p.err = errNoProbe
+	if p.probe != nil {
+		p.err = p.probe(health.WithUse(ctx, p.use))
+	}
+	// The methods of the error are the user's code, too.
+	switch {
+	case p.err == nil:
+		p.outcome = well
+	case health.IsLimp(p.err):
+		p.outcome, p.text = limps, textOf(p.err)
+	default:
+		p.outcome, p.text = fails, textOf(p.err)
+	}
+	returned = true
+}
+
+func (p *part) use(resource string, share float64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.shares == nil {
+		p.shares = make(map[string]float64)
+	}
+	p.shares[resource] = share
+}
+
+func those(parts []*part, are outcome) []*part {
+	var found []*part
+	for _, p := range parts {
+		if p.outcome == are {
+			found = append(found, p)
+		}
+	}
+	return found
+}
+
+// joined is the errors of the parts as one, nil for none.
+func joined(parts []*part) error {
+	if len(parts) == 0 {
+		return nil
+	}
+	texts, causes := make([]string, len(parts)), make([]error, len(parts))
+	for i, p := range parts {
+		texts[i], causes[i] = oneLine(p.name)+": "+p.text, p.err
+	}
+	return &failure{text: strings.Join(texts, "; "), causes: causes}
+}
+
+// shares is what the parts use; where several use a resource, the highest share.
+func shares(parts []*part) map[string]float64 {
+	highest := make(map[string]float64)
+	for _, p := range parts {
+		p.mu.Lock()
+		for resource, share := range p.shares {
+			highest[resource] = max(highest[resource], share)
+		}
+		p.mu.Unlock()
+	}
+	return highest
+}
+
+// tell passes on what is in use, always in the same order.
+func tell(ctx context.Context, shares map[string]float64) {
+	for _, resource := range slices.Sorted(maps.Keys(shares)) {
+		health.Use(ctx, resource, shares[resource])
+	}
+}
