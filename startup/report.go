@@ -1,0 +1,120 @@
+package startup
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Report is what happened in a start. Times are from its beginning.
+type Report struct {
+	// Began is when the start began, and Wall how long it took.
+	Began time.Time     `json:"began"`
+	Wall  time.Duration `json:"wall"`
+	// Work is the sum of all durations, and CriticalPath the longest chain of them.
+	Work         time.Duration `json:"work"`
+	CriticalPath time.Duration `json:"critical_path"`
+	// Efficiency is CriticalPath / Wall: 1 when nothing could have been faster
+	// without a component being so.
+	Efficiency float64 `json:"efficiency"`
+	// Chain are the components of the critical path, in order.
+	Chain []string `json:"chain"`
+	// Components are in the order of the plan.
+	Components []Component `json:"components"`
+	// RolledBack says that what had been started was stopped again.
+	RolledBack bool `json:"rolled_back,omitempty"`
+	// Err is why the start failed.
+	Err error `json:"-"`
+}
+
+// Component is how one component fared.
+type Component struct {
+	Name    string `json:"name"`
+	Version string `json:"version,omitempty"`
+	State   State  `json:"state"`
+	Batch   int    `json:"batch"`
+	// Queued is when its needs were ready, Started when its Start began, Returned
+	// when that returned and Ready when it was ready; zero when it came to that
+	// never or at once.
+	Queued   time.Duration `json:"queued"`
+	Started  time.Duration `json:"started"`
+	Returned time.Duration `json:"returned"`
+	Ready    time.Duration `json:"ready"`
+	// Probes is how often readiness was asked.
+	Probes int `json:"probes,omitempty"`
+	// BlockedBy is the need that was ready last.
+	BlockedBy string `json:"blocked_by,omitempty"`
+	// Absent are optional needs that nobody satisfied, or whose providers failed.
+	Absent []string `json:"absent,omitempty"`
+	// Late says that its start returned after its time, and was undone.
+	Late bool `json:"late,omitempty"`
+	// Restarts is how often it was started again.
+	Restarts int `json:"restarts,omitempty"`
+	// Reason says why it failed or was skipped.
+	Reason string `json:"reason,omitempty"`
+	// Err is the cause.
+	Err error `json:"-"`
+}
+
+// Took is how long the component took to be ready.
+func (c Component) Took() time.Duration {
+	if c.Ready < c.Started {
+		return 0
+	}
+	return c.Ready - c.Started
+}
+
+// MarshalJSON adds the text of Err, as "error".
+func (r Report) MarshalJSON() ([]byte, error) {
+	type plain Report
+	marked := struct {
+		plain
+
+		Error string `json:"error,omitempty"`
+	}{plain: plain(r)}
+	if r.Err != nil {
+		marked.Error = r.Err.Error()
+	}
+	return json.Marshal(marked)
+}
+
+// String returns the critical chain, the longest component last, as `systemd-analyze
+// critical-chain` does: after @ is when each began, after + how long it took. Below
+// it are those that did not become ready.
+func (r Report) String() string {
+	var text strings.Builder
+	fmt.Fprintf(&text, "%d components in %v, critical path %v, efficiency %.0f %%",
+		len(r.Components), round(r.Wall), round(r.CriticalPath), 100*r.Efficiency)
+	byName := make(map[string]Component, len(r.Components))
+	for _, c := range r.Components {
+		byName[c.Name] = c
+	}
+	for depth, name := range slices.Backward(r.Chain) {
+		c := byName[name]
+		fmt.Fprintf(&text, "\n%s%s @%v +%v", strings.Repeat("  ", len(r.Chain)-1-depth), name, round(c.Started), round(c.Took()))
+	}
+	for _, c := range r.Components {
+		if c.State != Ready && c.State != Stopped || c.Reason != "" {
+			fmt.Fprintf(&text, "\n%s: %v", c.Name, c.State)
+			if c.Reason != "" {
+				text.WriteString(": " + c.Reason)
+			}
+		}
+		if len(c.Absent) > 0 {
+			fmt.Fprintf(&text, "\n%s: goes without %s", c.Name, strings.Join(c.Absent, ", "))
+		}
+	}
+	return text.String()
+}
+
+func round(d time.Duration) time.Duration {
+	switch {
+	case d >= time.Second:
+		return d.Round(10 * time.Millisecond)
+	case d >= time.Millisecond:
+		return d.Round(10 * time.Microsecond)
+	}
+	return d.Round(time.Microsecond)
+}
