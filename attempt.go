@@ -229,7 +229,7 @@ func (a *attempt) watchTrial() {
 		limit = longestLeaseWithoutTimeout
 	}
 	p, generation, h := a.provider, a.generation, &hungTrial{}
-	h.timer = p.registry.schedule.After(limit+grace, func() {
+	h.timer = p.registry.schedule.After(min(limit, NoTimeout-grace)+grace, func() {
 		if h.ended.CompareAndSwap(false, true) {
 			p.breaker.settle(generation, true, verdict.BlameFailure, false)
 		}

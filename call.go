@@ -154,7 +154,8 @@ type call struct {
 	slot    *slot
 	walk    walk
 	options CallOption
-	lease   bool // what is entered is handed out
+	lease   bool        // what is entered is handed out
+	shared  *sharedCall // of leases; nil for a call that runs a function
 
 	observed bool          // somebody wants a report
 	began    time.Duration // set when observed
@@ -171,13 +172,18 @@ type call struct {
 	delay time.Duration // before it
 
 	again    bool      // the provider is to be tried again
-	repeated *provider // the one that tries and delays are of
-	tries    int       // beyond the first
-	delays   *backoff.ExponentialBackOff
+	repeated *provider // the one that was tried again
+	retried
 
 	panic *PanicError
 	skips []Candidate // refused for a reason that no gate shows
 	full  []*provider // had no place free
+}
+
+// retried is how often a call has tried a provider again.
+type retried struct {
+	tries  int // beyond the first
+	delays *backoff.ExponentialBackOff
 }
 
 // ledger is what a call knows of its attempts, and what follows from it.
@@ -250,7 +256,7 @@ func (c *call) begin(ctx context.Context, s *slot, options []CallOption) (err er
 func (c *call) next() bool {
 	if c.again {
 		c.again = false
-		if c.pause(c.delay) && c.enter(c.attempt.provider, whyRetry) {
+		if c.pause(c.delay) && c.enterClaimed(c.attempt.provider, whyRetry) {
 			return true
 		}
 	}
@@ -271,7 +277,7 @@ func (c *call) next() bool {
 			}
 			break
 		}
-		if c.wants(p) && c.enter(p, c.reason()) {
+		if c.wants(p) && c.enterClaimed(p, c.reason()) {
 			return true
 		}
 	}
@@ -291,6 +297,22 @@ func (c *call) reason() string {
 		return whyFailover
 	}
 	return whyFirst
+}
+
+// enterClaimed is enter for a provider that no other lease of the call may have.
+func (c *call) enterClaimed(p *provider, why string) (entered bool) {
+	if c.shared == nil {
+		return c.enter(p, why)
+	}
+	if !c.shared.claim(p, why == whyRetry || c.waited) {
+		return false
+	}
+	defer func() { // deferred: an authoriser may exit the goroutine
+		if !entered {
+			c.shared.unclaim(p)
+		}
+	}()
+	return c.enter(p, why)
 }
 
 // wants reports whether the call has use for a provider of the walk.
@@ -341,7 +363,7 @@ func (c *call) enter(p *provider, why string) bool {
 		return false
 	}
 	if p != c.repeated {
-		c.repeated, c.tries, c.delays = p, 0, nil
+		c.repeated, c.retried = p, retried{}
 	}
 	if a.trial && !c.lease {
 		a.watchTrial()
@@ -510,7 +532,7 @@ func (c *call) enterQueued(l *line) bool {
 	}
 	p := l.providers[at]
 	l.providers = slices.Delete(l.providers, at, at+1)
-	if entered = c.enter(p, whyQueued); entered {
+	if entered = c.enterClaimed(p, whyQueued); entered {
 		c.full = nil
 	}
 	return entered
@@ -526,7 +548,7 @@ func (c *call) enterAnother() bool {
 		if slices.Contains(c.full, p) || c.tried(p.name()) || c.skipped(p.name()) || !c.wants(p) {
 			continue
 		}
-		if c.enter(p, c.reason()) {
+		if c.enterClaimed(p, c.reason()) {
 			c.full = nil
 			return true
 		}
@@ -578,7 +600,7 @@ func (c *call) lastResort() bool {
 		return false
 	}
 	c.attempt.forced = true
-	entered := c.enter(best, whyLastResort)
+	entered := c.enterClaimed(best, whyLastResort)
 	c.attempt.forced = false
 	return entered
 }

@@ -153,19 +153,10 @@ func (r *Registry) Subscribe(buffer int) *Subscription {
 		registry: r, awake: make(chan struct{}, 1),
 		unread: ring.New[event.Event](min(buffer, largestSubscriptionBuffer)),
 	}
-	// A breaker's lock comes before the registry's, so its statistics are read
-	// before the step; its state is taken from the gate, within it.
-	breakers := make(map[*provider]BreakerStats)
-	for _, p := range r.listing() {
-		breakers[p] = p.breaker.read()
-	}
+	breakers := r.breakers()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, p := range r.listingLocked() {
-		breaker := breakers[p]
-		breaker.State = p.gateNow().breaker()
-		s.snapshot = append(s.snapshot, p.infoLocked(breaker))
-	}
+	s.snapshot = r.infosLocked(breakers)
 	if r.bus.closed {
 		s.ended = true
 		return s

@@ -22,6 +22,7 @@ const (
 	defaultRecoverLimit  = 5
 	defaultRecoverTime   = 30 * time.Second
 	shortestInterval     = time.Millisecond
+	longestInterval      = longestRetryDelay
 
 	historyLength = 32 // transitions that are remembered, for each provider
 
@@ -39,13 +40,16 @@ type wellness struct {
 	reason   string
 	history  *ring.Ring[health.Transition] // nil before the first transition
 	monitor  *monitor                      // nil: nothing to probe and nothing to recover
+
+	running    map[string]*check // by capability; of the present policy or an older one
+	recovering bool              // a recovery hook runs
 }
 
 // watch makes the provider's health follow the policy; state is what is known so
 // far. Caller holds Registry.mu; the result ends what watched before.
 func (p *provider) watch(policy health.Policy, state health.State) (end func()) {
 	before := p.wellness.monitor
-	p.wellness.monitor = newMonitor(p, policy, state)
+	p.wellness.monitor = newMonitor(p, policy, before, state)
 	if m := p.wellness.monitor; m != nil {
 		for _, c := range m.checks {
 			p.registry.prober.add(c, true)
@@ -67,6 +71,8 @@ func (p *provider) unwatch() {
 	if m != nil {
 		m.stop()
 	}
+	// Nothing keeps what probes refer to.
+	p.wellness.monitor, p.policy = nil, health.Policy{Groups: p.policy.Groups}
 	p.registry.mu.Unlock()
 	if m != nil {
 		m.end(fmt.Errorf("registry: provider %q: %w", p.name(), ErrClosed))
@@ -125,6 +131,9 @@ func (p *provider) showHealth() {
 		set = gateUnproven
 	case health.Healthy, health.Degraded, health.Draining:
 	}
+	if m := w.monitor; m != nil && from == health.Unhealthy {
+		m.forgetRecoveries()
+	}
 	p.shiftLocked((gateUnhealthy|gateUnproven)&^set, set, change)
 	if from == health.Unknown {
 		p.registry.wakeWaiters() // whoever waits for a first result has it
@@ -150,29 +159,30 @@ func (p *provider) scoreLocked() float64 {
 func (p *provider) because() []string {
 	var names []string
 	seen := map[*provider]bool{p: true}
-	var visit func(*provider)
-	visit = func(of *provider) {
+	var visit func(*provider) bool // whether others are the reason
+	visit = func(of *provider) (others bool) {
 		for _, capability := range of.definition.Requires {
 			members := p.registry.byCapability[capability]
 			if len(members) == 0 {
-				names = append(names, fmt.Sprintf("nobody provides %q", capability))
+				names, others = append(names, fmt.Sprintf("nobody provides %q", capability)), true
 				continue
 			}
-			if slices.ContainsFunc(slices.Collect(maps.Keys(members)), (*provider).wellLocked) {
+			well := func(member *provider) bool { return member.wellLocked() && member.outage([]string{capability}) == nil }
+			if slices.ContainsFunc(slices.Collect(maps.Keys(members)), well) {
 				continue
 			}
 			for member := range members {
+				others = others || member != p
 				if seen[member] {
 					continue
 				}
 				seen[member] = true
-				before := len(names)
-				visit(member)
-				if len(names) == before {
+				if !visit(member) {
 					names = append(names, member.name())
 				}
 			}
 		}
+		return others
 	}
 	visit(p)
 	slices.Sort(names)
@@ -189,7 +199,7 @@ func (p *provider) healthLocked() health.Status {
 	w := &p.wellness
 	state, why, cause := p.stateLocked()
 	s := health.Status{
-		State: state, Since: w.since, Reason: why, Err: cause, Score: p.scoreLocked(), Groups: []string{health.Readiness},
+		State: state, Since: w.since, Reason: why, Err: cause, Score: p.scoreLocked(), Groups: slices.Clone(p.policy.Groups),
 	}
 	if state != health.Healthy && state != health.Draining {
 		s.Because = p.because()
@@ -198,7 +208,7 @@ func (p *provider) healthLocked() health.Status {
 	if m == nil {
 		return s
 	}
-	s.Trend, s.Groups, s.Usage = m.trend, slices.Clone(m.policy.Groups), maps.Clone(m.usage)
+	s.Trend, s.Usage = m.trend, maps.Clone(m.usage)
 	s.Suspected, s.CheckedAt, s.Took = m.suspected, m.checkedAt, m.facts.Took
 	s.Probed = len(m.checks) > 0
 	if m.main != nil {
@@ -290,11 +300,8 @@ func (r *Registration) SetHealth(policy health.Policy) (previous health.Policy, 
 			state = m.state
 		}
 		end = p.watch(policy, state)
-		if m := p.wellness.monitor; m != nil && m.state == health.Unhealthy {
-			m.facts.Failures, m.main.failures = policy.Fall, policy.Fall
-			m.reason, m.score = p.wellness.reason, 0
-		}
 		p.showHealth()
+		p.recoverLocked()
 		return settings(previous), settings(policy), nil
 	})
 	if end != nil {
@@ -312,17 +319,25 @@ func (r *Registration) CheckHealth(ctx context.Context) (health.Status, error) {
 		return health.Status{}, invalid("ctx", verbatim("nil"), "a context")
 	}
 	p := r.provider
-	p.registry.mu.Lock()
-	err := r.presentLocked()
-	var results []<-chan struct{}
-	if err == nil {
-		results = p.checkNow()
+	for {
+		p.registry.mu.Lock()
+		err := r.presentLocked()
+		m := p.wellness.monitor
+		var results []<-chan struct{}
+		if err == nil {
+			results = p.checkNow()
+		}
+		p.registry.mu.Unlock()
+		if err == nil {
+			err = awaitAll(ctx, results)
+		}
+		p.registry.mu.Lock()
+		same := p.wellness.monitor == m
+		p.registry.mu.Unlock()
+		if err != nil || same { // else the policy was changed, or the provider has left
+			return r.Health(), err
+		}
 	}
-	p.registry.mu.Unlock()
-	if err == nil {
-		err = awaitAll(ctx, results)
-	}
-	return r.Health(), err
 }
 
 // CheckHealth probes every provider now, and returns [Registry.Health] of what is
@@ -351,7 +366,7 @@ func (p *provider) checkNow() (results []<-chan struct{}) {
 		if c.stuck {
 			continue
 		}
-		results = append(results, c.asked())
+		results = append(results, c.answered())
 		p.registry.prober.add(c, true)
 	}
 	return results

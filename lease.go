@@ -31,6 +31,7 @@ type Lease[T any] struct {
 	attempt  attempt
 	present  Attempt // for the ledger
 	more     bool    // somebody else could be asked
+	again    retried // how often its provider was tried again
 	call     *sharedCall
 	settled  atomic.Bool
 	answered atomic.Int64 // when the answer began, since the attempt did
@@ -40,68 +41,108 @@ type Lease[T any] struct {
 
 // sharedCall is a call whose attempts are leases.
 type sharedCall struct {
-	// turn is held by whoever walks on, which may take time; it guards call.
-	turn chan struct{} // made when it is first taken, under mu
-	call call
+	// first is the call as it began. Each walk works on a copy: it may take time, and
+	// others may walk meanwhile.
+	first call
 
 	// mu guards the fields below; nothing is called while it is held.
-	mu     sync.Mutex
-	ledger ledger // call has a copy while somebody walks
-	open   int    // leases, and walks, in progress
+	mu       sync.Mutex
+	ledger   ledger
+	given    []given  // who was entered, or is about to be
+	room     [4]given // for the first of them
+	open     int      // leases, and walks, in progress; zero again: the call is over
+	answered bool     // one of them was a success
+	failure  error    // of the last walk that found nobody
+}
+
+// given is a provider that a lease of a call has, or had.
+type given struct {
+	provider *provider
+	held     bool // the lease goes on, or is being made
+	entered  bool
 }
 
 func newSharedCall(ctx context.Context, s *slot, options []CallOption) (*sharedCall, error) {
 	c := &sharedCall{open: 1}
-	c.call.lease = true
-	if err := c.call.begin(ctx, s, options); err != nil {
+	c.given = c.room[:0]
+	c.first.lease, c.first.shared = true, c
+	if err := c.first.begin(ctx, s, options); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-// take waits for the turn to walk; false when the caller's context ends first.
-func (c *sharedCall) take(caller context.Context) bool {
-	c.mu.Lock()
-	if c.turn == nil {
-		c.turn = make(chan struct{}, 1)
-	}
-	c.mu.Unlock()
-	select {
-	case c.turn <- struct{}{}:
-	case <-caller.Done():
-		return false
-	}
+// enter notes a walk in progress; false when the call is over.
+func (c *sharedCall) enter() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.call.ledger = c.ledger.clone()
+	if c.open == 0 {
+		return false
+	}
+	c.open++
 	return true
 }
 
-func (c *sharedCall) give() { <-c.turn }
-
-// enter notes a lease or a walk in progress.
-func (c *sharedCall) enter() {
+// claim takes a provider for a walk, unless another lease of the call has or had it;
+// with again only one that has it is in the way.
+func (c *sharedCall) claim(p *provider, again bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.open++
+	for i := range c.given {
+		if g := &c.given[i]; g.provider == p {
+			if g.held || g.entered && !again {
+				return false
+			}
+			g.held = true
+			return true
+		}
+	}
+	c.given = append(c.given, given{provider: p, held: true})
+	return true
+}
+
+// unclaim gives a provider back that was not entered, or whose lease is over.
+func (c *sharedCall) unclaim(p *provider) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range c.given {
+		if c.given[i].provider == p {
+			c.given[i].held = false
+		}
+	}
+}
+
+// walker returns a copy of the call that walks on.
+func (c *sharedCall) walker() call {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := c.first
+	w.ledger = c.ledger.clone()
+	w.entered, w.probed, w.skips, w.full = true, true, nil, nil
+	plan := w.slot.current()
+	w.walk = plan.walk(plan.callable)
+	w.walk.still = true // the rotation has moved when the call began
+	return w
 }
 
 // leave notes the end of a lease or a walk. The last one makes the report.
 func (c *sharedCall) leave() {
 	c.mu.Lock()
 	c.open--
-	last := c.open == 0
-	if last {
-		c.call.ledger = c.ledger
-	}
+	over := c.open == 0
 	c.mu.Unlock()
-	if last && c.call.observed {
-		var failure error
-		if n := len(c.ledger.ran); n == 0 || c.ledger.ran[n-1].Class.Rule().Blame == verdict.BlameFailure || c.ledger.ran[n-1].Err != nil {
-			failure = c.call.failed()
-		}
-		c.call.finish(failure)
+	if !over || !c.first.observed {
+		return
 	}
+	c.first.ledger, c.first.entered = c.ledger, len(c.ledger.ran) > 0 // nobody walks any more
+	failure := c.failure
+	switch {
+	case c.answered:
+		failure = nil
+	case failure == nil:
+		failure = c.first.failed()
+	}
+	c.first.finish(failure)
 }
 
 // Provider returns the name of the provider.
@@ -151,8 +192,8 @@ func (l *Lease[T]) Done(err error) (class verdict.Class) {
 
 // MoveOn reports the outcome as [Lease.Done] does, and goes on with the call as
 // [Call] does: with a retry, where the provider's policy has one, or with the next
-// provider, as a new lease. When the outcome ends the call, or nobody is left, the
-// error is that of the call; after the report of a lease that had one already it
+// provider, as a new lease. After a success there is neither a lease nor an error.
+// When the outcome ends the call, or nobody is left, the error is that of the call; after the report of a lease that had one already it
 // matches [ErrNotRegistered]. It blocks as [Resolver.Acquire] does.
 func (l *Lease[T]) MoveOn(err error) (*Lease[T], error) {
 	if !l.settled.CompareAndSwap(false, true) {
@@ -160,40 +201,49 @@ func (l *Lease[T]) MoveOn(err error) (*Lease[T], error) {
 	}
 	defer l.call.leave()
 	class, v := l.report(err)
-	return l.walk(func(c *call) bool {
-		c.attempt = l.attempt
-		c.again = c.mayRetry(v)
-		return c.again || !c.ended && class != verdict.ClassSuccess
-	})
+	if class == verdict.ClassSuccess || class == verdict.ClassSlow {
+		return nil, nil //nolint:nilnil // the call is over, and well
+	}
+	w := l.call.walker()
+	w.attempt, w.again = l.attempt, false
+	w.repeated, w.tries, w.delays = l.attempt.provider, l.again.tries, l.again.delays
+	w.weigh(class, l.attempt.provider.definition.Window, w.options.onceOnly, w.slot.query.TryRefused)
+	w.again = w.mayRetry(v)
+	if w.ended && !w.again {
+		return nil, w.failed()
+	}
+	return walkOn[T](l.call, &w)
 }
 
 // Beside returns a lease of another provider for the same call while this one goes
 // on, as a second opinion or a hedge; nobody is leased twice. It blocks as
-// [Resolver.Acquire] does.
+// [Resolver.Acquire] does. For a call that is over, or must not run twice, the error
+// is the one of the call so far, and matches [ErrNotRegistered] where there is none.
 func (l *Lease[T]) Beside() (*Lease[T], error) {
-	l.call.enter()
+	if l.call.first.options.onceOnly || l.settled.Load() || !l.call.enter() {
+		if err := l.Failure(); err != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("registry: nobody else can be asked for this call: %w", ErrNotRegistered)
+	}
 	defer l.call.leave()
-	return l.walk(func(c *call) bool { return !c.ended })
+	w := l.call.walker()
+	if w.ended {
+		return nil, w.failed()
+	}
+	return walkOn[T](l.call, &w)
 }
 
-// walk enters the next provider, where may says so.
-func (l *Lease[T]) walk(may func(*call) bool) (*Lease[T], error) {
-	s := l.call
-	if !s.take(l.attempt.caller) {
-		return nil, s.failure(l.attempt.caller)
+// walkOn enters the next provider.
+func walkOn[T any](s *sharedCall, w *call) (*Lease[T], error) {
+	if w.next() {
+		return leaseEntered[T](s, w), nil
 	}
-	defer s.give()
-	if c := &s.call; may(c) && c.next() {
-		return leaseEntered[T](s), nil
-	}
-	return nil, s.call.failed()
-}
-
-// failure is the error of a call whose caller went away while another one walked.
-func (c *sharedCall) failure(caller context.Context) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return &CallError{Service: c.call.slot.service.name, Attempts: slices.Clone(c.ledger.ran), ended: endedBy(caller)}
+	err := w.failed()
+	s.mu.Lock()
+	s.failure = err
+	s.mu.Unlock()
+	return nil, err
 }
 
 // Failure returns the error of the call as if it ended now: for a holder that
@@ -203,11 +253,12 @@ func (l *Lease[T]) Failure() error {
 	if len(attempts) == 0 {
 		return nil
 	}
-	failure := &CallError{Service: l.call.call.slot.service.name, Attempts: attempts, partial: true}
+	first := &l.call.first
+	failure := &CallError{Service: first.slot.service.name, Attempts: attempts, OnceOnly: first.options.onceOnly, partial: true}
 	if l.attempt.caller.Err() != nil {
 		failure.ended = endedBy(l.attempt.caller)
 	}
-	return failure.withRetryIn(l.call.call.slot)
+	return failure.withRetryIn(first.slot)
 }
 
 // Guard runs a part of the work, such as the provider's own code, and treats its
@@ -275,14 +326,17 @@ func (l *Lease[T]) settle(v verdict.Verdict, elapsed time.Duration, err error) (
 	}
 	l.present.Class, l.present.Duration, l.present.Err = a.settle(v, elapsed, err), elapsed, err
 	s := l.call
-	c := &s.call
+	s.unclaim(a.provider)
+	c := &s.first
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	succeeded := l.present.Class == verdict.ClassSuccess || l.present.Class == verdict.ClassSlow
+	s.answered = s.answered || succeeded
 	if !succeeded || c.observed {
 		s.ledger.add(l.present, a.ended)
 	}
-	if !succeeded {
+	if !succeeded && l.present.Class.Rule().Blame == verdict.BlameSuccess {
+		// It was about the request, so it holds for all leases of the call.
 		s.ledger.weigh(l.present.Class, a.provider.definition.Window, c.options.onceOnly, c.slot.query.TryRefused)
 	}
 	if c.observed {
@@ -292,7 +346,7 @@ func (l *Lease[T]) settle(v verdict.Verdict, elapsed time.Duration, err error) (
 }
 
 func (l *Lease[T]) tell(soFar CallReport) {
-	if c := &l.call.call; c.observed {
+	if c := &l.call.first; c.observed {
 		c.tellAttempt(l.attempt.ctx, soFar, l.present)
 	}
 }
@@ -313,7 +367,7 @@ func (l *Lease[T]) expire() {
 	}))
 	p.registry.mu.Unlock()
 	soFar := l.settle(verdict.Verdict{Class: verdict.ClassForgotten}, elapsed, nil)
-	if !l.call.call.observed {
+	if !l.call.first.observed {
 		l.call.leave()
 		return
 	}
@@ -324,18 +378,28 @@ func (l *Lease[T]) expire() {
 }
 
 // newLease hands out what the call has entered.
-func newLease[T any](s *sharedCall) *Lease[T] {
-	c := &s.call
+func newLease[T any](s *sharedCall, c *call) *Lease[T] {
 	l := &Lease[T]{
 		Value: held[T](c.attempt.instance), attempt: c.attempt, present: c.present(), call: s,
-		more: !c.options.onceOnly && c.walk.more(),
+		more: !c.options.onceOnly && c.walk.more(), again: retried{c.tries, c.delays},
 	}
 	c.attempt.slots, c.delay = nil, 0 // they are the lease's
 	expiry := longestLeaseWithoutTimeout
 	if l.attempt.timeout != NoTimeout {
-		expiry = l.attempt.timeout + grace // for those who heed the context
+		expiry = min(l.attempt.timeout, NoTimeout-grace) + grace // for those who heed the context
 	}
-	s.enter()
+	s.mu.Lock()
+	s.open++
+	for i := range s.given {
+		if s.given[i].provider == l.attempt.provider {
+			s.given[i].entered = true
+		}
+	}
+	if s.first.attempt.own == nil {
+		s.first.attempt = l.attempt // whose context has the key of the call
+		s.first.attempt.slots = nil
+	}
+	s.mu.Unlock()
 	timer := l.attempt.provider.registry.schedule.After(expiry, l.expire)
 	l.expiry.Store(timer)
 	if l.settled.Load() { // it has expired before the timer was known
@@ -362,26 +426,24 @@ func (r *Resolver[T]) Acquire(ctx context.Context, options ...CallOption) (*Leas
 		return nil, err
 	}
 	defer s.leave()
-	if !s.call.next() { //nolint:contextcheck // the call has it
-		return nil, s.call.failed()
-	}
-	return leaseEntered[T](s), nil
+	return walkOn[T](s, &s.first) //nolint:contextcheck // the call has it
 }
 
 // leaseEntered hands out what the call has entered, and gives it back when a hook
 // exits the goroutine.
-func leaseEntered[T any](s *sharedCall) *Lease[T] {
-	if c := &s.call; c.observed {
+func leaseEntered[T any](s *sharedCall, c *call) *Lease[T] {
+	if c.observed {
 		returned := false
 		defer func() {
 			if !returned {
+				s.unclaim(c.attempt.provider)
 				c.attempt.settle(verdict.Verdict{Class: verdict.ClassIgnored}, 0, nil)
 			}
 		}()
 		c.beforeAttempt()
 		returned = true
 	}
-	return newLease[T](s)
+	return newLease[T](s, c)
 }
 
 // AcquireMany leases every provider that a call could enter, in order, at most
@@ -398,24 +460,27 @@ func (r *Resolver[T]) AcquireMany(ctx context.Context, limit int, options ...Cal
 		return nil, err
 	}
 	defer s.leave()
-	c := &s.call
+	c := s.first
 	slot.awaitHealth(c.attempt.caller, false) //nolint:contextcheck // the call has it
 	plan := slot.current()
 	c.walk = plan.walk(plan.callable)
+	c.walk.still = true
 	var leases []*Lease[T]
 	for at := plan.callable.Next(0, len(plan.candidates)); at >= 0; at = plan.callable.Next(at+1, len(plan.candidates)) {
 		if c.attempt.caller.Err() != nil || len(leases) == limit && limit > 0 {
 			break
 		}
-		if c.enter(plan.candidates[at], whyMany) { //nolint:contextcheck // the call has it
-			leases = append(leases, leaseEntered[T](s))
+		if c.enterClaimed(plan.candidates[at], whyMany) { //nolint:contextcheck // the call has it
+			leases = append(leases, leaseEntered[T](s, &c)) //nolint:contextcheck // the call has it
 		}
 	}
 	cell := r.slot.service.registry.lookups.Local()
 	if len(leases) == 0 {
 		cell.misses.Add(1)
 		c.passFull()
-		return nil, c.failed()
+		err := c.failed()
+		s.failure = err
+		return nil, err
 	}
 	cell.hits.Add(1)
 	return leases, nil

@@ -41,7 +41,6 @@ type monitor struct {
 	checkedAt time.Time
 	suspected bool
 
-	recovering bool
 	recoveries int // since it became unhealthy
 	delays     *backoff.ExponentialBackOff
 	retry      *schedule.Timer
@@ -63,8 +62,8 @@ func withProbeDefaults(p health.Policy, capabilities []string) (health.Policy, e
 		{"Health.Expected", &p.Expected, 0, 0},
 		{"Health.RecoverTimeout", &p.RecoverTimeout, 0, defaultRecoverTime},
 	} {
-		if *field.value < field.shortest && *field.value != 0 {
-			return p, invalid(field.name, *field.value, fmt.Sprintf("0 (default), or %v or more", field.shortest))
+		if *field.value < field.shortest && *field.value != 0 || *field.value > longestInterval {
+			return p, invalid(field.name, *field.value, fmt.Sprintf("0 (default), or %v to %v", field.shortest, longestInterval))
 		}
 		*field.value = cmp.Or(*field.value, field.usual)
 	}
@@ -110,9 +109,10 @@ func settings(p health.Policy) string {
 	return fmt.Sprintf("interval %v timeout %v fall %d rise %d", p.Interval, p.Timeout, p.Fall, p.Rise)
 }
 
-// newMonitor returns the monitor that the policy asks for, or nil. state is what
-// is known so far.
-func newMonitor(p *provider, policy health.Policy, state health.State) *monitor {
+// newMonitor returns the monitor that the policy asks for, or nil. before is what
+// watched so far: what it knows remains until the new policy's first results. Without
+// it, state is what is known.
+func newMonitor(p *provider, policy health.Policy, before *monitor, state health.State) *monitor {
 	m := &monitor{provider: p, policy: policy, state: state, score: 1, began: p.registry.now()}
 	probe := policy.Probe
 	if probe == nil {
@@ -132,15 +132,42 @@ func newMonitor(p *provider, policy health.Policy, state health.State) *monitor 
 	if len(m.checks) == 0 && policy.Recover == nil {
 		return nil
 	}
-	m.facts = health.Facts{Known: true, Fall: policy.Fall, Expected: policy.Expected, Checked: len(m.checks) - m.probes()}
-	if m.main == nil {
-		m.state = health.Healthy
+	m.facts.Known = state != health.Unknown
+	if before != nil {
+		m.inherit(before)
 	}
-	if m.state == health.Unknown {
-		m.facts.Known, m.score = false, 0
+	if m.main == nil && m.state != health.Degraded {
+		m.state, m.facts.Known = health.Healthy, true
+	}
+	m.facts.Fall, m.facts.Expected, m.facts.Checked = policy.Fall, policy.Expected, len(m.checks)-m.probes()
+	if !m.facts.Known {
+		m.score = 0
 	}
 	m.life, m.end = context.WithCancelCause(p.registry.life)
 	return m
+}
+
+// inherit takes over what the monitor before knows of the same probes. Caller holds
+// Registry.mu.
+func (m *monitor) inherit(before *monitor) {
+	m.state, m.reason, m.err, m.facts = before.state, before.reason, before.err, before.facts
+	m.score, m.good, m.trend, m.detector = before.score, before.good, before.trend, before.detector
+	m.usage, m.checkedAt, m.suspected, m.recoveries = before.usage, before.checkedAt, before.suspected, before.recoveries
+	m.facts.Out = 0
+	for _, c := range m.checks {
+		for _, old := range before.checks {
+			if old.capability == c.capability {
+				c.known, c.out, c.text, c.err = old.known, old.out, old.text, old.err
+				c.failures, c.successes = old.failures, 0
+			}
+		}
+		if c.out {
+			m.facts.Out++
+		}
+	}
+	if m.main != nil && m.state == health.Unhealthy {
+		m.facts.Failures, m.main.failures = m.policy.Fall, m.policy.Fall
+	}
 }
 
 // probes is how many probes are about the provider as a whole: none or one.
@@ -180,7 +207,6 @@ func (m *monitor) believe() {
 	if m.main != nil {
 		m.main.failures = 0
 	}
-	m.forgetRecoveries()
 }
 
 // observe takes a result of the provider's own probe. Caller holds Registry.mu.
@@ -248,9 +274,6 @@ func (m *monitor) evaluate(o outcome, now time.Duration) {
 		m.reason, m.err = m.whyDegraded(o), o.err
 	case before == health.Unhealthy:
 		m.reason, m.err = fmt.Sprintf("on its way back: %d of %d answers", m.main.successes, m.policy.Rise), nil
-	}
-	if m.state != health.Unhealthy {
-		m.forgetRecoveries()
 	}
 }
 
@@ -338,6 +361,9 @@ func (m *monitor) follow() {
 // observeCapability takes a result of the probe of a capability. Caller holds
 // Registry.mu.
 func (m *monitor) observeCapability(c *check, o outcome) {
+	if o.failed && m.provider.registry.prober.suspect(m, m.provider.registry.now(), o.late, c.known && !c.out) {
+		return
+	}
 	first := !c.known
 	c.known = true
 	c.count(o.failed)
@@ -379,10 +405,10 @@ func (m *monitor) observeCapability(c *check, o outcome) {
 	}
 }
 
-// delay returns the time until the next probe.
-func (m *monitor) delay(c *check) time.Duration {
+// delay returns the time until the next probe, and what it is about.
+func (m *monitor) delay(c *check) (base, delay time.Duration) {
 	p := m.policy
-	base := p.Interval
+	base = p.Interval
 	switch {
 	case m.state == health.Unknown, m.state == health.Starting, m.state == health.Unhealthy,
 		c.failures > 0, c.out, m.trend != health.Steady:
@@ -390,53 +416,72 @@ func (m *monitor) delay(c *check) time.Duration {
 	case m.state == health.Healthy && c.idle:
 		base = p.IdleInterval
 	}
-	if !c.phased && base == p.Interval {
+	if !c.phased && base >= p.Interval {
 		// Those that began together must not stay together.
 		c.phased = true
-		return time.Duration(float64(base) * m.provider.registry.phase(m.provider.name()+"\x00"+c.capability))
+		return base, time.Duration(float64(base) * m.provider.registry.phase(m.provider.name()+"\x00"+c.capability))
 	}
-	return jitter(base)
+	return base, jitter(base)
 }
 
-// recoverLocked runs the recovery hook of an unhealthy provider. Caller holds
-// Registry.mu.
+// recoverLocked runs the recovery hook of an unhealthy provider, unless a dependency
+// is the cause: then it looks again later. Caller holds Registry.mu.
 func (p *provider) recoverLocked() {
-	m := p.wellness.monitor
-	if m == nil || m.policy.Recover == nil || m.recovering || m.stale() || m.recoveries >= m.policy.RecoverLimit ||
-		p.wellness.shown != health.Unhealthy || len(p.because()) > 0 {
+	w := &p.wellness
+	m := w.monitor
+	if m == nil || m.policy.Recover == nil || w.recovering || p.gateNow()&gateGone != 0 || m.recoveries >= m.policy.RecoverLimit ||
+		w.shown != health.Unhealthy {
 		return
 	}
-	m.recovering = p.registry.tasks.start(fmt.Sprintf("recovery of provider %q", p.name()), m.recover)
+	if len(p.because()) > 0 {
+		m.recoverAgain(m.policy.FastInterval)
+		return
+	}
 	m.recoveries++
+	w.recovering = p.registry.tasks.start(fmt.Sprintf("recovery of provider %q", p.name()), m.recover)
+}
+
+func (m *monitor) recoverAgain(delay time.Duration) {
+	p := m.provider
+	if m.retry != nil {
+		m.retry.Stop()
+	}
+	m.retry = p.registry.schedule.After(delay, func() {
+		p.registry.mu.Lock()
+		defer p.registry.mu.Unlock()
+		p.recoverLocked()
+	})
 }
 
 func (m *monitor) recover() {
 	err := error(&PanicError{}) // what remains when the hook exits its goroutine
+	text := err.Error()
 	ctx, cancel := context.WithTimeout(m.life, m.policy.RecoverTimeout)
 	defer func() {
 		cancel()
-		m.recovered(err)
+		m.recovered(err, text)
 	}()
 	err = guard(func() error { return m.policy.Recover(ctx) })
+	text = cut(errorText(err), 300) // a user's method
 }
 
-func (m *monitor) recovered(err error) {
-	text := cut(errorText(err), 300) // a user's method: outside the lock
+func (m *monitor) recovered(err error, text string) {
 	p := m.provider
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
-	m.recovering = false
+	p.wellness.recovering = false
 	if m.stale() {
+		p.recoverLocked() // under the present policy
 		return
 	}
-	change := event.Event{Kind: event.Recovered}
-	if err != nil {
-		change = event.Event{Kind: event.RecoveryFailed, Reason: text, Err: err}
+	if err == nil {
+		p.registry.bus.publish(p.event(event.Event{Kind: event.Recovered}))
+		if m.main != nil {
+			p.registry.prober.add(m.main, true)
+		}
+		return
 	}
-	p.registry.bus.publish(p.event(change))
-	if err == nil && m.main != nil {
-		p.registry.prober.add(m.main, true)
-	}
+	p.registry.bus.publish(p.event(event.Event{Kind: event.RecoveryFailed, Reason: text, Err: err}))
 	if m.recoveries >= m.policy.RecoverLimit {
 		return
 	}
@@ -444,9 +489,5 @@ func (m *monitor) recovered(err error) {
 		m.delays = backoff.NewExponentialBackOff(backoff.WithInitialInterval(firstRecovery),
 			backoff.WithMultiplier(2), backoff.WithMaxInterval(lastRecovery), backoff.WithMaxElapsedTime(0))
 	}
-	m.retry = p.registry.schedule.After(m.delays.NextBackOff(), func() {
-		p.registry.mu.Lock()
-		defer p.registry.mu.Unlock()
-		p.recoverLocked()
-	})
+	m.recoverAgain(m.delays.NextBackOff())
 }

@@ -23,8 +23,7 @@ import (
 func (r *Registry) Health(groups ...string) health.Overall {
 	ready := len(groups) == 0 || slices.Contains(groups, health.Readiness)
 	var services []health.Service
-	for _, p := range r.listing() {
-		info := p.info()
+	for _, info := range r.infos() {
 		if len(groups) > 0 && !slices.ContainsFunc(info.Health.Groups, func(of string) bool { return slices.Contains(groups, of) }) {
 			continue
 		}
@@ -97,18 +96,23 @@ func summarise(services []health.Service, ready bool) health.Overall {
 // stateOf is the state of a service with the given providers.
 func stateOf(providers []health.Provider) (state health.State, reason string) {
 	var down, limping []string
+	asked := 0
 	for _, p := range providers {
+		if p.Reason == notAMock {
+			continue
+		}
+		asked++
 		switch {
 		case p.State != health.Healthy && p.State != health.Degraded:
 			down = append(down, p.Name)
-		case p.State == health.Degraded || !p.Eligible && p.Reason != notAMock:
+		case p.State == health.Degraded || !p.Eligible:
 			limping = append(limping, p.Name)
 		}
 	}
 	switch {
-	case len(providers) == 0:
+	case asked == 0:
 		return health.Unhealthy, "no provider"
-	case len(down) == len(providers):
+	case len(down) == asked:
 		return health.Unhealthy, "no provider is healthy: " + cut(strings.Join(down, ", "), 200)
 	case len(down)+len(limping) > 0:
 		return health.Degraded, cut(strings.Join(append(down, limping...), ", "), 200)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"maps"
+	"math/bits"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -22,8 +23,9 @@ const (
 	// it to, before it is called stuck.
 	stuckGrace = 100 * time.Millisecond
 
-	// ticksPerInterval is how many moments of an interval there are to probe at.
-	ticksPerInterval = 512
+	// moments is how many moments of an interval there are to probe at, or up to
+	// twice as many.
+	moments = 128
 
 	// trustedAtMost is how many probes in a row calls may stand in for.
 	trustedAtMost = 5
@@ -52,8 +54,11 @@ type check struct {
 	// Guarded by Registry.mu.
 	timer     *schedule.Timer // the next one; nil while one is queued or runs
 	dueAt     time.Time
+	plans     uint64 // how many times timer was set
 	queued    bool
+	asked     bool // queued before those whose time has come
 	running   bool
+	behind    *check // one of an older policy, which has not returned; nil for none
 	stuck     bool
 	beganAt   time.Time
 	failures  int // in a row
@@ -81,9 +86,9 @@ func (c *check) count(failed bool) {
 	}
 }
 
-// asked returns a channel that is closed at the next result. Caller holds
+// answered returns a channel that is closed at the next result. Caller holds
 // Registry.mu.
-func (c *check) asked() <-chan struct{} {
+func (c *check) answered() <-chan struct{} {
 	if c.result == nil {
 		c.result = make(chan struct{})
 	}
@@ -145,23 +150,35 @@ type prober struct {
 	recent       [64]evidence
 	next         int
 	suspectSince time.Duration // on the registry's clock; zero: no suspicion
+	suspectedAt  time.Duration // when there was reason last
 	lateTickAt   time.Duration // when a timer of ours was late last
 	hasLateTick  bool
 }
 
-// evidence is one result of a provider that was answering.
+// evidence is one result of a provider that was answering. It names what the
+// provider shares with others rather than refer to it: providers leave.
 type evidence struct {
-	domain *domain
+	domain string
+	alone  uint64 // the generation of a provider without a domain
 	at     time.Duration
 	late   bool
+}
+
+func (m *monitor) evidence(now time.Duration, late bool) evidence {
+	e := evidence{domain: m.provider.definition.Domain, at: now, late: late}
+	if e.domain == "" {
+		e.alone = m.provider.generation
+	}
+	return e
 }
 
 // add queues a probe that is due, unless it is queued or running already. Caller
 // holds Registry.mu.
 func (b *prober) add(c *check, urgent bool) {
-	if c.queued || c.running {
+	if c.running || c.behind != nil || c.queued && (!urgent || c.asked) {
 		return
 	}
+	c.asked = urgent
 	if c.timer != nil {
 		c.timer.Stop()
 		c.timer = nil
@@ -181,7 +198,10 @@ func (b *prober) pop() *check {
 			c := (*queue)[0]
 			(*queue)[0] = nil
 			*queue = (*queue)[1:]
-			c.queued = false
+			if !c.queued {
+				continue // it was in the other queue as well
+			}
+			c.queued, c.asked = false, false
 			if !c.monitor.stale() {
 				return c
 			}
@@ -199,15 +219,60 @@ func (b *prober) pump() {
 		if c == nil {
 			return
 		}
+		if c.mustWait() {
+			continue
+		}
 		c.running, c.beganAt = true, time.Now()
+		c.monitor.provider.wellness.running[c.capability] = c
 		name := fmt.Sprintf("probe of provider %q", c.monitor.provider.name())
 		if !b.registry.tasks.start(name, func() { b.run(c) }) {
 			c.running = false
+			delete(c.monitor.provider.wellness.running, c.capability)
 			c.answer()
 			return
 		}
 		b.active++
 	}
+}
+
+// mustWait reports whether a probe of the same, of an older policy, has not returned
+// yet: there is one at a time, whatever the policy. Caller holds Registry.mu.
+func (c *check) mustWait() bool {
+	w := &c.monitor.provider.wellness
+	if w.running == nil {
+		w.running = make(map[string]*check)
+	}
+	older, ok := w.running[c.capability]
+	if !ok {
+		return false
+	}
+	c.behind = older
+	if older.stuck {
+		c.stickBehind()
+	}
+	return true
+}
+
+// stickBehind counts failures of a probe that cannot begin because an older one does
+// not return. Caller holds Registry.mu.
+func (c *check) stickBehind() {
+	c.stuck, c.beganAt = true, c.behind.beganAt
+	c.monitor.provider.registry.prober.plan(c)
+}
+
+// successor returns the present check in place of one of an older policy, where it
+// waits for that. Caller holds Registry.mu.
+func (c *check) successor() *check {
+	m := c.monitor.provider.wellness.monitor
+	if m == nil {
+		return nil
+	}
+	for _, other := range m.checks {
+		if other.behind == c {
+			return other
+		}
+	}
+	return nil
 }
 
 // run probes once.
@@ -218,12 +283,14 @@ func (b *prober) run(c *check) {
 	watchdog := b.registry.schedule.After(m.policy.Timeout+stuckGrace, func() { b.stuck(c) })
 	began := b.registry.now()
 	err := error(&PanicError{}) // what remains when the probe exits its goroutine
+	o := outcome{err: err, text: err.Error(), failed: true}
 	defer func() {
-		took := b.registry.now() - began
 		cancel()
 		watchdog.Stop()
-		b.ended(c, c.outcome(err, took, notes.close()))
+		b.ended(c, o)
 	}()
+	// Deferred by itself: the methods of the error are the user's, too, and may exit.
+	defer func() { o = c.outcome(err, b.registry.now()-began, notes.close()) }()
 	err = guard(func() error { return c.probe(health.WithUse(ctx, notes.add)) })
 }
 
@@ -263,11 +330,16 @@ func (b *prober) ended(c *check, o outcome) {
 	defer b.pump()
 	late := c.stuck // its failure was counted
 	c.running, c.stuck = false, false
+	delete(c.monitor.provider.wellness.running, c.capability)
 	if !late {
 		b.active--
 	}
 	if c.monitor.stale() {
 		c.answer()
+		if next := c.successor(); next != nil {
+			next.behind, next.stuck = nil, false
+			b.add(next, true)
+		}
 		return
 	}
 	if !late {
@@ -288,6 +360,9 @@ func (b *prober) stuck(c *check) {
 	b.active--
 	defer b.pump()
 	if c.monitor.stale() {
+		if next := c.successor(); next != nil {
+			next.stickBehind()
+		}
 		return
 	}
 	p := c.monitor.provider
@@ -320,26 +395,39 @@ func (b *prober) take(c *check, o outcome) {
 
 // plan sets the timer for the next probe. Caller holds Registry.mu.
 func (b *prober) plan(c *check) {
-	delay := c.monitor.delay(c)
+	base, delay := c.monitor.delay(c)
 	due := b.registry.now() + delay
-	if tick := c.monitor.policy.Interval / ticksPerInterval; tick > time.Millisecond {
-		// A process that does nothing else wakes up less often.
-		due = due.Round(tick)
+	if tick := shared(base / moments); tick > 0 {
+		// A process that does nothing else wakes up less often: at moments that are the
+		// same for all with about that interval.
+		due = (due + tick - 1).Truncate(tick)
 		delay = due - b.registry.now()
 	}
 	c.dueAt = time.Now().Add(delay)
 	if c.timer != nil {
 		c.timer.Stop()
 	}
-	c.timer = b.registry.schedule.After(delay, func() { b.due(c, due) })
+	c.plans++
+	plan := c.plans
+	c.timer = b.registry.schedule.After(delay, func() { b.due(c, plan, due) })
 }
 
-// due is called when a probe is.
-func (b *prober) due(c *check, planned time.Duration) {
+// shared is the largest power of two, in milliseconds, that is not longer than d;
+// zero when none is.
+func shared(d time.Duration) time.Duration {
+	ms := uint64(d / time.Millisecond) //nolint:gosec // intervals are not negative
+	if ms == 0 {
+		return 0
+	}
+	return time.Duration(1) << (bits.Len64(ms) - 1) * time.Millisecond
+}
+
+// due is called when a probe is, by its timer, which may have been overtaken.
+func (b *prober) due(c *check, plan uint64, planned time.Duration) {
 	b.registry.mu.Lock()
 	defer b.registry.mu.Unlock()
 	m := c.monitor
-	if m.stale() {
+	if m.stale() || c.timer == nil || c.plans != plan {
 		return
 	}
 	now := b.registry.now()
@@ -372,7 +460,7 @@ func (m *monitor) trusts(c *check) bool {
 
 // answered notes that a provider was not late. Caller holds Registry.mu.
 func (b *prober) answered(m *monitor, now time.Duration) {
-	b.note(evidence{m.provider.domain, now, false})
+	b.note(m.evidence(now, false))
 }
 
 func (b *prober) note(e evidence) {
@@ -387,25 +475,27 @@ func (b *prober) suspect(m *monitor, now time.Duration, late, answering bool) bo
 	if !late || !answering {
 		return false
 	}
-	b.note(evidence{m.provider.domain, now, true})
+	b.note(m.evidence(now, true))
 	if !b.manyLate(now) && (!b.hasLateTick || now-b.lateTickAt > m.policy.Timeout+suspicionWindow) {
 		b.suspectSince = 0
 		return false
 	}
-	if b.suspectSince == 0 {
+	if b.suspectSince == 0 || now-b.suspectedAt > suspicionWindow {
 		b.suspectSince = now
 		b.registry.bus.publish(event.Event{
 			Kind: event.MonitorLate, Reason: "many unrelated probes are late together: this machine is suspected, not they",
 		})
 	}
+	b.suspectedAt = now
 	return now-b.suspectSince <= longestSuspicion
 }
 
 func (b *prober) manyLate(now time.Duration) bool {
-	late := make(map[*domain]bool)
+	late := make(map[evidence]bool)
 	for _, e := range b.recent {
-		if e.domain != nil && now-e.at <= suspicionWindow {
-			late[e.domain] = late[e.domain] || e.late
+		if e.at > 0 && now-e.at <= suspicionWindow {
+			of := evidence{domain: e.domain, alone: e.alone}
+			late[of] = late[of] || e.late
 		}
 	}
 	n := 0

@@ -116,8 +116,8 @@ func (p *provider) shiftLocked(cleared, set gate, change *event.Event) {
 	if change != nil {
 		p.registry.bus.publish(p.event(*change))
 	}
-	if before&gateBlocked != 0 && now&gateBlocked == 0 {
-		p.registry.wakeWaiters()
+	if before&gateBlocked != 0 && now&gateBlocked == 0 || before&gateUnproven != 0 && now != before {
+		p.registry.wakeWaiters() // also those who need not wait any longer for a first probe
 	}
 }
 

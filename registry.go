@@ -463,6 +463,36 @@ func (r *Registry) All() iter.Seq[Info] {
 	}
 }
 
+// breakers returns the statistics of every breaker. A breaker's lock comes before
+// the registry's, so they are read before a step that looks at everything.
+func (r *Registry) breakers() map[*provider]BreakerStats {
+	breakers := make(map[*provider]BreakerStats)
+	for _, p := range r.listing() {
+		breakers[p] = p.breaker.read()
+	}
+	return breakers
+}
+
+// infos returns the view of every provider at one moment, in the one order.
+func (r *Registry) infos() []Info {
+	breakers := r.breakers()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.infosLocked(breakers)
+}
+
+// infosLocked is infos for callers that hold mu, with what breakers returned before;
+// the state of a breaker is taken from the gate, within the step.
+func (r *Registry) infosLocked(breakers map[*provider]BreakerStats) []Info {
+	var infos []Info
+	for _, p := range r.listingLocked() {
+		breaker := breakers[p]
+		breaker.State = p.gateNow().breaker()
+		infos = append(infos, p.infoLocked(breaker))
+	}
+	return infos
+}
+
 func (r *Registry) listing() []*provider {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -201,7 +202,7 @@ type usage struct{}
 // than 0.88 of any is degraded. With a context that is not a probe's it does
 // nothing. It must not be called after the probe has returned.
 func Use(ctx context.Context, resource string, share float64) {
-	if note, ok := ctx.Value(usage{}).(func(string, float64)); ok {
+	if note, ok := ctx.Value(usage{}).(func(string, float64)); ok && !math.IsNaN(share) {
 		note(resource, min(max(share, 0), 1))
 	}
 }

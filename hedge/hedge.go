@@ -87,7 +87,7 @@ func Call[T, R any](
 	if ctx == nil || function == nil {
 		return none, &registry.FieldError{Field: "ctx, function", Value: "nil", Bound: "both", Err: registry.ErrInvalid}
 	}
-	h := &hedged[T, R]{service: resolver.Service(), function: function, caller: ctx, most: int64(policy.Most), results: make(chan result[R], policy.Most)}
+	h := &hedged[T, R]{service: resolver.Service(), function: function, caller: ctx, most: int64(policy.Most), results: make(chan result[R], mostAllowed)}
 	// The end of the race tells the losers, and those who still wait for a place.
 	h.race, h.end = context.WithCancel(ctx)
 	defer h.end()
@@ -199,6 +199,7 @@ func (h *hedged[T, R]) another(first *registry.Lease[T]) {
 	lease, err := first.Beside()
 	sent = true
 	if err != nil {
+		h.asked.Add(-1) // nobody was
 		h.results <- result[R]{}
 		return
 	}
@@ -251,13 +252,18 @@ func (h *hedged[T, R]) attempt(lease *registry.Lease[T], r *result[R]) (next *re
 	if !h.mayAsk() {
 		class := lease.Done(err)
 		rule := class.Rule().Next
-		r.err, r.final = lease.Failure(), rule == verdict.NextNo
+		r.err, r.final = err, rule == verdict.NextNo
+		if failure := lease.Failure(); failure != nil {
+			r.err = failure
+		}
 		return nil
 	}
 	next, failure := lease.MoveOn(err)
-	if failure != nil {
+	if next == nil {
 		h.asked.Add(-1)
-		r.err = failure
+		if failure != nil { // else a classifier takes the error for an answer
+			r.err = failure
+		}
 		attempts := lease.Attempts()
 		r.final = len(attempts) > 0 && attempts[len(attempts)-1].Class.Rule().Next == verdict.NextNo
 	}

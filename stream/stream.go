@@ -248,6 +248,7 @@ func (s *Stream[I]) letGo(cause error) {
 	s.mu.Unlock()
 	if release {
 		s.finish(cause)
+		defer func() { _ = recover() }() // of the provider's code, where nobody else could
 		s.release()
 	}
 }
@@ -306,13 +307,14 @@ func Open[T, I any](
 	for err == nil {
 		a := &attempt[T, I]{lease: lease, options: options, began: time.Now()}
 		failed := lease.Attempts()
-		var s *Stream[I]
-		if s, err = a.first(open); err == nil {
+		s, failure := a.begin(open)
+		if failure == nil {
 			s.attempts = failed
 			return s, nil
 		}
-		a.stopReading()
-		lease, err = lease.MoveOn(err)
+		if lease, err = lease.MoveOn(failure); lease == nil && err == nil {
+			err = failure // a classifier takes it for an answer
+		}
 	}
 	return nil, err
 }
@@ -350,6 +352,16 @@ func (a *attempt[T, I]) firstTimeout() time.Duration {
 	return limit
 }
 
+// begin is first, and lets go of everything unless that returns a stream.
+func (a *attempt[T, I]) begin(open func(context.Context, T) (iter.Seq2[I, error], error)) (s *Stream[I], err error) {
+	defer func() {
+		if s == nil {
+			a.stopReading()
+		}
+	}()
+	return a.first(open)
+}
+
 // first opens the stream and reads its first item, or all of them.
 func (a *attempt[T, I]) first(open func(context.Context, T) (iter.Seq2[I, error], error)) (*Stream[I], error) {
 	a.ctx, a.cancel = context.WithCancelCause(a.lease.Context())
@@ -361,6 +373,9 @@ func (a *attempt[T, I]) first(open func(context.Context, T) (iter.Seq2[I, error]
 		return err
 	})
 	if err != nil {
+		if items != nil { // it came too late; what it holds is let go of by running it
+			letGoOf(a.lease, items)
+		}
 		return nil, err
 	}
 	if items == nil {
@@ -413,6 +428,17 @@ func (a *attempt[T, I]) tooSlowFor(err error) error {
 		return verdict.Ignore(err)
 	}
 	return err
+}
+
+// letGoOf runs an iterator that nobody will read until it gives up what it holds; its
+// context has ended.
+func letGoOf[T, I any](lease *registry.Lease[T], items iter.Seq2[I, error]) {
+	_ = lease.Guard(func() (err error) {
+		for _, err = range items {
+			break
+		}
+		return err
+	})
 }
 
 // finish is how the stream reports its end. Its code may be reading at this
