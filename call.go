@@ -37,8 +37,9 @@ func AttemptTimeout(timeout time.Duration) CallOption {
 
 // WaitForCooldown lets the call wait, when nobody else is left, for the first
 // provider whose cooldown ends within the caller's deadline, and ask it, again
-// where it was this call that it turned away. Default: such a call fails at once,
-// and its error says when to come back.
+// where it was this call that it turned away, up to 16 times in all. Give such a
+// call a deadline; without one it waits for as long as the server asks. Default: it
+// fails at once, and its error says when to come back.
 func WaitForCooldown() CallOption { return CallOption{wait: true} }
 
 // String returns what the option is, such as "OnceOnly".
@@ -95,7 +96,8 @@ func mergeOptions(options []CallOption) (merged CallOption, err error) {
 //
 // Call runs function in the caller's goroutine, starts none itself, and does
 // not retain function. It blocks for function, for delays between retries, for a
-// place in a full bulkhead when no provider has a free one, and for a factory. A
+// place in a full bulkhead when no provider has a free one, for a factory, and for
+// a first probe where there is nobody else. A
 // panic goes on to the caller after it has been recorded as the provider's
 // failure, unless [Options.PanicsAsErrors] is set.
 //
@@ -164,6 +166,7 @@ type call struct {
 
 	entered bool // the function was entered at least once
 	waited  bool // for a cooldown: the present walk is not the first
+	waits   int  // attempts that it has made after waiting
 	probed  bool // it has waited for first probes
 	ranOut  bool // nobody else was left to ask
 	hooking bool // a hook runs, and not the function
@@ -369,6 +372,9 @@ func (c *call) enter(p *provider, why string) bool {
 		a.watchTrial()
 	}
 	c.why = why
+	if why == whyWaited {
+		c.waits++
+	}
 	if !c.entered {
 		if why != whyMany {
 			registry.lookups.Local().hits.Add(1)
@@ -615,10 +621,14 @@ func (p *provider) returns() (retryIn time.Duration, asked bool) {
 	return max(breaker.RetryIn, time.Until(cooling.until)), cooling.active() && !cooling.guess
 }
 
+// mostWaits bounds how many attempts one call makes after waiting for the end of a
+// cooldown.
+const mostWaits = 16
+
 // awaitCooldown waits for the first provider whose cooldown ends in time, and
 // begins a new walk. It returns false when there is none, or nothing to wait for.
 func (c *call) awaitCooldown() bool {
-	if !c.options.wait {
+	if !c.options.wait || c.waits >= mostWaits {
 		return false
 	}
 	registry := c.slot.service.registry
@@ -649,7 +659,14 @@ func (c *call) firstReturn() (earliest time.Time, again <-chan struct{}) {
 	registry.mu.Lock()
 	defer registry.mu.Unlock()
 	for _, p := range c.walk.plan.candidates {
-		if p.gateNow()&gateBlocked != gateCooling || c.tooLong && p.definition.Window <= c.window || !c.mayReturnTo(p) {
+		if c.tooLong && p.definition.Window <= c.window || c.skipped(p.name()) || !c.mayReturnTo(p) {
+			continue
+		}
+		switch p.gateNow() & gateBlocked {
+		case 0: // it has just ended
+			return time.Now(), registry.changedLocked()
+		case gateCooling:
+		default:
 			continue
 		}
 		if until := p.cooldownNow().until; earliest.IsZero() || until.Before(earliest) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -70,7 +71,59 @@ func TestFailedCallNamesTheProvidersItSkipped(t *testing.T) {
 		require.ErrorAs(t, err, &failed)
 		require.Len(t, failed.Skipped, 1)
 		require.Equal(t, "b", failed.Skipped[0].Provider)
-		require.Equal(t, time.Hour, failed.RetryIn)
+		require.Equal(t, time.Hour, failed.Skipped[0].RetryIn)
+		require.Zero(t, failed.RetryIn, "a can be asked again now")
+	})
+}
+
+func TestProviderThatIsParkedBesideOthersDoesNotSpeakForThem(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		errKey := verdict.Fatal(errors.New("bad key"), 0)
+		a := add(t, reg, provider{Name: "a", Instance: fails(errKey)})
+		b := add(t, reg, provider{Name: "b", Instance: fails(errDown)})
+		_, err := ask(t.Context(), bind(reg)) // parks a
+		require.NotErrorIs(t, err, registry.ErrCredentials)
+		_, err = ask(t.Context(), bind(reg))
+		require.NotErrorIs(t, err, registry.ErrCredentials)
+		require.ErrorIs(t, err, registry.ErrCoolingDown)
+		require.ErrorIs(t, err, errDown)
+		require.NoError(t, b.ForceOpen(time.Hour, "test"))
+		_, err = ask(t.Context(), bind(reg))
+		require.NotErrorIs(t, err, registry.ErrCredentials)
+		require.ErrorIs(t, err, errKey, "its cause is still there")
+		require.NoError(t, b.Unregister(t.Context()))
+		_, err = ask(t.Context(), bind(reg))
+		require.ErrorIs(t, err, registry.ErrCredentials)
+		require.False(t, a.Info().CooldownUntil.IsZero())
+	})
+}
+
+func TestCallThatWaitsNeverMissesTheMomentAtWhichACooldownEnds(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		var asked atomic.Int32
+		add(t, reg, provider{Name: "a", Breaker: registry.BreakerPolicy{FailureThreshold: 1 << 20}, Instance: answers(func() (string, error) {
+			if asked.Add(1)%4 != 0 {
+				return "", verdict.RateLimited(errDown, time.Millisecond)
+			}
+			return "a", nil
+		})})
+		var all sync.WaitGroup
+		for range 50 {
+			all.Go(func() {
+				for range 5 {
+					ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+					_, err := ask(ctx, bind(reg), registry.WaitForCooldown())
+					cancel()
+					var failed *registry.CallError
+					if err != nil && errors.As(err, &failed) && len(failed.Attempts) < 16 {
+						t.Errorf("gave up after %d attempts: %v", len(failed.Attempts), err)
+					}
+				}
+			})
+		}
+		all.Wait()
 	})
 }
 

@@ -5,7 +5,7 @@
 //	var LLM = registry.NewService[ChatModel]("llm") // a typed key, declared once
 //
 //	reg, err := registry.New(registry.Options{})
-//	defer reg.Close(ctx)
+//	defer reg.Close(context.WithoutCancel(ctx)) // it waits for calls in flight; ctx may have ended
 //
 //	_, err = LLM.Register(ctx, reg, registry.Provider[ChatModel]{Name: "primary", Instance: primary})
 //	_, err = LLM.Register(ctx, reg, registry.Provider[ChatModel]{Name: "backup", Instance: backup, Group: 1})

@@ -33,7 +33,8 @@ var (
 	ErrNoCapability = errors.New("capability missing")
 	// ErrUnhealthy is a provider whose health is bad.
 	ErrUnhealthy = errors.New("unhealthy")
-	// ErrNotReady is a provider whose factory failed, and what
+	// ErrNotReady is a provider whose factory failed, or no probe of which has
+	// succeeded yet, a component that does not get ready, and what
 	// [Registry.WaitReady] returns when its time is over.
 	ErrNotReady = errors.New("not ready")
 	// ErrBreakerOpen is a provider whose breaker admits nothing now: it is open,
@@ -41,8 +42,9 @@ var (
 	ErrBreakerOpen = errors.New("breaker open")
 	// ErrCoolingDown is a provider that asked to be left alone for a while.
 	ErrCoolingDown = errors.New("cooling down")
-	// ErrCredentials is a provider that is parked because it refuses this
-	// client: authentication, quota, billing.
+	// ErrCredentials is when every provider that could be asked is parked, because it
+	// refuses this client: authentication, quota, billing. One that is parked beside
+	// others is [ErrCoolingDown].
 	ErrCredentials = errors.New("no usable credentials")
 	// ErrAtCapacity is a provider without a free place, whose caller has used up
 	// its rate, or whose budget for further attempts is spent.
@@ -111,7 +113,7 @@ type UnavailableError struct {
 	// would have been asked, each with its reason.
 	Candidates []Candidate
 	// RetryIn is the earliest time worth retrying, from the moment the error was
-	// made; zero when nothing known ends by itself.
+	// made; zero when that is now, or nothing known ends by itself.
 	RetryIn time.Duration
 
 	cause error // why the service as a whole has nothing, when it has not
@@ -161,11 +163,29 @@ func (e *UnavailableError) Unwrap() []error {
 	causes := make([]error, 0, len(e.Candidates))
 	for _, candidate := range e.Candidates {
 		if candidate.Err != nil {
-			causes = append(causes, candidate.Err)
+			causes = append(causes, ofCandidate(candidate, e.parked()))
 		}
 	}
 	return causes
 }
+
+// ofCandidate is the cause that a candidate is, which speaks of credentials only
+// where all do.
+func ofCandidate(candidate Candidate, parked bool) error {
+	if candidate.Code != codeParked || parked {
+		return candidate.Err
+	}
+	return someoneParked{candidate.Err}
+}
+
+// someoneParked is the reason of a provider that is parked beside others.
+type someoneParked struct{ error }
+
+func (s someoneParked) Is(target error) bool {
+	return target != ErrCredentials && errors.Is(s.error, target) //nolint:errorlint // the sentinel itself
+}
+
+func (s someoneParked) As(target any) bool { return errors.As(s.error, target) }
 
 // parked reports whether every candidate refuses this client's credentials.
 func (e *UnavailableError) parked() bool {
@@ -188,7 +208,7 @@ func (e *UnavailableError) parked() bool {
 type CallError struct {
 	// Service is what was called.
 	Service string
-	// Attempts are the tries, in order.
+	// Attempts are the tries, in order; none when the context ended before the first.
 	Attempts []Attempt
 	// Skipped are the providers that were not entered, when the call ran out of
 	// providers.
@@ -197,8 +217,8 @@ type CallError struct {
 	// a second time.
 	OnceOnly bool
 	// RetryIn is the earliest time worth retrying when the call ran out of
-	// providers, from the moment the error was made; zero when nothing known
-	// ends by itself.
+	// providers, from the moment the error was made; zero when that is now, or
+	// nothing known ends by itself.
 	RetryIn time.Duration
 
 	ended   []error // the caller's context error and its cause, when they ended the call
@@ -257,7 +277,7 @@ func (e *CallError) Unwrap() []error {
 	}
 	for _, candidate := range e.Skipped {
 		if candidate.Err != nil {
-			causes = append(causes, candidate.Err)
+			causes = append(causes, ofCandidate(candidate, e.credentials()))
 		}
 	}
 	return causes

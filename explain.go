@@ -323,6 +323,10 @@ func (s *slot) unavailable(steady bool) *UnavailableError {
 func newUnavailable(e Explanation) *UnavailableError {
 	failure := &UnavailableError{Service: e.Service, Query: e.Query, Candidates: e.Candidates, cause: e.Err}
 	for _, c := range e.Candidates {
+		if c.Eligible { // now is the time
+			failure.RetryIn = 0
+			break
+		}
 		if c.RetryIn > 0 && (failure.RetryIn == 0 || c.RetryIn < failure.RetryIn) {
 			failure.RetryIn = c.RetryIn
 		}

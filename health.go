@@ -234,7 +234,7 @@ func (p *provider) healthLocked() health.Status {
 // MarkUnhealthy takes the provider out of every pick until [Registration.MarkHealthy],
 // for the given reason, whatever its probes say. Health is a signal of its own:
 // the breaker and its counts stay as they are, and calls in flight go on. Marking
-// again replaces the reason.
+// again replaces the reason; nil stands for one that is not given.
 func (r *Registration) MarkUnhealthy(reason error) error {
 	if reason == nil {
 		reason = errors.New("no reason given")

@@ -481,6 +481,9 @@ func (m *monitor) recovered(err error, text string) {
 		}
 		return
 	}
+	if m.recoveries >= m.policy.RecoverLimit {
+		text += fmt.Sprintf(" (the last of %d tries)", m.policy.RecoverLimit)
+	}
 	p.registry.bus.publish(p.event(event.Event{Kind: event.RecoveryFailed, Reason: text, Err: err}))
 	if m.recoveries >= m.policy.RecoverLimit {
 		return

@@ -19,7 +19,8 @@ import (
 // ([Options.Required]; without groups and for [health.Readiness]), or every
 // service is; it is degraded when any is not healthy. A registry without
 // providers is unhealthy. A group without providers is healthy, unless it is
-// Readiness: nobody says otherwise.
+// Readiness: nobody says otherwise. So a misspelt group is always healthy; use the
+// constants of package health, or your own.
 func (r *Registry) Health(groups ...string) health.Overall {
 	ready := len(groups) == 0 || slices.Contains(groups, health.Readiness)
 	var services []health.Service

@@ -65,8 +65,8 @@ func (s Service[T]) Provider(def Definition) Provider[T] {
 
 // Register adds a provider to the registry and returns its handle.
 //
-// It does not block on providers: an instance is eligible at once, a factory is
-// run at first need. ctx is what the admission hook of the registry gets
+// It does not block on providers: an instance is eligible at once, or from its first
+// good probe on where it has one, and a factory is run at first need. ctx is what the admission hook of the registry gets
 // ([Options.Admit]); it does not limit the life of the registration, see
 // [Provider.Until] for that. A registration that fails leaves no trace. The
 // errors match [ErrInvalid] or [ErrConflict] (as [FieldError]), [ErrExists],

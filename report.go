@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"encoding/json"
-	"slices"
 	"time"
 
 	"github.com/capreg/registry/verdict"
@@ -50,8 +49,9 @@ const (
 	whyLastResort = "last resort"
 )
 
-// CallReport is what happened in one call or lease: asked for with [ReportTo],
-// and given to the hooks of [Options].
+// CallReport is what happened in one call, or in the leases of one: asked for with
+// [ReportTo], and given to the hooks of [Options]. In JSON, as everywhere in this
+// package, durations are numbers of nanoseconds.
 type CallReport struct {
 	// Service is what was called, and Handler by whom, as the query says.
 	Service string `json:"service"`
@@ -113,7 +113,8 @@ func (c *call) reportSoFar() CallReport { return c.reportOf(c.ran) }
 // reportOf returns a report with a copy of the attempts: hooks may write to it.
 func (c *call) reportOf(attempts []Attempt) CallReport {
 	return CallReport{
-		Service: c.slot.service.name, Handler: c.slot.query.Handler, Caller: c.options.caller, Attempts: slices.Clone(attempts),
+		Service: c.slot.service.name, Handler: c.slot.query.Handler, Caller: c.options.caller,
+		Attempts: append([]Attempt{}, attempts...),
 	}
 }
 

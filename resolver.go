@@ -36,7 +36,8 @@ func (r *Resolver[T]) bound() (*slot, error) {
 // instance reaches no breaker. Use [Call] or [Resolver.Acquire] for that.
 //
 // It blocks only for a factory that has not run yet, within ctx and the
-// provider's attempt timeout. The error is an [UnavailableError].
+// provider's attempt timeout, and for a first probe that has no result yet where
+// there is nobody else. The error is an [UnavailableError].
 func (r *Resolver[T]) Get(ctx context.Context) (T, error) {
 	if r != nil && r.slot != nil {
 		if plan := r.slot.plan.Load(); plan != nil {

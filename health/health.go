@@ -20,7 +20,8 @@ import (
 //	Starting ─────────┘            Unhealthy ◀──────────┘
 //	   └── fall failures ──────────▶   └── rise successes ──▶ Healthy or Degraded
 //
-// A provider without a probe is healthy until the program says otherwise.
+// Between Healthy and Degraded decides the score, which one failed probe lowers
+// enough. A provider without a probe is healthy until the program says otherwise.
 type State uint8
 
 // The states. Providers that are Healthy or Degraded can be picked.
@@ -31,7 +32,8 @@ const (
 	Starting
 	// Healthy is one that answers.
 	Healthy
-	// Degraded is one that answers, but has a score below 0.8.
+	// Degraded is one with a score below 0.8: it answers, but not as it should, or
+	// has failed fewer times in a row than make it unhealthy.
 	Degraded
 	// Unhealthy is one that does not answer, or that the program says is unwell.
 	Unhealthy
@@ -159,8 +161,8 @@ type Policy struct {
 	// Its success is followed by a probe. Its context ends after RecoverTimeout,
 	// and when the provider leaves. It does not run when the cause is a dependency.
 	Recover func(ctx context.Context) error
-	// RecoverLimit is how many times it runs before somebody else has to help.
-	// Default: 5.
+	// RecoverLimit is how many times it runs before somebody else has to help, of which
+	// the event of the last failure speaks. Default: 5.
 	RecoverLimit int
 	// RecoverTimeout bounds one run. Default: 30 s.
 	RecoverTimeout time.Duration

@@ -71,7 +71,8 @@ func (p Policy) withDefaults(options []registry.CallOption) (Policy, error) {
 //
 // function runs in goroutines of its own, several at once; [registry.Registry.Close]
 // waits for them. It must not have side effects: [registry.OnceOnly] is refused,
-// with an error that matches [registry.ErrInvalid], as is [registry.ReportTo]. A
+// with an error that matches [registry.ErrInvalid], as is [registry.ReportTo], whose
+// report losers would still be changing; the hooks of [registry.Options] see it all. A
 // panic is recorded and goes on to the caller, unless
 // [registry.Options.PanicsAsErrors] is set. When all fail the error is a
 // [registry.CallError]; when ctx ends first it matches ctx's error and cause.

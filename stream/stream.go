@@ -4,7 +4,9 @@
 // After the first item has been handed over the stream is committed: nobody else
 // can go on where it was cut. So a stream that ends without its end mark is an
 // error, never a success; with [Options.Whole] the items are held back until the
-// end mark, and a cut stream is answered elsewhere instead.
+// end mark, and a cut stream is answered elsewhere instead. What the end mark is says
+// [Options.Last] or [ReaderOptions.End]: without one, every end without an error is
+// a complete one, for nothing tells it from a cut.
 package stream
 
 import (
@@ -131,7 +133,8 @@ func (s *Stream[I]) TimeToFirst() time.Duration { return s.toFirst }
 func (s *Stream[I]) Attempts() []registry.Attempt { return s.attempts }
 
 // All yields the items. A stream that is cut, stalls or ends without its end mark
-// yields one error at last; an error that was yielded is final. Breaking off the
+// yields one error at last, which names the provider and unwraps to the cause; an
+// error that was yielded is final. Breaking off the
 // loop closes the stream. It can be read once: after that it yields an error that
 // matches [ErrClosed].
 func (s *Stream[I]) All() iter.Seq2[I, error] {
@@ -169,7 +172,7 @@ func (s *Stream[I]) next() (item I, err error, more bool) {
 		return item, nil, false
 	}
 	if err := s.isOver(); err != nil {
-		return item, err, false
+		return item, s.named(err), false
 	}
 	item, err, more = s.pull()
 	switch {
@@ -178,10 +181,16 @@ func (s *Stream[I]) next() (item I, err error, more bool) {
 		return none, ErrClosed, false
 	case err != nil:
 		s.finish(err)
+		return item, s.named(err), false
 	case !more:
 		s.finish(nil)
 	}
-	return item, err, more
+	return item, nil, more
+}
+
+// named returns the error with whose it is.
+func (s *Stream[I]) named(err error) error {
+	return fmt.Errorf("stream of provider %q: %w", s.provider, err)
 }
 
 // begin claims the stream for its one reader.
@@ -501,7 +510,7 @@ func (a *attempt[T, I]) within(limit time.Duration, late error, f func() error) 
 	if timer.Stop() || !errors.Is(a.cause(), late) {
 		return err
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, late) {
 		late = fmt.Errorf("%w: %w", late, err)
 	}
 	return verdict.As(late, verdict.Verdict{Class: verdict.ClassStalled})

@@ -68,13 +68,16 @@ const (
 	CooldownNone Cooldown = iota
 	// CooldownReset ends the growth of later cooldowns; it never shortens one.
 	CooldownReset
-	// CooldownShort is for overload: seconds, growing.
+	// CooldownShort is for overload: from 5 to 30 s, growing.
 	CooldownShort
-	// CooldownAsked is the delay the server asked for plus jitter, else growing.
+	// CooldownAsked is the delay the server asked for and up to a tenth more, else
+	// from 2 s to 1 min, growing.
 	CooldownAsked
-	// CooldownLong is for what an operator must mend: minutes, growing, with an event.
+	// CooldownLong is for what an operator must mend: from 5 min to 1 h, growing, with
+	// an event.
 	CooldownLong
-	// CooldownModel is for a provider that does not have what was asked for.
+	// CooldownModel is for a provider that does not have what was asked for: from 1 to
+	// 10 min, growing.
 	CooldownModel
 )
 

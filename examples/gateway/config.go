@@ -39,7 +39,7 @@ type Upstream struct {
 	// URL is where "/chat/completions" is appended to; it often ends in "/v1".
 	URL string `json:"url"`
 	// Key is the environment variable that holds the key. None: no key is sent.
-	Key string `json:"key"`
+	Key string `json:"key_variable"`
 	// Models maps the names that clients use to those of the upstream. Without
 	// it names are passed on as they are; with it the upstream has no others.
 	Models map[string]string `json:"models"`
@@ -79,11 +79,11 @@ type Duration time.Duration
 // UnmarshalText reads a duration that is positive.
 func (d *Duration) UnmarshalText(text []byte) error {
 	parsed, err := time.ParseDuration(string(text))
-	if err == nil && parsed <= 0 {
-		err = fmt.Errorf("duration is %v: want more than 0", parsed)
+	if err != nil || parsed <= 0 {
+		return fmt.Errorf("a duration is %q: want one such as \"1m30s\", more than 0", text)
 	}
 	*d = Duration(parsed)
-	return err
+	return nil
 }
 
 func or(d Duration, usual time.Duration) time.Duration { return cmp.Or(time.Duration(d), usual) }
@@ -116,12 +116,18 @@ func (c Config) check() error {
 	wrong := func(field string, value any, want string) {
 		found = append(found, fmt.Errorf("configuration: %s is %q: want %s", field, fmt.Sprint(value), want))
 	}
-	for name, variable := range c.Clients {
-		if os.Getenv(variable) == "" {
-			wrong("clients."+name, variable, "an environment variable that is set")
+	keys := make(map[string]string)
+	for _, name := range slices.Sorted(maps.Keys(c.Clients)) {
+		key := os.Getenv(c.Clients[name])
+		if key == "" {
+			found = append(found, fmt.Errorf("configuration: clients.%s names no environment variable that is set", name))
+		} else if other, taken := keys[key]; taken {
+			found = append(found, fmt.Errorf("configuration: clients.%s has the same key as clients.%s", name, other))
 		}
+		keys[key] = name
 	}
-	for name, upstream := range c.Upstreams {
+	for _, name := range slices.Sorted(maps.Keys(c.Upstreams)) {
+		upstream := c.Upstreams[name]
 		field := "upstreams." + name
 		if at, err := url.Parse(upstream.URL); err != nil || at.Host == "" || at.Scheme != "http" && at.Scheme != "https" {
 			wrong(field+".url", upstream.URL, "an absolute URL of http or https")
@@ -132,7 +138,11 @@ func (c Config) check() error {
 			}
 		}
 		if upstream.Key != "" && os.Getenv(upstream.Key) == "" {
-			wrong(field+".key", upstream.Key, "an environment variable that is set")
+			// Its value is not shown: it may be the key itself.
+			found = append(found, fmt.Errorf("configuration: %s.key_variable names no environment variable that is set", field))
+		}
+		if upstream.Concurrency < 0 {
+			wrong(field+".concurrency", upstream.Concurrency, "0 (any number) or more")
 		}
 	}
 	if len(c.Routes) == 0 {
@@ -151,7 +161,7 @@ func (c Config) check() error {
 		if len(route.Groups) == 0 {
 			wrong(field+".groups", "[]", "at least one")
 		}
-		if named := c.of(route, route.Model); !strings.HasSuffix(route.Model, "*") && !named.answered() {
+		if !c.serves(route) {
 			wrong(field+".model", route.Model, "one that an upstream of the route has")
 		}
 		named := make(map[string]bool)
@@ -198,6 +208,24 @@ func (c Config) expanded() []Route {
 		}
 	}
 	return all
+}
+
+// serves reports whether any model of the route has an upstream.
+func (c Config) serves(route Route) bool {
+	if c.of(route, route.Model).answered() {
+		return true
+	}
+	prefix, many := strings.CutSuffix(route.Model, "*")
+	for _, group := range route.Groups {
+		for _, upstream := range group.Upstreams {
+			for model := range c.Upstreams[upstream].Models {
+				if many && strings.HasPrefix(model, prefix) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // of returns the route for one model, with the upstreams that have it.

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/stream"
 	"github.com/capreg/registry/verdict"
 )
@@ -40,6 +41,7 @@ type gateway struct {
 	mux      *http.ServeMux
 	log      *log.Logger
 	started  time.Time
+	told     chan struct{} // closed when the last event is logged
 }
 
 func newGateway(ctx context.Context, config Config, logger *log.Logger) (_ *gateway, err error) {
@@ -51,6 +53,9 @@ func newGateway(ctx context.Context, config Config, logger *log.Logger) (_ *gate
 	if g.registry, err = registry.New(registry.Options{}); err != nil {
 		return nil, err
 	}
+	events := g.registry.Subscribe(0)
+	g.told = make(chan struct{})
+	go g.tell(events)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.close(ctx))
@@ -104,8 +109,27 @@ func (g *gateway) wire(
 
 func handlerOf(model string) string { return "model " + model }
 
+// tell logs what changes for the upstreams, until the registry is closed.
+func (g *gateway) tell(events *registry.Subscription) {
+	defer close(g.told)
+	for {
+		e, err := events.Next(context.Background())
+		if err != nil {
+			return
+		}
+		switch e.Kind {
+		case event.BreakerOpened, event.BreakerClosed, event.Cooling, event.Parked, event.CooldownEnded:
+			g.log.Printf("%s: %s %s", e.Provider, strings.ReplaceAll(string(e.Kind), "_", " "), e.Reason)
+		default:
+		}
+	}
+}
+
 func (g *gateway) close(ctx context.Context) error {
 	err := g.registry.Close(ctx)
+	if err == nil {
+		<-g.told
+	}
 	for _, client := range g.clients {
 		client.CloseIdleConnections()
 	}
@@ -114,11 +138,20 @@ func (g *gateway) close(ctx context.Context) error {
 
 // ServeHTTP answers in OpenAI's words, also where there is nothing to answer.
 func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if _, pattern := g.mux.Handler(r); pattern == "" {
-		refuse(w, http.StatusNotFound, "not_found", fmt.Sprintf("there is no %s %s here", r.Method, r.URL.Path))
+	if _, pattern := g.mux.Handler(r); pattern != "" {
+		g.mux.ServeHTTP(w, r)
 		return
 	}
-	g.mux.ServeHTTP(w, r)
+	for _, method := range []string{http.MethodGet, http.MethodPost} {
+		other := r.Clone(r.Context())
+		other.Method = method
+		if _, pattern := g.mux.Handler(other); pattern != "" {
+			w.Header().Set("Allow", method)
+			refuse(w, http.StatusMethodNotAllowed, "method_not_allowed", fmt.Sprintf("%s takes %s, not %s", r.URL.Path, method, r.Method))
+			return
+		}
+	}
+	refuse(w, http.StatusNotFound, "not_found", fmt.Sprintf("there is no %s here", r.URL.Path))
 }
 
 // admitted lets clients in that know a key, and names them.
@@ -237,6 +270,7 @@ func (g *gateway) answer(ctx context.Context, w http.ResponseWriter, route strin
 		explain(ctx, w, err)
 		return err
 	}
+	g.failedOver(report.Attempts)
 	served(w, got.upstream, got.model, len(report.Attempts))
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(got.body) // the client may be gone
@@ -270,6 +304,7 @@ func (g *gateway) stream(ctx context.Context, w http.ResponseWriter, route strin
 			return err
 		}
 		if !begun {
+			g.failedOver(parts.Attempts())
 			served(w, upstream, p.model, len(parts.Attempts())+1)
 			w.Header().Set("Content-Type", "text/event-stream")
 			w.Header().Set("Cache-Control", "no-cache")
@@ -283,6 +318,15 @@ func (g *gateway) stream(ctx context.Context, w http.ResponseWriter, route strin
 		}
 	}
 	return nil
+}
+
+// failedOver logs the upstreams that failed before another one answered.
+func (g *gateway) failedOver(attempts []registry.Attempt) {
+	for _, attempt := range attempts {
+		if attempt.Err != nil {
+			g.log.Printf("%s: %v: somebody else answers", attempt.Provider, attempt.Class)
+		}
+	}
 }
 
 // served says in the headers who answers.
@@ -303,16 +347,20 @@ func explain(ctx context.Context, w http.ResponseWriter, err error) {
 	switch {
 	case errors.As(err, &call):
 		retryIn = call.RetryIn
-		last := call.Attempts[len(call.Attempts)-1]
-		if errors.As(last.Err, &refusal) && callersOwn(last.Class) {
-			write(w, refusal.status, refusal.said)
-			return
-		}
 		var tries []string
-		for _, attempt := range call.Attempts {
+		late := true
+		for i, attempt := range call.Attempts {
+			if i == len(call.Attempts)-1 && errors.As(attempt.Err, &refusal) && callersOwn(attempt.Class) {
+				write(w, refusal.status, refusal.said)
+				return
+			}
 			tries = append(tries, fmt.Sprintf("%s: %v", attempt.Provider, attempt.Class))
+			late = late && (attempt.Class == verdict.ClassAttemptTimeout || attempt.Class == verdict.ClassStalled)
 		}
 		status, code, message = http.StatusBadGateway, "upstream_error", "all upstreams failed: "+strings.Join(tries, "; ")
+		if late {
+			status, code = http.StatusGatewayTimeout, "timeout"
+		}
 	case errors.As(err, &unavailable):
 		retryIn = unavailable.RetryIn
 	}

@@ -229,6 +229,59 @@ func TestTotalTimeIsUp(t *testing.T) {
 	}
 }
 
+func TestTimeThatIsUpInTheQueueIsToldAsWell(t *testing.T) {
+	t.Parallel()
+	url, first, second := two(t, func(c *Config) {
+		c.Timeouts.Total = Duration(300 * time.Millisecond)
+		for name, upstream := range c.Upstreams {
+			upstream.Concurrency = 1
+			c.Upstreams[name] = upstream
+		}
+	})
+	first.Behave(loopback.Behaviour{Hang: true})
+	second.Behave(loopback.Behaviour{Hang: true})
+	var asking sync.WaitGroup
+	for i := range 6 {
+		asking.Go(func() {
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/v1/chat/completions", strings.NewReader([]string{plain, streamed}[i%2]))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			response, err := http.DefaultClient.Do(r)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer func() { _ = response.Body.Close() }()
+			text, err := io.ReadAll(response.Body)
+			if _, ok := errorIn(text); err != nil || !ok || response.StatusCode != http.StatusGatewayTimeout {
+				t.Errorf("%d %s %v", response.StatusCode, text, err)
+			}
+		})
+	}
+	asking.Wait()
+	http.DefaultClient.CloseIdleConnections()
+}
+
+func TestWrongMethodAndPathAreToldApart(t *testing.T) {
+	t.Parallel()
+	url, _, _ := two(t, nil)
+	for path, status := range map[string]int{"/v1/models": http.StatusMethodNotAllowed, "/v2": http.StatusNotFound} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodDelete, url+path, http.NoBody)
+		require.NoError(t, err)
+		response, err := http.DefaultClient.Do(r)
+		require.NoError(t, err)
+		text, err := io.ReadAll(response.Body)
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+		require.Equal(t, status, response.StatusCode)
+		require.Equal(t, status == http.StatusMethodNotAllowed, response.Header.Get("Allow") == http.MethodGet)
+		refusal(t, string(text))
+	}
+	http.DefaultClient.CloseIdleConnections()
+}
+
 func TestModelThatOneUpstreamLacksRestsNobody(t *testing.T) {
 	t.Parallel()
 	url, first, second := two(t, func(c *Config) {
@@ -419,10 +472,10 @@ func TestConfigurationThatIsWrongNamesTheField(t *testing.T) {
 		`{} {}`:                          "one JSON object",
 		`{}`:                             `routes is "[]"`,
 		`{"timeouts":{"total":"-1s"}}`:   "more than 0",
-		`{"timeouts":{"total":"1"}}`:     "missing unit",
-		`{"clients":{"a":"UNSET_KEY"}}`:  `clients.a is "UNSET_KEY": want an environment variable that is set`,
+		`{"timeouts":{"total":"1"}}`:     `a duration is "1"`,
+		`{"clients":{"a":"UNSET_KEY"}}`:  "clients.a names no environment variable that is set",
 		`{"upstreams":{"a":{"url":""}}}`: "upstreams.a.url",
-		`{"upstreams":{"a":{"url":"http://h","key":"UNSET_KEY"}}}`:                                                        "upstreams.a.key",
+		`{"upstreams":{"a":{"url":"http://h","key_variable":"UNSET_KEY"}}}`:                                               "upstreams.a.key_variable names no",
 		`{"upstreams":{"a":{"url":"http://h","models":{"m*":"n"}}}}`:                                                      "upstreams.a.models",
 		`{` + upstreams + `,"routes":[{"model":"m"}]}`:                                                                    "routes[0].groups",
 		`{` + upstreams + `,"routes":[{"model":"m","groups":[{}]}]}`:                                                      "routes[0].groups[0].upstreams",
@@ -432,11 +485,12 @@ func TestConfigurationThatIsWrongNamesTheField(t *testing.T) {
 		`{` + upstreams + `,"routes":[{"model":"*m","groups":[{"upstreams":["a"]}]}]}`:                                    "routes[0].model",
 		`{` + upstreams + `,"routes":[{"model":"m","groups":[{"upstreams":["a"],"strategy":"LUCKY"}]}]}`:                  "LUCKY",
 		`{` + upstreams + `,"routes":[{"model":"m","groups":[{"upstreams":["a"]}]},{"model":"m"}]}`:                       "one route for each",
-		`{"upstreams":{"a":{"url":"http://h","concurrency":-1}},"routes":[{"model":"m","groups":[{"upstreams":["a"]}]}]}`: "MaxConcurrent",
+		`{"upstreams":{"a":{"url":"http://h","concurrency":-1}},"routes":[{"model":"m","groups":[{"upstreams":["a"]}]}]}`: "upstreams.a.concurrency",
+		`{` + upstreams + `,"routes":[{"model":"x*","groups":[{"upstreams":["a"]}]}]}`:                                    "routes[0].model",
 	} {
 		config, err := readConfig(strings.NewReader(text))
 		if err == nil {
-			_, err = newGateway(t.Context(), config, nil)
+			_, err = newGateway(t.Context(), config, log.New(io.Discard, "", 0))
 		}
 		require.ErrorContains(t, err, want, text)
 	}
@@ -447,7 +501,7 @@ func TestConfigurationFileOfTheExampleIsRight(t *testing.T) {
 	t.Setenv("OPENAI_API_KEY", "b")
 	config, err := readConfigFile("gateway.json")
 	require.NoError(t, err)
-	g, err := newGateway(t.Context(), config, nil)
+	g, err := newGateway(t.Context(), config, log.New(io.Discard, "", 0))
 	require.NoError(t, err)
 	defer func() { require.NoError(t, g.close(t.Context())) }()
 	var names []string
@@ -485,7 +539,7 @@ func TestProgramRefusesBadArguments(t *testing.T) {
 	bad := filepath.Join(t.TempDir(), "bad.json")
 	require.NoError(t, os.WriteFile(bad, []byte("{}"), 0o600))
 	for _, arguments := range [][]string{
-		{"-listen", "nowhere:what"}, {"-config", bad}, {"-config", bad + ".none"}, {"-unheard-of"},
+		{"-listen", "nowhere:what"}, {"config.json", "-listen", "x"}, {"-config", bad}, {"-config", bad + ".none"}, {"-unheard-of"},
 	} {
 		require.Error(t, run(t.Context(), arguments, io.Discard), arguments)
 	}

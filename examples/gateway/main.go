@@ -53,6 +53,9 @@ func run(ctx context.Context, arguments []string, out io.Writer) (err error) {
 		}
 		return err
 	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q: a configuration file is given with -config", flags.Arg(0))
+	}
 	var config Config
 	if *path != "" {
 		config, err = readConfigFile(*path)
@@ -97,6 +100,7 @@ func serve(ctx context.Context, server *http.Server, listener net.Listener, pati
 		return err
 	case <-ctx.Done():
 	}
+	server.ErrorLog.Print("stopping: requests in progress may end")
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
 	err := server.Shutdown(ending)
