@@ -175,17 +175,17 @@ func ofCandidate(candidate Candidate, parked bool) error {
 	if candidate.Code != codeParked || parked {
 		return candidate.Err
 	}
-	return someoneParked{candidate.Err}
+	return parkedError{candidate.Err}
 }
 
-// someoneParked is the reason of a provider that is parked beside others.
-type someoneParked struct{ error }
+// parkedError is the reason of a provider that is parked beside others.
+type parkedError struct{ error }
 
-func (s someoneParked) Is(target error) bool {
-	return target != ErrCredentials && errors.Is(s.error, target) //nolint:errorlint // the sentinel itself
+func (s parkedError) Is(target error) bool {
+	return target != ErrCredentials && errors.Is(s.error, target)
 }
 
-func (s someoneParked) As(target any) bool { return errors.As(s.error, target) }
+func (s parkedError) As(target any) bool { return errors.As(s.error, target) }
 
 // parked reports whether every candidate refuses this client's credentials.
 func (e *UnavailableError) parked() bool {

@@ -55,7 +55,7 @@ func newGateway(ctx context.Context, config Config, logger *log.Logger) (_ *gate
 	}
 	events := g.registry.Subscribe(0)
 	g.told = make(chan struct{})
-	go g.tell(events)
+	go g.tell(events) //nolint:gosec // it ends with the registry, not with ctx
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.close(ctx))
