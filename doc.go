@@ -89,6 +89,13 @@
 // its budget bounds whatever goes beyond the first attempt of a call, failover
 // included, so that an outage is not amplified.
 //
+// # Starting and stopping a program
+//
+// An [Orchestrator] starts components ([Component]) in the order of what they need,
+// each as soon as that is ready, registers the providers they bring, watches over
+// them and stops them in reverse; a start that fails is rolled back. Package startup
+// has its words: needs, policies, plan, report, events.
+//
 // # Coming and going
 //
 // Replacing and removing a provider drains it: new picks stop at once, calls in

@@ -1,0 +1,84 @@
+package startup_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/capreg/registry/startup"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestStatesAreWrittenAndReadAsTheirNames(t *testing.T) {
+	t.Parallel()
+	for state := startup.Waiting; state <= startup.Stuck; state++ {
+		text, err := state.MarshalText()
+		require.NoError(t, err)
+		var back startup.State
+		require.NoError(t, back.UnmarshalText(text))
+		require.Equal(t, state, back)
+	}
+	require.Equal(t, "state(99)", startup.State(99).String())
+	require.Error(t, new(startup.State).UnmarshalText([]byte("up")))
+}
+
+func TestNeedsSayWhatTheyAre(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, `"sql"`, startup.Capabilities("sql")[0].String())
+	require.Equal(t, `component "db" (any) (optional) (order only)`, startup.Need{Component: "db", Any: true, Optional: true, OrderOnly: true}.String())
+}
+
+func TestReportWithAnErrorSaysItInJSON(t *testing.T) {
+	t.Parallel()
+	text, err := json.Marshal(startup.Report{Err: errors.New("no disk"), Components: []startup.Component{{Name: "a", State: startup.Failed}}})
+	require.NoError(t, err)
+	require.Contains(t, string(text), `"error":"no disk"`)
+	require.Contains(t, string(text), `"state":"failed"`)
+}
+
+func TestProgressWritesALineForEachEvent(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	show := startup.Progress(&out)
+	show(startup.Event{Component: "db", State: startup.Ready, Took: 1500 * time.Millisecond, Settled: 1, Total: 2})
+	show(startup.Event{Component: "app", State: startup.Failed, Settled: 2, Total: 2, Reason: "no disk"})
+	show(startup.Event{State: startup.Stopped, Settled: 2, Total: 2})
+	require.Equal(t, "[1/2] ready db (1.5s)\n[2/2] failed app: no disk\n[2/2] stopped in 0s\n", out.String())
+}
+
+// alone is a supervisor for the test of a component without an orchestrator.
+type alone struct {
+	ready bool
+	ended []error
+	ran   chan struct{}
+}
+
+func (a *alone) RunContext() context.Context { return context.Background() }
+func (a *alone) ComponentReady()             { a.ready = true }
+func (a *alone) ComponentEnded(err error)    { a.ended = append(a.ended, err) }
+
+func (a *alone) ComponentGo(f func(context.Context) error) {
+	_ = f(a.RunContext())
+	close(a.ran)
+}
+
+func TestRunTellsItsSupervisorAndItsEndOnce(t *testing.T) {
+	t.Parallel()
+	a := &alone{ran: make(chan struct{})}
+	run := startup.NewRun(a)
+	require.NoError(t, run.Context().Err())
+	run.Ready()
+	require.True(t, a.ready)
+	run.Go(func(context.Context) error { return nil })
+	<-a.ran
+	run.Ended(errors.New("first"))
+	run.Ended(errors.New("second"))
+	require.Len(t, a.ended, 1)
+}
