@@ -204,25 +204,26 @@ func (o *Orchestrator) Run(ctx context.Context, signals ...os.Signal) error {
 		_, err := o.Start(starting)
 		started <- err
 	}()
+	told := false
+	var err error
 	select {
-	case err := <-started:
-		if err != nil {
-			return err
-		}
+	case err = <-started:
 	case <-arrived:
+		told = true
 		cancel(errSignal)
-		if err := <-started; err != nil {
-			return err
+		select {
+		case err = <-started:
+		case <-arrived: // nor does the rollback take its time
+			o.stops.cut(&lineError{"registry: stop: ", []error{context.Canceled, errSignal}})
+			err = <-started
 		}
 	}
+	if err != nil {
+		return err
+	}
 	var cause error
-	select {
-	case <-ctx.Done():
-	case <-arrived:
-	case <-o.failed:
-		o.mu.Lock()
-		cause = o.err
-		o.mu.Unlock()
+	if !told { // else the signal came as the start had just succeeded
+		cause = o.untilOver(ctx, arrived)
 	}
 	stopping, abort := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer abort(nil)
@@ -236,6 +237,20 @@ func (o *Orchestrator) Run(ctx context.Context, signals ...os.Signal) error {
 		}
 	}()
 	return errors.Join(append(nonNil(cause), nonNil(o.Stop(stopping))...)...)
+}
+
+// untilOver waits for the end of a run, and returns the error of a component that was
+// given up.
+func (o *Orchestrator) untilOver(ctx context.Context, arrived <-chan os.Signal) error {
+	select {
+	case <-ctx.Done():
+	case <-arrived:
+	case <-o.failed:
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		return o.err
+	}
+	return nil
 }
 
 var errSignal = errors.New("told to stop by a signal")

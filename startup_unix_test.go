@@ -35,6 +35,6 @@ func TestSignalStopsARunAndASecondOneEndsTheStop(t *testing.T) {
 	<-stopping
 	began := time.Now()
 	require.NoError(t, self.Signal(syscall.SIGUSR1))
-	require.ErrorIs(t, <-done, context.Canceled)
+	require.ErrorIs(t, <-done, context.Canceled, "of the stop, or of the start where the first one came early")
 	require.Less(t, time.Since(began), 5*time.Second, "rather than the ten of the stop timeout")
 }
