@@ -76,26 +76,50 @@ func (c Component) From(d startup.Definition) Component {
 	return c
 }
 
-// checked returns a copy with its defaults filled in.
-func (c Component) checked(options startup.Options) (*Component, error) {
+// componentLists holds the words and needs of many components: one allocation for
+// each.
+type componentLists struct {
+	words []string
+	needs []startup.Need
+}
+
+func newComponentLists(components []Component) *componentLists {
+	words, needs := 0, 0
+	for i := range components {
+		words += len(components[i].Provides)
+		needs += len(components[i].Needs)
+	}
+	return &componentLists{make([]string, 0, words), make([]startup.Need, 0, needs)}
+}
+
+// checkComponent fills in the defaults, and makes the lists the component's own.
+func checkComponent(c *Component, options *startup.Options, lists *componentLists) error {
 	if err := checkName("Component.Name", c.Name); err != nil {
-		return nil, err
+		return err
 	}
-	field := func(name string) string { return fmt.Sprintf("Component[%q].%s", cut(c.Name, 64), name) }
-	var err error
-	if c.Provides, err = checkWords(field("Provides"), c.Provides); err != nil {
-		return nil, err
+	first := len(lists.words)
+	for i, word := range c.Provides {
+		if checkName("", word) != nil {
+			return checkName(componentField(c, fmt.Sprintf("Provides[%d]", i)), word)
+		}
+		if !slices.Contains(lists.words[first:], word) {
+			lists.words = append(lists.words, word)
+		}
 	}
-	c.Needs = slices.Clone(c.Needs)
-	for i, need := range c.Needs {
+	c.Provides = slices.Clip(lists.words[first:])
+	first = len(lists.needs)
+	lists.needs = append(lists.needs, c.Needs...)
+	c.Needs = slices.Clip(lists.needs[first:])
+	for i := range c.Needs {
+		need := &c.Needs[i]
 		if (need.Capability == "") == (need.Component == "") {
-			return nil, invalid(field(fmt.Sprintf("Needs[%d]", i)), need.String(), "either a Capability or a Component")
+			return invalid(componentField(c, fmt.Sprintf("Needs[%d]", i)), need.String(), "either a Capability or a Component")
 		}
-		if err := checkName(field(fmt.Sprintf("Needs[%d]", i)), need.Capability+need.Component); err != nil {
-			return nil, err
+		if checkName("", cmp.Or(need.Capability, need.Component)) != nil {
+			return checkName(componentField(c, fmt.Sprintf("Needs[%d]", i)), cmp.Or(need.Capability, need.Component))
 		}
 	}
-	for _, d := range []struct {
+	for _, d := range [...]struct {
 		name  string
 		value *time.Duration
 		usual time.Duration
@@ -107,24 +131,32 @@ func (c Component) checked(options startup.Options) (*Component, error) {
 		{"Restart.MaxDelay", &c.Restart.MaxDelay, max(defaultLongestPause, c.Restart.FirstDelay)},
 	} {
 		if *d.value < 0 || *d.value > longestComponentWait {
-			return nil, invalid(field(d.name), *d.value, fmt.Sprintf("0 (default %v) to %v", d.usual, longestComponentWait))
+			return invalid(componentField(c, d.name), *d.value, fmt.Sprintf("0 (default %v) to %v", d.usual, longestComponentWait))
 		}
-		*d.value = cmp.Or(*d.value, d.usual)
+		if *d.value == 0 {
+			*d.value = d.usual
+		}
 	}
 	if c.Restart.Limit < 0 {
-		return nil, invalid(field("Restart.Limit"), c.Restart.Limit, fmt.Sprintf("0 (default %d) or more", defaultRestartLimit))
+		return invalid(componentField(c, "Restart.Limit"), c.Restart.Limit, fmt.Sprintf("0 (default %d) or more", defaultRestartLimit))
 	}
 	if c.Restart.Mode > startup.Always {
-		return nil, invalid(field("Restart.Mode"), c.Restart.Mode, "Never, OnFailure or Always")
+		return invalid(componentField(c, "Restart.Mode"), c.Restart.Mode, "Never, OnFailure or Always")
 	}
 	c.Restart.Limit = cmp.Or(c.Restart.Limit, defaultRestartLimit)
 	c.Register = slices.Clone(c.Register)
 	for i, register := range c.Register {
 		if register == nil {
-			return nil, invalid(field(fmt.Sprintf("Register[%d]", i)), verbatim("nil"), "a function")
+			return invalid(componentField(c, fmt.Sprintf("Register[%d]", i)), verbatim("nil"), "a function")
 		}
 	}
-	return &c, nil
+	return nil
+}
+
+// componentField names a field for an error. It is not made before there is one: most
+// of the time of a plan would go into that.
+func componentField(c *Component, name string) string {
+	return fmt.Sprintf("Component[%q].%s", cut(c.Name, 64), name)
 }
 
 // checkStartup returns the options with their defaults.

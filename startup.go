@@ -37,7 +37,7 @@ type Orchestrator struct {
 	// while it is held.
 	mu        sync.Mutex
 	nodes     []*node
-	byName    map[string]*node
+	names     names
 	phase     phase
 	values    context.Context //nolint:containedctx // the values of the context of Start, for later starts
 	starter   context.Context //nolint:containedctx // of the first start
@@ -46,7 +46,10 @@ type Orchestrator struct {
 	told      bool    // err says that the context of Start ended
 	err       error   // why the start failed, or the program is to end
 	waiting   []*node // whose needs are ready, and which wait for their turn
-	active    int     // starting now
+	due       []*node // whose turn it is, and which wait for a goroutine
+	taken     int     // how many of these no longer do
+	coming    int     // goroutines that will look at due
+	active    int     // starting now, or due
 	open      int     // whose start is not decided
 	batch     int     // the present one, when batches are wanted
 	batchLeft []int   // how many of each are not decided
@@ -84,7 +87,7 @@ func NewOrchestrator(reg *Registry, options startup.Options, components ...Compo
 		return nil, errNotMade()
 	}
 	o := &Orchestrator{
-		registry: reg, options: options, epoch: time.Now(), schedule: schedule.New(), byName: make(map[string]*node, len(components)),
+		registry: reg, options: options, epoch: time.Now(), schedule: schedule.New(),
 		settled: make(chan struct{}), failed: make(chan struct{}), stopped: make(chan struct{}), halt: make(chan struct{}),
 	}
 	if options.Listen != nil {
@@ -101,27 +104,29 @@ func (o *Orchestrator) now() time.Duration { return time.Since(o.epoch) }
 // join adds the components to the plan; on an error nothing has changed. Caller
 // holds mu.
 func (o *Orchestrator) join(components []Component) (added []*node, err error) {
-	added = make([]*node, len(components))
-	made := make([]node, len(components))
+	components = slices.Clone(components)
+	lists := newComponentLists(components)
 	for i := range components {
-		c, err := components[i].checked(o.options)
-		if err != nil {
+		c := &components[i]
+		if err := checkComponent(c, &o.options, lists); err != nil {
 			return nil, err
 		}
 		if len(c.Register) > 0 && o.registry == nil {
-			return nil, invalid(fmt.Sprintf("Component[%q].Register", cut(c.Name, 64)), verbatim("set"), "nothing without a registry")
+			return nil, invalid(componentField(c, "Register"), verbatim("set"), "nothing without a registry")
 		}
-		added[i] = &made[i]
-		added[i].c = c
 	}
-	nodes := append(slices.Clip(o.nodes), added...)
-	if err := planNodes(nodes, added, o.options.MaxConcurrent > 0, o.options.Last); err != nil {
+	nodes := append(slices.Clip(o.nodes), make([]*node, len(components))...)
+	added = nodes[len(o.nodes):]
+	made := make([]node, len(components))
+	for i := range components {
+		made[i].c = &components[i]
+		added[i] = &made[i]
+	}
+	names, err := planNodes(nodes, added, o.options.MaxConcurrent > 0, o.options.Last)
+	if err != nil {
 		return nil, err
 	}
-	o.nodes = nodes
-	for _, n := range added {
-		o.byName[n.c.Name] = n
-	}
+	o.nodes, o.names = nodes, names
 	return added, nil
 }
 
@@ -160,11 +165,10 @@ func (o *Orchestrator) Start(ctx context.Context) (startup.Report, error) {
 		}
 		o.batchLeft[n.batch]++
 	}
-	runs := o.queueAll(o.nodes)
+	o.queueAll(o.nodes)
 	o.checkSettled()
 	o.armAll()
 	o.mu.Unlock()
-	o.runAll(runs)
 	select {
 	case <-o.settled:
 	case <-ctx.Done():
@@ -307,8 +311,8 @@ func (o *Orchestrator) stopErrors(ctx context.Context) error {
 		if n.calls > 0 || n.state == startup.Stopping || n.state == startup.Stuck {
 			stuck = append(stuck, fmt.Sprintf("component %q", n.c.Name))
 		}
-		if n.stopErr != nil {
-			causes = append(causes, wrap(fmt.Sprintf("component %q: ", n.c.Name), n.stopErr))
+		if err := n.stopErr(); err != nil {
+			causes = append(causes, wrap(fmt.Sprintf("component %q: ", n.c.Name), err))
 		}
 	}
 	if len(stuck) > 0 {
@@ -343,13 +347,12 @@ func (o *Orchestrator) Add(ctx context.Context, components ...Component) error {
 	}
 	var decided []<-chan struct{}
 	for _, n := range added {
-		n.decided = make(chan struct{})
-		decided = append(decided, n.decided)
+		n.more().decided = make(chan struct{})
+		decided = append(decided, n.extras.decided)
 	}
-	runs := o.queueAll(added)
+	o.queueAll(added)
 	o.armAll()
 	o.mu.Unlock()
-	o.runAll(runs)
 	for _, one := range decided {
 		select {
 		case <-one:
@@ -369,7 +372,7 @@ func (o *Orchestrator) Remove(ctx context.Context, name string) error {
 		return invalid("ctx", verbatim("nil"), "a context")
 	}
 	o.mu.Lock()
-	n, ok := o.byName[name]
+	n, ok := o.named(name)
 	if !ok {
 		o.mu.Unlock()
 		return fmt.Errorf("registry: component %q: %w", cut(name, 64), ErrNotRegistered)
@@ -397,10 +400,10 @@ func (o *Orchestrator) Remove(ctx context.Context, name string) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.forget([]*node{n})
-	if n.stopErr == nil {
+	if n.stopErr() == nil {
 		return nil
 	}
-	return wrap(fmt.Sprintf("registry: component %q: ", cut(name, 64)), n.stopErr)
+	return wrap(fmt.Sprintf("registry: component %q: ", cut(name, 64)), n.stopErr())
 }
 
 // usersOf names the components that need n. Caller holds mu.
@@ -417,20 +420,23 @@ func (o *Orchestrator) usersOf(n *node) (names []string) {
 // forget takes nodes out of the plan. Caller holds mu.
 func (o *Orchestrator) forget(gone []*node) {
 	disconnect(gone)
-	for _, n := range gone {
-		delete(o.byName, n.c.Name)
-	}
 	o.nodes = slices.DeleteFunc(slices.Clone(o.nodes), func(n *node) bool { return slices.Contains(gone, n) })
-	for i, n := range o.nodes {
-		n.id = i
+	o.names = newPlanner(o.nodes).names
+}
+
+// named returns the node of that name. Caller holds mu.
+func (o *Orchestrator) named(name string) (*node, bool) {
+	if at := o.names[name].component; at > 0 {
+		return o.nodes[at-1], true
 	}
+	return nil, false
 }
 
 // State returns how far the named component is; false when there is none.
 func (o *Orchestrator) State(name string) (startup.State, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	n, ok := o.byName[name]
+	n, ok := o.named(name)
 	if !ok {
 		return 0, false
 	}

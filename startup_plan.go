@@ -15,20 +15,21 @@ type node struct {
 	c  *Component
 
 	// What planning decides.
-	needs  []dependency
-	feeds  []feed // the needs of others that look at this one
-	batch  int
-	rank   time.Duration // of the longest path from here to an end
-	absent []startup.Need
+	needs []dependency
+	feeds []feed // the needs of others that look at this one
+	batch int
+	rank  time.Duration // of the longest path from here to an end
+	above int32         // needs that still have to get a layer; while planning
 
 	progress
 }
 
 // dependency is a need of a node, and how far it is satisfied.
 type dependency struct {
-	need    startup.Need
+	need    *startup.Need
 	members []*node
-	left    int // members that are not settled, or not ready where they must be
+	left    int32 // members that are not settled, or not ready where they must be
+	above   int32 // members that still have to get a layer; while planning
 	open    bool
 }
 
@@ -38,25 +39,33 @@ type feed struct {
 	need int
 }
 
-// plan fills in what the nodes need of each other. added are those whose needs are
-// new; the others remain as they are. Ranks are made only where somebody asks for
-// them.
-func planNodes(nodes, added []*node, ranked bool, last *startup.Report) error {
+// planNodes fills in what the nodes need of each other, and returns their names.
+// added are those whose needs are new; the others remain as they are. Ranks are made
+// only where somebody asks for them.
+func planNodes(nodes, added []*node, ranked bool, last *startup.Report) (names, error) {
 	p := newPlanner(nodes)
 	failure := &startup.PlanError{Duplicates: p.duplicates}
+	wanted := 0
 	for _, n := range added {
-		n.needs, n.absent = nil, nil
-		for _, need := range n.c.Needs {
+		wanted += len(n.c.Needs)
+	}
+	all := make([]dependency, 0, wanted) // of all that are added: one allocation
+	for _, n := range added {
+		first := len(all)
+		for i := range n.c.Needs {
+			need := &n.c.Needs[i]
 			members := p.providers(n, need)
 			switch {
 			case len(members) > 0:
-				n.needs = append(n.needs, dependency{need: need, members: members})
+				all = append(all, dependency{need: need, members: members})
 			case need.Optional || need.OrderOnly:
-				n.absent = append(n.absent, need)
+				x := n.more()
+				x.absent = append(x.absent, *need)
 			default:
-				failure.Missing = append(failure.Missing, p.missing(n, need))
+				failure.Missing = append(failure.Missing, p.missing(n, *need))
 			}
 		}
+		n.needs = all[first:len(all):len(all)]
 	}
 	p.connect(added)
 	if left := p.layer(); left > 0 {
@@ -64,51 +73,99 @@ func planNodes(nodes, added []*node, ranked bool, last *startup.Report) error {
 	}
 	if len(failure.Missing)+len(failure.Duplicates)+len(failure.Cycles) > 0 {
 		disconnect(added)
-		return failure
+		return nil, failure
 	}
 	if ranked {
 		p.weigh(last)
 	}
-	return nil
+	return p.names, nil
+}
+
+// names says whose a word is. One map is for the names of components and for
+// capabilities, which are often the same words.
+type names map[string]owner
+
+// owner are positions in a plan, each one more than it is, so that zero is none.
+type owner struct {
+	component int32 // whose name it is
+	provider  int32 // the only one that provides it; below zero, a position in planner.several
 }
 
 // planner looks names up.
 type planner struct {
-	nodes        []*node
-	byName       map[string]*node
-	byCapability map[string][]*node
-	duplicates   []string
+	nodes      []*node
+	names      names
+	several    [][]*node // who provides one capability together
+	duplicates []string
 }
 
 func newPlanner(nodes []*node) *planner {
-	p := &planner{nodes: nodes, byName: make(map[string]*node, len(nodes)), byCapability: make(map[string][]*node)}
+	p := &planner{nodes: nodes, names: make(names, len(nodes))}
 	for i, n := range nodes {
 		n.id = i
-		if _, taken := p.byName[n.c.Name]; taken {
-			if !slices.Contains(p.duplicates, n.c.Name) {
-				p.duplicates = append(p.duplicates, n.c.Name)
-			}
-			continue
+		known, at := len(p.names), int32(i+1)
+		o := owner{component: at}
+		if slices.Contains(n.c.Provides, n.c.Name) {
+			o.provider = at
 		}
-		p.byName[n.c.Name] = n
+		if p.names[n.c.Name] = o; len(p.names) == known { // one look-up instead of two
+			p.duplicate(i)
+		}
+	}
+	for _, n := range nodes {
 		for _, capability := range n.c.Provides {
-			p.byCapability[capability] = append(p.byCapability[capability], n)
+			if capability != n.c.Name {
+				p.names[capability] = p.provide(p.names[capability], n)
+			}
 		}
 	}
 	return p
 }
 
-// providers returns who satisfies the need. A component does not satisfy its own,
-// unless nobody else does: then it waits for itself.
-func (p *planner) providers(of *node, need startup.Need) []*node {
-	if need.Component != "" {
-		if n, ok := p.byName[need.Component]; ok {
-			return []*node{n}
-		}
+// duplicate notes that an earlier node has the name of this one.
+func (p *planner) duplicate(at int) {
+	if name := p.nodes[at].c.Name; !slices.Contains(p.duplicates, name) {
+		p.duplicates = append(p.duplicates, name)
+	}
+}
+
+// provide adds a node to those that provide a word.
+func (p *planner) provide(o owner, n *node) owner {
+	switch {
+	case o.provider == 0:
+		o.provider = int32(n.id + 1) //nolint:gosec // there is no memory for more
+	case o.provider > 0:
+		p.several = append(p.several, []*node{p.nodes[o.provider-1]})
+		o.provider = -int32(len(p.several)) //nolint:gosec // there is no memory for more
+		fallthrough
+	default:
+		all := &p.several[-o.provider-1]
+		at, _ := slices.BinarySearchFunc(*all, n.id, func(other *node, id int) int { return other.id - id })
+		*all = slices.Insert(*all, at, n) // who is called like it is there before its turn
+	}
+	return o
+}
+
+// only returns the node at a position of an [owner].
+func (p *planner) only(at int32) []*node {
+	if at == 0 {
 		return nil
 	}
-	all := p.byCapability[need.Capability]
-	if len(all) > 1 && slices.Contains(all, of) {
+	return p.nodes[at-1 : at : at]
+}
+
+// providers returns who satisfies the need. A component does not satisfy its own,
+// unless nobody else does: then it waits for itself.
+func (p *planner) providers(of *node, need *startup.Need) []*node {
+	if need.Component != "" {
+		return p.only(p.names[need.Component].component)
+	}
+	o := p.names[need.Capability]
+	if o.provider >= 0 {
+		return p.only(o.provider)
+	}
+	all := p.several[-o.provider-1]
+	if slices.Contains(all, of) {
 		all = slices.DeleteFunc(slices.Clone(all), func(n *node) bool { return n == of })
 	}
 	return all
@@ -122,25 +179,45 @@ func (p *planner) missing(n *node, need startup.Need) startup.Missing {
 	wanted := need.Capability
 	if need.Component != "" {
 		wanted = need.Component
-		for name := range p.byName {
-			known = append(known, name)
-		}
-	} else {
-		for capability := range p.byCapability {
-			known = append(known, capability)
+	}
+	for word, o := range p.names {
+		if need.Component != "" && o.component != 0 || need.Component == "" && o.provider != 0 {
+			known = append(known, word)
 		}
 	}
 	return startup.Missing{Component: n.c.Name, Need: need, Nearest: graph.Nearest(wanted, known, nearestNames)}
 }
 
-// connect tells the members of each need who looks at them.
+// connect tells the members of each need who looks at them, and lets each node have
+// room for those that it uses.
 func (p *planner) connect(added []*node) {
+	counts := make([]int32, len(p.nodes))
+	members := 0
 	for _, n := range added {
 		for at := range n.needs {
+			members += len(n.needs[at].members)
+			for _, member := range n.needs[at].members {
+				counts[member.id]++
+			}
+		}
+	}
+	feeds, uses := make([]feed, 0, members), make([]*node, 0, members) // of all: one allocation
+	for i := range counts {
+		count := int(counts[i])
+		if n := p.nodes[i]; count > 0 && len(n.feeds) == 0 {
+			n.feeds = feeds[len(feeds) : len(feeds) : len(feeds)+count]
+			feeds = feeds[:len(feeds)+count]
+		}
+	}
+	for _, n := range added {
+		first := len(uses)
+		for at := range n.needs {
+			uses = append(uses, n.needs[at].members...)
 			for _, member := range n.needs[at].members {
 				member.feeds = append(member.feeds, feed{n, at})
 			}
 		}
+		n.uses = uses[first:first:len(uses)]
 	}
 }
 
@@ -163,44 +240,33 @@ func disconnect(gone []*node) {
 // returns how many never can.
 func (p *planner) layer() (left int) {
 	const never = -1
-	counts := make([][]int, len(p.nodes)) // members that a need still waits for
-	pending := make([]int, len(p.nodes))
-	var ready []*node
-	for i, n := range p.nodes {
-		n.batch = never
-		pending[i] = len(n.needs)
+	order := make([]*node, 0, len(p.nodes))
+	for _, n := range p.nodes {
+		n.batch, n.above = never, int32(len(n.needs)) //nolint:gosec // there is no memory for more
 		if len(n.needs) == 0 {
-			ready = append(ready, n)
-			continue
+			n.batch = 0
+			order = append(order, n)
 		}
-		counts[i] = make([]int, len(n.needs))
-		for at, g := range n.needs {
-			counts[i][at] = len(g.members)
+		for at := range n.needs {
+			g := &n.needs[at]
+			g.above = int32(len(g.members)) //nolint:gosec // there is no memory for more
 			if g.need.Any {
-				counts[i][at] = 1
+				g.above = 1
 			}
 		}
 	}
-	left = len(p.nodes)
-	for batch := 0; len(ready) > 0; batch++ {
-		left -= len(ready)
-		var next []*node
-		for _, n := range ready {
-			n.batch = batch
-		}
-		for _, n := range ready {
-			for _, f := range n.feeds {
-				count := &counts[f.node.id][f.need]
-				if *count--; *count == 0 {
-					if pending[f.node.id]--; pending[f.node.id] == 0 {
-						next = append(next, f.node)
-					}
+	for at := 0; at < len(order); at++ { // it grows meanwhile
+		for _, f := range order[at].feeds {
+			g := &f.node.needs[f.need]
+			if g.above--; g.above == 0 {
+				if f.node.above--; f.node.above == 0 {
+					f.node.batch = order[at].batch + 1
+					order = append(order, f.node)
 				}
 			}
 		}
-		ready = next
 	}
-	return left
+	return len(p.nodes) - len(order)
 }
 
 // cycles returns why some nodes never start.
@@ -227,7 +293,7 @@ func (p *planner) cycles() []startup.Cycle {
 			cycle[i].Name = n.c.Name
 			for _, g := range n.needs {
 				if slices.Contains(g.members, next) {
-					cycle[i].Need = g.need
+					cycle[i].Need = *g.need
 					break
 				}
 			}
@@ -274,21 +340,43 @@ func (p *planner) graph() *graph.Graph {
 
 // describe returns the plan of the nodes.
 func describe(nodes []*node) startup.Plan {
-	ordered := slices.Clone(nodes)
-	slices.SortStableFunc(ordered, func(a, b *node) int { return a.batch - b.batch })
 	var plan startup.Plan
-	for _, n := range ordered {
+	for _, n := range inBatches(nodes) {
 		for len(plan.Batches) <= n.batch {
 			plan.Batches = append(plan.Batches, nil)
 		}
 		plan.Batches[n.batch] = append(plan.Batches[n.batch], n.c.Name)
-		step := startup.Step{Name: n.c.Name, Version: n.c.Version, Batch: n.batch + 1, Absent: slices.Clone(n.absent)}
+		step := startup.Step{Name: n.c.Name, Version: n.c.Version, Batch: n.batch + 1}
+		if n.extras != nil {
+			step.Absent = slices.Clone(n.extras.absent)
+		}
 		for _, g := range n.needs {
 			for _, member := range g.members {
-				step.After = append(step.After, startup.Link{Name: member.c.Name, Need: g.need})
+				step.After = append(step.After, startup.Link{Name: member.c.Name, Need: *g.need})
 			}
 		}
 		plan.Steps = append(plan.Steps, step)
 	}
 	return plan
+}
+
+// inBatches returns the nodes in the order of their batches, and of the plan within
+// each.
+func inBatches(nodes []*node) []*node {
+	var ends []int // of each batch: after how many nodes it does
+	for _, n := range nodes {
+		for len(ends) <= n.batch {
+			ends = append(ends, 0)
+		}
+		ends[n.batch]++
+	}
+	for i := range ends[:max(len(ends)-1, 0)] {
+		ends[i+1] += ends[i]
+	}
+	ordered := make([]*node, len(nodes))
+	for _, n := range slices.Backward(nodes) {
+		ends[n.batch]--
+		ordered[ends[n.batch]] = n
+	}
+	return ordered
 }

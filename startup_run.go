@@ -12,44 +12,49 @@ import (
 	"github.com/capreg/registry/startup"
 )
 
-// progress is how far a node is.
+// progress is how far a node is. What every start looks at comes first.
 type progress struct {
 	state      startup.State
-	generation int  // of its start; what comes from an older one is dropped
 	settled    bool // its start is decided
 	up         bool // it was started and is not down: it holds what it uses
-	pending    int  // needs that are not satisfied
-	calls      int  // functions of it that run
+	accepted   bool // Start returned without an error
+	notified   bool // it said that it is ready
+	advancing  bool // somebody asks whether it is ready, or registers it
+	late       bool
+	pending    int32 // needs that are not satisfied
+	calls      int32 // functions of it that run
+	holders    int32 // those that use it and are not down
+	generation int   // of its start; what comes from an older one is dropped
 	blockedBy  *node
+	uses       []*node // what it was started with
 
 	// Times on the orchestrator's clock: entered is when the present state began, the
 	// others are of the start.
 	entered, queued, began, returned, ready, deadline time.Duration
 
-	accepted  bool // Start returned without an error
-	notified  bool // it said that it is ready
-	advancing bool // somebody asks whether it is ready, or registers it
-	probes    int
-	pause     time.Duration // before it is asked again
-	asking    *schedule.Timer
+	own    *attemptContext // of its start
+	reason string
+	err    error
+	extras *extras // nil for most
+}
 
-	own           *attemptContext // of its start
+// extras are what few components have, so that a plan of many stays small.
+type extras struct {
+	absent  []startup.Need
+	missing []string
+
+	probes int
+	pause  time.Duration // before it is asked again
+	asking *schedule.Timer
+
 	life          context.Context //nolint:containedctx // of its run; nil until somebody asks
 	endLife       context.CancelCauseFunc
 	workers       int           // goroutines of its run
 	idle          chan struct{} // closed when there are none; nil while nobody waits
 	registrations []*Registration
 
-	uses    []*node // what it was started with
-	holders int     // those that use it and are not down
-
 	decided chan struct{} // closed when its start is decided; nil unless somebody waits
 	down    chan struct{} // closed when its stop is over
-
-	missing []string
-	late    bool
-	reason  string
-	err     error
 	stopErr error
 
 	restarts  int
@@ -57,10 +62,27 @@ type progress struct {
 	endedAt   time.Duration
 }
 
-// job is a node to start or to stop, in a goroutine.
-type job struct {
-	node *node
-	stop bool
+// more returns the extras of a node, to be changed. Caller holds mu.
+func (p *progress) more() *extras {
+	if p.extras == nil {
+		p.extras = &extras{}
+	}
+	return p.extras
+}
+
+// keepStopErr notes how a stop ended. Caller holds mu.
+func (p *progress) keepStopErr(err error) {
+	if err != nil || p.extras != nil {
+		p.more().stopErr = err
+	}
+}
+
+// stopErr returns how the last stop ended. Caller holds mu.
+func (p *progress) stopErr() error {
+	if p.extras == nil {
+		return nil
+	}
+	return p.extras.stopErr
 }
 
 // ranked are nodes of which the one on the longest path comes first.
@@ -87,18 +109,23 @@ func (r *ranked) Pop() any {
 	return n
 }
 
-// queueAll makes the nodes wait for their needs, and returns what may start at
+// queueAll makes the nodes wait for their needs, and lets those start that may at
 // once. Caller holds mu.
-func (o *Orchestrator) queueAll(nodes []*node) (jobs []job) {
-	var ready, doomed []*node
+func (o *Orchestrator) queueAll(nodes []*node) {
+	now := o.now()
+	var doomed []*node
 	for _, n := range nodes {
-		n.state, n.settled, n.pending, n.blockedBy, n.missing = startup.Waiting, false, 0, nil, nil
+		n.state, n.settled, n.pending, n.blockedBy = startup.Waiting, false, 0, nil
 		n.reason, n.err = "", nil
-		for _, need := range n.absent {
-			n.missing = append(n.missing, need.String())
+		if x := n.extras; x != nil {
+			x.missing = nil
+			for _, need := range x.absent {
+				x.missing = append(x.missing, need.String())
+			}
 		}
 		for at := range n.needs {
-			n.needs[at].left, n.needs[at].open = len(n.needs[at].members), false
+			g := &n.needs[at]
+			g.left, g.open = int32(len(g.members)), false //nolint:gosec // there is no memory for more
 			n.pending++
 		}
 	}
@@ -110,21 +137,18 @@ func (o *Orchestrator) queueAll(nodes []*node) (jobs []job) {
 				}
 			}
 		}
-		if n.pending == 0 {
-			ready = append(ready, n)
-		}
 	}
 	for _, n := range doomed {
 		if !n.settled {
-			jobs = append(jobs, o.decide(n)...)
+			o.decide(n, now)
 		}
 	}
-	for _, n := range ready {
-		if !n.settled {
-			o.queue(n)
+	for _, n := range nodes {
+		if n.pending == 0 && !n.settled {
+			o.queue(n, now)
 		}
 	}
-	return append(jobs, o.dispatch()...)
+	o.dispatch()
 }
 
 // look tells a need what became of one of its members; false when the need can
@@ -138,10 +162,11 @@ func (o *Orchestrator) look(n *node, at int, member *node) bool {
 	tolerant := g.need.Optional || g.need.OrderOnly || o.options.OnFailure == startup.Continue
 	g.left--
 	if !ok && tolerant && !g.need.OrderOnly {
-		n.missing = append(n.missing, fmt.Sprintf("%v of %q, which %v", g.need, member.c.Name, member.state))
+		x := n.more()
+		x.missing = append(x.missing, g.disappointed(member))
 	}
 	if !ok && !tolerant && (!g.need.Any || g.left == 0) {
-		n.state, n.reason = startup.Skipped, fmt.Sprintf("needs %v of %q, which %v", g.need, member.c.Name, member.state)
+		n.state, n.reason = startup.Skipped, "needs "+g.disappointed(member)
 		n.err = member.err
 		return false
 	}
@@ -153,9 +178,14 @@ func (o *Orchestrator) look(n *node, at int, member *node) bool {
 	return true
 }
 
+// disappointed says that a member is not ready.
+func (g *dependency) disappointed(by *node) string {
+	return fmt.Sprintf("%v of %q, which %v", g.need, by.c.Name, by.state)
+}
+
 // queue lets a node whose needs are ready wait for its turn. Caller holds mu.
-func (o *Orchestrator) queue(n *node) {
-	n.queued = o.now()
+func (o *Orchestrator) queue(n *node, now time.Duration) {
+	n.queued = now
 	if o.options.MaxConcurrent > 0 {
 		heap.Push((*ranked)(&o.waiting), n)
 	} else {
@@ -163,20 +193,22 @@ func (o *Orchestrator) queue(n *node) {
 	}
 }
 
-// dispatch returns the nodes whose turn it is. Caller holds mu.
-func (o *Orchestrator) dispatch() (jobs []job) {
+// dispatch lets the nodes start whose turn it is. Caller holds mu.
+func (o *Orchestrator) dispatch() {
 	if o.phase == phaseStopping || o.phase == phaseStopped || len(o.waiting) == 0 {
-		return nil
+		return
 	}
 	limited, batched := o.options.MaxConcurrent > 0, o.options.Batches && o.phase == phaseStarting
 	if !limited && !batched {
-		jobs = make([]job, 0, len(o.waiting))
-		for _, n := range o.waiting {
-			jobs = append(jobs, job{node: n})
+		o.active += len(o.waiting)
+		if len(o.due) == 0 {
+			o.due, o.waiting = o.waiting, o.due
+		} else {
+			o.due = append(o.due, o.waiting...)
+			o.waiting = o.waiting[:0]
 		}
-		o.active += len(jobs)
-		o.waiting = o.waiting[:0]
-		return jobs
+		o.summon()
+		return
 	}
 	var later []*node
 	for len(o.waiting) > 0 && (!limited || o.active < o.options.MaxConcurrent) {
@@ -191,7 +223,7 @@ func (o *Orchestrator) dispatch() (jobs []job) {
 			continue
 		}
 		o.active++
-		jobs = append(jobs, job{node: n})
+		o.due = append(o.due, n)
 	}
 	for _, n := range later {
 		if limited {
@@ -200,49 +232,99 @@ func (o *Orchestrator) dispatch() (jobs []job) {
 			o.waiting = append(o.waiting, n)
 		}
 	}
-	return jobs
+	o.summon()
 }
 
-// runAll does the jobs, each in a goroutine of its own.
-func (o *Orchestrator) runAll(jobs []job) {
-	for _, j := range jobs {
-		go o.run(j)
+// summon makes sure that a goroutine comes for the nodes that are due. One at a time
+// is enough: before it runs code of a component it summons the next one, so that
+// nothing waits for that code, and components that take no time share a few
+// goroutines. Caller holds mu.
+func (o *Orchestrator) summon() {
+	if len(o.due) > 0 && o.coming == 0 {
+		o.coming++
+		go o.work()
 	}
 }
 
+// work starts nodes that are due until there are none.
+func (o *Orchestrator) work() {
+	o.mu.Lock()
+	o.coming--
+	now := o.now()
+	for s := o.next(now); s != nil; s = o.next(now) {
+		o.mu.Unlock()
+		now = o.startOne(s)
+	}
+	o.mu.Unlock()
+}
+
+// next takes a node that is due and enters its start; nil when there is none. Caller
+// holds mu.
+func (o *Orchestrator) next(now time.Duration) *supervisor {
+	for len(o.due) > 0 {
+		n := o.due[o.taken]
+		if o.taken++; o.taken == len(o.due) {
+			o.due, o.taken = o.due[:0], 0
+		}
+		if n.settled || o.phase == phaseStopping || o.phase == phaseStopped {
+			o.active--
+			continue
+		}
+		s := o.begin(n, now)
+		o.summon()
+		return s
+	}
+	return nil
+}
+
+// startOne calls the Start of a component and takes its outcome. It returns when that
+// was, and with mu held.
+func (o *Orchestrator) startOne(s *supervisor) time.Duration {
+	if start := s.node.c.Start; start != nil {
+		exited := true
+		defer func() {
+			if exited { // the code has exited its goroutine: what follows goes on elsewhere
+				o.returned(s, &PanicError{})
+				o.mu.Unlock()
+			}
+		}()
+		err := guard(func() error { return start(&s.attemptContext, startup.NewRun(s)) })
+		exited = false
+		return o.returned(s, err)
+	}
+	return o.returned(s, nil)
+}
+
+// stopEach stops the nodes, each in a goroutine of its own.
 func (o *Orchestrator) stopEach(nodes []*node) {
 	for _, n := range nodes {
-		go o.run(job{node: n, stop: true})
+		go o.stop(n)
 	}
 }
 
-// run does a job, and the first one that follows from it: a chain needs one
+// stop stops a node, and the first one that can be stopped then: a chain needs one
 // goroutine.
-func (o *Orchestrator) run(j job) {
+func (o *Orchestrator) stop(n *node) {
 	for {
-		var jobs []job
-		if j.stop {
-			jobs = o.stopOne(j.node)
-		} else {
-			jobs = o.startOne(j.node)
-		}
-		if len(jobs) == 0 {
+		stops := o.stopOne(n)
+		if len(stops) == 0 {
 			return
 		}
-		o.runAll(jobs[1:])
-		j = jobs[0]
+		o.stopEach(stops[1:])
+		n = stops[0]
 	}
 }
 
-// user runs code of a component, and then what follows from its outcome. Where the
-// code exits the goroutine, that goes on elsewhere.
-func (o *Orchestrator) user(f func() error, then func(error) []job) (jobs []job) {
+// user runs code of a component, and then what follows from its outcome, which
+// returns what can be stopped now. Where the code exits the goroutine, that goes on
+// elsewhere.
+func (o *Orchestrator) user(f func() error, then func(error) []*node) (stops []*node) {
 	err := error(&PanicError{}) // what remains when the code exits its goroutine
 	returned := false
 	defer func() {
-		jobs = then(err)
+		stops = then(err)
 		if !returned {
-			o.runAll(jobs)
+			o.stopEach(stops)
 		}
 	}()
 	err = guard(f)
@@ -250,47 +332,33 @@ func (o *Orchestrator) user(f func() error, then func(error) []job) (jobs []job)
 	return nil
 }
 
-// startOne calls the Start of a component.
-func (o *Orchestrator) startOne(n *node) []job {
-	o.mu.Lock()
-	if n.settled || o.phase == phaseStopping || o.phase == phaseStopped {
-		o.active--
-		defer o.mu.Unlock()
-		return nil
-	}
-	s := o.begin(n)
-	o.mu.Unlock()
-	if n.c.Start == nil {
-		return o.returned(n, s.generation, nil)
-	}
-	return o.user(func() error { return n.c.Start(s.ctx, startup.NewRun(s)) }, func(err error) []job {
-		return o.returned(n, s.generation, err)
-	})
-}
-
-// supervisor is what a component tells of itself, in one of its lives.
+// supervisor is what a component tells of itself, in one of its lives, and the context
+// of its start: one allocation for both.
 type supervisor struct {
+	attemptContext
+
 	o          *Orchestrator
 	node       *node
 	generation int
-	ctx        *attemptContext
 }
 
 // begin enters the start of a node. Caller holds mu.
-func (o *Orchestrator) begin(n *node) *supervisor {
-	n.state, n.began = startup.Starting, o.now()
-	n.entered, n.returned, n.ready = n.began, 0, 0
+func (o *Orchestrator) begin(n *node, now time.Duration) *supervisor {
+	n.state, n.began = startup.Starting, now
+	n.entered, n.returned, n.ready = now, 0, 0
 	n.generation++
-	n.accepted, n.notified, n.advancing, n.probes, n.pause = false, false, false, 0, 0
-	n.stopErr, n.late = nil, false
-	n.life, n.endLife = nil, nil
-	n.deadline = n.began + n.c.StartTimeout
+	n.accepted, n.notified, n.advancing = false, false, false
+	n.late = false
+	if x := n.extras; x != nil {
+		x.probes, x.pause, x.life, x.endLife, x.stopErr = 0, 0, nil, nil, nil
+	}
+	n.deadline = now + n.c.StartTimeout
 	n.calls++
 	n.up = true
 	o.up++
 	n.uses = n.uses[:0]
-	for _, g := range n.needs {
-		for _, member := range g.members {
+	for i := range n.needs {
+		for _, member := range n.needs[i].members {
 			if member.up && member.state == startup.Ready {
 				member.holders++
 				n.uses = append(n.uses, member)
@@ -301,50 +369,56 @@ func (o *Orchestrator) begin(n *node) *supervisor {
 	if o.phase != phaseStarting {
 		starter = o.values
 	}
-	n.own = newAttemptContext(starter, o.epoch.Add(n.deadline), &o.starts, nil)
+	s := &supervisor{
+		attemptContext: attemptContext{Context: starter, deadline: o.epoch.Add(n.deadline), contexts: &o.starts},
+		o:              o, node: n, generation: n.generation,
+	}
+	n.own = &s.attemptContext
 	o.emit(n, 0)
-	return &supervisor{o: o, node: n, generation: n.generation, ctx: n.own}
+	return s
 }
 
-// returned takes the outcome of a Start.
-func (o *Orchestrator) returned(n *node, generation int, err error) []job {
-	timedOut := err != nil && n.own.timedOut(err)
+// returned takes the outcome of a Start. It returns when that was, and with mu held.
+func (o *Orchestrator) returned(s *supervisor, err error) time.Duration {
+	n := s.node
 	text := ""
-	if err != nil {
-		text = cut(errorText(err), 300) // a user's method: outside the lock
+	if err != nil { // users' methods: outside the lock
+		if s.timedOut(err) {
+			err = joined("", []error{fmt.Errorf("start took longer than %v", n.c.StartTimeout), err})
+		}
+		text = cut(errorText(err), 300)
 	}
 	o.mu.Lock()
+	now := o.now()
 	n.calls--
-	if n.generation != generation || n.state != startup.Starting {
-		return o.returnedLate(n, err)
-	}
-	n.returned = o.now()
-	if err != nil {
-		defer o.mu.Unlock()
-		if timedOut {
-			err = joined("", []error{fmt.Errorf("start took longer than %v", n.c.StartTimeout), err})
-			text = cut(errorText(err), 300)
-		}
-		return o.fail(n, err, text)
-	}
-	n.accepted = true
-	if o.phase == phaseStopping { // it did not heed that the start was aborted
-		defer o.mu.Unlock()
+	switch {
+	case n.generation != s.generation || n.state != startup.Starting:
+		o.stopEach(o.returnedLate(n, err))
+	case err != nil:
+		n.returned = now
+		o.stopEach(o.fail(n, err, text))
+	case o.phase == phaseStopping: // it did not heed that the start was aborted
+		n.returned, n.accepted = now, true
 		n.settle(o)
-		return []job{o.stopping(n)}
+		go o.stop(o.stopping(n))
+	default:
+		n.returned, n.accepted = now, true
+		if n.c.Ready == nil && len(n.c.Register) == 0 && (!n.c.Notifies || n.notified) {
+			o.coming++ // this goroutine does what follows
+			o.becomeReady(n, now)
+			o.coming--
+			break
+		}
+		o.mu.Unlock()
+		o.stopEach(o.advance(n, s.generation))
+		o.mu.Lock()
+		now = o.now()
 	}
-	if n.c.Ready == nil && len(n.c.Register) == 0 && (!n.c.Notifies || n.notified) {
-		defer o.mu.Unlock()
-		return o.becomeReady(n)
-	}
-	o.mu.Unlock()
-	return o.advance(n, generation)
+	return now
 }
 
-// returnedLate undoes a start that nobody waits for any more. Caller holds mu, which
-// it releases.
-func (o *Orchestrator) returnedLate(n *node, err error) []job {
-	defer o.mu.Unlock()
+// returnedLate undoes a start that nobody waits for any more. Caller holds mu.
+func (o *Orchestrator) returnedLate(n *node, err error) []*node {
 	if err != nil || n.calls > 0 || n.state == startup.Stopping {
 		return nil
 	}
@@ -353,12 +427,12 @@ func (o *Orchestrator) returnedLate(n *node, err error) []job {
 		n.up = true
 		o.up++
 	}
-	return []job{o.stopping(n)}
+	return []*node{o.stopping(n)}
 }
 
 // advance asks whether a started component is ready, registers what it provides,
 // and makes it ready.
-func (o *Orchestrator) advance(n *node, generation int) []job {
+func (o *Orchestrator) advance(n *node, generation int) []*node {
 	o.mu.Lock()
 	if n.generation != generation || n.state != startup.Starting || !n.accepted || n.advancing || n.c.Notifies && !n.notified {
 		o.mu.Unlock()
@@ -367,13 +441,13 @@ func (o *Orchestrator) advance(n *node, generation int) []job {
 	n.advancing = true
 	n.calls++
 	if n.c.Ready != nil {
-		n.probes++
+		n.more().probes++
 	}
 	o.mu.Unlock()
 	if n.c.Ready == nil {
 		return o.register(n, generation)
 	}
-	return o.user(func() error { return n.c.Ready(n.own) }, func(err error) []job {
+	return o.user(func() error { return n.c.Ready(n.own) }, func(err error) []*node {
 		if err == nil {
 			return o.register(n, generation)
 		}
@@ -400,14 +474,15 @@ const (
 // askAgain asks whether the component is ready after a pause. Caller holds mu.
 func (o *Orchestrator) askAgain(n *node, generation int) {
 	taken := o.now() - n.began
-	n.pause = min(max(n.pause+n.pause/5, firstPause), max(taken/20, shortestLast))
-	n.asking = o.schedule.After(n.pause, func() {
-		go func() { o.runAll(o.advance(n, generation)) }()
+	x := n.more()
+	x.pause = min(max(x.pause+x.pause/5, firstPause), max(taken/20, shortestLast))
+	x.asking = o.schedule.After(x.pause, func() {
+		go func() { o.stopEach(o.advance(n, generation)) }()
 	})
 }
 
 // register registers what the component provides, and makes it ready.
-func (o *Orchestrator) register(n *node, generation int) []job {
+func (o *Orchestrator) register(n *node, generation int) []*node {
 	var made []*Registration
 	return o.user(func() error {
 		for _, register := range n.c.Register {
@@ -420,7 +495,7 @@ func (o *Orchestrator) register(n *node, generation int) []job {
 			}
 		}
 		return nil
-	}, func(err error) []job {
+	}, func(err error) []*node {
 		text := ""
 		if err != nil {
 			text = cut(errorText(err), 300)
@@ -429,72 +504,69 @@ func (o *Orchestrator) register(n *node, generation int) []job {
 		defer o.mu.Unlock()
 		n.calls--
 		n.advancing = false
-		n.registrations = made
+		if len(made) > 0 {
+			n.more().registrations = made
+		}
 		if n.generation != generation || n.state != startup.Starting {
 			return o.abandoned(n)
 		}
 		if err != nil {
 			return o.failStarted(n, err, text)
 		}
-		return o.becomeReady(n)
+		o.becomeReady(n, o.now())
+		return nil
 	})
 }
 
 // abandoned stops a component whose start was given up while its own code ran. Caller
 // holds mu.
-func (o *Orchestrator) abandoned(n *node) []job {
+func (o *Orchestrator) abandoned(n *node) []*node {
 	if n.calls > 0 || n.state == startup.Stopping || !n.up {
 		return nil
 	}
-	return []job{o.stopping(n)}
+	return []*node{o.stopping(n)}
 }
 
 // becomeReady lets those go on that need the node. Caller holds mu.
-func (o *Orchestrator) becomeReady(n *node) []job {
-	n.state, n.ready, n.err, n.reason = startup.Ready, o.now(), nil, ""
+func (o *Orchestrator) becomeReady(n *node, now time.Duration) {
+	n.state, n.ready, n.err, n.reason = startup.Ready, now, nil, ""
 	o.active--
 	o.emit(n, n.ready-n.began)
-	return o.decide(n)
+	o.decide(n, now)
 }
 
 // fail ends a start whose Start returned an error. Caller holds mu.
-func (o *Orchestrator) fail(n *node, err error, text string) []job {
+func (o *Orchestrator) fail(n *node, err error, text string) []*node {
 	n.state, n.err, n.reason = startup.Failed, err, text
 	o.active--
 	o.emit(n, o.now()-n.entered)
-	jobs := o.release(n)
-	return append(jobs, o.spread(n)...)
+	stops := o.release(n)
+	return append(stops, o.spread(n)...)
 }
 
 // failStarted ends a start whose Start had returned: it is stopped again. Caller
 // holds mu.
-func (o *Orchestrator) failStarted(n *node, err error, text string) []job {
+func (o *Orchestrator) failStarted(n *node, err error, text string) []*node {
 	n.err, n.reason = err, text
 	n.state = startup.Failed
 	o.active--
 	o.emit(n, o.now()-n.entered)
 	n.generation++
-	jobs := o.spread(n)
+	stops := o.spread(n)
 	if n.calls == 0 && n.state != startup.Stopping {
-		jobs = append(jobs, o.stopping(n))
+		stops = append(stops, o.stopping(n))
 	}
-	return jobs
+	return stops
 }
 
 // spread decides what a failure means for the others. Caller holds mu.
-func (o *Orchestrator) spread(n *node) []job {
+func (o *Orchestrator) spread(n *node) []*node {
 	if o.phase == phaseStarting && !n.c.NonCritical && o.options.OnFailure == startup.Abort {
 		n.settle(o)
-		return o.jobsOf(o.abortLocked(wrap(fmt.Sprintf("registry: start of component %q: ", n.c.Name), n.err)))
+		return o.abortLocked(wrap(fmt.Sprintf("registry: start of component %q: ", n.c.Name), n.err))
 	}
-	return o.decide(n)
-}
-
-func (o *Orchestrator) jobsOf(stops []*node) (jobs []job) {
-	for _, n := range stops {
-		jobs = append(jobs, job{node: n, stop: true})
-	}
-	return jobs
+	o.decide(n, o.now())
+	return nil
 }
 
 func (n *node) settle(o *Orchestrator) {
@@ -502,9 +574,9 @@ func (n *node) settle(o *Orchestrator) {
 		return
 	}
 	n.settled = true
-	if n.decided != nil {
-		close(n.decided)
-		n.decided = nil
+	if x := n.extras; x != nil && x.decided != nil {
+		close(x.decided)
+		x.decided = nil
 	}
 	if o.open > 0 {
 		o.open--
@@ -514,12 +586,11 @@ func (n *node) settle(o *Orchestrator) {
 	}
 }
 
-// decide tells those that wait for a node what became of it, and returns what may
-// start now. Caller holds mu.
-func (o *Orchestrator) decide(n *node) []job {
+// decide tells those that wait for a node what became of it, and lets those start
+// that may now. Caller holds mu.
+func (o *Orchestrator) decide(n *node, now time.Duration) {
 	n.settle(o)
-	told := []*node{n}
-	for len(told) > 0 {
+	for told := []*node{n}; len(told) > 0; {
 		from := told[len(told)-1]
 		told = told[:len(told)-1]
 		for _, f := range from.feeds {
@@ -534,12 +605,12 @@ func (o *Orchestrator) decide(n *node) []job {
 				continue
 			}
 			if to.pending == 0 {
-				o.queue(to)
+				o.queue(to, now)
 			}
 		}
 	}
 	o.checkSettled()
-	return o.dispatch()
+	o.dispatch()
 }
 
 // checkSettled ends the start when every component's is decided, and a batch when
@@ -596,7 +667,7 @@ func (o *Orchestrator) stopAll() (stops []*node) {
 			n.settle(o)
 		case n.stoppable(), n.state == startup.Starting && n.accepted && n.calls == 0:
 			n.settle(o)
-			stops = append(stops, o.stopping(n).node)
+			stops = append(stops, o.stopping(n))
 		}
 	}
 	o.checkStopped()
@@ -633,7 +704,7 @@ func (o *Orchestrator) checkStopped() {
 
 // release gives back what a node that is down has used, and returns what can be
 // stopped now. Caller holds mu.
-func (o *Orchestrator) release(n *node) (jobs []job) {
+func (o *Orchestrator) release(n *node) (stops []*node) {
 	if !n.up {
 		return nil
 	}
@@ -642,20 +713,20 @@ func (o *Orchestrator) release(n *node) (jobs []job) {
 	for _, used := range n.uses {
 		used.holders--
 		if o.phase == phaseStopping && used.stoppable() {
-			jobs = append(jobs, o.stopping(used))
+			stops = append(stops, o.stopping(used))
 		}
 	}
 	n.uses = n.uses[:0]
-	if n.down != nil {
-		close(n.down)
-		n.down = nil
+	if x := n.extras; x != nil && x.down != nil {
+		close(x.down)
+		x.down = nil
 	}
 	o.checkStopped()
-	return jobs
+	return stops
 }
 
-// stopping enters the stop of a node. Caller holds mu.
-func (o *Orchestrator) stopping(n *node) job {
+// stopping enters the stop of a node, which it returns. Caller holds mu.
+func (o *Orchestrator) stopping(n *node) *node {
 	if n.state != startup.Failed {
 		n.state = startup.Stopping
 	}
@@ -663,22 +734,22 @@ func (o *Orchestrator) stopping(n *node) job {
 	n.entered = o.now()
 	n.deadline = n.entered + n.c.StopTimeout
 	n.calls++
-	if n.asking != nil {
-		n.asking.Stop()
+	if x := n.extras; x != nil && x.asking != nil {
+		x.asking.Stop()
 	}
 	o.emit(n, 0)
 	o.arm(n.deadline + grace)
-	return job{node: n, stop: true}
+	return n
 }
 
 // stopOne stops a component: what it registered leaves, its run context ends, and its
 // Stop is called.
-func (o *Orchestrator) stopOne(n *node) []job {
+func (o *Orchestrator) stopOne(n *node) []*node {
 	o.mu.Lock()
 	generation := n.generation
 	o.mu.Unlock()
 	ctx := newAttemptContext(o.values, o.epoch.Add(n.deadline), &o.stops, nil)
-	return o.user(func() error { return o.takeApart(ctx, n) }, func(err error) []job {
+	return o.user(func() error { return o.takeApart(ctx, n) }, func(err error) []*node {
 		ctx.end()
 		return o.stoppedOne(n, generation, err)
 	})
@@ -687,8 +758,11 @@ func (o *Orchestrator) stopOne(n *node) []job {
 func (o *Orchestrator) takeApart(ctx context.Context, n *node) error {
 	var errs []error
 	o.mu.Lock()
-	registrations, end := n.registrations, n.endLife
-	n.registrations = nil
+	var registrations []*Registration
+	var end context.CancelCauseFunc
+	if x := n.extras; x != nil {
+		registrations, end, x.registrations = x.registrations, x.endLife, nil
+	}
 	o.mu.Unlock()
 	for _, r := range slices.Backward(registrations) {
 		errs = append(errs, nonNil(r.Unregister(ctx))...)
@@ -709,14 +783,15 @@ func (o *Orchestrator) takeApart(ctx context.Context, n *node) error {
 // awaitWorkers waits for the goroutines of the component's run.
 func (o *Orchestrator) awaitWorkers(ctx context.Context, n *node) {
 	o.mu.Lock()
-	if n.workers == 0 {
+	x := n.extras
+	if x == nil || x.workers == 0 {
 		o.mu.Unlock()
 		return
 	}
-	if n.idle == nil {
-		n.idle = make(chan struct{})
+	if x.idle == nil {
+		x.idle = make(chan struct{})
 	}
-	idle := n.idle
+	idle := x.idle
 	o.mu.Unlock()
 	select {
 	case <-idle:
@@ -724,11 +799,11 @@ func (o *Orchestrator) awaitWorkers(ctx context.Context, n *node) {
 	}
 }
 
-func (o *Orchestrator) stoppedOne(n *node, generation int, err error) []job {
+func (o *Orchestrator) stoppedOne(n *node, generation int, err error) []*node {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	n.calls--
-	n.stopErr = err
+	n.keepStopErr(err)
 	if n.generation != generation {
 		return nil
 	}
@@ -755,11 +830,12 @@ func (o *Orchestrator) arm(at time.Duration) {
 
 // armAll does so for what there is. Caller holds mu.
 func (o *Orchestrator) armAll() {
+	now := o.now()
 	for _, n := range o.nodes {
 		if at, ok := n.due(); ok {
 			o.arm(at)
 		} else if n.state == startup.Waiting && !n.settled && o.phase != phaseNew {
-			o.arm(o.now() + n.c.StartTimeout) // not before it has begun
+			o.arm(now + n.c.StartTimeout) // not before it has begun
 		}
 	}
 }
@@ -780,27 +856,27 @@ func (n *node) due() (time.Duration, bool) {
 func (o *Orchestrator) sweep() {
 	o.mu.Lock()
 	o.sweeper = nil
-	var jobs []job
+	var stops []*node
 	for _, n := range o.nodes {
 		at, ok := n.due()
 		if !ok || o.now() < at {
 			continue
 		}
 		if n.state == startup.Starting {
-			jobs = append(jobs, o.tooLong(n)...)
+			stops = append(stops, o.tooLong(n)...)
 			continue
 		}
 		n.state, n.reason = startup.Stuck, "its stop does not return"
 		o.emit(n, o.now()-n.entered)
-		jobs = append(jobs, o.release(n)...)
+		stops = append(stops, o.release(n)...)
 	}
 	o.armAll()
 	o.mu.Unlock()
-	o.runAll(jobs)
+	o.stopEach(stops)
 }
 
 // tooLong ends a start whose time is over. Caller holds mu.
-func (o *Orchestrator) tooLong(n *node) []job {
+func (o *Orchestrator) tooLong(n *node) []*node {
 	err := fmt.Errorf("%w within %v", ErrNotReady, n.c.StartTimeout)
 	if n.err != nil {
 		err = joined("", []error{err, n.err})
@@ -813,14 +889,14 @@ func (o *Orchestrator) tooLong(n *node) []job {
 	n.state, n.err, n.reason = startup.Stuck, err, text+"; its start does not return"
 	o.active--
 	o.emit(n, o.now()-n.entered)
-	jobs := o.release(n)
-	return append(jobs, o.spread(n)...)
+	stops := o.release(n)
+	return append(stops, o.spread(n)...)
 }
 
 // giveUp ends the starts of the given nodes.
 func (o *Orchestrator) giveUp(nodes []*node, err error) {
 	o.mu.Lock()
-	var jobs []job
+	var stops []*node
 	text := errorText(err)
 	for _, n := range nodes {
 		switch {
@@ -831,15 +907,15 @@ func (o *Orchestrator) giveUp(nodes []*node, err error) {
 			if o.options.MaxConcurrent > 0 {
 				heap.Init((*ranked)(&o.waiting))
 			}
-			jobs = append(jobs, o.decide(n)...)
+			o.decide(n, o.now())
 		case n.state == startup.Starting:
 			go n.own.end()
 			n.err = err
-			jobs = append(jobs, o.tooLong(n)...)
+			stops = append(stops, o.tooLong(n)...)
 		}
 	}
 	o.mu.Unlock()
-	o.runAll(jobs)
+	o.stopEach(stops)
 }
 
 // keep keeps components that were added, or undoes that where one of them failed.
@@ -882,12 +958,13 @@ func (o *Orchestrator) takeDown(n *node) <-chan struct{} {
 	if !n.up {
 		return nil
 	}
-	if n.down == nil {
-		n.down = make(chan struct{})
+	x := n.more()
+	if x.down == nil {
+		x.down = make(chan struct{})
 	}
-	down := n.down
+	down := x.down
 	if n.state == startup.Ready || n.state == startup.Failed && n.calls == 0 {
-		go o.run(o.stopping(n))
+		go o.stop(o.stopping(n))
 	}
 	return down
 }
@@ -951,20 +1028,18 @@ func (o *Orchestrator) Report() startup.Report {
 	if o.phase == phaseStarting {
 		r.Wall = o.now() - o.began
 	}
-	ordered := slices.Clone(o.nodes)
-	slices.SortStableFunc(ordered, func(a, b *node) int { return a.batch - b.batch })
 	paths := make([]time.Duration, len(o.nodes)) // the longest one that ends with each
-	before := make([]*node, len(o.nodes))
+	before := make([]int32, len(o.nodes))        // who precedes it on that, plus one
 	var last *node
-	r.Components = make([]startup.Component, 0, len(ordered))
-	for _, n := range ordered {
-		c := n.report(o.began)
-		r.Components = append(r.Components, c)
+	r.Components = make([]startup.Component, len(o.nodes))
+	for i, n := range inBatches(o.nodes) {
+		c := &r.Components[i]
+		n.report(c, o.began)
 		took := c.Took()
 		r.Work += took
 		for i := range n.needs {
 			if at := n.needs[i].critical(paths); at != nil && paths[at.id] > paths[n.id] {
-				paths[n.id], before[n.id] = paths[at.id], at
+				paths[n.id], before[n.id] = paths[at.id], int32(at.id+1) //nolint:gosec // there is no memory for more
 			}
 		}
 		paths[n.id] += took
@@ -972,12 +1047,12 @@ func (o *Orchestrator) Report() startup.Report {
 			last = n
 		}
 	}
-	for n := last; n != nil; n = before[n.id] {
-		r.Chain = append(r.Chain, n.c.Name)
-	}
-	slices.Reverse(r.Chain)
 	if last != nil {
 		r.CriticalPath = paths[last.id]
+		for at := last.id; at >= 0; at = int(before[at]) - 1 {
+			r.Chain = append(r.Chain, o.nodes[at].c.Name)
+		}
+		slices.Reverse(r.Chain)
 	}
 	if r.Wall > 0 {
 		r.Efficiency = min(float64(r.CriticalPath)/float64(r.Wall), 1)
@@ -999,20 +1074,22 @@ func (g *dependency) critical(paths []time.Duration) (found *node) {
 	return found
 }
 
-func (n *node) report(began time.Duration) startup.Component {
+func (n *node) report(c *startup.Component, began time.Duration) {
 	since := func(at time.Duration) time.Duration {
 		if at == 0 {
 			return 0
 		}
 		return at - began
 	}
-	c := startup.Component{
+	*c = startup.Component{
 		Name: n.c.Name, Version: n.c.Version, State: n.state, Batch: n.batch + 1,
 		Queued: since(n.queued), Started: since(n.began), Returned: since(n.returned), Ready: since(n.ready),
-		Probes: n.probes, Late: n.late, Restarts: n.restarts, Reason: n.reason, Err: n.err, Absent: n.missing,
+		Late: n.late, Reason: n.reason, Err: n.err,
+	}
+	if x := n.extras; x != nil {
+		c.Probes, c.Restarts, c.Absent = x.probes, x.restarts, x.missing
 	}
 	if n.blockedBy != nil {
 		c.BlockedBy = n.blockedBy.c.Name
 	}
-	return c
 }

@@ -23,16 +23,16 @@ func (s *supervisor) current() bool {
 func (s *supervisor) RunContext() context.Context {
 	s.o.mu.Lock()
 	defer s.o.mu.Unlock()
-	n := s.node
-	if n.generation != s.generation && n.life == nil {
+	n, x := s.node, s.node.more()
+	if n.generation != s.generation && x.life == nil {
 		ended, cancel := context.WithCancelCause(s.o.values)
 		cancel(fmt.Errorf("registry: component %q: %w", n.c.Name, ErrClosed))
 		return ended
 	}
-	if n.life == nil {
-		n.life, n.endLife = context.WithCancelCause(s.o.values)
+	if x.life == nil {
+		x.life, x.endLife = context.WithCancelCause(s.o.values)
 	}
-	return n.life
+	return x.life
 }
 
 // ComponentReady notes that the component says that it is ready.
@@ -44,7 +44,7 @@ func (s *supervisor) ComponentReady() {
 	}
 	s.node.notified = true
 	if s.node.accepted && s.node.c.Notifies {
-		go func() { s.o.runAll(s.o.advance(s.node, s.generation)) }()
+		go func() { s.o.stopEach(s.o.advance(s.node, s.generation)) }()
 	}
 }
 
@@ -56,7 +56,7 @@ func (s *supervisor) ComponentGo(f func(context.Context) error) {
 		s.o.mu.Unlock()
 		return
 	}
-	s.node.workers++
+	s.node.more().workers++
 	s.o.mu.Unlock()
 	go func() {
 		err := error(&PanicError{}) // what remains when f exits its goroutine
@@ -73,10 +73,11 @@ func (s *supervisor) ComponentGo(f func(context.Context) error) {
 func (o *Orchestrator) workerEnded(n *node) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	n.workers--
-	if n.workers == 0 && n.idle != nil {
-		close(n.idle)
-		n.idle = nil
+	x := n.more()
+	x.workers--
+	if x.workers == 0 && x.idle != nil {
+		close(x.idle)
+		x.idle = nil
 	}
 }
 
@@ -92,19 +93,19 @@ func (s *supervisor) ComponentEnded(err error) {
 		o.mu.Unlock()
 		return
 	}
-	var jobs []job
 	if n.state == startup.Starting {
+		var stops []*node
 		if err == nil {
 			err = fmt.Errorf("%w: it ended before it was ready", ErrNotReady)
 			text = err.Error()
 		}
 		if n.accepted && n.calls == 0 {
-			jobs = o.failStarted(n, err, text)
+			stops = o.failStarted(n, err, text)
 		} else {
 			n.err, n.reason = err, text // what its Start, or its timeout, will add to
 		}
 		o.mu.Unlock()
-		o.runAll(jobs)
+		o.stopEach(stops)
 		return
 	}
 	n.err, n.reason = err, text
@@ -125,13 +126,13 @@ func (s *supervisor) ComponentEnded(err error) {
 // bears counts a restart, and reports whether it is borne: the count halves in each
 // time of decay. Caller holds mu.
 func (o *Orchestrator) bears(n *node) bool {
-	now := o.now()
-	if n.restarts > 0 {
-		n.intensity *= math.Exp2(-float64(now-n.endedAt) / float64(n.c.Restart.Decay))
+	now, x := o.now(), n.more()
+	if x.restarts > 0 {
+		x.intensity *= math.Exp2(-float64(now-x.endedAt) / float64(n.c.Restart.Decay))
 	}
-	n.endedAt = now
-	n.intensity++
-	return n.intensity <= float64(n.c.Restart.Limit)
+	x.endedAt = now
+	x.intensity++
+	return x.intensity <= float64(n.c.Restart.Limit)
 }
 
 // lose gives a component up that was running. It is stopped with the others. Caller
@@ -139,8 +140,9 @@ func (o *Orchestrator) bears(n *node) bool {
 func (o *Orchestrator) lose(n *node, err error, text string) {
 	n.state, n.err, n.reason = startup.Failed, err, text
 	o.emit(n, 0)
-	registrations := n.registrations
-	n.registrations = nil
+	x := n.more()
+	registrations := x.registrations
+	x.registrations = nil
 	if len(registrations) > 0 {
 		go func() {
 			ctx, cancel := context.WithTimeout(o.values, n.c.StopTimeout)
@@ -167,10 +169,10 @@ func (o *Orchestrator) restart(n *node) {
 		if !o.pauseFor(pause) {
 			o.mu.Lock()
 			n.state, n.reason = startup.Stopped, ""
-			jobs := o.release(n)
+			stops := o.release(n)
 			o.checkStopped()
 			o.mu.Unlock()
-			o.runAll(jobs)
+			o.stopEach(stops)
 			return
 		}
 		if o.startAgain([]*node{n}) {
@@ -243,12 +245,12 @@ func (o *Orchestrator) takeApartFor(n *node) {
 	deadline := o.now() + n.c.StopTimeout
 	o.mu.Unlock()
 	ctx := newAttemptContext(o.values, o.epoch.Add(deadline), &o.stops, nil)
-	o.user(func() error { return o.takeApart(ctx, n) }, func(err error) []job {
+	o.user(func() error { return o.takeApart(ctx, n) }, func(err error) []*node {
 		ctx.end()
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		n.calls--
-		n.stopErr = err
+		n.keepStopErr(err)
 		return nil
 	})
 }
@@ -261,19 +263,20 @@ func (o *Orchestrator) startAgain(nodes []*node) bool {
 		return true // the stop has them
 	}
 	var decided []<-chan struct{}
-	var jobs []job
+	var stops []*node
 	for _, n := range nodes {
 		if n.up { // it kept what it used meanwhile
-			jobs = append(jobs, o.release(n)...)
+			stops = append(stops, o.release(n)...)
 		}
-		n.decided = make(chan struct{})
-		decided = append(decided, n.decided)
-		n.restarts++
+		x := n.more()
+		x.decided = make(chan struct{})
+		decided = append(decided, x.decided)
+		x.restarts++
 	}
-	jobs = append(jobs, o.queueAll(nodes)...)
+	o.queueAll(nodes)
 	o.arm(o.now() + o.options.StartTimeout)
 	o.mu.Unlock()
-	o.runAll(jobs)
+	o.stopEach(stops)
 	for _, one := range decided {
 		<-one
 	}

@@ -990,3 +990,79 @@ func playStart(t *testing.T, random *rand.Rand) {
 		require.Equal(t, p.finished, p.stops, "%s: all that started is stopped once", name)
 	}
 }
+
+func TestStartThatBlocksHoldsNobodyUpWhoseNeedsAreReady(t *testing.T) {
+	t.Parallel()
+	const many = 300
+	for name, options := range map[string]startup.Options{"eagerly": {}, "by batches": {Batches: true}, "as many as there are": {MaxConcurrent: many}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var begun atomic.Int32
+			all := make(chan struct{})
+			meet := func(ctx context.Context, _ *startup.Run) error {
+				if begun.Add(1) == many {
+					close(all)
+				}
+				select {
+				case <-all:
+					return nil
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+			components := []registry.Component{{Name: "first", Provides: []string{"first"}}}
+			for i := range many {
+				components = append(components,
+					registry.Component{Name: fmt.Sprintf("meets-%d", i), Needs: startup.Capabilities("first"), Start: meet},
+					registry.Component{Name: fmt.Sprintf("follows-%d", i), Needs: []startup.Need{{Component: fmt.Sprintf("meets-%d", i)}}})
+			}
+			o := orchestrate(t, options, components...)
+			_, err := o.Start(t.Context())
+			require.NoError(t, err)
+			require.NoError(t, o.Stop(t.Context()))
+		})
+	}
+}
+
+func TestStartThatExitsItsGoroutineHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	var components []registry.Component
+	for i := range 200 {
+		components = append(components, registry.Component{Name: strconv.Itoa(i), NonCritical: i%2 == 0, Start: func(context.Context, *startup.Run) error {
+			if i%2 == 0 {
+				runtime.Goexit()
+			}
+			return nil
+		}})
+	}
+	o := orchestrate(t, startup.Options{}, components...)
+	report, err := o.Start(t.Context())
+	require.NoError(t, err)
+	for i, c := range report.Components {
+		require.Equal(t, i%2 == 1, c.State == startup.Ready, c.Name)
+	}
+	require.NoError(t, o.Stop(t.Context()))
+}
+
+func TestComponentsAreAsTheyWereWhenTheyWereAdded(t *testing.T) {
+	t.Parallel()
+	components := []registry.Component{
+		{Name: "app", Needs: startup.Capabilities("app", "sql")},
+		{Name: "db", Provides: []string{"sql", "app", "sql"}},
+		{Name: "late", Provides: []string{"app"}, Needs: startup.Capabilities("sql")},
+	}
+	o := orchestrate(t, startup.Options{}, components...)
+	components[0].Name, components[1].Provides[0], components[2].Needs[0].Capability = "changed", "changed", "changed"
+	require.Equal(t, "batch 1: db\nbatch 2: late (after db)\nbatch 3: app (after db, late, db)", o.Plan().String())
+	require.NoError(t, o.Stop(t.Context()))
+}
+
+func TestProvidersOfACapabilityAreNamedInTheirOrderWhoeverIsCalledLikeIt(t *testing.T) {
+	t.Parallel()
+	o := orchestrate(t, startup.Options{},
+		registry.Component{Name: "first", Provides: []string{"llm"}}, registry.Component{Name: "llm", Provides: []string{"llm"}},
+		registry.Component{Name: "last", Provides: []string{"llm"}}, registry.Component{Name: "app", Needs: startup.Capabilities("llm")},
+		registry.Component{Name: "named", Needs: []startup.Need{{Component: "llm"}}})
+	require.Equal(t, "batch 1: first, llm, last\nbatch 2: app (after first, llm, last), named (after llm)", o.Plan().String())
+	require.NoError(t, o.Stop(t.Context()))
+}

@@ -71,16 +71,23 @@ func run(ctx context.Context, arguments []string, to io.Writer) error {
 		if size <= largestForContainers {
 			contenders = append(contenders, inFx(g), inDo(g))
 		}
-		medians, err := race(ctx, contenders, *rounds)
+		roomy, err := race(ctx, contenders, *rounds, roomyHeap)
+		if err != nil {
+			return err
+		}
+		alone, err := race(ctx, contenders, *rounds, 0)
 		if err != nil {
 			return err
 		}
 		out.printf("%d components that do nothing: median of %d rounds, / by hand\n", size, *rounds)
+		out.printf("%26s  %18s  %19s  %9s\n", "", "in a roomy heap", "with nothing beside", "allocates")
 		for i, c := range contenders {
-			out.printf("  %-28s %10v  %6.2f", c.name, medians[i].Round(time.Microsecond), ratio(medians[i], medians[1]))
+			times, timesAlone := ratio(roomy[i].took, roomy[1].took), ratio(alone[i].took, alone[1].took)
+			out.printf("  %-24s  %10v %7.2f  %11v %7.2f  %6d kB", c.name, roomy[i].took.Round(time.Microsecond), times,
+				alone[i].took.Round(time.Microsecond), timesAlone, roomy[i].bytes>>10)
 			if i == 0 {
-				ratios = append(ratios, ratio(medians[0], medians[1]))
-				out.printf("  %s", verdict(ratios[len(ratios)-1], planAtMost))
+				ratios = append(ratios, times)
+				out.printf("  %s", verdict(times, planAtMost))
 			}
 			out.printf("\n")
 		}

@@ -26,33 +26,55 @@ type contender struct {
 	start func(context.Context) (stop func(context.Context) error, err error)
 }
 
-// race lets the contenders start in turn, and returns their medians.
-func race(ctx context.Context, contenders []contender, rounds int) ([]time.Duration, error) {
+// result is what one contender took: at the median, and each time as much memory.
+type result struct {
+	took  time.Duration
+	bytes uint64
+}
+
+// roomyHeap is how much a program holds beside the graph so that no collection falls
+// into a start. With nothing beside it, ten thousand components are most of the heap
+// and a start ends in one.
+const roomyHeap = 128 << 20
+
+// race lets the contenders start in turn, each time with a heap that was just
+// collected, and that has so many bytes on it.
+func race(ctx context.Context, contenders []contender, rounds, held int) ([]result, error) {
+	heap := make([]byte, held)
+	defer runtime.KeepAlive(heap)
 	taken := make([][]time.Duration, len(contenders))
+	results := make([]result, len(contenders))
 	const warmUps = 3
 	for round := range warmUps + rounds {
 		for i, c := range contenders {
-			runtime.GC()
-			began := time.Now()
-			stop, err := c.start(ctx)
-			took := time.Since(began)
+			took, bytes, err := c.measure(ctx)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", c.name, err)
 			}
-			if err := stop(ctx); err != nil {
-				return nil, fmt.Errorf("%s: %w", c.name, err)
-			}
 			if round >= warmUps {
-				taken[i] = append(taken[i], took)
+				taken[i], results[i].bytes = append(taken[i], took), bytes
 			}
 		}
 	}
-	medians := make([]time.Duration, len(contenders))
-	for i := range contenders {
+	for i := range results {
 		slices.Sort(taken[i])
-		medians[i] = taken[i][len(taken[i])/2]
+		results[i].took = taken[i][len(taken[i])/2]
 	}
-	return medians, nil
+	return results, nil
+}
+
+func (c contender) measure(ctx context.Context) (took time.Duration, bytes uint64, err error) {
+	runtime.GC()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	began := time.Now()
+	stop, err := c.start(ctx)
+	took = time.Since(began)
+	if err != nil {
+		return 0, 0, err
+	}
+	runtime.ReadMemStats(&after)
+	return took, after.TotalAlloc - before.TotalAlloc, stop(ctx)
 }
 
 func nothing(context.Context) error { return nil }
