@@ -166,6 +166,16 @@ func (c *attemptContext) end() {
 	}
 }
 
+// endSoon does so from a goroutine of its own where somebody listens, since that may
+// call methods of the caller's context.
+func (c *attemptContext) endSoon() {
+	if c.armed.Load() != nil {
+		go c.end()
+	} else {
+		c.end()
+	}
+}
+
 func (a *armedContext) finish(cause error) {
 	a.cancel(cause)
 	if a.stop != nil {

@@ -35,31 +35,32 @@ type Orchestrator struct {
 
 	// mu guards the fields below and the progress of every node; no user code runs
 	// while it is held.
-	mu        sync.Mutex
-	nodes     []*node
-	names     names
-	phase     phase
-	values    context.Context //nolint:containedctx // the values of the context of Start, for later starts
-	starter   context.Context //nolint:containedctx // of the first start
-	began     time.Duration
-	wall      time.Duration
-	told      bool    // err says that the context of Start ended
-	err       error   // why the start failed, or the program is to end
-	waiting   []*node // whose needs are ready, and which wait for their turn
-	due       []*node // whose turn it is, and which wait for a goroutine
-	taken     int     // how many of these no longer do
-	coming    int     // goroutines that will look at due
-	active    int     // starting now, or due
-	open      int     // whose start is not decided
-	batch     int     // the present one, when batches are wanted
-	batchLeft []int   // how many of each are not decided
-	up        int     // nodes that are not down: a stop waits for them
-	sweeper   *schedule.Timer
-	sweepAt   time.Duration
-	settled   chan struct{} // closed when the start is decided, rolled back where it failed
-	failed    chan struct{} // closed when the program is to end
-	stopped   chan struct{} // closed when everything is down
-	halt      chan struct{} // closed when a stop begins
+	mu         sync.Mutex
+	nodes      []*node
+	names      names
+	phase      phase
+	values     context.Context //nolint:containedctx // the values of the context of Start, for later starts
+	starter    context.Context //nolint:containedctx // of the first start
+	began      time.Duration
+	wall       time.Duration
+	gaveUp     bool    // err says that the context of Start ended
+	rolledBack bool    // the start has failed
+	err        error   // why the start failed, or the program is to end
+	waiting    ranked  // whose needs are ready, and which wait for their turn
+	due        []*node // whose turn it is, and which wait for a goroutine
+	taken      int     // how many of these no longer do
+	coming     int     // goroutines that will look at due
+	active     int     // starting now, or due
+	open       int     // of which it is not decided what becomes of them
+	batch      int     // the present one, when batches are wanted
+	batchLeft  []int   // how many of each are not decided
+	up         int     // nodes that are not down: a stop waits for them
+	sweeper    *schedule.Timer
+	sweepAt    time.Duration
+	settled    chan struct{} // closed when the start is decided, rolled back where it failed
+	failed     chan struct{} // closed when the program is to end
+	stopped    chan struct{} // closed when everything is down
+	halt       chan struct{} // closed when a stop begins
 
 	unread     *ring.Ring[startup.Event] // for the listener
 	delivering bool
@@ -90,6 +91,7 @@ func NewOrchestrator(reg *Registry, options startup.Options, components ...Compo
 		registry: reg, options: options, epoch: time.Now(), schedule: schedule.New(),
 		settled: make(chan struct{}), failed: make(chan struct{}), stopped: make(chan struct{}), halt: make(chan struct{}),
 	}
+	o.waiting.batches = options.Batches
 	if options.Listen != nil {
 		o.unread = ring.New[startup.Event](logBuffer)
 	}
@@ -158,15 +160,7 @@ func (o *Orchestrator) Start(ctx context.Context) (startup.Report, error) {
 	o.phase = phaseStarting
 	o.values, o.starter = context.WithoutCancel(ctx), ctx
 	o.began = o.now()
-	o.open = len(o.nodes)
-	for _, n := range o.nodes {
-		for len(o.batchLeft) <= n.batch {
-			o.batchLeft = append(o.batchLeft, 0)
-		}
-		o.batchLeft[n.batch]++
-	}
 	o.queueAll(o.nodes)
-	o.checkSettled()
 	o.armAll()
 	o.mu.Unlock()
 	select {
@@ -180,7 +174,7 @@ func (o *Orchestrator) Start(ctx context.Context) (startup.Report, error) {
 		ended = endedBy(ctx)
 	}
 	o.mu.Lock()
-	if o.err != nil && len(ended) > 0 && !o.told {
+	if o.err != nil && len(ended) > 0 && !o.gaveUp {
 		o.err = joined("registry: start: ", append(ended, o.err))
 	}
 	err := o.err
@@ -249,6 +243,7 @@ func (o *Orchestrator) untilOver(ctx context.Context, arrived <-chan os.Signal) 
 	select {
 	case <-ctx.Done():
 	case <-arrived:
+	case <-o.halt: // somebody else stops it
 	case <-o.failed:
 		o.mu.Lock()
 		defer o.mu.Unlock()
@@ -265,13 +260,13 @@ var errSignal = errors.New("told to stop by a signal")
 // is down, or has not come down a second after it was told to: those are named by
 // the error, which matches [ErrStuck]. Errors of stops are joined. It may be called
 // in any state, any number of times and concurrently: every call waits for the same
-// stop.
+// stop. A function of a component calls it in a goroutine, since it waits for that
+// function.
 func (o *Orchestrator) Stop(ctx context.Context) error {
 	if ctx == nil {
 		return invalid("ctx", verbatim("nil"), "a context")
 	}
 	o.mu.Lock()
-	var stops []*node
 	switch o.phase {
 	case phaseNew:
 		o.phase = phaseStopped
@@ -279,13 +274,12 @@ func (o *Orchestrator) Stop(ctx context.Context) error {
 		close(o.stopped)
 		close(o.halt)
 	case phaseStarting:
-		stops = o.abortLocked(fmt.Errorf("registry: start: stopped: %w", ErrClosed))
+		o.abortLocked(fmt.Errorf("registry: start: stopped: %w", ErrClosed))
 	case phaseRunning:
-		stops = o.stopAll()
+		o.stopAll()
 	case phaseStopping, phaseStopped:
 	}
 	o.mu.Unlock()
-	o.stopEach(stops)
 	patience := outlast(ctx)
 	defer patience.stop()
 	select {
@@ -308,7 +302,7 @@ func (o *Orchestrator) stopErrors(ctx context.Context) error {
 	var stuck []string
 	var causes []error
 	for _, n := range o.nodes {
-		if n.calls > 0 || n.state == startup.Stopping || n.state == startup.Stuck {
+		if n.calls > 0 || n.up || n.state == startup.Stuck {
 			stuck = append(stuck, fmt.Sprintf("component %q", n.c.Name))
 		}
 		if err := n.stopErr(); err != nil {
@@ -381,24 +375,25 @@ func (o *Orchestrator) Remove(ctx context.Context, name string) error {
 		o.mu.Unlock()
 		return refuse(ErrConflict, "name", name, "a component that nobody needs; these need it: "+cut(strings.Join(users, ", "), 200))
 	}
-	if o.phase != phaseNew && o.phase != phaseRunning || n.state == startup.Starting || n.state == startup.Restarting {
+	if o.phase != phaseNew && o.phase != phaseRunning || n.undecided && !n.wasReady {
 		o.mu.Unlock()
-		return fmt.Errorf("registry: component %q cannot be removed while it starts or stops: %w", cut(name, 64), ErrClosed)
+		return fmt.Errorf("registry: component %q cannot be removed while it starts, or everything does, or stops: %w", cut(name, 64), ErrClosed)
 	}
 	down := o.takeDown(n)
 	o.mu.Unlock()
-	if down == nil {
-		return nil
-	}
 	patience := outlast(ctx)
 	defer patience.stop()
-	select {
-	case <-down:
-	case <-patience.over:
-		return fmt.Errorf("registry: component %q: %w", cut(name, 64), ErrStuck)
+	if down != nil {
+		select {
+		case <-down:
+		case <-patience.over:
+		}
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if n.up || n.calls > 0 {
+		return fmt.Errorf("registry: component %q: %w", cut(name, 64), ErrStuck)
+	}
 	o.forget([]*node{n})
 	if n.stopErr() == nil {
 		return nil
@@ -409,18 +404,22 @@ func (o *Orchestrator) Remove(ctx context.Context, name string) error {
 // usersOf names the components that need n. Caller holds mu.
 func (o *Orchestrator) usersOf(n *node) (names []string) {
 	for _, f := range n.feeds {
-		if !f.node.needs[f.need].need.OrderOnly && !slices.Contains(names, f.node.c.Name) {
+		if f.needed() {
 			names = append(names, f.node.c.Name)
 		}
 	}
 	slices.Sort(names)
-	return names
+	return slices.Compact(names)
 }
 
 // forget takes nodes out of the plan. Caller holds mu.
 func (o *Orchestrator) forget(gone []*node) {
 	disconnect(gone)
-	o.nodes = slices.DeleteFunc(slices.Clone(o.nodes), func(n *node) bool { return slices.Contains(gone, n) })
+	left := make(map[*node]bool, len(gone))
+	for _, n := range gone {
+		left[n] = true
+	}
+	o.nodes = slices.DeleteFunc(slices.Clone(o.nodes), func(n *node) bool { return left[n] })
 	o.names = newPlanner(o.nodes).names
 }
 

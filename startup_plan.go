@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -39,6 +40,9 @@ type feed struct {
 	need int
 }
 
+// needed reports whether the need is more than one for an order.
+func (f feed) needed() bool { return !f.node.needs[f.need].need.OrderOnly }
+
 // planNodes fills in what the nodes need of each other, and returns their names.
 // added are those whose needs are new; the others remain as they are. Ranks are made
 // only where somebody asks for them.
@@ -62,7 +66,7 @@ func planNodes(nodes, added []*node, ranked bool, last *startup.Report) (names, 
 				x := n.more()
 				x.absent = append(x.absent, *need)
 			default:
-				failure.Missing = append(failure.Missing, p.missing(n, *need))
+				failure.Missing = append(failure.Missing, p.missing(n, *need, len(failure.Missing) < nearestMissing))
 			}
 		}
 		n.needs = all[first:len(all):len(all)]
@@ -109,9 +113,11 @@ func newPlanner(nodes []*node) *planner {
 			o.provider = at
 		}
 		if p.names[n.c.Name] = o; len(p.names) == known { // one look-up instead of two
-			p.duplicate(i)
+			p.duplicates = append(p.duplicates, n.c.Name)
 		}
 	}
+	slices.Sort(p.duplicates)
+	p.duplicates = slices.Compact(p.duplicates)
 	for _, n := range nodes {
 		for _, capability := range n.c.Provides {
 			if capability != n.c.Name {
@@ -120,13 +126,6 @@ func newPlanner(nodes []*node) *planner {
 		}
 	}
 	return p
-}
-
-// duplicate notes that an earlier node has the name of this one.
-func (p *planner) duplicate(at int) {
-	if name := p.nodes[at].c.Name; !slices.Contains(p.duplicates, name) {
-		p.duplicates = append(p.duplicates, name)
-	}
 }
 
 // provide adds a node to those that provide a word.
@@ -162,6 +161,9 @@ func (p *planner) providers(of *node, need *startup.Need) []*node {
 	}
 	o := p.names[need.Capability]
 	if o.provider >= 0 {
+		if need.Optional && int(o.provider) == of.id+1 {
+			return nil // an optional one is then nobody's
+		}
 		return p.only(o.provider)
 	}
 	all := p.several[-o.provider-1]
@@ -171,10 +173,14 @@ func (p *planner) providers(of *node, need *startup.Need) []*node {
 	return all
 }
 
-// nearestNames is how many similar names an error suggests.
-const nearestNames = 3
+// An error suggests so many similar names for each missing one; for more missing ones
+// than that it suggests none, since looking for them takes its time.
+const nearestNames, nearestMissing = 3, 100
 
-func (p *planner) missing(n *node, need startup.Need) startup.Missing {
+func (p *planner) missing(n *node, need startup.Need, suggest bool) startup.Missing {
+	if !suggest {
+		return startup.Missing{Component: n.c.Name, Need: need}
+	}
 	var known []string
 	wanted := need.Capability
 	if need.Component != "" {
@@ -221,17 +227,21 @@ func (p *planner) connect(added []*node) {
 	}
 }
 
-// disconnect undoes connect.
+// disconnect undoes connect, in both directions.
 func disconnect(gone []*node) {
 	left := make(map[*node]bool, len(gone))
 	for _, n := range gone {
 		left[n] = true
 	}
 	for _, n := range gone {
-		for _, g := range n.needs {
-			for _, member := range g.members {
+		for i := range n.needs {
+			for _, member := range n.needs[i].members {
 				member.feeds = slices.DeleteFunc(member.feeds, func(f feed) bool { return left[f.node] })
 			}
+		}
+		for _, f := range n.feeds { // those that only came after it
+			g := &f.node.needs[f.need]
+			g.members = slices.DeleteFunc(slices.Clone(g.members), func(member *node) bool { return left[member] })
 		}
 	}
 }
@@ -242,17 +252,20 @@ func (p *planner) layer() (left int) {
 	const never = -1
 	order := make([]*node, 0, len(p.nodes))
 	for _, n := range p.nodes {
-		n.batch, n.above = never, int32(len(n.needs)) //nolint:gosec // there is no memory for more
-		if len(n.needs) == 0 {
-			n.batch = 0
-			order = append(order, n)
-		}
+		n.batch, n.above = never, 0
 		for at := range n.needs {
 			g := &n.needs[at]
 			g.above = int32(len(g.members)) //nolint:gosec // there is no memory for more
 			if g.need.Any {
-				g.above = 1
+				g.above = min(g.above, 1)
 			}
+			if g.above > 0 {
+				n.above++
+			}
+		}
+		if n.above == 0 {
+			n.batch = 0
+			order = append(order, n)
 		}
 	}
 	for at := 0; at < len(order); at++ { // it grows meanwhile
@@ -311,11 +324,12 @@ func (p *planner) weigh(last *startup.Report) {
 			known[c.Name] = c.Took()
 		}
 	}
+	longest := time.Duration(math.MaxInt64)/time.Duration(len(p.nodes)+1) - 1 // so that a sum of all fits
 	ranks := p.graph().Ranks(func(id int) time.Duration {
 		if last == nil {
 			return 1
 		}
-		return known[p.nodes[id].c.Name] + 1
+		return min(known[p.nodes[id].c.Name], longest) + 1
 	})
 	for i, n := range p.nodes {
 		n.rank = ranks[i]

@@ -2,11 +2,10 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
-	"math/rand/v2"
 	"slices"
-	"time"
 
 	"github.com/capreg/registry/startup"
 )
@@ -24,9 +23,9 @@ func (s *supervisor) RunContext() context.Context {
 	s.o.mu.Lock()
 	defer s.o.mu.Unlock()
 	n, x := s.node, s.node.more()
-	if n.generation != s.generation && x.life == nil {
+	if n.born != s.generation || x.life == nil && n.generation != s.generation {
 		ended, cancel := context.WithCancelCause(s.o.values)
-		cancel(fmt.Errorf("registry: component %q: %w", n.c.Name, ErrClosed))
+		cancel(n.over())
 		return ended
 	}
 	if x.life == nil {
@@ -44,7 +43,7 @@ func (s *supervisor) ComponentReady() {
 	}
 	s.node.notified = true
 	if s.node.accepted && s.node.c.Notifies {
-		go func() { s.o.stopEach(s.o.advance(s.node, s.generation)) }()
+		go s.o.advance(s.node, s.generation)
 	}
 }
 
@@ -89,45 +88,38 @@ func (s *supervisor) ComponentEnded(err error) {
 	}
 	o, n := s.o, s.node
 	o.mu.Lock()
-	if !s.current() {
-		o.mu.Unlock()
-		return
-	}
-	if n.state == startup.Starting {
-		var stops []*node
+	defer o.mu.Unlock()
+	switch {
+	case !s.current() || o.ending() || n.unwanted:
+	case n.state == startup.Starting:
 		if err == nil {
 			err = fmt.Errorf("%w: it ended before it was ready", ErrNotReady)
 			text = err.Error()
 		}
-		if n.accepted && n.calls == 0 {
-			stops = o.failStarted(n, err, text)
-		} else {
-			n.err, n.reason = err, text // what its Start, or its timeout, will add to
+		x := n.more()
+		if x.ended != nil {
+			return
 		}
-		o.mu.Unlock()
-		o.stopEach(stops)
-		return
-	}
-	n.err, n.reason = err, text
-	again := n.c.Restart.Mode == startup.Always || n.c.Restart.Mode == startup.OnFailure && err != nil
-	switch {
-	case o.phase == phaseStopping || o.phase == phaseStopped:
-	case again && o.bears(n):
-		n.state = startup.Restarting
-		n.generation++
-		o.emit(n, 0)
-		go o.restart(n)
-	case again || err != nil:
+		x.ended, x.endedText = err, text
+		if n.accepted && n.calls == 0 {
+			o.failStarted(n, err, text)
+		}
+	case n.again: // it goes down in any case
+	case n.c.Restart.Mode == startup.Never && err == nil, n.c.Restart.Mode == startup.OnFailure && err == nil:
+		n.reason = text
+	case n.c.Restart.Mode != startup.Never && o.bears(n):
+		n.err, n.reason = err, text
+		o.recycle(n)
+	default:
 		o.lose(n, err, text)
 	}
-	o.mu.Unlock()
 }
 
 // bears counts a restart, and reports whether it is borne: the count halves in each
 // time of decay. Caller holds mu.
 func (o *Orchestrator) bears(n *node) bool {
 	now, x := o.now(), n.more()
-	if x.restarts > 0 {
+	if x.intensity > 0 {
 		x.intensity *= math.Exp2(-float64(now-x.endedAt) / float64(n.c.Restart.Decay))
 	}
 	x.endedAt = now
@@ -135,152 +127,89 @@ func (o *Orchestrator) bears(n *node) bool {
 	return x.intensity <= float64(n.c.Restart.Limit)
 }
 
+// delay lets the next start of the node wait longer than the last one. Caller holds
+// mu.
+func (o *Orchestrator) delay(n *node) {
+	n.again = true
+	x := n.more()
+	x.delay = min(max(2*x.delay, n.c.Restart.FirstDelay), n.c.Restart.MaxDelay)
+}
+
 // lose gives a component up that was running. It is stopped with the others. Caller
 // holds mu.
 func (o *Orchestrator) lose(n *node, err error, text string) {
+	if err == nil {
+		err = errors.New(text)
+	}
 	n.state, n.err, n.reason = startup.Failed, err, text
 	o.emit(n, 0)
-	x := n.more()
-	registrations := x.registrations
-	x.registrations = nil
-	if len(registrations) > 0 {
-		go func() {
-			ctx, cancel := context.WithTimeout(o.values, n.c.StopTimeout)
-			defer cancel()
-			for _, r := range slices.Backward(registrations) {
-				_ = r.Unregister(ctx) // what is stuck is named when the registry closes
-			}
-		}()
+	if x := n.extras; x != nil && len(x.registrations) > 0 {
+		go o.withdraw(n, x.registrations)
+		x.registrations = nil
 	}
-	if n.c.NonCritical || o.err != nil {
-		return
-	}
-	o.err = wrap(fmt.Sprintf("registry: component %q: ", n.c.Name), err)
-	close(o.failed)
+	o.spread(n)
 }
 
-// restart stops what is left of a component, with its dependants where it says so,
-// and starts it again, until it is ready or given up.
-func (o *Orchestrator) restart(n *node) {
-	users := o.stopUsers(n)
-	o.takeApartFor(n)
-	for pause := time.Duration(0); ; {
-		pause = min(max(2*pause, n.c.Restart.FirstDelay), n.c.Restart.MaxDelay)
-		if !o.pauseFor(pause) {
-			o.mu.Lock()
-			n.state, n.reason = startup.Stopped, ""
-			stops := o.release(n)
-			o.checkStopped()
-			o.mu.Unlock()
-			o.stopEach(stops)
-			return
-		}
-		if o.startAgain([]*node{n}) {
-			o.startAgain(users)
-			return
-		}
-		o.mu.Lock()
-		err, text := n.err, n.reason
-		if o.phase != phaseRunning || !o.bears(n) {
-			o.lose(n, err, text)
-			o.mu.Unlock()
-			return
-		}
-		n.state = startup.Restarting
-		o.mu.Unlock()
+// recycle takes a component down that has ended, after its dependants where it says
+// so, and lets them start again. Caller holds mu.
+func (o *Orchestrator) recycle(n *node) {
+	o.delay(n)
+	n.state = startup.Restarting
+	n.generation++
+	o.reopen(n)
+	o.emit(n, 0)
+	o.reconsider(n)
+	if n.c.Restart.Dependants {
+		o.recall(n)
 	}
+	o.bringDown(n)
 }
 
-// pauseFor waits for about that time; false when everything is to stop.
-func (o *Orchestrator) pauseFor(d time.Duration) bool {
-	timer := time.NewTimer(d - rand.N(d/5+1)) //nolint:gosec // jitter
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-o.halt:
-		return false
-	}
-}
-
-// stopUsers stops all that use n, directly or not, where its policy says so, and
-// returns them in the order in which they start.
-func (o *Orchestrator) stopUsers(n *node) (users []*node) {
-	if !n.c.Restart.Dependants {
-		return nil
-	}
-	o.mu.Lock()
-	seen := map[*node]bool{n: true}
+// recall lets all that use n, directly or not, go down before it and start again after
+// it. Caller holds mu.
+func (o *Orchestrator) recall(n *node) {
+	var users []*node
 	for pending := []*node{n}; len(pending) > 0; {
 		from := pending[len(pending)-1]
 		pending = pending[:len(pending)-1]
+		var last *node
 		for _, f := range from.feeds {
-			if to := f.node; !seen[to] && slices.Contains(to.uses, from) && to.state == startup.Ready {
-				seen[to] = true
-				users = append(users, to)
-				pending = append(pending, to)
+			to := f.node
+			if to == last || !to.up || !f.needed() || !slices.Contains(to.uses, from) ||
+				to.state == startup.Failed || to.state == startup.Stuck || to.unwanted {
+				continue
 			}
+			last = to
+			from.more().blockers++
+			x := to.more()
+			x.blocks = append(x.blocks, from)
+			if to.again {
+				continue // and so are its users, or they are as its own policy says
+			}
+			to.again = true
+			pending = append(pending, to)
+			users = append(users, to)
 		}
 	}
-	slices.SortStableFunc(users, func(a, b *node) int { return a.batch - b.batch })
-	o.mu.Unlock()
-	for _, user := range slices.Backward(users) {
-		o.mu.Lock()
-		var down <-chan struct{}
-		if o.phase == phaseRunning {
-			down = o.takeDown(user)
-		}
-		o.mu.Unlock()
-		if down != nil {
-			<-down
+	for _, user := range users {
+		o.reopen(user)
+		o.reconsider(user)
+	}
+	for _, user := range users {
+		if user.state == startup.Starting {
+			o.recallStart(user, errNeedEnded)
+		} else {
+			o.bringDown(user)
 		}
 	}
-	return users
 }
 
-// takeApartFor stops what is left of a component that is started again.
-func (o *Orchestrator) takeApartFor(n *node) {
-	o.mu.Lock()
-	n.calls++
-	deadline := o.now() + n.c.StopTimeout
-	o.mu.Unlock()
-	ctx := newAttemptContext(o.values, o.epoch.Add(deadline), &o.stops, nil)
-	o.user(func() error { return o.takeApart(ctx, n) }, func(err error) []*node {
-		ctx.end()
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		n.calls--
-		n.keepStopErr(err)
-		return nil
-	})
-}
+var errNeedEnded = errors.New("what it needs has ended")
 
-// startAgain starts nodes that were up, and reports whether all are ready.
-func (o *Orchestrator) startAgain(nodes []*node) bool {
-	o.mu.Lock()
-	if o.phase != phaseRunning {
-		o.mu.Unlock()
-		return true // the stop has them
+// bringDown begins to take a node down that is to start again, once those are down
+// that go before it. Caller holds mu.
+func (o *Orchestrator) bringDown(n *node) {
+	if n.again && n.up && n.calls == 0 && !n.stopBegun && (n.extras == nil || n.extras.blockers == 0) {
+		o.stopping(n)
 	}
-	var decided []<-chan struct{}
-	var stops []*node
-	for _, n := range nodes {
-		if n.up { // it kept what it used meanwhile
-			stops = append(stops, o.release(n)...)
-		}
-		x := n.more()
-		x.decided = make(chan struct{})
-		decided = append(decided, x.decided)
-		x.restarts++
-	}
-	o.queueAll(nodes)
-	o.arm(o.now() + o.options.StartTimeout)
-	o.mu.Unlock()
-	o.stopEach(stops)
-	for _, one := range decided {
-		<-one
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return !slices.ContainsFunc(nodes, func(n *node) bool { return n.state != startup.Ready })
 }

@@ -813,7 +813,7 @@ func TestListenerGetsEventsInOrderAndHarmsNobody(t *testing.T) {
 		_, err := o.Start(t.Context())
 		require.NoError(t, err)
 		synctest.Wait()
-		require.Equal(t, []string{"a starting 0/2", "a ready 0/2", "b starting 1/2", "b ready 1/2", " ready 2/2"}, lines.all())
+		require.Equal(t, []string{"a starting 0/2", "a ready 1/2", "b starting 1/2", "b ready 2/2", " ready 2/2"}, lines.all())
 		require.Contains(t, text.String(), "[2/2] ready in 2s\n")
 		require.NoError(t, o.Stop(t.Context()))
 	})

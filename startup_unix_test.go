@@ -38,3 +38,53 @@ func TestSignalStopsARunAndASecondOneEndsTheStop(t *testing.T) {
 	require.ErrorIs(t, <-done, context.Canceled, "of the stop, or of the start where the first one came early")
 	require.Less(t, time.Since(began), 5*time.Second, "rather than the ten of the stop timeout")
 }
+
+func TestSignalAtTheEndOfTheStartIsHeard(t *testing.T) {
+	for i := range 100 {
+		o := orchestrate(t, startup.Options{}, registry.Component{Name: "a", Start: func(context.Context, *startup.Run) error {
+			_ = syscall.Kill(syscall.Getpid(), syscall.SIGUSR1)
+			time.Sleep(time.Duration(i%100) * time.Microsecond)
+			return nil
+		}})
+		done := make(chan struct{})
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			defer close(done)
+			_ = o.Run(ctx, syscall.SIGUSR1)
+		}()
+		select {
+		case <-done:
+		case <-time.After(time.Second):
+			t.Errorf("run %d: the signal was lost; a is %s", i, stateOf(t, o, "a"))
+			cancel()
+			<-done
+		}
+		cancel()
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+func TestSecondSignalEndsARollback(t *testing.T) {
+	stopping := make(chan struct{})
+	o := orchestrate(t, startup.Options{}, registry.Component{Name: "a", Provides: []string{"a"}, StopTimeout: 8 * time.Second, Stop: func(ctx context.Context) error {
+		close(stopping)
+		<-ctx.Done()
+		return nil
+	}}, registry.Component{Name: "b", Needs: startup.Capabilities("a"), Start: func(ctx context.Context, _ *startup.Run) error {
+		_ = syscall.Kill(syscall.Getpid(), syscall.SIGUSR1)
+		<-ctx.Done()
+		return ctx.Err()
+	}})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = o.Run(t.Context(), syscall.SIGUSR1)
+	}()
+	<-stopping
+	began := time.Now()
+	_ = syscall.Kill(syscall.Getpid(), syscall.SIGUSR1)
+	<-done
+	require.Less(t, time.Since(began), 3*time.Second, "the second signal ends the stop")
+}

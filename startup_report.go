@@ -1,0 +1,150 @@
+package registry
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/capreg/registry/startup"
+)
+
+// emit tells the listener of the state of a node. Caller holds mu.
+func (o *Orchestrator) emit(n *node, took time.Duration) {
+	if o.unread != nil {
+		o.push(startup.Event{Component: n.c.Name, State: n.state, Took: took, Reason: n.reason})
+	}
+}
+
+// emitWhole tells the listener of the end of a start or stop. Caller holds mu.
+func (o *Orchestrator) emitWhole(state startup.State, took time.Duration, reason string) {
+	if o.unread != nil {
+		o.push(startup.Event{State: state, Took: took, Reason: reason})
+	}
+}
+
+func (o *Orchestrator) push(e startup.Event) {
+	e.Time, e.Total = time.Now(), len(o.nodes)
+	e.Settled = e.Total - max(o.open, 0)
+	if o.phase == phaseStopping || o.phase == phaseStopped {
+		e.Settled = e.Total - o.up
+	}
+	o.unread.Push(e)
+	if !o.delivering {
+		o.delivering = true
+		go o.deliver()
+	}
+}
+
+// deliver gives events to the listener until there are none left.
+func (o *Orchestrator) deliver() {
+	next := func() (startup.Event, bool) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		e, lost, ok := o.unread.Pop()
+		e.Lost = lost
+		o.delivering = ok
+		return e, ok
+	}
+	exited := true
+	defer func() {
+		if exited { // a listener that exits its goroutine must not be the last one
+			go o.deliver()
+		}
+	}()
+	for e, ok := next(); ok; e, ok = next() {
+		_ = guard(func() error { o.options.Listen(e); return nil })
+	}
+	exited = false
+}
+
+// Report returns how the start went, or goes.
+func (o *Orchestrator) Report() startup.Report {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	r := startup.Report{Began: o.epoch.Add(o.began), Wall: o.wall, Err: o.err, RolledBack: o.rolledBack}
+	if o.phase == phaseStarting {
+		r.Wall = o.now() - o.began
+	}
+	paths := make([]time.Duration, len(o.nodes)) // the longest one that ends with each
+	before := make([]int32, len(o.nodes))        // who precedes it on that, plus one
+	var last *node
+	r.Components = make([]startup.Component, len(o.nodes))
+	for i, n := range inTime(inBatches(o.nodes)) {
+		c := &r.Components[i]
+		n.report(c, o.began)
+		took := c.Took()
+		r.Work += took
+		for i := range n.needs {
+			if at := n.needs[i].critical(paths); at != nil && paths[at.id] > paths[n.id] {
+				paths[n.id], before[n.id] = paths[at.id], int32(at.id+1) //nolint:gosec // there is no memory for more
+			}
+		}
+		paths[n.id] += took
+		if last == nil || paths[n.id] > paths[last.id] {
+			last = n
+		}
+	}
+	if last != nil {
+		r.CriticalPath = paths[last.id]
+		for at := last.id; at >= 0; at = int(before[at]) - 1 {
+			r.Chain = append(r.Chain, o.nodes[at].c.Name)
+		}
+		slices.Reverse(r.Chain)
+	}
+	if r.Wall > 0 {
+		r.Efficiency = min(float64(r.CriticalPath)/float64(r.Wall), 1)
+	}
+	return r
+}
+
+// inTime returns nodes in the order of their batches so that each comes after those it
+// waited for. It may be otherwise where any of several would have been enough.
+func inTime(nodes []*node) []*node {
+	late := func(n *node) bool {
+		return slices.ContainsFunc(n.needs, func(g dependency) bool {
+			return g.need.Any && slices.ContainsFunc(g.members, func(member *node) bool { return member.batch >= n.batch })
+		})
+	}
+	if slices.ContainsFunc(nodes, late) {
+		slices.SortStableFunc(nodes, func(a, b *node) int { return cmp.Compare(a.ready, b.ready) })
+	}
+	return nodes
+}
+
+// critical returns the member that the need waited for longest, by the length of the
+// path to it.
+func (g *dependency) critical(paths []time.Duration) (found *node) {
+	for _, member := range g.members {
+		if member.ready == 0 {
+			continue
+		}
+		if found == nil || g.need.Any == (member.ready < found.ready) && (g.need.Any || paths[member.id] > paths[found.id]) {
+			found = member
+		}
+	}
+	return found
+}
+
+func (n *node) report(c *startup.Component, began time.Duration) {
+	at := n.milestones
+	if n.extras != nil && n.extras.first != nil {
+		at = *n.extras.first
+	}
+	since := func(at time.Duration) time.Duration {
+		if at == 0 {
+			return 0
+		}
+		return at - began
+	}
+	*c = startup.Component{
+		Name: n.c.Name, Version: n.c.Version, State: n.state, Batch: n.batch + 1,
+		Queued: since(at.queued), Started: since(at.began), Returned: since(at.returned), Ready: since(at.ready),
+		Late: n.late, Reason: n.reason, Err: n.err,
+	}
+	if x := n.extras; x != nil {
+		c.Probes, c.Restarts, c.Absent = x.probes, x.restarts, x.missing
+	}
+	if n.blockedBy != nil {
+		c.BlockedBy = n.blockedBy.c.Name
+	}
+}
