@@ -251,3 +251,84 @@ func goEdit(t *testing.T, kind, file string) edited {
 	require.NoError(t, json.Unmarshal(text, &parsed))
 	return parsed
 }
+
+// testFilesByPackage returns the test files of every module, by folder.
+func testFilesByPackage(t *testing.T) map[string][]*ast.File {
+	t.Helper()
+	packages := make(map[string][]*ast.File)
+	walk(t, func(path string, entry fs.DirEntry) error {
+		if entry.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+		require.NoError(t, err)
+		packages[filepath.Dir(path)] = append(packages[filepath.Dir(path)], file)
+		return nil
+	})
+	return packages
+}
+
+func TestEveryPackageWithTestsWatchesForLeakedGoroutines(t *testing.T) {
+	t.Parallel()
+	for dir, files := range testFilesByPackage(t) {
+		require.True(t, slices.ContainsFunc(files, func(file *ast.File) bool {
+			return slices.ContainsFunc(functionsOf(file), func(f *ast.FuncDecl) bool {
+				return f.Name.Name == "TestMain" && mentions(f, func(name string) bool { return name == "VerifyTestMain" })
+			})
+		}), "%s: no TestMain with goleak.VerifyTestMain", dir)
+	}
+}
+
+// A line of code that only such a test reaches would count as covered and be tested by
+// nobody.
+func TestEveryTestAssertsSomething(t *testing.T) {
+	t.Parallel()
+	for dir, files := range testFilesByPackage(t) {
+		asserting := map[string]bool{"require": true, "t.Error": true, "Errorf": true, "Fatal": true, "Fatalf": true}
+		for found := true; found; { // helpers assert for those who call them
+			found = false
+			for _, file := range files {
+				for _, f := range functionsOf(file) {
+					if !asserting[f.Name.Name] && mentions(f, func(name string) bool { return asserting[name] }) {
+						asserting[f.Name.Name], found = true, true
+					}
+				}
+			}
+		}
+		for _, file := range files {
+			for _, f := range functionsOf(file) {
+				if name := f.Name.Name; name != "TestMain" && (strings.HasPrefix(name, "Test") || strings.HasPrefix(name, "Fuzz")) {
+					if !asserting[name] {
+						t.Errorf("%s: %s asserts nothing", dir, name)
+					}
+				}
+			}
+		}
+	}
+}
+
+func functionsOf(file *ast.File) (functions []*ast.FuncDecl) {
+	for _, declaration := range file.Decls {
+		if f, ok := declaration.(*ast.FuncDecl); ok && f.Body != nil {
+			functions = append(functions, f)
+		}
+	}
+	return functions
+}
+
+// mentions reports whether the body of the function has an identifier like that, or
+// one with what stands before its dot.
+func mentions(f *ast.FuncDecl, like func(name string) bool) (found bool) {
+	ast.Inspect(f.Body, func(node ast.Node) bool {
+		switch n := node.(type) {
+		case *ast.Ident:
+			found = found || like(n.Name)
+		case *ast.SelectorExpr:
+			if of, ok := n.X.(*ast.Ident); ok {
+				found = found || like(of.Name+"."+n.Sel.Name)
+			}
+		}
+		return !found
+	})
+	return found
+}

@@ -8,9 +8,12 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/capreg/registry/internal/drift"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const limit = time.Second
 

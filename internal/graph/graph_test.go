@@ -9,9 +9,12 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/capreg/registry/internal/graph"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const long = 100_000
 

@@ -7,9 +7,12 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/capreg/registry/internal/window"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestWindowForgetsWhatIsOlderThanItsLength(t *testing.T) {
 	t.Parallel()
