@@ -24,9 +24,14 @@ fmt: ## format every file (needs: make tools)
 bench: ## run the benchmarks
 	go test -run '^$$' -bench . -count=$(COUNT) ./...
 
-cover: ## statement coverage of the root and internal packages
-	go test -coverpkg=./... -coverprofile=cover.out ./...
-	go tool cover -func=cover.out | tail -n 1
+cover: ## statement coverage of the root and internal packages; fails below 92 %
+	go run ./internal/prooftest/cover -least 92
+
+mutate: ## change the library in many places, one at a time: do its tests notice? Takes an hour
+	go run ./internal/prooftest/mutate -sample 300 . $$(go list ./internal/... | grep -v prooftest)
+
+soak: ## random faults for a minute, under a ledger
+	go run ./benchmarks/soak -for 60s
 
 fuzz: ## run each fuzz target for FUZZTIME
 	@for dir in $$(go list -m -f '{{.Dir}}'); do (cd $$dir && \
@@ -48,4 +53,4 @@ vuln: ## look for known vulnerabilities (needs: make tools, and the vulnerabilit
 ci: ## all that CI does
 	bash .ci/run
 
-.PHONY: help test race tools lint fmt bench cover fuzz tidy standalone vuln ci
+.PHONY: help test race tools lint fmt bench cover mutate soak fuzz tidy standalone vuln ci

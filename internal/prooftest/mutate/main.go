@@ -261,7 +261,7 @@ func (d *driver) draw(p *goPackage) (drawn []mutant, err error) {
 	}
 	place := func(m mutant) uint64 {
 		h := fnv.New64a()
-		fmt.Fprint(h, d.seed, m)
+		_, _ = fmt.Fprint(h, d.seed, m)
 		return h.Sum64()
 	}
 	slices.SortStableFunc(drawn, func(a, b mutant) int {

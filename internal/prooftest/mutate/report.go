@@ -3,9 +3,10 @@ package main
 import (
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
+
+	"github.com/capreg/registry/internal/prooftest/figures"
 )
 
 // tally counts the outcomes of a package.
@@ -25,7 +26,7 @@ func (t *tally) add(outcome string) {
 }
 
 // rate is the share of the mutants that compile which is killed, in percent.
-func (t tally) rate() float64 {
+func (t *tally) rate() float64 {
 	if all := t.killed + t.survived + t.uncovered; all > 0 {
 		return 100 * float64(t.killed) / float64(all)
 	}
@@ -46,7 +47,7 @@ func (d *driver) report() error {
 	var table strings.Builder
 	fmt.Fprintln(&table, "| package | mutants | killed | survived | not reached | kill rate |")
 	fmt.Fprintln(&table, "|---|---|---|---|---|---|")
-	row := func(name string, t tally) {
+	row := func(name string, t *tally) {
 		fmt.Fprintf(&table, "| %s | %d | %d | %d | %d | %.1f %% |\n",
 			name, t.killed+t.survived+t.uncovered, t.killed, t.survived, t.uncovered, t.rate())
 	}
@@ -55,9 +56,9 @@ func (d *driver) report() error {
 		if !nested {
 			short = "registry"
 		}
-		row(short, *packages[name])
+		row(short, packages[name])
 	}
-	row("all", all)
+	row("all", &all)
 	fmt.Println()
 	for _, r := range d.results {
 		if r.Outcome == survived || r.Outcome == notCovered {
@@ -66,7 +67,7 @@ func (d *driver) report() error {
 	}
 	fmt.Printf("\n%s\n%d that do not compile are left out\n", table.String(), all.broken)
 	if d.write != "" {
-		if err := replaceBlock(d.write, "mutation", table.String()); err != nil {
+		if err := figures.Replace(d.write, "mutation", table.String()); err != nil {
 			return err
 		}
 	}
@@ -74,19 +75,4 @@ func (d *driver) report() error {
 		return fmt.Errorf("%.1f %% of the mutants are killed, less than %.1f %%", all.rate(), d.least)
 	}
 	return nil
-}
-
-// replaceBlock replaces what stands between the two marks of a name in a document.
-func replaceBlock(path, name, content string) error {
-	text, err := os.ReadFile(path) //nolint:gosec // a document of the tree
-	if err != nil {
-		return err
-	}
-	begin, end := "<!-- "+name+": begin -->\n", "<!-- "+name+": end -->"
-	before, rest, found := strings.Cut(string(text), begin)
-	_, after, ended := strings.Cut(rest, end)
-	if !found || !ended {
-		return fmt.Errorf("%s has no block %q", path, name)
-	}
-	return os.WriteFile(path, []byte(before+begin+content+end+after), 0o644) //nolint:gosec // a document that all may read
 }
