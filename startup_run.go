@@ -396,7 +396,9 @@ func (o *Orchestrator) begin(n *node, now time.Duration) *supervisor {
 	n.uses = n.uses[:0]
 	for i := range n.needs {
 		for _, member := range n.needs[i].members {
-			if member.state == startup.Ready && !member.again {
+			// One of several that has come to need n meanwhile is used, but not held:
+			// in a stop they would wait for each other.
+			if member.state == startup.Ready && !member.again && (!n.needs[i].need.Any || !n.wasReady || !member.reaches(n)) {
 				member.holders++
 				n.uses = append(n.uses, member)
 			}
@@ -414,6 +416,34 @@ func (o *Orchestrator) begin(n *node, now time.Duration) *supervisor {
 	n.own = &s.attemptContext
 	o.emit(n, 0)
 	return s
+}
+
+// reaches reports whether the node, or one that it uses or always needs, directly or
+// not, is the other one. Caller holds mu.
+func (n *node) reaches(other *node) bool {
+	seen := map[*node]bool{n: true}
+	for pending := []*node{n}; len(pending) > 0; {
+		from := pending[len(pending)-1]
+		pending = pending[:len(pending)-1]
+		if from == other {
+			return true
+		}
+		see := func(next []*node) {
+			for _, to := range next {
+				if !seen[to] {
+					seen[to] = true
+					pending = append(pending, to)
+				}
+			}
+		}
+		see(from.uses)
+		for i := range from.needs {
+			if !from.needs[i].need.Any {
+				see(from.needs[i].members)
+			}
+		}
+	}
+	return false
 }
 
 // returned takes the outcome of a Start. It returns when that was, and with mu held.

@@ -207,9 +207,10 @@ func (o *Orchestrator) recall(n *node) {
 var errNeedEnded = errors.New("what it needs has ended")
 
 // bringDown begins to take a node down that is to start again, once those are down
-// that go before it. Caller holds mu.
+// that go before it: all that use it, when everything is being stopped meanwhile.
+// Caller holds mu.
 func (o *Orchestrator) bringDown(n *node) {
-	if n.again && n.up && n.calls == 0 && !n.stopBegun && (n.extras == nil || n.extras.blockers == 0) {
+	if n.again && n.up && n.calls == 0 && !n.stopBegun && (n.extras == nil || n.extras.blockers == 0) && (!o.ending() || n.holders == 0) {
 		o.stopping(n)
 	}
 }

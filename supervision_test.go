@@ -1095,3 +1095,77 @@ func TestComponentThatEndsAtOnceIsRestartedOneAtATime(t *testing.T) {
 	require.NoError(t, o.Stop(t.Context()))
 	require.Zero(t, up.Load())
 }
+
+func TestStopEndsWhereARestartLetTwoUseEachOther(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T) {
+		var j journal
+		first := j.component("first", 0)
+		first.Provides, first.Needs = []string{"x"}, []startup.Need{{Capability: "y", Any: true}}
+		first.Restart.Mode = startup.OnFailure
+		var lives atomic.Int32
+		start := first.Start
+		first.Start = func(ctx context.Context, run *startup.Run) error {
+			if lives.Add(1) == 1 {
+				run.Go(func(ctx context.Context) error {
+					time.Sleep(time.Second)
+					return errDown
+				})
+			}
+			return start(ctx, run)
+		}
+		second := j.component("second", time.Millisecond)
+		second.Provides, second.Needs = []string{"y"}, []startup.Need{{Capability: "x", Any: true}}
+		other := j.component("other", 0)
+		other.Provides = []string{"x", "y"}
+		o := orchestrate(t, startup.Options{}, first, second, other)
+		_, err := o.Start(t.Context())
+		require.NoError(t, err)
+		time.Sleep(5 * time.Second)
+		require.Equal(t, "ready", stateOf(t, o, "first"))
+		require.EqualValues(t, 2, lives.Load())
+		require.NoError(t, o.Stop(t.Context()))
+		require.Equal(t, []string{"-second", "-first", "-other"}, j.all()[len(j.all())-3:])
+	})
+}
+
+func TestComponentThatIsToStartAgainIsStillStoppedAfterItsUsers(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T) {
+		var j journal
+		below := j.component("below", 0)
+		below.Restart = startup.Restart{Mode: startup.Always, Dependants: true}
+		ends := make(chan struct{})
+		start := below.Start
+		below.Start = func(ctx context.Context, run *startup.Run) error {
+			go func() {
+				<-ends
+				run.Ended(errDown)
+			}()
+			return start(ctx, run)
+		}
+		slow := func(c registry.Component) registry.Component {
+			stop := c.Stop
+			c.Stop = func(ctx context.Context) error {
+				time.Sleep(2 * time.Second)
+				return stop(ctx)
+			}
+			return c
+		}
+		lost := slow(slow(j.component("lost", 0, "below")))
+		lost.NonCritical = true
+		lost.Start = func(_ context.Context, run *startup.Run) error {
+			run.Go(func(context.Context) error { return errDown })
+			return nil
+		}
+		o := orchestrate(t, startup.Options{}, below, lost, slow(j.component("user", 0, "below")))
+		_, err := o.Start(t.Context())
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		require.Equal(t, "failed", stateOf(t, o, "lost"))
+		close(ends)
+		time.Sleep(time.Second)
+		require.NoError(t, o.Stop(t.Context()))
+		require.Equal(t, []string{"-user", "-lost", "-below"}, j.all()[len(j.all())-3:])
+	})
+}

@@ -1,0 +1,524 @@
+package registry_test
+
+import (
+	"context"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/capreg/registry"
+	"github.com/capreg/registry/startup"
+)
+
+// TestRandomStartsKeepTheirPromises plays random graphs with failures, panics, exits,
+// late starts and cancellations.
+func TestRandomStartsKeepTheirPromises(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(1000) {
+		synctest.Test(t, func(t *testing.T) {
+			defer tellSeed(t, seed)
+			playStart(t, rand.New(rand.NewPCG(seed, 5)))
+		})
+	}
+}
+
+func tellSeed(t *testing.T, seed uint64) {
+	t.Helper()
+	if t.Failed() {
+		t.Logf("seed %d", seed)
+	}
+}
+
+// played is what happened to a component.
+type played struct {
+	needs                   []string
+	starts, finished, stops int
+	ready, stopped, inside  bool
+}
+
+func playStart(t *testing.T, random *rand.Rand) {
+	t.Helper()
+	var mu sync.Mutex
+	all := make(map[string]*played)
+	n := 3 + random.IntN(20)
+	components := make([]registry.Component, n)
+	for i := range components {
+		name := strconv.Itoa(i)
+		p := &played{}
+		all[name] = p
+		c := registry.Component{Name: name, NonCritical: random.IntN(3) == 0, StartTimeout: 5 * time.Second, StopTimeout: 5 * time.Second}
+		for j := range i {
+			if random.IntN(4) == 0 {
+				c.Needs = append(c.Needs, startup.Need{Component: strconv.Itoa(j)})
+				p.needs = append(p.needs, strconv.Itoa(j))
+			}
+		}
+		takes, kind := time.Duration(random.IntN(3000))*time.Millisecond, random.IntN(12)
+		c.Start = func(ctx context.Context, run *startup.Run) error {
+			mu.Lock()
+			p.starts++
+			for _, need := range p.needs {
+				if !all[need].ready || all[need].stopped {
+					t.Errorf("%s starts although %s is not ready", name, need)
+				}
+			}
+			p.inside = true
+			mu.Unlock()
+			finish := func(ok bool) {
+				mu.Lock()
+				defer mu.Unlock()
+				p.inside = false
+				if ok {
+					p.finished++
+					p.ready = true
+				}
+			}
+			if kind == 0 { // deaf, and late
+				time.Sleep(20 * time.Second)
+				finish(true)
+				return nil
+			}
+			select {
+			case <-time.After(takes):
+			case <-ctx.Done():
+				finish(false)
+				return ctx.Err()
+			}
+			switch kind {
+			case 1:
+				finish(false)
+				return errDown
+			case 2:
+				finish(false)
+				panic("start")
+			case 3:
+				finish(false)
+				runtime.Goexit()
+			}
+			finish(true)
+			return nil
+		}
+		c.Stop = func(context.Context) error {
+			mu.Lock()
+			defer mu.Unlock()
+			p.stops++
+			p.stopped = true
+			for user, other := range all {
+				if slices.Contains(other.needs, name) && other.finished > other.stops && !other.inside && other.starts > 0 && kind != 0 {
+					t.Errorf("%s stops before %s, which uses it", name, user)
+				}
+			}
+			return nil
+		}
+		components[i] = c
+	}
+	options := startup.Options{MaxConcurrent: random.IntN(4), Batches: random.IntN(4) == 0, OnFailure: startup.Policy(random.IntN(2))}
+	random.Shuffle(n, func(i, j int) { components[i], components[j] = components[j], components[i] })
+	o := orchestrate(t, options, components...)
+	ctx, cancel := context.WithCancel(t.Context())
+	if random.IntN(3) == 0 {
+		time.AfterFunc(time.Duration(random.IntN(6000))*time.Millisecond, cancel)
+	}
+	_, _ = o.Start(ctx)
+	cancel()
+	time.Sleep(time.Second)
+	_ = o.Stop(t.Context())
+	time.Sleep(time.Minute)
+	require.NoError(t, o.Stop(t.Context()))
+	mu.Lock()
+	defer mu.Unlock()
+	for name, p := range all {
+		require.LessOrEqual(t, p.starts, 1, name)
+		require.Equal(t, p.finished, p.stops, "%s: all that started is stopped once", name)
+	}
+}
+
+// TestRandomLivesKeepTheirPromises plays random graphs of components that end by
+// themselves and are started again, that are added and removed meanwhile, and whose
+// starts, probes, registrations, goroutines and stops go wrong in every way.
+func TestRandomLivesKeepTheirPromises(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(500) {
+		synctest.Test(t, func(t *testing.T) {
+			w := &world{t: t, random: rand.New(rand.NewPCG(seed, 11)), people: make(map[string]*person)}
+			defer tellSeed(t, seed)
+			w.play()
+		})
+	}
+}
+
+// world is what happens to the components of one orchestrator, as they see it.
+type world struct {
+	t      *testing.T
+	reg    *registry.Registry
+	o      *registry.Orchestrator
+	random *rand.Rand // used by one goroutine; components have dice of their own
+
+	mu       sync.Mutex
+	people   map[string]*person
+	stopping bool // everything is, in order
+}
+
+// person is the component of a name.
+type person struct {
+	name     string
+	provides string
+	needs    []want
+	dice     *rand.Rand // guarded by the mutex of its world
+	deaf     bool       // something of it does not return in time: it may be given up
+
+	inside, stopping  bool
+	ended             bool // this life by itself
+	starts, stops     int
+	accepted, workers int
+	uses              map[*person]int // that were up when it started, and which of their lives
+}
+
+type want struct {
+	startup.Need
+	members []string // nil: all of that parity, one of which is enough
+}
+
+// up reports whether a start was accepted and is not being undone.
+func (p *person) up() bool { return p.accepted > p.stops && !p.stopping }
+
+// somewhat is a time that coincides with no other.
+func (w *world) somewhat(atMost time.Duration) time.Duration {
+	return time.Duration(w.random.Int64N(int64(atMost)))
+}
+
+func (w *world) component(index int) registry.Component {
+	random := w.random
+	p := &person{name: "c" + strconv.Itoa(index), provides: []string{"even", "odd"}[index%2], dice: rand.New(rand.NewPCG(random.Uint64(), 1))}
+	w.mu.Lock()
+	w.people[p.name] = p
+	w.mu.Unlock()
+	c := registry.Component{
+		Name: p.name, Provides: []string{p.provides}, NonCritical: random.IntN(4) > 0,
+		StartTimeout: 4*time.Second + w.somewhat(time.Second), StopTimeout: 2*time.Second + w.somewhat(time.Second),
+	}
+	for at := range index {
+		if random.IntN(4) > 0 {
+			continue
+		}
+		need := want{startup.Need{Component: "c" + strconv.Itoa(at), Optional: random.IntN(5) == 0, OrderOnly: random.IntN(8) == 0}, []string{"c" + strconv.Itoa(at)}}
+		p.needs = append(p.needs, need)
+		c.Needs = append(c.Needs, need.Need)
+	}
+	if index > 4 && random.IntN(5) == 0 { // any of an open number, of which some come after it
+		need := want{startup.Need{Capability: []string{"odd", "even"}[index%2], Any: true, Optional: random.IntN(2) == 0}, nil}
+		p.needs = append(p.needs, need)
+		c.Needs = append(c.Needs, need.Need)
+	}
+	if random.IntN(3) > 0 {
+		c.Restart = startup.Restart{
+			Mode: startup.RestartMode(random.IntN(3)), Limit: 1 + random.IntN(6), Decay: time.Second + w.somewhat(20*time.Second),
+			FirstDelay: 1 + w.somewhat(time.Second), MaxDelay: time.Second + w.somewhat(5*time.Second), Dependants: random.IntN(2) == 0,
+		}
+	}
+	deaf := func(odds int) bool {
+		is := random.IntN(odds) == 0
+		p.deaf = p.deaf || is
+		return is
+	}
+	c.Start = w.start(p, deaf(25))
+	c.Stop = w.stop(p, deaf(25))
+	if random.IntN(3) == 0 {
+		c.Ready = w.asked(p, deaf(15))
+	}
+	c.Notifies = random.IntN(5) == 0
+	if random.IntN(3) == 0 {
+		c.Register = append(c.Register, func(ctx context.Context, r *registry.Registry) (*registry.Registration, error) {
+			if w.fate(p, 8) {
+				return nil, errDown
+			}
+			return chat.Register(ctx, r, provider{Name: p.name, Instance: says(p.name)})
+		})
+	}
+	return c
+}
+
+// fate decides whether something happens, one time in odds.
+func (w *world) fate(p *person, odds int) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return p.dice.IntN(odds) == 0
+}
+
+func (w *world) duration(p *person, atMost time.Duration) time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return time.Duration(p.dice.Int64N(int64(atMost)))
+}
+
+// fail is one of the ways in which code of a user ends before its time.
+func (w *world) fail(p *person) error {
+	w.mu.Lock()
+	how := p.dice.IntN(4)
+	w.mu.Unlock()
+	switch how {
+	case 0:
+		panic("it")
+	case 1:
+		runtime.Goexit()
+	case 2:
+		return nil
+	}
+	return errDown
+}
+
+func (w *world) start(p *person, deaf bool) func(context.Context, *startup.Run) error {
+	return func(ctx context.Context, run *startup.Run) error {
+		w.enter(p)
+		ok := false
+		defer func() { // also when it panics or exits
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			p.inside = false
+			if ok {
+				p.accepted++
+			}
+		}()
+		if w.fate(p, 2) {
+			w.goroutines(p, run)
+		}
+		if takes := w.duration(p, 2*time.Second); deaf && w.fate(p, 3) {
+			time.Sleep(20*time.Second + takes)
+		} else {
+			select {
+			case <-time.After(takes):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if w.fate(p, 12) {
+			if err := w.fail(p); err != nil {
+				return err
+			}
+		}
+		after := w.duration(p, 2*time.Second)
+		go func() {
+			select {
+			case <-time.After(after):
+				run.Ready()
+			case <-run.Context().Done():
+			}
+		}()
+		if w.fate(p, 3) {
+			ends := w.duration(p, 30*time.Second)
+			go func() {
+				select {
+				case <-time.After(ends):
+					w.end(p)
+					run.Ended(errDown)
+				case <-run.Context().Done():
+				}
+			}()
+		}
+		ok = true
+		return nil
+	}
+}
+
+// enter checks what has to be so when a component is started.
+func (w *world) enter(p *person) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case p.inside, p.accepted > p.stops, p.stopping:
+		w.t.Errorf("%s starts while it is up: %d accepted, %d stopped", p.name, p.accepted, p.stops)
+	case p.workers > 0 && !p.deaf:
+		w.t.Errorf("%s starts while a goroutine of its last life runs", p.name)
+	case w.stopping:
+		w.t.Errorf("%s starts while everything is being stopped", p.name)
+	}
+	p.inside, p.ended = true, false
+	p.starts++
+	p.uses = make(map[*person]int)
+	for _, need := range p.needs {
+		if need.Any {
+			some := false
+			for _, member := range w.people {
+				some = some || member.provides == need.Capability && member.up()
+			}
+			if !some && !need.Optional {
+				w.t.Errorf("%s starts although nobody provides %v", p.name, need)
+			}
+		}
+		for _, name := range need.members {
+			member := w.people[name]
+			switch {
+			case member.up():
+				if !member.ended {
+					p.uses[member] = member.accepted
+				}
+			case !need.Optional && !need.OrderOnly:
+				w.t.Errorf("%s starts although %s is not up", p.name, name)
+			}
+		}
+	}
+}
+
+// end notes that a component ends by itself.
+func (w *world) end(p *person) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p.ended = true
+}
+
+// goroutines runs goroutines in the life of a component, some of which end it.
+func (w *world) goroutines(p *person, run *startup.Run) {
+	for range 1 + w.duration(p, 3) {
+		ends, fails := w.duration(p, 40*time.Second), w.fate(p, 2)
+		run.Go(func(ctx context.Context) error {
+			w.mu.Lock()
+			p.workers++
+			w.mu.Unlock()
+			defer func() {
+				w.mu.Lock()
+				p.workers--
+				w.mu.Unlock()
+			}()
+			select {
+			case <-time.After(ends):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			if fails {
+				w.end(p)
+				return w.fail(p)
+			}
+			<-ctx.Done()
+			return nil
+		})
+	}
+}
+
+func (w *world) asked(p *person, deaf bool) func(context.Context) error {
+	return func(ctx context.Context) error {
+		switch {
+		case deaf && w.fate(p, 10):
+			time.Sleep(15*time.Second + w.duration(p, time.Second))
+		case w.fate(p, 10):
+			<-ctx.Done()
+			return ctx.Err()
+		case w.fate(p, 3):
+			return w.fail(p)
+		}
+		return nil
+	}
+}
+
+func (w *world) stop(p *person, deaf bool) func(context.Context) error {
+	return func(ctx context.Context) error {
+		w.mu.Lock()
+		switch {
+		case p.stopping:
+			w.t.Errorf("%s is stopped twice at once", p.name)
+		case p.inside:
+			w.t.Errorf("%s is stopped while it starts", p.name)
+		case p.accepted != p.stops+1:
+			w.t.Errorf("%s is stopped although %d of its starts were accepted and %d undone", p.name, p.accepted, p.stops)
+		}
+		if w.stopping && !p.deaf {
+			for _, user := range w.people {
+				if (user.accepted > user.stops || user.inside) && user.uses[p] == p.accepted && !user.deaf {
+					w.t.Errorf("%s stops before %s, which uses it", p.name, user.name)
+				}
+			}
+		}
+		p.stopping = true
+		w.mu.Unlock()
+		defer func() { // also when it panics or exits
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			p.stopping = false
+			p.stops++
+		}()
+		if takes := w.duration(p, time.Second); deaf && w.fate(p, 3) {
+			time.Sleep(10*time.Second + takes)
+		} else {
+			select {
+			case <-time.After(takes):
+			case <-ctx.Done():
+			}
+		}
+		if w.fate(p, 8) {
+			return w.fail(p)
+		}
+		return nil
+	}
+}
+
+func (w *world) play() {
+	t, random := w.t, w.random
+	w.reg = newRegistry(t, registry.Options{})
+	n := 2 + random.IntN(12)
+	components := make([]registry.Component, n)
+	for i := range components {
+		components[i] = w.component(i)
+	}
+	options := startup.Options{MaxConcurrent: random.IntN(4), Batches: random.IntN(4) == 0, OnFailure: startup.Policy(random.IntN(2))}
+	if random.IntN(2) == 0 {
+		options.Listen = func(startup.Event) {}
+	}
+	random.Shuffle(n, func(i, j int) { components[i], components[j] = components[j], components[i] })
+	o, err := registry.NewOrchestrator(w.reg, options, components...)
+	require.NoError(t, err)
+	w.o = o
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	if random.IntN(8) == 0 {
+		time.AfterFunc(w.somewhat(8*time.Second), cancel)
+	}
+	var asides sync.WaitGroup
+	if random.IntN(2) == 0 {
+		_, _ = o.Start(ctx)
+	} else {
+		asides.Go(func() { _, _ = o.Start(ctx) })
+	}
+	for range random.IntN(8) {
+		time.Sleep(w.somewhat(8 * time.Second))
+		brief, end := context.WithTimeout(t.Context(), 1+w.somewhat(10*time.Second))
+		var change func() error
+		if random.IntN(2) == 0 {
+			added := []registry.Component{w.component(n)}
+			n++
+			change = func() error { return o.Add(brief, added...) }
+		} else {
+			name := "c" + strconv.Itoa(random.IntN(n))
+			change = func() error { return o.Remove(brief, name) }
+		}
+		asides.Go(func() {
+			defer end()
+			_ = change()
+		})
+	}
+	time.Sleep(w.somewhat(30 * time.Second))
+	w.mu.Lock()
+	w.stopping = true
+	w.mu.Unlock()
+	began := time.Now()
+	err = o.Stop(t.Context())
+	require.Less(t, time.Since(began), time.Duration(n+1)*10*time.Second, "a stop takes as long as its longest chain at most")
+	asides.Wait()
+	time.Sleep(2 * time.Minute)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range w.people {
+		require.Equal(t, p.accepted, p.stops, "%s: every start is undone once; the stop said %v", p.name, err)
+		require.False(t, p.inside || p.stopping || p.workers > 0, p.name)
+		if state, ok := o.State(p.name); ok {
+			require.NotContains(t, []startup.State{startup.Waiting, startup.Starting, startup.Ready, startup.Stopping, startup.Restarting}, state, p.name)
+		}
+	}
+	require.Empty(t, slices.Collect(w.reg.All()), "what components registered has left")
+	require.NoError(t, w.reg.Close(t.Context()))
+}
