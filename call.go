@@ -244,7 +244,7 @@ func (c *call) begin(ctx context.Context, s *slot, options []CallOption) (err er
 	if c.options.caller == "" {
 		c.options.caller = s.query.Handler
 	}
-	c.observed = c.options.report != nil || registry.hooked
+	c.observed = c.options.report != nil || registry.hooked || registry.observers.Load() != nil
 	if c.observed {
 		c.began = registry.now()
 		ctx = c.beforeCall(ctx)
@@ -594,7 +594,7 @@ func (c *call) lastResort() bool {
 	var best *provider
 	var soonest time.Duration
 	for _, p := range c.walk.plan.candidates {
-		if now := p.gateNow(); !p.definition.LastResort || now&gateBlocked == 0 || now&gateHalfOpen != 0 || !c.wants(p) {
+		if now := p.gateNow(); !p.definition.LastResort || now&gateReal != 0 || now&gateBlocked == 0 || now&gateHalfOpen != 0 || !c.wants(p) {
 			continue // one on trial is tried enough
 		}
 		retryIn, asked := p.returns()
@@ -796,7 +796,7 @@ func (c *call) skip(p *provider, code string, why *reason, retryIn time.Duration
 	defer p.registry.mu.Unlock()
 	c.skips = append(c.skips, Candidate{
 		Provider: p.name(), Handler: p.definition.Handler, Group: p.group.key.number, Priority: p.definition.Priority,
-		Mock: p.mock(), Breaker: p.gateNow().breaker(), Code: code, Reason: why.words, RetryIn: retryIn, Err: why,
+		Mock: p.shownAsMock(), Breaker: p.gateNow().breaker(), Code: code, Reason: why.words, RetryIn: retryIn, Err: why,
 	})
 }
 

@@ -22,7 +22,7 @@ type Candidate struct {
 	// Eligible says whether a call could enter it now.
 	Eligible bool `json:"eligible"`
 	// Code is the reason in one stable word: "eligible", "trial", or what keeps
-	// calls away: "closed", "mocks_only", "capability_missing", "unhealthy",
+	// calls away: "closed", "mocks_only", "overridden", "capability_missing", "unhealthy",
 	// "breaker_open", "trial_slots_full", "cooling_down", "parked", "not_ready".
 	Code string `json:"code"`
 	// Reason is the same in words; empty when the provider is simply eligible.
@@ -243,6 +243,8 @@ const (
 	codeLacking       = "capability_missing"
 	codeFull          = "at_capacity"
 	codeCapabilityOut = "capability_out"
+	codeMocksOnly     = "mocks_only"
+	codeOverridden    = "overridden"
 )
 
 // candidate is the one place where a gate is put into words. Caller holds
@@ -250,7 +252,7 @@ const (
 func (p *provider) candidate(now gate, breaker BreakerStats) Candidate {
 	c := Candidate{
 		Provider: p.name(), Handler: p.definition.Handler, Group: p.group.key.number,
-		Priority: p.definition.Priority, Mock: p.mock(), Breaker: breaker.State,
+		Priority: p.definition.Priority, Mock: p.shownAsMock(), Breaker: breaker.State,
 		Eligible: now&gateBlocked == 0, Code: "eligible",
 	}
 	if c.Eligible && now&gateHalfOpen != 0 {
@@ -272,7 +274,11 @@ func (p *provider) candidate(now gate, breaker BreakerStats) Candidate {
 		add("closed", &reason{ErrClosed, ErrClosed.Error(), nil}, 0)
 	}
 	if now&gateReal != 0 {
-		add("mocks_only", &reason{ErrUnavailable, notAMock, nil}, 0)
+		code, words := codeMocksOnly, p.hidden()
+		if words != notAMock {
+			code = codeOverridden
+		}
+		add(code, &reason{ErrUnavailable, words, nil}, 0)
 	}
 	if now&gateUnhealthy != 0 {
 		_, text, cause := p.stateLocked()

@@ -249,10 +249,10 @@ func (r *Registration) MarkUnhealthy(reason error) error {
 func (r *Registration) MarkHealthy() error { return r.say(nil) }
 
 func (r *Registration) say(illness error) error {
-	p := r.provider
 	text := cut(errorText(illness), 300) // a user's method: outside the lock
-	p.registry.mu.Lock()
-	defer p.registry.mu.Unlock()
+	r.provider.registry.mu.Lock()
+	defer r.provider.registry.mu.Unlock()
+	p := r.acting()
 	if err := r.presentLocked(); err != nil {
 		return err
 	}
@@ -269,7 +269,7 @@ func (r *Registration) say(illness error) error {
 func (r *Registration) Health() health.Status {
 	r.provider.registry.mu.Lock()
 	defer r.provider.registry.mu.Unlock()
-	return r.provider.healthLocked()
+	return r.acting().healthLocked()
 }
 
 // HealthHistory returns the last transitions of the provider's health, oldest
@@ -277,18 +277,18 @@ func (r *Registration) Health() health.Status {
 func (r *Registration) HealthHistory() []health.Transition {
 	r.provider.registry.mu.Lock()
 	defer r.provider.registry.mu.Unlock()
-	if r.provider.wellness.history == nil {
+	history := r.acting().wellness.history
+	if history == nil {
 		return nil
 	}
-	return r.provider.wellness.history.Values()
+	return history.Values()
 }
 
 // SetHealth changes the health policy and returns the previous one, with its
 // defaults. The provider stays as it is until the new policy's first result,
 // which comes at once; a probe in progress is told to end and its result dropped.
 func (r *Registration) SetHealth(policy health.Policy) (previous health.Policy, err error) {
-	p := r.provider
-	if policy, err = withProbeDefaults(policy, p.definition.Capabilities); err != nil {
+	if policy, err = withProbeDefaults(policy, r.provider.definition.Capabilities); err != nil {
 		return health.Policy{}, err
 	}
 	var end func()
@@ -318,9 +318,9 @@ func (r *Registration) CheckHealth(ctx context.Context) (health.Status, error) {
 	if ctx == nil {
 		return health.Status{}, invalid("ctx", verbatim("nil"), "a context")
 	}
-	p := r.provider
 	for {
-		p.registry.mu.Lock()
+		r.provider.registry.mu.Lock()
+		p := r.acting()
 		err := r.presentLocked()
 		m := p.wellness.monitor
 		var results []<-chan struct{}

@@ -319,6 +319,7 @@ type entry struct {
 	health     health.Policy   // with its defaults
 	until      context.Context //nolint:containedctx // it is a lifetime, not a request
 	replace    bool
+	layer      uint64 // of the override that it is of; zero: of none
 }
 
 // instance is what serves the calls, typed again by whoever hands it out.

@@ -19,6 +19,9 @@ type provider struct {
 	registry   *Registry
 	service    *service
 	generation uint64
+	order      uint64 // among equals; the generation, but for a stand-in
+	layer      uint64 // of the override that it is of; zero: of none
+	anything   bool   // it has whatever capability is asked for
 	classify   verdict.Classifier
 
 	// gate, instance and timeout are what a call reads.
@@ -26,9 +29,10 @@ type provider struct {
 	instance atomic.Pointer[instance] // nil before a factory's success and after release
 	timeout  atomic.Int64             // of one attempt, in nanoseconds
 	breaker  breaker
-	retries  atomic.Pointer[retries] // nil: no failure yet, and the default policy
-	grown    atomic.Bool             // the next success ends the growth of cooldowns
-	cutShort atomic.Uint32           // attempts in a row that were cut for the sake of others
+	retries  atomic.Pointer[retries]  // nil: no failure yet, and the default policy
+	grown    atomic.Bool              // the next success ends the growth of cooldowns
+	cutShort atomic.Uint32            // attempts in a row that were cut for the sake of others
+	standIn  atomic.Pointer[provider] // acts in its place; written under Registry.mu
 	counts   striped.Cells[counts]
 
 	maker    *maker // nil for instances that were passed in
@@ -39,7 +43,9 @@ type provider struct {
 	// and the fields below are guarded by Registry.mu.
 	definition Definition
 	group      *group
-	places     []place // in the plans in force
+	places     []place   // in the plans in force
+	below      *provider // that it stands in for; nil: it is no stand-in
+	swappedBy  string    // who has put it there
 	policy     health.Policy
 	wellness   wellness
 	unready    unready
@@ -57,7 +63,8 @@ type counts struct {
 
 func newProvider(svc *service, e entry, generation uint64) *provider {
 	p := &provider{
-		registry: svc.registry, service: svc, generation: generation, classify: e.classify, definition: e.definition,
+		registry: svc.registry, service: svc, generation: generation, order: generation, layer: e.layer,
+		anything: e.layer > 0 && len(e.definition.Capabilities) == 0, classify: e.classify, definition: e.definition,
 	}
 	p.timeout.Store(int64(e.timeout))
 	if e.retry != (RetryPolicy{}) {
@@ -82,6 +89,9 @@ func (p *provider) gateNow() gate { return gate(p.gate.Load()) }
 
 // missing returns the first capability that the provider lacks, or "".
 func (p *provider) missing(capabilities []string) string {
+	if p.anything {
+		return ""
+	}
 	for _, wanted := range capabilities {
 		has := false
 		for _, capability := range p.definition.Capabilities {
@@ -173,7 +183,7 @@ func (p *provider) infoLocked(breaker BreakerStats) Info {
 // definitionLocked returns a copy. Caller holds Registry.mu.
 func (p *provider) definitionLocked() Definition {
 	d := p.definition.clone()
-	d.Group, d.Strategy = p.group.key.number, p.group.strategy
+	d.Group, d.Strategy, d.Mock = p.group.key.number, p.group.strategy, p.shownAsMock()
 	return d
 }
 
@@ -363,8 +373,8 @@ func (p *provider) waitReleased(time patience) error {
 // endWith removes the provider when its lifetime ends.
 func (p *provider) endWith(lifetime context.Context) {
 	stop := context.AfterFunc(lifetime, func() {
-		if p.remove("lifetime ended") {
-			p.drainWithin(p.registry.options.DrainTimeout)
+		for _, left := range p.remove("lifetime ended") {
+			left.drainWithin(left.registry.options.DrainTimeout)
 		}
 	})
 	p.draining.stopLifetime.Store(&stop)
@@ -379,20 +389,23 @@ func (p *provider) stopLifetime() {
 	}
 }
 
-// remove takes the provider out of the registry; false when it had left.
-func (p *provider) remove(reason string) bool {
+// remove takes the provider out of the registry, together with those that stand
+// in for it, and returns all of them; none when it had left.
+func (p *provider) remove(reason string) (left []*provider) {
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
 	if p.gateNow()&gateGone != 0 {
-		return false
+		return nil
 	}
-	p.registry.leave(p, reason)
-	return true
+	left = p.stack()
+	p.registry.leave(left[0], reason)
+	return left
 }
 
 // Registration is the handle of one provider in its registry. All methods are
 // safe for concurrent use. When the provider has left, reading still works and
-// changing returns [ErrNotRegistered].
+// changing returns [ErrNotRegistered]. While a test has something in its place
+// ([Service.Swap]), the handle is that one's.
 type Registration struct {
 	provider *provider
 }
@@ -401,13 +414,13 @@ type Registration struct {
 func (r *Registration) Name() string { return r.provider.name() }
 
 // Info returns the present view of the provider. It changes nothing.
-func (r *Registration) Info() Info { return r.provider.info() }
+func (r *Registration) Info() Info { return r.acting().info() }
 
 // Definition returns the provider's serialisable description.
 func (r *Registration) Definition() Definition {
 	r.provider.registry.mu.Lock()
 	defer r.provider.registry.mu.Unlock()
-	return r.provider.definitionLocked()
+	return r.acting().definitionLocked()
 }
 
 // Unregister removes the provider. New picks stop at once; Unregister then
@@ -419,23 +432,46 @@ func (r *Registration) Definition() Definition {
 // matches [ErrStuck] and the context's error. A provider that has left is waited
 // for all the same, so Unregister may be called any number of times.
 func (r *Registration) Unregister(ctx context.Context) error {
-	p := r.provider
 	if ctx == nil {
 		return invalid("ctx", verbatim("nil"), "a context")
 	}
-	if p.remove("unregistered") {
+	left := r.provider.remove("unregistered")
+	if left == nil {
+		left = []*provider{r.provider}
+	} else {
+		retireAll(left)
+	}
+	return awaitReleased(ctx, left)
+}
+
+// retireAll ends what providers that have left do by themselves.
+func retireAll(left []*provider) {
+	for _, p := range left {
 		p.retire()
 		p.checkIdle()
 	}
+}
+
+// awaitReleased waits for the calls in flight on providers that have left, which it
+// cuts when ctx ends, and for the release of their instances.
+func awaitReleased(ctx context.Context, left []*provider) error {
 	patience := outlast(ctx)
 	defer patience.stop()
-	select {
-	case <-p.draining.released:
-	case <-ctx.Done():
-		p.cut()
+	var failures []error
+	for _, p := range left {
+		select {
+		case <-p.draining.released:
+		case <-ctx.Done():
+			p.cut()
+		}
 	}
-	if err := p.waitReleased(patience); err != nil {
-		return wrap("registry: ", err)
+	for _, p := range left {
+		if err := p.waitReleased(patience); err != nil {
+			failures = append(failures, err)
+		}
+	}
+	if len(failures) > 0 {
+		return joined("registry: ", failures)
 	}
 	return nil
 }
@@ -493,11 +529,12 @@ func (r *Registration) SetBreaker(policy BreakerPolicy) (previous BreakerPolicy,
 	if err := r.present(); err != nil {
 		return BreakerPolicy{}, err
 	}
-	previous, err = r.provider.breaker.configure(policy)
+	p := r.acting()
+	previous, err = p.breaker.configure(policy)
 	if err != nil {
 		return BreakerPolicy{}, err
 	}
-	r.provider.shift(0, 0, &event.Event{
+	p.shift(0, 0, &event.Event{
 		Kind: event.Changed, Reason: "breaker", From: fmt.Sprintf("%+v", previous), To: fmt.Sprintf("%+v", policy),
 	})
 	return previous, nil
@@ -554,12 +591,12 @@ func (r *Registration) SetRetry(policy RetryPolicy) (previous RetryPolicy, err e
 
 // change makes one change of membership or settings, in one step with its event.
 func (r *Registration) change(what string, apply func(*provider) (from, to any, err error)) error {
-	p := r.provider
-	p.registry.mu.Lock()
-	defer p.registry.mu.Unlock()
+	r.provider.registry.mu.Lock()
+	defer r.provider.registry.mu.Unlock()
 	if err := r.presentLocked(); err != nil {
 		return err
 	}
+	p := r.acting()
 	from, to, err := apply(p)
 	if err != nil {
 		return err
@@ -578,14 +615,14 @@ func (r *Registration) present() error {
 }
 
 func (r *Registration) presentLocked() error {
-	if r.provider.gateNow()&gateGone != 0 {
+	if r.acting().gateNow()&gateGone != 0 {
 		return fmt.Errorf("registry: provider %q: %w", r.provider.name(), ErrNotRegistered)
 	}
 	return nil
 }
 
 // Breaker returns the state of the provider's breaker. It changes nothing.
-func (r *Registration) Breaker() BreakerStats { return r.provider.breaker.read() }
+func (r *Registration) Breaker() BreakerStats { return r.acting().breaker.read() }
 
 // ForceOpen opens the breaker for the given time, more than zero, whatever its
 // state; then it is half-open. The reason is shown to whoever asks why. The
@@ -594,7 +631,7 @@ func (r *Registration) ForceOpen(openFor time.Duration, reason string) error {
 	if err := r.present(); err != nil {
 		return err
 	}
-	return r.provider.breaker.forceOpen(openFor, reason)
+	return r.acting().breaker.forceOpen(openFor, reason)
 }
 
 // Reset closes the breaker with all its counts at zero, and ends a cooldown
@@ -603,7 +640,8 @@ func (r *Registration) Reset() error {
 	if err := r.present(); err != nil {
 		return err
 	}
-	r.provider.breaker.reset()
-	r.provider.endCooldown()
+	p := r.acting()
+	p.breaker.reset()
+	p.endCooldown()
 	return nil
 }

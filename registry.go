@@ -84,6 +84,8 @@ type Registry struct {
 	schedule *schedule.Scheduler
 	hooked   bool // some hook is set
 
+	observers atomic.Pointer[[]*observer] // copied on write, under mu; nil: none
+
 	// life is the context of factories; end cancels it.
 	life context.Context //nolint:containedctx // the registry's own lifetime
 	end  context.CancelCauseFunc
@@ -105,6 +107,8 @@ type Registry struct {
 	bus           bus
 	closing       bool
 	draining      map[*provider]struct{} // removed, with calls in flight
+	holds         []*tenure              // of those who have put something in the place of providers
+	layers        uint64
 
 	tasks   tasks         // the goroutines of the registry
 	leaving []*provider   // of Close, newest first; readable when closed is closed
@@ -125,6 +129,7 @@ type service struct {
 	// Guarded by Registry.mu.
 	members   map[*provider]struct{}
 	groups    map[groupID]*group
+	overrides []*override
 	slotOrder []*slot                // attached ones, oldest first
 	sorted    map[string][]*provider // by handler, each in the one order; nil when out of date
 }
@@ -294,9 +299,13 @@ func (r *Registry) join(svc *service, e entry) (joined, replaced *provider, err 
 			return nil, nil, refuse(ErrConflict, "Replace", e.definition.Name,
 				fmt.Sprintf("a provider of service %q; that one serves %q", svc.name, taken.service.name))
 		}
+		if taken.below != nil {
+			return nil, nil, refuse(ErrConflict, "Replace", e.definition.Name,
+				fmt.Sprintf("a provider that nothing stands in for; %q has swapped it", cut(taken.swappedBy, 64)))
+		}
 		replaced = taken
 	}
-	if err := svc.checkMock(e.definition, replaced); err != nil {
+	if err := svc.checkMock(e, replaced); err != nil {
 		return nil, nil, err
 	}
 	id := groupID{e.definition.Handler, e.definition.Group}
@@ -313,7 +322,7 @@ func (r *Registry) join(svc *service, e entry) (joined, replaced *provider, err 
 	r.generation++
 	joined = newProvider(svc, e, r.generation)
 	r.enterDomain(joined, e.limits)
-	if r.options.OnlyMocks && !e.definition.Mock {
+	if joined.hidden() != "" {
 		joined.gate.Store(uint32(joined.gateNow() | gateReal))
 	}
 	r.providers[e.definition.Name] = joined
@@ -346,13 +355,13 @@ func (r *Registry) unusedName(service string) string {
 
 // checkMock refuses mocks beside real providers where the options forbid that.
 // Caller holds Registry.mu.
-func (s *service) checkMock(d Definition, leaving *provider) error {
-	if !s.registry.options.ForbidMocks {
+func (s *service) checkMock(e entry, leaving *provider) error {
+	if !s.registry.options.ForbidMocks || e.layer > 0 {
 		return nil
 	}
 	for member := range s.members {
-		if member != leaving && member.mock() != d.Mock {
-			return refuse(ErrConflict, "Mock", d.Mock,
+		if member != leaving && member.layer == 0 && member.mock() != e.definition.Mock {
+			return refuse(ErrConflict, "Mock", e.definition.Mock,
 				fmt.Sprintf("the same as provider %q has: Options.ForbidMocks is set", member.name()))
 		}
 	}
@@ -408,10 +417,20 @@ func (r *Registry) leave(p *provider, reason string) {
 	p.service.leaveGroup(p)
 	r.leaveDomain(p)
 	p.service.outdate()
+	r.gone(p, reason)
+	for below := p.below; below != nil; below = below.below { // they have the same place
+		below.standIn.Store(nil)
+		r.leaveDomain(below)
+		r.gone(below, reason)
+	}
+	r.wakeWaiters()
+}
+
+// gone begins the drain of a provider that nothing picks any more. Caller holds mu.
+func (r *Registry) gone(p *provider, reason string) {
 	r.draining[p] = struct{}{}
 	p.gate.Store(uint32(p.gateNow() | gateGone))
 	r.bus.publish(p.event(event.Event{Kind: event.Draining, Reason: reason}))
-	r.wakeWaiters()
 }
 
 // wakeWaiters lets those who wait for an eligible provider look again. Caller
@@ -447,7 +466,7 @@ func (r *Registry) Provider(name string) (*Registration, bool) {
 	if !ok {
 		return nil, false
 	}
-	return &Registration{provider: p}, true
+	return &Registration{provider: p.bottom()}, true
 }
 
 // All yields every provider in the one order of every listing: service by name,

@@ -191,4 +191,5 @@ func (c *call) finish(err error) {
 	if hook := c.slot.service.registry.options.AfterCall; hook != nil {
 		_ = guard(func() error { hook(c.attempt.caller, report); return nil })
 	}
+	c.slot.service.registry.tellObservers(c.attempt.caller, report)
 }

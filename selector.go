@@ -108,7 +108,7 @@ const (
 	gateHalfOpen                    // its breaker is half-open: calls may be trials
 	gateTrialsFull                  // ... and all trial slots are taken
 	gateCooling                     // it asked to be left alone
-	gateReal                        // it is no mock, and only mocks are picked
+	gateReal                        // it is real, and only what stands in for it is picked
 
 	// gateBlocked are the reasons that keep every call away.
 	gateBlocked = gateGone | gateNotReady | gateUnproven | gateUnhealthy | gateOpen | gateTrialsFull | gateCooling | gateReal
@@ -497,7 +497,7 @@ func (s *service) scopes(q Query) [][]*provider {
 	case q.Handler == "":
 		return [][]*provider{s.sorted[""]}
 	case q.OwnOnly:
-		return [][]*provider{s.sorted[q.Handler]}
+		return [][]*provider{s.sorted[q.Handler], s.serveAnything()}
 	default:
 		return [][]*provider{s.sorted[q.Handler], s.sorted[""]}
 	}
@@ -527,7 +527,7 @@ func compareBool(a, b bool) int {
 // Caller holds Registry.mu.
 func (p *provider) orderKey() uint64 {
 	const sequenceBits = 56
-	return uint64(p.definition.Priority.Rank())<<sequenceBits | p.generation&(math.MaxUint64>>8) //nolint:gosec // ranks are 0 to 9
+	return uint64(p.definition.Priority.Rank())<<sequenceBits | p.order&(math.MaxUint64>>8) //nolint:gosec // ranks are 0 to 9
 }
 
 func (p *provider) runKey() groupKey {

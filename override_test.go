@@ -1,0 +1,512 @@
+package registry_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/capreg/registry"
+	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/verdict"
+)
+
+// swap puts a stand-in in the place of a provider, and returns what takes it out.
+func swap(tb testing.TB, reg *registry.Registry, by, name string, m chatModel) (undo func()) {
+	tb.Helper()
+	end, err := chat.Swap(reg, by, name, m)
+	require.NoError(tb, err)
+	return func() { require.NoError(tb, end(context.Background())) }
+}
+
+// candidatesOf returns the names of the candidates, in the order of the plan.
+func candidatesOf(r *registry.Resolver[chatModel]) (names []string) {
+	for _, c := range r.Explain().Candidates {
+		names = append(names, c.Provider)
+	}
+	return names
+}
+
+func TestAStandInHasThePlaceOfItsProvider(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{ForbidMocks: true}, func(t *testing.T, reg *registry.Registry) {
+		first := add(t, reg, provider{
+			Name: "first", Capabilities: []string{"tools"}, Priority: registry.PriorityHigh, AttemptTimeout: 7 * time.Second,
+			Breaker: registry.BreakerPolicy{FailureThreshold: 2}, Limits: registry.LimitPolicy{MaxConcurrent: 3},
+			Metadata: map[string]string{"model": "m"},
+		})
+		add(t, reg, provider{Name: "second", Capabilities: []string{"tools"}, Priority: registry.PriorityHigh})
+		r := bind(reg, "tools") // before
+		before := first.Info()
+		require.Equal(t, "first", asked(t, r))
+
+		undo := swap(t, reg, "T", "first", says("fake"))
+		require.Equal(t, "fake", asked(t, r))
+		require.Equal(t, "fake", got(t, r))
+		require.Equal(t, []string{"first", "second"}, candidatesOf(r))
+		now := first.Info()
+		require.True(t, now.Mock)
+		require.Greater(t, now.Generation, before.Generation)
+		require.Equal(t, before.AttemptTimeout, now.AttemptTimeout)
+		require.Equal(t, before.Breaker.Policy, now.Breaker.Policy)
+		require.Equal(t, before.Metadata, now.Metadata)
+		require.Len(t, reg.Discover("tools"), 2)
+		require.Equal(t, 2, reg.Stats().Providers)
+
+		undo()
+		undo()
+		require.Equal(t, "first", asked(t, r))
+		after := first.Info()
+		require.Equal(t, before.Generation, after.Generation)
+		require.Equal(t, before.Attempts+2, after.Attempts, "one before the swap and one after it")
+		require.False(t, after.Mock)
+		require.Equal(t, []string{"first", "second"}, candidatesOf(r))
+	})
+}
+
+func TestWhatAStandInLearnsIsForgottenWithIt(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := add(t, reg, provider{Name: "a", Domain: "key", Breaker: registry.BreakerPolicy{FailureThreshold: 1}})
+		b := add(t, reg, provider{Name: "b", Domain: "key", Group: 1})
+		r := bind(reg)
+		undo := swap(t, reg, "T", "a", fails(errDown))
+		require.Equal(t, "b", asked(t, r))
+		require.Equal(t, registry.BreakerOpen, a.Breaker().State, "the handle is the stand-in's")
+		undo()
+		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+		require.Equal(t, "a", asked(t, r))
+
+		undo = swap(t, reg, "T", "a", fails(verdict.RateLimited(errDown, time.Hour)))
+		require.Equal(t, "b", asked(t, r), "the key is the stand-ins' own")
+		require.False(t, a.Info().Eligible)
+		require.True(t, b.Info().Eligible)
+		_, err := a.SetPriority(registry.PriorityLow)
+		require.NoError(t, err)
+		_, err = a.SetGroup(4)
+		require.NoError(t, err)
+		require.NoError(t, a.MarkUnhealthy(errDown))
+		undo()
+		require.True(t, a.Info().Eligible)
+		require.Equal(t, registry.PriorityNormal, a.Definition().Priority)
+		require.Zero(t, a.Definition().Group)
+		require.Equal(t, "a", asked(t, r))
+	})
+}
+
+func TestStandInsOfOneDomainCoolDownTogether(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		add(t, reg, provider{Name: "a", Domain: "key"})
+		b := add(t, reg, provider{Name: "b", Domain: "key"})
+		c := add(t, reg, provider{Name: "c", Domain: "key"})
+		undoA := swap(t, reg, "T", "a", fails(verdict.RateLimited(errDown, time.Hour)))
+		undoB := swap(t, reg, "T", "b", says("fake b"))
+		require.Equal(t, "c", asked(t, bind(reg)))
+		require.False(t, b.Info().Eligible)
+		require.True(t, c.Info().Eligible)
+		undoA()
+		undoB()
+		require.Equal(t, "a", asked(t, bind(reg)))
+	})
+}
+
+func TestStateOfAProviderGoesOnWhileSomethingStandsInForIt(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		genuine := add(t, reg, provider{Name: "real", Instance: fails(errDown)})
+		r := bind(reg)
+		trip(t, r, genuine)
+		undo := swap(t, reg, "T", "real", says("fake"))
+		require.Equal(t, "fake", asked(t, r))
+		undo()
+		require.Equal(t, registry.BreakerOpen, genuine.Breaker().State)
+		undo = swap(t, reg, "T", "real", says("fake"))
+		pass(time.Minute + time.Second)
+		undo()
+		require.Equal(t, registry.BreakerHalfOpen, genuine.Breaker().State, "its time went on")
+	})
+}
+
+func TestCallsInFlightStayWhereTheyAreWhenSomethingIsSwapped(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		genuine := add(t, reg, provider{Name: "real"})
+		r := bind(reg)
+		lease, err := r.Acquire(t.Context())
+		require.NoError(t, err)
+		undo := swap(t, reg, "T", "real", says("fake"))
+		inFake, err := r.Acquire(t.Context())
+		require.NoError(t, err)
+		answer, err := inFake.Value.Chat(t.Context(), "?")
+		require.NoError(t, err)
+		require.Equal(t, "fake", answer)
+		lease.Done(errDown)
+
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			undo()
+		}()
+		pass(time.Second)
+		select {
+		case <-ended:
+			t.Fatal("the stand-in has a call in flight")
+		default:
+		}
+		require.Equal(t, "real", asked(t, r), "new calls go to the real one at once")
+		inFake.Done(nil)
+		<-ended
+		requireCounts(t, genuine, 1, 1, 0, 0)
+	})
+}
+
+func TestStandInsMayBeSwappedInTurnAndTakenOutInAnyOrder(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		add(t, reg, provider{Name: "p"})
+		r := bind(reg)
+		one := swap(t, reg, "T", "p", says("one"))
+		two := swap(t, reg, "T/sub", "p", says("two"))
+		require.Equal(t, "two", asked(t, r))
+		two()
+		require.Equal(t, "one", asked(t, r))
+		two = swap(t, reg, "T/sub", "p", says("two"))
+		one()
+		require.Equal(t, "two", asked(t, r))
+		two()
+		require.Equal(t, "p", asked(t, r))
+	})
+}
+
+func TestOthersMayNotPutSomethingInThePlaceOfProvidersAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		add(t, reg, provider{Name: "p"})
+		undo := swap(t, reg, "TestA", "p", says("fake"))
+		for _, other := range []string{"TestB", "TestA2", "Test"} {
+			_, err := chat.Swap(reg, other, "p", says("x"))
+			require.ErrorIs(t, err, registry.ErrConflict)
+			require.ErrorContains(t, err, `"TestA"`)
+			require.ErrorContains(t, err, `provider "p"`)
+			requireOneLine(t, err)
+			_, err = chat.Override(reg, other)
+			require.ErrorIs(t, err, registry.ErrConflict)
+		}
+		undo()
+		swap(t, reg, "TestB", "p", says("fake"))()
+	})
+}
+
+func TestSwapsInWrongUseAreRefusedAndChangeNothing(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		add(t, reg, provider{Name: "p"})
+		_, err := chat.Swap(reg, "T", "q", says("x"))
+		require.ErrorIs(t, err, registry.ErrNotRegistered)
+		require.ErrorContains(t, err, `"p"`, "who there is")
+		_, err = registry.NewService[int]("n").Swap(reg, "T", "p", 1)
+		require.ErrorIs(t, err, registry.ErrNotRegistered)
+		require.ErrorContains(t, err, "none")
+		_, err = chat.Swap(reg, "", "p", says("x"))
+		require.ErrorIs(t, err, registry.ErrInvalid)
+		_, err = chat.Swap(reg, "T", "p", nil)
+		require.ErrorIs(t, err, registry.ErrInvalid)
+		_, err = chat.Swap(nil, "T", "p", says("x"))
+		require.ErrorIs(t, err, registry.ErrInvalid)
+		_, err = registry.NewService[int]("chat").Swap(reg, "T", "p", 1)
+		require.ErrorIs(t, err, registry.ErrConflict)
+		_, err = chat.Override(reg, "T", provider{Name: "new"}, provider{Name: "p", Instance: says("x")})
+		require.ErrorIs(t, err, registry.ErrInvalid)
+		_, err = chat.Override(reg, "T", provider{Name: "new", Instance: says("x")}, provider{Name: "p", Instance: says("x")})
+		require.ErrorIs(t, err, registry.ErrExists)
+		_, err = chat.Override(reg, "T", provider{Name: "p", Instance: says("x"), Replace: true})
+		require.ErrorIs(t, err, registry.ErrInvalid)
+		require.Equal(t, "p", asked(t, bind(reg)))
+		require.Equal(t, []string{"p"}, candidatesOf(bind(reg)))
+		undo, err := chat.Swap(reg, "T", "p", says("fake"))
+		require.NoError(t, err, "nobody holds the registry")
+		require.ErrorIs(t, undo(nil), registry.ErrInvalid)
+		_, err = chat.Register(t.Context(), reg, provider{Name: "p", Instance: says("x"), Replace: true})
+		require.ErrorIs(t, err, registry.ErrConflict, "the stand-in would be gone unnoticed")
+		require.NoError(t, undo(t.Context()))
+		require.NoError(t, reg.Close(t.Context()))
+		_, err = chat.Override(reg, "T")
+		require.ErrorIs(t, err, registry.ErrClosed)
+	})
+}
+
+func TestAProviderThatLeavesTakesItsStandInsWithIt(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		until, leave := context.WithCancel(t.Context())
+		registration := add(t, reg, provider{Name: "p", Domain: "key", Until: until})
+		swap(t, reg, "T", "p", says("one"))
+		undo := swap(t, reg, "T", "p", says("two"))
+		found, ok := reg.Provider("p")
+		require.True(t, ok)
+		require.NoError(t, found.Unregister(t.Context()))
+		<-registration.Left()
+		_, err := ask(t.Context(), bind(reg))
+		require.ErrorIs(t, err, registry.ErrUnknownService)
+		require.ErrorIs(t, registration.Reset(), registry.ErrNotRegistered)
+		undo()
+		add(t, reg, provider{Name: "p", Until: until})
+		undo = swap(t, reg, "T", "p", says("fake"))
+		leave()
+		pass(0)
+		require.Zero(t, reg.Stats().Providers)
+		undo()
+	})
+}
+
+func TestARegistryClosesWithSomethingInThePlaceOfProviders(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		add(t, reg, provider{Name: "p"})
+		add(t, reg, provider{Name: "q", Domain: "key"})
+		one := swap(t, reg, "T", "p", says("one"))
+		two := swap(t, reg, "T", "q", says("two"))
+		over, err := chat.Override(reg, "T", provider{Name: "fake", Instance: says("x")})
+		require.NoError(t, err)
+		require.NoError(t, reg.Close(t.Context()))
+		require.NoError(t, over(t.Context()))
+		one()
+		two()
+	})
+}
+
+type checkerModel struct {
+	chatModel
+
+	ill atomic.Bool
+}
+
+func (c *checkerModel) CheckHealth(context.Context) error {
+	if c.ill.Load() {
+		return errDown
+	}
+	return nil
+}
+
+func TestProbesOfTheRealOneDoNotSpeakForItsStandIn(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		genuine := add(t, reg, provider{Name: "p", Health: health.Policy{
+			Probe: func(context.Context) error { return errDown }, Fall: 1, Interval: time.Second,
+		}})
+		pass(time.Second)
+		require.Equal(t, health.Unhealthy, genuine.Health().State)
+		undo := swap(t, reg, "T", "p", says("fake"))
+		require.Equal(t, "fake", asked(t, bind(reg)))
+		undo()
+		fake := &checkerModel{chatModel: says("fake")}
+		undo = swap(t, reg, "T", "p", fake)
+		pass(time.Second)
+		require.Equal(t, health.Healthy, genuine.Health().State)
+		fake.ill.Store(true)
+		pass(2500 * time.Millisecond)
+		require.Equal(t, health.Unhealthy, genuine.Health().State, "one failure is enough, as for the real one")
+		undo()
+		require.Equal(t, health.Unhealthy, genuine.Health().State)
+	})
+}
+
+func TestTurnsGoOnThroughASwap(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		for _, name := range []string{"a", "b", "c"} {
+			add(t, reg, provider{Name: name, Strategy: registry.StrategyRoundRobin})
+		}
+		r := bind(reg)
+		require.Equal(t, "a", asked(t, r))
+		undo := swap(t, reg, "T", "b", says("fake b"))
+		require.Equal(t, "fake b", asked(t, r))
+		require.Equal(t, "c", asked(t, r))
+		require.Equal(t, "a", asked(t, r))
+		undo()
+		require.Equal(t, "b", asked(t, r))
+	})
+}
+
+func TestAnOverrideHidesWhatIsThereAndWhatComes(t *testing.T) {
+	t.Parallel()
+	for name, options := range map[string]registry.Options{
+		"default": {}, "forbid": {ForbidMocks: true},
+		"admit": {Admit: func(_ context.Context, d registry.Definition) error {
+			if d.Name == "fake" {
+				return errDown
+			}
+			return nil
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, options, func(t *testing.T, reg *registry.Registry) {
+				genuine := add(t, reg, provider{Name: "real", Capabilities: []string{"tools"}})
+				add(t, reg, provider{Name: "own", Handler: "h", Capabilities: []string{"vision"}})
+				tools := bind(reg, "tools")
+				own := chat.Bind(reg, registry.Query{Handler: "h", OwnOnly: true, Require: []string{"vision"}})
+				require.Equal(t, "own", asked(t, own))
+				undo, err := chat.Override(reg, "T", provider{Name: "fake", Instance: says("fake")})
+				require.NoError(t, err)
+				later := add(t, reg, provider{Name: "later", Capabilities: []string{"tools"}, Priority: registry.PriorityCritical})
+				for _, r := range []*registry.Resolver[chatModel]{tools, own, bind(reg, "anything")} {
+					require.Equal(t, "fake", asked(t, r))
+					require.Equal(t, "fake", got(t, r))
+				}
+				info := genuine.Info()
+				require.False(t, info.Eligible)
+				require.Equal(t, `overridden by "T"`, info.Reason)
+				require.Equal(t, health.Healthy, reg.Health().State, "those that are hidden are not asked how they are")
+				require.NoError(t, undo(t.Context()))
+				require.NoError(t, undo(t.Context()))
+				require.Equal(t, "later", asked(t, tools))
+				require.True(t, later.Info().Eligible)
+				require.True(t, genuine.Info().Eligible)
+				require.Equal(t, "own", asked(t, own))
+				require.Equal(t, 3, reg.Stats().Providers)
+			})
+		})
+	}
+}
+
+func TestAnOverrideByNobodyIsAnOutageOfTheService(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		add(t, reg, provider{Name: "real", LastResort: true})
+		undo, err := chat.Override(reg, "T")
+		require.NoError(t, err)
+		_, err = ask(t.Context(), bind(reg))
+		require.ErrorIs(t, err, registry.ErrUnavailable)
+		require.ErrorContains(t, err, `overridden by "T"`)
+		e := bind(reg).Explain()
+		require.Equal(t, "overridden", e.Candidates[0].Code)
+		require.NoError(t, undo(t.Context()))
+		require.Equal(t, "real", asked(t, bind(reg)))
+	})
+}
+
+func TestOverridesMayBeOverriddenAndSwapped(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		add(t, reg, provider{Name: "real"})
+		r := bind(reg)
+		outer, err := chat.Override(reg, "T", provider{Name: "outer", Instance: says("outer")})
+		require.NoError(t, err)
+		undoReal := swap(t, reg, "T", "real", says("hidden"))
+		require.Equal(t, "outer", asked(t, r), "a stand-in is where its provider is")
+		undoOuter := swap(t, reg, "T/sub", "outer", says("swapped"))
+		require.Equal(t, "swapped", asked(t, r))
+		inner, err := chat.Override(reg, "T/sub", provider{Name: "inner", Instance: says("inner")})
+		require.NoError(t, err)
+		require.Equal(t, "inner", asked(t, r))
+		require.NoError(t, outer(t.Context()))
+		require.Equal(t, "inner", asked(t, r))
+		require.NoError(t, inner(t.Context()))
+		require.Equal(t, "hidden", asked(t, r))
+		undoOuter()
+		undoReal()
+		require.Equal(t, "real", asked(t, r))
+	})
+}
+
+func TestAStandInIsPickedWhereOnlyMocksAre(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{OnlyMocks: true}, func(t *testing.T, reg *registry.Registry) {
+		add(t, reg, provider{Name: "real"})
+		undo := swap(t, reg, "T", "real", says("fake"))
+		require.Equal(t, "fake", asked(t, bind(reg)))
+		undo()
+		_, err := ask(t.Context(), bind(reg))
+		require.ErrorContains(t, err, "only mocks")
+	})
+}
+
+func TestASwapIsToldToSubscribers(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		add(t, reg, provider{Name: "real"})
+		s := reg.Subscribe(0)
+		swap(t, reg, "T", "real", says("fake"))()
+		require.Equal(t, []event.Kind{
+			event.Changed, event.Registered, event.Draining, event.Changed, event.Drained,
+		}, kinds(t, s))
+	})
+}
+
+func TestSwapsAreSafeWhileCallsGoOn(t *testing.T) {
+	t.Parallel()
+	reg := newRegistry(t, registry.Options{})
+	for _, name := range []string{"a", "b"} {
+		add(t, reg, provider{Name: name, Domain: "key", Strategy: registry.StrategyRoundRobin})
+	}
+	r := bind(reg)
+	stop := make(chan struct{})
+	var callers sync.WaitGroup
+	for range 4 {
+		callers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if _, err := ask(context.Background(), r); err != nil && !errors.Is(err, registry.ErrUnavailable) {
+					t.Error(err)
+				}
+				for range reg.All() {
+				}
+			}
+		})
+	}
+	for range 100 {
+		undo := swap(t, reg, "T", "a", says("fake"))
+		over, err := chat.Override(reg, "T", provider{Name: "fake", Instance: says("x")})
+		require.NoError(t, err)
+		undo()
+		require.NoError(t, over(t.Context()))
+	}
+	close(stop)
+	callers.Wait()
+	require.Equal(t, 2, reg.Stats().Eligible)
+	for info := range reg.All() {
+		require.Zero(t, info.InFlight)
+		require.Equal(t, info.Attempts, info.Successes)
+	}
+	require.NoError(t, reg.Close(t.Context()))
+}
+
+func TestObserversAreToldOfEveryCallThatBeginsAfterThem(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		add(t, reg, provider{Name: "bad", Instance: fails(errDown)})
+		add(t, reg, provider{Name: "good", Group: 1})
+		r := bind(reg)
+		asked(t, r)
+		var seen []registry.CallReport
+		stop, err := reg.Observe(func(_ context.Context, report registry.CallReport) { seen = append(seen, report) })
+		require.NoError(t, err)
+		broken, err := reg.Observe(func(context.Context, registry.CallReport) { panic("not the caller's") })
+		require.NoError(t, err)
+		asked(t, r)
+		lease, err := r.Acquire(t.Context())
+		require.NoError(t, err)
+		lease.Done(nil)
+		require.Len(t, seen, 2)
+		require.Len(t, seen[0].Attempts, 2)
+		require.Equal(t, "good", seen[0].Attempts[1].Provider)
+		stop()
+		stop()
+		asked(t, r)
+		require.Len(t, seen, 2)
+		broken()
+		_, err = reg.Observe(nil)
+		require.ErrorIs(t, err, registry.ErrInvalid)
+	})
+}
