@@ -437,6 +437,14 @@ func TestASwapIsToldToSubscribers(t *testing.T) {
 		require.Equal(t, []event.Kind{
 			event.Changed, event.Registered, event.Draining, event.Changed, event.Drained,
 		}, kinds(t, s))
+		undo, err := chat.Override(reg, "T")
+		require.NoError(t, err)
+		require.NoError(t, undo(t.Context()))
+		begun, err := s.Next(t.Context())
+		require.NoError(t, err)
+		ended, err := s.Next(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, []string{"override", "", "T", "T", ""}, []string{begun.Reason, begun.From, begun.To, ended.From, ended.To})
 	})
 }
 

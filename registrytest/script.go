@@ -1,0 +1,462 @@
+package registrytest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"math/rand/v2"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/capreg/registry/verdict"
+)
+
+// Step is what becomes of one call of a fake. The zero value answers at once, as
+// [OK] does. Steps are values: the methods return changed copies.
+type Step struct {
+	kind  kind
+	err   error
+	value any // of a panic
+	items int // before a stream is cut or stalls
+	times int // in a row; zero is once
+
+	delay time.Duration
+	until <-chan struct{}
+	deaf  bool
+}
+
+type kind uint8
+
+const (
+	kindOK kind = iota
+	kindError
+	kindHang
+	kindPanic
+	kindExit
+	kindCut
+	kindStall
+)
+
+// OK is an answer.
+func OK() Step { return Step{} }
+
+// Error is the given error; nil is an answer.
+func Error(err error) Step {
+	if err == nil {
+		return OK()
+	}
+	return Step{kind: kindError, err: err}
+}
+
+// Fail is an error that is stated to be of that class, whatever classifiers say; one
+// that is stated to be a success is an answer. See [Panic], [Exit] and [Hang] for
+// what is not told by an error.
+func Fail(class verdict.Class) Step {
+	if class == verdict.ClassSuccess {
+		return OK()
+	}
+	return Error(verdict.As(fmt.Errorf("scripted: %v", class), verdict.Verdict{Class: class}))
+}
+
+// RateLimit is a refusal for load that asks to be left alone for the given time; zero
+// leaves the time to the registry.
+func RateLimit(after time.Duration) Step {
+	return Error(verdict.RateLimited(&statusError{http.StatusTooManyRequests, after, ""}, after))
+}
+
+// HTTPStatus is an error with a status code of HTTP and, where it is more than zero,
+// the delay of a Retry-After header. It is classified as [verdict.OfHTTPStatus] says,
+// unless a classifier says otherwise; servers of this package answer with it.
+func HTTPStatus(code int, retryAfter time.Duration) Step {
+	return Error(&statusError{code, retryAfter, ""})
+}
+
+// statusError is an error of a server.
+type statusError struct {
+	code  int
+	after time.Duration
+	what  string // the vendor's word for it
+}
+
+func (e *statusError) Error() string {
+	return strings.TrimSpace(fmt.Sprintf("scripted: %d %s %s", e.code, http.StatusText(e.code), e.what))
+}
+
+func (e *statusError) HTTPStatusCode() int { return e.code }
+
+func (e *statusError) RetryAfter() time.Duration { return e.after }
+
+// Hang waits for the end of the call's context, and returns its error.
+func Hang() Step { return Step{kind: kindHang} }
+
+// Panic panics with the value.
+func Panic(value any) Step { return Step{kind: kindPanic, value: value} }
+
+// Exit ends the goroutine with [runtime.Goexit].
+func Exit() Step { return Step{kind: kindExit} }
+
+// Cut ends a stream after so many items as if it were complete, but without its end
+// mark. What is no stream fails with an error that wraps [io.ErrUnexpectedEOF].
+func Cut(items int) Step { return CutWith(items, nil) }
+
+// CutWith ends a stream after so many items with the given error. What is no stream
+// fails with it.
+func CutWith(items int, err error) Step { return Step{kind: kindCut, items: max(items, 0), err: err} }
+
+// Stall is a stream that gives so many items, and then nothing until the context of
+// the call ends. What is no stream hangs.
+func Stall(items int) Step { return Step{kind: kindStall, items: max(items, 0)} }
+
+// After lets the step wait for the given time first, or until the context of the
+// call ends, whose error it then is.
+func (s Step) After(delay time.Duration) Step { s.delay = delay; return s }
+
+// Until lets the step wait first until the channel is closed, or until the context
+// of the call ends. It serves tests on real time: what has begun to wait goes on
+// when the test says so.
+func (s Step) Until(released <-chan struct{}) Step { s.until = released; return s }
+
+// Deaf lets [Step.After] and [Step.Until] wait without heeding the context of the
+// call, as code does that cannot be cut short.
+func (s Step) Deaf() Step { s.deaf = true; return s }
+
+// Times lets the step stand for so many calls in a row of a sequence; less than one
+// is one.
+func (s Step) Times(n int) Step { s.times = n; return s }
+
+// String returns the step in words.
+func (s Step) String() string {
+	var text strings.Builder
+	switch s.kind {
+	case kindOK:
+		text.WriteString("answer")
+	case kindError:
+		fmt.Fprintf(&text, "error %q", s.err)
+	case kindHang:
+		text.WriteString("hang")
+	case kindPanic:
+		fmt.Fprintf(&text, "panic %v", s.value)
+	case kindExit:
+		text.WriteString("exit")
+	case kindCut:
+		fmt.Fprintf(&text, "cut after %d items", s.items)
+		if s.err != nil {
+			fmt.Fprintf(&text, " with %q", s.err)
+		}
+	case kindStall:
+		fmt.Fprintf(&text, "stall after %d items", s.items)
+	}
+	if s.delay > 0 {
+		fmt.Fprintf(&text, " after %v", s.delay)
+	}
+	if s.until != nil {
+		text.WriteString(" when released")
+	}
+	if s.deaf {
+		text.WriteString(", deaf")
+	}
+	if s.times > 1 {
+		fmt.Fprintf(&text, ", %d times", s.times)
+	}
+	return text.String()
+}
+
+// wait waits as the step says, and returns the error of the context when that ends it.
+func (s Step) wait(ctx context.Context) error {
+	ended := ctx.Done()
+	if s.deaf {
+		ended = nil
+	}
+	if s.delay > 0 {
+		timer := time.NewTimer(s.delay)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ended:
+			return ctx.Err()
+		}
+	}
+	if s.until != nil {
+		select {
+		case <-s.until:
+		case <-ended:
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// open plays the step up to the first item, if there are any.
+func (s Step) open(ctx context.Context) error {
+	if err := s.wait(ctx); err != nil {
+		return err
+	}
+	switch s.kind {
+	case kindError:
+		return s.err
+	case kindHang:
+		return hang(ctx)
+	case kindPanic:
+		panic(s.value)
+	case kindExit:
+		runtime.Goexit()
+	case kindOK, kindCut, kindStall:
+	}
+	return nil
+}
+
+func hang(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// play plays the step of what is no stream.
+func (s Step) play(ctx context.Context) error {
+	if err := s.open(ctx); err != nil {
+		return err
+	}
+	switch s.kind {
+	case kindCut:
+		if s.err == nil {
+			return fmt.Errorf("scripted: cut: %w", io.ErrUnexpectedEOF)
+		}
+		return s.err
+	case kindStall:
+		return hang(ctx)
+	default:
+		return nil
+	}
+}
+
+// Script decides what each call of a fake meets. In this order, it is
+//
+//  1. the step of a time that is now ([Script.During]),
+//  2. a step that chance brings ([Script.Sometimes]),
+//  3. the next step of the sequence ([NewScript], [Script.Then]),
+//  4. what is left when the sequence is over ([Script.Always]): an answer by default.
+//
+// The zero value answers every call. Its methods are safe for concurrent use, return
+// the script, and may be called while it is in use.
+type Script struct {
+	// mu guards the fields below; it is not held while a step is played.
+	mu       sync.Mutex
+	steps    []Step
+	rest     Step
+	chances  []chance
+	periods  []period
+	begun    int
+	inFlight int
+}
+
+type chance struct {
+	random      *rand.Rand
+	probability float64
+	step        Step
+}
+
+type period struct {
+	from, until time.Time
+	step        Step
+}
+
+// NewScript returns a script with a sequence: one step for each call, in order. When
+// it is over, calls are answered; see [Script.Always].
+func NewScript(steps ...Step) *Script { return new(Script).Then(steps...) }
+
+// Then adds steps to the sequence.
+func (s *Script) Then(steps ...Step) *Script {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.steps = append(s.steps, steps...)
+	return s
+}
+
+// Always says what calls meet when the sequence is over.
+func (s *Script) Always(step Step) *Script {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rest = step
+	return s
+}
+
+// Sometimes lets calls meet the step with the given probability, from 0 to 1, in a
+// random sequence that depends on the seed alone. It panics for other probabilities.
+func (s *Script) Sometimes(seed uint64, probability float64, step Step) *Script {
+	if !(probability >= 0 && probability <= 1) {
+		panic(fmt.Sprintf("registrytest: probability is %v: want 0 to 1", probability))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.chances = append(s.chances, chance{rand.New(rand.NewPCG(seed, 0)), probability, step}) //nolint:gosec // to be repeated
+	return s
+}
+
+// During lets calls meet the step that begin from one time on and before another,
+// both counted from now.
+func (s *Script) During(from, until time.Duration, step Step) *Script {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.periods = append(s.periods, period{now.Add(from), now.Add(until), step})
+	return s
+}
+
+// Clear forgets everything that is to come: calls are answered.
+func (s *Script) Clear() *Script {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.steps, s.rest, s.chances, s.periods = nil, OK(), nil, nil
+	return s
+}
+
+// Calls returns how many calls have begun.
+func (s *Script) Calls() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.begun
+}
+
+// InFlight returns how many calls have begun and not ended. Streams count while they
+// are being read.
+func (s *Script) InFlight() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.inFlight
+}
+
+// Left returns how many calls the rest of the sequence is for.
+func (s *Script) Left() (calls int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, step := range s.steps {
+		calls += max(step.times, 1)
+	}
+	return calls
+}
+
+// Play plays the step of the next call and returns its error; nil is for the fake's
+// own answer. It blocks, panics or exits where the step does.
+func (s *Script) Play(ctx context.Context) error {
+	step := s.next()
+	defer s.done()
+	return step.play(ctx)
+}
+
+// next begins a call.
+func (s *Script) next() Step {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.begun++
+	s.inFlight++
+	now := time.Now()
+	for _, p := range s.periods {
+		if !now.Before(p.from) && now.Before(p.until) {
+			return p.step
+		}
+	}
+	for _, c := range s.chances {
+		if c.random.Float64() < c.probability {
+			return c.step
+		}
+	}
+	if len(s.steps) == 0 {
+		return s.rest
+	}
+	step := s.steps[0]
+	if step.times > 1 {
+		s.steps[0].times--
+	} else {
+		s.steps = s.steps[1:]
+	}
+	return step
+}
+
+func (s *Script) done() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.inFlight--
+}
+
+// Stream plays the step of the next call on a stream of the given items: an error
+// comes before the first item, a cut or a stall after some of them. The items are to
+// be read once, until ctx ends.
+func Stream[I any](ctx context.Context, s *Script, items ...I) (iter.Seq2[I, error], error) {
+	step := s.next()
+	opened := false
+	defer func() {
+		if !opened {
+			s.done()
+		}
+	}()
+	if err := step.open(ctx); err != nil {
+		return nil, err
+	}
+	opened = true
+	given := len(items)
+	if step.kind == kindCut || step.kind == kindStall {
+		given = min(step.items, given)
+	}
+	var once sync.Once
+	return func(yield func(I, error) bool) {
+		defer once.Do(s.done)
+		var none I
+		for _, item := range items[:given] {
+			if err := ctx.Err(); err != nil {
+				yield(none, err)
+				return
+			}
+			if !yield(item, nil) {
+				return
+			}
+		}
+		switch step.kind {
+		case kindCut:
+			if step.err != nil {
+				yield(none, step.err)
+			}
+		case kindStall:
+			yield(none, hang(ctx))
+		default:
+		}
+	}, nil
+}
+
+// statusOf returns the status code, the delay and the vendor's word that a server
+// answers an error with.
+func statusOf(err error) *statusError {
+	var stated *statusError
+	if errors.As(err, &stated) {
+		return stated
+	}
+	v := verdict.Of(err)
+	code, ok := statuses[v.Class]
+	if !ok {
+		code = statusError{code: http.StatusInternalServerError}
+	}
+	code.after = v.After
+	if v.Class == verdict.ClassOverloaded && v.After == 0 {
+		code.code = statusOverloaded
+	}
+	return &code
+}
+
+const statusOverloaded = 529 // of no standard; vendors use it
+
+//nolint:gochecknoglobals // immutable
+var statuses = map[verdict.Class]statusError{
+	verdict.ClassServerError:    {code: http.StatusInternalServerError},
+	verdict.ClassUnavailable:    {code: http.StatusServiceUnavailable},
+	verdict.ClassOverloaded:     {code: http.StatusServiceUnavailable},
+	verdict.ClassRateLimited:    {code: http.StatusTooManyRequests, what: "rate_limit_exceeded"},
+	verdict.ClassFatal:          {code: http.StatusUnauthorized, what: "invalid_api_key"},
+	verdict.ClassNotFound:       {code: http.StatusNotFound, what: "model_not_found"},
+	verdict.ClassTooLong:        {code: http.StatusBadRequest, what: "context_length_exceeded"},
+	verdict.ClassRefused:        {code: http.StatusBadRequest, what: "content_policy_violation"},
+	verdict.ClassBadRequest:     {code: http.StatusBadRequest, what: "invalid_request_error"},
+	verdict.ClassAttemptTimeout: {code: http.StatusGatewayTimeout},
+}
