@@ -108,6 +108,7 @@ func OverrideWith[T any](tb testing.TB, reg *registry.Registry, service registry
 
 // undoing has end called by the end of the test at the latest.
 func undoing(tb testing.TB, what string, end func(context.Context) error) (undo func()) {
+	tb.Helper()
 	undo = func() {
 		tb.Helper()
 		ctx, cancel := context.WithTimeout(context.Background(), grace)

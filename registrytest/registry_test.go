@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -117,8 +118,8 @@ func spyOn(t *testing.T, name string, test func(tb testing.TB)) *spy {
 	go func() {
 		defer close(done)
 		defer func() {
-			for i := len(s.cleanup) - 1; i >= 0; i-- {
-				s.cleanup[i]()
+			for _, cleanup := range slices.Backward(s.cleanup) {
+				cleanup()
 			}
 		}()
 		test(s)

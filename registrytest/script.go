@@ -2,7 +2,6 @@ package registrytest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -376,6 +375,13 @@ func (s *Script) next() Step {
 	return step
 }
 
+// skip begins a call that plays no step of the script.
+func (s *Script) skip() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.inFlight++
+}
+
 func (s *Script) done() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -424,39 +430,4 @@ func Stream[I any](ctx context.Context, s *Script, items ...I) (iter.Seq2[I, err
 		default:
 		}
 	}, nil
-}
-
-// statusOf returns the status code, the delay and the vendor's word that a server
-// answers an error with.
-func statusOf(err error) *statusError {
-	var stated *statusError
-	if errors.As(err, &stated) {
-		return stated
-	}
-	v := verdict.Of(err)
-	code, ok := statuses[v.Class]
-	if !ok {
-		code = statusError{code: http.StatusInternalServerError}
-	}
-	code.after = v.After
-	if v.Class == verdict.ClassOverloaded && v.After == 0 {
-		code.code = statusOverloaded
-	}
-	return &code
-}
-
-const statusOverloaded = 529 // of no standard; vendors use it
-
-//nolint:gochecknoglobals // immutable
-var statuses = map[verdict.Class]statusError{
-	verdict.ClassServerError:    {code: http.StatusInternalServerError},
-	verdict.ClassUnavailable:    {code: http.StatusServiceUnavailable},
-	verdict.ClassOverloaded:     {code: http.StatusServiceUnavailable},
-	verdict.ClassRateLimited:    {code: http.StatusTooManyRequests, what: "rate_limit_exceeded"},
-	verdict.ClassFatal:          {code: http.StatusUnauthorized, what: "invalid_api_key"},
-	verdict.ClassNotFound:       {code: http.StatusNotFound, what: "model_not_found"},
-	verdict.ClassTooLong:        {code: http.StatusBadRequest, what: "context_length_exceeded"},
-	verdict.ClassRefused:        {code: http.StatusBadRequest, what: "content_policy_violation"},
-	verdict.ClassBadRequest:     {code: http.StatusBadRequest, what: "invalid_request_error"},
-	verdict.ClassAttemptTimeout: {code: http.StatusGatewayTimeout},
 }

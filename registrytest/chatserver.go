@@ -1,0 +1,547 @@
+package registrytest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/capreg/registry/verdict"
+)
+
+// ChatServer speaks the chat completions API of OpenAI, plain and as server-sent
+// events, for tests of providers that are built on an SDK or on HTTP. Each request
+// plays the next step of its [Script]:
+//
+//   - [OK] answers, and streams word by word to whoever asks for a stream;
+//   - [HTTPStatus], [RateLimit] and [Fail] are the status code of the class, with
+//     Retry-After and an error in JSON; an error of the transport closes the
+//     connection without an answer, a malformed answer is a page of HTML with 200,
+//     and what is not classified is a 500;
+//   - [Hang] answers nothing until the client leaves;
+//   - [Cut] ends a stream after so many words without its end mark, as if it were
+//     complete. [CutWith] ends it with an error inside the stream, or by closing the
+//     connection when that is an error of the transport or of no class. An answer
+//     that is no stream is cut in its middle;
+//   - [Stall] is a stream that stops after so many words, and hangs;
+//   - [Panic] and [Exit] close the connection without an answer.
+//
+// GET of the models answers that there is one, and plays no step. Its methods are
+// safe for concurrent use.
+type ChatServer struct {
+	tb     testing.TB
+	url    string
+	server *http.Server
+	served chan struct{} // closed when it accepts nothing more
+	client *http.Client
+	close  sync.Once
+
+	// mu guards the fields below; it is not held while a step is played.
+	mu       sync.Mutex
+	script   *Script
+	answer   func(ChatRequest) string
+	requests []ChatRequest
+	check    *retryCheck // nil but in AssertNoRetries
+	closed   bool
+	working  sync.WaitGroup // requests in progress; Add while not closed
+}
+
+// ChatRequest is a request as the server has understood it.
+type ChatRequest struct {
+	// Model is who was asked.
+	Model string
+	// Messages are what was said, Prompt the text of the last one.
+	Messages []ChatMessage
+	Prompt   string
+	// Stream says that the answer was wanted piece by piece.
+	Stream bool
+	// Header and Body are what was sent.
+	Header http.Header
+	Body   []byte
+
+	usage bool // it wants to know what a stream has cost
+}
+
+// ChatMessage is one message of a conversation; what is no text is left out.
+type ChatMessage struct{ Role, Text string }
+
+// NewChatServer starts a server on a free port of this machine, which is closed with
+// the test. Without a script it answers everything. In a bubble of
+// [testing/synctest] use [NewPipeServer].
+func NewChatServer(tb testing.TB, script *Script) *ChatServer {
+	tb.Helper()
+	var config net.ListenConfig
+	listener, err := config.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatalf("registrytest: chat server: %v", err)
+	}
+	return newChatServer(tb, script, listener, "http://"+listener.Addr().String(), nil)
+}
+
+// NewPipeServer is [NewChatServer] without a socket: connections are pipes in
+// memory, which only [ChatServer.Client] can make. It works in a bubble of
+// [testing/synctest], where it must be made, and on real time.
+func NewPipeServer(tb testing.TB, script *Script) *ChatServer {
+	tb.Helper()
+	pipes := &pipeListener{accepted: make(chan net.Conn), closed: make(chan struct{})}
+	return newChatServer(tb, script, pipes, "http://chat.test", pipes.dial)
+}
+
+type dialer = func(ctx context.Context, network, address string) (net.Conn, error)
+
+func newChatServer(tb testing.TB, script *Script, listener net.Listener, url string, dial dialer) *ChatServer {
+	tb.Helper()
+	if script == nil {
+		script = NewScript()
+	}
+	s := &ChatServer{
+		tb: tb, url: url + "/v1/", served: make(chan struct{}), script: script,
+		client: &http.Client{Transport: &http.Transport{DialContext: dial}},
+		answer: func(r ChatRequest) string { return "You said: " + r.Prompt },
+	}
+	s.server = &http.Server{
+		Handler: http.HandlerFunc(s.serve), ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0),
+	}
+	go func() {
+		defer close(s.served)
+		_ = s.server.Serve(listener) // it returns when the server is closed
+	}()
+	tb.Cleanup(s.Close)
+	return s
+}
+
+// URL returns the base URL that SDKs want, with "/v1/" at its end.
+func (s *ChatServer) URL() string { return s.url }
+
+// Client returns a client that reaches the server. It is the only one that does when
+// the server stands on pipes.
+func (s *ChatServer) Client() *http.Client { return s.client }
+
+// Script returns the script.
+func (s *ChatServer) Script() *Script { return s.script }
+
+// Answer replaces what is answered, which is what was said. The function is called
+// by several requests at the same time.
+func (s *ChatServer) Answer(answer func(ChatRequest) string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer = answer
+}
+
+// Requests returns the requests that came to be answered, in order.
+func (s *ChatServer) Requests() []ChatRequest {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.requests)
+}
+
+// Hits returns how many requests came to be answered.
+func (s *ChatServer) Hits() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.requests)
+}
+
+// Close ends the server: requests in progress are cut, later ones are refused. It may
+// be called any number of times; the end of the test does.
+func (s *ChatServer) Close() {
+	s.tb.Helper()
+	s.close.Do(func() {
+		s.mu.Lock()
+		s.closed = true
+		s.mu.Unlock()
+		_ = s.server.Close()
+		s.client.CloseIdleConnections()
+		<-s.served
+	})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.working.Wait()
+	}()
+	late := time.NewTimer(grace)
+	defer late.Stop()
+	select {
+	case <-ended:
+	case <-late.C:
+		s.tb.Errorf("registrytest: chat server: a request still plays a step that does not heed its context")
+	}
+}
+
+// AssertNoRetries checks that call, which is to ask this server once through the
+// client under test, makes one request for each failure and returns its error: that
+// the retries of an SDK are off. SDKs retry by default; then the registry learns
+// late of failures and never of rate limits, and each of its attempts is several.
+//
+// It lets call fail in the ways that SDKs retry, in turn: 408, 409, 429, 500, 502, 503,
+// 529 and a closed connection, on which no steps of the script are spent. A second
+// request ends ctx, so that nobody waits for an SDK's delays.
+func (s *ChatServer) AssertNoRetries(call func(ctx context.Context) error) bool {
+	s.tb.Helper()
+	good := true
+	for _, step := range []Step{
+		HTTPStatus(http.StatusRequestTimeout, 0), HTTPStatus(http.StatusConflict, 0),
+		HTTPStatus(http.StatusTooManyRequests, 0), HTTPStatus(http.StatusTooManyRequests, time.Second),
+		HTTPStatus(http.StatusInternalServerError, 0), HTTPStatus(http.StatusBadGateway, 0),
+		HTTPStatus(http.StatusServiceUnavailable, 0), HTTPStatus(statusOverloaded, 0), Fail(verdict.ClassTransport),
+	} {
+		hits, err := s.callOnce(step, call)
+		switch {
+		case hits > 1:
+			s.tb.Errorf("registrytest: the client tried again by itself after %v: switch its retries off", step)
+		case hits == 0:
+			s.tb.Errorf("registrytest: the call did not come to this server (%s): %v", s.url, err)
+		case err == nil:
+			s.tb.Errorf("registrytest: the call returned no error for %v", step)
+		default:
+			continue
+		}
+		good = false
+	}
+	return good
+}
+
+// retryCheck is one call that is looked at for retries.
+type retryCheck struct {
+	step  Step
+	hits  int
+	again context.CancelFunc
+}
+
+func (s *ChatServer) callOnce(step Step, call func(context.Context) error) (hits int, err error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	check := &retryCheck{step: step, again: cancel}
+	s.mu.Lock()
+	s.check = check
+	s.mu.Unlock()
+	err = call(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.check = nil
+	return check.hits, err
+}
+
+// enter notes the request and says which step it plays.
+func (s *ChatServer) enter(w http.ResponseWriter, request ChatRequest) (step Step, answer func(ChatRequest) string, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return Step{}, nil, false
+	}
+	s.working.Add(1)
+	s.requests = append(s.requests, request)
+	if s.check == nil {
+		return s.script.next(), s.answer, true
+	}
+	if s.check.hits++; s.check.hits > 1 {
+		s.check.again()
+	}
+	w.Header().Set("Connection", "close") // net/http itself tries again on one that was used before
+	s.script.skip()
+	return s.check.step, s.answer, true
+}
+
+func (s *ChatServer) serve(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case r.Method == http.MethodGet && r.URL.Path == "/v1/models":
+		write(w, http.StatusOK, map[string]any{"object": "list", "data": []any{
+			map[string]any{"id": "scripted", "object": "model", "created": time.Now().Unix(), "owned_by": "registrytest"},
+		}})
+		return
+	case r.Method != http.MethodPost || r.URL.Path != "/v1/chat/completions":
+		refuse(w, &statusError{http.StatusNotFound, 0, "unknown_url"})
+		return
+	}
+	request, err := readChat(r)
+	if err != nil {
+		refuse(w, &statusError{http.StatusBadRequest, 0, "invalid_request_error"})
+		return
+	}
+	step, answer, ok := s.enter(w, request)
+	if !ok {
+		panic(http.ErrAbortHandler) // it is being closed
+	}
+	defer s.working.Done()
+	defer s.script.done()
+	if step.wait(r.Context()) != nil {
+		return // the client has left
+	}
+	switch step.kind {
+	case kindError:
+		refuse(w, step.err)
+		return
+	case kindHang:
+		<-r.Context().Done()
+		return
+	case kindPanic, kindExit:
+		panic(http.ErrAbortHandler)
+	case kindOK, kindCut, kindStall:
+	}
+	reply := &chatReply{w: w, id: "chatcmpl-" + strconv.Itoa(s.Hits()), request: request, text: answer(request)}
+	switch {
+	case request.Stream:
+		reply.stream(r.Context(), step)
+	case step.kind == kindCut:
+		reply.cut()
+	case step.kind == kindStall:
+		<-r.Context().Done()
+	default:
+		write(w, http.StatusOK, reply.whole())
+	}
+}
+
+func readChat(r *http.Request) (request ChatRequest, err error) {
+	const longest = 16 << 20
+	if request.Body, err = io.ReadAll(http.MaxBytesReader(nil, r.Body, longest)); err != nil {
+		return request, err
+	}
+	var sent struct {
+		Model    string `json:"model"`
+		Stream   bool   `json:"stream"`
+		Messages []struct {
+			Role    string          `json:"role"`
+			Content json.RawMessage `json:"content"`
+		} `json:"messages"`
+		StreamOptions struct {
+			IncludeUsage bool `json:"include_usage"`
+		} `json:"stream_options"`
+	}
+	if err := json.Unmarshal(request.Body, &sent); err != nil {
+		return request, err
+	}
+	if len(sent.Messages) == 0 {
+		return request, errors.New("no messages")
+	}
+	request.Model, request.Stream, request.Header = sent.Model, sent.Stream, r.Header.Clone()
+	request.usage = sent.StreamOptions.IncludeUsage
+	for _, message := range sent.Messages {
+		request.Messages = append(request.Messages, ChatMessage{message.Role, textOf(message.Content)})
+	}
+	request.Prompt = request.Messages[len(request.Messages)-1].Text
+	return request, nil
+}
+
+// textOf reads content that is a string, or a list of parts of which some are texts.
+func textOf(content json.RawMessage) string {
+	var plain string
+	if json.Unmarshal(content, &plain) == nil {
+		return plain
+	}
+	var parts []struct {
+		Text string `json:"text"`
+	}
+	_ = json.Unmarshal(content, &parts) // what is neither has no text
+	var all strings.Builder
+	for _, part := range parts {
+		all.WriteString(part.Text)
+	}
+	return all.String()
+}
+
+// chatReply is an answer in the making.
+type chatReply struct {
+	w       http.ResponseWriter
+	id      string
+	request ChatRequest
+	text    string
+}
+
+func (r *chatReply) usage() map[string]any {
+	asked, answered := len(strings.Fields(r.request.Prompt)), len(strings.Fields(r.text))
+	return map[string]any{"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered}
+}
+
+func (r *chatReply) whole() map[string]any {
+	return map[string]any{
+		"id": r.id, "object": "chat.completion", "created": time.Now().Unix(), "model": r.request.Model,
+		"choices": []any{map[string]any{
+			"index": 0, "finish_reason": "stop", "logprobs": nil,
+			"message": map[string]any{"role": "assistant", "content": r.text, "refusal": nil},
+		}},
+		"usage": r.usage(),
+	}
+}
+
+// cut sends half of an answer.
+func (r *chatReply) cut() {
+	encoded, _ := json.Marshal(r.whole()) // maps of texts and numbers
+	r.w.Header().Set("Content-Type", "application/json")
+	r.w.Header().Set("Content-Length", strconv.Itoa(len(encoded)))
+	_, _ = r.w.Write(encoded[:len(encoded)/2])
+	flush(r.w)
+	panic(http.ErrAbortHandler)
+}
+
+// stream sends an answer word by word, as far as the step lets it.
+func (r *chatReply) stream(ctx context.Context, step Step) {
+	r.w.Header().Set("Content-Type", "text/event-stream")
+	flush(r.w) // the headers come before the first word, however long that takes
+	words := strings.SplitAfter(r.text, " ")
+	if step.kind != kindOK {
+		words = words[:min(step.items, len(words))]
+	}
+	for i, word := range words {
+		delta := map[string]any{"content": word}
+		if i == 0 {
+			delta["role"] = "assistant"
+		}
+		r.send(r.chunk(delta, nil))
+	}
+	switch step.kind {
+	case kindStall:
+		<-ctx.Done()
+	case kindCut:
+		r.breakOff(step.err)
+	default:
+		r.send(r.chunk(map[string]any{}, "stop"))
+		if r.request.usage {
+			last := r.chunk(nil, nil)
+			last["choices"], last["usage"] = []any{}, r.usage()
+			r.send(last)
+		}
+		_, _ = io.WriteString(r.w, "data: [DONE]\n\n")
+	}
+}
+
+// breakOff ends a stream before its end.
+func (r *chatReply) breakOff(err error) {
+	if err == nil {
+		return
+	}
+	if class := verdict.Of(err).Class; class == verdict.ClassUnknown || class == verdict.ClassTransport {
+		panic(http.ErrAbortHandler)
+	}
+	r.send(errorBody(statusOf(err)))
+}
+
+func (r *chatReply) chunk(delta, finish any) map[string]any {
+	return map[string]any{
+		"id": r.id, "object": "chat.completion.chunk", "created": time.Now().Unix(), "model": r.request.Model,
+		"choices": []any{map[string]any{"index": 0, "delta": delta, "finish_reason": finish}},
+	}
+}
+
+func (r *chatReply) send(data map[string]any) {
+	encoded, _ := json.Marshal(data)                 // maps of texts and numbers
+	_, _ = fmt.Fprintf(r.w, "data: %s\n\n", encoded) // the client may be gone
+	flush(r.w)
+}
+
+func flush(w http.ResponseWriter) { _ = http.NewResponseController(w).Flush() }
+
+func write(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // the client may be gone
+}
+
+// refuse answers with an error.
+func refuse(w http.ResponseWriter, err error) {
+	switch verdict.Of(err).Class {
+	case verdict.ClassTransport, verdict.ClassNotSent:
+		panic(http.ErrAbortHandler)
+	case verdict.ClassMalformed:
+		w.Header().Set("Content-Type", "text/html")
+		_, _ = io.WriteString(w, "<html><body>It works!</body></html>")
+		return
+	default:
+	}
+	status := statusOf(err)
+	if status.after > 0 {
+		seconds := (status.after + time.Second - 1) / time.Second
+		w.Header().Set("Retry-After", strconv.Itoa(int(seconds)))
+	}
+	write(w, status.code, errorBody(status))
+}
+
+func errorBody(status *statusError) map[string]any {
+	return map[string]any{"error": map[string]any{
+		"message": status.Error(), "type": "scripted_error", "code": status.what, "param": nil,
+	}}
+}
+
+const statusOverloaded = 529 // of no standard; vendors use it
+
+// statusOf returns the status code, the delay and the vendor's word for an error.
+func statusOf(err error) *statusError {
+	var stated *statusError
+	if errors.As(err, &stated) {
+		return stated
+	}
+	v := verdict.Of(err)
+	status, ok := statuses[v.Class]
+	if !ok {
+		status = statusError{code: http.StatusInternalServerError}
+	}
+	status.after = v.After
+	if v.Class == verdict.ClassOverloaded && v.After == 0 {
+		status.code = statusOverloaded
+	}
+	return &status
+}
+
+//nolint:gochecknoglobals // immutable
+var statuses = map[verdict.Class]statusError{
+	verdict.ClassUnavailable:    {code: http.StatusServiceUnavailable},
+	verdict.ClassOverloaded:     {code: http.StatusServiceUnavailable},
+	verdict.ClassRateLimited:    {code: http.StatusTooManyRequests, what: "rate_limit_exceeded"},
+	verdict.ClassFatal:          {code: http.StatusUnauthorized, what: "invalid_api_key"},
+	verdict.ClassNotFound:       {code: http.StatusNotFound, what: "model_not_found"},
+	verdict.ClassTooLong:        {code: http.StatusBadRequest, what: "context_length_exceeded"},
+	verdict.ClassRefused:        {code: http.StatusBadRequest, what: "content_policy_violation"},
+	verdict.ClassBadRequest:     {code: http.StatusBadRequest, what: "invalid_request_error"},
+	verdict.ClassAttemptTimeout: {code: http.StatusGatewayTimeout},
+}
+
+// pipeListener accepts the other ends of pipes.
+type pipeListener struct {
+	accepted chan net.Conn
+	closed   chan struct{}
+	once     sync.Once
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case conn := <-l.accepted:
+		return conn, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+func (l *pipeListener) Addr() net.Addr { return pipeAddr{} }
+
+func (l *pipeListener) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	client, server := net.Pipe()
+	select {
+	case l.accepted <- server:
+		return client, nil
+	case <-l.closed:
+		return nil, &net.OpError{Op: "dial", Net: "pipe", Addr: pipeAddr{}, Err: errRefused}
+	case <-ctx.Done():
+		return nil, &net.OpError{Op: "dial", Net: "pipe", Addr: pipeAddr{}, Err: ctx.Err()}
+	}
+}
+
+var errRefused = errors.New("connection refused")
+
+type pipeAddr struct{}
+
+func (pipeAddr) Network() string { return "pipe" }
+func (pipeAddr) String() string  { return "chat.test:80" }
