@@ -8,6 +8,7 @@ import (
 
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/slots"
+	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -30,6 +31,9 @@ type attempt struct {
 	latency    time.Duration   // until the answer began; zero: until the end
 	hung       *hungTrial      // nil unless a call is on trial
 	resort     bool            // it was entered as a last resort, and moves no breaker
+
+	vitals *selection.Vitals // where strategies see its load and latency; nil: none looks
+	track  *selection.Track  // the same for the query of the call
 
 	caller      context.Context //nolint:containedctx // lives as long as the call
 	deadline    time.Time       // the caller's
@@ -68,6 +72,9 @@ func (a *attempt) enter(p *provider, w *walk, timeout time.Duration) bool {
 	if a.generation, a.trial, ok = p.breaker.admit(); !ok && !a.forced {
 		a.withdraw()
 		return false
+	}
+	if a.vitals = p.vitals.Load(); a.vitals != nil {
+		a.vitals.Begin()
 	}
 	a.giveContext(limit)
 	return true
@@ -183,6 +190,9 @@ func (a *attempt) settle(v verdict.Verdict, elapsed time.Duration, cause error) 
 		p.breaker.settle(a.generation, a.trial, blame, slow)
 	}
 	p.spend(blame)
+	if a.vitals != nil {
+		a.vitals.End(p.registry.now(), latency, outcomeOf(blame), a.track)
+	}
 	switch {
 	case rule.Cooldown == verdict.CooldownReset:
 		if p.grown.Load() {
@@ -208,6 +218,18 @@ func (a *attempt) settle(v verdict.Verdict, elapsed time.Duration, cause error) 
 	}
 	p.exit()
 	return v.Class
+}
+
+// outcomeOf returns what an outcome says of the provider's performance.
+func outcomeOf(blame verdict.Blame) selection.Outcome {
+	switch blame {
+	case verdict.BlameSuccess, verdict.BlameWhenSlow:
+		return selection.Answered
+	case verdict.BlameFailure:
+		return selection.Failed
+	case verdict.BlameNeutral, verdict.BlameWhenLong, verdict.BlameNotRecorded:
+	}
+	return selection.Neutral
 }
 
 // forgivenCuts is how many attempts in a row may be cut short without blame; a

@@ -392,7 +392,7 @@ func (b *breaker) settleClosed(generation uint64, blame verdict.Blame, c counted
 	if b.mirror.Load()>>mirrorShift != generation {
 		return
 	}
-	if why := b.policy.exceeded(c.Counts); c.trips && why != "" {
+	if why := b.policy.exceeded(c.Counts); c.trips && why != "" && b.provider.mayEject() {
 		if blame == verdict.BlameFailure {
 			b.stats.LastFailure = time.Now()
 		}
@@ -484,7 +484,7 @@ func (b *breaker) newMachine(openFor time.Duration) *gobreaker.CircuitBreaker[st
 		// gobreaker asks while report or openMachine hold mu.
 		ReadyToTrip: func(counts gobreaker.Counts) bool {
 			threshold := b.policy.FailureThreshold
-			return b.tripNow || threshold > 0 && int(counts.ConsecutiveFailures)+b.inherited >= threshold
+			return b.tripNow || threshold > 0 && int(counts.ConsecutiveFailures)+b.inherited >= threshold && b.provider.mayEject()
 		},
 	})
 }

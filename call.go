@@ -114,7 +114,7 @@ func Call[T, R any](
 		err = invalid("function", verbatim("nil"), "a function")
 	}
 	if err == nil {
-		err = c.begin(ctx, slot, options)
+		err = c.begin(ctx, slot, resolver.query.Key, options)
 	}
 	if err != nil {
 		return none, err
@@ -232,7 +232,7 @@ func (l *ledger) weigh(class verdict.Class, window int, onceOnly, tryRefused boo
 	l.ended = l.ended || !moves || l.barred
 }
 
-func (c *call) begin(ctx context.Context, s *slot, options []CallOption) (err error) {
+func (c *call) begin(ctx context.Context, s *slot, key string, options []CallOption) (err error) {
 	if ctx == nil {
 		return invalid("ctx", verbatim("nil"), "a context")
 	}
@@ -251,7 +251,7 @@ func (c *call) begin(ctx context.Context, s *slot, options []CallOption) (err er
 	}
 	c.attempt.begin(ctx)
 	plan := s.current()
-	c.walk = plan.walk(plan.callable)
+	c.walk = plan.walk(plan.callable, asker{ctx, key, c.options.caller})
 	return nil
 }
 
@@ -285,7 +285,7 @@ func (c *call) next() bool {
 		}
 	}
 	if !c.entered {
-		c.slot.service.registry.lookups.Local().misses.Add(1)
+		c.slot.service.lookups.Local().misses.Add(1)
 	}
 	c.ranOut = !c.ended && c.attempt.callerEnded() == nil
 	return false
@@ -365,6 +365,12 @@ func (c *call) enter(p *provider, why string) bool {
 		c.leavePlace()
 		return false
 	}
+	if a.vitals != nil {
+		a.track = c.walk.track(p)
+	}
+	if why == whyFailover {
+		p.tookOver.Add(1)
+	}
 	if p != c.repeated {
 		c.repeated, c.retried = p, retried{}
 	}
@@ -377,7 +383,7 @@ func (c *call) enter(p *provider, why string) bool {
 	}
 	if !c.entered {
 		if why != whyMany {
-			registry.lookups.Local().hits.Add(1)
+			c.slot.service.lookups.Local().hits.Add(1)
 		}
 		c.entered = true
 	}
@@ -548,7 +554,7 @@ func (c *call) enterQueued(l *line) bool {
 // queues.
 func (c *call) enterAnother() bool {
 	plan := c.slot.current()
-	ahead := plan.walk(plan.callable)
+	ahead := plan.walk(plan.callable, c.walk.asker)
 	ahead.still = true
 	for p := ahead.next(); p != nil; p = ahead.next() {
 		if slices.Contains(c.full, p) || c.tried(p.name()) || c.skipped(p.name()) || !c.wants(p) {
@@ -581,7 +587,7 @@ func (c *call) awaitHealth() bool {
 		return false
 	}
 	plan := c.slot.current()
-	c.walk = plan.walk(plan.callable)
+	c.walk = plan.walk(plan.callable, c.walk.asker)
 	return true
 }
 
@@ -594,7 +600,7 @@ func (c *call) lastResort() bool {
 	var best *provider
 	var soonest time.Duration
 	for _, p := range c.walk.plan.candidates {
-		if now := p.gateNow(); !p.definition.LastResort || now&gateReal != 0 || now&gateBlocked == 0 || now&gateHalfOpen != 0 || !c.wants(p) {
+		if now := p.gateNow(); !p.definition.LastResort && !c.walk.plan.leastBad || now&gateReal != 0 || now&gateBlocked == 0 || now&gateHalfOpen != 0 || !c.wants(p) {
 			continue // one on trial is tried enough
 		}
 		retryIn, asked := p.returns()
@@ -647,7 +653,7 @@ func (c *call) awaitCooldown() bool {
 	}
 	c.delay += registry.now() - began
 	plan := c.slot.current()
-	c.walk, c.waited = plan.walk(plan.callable), true
+	c.walk, c.waited = plan.walk(plan.callable, c.walk.asker), true
 	return true
 }
 
@@ -796,7 +802,7 @@ func (c *call) skip(p *provider, code string, why *reason, retryIn time.Duration
 	defer p.registry.mu.Unlock()
 	c.skips = append(c.skips, Candidate{
 		Provider: p.name(), Handler: p.definition.Handler, Group: p.group.key.number, Priority: p.definition.Priority,
-		Mock: p.shownAsMock(), Breaker: p.gateNow().breaker(), Code: code, Reason: why.words, RetryIn: retryIn, Err: why,
+		Mock: p.shownAsMock(), Strategy: p.group.strategy.String(), Breaker: p.gateNow().breaker(), Code: code, Reason: why.words, RetryIn: retryIn, Err: why,
 	})
 }
 
@@ -817,13 +823,16 @@ func (c *call) failed() error {
 		if caller.Err() != nil {
 			failure.ended = endedBy(caller)
 		}
+		if !c.entered {
+			c.slot.service.tally.miss(nil)
+		}
 		return failure
 	}
 	if c.entered && !c.ranOut {
 		failure.partial = true
 		return failure.withRetryIn(c.slot)
 	}
-	explanation := c.slot.explain(false)
+	explanation := c.slot.explain(false, c.walk.asker)
 	for i, candidate := range explanation.Candidates {
 		for _, skip := range c.skips {
 			if skip.Provider == candidate.Provider && candidate.Eligible {
@@ -832,6 +841,9 @@ func (c *call) failed() error {
 		}
 	}
 	unavailable := newUnavailable(explanation)
+	if !c.entered {
+		c.slot.service.tally.miss(unavailable)
+	}
 	if len(c.ran) == 0 {
 		return unavailable
 	}

@@ -96,7 +96,7 @@ func logEvent(logger *zap.Logger, e event.Event) {
 	level := zapcore.InfoLevel
 	switch e.Kind {
 	case event.BreakerOpened, event.Unhealthy, event.Degraded, event.Trend, event.CapabilityOut, event.ProbeStuck, event.MonitorLate,
-		event.RecoveryFailed, event.Parked, event.NotReady, event.LeaseExpired:
+		event.RecoveryFailed, event.Parked, event.NotReady, event.LeaseExpired, event.SelectorFailed:
 		level = zapcore.WarnLevel
 	default:
 	}

@@ -1,13 +1,16 @@
 package registry
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
 	"github.com/capreg/registry/internal/bitset"
+	"github.com/capreg/registry/selection"
 )
 
 // Candidate is a provider that a query sees, and whether it could be picked now.
@@ -19,11 +22,15 @@ type Candidate struct {
 	Group    int      `json:"group"`
 	Priority Priority `json:"priority"`
 	Mock     bool     `json:"mock,omitempty"`
+	// Strategy is how its group picks.
+	Strategy string `json:"strategy"`
 	// Eligible says whether a call could enter it now.
 	Eligible bool `json:"eligible"`
 	// Code is the reason in one stable word: "eligible", "trial", or what keeps
 	// calls away: "closed", "mocks_only", "overridden", "capability_missing", "unhealthy",
-	// "breaker_open", "trial_slots_full", "cooling_down", "parked", "not_ready".
+	// "breaker_open", "trial_slots_full", "cooling_down", "parked", "not_ready"; what the query
+	// does not want: "too_expensive", "too_old", "tag_missing", "other_region",
+	// "excluded", "too_slow".
 	Code string `json:"code"`
 	// Reason is the same in words; empty when the provider is simply eligible.
 	Reason string `json:"reason,omitempty"`
@@ -32,16 +39,20 @@ type Candidate struct {
 	// RetryIn is the time until what keeps calls away ends by itself; zero when
 	// nothing does, or nobody knows.
 	RetryIn time.Duration `json:"retry_in,omitempty"`
+	// Detail is what the strategy of its group thinks of it, such as a table of
+	// factors; nil where it says nothing. [Resolver.Explain] asks for it.
+	Detail *selection.Detail `json:"detail,omitempty"`
 	// Err matches the sentinel of every reason present and unwraps to their causes.
 	Err error `json:"-"`
 }
 
-// String returns the name with the reason.
+// String returns the name with the reason, and what the strategy thinks of it.
 func (c Candidate) String() string {
-	if c.Reason == "" {
-		return c.Provider + ": " + c.Code
+	text := c.Provider + ": " + cmp.Or(c.Reason, c.Code)
+	if c.Detail != nil {
+		text += "; " + oneLine(c.Detail.String())
 	}
-	return c.Provider + ": " + c.Reason
+	return text
 }
 
 // Explanation is the answer to "who would get the next call, and why not the
@@ -108,18 +119,19 @@ func (r *Resolver[T]) Explain() Explanation {
 		}
 		return e
 	}
-	return slot.explain(false)
+	return slot.explain(false, asker{key: r.query.Key})
 }
 
 // explain collects the candidates; steady leaves trials out, as Get does.
-func (s *slot) explain(steady bool) Explanation {
+func (s *slot) explain(steady bool, by asker) Explanation {
 	plan := s.current()
 	eligible := plan.callable
 	if steady {
 		eligible = plan.steady
 	}
 	e := Explanation{Service: s.service.name, Query: s.query.clone()}
-	winner := plan.free(eligible)
+	e.Query.Key = by.key
+	winner := plan.free(eligible, by)
 	seen := s.inSight(plan)
 	if len(seen) == 0 {
 		e.Err, e.Candidates = s.service.emptiness(), []Candidate{}
@@ -131,6 +143,9 @@ func (s *slot) explain(steady bool) Explanation {
 		breaker := p.breaker.read()
 		e.Candidates = append(e.Candidates, s.candidate(p, breaker, steady))
 	}
+	if plan.wishes != nil {
+		plan.detail(e.Candidates, eligible, by)
+	}
 	if winner != nil {
 		e.Winner = winner.name()
 	}
@@ -138,9 +153,9 @@ func (s *slot) explain(steady bool) Explanation {
 }
 
 // free returns who would be entered first: the first one with a place free.
-func (p *plan) free(eligible *bitset.Set) *provider {
-	ahead := p.walk(eligible)
-	ahead.still = true
+func (p *plan) free(eligible *bitset.Set, by asker) *provider {
+	ahead := p.walk(eligible, by)
+	ahead.still, ahead.silent = true, true
 	for next := ahead.next(); next != nil; next = ahead.next() {
 		if !next.full() {
 			return next
@@ -211,7 +226,61 @@ func (s *service) mismatch(p *provider, q Query) *unwanted {
 	if lacking := p.missing(q.Require); lacking != "" {
 		return &unwanted{codeLacking, fmt.Sprintf("%v: %q", ErrNoCapability, cut(lacking, 64)), []error{ErrNoCapability}}
 	}
+	if !q.Where.IsZero() {
+		profile := p.profile()
+		if code, words := q.Where.Unmet(&profile); code != "" {
+			return &unwanted{code, words, []error{selection.ErrUnmet}}
+		}
+	}
 	return p.outage(q.Require)
+}
+
+// detail adds what the selectors of the plan think of their candidates, and who is too
+// slow for the query.
+func (p *plan) detail(candidates []Candidate, eligible *bitset.Set, by asker) {
+	for at := range p.runs {
+		r := &p.runs[at]
+		if r.choice == nil {
+			continue
+		}
+		for i := r.low; i < r.high; i++ {
+			if !p.inTime(i) {
+				candidates[i].tooSlow(p.slowness(i), p.wishes)
+			}
+		}
+		describer, ok := r.choice.selector.(selection.Describer)
+		if !ok {
+			continue
+		}
+		w := p.walk(eligible, by)
+		w.still, w.silent = true, true
+		look := selection.Look{Peek: true, Cursor: r.choice.cursor, Epoch: &p.wishes.registry.epoch, Context: by.ctx, Key: by.key, Caller: by.caller}
+		if r.high-r.low > maskBits {
+			look.Large = w.large(r)
+		} else {
+			look.Mask = p.allInTime(r.low, eligible.Mask(r.low, r.high-r.low))
+		}
+		for i := r.low; i < r.high; i++ {
+			var d selection.Detail
+			if guard(func() error { d = describer.Describe(r.choice.set.View(look), i-r.low); return nil }) == nil {
+				candidates[i].Detail = &d
+			}
+		}
+	}
+}
+
+// tooSlow says of a candidate that it has lately taken longer than the query wants.
+func (c *Candidate) tooSlow(latency time.Duration, w *wishes) {
+	words := fmt.Sprintf("latency %v, more than %v", latency.Round(time.Microsecond), w.maxLatency)
+	if !c.Eligible {
+		c.Reason += ", " + words
+		return
+	}
+	c.Eligible, c.Code, c.Reason = false, "too_slow", words
+	c.Err = &reason{selection.ErrUnmet, words, nil}
+	// It loses weight as time goes by: latency·exp(−t/decay).
+	decay := cmp.Or(w.policy.Decay, selection.DefaultDecay)
+	c.RetryIn = time.Duration(float64(decay) * math.Log(float64(latency)/float64(w.maxLatency)))
 }
 
 // reason is one thing that keeps calls away: the sentinel, the words and the cause.
@@ -252,7 +321,7 @@ const (
 func (p *provider) candidate(now gate, breaker BreakerStats) Candidate {
 	c := Candidate{
 		Provider: p.name(), Handler: p.definition.Handler, Group: p.group.key.number,
-		Priority: p.definition.Priority, Mock: p.shownAsMock(), Breaker: breaker.State,
+		Priority: p.definition.Priority, Mock: p.shownAsMock(), Breaker: breaker.State, Strategy: p.group.strategy.String(),
 		Eligible: now&gateBlocked == 0, Code: "eligible",
 	}
 	if c.Eligible && now&gateHalfOpen != 0 {
@@ -323,7 +392,7 @@ func (p *provider) candidate(now gate, breaker BreakerStats) Candidate {
 
 // unavailable explains why there is nothing to give.
 func (s *slot) unavailable(steady bool) *UnavailableError {
-	return newUnavailable(s.explain(steady))
+	return newUnavailable(s.explain(steady, asker{}))
 }
 
 func newUnavailable(e Explanation) *UnavailableError {

@@ -3,6 +3,7 @@ package registry_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/selection"
 )
 
 var errDown = errors.New("down")
@@ -59,6 +61,20 @@ func hangs() chatModel {
 		<-ctx.Done()
 		return "", ctx.Err()
 	})
+}
+
+// strategyNumber returns the built-in strategies as 1 and 2, none as 0, and a bad one
+// for any other number.
+func strategyNumber(n int) registry.Strategy {
+	switch n {
+	case 0:
+		return registry.Strategy{}
+	case 1:
+		return registry.StrategyFallback
+	case 2:
+		return registry.StrategyRoundRobin
+	}
+	return selection.New(fmt.Sprint(n), nil)
 }
 
 func bind(reg *registry.Registry, require ...string) *registry.Resolver[chatModel] {

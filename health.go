@@ -97,6 +97,7 @@ func (p *provider) stateLocked() (state health.State, reason string, cause error
 // showHealth makes gate, history and events follow the state. Caller holds
 // Registry.mu.
 func (p *provider) showHealth() {
+	p.showVitals()
 	w := &p.wellness
 	state, why, cause := p.stateLocked()
 	if because := p.because(); len(because) > 0 && state != health.Healthy {
@@ -151,6 +152,13 @@ func (p *provider) scoreLocked() float64 {
 		return m.score
 	}
 	return 1
+}
+
+func (p *provider) trendLocked() health.Trend {
+	if m := p.wellness.monitor; m != nil {
+		return m.trend
+	}
+	return health.Steady
 }
 
 // because returns the providers that this one needs and that are the reason as

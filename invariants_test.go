@@ -134,7 +134,7 @@ func change(ctx context.Context, reg *registry.Registry, random *rand.Rand, seen
 	case 8:
 		_, _ = victim.SetBreaker(registry.BreakerPolicy{FailureRate: 0.5, MinimumCalls: 4, RecoveryGrowth: 2, RecoveryTimeout: time.Second, RecoveryJitter: 0.5})
 	case 6:
-		_, _ = victim.SetStrategy(registry.Strategy(1 + random.IntN(2)))
+		_, _ = victim.SetStrategy(strategyNumber(1 + random.IntN(2)))
 	}
 }
 
@@ -149,7 +149,7 @@ func TestNoOutcomeSlotOrGoroutineIsLostWhateverHappensAtOnce(t *testing.T) {
 				for i := range 4 {
 					seen.Store(add(t, reg, provider{
 						Name: fmt.Sprintf("base-%d", i), AttemptTimeout: time.Second, Group: i / 2, Domain: fmt.Sprintf("domain-%d", i%2),
-						Strategy: registry.Strategy(1 + i/2),
+						Strategy: strategyNumber(1 + i/2),
 						Breaker:  registry.BreakerPolicy{FailureThreshold: 3, RecoveryTimeout: 3 * time.Second, TrialSlots: 3},
 					}), nil)
 				}

@@ -62,11 +62,11 @@ type given struct {
 	entered  bool
 }
 
-func newSharedCall(ctx context.Context, s *slot, options []CallOption) (*sharedCall, error) {
+func newSharedCall(ctx context.Context, s *slot, key string, options []CallOption) (*sharedCall, error) {
 	c := &sharedCall{open: 1}
 	c.given = c.room[:0]
 	c.first.lease, c.first.shared = true, c
-	if err := c.first.begin(ctx, s, options); err != nil {
+	if err := c.first.begin(ctx, s, key, options); err != nil {
 		return nil, err
 	}
 	return c, nil
@@ -120,7 +120,7 @@ func (c *sharedCall) walker() call {
 	w.ledger = c.ledger.clone()
 	w.entered, w.probed, w.skips, w.full = true, true, nil, nil
 	plan := w.slot.current()
-	w.walk = plan.walk(plan.callable)
+	w.walk = plan.walk(plan.callable, w.walk.asker)
 	w.walk.still = true // the rotation has moved when the call began
 	return w
 }
@@ -421,7 +421,7 @@ func (r *Resolver[T]) Acquire(ctx context.Context, options ...CallOption) (*Leas
 	if err != nil {
 		return nil, err
 	}
-	s, err := newSharedCall(ctx, slot, options)
+	s, err := newSharedCall(ctx, slot, r.query.Key, options)
 	if err != nil {
 		return nil, err
 	}
@@ -455,7 +455,7 @@ func (r *Resolver[T]) AcquireMany(ctx context.Context, limit int, options ...Cal
 	if err != nil {
 		return nil, err
 	}
-	s, err := newSharedCall(ctx, slot, options)
+	s, err := newSharedCall(ctx, slot, r.query.Key, options)
 	if err != nil {
 		return nil, err
 	}
@@ -463,18 +463,18 @@ func (r *Resolver[T]) AcquireMany(ctx context.Context, limit int, options ...Cal
 	c := s.first
 	slot.awaitHealth(c.attempt.caller, false) //nolint:contextcheck // the call has it
 	plan := slot.current()
-	c.walk = plan.walk(plan.callable)
+	c.walk = plan.walk(plan.callable, c.walk.asker)
 	c.walk.still = true
 	var leases []*Lease[T]
 	for at := plan.callable.Next(0, len(plan.candidates)); at >= 0; at = plan.callable.Next(at+1, len(plan.candidates)) {
 		if c.attempt.caller.Err() != nil || len(leases) == limit && limit > 0 {
 			break
 		}
-		if c.enterClaimed(plan.candidates[at], whyMany) { //nolint:contextcheck // the call has it
+		if plan.inTime(at) && c.enterClaimed(plan.candidates[at], whyMany) { //nolint:contextcheck // the call has it
 			leases = append(leases, leaseEntered[T](s, &c)) //nolint:contextcheck // the call has it
 		}
 	}
-	cell := r.slot.service.registry.lookups.Local()
+	cell := r.slot.service.lookups.Local()
 	if len(leases) == 0 {
 		cell.misses.Add(1)
 		c.passFull()

@@ -190,7 +190,7 @@ func stepOnBoth(
 				p.capabilities = append(p.capabilities, capability)
 			}
 		}
-		naive.join(t, reg, live, p, registry.Strategy(s.pick(3)))
+		naive.join(t, reg, live, p, strategyNumber(s.pick(3)))
 		return
 	}
 	p := naive.providers[s.pick(len(naive.providers))]
@@ -230,7 +230,7 @@ func stepOnBoth(
 		_, err := handle.SetGroup(number)
 		require.NoError(t, err)
 	case 8:
-		strategy := registry.Strategy(1 + s.pick(2))
+		strategy := strategyNumber(1 + s.pick(2))
 		naive.strategies[naiveGroup{p.handler, p.group, false}] = strategy
 		_, err := handle.SetStrategy(strategy)
 		require.NoError(t, err)
@@ -249,7 +249,7 @@ func (n *naiveRegistry) join(
 		Name: p.name, Handler: p.handler, Group: p.group, Priority: p.priority, Mock: p.mock,
 		Strategy: wanted, Capabilities: p.capabilities, Instance: says(p.name),
 	})
-	if exists && wanted != 0 && wanted != present {
+	if exists && !wanted.IsZero() && wanted != present {
 		require.ErrorIs(t, err, registry.ErrConflict)
 		return
 	}

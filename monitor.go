@@ -289,6 +289,7 @@ func (m *monitor) forgetRecoveries() {
 // rescore computes the score. Caller holds Registry.mu.
 func (m *monitor) rescore() {
 	m.score = health.Score(m.facts)
+	m.provider.showVitals()
 	if m.score < health.DegradedBelow {
 		m.good = 0
 	} else {
@@ -356,6 +357,7 @@ func (m *monitor) follow() {
 	}
 	m.provider.registry.bus.publish(m.provider.event(event.Event{Kind: event.Trend, From: m.trend.String(), To: trend.String()}))
 	m.trend = trend
+	m.provider.showVitals()
 }
 
 // observeCapability takes a result of the probe of a capability. Caller holds

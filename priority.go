@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/capreg/registry/selection"
 )
 
 // Priority orders the providers of one group: the better priority is asked first.
@@ -90,55 +92,20 @@ func (p *Priority) UnmarshalJSON(data []byte) error {
 
 func (p Priority) valid() bool { return p >= PriorityCritical && p <= PriorityFallback }
 
-// Strategy is how a group picks among its eligible providers.
+// Strategy is how a group picks among its eligible providers: one of the two below,
+// one of package selectors, or one of your own ([selection.New]).
 //
 // The zero value means "whatever the group has"; a new group then gets
-// [StrategyFallback]. A Strategy reads and writes text and JSON as its name, in
-// any case; the zero value is the empty text.
-type Strategy uint8
+// [StrategyFallback]. A Strategy reads and writes text and JSON as its name; names
+// beyond these two are looked up in [Options.Strategies].
+type Strategy = selection.Strategy
 
-// The strategies.
-const (
+// The strategies that every registry knows. They must not be changed.
+var (
 	// StrategyFallback takes the first eligible provider in the order of
 	// priority and registration, always the same while it stays eligible.
-	StrategyFallback Strategy = iota + 1
+	StrategyFallback = selection.Fallback()
 	// StrategyRoundRobin rotates over the eligible providers; priorities do not
 	// matter inside such a group.
-	StrategyRoundRobin
+	StrategyRoundRobin = selection.RoundRobin()
 )
-
-// String returns the name of the strategy, such as "ROUND_ROBIN".
-func (s Strategy) String() string {
-	switch s {
-	case 0:
-		return ""
-	case StrategyFallback:
-		return "FALLBACK"
-	case StrategyRoundRobin:
-		return "ROUND_ROBIN"
-	}
-	return fmt.Sprintf("strategy(%d)", uint8(s))
-}
-
-// MarshalText returns the name of the strategy, or an error wrapping
-// [ErrInvalid] for a value that is none.
-func (s Strategy) MarshalText() ([]byte, error) {
-	if !s.valid() {
-		return nil, invalid("Strategy", s, "one of FALLBACK, ROUND_ROBIN")
-	}
-	return []byte(s.String()), nil
-}
-
-// UnmarshalText accepts a name in any case. Any other text is an error wrapping
-// [ErrInvalid] and changes nothing.
-func (s *Strategy) UnmarshalText(text []byte) error {
-	for candidate := Strategy(0); candidate.valid(); candidate++ {
-		if strings.EqualFold(string(text), candidate.String()) {
-			*s = candidate
-			return nil
-		}
-	}
-	return invalid("Strategy", string(text), "one of FALLBACK, ROUND_ROBIN")
-}
-
-func (s Strategy) valid() bool { return s <= StrategyRoundRobin }

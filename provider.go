@@ -60,6 +60,7 @@ func (s Service[T]) Provider(def Definition) Provider[T] {
 		LastResort: def.LastResort, Window: def.Window, Domain: def.Domain,
 		Version: def.Version, Description: def.Description, Endpoint: def.Endpoint,
 		Requires: slices.Clone(def.Requires), Metadata: maps.Clone(def.Metadata),
+		Tags: slices.Clone(def.Tags), Region: def.Region, Weight: def.Weight, Cost: def.Cost,
 	}
 }
 
@@ -120,12 +121,12 @@ func (s Service[T]) Bind(r *Registry, q Query) *Resolver[T] {
 // where the query stays the same.
 func (s Service[T]) Get(ctx context.Context, r *Registry, q Query) (T, error) {
 	slot, err := s.slot(r, q)
-	resolver := Resolver[T]{slot: slot, err: err}
+	resolver := Resolver[T]{slot: slot, query: Query{Key: q.Key}, err: err}
 	return resolver.Get(ctx)
 }
 
 func (q Query) clone() Query {
-	q.Require = slices.Clone(q.Require)
+	q.Require, q.Prefer, q.Where = slices.Clone(q.Require), slices.Clone(q.Prefer), q.Where.Clone()
 	return q
 }
 
@@ -177,8 +178,11 @@ type Provider[T any] struct {
 	Group int
 	// Strategy is how the group (service, handler, number) picks. Zero takes
 	// what the group has, FALLBACK when it is new; another one than the group
-	// has is an error matching ErrConflict.
+	// has is an error matching ErrConflict. Package selectors has more of them.
 	Strategy Strategy
+	// Weight is the provider's share beside others, for strategies that heed it.
+	// Default: 1.
+	Weight float64
 	// Mock marks a stand-in; see [Options] for when mocks are picked.
 	Mock bool
 	// LastResort lets calls that nobody admits try the provider although its
@@ -234,6 +238,13 @@ type Provider[T any] struct {
 	Requires []string
 	// Metadata is anything else worth knowing, such as the model.
 	Metadata map[string]string
+	// Tags are words that queries can ask for and strategies can heed, beside the
+	// capabilities.
+	Tags []string
+	// Region is where it is, such as "eu-west-1"; see [selection.Proximity].
+	Region string
+	// Cost is what a request costs, in a unit of your choice.
+	Cost float64
 }
 
 // Definition is the serialisable description of a provider. Its fields are those
@@ -245,7 +256,8 @@ type Definition struct {
 	Capabilities []string          `json:"capabilities,omitempty"`
 	Priority     Priority          `json:"priority"`
 	Group        int               `json:"group"`
-	Strategy     Strategy          `json:"strategy,omitempty"`
+	Strategy     Strategy          `json:"strategy,omitzero"`
+	Weight       float64           `json:"weight,omitempty"`
 	Mock         bool              `json:"mock,omitempty"`
 	LastResort   bool              `json:"last_resort,omitempty"`
 	Window       int               `json:"window,omitempty"`
@@ -255,12 +267,16 @@ type Definition struct {
 	Endpoint     string            `json:"endpoint,omitempty"`
 	Requires     []string          `json:"requires,omitempty"`
 	Metadata     map[string]string `json:"metadata,omitempty"`
+	Tags         []string          `json:"tags,omitempty"`
+	Region       string            `json:"region,omitempty"`
+	Cost         float64           `json:"cost,omitempty"`
 }
 
 func (d Definition) clone() Definition {
 	d.Capabilities = slices.Clone(d.Capabilities)
 	d.Requires = slices.Clone(d.Requires)
 	d.Metadata = maps.Clone(d.Metadata)
+	d.Tags = slices.Clone(d.Tags)
 	return d
 }
 
@@ -402,6 +418,7 @@ func newEntry[T any](service string, p Provider[T]) (entry, error) {
 			Service: service, Name: p.Name, Handler: p.Handler, Priority: p.Priority, Group: p.Group,
 			Strategy: p.Strategy, Mock: p.Mock, LastResort: p.LastResort, Window: p.Window, Domain: p.Domain, Version: p.Version,
 			Description: p.Description, Endpoint: p.Endpoint, Metadata: maps.Clone(p.Metadata),
+			Region: p.Region, Weight: p.Weight, Cost: p.Cost,
 		},
 		timeout: p.AttemptTimeout, classify: p.Classify, until: p.Until, replace: p.Replace,
 	}
@@ -428,6 +445,9 @@ func newEntry[T any](service string, p Provider[T]) (entry, error) {
 		return entry{}, err
 	}
 	if e.definition.Requires, err = checkWords("Requires", p.Requires); err != nil {
+		return entry{}, err
+	}
+	if e.definition.Tags, err = checkWords("Tags", p.Tags); err != nil {
 		return entry{}, err
 	}
 	if err := checkDescription(e.definition); err != nil {
@@ -484,8 +504,19 @@ func checkDescription(d Definition) error {
 	if !d.Priority.valid() {
 		return invalid("Priority", d.Priority, "one of CRITICAL, HIGH, NORMAL, LOW, FALLBACK")
 	}
-	if !d.Strategy.valid() {
-		return invalid("Strategy", d.Strategy, "one of FALLBACK, ROUND_ROBIN")
+	if err := checkStrategy(d.Strategy); err != nil {
+		return err
+	}
+	if err := checkWeight(d.Weight); err != nil {
+		return err
+	}
+	if !(d.Cost >= 0) || math.IsInf(d.Cost, 0) {
+		return invalid("Cost", d.Cost, "0 or more")
+	}
+	if d.Region != "" {
+		if err := checkName("Region", d.Region); err != nil {
+			return err
+		}
 	}
 	if d.Window < 0 {
 		return invalid("Window", d.Window, "0 or more")
@@ -504,6 +535,20 @@ func checkDescription(d Definition) error {
 		if key == "" || !utf8.ValidString(key) || !utf8.ValidString(value) {
 			return invalid(fmt.Sprintf("Metadata[%q]", cut(key, 64)), value, "a non-empty key and valid UTF-8")
 		}
+	}
+	return nil
+}
+
+func checkStrategy(s Strategy) error {
+	if err := s.Check(); err != nil {
+		return invalid("Strategy", s.String(), "a strategy of package selectors, or one of your own with a selector and a printable name: "+err.Error())
+	}
+	return nil
+}
+
+func checkWeight(weight float64) error {
+	if !(weight >= 0) || math.IsInf(weight, 0) {
+		return invalid("Weight", weight, "0 (default 1) or more")
 	}
 	return nil
 }

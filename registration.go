@@ -11,6 +11,7 @@ import (
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/striped"
+	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -29,17 +30,20 @@ type provider struct {
 	instance atomic.Pointer[instance] // nil before a factory's success and after release
 	timeout  atomic.Int64             // of one attempt, in nanoseconds
 	breaker  breaker
-	retries  atomic.Pointer[retries]  // nil: no failure yet, and the default policy
-	grown    atomic.Bool              // the next success ends the growth of cooldowns
-	cutShort atomic.Uint32            // attempts in a row that were cut for the sake of others
-	standIn  atomic.Pointer[provider] // acts in its place; written under Registry.mu
+	retries  atomic.Pointer[retries]          // nil: no failure yet, and the default policy
+	grown    atomic.Bool                      // the next success ends the growth of cooldowns
+	cutShort atomic.Uint32                    // attempts in a row that were cut for the sake of others
+	standIn  atomic.Pointer[provider]         // acts in its place; written under Registry.mu
+	vitals   atomic.Pointer[selection.Vitals] // nil: no strategy looks at them
+	tookOver atomic.Uint64                    // attempts it was given because another one had failed
+	held     atomic.Uint64                    // times its breaker stayed closed for the sake of the group
 	counts   striped.Cells[counts]
 
 	maker    *maker // nil for instances that were passed in
 	contexts attemptContexts
 	draining drain
 
-	// definition is immutable but for Priority, Group and Strategy; those, group
+	// definition is immutable but for Priority, Group, Strategy and Weight; those, group
 	// and the fields below are guarded by Registry.mu.
 	definition Definition
 	group      *group
@@ -49,9 +53,10 @@ type provider struct {
 	policy     health.Policy
 	wellness   wellness
 	unready    unready
-	domain     *domain  // never another one
-	alone      domain   // the domain of a provider that shares none
-	cooldown   cooldown // the provider's own, beside its domain's
+	domain     *domain       // never another one
+	alone      domain        // the domain of a provider that shares none
+	cooldown   cooldown      // the provider's own, beside its domain's
+	ready      time.Duration // when breaker and health last let calls in again
 }
 
 // counts are the outcomes of a provider's attempts. Each attempt adds one to
@@ -66,6 +71,7 @@ func newProvider(svc *service, e entry, generation uint64) *provider {
 		registry: svc.registry, service: svc, generation: generation, order: generation, layer: e.layer,
 		anything: e.layer > 0 && len(e.definition.Capabilities) == 0, classify: e.classify, definition: e.definition,
 	}
+	p.ready = svc.registry.now()
 	p.timeout.Store(int64(e.timeout))
 	if e.retry != (RetryPolicy{}) {
 		p.retries.Store(newRetries(e.retry))
@@ -120,6 +126,12 @@ func (p *provider) shiftLocked(cleared, set gate, change *event.Event) {
 	}
 	now := before&^cleared | set
 	p.gate.Store(uint32(now))
+	if before&gateAway != 0 && now&gateAway == 0 {
+		p.ready = p.registry.now()
+		if known := p.vitals.Load(); known != nil {
+			known.Ready(p.ready)
+		}
+	}
 	for _, at := range p.places {
 		at.plan.set(at.at, now)
 	}
@@ -510,13 +522,36 @@ func (r *Registration) SetGroup(number int) (previous int, err error) {
 // SetStrategy changes the strategy of the provider's whole group, for all its
 // members, and returns the previous one.
 func (r *Registration) SetStrategy(strategy Strategy) (previous Strategy, err error) {
-	if !strategy.valid() || strategy == 0 {
-		return 0, invalid("Strategy", strategy, "one of FALLBACK, ROUND_ROBIN")
+	if strategy.IsZero() {
+		return previous, invalid("Strategy", strategy.String(), "a strategy")
 	}
+	if err := checkStrategy(strategy); err != nil {
+		return previous, err
+	}
+	strategy = r.provider.registry.namedStrategy(strategy)
 	err = r.change("strategy of the group", func(p *provider) (from, to any, err error) {
+		if strategy.Named() && strategy.Same(p.group.strategy) {
+			strategy = p.group.strategy
+		}
+		if err := p.registry.knownStrategy(strategy); err != nil {
+			return nil, nil, err
+		}
 		previous, p.group.strategy = p.group.strategy, strategy
 		p.group.setBy = p.name()
 		return previous, strategy, nil
+	})
+	return previous, err
+}
+
+// SetWeight changes the provider's share beside others (zero: 1), for strategies that
+// heed it, and returns the previous one. What was measured of it is kept.
+func (r *Registration) SetWeight(weight float64) (previous float64, err error) {
+	if err := checkWeight(weight); err != nil {
+		return 0, err
+	}
+	err = r.change("weight", func(p *provider) (from, to any, err error) {
+		previous, p.definition.Weight = p.definition.Weight, weight
+		return previous, weight, nil
 	})
 	return previous, err
 }

@@ -152,7 +152,7 @@ func TestBadInputNamesFieldValueAndBoundAndLeavesNoTrace(t *testing.T) {
 		"Capabilities[2]":             {Instance: ok, Capabilities: []string{"a", "a", "\xff"}},
 		"Requires[0]":                 {Instance: ok, Requires: []string{""}},
 		"Priority":                    {Instance: ok, Priority: 77},
-		"Strategy":                    {Instance: ok, Strategy: 77},
+		"Strategy":                    {Instance: ok, Strategy: strategyNumber(77)},
 		"Window":                      {Instance: ok, Window: -1},
 		"AttemptTimeout":              {Instance: ok, AttemptTimeout: -1},
 		"Breaker.FailureThreshold":    {Instance: ok, Breaker: registry.BreakerPolicy{FailureThreshold: -1}},
@@ -489,9 +489,9 @@ func TestBadChangesAreErrorsAndChangeNothing(t *testing.T) {
 		before, events := a.Info(), reg.Subscribe(0)
 		_, err := a.SetPriority(77)
 		require.ErrorIs(t, err, registry.ErrInvalid)
-		_, err = a.SetStrategy(0)
+		_, err = a.SetStrategy(registry.Strategy{})
 		require.ErrorIs(t, err, registry.ErrInvalid)
-		_, err = a.SetStrategy(77)
+		_, err = a.SetStrategy(strategyNumber(77))
 		require.ErrorIs(t, err, registry.ErrInvalid)
 		_, err = a.SetAttemptTimeout(-1)
 		require.ErrorIs(t, err, registry.ErrInvalid)
@@ -618,7 +618,7 @@ func FuzzRegistration(f *testing.F) {
 		reg := newRegistry(t, registry.Options{})
 		p := provider{
 			Name: name, Instance: says("x"), Capabilities: []string{capability}, Handler: handler, Group: group,
-			Priority: registry.Priority(priority), Strategy: registry.Strategy(strategy), Endpoint: endpoint, Mock: mock,
+			Priority: registry.Priority(priority), Strategy: strategyNumber(int(strategy)), Endpoint: endpoint, Mock: mock,
 		}
 		registration, err := chat.Register(t.Context(), reg, p)
 		if err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/striped"
+	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -28,6 +29,15 @@ type Options struct {
 	// that exists only while there is something to log; a logger that falls
 	// behind loses the oldest lines and is told how many. Default: none.
 	Logger *zap.Logger
+	// Strategies are those that configuration can name beside FALLBACK and
+	// ROUND_ROBIN: package selectors has a list of its own.
+	Strategies []Strategy
+	// Selection is how groups are treated and what is measured, in every service
+	// that does not say otherwise ([Service.SetSelection]). Default: strict groups.
+	Selection selection.Policy
+	// Decisions is how many of the latest picks [Registry.Decisions] remembers. Each
+	// then costs about a microsecond. Default: none.
+	Decisions int
 	// Required are the services that [Registry.WaitReady] waits for when it is
 	// given no names.
 	Required []string
@@ -91,8 +101,10 @@ type Registry struct {
 	end  context.CancelCauseFunc
 
 	services atomic.Pointer[map[string]*service] // copied on write, under mu
-	lookups  striped.Cells[lookups]
 	prober   prober
+
+	strategies map[string]Strategy // by name
+	decisions  *decisions          // nil: nobody wants to know
 
 	// mu guards membership and every gate, plan, rotation table, event sequence
 	// and subscriber, so that a change and its event are one step. Picking does
@@ -125,11 +137,14 @@ type service struct {
 	binding  binding
 	slots    atomic.Pointer[map[uint64]*slot] // copied on write, under Registry.mu
 	classify atomic.Pointer[verdict.Classifier]
+	lookups  striped.Cells[lookups]
+	tally    tally
 
 	// Guarded by Registry.mu.
 	members   map[*provider]struct{}
 	groups    map[groupID]*group
 	overrides []*override
+	policy    selection.Policy
 	slotOrder []*slot                // attached ones, oldest first
 	sorted    map[string][]*provider // by handler, each in the one order; nil when out of date
 }
@@ -146,6 +161,7 @@ type group struct {
 	strategy Strategy
 	setBy    string // the provider whose registration or change set the strategy
 	members  int
+	faults   faults // of its selector
 }
 
 // New returns an empty registry. It starts no goroutine. The error, a
@@ -168,8 +184,12 @@ func New(options Options) (*Registry, error) {
 			return nil, err
 		}
 	}
+	strategies, err := checkSelection(&options)
+	if err != nil {
+		return nil, err
+	}
 	r := &Registry{
-		options: options, seed: maphash.MakeSeed(), epoch: time.Now(), schedule: schedule.New(),
+		options: options, strategies: strategies, decisions: newDecisions(options.Decisions), seed: maphash.MakeSeed(), epoch: time.Now(), schedule: schedule.New(),
 		providers:    make(map[string]*provider),
 		byCapability: make(map[string]map[*provider]struct{}),
 		domains:      make(map[string]*domain),
@@ -206,7 +226,7 @@ func (r *Registry) bindService(name string, b binding) (*service, error) {
 	if !ok {
 		svc = &service{
 			registry: r, name: name, binding: b,
-			members: make(map[*provider]struct{}), groups: make(map[groupID]*group),
+			members: make(map[*provider]struct{}), groups: make(map[groupID]*group), policy: r.options.Selection,
 		}
 		svc.slots.Store(&map[uint64]*slot{})
 		services := maps.Clone(known)
@@ -250,6 +270,7 @@ func (r *Registry) Register(ctx context.Context, serviceName string, p Provider[
 }
 
 func (r *Registry) register(ctx context.Context, svc *service, e entry) (*Registration, error) {
+	e.definition.Strategy = r.namedStrategy(e.definition.Strategy)
 	if err := r.admit(ctx, e.definition); err != nil {
 		return nil, err
 	}
@@ -372,11 +393,11 @@ func (s *service) checkMock(e entry, leaving *provider) error {
 // Registry.mu.
 func (s *service) checkStrategy(id groupID, wanted Strategy, leaving *provider) error {
 	g, ok := s.groups[id]
-	if !ok || wanted == 0 || wanted == g.strategy {
+	if wanted.IsZero() || ok && wanted.Same(g.strategy) {
 		return nil
 	}
-	if g.members == 1 && leaving != nil && leaving.group == g {
-		return nil
+	if !ok || g.members == 1 && leaving != nil && leaving.group == g {
+		return s.registry.knownStrategy(wanted)
 	}
 	return refuse(ErrConflict, "Strategy", wanted,
 		fmt.Sprintf("%v, which provider %q set for group %d", g.strategy, g.setBy, id.number))
@@ -590,9 +611,11 @@ type Stats struct {
 // Stats returns the totals. Reading them changes nothing.
 func (r *Registry) Stats() Stats {
 	var stats Stats
-	for cell := range r.lookups.Each {
-		stats.Hits += cell.hits.Load()
-		stats.Misses += cell.misses.Load()
+	for _, svc := range *r.services.Load() {
+		for cell := range svc.lookups.Each {
+			stats.Hits += cell.hits.Load()
+			stats.Misses += cell.misses.Load()
+		}
 	}
 	stats.Lookups = stats.Hits + stats.Misses
 	r.mu.Lock()

@@ -43,10 +43,10 @@ func (r *Resolver[T]) Get(ctx context.Context) (T, error) {
 		if plan := r.slot.plan.Load(); plan != nil {
 			if at := plan.first(plan.steady, true); at >= 0 {
 				if made := plan.candidates[at].instance.Load(); made != nil {
-					r.slot.service.registry.lookups.Local().hits.Add(1)
+					r.slot.service.lookups.Local().hits.Add(1)
 					return held[T](made), nil
 				}
-				return r.find(ctx, plan.walkFrom(plan.steady, at))
+				return r.find(ctx, plan.walkFrom(plan.steady, at, asker{ctx: ctx, key: r.query.Key}))
 			}
 		}
 	}
@@ -59,16 +59,16 @@ func (r *Resolver[T]) Get(ctx context.Context) (T, error) {
 		return none, err
 	}
 	plan := slot.current()
-	return r.find(ctx, plan.walk(plan.steady))
+	return r.find(ctx, plan.walk(plan.steady, asker{ctx: ctx, key: r.query.Key}))
 }
 
 // find is Get where a factory has to run, or nobody is eligible.
 func (r *Resolver[T]) find(ctx context.Context, w walk) (none T, err error) {
-	registry := r.slot.service.registry
+	lookups := &r.slot.service.lookups
 	for waited := false; ; waited = true {
 		for p := w.next(); p != nil && ctx.Err() == nil; p = w.next() {
 			if made := p.obtain(ctx, &w); made != nil {
-				registry.lookups.Local().hits.Add(1)
+				lookups.Local().hits.Add(1)
 				return held[T](made), nil
 			}
 		}
@@ -76,14 +76,22 @@ func (r *Resolver[T]) find(ctx context.Context, w walk) (none T, err error) {
 			break
 		}
 		plan := r.slot.current()
-		w = plan.walk(plan.steady)
+		w = plan.walk(plan.steady, w.asker)
 	}
-	registry.lookups.Local().misses.Add(1)
+	return none, r.missed(ctx)
+}
+
+// missed counts a look-up that found nobody, and says why.
+func (r *Resolver[T]) missed(ctx context.Context) error {
+	svc := r.slot.service
+	svc.lookups.Local().misses.Add(1)
 	unavailable := r.slot.unavailable(true)
 	if ctx.Err() != nil {
-		return none, joined("registry: ", append(endedBy(ctx), unavailable))
+		svc.tally.miss(nil)
+		return joined("registry: ", append(endedBy(ctx), unavailable))
 	}
-	return none, unavailable
+	svc.tally.miss(unavailable)
+	return unavailable
 }
 
 // obtain returns the provider's instance, waiting for its factory within ctx
@@ -113,6 +121,9 @@ func (r *Resolver[T]) Many(ctx context.Context, limit int) ([]T, error) {
 	plan := slot.current()
 	var found []T
 	for at := plan.steady.Next(0, len(plan.candidates)); at >= 0; at = plan.steady.Next(at+1, len(plan.candidates)) {
+		if !plan.inTime(at) {
+			continue
+		}
 		if made := plan.candidates[at].obtain(ctx, nil); made != nil {
 			found = append(found, held[T](made))
 		}
@@ -120,14 +131,9 @@ func (r *Resolver[T]) Many(ctx context.Context, limit int) ([]T, error) {
 			break
 		}
 	}
-	cell := r.slot.service.registry.lookups.Local()
 	if len(found) == 0 {
-		cell.misses.Add(1)
-		if ctx.Err() != nil {
-			return nil, joined("registry: ", append(endedBy(ctx), r.slot.unavailable(true)))
-		}
-		return nil, r.slot.unavailable(true)
+		return nil, r.missed(ctx)
 	}
-	cell.hits.Add(1)
+	r.slot.service.lookups.Local().hits.Add(1)
 	return found, nil
 }

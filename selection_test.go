@@ -376,7 +376,7 @@ func TestTheLastEligibleOfTenThousandIsFound(t *testing.T) {
 		const many = 10_000
 		handles := make([]*registry.Registration, many)
 		for i := range handles {
-			handles[i] = add(t, reg, provider{Name: strconv.Itoa(i), Group: i % 7, Strategy: registry.Strategy(1 + i%7%2)})
+			handles[i] = add(t, reg, provider{Name: strconv.Itoa(i), Group: i % 7, Strategy: strategyNumber(1 + i%7%2)})
 		}
 		r := bind(reg)
 		require.Equal(t, "0", got(t, r))

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"github.com/capreg/registry/internal/bitset"
+	"github.com/capreg/registry/selection"
 )
 
 // Query says which providers of a service are wanted. The zero value wants any
@@ -27,6 +28,17 @@ type Query struct {
 	// TryRefused asks the next provider when one refuses the content. Default:
 	// the refusal is the answer.
 	TryRefused bool `json:"try_refused,omitempty"`
+	// Where is what a provider must meet beside that to be a candidate, whatever
+	// the strategy of its group.
+	Where selection.Requirements `json:"where,omitzero"`
+	// Prefer are capabilities and tags that a provider better has, and Near the
+	// region of the one who asks: for strategies that heed them.
+	Prefer []string `json:"prefer,omitempty"`
+	Near   string   `json:"near,omitempty"`
+	// Key is what strategies stick to one provider by: a session, a user, a prompt.
+	// Queries that differ in nothing else share their plan. Default: the key of
+	// the context ([selection.WithKey]).
+	Key string `json:"key,omitempty"`
 }
 
 // String returns what the query wants in words, to be put behind the name of a
@@ -42,11 +54,21 @@ func (q Query) String() string {
 	if len(q.Require) > 0 {
 		fmt.Fprintf(&text, " requiring %s", cut(strings.Join(q.Require, ", "), 200))
 	}
+	if !q.Where.IsZero() {
+		fmt.Fprintf(&text, " where %s", cut(q.Where.String(), 200))
+	}
+	if len(q.Prefer) > 0 {
+		fmt.Fprintf(&text, " preferring %s", cut(strings.Join(q.Prefer, ", "), 200))
+	}
+	if q.Near != "" {
+		fmt.Fprintf(&text, " near %s", cut(q.Near, 64))
+	}
 	return text.String()
 }
 
-// normal returns a checked copy that equal queries share.
+// normal returns a checked copy that equal queries share, without the key.
 func (q Query) normal() (Query, error) {
+	q.Key = ""
 	if q.Handler == globalHandler {
 		q.Handler = ""
 	}
@@ -63,25 +85,67 @@ func (q Query) normal() (Query, error) {
 	}
 	slices.Sort(words)
 	q.Require = words
-	return q, nil
+	if !q.plain() {
+		err = q.normalWishes()
+	}
+	return q, err
 }
 
-// same reports whether q asks what the normal query n does; it may find queries
-// different that are not, when q repeats a word.
-func (q Query) same(n Query) bool {
-	if q.Handler != n.Handler || q.OwnOnly != n.OwnOnly || q.TryRefused != n.TryRefused || len(q.Require) != len(n.Require) {
+// plain reports whether the query asks for nothing that only some queries do.
+func (q *Query) plain() bool { return len(q.Prefer) == 0 && q.Near == "" && q.Where.IsZero() }
+
+// normalWishes checks and copies what only some queries ask for.
+func (q *Query) normalWishes() (err error) {
+	if field, value, bound := q.Where.Check(); field != "" {
+		return invalid("Query.Where."+field, value, bound)
+	}
+	if q.Near != "" {
+		if err := checkName("Query.Near", q.Near); err != nil {
+			return err
+		}
+	}
+	for field, words := range map[string]*[]string{
+		"Query.Prefer": &q.Prefer, "Query.Where.Tags": &q.Where.Tags,
+		"Query.Where.Regions": &q.Where.Regions, "Query.Where.Exclude": &q.Where.Exclude,
+	} {
+		if *words, err = checkWords(field, *words); err != nil {
+			return err
+		}
+		slices.Sort(*words)
+	}
+	return nil
+}
+
+// sameWishes reports whether q and the normal query n ask for the same of what only
+// some queries ask for.
+func (q *Query) sameWishes(n *Query) bool {
+	a, b := &q.Where, &n.Where
+	return q.Near == n.Near && a.MaxLatency == b.MaxLatency && a.MaxCost == b.MaxCost && a.MinVersion == b.MinVersion &&
+		sameWords(q.Prefer, n.Prefer) && sameWords(a.Tags, b.Tags) && sameWords(a.Regions, b.Regions) && sameWords(a.Exclude, b.Exclude)
+}
+
+// sameWords reports whether words are those of normal, in any order.
+func sameWords(words, normal []string) bool {
+	if len(words) != len(normal) {
 		return false
 	}
-	for _, word := range n.Require {
-		if !slices.Contains(q.Require, word) {
+	for _, word := range normal {
+		if !slices.Contains(words, word) {
 			return false
 		}
 	}
 	return true
 }
 
+// same reports whether q asks what the normal query n does; it may find queries
+// different that are not, when q repeats a word.
+func (q *Query) same(n *Query) bool {
+	return q.Handler == n.Handler && q.OwnOnly == n.OwnOnly && q.TryRefused == n.TryRefused && sameWords(q.Require, n.Require) &&
+		(q.plain() && n.plain() || q.sameWishes(n))
+}
+
 // hash does not depend on the order of the required words.
-func (q Query) hash(seed maphash.Seed) uint64 {
+func (q *Query) hash(seed maphash.Seed) uint64 {
 	sum := maphash.String(seed, q.Handler)
 	for _, word := range q.Require {
 		sum += maphash.String(seed, word)
@@ -91,6 +155,22 @@ func (q Query) hash(seed maphash.Seed) uint64 {
 	}
 	if q.TryRefused {
 		sum *= 31
+	}
+	if !q.plain() {
+		sum += q.hashWishes(seed)
+	}
+	return sum
+}
+
+// hashWishes does not depend on the order of words either.
+func (q *Query) hashWishes(seed maphash.Seed) uint64 {
+	where := &q.Where
+	sum := maphash.String(seed, q.Near)*3 + maphash.String(seed, where.MinVersion)*5 +
+		maphash.Comparable(seed, where.MaxLatency)*7 + maphash.Comparable(seed, where.MaxCost)*11
+	for i, words := range [][]string{q.Prefer, where.Tags, where.Regions, where.Exclude} {
+		for _, word := range words {
+			sum += maphash.String(seed, word) * uint64(13+2*i) //nolint:gosec // small
+		}
 	}
 	return sum
 }
@@ -110,6 +190,8 @@ const (
 	gateCooling                     // it asked to be left alone
 	gateReal                        // it is real, and only what stands in for it is picked
 
+	// gateAway are the reasons that a provider comes back from to a slow start.
+	gateAway = gateUnproven | gateUnhealthy | gateOpen | gateHalfOpen
 	// gateBlocked are the reasons that keep every call away.
 	gateBlocked = gateGone | gateNotReady | gateUnproven | gateUnhealthy | gateOpen | gateTrialsFull | gateCooling | gateReal
 )
@@ -137,13 +219,16 @@ type plan struct {
 	steady     *bitset.Set // candidates with no gate at all: what Get gives
 	callable   *bitset.Set // candidates that calls may enter, trials included
 	tryRefused bool
+	leastBad   bool
+	wishes     *wishes // nil: nobody chooses but the two built-in strategies
 }
 
 // run is a stretch of candidates of one group.
 type run struct {
 	low, high int
-	rotation  *rotation // nil: take the first
+	rotation  *rotation // nil: take the first, and nobody chooses
 	keys      []uint64  // of the run's candidates, ascending, for the rotation
+	choice    *choice   // nil: the strategy is built in and may be taken at its word
 }
 
 // rotation remembers who was picked last, as its order key: it stays right
@@ -151,7 +236,12 @@ type run struct {
 // different queries apart.
 type rotation struct {
 	last atomic.Uint64
-	_    [56]byte
+
+	// What selectors remember, and whose it is. Guarded by Registry.mu.
+	cursor   *selection.Cursor
+	strategy selection.Strategy
+
+	_ [40]byte
 }
 
 // next returns the eligible candidate after the one picked last, -1 when none is
@@ -190,14 +280,20 @@ func (r *run) after(key uint64) int {
 	return i
 }
 
+// undecided is what first returns where there is a choice.
+const undecided = -2
+
 // first picks where a walk begins: the candidate, or -1. Without move it only
-// looks.
+// looks. It leaves choices to begin.
 func (p *plan) first(eligible *bitset.Set, move bool) int {
 	i := eligible.Next(0, len(p.candidates))
 	for i >= 0 {
 		r := &p.runs[p.runOf[i]]
 		if r.rotation == nil {
 			return i
+		}
+		if r.choice != nil {
+			return undecided
 		}
 		if picked := r.next(eligible, move); picked >= 0 {
 			return picked
@@ -219,13 +315,17 @@ type walk struct {
 	wrapped  bool // the rest is [low, start) of the present run
 	done     bool
 	still    bool // no rotation moves
+	silent   bool // ... and nobody is asked in earnest
+
+	asker  asker
+	offers offers
 }
 
-func (p *plan) walk(eligible *bitset.Set) walk { return p.walkFrom(eligible, -1) }
+func (p *plan) walk(eligible *bitset.Set, by asker) walk { return p.walkFrom(eligible, -1, by) }
 
-// walkFrom returns the walk that begins with a candidate that first has picked.
-func (p *plan) walkFrom(eligible *bitset.Set, picked int) walk {
-	return walk{plan: p, eligible: eligible, given: picked, at: -1}
+// walkFrom returns the walk that begins with a candidate that begin has picked.
+func (p *plan) walkFrom(eligible *bitset.Set, picked int, by asker) walk {
+	return walk{plan: p, eligible: eligible, given: picked, at: -1, asker: by}
 }
 
 // next returns the next candidate, or nil.
@@ -234,25 +334,31 @@ func (w *walk) next() *provider {
 		return nil
 	}
 	if w.at < 0 {
-		if w.given >= 0 {
-			return w.enter(w.given)
+		at := w.given
+		if at < 0 {
+			at = w.plan.first(w.eligible, !w.still)
 		}
-		return w.enter(w.plan.first(w.eligible, !w.still))
+		if at == undecided {
+			at = w.begin()
+		}
+		return w.enter(at)
 	}
 	if i := w.withinRun(); i >= 0 {
 		w.at = i
 		return w.plan.candidates[i]
 	}
-	return w.enter(w.laterRun(!w.still))
+	return w.enter(w.laterRun())
 }
 
-// more reports whether another candidate is eligible; it moves nothing.
+// more reports whether another candidate is eligible; it moves nothing and asks no
+// selector.
 func (w *walk) more() bool {
 	if w.done {
 		return false
 	}
 	ahead := *w
-	return ahead.at < 0 || ahead.withinRun() >= 0 || ahead.laterRun(false) >= 0
+	ahead.still, ahead.silent, ahead.offers.glance = true, true, true
+	return ahead.at < 0 || ahead.withinRun() >= 0 || ahead.laterRun() >= 0
 }
 
 func (w *walk) enter(i int) *provider {
@@ -266,6 +372,9 @@ func (w *walk) enter(i int) *provider {
 
 func (w *walk) withinRun() int {
 	r := &w.plan.runs[w.plan.runOf[w.start]]
+	if r.choice != nil {
+		return w.choose(r)
+	}
 	if !w.wrapped {
 		if i := w.eligible.Next(w.at+1, r.high); i >= 0 || r.rotation == nil {
 			return i
@@ -276,21 +385,39 @@ func (w *walk) withinRun() int {
 	return w.eligible.Next(w.at+1, w.start)
 }
 
-func (w *walk) laterRun(move bool) int {
-	high := w.plan.runs[w.plan.runOf[w.start]].high
+func (w *walk) laterRun() int {
+	from := w.plan.runs[w.plan.runOf[w.start]].high
+	if w.offers.spilled {
+		from = w.offers.resume
+	}
+	return w.search(from)
+}
+
+// search picks from the first run at or behind a candidate that has somebody, but for
+// the one that the walk spilled to.
+func (w *walk) search(from int) int {
+	p := w.plan
 	for {
-		i := w.eligible.Next(high, len(w.plan.candidates))
+		i := w.eligible.Next(from, len(p.candidates))
 		if i < 0 {
 			return -1
 		}
-		r := &w.plan.runs[w.plan.runOf[i]]
-		if r.rotation == nil || !move {
+		r := &p.runs[p.runOf[i]]
+		from = r.high
+		switch {
+		case w.offers.spilled && p.runOf[i] == w.offers.first:
+		case r.choice != nil:
+			if picked := w.choose(r); picked >= 0 {
+				w.offers.resume = from
+				return picked
+			}
+		case r.rotation == nil || w.still:
 			return i
+		default:
+			if picked := r.next(w.eligible, true); picked >= 0 {
+				return picked
+			}
 		}
-		if picked := r.next(w.eligible, true); picked >= 0 {
-			return picked
-		}
-		high = r.high
 	}
 }
 
@@ -302,8 +429,11 @@ type slot struct {
 	plan    atomic.Pointer[plan]
 
 	// rotations outlive the plans, so that who joins or leaves does not restart
-	// them. Guarded by Registry.mu.
+	// them, and so does what was measured of each member for this query. Guarded by
+	// Registry.mu.
 	rotations map[groupKey]*rotation
+	tracks    map[*provider]*selection.Track
+	spill     *atomic.Uint64
 	attached  bool // to its service; guarded by Registry.mu
 }
 
@@ -331,7 +461,7 @@ func (s *service) slotFor(q Query) (*slot, error) {
 	if q.Handler == globalHandler {
 		q.Handler = ""
 	}
-	if known, ok := (*s.slots.Load())[q.hash(s.registry.seed)]; ok && q.same(known.query) {
+	if known, ok := (*s.slots.Load())[q.hash(s.registry.seed)]; ok && q.same(&known.query) {
 		return known, nil
 	}
 	q, err := q.normal()
@@ -340,7 +470,7 @@ func (s *service) slotFor(q Query) (*slot, error) {
 	}
 	s.registry.mu.Lock()
 	defer s.registry.mu.Unlock()
-	if known, ok := (*s.slots.Load())[q.hash(s.registry.seed)]; ok && q.same(known.query) {
+	if known, ok := (*s.slots.Load())[q.hash(s.registry.seed)]; ok && q.same(&known.query) {
 		return known, nil
 	}
 	created := &slot{service: s, query: q, rotations: map[groupKey]*rotation{}}
@@ -401,7 +531,7 @@ func (s *service) rebuild(target *slot) *plan {
 		return p
 	}
 	if !target.attached {
-		if twin, ok := (*s.slots.Load())[target.query.hash(s.registry.seed)]; ok && target.query.same(twin.query) {
+		if twin, ok := (*s.slots.Load())[target.query.hash(s.registry.seed)]; ok && target.query.same(&twin.query) {
 			// Another resolver came to ask the same after target had given way:
 			// they share its turns. This one pays the lock for each look-up.
 			if p := twin.plan.Load(); p != nil {
@@ -434,10 +564,11 @@ func (s *service) build(target *slot) *plan {
 	p.steady, p.callable = bitset.New(len(p.candidates)), bitset.New(len(p.candidates))
 	p.runOf = make([]int32, len(p.candidates))
 	rotations := make(map[groupKey]*rotation)
+	chosen := s.wishes(target)
 	for i, c := range p.candidates {
 		if i == 0 || c.runKey() != p.candidates[i-1].runKey() {
 			p.runs = append(p.runs, run{low: i})
-			if c.group.strategy == StrategyRoundRobin {
+			if chosen || c.group.strategy != StrategyFallback {
 				kept, ok := target.rotations[c.runKey()]
 				if !ok {
 					kept = &rotation{}
@@ -456,6 +587,7 @@ func (s *service) build(target *slot) *plan {
 		p.set(i, c.gateNow())
 	}
 	target.rotations = rotations
+	s.giveChoices(target, p, chosen)
 	return p
 }
 

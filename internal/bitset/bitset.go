@@ -14,7 +14,7 @@ const (
 )
 
 // Set is a fixed-size set of the integers in [0, Len()). Its readers, Has,
-// Next, Count and Len, may be called from any number of goroutines at any time
+// Next, Mask, Count, CountIn and Len, may be called from any number of goroutines at any time
 // and never wait; calls of its writers, Add and Remove, must be serialised by
 // the caller. Use New to make one.
 //
@@ -159,6 +159,33 @@ func (s *Set) search(from, to int) int {
 		level, at = level-1, at<<wordShift
 		last = (to - 1) >> (uint(level) * wordShift)
 	}
+}
+
+// Mask returns the members in [from, from+n), n being at most 64, as bits: the
+// lowest bit is from. Bounds beyond the set are clamped to it. It is safe for
+// concurrent use; of a writer at work it may see a part.
+func (s *Set) Mask(from, n int) uint64 {
+	n = min(n, s.size-from, wordBits)
+	if n <= 0 || from < 0 {
+		return 0
+	}
+	shift := uint(from) % wordBits
+	mask := s.leaf(from).Load() >> shift
+	if int(shift)+n > wordBits {
+		mask |= s.leaf(from+wordBits).Load() << (wordBits - shift)
+	}
+
+	return mask & (allOnes >> (wordBits - uint(n)))
+}
+
+// CountIn returns how many members are in [from, to). It is safe for concurrent
+// use and visits each word of the range.
+func (s *Set) CountIn(from, to int) (count int) {
+	for from = max(from, 0); from < to && from < s.size; from += wordBits {
+		count += bits.OnesCount64(s.Mask(from, min(to-from, wordBits)))
+	}
+
+	return count
 }
 
 // leaf returns the word of the bitmap that holds position i.

@@ -1,0 +1,230 @@
+package selection
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// ErrUnmet is a provider that does not meet the requirements of a query.
+var ErrUnmet = errors.New("requirement not met")
+
+// Request is what a selector knows of the kind of query that is asked. It is
+// shared and must not be changed.
+type Request struct {
+	// Service is what is asked for, and Handler by whom.
+	Service, Handler string
+	// Require are the capabilities that every candidate has.
+	Require []string
+	// Prefer are words that candidates better have; see [Candidate.Fit].
+	Prefer []string
+	// Near is the region of the one who asks; see [Candidate.Proximity].
+	Near string
+	// Where is what every candidate meets.
+	Where Requirements
+}
+
+// Requirements are what a provider must meet to be a candidate at all, whatever
+// the strategy. The zero value asks for nothing.
+type Requirements struct {
+	// MaxLatency leaves out who has lately taken longer; see [Candidate.Latency].
+	// A provider that has not answered yet is let in, and so is one whose latency
+	// has lost enough of its weight, so that it can prove itself again.
+	MaxLatency time.Duration `json:"max_latency,omitempty"`
+	// MaxCost leaves out who costs more. A provider without a cost costs nothing.
+	MaxCost float64 `json:"max_cost,omitempty"`
+	// MinVersion leaves out older ones, and those without a version; see
+	// [CompareVersions].
+	MinVersion string `json:"min_version,omitempty"`
+	// Tags are words that a provider must have as tags, all of them.
+	Tags []string `json:"tags,omitempty"`
+	// Regions are where a provider may be, one of them. None: anywhere.
+	Regions []string `json:"regions,omitempty"`
+	// Exclude are the names of providers that are left out.
+	Exclude []string `json:"exclude,omitempty"`
+}
+
+// IsZero reports whether nothing is asked for.
+func (r *Requirements) IsZero() bool {
+	return r.MaxLatency == 0 && r.MaxCost == 0 && r.MinVersion == "" && len(r.Tags) == 0 && len(r.Regions) == 0 && len(r.Exclude) == 0
+}
+
+// Clone returns a copy that shares nothing.
+func (r Requirements) Clone() Requirements {
+	r.Tags, r.Regions, r.Exclude = slices.Clone(r.Tags), slices.Clone(r.Regions), slices.Clone(r.Exclude)
+	return r
+}
+
+// Unmet says which requirement, but for the latency, the profile does not meet: a
+// stable code, and the same in words. Both are empty when it meets them all.
+func (r *Requirements) Unmet(p *Profile) (code, words string) {
+	if r.IsZero() {
+		return "", ""
+	}
+	if r.MaxCost > 0 && p.Cost > r.MaxCost {
+		return "too_expensive", fmt.Sprintf("costs %g, more than %g", p.Cost, r.MaxCost)
+	}
+	if r.MinVersion != "" && (p.Version == "" || CompareVersions(p.Version, r.MinVersion) < 0) {
+		return "too_old", fmt.Sprintf("version %q, older than %q", p.Version, r.MinVersion)
+	}
+	for _, tag := range r.Tags {
+		if !slices.Contains(p.Tags, tag) {
+			return "tag_missing", fmt.Sprintf("tag %q missing", tag)
+		}
+	}
+	if len(r.Regions) > 0 && !slices.Contains(r.Regions, p.Region) {
+		return "other_region", fmt.Sprintf("in region %q", p.Region)
+	}
+	if slices.Contains(r.Exclude, p.Name) {
+		return "excluded", "excluded by the query"
+	}
+	return "", ""
+}
+
+// String returns the requirements in words; nothing for the zero value.
+func (r Requirements) String() string {
+	var parts []string
+	add := func(set bool, format string, value any) {
+		if set {
+			parts = append(parts, fmt.Sprintf(format, value))
+		}
+	}
+	add(r.MaxLatency > 0, "within %v", r.MaxLatency)
+	add(r.MaxCost > 0, "costing at most %g", r.MaxCost)
+	add(r.MinVersion != "", "from version %s", r.MinVersion)
+	add(len(r.Tags) > 0, "tagged %s", strings.Join(r.Tags, ", "))
+	add(len(r.Regions) > 0, "in %s", strings.Join(r.Regions, " or "))
+	add(len(r.Exclude) > 0, "without %s", strings.Join(r.Exclude, ", "))
+	return strings.Join(parts, ", ")
+}
+
+// Proximity returns how near two regions are, from 0 to 1: the share of the labels
+// of near, which are parted by dashes, that region begins with. "eu-west-1" is 2/3
+// near to "eu-west-2". Where near is empty everything is 1; where only region is,
+// nobody knows, and it is 1/2.
+func Proximity(near, region string) float64 {
+	switch {
+	case near == "" || near == region:
+		return 1
+	case region == "":
+		return 0.5
+	}
+	labels, others := strings.Split(near, "-"), strings.Split(region, "-")
+	same := 0
+	for same < min(len(labels), len(others)) && labels[same] == others[same] {
+		same++
+	}
+	return float64(same) / float64(len(labels))
+}
+
+// keyOfContext is the key under which a context has the key of its caller.
+type keyOfContext struct{}
+
+// WithKey returns a context whose look-ups and calls stick to one provider by that
+// key, where the strategy heeds it: a session, a user, a prompt. A key in the query
+// comes before it.
+func WithKey(ctx context.Context, key string) context.Context {
+	return context.WithValue(ctx, keyOfContext{}, key)
+}
+
+// KeyFrom returns the key that [WithKey] has put into the context, or "".
+func KeyFrom(ctx context.Context) string {
+	if ctx == nil {
+		return ""
+	}
+	key, _ := ctx.Value(keyOfContext{}).(string)
+	return key
+}
+
+// CompareVersions orders versions: -1, 0 or 1 as a is older than, as old as or
+// newer than b. It is the order of Semantic Versioning 2.0.0 for any number of
+// numbers: a leading v does not matter, missing numbers are 0, what follows a + does
+// not count, and what follows a - is older than the same without it. Parts that are
+// no number come after numbers, in the order of their bytes.
+func CompareVersions(a, b string) int {
+	a, before := cutVersion(a)
+	b, beforeB := cutVersion(b)
+	if order := compareParts(a, b, "0"); order != 0 {
+		return order
+	}
+	switch {
+	case before == beforeB:
+		return 0
+	case before == "":
+		return 1
+	case beforeB == "":
+		return -1
+	}
+	return compareParts(before, beforeB, "")
+}
+
+// cutVersion returns the numbers and what says that it is not that version yet.
+func cutVersion(version string) (numbers, before string) {
+	version = strings.TrimPrefix(version, "v")
+	version, _, _ = strings.Cut(version, "+")
+	numbers, before, _ = strings.Cut(version, "-")
+	return numbers, before
+}
+
+// compareParts compares part by part; missing stands for those that one has not.
+func compareParts(a, b, missing string) int {
+	for a != "" || b != "" {
+		var one, other string
+		one, a = nextPart(a, missing)
+		other, b = nextPart(b, missing)
+		if order := comparePart(one, other); order != 0 {
+			return order
+		}
+	}
+	return 0
+}
+
+func nextPart(text, missing string) (part, rest string) {
+	if text == "" {
+		return missing, ""
+	}
+	part, rest, _ = strings.Cut(text, ".")
+	return part, rest
+}
+
+func comparePart(a, b string) int {
+	numberA, numberB := isNumber(a), isNumber(b)
+	switch {
+	case numberA && numberB: // of any length
+		a, b = strings.TrimLeft(a, "0"), strings.TrimLeft(b, "0")
+		return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b))
+	case a == b:
+		return 0
+	case a == "" || b == "": // fewer parts come first
+		return cmp.Compare(len(a), len(b))
+	case numberA:
+		return -1
+	case numberB:
+		return 1
+	}
+	return strings.Compare(a, b)
+}
+
+func isNumber(text string) bool {
+	return text != "" && strings.Trim(text, "0123456789") == ""
+}
+
+// Check returns the field that is out of bounds, its value and the bound; an empty
+// field when all is well.
+func (r Requirements) Check() (field string, value any, bound string) {
+	switch {
+	case r.MaxLatency < 0:
+		return "MaxLatency", r.MaxLatency, "0 (any) or more"
+	case !(r.MaxCost >= 0) || math.IsInf(r.MaxCost, 0):
+		return "MaxCost", r.MaxCost, "0 (any) or more"
+	case !utf8.ValidString(r.MinVersion):
+		return "MinVersion", r.MinVersion, "valid UTF-8"
+	}
+	return "", nil, ""
+}

@@ -1,0 +1,273 @@
+package selection
+
+import (
+	"math"
+	"slices"
+	"time"
+
+	"github.com/capreg/registry/health"
+)
+
+// Profile is what does not change about a provider while it is a member.
+type Profile struct {
+	// Service, Handler and Name identify it.
+	Service, Handler, Name string
+	// Capabilities, Tags and Metadata are what it declares.
+	Capabilities, Tags []string
+	Metadata           map[string]string
+	// Version and Region are its version and where it is.
+	Version, Region string
+	// Weight is its share beside others; zero counts as 1.
+	Weight float64
+	// Cost is what a request costs, in a unit of your choice.
+	Cost float64
+}
+
+// Member is a provider in a [Set].
+type Member struct {
+	// Profile is copied.
+	Profile Profile
+	// Vitals are what is measured; nil: nothing is.
+	Vitals *Vitals
+	// Context is what is measured for this kind of query; nil: nothing is.
+	Context *Track
+}
+
+// Set is the candidates of one group for one kind of query, in order. It is
+// immutable but for what is measured.
+type Set struct {
+	request    *Request
+	candidates []candidate
+	equal      bool // all weights are the same
+	total      float64
+	ramp       ramp
+}
+
+// candidate is what a [Candidate] points at.
+type candidate struct {
+	vitals    *Vitals
+	context   *Track
+	weight    float64
+	fit       float64
+	proximity float64
+	thrift    float64
+	id        uint64
+	profile   Profile
+	ramp      *ramp // nil: no slow start
+}
+
+// ramp is the slow start of a policy.
+type ramp struct {
+	window time.Duration
+	floor  float64
+	power  float64
+}
+
+// NewSet returns the set of the members for a request. Registries make one for each
+// group and kind of query; others need it to test selectors.
+func NewSet(r Request, p Policy, members []Member) *Set {
+	s := &Set{request: &r, candidates: make([]candidate, len(members)), equal: true}
+	s.ramp = p.ramp()
+	dearest := 0.0
+	for i := range members {
+		dearest = max(dearest, members[i].Profile.Cost)
+	}
+	for i, m := range members {
+		c := &s.candidates[i]
+		*c = candidate{
+			vitals: m.Vitals, context: m.Context, profile: m.Profile, weight: m.Profile.Weight,
+			id: hashOf(m.Profile.Service, m.Profile.Handler, m.Profile.Name), fit: fitOf(&r, &m.Profile),
+			proximity: Proximity(r.Near, m.Profile.Region), thrift: 1,
+		}
+		if !(c.weight > 0) {
+			c.weight = 1
+		}
+		if dearest > 0 {
+			c.thrift = 1 - c.profile.Cost/dearest
+		}
+		if c.vitals == nil {
+			c.vitals = unmeasured
+		} else if s.ramp.window > 0 {
+			c.ramp = &s.ramp
+		}
+		s.equal = s.equal && c.weight == s.candidates[0].weight
+		s.total += c.weight
+	}
+	return s
+}
+
+// unmeasured are the vitals of members that have none. Nothing writes to them.
+var unmeasured = NewVitals(0, 0) //nolint:gochecknoglobals // immutable
+
+// fitOf returns the share of what is preferred that the provider has.
+func fitOf(r *Request, p *Profile) float64 {
+	if len(r.Prefer) == 0 {
+		return 1
+	}
+	has := 0
+	for _, word := range r.Prefer {
+		if slices.Contains(p.Capabilities, word) || slices.Contains(p.Tags, word) {
+			has++
+		}
+	}
+	return float64(has) / float64(len(r.Prefer))
+}
+
+// Len returns how many candidates there are, eligible or not.
+func (s *Set) Len() int { return len(s.candidates) }
+
+// Candidate is one provider as a selector sees it at one moment. It is a small
+// value; its methods take no lock and allocate nothing.
+type Candidate struct {
+	*candidate
+
+	now time.Duration
+}
+
+// Name returns the name of the provider.
+func (c Candidate) Name() string { return c.profile.Name }
+
+// Handler returns the handler that the provider is registered for; "" is global.
+func (c Candidate) Handler() string { return c.profile.Handler }
+
+// Version returns the version of the provider.
+func (c Candidate) Version() string { return c.profile.Version }
+
+// Region returns where the provider is.
+func (c Candidate) Region() string { return c.profile.Region }
+
+// Metadata returns one value of the provider's metadata.
+func (c Candidate) Metadata(key string) string { return c.profile.Metadata[key] }
+
+// HasTag reports whether the provider has the tag.
+func (c Candidate) HasTag(tag string) bool { return slices.Contains(c.profile.Tags, tag) }
+
+// HasCapability reports whether the provider declares the capability.
+func (c Candidate) HasCapability(capability string) bool {
+	return slices.Contains(c.profile.Capabilities, capability)
+}
+
+// Cost returns what a request costs.
+func (c Candidate) Cost() float64 { return c.profile.Cost }
+
+// ID returns a number that stands for service, handler and name: the same in every
+// process and after every restart.
+func (c Candidate) ID() uint64 { return c.id }
+
+// Weight returns the weight of the provider, reduced by [Candidate.Ramp].
+func (c Candidate) Weight() float64 {
+	if c.ramp == nil {
+		return c.weight
+	}
+	return c.weight * c.Ramp()
+}
+
+// Ramp returns how much of its share the provider is to have after it has become
+// eligible again, from the floor of [Policy.SlowStart] to 1; see there for the
+// formula.
+func (c Candidate) Ramp() float64 {
+	if c.ramp == nil {
+		return 1
+	}
+	return c.ramp.at(c.RecoveredFor())
+}
+
+// RecoveredFor returns the time since the provider became eligible again, after its
+// breaker or its health had kept calls away, or since it was registered.
+func (c Candidate) RecoveredFor() time.Duration {
+	return max(c.now-time.Duration(c.vitals.ready.Load()), 0)
+}
+
+// InFlight returns how many attempts and leases of the provider have not ended.
+func (c Candidate) InFlight() int { return int(c.vitals.inFlight.Load()) }
+
+// Cold reports whether nothing was measured of the provider yet.
+func (c Candidate) Cold() bool { return c.vitals.overall.cold() }
+
+// Latency returns the peak-sensitive moving average of the time that answers took,
+// without queues; zero before the first. A sample that is longer than the average
+// replaces it, a shorter one moves it by 1−w, and when it is read it has lost weight
+// as time went by:
+//
+//	average ← sample                          where sample > average
+//	average ← sample·(1−w) + average·w        else, w = exp(−age/decay)
+//	Latency = average·exp(−age/decay)
+//
+// A provider that was slow therefore gets another chance, sooner the less slow it
+// was. This is the peak EWMA of Finagle. Streams and hedges count until the first
+// item.
+func (c Candidate) Latency() time.Duration {
+	latency, _ := c.Performance()
+	return time.Duration(latency)
+}
+
+// Failing returns how much the provider fails, from 0 to 1: each failure moves it by
+// a fifth of the way to 1, each answer by a fifth of the way to 0, and time lets it
+// decay as [Candidate.Latency] does.
+func (c Candidate) Failing() float64 {
+	_, failing := c.Performance()
+	return failing
+}
+
+// Performance returns Latency, in nanoseconds, and Failing in one reading.
+func (c Candidate) Performance() (latency, failing float64) {
+	v := c.vitals
+	return v.overall.read(tickOf(c.now), math.Float32frombits(v.rate.Load()))
+}
+
+// PerformanceHere is Performance in queries of this kind; in all, as long as none has
+// been measured.
+func (c Candidate) PerformanceHere() (latency, failing float64) {
+	if c.context == nil || c.context.cold() {
+		return c.Performance()
+	}
+	return c.context.read(tickOf(c.now), math.Float32frombits(c.vitals.rate.Load()))
+}
+
+// Health returns the score of the provider's health, from 0 to 1; see [health.Score].
+func (c Candidate) Health() float64 {
+	return float64(math.Float32frombits(uint32(c.vitals.health.Load() >> 32)))
+}
+
+// Trend returns where the provider's health seems to go.
+func (c Candidate) Trend() health.Trend {
+	return health.Trend(c.vitals.health.Load() & 0xff)
+}
+
+// Fit returns the share of the words preferred by the query that the provider has as
+// capability or tag, from 0 to 1; 1 when none are.
+func (c Candidate) Fit() float64 { return c.fit }
+
+// Proximity returns how near the provider is; see the function [Proximity].
+func (c Candidate) Proximity() float64 { return c.proximity }
+
+// Thrift returns how cheap the provider is: 1 − cost / the highest cost of the group.
+// It is 1 where nothing costs anything.
+func (c Candidate) Thrift() float64 { return c.thrift }
+
+// hashOf returns a hash of the parts, with a fixed seed: FNV-1a, mixed.
+func hashOf(parts ...string) uint64 {
+	const offset, prime = 0xcbf29ce484222325, 0x100000001b3
+	sum := uint64(offset)
+	for i, part := range parts {
+		if i > 0 {
+			sum *= prime // a byte of zero: names have none that would be mistaken for it
+		}
+		for j := range len(part) {
+			sum = (sum ^ uint64(part[j])) * prime
+		}
+	}
+	return Mix(sum)
+}
+
+// Hash returns a hash of the text that is the same in every process: for selectors
+// that stick to a key.
+func Hash(text string) uint64 { return hashOf(text) }
+
+// Mix spreads the bits of x over all of the result, one to one (the finaliser of
+// SplitMix64).
+func Mix(x uint64) uint64 {
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
