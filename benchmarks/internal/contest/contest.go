@@ -1,0 +1,135 @@
+// Package contest measures contestants that do the same work side by side: in
+// rounds, each contestant once a round and each round beginning with another
+// one, so that whatever else the machine does strikes all of them alike.
+package contest
+
+import (
+	"context"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Loop does its work n times, one after another. It bears being run by several
+// goroutines at once.
+type Loop func(n int)
+
+// Contestant is one way to do some work.
+type Contestant struct {
+	Name string
+	// Make prepares the work, and returns what frees it again.
+	Make func() (Loop, func() error, error)
+}
+
+// Runner is a contestant that is ready, and on how many cores it runs.
+type Runner struct {
+	Loop  Loop
+	Cores int
+}
+
+// Settings say how long to measure.
+type Settings struct {
+	Rounds int           // the median of which counts
+	Turn   time.Duration // how long a contestant runs in each
+}
+
+// Race returns the nanoseconds that an operation of each runner takes, as the
+// median of the rounds. On several cores that is the time of the machine, not of
+// a core: two cores that do not hinder each other halve it.
+func Race(ctx context.Context, settings Settings, runners ...Runner) ([]float64, error) {
+	rounds, err := Rounds(ctx, settings, runners...)
+	if err != nil {
+		return nil, err
+	}
+	medians := make([]float64, len(rounds))
+	for i, of := range rounds {
+		medians[i] = Quantile(of, 0.5)
+	}
+	return medians, nil
+}
+
+// Rounds returns the nanoseconds of an operation of each runner in every round.
+func Rounds(ctx context.Context, settings Settings, runners ...Runner) ([][]float64, error) {
+	operations := make([]int, len(runners))
+	for i, r := range runners {
+		operations[i] = r.calibrate(settings.Turn)
+	}
+	figures := make([][]float64, len(runners))
+	runtime.GC()
+	for round := range settings.Rounds {
+		for turn := range runners {
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			i := (round + turn) % len(runners)
+			took := runners[i].run(operations[i])
+			figures[i] = append(figures[i], float64(took)/float64(operations[i]*runners[i].Cores))
+		}
+	}
+	return figures, nil
+}
+
+// calibrate returns how many operations fill a turn.
+func (r Runner) calibrate(turn time.Duration) int {
+	r.run(1) // what is made at first need is made now
+	for n := 1; ; n *= 2 {
+		took := r.run(n)
+		if took >= turn/2 {
+			return max(int(float64(n)*float64(turn)/float64(took)), 1)
+		}
+	}
+}
+
+// run does n operations on each core and returns how long all of them took.
+func (r Runner) run(n int) time.Duration {
+	if r.Cores == 1 {
+		began := time.Now()
+		r.Loop(n)
+		return time.Since(began)
+	}
+	var ready, done sync.WaitGroup
+	begin := make(chan struct{})
+	for range r.Cores {
+		ready.Add(1)
+		done.Go(func() {
+			ready.Done()
+			<-begin
+			r.Loop(n)
+		})
+	}
+	ready.Wait()
+	began := time.Now()
+	close(begin)
+	done.Wait()
+	return time.Since(began)
+}
+
+// Cost is what an operation allocates.
+type Cost struct{ Allocs, Bytes float64 }
+
+// Allocations returns what an operation allocates: the least of a few tries, as
+// other goroutines of the program may allocate meanwhile.
+func Allocations(loop Loop) Cost {
+	const operations, tries = 1000, 5
+	loop(operations)
+	least := Cost{Allocs: -1}
+	for range tries {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		loop(operations)
+		runtime.ReadMemStats(&after)
+		// Whole ones: a map that grows now and then belongs to nobody's operation.
+		allocs := float64((after.Mallocs - before.Mallocs) / operations)
+		if least.Allocs < 0 || allocs < least.Allocs {
+			least = Cost{allocs, float64((after.TotalAlloc - before.TotalAlloc) / operations)}
+		}
+	}
+	return least
+}
+
+// Quantile returns the q-quantile, 0 to 1, of figures that are at least one.
+func Quantile(figures []float64, q float64) float64 {
+	sorted := slices.Sorted(slices.Values(figures))
+	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
+}

@@ -1,0 +1,199 @@
+package contest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/capreg/registry"
+	"github.com/capreg/registry/health"
+)
+
+var service = registry.NewService[Model]("model")
+
+// Setting is what a registry holds when it is measured. The zero value is eight
+// providers of one group with everything as it is by default.
+type Setting struct {
+	Providers int // default: 8
+	Strategy  registry.Strategy
+	Open      int           // how many of the first ones have an open breaker
+	Timeout   time.Duration // of an attempt; default: the registry's
+	Probed    bool          // their health is known from probes
+	Full      bool          // retries and a bulkhead for each, and the last one is the fallback of the others
+}
+
+// Populate returns a registry in that setting. Names are numbers from 0 on.
+func (s Setting) Populate() (*registry.Registry, error) {
+	reg, err := registry.New(registry.Options{})
+	if err != nil {
+		return nil, err
+	}
+	if s.Providers == 0 {
+		s.Providers = Providers
+	}
+	for i := range s.Providers {
+		p := registry.Provider[Model]{
+			Name: strconv.Itoa(i), Instance: &model{i}, Strategy: s.Strategy, AttemptTimeout: s.Timeout,
+			Capabilities: []string{"chat", "tools"},
+		}
+		if s.Probed {
+			p.Health = health.Policy{Probe: func(context.Context) error { return nil }, Interval: time.Hour}
+		}
+		if s.Full {
+			p.Retry = registry.RetryPolicy{Retries: 2}
+			p.Limits = registry.LimitPolicy{MaxConcurrent: Concurrent}
+			if i == s.Providers-1 {
+				p.Group = 1
+			}
+		}
+		if err := s.register(reg, p, i < s.Open); err != nil {
+			return nil, errors.Join(err, reg.Close(context.Background()))
+		}
+	}
+	return reg, nil
+}
+
+func (s Setting) register(reg *registry.Registry, p registry.Provider[Model], open bool) error {
+	registration, err := service.Register(context.Background(), reg, p)
+	if err != nil {
+		return err
+	}
+	if s.Probed {
+		if _, err := registration.CheckHealth(context.Background()); err != nil {
+			return err
+		}
+	}
+	if open {
+		return registration.ForceOpen(24*time.Hour, "closed for the measurement")
+	}
+	return nil
+}
+
+// contestant is one that works on a registry in the setting.
+func (s Setting) contestant(name string, work func(*registry.Registry) Loop) Contestant {
+	return Contestant{name, func() (Loop, func() error, error) {
+		reg, err := s.Populate()
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", name, err)
+		}
+		return work(reg), func() error { return reg.Close(context.Background()) }, nil
+	}}
+}
+
+// Bind returns the resolver of any model.
+func Bind(reg *registry.Registry) *registry.Resolver[Model] {
+	return service.Bind(reg, registry.Query{})
+}
+
+// Get is Resolver.Get.
+func Get(name string, s Setting) Contestant {
+	return s.contestant(name, func(reg *registry.Registry) Loop { return Getting(Bind(reg)) })
+}
+
+// Getting gets instances from a resolver.
+func Getting(r *registry.Resolver[Model]) Loop {
+	return func(n int) {
+		for range n {
+			_, err := r.Get(context.Background())
+			must(err)
+		}
+	}
+}
+
+// GetByQuery is Service.Get with a query that is given each time.
+func GetByQuery(name string, s Setting) Contestant {
+	return s.contestant(name, func(reg *registry.Registry) Loop {
+		query := registry.Query{Handler: "Speak", Require: []string{"tools", "chat"}}
+		return func(n int) {
+			for range n {
+				_, err := service.Get(context.Background(), reg, query)
+				must(err)
+			}
+		}
+	})
+}
+
+// Call is registry.Call.
+func Call(name string, s Setting) Contestant {
+	return s.contestant(name, func(reg *registry.Registry) Loop {
+		r := Bind(reg)
+		return func(n int) {
+			for prompt := range n {
+				_, err := call(r, prompt)
+				must(err)
+			}
+		}
+	})
+}
+
+func call(r *registry.Resolver[Model], prompt int) (int, error) {
+	return registry.Call(context.Background(), r, func(ctx context.Context, m Model) (int, error) {
+		return m.Answer(ctx, prompt)
+	})
+}
+
+// Refused is a call that finds nobody who admits it.
+func Refused(name string, s Setting) Contestant {
+	return s.contestant(name, func(reg *registry.Registry) Loop {
+		r := Bind(reg)
+		if _, err := call(r, 0); !errors.Is(err, registry.ErrBreakerOpen) {
+			must(fmt.Errorf("a call that was to be refused: %w", err))
+		}
+		return func(n int) {
+			for prompt := range n {
+				if _, err := call(r, prompt); err == nil {
+					must(errors.ErrUnsupported)
+				}
+			}
+		}
+	})
+}
+
+// Lease is Acquire and Done.
+func Lease(name string, s Setting) Contestant {
+	return s.contestant(name, func(reg *registry.Registry) Loop {
+		r := Bind(reg)
+		return func(n int) {
+			for range n {
+				lease, err := r.Acquire(context.Background())
+				must(err)
+				lease.Done(nil)
+			}
+		}
+	})
+}
+
+// Explain is Resolver.Explain.
+func Explain(name string, s Setting) Contestant {
+	return s.contestant(name, func(reg *registry.Registry) Loop {
+		r := Bind(reg)
+		return func(n int) {
+			for range n {
+				if len(r.Explain().Candidates) == 0 {
+					must(errors.ErrUnsupported)
+				}
+			}
+		}
+	})
+}
+
+// OurPickers are the ways of the registry to give out an instance.
+func OurPickers() []Contestant {
+	return []Contestant{
+		Get("Get, FALLBACK", Setting{}),
+		Get("Get, ROUND_ROBIN", Setting{Strategy: registry.StrategyRoundRobin}),
+		GetByQuery("Get by a query given each time", Setting{}),
+	}
+}
+
+// OurCalls are the guarded calls of the registry.
+func OurCalls() []Contestant {
+	return []Contestant{
+		Call("Call without attempt timeout", Setting{Probed: true, Timeout: registry.NoTimeout}),
+		Call("Call", Setting{Probed: true}),
+		Call("Call with retry, bulkhead and fallback", Setting{Probed: true, Full: true}),
+		Lease("Acquire and Done", Setting{Probed: true}),
+	}
+}

@@ -1,0 +1,321 @@
+package contest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/afex/hystrix-go/hystrix"
+	eapache "github.com/eapache/go-resiliency/breaker"
+	"github.com/failsafe-go/failsafe-go"
+	"github.com/failsafe-go/failsafe-go/bulkhead"
+	"github.com/failsafe-go/failsafe-go/circuitbreaker"
+	"github.com/failsafe-go/failsafe-go/fallback"
+	"github.com/failsafe-go/failsafe-go/retrypolicy"
+	"github.com/failsafe-go/failsafe-go/timeout"
+	"github.com/go-kit/kit/endpoint"
+	"github.com/go-kit/kit/sd"
+	"github.com/go-kit/kit/sd/lb"
+	kratos "github.com/go-kratos/kratos/v2/selector"
+	"github.com/go-kratos/kratos/v2/selector/p2c"
+	"github.com/go-kratos/kratos/v2/selector/random"
+	"github.com/go-kratos/kratos/v2/selector/wrr"
+	"github.com/samber/do/v2"
+	gobreaker1 "github.com/sony/gobreaker"
+	"github.com/sony/gobreaker/v2"
+	"google.golang.org/grpc/balancer"
+)
+
+// Providers is how many there are to pick from, with every contestant.
+const Providers = 8
+
+// AttemptTimeout is the default of the registry, and what the others are given.
+const AttemptTimeout = 30 * time.Second
+
+// Model is what is picked and called; its work is next to nothing.
+type Model interface {
+	Answer(ctx context.Context, prompt int) (int, error)
+}
+
+type model struct{ offset int }
+
+func (m *model) Answer(_ context.Context, prompt int) (int, error) { return prompt + m.offset, nil }
+
+// must ends a measurement whose work fails: its figures would mean nothing.
+func must(err error) {
+	if err != nil {
+		panic(fmt.Errorf("a contestant failed: %w", err))
+	}
+}
+
+func nothing() error { return nil }
+
+// contestant is one that needs no freeing.
+func contestant(name string, prepare func() Loop) Contestant {
+	return Contestant{name, func() (Loop, func() error, error) { return prepare(), nothing, nil }}
+}
+
+// Pickers are the ways of others to get one of several instances.
+func Pickers() []Contestant {
+	return []Contestant{
+		SyncMap(), lockedMap(), goKit(),
+		{"gRPC round_robin picker", grpcRoundRobin},
+		kratosSelector("kratos random selector", random.New),
+		kratosSelector("kratos wrr selector", wrr.New),
+		kratosSelector("kratos p2c selector", p2c.New),
+		samberDo(),
+	}
+}
+
+const key = "model-0"
+
+// SyncMap is the look-up that everybody writes.
+func SyncMap() Contestant {
+	return contestant("sync.Map load and type assertion", func() Loop {
+		var models sync.Map
+		for i := range Providers {
+			models.Store("model-"+strconv.Itoa(i), Model(&model{i}))
+		}
+		return func(n int) {
+			for range n {
+				found, _ := models.Load(key)
+				if _, ok := found.(Model); !ok {
+					must(errors.ErrUnsupported)
+				}
+			}
+		}
+	})
+}
+
+func lockedMap() Contestant {
+	return contestant("map under sync.RWMutex", func() Loop {
+		var mu sync.RWMutex
+		models := make(map[string]Model)
+		for i := range Providers {
+			models["model-"+strconv.Itoa(i)] = &model{i}
+		}
+		return func(n int) {
+			for range n {
+				mu.RLock()
+				found, ok := models[key]
+				mu.RUnlock()
+				if !ok || found == nil {
+					must(errors.ErrUnsupported)
+				}
+			}
+		}
+	})
+}
+
+func goKit() Contestant {
+	return contestant("go-kit lb round robin", func() Loop {
+		var endpoints sd.FixedEndpointer
+		for i := range Providers {
+			m := &model{i}
+			endpoints = append(endpoints, endpoint.Endpoint(func(ctx context.Context, prompt any) (any, error) {
+				return m.Answer(ctx, prompt.(int)) //nolint:forcetypeassert // never called
+			}))
+		}
+		rotation := lb.NewRoundRobin(endpoints)
+		return func(n int) {
+			for range n {
+				_, err := rotation.Endpoint()
+				must(err)
+			}
+		}
+	})
+}
+
+func grpcRoundRobin() (Loop, func() error, error) {
+	picker, closing, err := roundRobinPicker(Providers)
+	if err != nil {
+		return nil, nil, err
+	}
+	return func(n int) {
+		info := balancer.PickInfo{FullMethodName: "/llm/Chat", Ctx: context.Background()}
+		for range n {
+			_, err := picker.Pick(info)
+			must(err)
+		}
+	}, closing, nil
+}
+
+// kratosSelector selects a node and reports that it is done, which is how kratos
+// counts what is in flight.
+func kratosSelector[O any](name string, build func(...O) kratos.Selector) Contestant {
+	return contestant(name, func() Loop {
+		picks := build()
+		var nodes []kratos.Node
+		for i := range Providers {
+			nodes = append(nodes, kratos.NewNode("http", "10.0.0."+strconv.Itoa(i)+":80", nil))
+		}
+		picks.Apply(nodes)
+		return func(n int) {
+			for range n {
+				_, done, err := picks.Select(context.Background())
+				must(err)
+				done(context.Background(), kratos.DoneInfo{})
+			}
+		}
+	})
+}
+
+func samberDo() Contestant {
+	return contestant("samber/do Invoke", func() Loop {
+		injector := do.New()
+		do.ProvideValue[Model](injector, &model{})
+		return func(n int) {
+			for range n {
+				_, err := do.Invoke[Model](injector)
+				must(err)
+			}
+		}
+	})
+}
+
+// Guards are the ways of others to make one guarded call. What they are given is a
+// closure over something of the caller's, as it is in programs.
+func Guards() []Contestant {
+	return []Contestant{
+		Gobreaker(), gobreakerV1(), eapacheBreaker(), withTimeout(), TimeoutAndGobreaker(),
+		failsafeBreaker(), failsafeThree(), FailsafeStack(), hystrixDo(),
+	}
+}
+
+// Gobreaker is gobreaker/v2 alone.
+func Gobreaker() Contestant {
+	return contestant("gobreaker/v2 Execute", func() Loop {
+		guard := gobreaker.NewCircuitBreaker[int](gobreaker.Settings{})
+		m := Model(&model{})
+		return func(n int) {
+			ctx := context.Background()
+			for prompt := range n {
+				_, err := guard.Execute(func() (int, error) { return m.Answer(ctx, prompt) })
+				must(err)
+			}
+		}
+	})
+}
+
+func gobreakerV1() Contestant {
+	return contestant("gobreaker v1 Execute", func() Loop {
+		guard := gobreaker1.NewCircuitBreaker(gobreaker1.Settings{})
+		m := Model(&model{})
+		return func(n int) {
+			ctx := context.Background()
+			for prompt := range n {
+				_, err := guard.Execute(func() (any, error) { return m.Answer(ctx, prompt) })
+				must(err)
+			}
+		}
+	})
+}
+
+func eapacheBreaker() Contestant {
+	return contestant("eapache breaker Run", func() Loop {
+		guard := eapache.New(5, 3, time.Minute)
+		m := Model(&model{})
+		return func(n int) {
+			ctx := context.Background()
+			for prompt := range n {
+				must(guard.Run(func() error {
+					_, err := m.Answer(ctx, prompt)
+					return err
+				}))
+			}
+		}
+	})
+}
+
+func withTimeout() Contestant {
+	return contestant("context.WithTimeout alone", func() Loop {
+		m := Model(&model{})
+		return func(n int) {
+			for prompt := range n {
+				ctx, cancel := context.WithTimeout(context.Background(), AttemptTimeout)
+				_, err := m.Answer(ctx, prompt)
+				cancel()
+				must(err)
+			}
+		}
+	})
+}
+
+// TimeoutAndGobreaker is gobreaker/v2 with a context that ends.
+func TimeoutAndGobreaker() Contestant {
+	return contestant("context.WithTimeout and gobreaker/v2", func() Loop {
+		guard := gobreaker.NewCircuitBreaker[int](gobreaker.Settings{})
+		m := Model(&model{})
+		return func(n int) {
+			for prompt := range n {
+				ctx, cancel := context.WithTimeout(context.Background(), AttemptTimeout)
+				_, err := guard.Execute(func() (int, error) { return m.Answer(ctx, prompt) })
+				cancel()
+				must(err)
+			}
+		}
+	})
+}
+
+// failsafeLoop calls through policies, the outermost first.
+func failsafeLoop(policies ...failsafe.Policy[int]) Loop {
+	executor := failsafe.With(policies...)
+	m := Model(&model{})
+	return func(n int) {
+		for prompt := range n {
+			_, err := executor.GetWithExecution(func(e failsafe.Execution[int]) (int, error) {
+				return m.Answer(e.Context(), prompt)
+			})
+			must(err)
+		}
+	}
+}
+
+func failsafeBreaker() Contestant {
+	return contestant("failsafe-go breaker", func() Loop {
+		return failsafeLoop(circuitbreaker.NewWithDefaults[int]())
+	})
+}
+
+func failsafeThree() Contestant {
+	return contestant("failsafe-go retry, breaker, timeout", func() Loop {
+		return failsafeLoop(retrypolicy.NewWithDefaults[int](), circuitbreaker.NewWithDefaults[int](),
+			timeout.New[int](AttemptTimeout))
+	})
+}
+
+// Concurrent is how many places the bulkheads have.
+const Concurrent = 64
+
+// FailsafeStack is all of failsafe-go that a call of the registry has as well.
+func FailsafeStack() Contestant {
+	return contestant("failsafe-go fallback, retry, breaker, bulkhead, timeout", func() Loop {
+		spare := Model(&model{1})
+		return failsafeLoop(
+			fallback.NewWithFunc(func(e failsafe.Execution[int]) (int, error) { return spare.Answer(e.Context(), 0) }),
+			retrypolicy.NewWithDefaults[int](), circuitbreaker.NewWithDefaults[int](),
+			bulkhead.New[int](Concurrent), timeout.New[int](AttemptTimeout),
+		)
+	})
+}
+
+func hystrixDo() Contestant {
+	const command = "answer"
+	return contestant("hystrix-go DoC", func() Loop {
+		hystrix.ConfigureCommand(command, hystrix.CommandConfig{
+			Timeout: int(AttemptTimeout.Milliseconds()), MaxConcurrentRequests: Concurrent,
+		})
+		m := Model(&model{})
+		return func(n int) {
+			for prompt := range n {
+				must(hystrix.DoC(context.Background(), command, func(ctx context.Context) error {
+					_, err := m.Answer(ctx, prompt)
+					return err
+				}, nil))
+			}
+		}
+	})
+}

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/capreg/registry"
+	"github.com/capreg/registry/benchmarks/internal/contest"
+)
+
+// races are all bars, in the order in which they are printed.
+func races(many int) []race {
+	one := contest.Setting{Providers: 1}
+	plain := contest.Setting{Timeout: registry.NoTimeout, Probed: true}
+	first := contest.Get("Get", contest.Setting{})
+	turns := contest.Setting{Strategy: registry.StrategyRoundRobin}
+	withOpen := contest.Setting{Open: contest.Providers - 1}
+	turnsWithOpen := contest.Setting{Strategy: registry.StrategyRoundRobin, Open: contest.Providers - 1}
+	call := contest.Call("Call", plain)
+	timed := contest.Call("Call with timeout", contest.Setting{Probed: true})
+	three := contest.Setting{Providers: 3}
+	adHoc := contest.GetByQuery("Service.Get", contest.Setting{})
+	return []race{
+		against("get", 0.6, first, contest.SyncMap()),
+		against("get-round-robin", 1.2, contest.Get("Get in turns", turns), contest.SyncMap()),
+		allocating("get-allocs", 0, first),
+		allocating("get-round-robin-allocs", 0, contest.Get("Get in turns", turns)),
+
+		against("flat-10000", 1.3, contest.Get("of 10,000", contest.Setting{Providers: 10_000}), contest.Get("of 1", one)),
+		against("flat-open", 1.3, contest.Get("7 of 8 open", withOpen), first),
+		against("flat-open-round-robin", 1.3, contest.Get("7 of 8 open", turnsWithOpen), contest.Get("none open", turns)),
+		{[]bar{{"flat-flapping-p99", 2}}, flapping},
+
+		against("call", 0.6, call, contest.Gobreaker()),
+		allocating("call-allocs", 0, call),
+		against("call-timeout", 0.5, timed, contest.TimeoutAndGobreaker()),
+		allocating("call-timeout-allocs", 1, timed),
+		against("call-full", 0.2, contest.Call("Call with everything", contest.Setting{Probed: true, Full: true}), contest.FailsafeStack()),
+
+		// Twice the throughput is half the time: 1.6 times of it is 1/1.6 of the time.
+		cores("scale", 1/1.6, call),
+
+		within("reject", time.Microsecond, contest.Refused("nobody admits", contest.Setting{Open: contest.Providers})),
+		against("failover", 1.3, contest.Call("first of three open", contest.Setting{Providers: 3, Open: 1}), contest.Call("none open", three)),
+
+		{[]bar{{"register", 1}, {"unregister", 1}, {"register-bytes", 1}}, func(ctx context.Context, s contest.Settings) ([]figure, error) {
+			return membership(ctx, s, many)
+		}},
+
+		within("ad-hoc", 250*time.Nanosecond, adHoc),
+		allocating("ad-hoc-allocs", 1, adHoc),
+		within("explain", 10*time.Microsecond, contest.Explain("Explain", contest.Setting{})),
+	}
+}
+
+// prepare makes contestants ready to run on one core.
+func prepare(contestants ...contest.Contestant) (runners []contest.Runner, free func() error, err error) {
+	var frees []func() error
+	free = func() error {
+		var errs []error
+		for _, f := range frees {
+			errs = append(errs, f())
+		}
+		return errors.Join(errs...)
+	}
+	for _, c := range contestants {
+		loop, freed, err := c.Make()
+		if err != nil {
+			return nil, nil, errors.Join(err, free())
+		}
+		runners = append(runners, contest.Runner{Loop: loop, Cores: 1})
+		frees = append(frees, freed)
+	}
+	return runners, free, nil
+}
+
+// against is a bar for the time of ours, as a part of theirs.
+func against(name string, atMost float64, ours, theirs contest.Contestant) race {
+	return race{[]bar{{name, atMost}}, func(ctx context.Context, s contest.Settings) ([]figure, error) {
+		runners, free, err := prepare(ours, theirs)
+		if err != nil {
+			return nil, err
+		}
+		times, err := contest.Race(ctx, s, runners...)
+		if err := errors.Join(err, free()); err != nil {
+			return nil, err
+		}
+		return []figure{{times[0], times[1]}}, nil
+	}}
+}
+
+// within is a bar for the time of ours by itself.
+func within(name string, atMost time.Duration, ours contest.Contestant) race {
+	return race{[]bar{{name, 1}}, func(ctx context.Context, s contest.Settings) ([]figure, error) {
+		runners, free, err := prepare(ours)
+		if err != nil {
+			return nil, err
+		}
+		times, err := contest.Race(ctx, s, runners...)
+		if err := errors.Join(err, free()); err != nil {
+			return nil, err
+		}
+		return []figure{{times[0], float64(atMost)}}, nil
+	}}
+}
+
+// allocating is a bar for what an operation of ours allocates.
+func allocating(name string, atMost float64, ours contest.Contestant) race {
+	return race{[]bar{{name, 1}}, func(context.Context, contest.Settings) ([]figure, error) {
+		runners, free, err := prepare(ours)
+		if err != nil {
+			return nil, err
+		}
+		cost := contest.Allocations(runners[0].Loop)
+		return []figure{{cost.Allocs, atMost}}, free()
+	}}
+}
+
+// cores is a bar for the time of ours on two cores, as a part of that on one.
+func cores(name string, atMost float64, ours contest.Contestant) race {
+	return race{[]bar{{name, atMost}}, func(ctx context.Context, s contest.Settings) ([]figure, error) {
+		runners, free, err := prepare(ours)
+		if err != nil {
+			return nil, err
+		}
+		on2, on1 := runners[0], runners[0]
+		on2.Cores = 2
+		times, err := contest.Race(ctx, s, on2, on1)
+		if err := errors.Join(err, free()); err != nil {
+			return nil, err
+		}
+		return []figure{{times[0], times[1]}}, nil
+	}}
+}
+
+func flapping(ctx context.Context, s contest.Settings) ([]figure, error) {
+	stormy, calm, err := contest.Flapping(ctx, s)
+	return []figure{{stormy, calm}}, err
+}
+
+// membership is what it takes to register many providers and to remove them, and
+// the bytes of each. It has fewer rounds: one takes as long as all turns of others.
+func membership(ctx context.Context, s contest.Settings, many int) ([]figure, error) {
+	var register, unregister, bytes []float64
+	for range min(s.Rounds, 5) {
+		m, err := contest.Join(ctx, many)
+		if err != nil {
+			return nil, err
+		}
+		register = append(register, float64(m.Register))
+		unregister = append(unregister, float64(m.Unregister))
+		bytes = append(bytes, m.Bytes)
+	}
+	allowed := float64(time.Second) * float64(many) / 100_000
+	return []figure{
+		{contest.Quantile(register, 0.5), allowed},
+		{contest.Quantile(unregister, 0.5), allowed},
+		{contest.Quantile(bytes, 0.5), 4 << 10},
+	}, nil
+}
