@@ -545,7 +545,28 @@ func (b *breaker) enter(state BreakerState, openFor time.Duration, reason string
 		change.Kind = event.BreakerClosed
 	}
 	b.mirror.Store(generation<<mirrorShift | uint64(state))
-	b.provider.shift(gateOpen|gateHalfOpen|gateTrialsFull, set, &change)
+	b.provider.shiftBreaker(set, &change)
+}
+
+// opening is what there is to say of an open breaker. It is in words before
+// anybody asks, since all that are refused do.
+type opening struct {
+	until time.Time
+	why   *reason
+	err   error // why, as the only reason
+}
+
+// shiftBreaker is shift for another state of the breaker. Caller holds breaker.mu.
+func (p *provider) shiftBreaker(set gate, change *event.Event) {
+	var opened opening
+	if set&gateOpen != 0 {
+		why := &reason{ErrBreakerOpen, fmt.Sprintf("%v (%s)", ErrBreakerOpen, cut(change.Reason, 64)), nil}
+		opened = opening{change.Until, why, joined("", []error{why})}
+	}
+	p.registry.mu.Lock()
+	defer p.registry.mu.Unlock()
+	p.opening = opened
+	p.shiftLocked(gateOpen|gateHalfOpen|gateTrialsFull, set, change)
 }
 
 // expire makes an open breaker half-open when its time is over.

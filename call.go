@@ -816,36 +816,28 @@ func (c *call) tried(provider string) bool {
 
 // failed makes the error of a call.
 func (c *call) failed() error {
-	caller := c.attempt.caller
+	ended := c.attempt.callerEnded()
+	var unavailable *UnavailableError
+	if ended == nil && (!c.entered || c.ranOut) {
+		unavailable = c.unavailable()
+		if len(c.ran) == 0 {
+			return unavailable
+		}
+	}
 	failure := &CallError{Service: c.slot.service.name, Attempts: c.ran, causes: c.causes, OnceOnly: c.barred}
-	if ended := c.attempt.callerEnded(); ended != nil {
+	switch {
+	case ended != nil:
 		failure.ended = []error{ended}
-		if caller.Err() != nil {
+		if caller := c.attempt.caller; caller.Err() != nil {
 			failure.ended = endedBy(caller)
 		}
 		if !c.entered {
 			c.slot.service.tally.miss(nil)
 		}
 		return failure
-	}
-	if c.entered && !c.ranOut {
+	case unavailable == nil:
 		failure.partial = true
 		return failure.withRetryIn(c.slot)
-	}
-	explanation := c.slot.explain(false, c.walk.asker)
-	for i, candidate := range explanation.Candidates {
-		for _, skip := range c.skips {
-			if skip.Provider == candidate.Provider && candidate.Eligible {
-				explanation.Candidates[i] = skip
-			}
-		}
-	}
-	unavailable := newUnavailable(explanation)
-	if !c.entered {
-		c.slot.service.tally.miss(unavailable)
-	}
-	if len(c.ran) == 0 {
-		return unavailable
 	}
 	failure.RetryIn = unavailable.RetryIn
 	if unavailable.cause != nil {
@@ -857,4 +849,21 @@ func (c *call) failed() error {
 		}
 	}
 	return failure
+}
+
+// unavailable explains why there was nobody, or nobody else, for the call.
+func (c *call) unavailable() *UnavailableError {
+	explanation := c.slot.explain(false, c.walk.asker)
+	for _, skip := range slices.Backward(c.skips) { // the last one is why
+		for i := range explanation.Candidates {
+			if candidate := &explanation.Candidates[i]; skip.Provider == candidate.Provider && candidate.Eligible {
+				*candidate = skip
+			}
+		}
+	}
+	unavailable := newUnavailable(explanation)
+	if !c.entered {
+		c.slot.service.tally.miss(unavailable)
+	}
+	return unavailable
 }

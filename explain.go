@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,7 +34,8 @@ type Candidate struct {
 	// does not want: "too_expensive", "too_old", "tag_missing", "other_region",
 	// "excluded", "too_slow".
 	Code string `json:"code"`
-	// Reason is the same in words; empty when the provider is simply eligible.
+	// Reason is the same in words, without RetryIn; empty when the provider is
+	// simply eligible.
 	Reason string `json:"reason,omitempty"`
 	// Breaker is the state of its breaker.
 	Breaker BreakerState `json:"breaker"`
@@ -46,9 +49,13 @@ type Candidate struct {
 	Err error `json:"-"`
 }
 
-// String returns the name with the reason, and what the strategy thinks of it.
+// String returns the name with the reason and the time, and what the strategy thinks
+// of it.
 func (c Candidate) String() string {
 	text := c.Provider + ": " + cmp.Or(c.Reason, c.Code)
+	if c.RetryIn > 0 {
+		text += fmt.Sprintf(", retry in %v", c.RetryIn.Round(time.Millisecond))
+	}
 	if c.Detail != nil {
 		text += "; " + oneLine(c.Detail.String())
 	}
@@ -132,22 +139,13 @@ func (s *slot) explain(steady bool, by asker) Explanation {
 	e := Explanation{Service: s.service.name, Query: s.query.clone()}
 	e.Query.Key = by.key
 	winner := plan.free(eligible, by)
-	seen := s.inSight(plan)
-	if len(seen) == 0 {
-		e.Err, e.Candidates = s.service.emptiness(), []Candidate{}
-		return e
-	}
-	e.Candidates = make([]Candidate, 0, len(seen))
-	for _, p := range seen {
-		// The breaker's lock comes before the registry's.
-		breaker := p.breaker.read()
-		e.Candidates = append(e.Candidates, s.candidate(p, breaker, steady))
-	}
-	if plan.wishes != nil {
-		plan.detail(e.Candidates, eligible, by)
-	}
 	if winner != nil {
 		e.Winner = winner.name()
+	}
+	if e.Candidates = s.inSight(plan, steady); len(e.Candidates) == 0 {
+		e.Err = s.service.emptiness()
+	} else if plan.wishes != nil {
+		plan.detail(e.Candidates, eligible, by)
 	}
 	return e
 }
@@ -180,34 +178,40 @@ func (s *service) emptiness() error {
 }
 
 // inSight returns the plan's candidates followed by the providers that the
-// query sees but does not want.
-func (s *slot) inSight(p *plan) []*provider {
+// query sees but does not want, all as they are at one moment.
+func (s *slot) inSight(p *plan, steady bool) []Candidate {
 	s.service.registry.mu.Lock()
 	defer s.service.registry.mu.Unlock()
-	seen := append([]*provider(nil), p.candidates...)
+	now := s.service.registry.epoch.Add(s.service.registry.now()) // cheaper than time.Now
+	seen := make([]Candidate, len(p.candidates))
+	for i, candidate := range p.candidates {
+		s.describe(&seen[i], candidate, now, steady)
+	}
+	if len(s.query.Require) == 0 && s.query.plain() {
+		return seen // nobody is in sight who lacks something
+	}
 	for _, scope := range s.service.scopes(s.query) {
 		for _, other := range scope {
 			if s.service.mismatch(other, s.query) != nil {
-				seen = append(seen, other)
+				seen = append(seen, Candidate{})
+				s.describe(&seen[len(seen)-1], other, now, steady)
 			}
 		}
 	}
 	return seen
 }
 
-func (s *slot) candidate(p *provider, breaker BreakerStats, steady bool) Candidate {
-	s.service.registry.mu.Lock()
-	defer s.service.registry.mu.Unlock()
-	c := p.candidate(p.gateNow(), breaker)
+// describe says whether the slot's query would be given p. Caller holds Registry.mu.
+func (s *slot) describe(c *Candidate, p *provider, now time.Time, steady bool) {
+	p.describe(c, now)
 	if mismatch := s.service.mismatch(p, s.query); mismatch != nil {
 		c.Eligible, c.Code, c.Reason, c.RetryIn, c.Err = false, mismatch.code, mismatch.Error(), 0, mismatch
 	} else if !steady && c.Eligible && p.full() {
 		c.Eligible, c.Code, c.Reason, c.Err = false, codeFull, ErrAtCapacity.Error(), &reason{ErrAtCapacity, ErrAtCapacity.Error(), nil}
 	} else if steady && c.Code == codeTrial {
 		c.Eligible, c.Err = false, &reason{ErrBreakerOpen, "breaker half-open: only calls are trials", nil}
-		c.Code, c.Reason = "breaker_open", c.Err.Error()
+		c.Code, c.Reason = codeOpen, c.Err.Error()
 	}
-	return c
 }
 
 // unwanted is a provider that a query sees but does not want.
@@ -308,6 +312,7 @@ const notAMock = "is no mock, and only mocks are picked"
 // Codes of candidates that the registry itself looks at again.
 const (
 	codeTrial         = "trial"
+	codeOpen          = "breaker_open"
 	codeParked        = "parked"
 	codeLacking       = "capability_missing"
 	codeFull          = "at_capacity"
@@ -316,14 +321,20 @@ const (
 	codeOverridden    = "overridden"
 )
 
-// candidate is the one place where a gate is put into words. Caller holds
-// Registry.mu; breaker was read before.
-func (p *provider) candidate(now gate, breaker BreakerStats) Candidate {
-	c := Candidate{
-		Provider: p.name(), Handler: p.definition.Handler, Group: p.group.key.number,
-		Priority: p.definition.Priority, Mock: p.shownAsMock(), Breaker: breaker.State, Strategy: p.group.strategy.String(),
-		Eligible: now&gateBlocked == 0, Code: "eligible",
+// describe fills in c, which is zero. It is the one place where a gate is put into
+// words. Caller holds Registry.mu.
+func (p *provider) describe(c *Candidate, at time.Time) {
+	now := p.gateNow()
+	c.Provider, c.Handler, c.Group = p.name(), p.definition.Handler, p.group.key.number
+	c.Priority, c.Mock, c.Breaker = p.definition.Priority, p.shownAsMock(), now.breaker()
+	c.Strategy = p.group.strategy.String()
+	if now&gateBlocked == gateOpen {
+		// What is refused most often, by far, has its words ready.
+		c.Code, c.Reason, c.Err = codeOpen, p.opening.why.words, p.opening.err
+		c.RetryIn = max(p.opening.until.Sub(at), 0)
+		return
 	}
+	c.Eligible, c.Code = now&gateBlocked == 0, "eligible"
 	if c.Eligible && now&gateHalfOpen != 0 {
 		c.Code, c.Reason = codeTrial, "breaker half-open: the call would be a trial"
 	}
@@ -361,8 +372,7 @@ func (p *provider) candidate(now gate, breaker BreakerStats) Candidate {
 		add("starting", &reason{ErrNotReady, fmt.Sprintf("%v: %s", ErrNotReady, text), cause}, next)
 	}
 	if now&gateOpen != 0 {
-		add("breaker_open", &reason{ErrBreakerOpen, fmt.Sprintf("%v (%s), retry in %v",
-			ErrBreakerOpen, cut(breaker.Reason, 64), breaker.RetryIn.Round(time.Millisecond)), nil}, breaker.RetryIn)
+		add(codeOpen, p.opening.why, max(p.opening.until.Sub(at), 0))
 	}
 	if now&gateTrialsFull != 0 {
 		add("trial_slots_full", &reason{ErrBreakerOpen, "breaker half-open, all trial slots taken", nil}, 0)
@@ -372,14 +382,12 @@ func (p *provider) candidate(now gate, breaker BreakerStats) Candidate {
 		if cooling.parked() {
 			code, sentinel = codeParked, ErrCredentials
 		}
-		left := max(time.Until(cooling.until), 0)
-		add(code, &reason{sentinel, fmt.Sprintf("%v (%v), retry in %v",
-			sentinel, cooling.class, left.Round(time.Millisecond)), cooling.reason}, left)
+		words := fmt.Sprintf("%v (%v)", sentinel, cooling.class)
+		add(code, &reason{sentinel, words, cooling.reason}, max(cooling.until.Sub(at), 0))
 	}
 	if now&gateNotReady != 0 {
-		left := max(time.Until(p.unready.until), 0)
-		add("not_ready", &reason{ErrNotReady, fmt.Sprintf("%v: %s, retry in %v",
-			ErrNotReady, p.unready.text, left.Round(time.Millisecond)), p.unready.err}, left)
+		words := fmt.Sprintf("%v: %s", ErrNotReady, p.unready.text)
+		add("not_ready", &reason{ErrNotReady, words, p.unready.err}, max(p.unready.until.Sub(at), 0))
 	}
 	if len(reasons) > 0 {
 		c.Err = joined("", reasons)
@@ -387,7 +395,6 @@ func (p *provider) candidate(now gate, breaker BreakerStats) Candidate {
 	if endless {
 		c.RetryIn = 0
 	}
-	return c
 }
 
 // unavailable explains why there is nothing to give.
@@ -397,7 +404,8 @@ func (s *slot) unavailable(steady bool) *UnavailableError {
 
 func newUnavailable(e Explanation) *UnavailableError {
 	failure := &UnavailableError{Service: e.Service, Query: e.Query, Candidates: e.Candidates, cause: e.Err}
-	for _, c := range e.Candidates {
+	for i := range e.Candidates {
+		c := &e.Candidates[i]
 		if c.Eligible { // now is the time
 			failure.RetryIn = 0
 			break
@@ -416,19 +424,18 @@ func (r *Registry) unavailableService(name string) error {
 		return &UnavailableError{Service: name, cause: ErrUnknownService}
 	}
 	e := Explanation{Service: name}
-	r.mu.Lock()
-	members := make([]*provider, 0, len(svc.members))
-	for p := range svc.members {
-		members = append(members, p)
-	}
-	sortListing(members)
-	r.mu.Unlock()
-	if len(members) == 0 {
-		e.Err = svc.emptiness()
-	}
 	everyone := &slot{service: svc}
-	for _, p := range members {
-		e.Candidates = append(e.Candidates, everyone.candidate(p, p.breaker.read(), false))
+	r.mu.Lock()
+	members := slices.Collect(maps.Keys(svc.members))
+	sortListing(members)
+	now := time.Now()
+	e.Candidates = make([]Candidate, len(members))
+	for i, p := range members {
+		everyone.describe(&e.Candidates[i], p, now, false)
+	}
+	r.mu.Unlock()
+	if len(e.Candidates) == 0 {
+		e.Err = svc.emptiness()
 	}
 	return newUnavailable(e)
 }

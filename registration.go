@@ -53,6 +53,7 @@ type provider struct {
 	policy     health.Policy
 	wellness   wellness
 	unready    unready
+	opening    opening       // of the breaker, the last time
 	domain     *domain       // never another one
 	alone      domain        // the domain of a provider that shares none
 	cooldown   cooldown      // the provider's own, beside its domain's
@@ -187,7 +188,8 @@ func (p *provider) infoLocked(breaker BreakerStats) Info {
 	info.AttemptTimeout = time.Duration(p.timeout.Load())
 	info.Health = p.healthLocked()
 	info.CooldownUntil = p.cooldownNow().until
-	candidate := p.candidate(p.gateNow(), breaker)
+	var candidate Candidate
+	p.describe(&candidate, time.Now())
 	info.Eligible, info.Reason = candidate.Eligible, candidate.Reason
 	return info
 }
