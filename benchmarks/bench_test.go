@@ -7,9 +7,17 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/capreg/registry/benchmarks/internal/contest"
 )
+
+// hystrix-go cannot end the goroutines of its commands.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreTopFunction("github.com/afex/hystrix-go/hystrix.(*metricExchange).Monitor"),
+		goleak.IgnoreTopFunction("github.com/afex/hystrix-go/hystrix.(*poolMetrics).Monitor"))
+}
 
 func BenchmarkPick(b *testing.B) { compare(b, contest.OurPickers(), contest.Pickers()) }
 
