@@ -20,7 +20,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/capreg/registry/internal/prooftest/figures"
+	"github.com/capreg/registry/internal/figures"
 )
 
 const module = "github.com/capreg/registry"

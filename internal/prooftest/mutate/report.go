@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/capreg/registry/internal/prooftest/figures"
+	"github.com/capreg/registry/internal/figures"
 )
 
 // tally counts the outcomes of a package.

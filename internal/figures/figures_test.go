@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/capreg/registry/internal/prooftest/figures"
+	"github.com/capreg/registry/internal/figures"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
