@@ -1,0 +1,592 @@
+// Package model_test compares the registry with a naive one, step by step, on random
+// sequences of operations, which rapid draws and shrinks.
+package model_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+
+	"github.com/capreg/registry"
+	"github.com/capreg/registry/verdict"
+)
+
+// TestMain sets what rapid does unless the command line says so: the same cases in every
+// run, and more of them than usual. For others: -rapid.seed=7 -rapid.checks=100000.
+func TestMain(m *testing.M) {
+	for name, value := range map[string]string{"rapid.seed": "1", "rapid.checks": "1500", "rapid.steps": "60", "rapid.nofailfile": "true", "rapid.shrinktime": "3s"} {
+		if err := flag.Set(name, value); err != nil {
+			panic(err)
+		}
+	}
+	flag.Parse()
+	goleak.VerifyTestMain(m)
+}
+
+var (
+	services = registry.NewService[string]("model")
+	errModel = errors.New("model")
+)
+
+// outcome is what an attempt comes to, and what follows from it; the table of the
+// documentation in other words.
+type outcome struct {
+	name   string
+	err    error
+	counts string // success, failure, ignored, limited
+	blame  string // success, failure, nobody
+	next   string // yes, no, always; refused: only when the query allows it
+	cools  time.Duration
+}
+
+// asked is how long a server asks to be left alone.
+const asked = 10 * time.Second
+
+var (
+	fine      = outcome{"fine", nil, "success", "success", "no", 0}
+	forgotten = outcome{"forgotten", nil, "failure", "failure", "no", 0}
+	outcomes  = []outcome{
+		fine,
+		{"unknown", errModel, "failure", "failure", "yes", 0},
+		{"server error", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassServerError}), "failure", "failure", "yes", 0},
+		{"not sent", verdict.NotSent(errModel), "failure", "failure", "always", 0},
+		{"rate limited", verdict.RateLimited(errModel, asked), "limited", "nobody", "yes", asked},
+		{"overloaded", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassOverloaded, After: asked}), "limited", "nobody", "yes", asked},
+		{"fatal", verdict.Fatal(errModel, 10*asked), "limited", "nobody", "yes", 10 * asked},
+		{"bad request", verdict.Permanent(errModel), "success", "success", "no", 0},
+		{"refused", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassRefused}), "success", "success", "refused", 0},
+		{"ignored", verdict.Ignore(errModel), "ignored", "nobody", "no", 0},
+		{"cannot", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassCannot}), "ignored", "nobody", "yes", 0},
+	}
+)
+
+const leaseTime = 30 * time.Second
+
+// machine is the registry beside its oracle.
+type machine struct {
+	t       *testing.T
+	reg     *registry.Registry
+	oracle  *oracle
+	began   time.Time
+	handles map[*provider]*registry.Registration
+	held    map[*lease]*registry.Lease[string]
+}
+
+func (m *machine) drawQuery(rt *rapid.T) registry.Query {
+	q := registry.Query{Handler: rapid.SampledFrom([]string{"", "", "h", "i"}).Draw(rt, "handler")}
+	q.OwnOnly = q.Handler != "" && rapid.Bool().Draw(rt, "own only")
+	q.TryRefused = rapid.Bool().Draw(rt, "try refused")
+	for _, word := range []string{"x", "y"} {
+		if rapid.IntRange(0, 2).Draw(rt, "require "+word) == 0 {
+			q.Require = append(q.Require, word)
+		}
+	}
+	return q
+}
+
+func (m *machine) drawProvider(rt *rapid.T) *provider {
+	if len(m.oracle.providers) == 0 {
+		rt.Skip("nobody is there")
+	}
+	names := make([]string, len(m.oracle.providers))
+	for i, p := range m.oracle.providers {
+		names[i] = p.name
+	}
+	return m.oracle.named(rapid.SampledFrom(names).Draw(rt, "provider"))
+}
+
+var priorities = []registry.Priority{
+	registry.PriorityNormal, registry.PriorityCritical, registry.PriorityHigh, registry.PriorityLow, registry.PriorityFallback,
+}
+
+// Register adds a provider under one of a few names, some of which are taken.
+func (m *machine) Register(rt *rapid.T) {
+	p := &provider{
+		name:     rapid.SampledFrom([]string{"a", "b", "c", "d", "e"}).Draw(rt, "name"),
+		handler:  rapid.SampledFrom([]string{"", "", "h"}).Draw(rt, "handler"),
+		number:   rapid.IntRange(-1, 1).Draw(rt, "group"),
+		priority: rapid.SampledFrom(priorities).Draw(rt, "priority"),
+		mock:     rapid.IntRange(0, 5).Draw(rt, "mock") == 5, threshold: rapid.IntRange(1, 3).Draw(rt, "threshold"),
+		recovery: rapid.SampledFrom([]time.Duration{time.Second, time.Minute}).Draw(rt, "recovery"),
+		places:   rapid.SampledFrom([]int{0, 0, 1, 2}).Draw(rt, "places"),
+	}
+	p.wins = rapid.IntRange(1, 2).Draw(rt, "wins")
+	p.slots = rapid.IntRange(1, p.wins).Draw(rt, "slots")
+	for _, word := range []string{"x", "y"} {
+		if rapid.Bool().Draw(rt, word) {
+			p.capabilities = append(p.capabilities, word)
+		}
+	}
+	replace := rapid.Bool().Draw(rt, "replace")
+	wanted := rapid.SampledFrom([]registry.Strategy{0, registry.StrategyFallback, registry.StrategyRoundRobin}).Draw(rt, "strategy")
+	input := registry.Provider[string]{
+		Name: p.name, Instance: p.name, Handler: p.handler, Group: p.number, Priority: p.priority, Mock: p.mock,
+		Capabilities: p.capabilities, Strategy: wanted, Replace: replace, AttemptTimeout: leaseTime,
+		Breaker: registry.BreakerPolicy{FailureThreshold: p.threshold, RecoveryTimeout: p.recovery, SuccessThreshold: p.wins, TrialSlots: p.slots},
+		Retry:   registry.RetryPolicy{Budget: 1 << 20},
+	}
+	if p.places > 0 {
+		input.Limits = registry.LimitPolicy{MaxConcurrent: p.places, NoQueue: true}
+	}
+	handle, err := services.Register(m.t.Context(), m.reg, input)
+	switch taken := m.oracle.named(p.name) != nil; {
+	case taken && !replace:
+		require.ErrorIs(rt, err, registry.ErrExists)
+	case m.oracle.join(p, wanted):
+		require.ErrorIs(rt, err, registry.ErrConflict)
+	default:
+		require.NoError(rt, err)
+		m.handles[p] = handle
+	}
+}
+
+// Unregister removes a provider; its leases go on.
+func (m *machine) Unregister(rt *rapid.T) {
+	p := m.drawProvider(rt)
+	m.oracle.leave(p)
+	go func() { _ = m.handles[p].Unregister(context.WithoutCancel(m.t.Context())) }() // it waits for leases
+	synctest.Wait()
+}
+
+// Mark takes a provider out by its health, or back in.
+func (m *machine) Mark(rt *rapid.T) {
+	p := m.drawProvider(rt)
+	p.sick = rapid.Bool().Draw(rt, "sick")
+	if p.sick {
+		require.NoError(rt, m.handles[p].MarkUnhealthy(errModel))
+	} else {
+		require.NoError(rt, m.handles[p].MarkHealthy())
+	}
+}
+
+// ForceOpen opens a breaker by hand.
+func (m *machine) ForceOpen(rt *rapid.T) {
+	p := m.drawProvider(rt)
+	openFor := rapid.SampledFrom([]time.Duration{time.Second, time.Hour}).Draw(rt, "for")
+	m.oracle.open(p, openFor)
+	require.NoError(rt, m.handles[p].ForceOpen(openFor, "model"))
+}
+
+// Reset closes a breaker and ends a cooldown.
+func (m *machine) Reset(rt *rapid.T) {
+	p := m.drawProvider(rt)
+	p.turnTo(registry.BreakerClosed)
+	p.cooling = 0
+	require.NoError(rt, m.handles[p].Reset())
+}
+
+// Set changes the place of a provider, or the strategy of its group.
+func (m *machine) Set(rt *rapid.T) {
+	p := m.drawProvider(rt)
+	switch rapid.IntRange(0, 2).Draw(rt, "what") {
+	case 0:
+		before := p.priority
+		p.priority = rapid.SampledFrom(priorities).Draw(rt, "priority")
+		previous, err := m.handles[p].SetPriority(p.priority)
+		require.NoError(rt, err)
+		require.Equal(rt, before, previous)
+	case 1:
+		before := p.number
+		m.oracle.move(p, rapid.IntRange(-1, 1).Draw(rt, "group"))
+		previous, err := m.handles[p].SetGroup(p.number)
+		require.NoError(rt, err)
+		require.Equal(rt, before, previous)
+	case 2:
+		strategy := rapid.SampledFrom([]registry.Strategy{registry.StrategyFallback, registry.StrategyRoundRobin}).Draw(rt, "strategy")
+		before := m.oracle.strategies[p.group().whole()]
+		m.oracle.strategies[p.group().whole()] = strategy
+		previous, err := m.handles[p].SetStrategy(strategy)
+		require.NoError(rt, err)
+		require.Equal(rt, before, previous)
+	}
+}
+
+// Pass lets time go by: to the nanosecond before, at and after what is due.
+func (m *machine) Pass(rt *rapid.T) {
+	d := rapid.SampledFrom([]time.Duration{
+		1, time.Millisecond, time.Second - 1, time.Second, asked, time.Minute, leaseTime, leaseTime + time.Second, time.Hour,
+	}).Draw(rt, "time")
+	m.pass(d)
+}
+
+func (m *machine) pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+	m.oracle.pass(d)
+}
+
+// Call makes a call with an outcome for each attempt.
+func (m *machine) Call(rt *rapid.T) {
+	q := m.drawQuery(rt)
+	script := rapid.SliceOfN(rapid.SampledFrom(outcomes), 6, 6).Draw(rt, "outcomes")
+	once := rapid.IntRange(0, 3).Draw(rt, "once") == 0
+	var options []registry.CallOption
+	if once {
+		options = append(options, registry.OnceOnly())
+	}
+	var tried []string
+	got, err := registry.Call(m.t.Context(), services.Bind(m.reg, q), func(_ context.Context, name string) (string, error) {
+		tried = append(tried, name)
+		return name, script[len(tried)-1].err
+	}, options...)
+
+	expected, last := m.expectCall(rt, q, script, once)
+	require.Equal(rt, expected, tried)
+	switch {
+	case len(expected) == 0:
+		m.requireUnavailable(rt, q, err)
+	case last.err == nil:
+		require.NoError(rt, err)
+		require.Equal(rt, expected[len(expected)-1], got)
+	default:
+		var failure *registry.CallError
+		require.ErrorAs(rt, err, &failure)
+		require.ErrorIs(rt, err, errModel)
+		names := make([]string, len(failure.Attempts))
+		for i, a := range failure.Attempts {
+			names[i] = a.Provider
+		}
+		require.Equal(rt, expected, names)
+	}
+}
+
+// expectCall is Call by the oracle: who is asked, and the last outcome.
+func (m *machine) expectCall(rt *rapid.T, q registry.Query, script []outcome, once bool) (asked []string, last outcome) {
+	o := m.oracle
+	entering := make(map[group]bool)
+	for _, p := range o.order(q, (*provider).callable) {
+		if !entering[p.group()] { // the walk enters a group
+			entering[p.group()] = true
+			o.picked(q, p)
+		}
+		if p.full() {
+			continue
+		}
+		last = script[len(asked)]
+		asked = append(asked, p.name)
+		o.settle(o.enter(p), last)
+		m.adoptCooldown(rt, p, last)
+		if moves := last.next == "always" || !once && (last.next == "yes" || last.next == "refused" && q.TryRefused); !moves {
+			break
+		}
+	}
+	if len(asked) > 0 {
+		o.hits++
+	} else {
+		o.misses++
+	}
+	return asked, last
+}
+
+// adoptCooldown takes over the end of a cooldown, of which a part is random, after a look
+// at its bounds.
+func (m *machine) adoptCooldown(rt *rapid.T, p *provider, out outcome) {
+	if out.cools == 0 || slices.Contains(m.oracle.gone, p) {
+		return
+	}
+	least, most := m.oracle.now+out.cools, m.oracle.now+out.cools+out.cools/10+1
+	until := m.handles[p].Info().CooldownUntil.Sub(m.began)
+	if m.oracle.defect == "lets a later cooldown shorten" {
+		p.cooling = 0
+	}
+	require.GreaterOrEqual(rt, until, max(p.cooling, least))
+	require.LessOrEqual(rt, until, max(p.cooling, most))
+	p.cooling = until
+}
+
+// requireUnavailable checks that the error matches every reason that there is.
+func (m *machine) requireUnavailable(rt *rapid.T, q registry.Query, err error) {
+	require.ErrorIs(rt, err, registry.ErrUnavailable)
+	for _, p := range m.oracle.candidates(q) {
+		for _, reason := range []struct {
+			there bool
+			is    error
+		}{
+			{p.sick, registry.ErrUnhealthy},
+			{p.state == registry.BreakerOpen, registry.ErrBreakerOpen},
+			{p.callable() && p.full(), registry.ErrAtCapacity},
+		} {
+			if reason.there {
+				require.ErrorIs(rt, err, reason.is, p.name)
+			}
+		}
+		// One that is parked beside others is cooling down, alone it is credentials.
+		require.False(rt, p.cooling > 0 && !errors.Is(err, registry.ErrCoolingDown) && !errors.Is(err, registry.ErrCredentials), p.name)
+	}
+	require.NotContains(rt, err.Error(), "\n")
+}
+
+// Get looks up.
+func (m *machine) Get(rt *rapid.T) {
+	q := m.drawQuery(rt)
+	got, err := services.Bind(m.reg, q).Get(m.t.Context())
+	order := m.oracle.order(q, (*provider).steady)
+	if len(order) == 0 {
+		m.oracle.misses++
+		require.ErrorIs(rt, err, registry.ErrUnavailable)
+		return
+	}
+	m.oracle.hits++
+	m.oracle.picked(q, order[0])
+	require.NoError(rt, err)
+	require.Equal(rt, order[0].name, got)
+}
+
+// Many looks up all there are.
+func (m *machine) Many(rt *rapid.T) {
+	q := m.drawQuery(rt)
+	limit := rapid.IntRange(0, 2).Draw(rt, "limit")
+	got, err := services.Bind(m.reg, q).Many(m.t.Context(), limit)
+	m.oracle.forget(q)
+	var expected []string
+	for _, p := range m.oracle.candidates(q) {
+		if p.steady() && (limit == 0 || len(expected) < limit) {
+			expected = append(expected, p.name)
+		}
+	}
+	if len(expected) == 0 {
+		m.oracle.misses++
+		require.ErrorIs(rt, err, registry.ErrUnavailable)
+		return
+	}
+	m.oracle.hits++
+	require.NoError(rt, err)
+	require.Equal(rt, expected, got)
+}
+
+// Acquire leases a provider and keeps it.
+func (m *machine) Acquire(rt *rapid.T) {
+	q := m.drawQuery(rt)
+	got, err := services.Bind(m.reg, q).Acquire(m.t.Context())
+	entering := make(map[group]bool)
+	for _, p := range m.oracle.order(q, (*provider).callable) {
+		if !entering[p.group()] {
+			entering[p.group()] = true
+			m.oracle.picked(q, p)
+		}
+		if !p.full() {
+			require.NoError(rt, err)
+			require.Equal(rt, p.name, got.Value)
+			m.hold(m.oracle.enter(p), got)
+			m.oracle.hits++
+			return
+		}
+	}
+	m.oracle.misses++
+	m.requireUnavailable(rt, q, err)
+}
+
+// AcquireMany leases all there are and keeps them.
+func (m *machine) AcquireMany(rt *rapid.T) {
+	q := m.drawQuery(rt)
+	limit := rapid.IntRange(0, 2).Draw(rt, "limit")
+	got, err := services.Bind(m.reg, q).AcquireMany(m.t.Context(), limit)
+	m.oracle.forget(q)
+	count := 0
+	for _, p := range m.oracle.candidates(q) {
+		if !p.callable() || p.full() || count == limit && limit > 0 {
+			continue
+		}
+		require.Less(rt, count, len(got))
+		require.Equal(rt, p.name, got[count].Value)
+		m.hold(m.oracle.enter(p), got[count])
+		count++
+	}
+	require.Len(rt, got, count)
+	if count == 0 {
+		m.oracle.misses++
+		m.requireUnavailable(rt, q, err)
+		return
+	}
+	m.oracle.hits++
+	require.NoError(rt, err)
+}
+
+func (m *machine) hold(l *lease, got *registry.Lease[string]) {
+	l.expires = m.oracle.now + leaseTime + time.Second
+	m.oracle.leases = append(m.oracle.leases, l)
+	m.held[l] = got
+}
+
+// Done reports a lease, which may have expired.
+func (m *machine) Done(rt *rapid.T) {
+	if len(m.held) == 0 {
+		rt.Skip("nothing is leased")
+	}
+	all := m.allHeld()
+	m.report(rt, all[rapid.IntRange(0, len(all)-1).Draw(rt, "lease")], rapid.SampledFrom(outcomes).Draw(rt, "outcome"))
+}
+
+func (m *machine) allHeld() []*lease {
+	all := make([]*lease, 0, len(m.held))
+	for l := range m.held {
+		all = append(all, l)
+	}
+	slices.SortFunc(all, func(a, b *lease) int {
+		if a.began != b.began {
+			return int(a.began - b.began)
+		}
+		return strings.Compare(fmt.Sprint(a.of.name, a.of.joined), fmt.Sprint(b.of.name, b.of.joined))
+	})
+	return all
+}
+
+func (m *machine) report(rt *rapid.T, l *lease, out outcome) {
+	open := slices.Contains(m.oracle.leases, l)
+	if open && m.oracle.now >= l.began+leaseTime {
+		out = fine // any error would be blamed on the time that is over
+	}
+	class := m.held[l].Done(out.err)
+	delete(m.held, l)
+	if !open {
+		require.Equal(rt, verdict.ClassIgnored, class, "it has expired")
+		return
+	}
+	m.oracle.end(l, out)
+	m.adoptCooldown(rt, l.of, out)
+}
+
+// check compares all that can be read.
+func (m *machine) check(rt *rapid.T) {
+	o := m.oracle
+	stats := m.reg.Stats()
+	eligible := 0
+	for _, p := range o.providers {
+		eligible += number(p.callable())
+	}
+	require.Equal(rt, []any{len(o.providers), eligible, o.hits, o.misses, o.hits + o.misses},
+		[]any{stats.Providers, stats.Eligible, stats.Hits, stats.Misses, stats.Lookups}, "providers, eligible, hits, misses, look-ups")
+	for p, handle := range m.handles {
+		info := handle.Info()
+		require.Equal(rt, []uint64{p.successes, p.failures, p.ignored, p.limited, uint64(p.inside)}, //nolint:gosec // not below zero
+			[]uint64{info.Successes, info.Failures, info.Ignored, info.Limited, info.InFlight}, "%s: successes, failures, ignored, limited, in flight", p.name)
+		if !slices.Contains(o.providers, p) {
+			require.False(rt, info.Eligible)
+			continue
+		}
+		require.Equal(rt, []any{p.state, p.inARow, p.won, p.trials}, []any{
+			info.Breaker.State, info.Breaker.ConsecutiveFailures, info.Breaker.TrialSuccesses, info.Breaker.TrialsInFlight,
+		}, "%s: breaker, failures in a row, trials won and in flight", p.name)
+		require.Equal(rt, p.callable(), info.Eligible, p.name)
+		require.Equal(rt, p.cooling > 0, !info.CooldownUntil.IsZero(), "%s: cooling", p.name)
+		require.Equal(rt, []any{p.number, p.priority, o.strategies[p.group().whole()]}, []any{info.Group, info.Priority, info.Strategy}, p.name)
+	}
+	for _, q := range []registry.Query{{}, {Handler: "h"}, {Require: []string{"x"}}} {
+		winner := ""
+		for _, p := range slices.Backward(o.order(q, func(p *provider) bool { return p.callable() && !p.full() })) {
+			winner = p.name
+		}
+		require.Equal(rt, winner, services.Bind(m.reg, q).Explain().Winner, "winner of %v", q)
+	}
+	var having []string
+	for _, p := range o.providers {
+		if p.has([]string{"x", "y"}) {
+			having = append(having, p.name)
+		}
+	}
+	var found []string
+	for _, info := range m.reg.Discover("y", "x") {
+		found = append(found, info.Name)
+	}
+	require.ElementsMatch(rt, having, found)
+}
+
+// finish ends what is held and closes the registry.
+func (m *machine) finish() {
+	for _, l := range m.allHeld() {
+		m.held[l].Done(nil)
+	}
+	_ = m.reg.Close(m.t.Context())
+}
+
+// play runs random steps on a registry and its oracle, in a bubble of its own.
+func play(t *testing.T, rt *rapid.T, defect string) {
+	t.Helper()
+	var thrown any
+	synctest.Test(t, func(t *testing.T) {
+		reg, err := registry.New(registry.Options{DrainTimeout: 24 * 365 * time.Hour})
+		require.NoError(t, err)
+		m := &machine{
+			t: t, reg: reg, oracle: newOracle(), began: time.Now(),
+			handles: make(map[*provider]*registry.Registration), held: make(map[*lease]*registry.Lease[string]),
+		}
+		m.oracle.defect = defect
+		defer m.finish()
+		defer func() { thrown = recover() }() // rapid ends a case that fails by a panic
+		rt.Repeat(map[string]func(*rapid.T){
+			"": m.check, "register": m.Register, "unregister": m.Unregister, "mark": m.Mark, "force open": m.ForceOpen,
+			"reset": m.Reset, "set": m.Set, "pass": m.Pass, "call": m.Call, "call again": m.Call, "get": m.Get, "many": m.Many,
+			"acquire": m.Acquire, "acquire many": m.AcquireMany, "done": m.Done,
+		})
+	})
+	switch {
+	case thrown == nil:
+	case fmt.Sprintf("%T", thrown) == "rapid.invalidData":
+		throwInvalid(thrown)
+	default:
+		throwFailure(thrown)
+	}
+}
+
+// rapid tells errors apart by the stacks that they come from, and shrinks a failure to
+// whatever has the same one: cases that cannot be must come from elsewhere.
+func throwInvalid(thrown any) { panic(thrown) }
+func throwFailure(thrown any) { panic(thrown) }
+
+func TestRegistryDoesWhatANaiveOneDoes(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) { play(t, rt, "") })
+}
+
+// judge is told what becomes of a property, and fails in the place of a test.
+type judge struct {
+	testing.TB
+
+	failed bool
+	log    strings.Builder
+}
+
+func (j *judge) Helper()                         {}
+func (j *judge) Name() string                    { return "judge" }
+func (j *judge) Logf(format string, args ...any) { fmt.Fprintf(&j.log, format+"\n", args...) }
+func (j *judge) Log(args ...any)                 { fmt.Fprintln(&j.log, args...) }
+func (j *judge) Fail()                           { j.failed = true }
+func (j *judge) Failed() bool                    { return j.failed }
+func (j *judge) FailNow()                        { j.failed = true; runtime.Goexit() }
+func (j *judge) Error(args ...any)               { j.Log(args...); j.Fail() }
+func (j *judge) Fatal(args ...any)               { j.Log(args...); j.FailNow() }
+
+func (j *judge) Errorf(format string, args ...any) { j.Logf(format, args...); j.Fail() }
+func (j *judge) Fatalf(format string, args ...any) { j.Logf(format, args...); j.FailNow() }
+
+// Without this, an oracle that agrees with everything would prove nothing.
+func TestAnOracleThatIsWrongIsFoundOut(t *testing.T) {
+	t.Parallel()
+	for _, defect := range []string{
+		"never rotates", "learns from what began before", "recovers a nanosecond early", "lets a later cooldown shorten",
+	} {
+		t.Run(defect, func(t *testing.T) {
+			t.Parallel()
+			j := &judge{TB: t}
+			judged := make(chan struct{})
+			go func() {
+				defer close(judged)
+				rapid.Check(j, func(rt *rapid.T) { play(t, rt, defect) })
+			}()
+			<-judged
+			require.True(t, j.failed, "an oracle that %s agrees with the registry", defect)
+			require.Contains(t, j.log.String(), "failed after", "rapid says so: %s", &j.log)
+		})
+	}
+}
