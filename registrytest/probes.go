@@ -1,0 +1,256 @@
+package registrytest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/capreg/registry"
+	"github.com/capreg/registry/health"
+)
+
+// ProbeSuite says how probes of one kind are made. Each function sets something up
+// that is as its name says, for as long as the test goes on, and returns a probe of
+// it. One that is nil is left out.
+type ProbeSuite struct {
+	// Well makes a probe of what answers as it should.
+	Well func(tb testing.TB) health.Probe
+	// Limping makes a probe of what answers, but not as it should; see [health.Limp].
+	Limping func(tb testing.TB) health.Probe
+	// Ill makes a probe of what fails.
+	Ill func(tb testing.TB) health.Probe
+	// Silent makes a probe of what never answers.
+	Silent func(tb testing.TB) health.Probe
+}
+
+// TestProbe checks that probes keep what [health.Probe] asks of them:
+//
+//   - they find what there is to find, each time anew and several at a time, and so
+//     does a registry that they are given to;
+//   - they return when their context ends, with an error where there was no answer,
+//     and when it has ended before;
+//   - they neither panic nor end their goroutine, and their errors are one line.
+//
+// It starts goroutines and waits for them; it works in a bubble of
+// [testing/synctest] if the probes do.
+func TestProbe(tb testing.TB, suite ProbeSuite) {
+	tb.Helper()
+	for _, kind := range []struct {
+		name  string
+		make  func(testing.TB) health.Probe
+		want  string
+		state health.State
+	}{
+		{"Well", suite.Well, outcomeWell, health.Healthy},
+		{"Limping", suite.Limping, outcomeLimping, health.Degraded},
+		{"Ill", suite.Ill, outcomeIll, health.Unhealthy},
+	} {
+		if kind.make == nil {
+			continue
+		}
+		probe := kind.make(tb)
+		if probe == nil {
+			tb.Errorf("registrytest: %s made no probe", kind.name)
+			continue
+		}
+		p := probing{tb, kind.name, probe}
+		p.finds(kind.want)
+		p.findsAtOnce(kind.want)
+		p.heedsEnd()
+		p.isWorthIn(kind.state)
+	}
+	if suite.Silent != nil {
+		p := probing{tb, "Silent", suite.Silent(tb)}
+		p.givesUp()
+		p.heedsEnd()
+	}
+}
+
+const (
+	outcomeWell    = "nil"
+	outcomeLimping = "an error made by health.Limp"
+	outcomeIll     = "an error"
+)
+
+// probing is one probe under test.
+type probing struct {
+	tb    testing.TB
+	kind  string
+	probe health.Probe
+}
+
+func (p probing) fail(format string, args ...any) {
+	p.tb.Helper()
+	p.tb.Errorf("registrytest: %s probe: "+format, append([]any{strings.ToLower(p.kind)}, args...)...)
+}
+
+var (
+	errExited = errors.New("it ended its goroutine")
+	errStuck  = errors.New("it did not return")
+)
+
+// panicked is a panic of what is under test.
+type panicked struct {
+	value any
+	stack []byte
+}
+
+func (p *panicked) Error() string { return fmt.Sprintf("it panicked: %v\n%s", p.value, p.stack) }
+
+// outcome is what became of a function under test: its error, or what is wrong with
+// how it ended.
+type outcome struct{ err, wrong error }
+
+// begin runs f in a goroutine of its own.
+func begin(f func() error) <-chan outcome {
+	ended := make(chan outcome, 1)
+	go func() {
+		is := outcome{wrong: errExited}
+		defer func() {
+			if value := recover(); value != nil {
+				is.wrong = &panicked{value, debug.Stack()}
+			}
+			ended <- is
+		}()
+		is = outcome{err: f()}
+	}()
+	return ended
+}
+
+// run runs the probe once.
+func (p probing) run(ctx context.Context) outcome {
+	enough := time.NewTimer(patience)
+	defer enough.Stop()
+	select {
+	case is := <-begin(func() error { return p.probe(ctx) }):
+		return is
+	case <-enough.C:
+		return outcome{wrong: errStuck}
+	}
+}
+
+// patience is how long what is under test may take for what should take no time.
+const patience = 5 * time.Second
+
+func (p probing) finds(want string) {
+	p.tb.Helper()
+	for range 2 {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		is := p.run(ctx)
+		cancel()
+		p.check(want, is)
+	}
+}
+
+func (p probing) findsAtOnce(want string) {
+	p.tb.Helper()
+	const many = 8
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var outcomes [many]outcome
+	var all sync.WaitGroup
+	for i := range many {
+		all.Go(func() { outcomes[i] = p.run(ctx) })
+	}
+	all.Wait()
+	for _, is := range outcomes {
+		p.check(want, is)
+	}
+}
+
+func (p probing) check(want string, is outcome) {
+	p.tb.Helper()
+	got := outcomeWell
+	switch {
+	case is.wrong != nil:
+		p.fail("%v", is.wrong)
+		return
+	case health.IsLimp(is.err):
+		got = outcomeLimping
+	case is.err != nil:
+		got = outcomeIll
+	}
+	if got != want {
+		p.fail("it found %s (%v), want %s", got, is.err, want)
+	}
+	if is.err != nil {
+		p.checkText(is.err)
+	}
+}
+
+func (p probing) checkText(err error) {
+	p.tb.Helper()
+	if text := err.Error(); text == "" || strings.ContainsAny(text, "\r\n") {
+		p.fail("its error is %q, want one line", text)
+	}
+}
+
+// heedsEnd checks what happens when the context has ended before.
+func (p probing) heedsEnd() {
+	p.tb.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if is := p.run(ctx); is.wrong != nil {
+		p.fail("with a context that has ended %v", is.wrong)
+	}
+}
+
+// givesUp checks what happens when the context ends meanwhile.
+func (p probing) givesUp() {
+	p.tb.Helper()
+	const limit = 50 * time.Millisecond
+	for name, bound := range map[string]func() (context.Context, context.CancelFunc){
+		"has a deadline": func() (context.Context, context.CancelFunc) {
+			return context.WithTimeout(context.Background(), limit)
+		},
+		"is cancelled": func() (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancel(context.Background())
+			timer := time.AfterFunc(limit, cancel)
+			return ctx, func() { timer.Stop(); cancel() }
+		},
+	} {
+		ctx, cancel := bound()
+		is := p.run(ctx)
+		switch {
+		case is.wrong != nil:
+			p.fail("when its context %s %v", name, is.wrong)
+		case ctx.Err() == nil:
+			p.fail("it returned (%v) before its context ended: is what it probes silent?", is.err)
+		case is.err == nil:
+			p.fail("when its context %s it found that all is well", name)
+		case health.IsLimp(is.err):
+			p.fail("when its context %s it found an answer (%v)", name, is.err)
+		default:
+			p.checkText(is.err)
+		}
+		cancel()
+	}
+}
+
+// isWorthIn checks what a registry makes of it.
+func (p probing) isWorthIn(want health.State) {
+	p.tb.Helper()
+	reg, err := registry.New(registry.Options{})
+	if err != nil {
+		p.tb.Fatalf("registrytest: %v", err)
+	}
+	defer closeRegistry(p.tb, reg)
+	service := registry.NewService[*ProbeSuite]("suite")
+	registration, err := service.Register(context.Background(), reg, registry.Provider[*ProbeSuite]{
+		Instance: new(ProbeSuite), Health: health.Policy{Probe: p.probe, Fall: 1},
+	})
+	if err != nil {
+		p.tb.Fatalf("registrytest: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	defer cancel()
+	status, err := registration.CheckHealth(ctx)
+	if err != nil || status.State != want {
+		p.fail("a registry finds its provider %v (%v), want %v", status.State, err, want)
+	}
+}
