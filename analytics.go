@@ -266,4 +266,3 @@ func (r *Registry) Decisions() []selection.Decision {
 	defer r.decisions.mu.Unlock()
 	return r.decisions.kept.Values()
 }
-

@@ -129,7 +129,7 @@ func (m *machine) Register(rt *rapid.T) {
 		}
 	}
 	replace := rapid.Bool().Draw(rt, "replace")
-	wanted := rapid.SampledFrom([]registry.Strategy{0, registry.StrategyFallback, registry.StrategyRoundRobin}).Draw(rt, "strategy")
+	wanted := rapid.SampledFrom([]registry.Strategy{{}, registry.StrategyFallback, registry.StrategyRoundRobin}).Draw(rt, "strategy")
 	input := registry.Provider[string]{
 		Name: p.name, Instance: p.name, Handler: p.handler, Group: p.number, Priority: p.priority, Mock: p.mock,
 		Capabilities: p.capabilities, Strategy: wanted, Replace: replace, AttemptTimeout: leaseTime,

@@ -188,7 +188,7 @@ func (o *oracle) join(p *provider, wanted registry.Strategy) (conflict bool) {
 	replaced := o.named(p.name)
 	present, exists := o.strategies[p.group().whole()]
 	alone := replaced != nil && replaced.group().whole() == p.group().whole() && o.members(p.group().whole()) == 1
-	if exists && wanted != 0 && wanted != present && !alone {
+	if exists && wanted != (registry.Strategy{}) && wanted != present && !alone {
 		return true
 	}
 	if replaced != nil {
