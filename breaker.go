@@ -556,16 +556,22 @@ type opening struct {
 	err   error // why, as the only reason
 }
 
+func newOpening(words string, until time.Time) opening {
+	why := &reason{ErrBreakerOpen, words, nil}
+	return opening{until, why, joined("", []error{why})}
+}
+
 // shiftBreaker is shift for another state of the breaker. Caller holds breaker.mu.
 func (p *provider) shiftBreaker(set gate, change *event.Event) {
 	var opened opening
 	if set&gateOpen != 0 {
-		why := &reason{ErrBreakerOpen, fmt.Sprintf("%v (%s)", ErrBreakerOpen, cut(change.Reason, 64)), nil}
-		opened = opening{change.Until, why, joined("", []error{why})}
+		opened = newOpening(fmt.Sprintf("%v (%s)", ErrBreakerOpen, cut(change.Reason, 64)), change.Until)
 	}
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
-	p.opening = opened
+	if p.gateNow()&gateGone == 0 { // the gate of one that has left stays as it was, and so do the words
+		p.opening = opened
+	}
 	p.shiftLocked(gateOpen|gateHalfOpen|gateTrialsFull, set, change)
 }
 

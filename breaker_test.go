@@ -539,3 +539,15 @@ func TestStatesOfABreakerHaveNames(t *testing.T) {
 		require.Equal(t, name, string(text))
 	}
 }
+
+func TestProviderThatLeftWithAnOpenBreakerCanStillBeDescribed(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		gone := add(t, reg, provider{Name: "a"})
+		require.NoError(t, gone.ForceOpen(time.Minute, "test"))
+		require.NoError(t, gone.Unregister(t.Context()))
+		pass(2 * time.Minute) // the breaker's time is over
+		require.False(t, gone.Info().Eligible)
+		require.Contains(t, gone.Info().Reason, "breaker open (test)")
+	})
+}

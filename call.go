@@ -169,6 +169,8 @@ type call struct {
 	waits   int  // attempts that it has made after waiting
 	probed  bool // it has waited for first probes
 	ranOut  bool // nobody else was left to ask
+	met     bool // the walk has met somebody who has not left since
+	anew    int8 // walks that met nobody although somebody was there
 	hooking bool // a hook runs, and not the function
 
 	why   string        // the reason of the present attempt
@@ -269,7 +271,7 @@ func (c *call) next() bool {
 			if c.awaitPlace() {
 				return true
 			}
-			if c.awaitHealth() {
+			if c.walkAnew() || c.awaitHealth() {
 				continue
 			}
 			if c.lastResort() {
@@ -283,12 +285,24 @@ func (c *call) next() bool {
 		if c.wants(p) && c.enterClaimed(p, c.reason()) {
 			return true
 		}
+		c.met = c.met || p.gateNow()&gateGone == 0
 	}
 	if !c.entered {
 		c.slot.service.lookups.Local().misses.Add(1)
 	}
 	c.ranOut = !c.ended && c.attempt.callerEnded() == nil
 	return false
+}
+
+// walkAnew begins again when the walk has met nobody, but somebody is there.
+func (c *call) walkAnew() bool {
+	if c.met || c.entered || c.ended || c.anew == walksAnew || !c.slot.someone(false) {
+		return false
+	}
+	c.anew++
+	plan := c.slot.current()
+	c.walk = plan.walk(plan.callable, c.walk.asker)
+	return true
 }
 
 // reason is why the next provider of the walk is asked.

@@ -65,20 +65,53 @@ func (r *Resolver[T]) Get(ctx context.Context) (T, error) {
 // find is Get where a factory has to run, or nobody is eligible.
 func (r *Resolver[T]) find(ctx context.Context, w walk) (none T, err error) {
 	lookups := &r.slot.service.lookups
-	for waited := false; ; waited = true {
+	waited, anew, met := false, 0, false
+	for {
 		for p := w.next(); p != nil && ctx.Err() == nil; p = w.next() {
 			if made := p.obtain(ctx, &w); made != nil {
 				lookups.Local().hits.Add(1)
 				return held[T](made), nil
 			}
+			met = met || p.gateNow()&gateGone == 0
 		}
-		if waited || ctx.Err() != nil || !r.slot.awaitHealth(ctx, true) {
-			break
+		switch {
+		case ctx.Err() != nil:
+			return none, r.missed(ctx)
+		case !met && anew < walksAnew && r.slot.someone(true):
+			anew++
+		case !waited && r.slot.awaitHealth(ctx, true):
+			waited = true
+		default:
+			return none, r.missed(ctx)
 		}
 		plan := r.slot.current()
 		w = plan.walk(plan.steady, w.asker)
 	}
-	return none, r.missed(ctx)
+}
+
+// walksAnew bounds how often somebody is looked for again who was there behind a walk
+// that met nobody.
+const walksAnew = 16
+
+// someone reports whether anybody is eligible at this moment. A walk may meet nobody
+// although somebody always was: who came, or came back, behind it.
+func (s *slot) someone(steady bool) bool {
+	plan := s.current()
+	s.service.registry.mu.Lock()
+	defer s.service.registry.mu.Unlock()
+	if s.attached && s.plan.Load() != plan {
+		return true // perhaps: membership has changed again
+	}
+	eligible := plan.callable
+	if steady {
+		eligible = plan.steady
+	}
+	for at := eligible.Next(0, len(plan.candidates)); at >= 0; at = eligible.Next(at+1, len(plan.candidates)) {
+		if plan.inTime(at) {
+			return true
+		}
+	}
+	return false
 }
 
 // missed counts a look-up that found nobody, and says why.
@@ -118,17 +151,21 @@ func (r *Resolver[T]) Many(ctx context.Context, limit int) ([]T, error) {
 		return nil, err
 	}
 	slot.awaitHealth(ctx, true)
-	plan := slot.current()
 	var found []T
-	for at := plan.steady.Next(0, len(plan.candidates)); at >= 0; at = plan.steady.Next(at+1, len(plan.candidates)) {
-		if !plan.inTime(at) {
-			continue
-		}
-		if made := plan.candidates[at].obtain(ctx, nil); made != nil {
-			found = append(found, held[T](made))
-		}
-		if len(found) == limit && limit > 0 || ctx.Err() != nil {
-			break
+	met := false
+	for anew := 0; len(found) == 0 && !met && (anew == 0 || anew <= walksAnew && ctx.Err() == nil && slot.someone(true)); anew++ {
+		plan := slot.current()
+		for at := plan.steady.Next(0, len(plan.candidates)); at >= 0; at = plan.steady.Next(at+1, len(plan.candidates)) {
+			if !plan.inTime(at) {
+				continue
+			}
+			if made := plan.candidates[at].obtain(ctx, nil); made != nil {
+				found = append(found, held[T](made))
+			}
+			met = met || plan.candidates[at].gateNow()&gateGone == 0
+			if len(found) == limit && limit > 0 || ctx.Err() != nil {
+				break
+			}
 		}
 	}
 	if len(found) == 0 {

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -247,4 +248,61 @@ func TestRotationStaysSoundWhileMembersFlapAndLeaveConcurrently(t *testing.T) {
 		waiting.Wait()
 		require.Positive(t, steady.Info().Successes)
 	})
+}
+
+// As long as one of several is eligible at any moment, a look-up finds somebody, also
+// where those before it go, and those behind it come, while it looks.
+func TestLookUpNeverMissesWhereSomebodyIsAlwaysEligible(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(t *testing.T, reg *registry.Registry) (again func()){
+		"members replaced": func(t *testing.T, reg *registry.Registry) func() {
+			t.Helper()
+			return func() { add(t, reg, provider{Name: "a", Replace: true}) }
+		},
+		"health that flaps in turn": func(t *testing.T, reg *registry.Registry) func() {
+			t.Helper()
+			var all []*registry.Registration
+			for i := range 200 {
+				all = append(all, add(t, reg, provider{Name: strconv.Itoa(i)}))
+			}
+			for _, other := range all[1:] {
+				require.NoError(t, other.MarkUnhealthy(errDown))
+			}
+			at := 0
+			return func() {
+				next := (at + 67) % len(all)
+				require.NoError(t, all[next].MarkHealthy())
+				require.NoError(t, all[at].MarkUnhealthy(errDown))
+				at = next
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			reg := newRegistry(t, registry.Options{})
+			again := change(t, reg)
+			again()
+			var over atomic.Bool
+			var askers sync.WaitGroup
+			for _, asks := range []func(*registry.Resolver[chatModel]) error{
+				func(r *registry.Resolver[chatModel]) error { _, err := r.Many(context.Background(), 1); return err },
+				func(r *registry.Resolver[chatModel]) error { _, err := r.Get(context.Background()); return err },
+				func(r *registry.Resolver[chatModel]) error { _, err := ask(context.Background(), r); return err },
+			} {
+				askers.Go(func() {
+					for r := bind(reg); !over.Load() && !t.Failed(); {
+						if err := asks(r); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			}
+			for range 3000 {
+				again()
+			}
+			over.Store(true)
+			askers.Wait()
+			require.NoError(t, reg.Close(t.Context()))
+		})
+	}
 }

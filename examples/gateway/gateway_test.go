@@ -139,7 +139,7 @@ func TestNextUpstreamAnswersWhatTheFirstDoesNot(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			url, first, _ := two(t, func(c *Config) {
-				c.Timeouts = Timeouts{Attempt: Duration(100 * time.Millisecond), FirstToken: Duration(100 * time.Millisecond)}
+				c.Timeouts = Timeouts{Attempt: Duration(time.Second), FirstToken: Duration(time.Second)}
 			})
 			fault(first)
 			for _, body := range []string{plain, streamed} {
