@@ -58,14 +58,14 @@ func TestProbe(tb testing.TB, suite ProbeSuite) {
 			tb.Errorf("registrytest: %s made no probe", kind.name)
 			continue
 		}
-		p := probing{tb, kind.name, probe}
+		p := probing{tb, kind.name, probe, map[string]bool{}}
 		p.finds(kind.want)
 		p.findsAtOnce(kind.want)
 		p.heedsEnd()
 		p.isWorthIn(kind.state)
 	}
 	if suite.Silent != nil {
-		p := probing{tb, "Silent", suite.Silent(tb)}
+		p := probing{tb, "Silent", suite.Silent(tb), map[string]bool{}}
 		p.givesUp()
 		p.heedsEnd()
 	}
@@ -82,11 +82,16 @@ type probing struct {
 	tb    testing.TB
 	kind  string
 	probe health.Probe
+	said  map[string]bool
 }
 
 func (p probing) fail(format string, args ...any) {
 	p.tb.Helper()
-	p.tb.Errorf("registrytest: %s probe: "+format, append([]any{strings.ToLower(p.kind)}, args...)...)
+	text := fmt.Sprintf(format, args...)
+	if !p.said[text] {
+		p.tb.Errorf("registrytest: %s probe: %s", strings.ToLower(p.kind), text)
+	}
+	p.said[text] = true
 }
 
 var (
