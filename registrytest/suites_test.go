@@ -34,8 +34,13 @@ func goodProbes() registrytest.ProbeSuite {
 
 func TestGoodProbesPassTheirSuite(t *testing.T) {
 	t.Parallel()
-	registrytest.TestProbe(t, goodProbes())
-	synctest.Test(t, func(t *testing.T) { registrytest.TestProbe(t, goodProbes()) })
+	test := func(t *testing.T) {
+		t.Helper()
+		s := spyOn(t, "Test", func(tb testing.TB) { registrytest.TestProbe(tb, goodProbes()) })
+		require.Empty(t, s.lines)
+	}
+	test(t)
+	synctest.Test(t, test)
 }
 
 func TestReadyMadeProbesPassTheSuite(t *testing.T) {
@@ -213,7 +218,10 @@ func newOutside(bugs ...string) func(testing.TB) registrytest.Source {
 
 func TestAGoodSourcePassesItsSuite(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) { registrytest.TestSource(t, newOutside()) })
+	synctest.Test(t, func(t *testing.T) {
+		s := spyOn(t, "Test", func(tb testing.TB) { registrytest.TestSource(tb, newOutside()) })
+		require.Empty(t, s.lines)
+	})
 	synctest.Test(t, func(t *testing.T) {
 		registrytest.TestSource(t, func(tb testing.TB) registrytest.Source {
 			tb.Helper()
