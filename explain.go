@@ -230,7 +230,7 @@ func (s *service) mismatch(p *provider, q Query) *unwanted {
 	if lacking := p.missing(q.Require); lacking != "" {
 		return &unwanted{codeLacking, fmt.Sprintf("%v: %q", ErrNoCapability, cut(lacking, 64)), []error{ErrNoCapability}}
 	}
-	if !q.Where.IsZero() {
+	if !q.Where.IsZero() && !p.anything {
 		profile := p.profile()
 		if code, words := q.Where.Unmet(&profile); code != "" {
 			return &unwanted{code, words, []error{selection.ErrUnmet}}

@@ -159,8 +159,8 @@ func (s Service[T]) Swap(r *Registry, by, name string, instance T) (undo func(co
 // and returns what ends that. Package registrytest calls it.
 //
 // They are mocks, whatever [Options.ForbidMocks] says, and are not shown to
-// [Options.Admit]. One without capabilities has every capability that is asked for,
-// and one without a handler is seen by every query. The others stay as they are, and
+// [Options.Admit]. One without capabilities has every capability that is asked for and
+// meets every requirement, and one without a handler is seen by every query. The others stay as they are, and
 // are not picked. Overrides may be overridden in turn, and swapped.
 //
 // by, undo and the errors are as in [Service.Swap]; a name that is taken is

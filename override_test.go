@@ -13,6 +13,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -356,7 +357,8 @@ func TestAnOverrideHidesWhatIsThereAndWhatComes(t *testing.T) {
 				undo, err := chat.Override(reg, "T", provider{Name: "fake", Instance: says("fake")})
 				require.NoError(t, err)
 				later := add(t, reg, provider{Name: "later", Capabilities: []string{"tools"}, Priority: registry.PriorityCritical})
-				for _, r := range []*registry.Resolver[chatModel]{tools, own, bind(reg, "anything")} {
+				demanding := chat.Bind(reg, registry.Query{Where: selection.Requirements{MinVersion: "v7", Tags: []string{"eu"}, Regions: []string{"eu"}}})
+				for _, r := range []*registry.Resolver[chatModel]{tools, own, bind(reg, "anything"), demanding} {
 					require.Equal(t, "fake", asked(t, r))
 					require.Equal(t, "fake", got(t, r))
 				}
@@ -413,6 +415,39 @@ func TestOverridesMayBeOverriddenAndSwapped(t *testing.T) {
 		undoOuter()
 		undoReal()
 		require.Equal(t, "real", asked(t, r))
+	})
+}
+
+func TestAStandInIsChosenAsItsProviderWouldBeAndMeasuredByItself(t *testing.T) {
+	t.Parallel()
+	least := selection.New("LEAST_ASKED", selection.Func(func(v selection.View) int {
+		best := v.Next(0)
+		for i := best; i >= 0; i = v.Next(i + 1) {
+			if v.At(i).Latency() < v.At(best).Latency() {
+				best = i
+			}
+		}
+		return best
+	}))
+	bubble(t, registry.Options{Selection: selection.Policy{LeastBad: true}}, func(t *testing.T, reg *registry.Registry) {
+		slow := func(name string) chatModel {
+			return answers(func() (string, error) { time.Sleep(time.Second); return name, nil })
+		}
+		add(t, reg, provider{Name: "a", Strategy: least, Instance: slow("a")})
+		add(t, reg, provider{Name: "b", Instance: slow("b")})
+		r := bind(reg)
+		require.Equal(t, "a", asked(t, r))
+		require.Equal(t, "b", asked(t, r), "a has taken a second")
+		undo := swap(t, reg, "T", "a", says("fake"))
+		require.Equal(t, "fake", asked(t, r), "nobody has measured it yet")
+		require.Equal(t, "fake", asked(t, r))
+		undo()
+		require.Equal(t, "a", asked(t, r), "it was measured first")
+		over, err := chat.Override(reg, "T")
+		require.NoError(t, err)
+		_, err = ask(t.Context(), r)
+		require.ErrorIs(t, err, registry.ErrUnavailable, "not even the least bad")
+		require.NoError(t, over(t.Context()))
 	})
 }
 

@@ -22,7 +22,7 @@ type provider struct {
 	generation uint64
 	order      uint64 // among equals; the generation, but for a stand-in
 	layer      uint64 // of the override that it is of; zero: of none
-	anything   bool   // it has whatever capability is asked for
+	anything   bool   // it is whatever is asked for
 	classify   verdict.Classifier
 
 	// gate, instance and timeout are what a call reads.

@@ -2,7 +2,7 @@
 // is closed with the test, fakes that follow a script, one line that puts them in
 // the place of real providers, a recorder that says who was asked and why, servers
 // that speak the chat API of OpenAI and fail on request, and suites for those who
-// write a probe or a source of providers.
+// write a selector, a probe or a source of providers.
 //
 // A program registers real providers. Its test swaps one of them, or all, for as long
 // as it runs:

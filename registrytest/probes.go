@@ -127,16 +127,21 @@ func begin(f func() error) <-chan outcome {
 	return ended
 }
 
-// run runs the probe once.
-func (p probing) run(ctx context.Context) outcome {
+// within runs f, and gives up when it takes too long.
+func within(f func() error) outcome {
 	enough := time.NewTimer(patience)
 	defer enough.Stop()
 	select {
-	case is := <-begin(func() error { return p.probe(ctx) }):
+	case is := <-begin(f):
 		return is
 	case <-enough.C:
 		return outcome{wrong: errStuck}
 	}
+}
+
+// run runs the probe once.
+func (p probing) run(ctx context.Context) outcome {
+	return within(func() error { return p.probe(ctx) })
 }
 
 // patience is how long what is under test may take for what should take no time.

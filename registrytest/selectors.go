@@ -1,0 +1,394 @@
+package registrytest
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/capreg/registry"
+	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/verdict"
+)
+
+// TestSelector checks that a strategy of one's own keeps what [selection.Selector]
+// asks of it. newSelector makes a selector; two of them are to be the same.
+//
+//   - It picks somebody who is eligible, whoever that is, among one candidate or
+//     hundreds, measured or not, also when the same call asks again; where somebody
+//     goes while it looks, and nobody is left, it neither panics nor goes on for ever;
+//   - a look that changes nothing ([selection.View.Peeking]) foretells the next pick;
+//   - what it remembers is in the cursor: picks for one group depend on no others;
+//   - several goroutines can pick at the same time, which the race detector watches;
+//   - what it says of candidates, if it does, are numbers, and saying it changes
+//     nothing;
+//   - a registry has nothing to complain of.
+//
+// Whether it chooses well is for tests of its own, with [selection.NewSet].
+func TestSelector(tb testing.TB, newSelector func() selection.Selector) {
+	tb.Helper()
+	s := &selecting{tb: tb, make: newSelector, said: make(map[string]bool)}
+	for _, check := range []func(){
+		s.picksTheEligible, s.survivesThatAllLeave, s.foretells, s.remembersByGroup, s.isSafeForConcurrentUse, s.describes, s.isWelcome,
+	} {
+		check()
+	}
+}
+
+// selecting is one selector under test.
+type selecting struct {
+	tb   testing.TB
+	make func() selection.Selector
+
+	mu   sync.Mutex // guards said
+	said map[string]bool
+}
+
+// fail reports what is wrong, once.
+func (s *selecting) fail(format string, args ...any) {
+	s.tb.Helper()
+	text := fmt.Sprintf(format, args...)
+	s.mu.Lock()
+	said := s.said[text]
+	s.said[text] = true
+	s.mu.Unlock()
+	if !said {
+		s.tb.Errorf("registrytest: selector: %s", text)
+	}
+}
+
+// field is a group with somebody eligible.
+type field struct {
+	set    *selection.Set
+	cursor *selection.Cursor
+	is     []bool // eligible
+}
+
+// Has and Next are those of [selection.Eligible].
+func (f *field) Has(i int) bool { return i >= 0 && i < len(f.is) && f.is[i] }
+
+func (f *field) Next(i int) int {
+	for i = max(i, 0); i < len(f.is); i++ {
+		if f.is[i] {
+			return i
+		}
+	}
+	return -1
+}
+
+func (f *field) String() string {
+	eligible := 0
+	for _, is := range f.is {
+		if is {
+			eligible++
+		}
+	}
+	return fmt.Sprintf("%d of %d eligible", eligible, len(f.is))
+}
+
+// look returns what a pick sees at a fixed time.
+func (f *field) look(peek bool, asked int) selection.Look {
+	const mostBits = 64
+	look := selection.Look{
+		Cursor: f.cursor, Peek: peek, Asked: asked, Now: moment, Context: context.Background(), Key: "key", Caller: "caller",
+	}
+	if len(f.is) > mostBits {
+		look.Large = f
+		return look
+	}
+	for i, is := range f.is {
+		if is {
+			look.Mask |= 1 << i
+		}
+	}
+	return look
+}
+
+// moment is the time of all picks.
+const moment = time.Hour
+
+// newField returns a group of so many candidates, of all kinds.
+func newField(size int, seed uint64) *field {
+	random := rand.New(rand.NewPCG(seed, uint64(size))) //nolint:gosec // to be repeated
+	members := make([]selection.Member, size)
+	for i := range members {
+		members[i].Profile = selection.Profile{
+			Service: "suite", Name: fmt.Sprintf("p%d", i), Weight: float64(random.IntN(4)), Cost: random.Float64(),
+			Region: []string{"", "eu-west-1", "us-east-1"}[i%3], Version: fmt.Sprintf("v1.%d", i), Tags: []string{"a"}, Capabilities: []string{"b"},
+		}
+		if i%4 == 3 {
+			continue // one that nothing is known of
+		}
+		vitals := selection.NewVitals(time.Duration(random.Int64N(int64(moment))), 0)
+		vitals.SetHealth(random.Float64(), health.Trend(i%3))
+		for range random.IntN(3) {
+			vitals.Begin()
+		}
+		for range random.IntN(4) {
+			vitals.Begin()
+			took := time.Duration(math.Exp2(random.Float64() * 35)) // up to half a minute
+			vitals.End(moment-time.Duration(random.Int64N(int64(time.Minute))), took, selection.Outcome(random.IntN(3)), nil)
+		}
+		members[i].Vitals = vitals
+	}
+	f := &field{
+		set: selection.NewSet(selection.Request{Service: "suite", Near: "eu-west-2", Prefer: []string{"a"}},
+			selection.Policy{SlowStart: time.Duration(seed%2) * time.Minute}, members),
+		cursor: selection.NewCursor(seed), is: make([]bool, size),
+	}
+	for i := range f.is {
+		f.is[i] = random.IntN(3) > 0
+	}
+	f.is[random.IntN(size)] = true
+	return f
+}
+
+// eachField gives fields of all sizes.
+func eachField(yield func(*field) bool) {
+	for _, size := range []int{1, 2, 3, 5, 8, 63, 64, 65, 200} {
+		for seed := range uint64(8) {
+			if !yield(newField(size, seed)) {
+				return
+			}
+		}
+	}
+}
+
+// pick makes one pick, and reports when it goes wrong.
+func (s *selecting) pick(selector selection.Selector, f *field, peek bool, asked int) (at int, ok bool) {
+	s.tb.Helper()
+	picks := make(chan int, 1)
+	is := within(func() error { picks <- selector.Pick(f.set.View(f.look(peek, asked))); return nil })
+	if is.wrong != nil {
+		s.fail("with %v %v", f, is.wrong)
+		return 0, false
+	}
+	return <-picks, true
+}
+
+// picked is a pick that has to be of somebody eligible.
+func (s *selecting) picked(selector selection.Selector, f *field, peek bool, asked int) (at int, ok bool) {
+	s.tb.Helper()
+	at, ok = s.pick(selector, f, peek, asked)
+	if ok && !f.Has(at) {
+		s.fail("with %v it picked %d, who is not eligible", f, at)
+		return at, false
+	}
+	return at, ok
+}
+
+func (s *selecting) picksTheEligible() {
+	s.tb.Helper()
+	for f := range eachField {
+		selector := s.make()
+		for asked := 0; ; asked++ { // as a call does that fails everywhere
+			at, ok := s.picked(selector, f, false, asked)
+			if !ok {
+				return
+			}
+			f.is[at] = false
+			if f.Next(0) < 0 {
+				break
+			}
+		}
+	}
+}
+
+// leaving is a large group whose members go while somebody looks.
+type leaving struct {
+	*field
+
+	left int
+}
+
+func (l *leaving) Has(i int) bool { l.left--; return l.left > 0 && l.field.Has(i) }
+
+func (l *leaving) Next(i int) int {
+	if l.left--; l.left <= 0 {
+		return -1
+	}
+	return l.field.Next(i)
+}
+
+func (s *selecting) survivesThatAllLeave() {
+	s.tb.Helper()
+	const size = 100
+	for looks := range 20 {
+		f := newField(size, uint64(looks))
+		look := f.look(false, 0)
+		look.Large = &leaving{field: f, left: looks}
+		is := within(func() error { _ = s.make().Pick(f.set.View(look)); return nil })
+		if is.wrong != nil {
+			s.fail("when all leave while it looks %v", is.wrong)
+			return
+		}
+	}
+}
+
+func (s *selecting) foretells() {
+	s.tb.Helper()
+	const picks = 10
+	for f := range eachField {
+		selector := s.make()
+		for range picks {
+			turns := f.cursor.Turns()
+			first, ok1 := s.picked(selector, f, true, 0)
+			second, ok2 := s.picked(selector, f, true, 0)
+			if f.cursor.Turns() != turns {
+				s.fail("a look that is to change nothing took a turn")
+			}
+			third, ok3 := s.picked(selector, f, false, 0)
+			switch {
+			case !ok1 || !ok2 || !ok3:
+				return
+			case first != second:
+				s.fail("two looks that change nothing saw different picks: what it remembers, and its randomness, belong into the view")
+				return
+			case first != third:
+				s.fail("a look that changes nothing did not foretell the pick: what it remembers, and its randomness, belong into the view")
+				return
+			}
+		}
+	}
+}
+
+func (s *selecting) remembersByGroup() {
+	s.tb.Helper()
+	const size, picks = 8, 30
+	run := func(others bool) (picked []int) {
+		selector := s.make()
+		f, other := newField(size, 1), newField(size-3, 2)
+		for range picks {
+			at, ok := s.picked(selector, f, false, 0)
+			if !ok {
+				return nil
+			}
+			picked = append(picked, at)
+			if others {
+				s.picked(selector, other, false, 0)
+			}
+		}
+		return picked
+	}
+	if alone, beside := run(false), run(true); fmt.Sprint(alone) != fmt.Sprint(beside) {
+		s.fail("picks for one group depend on those for another: what it remembers, and its randomness, belong into the view")
+	}
+}
+
+func (s *selecting) isSafeForConcurrentUse() {
+	s.tb.Helper()
+	const size, goroutines, picks = 8, 4, 200
+	f := newField(size, 1)
+	selector := s.make()
+	var all sync.WaitGroup
+	for range goroutines {
+		all.Go(func() {
+			for i := range picks {
+				at := -1
+				is := within(func() error { at = selector.Pick(f.set.View(f.look(i%10 == 9, 0))); return nil })
+				if is.wrong != nil {
+					s.fail("in several goroutines %v", is.wrong)
+					return
+				}
+				if !f.Has(at) {
+					s.fail("in several goroutines it picked %d, who is not eligible", at)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+func (s *selecting) describes() {
+	s.tb.Helper()
+	for f := range eachField {
+		selector := s.make()
+		describer, ok := selector.(selection.Describer)
+		if !ok {
+			return
+		}
+		before, ok := s.picked(selector, f, true, 0)
+		if !ok {
+			return
+		}
+		turns := f.cursor.Turns()
+		is := within(func() error {
+			for i := range f.is {
+				s.checkDetail(describer.Describe(f.set.View(f.look(true, 0)), i))
+			}
+			return nil
+		})
+		if is.wrong != nil {
+			s.fail("describing %v", is.wrong)
+			return
+		}
+		if after, ok := s.picked(selector, f, true, 0); ok && after != before || f.cursor.Turns() != turns {
+			s.fail("describing candidates changed who is picked")
+		}
+	}
+}
+
+func (s *selecting) checkDetail(d selection.Detail) {
+	s.tb.Helper()
+	if math.IsNaN(d.Score) || math.IsInf(d.Score, 0) {
+		s.fail("the score of a candidate is %v", d.Score)
+	}
+	for _, factor := range d.Factors {
+		if !(factor.Value >= 0 && factor.Value <= 1) || math.IsNaN(factor.Weight) {
+			s.fail("factor %q of a candidate is %v with weight %v, want 0 to 1", factor.Name, factor.Value, factor.Weight)
+		}
+	}
+}
+
+// isWelcome checks that a registry is content with it.
+func (s *selecting) isWelcome() {
+	s.tb.Helper()
+	reg, err := registry.New(registry.Options{})
+	if err != nil {
+		s.tb.Fatalf("registrytest: %v", err)
+	}
+	defer closeRegistry(s.tb, reg)
+	service := registry.NewService[*Script]("suite")
+	strategy := selection.New("registrytest", s.make())
+	for i := range 5 {
+		_, err := service.Register(context.Background(), reg, registry.Provider[*Script]{
+			Strategy: strategy, Instance: NewScript().Sometimes(uint64(i), 0.2, Fail(verdict.ClassServerError)),
+		})
+		if err != nil {
+			s.fail("a registry refuses it: %v", err)
+			return
+		}
+	}
+	changes := reg.Subscribe(most)
+	defer changes.Close()
+	scripts := service.Bind(reg, registry.Query{})
+	const calls = 300
+	for i := range calls {
+		ctx := selection.WithKey(context.Background(), strconv.Itoa(i%7))
+		is := within(func() error {
+			_ = scripts.Explain()
+			_, err := registry.Call(ctx, scripts, func(ctx context.Context, script *Script) (any, error) {
+				return nil, script.Play(ctx)
+			})
+			return err
+		})
+		if is.wrong != nil {
+			s.fail("a call by it: %v", is.wrong)
+			return
+		}
+	}
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	for e, err := changes.Next(ended); err == nil; e, err = changes.Next(ended) {
+		if e.Kind == event.SelectorFailed {
+			s.fail("a registry complains: %s (%v)", e.Reason, e.Err)
+		}
+	}
+}
