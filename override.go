@@ -11,8 +11,9 @@ import (
 )
 
 // tenure is what one test has put in the place of providers. As long as it lasts,
-// only that test and those inside it may do the like.
-type tenure struct{ by, what string }
+// only that test and those inside it may do the like, and the name that it has
+// swapped is not given to another provider.
+type tenure struct{ by, what, swapped string }
 
 // override hides the providers of a service that were there before it, or are not
 // of it or of a later one.
@@ -94,7 +95,7 @@ func (s *service) serveAnything() (all []*provider) {
 }
 
 // hold begins a tenure. Caller holds mu.
-func (r *Registry) hold(by, what string) (*tenure, error) {
+func (r *Registry) hold(by, what, swapped string) (*tenure, error) {
 	if by == "" { // the names of tests may be of any length
 		return nil, invalid("by", by, "a name")
 	}
@@ -109,9 +110,20 @@ func (r *Registry) hold(by, what string) (*tenure, error) {
 			))
 		}
 	}
-	begun := &tenure{by, what}
+	begun := &tenure{by, what, swapped}
 	r.holds = append(r.holds, begun)
 	return begun, nil
+}
+
+// checkSwapped refuses a name that something stands in for, or did until its provider
+// left: a test would not notice that it speaks to another one. Caller holds mu.
+func (r *Registry) checkSwapped(name string) error {
+	for _, t := range r.holds {
+		if t.swapped == name {
+			return refuse(ErrConflict, "Name", name, fmt.Sprintf("a name that nobody has swapped; %q has", cut(t.by, 64)))
+		}
+	}
+	return nil
 }
 
 // release ends a tenure. Caller holds mu.
@@ -139,7 +151,7 @@ func (r *Registry) release(t *tenure) {
 // What was changed through the handle meanwhile (priority, group, policies) goes
 // with the stand-in, but for a group's strategy. undo may be called in any order and
 // any number of times. When the provider leaves meanwhile, the stand-in leaves with
-// it; while it is there, the provider cannot be replaced.
+// it. Until undo is called nobody else can register the name.
 //
 // The errors match [ErrInvalid], [ErrConflict], [ErrNotRegistered] or [ErrClosed],
 // and change nothing.
@@ -209,12 +221,11 @@ func (s *service) swap(by, name string, fake *instance) (undo func(context.Conte
 	if r.providers[name] != known {
 		return nil, refuse(ErrConflict, "name", name, "a provider that nobody removes or swaps at the same time")
 	}
-	held, err := r.hold(by, fmt.Sprintf("provider %q", cut(name, 64)))
+	held, err := r.hold(by, fmt.Sprintf("provider %q", cut(name, 64)), name)
 	if err != nil {
 		return nil, err
 	}
 	q := known.standInOf(fake, policy)
-	q.swappedBy = by
 	s.exchange(known, q)
 	known.standIn.Store(q)
 	known.show()
@@ -299,9 +310,8 @@ func (p *provider) stepDown(held *tenure) bool {
 	if p.gateNow()&gateGone != 0 {
 		return false
 	}
-	above, below := p.standIn.Load(), p.below
+	above, below := p.standIn.Load(), p.below // who looks through p meanwhile still finds above
 	below.standIn.Store(above)
-	p.standIn.Store(nil)
 	if above != nil {
 		above.below = below
 	} else {
@@ -311,7 +321,7 @@ func (p *provider) stepDown(held *tenure) bool {
 	r.gone(p, "stand-in taken out")
 	if above == nil {
 		below.show()
-		r.bus.publish(below.event(event.Event{Kind: event.Changed, Reason: "stand-in", From: p.swappedBy}))
+		r.bus.publish(below.event(event.Event{Kind: event.Changed, Reason: "stand-in", From: held.by}))
 	}
 	r.wakeWaiters()
 	return true
@@ -338,7 +348,7 @@ func (s *service) names() string {
 func (s *service) override(by string, entries []entry) (undo func(context.Context) error, err error) {
 	r := s.registry
 	r.mu.Lock()
-	held, err := r.hold(by, fmt.Sprintf("service %q", cut(s.name, 64)))
+	held, err := r.hold(by, fmt.Sprintf("service %q", cut(s.name, 64)), "")
 	if err != nil {
 		r.mu.Unlock()
 		return nil, err

@@ -247,7 +247,7 @@ func TestAProviderThatLeavesTakesItsStandInsWithIt(t *testing.T) {
 	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		until, leave := context.WithCancel(t.Context())
 		registration := add(t, reg, provider{Name: "p", Domain: "key", Until: until})
-		swap(t, reg, "T", "p", says("one"))
+		one := swap(t, reg, "T", "p", says("one"))
 		undo := swap(t, reg, "T", "p", says("two"))
 		found, ok := reg.Provider("p")
 		require.True(t, ok)
@@ -256,7 +256,11 @@ func TestAProviderThatLeavesTakesItsStandInsWithIt(t *testing.T) {
 		_, err := ask(t.Context(), bind(reg))
 		require.ErrorIs(t, err, registry.ErrUnknownService)
 		require.ErrorIs(t, registration.Reset(), registry.ErrNotRegistered)
+		_, err = chat.Register(t.Context(), reg, provider{Name: "p", Instance: says("anew")})
+		require.ErrorIs(t, err, registry.ErrConflict, "its test would speak to it unknowingly")
+		require.ErrorContains(t, err, `"T" has`)
 		undo()
+		one()
 		add(t, reg, provider{Name: "p", Until: until})
 		undo = swap(t, reg, "T", "p", says("fake"))
 		leave()
@@ -521,6 +525,38 @@ func TestSwapsAreSafeWhileCallsGoOn(t *testing.T) {
 	for info := range reg.All() {
 		require.Zero(t, info.InFlight)
 		require.Equal(t, info.Attempts, info.Successes)
+	}
+	require.NoError(t, reg.Close(t.Context()))
+}
+
+func TestAHandleNeverSpeaksOfOneThatDoesNotAct(t *testing.T) {
+	t.Parallel()
+	reg := newRegistry(t, registry.Options{})
+	handle := add(t, reg, provider{Name: "p"})
+	for range 200 {
+		one := swap(t, reg, "T", "p", says("one"))
+		two := swap(t, reg, "T", "p", says("two"))
+		acting := handle.Info().Generation
+		ended := make(chan struct{})
+		var other atomic.Uint64
+		var reader sync.WaitGroup
+		reader.Go(func() {
+			for {
+				if seen := handle.Info().Generation; seen != acting {
+					other.Store(seen)
+				}
+				select {
+				case <-ended:
+					return
+				default:
+				}
+			}
+		})
+		one() // from beneath
+		close(ended)
+		reader.Wait()
+		require.Zero(t, other.Load())
+		two()
 	}
 	require.NoError(t, reg.Close(t.Context()))
 }

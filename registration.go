@@ -49,7 +49,6 @@ type provider struct {
 	group      *group
 	places     []place   // in the plans in force
 	below      *provider // that it stands in for; nil: it is no stand-in
-	swappedBy  string    // who has put it there
 	policy     health.Policy
 	wellness   wellness
 	unready    unready

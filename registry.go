@@ -320,11 +320,10 @@ func (r *Registry) join(svc *service, e entry) (joined, replaced *provider, err 
 			return nil, nil, refuse(ErrConflict, "Replace", e.definition.Name,
 				fmt.Sprintf("a provider of service %q; that one serves %q", svc.name, taken.service.name))
 		}
-		if taken.below != nil {
-			return nil, nil, refuse(ErrConflict, "Replace", e.definition.Name,
-				fmt.Sprintf("a provider that nothing stands in for; %q has swapped it", cut(taken.swappedBy, 64)))
-		}
 		replaced = taken
+	}
+	if err := r.checkSwapped(e.definition.Name); err != nil {
+		return nil, nil, err
 	}
 	if err := svc.checkMock(e, replaced); err != nil {
 		return nil, nil, err

@@ -117,6 +117,7 @@ const moment = time.Hour
 func newField(size int, seed uint64) *field {
 	random := rand.New(rand.NewPCG(seed, uint64(size))) //nolint:gosec // to be repeated
 	members := make([]selection.Member, size)
+	outcomes := []selection.Outcome{selection.Answered, selection.Failed, selection.Neutral}
 	for i := range members {
 		members[i].Profile = selection.Profile{
 			Service: "suite", Name: fmt.Sprintf("p%d", i), Weight: float64(random.IntN(4)), Cost: random.Float64(),
@@ -133,7 +134,7 @@ func newField(size int, seed uint64) *field {
 		for range random.IntN(4) {
 			vitals.Begin()
 			took := time.Duration(math.Exp2(random.Float64() * 35)) // up to half a minute
-			vitals.End(moment-time.Duration(random.Int64N(int64(time.Minute))), took, selection.Outcome(random.IntN(3)), nil)
+			vitals.End(moment-time.Duration(random.Int64N(int64(time.Minute))), took, outcomes[random.IntN(len(outcomes))], nil)
 		}
 		members[i].Vitals = vitals
 	}
