@@ -533,30 +533,37 @@ func TestAHandleNeverSpeaksOfOneThatDoesNotAct(t *testing.T) {
 	t.Parallel()
 	reg := newRegistry(t, registry.Options{})
 	handle := add(t, reg, provider{Name: "p"})
-	for range 200 {
-		one := swap(t, reg, "T", "p", says("one"))
-		two := swap(t, reg, "T", "p", says("two"))
+	for range 20 {
+		var beneath []func()
+		for range 100 { // a long way to look
+			beneath = append(beneath, swap(t, reg, "T", "p", says("beneath")))
+		}
+		top := swap(t, reg, "T", "p", says("top"))
 		acting := handle.Info().Generation
 		ended := make(chan struct{})
 		var other atomic.Uint64
-		var reader sync.WaitGroup
-		reader.Go(func() {
-			for {
-				if seen := handle.Info().Generation; seen != acting {
-					other.Store(seen)
+		var readers sync.WaitGroup
+		for range 2 {
+			readers.Go(func() {
+				for {
+					if seen := handle.Info().Generation; seen != acting {
+						other.Store(seen)
+					}
+					select {
+					case <-ended:
+						return
+					default:
+					}
 				}
-				select {
-				case <-ended:
-					return
-				default:
-				}
-			}
-		})
-		one() // from beneath
+			})
+		}
+		for _, undo := range beneath {
+			undo()
+		}
 		close(ended)
-		reader.Wait()
+		readers.Wait()
 		require.Zero(t, other.Load())
-		two()
+		top()
 	}
 	require.NoError(t, reg.Close(t.Context()))
 }
