@@ -78,6 +78,22 @@ func TestExplainIsRightAboutTheNextCallAndChangesNothing(t *testing.T) {
 	})
 }
 
+func TestExplainIsRightAboutTheTurnsOfAGroupBehindAFullOne(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		add(t, reg, provider{Name: "full", Group: -1, Limits: registry.LimitPolicy{MaxConcurrent: 1, NoQueue: true}})
+		ring(t, reg, "a", "b", "c")
+		r := bind(reg)
+		full, err := r.Acquire(t.Context())
+		require.NoError(t, err)
+		for range 5 {
+			winner := r.Explain().Winner
+			require.Equal(t, winner, asked(t, r))
+		}
+		full.Done(nil)
+	})
+}
+
 func infos(reg *registry.Registry) []registry.Info {
 	var all []registry.Info
 	for info := range reg.All() {

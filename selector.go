@@ -411,10 +411,10 @@ func (w *walk) search(from int) int {
 				w.offers.resume = from
 				return picked
 			}
-		case r.rotation == nil || w.still:
+		case r.rotation == nil:
 			return i
 		default:
-			if picked := r.next(w.eligible, true); picked >= 0 {
+			if picked := r.next(w.eligible, !w.still); picked >= 0 {
 				return picked
 			}
 		}
