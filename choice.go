@@ -162,7 +162,7 @@ func (w *walk) choose(r *run) int {
 		o.many = append(o.many, w.at-r.low)
 		o.asked++
 	}
-	look := selection.Look{Asked: o.asked, Peek: w.still, Cursor: r.choice.cursor}
+	look := selection.Look{Asked: o.asked, Peek: w.peeks(w.plan.runOf[r.low]), Cursor: r.choice.cursor}
 	if n <= maskBits {
 		if look.Mask = w.eligible.Mask(r.low, n) &^ o.passed; look.Mask != 0 && w.plan.wishes.maxLatency > 0 {
 			look.Mask = w.plan.allInTime(r.low, look.Mask)
@@ -218,7 +218,7 @@ func (w *walk) chooseFrom(r *run, look selection.Look) int {
 		case !c.turns:
 			return v.Next(0)
 		case look.Asked == 0:
-			return r.turn(&v, !w.still)
+			return r.turn(&v, !look.Peek)
 		}
 		if at := v.Next(w.at - r.low + 1); at >= 0 {
 			return at
@@ -280,7 +280,7 @@ func (c *choice) ask(w *walk, look selection.Look) (at int) {
 			}
 		}
 	}()
-	if !w.still && rand.Uint32()%timedPicks == 0 { //nolint:gosec // a sample
+	if !look.Peek && rand.Uint32()%timedPicks == 0 { //nolint:gosec // a sample
 		began := w.plan.wishes.registry.now()
 		look.Now = max(began, 1)
 		at = c.selector.Pick(c.set.View(look))

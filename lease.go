@@ -121,8 +121,19 @@ func (c *sharedCall) walker() call {
 	w.entered, w.probed, w.skips, w.full = true, true, nil, nil
 	plan := w.slot.current()
 	w.walk = plan.walk(plan.callable, w.walk.asker)
-	w.walk.still = true // the rotation has moved when the call began
+	w.walk.still, w.walk.fresh = true, c.fresh(plan) // a rotation moves once for a call
 	return w
+}
+
+// fresh returns the first run of the plan behind all those that the call has entered.
+// Caller holds mu.
+func (c *sharedCall) fresh(p *plan) int {
+	for at, candidate := range slices.Backward(p.candidates) {
+		if slices.ContainsFunc(c.given, func(g given) bool { return g.provider == candidate && g.entered }) {
+			return int(p.runOf[at]) + 1
+		}
+	}
+	return 0
 }
 
 // leave notes the end of a lease or a walk. The last one makes the report.

@@ -44,6 +44,35 @@ func TestRoundRobinTakesTurnsWhateverThePriorities(t *testing.T) {
 	})
 }
 
+func TestLeasesThatMoveOnTakeTurnsInTheGroupsThatTheyComeTo(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		add(t, reg, provider{Name: "down", Group: -1, Breaker: registry.BreakerPolicy{FailureThreshold: 100}})
+		for _, name := range []string{"a", "b", "c"} {
+			add(t, reg, provider{
+				Name: name, Strategy: registry.StrategyRoundRobin, Retry: registry.RetryPolicy{Budget: 1000},
+				Breaker: registry.BreakerPolicy{FailureThreshold: 100},
+			})
+		}
+		r := bind(reg)
+		var first, second strings.Builder
+		for range 6 {
+			lease, err := r.Acquire(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, "down", lease.Provider())
+			lease, err = lease.MoveOn(errDown)
+			require.NoError(t, err)
+			first.WriteString(lease.Provider())
+			lease, err = lease.MoveOn(errDown)
+			require.NoError(t, err)
+			second.WriteString(lease.Provider())
+			lease.Done(nil)
+		}
+		require.Equal(t, "abcabc", first.String())
+		require.Equal(t, "bcabca", second.String())
+	})
+}
+
 func TestCallsAndLookupsShareOneRotation(t *testing.T) {
 	t.Parallel()
 	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {

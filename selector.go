@@ -315,6 +315,7 @@ type walk struct {
 	wrapped  bool // the rest is [low, start) of the present run
 	done     bool
 	still    bool // no rotation moves
+	fresh    int  // but those of the runs from here on do; 0: none
 	silent   bool // ... and nobody is asked in earnest
 
 	asker  asker
@@ -357,9 +358,12 @@ func (w *walk) more() bool {
 		return false
 	}
 	ahead := *w
-	ahead.still, ahead.silent, ahead.offers.glance = true, true, true
+	ahead.still, ahead.fresh, ahead.silent, ahead.offers.glance = true, 0, true, true
 	return ahead.at < 0 || ahead.withinRun() >= 0 || ahead.laterRun() >= 0
 }
+
+// peeks reports whether the walk only looks at a run: it moves nothing there.
+func (w *walk) peeks(run int32) bool { return w.still && (w.fresh == 0 || int(run) < w.fresh) }
 
 func (w *walk) enter(i int) *provider {
 	if i < 0 {
@@ -414,7 +418,7 @@ func (w *walk) search(from int) int {
 		case r.rotation == nil:
 			return i
 		default:
-			if picked := r.next(w.eligible, !w.still); picked >= 0 {
+			if picked := r.next(w.eligible, !w.peeks(p.runOf[i])); picked >= 0 {
 				return picked
 			}
 		}
