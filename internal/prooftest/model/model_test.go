@@ -3,6 +3,7 @@
 package model_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -589,4 +590,13 @@ func TestAnOracleThatIsWrongIsFoundOut(t *testing.T) {
 			require.Contains(t, j.log.String(), "failed after", "rapid says so: %s", &j.log)
 		})
 	}
+}
+
+func FuzzRegistryDoesWhatANaiveOneDoes(f *testing.F) {
+	f.Add([]byte{})
+	f.Add(bytes.Repeat([]byte("a registry is asked, changed and asked again"), 40))
+	f.Fuzz(func(t *testing.T, input []byte) {
+		rapid.MakeFuzz(func(rt *rapid.T) { play(t, rt, "") })(t, input)
+		require.False(t, t.Failed())
+	})
 }

@@ -1,0 +1,75 @@
+package stream_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/capreg/registry"
+	"github.com/capreg/registry/stream"
+)
+
+// pieces gives text in pieces of the sizes given, and then all that is left.
+type pieces struct {
+	text  []byte
+	sizes []byte
+}
+
+func (p *pieces) Read(to []byte) (int, error) {
+	if len(p.text) == 0 {
+		return 0, io.EOF
+	}
+	n := len(p.text)
+	if len(p.sizes) > 0 {
+		n, p.sizes = min(n, int(p.sizes[0])), p.sizes[1:]
+	}
+	n = copy(to[:min(n, len(to))], p.text)
+	p.text = p.text[n:]
+	return n, nil
+}
+
+// However a body is cut into pieces, what is read ends with the first end mark, or the
+// stream was cut.
+func FuzzEndMarkIsFoundInAnyPieces(f *testing.F) {
+	f.Add([]byte("data: a\n\ndata: [DONE]\n\nmore"), []byte("data: [DONE]\n\n"), []byte{1, 2, 3, 4, 5, 6})
+	f.Add([]byte("aaab"), []byte("aab"), []byte{1, 1, 1, 1})
+	f.Add([]byte(""), []byte("x"), []byte{})
+	f.Add([]byte("no mark"), []byte("\x00"), []byte{0, 0, 255})
+	f.Add([]byte("abababac"), []byte("ababac"), []byte{3, 0, 2})
+	f.Fuzz(func(t *testing.T, text, end, sizes []byte) {
+		reg, err := registry.New(registry.Options{})
+		require.NoError(t, err)
+		bodies := registry.NewService[int]("bodies")
+		_, err = bodies.Register(t.Context(), reg, registry.Provider[int]{Instance: 1})
+		require.NoError(t, err)
+		read, err := readAll(t.Context(), bodies.Bind(reg, registry.Query{}), &pieces{text, sizes}, end)
+		at := bytes.Index(text, end)
+		switch {
+		case len(end) == 0:
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(text, read))
+		case at < 0:
+			require.ErrorIs(t, err, stream.ErrTruncated)
+			require.True(t, bytes.HasPrefix(text, read))
+		default:
+			require.NoError(t, err)
+			require.Equal(t, text[:at+len(end)], read)
+		}
+		require.NoError(t, reg.Close(t.Context()))
+	})
+}
+
+func readAll(ctx context.Context, r *registry.Resolver[int], body io.Reader, end []byte) ([]byte, error) {
+	reader, err := stream.Reader(ctx, r, func(context.Context, int) (io.ReadCloser, error) {
+		return io.NopCloser(body), nil
+	}, stream.ReaderOptions{End: end})
+	if err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(reader)
+	return text, errors.Join(err, reader.Close())
+}
