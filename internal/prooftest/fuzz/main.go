@@ -129,6 +129,9 @@ var (
 	executions  = regexp.MustCompile(`execs: (\d+)`)
 )
 
+// mostShown is how much of what a target says is shown when it finds something.
+const mostShown = 8 << 10
+
 // fuzz runs one target and returns how many times it did.
 func (t target) fuzz(ctx context.Context, length time.Duration) (count string, err error) {
 	//nolint:gosec // go, with a target that was found in the tree
@@ -136,7 +139,7 @@ func (t target) fuzz(ctx context.Context, length time.Duration) (count string, e
 	command.Dir = t.dir
 	text, err := command.CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("%w\n%s", err, text)
+		return "", fmt.Errorf("%w\n%s", err, text[max(0, len(text)-mostShown):])
 	}
 	all := executions.FindAllStringSubmatch(string(text), -1)
 	if len(all) == 0 {
