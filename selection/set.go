@@ -162,6 +162,9 @@ func (c Candidate) Weight() float64 {
 	return c.weight * c.Ramp()
 }
 
+// FullWeight returns the weight of the provider, whenever it has come back.
+func (c Candidate) FullWeight() float64 { return c.weight }
+
 // Ramp returns how much of its share the provider is to have after it has become
 // eligible again, from the floor of [Policy.SlowStart] to 1; see there for the
 // formula.

@@ -1,0 +1,114 @@
+package selectors_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/capreg/registry/selection"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// group is candidates with their vitals, on a clock of their own.
+type group struct {
+	set    *selection.Set
+	vitals []*selection.Vitals
+	cursor *selection.Cursor
+	now    time.Duration
+	down   uint64 // who is not eligible
+	key    string
+}
+
+// profiles returns n providers; each function changes them.
+func profiles(n int, change func(i int, p *selection.Profile)) []selection.Profile {
+	all := make([]selection.Profile, n)
+	for i := range all {
+		all[i] = selection.Profile{Service: "s", Name: fmt.Sprintf("p%d", i)}
+		if change != nil {
+			change(i, &all[i])
+		}
+	}
+	return all
+}
+
+func newGroup(r selection.Request, p selection.Policy, all ...selection.Profile) *group {
+	g := &group{cursor: selection.NewCursor(1), now: time.Hour}
+	members := make([]selection.Member, len(all))
+	for i, profile := range all {
+		g.vitals = append(g.vitals, selection.NewVitals(0, p.Decay))
+		members[i] = selection.Member{Profile: profile, Vitals: g.vitals[i]}
+	}
+	g.set = selection.NewSet(r, p, members)
+	return g
+}
+
+// bitmap is who is eligible of a large group.
+type bitmap []bool
+
+func (b bitmap) Has(i int) bool { return i >= 0 && i < len(b) && b[i] }
+
+func (b bitmap) Next(i int) int {
+	for i = max(i, 0); i < len(b); i++ {
+		if b[i] {
+			return i
+		}
+	}
+	return -1
+}
+
+func (g *group) look() selection.Look {
+	n := g.set.Len()
+	look := selection.Look{Cursor: g.cursor, Now: g.now, Key: g.key}
+	if n > 64 {
+		all := make(bitmap, n)
+		for i := range all {
+			all[i] = i >= 64 || g.down>>uint(i)&1 == 0
+		}
+		look.Large = all
+		return look
+	}
+	look.Mask = (^uint64(0) >> (64 - uint(n))) &^ g.down
+	return look
+}
+
+func (g *group) pick(s selection.Strategy) int { return s.Selector().Pick(g.set.View(g.look())) }
+
+// peek picks without taking a turn.
+func (g *group) peek(s selection.Strategy) int {
+	look := g.look()
+	look.Peek = true
+	return s.Selector().Pick(g.set.View(look))
+}
+
+// again picks for a call that was given others before.
+func (g *group) again(s selection.Strategy, given ...int) int {
+	look := g.look()
+	look.Asked = len(given)
+	for _, i := range given {
+		look.Mask &^= 1 << uint(i)
+	}
+	return s.Selector().Pick(g.set.View(look))
+}
+
+// shares picks n times and counts.
+func (g *group) shares(s selection.Strategy, n int) []int {
+	counts := make([]int, g.set.Len())
+	for range n {
+		counts[g.pick(s)]++
+	}
+	return counts
+}
+
+// answer lets a provider answer a request that took so long, ago.
+func (g *group) answer(i int, took time.Duration) {
+	g.vitals[i].Begin()
+	g.vitals[i].End(g.now, took, selection.Answered, nil)
+}
+
+func (g *group) fail(i int, took time.Duration) {
+	g.vitals[i].Begin()
+	g.vitals[i].End(g.now, took, selection.Failed, nil)
+}
