@@ -2,7 +2,6 @@ package registry
 
 import (
 	"context"
-	"math"
 	"math/bits"
 	"math/rand/v2"
 	"runtime/debug"
@@ -227,8 +226,8 @@ func (w *walk) chooseFrom(r *run, look selection.Look) int {
 	}
 	look.Epoch = &w.plan.wishes.registry.epoch
 	look.Context, look.Key, look.Caller = w.asker.ctx, w.asker.key, w.asker.caller
-	at := c.ask(w, look)
-	if uint(at) < uint(r.high-r.low) {
+	at, failed := c.ask(w, look)
+	if !failed && uint(at) < uint(r.high-r.low) {
 		if look.Large == nil && look.Mask>>uint(at)&1 != 0 || look.Large != nil && look.Large.Has(at) {
 			return at
 		}
@@ -236,7 +235,7 @@ func (w *walk) chooseFrom(r *run, look selection.Look) int {
 			return look.Large.Next(0)
 		}
 	}
-	if at != failedAlready {
+	if !failed {
 		c.group.faults.note(w, c, faultRange, nil)
 	}
 	v := c.set.View(look)
@@ -258,8 +257,6 @@ func (r *run) turn(v *selection.View, move bool) int {
 }
 
 const (
-	// failedAlready is the answer of a selector that panicked.
-	failedAlready = math.MinInt
 	// slowPick is what takes a selector too long, and timedPicks how many picks there
 	// are for one that is timed: the clock costs more than a pick.
 	slowPick   = time.Millisecond
@@ -268,11 +265,11 @@ const (
 
 // ask asks the selector. It is a user's code: it runs in its caller's goroutine, and
 // nothing is held.
-func (c *choice) ask(w *walk, look selection.Look) (at int) {
+func (c *choice) ask(w *walk, look selection.Look) (at int, failed bool) {
 	returned := false
 	defer func() {
 		if !returned {
-			at = failedAlready
+			failed = true
 			if value := recover(); value != nil {
 				c.group.faults.note(w, c, faultPanic, value)
 			} else { // the goroutine goes on exiting
@@ -291,7 +288,7 @@ func (c *choice) ask(w *walk, look selection.Look) (at int) {
 		at = c.selector.Pick(c.set.View(look))
 	}
 	returned = true
-	return at
+	return at, false
 }
 
 // fault is what a selector can do wrong.
