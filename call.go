@@ -114,7 +114,7 @@ func Call[T, R any](
 		err = invalid("function", verbatim("nil"), "a function")
 	}
 	if err == nil {
-		err = c.begin(ctx, slot, resolver.query.Key, options)
+		err = c.begin(ctx, slot, resolver.key, options)
 	}
 	if err != nil {
 		return none, err
@@ -155,6 +155,7 @@ type call struct {
 	attempt attempt
 	slot    *slot
 	walk    walk
+	key     string // of its query
 	options CallOption
 	lease   bool        // what is entered is handed out
 	shared  *sharedCall // of leases; nil for a call that runs a function
@@ -241,7 +242,7 @@ func (c *call) begin(ctx context.Context, s *slot, key string, options []CallOpt
 	if c.options, err = mergeOptions(options); err != nil {
 		return err
 	}
-	c.slot = s
+	c.slot, c.key = s, key
 	registry := s.service.registry
 	if c.options.caller == "" {
 		c.options.caller = s.query.Handler
@@ -253,7 +254,7 @@ func (c *call) begin(ctx context.Context, s *slot, key string, options []CallOpt
 	}
 	c.attempt.begin(ctx)
 	plan := s.current()
-	c.walk = plan.walk(plan.callable, asker{ctx, key, c.options.caller})
+	c.walk = plan.walk(plan.callable)
 	return nil
 }
 
@@ -266,7 +267,7 @@ func (c *call) next() bool {
 		}
 	}
 	for !c.ended && c.attempt.caller.Err() == nil {
-		p := c.walk.next()
+		p := c.nextOf(&c.walk)
 		if p == nil {
 			if c.awaitPlace() {
 				return true
@@ -301,8 +302,20 @@ func (c *call) walkAnew() bool {
 	}
 	c.anew++
 	plan := c.slot.current()
-	c.walk = plan.walk(plan.callable, c.walk.asker)
+	c.walk = plan.walk(plan.callable)
 	return true
+}
+
+// asker is what selectors can know of the call.
+func (c *call) asker() asker { return asker{c.attempt.caller, c.key, c.options.caller} }
+
+// nextOf returns the next candidate of a walk of the call.
+func (c *call) nextOf(w *walk) *provider {
+	if w.plan.wishes == nil {
+		return w.next(nil)
+	}
+	by := c.asker()
+	return w.next(&by)
 }
 
 // reason is why the next provider of the walk is asked.
@@ -568,9 +581,9 @@ func (c *call) enterQueued(l *line) bool {
 // queues.
 func (c *call) enterAnother() bool {
 	plan := c.slot.current()
-	ahead := plan.walk(plan.callable, c.walk.asker)
+	ahead := plan.walk(plan.callable)
 	ahead.still = true
-	for p := ahead.next(); p != nil; p = ahead.next() {
+	for p := c.nextOf(&ahead); p != nil; p = c.nextOf(&ahead) {
 		if slices.Contains(c.full, p) || c.tried(p.name()) || c.skipped(p.name()) || !c.wants(p) {
 			continue
 		}
@@ -601,7 +614,7 @@ func (c *call) awaitHealth() bool {
 		return false
 	}
 	plan := c.slot.current()
-	c.walk = plan.walk(plan.callable, c.walk.asker)
+	c.walk = plan.walk(plan.callable)
 	return true
 }
 
@@ -667,7 +680,7 @@ func (c *call) awaitCooldown() bool {
 	}
 	c.delay += registry.now() - began
 	plan := c.slot.current()
-	c.walk, c.waited = plan.walk(plan.callable, c.walk.asker), true
+	c.walk, c.waited = plan.walk(plan.callable), true
 	return true
 }
 
@@ -867,7 +880,7 @@ func (c *call) failed() error {
 
 // unavailable explains why there was nobody, or nobody else, for the call.
 func (c *call) unavailable() *UnavailableError {
-	explanation := c.slot.explain(false, c.walk.asker)
+	explanation := c.slot.explain(false, c.asker())
 	for _, skip := range slices.Backward(c.skips) { // the last one is why
 		for i := range explanation.Candidates {
 			if candidate := &explanation.Candidates[i]; skip.Provider == candidate.Provider && candidate.Eligible {

@@ -85,27 +85,16 @@ func (p *plan) slowness(at int) time.Duration {
 	return p.candidates[at].vitals.Load().Latency(p.wishes.registry.now())
 }
 
-// offers is what a walk remembers where there is a choice.
-type offers struct {
-	passed  uint64 // the members of the present run that were offered
-	many    []int  // the same, where a mask has too few bits
-	asked   int    // how many those are
-	resume  int    // where the walk goes on after the run it spilled to
-	first   int32  // the run it spilled to
-	spilled bool
-	glance  bool // somebody only asks whether anyone is left
-}
-
 // begin picks where a walk begins.
-func (w *walk) begin() int {
+func (w *walk) begin(by *asker) int {
 	if at := w.spillTo(); at >= 0 {
 		r := &w.plan.runs[at]
-		w.offers.spilled, w.offers.first, w.offers.resume = true, int32(at), 0 //nolint:gosec // the number of a run
-		if picked := w.choose(r); picked >= 0 {
+		w.spilled, w.first, w.resume = true, int32(at), 0 //nolint:gosec // the number of a run
+		if picked := w.choose(r, by); picked >= 0 {
 			return picked
 		}
 	}
-	return w.search(0)
+	return w.search(0, by)
 }
 
 // mostLevels bounds how many groups share a load.
@@ -115,7 +104,7 @@ const mostLevels = 16
 // Groups share within a scope: the handler's own, then the global ones, then mocks.
 func (w *walk) spillTo() int {
 	p := w.plan
-	if p.wishes.spill == nil || w.offers.glance {
+	if p.wishes.spill == nil || w.glance {
 		return -1
 	}
 	i := w.eligible.Next(0, len(p.candidates))
@@ -149,43 +138,47 @@ func (w *walk) spillTo() int {
 }
 
 // choose picks from a run in which there is a choice, leaving out who was offered.
-func (w *walk) choose(r *run) int {
-	o, n := &w.offers, r.high-r.low
+func (w *walk) choose(r *run, by *asker) int {
+	n, at := r.high-r.low, int(w.at)
 	switch {
-	case w.at < r.low || w.at >= r.high:
-		o.passed, o.many, o.asked = 0, nil, 0
+	case at < r.low || at >= r.high:
+		w.passed, w.many = 0, nil
 	case n <= maskBits:
-		o.passed |= 1 << uint(w.at-r.low)
-		o.asked++
+		w.passed |= 1 << uint(at-r.low)
+	case w.many == nil:
+		w.many = &[]int{at - r.low}
 	default:
-		o.many = append(o.many, w.at-r.low)
-		o.asked++
+		many := append(slices.Clip(*w.many), at-r.low) // a walk may have been copied
+		w.many = &many
 	}
-	look := selection.Look{Asked: o.asked, Peek: w.peeks(w.plan.runOf[r.low]), Cursor: r.choice.cursor}
+	look := selection.Look{Asked: bits.OnesCount64(w.passed), Peek: w.peeks(w.plan.runOf[r.low]), Cursor: r.choice.cursor}
 	if n <= maskBits {
-		if look.Mask = w.eligible.Mask(r.low, n) &^ o.passed; look.Mask != 0 && w.plan.wishes.maxLatency > 0 {
+		if look.Mask = w.eligible.Mask(r.low, n) &^ w.passed; look.Mask != 0 && w.plan.wishes.maxLatency > 0 {
 			look.Mask = w.plan.allInTime(r.low, look.Mask)
 		}
 		if look.Mask == 0 {
 			return -1
 		}
 	} else {
+		if w.many != nil {
+			look.Asked = len(*w.many)
+		}
 		look.Large = w.large(r)
 		if look.Large.Next(0) < 0 {
 			return -1
 		}
 	}
-	if o.glance {
+	if w.glance {
 		return r.low
 	}
-	at := w.chooseFrom(r, look)
-	if at < 0 {
+	picked := w.chooseFrom(r, look, by)
+	if picked < 0 {
 		return -1
 	}
 	if decisions := w.plan.wishes.registry.decisions; decisions != nil && !w.silent {
-		w.decide(r, at, look, decisions)
+		w.decide(r, picked, look, decisions)
 	}
-	return r.low + at
+	return r.low + picked
 }
 
 // allInTime returns those of the mask that are as fast as the query wants.
@@ -199,17 +192,17 @@ func (p *plan) allInTime(low int, mask uint64) (fast uint64) {
 }
 
 func (w *walk) large(r *run) *members {
-	if len(w.offers.many) == 0 {
+	if w.many == nil {
 		if w.eligible == w.plan.steady {
 			return r.choice.steady
 		}
 		return r.choice.callable
 	}
-	return &members{plan: w.plan, eligible: w.eligible, low: r.low, high: r.high, passed: w.offers.many}
+	return &members{plan: w.plan, eligible: w.eligible, low: r.low, high: r.high, passed: *w.many}
 }
 
 // chooseFrom asks the strategy of the run, and answers for it where it fails.
-func (w *walk) chooseFrom(r *run, look selection.Look) int {
+func (w *walk) chooseFrom(r *run, look selection.Look, by *asker) int {
 	c := r.choice
 	if c.selector == nil {
 		v := c.set.View(look)
@@ -219,13 +212,13 @@ func (w *walk) chooseFrom(r *run, look selection.Look) int {
 		case look.Asked == 0:
 			return r.turn(&v, !look.Peek)
 		}
-		if at := v.Next(w.at - r.low + 1); at >= 0 {
+		if at := v.Next(int(w.at) - r.low + 1); at >= 0 {
 			return at
 		}
 		return v.Next(0)
 	}
 	look.Epoch = &w.plan.wishes.registry.epoch
-	look.Context, look.Key, look.Caller = w.asker.ctx, w.asker.key, w.asker.caller
+	look.Context, look.Key, look.Caller = by.ctx, by.key, by.caller
 	at, failed := c.ask(w, look)
 	if !failed && uint(at) < uint(r.high-r.low) {
 		if look.Large == nil && look.Mask>>uint(at)&1 != 0 || look.Large != nil && look.Large.Has(at) {

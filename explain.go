@@ -121,12 +121,12 @@ func (r *Resolver[T]) Explain() Explanation {
 	slot, err := r.bound()
 	if err != nil {
 		e := Explanation{Candidates: []Candidate{}, Err: err}
-		if r != nil {
-			e.Service, e.Query = r.service, r.query
+		if r != nil && r.query != nil {
+			e.Service, e.Query = r.service, r.query.clone()
 		}
 		return e
 	}
-	return slot.explain(false, asker{key: r.query.Key})
+	return slot.explain(false, asker{key: r.key})
 }
 
 // explain collects the candidates; steady leaves trials out, as Get does.
@@ -152,9 +152,9 @@ func (s *slot) explain(steady bool, by asker) Explanation {
 
 // free returns who would be entered first: the first one with a place free.
 func (p *plan) free(eligible *bitset.Set, by asker) *provider {
-	ahead := p.walk(eligible, by)
+	ahead := p.walk(eligible)
 	ahead.still, ahead.silent = true, true
-	for next := ahead.next(); next != nil; next = ahead.next() {
+	for next := ahead.next(&by); next != nil; next = ahead.next(&by) {
 		if !next.full() {
 			return next
 		}
@@ -256,7 +256,7 @@ func (p *plan) detail(candidates []Candidate, eligible *bitset.Set, by asker) {
 		if !ok {
 			continue
 		}
-		w := p.walk(eligible, by)
+		w := p.walk(eligible)
 		w.still, w.silent = true, true
 		look := selection.Look{Peek: true, Cursor: r.choice.cursor, Epoch: &p.wishes.registry.epoch, Context: by.ctx, Key: by.key, Caller: by.caller}
 		if r.high-r.low > maskBits {

@@ -120,7 +120,7 @@ func (c *sharedCall) walker() call {
 	w.ledger = c.ledger.clone()
 	w.entered, w.probed, w.skips, w.full = true, true, nil, nil
 	plan := w.slot.current()
-	w.walk = plan.walk(plan.callable, w.walk.asker)
+	w.walk = plan.walk(plan.callable)
 	w.walk.still, w.walk.fresh = true, c.fresh(plan) // a rotation moves once for a call
 	return w
 }
@@ -432,7 +432,7 @@ func (r *Resolver[T]) Acquire(ctx context.Context, options ...CallOption) (*Leas
 	if err != nil {
 		return nil, err
 	}
-	s, err := newSharedCall(ctx, slot, r.query.Key, options)
+	s, err := newSharedCall(ctx, slot, r.key, options)
 	if err != nil {
 		return nil, err
 	}
@@ -466,7 +466,7 @@ func (r *Resolver[T]) AcquireMany(ctx context.Context, limit int, options ...Cal
 	if err != nil {
 		return nil, err
 	}
-	s, err := newSharedCall(ctx, slot, r.query.Key, options)
+	s, err := newSharedCall(ctx, slot, r.key, options)
 	if err != nil {
 		return nil, err
 	}
@@ -474,7 +474,7 @@ func (r *Resolver[T]) AcquireMany(ctx context.Context, limit int, options ...Cal
 	c := s.first
 	slot.awaitHealth(c.attempt.caller, false) //nolint:contextcheck // the call has it
 	plan := slot.current()
-	c.walk = plan.walk(plan.callable, c.walk.asker)
+	c.walk = plan.walk(plan.callable)
 	c.walk.still = true
 	var leases []*Lease[T]
 	for at := plan.callable.Next(0, len(plan.candidates)); at >= 0; at = plan.callable.Next(at+1, len(plan.candidates)) {

@@ -113,15 +113,16 @@ func (s Service[T]) Classify(r *Registry, classify verdict.Classifier) error {
 // lock and allocates nothing. A bad query, key or registry is an error of each
 // method of the resolver.
 func (s Service[T]) Bind(r *Registry, q Query) *Resolver[T] {
-	slot, err := s.slot(r, q)
-	return &Resolver[T]{slot: slot, service: s.name, query: q.clone(), err: err}
+	slot, err := s.slot(r, &q)
+	kept := q.clone()
+	return &Resolver[T]{slot: slot, service: s.name, query: &kept, key: kept.Key, err: err}
 }
 
 // Get is [Resolver.Get] for a query that is given each time. Bind is faster
 // where the query stays the same.
 func (s Service[T]) Get(ctx context.Context, r *Registry, q Query) (T, error) {
-	slot, err := s.slot(r, q)
-	resolver := Resolver[T]{slot: slot, query: Query{Key: q.Key}, err: err}
+	slot, err := s.slot(r, &q)
+	resolver := Resolver[T]{slot: slot, key: q.Key, err: err}
 	return resolver.Get(ctx)
 }
 
@@ -130,7 +131,7 @@ func (q Query) clone() Query {
 	return q
 }
 
-func (s Service[T]) slot(r *Registry, q Query) (*slot, error) {
+func (s Service[T]) slot(r *Registry, q *Query) (*slot, error) {
 	if !r.made() {
 		return nil, errNotMade()
 	}

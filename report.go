@@ -180,7 +180,7 @@ func (c *call) finish(err error) {
 	report.Err = err
 	report.Duration = c.slot.service.registry.now() - c.began
 	report.Skipped = append(report.Skipped, c.skips...)
-	for _, candidate := range c.slot.explain(false, c.walk.asker).Candidates {
+	for _, candidate := range c.slot.explain(false, c.asker()).Candidates {
 		if !candidate.Eligible && !c.tried(candidate.Provider) && !c.skipped(candidate.Provider) {
 			report.Skipped = append(report.Skipped, candidate)
 		}

@@ -10,8 +10,9 @@ import (
 type Resolver[T any] struct {
 	slot    *slot
 	service string
-	query   Query
-	err     error // what was wrong with the binding
+	query   *Query // nil for a look-up in passing
+	key     string // of the query
+	err     error  // what was wrong with the binding
 }
 
 // Service returns the name of the service.
@@ -46,7 +47,7 @@ func (r *Resolver[T]) Get(ctx context.Context) (T, error) {
 					r.slot.service.lookups.Local().hits.Add(1)
 					return held[T](made), nil
 				}
-				return r.find(ctx, plan.walkFrom(plan.steady, at, asker{ctx: ctx, key: r.query.Key}))
+				return r.find(ctx, plan.walkFrom(plan.steady, at))
 			}
 		}
 	}
@@ -59,15 +60,15 @@ func (r *Resolver[T]) Get(ctx context.Context) (T, error) {
 		return none, err
 	}
 	plan := slot.current()
-	return r.find(ctx, plan.walk(plan.steady, asker{ctx: ctx, key: r.query.Key}))
+	return r.find(ctx, plan.walk(plan.steady))
 }
 
 // find is Get where a factory has to run, or nobody is eligible.
 func (r *Resolver[T]) find(ctx context.Context, w walk) (none T, err error) {
-	lookups := &r.slot.service.lookups
+	lookups, by := &r.slot.service.lookups, asker{ctx: ctx, key: r.key}
 	waited, anew, met := false, 0, false
 	for {
-		for p := w.next(); p != nil && ctx.Err() == nil; p = w.next() {
+		for p := w.next(&by); p != nil && ctx.Err() == nil; p = w.next(&by) {
 			if made := p.obtain(ctx, &w); made != nil {
 				lookups.Local().hits.Add(1)
 				return held[T](made), nil
@@ -85,7 +86,7 @@ func (r *Resolver[T]) find(ctx context.Context, w walk) (none T, err error) {
 			return none, r.missed(ctx)
 		}
 		plan := r.slot.current()
-		w = plan.walk(plan.steady, w.asker)
+		w = plan.walk(plan.steady)
 	}
 }
 

@@ -68,7 +68,7 @@ func (q Query) String() string {
 
 // normal returns a checked copy that equal queries share, without the key.
 func (q Query) normal() (Query, error) {
-	q.Key = ""
+	q.Key = "" // it is no part of the kind of query
 	if q.Handler == globalHandler {
 		q.Handler = ""
 	}
@@ -309,46 +309,51 @@ func (p *plan) first(eligible *bitset.Set, move bool) int {
 type walk struct {
 	plan     *plan
 	eligible *bitset.Set
-	given    int  // the candidate to begin with; -1: whoever the plan picks
-	at       int  // the candidate offered last; -1 before the first
-	start    int  // where the walk entered the present run
-	wrapped  bool // the rest is [low, start) of the present run
+	given    int32 // the candidate to begin with; -1: whoever the plan picks
+	at       int32 // the candidate offered last; -1 before the first
+	start    int32 // where the walk entered the present run
+	wrapped  bool  // the rest is [low, start) of the present run
 	done     bool
 	still    bool // no rotation moves
 	fresh    int  // but those of the runs from here on do; 0: none
 	silent   bool // ... and nobody is asked in earnest
+	glance   bool // somebody only asks whether anyone is left
 
-	asker  asker
-	offers offers
+	// Where there is a choice:
+	spilled bool   // the walk began with the run `first`, and goes on with all others
+	first   int32  // that run
+	resume  int32  // where it goes on
+	passed  uint64 // the members of the present run that were offered
+	many    *[]int // the same, where a mask has too few bits
 }
 
-func (p *plan) walk(eligible *bitset.Set, by asker) walk { return p.walkFrom(eligible, -1, by) }
+func (p *plan) walk(eligible *bitset.Set) walk { return p.walkFrom(eligible, -1) }
 
 // walkFrom returns the walk that begins with a candidate that begin has picked.
-func (p *plan) walkFrom(eligible *bitset.Set, picked int, by asker) walk {
-	return walk{plan: p, eligible: eligible, given: picked, at: -1, asker: by}
+func (p *plan) walkFrom(eligible *bitset.Set, picked int) walk {
+	return walk{plan: p, eligible: eligible, given: int32(picked), at: -1} //nolint:gosec // bounded by the number of providers
 }
 
-// next returns the next candidate, or nil.
-func (w *walk) next() *provider {
+// next returns the next candidate, or nil. by may be nil for a plan without wishes.
+func (w *walk) next(by *asker) *provider {
 	if w.done {
 		return nil
 	}
 	if w.at < 0 {
-		at := w.given
+		at := int(w.given)
 		if at < 0 {
 			at = w.plan.first(w.eligible, !w.still)
 		}
 		if at == undecided {
-			at = w.begin()
+			at = w.begin(by)
 		}
 		return w.enter(at)
 	}
-	if i := w.withinRun(); i >= 0 {
-		w.at = i
+	if i := w.withinRun(by); i >= 0 {
+		w.at = int32(i) //nolint:gosec // bounded by the number of providers
 		return w.plan.candidates[i]
 	}
-	return w.enter(w.laterRun())
+	return w.enter(w.laterRun(by))
 }
 
 // more reports whether another candidate is eligible; it moves nothing and asks no
@@ -358,8 +363,8 @@ func (w *walk) more() bool {
 		return false
 	}
 	ahead := *w
-	ahead.still, ahead.fresh, ahead.silent, ahead.offers.glance = true, 0, true, true
-	return ahead.at < 0 || ahead.withinRun() >= 0 || ahead.laterRun() >= 0
+	ahead.still, ahead.fresh, ahead.silent, ahead.glance = true, 0, true, true
+	return ahead.at < 0 || ahead.withinRun(nil) >= 0 || ahead.laterRun(nil) >= 0
 }
 
 // peeks reports whether the walk only looks at a run: it moves nothing there.
@@ -370,36 +375,37 @@ func (w *walk) enter(i int) *provider {
 		w.done = true
 		return nil
 	}
-	w.at, w.start, w.wrapped = i, i, false
+	w.at, w.start, w.wrapped = int32(i), int32(i), false //nolint:gosec // bounded by the number of providers
 	return w.plan.candidates[i]
 }
 
-func (w *walk) withinRun() int {
+func (w *walk) withinRun(by *asker) int {
 	r := &w.plan.runs[w.plan.runOf[w.start]]
 	if r.choice != nil {
-		return w.choose(r)
+		return w.choose(r, by)
 	}
+	at, start := int(w.at), int(w.start)
 	if !w.wrapped {
-		if i := w.eligible.Next(w.at+1, r.high); i >= 0 || r.rotation == nil {
+		if i := w.eligible.Next(at+1, r.high); i >= 0 || r.rotation == nil {
 			return i
 		}
 		w.wrapped = true
-		return w.eligible.Next(r.low, w.start)
+		return w.eligible.Next(r.low, start)
 	}
-	return w.eligible.Next(w.at+1, w.start)
+	return w.eligible.Next(at+1, start)
 }
 
-func (w *walk) laterRun() int {
+func (w *walk) laterRun(by *asker) int {
 	from := w.plan.runs[w.plan.runOf[w.start]].high
-	if w.offers.spilled {
-		from = w.offers.resume
+	if w.spilled {
+		from = int(w.resume)
 	}
-	return w.search(from)
+	return w.search(from, by)
 }
 
 // search picks from the first run at or behind a candidate that has somebody, but for
 // the one that the walk spilled to.
-func (w *walk) search(from int) int {
+func (w *walk) search(from int, by *asker) int {
 	p := w.plan
 	for {
 		i := w.eligible.Next(from, len(p.candidates))
@@ -409,10 +415,10 @@ func (w *walk) search(from int) int {
 		r := &p.runs[p.runOf[i]]
 		from = r.high
 		switch {
-		case w.offers.spilled && p.runOf[i] == w.offers.first:
+		case w.spilled && p.runOf[i] == w.first:
 		case r.choice != nil:
-			if picked := w.choose(r); picked >= 0 {
-				w.offers.resume = from
+			if picked := w.choose(r, by); picked >= 0 {
+				w.resume = int32(from) //nolint:gosec // bounded by the number of providers
 				return picked
 			}
 		case r.rotation == nil:
@@ -461,14 +467,13 @@ func (s *slot) current() *plan {
 const slotLimit = 256
 
 // slotFor returns the slot of the query, which it checks.
-func (s *service) slotFor(q Query) (*slot, error) {
-	if q.Handler == globalHandler {
-		q.Handler = ""
+func (s *service) slotFor(asked *Query) (*slot, error) {
+	if asked.Handler != globalHandler {
+		if known, ok := (*s.slots.Load())[asked.hash(s.registry.seed)]; ok && asked.same(&known.query) {
+			return known, nil
+		}
 	}
-	if known, ok := (*s.slots.Load())[q.hash(s.registry.seed)]; ok && q.same(&known.query) {
-		return known, nil
-	}
-	q, err := q.normal()
+	q, err := asked.normal()
 	if err != nil {
 		return nil, err
 	}
