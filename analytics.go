@@ -147,16 +147,17 @@ const (
 // miss counts a look-up that found nobody, once for each code among its candidates;
 // nil: its context had ended.
 func (t *tally) miss(why *UnavailableError) {
-	var codes []string
+	var room [8]string
+	codes := room[:0]
 	switch {
 	case why == nil:
-		codes = []string{missEnded}
+		codes = append(codes, missEnded)
 	case why.cause == ErrClosed: //nolint:errorlint // the sentinel itself
-		codes = []string{missClosed}
+		codes = append(codes, missClosed)
 	case why.cause == ErrUnknownService: //nolint:errorlint // the sentinel itself
-		codes = []string{missUnknown}
+		codes = append(codes, missUnknown)
 	case len(why.Candidates) == 0:
-		codes = []string{missNobody}
+		codes = append(codes, missNobody)
 	}
 	if why != nil {
 		for _, c := range why.Candidates {

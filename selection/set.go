@@ -185,7 +185,10 @@ func (c Candidate) RecoveredFor() time.Duration {
 func (c Candidate) InFlight() int { return int(c.vitals.inFlight.Load()) }
 
 // Cold reports whether nothing was measured of the provider yet.
-func (c Candidate) Cold() bool { return c.vitals.overall.cold() }
+func (c Candidate) Cold() bool {
+	_, _, measured := c.vitals.overall.read(0, c.vitals)
+	return !measured
+}
 
 // Latency returns the peak-sensitive moving average of the time that answers took,
 // without queues; zero before the first. A sample that is longer than the average
@@ -214,17 +217,19 @@ func (c Candidate) Failing() float64 {
 
 // Performance returns Latency, in nanoseconds, and Failing in one reading.
 func (c Candidate) Performance() (latency, failing float64) {
-	v := c.vitals
-	return v.overall.read(tickOf(c.now), math.Float32frombits(v.rate.Load()))
+	latency, failing, _ = c.vitals.overall.read(tickOf(c.now), c.vitals)
+	return latency, failing
 }
 
 // PerformanceHere is Performance in queries of this kind; in all, as long as none has
 // been measured.
 func (c Candidate) PerformanceHere() (latency, failing float64) {
-	if c.context == nil || c.context.cold() {
-		return c.Performance()
+	if c.context != nil {
+		if latency, failing, measured := c.context.read(tickOf(c.now), c.vitals); measured {
+			return latency, failing
+		}
 	}
-	return c.context.read(tickOf(c.now), math.Float32frombits(c.vitals.rate.Load()))
+	return c.Performance()
 }
 
 // Health returns the score of the provider's health, from 0 to 1; see [health.Score].

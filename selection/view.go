@@ -90,6 +90,10 @@ func (v *View) Next(i int) int {
 	return -1
 }
 
+// Mask returns the eligible candidates as bits, the lowest for the first one, of a
+// group of up to 64; false for a larger one. It is the fastest way through them.
+func (v *View) Mask() (mask uint64, ok bool) { return v.look.Mask, v.look.Large == nil }
+
 // Count returns how many candidates are eligible.
 func (v *View) Count() int {
 	if v.look.Large == nil {

@@ -83,7 +83,7 @@ func (v *Vitals) Ready(now time.Duration) { v.ready.Store(int64(now)) }
 
 // Latency is [Candidate.Latency] at that time.
 func (v *Vitals) Latency(now time.Duration) time.Duration {
-	latency, _ := v.overall.read(tickOf(now), math.Float32frombits(v.rate.Load()))
+	latency, _, _ := v.overall.read(tickOf(now), v)
 	return time.Duration(latency)
 }
 
@@ -118,11 +118,23 @@ func unpack(word uint64, tick uint32, rate float32) (value, left float32) {
 	if age <= 0 {
 		return value, 1
 	}
-	x := float32(age) * rate
-	if x < 1.0/16 {
-		return value, 1 - x + x*x/2 // within 1/24,000
+	return value, decay(float32(age) * rate)
+}
+
+// decay returns exp(−x) within 3 parts in a million, for x from 0 on: 2⁻ⁿ for whole n
+// through the exponent, and a short series for what is left, which is at most ln(2)/2.
+func decay(x float32) float32 {
+	const small, largest = 1.0 / 64, 80 // beyond that nothing is left of anything
+	switch {
+	case x < small:
+		return 1 - x + x*x/2
+	case x > largest:
+		return 0
 	}
-	return value, float32(math.Exp(-float64(x)))
+	n := int32(x*math.Log2E + 0.5)
+	z := float32(n)*math.Ln2 - x
+	series := 1 + z*(1+z*(1.0/2+z*(1.0/6+z*(1.0/24+z/120))))
+	return series * math.Float32frombits(uint32(127-n)<<23) //nolint:gosec // n is 0 to 116
 }
 
 // observe learns from an attempt. The latency follows the peak: more than what is
@@ -176,18 +188,26 @@ func (t *Track) observe(tick uint32, rate float32, took time.Duration, outcome O
 	}
 }
 
-// cold reports whether nothing was measured yet.
-func (t *Track) cold() bool { return t.latency.Load() == 0 && t.failing.Load() == 0 }
+// read returns what is known now, and false where nothing was measured.
+func (t *Track) read(tick uint32, v *Vitals) (latency, failing float64, measured bool) {
+	slow, bad := t.latency.Load(), t.failing.Load()
+	if slow|bad == 0 {
+		return 0, 0, false
+	}
+	if slow != 0 {
+		latency = float64(v.fade(slow, tick))
+	}
+	if bad != 0 {
+		failing = float64(v.fade(bad, tick))
+	}
+	return latency, failing, true
+}
 
-// read returns what is known now.
-func (t *Track) read(tick uint32, rate float32) (latency, failing float64) {
-	if word := t.latency.Load(); word != 0 {
-		value, left := unpack(word, tick, rate)
-		latency = float64(value * left)
+// fade returns what is left of a measurement.
+func (v *Vitals) fade(word uint64, tick uint32) float32 {
+	value := math.Float32frombits(uint32(word >> 32))
+	if age := int32(tick - uint32(word)); age > 0 { //nolint:gosec // differences of ticks wrap
+		value *= decay(float32(age) * math.Float32frombits(v.rate.Load()))
 	}
-	if word := t.failing.Load(); word != 0 {
-		value, left := unpack(word, tick, rate)
-		failing = float64(value * left)
-	}
-	return latency, failing
+	return value
 }

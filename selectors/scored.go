@@ -3,6 +3,8 @@ package selectors
 import (
 	"fmt"
 	"math"
+	"math/bits"
+	"reflect"
 	"strings"
 
 	"github.com/capreg/registry/health"
@@ -47,9 +49,13 @@ func Load(c selection.Candidate, b Benchmark) float64 {
 // are bounded by the load that they are.
 func Performance(c selection.Candidate, b Benchmark) float64 {
 	latency, failing := c.PerformanceHere()
+	return performance(&c, latency, failing, b.Fastest)
+}
+
+func performance(c *selection.Candidate, latency, failing, fastest float64) float64 {
 	value := (1 - failing) * c.Health()
-	if latency > b.Fastest && b.Fastest > 0 {
-		value *= b.Fastest / latency
+	if latency > fastest && fastest > 0 {
+		value *= fastest / latency
 	}
 	switch c.Trend() {
 	case health.AtRisk:
@@ -113,7 +119,12 @@ func Scored(factors ...Factor) selection.Strategy {
 	return selection.New(name.String(), newScored(factors))
 }
 
-type scored struct{ factors []Factor }
+type scored struct {
+	factors []Factor
+	// The same, for picking: the weights of those of this package, and the others.
+	load, performance, proximity, specialisation, cost float64
+	others                                             []Factor
+}
 
 // newScored returns nil, which a registry refuses, for bad factors.
 func newScored(factors []Factor) selection.Selector {
@@ -132,36 +143,113 @@ func newScored(factors []Factor) selection.Selector {
 	for _, f := range factors {
 		f.Weight /= total
 		s.factors = append(s.factors, f)
+		s.sort(f)
 	}
 	return s
 }
 
-// fewCandidates is for how many the scores of a pick are kept; more are scored twice.
+// sort puts a factor where it costs least: those of this package need no call.
+func (s *scored) sort(f Factor) {
+	for weight, own := range map[*float64]func(selection.Candidate, Benchmark) float64{
+		&s.load: Load, &s.performance: Performance, &s.proximity: Proximity, &s.specialisation: Specialisation, &s.cost: Cost,
+	} {
+		if reflect.ValueOf(own).Pointer() == reflect.ValueOf(f.Value).Pointer() {
+			*weight += f.Weight
+			return
+		}
+	}
+	s.others = append(s.others, f)
+}
+
+// fewCandidates is for how many what is measured is kept during a pick; that of more
+// is read again.
 const fewCandidates = 16
+
+// sample is what is measured of a candidate; the score takes the place of the load.
+type sample struct{ latency, failing, load float64 }
+
+func sampleOf(c *selection.Candidate) (m sample) {
+	m.latency, m.failing = c.PerformanceHere()
+	m.load = float64(c.InFlight())
+	return m
+}
+
+// add makes the benchmark heed one more candidate.
+func (b *Benchmark) add(m *sample) {
+	if busy := int(m.load); busy > b.Busiest {
+		b.Busiest = busy
+	}
+	if m.latency > 0 && (b.Fastest == 0 || m.latency < b.Fastest) {
+		b.Fastest = m.latency
+	}
+}
 
 // Pick draws one of the best.
 func (s *scored) Pick(v selection.View) int {
-	var scores [fewCandidates]float64
-	b := benchmarkOf(&v)
-	best, few := math.Inf(-1), v.Len() <= fewCandidates
-	for i := v.Next(0); i >= 0; i = v.Next(i + 1) {
-		score := s.score(v.At(i), b)
-		if few {
-			scores[i] = score
-		}
-		best = max(best, score)
+	mask, ok := v.Mask()
+	if !ok || v.Len() > fewCandidates {
+		return s.pickOfMany(&v)
 	}
-	// One of those that are as good, in one more pass: each new one takes the place of
-	// the one before with the probability of its part in the weights so far.
+	var samples [fewCandidates]sample
+	var b Benchmark
+	for rest := mask; rest != 0; rest &= rest - 1 {
+		i := bits.TrailingZeros64(rest) % fewCandidates
+		c := v.At(i)
+		samples[i] = sampleOf(&c)
+		b.add(&samples[i])
+	}
+	best, idle := -1.0, 1/float64(b.Busiest+1)
+	for rest := mask; rest != 0; rest &= rest - 1 {
+		i := bits.TrailingZeros64(rest) % fewCandidates
+		c := v.At(i)
+		m := &samples[i]
+		if m.load = s.score(&c, m, b, idle); m.load > best {
+			best = m.load
+		}
+	}
+	ties, total := uint64(0), 0.0
+	for rest := mask; rest != 0; rest &= rest - 1 {
+		i := bits.TrailingZeros64(rest) % fewCandidates
+		if samples[i].load >= best-Tie {
+			ties |= 1 << uint(i)
+			total += v.Weight(i)
+		}
+	}
+	return drawTie(&v, ties, total)
+}
+
+// drawTie draws one of the ties in proportion to its weight.
+func drawTie(v *selection.View, ties uint64, total float64) int {
+	if ties&(ties-1) == 0 {
+		return bits.TrailingZeros64(ties)
+	}
+	at := v.Float() * total
+	for {
+		i := bits.TrailingZeros64(ties)
+		ties &= ties - 1
+		if at -= v.Weight(i); at < 0 || ties == 0 {
+			return i
+		}
+	}
+}
+
+// pickOfMany is Pick for groups of which not all scores are kept.
+func (s *scored) pickOfMany(v *selection.View) int {
+	b, best := benchmarkOf(v), -1.0
+	idle := 1 / float64(b.Busiest+1)
+	again := func(i int) float64 {
+		c := v.At(i)
+		m := sampleOf(&c)
+		return s.score(&c, &m, b, idle)
+	}
+	for i := v.Next(0); i >= 0; i = v.Next(i + 1) {
+		best = max(best, again(i))
+	}
+	// In one pass: each takes the place of the one before with the probability of its
+	// part in the weights so far.
 	picked, total := -1, 0.0
 	for i := v.Next(0); i >= 0; i = v.Next(i + 1) {
-		var score float64
-		if few {
-			score = scores[i]
-		} else {
-			score = s.score(v.At(i), b)
-		}
-		if score < best-Tie {
+		if again(i) < best-Tie {
 			continue
 		}
 		weight := v.Weight(i)
@@ -170,24 +258,30 @@ func (s *scored) Pick(v selection.View) int {
 			picked = i
 		}
 	}
+	if picked < 0 { // they have all got worse meanwhile
+		return v.Next(0)
+	}
 	return picked
 }
 
 func benchmarkOf(v *selection.View) (b Benchmark) {
 	for i := v.Next(0); i >= 0; i = v.Next(i + 1) {
 		c := v.At(i)
-		b.Busiest = max(b.Busiest, c.InFlight())
-		if latency, _ := c.PerformanceHere(); latency > 0 && (b.Fastest == 0 || latency < b.Fastest) {
-			b.Fastest = latency
-		}
+		m := sampleOf(&c)
+		b.add(&m)
 	}
 	return b
 }
 
-func (s *scored) score(c selection.Candidate, b Benchmark) (score float64) {
-	for i := range s.factors {
-		f := &s.factors[i]
-		score += f.Weight * bounded(f.Value(c, b))
+// score returns the weighted mean; idle is 1/(b.Busiest+1).
+func (s *scored) score(c *selection.Candidate, m *sample, b Benchmark, idle float64) float64 {
+	score := s.load*bounded(1-m.load*idle) + s.proximity*c.Proximity() + s.specialisation*c.Fit() + s.cost*c.Thrift()
+	if s.performance > 0 {
+		score += s.performance * bounded(performance(c, m.latency, m.failing, b.Fastest))
+	}
+	for i := range s.others {
+		f := &s.others[i]
+		score += f.Weight * bounded(f.Value(*c, b))
 	}
 	return score
 }
