@@ -116,10 +116,10 @@ func (a *attempt) awaitInstance(w *walk) bool {
 // NoTimeout where the caller's own deadline is limit enough.
 func (a *attempt) limit(w *walk, now time.Duration) time.Duration {
 	a.shared = false
-	limit := min(a.timeout, math.MaxInt64-now)
 	if a.timeout == NoTimeout {
 		return NoTimeout
 	}
+	limit := min(a.timeout, math.MaxInt64-now)
 	if !a.hasDeadline {
 		return limit
 	}

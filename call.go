@@ -239,8 +239,10 @@ func (c *call) begin(ctx context.Context, s *slot, key string, options []CallOpt
 	if ctx == nil {
 		return invalid("ctx", verbatim("nil"), "a context")
 	}
-	if c.options, err = mergeOptions(options); err != nil {
-		return err
+	if len(options) > 0 { // else the price of copying none would be a tenth of the call's
+		if c.options, err = mergeOptions(options); err != nil {
+			return err
+		}
 	}
 	c.slot, c.key = s, key
 	registry := s.service.registry
@@ -330,10 +332,14 @@ func (c *call) reason() string {
 }
 
 // enterClaimed is enter for a provider that no other lease of the call may have.
-func (c *call) enterClaimed(p *provider, why string) (entered bool) {
+func (c *call) enterClaimed(p *provider, why string) bool {
 	if c.shared == nil {
 		return c.enter(p, why)
 	}
+	return c.enterAlone(p, why)
+}
+
+func (c *call) enterAlone(p *provider, why string) (entered bool) {
 	if !c.shared.claim(p, why == whyRetry || c.waited) {
 		return false
 	}

@@ -204,6 +204,9 @@ func (s *slot) inSight(p *plan, steady bool) []Candidate {
 // describe says whether the slot's query would be given p. Caller holds Registry.mu.
 func (s *slot) describe(c *Candidate, p *provider, now time.Time, steady bool) {
 	p.describe(c, now)
+	if !c.Eligible && len(s.query.Require) == 0 {
+		return // there is nothing that it could lack
+	}
 	if mismatch := s.service.mismatch(p, s.query); mismatch != nil {
 		c.Eligible, c.Code, c.Reason, c.RetryIn, c.Err = false, mismatch.code, mismatch.Error(), 0, mismatch
 	} else if !steady && c.Eligible && p.full() {

@@ -439,6 +439,9 @@ func (s *slot) awaitHealth(ctx context.Context, steady bool) bool {
 // and how long it can take.
 func (s *slot) unproven(steady bool) (again <-chan struct{}, longest time.Duration, found bool) {
 	plan := s.current()
+	if !plan.hopeful() {
+		return nil, 0, false // without the lock, which every refused call would take
+	}
 	r := s.service.registry
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -455,6 +458,16 @@ func (s *slot) unproven(steady bool) (again <-chan struct{}, longest time.Durati
 		return nil, 0, false
 	}
 	return r.changedLocked(), longest, false
+}
+
+// hopeful reports whether a candidate can be entered, or was never probed.
+func (p *plan) hopeful() bool {
+	for _, candidate := range p.candidates {
+		if now := candidate.gateNow(); now&gateBlocked == 0 || now&gateUnproven != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // watchFirst begins the watch over a provider that has joined. Caller holds
