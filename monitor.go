@@ -113,13 +113,16 @@ func settings(p health.Policy) string {
 // watched so far: what it knows remains until the new policy's first results. Without
 // it, state is what is known.
 func newMonitor(p *provider, policy health.Policy, before *monitor, state health.State) *monitor {
-	m := &monitor{provider: p, policy: policy, state: state, score: 1, began: p.registry.now()}
 	probe := policy.Probe
 	if probe == nil {
 		if made := p.instance.Load(); made != nil && made.checker != nil {
 			probe = made.checker.CheckHealth
 		}
 	}
+	if (policy.Off || probe == nil && len(policy.Capabilities) == 0) && policy.Recover == nil {
+		return nil // nothing is watched, as with most providers: they cost nothing
+	}
+	m := &monitor{provider: p, policy: policy, state: state, score: 1, began: p.registry.now()}
 	if probe != nil && !policy.Off {
 		m.main = &check{monitor: m, probe: probe}
 		m.checks = append(m.checks, m.main)
@@ -128,9 +131,6 @@ func newMonitor(p *provider, policy health.Policy, before *monitor, state health
 		for _, capability := range slices.Sorted(maps.Keys(policy.Capabilities)) {
 			m.checks = append(m.checks, &check{monitor: m, capability: capability, probe: policy.Capabilities[capability]})
 		}
-	}
-	if len(m.checks) == 0 && policy.Recover == nil {
-		return nil
 	}
 	m.facts.Known = state != health.Unknown
 	if before != nil {

@@ -590,8 +590,8 @@ func checkWords(field string, words []string) ([]string, error) {
 	}
 	folded := make([]string, 0, len(words))
 	for i, word := range words {
-		if err := checkName(fmt.Sprintf("%s[%d]", field, i), word); err != nil {
-			return nil, err
+		if checkName(field, word) != nil {
+			return nil, checkName(fmt.Sprintf("%s[%d]", field, i), word)
 		}
 		if !slices.Contains(folded, word) {
 			folded = append(folded, word)
