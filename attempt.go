@@ -35,6 +35,9 @@ type attempt struct {
 	vitals *selection.Vitals // where strategies see its load and latency; nil: none looks
 	track  *selection.Track  // the same for the query of the call
 
+	plan   *plan // of a sprint, which makes no walk
+	picked int   // ... the candidate that it enters
+
 	caller      context.Context //nolint:containedctx // lives as long as the call
 	deadline    time.Time       // the caller's
 	hasDeadline bool
@@ -124,13 +127,23 @@ func (a *attempt) limit(w *walk, now time.Duration) time.Duration {
 		return limit
 	}
 	remaining := a.deadline.Sub(a.provider.registry.epoch) - now
-	if w != nil && remaining/2 < limit && w.more() {
+	if remaining/2 < limit && a.others(w) {
 		limit, a.shared = remaining/2, true
 	}
 	if limit >= remaining {
 		return NoTimeout
 	}
 	return max(limit, 0)
+}
+
+// others reports whether another candidate could be asked.
+func (a *attempt) others(w *walk) bool {
+	if w != nil || a.plan == nil {
+		return w != nil && w.more()
+	}
+	ahead := a.plan.walkFrom(a.plan.callable, a.picked)
+	ahead.next(nil) // whom a sprint has picked: nobody is asked
+	return ahead.more()
 }
 
 // giveContext makes the context of the function.

@@ -107,17 +107,45 @@ func mergeOptions(options []CallOption) (merged CallOption, err error) {
 func Call[T, R any](
 	ctx context.Context, resolver *Resolver[T], function func(context.Context, T) (R, error), options ...CallOption,
 ) (R, error) {
+	var s sprint
+	if len(options) == 0 && function != nil && resolver != nil && s.enter(ctx, resolver.slot) {
+		result, err := sprintOnce(&s, function)
+		if err == nil {
+			s.succeed()
+			return result, nil
+		}
+		return callAtLength(ctx, resolver, function, options, &s, err)
+	}
+	return callAtLength(ctx, resolver, function, options, &s, nil)
+}
+
+// callAtLength is Call where it takes more than a sprint; err is how that ended, if
+// it began. It is a function of its own so that a sprint does not pay for its call.
+func callAtLength[T, R any](
+	ctx context.Context, resolver *Resolver[T], function func(context.Context, T) (R, error), options []CallOption,
+	s *sprint, err error,
+) (R, error) {
 	var none R
 	var c call
-	slot, err := resolver.bound()
-	if err == nil && function == nil {
-		err = invalid("function", verbatim("nil"), "a function")
-	}
-	if err == nil {
-		err = c.begin(ctx, slot, resolver.key, options)
-	}
-	if err != nil {
-		return none, err
+	if s.entered {
+		c.takeOver(s, resolver.key)
+		if c.over(err) {
+			err = c.failed()
+			c.finish(err)
+			return none, err
+		}
+	} else {
+		slot, err := resolver.bound()
+		if err == nil && function == nil {
+			err = invalid("function", verbatim("nil"), "a function")
+		}
+		if err == nil {
+			err = c.begin(ctx, slot, resolver.key, options)
+		}
+		if err != nil {
+			return none, err
+		}
+		c.startWhere(s)
 	}
 	for c.next() {
 		result, err := callOnce(&c, function)

@@ -93,6 +93,7 @@ type Registry struct {
 	epoch    time.Time // of now(); made in New, so that it belongs to a bubble of synctest
 	schedule *schedule.Scheduler
 	hooked   bool // some hook is set
+	guarded  bool // ... or an authoriser
 
 	observers atomic.Pointer[[]*observer] // copied on write, under mu; nil: none
 
@@ -200,6 +201,7 @@ func New(options Options) (*Registry, error) {
 	r.services.Store(&map[string]*service{})
 	r.hooked = options.BeforeCall != nil || options.AfterCall != nil ||
 		options.BeforeAttempt != nil || options.AfterAttempt != nil
+	r.guarded = r.hooked || options.Authorize != nil
 	r.bus.init(r)
 	r.prober.registry, r.prober.limit = r, options.ProbeConcurrency
 	return r, nil

@@ -218,6 +218,7 @@ type plan struct {
 	runOf      []int32     // candidate → its run
 	steady     *bitset.Set // candidates with no gate at all: what Get gives
 	callable   *bitset.Set // candidates that calls may enter, trials included
+	inOrder    bool        // the first one that may be picked is: no group has its own mind
 	tryRefused bool
 	leastBad   bool
 	wishes     *wishes // nil: nobody chooses but the two built-in strategies
@@ -287,6 +288,9 @@ const undecided = -2
 // looks. It leaves choices to begin.
 func (p *plan) first(eligible *bitset.Set, move bool) int {
 	i := eligible.Next(0, len(p.candidates))
+	if p.inOrder {
+		return i
+	}
 	for i >= 0 {
 		r := &p.runs[p.runOf[i]]
 		if r.rotation == nil {
@@ -597,6 +601,7 @@ func (s *service) build(target *slot) *plan {
 	}
 	target.rotations = rotations
 	s.giveChoices(target, p, chosen)
+	p.inOrder = !slices.ContainsFunc(p.runs, func(r run) bool { return r.rotation != nil })
 	return p
 }
 
