@@ -22,8 +22,10 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"slices"
 	"time"
 
+	"github.com/capreg/registry/benchmarks/internal/bars"
 	"github.com/capreg/registry/benchmarks/internal/contest"
 )
 
@@ -61,68 +63,27 @@ func run(ctx context.Context, arguments []string, out io.Writer) error {
 		return fmt.Errorf("-only: %w", err)
 	}
 	short := false
-	for _, r := range races(*many) {
-		if !r.matches(wanted) {
+	for _, race := range bars.Races(*many) {
+		matches := func(b bars.Bar) bool { return wanted.MatchString(b.Name) }
+		if !slices.ContainsFunc(race.Bars, matches) {
 			continue
 		}
-		figures, err := r.measure(ctx, settings)
+		figures, err := race.Measure(ctx, settings)
 		if err != nil {
 			return err
 		}
-		for i, b := range r.bars {
-			if !wanted.MatchString(b.name) {
+		for i, b := range race.Bars {
+			if !matches(b) {
 				continue
 			}
-			f := figures[i]
-			if _, err := fmt.Fprintln(out, b.line(f)); err != nil {
+			if _, err := fmt.Fprintln(out, b.Line(figures[i])); err != nil {
 				return err
 			}
-			short = short || !b.met(f)
+			short = short || !b.Met(figures[i])
 		}
 	}
 	if short {
 		return errShort
 	}
 	return nil
-}
-
-// bar is a ratio that is not to be exceeded.
-type bar struct {
-	name  string
-	ratio float64
-}
-
-// figure is what was measured for a bar.
-type figure struct{ ours, theirs float64 }
-
-func (f figure) ratio() float64 {
-	if f.ours == 0 {
-		return 0 // also of nothing allowed
-	}
-	return f.ours / f.theirs
-}
-
-func (b bar) met(f figure) bool { return f.ratio() <= b.ratio }
-
-func (b bar) line(f figure) string {
-	word := "ok"
-	if !b.met(f) {
-		word = "short"
-	}
-	return fmt.Sprintf("%s %.1f %.1f %.3f %.3f %s", b.name, f.ours, f.theirs, f.ratio(), b.ratio, word)
-}
-
-// race is one measurement, which gives the figures of one bar or more.
-type race struct {
-	bars    []bar
-	measure func(context.Context, contest.Settings) ([]figure, error)
-}
-
-func (r race) matches(wanted *regexp.Regexp) bool {
-	for _, b := range r.bars {
-		if wanted.MatchString(b.name) {
-			return true
-		}
-	}
-	return false
 }

@@ -7,6 +7,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"github.com/capreg/registry/benchmarks/internal/bars"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -31,22 +33,12 @@ func TestEveryBarIsOneLine(t *testing.T) { //nolint:paralleltest // it measures
 		require.ErrorIs(t, err, errShort)
 	}
 	var wanted []string
-	for _, r := range races(1) {
-		for _, b := range r.bars {
-			wanted = append(wanted, b.name)
+	for _, r := range bars.Races(1) {
+		for _, b := range r.Bars {
+			wanted = append(wanted, b.Name)
 		}
 	}
 	require.Equal(t, wanted, names)
-}
-
-func TestBarIsShortWhenItsRatioIsExceeded(t *testing.T) {
-	t.Parallel()
-	b := bar{"call", 0.6}
-	require.Equal(t, "call 60.0 100.0 0.600 0.600 ok", b.line(figure{60, 100}))
-	require.Equal(t, "call 61.0 100.0 0.610 0.600 short", b.line(figure{61, 100}))
-	none := bar{"allocs", 1}
-	require.True(t, none.met(figure{0, 0}))
-	require.False(t, none.met(figure{1, 0}))
 }
 
 func TestOnlyTheBarsThatAreAskedForAreMeasured(t *testing.T) { //nolint:paralleltest // it measures

@@ -1,4 +1,4 @@
-package main
+package bars
 
 import (
 	"context"
@@ -9,8 +9,9 @@ import (
 	"github.com/capreg/registry/benchmarks/internal/contest"
 )
 
-// races are all bars, in the order in which they are printed.
-func races(many int) []race {
+// Races are the measurements of all bars, in the order in which they are shown; many
+// is how many providers are registered and removed.
+func Races(many int) []Race {
 	one := contest.Setting{Providers: 1}
 	plain := contest.Setting{Timeout: registry.NoTimeout, Probed: true}
 	first := contest.Get("Get", contest.Setting{})
@@ -21,7 +22,7 @@ func races(many int) []race {
 	timed := contest.Call("Call with timeout", contest.Setting{Probed: true})
 	three := contest.Setting{Providers: 3}
 	adHoc := contest.GetByQuery("Service.Get", contest.Setting{})
-	return []race{
+	return []Race{
 		against("get", 0.6, first, contest.SyncMap()),
 		against("get-round-robin", 1.2, contest.Get("Get in turns", turns), contest.SyncMap()),
 		allocating("get-allocs", 0, first),
@@ -30,7 +31,7 @@ func races(many int) []race {
 		against("flat-10000", 1.3, contest.Get("of 10,000", contest.Setting{Providers: 10_000}), contest.Get("of 1", one)),
 		against("flat-open", 1.3, contest.Get("7 of 8 open", withOpen), first),
 		against("flat-open-round-robin", 1.3, contest.Get("7 of 8 open", turnsWithOpen), contest.Get("none open", turns)),
-		{[]bar{{"flat-flapping-p99", 2}}, flapping},
+		{[]Bar{{"flat-flapping-p99", 2}}, flapping},
 
 		against("call", 0.6, call, contest.Gobreaker()),
 		allocating("call-allocs", 0, call),
@@ -44,7 +45,7 @@ func races(many int) []race {
 		within("reject", time.Microsecond, contest.Refused("nobody admits", contest.Setting{Open: contest.Providers})),
 		against("failover", 1.3, contest.Call("first of three open", contest.Setting{Providers: 3, Open: 1}), contest.Call("none open", three)),
 
-		{[]bar{{"register", 1}, {"unregister", 1}, {"register-bytes", 1}}, func(ctx context.Context, s contest.Settings) ([]figure, error) {
+		{[]Bar{{"register", 1}, {"unregister", 1}, {"register-bytes", 1}}, func(ctx context.Context, s contest.Settings) ([]Figure, error) {
 			return membership(ctx, s, many)
 		}},
 
@@ -76,8 +77,8 @@ func prepare(contestants ...contest.Contestant) (runners []contest.Runner, free 
 }
 
 // against is a bar for the time of ours, as a part of theirs.
-func against(name string, atMost float64, ours, theirs contest.Contestant) race {
-	return race{[]bar{{name, atMost}}, func(ctx context.Context, s contest.Settings) ([]figure, error) {
+func against(name string, atMost float64, ours, theirs contest.Contestant) Race {
+	return Race{[]Bar{{name, atMost}}, func(ctx context.Context, s contest.Settings) ([]Figure, error) {
 		runners, free, err := prepare(ours, theirs)
 		if err != nil {
 			return nil, err
@@ -86,13 +87,13 @@ func against(name string, atMost float64, ours, theirs contest.Contestant) race 
 		if err := errors.Join(err, free()); err != nil {
 			return nil, err
 		}
-		return []figure{{times[0], times[1]}}, nil
+		return []Figure{{times[0], times[1]}}, nil
 	}}
 }
 
 // within is a bar for the time of ours by itself.
-func within(name string, atMost time.Duration, ours contest.Contestant) race {
-	return race{[]bar{{name, 1}}, func(ctx context.Context, s contest.Settings) ([]figure, error) {
+func within(name string, atMost time.Duration, ours contest.Contestant) Race {
+	return Race{[]Bar{{name, 1}}, func(ctx context.Context, s contest.Settings) ([]Figure, error) {
 		runners, free, err := prepare(ours)
 		if err != nil {
 			return nil, err
@@ -101,25 +102,25 @@ func within(name string, atMost time.Duration, ours contest.Contestant) race {
 		if err := errors.Join(err, free()); err != nil {
 			return nil, err
 		}
-		return []figure{{times[0], float64(atMost)}}, nil
+		return []Figure{{times[0], float64(atMost)}}, nil
 	}}
 }
 
 // allocating is a bar for what an operation of ours allocates.
-func allocating(name string, atMost float64, ours contest.Contestant) race {
-	return race{[]bar{{name, 1}}, func(context.Context, contest.Settings) ([]figure, error) {
+func allocating(name string, atMost float64, ours contest.Contestant) Race {
+	return Race{[]Bar{{name, 1}}, func(context.Context, contest.Settings) ([]Figure, error) {
 		runners, free, err := prepare(ours)
 		if err != nil {
 			return nil, err
 		}
 		cost := contest.Allocations(runners[0].Loop)
-		return []figure{{cost.Allocs, atMost}}, free()
+		return []Figure{{cost.Allocs, atMost}}, free()
 	}}
 }
 
 // cores is a bar for the time of ours on two cores, as a part of that on one.
-func cores(name string, atMost float64, ours contest.Contestant) race {
-	return race{[]bar{{name, atMost}}, func(ctx context.Context, s contest.Settings) ([]figure, error) {
+func cores(name string, atMost float64, ours contest.Contestant) Race {
+	return Race{[]Bar{{name, atMost}}, func(ctx context.Context, s contest.Settings) ([]Figure, error) {
 		runners, free, err := prepare(ours)
 		if err != nil {
 			return nil, err
@@ -130,18 +131,18 @@ func cores(name string, atMost float64, ours contest.Contestant) race {
 		if err := errors.Join(err, free()); err != nil {
 			return nil, err
 		}
-		return []figure{{times[0], times[1]}}, nil
+		return []Figure{{times[0], times[1]}}, nil
 	}}
 }
 
-func flapping(ctx context.Context, s contest.Settings) ([]figure, error) {
+func flapping(ctx context.Context, s contest.Settings) ([]Figure, error) {
 	stormy, calm, err := contest.Flapping(ctx, s)
-	return []figure{{stormy, calm}}, err
+	return []Figure{{stormy, calm}}, err
 }
 
 // membership is what it takes to register many providers and to remove them, and
 // the bytes of each. It has fewer rounds: one takes as long as all turns of others.
-func membership(ctx context.Context, s contest.Settings, many int) ([]figure, error) {
+func membership(ctx context.Context, s contest.Settings, many int) ([]Figure, error) {
 	var register, unregister, bytes []float64
 	for range min(s.Rounds, 5) {
 		m, err := contest.Join(ctx, many)
@@ -153,7 +154,7 @@ func membership(ctx context.Context, s contest.Settings, many int) ([]figure, er
 		bytes = append(bytes, m.Bytes)
 	}
 	allowed := float64(time.Second) * float64(many) / 100_000
-	return []figure{
+	return []Figure{
 		{contest.Quantile(register, 0.5), allowed},
 		{contest.Quantile(unregister, 0.5), allowed},
 		{contest.Quantile(bytes, 0.5), 4 << 10},
