@@ -306,7 +306,8 @@ func hystrixDo() Contestant {
 	const command = "answer"
 	return contestant("hystrix-go DoC", func() Loop {
 		hystrix.ConfigureCommand(command, hystrix.CommandConfig{
-			Timeout: int(AttemptTimeout.Milliseconds()), MaxConcurrentRequests: Concurrent,
+			Timeout:               int(AttemptTimeout.Milliseconds()),
+			MaxConcurrentRequests: 10_000, // it gives places back some time after a call has returned
 		})
 		m := Model(&model{})
 		return func(n int) {
@@ -315,6 +316,34 @@ func hystrixDo() Contestant {
 					_, err := m.Answer(ctx, prompt)
 					return err
 				}, nil))
+			}
+		}
+	})
+}
+
+// Clock is what a call cannot do without, as it says how long it took.
+func Clock() Contestant {
+	return contestant("the clock, read twice", func() Loop {
+		epoch := time.Now()
+		return func(n int) {
+			for range n {
+				if began := time.Since(epoch); time.Since(epoch) < began {
+					must(errors.ErrUnsupported)
+				}
+			}
+		}
+	})
+}
+
+// Bare is the work itself.
+func Bare() Contestant {
+	return contestant("the function itself", func() Loop {
+		m := Model(&model{})
+		return func(n int) {
+			ctx := context.Background()
+			for prompt := range n {
+				_, err := m.Answer(ctx, prompt)
+				must(err)
 			}
 		}
 	})

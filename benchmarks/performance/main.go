@@ -1,0 +1,65 @@
+// Command performance measures the registry and those beside it, and writes what it
+// finds as a document.
+//
+//	go run ./benchmarks/performance
+//
+// writes docs/performance.md; -o writes another file. It takes some minutes. Run it
+// on a machine that does nothing else.
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/capreg/registry/benchmarks/internal/contest"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "performance:", err)
+		os.Exit(1) //nolint:gocritic // the process ends; stop has nothing left to undo
+	}
+}
+
+// settings say what is measured.
+type settings struct {
+	contest.Settings
+
+	many  int   // providers that are registered and removed for a bar
+	sizes []int // of registries
+}
+
+func run(ctx context.Context, arguments []string) error {
+	flags := flag.NewFlagSet("performance", flag.ContinueOnError)
+	s := settings{many: 100_000}
+	to := flags.String("o", "docs/performance.md", "the file to write")
+	largest := flags.Int("largest", 100_000, "the largest registry")
+	flags.IntVar(&s.Rounds, "rounds", 101, "how often the contestants take turns; the median counts")
+	flags.DurationVar(&s.Turn, "turn", 3*time.Millisecond, "how long a turn is")
+	if err := flags.Parse(arguments); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil
+		}
+		return err
+	}
+	if s.Rounds < 1 || s.Turn <= 0 || *largest < 1 {
+		return errors.New("-rounds, -turn and -largest are more than 0")
+	}
+	for size := 1; size <= *largest; size *= 10 {
+		s.sizes = append(s.sizes, size)
+	}
+	s.many = min(s.many, *largest)
+	var text bytes.Buffer
+	if err := document(ctx, &text, s); err != nil {
+		return err
+	}
+	return os.WriteFile(*to, text.Bytes(), 0o644) //nolint:gosec // a document, for everybody
+}
