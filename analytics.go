@@ -160,9 +160,9 @@ func (t *tally) miss(why *UnavailableError) {
 		codes = append(codes, missNobody)
 	}
 	if why != nil {
-		for _, c := range why.Candidates {
-			if !slices.Contains(codes, c.Code) {
-				codes = append(codes, c.Code)
+		for i := range why.Candidates { // without a copy of each
+			if code := why.Candidates[i].Code; !slices.Contains(codes, code) {
+				codes = append(codes, code)
 			}
 		}
 	}

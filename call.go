@@ -914,15 +914,17 @@ func (c *call) failed() error {
 
 // unavailable explains why there was nobody, or nobody else, for the call.
 func (c *call) unavailable() *UnavailableError {
-	explanation := c.slot.explain(false, c.asker())
+	unavailable := c.slot.unavailable(false, c.asker())
 	for _, skip := range slices.Backward(c.skips) { // the last one is why
-		for i := range explanation.Candidates {
-			if candidate := &explanation.Candidates[i]; skip.Provider == candidate.Provider && candidate.Eligible {
+		for i := range unavailable.Candidates {
+			if candidate := &unavailable.Candidates[i]; skip.Provider == candidate.Provider && candidate.Eligible {
 				*candidate = skip
 			}
 		}
 	}
-	unavailable := newUnavailable(explanation)
+	if len(c.skips) > 0 {
+		unavailable.RetryIn = soonest(unavailable.Candidates)
+	}
 	if !c.entered {
 		c.slot.service.tally.miss(unavailable)
 	}

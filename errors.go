@@ -306,13 +306,7 @@ func (e *CallError) withRetryIn(s *slot) *CallError {
 	if n := len(e.Attempts); n == 0 || len(e.ended) > 0 || e.Attempts[n-1].Class.Rule().Next == verdict.NextNo {
 		return e
 	}
-	explanation := s.explain(false, asker{})
-	for _, candidate := range explanation.Candidates {
-		if candidate.Eligible {
-			return e
-		}
-	}
-	e.RetryIn = newUnavailable(explanation).RetryIn
+	e.RetryIn = soonest(s.explain(false, asker{}).Candidates)
 	return e
 }
 

@@ -142,12 +142,20 @@ func (s *slot) explain(steady bool, by asker) Explanation {
 	if winner != nil {
 		e.Winner = winner.name()
 	}
-	if e.Candidates = s.inSight(plan, steady); len(e.Candidates) == 0 {
-		e.Err = s.service.emptiness()
-	} else if plan.wishes != nil {
-		plan.detail(e.Candidates, eligible, by)
-	}
+	e.Candidates, e.Err = s.survey(plan, eligible, steady, by)
 	return e
+}
+
+// survey returns the candidates, or why there are none.
+func (s *slot) survey(plan *plan, eligible *bitset.Set, steady bool, by asker) ([]Candidate, error) {
+	seen := s.inSight(plan, steady)
+	if len(seen) == 0 {
+		return seen, s.service.emptiness()
+	}
+	if plan.wishes != nil {
+		plan.detail(seen, eligible, by)
+	}
+	return seen, nil
 }
 
 // free returns who would be entered first: the first one with a place free.
@@ -204,7 +212,7 @@ func (s *slot) inSight(p *plan, steady bool) []Candidate {
 // describe says whether the slot's query would be given p. Caller holds Registry.mu.
 func (s *slot) describe(c *Candidate, p *provider, now time.Time, steady bool) {
 	p.describe(c, now)
-	if !c.Eligible && len(s.query.Require) == 0 {
+	if !c.Eligible && len(s.query.Require) == 0 && s.query.plain() {
 		return // there is nothing that it could lack
 	}
 	if mismatch := s.service.mismatch(p, s.query); mismatch != nil {
@@ -401,23 +409,32 @@ func (p *provider) describe(c *Candidate, at time.Time) {
 }
 
 // unavailable explains why there is nothing to give.
-func (s *slot) unavailable(steady bool) *UnavailableError {
-	return newUnavailable(s.explain(steady, asker{}))
+func (s *slot) unavailable(steady bool, by asker) *UnavailableError {
+	plan := s.current()
+	eligible := plan.callable
+	if steady {
+		eligible = plan.steady
+	}
+	failure := &UnavailableError{Service: s.service.name, Query: s.query.clone()}
+	failure.Query.Key = by.key
+	failure.Candidates, failure.cause = s.survey(plan, eligible, steady, by)
+	failure.RetryIn = soonest(failure.Candidates)
+	return failure
 }
 
-func newUnavailable(e Explanation) *UnavailableError {
-	failure := &UnavailableError{Service: e.Service, Query: e.Query, Candidates: e.Candidates, cause: e.Err}
-	for i := range e.Candidates {
-		c := &e.Candidates[i]
-		if c.Eligible { // now is the time
-			failure.RetryIn = 0
-			break
+// soonest returns the earliest time worth trying again; zero for now and for
+// never by itself.
+func soonest(candidates []Candidate) (earliest time.Duration) {
+	for i := range candidates {
+		c := &candidates[i]
+		if c.Eligible {
+			return 0
 		}
-		if c.RetryIn > 0 && (failure.RetryIn == 0 || c.RetryIn < failure.RetryIn) {
-			failure.RetryIn = c.RetryIn
+		if c.RetryIn > 0 && (earliest == 0 || c.RetryIn < earliest) {
+			earliest = c.RetryIn
 		}
 	}
-	return failure
+	return earliest
 }
 
 // unavailableService explains why no provider of a service is eligible.
@@ -426,19 +443,20 @@ func (r *Registry) unavailableService(name string) error {
 	if svc == nil {
 		return &UnavailableError{Service: name, cause: ErrUnknownService}
 	}
-	e := Explanation{Service: name}
+	failure := &UnavailableError{Service: name}
 	everyone := &slot{service: svc}
 	r.mu.Lock()
 	members := slices.Collect(maps.Keys(svc.members))
 	sortListing(members)
 	now := time.Now()
-	e.Candidates = make([]Candidate, len(members))
+	failure.Candidates = make([]Candidate, len(members))
 	for i, p := range members {
-		everyone.describe(&e.Candidates[i], p, now, false)
+		everyone.describe(&failure.Candidates[i], p, now, false)
 	}
 	r.mu.Unlock()
-	if len(e.Candidates) == 0 {
-		e.Err = svc.emptiness()
+	if len(members) == 0 {
+		failure.cause = svc.emptiness()
 	}
-	return newUnavailable(e)
+	failure.RetryIn = soonest(failure.Candidates)
+	return failure
 }

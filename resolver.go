@@ -119,7 +119,7 @@ func (s *slot) someone(steady bool) bool {
 func (r *Resolver[T]) missed(ctx context.Context) error {
 	svc := r.slot.service
 	svc.lookups.Local().misses.Add(1)
-	unavailable := r.slot.unavailable(true)
+	unavailable := r.slot.unavailable(true, asker{})
 	if ctx.Err() != nil {
 		svc.tally.miss(nil)
 		return joined("registry: ", append(endedBy(ctx), unavailable))
