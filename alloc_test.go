@@ -5,6 +5,7 @@ package registry_test
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -34,6 +35,21 @@ func TestPickingAndCallingAllocateNoMoreThanPromised(t *testing.T) { //nolint:pa
 		}, 0},
 		{"Call without timeout", untimed, calling, 0},
 		{"Call with a timeout that nobody asks about", provider{}, calling, 1},
+		{"Call in turns", provider{AttemptTimeout: registry.NoTimeout, Strategy: registry.StrategyRoundRobin}, calling, 0},
+		{"Call of a closure over the caller's variables", untimed, func(reg *registry.Registry) func() {
+			r, prompt := bind(reg), 0
+			return func() {
+				prompt++
+				_, _ = registry.Call(context.Background(), r, func(context.Context, chatModel) (int, error) { return prompt, nil })
+			}
+		}, 0},
+		{"Call with an option", provider{}, func(reg *registry.Registry) func() {
+			r := bind(reg)
+			return func() { _, _ = registry.Call(context.Background(), r, nothing, registry.OnceOnly()) }
+		}, 1},
+		{"Call with retries and a bulkhead", provider{
+			Retry: registry.RetryPolicy{Retries: 2}, Limits: registry.LimitPolicy{MaxConcurrent: 2},
+		}, calling, 1},
 		{"Acquire and Done", untimed, func(reg *registry.Registry) func() {
 			r := bind(reg)
 			return func() {
@@ -48,6 +64,15 @@ func TestPickingAndCallingAllocateNoMoreThanPromised(t *testing.T) { //nolint:pa
 		reg := populated(t, 100, 50, c.p)
 		require.LessOrEqual(t, testing.AllocsPerRun(1000, c.do(reg)), c.want, c.name)
 	}
+}
+
+func TestARefusalAllocatesItsErrorAndItsCandidates(t *testing.T) { //nolint:paralleltest // AllocsPerRun counts all goroutines
+	reg := populated(t, 8, 0, provider{})
+	for info := range reg.All() {
+		registration, _ := reg.Provider(info.Name)
+		require.NoError(t, registration.ForceOpen(time.Hour, "test"))
+	}
+	require.LessOrEqual(t, testing.AllocsPerRun(1000, calling(reg)), 2.0)
 }
 
 func getting(reg *registry.Registry) func() {

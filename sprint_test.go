@@ -1,0 +1,190 @@
+package registry_test
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/capreg/registry"
+	"github.com/capreg/registry/verdict"
+)
+
+// ways are settings under which a call takes the short way, and those under which it
+// takes the long one: it must not be told apart by what it does.
+func ways() map[string]func(*registry.Options, *provider) []registry.CallOption {
+	return map[string]func(*registry.Options, *provider) []registry.CallOption{
+		"as it is": func(*registry.Options, *provider) []registry.CallOption { return nil },
+		"with an option": func(*registry.Options, *provider) []registry.CallOption {
+			return []registry.CallOption{registry.AttemptTimeout(30 * time.Second)}
+		},
+		"with a hook": func(o *registry.Options, _ *provider) []registry.CallOption {
+			o.AfterCall = func(context.Context, registry.CallReport) {}
+			return nil
+		},
+		"with an authoriser": func(o *registry.Options, _ *provider) []registry.CallOption {
+			o.Authorize = func(context.Context, string, string, string) error { return nil }
+			return nil
+		},
+		"with limits": func(_ *registry.Options, p *provider) []registry.CallOption {
+			p.Limits = registry.LimitPolicy{MaxConcurrent: 3}
+			return nil
+		},
+	}
+}
+
+// onEveryWay runs a test on two providers in each way.
+func onEveryWay(t *testing.T, p provider, test func(t *testing.T, reg *registry.Registry, r *registry.Resolver[chatModel], options []registry.CallOption)) {
+	t.Helper()
+	for name, way := range ways() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p, settings := p, registry.Options{PanicsAsErrors: true}
+			options := way(&settings, &p)
+			bubble(t, settings, func(t *testing.T, reg *registry.Registry) {
+				for _, p.Name = range []string{"a", "b"} {
+					add(t, reg, p)
+				}
+				test(t, reg, bind(reg), options)
+			})
+		})
+	}
+}
+
+func registrationOf(t *testing.T, reg *registry.Registry, name string) *registry.Registration {
+	t.Helper()
+	found, ok := reg.Provider(name)
+	require.True(t, ok)
+	return found
+}
+
+func TestTurnsAreTakenOnceWhicheverWayACallGoes(t *testing.T) {
+	t.Parallel()
+	onEveryWay(t, provider{}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[chatModel], options []registry.CallOption) {
+		_, err := registrationOf(t, reg, "a").SetStrategy(registry.StrategyRoundRobin)
+		require.NoError(t, err)
+		var order string
+		for range 6 {
+			order += asked(t, r, options...)
+		}
+		require.Equal(t, "ababab", order)
+	})
+}
+
+func TestFirstFailureMovesOnWhicheverWayACallGoes(t *testing.T) {
+	t.Parallel()
+	onEveryWay(t, provider{}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[chatModel], options []registry.CallOption) {
+		var asked []string
+		answer, err := registry.Call(t.Context(), r, func(ctx context.Context, m chatModel) (string, error) {
+			name, err := m.Chat(ctx, "?")
+			asked = append(asked, name)
+			if len(asked) == 1 {
+				return "", errDown
+			}
+			return name, err
+		}, options...)
+		require.NoError(t, err)
+		require.Equal(t, "b", answer)
+		require.Equal(t, []string{"a", "b"}, asked)
+		requireCounts(t, registrationOf(t, reg, "a"), 0, 1, 0, 0)
+		requireCounts(t, registrationOf(t, reg, "b"), 1, 0, 0, 0)
+		require.Equal(t, 1, registrationOf(t, reg, "a").Breaker().ConsecutiveFailures)
+		stats := reg.Stats()
+		require.Equal(t, []uint64{1, 1, 0}, []uint64{stats.Lookups, stats.Hits, stats.Misses})
+	})
+}
+
+func TestEveryAttemptIsToldWhicheverWayACallGoes(t *testing.T) {
+	t.Parallel()
+	onEveryWay(t, provider{}, func(t *testing.T, _ *registry.Registry, r *registry.Resolver[chatModel], options []registry.CallOption) {
+		_, err := registry.Call(t.Context(), r, func(context.Context, chatModel) (string, error) {
+			time.Sleep(time.Second)
+			return "", errDown
+		}, options...)
+		var failure *registry.CallError
+		require.ErrorAs(t, err, &failure)
+		var told []string
+		for _, a := range failure.Attempts {
+			told = append(told, fmt.Sprintf("%s %s %v %v", a.Provider, a.Why, a.Class, a.Duration))
+		}
+		unknown := verdict.ClassUnknown
+		require.Equal(t, []string{fmt.Sprintf("a first %v 1s", unknown), fmt.Sprintf("b failover %v 1s", unknown)}, told)
+	})
+}
+
+func TestRetriesComeBeforeFailoverWhicheverWayACallGoes(t *testing.T) {
+	t.Parallel()
+	onEveryWay(t, provider{Retry: registry.RetryPolicy{Retries: 2}}, func(t *testing.T, _ *registry.Registry, r *registry.Resolver[chatModel], options []registry.CallOption) {
+		var order string
+		_, err := registry.Call(t.Context(), r, func(ctx context.Context, m chatModel) (string, error) {
+			name, _ := m.Chat(ctx, "?")
+			order += name
+			return "", verdict.As(errDown, verdict.Verdict{Class: verdict.ClassServerError})
+		}, options...)
+		require.ErrorIs(t, err, errDown)
+		require.Equal(t, "aaabbb", order)
+	})
+}
+
+func TestPanicsAreRecordedWhicheverWayACallGoes(t *testing.T) {
+	t.Parallel()
+	onEveryWay(t, provider{}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[chatModel], options []registry.CallOption) {
+		_, err := registry.Call(t.Context(), r, func(context.Context, chatModel) (string, error) { panic("boom") }, options...)
+		var panicked *registry.PanicError
+		require.ErrorAs(t, err, &panicked)
+		require.Equal(t, "boom", panicked.Value)
+		var failure *registry.CallError
+		require.ErrorAs(t, err, &failure)
+		require.Equal(t, verdict.ClassPanic, failure.Attempts[0].Class)
+		require.Zero(t, registrationOf(t, reg, "a").Info().InFlight)
+	})
+}
+
+func TestExitsAreRecordedWhicheverWayACallGoes(t *testing.T) {
+	t.Parallel()
+	onEveryWay(t, provider{}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[chatModel], options []registry.CallOption) {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_, _ = registry.Call(t.Context(), r, func(context.Context, chatModel) (string, error) {
+				runtime.Goexit()
+				return "", nil
+			}, options...)
+		}()
+		<-done
+		info := registrationOf(t, reg, "a").Info()
+		require.Zero(t, info.InFlight)
+		require.EqualValues(t, 1, info.Attempts)
+	})
+}
+
+func TestTimeIsLeftForOthersWhicheverWayACallGoes(t *testing.T) {
+	t.Parallel()
+	onEveryWay(t, provider{}, func(t *testing.T, _ *registry.Registry, r *registry.Resolver[chatModel], options []registry.CallOption) {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		var limits []time.Duration
+		_, err := registry.Call(ctx, r, func(ctx context.Context, _ chatModel) (string, error) {
+			deadline, _ := ctx.Deadline()
+			limits = append(limits, time.Until(deadline))
+			return "", errDown
+		}, options...)
+		require.ErrorIs(t, err, errDown)
+		require.Equal(t, []time.Duration{5 * time.Second, 10 * time.Second}, limits)
+	})
+}
+
+func TestNobodyIsEnteredForACallerWhoseTimeIsOverWhicheverWayACallGoes(t *testing.T) {
+	t.Parallel()
+	onEveryWay(t, provider{}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[chatModel], options []registry.CallOption) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err := ask(ctx, r, options...)
+		require.ErrorIs(t, err, context.Canceled)
+		requireCounts(t, registrationOf(t, reg, "a"), 0, 0, 0, 0)
+		require.EqualValues(t, 1, reg.Stats().Misses)
+	})
+}
