@@ -232,6 +232,50 @@ func (c Candidate) PerformanceHere() (latency, failing float64) {
 	return c.Performance()
 }
 
+// Measured returns all that is measured of candidate i in one reading, which is the
+// fastest way to look at every candidate: [Candidate.PerformanceHere], how many
+// attempts are in flight, and the score and the trend of its health.
+func (v *View) Measured(i int) (latency, failing, inFlight, score float64, trend health.Trend) {
+	if v.look.Now == 0 {
+		v.readClock()
+	}
+	c := &v.set.candidates[i]
+	known, tick := c.vitals, tickOf(v.look.Now)
+	track := c.context
+	if track == nil {
+		track = &known.overall
+	}
+	slow, bad := track.latency.Load(), track.failing.Load()
+	if slow|bad == 0 && c.context != nil {
+		slow, bad = known.overall.latency.Load(), known.overall.failing.Load()
+	}
+	if slow != 0 {
+		// As fade does it, without a call for what was measured lately.
+		fading := math.Float32frombits(uint32(slow >> 32))
+		if age := int32(tick - uint32(slow)); age > 0 { //nolint:gosec // differences of ticks wrap
+			x := float32(age) * math.Float32frombits(known.rate.Load())
+			if x < fresh {
+				fading *= 1 - x + x*x*(1.0/2-x/6)
+			} else {
+				fading *= decay(x)
+			}
+		}
+		latency = float64(fading)
+	}
+	if bad != 0 {
+		failing = float64(known.fade(bad, tick))
+	}
+	wellness := known.health.Load()
+	return latency, failing, float64(known.inFlight.Load()), float64(math.Float32frombits(uint32(wellness >> 32))), health.Trend(wellness & 0xff)
+}
+
+// Traits returns [Candidate.Proximity], [Candidate.Fit] and [Candidate.Thrift] of
+// candidate i.
+func (v *View) Traits(i int) (proximity, fit, thrift float64) {
+	c := &v.set.candidates[i]
+	return c.proximity, c.fit, c.thrift
+}
+
 // Health returns the score of the provider's health, from 0 to 1; see [health.Score].
 func (c Candidate) Health() float64 {
 	return float64(math.Float32frombits(uint32(c.vitals.health.Load() >> 32)))

@@ -121,20 +121,24 @@ func unpack(word uint64, tick uint32, rate float32) (value, left float32) {
 	return value, decay(float32(age) * rate)
 }
 
+// fresh is up to what decay takes three terms.
+const fresh = 1.0 / 16
+
 // decay returns exp(−x) within 3 parts in a million, for x from 0 on: 2⁻ⁿ for whole n
 // through the exponent, and a short series for what is left, which is at most ln(2)/2.
 func decay(x float32) float32 {
-	const small, largest = 1.0 / 64, 80 // beyond that nothing is left of anything
+	const largest = 80 // beyond that nothing is left of anything
 	switch {
-	case x < small:
-		return 1 - x + x*x/2
+	case x < fresh:
+		return 1 - x + x*x*(1.0/2-x/6)
 	case x > largest:
 		return 0
 	}
 	n := int32(x*math.Log2E + 0.5)
 	z := float32(n)*math.Ln2 - x
-	series := 1 + z*(1+z*(1.0/2+z*(1.0/6+z*(1.0/24+z/120))))
-	return series * math.Float32frombits(uint32(127-n)<<23) //nolint:gosec // n is 0 to 116
+	squared := z * z
+	series := 1 + z + squared*(1.0/2+z/6+squared*(1.0/24+z/120)) // in few steps that wait for each other
+	return series * math.Float32frombits(uint32(127-n)<<23)      //nolint:gosec // n is 0 to 116
 }
 
 // observe learns from an attempt. The latency follows the peak: more than what is
@@ -191,22 +195,13 @@ func (t *Track) observe(tick uint32, rate float32, took time.Duration, outcome O
 // read returns what is known now, and false where nothing was measured.
 func (t *Track) read(tick uint32, v *Vitals) (latency, failing float64, measured bool) {
 	slow, bad := t.latency.Load(), t.failing.Load()
-	if slow|bad == 0 {
-		return 0, 0, false
-	}
-	if slow != 0 {
-		latency = float64(v.fade(slow, tick))
-	}
-	if bad != 0 {
-		failing = float64(v.fade(bad, tick))
-	}
-	return latency, failing, true
+	return float64(v.fade(slow, tick)), float64(v.fade(bad, tick)), slow|bad != 0
 }
 
 // fade returns what is left of a measurement.
 func (v *Vitals) fade(word uint64, tick uint32) float32 {
 	value := math.Float32frombits(uint32(word >> 32))
-	if age := int32(tick - uint32(word)); age > 0 { //nolint:gosec // differences of ticks wrap
+	if age := int32(tick - uint32(word)); age > 0 && word != 0 { //nolint:gosec // differences of ticks wrap
 		value *= decay(float32(age) * math.Float32frombits(v.rate.Load()))
 	}
 	return value

@@ -49,20 +49,22 @@ func Load(c selection.Candidate, b Benchmark) float64 {
 // are bounded by the load that they are.
 func Performance(c selection.Candidate, b Benchmark) float64 {
 	latency, failing := c.PerformanceHere()
-	return performance(&c, latency, failing, b.Fastest)
+	return speed(latency, b.Fastest) * quality(failing, c.Health(), c.Trend())
 }
 
-func performance(c *selection.Candidate, latency, failing, fastest float64) float64 {
-	value := (1 - failing) * c.Health()
+func speed(latency, fastest float64) float64 {
 	if latency > fastest && fastest > 0 {
-		value *= fastest / latency
+		return fastest / latency
 	}
-	switch c.Trend() {
-	case health.AtRisk:
-		value *= 0.5
-	case health.Degrading:
-		value *= 0.8
-	case health.Steady:
+	return 1
+}
+
+func quality(failing, score float64, trend health.Trend) float64 {
+	value := (1 - failing) * score
+	if trend != health.Steady {
+		if value *= 0.8; trend == health.AtRisk {
+			value *= 0.5 / 0.8
+		}
 	}
 	return value
 }
@@ -165,22 +167,13 @@ func (s *scored) sort(f Factor) {
 // is read again.
 const fewCandidates = 16
 
-// sample is what is measured of a candidate; the score takes the place of the load.
-type sample struct{ latency, failing, load float64 }
-
-func sampleOf(c *selection.Candidate) (m sample) {
-	m.latency, m.failing = c.PerformanceHere()
-	m.load = float64(c.InFlight())
-	return m
-}
-
 // add makes the benchmark heed one more candidate.
-func (b *Benchmark) add(m *sample) {
-	if busy := int(m.load); busy > b.Busiest {
+func (b *Benchmark) add(latency, inFlight float64) {
+	if busy := int(inFlight); busy > b.Busiest {
 		b.Busiest = busy
 	}
-	if m.latency > 0 && (b.Fastest == 0 || m.latency < b.Fastest) {
-		b.Fastest = m.latency
+	if latency > 0 && (b.Fastest == 0 || latency < b.Fastest) {
+		b.Fastest = latency
 	}
 }
 
@@ -190,38 +183,52 @@ func (s *scored) Pick(v selection.View) int {
 	if !ok || v.Len() > fewCandidates {
 		return s.pickOfMany(&v)
 	}
-	var samples [fewCandidates]sample
+	// Not one array of structs: what is written piece by piece is slow to be copied.
+	var latencies, qualities, scores [fewCandidates]float64
 	var b Benchmark
 	for rest := mask; rest != 0; rest &= rest - 1 {
 		i := bits.TrailingZeros64(rest) % fewCandidates
-		c := v.At(i)
-		samples[i] = sampleOf(&c)
-		b.add(&samples[i])
+		latency, failing, inFlight, score, trend := v.Measured(i)
+		latencies[i], qualities[i], scores[i] = latency, quality(failing, score, trend), inFlight
+		b.add(latency, inFlight)
 	}
 	best, idle := -1.0, 1/float64(b.Busiest+1)
 	for rest := mask; rest != 0; rest &= rest - 1 {
 		i := bits.TrailingZeros64(rest) % fewCandidates
-		c := v.At(i)
-		m := &samples[i]
-		if m.load = s.score(&c, m, b, idle); m.load > best {
-			best = m.load
+		proximity, fit, thrift := v.Traits(i)
+		score := s.load*(1-scores[i]*idle) + s.performance*speed(latencies[i], b.Fastest)*qualities[i] +
+			s.proximity*proximity + s.specialisation*fit + s.cost*thrift
+		if s.others != nil {
+			score += s.scoreOthers(v.At(i), b)
+		}
+		if scores[i] = score; score > best {
+			best = score
 		}
 	}
-	ties, total := uint64(0), 0.0
+	ties := uint64(0)
 	for rest := mask; rest != 0; rest &= rest - 1 {
 		i := bits.TrailingZeros64(rest) % fewCandidates
-		if samples[i].load >= best-Tie {
+		if scores[i] >= best-Tie {
 			ties |= 1 << uint(i)
-			total += v.Weight(i)
 		}
 	}
-	return drawTie(&v, ties, total)
+	return drawTie(&v, ties)
 }
 
 // drawTie draws one of the ties in proportion to its weight.
-func drawTie(v *selection.View, ties uint64, total float64) int {
-	if ties&(ties-1) == 0 {
+func drawTie(v *selection.View, ties uint64) int {
+	switch {
+	case ties&(ties-1) == 0:
 		return bits.TrailingZeros64(ties)
+	case v.EqualWeights():
+		for n := v.IntN(bits.OnesCount64(ties)); n > 0; n-- {
+			ties &= ties - 1
+		}
+		return bits.TrailingZeros64(ties)
+	}
+	total := 0.0
+	for rest := ties; rest != 0; rest &= rest - 1 {
+		total += v.Weight(bits.TrailingZeros64(rest))
 	}
 	at := v.Float() * total
 	for {
@@ -236,20 +243,14 @@ func drawTie(v *selection.View, ties uint64, total float64) int {
 // pickOfMany is Pick for groups of which not all scores are kept.
 func (s *scored) pickOfMany(v *selection.View) int {
 	b, best := benchmarkOf(v), -1.0
-	idle := 1 / float64(b.Busiest+1)
-	again := func(i int) float64 {
-		c := v.At(i)
-		m := sampleOf(&c)
-		return s.score(&c, &m, b, idle)
-	}
 	for i := v.Next(0); i >= 0; i = v.Next(i + 1) {
-		best = max(best, again(i))
+		best = max(best, s.score(v, i, b))
 	}
 	// In one pass: each takes the place of the one before with the probability of its
 	// part in the weights so far.
 	picked, total := -1, 0.0
 	for i := v.Next(0); i >= 0; i = v.Next(i + 1) {
-		if again(i) < best-Tie {
+		if s.score(v, i, b) < best-Tie {
 			continue
 		}
 		weight := v.Weight(i)
@@ -266,22 +267,26 @@ func (s *scored) pickOfMany(v *selection.View) int {
 
 func benchmarkOf(v *selection.View) (b Benchmark) {
 	for i := v.Next(0); i >= 0; i = v.Next(i + 1) {
-		c := v.At(i)
-		m := sampleOf(&c)
-		b.add(&m)
+		latency, _, inFlight, _, _ := v.Measured(i)
+		b.add(latency, inFlight)
 	}
 	return b
 }
 
-// score returns the weighted mean; idle is 1/(b.Busiest+1).
-func (s *scored) score(c *selection.Candidate, m *sample, b Benchmark, idle float64) float64 {
-	score := s.load*bounded(1-m.load*idle) + s.proximity*c.Proximity() + s.specialisation*c.Fit() + s.cost*c.Thrift()
-	if s.performance > 0 {
-		score += s.performance * bounded(performance(c, m.latency, m.failing, b.Fastest))
+// score returns the weighted mean for candidate i.
+func (s *scored) score(v *selection.View, i int, b Benchmark) (score float64) {
+	c := v.At(i)
+	for k := range s.factors {
+		f := &s.factors[k]
+		score += f.Weight * bounded(f.Value(c, b))
 	}
-	for i := range s.others {
-		f := &s.others[i]
-		score += f.Weight * bounded(f.Value(*c, b))
+	return score
+}
+
+func (s *scored) scoreOthers(c selection.Candidate, b Benchmark) (score float64) {
+	for k := range s.others {
+		f := &s.others[k]
+		score += f.Weight * bounded(f.Value(c, b))
 	}
 	return score
 }
