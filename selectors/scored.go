@@ -307,8 +307,12 @@ func (s *scored) Describe(v selection.View, i int) selection.Detail {
 	d := selection.Detail{Words: "score", Factors: make([]selection.FactorValue, 0, len(s.factors))}
 	for _, f := range s.factors {
 		value := bounded(f.Value(c, b))
-		d.Factors = append(d.Factors, selection.FactorValue{Name: f.Name, Weight: f.Weight, Value: value})
+		d.Factors = append(d.Factors, selection.FactorValue{Name: f.Name, Weight: readable(f.Weight), Value: readable(value)})
 		d.Score += f.Weight * value
 	}
+	d.Score = readable(d.Score)
 	return d
 }
+
+// readable rounds away what arithmetic has left.
+func readable(x float64) float64 { return math.Round(x*1e9) / 1e9 }
