@@ -3,6 +3,7 @@ package registry_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -236,9 +237,25 @@ func TestSwapsInWrongUseAreRefusedAndChangeNothing(t *testing.T) {
 		_, err = chat.Register(t.Context(), reg, provider{Name: "p", Instance: says("x"), Replace: true})
 		require.ErrorIs(t, err, registry.ErrConflict, "the stand-in would be gone unnoticed")
 		require.NoError(t, undo(t.Context()))
+		for n := range 20 {
+			add(t, reg, provider{Name: fmt.Sprintf("one of many %d", n)})
+		}
+		_, err = chat.Swap(reg, "T", "q", says("x"))
+		require.ErrorContains(t, err, "5 more")
+		_, err = chat.Override(nil, "T")
+		require.ErrorIs(t, err, registry.ErrInvalid)
+		_, err = registry.NewService[int]("").Swap(reg, "T", "p", 1)
+		require.ErrorIs(t, err, registry.ErrInvalid)
+		undo, err = chat.Override(reg, "T")
+		require.NoError(t, err)
+		require.ErrorIs(t, undo(nil), registry.ErrInvalid)
+		_, err = new(registry.Registry).Observe(func(context.Context, registry.CallReport) {})
+		require.ErrorIs(t, err, registry.ErrInvalid)
 		require.NoError(t, reg.Close(t.Context()))
 		_, err = chat.Override(reg, "T")
 		require.ErrorIs(t, err, registry.ErrClosed)
+		_, err = chat.Swap(reg, "T", "p", says("x"))
+		require.ErrorIs(t, err, registry.ErrNotRegistered, "everybody has left")
 	})
 }
 

@@ -232,24 +232,35 @@ func (s *ChatServer) callOnce(step Step, call func(context.Context) error) (hits
 	return check.hits, err
 }
 
-// enter notes the request and says which step it plays.
-func (s *ChatServer) enter(w http.ResponseWriter, request ChatRequest) (step Step, answer func(ChatRequest) string, ok bool) {
+// turn is what becomes of one request.
+type turn struct {
+	number int
+	step   Step
+	answer func(ChatRequest) string
+}
+
+// enter notes the request and says what becomes of it; false when the server is being
+// closed.
+func (s *ChatServer) enter(w http.ResponseWriter, request ChatRequest) (t turn, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return Step{}, nil, false
+		return t, false
 	}
 	s.working.Add(1)
 	s.requests = append(s.requests, request)
+	t.number, t.answer = len(s.requests), s.answer
 	if s.check == nil {
-		return s.script.next(), s.answer, true
+		t.step = s.script.next()
+		return t, true
 	}
 	if s.check.hits++; s.check.hits > 1 {
 		s.check.again()
 	}
 	w.Header().Set("Connection", "close") // net/http itself tries again on one that was used before
 	s.script.skip()
-	return s.check.step, s.answer, true
+	t.step = s.check.step
+	return t, true
 }
 
 func (s *ChatServer) serve(w http.ResponseWriter, r *http.Request) {
@@ -268,12 +279,13 @@ func (s *ChatServer) serve(w http.ResponseWriter, r *http.Request) {
 		refuse(w, &statusError{http.StatusBadRequest, 0, "invalid_request_error"})
 		return
 	}
-	step, answer, ok := s.enter(w, request)
+	t, ok := s.enter(w, request)
 	if !ok {
-		panic(http.ErrAbortHandler) // it is being closed
+		panic(http.ErrAbortHandler)
 	}
 	defer s.working.Done()
 	defer s.script.done()
+	step := t.step
 	if step.wait(r.Context()) != nil {
 		return // the client has left
 	}
@@ -288,7 +300,7 @@ func (s *ChatServer) serve(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	case kindOK, kindCut, kindStall:
 	}
-	reply := &chatReply{w: w, id: "chatcmpl-" + strconv.Itoa(s.Hits()), request: request, text: answer(request)}
+	reply := &chatReply{w: w, id: "chatcmpl-" + strconv.Itoa(t.number), request: request, text: t.answer(request)}
 	switch {
 	case request.Stream:
 		reply.stream(r.Context(), step)

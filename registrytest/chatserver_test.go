@@ -59,7 +59,7 @@ func complete(ctx context.Context, s *registrytest.ChatServer) (string, error) {
 }
 
 // stream returns the data of the events.
-func stream(ctx context.Context, s *registrytest.ChatServer) (data []string, err error) {
+func streamed(ctx context.Context, s *registrytest.ChatServer) (data []string, err error) {
 	response, err := post(ctx, s, `{"model":"m","stream":true,"stream_options":{"include_usage":true},`+
 		`"messages":[{"role":"system","content":"be brief"},{"role":"user","content":[{"type":"text","text":"hello "},{"type":"text","text":"there"}]}]}`)
 	if err != nil {
@@ -98,7 +98,7 @@ func TestAServerAnswersWholeAndWordByWord(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "You said: hello there", answer)
 		server.Answer(func(r registrytest.ChatRequest) string { return r.Model + " is fine" })
-		events, err := stream(t.Context(), server)
+		events, err := streamed(t.Context(), server)
 		require.NoError(t, err)
 		require.Len(t, events, 6)
 		require.Contains(t, events[0], `"content":"m "`)
@@ -190,19 +190,19 @@ func TestStreamsOfAServerAreCutAndStall(t *testing.T) {
 	onBoth(t, func(t *testing.T, start func(*registrytest.Script) *registrytest.ChatServer) {
 		server := start(registrytest.NewScript(registrytest.Cut(2), registrytest.CutWith(2, io.ErrUnexpectedEOF),
 			registrytest.CutWith(1, verdict.RateLimited(errDown, 0)), registrytest.Stall(3)))
-		events, err := stream(t.Context(), server)
+		events, err := streamed(t.Context(), server)
 		require.NoError(t, err, "as if it were complete")
 		require.Len(t, events, 2)
-		events, err = stream(t.Context(), server)
+		events, err = streamed(t.Context(), server)
 		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 		require.Len(t, events, 2)
-		events, err = stream(t.Context(), server)
+		events, err = streamed(t.Context(), server)
 		require.NoError(t, err)
 		require.Len(t, events, 2)
 		require.Contains(t, events[1], `{"error":{"code":"rate_limit_exceeded"`)
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
-		events, err = stream(ctx, server)
+		events, err = streamed(ctx, server)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Len(t, events, 3)
 	})

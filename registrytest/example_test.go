@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net/http"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/registrytest"
+	"github.com/capreg/registry/stream"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -155,6 +157,38 @@ func ExampleStream() {
 	// Output:
 	// one <nil>
 	// two <nil>
+}
+
+// A fake that streams, read through package stream: what was cut before its end mark
+// is answered elsewhere.
+func ExampleStream_failover() {
+	run("TestProgram", func(t *exampleT) {
+		reg := registrytest.New(t, registry.Options{})
+		speakers := registry.NewService[*registrytest.Script]("speaker")
+		for group, script := range []*registrytest.Script{registrytest.NewScript(registrytest.Cut(1)), registrytest.NewScript()} {
+			if _, err := speakers.Register(t.Context(), reg, registry.Provider[*registrytest.Script]{Group: group, Instance: script}); err != nil {
+				t.Fatalf("%v", err)
+			}
+		}
+		open := func(ctx context.Context, script *registrytest.Script) (iter.Seq2[string, error], error) {
+			return registrytest.Stream(ctx, script, "hello", "world", "end")
+		}
+		words, err := stream.Open(t.Context(), speakers.Bind(reg, registry.Query{}), open, stream.Options[string]{
+			Last: func(word string) bool { return word == "end" }, Whole: true,
+		})
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		for word, err := range words.All() {
+			fmt.Println(word, err)
+		}
+		fmt.Println(words.Attempts()[0].Class, words.Provider())
+	})
+	// Output:
+	// hello <nil>
+	// world <nil>
+	// end <nil>
+	// malformed speaker-2
 }
 
 func ExampleRecorder() {

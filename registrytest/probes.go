@@ -145,7 +145,7 @@ func (p probing) run(ctx context.Context) outcome {
 }
 
 // patience is how long what is under test may take for what should take no time.
-const patience = 5 * time.Second
+const patience = 10 * time.Second
 
 func (p probing) finds(want string) {
 	p.tb.Helper()

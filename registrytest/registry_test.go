@@ -284,3 +284,31 @@ func TestErrorsOfEachClassAreWhatTheRegistrySees(t *testing.T) {
 		require.Equal(t, class, record.Calls()[0].Attempts[0].Class, class)
 	}
 }
+
+func TestHangsPanicsAndExitsAreWhatTheRegistrySees(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		reg := registrytest.New(t, registry.Options{PanicsAsErrors: true})
+		record := registrytest.Record(t, reg)
+		script := registrytest.NewScript(registrytest.Hang(), registrytest.Panic("boom"), registrytest.Exit(), registrytest.Cut(1))
+		add(t, reg, provider{Name: "bad", Instance: fake{script, "well again"}})
+		add(t, reg, provider{Name: "good", Group: 1})
+		require.Equal(t, "good", asked(t, reg))
+		require.Equal(t, "good", asked(t, reg))
+		exited := make(chan struct{})
+		go func() {
+			defer close(exited)
+			_, _ = ask(context.Background(), reg)
+		}()
+		<-exited
+		require.Equal(t, "good", asked(t, reg))
+		require.Equal(t, "well again", asked(t, reg))
+		var classes []verdict.Class
+		for _, report := range record.Calls() {
+			classes = append(classes, report.Attempts[0].Class)
+		}
+		require.Equal(t, []verdict.Class{
+			verdict.ClassAttemptTimeout, verdict.ClassPanic, verdict.ClassExit, verdict.ClassTransport, verdict.ClassSuccess,
+		}, classes)
+	})
+}

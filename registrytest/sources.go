@@ -126,6 +126,7 @@ func TestSource(tb testing.TB, newSource func(tb testing.TB) Source) {
 			s.Set("a")
 			s.start()
 			s.has("a")
+			s.closed = true
 			closeRegistry(s.tb, s.reg)
 			s.Set("a", "b")
 		}},
@@ -147,6 +148,7 @@ type sourcing struct {
 	tb      testing.TB
 	what    string
 	failed  bool
+	closed  bool // the registry
 	reg     *registry.Registry
 	others  map[string]bool
 	changes *registry.Subscription
@@ -172,7 +174,7 @@ func (s *sourcing) nameOf(name string) string {
 
 func (s *sourcing) within() time.Duration {
 	if s.Within <= 0 {
-		return patience
+		return 5 * time.Second
 	}
 	return s.Within
 }
@@ -213,16 +215,12 @@ func (s *sourcing) end() {
 		s.wait()
 	}
 	for name := range s.others {
-		if _, ok := s.reg.Provider(name); !ok && !s.isClosed() {
+		if _, ok := s.reg.Provider(name); !ok && !s.closed {
 			s.fail("the provider %q of somebody else has left", name)
 		}
 	}
 	s.changes.Close()
 	closeRegistry(s.tb, s.reg)
-}
-
-func (s *sourcing) isClosed() bool {
-	return errors.Is(s.reg.WaitReady(context.Background(), "registrytest/suite"), registry.ErrClosed)
 }
 
 // wait waits for the source to return, once.
