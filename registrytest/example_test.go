@@ -15,6 +15,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/registrytest"
+	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/stream"
 	"github.com/capreg/registry/verdict"
 )
@@ -292,4 +293,65 @@ func ExampleTestProbe() {
 	})
 	// Output:
 	// --- FAIL: registrytest: ill probe: its error is "no\nroute", want one line
+}
+
+func ExampleTestSelector() {
+	run("TestCheapest", func(t *exampleT) {
+		cheapest := selection.Func(func(v selection.View) int {
+			best := v.Next(0)
+			for i := best; i >= 0; i = v.Next(i + 1) {
+				if v.At(i).Cost() < v.At(best).Cost() {
+					best = i
+				}
+			}
+			return best
+		})
+		registrytest.TestSelector(t, func() selection.Selector { return cheapest })
+		fmt.Println("done")
+	})
+	// Output:
+	// done
+}
+
+// A source that follows a list of names; others follow a file or a catalogue.
+func ExampleTestSource() {
+	follow := func(ctx context.Context, reg *registry.Registry, lists <-chan []string) error {
+		known := map[string]*registry.Registration{}
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case names := <-lists:
+				for name, registration := range known {
+					if !slices.Contains(names, name) {
+						delete(known, name)
+						if err := registration.Unregister(ctx); err != nil {
+							return err
+						}
+					}
+				}
+				for _, name := range names {
+					if known[name] != nil {
+						continue
+					}
+					added, err := chat.Register(ctx, reg, registry.Provider[chatModel]{Name: name, Instance: says(name), Until: ctx})
+					if err == nil { // else the next list may bring it
+						known[name] = added
+					}
+				}
+			}
+		}
+	}
+	run("TestFollow", func(t *exampleT) {
+		registrytest.TestSource(t, func(testing.TB) registrytest.Source {
+			lists := make(chan []string, 8)
+			return registrytest.Source{
+				Run: func(ctx context.Context, reg *registry.Registry) error { return follow(ctx, reg, lists) },
+				Set: func(names ...string) { lists <- names },
+			}
+		})
+		fmt.Println("done")
+	})
+	// Output:
+	// done
 }

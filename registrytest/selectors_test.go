@@ -13,6 +13,7 @@ import (
 
 	"github.com/capreg/registry/registrytest"
 	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/selectors"
 )
 
 // describing is a selector that says something.
@@ -55,6 +56,19 @@ func TestGoodSelectorsPassTheirSuite(t *testing.T) {
 			t.Parallel()
 			s := spyOn(t, "Test", func(tb testing.TB) {
 				registrytest.TestSelector(tb, func() selection.Selector { return selector })
+			})
+			require.Empty(t, s.lines)
+		})
+	}
+}
+
+func TestReadyMadeSelectorsPassTheSuite(t *testing.T) {
+	t.Parallel()
+	for i, strategy := range selectors.All() {
+		t.Run(strategy.String(), func(t *testing.T) {
+			t.Parallel()
+			s := spyOn(t, "Test", func(tb testing.TB) {
+				registrytest.TestSelector(tb, func() selection.Selector { return selectors.All()[i].Selector() })
 			})
 			require.Empty(t, s.lines)
 		})
