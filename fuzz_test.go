@@ -287,6 +287,7 @@ func FuzzComponents(f *testing.F) {
 	f.Add("a needs a\na\n", int64(-1), -1)
 	f.Add(" x\n needs \n", int64(1)<<62, 1<<30)
 	f.Add("a needs nobody\n\xff needs \xff\n", int64(0), 0)
+	f.Add("a\tb needs a\n", int64(0), 0)
 	f.Fuzz(func(t *testing.T, text string, timeout int64, most int) {
 		var components []registry.Component
 		for line := range strings.Lines(text) {
@@ -301,7 +302,7 @@ func FuzzComponents(f *testing.F) {
 		}
 		o, err := registry.NewOrchestrator(newRegistry(t, registry.Options{}), startup.Options{MaxConcurrent: most, StartTimeout: time.Duration(timeout)}, components...)
 		if err != nil {
-			require.NotContains(t, err.Error(), "\x00")
+			require.NotRegexp(t, `[\x00-\x1f\x7f]`, err.Error())
 			var field *registry.FieldError
 			var graph *startup.PlanError
 			require.True(t, errors.As(err, &field) || errors.As(err, &graph), "%T: %v", err, err)

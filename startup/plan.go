@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
 )
 
 // Plan is what a start would do: the components in the order of their batches.
@@ -132,7 +133,17 @@ func (e *PlanError) Error() string {
 	for _, cycle := range e.Cycles {
 		all = append(all, cycle.String())
 	}
-	return "startup: " + ErrPlan.Error() + ": " + strings.Join(all, "; ")
+	return oneLine("startup: " + ErrPlan.Error() + ": " + strings.Join(all, "; "))
+}
+
+// oneLine is the text without what would break the line: names may hold anything.
+func oneLine(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
+			return ' '
+		}
+		return r
+	}, text)
 }
 
 // Unwrap returns ErrPlan.
