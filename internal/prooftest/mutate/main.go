@@ -1,30 +1,42 @@
-// Command mutate changes the library in one place at a time and looks whether a test
-// of that package notices: those it finds are killed, the others survive and are
-// printed, for somebody to look at.
+// Command mutate changes the library in one place at a time and looks whether a test of
+// that package notices: those it finds are killed, the others survive and are printed,
+// for somebody to look at.
 //
 //	go run ./internal/prooftest/mutate -sample 300 . ./internal/...
 //
-// A change is compiled with an overlay, so that the tree stays as it is. What does not
-// compile is no mutant; what runs for too long is killed. With -write the figures go
-// into the block of a document that is marked for them.
+// All mutants of a package are compiled at once, into files of an overlay in which each
+// can be switched on, so that the tree stays as it is. First every test runs alone, to
+// see which mutants it reaches; then each mutant meets the tests that reach it, the
+// quickest first. What runs for too long is killed. Constants, types and strings are not
+// changed. With -write the figures go into the block of a document that is marked for them.
 package main
 
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
+	"go/ast"
+	"go/importer"
+	"go/parser"
+	"go/token"
+	"go/types"
 	"hash/fnv"
+	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -40,11 +52,10 @@ func main() {
 
 // Outcomes of a mutant.
 const (
-	killed      = "killed"
-	timedOut    = "timed out"
-	survived    = "survived"
-	notCovered  = "not covered"
-	notCompiled = "not compiled"
+	killed     = "killed"
+	timedOut   = "timed out"
+	survived   = "survived"
+	notReached = "not reached"
 )
 
 // result is what became of a mutant.
@@ -61,25 +72,28 @@ type driver struct {
 	sample  int
 	seed    uint64
 	least   float64
+	workers int
 	except  *regexp.Regexp
 	only    *regexp.Regexp
-	slow    string
 	log     string
 	write   string
 	scratch string
 	known   map[string]result
+
+	mu      sync.Mutex // guards the fields below
 	results []result
+	all     map[string]int // mutants there are, by package
 }
 
 func run(ctx context.Context, arguments []string) error {
-	var d driver
+	d := driver{all: make(map[string]int)}
 	flags := flag.NewFlagSet("mutate", flag.ContinueOnError)
 	flags.IntVar(&d.sample, "sample", 0, "at most so many mutants of each package, drawn with the seed; 0: all")
 	flags.Uint64Var(&d.seed, "seed", 1, "of the sample")
 	flags.Float64Var(&d.least, "least", 80, "the share of killed mutants, in percent, below which this fails")
+	flags.IntVar(&d.workers, "workers", 2, "how many mutants are tested at once")
 	except := flags.String("except", "", "files that are left out, as a regular expression")
 	only := flags.String("only", "", "the files that are changed, as a regular expression")
-	flags.StringVar(&d.slow, "slow", "", "tests that only run where no other test kills, as a regular expression")
 	flags.StringVar(&d.log, "log", "", "a file of results: what is in it is not run again")
 	flags.StringVar(&d.write, "write", "", "a document whose block of figures is replaced")
 	if err := flags.Parse(arguments); err != nil {
@@ -124,11 +138,8 @@ func pattern(text string) (*regexp.Regexp, error) {
 
 // goPackage is what `go list` says of a package.
 type goPackage struct {
-	ImportPath, Dir                    string
+	ImportPath, Dir, Name              string
 	GoFiles, TestGoFiles, XTestGoFiles []string
-	Module                             struct{ Dir string }
-	binary, overlay, changed           string
-	limit                              time.Duration
 }
 
 func listPackages(ctx context.Context, patterns []string) (packages []*goPackage, err error) {
@@ -160,6 +171,14 @@ func command(ctx context.Context, name string, arguments ...string) *exec.Cmd {
 	return c
 }
 
+// at is a command in the folder of the package, outside the workspace.
+func at(ctx context.Context, p *goPackage, name string, arguments ...string) *exec.Cmd {
+	c := command(ctx, name, arguments...)
+	c.Dir = p.Dir
+	c.Env = append(os.Environ(), "GOWORK=off")
+	return c
+}
+
 // remember reads the results of runs before.
 func (d *driver) remember() error {
 	d.known = make(map[string]result)
@@ -188,6 +207,8 @@ func key(importPath string, m mutant) string { return importPath + " " + m.Strin
 
 // note keeps a result.
 func (d *driver) note(r result) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.results = append(d.results, r)
 	if _, ran := d.known[key(r.Package, r.mutant)]; ran || d.log == "" {
 		return nil
@@ -204,128 +225,297 @@ func (d *driver) note(r result) error {
 	return errors.Join(err, file.Close())
 }
 
-func (d *driver) mutatePackage(ctx context.Context, p *goPackage) error {
-	mutants, err := d.draw(p)
-	if err != nil || len(mutants) == 0 {
-		return err
-	}
-	p.binary, p.overlay, p.changed = filepath.Join(d.scratch, "test"), filepath.Join(d.scratch, "overlay.json"), filepath.Join(d.scratch, "changed.go")
-	profile := filepath.Join(d.scratch, "cover.out")
-	began := time.Now()
-	if out, err := d.at(ctx, p, "go", "test", "-count=1", "-coverprofile", profile, ".").CombinedOutput(); err != nil {
-		return fmt.Errorf("%s fails as it is: %w\n%s", p.ImportPath, err, out)
-	}
-	p.limit = 20*time.Second + 3*time.Since(began)
-	covered, err := readProfile(profile)
-	if err != nil {
-		return err
-	}
-	fmt.Printf("%s: %d mutants, each at most %v\n", p.ImportPath, len(mutants), p.limit.Round(time.Second))
-	for i, m := range mutants {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		r, ran := d.known[key(p.ImportPath, m)]
-		if !ran {
-			began := time.Now()
-			r = result{mutant: m, Package: p.ImportPath}
-			if covered.isUncovered(p.ImportPath+"/"+m.File, m.Line) {
-				r.Outcome = notCovered
-			} else if r.Outcome, r.By, err = d.try(ctx, p, m); err != nil {
-				return err
-			}
-			r.Took = time.Since(began)
-		}
-		if err := d.note(r); err != nil {
-			return err
-		}
-		if r.Outcome != killed && r.Outcome != notCompiled || i%25 == 24 {
-			fmt.Printf("%4d/%d %s: %v %s\n", i+1, len(mutants), r.Outcome, r.mutant, r.By)
-		}
-	}
-	return nil
+// switchable is a package that is compiled with all its mutants.
+type switchable struct {
+	*goPackage
+
+	binary  string
+	mutants []mutant
+	tests   []test
 }
 
-// draw returns the mutants of a package that are tried, in an order that depends on
-// nothing but the seed.
-func (d *driver) draw(p *goPackage) (drawn []mutant, err error) {
-	for _, name := range p.GoFiles {
-		if d.except != nil && d.except.MatchString(name) || d.only != nil && !d.only.MatchString(name) {
-			continue
+// test is one test, how long it takes, and the mutants that it reaches.
+type test struct {
+	name    string
+	took    time.Duration
+	reaches map[int]bool
+}
+
+func (d *driver) mutatePackage(ctx context.Context, p *goPackage) error {
+	s, err := d.compile(ctx, p)
+	if err != nil || len(s.mutants) == 0 {
+		return err
+	}
+	d.all[p.ImportPath] = len(s.mutants)
+	drawn := d.draw(s.mutants)
+	if err := d.trace(ctx, s); err != nil {
+		return err
+	}
+	fmt.Printf("%s: %d tests, %d mutants, of which %d are tried\n", p.ImportPath, len(s.tests), len(s.mutants), len(drawn))
+	var working sync.WaitGroup
+	work, errs := make(chan mutant), make(chan error, d.workers)
+	for range d.workers {
+		working.Go(func() {
+			for m := range work {
+				if err := d.tryOne(ctx, s, m); err != nil {
+					errs <- err
+					return
+				}
+			}
+			errs <- nil
+		})
+	}
+	for i, m := range drawn {
+		if i%50 == 49 {
+			fmt.Printf("%d/%d\n", i+1, len(drawn))
 		}
-		mutants, err := mutantsOf(filepath.Join(p.Dir, name), name)
+		select {
+		case work <- m:
+		case <-ctx.Done():
+		}
+	}
+	close(work)
+	working.Wait()
+	close(errs)
+	for failure := range errs {
+		err = errors.Join(err, failure)
+	}
+	return errors.Join(err, ctx.Err())
+}
+
+func (d *driver) tryOne(ctx context.Context, s *switchable, m mutant) error {
+	r, ran := d.known[key(s.ImportPath, m)]
+	if !ran {
+		began := time.Now()
+		r = result{mutant: m, Package: s.ImportPath}
+		r.Outcome, r.By = s.try(ctx, m)
+		r.Took = time.Since(began)
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if r.Outcome != killed {
+		fmt.Printf("%s: %v\n", r.Outcome, m)
+	}
+	return d.note(r)
+}
+
+// compile builds the tests of the package with all mutants in it. Where the compiler
+// refuses a line, that line has no mutants.
+func (d *driver) compile(ctx context.Context, p *goPackage) (*switchable, error) {
+	exports, err := exportsOf(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(d.scratch, p.Name)
+	if err != nil {
+		return nil, err
+	}
+	s := &switchable{goPackage: p, binary: filepath.Join(dir, "test")}
+	avoided := make(map[string]bool)
+	for range 30 {
+		f, err := d.find(p, exports, avoided)
 		if err != nil {
 			return nil, err
 		}
-		drawn = append(drawn, mutants...)
+		overlay, err := f.write(p, dir)
+		if err != nil {
+			return nil, err
+		}
+		out, err := at(ctx, p, "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", overlay, "-o", s.binary, ".").CombinedOutput()
+		if err == nil {
+			s.mutants = f.found
+			return s, nil
+		}
+		before := len(avoided)
+		for _, line := range refused.FindAllStringSubmatch(string(out), -1) {
+			avoided[line[1]] = true
+		}
+		if len(avoided) == before || ctx.Err() != nil {
+			return nil, fmt.Errorf("%s with its mutants: %w\n%s", p.ImportPath, err, out)
+		}
+		fmt.Printf("%s: no mutants on %v\n", p.ImportPath, slices.Sorted(maps.Keys(avoided)))
 	}
+	return nil, fmt.Errorf("%s does not compile with its mutants", p.ImportPath)
+}
+
+var refused = regexp.MustCompile(`(?m)([\w.]+\.go:\d+):\d+: `)
+
+// exportsOf returns the files with the types of everything that the package imports.
+func exportsOf(ctx context.Context, p *goPackage) (map[string]string, error) {
+	text, err := at(ctx, p, "go", "list", "-export", "-deps", "-f", "{{.ImportPath}} {{.Export}}", ".").Output()
+	if err != nil {
+		return nil, fmt.Errorf("go list -export: %w", err)
+	}
+	exports := make(map[string]string)
+	for line := range strings.Lines(string(text)) {
+		if path, file, ok := strings.Cut(strings.TrimSpace(line), " "); ok {
+			exports[path] = file
+		}
+	}
+	return exports, nil
+}
+
+// find parses the package, checks its types and finds its mutants.
+func (d *driver) find(p *goPackage, exports map[string]string, avoided map[string]bool) (*finder, error) {
+	f := &finder{
+		text: make(map[string][]byte), files: token.NewFileSet(), avoided: avoided, edits: make(map[string]*edits),
+		info: &types.Info{Types: make(map[ast.Expr]types.TypeAndValue), Uses: make(map[*ast.Ident]types.Object), Defs: make(map[*ast.Ident]types.Object)},
+	}
+	parsed := make([]*ast.File, len(p.GoFiles))
+	for i, name := range p.GoFiles {
+		path := filepath.Join(p.Dir, name)
+		text, err := os.ReadFile(path) //nolint:gosec // a file of the tree
+		if err != nil {
+			return nil, err
+		}
+		f.text[path] = text
+		if parsed[i], err = parser.ParseFile(f.files, path, text, parser.SkipObjectResolution|parser.ParseComments); err != nil {
+			return nil, err
+		}
+	}
+	config := types.Config{Importer: importer.ForCompiler(f.files, "gc", func(path string) (io.ReadCloser, error) {
+		return os.Open(exports[path])
+	})}
+	var err error
+	if f.pkg, err = config.Check(p.ImportPath, f.files, parsed, f.info); err != nil {
+		return nil, err
+	}
+	for i, name := range p.GoFiles {
+		if d.except != nil && d.except.MatchString(name) || d.only != nil && !d.only.MatchString(name) {
+			continue
+		}
+		f.file(filepath.Join(p.Dir, name), parsed[i])
+	}
+	return f, nil
+}
+
+// write writes the changed files and the overlay that puts them in their places.
+func (f *finder) write(p *goPackage, dir string) (overlay string, err error) {
+	places := make(map[string]string)
+	put := func(path string, text []byte) error {
+		changed := filepath.Join(dir, filepath.Base(path))
+		places[path] = changed
+		return os.WriteFile(changed, text, 0o600)
+	}
+	for path := range f.edits {
+		err = errors.Join(err, put(path, f.rendered(path)))
+	}
+	err = errors.Join(err, put(filepath.Join(p.Dir, "zz_mutants.go"), fmt.Appendf(nil, helpers, p.Name)))
+	text, failure := json.Marshal(map[string]any{"Replace": places})
+	overlay = filepath.Join(dir, "overlay.json")
+	return overlay, errors.Join(err, failure, os.WriteFile(overlay, text, 0o600))
+}
+
+// draw returns the mutants that are tried, in an order that depends on nothing but the
+// seed.
+func (d *driver) draw(mutants []mutant) []mutant {
 	place := func(m mutant) uint64 {
 		h := fnv.New64a()
 		_, _ = fmt.Fprint(h, d.seed, m)
 		return h.Sum64()
 	}
-	slices.SortStableFunc(drawn, func(a, b mutant) int {
-		if place(a) < place(b) {
-			return -1
-		}
-		return 1
-	})
+	drawn := slices.Clone(mutants)
+	slices.SortStableFunc(drawn, func(a, b mutant) int { return cmp.Compare(place(a), place(b)) })
 	if d.sample > 0 && d.sample < len(drawn) {
 		drawn = drawn[:d.sample]
 	}
-	return drawn, nil
+	return drawn
 }
 
-// at is a command in the folder of the package, outside the workspace.
-func (d *driver) at(ctx context.Context, p *goPackage, name string, arguments ...string) *exec.Cmd {
-	c := command(ctx, name, arguments...)
-	c.Dir = p.Dir
-	c.Env = append(os.Environ(), "GOWORK=off")
-	return c
-}
-
-// try compiles and tests one mutant.
-func (d *driver) try(ctx context.Context, p *goPackage, m mutant) (outcome, by string, err error) {
-	path := filepath.Join(p.Dir, m.File)
-	text, err := os.ReadFile(path) //nolint:gosec // a file of the tree
+// trace runs every test alone, without a mutant, to see how long it takes and which
+// mutants it reaches.
+func (d *driver) trace(ctx context.Context, s *switchable) error {
+	list, err := at(ctx, s.goPackage, s.binary, "-test.list", "^(Test|Fuzz|Example)").Output()
 	if err != nil {
-		return "", "", err
+		return fmt.Errorf("%s: %w", s.ImportPath, err)
 	}
-	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{path: p.changed}})
-	if err != nil {
-		return "", "", err
+	names := strings.Fields(string(list))
+	s.tests = make([]test, len(names))
+	var working sync.WaitGroup
+	errs := make(chan error, len(names))
+	next := make(chan int, len(names))
+	for i := range names {
+		next <- i
 	}
-	if err := errors.Join(os.WriteFile(p.changed, m.apply(text), 0o600), os.WriteFile(p.overlay, overlay, 0o600)); err != nil {
-		return "", "", err
+	close(next)
+	for range d.workers {
+		working.Go(func() {
+			for i := range next {
+				var err error
+				s.tests[i], err = s.traceOne(ctx, names[i], filepath.Join(filepath.Dir(s.binary), "trace"+strconv.Itoa(i)))
+				errs <- err
+			}
+		})
 	}
-	build := d.at(ctx, p, "go", "test", "-c", "-ldflags=-s -w", "-overlay", p.overlay, "-o", p.binary, ".")
-	if out, err := build.CombinedOutput(); err != nil {
-		if ctx.Err() != nil {
-			return "", "", ctx.Err()
-		}
-		return notCompiled, lastLine(out), nil
+	working.Wait()
+	close(errs)
+	for failure := range errs {
+		err = errors.Join(err, failure)
 	}
-	passes := [][]string{nil}
-	if d.slow != "" {
-		passes = [][]string{{"-test.skip=" + d.slow}, {"-test.run=" + d.slow}}
-	}
-	for _, pass := range passes {
-		if outcome, by = d.test(ctx, p, pass); outcome != survived {
-			break
-		}
-	}
-	return outcome, by, ctx.Err()
+	slices.SortFunc(s.tests, func(a, b test) int { return cmp.Compare(a.took, b.took) })
+	return err
 }
 
-// test runs the tests of the package until the first one fails. Parallel tests do not
-// heed -failfast, so they are ended from here. What allocates without end is ended by
-// the limit of the shell.
-func (d *driver) test(ctx context.Context, p *goPackage, pass []string) (outcome, by string) {
-	ctx, cancel := context.WithTimeout(ctx, p.limit)
+func (s *switchable) traceOne(ctx context.Context, name, path string) (test, error) {
+	t := test{name: name, reaches: make(map[int]bool)}
+	c := at(ctx, s.goPackage, s.binary, "-test.run=^"+name+"$", "-test.timeout=5m")
+	c.Env = append(c.Env, "MUTANT_TRACE="+path)
+	began := time.Now()
+	if out, err := c.CombinedOutput(); err != nil {
+		return t, fmt.Errorf("%s fails as it is: %w\n%s", name, err, out)
+	}
+	t.took = time.Since(began)
+	text, err := os.ReadFile(path) //nolint:gosec // written a moment ago
+	if errors.Is(err, os.ErrNotExist) {
+		return t, nil
+	}
+	for line := range strings.Lines(string(text)) {
+		number, _ := strconv.Atoi(strings.TrimSpace(line)) // 0, which is none, for half a line
+		t.reaches[number] = true
+	}
+	return t, err
+}
+
+// batchTime is about how long the tests of a batch take: the first one that fails ends
+// them all.
+const batchTime = 3 * time.Second
+
+// try lets the tests that reach the mutant meet it.
+func (s *switchable) try(ctx context.Context, m mutant) (outcome, by string) {
+	outcome = notReached
+	var batch []string
+	var took time.Duration
+	flush := func() bool {
+		if len(batch) == 0 {
+			return false
+		}
+		outcome, by = s.meet(ctx, m, batch, took)
+		batch, took = nil, 0
+		return outcome != survived
+	}
+	for _, t := range s.tests {
+		if !t.reaches[m.number] {
+			continue
+		}
+		batch, took = append(batch, t.name), took+t.took
+		if took > batchTime && flush() {
+			return outcome, by
+		}
+	}
+	flush()
+	return outcome, by
+}
+
+// meet runs some tests until the first one fails. Parallel tests do not heed -failfast,
+// so they are ended from here. What allocates without end is ended by the limit of the
+// shell.
+func (s *switchable) meet(ctx context.Context, m mutant, tests []string, usually time.Duration) (outcome, by string) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second+5*usually)
 	defer cancel()
-	c := d.at(ctx, p, "sh", append([]string{
-		"-c", `ulimit -v 6000000; exec "$0" "$@"`, p.binary, "-test.timeout=" + (2 * p.limit).String(), "-test.failfast",
-	}, pass...)...)
+	c := at(ctx, s.goPackage, "sh", "-c", `ulimit -v 6000000; exec "$0" "$@"`, s.binary,
+		"-test.timeout=1h", "-test.failfast", "-test.run=^("+strings.Join(tests, "|")+")$")
+	c.Env = append(c.Env, "MUTANT="+strconv.Itoa(m.number))
 	w := &failureWatch{ended: cancel}
 	c.Stdout, c.Stderr = w, w
 	err := c.Run()
@@ -363,49 +553,4 @@ func (w *failureWatch) Write(text []byte) (int, error) {
 		}
 	}
 	return len(text), nil
-}
-
-func lastLine(text []byte) string {
-	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-	return lines[len(lines)-1]
-}
-
-// profile says of the lines of each file how often they ran.
-type profile map[string][]block
-
-type block struct{ from, to, count int }
-
-func readProfile(path string) (profile, error) {
-	text, err := os.ReadFile(path) //nolint:gosec // written a moment ago
-	if err != nil {
-		return nil, err
-	}
-	blocks := make(profile)
-	for _, line := range strings.Split(string(text), "\n")[1:] {
-		file, rest, found := strings.Cut(line, ":")
-		if !found {
-			continue
-		}
-		var b block
-		var fromColumn, toColumn, statements int
-		if _, err := fmt.Sscanf(rest, "%d.%d,%d.%d %d %d", &b.from, &fromColumn, &b.to, &toColumn, &statements, &b.count); err != nil {
-			return nil, fmt.Errorf("%s: %q: %w", path, line, err)
-		}
-		blocks[file] = append(blocks[file], b)
-	}
-	return blocks, nil
-}
-
-// isUncovered reports whether the line is in blocks that never ran and in no other.
-func (p profile) isUncovered(file string, line int) bool {
-	inside := false
-	for _, b := range p[file] {
-		if b.from <= line && line <= b.to {
-			if b.count > 0 {
-				return false
-			}
-			inside = true
-		}
-	}
-	return inside
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // tally counts the outcomes of a package.
-type tally struct{ killed, survived, uncovered, broken int }
+type tally struct{ all, killed, survived, unreached int }
 
 func (t *tally) add(outcome string) {
 	switch outcome {
@@ -18,16 +18,14 @@ func (t *tally) add(outcome string) {
 		t.killed++
 	case survived:
 		t.survived++
-	case notCovered:
-		t.uncovered++
-	default:
-		t.broken++
+	case notReached:
+		t.unreached++
 	}
 }
 
-// rate is the share of the mutants that compile which is killed, in percent.
+// rate is the share of the mutants tried that is killed, in percent.
 func (t *tally) rate() float64 {
-	if all := t.killed + t.survived + t.uncovered; all > 0 {
+	if all := t.killed + t.survived + t.unreached; all > 0 {
 		return 100 * float64(t.killed) / float64(all)
 	}
 	return 100
@@ -39,17 +37,18 @@ func (d *driver) report() error {
 	var all tally
 	for _, r := range d.results {
 		if packages[r.Package] == nil {
-			packages[r.Package] = &tally{}
+			packages[r.Package] = &tally{all: d.all[r.Package]}
+			all.all += d.all[r.Package]
 		}
 		packages[r.Package].add(r.Outcome)
 		all.add(r.Outcome)
 	}
 	var table strings.Builder
-	fmt.Fprintln(&table, "| package | mutants | killed | survived | not reached | kill rate |")
-	fmt.Fprintln(&table, "|---|---|---|---|---|---|")
+	fmt.Fprintln(&table, "| package | mutants | tried | killed | survived | not reached | kill rate |")
+	fmt.Fprintln(&table, "|---|---|---|---|---|---|---|")
 	row := func(name string, t *tally) {
-		fmt.Fprintf(&table, "| %s | %d | %d | %d | %d | %.1f %% |\n",
-			name, t.killed+t.survived+t.uncovered, t.killed, t.survived, t.uncovered, t.rate())
+		fmt.Fprintf(&table, "| %s | %d | %d | %d | %d | %d | %.1f %% |\n",
+			name, t.all, t.killed+t.survived+t.unreached, t.killed, t.survived, t.unreached, t.rate())
 	}
 	for _, name := range slices.Sorted(maps.Keys(packages)) {
 		_, short, nested := strings.Cut(name, "/registry/")
@@ -61,11 +60,11 @@ func (d *driver) report() error {
 	row("all", &all)
 	fmt.Println()
 	for _, r := range d.results {
-		if r.Outcome == survived || r.Outcome == notCovered {
+		if r.Outcome == survived || r.Outcome == notReached {
 			fmt.Printf("%s: %v\n", r.Outcome, r.mutant)
 		}
 	}
-	fmt.Printf("\n%s\n%d that do not compile are left out\n", table.String(), all.broken)
+	fmt.Printf("\n%s", table.String())
 	if d.write != "" {
 		if err := figures.Replace(d.write, "mutation", table.String()); err != nil {
 			return err
