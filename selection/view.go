@@ -193,10 +193,11 @@ func (v *View) Random() uint64 {
 	const golden = 0x9e3779b97f4a7c15
 	if !v.mixed {
 		v.mixed = true
-		v.random = v.look.Cursor.seed + v.Turn()*golden + uint64(v.look.Asked)<<48
+		// Mixed, so that the draws of one turn are not those of the next one.
+		v.random = Mix(v.look.Cursor.seed + v.Turn()*golden + uint64(v.look.Asked)<<48) //nolint:gosec // not negative
 	}
 	v.random += golden
-	return Mix(v.random ^ v.random>>29)
+	return Mix(v.random)
 }
 
 // IntN returns a random integer from 0 up to n, which must be more than 0.

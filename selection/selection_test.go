@@ -1,0 +1,397 @@
+package selection_test
+
+import (
+	"context"
+	"encoding/json"
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/selection"
+)
+
+func TestStrategiesAreReadAndWrittenByName(t *testing.T) {
+	t.Parallel()
+	pick := selection.Func(func(selection.View) int { return 0 })
+	own := selection.New("MINE", pick)
+	for _, s := range []selection.Strategy{{}, selection.Fallback(), selection.RoundRobin(), own} {
+		text, err := json.Marshal(s)
+		require.NoError(t, err)
+		var back selection.Strategy
+		require.NoError(t, json.Unmarshal(text, &back))
+		require.True(t, s.Same(back))
+		require.Equal(t, s.String(), back.String())
+		require.Equal(t, s.IsZero(), back.IsZero())
+		require.Equal(t, s.String() == "MINE", back.Named(), "only a name came along")
+		require.False(t, s.Named())
+	}
+	require.Equal(t, 0, own.Selector().Pick(selection.View{}))
+	require.Nil(t, selection.Fallback().Selector())
+	require.Nil(t, selection.Strategy{}.Selector())
+	require.True(t, own.Same(selection.New("MINE", nil)), "the name is what counts")
+	require.False(t, own.Same(selection.Strategy{}))
+	kept := own
+	for _, bad := range []string{" x", "a\nb", "\xff", "\x00"} {
+		require.Error(t, kept.UnmarshalText([]byte(bad)), "%q", bad)
+		require.True(t, kept.Same(own), "it has changed nothing")
+		_, err := selection.New(bad, pick).MarshalText()
+		require.Error(t, err)
+	}
+	require.NoError(t, kept.UnmarshalText([]byte("fallback")))
+	require.Equal(t, selection.Fallback(), kept)
+}
+
+func TestVersionsAreOrderedAsSemanticVersioningSays(t *testing.T) {
+	t.Parallel()
+	ascending := []string{
+		"", "0.0.1", "0.9", "1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-alpha.beta", "1.0.0-beta", "1.0.0-beta.2", "1.0.0-beta.11",
+		"1.0.0-rc.1", "1.0.0", "1.0.1", "1.2", "1.10", "2", "2.0.0.1", "10.0", "99999999999999999999999999",
+	}
+	for i, a := range ascending {
+		for j, b := range ascending {
+			want := 0
+			switch {
+			case i < j:
+				want = -1
+			case i > j:
+				want = 1
+			}
+			require.Equal(t, want, selection.CompareVersions(a, b), "%q %q", a, b)
+		}
+	}
+	for _, same := range [][2]string{{"1.2", "v1.2.0"}, {"1.0+build", "1"}, {"01.2", "1.02"}, {"1-", "1"}} {
+		require.Zero(t, selection.CompareVersions(same[0], same[1]), "%v", same)
+	}
+}
+
+func FuzzVersionsAreOrdered(f *testing.F) {
+	f.Add("1.2.3-rc.1", "v1.2", "1.10+x")
+	f.Add("", "-", ".")
+	f.Fuzz(func(t *testing.T, a, b, c string) {
+		compare := selection.CompareVersions
+		require.Zero(t, compare(a, a))
+		require.Equal(t, compare(a, b), -compare(b, a), "antisymmetric")
+		if compare(a, b) <= 0 && compare(b, c) <= 0 {
+			require.LessOrEqual(t, compare(a, c), 0, "transitive: %q %q %q", a, b, c)
+		}
+	})
+}
+
+func TestProximityIsTheShareOfCommonLabels(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		near, region string
+		want         float64
+	}{
+		{"", "", 1},
+		{"", "eu", 1},
+		{"eu-west-1", "eu-west-1", 1},
+		{"eu-west-1", "eu-west-2", 2.0 / 3},
+		{"eu-west-1", "eu-north-1", 1.0 / 3},
+		{"eu-west-1", "us-west-1", 0},
+		{"eu-west-1", "eu", 1.0 / 3},
+		{"eu", "eu-west-1", 1},
+		{"eu", "", 0.5},
+		{"eu-west", "euro-west", 0},
+	} {
+		require.InDelta(t, c.want, selection.Proximity(c.near, c.region), 1e-9, "%+v", c)
+	}
+}
+
+// naiveSpill is the formula, step by step, in percent of many numbers.
+func naiveSpill(spill float64, eligible, members []int) (shares []float64) {
+	health := make([]float64, len(eligible))
+	sum := 0.0
+	for i := range eligible {
+		if members[i] > 0 {
+			health[i] = min(1, spill*float64(eligible[i])/float64(members[i]))
+		}
+		sum += health[i]
+	}
+	left := 1.0
+	for _, h := range health {
+		load := 0.0
+		if sum > 0 {
+			load = min(left, h/min(sum, 1))
+		}
+		shares, left = append(shares, load), left-load
+	}
+	return shares
+}
+
+func TestSpillOverSharesAsItsFormulaSays(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(200) {
+		random := rand.New(rand.NewPCG(seed, 1))
+		n := 1 + random.IntN(5)
+		eligible, members := make([]int, n), make([]int, n)
+		nobody := true
+		for i := range n {
+			members[i] = random.IntN(6)
+			eligible[i] = random.IntN(members[i] + 1)
+			nobody = nobody && eligible[i] == 0
+		}
+		policy := selection.Policy{SpillOver: 1 + random.Float64()}
+		const numbers = 2000
+		counts := make([]float64, n)
+		for k := range numbers {
+			first := policy.Spill((float64(k)+0.5)/numbers, eligible, members)
+			if nobody {
+				require.Equal(t, -1, first)
+				continue
+			}
+			require.Positive(t, eligible[first])
+			counts[first]++
+		}
+		if nobody {
+			continue
+		}
+		for i, share := range naiveSpill(policy.SpillOver, eligible, members) {
+			require.InDelta(t, share, counts[i]/numbers, 2.0/numbers, "%v of %v", eligible, members)
+		}
+	}
+}
+
+func TestOneOfAGroupMayAlwaysBeEjected(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		cap          float64
+		out, members int
+		want         bool
+	}{
+		{0, 99, 100, true}, {0.1, 0, 1, true}, {0.1, 0, 100, true}, {0.1, 1, 10, false}, {0.2, 1, 10, true}, {0.5, 1, 4, true}, {0.5, 2, 4, false}, {1, 3, 4, true},
+	} {
+		require.Equal(t, c.want, selection.Policy{MaxEjected: c.cap}.MayEject(c.out, c.members), "%+v", c)
+	}
+}
+
+// naiveVitals are measurements in plain floating-point numbers.
+type naiveVitals struct {
+	latency, failing     float64
+	latencyAt, failingAt time.Duration
+	known                bool
+}
+
+func (n *naiveVitals) read(now, decay time.Duration) (latency, failing float64) {
+	return n.latency * math.Exp(-float64(now-n.latencyAt)/float64(decay)), n.failing * math.Exp(-float64(now-n.failingAt)/float64(decay))
+}
+
+func (n *naiveVitals) end(now, took, decay time.Duration, outcome selection.Outcome) {
+	latency, failing := n.read(now, decay)
+	sample, w := float64(took), math.Exp(-float64(now-n.latencyAt)/float64(decay))
+	switch {
+	case outcome == selection.Answered && (!n.known || sample > n.latency):
+		n.latency, n.latencyAt, n.known = sample, now, true
+	case outcome == selection.Answered:
+		n.latency, n.latencyAt = sample*(1-w)+n.latency*w, now
+	case n.known && sample > latency:
+		n.latency, n.latencyAt = sample, now
+	}
+	switch outcome {
+	case selection.Answered:
+		n.failing, n.failingAt = failing*0.8, now
+	case selection.Failed:
+		n.failing, n.failingAt = failing+(1-failing)*0.2, now
+	case selection.Neutral:
+	}
+}
+
+func TestVitalsAgreeWithANaiveModel(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(60) {
+		random := rand.New(rand.NewPCG(seed, 2))
+		decay := time.Duration(1+random.IntN(30)) * time.Second
+		now := time.Duration(random.Int64N(int64(24 * time.Hour)))
+		v, track := selection.NewVitals(now, decay), &selection.Track{}
+		naive := &naiveVitals{}
+		set := selection.NewSet(selection.Request{}, selection.Policy{}, []selection.Member{{Vitals: v, Context: track}})
+		for range 300 {
+			now += time.Duration(random.ExpFloat64() * float64(decay) / 10)
+			took := time.Duration(1 + random.ExpFloat64()*1e8)
+			outcome := selection.Outcome(random.IntN(3))
+			v.Begin()
+			v.End(now, took, outcome, track)
+			naive.end(now, took, decay, outcome)
+			later := now + time.Duration(random.Int64N(int64(decay)*3))
+			wantLatency, wantFailing := naive.read(later, decay)
+			view := set.View(selection.Look{Mask: 1, Now: later})
+			c := view.At(0)
+			// Time is counted in ticks of 4.2 ms.
+			slack := 0.02 + 20*4.2e-3/decay.Seconds()
+			latency, failing := c.Performance()
+			require.InEpsilon(t, wantLatency+1, latency+1, slack)
+			require.InDelta(t, wantFailing, failing, slack)
+			require.Equal(t, v.Latency(later), c.Latency())
+			here, failingHere := c.PerformanceHere()
+			require.InDelta(t, latency, here, 1e-6*latency+1e-9)
+			require.InDelta(t, failing, failingHere, 1e-9)
+			l, f, inFlight, score, trend := view.Measured(0)
+			require.InDelta(t, here, l, 1e-5*here)
+			require.InDelta(t, failingHere, f, 1e-9)
+			require.Equal(t, []any{0.0, 1.0, health.Steady, 0}, []any{inFlight, score, trend, c.InFlight()})
+		}
+	}
+}
+
+func TestMeasurementsOfAKindOfQueryComeBeforeThoseOfAll(t *testing.T) {
+	t.Parallel()
+	v, here, elsewhere := selection.NewVitals(0, 0), &selection.Track{}, &selection.Track{}
+	look := func(track *selection.Track) selection.Candidate {
+		set := selection.NewSet(selection.Request{}, selection.Policy{}, []selection.Member{{Vitals: v, Context: track}})
+		view := set.View(selection.Look{Mask: 1, Now: time.Second})
+		return view.At(0)
+	}
+	require.True(t, look(here).Cold())
+	v.Begin()
+	v.End(time.Second, 10*time.Millisecond, selection.Answered, elsewhere)
+	latency, _ := look(here).PerformanceHere()
+	require.InDelta(t, 10e6, latency, 1)
+	v.Begin()
+	v.End(time.Second, 500*time.Millisecond, selection.Answered, here)
+	latency, _ = look(here).PerformanceHere()
+	require.InDelta(t, 500e6, latency, 100)
+	latency, _ = look(elsewhere).PerformanceHere()
+	require.InDelta(t, 10e6, latency, 1)
+	require.Equal(t, 500*time.Millisecond, look(elsewhere).Latency())
+	require.False(t, look(nil).Cold())
+}
+
+// large is who is eligible of a set with more than 64.
+type large []bool
+
+func (l large) Has(i int) bool { return i >= 0 && i < len(l) && l[i] }
+
+func (l large) Next(i int) int {
+	for i = max(i, 0); i < len(l); i++ {
+		if l[i] {
+			return i
+		}
+	}
+	return -1
+}
+
+func TestViewsTellWhoIsEligibleAndDrawEachWithTheSameProbability(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{1, 2, 7, 64, 65, 200} {
+		for seed := range uint64(20) {
+			random := rand.New(rand.NewPCG(seed, 3))
+			all, look := make(large, n), selection.Look{Cursor: selection.NewCursor(seed), Now: 1}
+			var eligible []int
+			for i := range all {
+				if all[i] = random.IntN(1+int(seed%4)) == 0; all[i] {
+					eligible = append(eligible, i)
+					look.Mask |= 1 << uint(i%64)
+				}
+			}
+			if n > 64 {
+				look.Mask, look.Large = 0, all
+			}
+			set := selection.NewSet(selection.Request{}, selection.Policy{}, make([]selection.Member, n))
+			v := set.View(look)
+			require.Equal(t, []int{n, len(eligible)}, []int{v.Len(), v.Count()})
+			for i := range n + 1 {
+				require.Equal(t, all.Has(i), v.Eligible(i))
+				require.Equal(t, all.Next(i), v.Next(i))
+			}
+			mask, ok := v.Mask()
+			require.Equal(t, n <= 64, ok)
+			require.Equal(t, look.Mask, mask)
+			requireUniformDraws(t, set, look, eligible)
+		}
+	}
+}
+
+func requireUniformDraws(t *testing.T, set *selection.Set, look selection.Look, eligible []int) {
+	t.Helper()
+	if len(eligible) == 0 {
+		v := set.View(look)
+		first, second := v.DrawTwo()
+		require.Equal(t, [3]int{-1, -1, -1}, [3]int{v.Draw(), first, second})
+		return
+	}
+	picks := 200 * len(eligible)
+	counts := make(map[int]int)
+	for range picks {
+		v := set.View(look)
+		first, second := v.DrawTwo()
+		require.True(t, v.Eligible(first))
+		counts[first]++
+		if len(eligible) == 1 {
+			require.Equal(t, -1, second)
+			continue
+		}
+		require.True(t, v.Eligible(second))
+		require.NotEqual(t, first, second)
+		counts[second]++
+	}
+	mean := float64(picks) * 2 / float64(len(eligible))
+	if len(eligible) == 1 {
+		mean = float64(picks)
+	}
+	for _, i := range eligible {
+		require.InDelta(t, mean, counts[i], 6*math.Sqrt(mean)+1e-9)
+	}
+}
+
+func TestContextsHaveAKeyWhenSomebodyGaveItThem(t *testing.T) {
+	t.Parallel()
+	require.Empty(t, selection.KeyFrom(t.Context()))
+	require.Empty(t, selection.KeyFrom(nil)) //nolint:staticcheck // a look-up may have none
+	ctx := selection.WithKey(t.Context(), "a")
+	require.Equal(t, "a", selection.KeyFrom(ctx))
+	require.Equal(t, "b", selection.KeyFrom(selection.WithKey(ctx, "b")))
+	set := selection.NewSet(selection.Request{}, selection.Policy{}, nil)
+	v := set.View(selection.Look{})
+	require.Equal(t, context.Background(), v.Context())
+	require.Empty(t, v.Key())
+}
+
+func TestHashesAreTheSameInEveryProcess(t *testing.T) {
+	t.Parallel()
+	// As written down once: other values would move every session.
+	require.Equal(t, uint64(0xf52a15e9a9b5e89b), selection.Hash(""))
+	require.NotEqual(t, selection.Hash("a"), selection.Hash("b"))
+	id := func(p selection.Profile) uint64 {
+		v := selection.NewSet(selection.Request{}, selection.Policy{}, []selection.Member{{Profile: p}}).View(selection.Look{Mask: 1, Now: 1})
+		return v.At(0).ID()
+	}
+	require.NotEqual(t, id(selection.Profile{Service: "ab", Name: "c"}), id(selection.Profile{Service: "a", Name: "bc"}))
+}
+
+func TestRequirementsSayWhatTheyAskFor(t *testing.T) {
+	t.Parallel()
+	r := selection.Requirements{
+		MaxLatency: time.Second, MaxCost: 2, MinVersion: "1.2", Tags: []string{"a", "b"}, Regions: []string{"eu", "us"}, Exclude: []string{"x"},
+	}
+	require.Equal(t, "within 1s, costing at most 2, from version 1.2, tagged a, b, in eu or us, without x", r.String())
+	require.Empty(t, selection.Requirements{}.String())
+	copied := r.Clone()
+	copied.Tags[0] = "!"
+	require.Equal(t, "a", r.Tags[0])
+	for field, bad := range map[string]selection.Requirements{
+		"MaxLatency": {MaxLatency: -1}, "MaxCost": {MaxCost: math.NaN()}, "MinVersion": {MinVersion: "\xff"},
+	} {
+		got, _, bound := bad.Check()
+		require.Equal(t, field, got)
+		require.NotEmpty(t, bound)
+	}
+}
+
+func TestSlowStartBendsAsItsFormulaSays(t *testing.T) {
+	t.Parallel()
+	policy := selection.Policy{SlowStart: 100 * time.Second, SlowStartFloor: 0.05, SlowStartAggression: 2}
+	v := selection.NewVitals(time.Hour, 0)
+	set := selection.NewSet(selection.Request{}, policy, []selection.Member{{Profile: selection.Profile{Weight: 4}, Vitals: v}})
+	for after, want := range map[time.Duration]float64{0: 0.05, 25 * time.Second: 0.5, 81 * time.Second: 0.9, 100 * time.Second: 1, time.Hour: 1} {
+		view := set.View(selection.Look{Mask: 1, Now: time.Hour + after})
+		require.InDelta(t, want, view.At(0).Ramp(), 1e-9, "%v", after)
+		require.InDelta(t, 4*want, view.Weight(0), 1e-9)
+		require.InDelta(t, 4, view.At(0).FullWeight(), 0)
+		require.Equal(t, after, view.At(0).RecoveredFor())
+		require.False(t, view.EqualWeights())
+	}
+}
