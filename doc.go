@@ -30,7 +30,11 @@
 // that match are the candidates, in one order: groups ascending, inside a group
 // [PriorityCritical] to [PriorityFallback], then the order of registration. A
 // group is exhausted before the next is tried. [StrategyFallback] takes the
-// first eligible candidate of a group, [StrategyRoundRobin] rotates over them.
+// first eligible candidate of a group, [StrategyRoundRobin] rotates over them;
+// package selectors has strategies that heed weights, load, latency, scores and
+// sessions, and package selection what is needed to write one. [Query].Where leaves
+// out who does not meet a requirement, whatever the strategy, and
+// [Service.SetSelection] lets groups spill over before they are exhausted.
 //
 // Eligible is who is ready (its factory has not just failed, and a probe of it has
 // succeeded), healthy, admitted by its breaker, not cooling down and not leaving. One function decides that,

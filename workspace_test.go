@@ -81,8 +81,15 @@ func TestArrowsRunFromRootToVocabularyToInternal(t *testing.T) {
 			for _, imported := range file.Imports {
 				path := strings.Trim(imported.Path.Value, `"`)
 				inside, ok := strings.CutPrefix(path, modulePath)
+				require.False(t, dir == "." && inside == "/selectors", "%s imports %s", name, path)
 				if !ok || dir == "." {
 					continue
+				}
+				if dir == "selectors" {
+					require.Equal(t, "/selection", strings.Replace(inside, "/health", "/selection", 1), "%s imports %s", name, path)
+				}
+				if dir == "selection" {
+					require.Equal(t, "/health", inside, "%s imports %s", name, path)
 				}
 				if strings.HasPrefix(dir, "internal") || dir == "verdict" || dir == "event" {
 					require.True(t, strings.HasPrefix(inside, "/internal/"), "%s imports %s", name, path)

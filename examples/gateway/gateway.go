@@ -22,6 +22,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/selectors"
 	"github.com/capreg/registry/stream"
 	"github.com/capreg/registry/verdict"
 )
@@ -50,7 +51,7 @@ func newGateway(ctx context.Context, config Config, logger *log.Logger) (_ *gate
 		routes: make(map[string]*registry.Resolver[*target]), whole: make(map[string]bool),
 		keys: make(map[string][sha256.Size]byte),
 	}
-	if g.registry, err = registry.New(registry.Options{}); err != nil {
+	if g.registry, err = registry.New(registry.Options{Strategies: selectors.All()}); err != nil {
 		return nil, err
 	}
 	events := g.registry.Subscribe(0)
