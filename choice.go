@@ -373,7 +373,7 @@ func (s *service) giveChoice(target *slot, p *plan, r *run, kept map[*provider]*
 		}
 		set = append(set, m)
 	}
-	c.set = selection.NewSet(target.query.request(s.name), s.policy, set)
+	c.set = selection.NewSet(requestOf(&target.query, s.name), s.policy, set)
 	if turn := r.rotation; turn.cursor == nil || !turn.strategy.Same(c.strategy) {
 		// Nobody finds what another strategy has remembered.
 		turn.strategy, turn.cursor = c.strategy, selection.NewCursor(rand.Uint64()) //nolint:gosec // shares, not secrets
@@ -386,7 +386,7 @@ func (s *service) giveChoice(target *slot, p *plan, r *run, kept map[*provider]*
 	r.choice = c
 }
 
-func (q *Query) request(service string) selection.Request {
+func requestOf(q *Query, service string) selection.Request {
 	return selection.Request{
 		Service: service, Handler: q.Handler, Require: q.Require, Prefer: q.Prefer, Near: q.Near, Where: q.Where,
 	}

@@ -2,7 +2,6 @@ package registry_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime"
 	"strconv"
@@ -373,11 +372,11 @@ func TestWhoIsTooSlowForTheQueryIsLeftOutUntilThatIsForgotten(t *testing.T) {
 					require.NoError(t, sick.MarkUnhealthy(errDown))
 				}
 				quick := chat.Bind(reg, registry.Query{Where: selection.Requirements{MaxLatency: 200 * time.Millisecond}})
-				any := bind(reg)
+				all := bind(reg)
 				// Measured from the first query on that asks for it.
 				require.NotEmpty(t, quick.Explain().Winner)
 				for range 40 {
-					asked(t, any)
+					asked(t, all)
 					asked(t, quick)
 				}
 				for range 20 {
@@ -536,6 +535,5 @@ func TestCallsThatAreNobodysFaultAreNotLearnedFrom(t *testing.T) {
 		outcome = errDown
 		_, _ = ask(t.Context(), r)
 		require.InDelta(t, 0.2, c.Failing(), 1e-3)
-		require.True(t, errors.Is(outcome, errDown))
 	})
 }

@@ -195,7 +195,7 @@ func (s *slot) inSight(p *plan, steady bool) []Candidate {
 	for i, candidate := range p.candidates {
 		s.describe(&seen[i], candidate, now, steady)
 	}
-	if len(s.query.Require) == 0 && s.query.plain() {
+	if len(s.query.Require) == 0 && plain(&s.query) {
 		return seen // nobody is in sight who lacks something
 	}
 	for _, scope := range s.service.scopes(s.query) {
@@ -212,7 +212,7 @@ func (s *slot) inSight(p *plan, steady bool) []Candidate {
 // describe says whether the slot's query would be given p. Caller holds Registry.mu.
 func (s *slot) describe(c *Candidate, p *provider, now time.Time, steady bool) {
 	p.describe(c, now)
-	if !c.Eligible && len(s.query.Require) == 0 && s.query.plain() {
+	if !c.Eligible && len(s.query.Require) == 0 && plain(&s.query) {
 		return // there is nothing that it could lack
 	}
 	if mismatch := s.service.mismatch(p, s.query); mismatch != nil {

@@ -3,7 +3,7 @@ package registry_test
 import (
 	"context"
 	"errors"
-	"fmt"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -74,7 +74,7 @@ func strategyNumber(n int) registry.Strategy {
 	case 2:
 		return registry.StrategyRoundRobin
 	}
-	return selection.New(fmt.Sprint(n), nil)
+	return selection.New(strconv.Itoa(n), nil)
 }
 
 func bind(reg *registry.Registry, require ...string) *registry.Resolver[chatModel] {

@@ -74,8 +74,12 @@ func TestACallThatSpillsOverGoesOnWithTheOtherGroupsInOrder(t *testing.T) {
 	t.Parallel()
 	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		for _, p := range []provider{
-			{Name: "a"}, {Name: "sick"}, {Name: "b", Group: 1}, {Name: "c", Group: 2},
-			{Name: "own", Handler: "h"}, {Name: "mock", Mock: true},
+			{Name: "a"},
+			{Name: "sick"},
+			{Name: "b", Group: 1},
+			{Name: "c", Group: 2},
+			{Name: "own", Handler: "h"},
+			{Name: "mock", Mock: true},
 		} {
 			add(t, reg, p)
 		}
@@ -96,8 +100,14 @@ func TestACallThatSpillsOverGoesOnWithTheOtherGroupsInOrder(t *testing.T) {
 			require.Equal(t, "own", order(t, reg, registry.Query{Handler: "h"})[0], "a handler's own come before all")
 		}
 		for _, bad := range []selection.Policy{
-			{SpillOver: 0.9}, {SpillOver: math.NaN()}, {SpillOver: math.Inf(1)}, {SlowStart: -1}, {SlowStartFloor: 2}, {SlowStartAggression: -1},
-			{MaxEjected: math.NaN()}, {Decay: time.Millisecond},
+			{SpillOver: 0.9},
+			{SpillOver: math.NaN()},
+			{SpillOver: math.Inf(1)},
+			{SlowStart: -1},
+			{SlowStartFloor: 2},
+			{SlowStartAggression: -1},
+			{MaxEjected: math.NaN()},
+			{Decay: time.Millisecond},
 		} {
 			_, err := chat.SetSelection(reg, bad)
 			require.ErrorIs(t, err, registry.ErrInvalid, "%+v", bad)

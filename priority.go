@@ -101,6 +101,8 @@ func (p Priority) valid() bool { return p >= PriorityCritical && p <= PriorityFa
 type Strategy = selection.Strategy
 
 // The strategies that every registry knows. They must not be changed.
+//
+//nolint:gochecknoglobals // a strategy holds a selector, so it cannot be a constant
 var (
 	// StrategyFallback takes the first eligible provider in the order of
 	// priority and registration, always the same while it stays eligible.

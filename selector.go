@@ -85,17 +85,17 @@ func (q Query) normal() (Query, error) {
 	}
 	slices.Sort(words)
 	q.Require = words
-	if !q.plain() {
-		err = q.normalWishes()
+	if !plain(&q) {
+		err = normalWishes(&q)
 	}
 	return q, err
 }
 
 // plain reports whether the query asks for nothing that only some queries do.
-func (q *Query) plain() bool { return len(q.Prefer) == 0 && q.Near == "" && q.Where.IsZero() }
+func plain(q *Query) bool { return len(q.Prefer) == 0 && q.Near == "" && q.Where.IsZero() }
 
 // normalWishes checks and copies what only some queries ask for.
-func (q *Query) normalWishes() (err error) {
+func normalWishes(q *Query) (err error) {
 	if field, value, bound := q.Where.Check(); field != "" {
 		return invalid("Query.Where."+field, value, bound)
 	}
@@ -118,7 +118,7 @@ func (q *Query) normalWishes() (err error) {
 
 // sameWishes reports whether q and the normal query n ask for the same of what only
 // some queries ask for.
-func (q *Query) sameWishes(n *Query) bool {
+func sameWishes(q, n *Query) bool {
 	a, b := &q.Where, &n.Where
 	return q.Near == n.Near && a.MaxLatency == b.MaxLatency && a.MaxCost == b.MaxCost && a.MinVersion == b.MinVersion &&
 		sameWords(q.Prefer, n.Prefer) && sameWords(a.Tags, b.Tags) && sameWords(a.Regions, b.Regions) && sameWords(a.Exclude, b.Exclude)
@@ -137,15 +137,15 @@ func sameWords(words, normal []string) bool {
 	return true
 }
 
-// same reports whether q asks what the normal query n does; it may find queries
+// sameQuery reports whether q asks what the normal query n does; it may find queries
 // different that are not, when q repeats a word.
-func (q *Query) same(n *Query) bool {
+func sameQuery(q, n *Query) bool {
 	return q.Handler == n.Handler && q.OwnOnly == n.OwnOnly && q.TryRefused == n.TryRefused && sameWords(q.Require, n.Require) &&
-		(q.plain() && n.plain() || q.sameWishes(n))
+		(plain(q) && plain(n) || sameWishes(q, n))
 }
 
-// hash does not depend on the order of the required words.
-func (q *Query) hash(seed maphash.Seed) uint64 {
+// hashQuery does not depend on the order of the required words.
+func hashQuery(q *Query, seed maphash.Seed) uint64 {
 	sum := maphash.String(seed, q.Handler)
 	for _, word := range q.Require {
 		sum += maphash.String(seed, word)
@@ -156,20 +156,20 @@ func (q *Query) hash(seed maphash.Seed) uint64 {
 	if q.TryRefused {
 		sum *= 31
 	}
-	if !q.plain() {
-		sum += q.hashWishes(seed)
+	if !plain(q) {
+		sum += hashWishes(q, seed)
 	}
 	return sum
 }
 
 // hashWishes does not depend on the order of words either.
-func (q *Query) hashWishes(seed maphash.Seed) uint64 {
+func hashWishes(q *Query, seed maphash.Seed) uint64 {
 	where := &q.Where
 	sum := maphash.String(seed, q.Near)*3 + maphash.String(seed, where.MinVersion)*5 +
 		maphash.Comparable(seed, where.MaxLatency)*7 + maphash.Comparable(seed, where.MaxCost)*11
 	for i, words := range [][]string{q.Prefer, where.Tags, where.Regions, where.Exclude} {
 		for _, word := range words {
-			sum += maphash.String(seed, word) * uint64(13+2*i) //nolint:gosec // small
+			sum += maphash.String(seed, word) * uint64(13+2*i)
 		}
 	}
 	return sum
@@ -473,7 +473,7 @@ const slotLimit = 256
 // slotFor returns the slot of the query, which it checks.
 func (s *service) slotFor(asked *Query) (*slot, error) {
 	if asked.Handler != globalHandler {
-		if known, ok := (*s.slots.Load())[asked.hash(s.registry.seed)]; ok && asked.same(&known.query) {
+		if known, ok := (*s.slots.Load())[hashQuery(asked, s.registry.seed)]; ok && sameQuery(asked, &known.query) {
 			return known, nil
 		}
 	}
@@ -483,7 +483,7 @@ func (s *service) slotFor(asked *Query) (*slot, error) {
 	}
 	s.registry.mu.Lock()
 	defer s.registry.mu.Unlock()
-	if known, ok := (*s.slots.Load())[q.hash(s.registry.seed)]; ok && q.same(&known.query) {
+	if known, ok := (*s.slots.Load())[hashQuery(&q, s.registry.seed)]; ok && sameQuery(&q, &known.query) {
 		return known, nil
 	}
 	created := &slot{service: s, query: q, rotations: map[groupKey]*rotation{}}
@@ -495,13 +495,13 @@ func (s *service) slotFor(asked *Query) (*slot, error) {
 // Caller holds Registry.mu.
 func (s *service) attach(added *slot) {
 	slots := maps.Clone(*s.slots.Load())
-	hash := added.query.hash(s.registry.seed)
+	hash := hashQuery(&added.query, s.registry.seed)
 	if displaced, ok := slots[hash]; ok { // another query with the same hash
 		s.detach(displaced)
 	}
 	if len(s.slotOrder) >= slotLimit {
 		oldest := s.slotOrder[0]
-		delete(slots, oldest.query.hash(s.registry.seed))
+		delete(slots, hashQuery(&oldest.query, s.registry.seed))
 		s.detach(oldest)
 	}
 	slots[hash] = added
@@ -544,7 +544,7 @@ func (s *service) rebuild(target *slot) *plan {
 		return p
 	}
 	if !target.attached {
-		if twin, ok := (*s.slots.Load())[target.query.hash(s.registry.seed)]; ok && target.query.same(&twin.query) {
+		if twin, ok := (*s.slots.Load())[hashQuery(&target.query, s.registry.seed)]; ok && sameQuery(&target.query, &twin.query) {
 			// Another resolver came to ask the same after target had given way:
 			// they share its turns. This one pays the lock for each look-up.
 			if p := twin.plan.Load(); p != nil {

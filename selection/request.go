@@ -51,7 +51,7 @@ type Requirements struct {
 }
 
 // IsZero reports whether nothing is asked for.
-func (r *Requirements) IsZero() bool {
+func (r Requirements) IsZero() bool {
 	return r.MaxLatency == 0 && r.MaxCost == 0 && r.MinVersion == "" && len(r.Tags) == 0 && len(r.Regions) == 0 && len(r.Exclude) == 0
 }
 
@@ -63,7 +63,7 @@ func (r Requirements) Clone() Requirements {
 
 // Unmet says which requirement, but for the latency, the profile does not meet: a
 // stable code, and the same in words. Both are empty when it meets them all.
-func (r *Requirements) Unmet(p *Profile) (code, words string) {
+func (r Requirements) Unmet(p *Profile) (code, words string) {
 	if r.IsZero() {
 		return "", ""
 	}

@@ -202,8 +202,8 @@ func (v *View) Random() uint64 {
 
 // IntN returns a random integer from 0 up to n, which must be more than 0.
 func (v *View) IntN(n int) int {
-	high, _ := bits.Mul64(v.Random(), uint64(n))
-	return int(high)
+	high, _ := bits.Mul64(v.Random(), uint64(n)) //nolint:gosec // more than 0
+	return int(high)                             //nolint:gosec // below n
 }
 
 // Float returns a random number from 0 up to 1.

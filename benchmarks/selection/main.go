@@ -100,9 +100,10 @@ func write(to io.Writer, load workload, rows []row) error {
 	fmt.Fprintf(&text, "%d calls at %g a second over 8 providers of %d places that take %v,\n", load.calls, load.rate, places, usual)
 	fmt.Fprintf(&text, "but for one that takes %v and one that fails within %v:\n\n", slow, quick)
 	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "\tp50\tp99\terrors\tslow one\tfailing one\t│\tp50\tp99\terrors\t")
+	// Flush has the error of whatever went wrong.
+	_, _ = fmt.Fprintln(table, "\tp50\tp99\terrors\tslow one\tfailing one\t│\tp50\tp99\terrors\t")
 	for _, r := range rows {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%.2f%%\t%.1f%%\t%.1f%%\t│\t%s\t%s\t%.2f%%\t\n", r.strategy,
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%.2f%%\t%.1f%%\t%.1f%%\t│\t%s\t%s\t%.2f%%\t\n", r.strategy,
 			ms(r.alone.p50), ms(r.alone.p99), 100*r.alone.errors, 100*r.alone.toSlow, 100*r.alone.toFailing,
 			ms(r.guarded.p50), ms(r.guarded.p99), 100*r.guarded.errors)
 	}
