@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -287,6 +289,27 @@ func TestAProviderThatLeavesTakesItsStandInsWithIt(t *testing.T) {
 	})
 }
 
+func TestAProviderThatLeavesBeneathAStandInDrains(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		registration := add(t, reg, provider{Name: "p"})
+		lease, err := bind(reg).Acquire(t.Context())
+		require.NoError(t, err)
+		undo := swap(t, reg, "T", "p", says("fake"))
+		s := reg.Subscribe(0)
+		ended := make(chan error, 1)
+		go func() { ended <- registration.Unregister(t.Context()) }()
+		pass(time.Second)
+		require.Empty(t, ended, "the call on the real one goes on")
+		require.Equal(t, []event.Kind{event.Draining, event.Draining, event.Drained}, kinds(t, s))
+		lease.Done(nil)
+		pass(0)
+		require.NoError(t, <-ended)
+		require.Equal(t, []event.Kind{event.Drained}, kinds(t, s))
+		undo()
+	})
+}
+
 func TestARegistryClosesWithSomethingInThePlaceOfProviders(t *testing.T) {
 	t.Parallel()
 	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
@@ -544,6 +567,138 @@ func TestSwapsAreSafeWhileCallsGoOn(t *testing.T) {
 		require.Equal(t, info.Attempts, info.Successes)
 	}
 	require.NoError(t, reg.Close(t.Context()))
+}
+
+// place is a provider as a naive list has it: who acts is the last.
+type place struct {
+	name   string
+	acting []string
+}
+
+// stage is what is there without an override, or one override.
+type stage struct {
+	places []*place
+	undo   func(context.Context) error
+}
+
+// swapped is a swap in force, whatever became of its provider.
+type swapped struct {
+	at     *place
+	answer string
+	undo   func()
+}
+
+func TestRandomSwapsAndOverridesAgreeWithANaiveList(t *testing.T) {
+	t.Parallel()
+	const seeds, steps = 60, 80
+	for seed := range uint64(seeds) {
+		bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+			random := rand.New(rand.NewPCG(seed, 1))
+			base, made := &stage{}, 0
+			stages := []*stage{base} // the last one is seen
+			var swaps []*swapped
+			fresh := func(kind string) string {
+				made++
+				return fmt.Sprintf("%s%d", kind, made)
+			}
+			present := func() (all []*place) {
+				for _, s := range stages {
+					all = append(all, s.places...)
+				}
+				return all
+			}
+			isSwapped := func(name string) bool {
+				return slices.ContainsFunc(swaps, func(s *swapped) bool { return s.at.name == name })
+			}
+			r := bind(reg)
+			for range steps {
+				switch random.IntN(7) {
+				case 0: // a name of its own
+					name := fresh("p")
+					add(t, reg, provider{Name: name})
+					base.places = append(base.places, &place{name, []string{name}})
+				case 1: // a name that was there before
+					if len(swaps) == 0 {
+						continue
+					}
+					name := swaps[random.IntN(len(swaps))].at.name
+					_, err := chat.Register(t.Context(), reg, provider{Name: name, Instance: says("anew")})
+					require.Error(t, err)
+				case 2:
+					all := present()
+					if len(all) == 0 {
+						continue
+					}
+					at, answer := all[random.IntN(len(all))], fresh("s")
+					at.acting = append(at.acting, answer)
+					swaps = append(swaps, &swapped{at, answer, swap(t, reg, "T", at.name, says(answer))})
+				case 3:
+					if len(swaps) == 0 {
+						continue
+					}
+					i := random.IntN(len(swaps))
+					ended := swaps[i]
+					swaps = slices.Delete(swaps, i, i+1)
+					ended.undo()
+					ended.at.acting = slices.DeleteFunc(ended.at.acting, func(answer string) bool { return answer == ended.answer })
+				case 4:
+					over := &stage{}
+					var fakes []provider
+					for range random.IntN(3) {
+						name := fresh("f")
+						fakes = append(fakes, provider{Name: name, Instance: says(name)})
+						over.places = append(over.places, &place{name, []string{name}})
+					}
+					var err error
+					over.undo, err = chat.Override(reg, "T", fakes...)
+					require.NoError(t, err)
+					stages = append(stages, over)
+				case 5:
+					if len(stages) == 1 {
+						continue
+					}
+					i := 1 + random.IntN(len(stages)-1)
+					require.NoError(t, stages[i].undo(t.Context()))
+					stages = slices.Delete(stages, i, i+1)
+				case 6:
+					if len(base.places) == 0 {
+						continue
+					}
+					i := random.IntN(len(base.places))
+					gone := base.places[i]
+					base.places = slices.Delete(base.places, i, i+1)
+					handle, ok := reg.Provider(gone.name)
+					require.True(t, ok)
+					require.NoError(t, handle.Unregister(t.Context()))
+					if !isSwapped(gone.name) && random.IntN(2) == 0 {
+						add(t, reg, provider{Name: gone.name})
+						base.places = append(base.places, &place{gone.name, []string{gone.name}})
+					}
+				}
+				var want, have []string
+				for _, p := range stages[len(stages)-1].places {
+					want = append(want, p.acting[len(p.acting)-1])
+				}
+				models, err := r.Many(t.Context(), 1000)
+				require.Equal(t, len(want) == 0, err != nil, "%v", err)
+				for _, m := range models {
+					answer, err := m.Chat(t.Context(), "?")
+					require.NoError(t, err)
+					have = append(have, answer)
+				}
+				require.Equal(t, want, have, "seed %d", seed)
+				require.Equal(t, len(present()), reg.Stats().Providers)
+				require.Equal(t, len(want), reg.Stats().Eligible)
+			}
+			for _, s := range swaps {
+				s.undo()
+			}
+			for _, s := range stages[1:] {
+				require.NoError(t, s.undo(t.Context()))
+			}
+			require.Equal(t, len(base.places), reg.Stats().Eligible, "as if nothing had been")
+		})
+	}
 }
 
 func TestAHandleNeverSpeaksOfOneThatDoesNotAct(t *testing.T) {
