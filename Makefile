@@ -1,5 +1,6 @@
 FUZZTIME ?= 30s
 COUNT ?= 1
+SAMPLE ?= 900
 
 .DEFAULT_GOAL := help
 
@@ -27,19 +28,20 @@ bench: ## run the benchmarks
 cover: ## statement coverage of the root and internal packages; fails below 92 %
 	go run ./internal/prooftest/cover -least 92
 
-mutate: ## change the library in many places, one at a time: do its tests notice? Takes an hour
-	go run ./internal/prooftest/mutate -sample 300 . $$(go list ./internal/... | grep -v prooftest)
+mutate: ## change the library in many places, one at a time: do its tests notice?
+	go run ./internal/prooftest/mutate -sample $(SAMPLE) . $$(go list ./internal/... | grep -v prooftest)
 
 soak: ## random faults for a minute, under a ledger
 	go run ./benchmarks/soak -for 60s
 
 fuzz: ## run each fuzz target for FUZZTIME
-	@for dir in $$(go list -m -f '{{.Dir}}'); do (cd $$dir && \
-	  for package in $$(go list ./...); do \
-	    for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz'); do \
-	      go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$package || exit 1; \
-	    done; \
-	  done) || exit 1; done
+	go run ./internal/prooftest/fuzz -for $(FUZZTIME)
+
+figures: ## measure again what docs/reliability.md says: an hour
+	go run ./benchmarks/soak -for 60s -write docs/reliability.md
+	go run ./internal/prooftest/cover -least 92 -write docs/reliability.md
+	go run ./internal/prooftest/fuzz -for $(FUZZTIME) -write docs/reliability.md
+	go run ./internal/prooftest/mutate -sample $(SAMPLE) -write docs/reliability.md . $$(go list ./internal/... | grep -v prooftest)
 
 tidy: ## tidy every module
 	@for file in $$(git ls-files '*go.mod'); do (cd $$(dirname $$file) && GOWORK=off go mod tidy) || exit 1; done
@@ -53,4 +55,4 @@ vuln: ## look for known vulnerabilities (needs: make tools, and the vulnerabilit
 ci: ## all that CI does
 	bash .ci/run
 
-.PHONY: help test race tools lint fmt bench cover mutate soak fuzz tidy standalone vuln ci
+.PHONY: help test race tools lint fmt bench cover mutate soak fuzz figures tidy standalone vuln ci

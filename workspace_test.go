@@ -6,8 +6,10 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -311,6 +313,26 @@ func TestEveryTestAssertsSomething(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+func TestEveryTestThatTheReliabilityPageNamesExists(t *testing.T) {
+	t.Parallel()
+	there := make(map[string]bool)
+	for _, files := range testFilesByPackage(t) {
+		for _, file := range files {
+			for _, f := range functionsOf(file) {
+				there[f.Name.Name] = true
+			}
+		}
+	}
+	page, err := os.ReadFile("docs/reliability.md")
+	require.NoError(t, err)
+	promises, _, _ := strings.Cut(string(page), "## Figures")
+	named := regexp.MustCompile("`((?:Test|Fuzz)\\w+)`").FindAllStringSubmatch(promises, -1)
+	require.NotEmpty(t, named)
+	for _, name := range named {
+		require.True(t, there[name[1]], "there is no %s", name[1])
 	}
 }
 
