@@ -1,6 +1,7 @@
 package ring_test
 
 import (
+	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -80,4 +81,42 @@ func FuzzRingAgainstSlice(f *testing.F) {
 			require.Equal(t, len(model), r.Len())
 		}
 	})
+}
+
+func TestValuesAreACopyFromTheOldestOn(t *testing.T) {
+	t.Parallel()
+	r := ring.New[int](3)
+	require.Empty(t, r.Values())
+	for i := range 5 {
+		r.Push(i)
+	}
+	values := r.Values()
+	require.Equal(t, []int{2, 3, 4}, values)
+	values[0] = 9
+	require.Equal(t, []int{2, 3, 4}, r.Values())
+	_, _, _ = r.Pop()
+	require.Equal(t, []int{3, 4}, r.Values())
+	require.Equal(t, 2, r.Len())
+}
+
+func TestWhatWasTakenOutIsNotKeptAlive(t *testing.T) {
+	t.Parallel()
+	r := ring.New[*[64]byte](2)
+	freed := make(chan struct{}, 3)
+	for range 3 {
+		value := new([64]byte)
+		runtime.AddCleanup(value, func(int) { freed <- struct{}{} }, 0)
+		r.Push(value) // the third one drops the first
+	}
+	_, _, _ = r.Pop()
+	for gone := 0; gone < 2; { // until the test's own deadline
+		runtime.GC()
+		select {
+		case <-freed:
+			gone++
+		default:
+		}
+	}
+	require.Equal(t, 1, r.Len())
+	runtime.KeepAlive(r)
 }

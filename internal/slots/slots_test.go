@@ -224,3 +224,124 @@ func BenchmarkAcquireAndRelease(b *testing.B) {
 		}
 	})
 }
+
+func full(t *testing.T, room int) *slots.Slots {
+	t.Helper()
+	s := slots.New(1, room)
+	require.True(t, s.TryAcquire())
+	return s
+}
+
+func TestWaitAtAFreeSlotGetsItAtOnce(t *testing.T) {
+	t.Parallel()
+	s := slots.New(1, 1)
+	wait := slots.Queue([]*slots.Slots{s})
+	require.Equal(t, 0, got(t.Context(), wait))
+	require.Equal(t, 1, s.Taken())
+	require.Zero(t, s.Waiting())
+}
+
+func TestWaitThatResumesLinesUpAnewWhereItWas(t *testing.T) {
+	t.Parallel()
+	s := full(t, 1)
+	wait := slots.Queue([]*slots.Slots{s})
+	s.Release()
+	at, woken := wait.For(t.Context(), nil)
+	require.Equal(t, 0, at)
+	require.False(t, woken)
+	wait.Resume(0) // it keeps the slot meanwhile
+	require.Equal(t, 1, s.Waiting())
+	require.False(t, s.TryAcquire())
+	s.Release()
+	at, _ = wait.For(t.Context(), nil)
+	require.Equal(t, 0, at)
+	wait.End()
+	require.Equal(t, 1, s.Taken(), "what was handed out is its owner's")
+	s.Release()
+	require.True(t, s.TryAcquire())
+}
+
+func TestWaitThatResumesWhereThereIsNoRoomWaitsElsewhere(t *testing.T) {
+	t.Parallel()
+	a, b := full(t, 1), full(t, 1)
+	wait := slots.Queue([]*slots.Slots{a, b})
+	a.Release()
+	at, _ := wait.For(t.Context(), nil)
+	require.Equal(t, 0, at)
+	other := slots.Queue([]*slots.Slots{a})
+	require.NotNil(t, other)
+	wait.Resume(0)
+	require.Equal(t, 1, a.Waiting(), "the other one has its room")
+	b.Release()
+	at, _ = wait.For(t.Context(), nil)
+	require.Equal(t, 1, at)
+	wait.End()
+	other.End()
+}
+
+func TestSlotThatComesAfterAResumeIsGivenBackAsWell(t *testing.T) {
+	t.Parallel()
+	s := full(t, 1)
+	wait := slots.Queue([]*slots.Slots{s})
+	s.Release()
+	at, _ := wait.For(t.Context(), nil)
+	require.Equal(t, 0, at)
+	wait.Resume(0)
+	s.Release() // it is granted, and nobody takes it
+	wait.End()
+	require.Zero(t, s.Taken())
+	require.True(t, s.TryAcquire())
+}
+
+func TestQueueThatWasLeftIsNotComeBackTo(t *testing.T) {
+	t.Parallel()
+	a, b := full(t, 1), full(t, 1)
+	wait := slots.Queue([]*slots.Slots{a, b})
+	wait.Leave(0)
+	require.Zero(t, a.Waiting())
+	require.Equal(t, 1, b.Waiting())
+	a.Release()
+	require.True(t, a.TryAcquire(), "nobody waits for it")
+	b.Release()
+	at, _ := wait.For(t.Context(), nil)
+	require.Equal(t, 1, at)
+	wait.Resume(0)
+	require.Zero(t, a.Waiting())
+	wait.End()
+}
+
+func TestOnlyTheSlotThatCameTooLateIsGivenBack(t *testing.T) {
+	t.Parallel()
+	a, b := full(t, 1), full(t, 1)
+	wait := slots.Queue([]*slots.Slots{a, b})
+	a.Release()
+	wait.End()
+	require.Zero(t, a.Taken())
+	require.Equal(t, 1, b.Taken())
+}
+
+func TestThoseWhoGotOneElsewhereHoldNobodyUpOnceTheyLeave(t *testing.T) {
+	t.Parallel()
+	a, b := full(t, 1), full(t, 1)
+	wait := slots.Queue([]*slots.Slots{a, b})
+	a.Release()
+	at, _ := wait.For(t.Context(), nil)
+	require.Equal(t, 0, at)
+	b.Release()
+	require.False(t, b.TryAcquire(), "it keeps its position until it leaves")
+	wait.End()
+	require.True(t, b.TryAcquire())
+}
+
+func TestRoomToWaitCanBeChanged(t *testing.T) {
+	t.Parallel()
+	s := full(t, 0)
+	require.Nil(t, slots.Queue([]*slots.Slots{s}))
+	s.Resize(1, 1)
+	wait := slots.Queue([]*slots.Slots{s})
+	require.NotNil(t, wait)
+	require.Nil(t, slots.Queue([]*slots.Slots{s}), "its room is taken")
+	wait.End()
+	s.Resize(1, 0)
+	require.Nil(t, slots.Queue([]*slots.Slots{s}))
+}
