@@ -7,8 +7,9 @@
 // All mutants of a package are compiled at once, into files of an overlay in which each
 // can be switched on, so that the tree stays as it is. First every test runs alone, to
 // see which mutants it reaches; then each mutant meets the tests that reach it, the
-// quickest first. What runs for too long is killed. Constants, types and strings are not
-// changed. With -write the figures go into the block of a document that is marked for them.
+// quickest first; those of other packages that are named with -with meet what is left.
+// What runs for too long is killed. Constants, types and strings are not changed, nor are
+// capacities and the lengths of texts. With -write the figures go into the block of a document that is marked for them.
 package main
 
 import (
@@ -77,6 +78,7 @@ type driver struct {
 	only    *regexp.Regexp
 	log     string
 	write   string
+	with    []string
 	scratch string
 	known   map[string]result
 
@@ -92,6 +94,7 @@ func run(ctx context.Context, arguments []string) error {
 	flags.Uint64Var(&d.seed, "seed", 1, "of the sample")
 	flags.Float64Var(&d.least, "least", 80, "the share of killed mutants, in percent, below which this fails")
 	flags.IntVar(&d.workers, "workers", 2, "how many mutants are tested at once")
+	with := flags.String("with", "", "folders of packages whose tests are tried as well, with commas between; arguments for the tests follow a colon")
 	except := flags.String("except", "", "files that are left out, as a regular expression")
 	only := flags.String("only", "", "the files that are changed, as a regular expression")
 	flags.StringVar(&d.log, "log", "", "a file of results: what is in it is not run again")
@@ -101,6 +104,9 @@ func run(ctx context.Context, arguments []string) error {
 			return nil
 		}
 		return err
+	}
+	if *with != "" {
+		d.with = strings.Split(*with, ",")
 	}
 	var err error
 	if d.except, err = pattern(*except); err != nil {
@@ -171,10 +177,10 @@ func command(ctx context.Context, name string, arguments ...string) *exec.Cmd {
 	return c
 }
 
-// at is a command in the folder of the package, outside the workspace.
-func at(ctx context.Context, p *goPackage, name string, arguments ...string) *exec.Cmd {
+// at is a command in a folder, outside the workspace.
+func at(ctx context.Context, dir, name string, arguments ...string) *exec.Cmd {
 	c := command(ctx, name, arguments...)
-	c.Dir = p.Dir
+	c.Dir = dir
 	c.Env = append(os.Environ(), "GOWORK=off")
 	return c
 }
@@ -229,13 +235,21 @@ func (d *driver) note(r result) error {
 type switchable struct {
 	*goPackage
 
-	binary  string
+	own     suite
+	others  []*suite
 	mutants []mutant
 	tests   []test
 }
 
+// suite is the tests of a package, compiled with all mutants.
+type suite struct {
+	dir, binary string
+	arguments   []string
+}
+
 // test is one test, how long it takes, and the mutants that it reaches.
 type test struct {
+	suite   *suite
 	name    string
 	took    time.Duration
 	reaches map[int]bool
@@ -311,7 +325,7 @@ func (d *driver) compile(ctx context.Context, p *goPackage) (*switchable, error)
 	if err != nil {
 		return nil, err
 	}
-	s := &switchable{goPackage: p, binary: filepath.Join(dir, "test")}
+	s := &switchable{goPackage: p, own: suite{dir: p.Dir, binary: filepath.Join(dir, "test")}}
 	avoided := make(map[string]bool)
 	for range 30 {
 		f, err := d.find(p, exports, avoided)
@@ -322,10 +336,10 @@ func (d *driver) compile(ctx context.Context, p *goPackage) (*switchable, error)
 		if err != nil {
 			return nil, err
 		}
-		out, err := at(ctx, p, "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", overlay, "-o", s.binary, ".").CombinedOutput()
+		out, err := s.own.build(ctx, overlay)
 		if err == nil {
 			s.mutants = f.found
-			return s, nil
+			return s, d.compileOthers(ctx, s, overlay)
 		}
 		before := len(avoided)
 		for _, line := range refused.FindAllStringSubmatch(string(out), -1) {
@@ -339,11 +353,33 @@ func (d *driver) compile(ctx context.Context, p *goPackage) (*switchable, error)
 	return nil, fmt.Errorf("%s does not compile with its mutants", p.ImportPath)
 }
 
+// build compiles the tests of the suite.
+func (s *suite) build(ctx context.Context, overlay string) (out []byte, err error) {
+	return at(ctx, s.dir, "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", overlay, "-o", s.binary, ".").CombinedOutput()
+}
+
+// compileOthers builds the tests of other packages with the same mutants.
+func (d *driver) compileOthers(ctx context.Context, s *switchable, overlay string) error {
+	for i, with := range d.with {
+		dir, arguments, _ := strings.Cut(with, ":")
+		dir, err := filepath.Abs(dir)
+		if err != nil {
+			return err
+		}
+		other := suite{dir: dir, binary: fmt.Sprintf("%s.with%d", s.own.binary, i), arguments: strings.Fields(arguments)}
+		if out, err := other.build(ctx, overlay); err != nil {
+			return fmt.Errorf("%s with the mutants of %s: %w\n%s", dir, s.ImportPath, err, out)
+		}
+		s.others = append(s.others, &other)
+	}
+	return nil
+}
+
 var refused = regexp.MustCompile(`(?m)([\w.]+\.go:\d+):\d+: `)
 
 // exportsOf returns the files with the types of everything that the package imports.
 func exportsOf(ctx context.Context, p *goPackage) (map[string]string, error) {
-	text, err := at(ctx, p, "go", "list", "-export", "-deps", "-f", "{{.ImportPath}} {{.Export}}", ".").Output()
+	text, err := at(ctx, p.Dir, "go", "list", "-export", "-deps", "-f", "{{.ImportPath}} {{.Export}}", ".").Output()
 	if err != nil {
 		return nil, fmt.Errorf("go list -export: %w", err)
 	}
@@ -426,14 +462,24 @@ func (d *driver) draw(mutants []mutant) []mutant {
 // trace runs every test alone, without a mutant, to see how long it takes and which
 // mutants it reaches.
 func (d *driver) trace(ctx context.Context, s *switchable) error {
-	list, err := at(ctx, s.goPackage, s.binary, "-test.list", "^(Test|Fuzz|Example)").Output()
-	if err != nil {
-		return fmt.Errorf("%s: %w", s.ImportPath, err)
+	for _, of := range append([]*suite{&s.own}, s.others...) {
+		list, err := at(ctx, of.dir, of.binary, "-test.list", "^(Test|Fuzz|Example)").Output()
+		if err != nil {
+			return fmt.Errorf("%s: %w", of.dir, err)
+		}
+		tests, err := d.traceAll(ctx, of, strings.Fields(string(list)))
+		if err != nil {
+			return err
+		}
+		slices.SortFunc(tests, func(a, b test) int { return cmp.Compare(a.took, b.took) })
+		s.tests = append(s.tests, tests...)
 	}
-	names := strings.Fields(string(list))
-	s.tests = make([]test, len(names))
+	return nil
+}
+
+func (d *driver) traceAll(ctx context.Context, of *suite, names []string) ([]test, error) {
+	tests, failures := make([]test, len(names)), make([]error, len(names))
 	var working sync.WaitGroup
-	errs := make(chan error, len(names))
 	next := make(chan int, len(names))
 	for i := range names {
 		next <- i
@@ -442,24 +488,17 @@ func (d *driver) trace(ctx context.Context, s *switchable) error {
 	for range d.workers {
 		working.Go(func() {
 			for i := range next {
-				var err error
-				s.tests[i], err = s.traceOne(ctx, names[i], filepath.Join(filepath.Dir(s.binary), "trace"+strconv.Itoa(i)))
-				errs <- err
+				tests[i], failures[i] = of.traceOne(ctx, names[i], fmt.Sprintf("%s.trace%d", of.binary, i))
 			}
 		})
 	}
 	working.Wait()
-	close(errs)
-	for failure := range errs {
-		err = errors.Join(err, failure)
-	}
-	slices.SortFunc(s.tests, func(a, b test) int { return cmp.Compare(a.took, b.took) })
-	return err
+	return tests, errors.Join(failures...)
 }
 
-func (s *switchable) traceOne(ctx context.Context, name, path string) (test, error) {
-	t := test{name: name, reaches: make(map[int]bool)}
-	c := at(ctx, s.goPackage, s.binary, "-test.run=^"+name+"$", "-test.timeout=5m")
+func (s *suite) traceOne(ctx context.Context, name, path string) (test, error) {
+	t := test{suite: s, name: name, reaches: make(map[int]bool)}
+	c := at(ctx, s.dir, s.binary, append([]string{"-test.run=^" + name + "$", "-test.timeout=5m"}, s.arguments...)...)
 	c.Env = append(c.Env, "MUTANT_TRACE="+path)
 	began := time.Now()
 	if out, err := c.CombinedOutput(); err != nil {
@@ -484,37 +523,41 @@ const batchTime = 3 * time.Second
 // try lets the tests that reach the mutant meet it.
 func (s *switchable) try(ctx context.Context, m mutant) (outcome, by string) {
 	outcome = notReached
-	var batch []string
+	var batch []test
 	var took time.Duration
-	flush := func() bool {
-		if len(batch) == 0 {
-			return false
-		}
-		outcome, by = s.meet(ctx, m, batch, took)
-		batch, took = nil, 0
-		return outcome != survived
-	}
-	for _, t := range s.tests {
-		if !t.reaches[m.number] {
+	for i := 0; i <= len(s.tests); i++ {
+		last := i == len(s.tests)
+		if !last && !s.tests[i].reaches[m.number] {
 			continue
 		}
-		batch, took = append(batch, t.name), took+t.took
-		if took > batchTime && flush() {
-			return outcome, by
+		if len(batch) > 0 && (last || took > batchTime || s.tests[i].suite != batch[0].suite) {
+			if outcome, by = meet(ctx, m, batch, took); outcome != survived {
+				return outcome, by
+			}
+			batch, took = nil, 0
+		}
+		if !last {
+			batch, took = append(batch, s.tests[i]), took+s.tests[i].took
 		}
 	}
-	flush()
 	return outcome, by
 }
 
-// meet runs some tests until the first one fails. Parallel tests do not heed -failfast,
-// so they are ended from here. What allocates without end is ended by the limit of the
-// shell.
-func (s *switchable) meet(ctx context.Context, m mutant, tests []string, usually time.Duration) (outcome, by string) {
+// meet runs some tests of a suite until the first one fails. Parallel tests do not heed
+// -failfast, so they are ended from here. What allocates without end is ended by the limit
+// of the shell.
+func meet(ctx context.Context, m mutant, tests []test, usually time.Duration) (outcome, by string) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second+5*usually)
 	defer cancel()
-	c := at(ctx, s.goPackage, "sh", "-c", `ulimit -v 6000000; exec "$0" "$@"`, s.binary,
-		"-test.timeout=1h", "-test.failfast", "-test.run=^("+strings.Join(tests, "|")+")$")
+	names := make([]string, len(tests))
+	for i, t := range tests {
+		names[i] = t.name
+	}
+	of := tests[0].suite
+	c := at(ctx, of.dir, "sh", append([]string{
+		"-c", `ulimit -v 6000000; exec "$0" "$@"`, of.binary,
+		"-test.timeout=1h", "-test.failfast", "-test.run=^(" + strings.Join(names, "|") + ")$",
+	}, of.arguments...)...)
 	c.Env = append(c.Env, "MUTANT="+strconv.Itoa(m.number))
 	w := &failureWatch{ended: cancel}
 	c.Stdout, c.Stderr = w, w

@@ -429,6 +429,11 @@ func (f *finder) literal(n *ast.BasicLit) {
 	if pair, ok := f.stack[len(f.stack)-1].(*ast.KeyValueExpr); ok && pair.Key == n {
 		return // perhaps the index of an array
 	}
+	if call, ok := f.stack[len(f.stack)-1].(*ast.CallExpr); ok {
+		if of, ok := call.Fun.(*ast.Ident); ok && (of.Name == "make" || of.Name == "cut") {
+			return // a capacity, or the length of a text
+		}
+	}
 	name, ok := f.typeOf(n, types.IsNumeric)
 	if !ok {
 		return
