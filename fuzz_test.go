@@ -106,7 +106,7 @@ func FuzzQueryInJSON(f *testing.F) {
 	for _, text := range []string{
 		`{}`, `{"handler":"h","own_only":true}`, `{"own_only":true}`, `{"require":["x","y","x"]}`, `{"require":[""]}`, `{"handler":"*"}`,
 		`{"try_refused":true,"near":"eu-west-1","prefer":["a","b"]}`, `{"where":{"max_cost":-1}}`, `{"where":{"min_version":"v1.2.3-rc.1+b","tags":["t"],"regions":["r"],"exclude":["p"]}}`,
-		`{"where":{"max_latency":1}}`, `{"require":["\n"]}`,
+		`{"where":{"max_latency":1}}`, `{"require":["a\nb"]}`, `{"handler":"a\u2028b"}`,
 	} {
 		f.Add([]byte(text))
 	}
@@ -134,6 +134,7 @@ func FuzzQueryInJSON(f *testing.F) {
 		_, err := json.Marshal(e)
 		require.NoError(t, err)
 		require.NotContains(t, q.String(), "\n")
+		require.Equal(t, 1+len(e.Candidates), len(strings.Split(e.String(), "\n")), "a line for each candidate")
 	})
 }
 

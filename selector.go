@@ -63,7 +63,7 @@ func (q Query) String() string {
 	if q.Near != "" {
 		fmt.Fprintf(&text, " near %s", cut(q.Near, 64))
 	}
-	return text.String()
+	return oneLine(text.String())
 }
 
 // normal returns a checked copy that equal queries share, without the key.
