@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"hash/maphash"
 	"maps"
-	"math"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -228,9 +227,16 @@ type plan struct {
 type run struct {
 	low, high int
 	rotation  *rotation // nil: take the first, and nobody chooses
-	keys      []uint64  // of the run's candidates, ascending, for the rotation
+	keys      []uint64  // of the run's candidates, ascending, for the rotation; see placeBits
 	choice    *choice   // nil: the strategy is built in and may be taken at its word
 }
+
+// The lowest bits of a key in a run say where in the run it stands, so that whoever
+// was picked last is found without a search. They do not tell keys apart.
+const (
+	placeBits = 16
+	placeMask = 1<<placeBits - 1
+)
 
 // rotation remembers who was picked last, as its order key: it stays right
 // whoever joins or leaves. A cache line of its own keeps rotations of
@@ -263,18 +269,12 @@ func (r *run) next(eligible *bitset.Set, move bool) int {
 	}
 }
 
-// after returns how many of the run's keys are at most key.
+// after returns how many of the run's keys are at most key, wherever it stood.
 func (r *run) after(key uint64) int {
-	const scan = 16
-	if len(r.keys) <= scan {
-		for i, k := range r.keys {
-			if k > key {
-				return i
-			}
-		}
-		return len(r.keys)
+	if i := int(key & placeMask); i < len(r.keys) && r.keys[i] == key {
+		return i + 1 // it was picked from this plan, as nearly always
 	}
-	i, found := slices.BinarySearch(r.keys, key)
+	i, found := slices.BinarySearch(r.keys, key|placeMask)
 	if found {
 		i++
 	}
@@ -593,7 +593,7 @@ func (s *service) build(target *slot) *plan {
 		current := &p.runs[len(p.runs)-1]
 		current.high = i + 1
 		if current.rotation != nil {
-			current.keys = append(current.keys, c.orderKey())
+			current.keys = append(current.keys, c.orderKey()<<placeBits|uint64(i-current.low)&placeMask) //nolint:gosec // not negative
 		}
 		p.runOf[i] = int32(len(p.runs) - 1) //nolint:gosec // bounded by the number of providers
 		c.places = append(c.places, place{plan: p, at: i})
@@ -672,8 +672,8 @@ func compareBool(a, b bool) int {
 // orderKey orders the providers of one group: priority, then registration.
 // Caller holds Registry.mu.
 func (p *provider) orderKey() uint64 {
-	const sequenceBits = 56
-	return uint64(p.definition.Priority.Rank())<<sequenceBits | p.order&(math.MaxUint64>>8) //nolint:gosec // ranks are 0 to 9
+	const sequenceBits = 44
+	return uint64(p.definition.Priority.Rank())<<sequenceBits | p.order&(1<<sequenceBits-1) //nolint:gosec // ranks are 0 to 9
 }
 
 func (p *provider) runKey() groupKey {
