@@ -294,7 +294,7 @@ func (r *Registry) enterShadow(p *provider, of *domain) {
 	}
 	named := p.definition.Domain
 	if of.name != "" {
-		p.definition.Domain = "\x00" + of.name // no other has such a name
+		p.definition.Domain = "\x00" + strings.TrimPrefix(of.name, "\x00") // no other has such a name
 	}
 	r.enterDomain(p, limits)
 	p.definition.Domain = named

@@ -120,6 +120,25 @@ func TestStandInsOfOneDomainCoolDownTogether(t *testing.T) {
 	})
 }
 
+func TestAStandInForAStandInIsOfTheSameDomain(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		add(t, reg, provider{Name: "a", Domain: "key"})
+		b := add(t, reg, provider{Name: "b", Domain: "key"})
+		add(t, reg, provider{Name: "c"})
+		undoB := swap(t, reg, "T", "b", says("fake b"))
+		undoOuter := swap(t, reg, "T", "a", says("outer"))
+		undoInner := swap(t, reg, "T/inner", "a", fails(verdict.RateLimited(errDown, time.Hour)))
+		require.Equal(t, "c", asked(t, bind(reg)))
+		require.False(t, b.Info().Eligible)
+		require.Equal(t, "key", b.Definition().Domain)
+		undoInner()
+		undoOuter()
+		undoB()
+		require.Equal(t, "a", asked(t, bind(reg)))
+	})
+}
+
 func TestStateOfAProviderGoesOnWhileSomethingStandsInForIt(t *testing.T) {
 	t.Parallel()
 	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
