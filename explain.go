@@ -198,15 +198,17 @@ func (s *slot) inSight(p *plan, steady bool) []Candidate {
 	if len(s.query.Require) == 0 && plain(&s.query) {
 		return seen // nobody is in sight who lacks something
 	}
+	var unwanted []Candidate
 	for _, scope := range s.service.scopes(s.query) {
 		for _, other := range scope {
 			if s.service.mismatch(other, s.query) != nil {
-				seen = append(seen, Candidate{})
-				s.describe(&seen[len(seen)-1], other, now, steady)
+				var c Candidate
+				s.describe(&c, other, now, steady)
+				unwanted = append(unwanted, c)
 			}
 		}
 	}
-	return seen
+	return slices.Concat(seen, unwanted)
 }
 
 // describe says whether the slot's query would be given p. Caller holds Registry.mu.
