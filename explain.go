@@ -262,7 +262,7 @@ func (p *plan) detail(candidates []Candidate, eligible *bitset.Set, by asker) {
 		}
 		for i := r.low; i < r.high; i++ {
 			if !p.inTime(i) {
-				candidates[i].tooSlow(p.slowness(i), p.wishes)
+				tooSlow(&candidates[i], p.slowness(i), p.wishes)
 			}
 		}
 		describer, ok := r.choice.selector.(selection.Describer)
@@ -287,7 +287,7 @@ func (p *plan) detail(candidates []Candidate, eligible *bitset.Set, by asker) {
 }
 
 // tooSlow says of a candidate that it has lately taken longer than the query wants.
-func (c *Candidate) tooSlow(latency time.Duration, w *wishes) {
+func tooSlow(c *Candidate, latency time.Duration, w *wishes) {
 	words := fmt.Sprintf("latency %v, more than %v", latency.Round(time.Microsecond), w.maxLatency)
 	if !c.Eligible {
 		c.Reason += ", " + words
