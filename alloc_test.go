@@ -10,6 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/selectors"
 )
 
 // The race detector allocates by itself, so these run without it.
@@ -63,6 +65,18 @@ func TestPickingAndCallingAllocateNoMoreThanPromised(t *testing.T) { //nolint:pa
 	} {
 		reg := populated(t, 100, 50, c.p)
 		require.LessOrEqual(t, testing.AllocsPerRun(1000, c.do(reg)), c.want, c.name)
+	}
+}
+
+func TestChoosingAllocatesNothing(t *testing.T) { //nolint:paralleltest // AllocsPerRun counts all goroutines
+	for _, strategy := range append(selectors.All(), last()) {
+		for _, n := range []int{8, 100} {
+			reg := populated(t, n, n/4, provider{Strategy: strategy, AttemptTimeout: registry.NoTimeout})
+			require.Zero(t, testing.AllocsPerRun(1000, getting(reg)), "%v of %d: Get", strategy, n)
+			require.Zero(t, testing.AllocsPerRun(1000, calling(reg)), "%v of %d: Call", strategy, n)
+			keyed := chat.Bind(reg, registry.Query{Key: "session", Where: selection.Requirements{MaxLatency: time.Minute}})
+			require.Zero(t, testing.AllocsPerRun(1000, func() { _, _ = registry.Call(context.Background(), keyed, nothing) }), "%v of %d", strategy, n)
+		}
 	}
 }
 

@@ -237,8 +237,9 @@ func newDecisions(limit int) *decisions {
 }
 
 // decide remembers a pick from a run.
-func (w *walk) decide(r *run, at int, look selection.Look, d *decisions) {
+func (w *walk) decide(r *run, at int, given *selection.Look, d *decisions) {
 	c, slot := r.choice, w.plan.wishes.slot
+	look := *given
 	look.Peek = true
 	v := c.set.View(look)
 	made := selection.Decision{

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/selectors"
 )
 
 // populated returns a registry of n providers, the first `down` of them unhealthy.
@@ -62,6 +63,15 @@ func BenchmarkGet(b *testing.B) {
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			r := bind(populated(b, c.n, c.down, provider{Strategy: c.strategy}))
+			b.ReportAllocs()
+			for b.Loop() {
+				mustGet(r)
+			}
+		})
+	}
+	for _, strategy := range selectors.All() {
+		b.Run(strategy.String()+"/8", func(b *testing.B) {
+			r := chat.Bind(populated(b, 8, 0, provider{Strategy: strategy}), registry.Query{Key: "session"})
 			b.ReportAllocs()
 			for b.Loop() {
 				mustGet(r)

@@ -171,12 +171,12 @@ func (w *walk) choose(r *run, by *asker) int {
 	if w.glance {
 		return r.low
 	}
-	picked := w.chooseFrom(r, look, by)
+	picked := w.chooseFrom(r, &look, by)
 	if picked < 0 {
 		return -1
 	}
 	if decisions := w.plan.wishes.registry.decisions; decisions != nil && !w.silent {
-		w.decide(r, picked, look, decisions)
+		w.decide(r, picked, &look, decisions)
 	}
 	return r.low + picked
 }
@@ -202,10 +202,10 @@ func (w *walk) large(r *run) *members {
 }
 
 // chooseFrom asks the strategy of the run, and answers for it where it fails.
-func (w *walk) chooseFrom(r *run, look selection.Look, by *asker) int {
+func (w *walk) chooseFrom(r *run, look *selection.Look, by *asker) int {
 	c := r.choice
 	if c.selector == nil {
-		v := c.set.View(look)
+		v := c.set.View(*look)
 		switch {
 		case !c.turns:
 			return v.Next(0)
@@ -231,7 +231,7 @@ func (w *walk) chooseFrom(r *run, look selection.Look, by *asker) int {
 	if !failed {
 		c.group.faults.note(w, c, faultRange, nil)
 	}
-	v := c.set.View(look)
+	v := c.set.View(*look)
 	return v.Next(0)
 }
 
@@ -258,7 +258,7 @@ const (
 
 // ask asks the selector. It is a user's code: it runs in its caller's goroutine, and
 // nothing is held.
-func (c *choice) ask(w *walk, look selection.Look) (at int, failed bool) {
+func (c *choice) ask(w *walk, look *selection.Look) (at int, failed bool) {
 	returned := false
 	defer func() {
 		if !returned {
@@ -273,12 +273,12 @@ func (c *choice) ask(w *walk, look selection.Look) (at int, failed bool) {
 	if !look.Peek && rand.Uint32()%timedPicks == 0 { //nolint:gosec // a sample
 		began := w.plan.wishes.registry.now()
 		look.Now = max(began, 1)
-		at = c.selector.Pick(c.set.View(look))
+		at = c.selector.Pick(c.set.View(*look))
 		if w.plan.wishes.registry.now()-began >= slowPick {
 			c.group.faults.note(w, c, faultSlow, nil)
 		}
 	} else {
-		at = c.selector.Pick(c.set.View(look))
+		at = c.selector.Pick(c.set.View(*look))
 	}
 	returned = true
 	return at, false
