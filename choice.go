@@ -374,9 +374,8 @@ func (s *service) giveChoice(target *slot, p *plan, r *run, kept map[*provider]*
 		set = append(set, m)
 	}
 	c.set = selection.NewSet(requestOf(&target.query, s.name), s.policy, set)
-	if turn := r.rotation; turn.cursor == nil || !turn.strategy.Same(c.strategy) {
-		// Nobody finds what another strategy has remembered.
-		turn.strategy, turn.cursor = c.strategy, selection.NewCursor(rand.Uint64()) //nolint:gosec // shares, not secrets
+	if r.rotation.cursor == nil {
+		r.rotation.cursor = selection.NewCursor(rand.Uint64()) //nolint:gosec // shares, not secrets
 	}
 	c.cursor = r.rotation.cursor
 	if r.high-r.low > maskBits {

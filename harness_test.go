@@ -63,7 +63,10 @@ func hangs() chatModel {
 	})
 }
 
-// strategyNumber returns the built-in strategies as 1 and 2, none as 0, and a bad one
+var lastOfAll = last()
+
+// strategyNumber returns the built-in strategies as 1 and 2, one of the tests' own as 3,
+// none as 0, and a bad one
 // for any other number.
 func strategyNumber(n int) registry.Strategy {
 	switch n {
@@ -73,6 +76,8 @@ func strategyNumber(n int) registry.Strategy {
 		return registry.StrategyFallback
 	case 2:
 		return registry.StrategyRoundRobin
+	case 3:
+		return lastOfAll
 	}
 	return selection.New(strconv.Itoa(n), nil)
 }

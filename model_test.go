@@ -62,6 +62,7 @@ func (n *naiveRegistry) candidates(q registry.Query) []*naiveProvider {
 		for _, required := range q.Require {
 			mine = mine && slices.Contains(p.capabilities, required)
 		}
+		mine = mine && !slices.Contains(q.Where.Exclude, p.name)
 		if mine {
 			wanted = append(wanted, p)
 		}
@@ -91,7 +92,7 @@ func (n *naiveRegistry) lookup(q registry.Query, move bool) (names []string) {
 		if end < 0 {
 			end = len(candidates)
 		}
-		members := candidates[:end]
+		members, members0 := candidates[:end], candidates[0]
 		candidates = candidates[end:]
 		if n.strategyOf(members[0]) == registry.StrategyRoundRobin {
 			last, known := turns[group]
@@ -103,6 +104,9 @@ func (n *naiveRegistry) lookup(q registry.Query, move bool) (names []string) {
 			}
 		}
 		members = slices.DeleteFunc(slices.Clone(members), func(p *naiveProvider) bool { return p.sick || p.open })
+		if n.strategyOf(members0) == lastOfAll {
+			slices.Reverse(members)
+		}
 		for _, p := range members {
 			names = append(names, p.name)
 		}
@@ -152,6 +156,12 @@ func (s *script) query() registry.Query {
 			q.Require = append(q.Require, capability)
 		}
 	}
+	if s.pick(5) == 0 {
+		q.Where.Exclude = []string{"p1", "p3", "p4"}[:1+s.pick(3)]
+	}
+	if s.pick(5) == 0 {
+		q.Where.MaxLatency = time.Hour // nobody is, but each pick has to look
+	}
 	return q
 }
 
@@ -159,7 +169,8 @@ func (s *script) query() registry.Query {
 func play(t *testing.T, steps []byte) {
 	t.Helper()
 	passOn := func(error) verdict.Verdict { return verdict.Verdict{Class: verdict.ClassCannot} }
-	bubble(t, registry.Options{Classify: passOn}, func(t *testing.T, reg *registry.Registry) {
+	options := registry.Options{Classify: passOn, Decisions: len(steps) % 2 * 8} // which makes each pick a choice
+	bubble(t, options, func(t *testing.T, reg *registry.Registry) {
 		naive := &naiveRegistry{
 			strategies: map[naiveGroup]registry.Strategy{}, turns: map[string]map[naiveGroup]naiveTurn{},
 		}
@@ -190,7 +201,7 @@ func stepOnBoth(
 				p.capabilities = append(p.capabilities, capability)
 			}
 		}
-		naive.join(t, reg, live, p, strategyNumber(s.pick(3)))
+		naive.join(t, reg, live, p, strategyNumber(s.pick(4)))
 		return
 	}
 	p := naive.providers[s.pick(len(naive.providers))]
@@ -230,7 +241,7 @@ func stepOnBoth(
 		_, err := handle.SetGroup(number)
 		require.NoError(t, err)
 	case 8:
-		strategy := strategyNumber(1 + s.pick(2))
+		strategy := strategyNumber(1 + s.pick(3))
 		naive.strategies[naiveGroup{p.handler, p.group, false}] = strategy
 		_, err := handle.SetStrategy(strategy)
 		require.NoError(t, err)
@@ -340,7 +351,7 @@ func TestPickingAgreesWithANaiveModel(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(60) {
 		random := rand.New(rand.NewPCG(seed, 1))
-		steps := make([]byte, 1500)
+		steps := make([]byte, 1500+seed%2)
 		for i := range steps {
 			steps[i] = byte(random.UintN(256))
 		}

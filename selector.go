@@ -583,8 +583,8 @@ func (s *service) build(target *slot) *plan {
 			p.runs = append(p.runs, run{low: i})
 			if chosen || c.group.strategy != StrategyFallback {
 				kept, ok := target.rotations[c.runKey()]
-				if !ok {
-					kept = &rotation{}
+				if !ok || !kept.strategy.Same(c.group.strategy) {
+					kept = &rotation{strategy: c.group.strategy} // nobody finds what another strategy has remembered
 				}
 				rotations[c.runKey()] = kept
 				p.runs[len(p.runs)-1].rotation = kept
