@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -536,4 +537,24 @@ func TestCallsThatAreNobodysFaultAreNotLearnedFrom(t *testing.T) {
 		_, _ = ask(t.Context(), r)
 		require.InDelta(t, 0.2, c.Failing(), 1e-3)
 	})
+}
+
+func TestACallThatFailsEverywhereAsksEachOfALargeGroupOnce(t *testing.T) {
+	t.Parallel()
+	for _, strategy := range append(selectors.All(), last()) {
+		bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+			for i := range 100 {
+				member := add(t, reg, provider{Name: strconv.Itoa(i), Strategy: strategy, Weight: float64(i % 3)})
+				if i%4 == 0 {
+					require.NoError(t, member.MarkUnhealthy(errDown))
+				}
+			}
+			add(t, reg, provider{Name: "next group", Group: 1})
+			asked := order(t, reg, registry.Query{})
+			require.Len(t, asked, 76, "%v", strategy)
+			require.Equal(t, "next group", asked[75])
+			slices.Sort(asked)
+			require.Len(t, slices.Compact(asked), 76)
+		})
+	}
 }
