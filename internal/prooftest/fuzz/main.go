@@ -98,7 +98,7 @@ func find(ctx context.Context) (targets []target, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("go list -m: %w", err)
 	}
-	for _, module := range strings.Fields(string(modules)) {
+	for _, module := range strings.FieldsSeq(string(modules)) {
 		list := exec.CommandContext(ctx, "go", "list", "-f", "{{.Dir}} {{.ImportPath}} {{join .TestGoFiles \",\"}},{{join .XTestGoFiles \",\"}}", "./...")
 		list.Dir = module
 		packages, err := list.Output()
@@ -107,7 +107,7 @@ func find(ctx context.Context) (targets []target, err error) {
 		}
 		for line := range strings.Lines(string(packages)) {
 			fields := strings.Fields(line)
-			for _, file := range strings.Split(fields[2], ",") {
+			for _, file := range strings.SplitSeq(fields[2], ",") {
 				if file == "" {
 					continue
 				}

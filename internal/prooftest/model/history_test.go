@@ -146,8 +146,8 @@ func step(providers []present, in asking, out reply) (legal bool, after []presen
 }
 
 var (
-	numbered = registry.NewService[int]("history")
-	marked   = errors.New("marked")
+	numbered  = registry.NewService[int]("history")
+	errMarked = errors.New("marked")
 )
 
 // client performs random operations and notes when each began and ended.
@@ -238,7 +238,7 @@ func (c *client) perform(ctx context.Context, resolver *registry.Resolver[int], 
 	case opUnregister:
 		out.refused = handle.Unregister(ctx) != nil
 	case opMark:
-		out.refused = handle.MarkUnhealthy(marked) != nil
+		out.refused = handle.MarkUnhealthy(errMarked) != nil
 	case opUnmark:
 		out.refused = handle.MarkHealthy() != nil
 	case opGet:

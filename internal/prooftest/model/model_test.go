@@ -486,7 +486,7 @@ func (m *machine) check(rt *rapid.T) {
 		[]any{stats.Providers, stats.Eligible, stats.Hits, stats.Misses, stats.Lookups}, "providers, eligible, hits, misses, look-ups")
 	for p, handle := range m.handles {
 		info := handle.Info()
-		require.Equal(rt, []uint64{p.successes, p.failures, p.ignored, p.limited, uint64(p.inside)}, //nolint:gosec // not below zero
+		require.Equal(rt, []uint64{p.successes, p.failures, p.ignored, p.limited, uint64(p.inside)},
 			[]uint64{info.Successes, info.Failures, info.Ignored, info.Limited, info.InFlight}, "%s: successes, failures, ignored, limited, in flight", p.name)
 		if !slices.Contains(o.providers, p) {
 			require.False(rt, info.Eligible)
@@ -599,7 +599,7 @@ func TestAnOracleThatIsWrongIsFoundOut(t *testing.T) {
 			judged := make(chan struct{})
 			go func() {
 				defer close(judged)
-				rapid.Check(j, func(rt *rapid.T) { play(t, rt, defect) })
+				rapid.Check(j, func(rt *rapid.T) { play(t, rt, defect) }) //nolint:testifylint // it fails in the judge's place
 			}()
 			<-judged
 			require.True(t, j.failed, "an oracle that %s agrees with the registry", defect)

@@ -7,6 +7,7 @@ import (
 	"go/types"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -300,7 +301,7 @@ func (f *finder) visit(node ast.Node) bool {
 		f.literal(n)
 	case *ast.Ident:
 		if (n.Name == "true" || n.Name == "false") && f.info.Uses[n] == types.Universe.Lookup(n.Name) {
-			if number := f.add("boolean", n.Pos(), n.Name, fmt.Sprint(n.Name == "false")); number > 0 {
+			if number := f.add("boolean", n.Pos(), n.Name, strconv.FormatBool(n.Name == "false")); number > 0 {
 				f.wrap(n, "(", fmt.Sprintf(" != zzOn(%d))", number))
 			}
 		}
