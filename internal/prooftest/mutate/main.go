@@ -74,6 +74,7 @@ type driver struct {
 	seed    uint64
 	least   float64
 	workers int
+	length  time.Duration
 	except  *regexp.Regexp
 	only    *regexp.Regexp
 	log     string
@@ -95,6 +96,7 @@ func run(ctx context.Context, arguments []string) error {
 	flags.Float64Var(&d.least, "least", 80, "the share of killed mutants, in percent, below which this fails")
 	flags.IntVar(&d.workers, "workers", 2, "how many mutants are tested at once")
 	with := flags.String("with", "", "folders of packages whose tests are tried as well, with commas between; arguments for the tests follow a colon")
+	flags.DurationVar(&d.length, "for", 0, "how long mutants of each package are tried; what is left then is not; 0: as long as it takes")
 	except := flags.String("except", "", "files that are left out, as a regular expression")
 	only := flags.String("only", "", "the files that are changed, as a regular expression")
 	flags.StringVar(&d.log, "log", "", "a file of results: what is in it is not run again")
@@ -256,8 +258,25 @@ type test struct {
 }
 
 func (d *driver) mutatePackage(ctx context.Context, p *goPackage) error {
-	s, err := d.compile(ctx, p)
-	if err != nil || len(s.mutants) == 0 {
+	exports, err := exportsOf(ctx, p)
+	if err != nil {
+		return err
+	}
+	f, err := d.find(p, exports, nil)
+	if err != nil {
+		return err
+	}
+	d.all[p.ImportPath] = len(f.found)
+	if drawn := d.draw(f.found); d.allKnown(p, drawn) {
+		for _, m := range drawn {
+			if err := d.note(d.known[key(p.ImportPath, m)]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	s, err := d.compile(ctx, p, exports)
+	if err != nil {
 		return err
 	}
 	d.all[p.ImportPath] = len(s.mutants)
@@ -265,6 +284,7 @@ func (d *driver) mutatePackage(ctx context.Context, p *goPackage) error {
 	if err := d.trace(ctx, s); err != nil {
 		return err
 	}
+	began := time.Now()
 	fmt.Printf("%s: %d tests, %d mutants, of which %d are tried\n", p.ImportPath, len(s.tests), len(s.mutants), len(drawn))
 	var working sync.WaitGroup
 	work, errs := make(chan mutant), make(chan error, d.workers)
@@ -280,6 +300,9 @@ func (d *driver) mutatePackage(ctx context.Context, p *goPackage) error {
 		})
 	}
 	for i, m := range drawn {
+		if d.length > 0 && time.Since(began) > d.length {
+			break
+		}
 		if i%50 == 49 {
 			fmt.Printf("%d/%d\n", i+1, len(drawn))
 		}
@@ -295,6 +318,14 @@ func (d *driver) mutatePackage(ctx context.Context, p *goPackage) error {
 		err = errors.Join(err, failure)
 	}
 	return errors.Join(err, ctx.Err())
+}
+
+// allKnown reports whether a log has all the results.
+func (d *driver) allKnown(p *goPackage, drawn []mutant) bool {
+	return !slices.ContainsFunc(drawn, func(m mutant) bool {
+		_, known := d.known[key(p.ImportPath, m)]
+		return !known
+	})
 }
 
 func (d *driver) tryOne(ctx context.Context, s *switchable, m mutant) error {
@@ -316,11 +347,7 @@ func (d *driver) tryOne(ctx context.Context, s *switchable, m mutant) error {
 
 // compile builds the tests of the package with all mutants in it. Where the compiler
 // refuses a line, that line has no mutants.
-func (d *driver) compile(ctx context.Context, p *goPackage) (*switchable, error) {
-	exports, err := exportsOf(ctx, p)
-	if err != nil {
-		return nil, err
-	}
+func (d *driver) compile(ctx context.Context, p *goPackage, exports map[string]string) (*switchable, error) {
 	dir, err := os.MkdirTemp(d.scratch, p.Name)
 	if err != nil {
 		return nil, err
