@@ -80,8 +80,13 @@ func TestBoundsOfARetryPolicyAreIncluded(t *testing.T) {
 	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		p := add(t, reg, provider{Name: "p"})
 		for _, good := range []registry.RetryPolicy{
-			{Retries: 100}, {Refund: 0.001}, {Refund: 1}, {FirstDelay: time.Hour}, {FirstDelay: time.Second, MaxDelay: time.Second},
-			{Budget: 1<<31 - 1}, {Floor: 1<<31 - 1},
+			{Retries: 100},
+			{Refund: 0.001},
+			{Refund: 1},
+			{FirstDelay: time.Hour},
+			{FirstDelay: time.Second, MaxDelay: time.Second},
+			{Budget: 1<<31 - 1},
+			{Floor: 1<<31 - 1},
 		} {
 			_, err := p.SetRetry(good)
 			require.NoError(t, err, "%+v", good)
