@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -241,4 +242,110 @@ func TestStandInIsTriedAgainAsOftenAsItsProvider(t *testing.T) {
 		}))()
 		require.Equal(t, "third", asked(t, bind(reg)))
 	})
+}
+
+func TestAnswerOfOneLeaseLetsTheOthersGoOnAndACallersMistakeDoesNot(t *testing.T) {
+	t.Parallel()
+	for name, outcome := range map[string]error{"answer": nil, "mistake": verdict.Permanent(errDown)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+				for _, name := range []string{"a", "b", "c"} {
+					add(t, reg, provider{Name: name})
+				}
+				leases, err := bind(reg).AcquireMany(t.Context(), 2)
+				require.NoError(t, err)
+				leases[0].Done(outcome)
+				next, err := leases[1].MoveOn(errDown)
+				if outcome != nil {
+					require.Nil(t, next)
+					require.ErrorIs(t, err, errDown)
+					return
+				}
+				require.NoError(t, err)
+				require.Equal(t, "c", next.Provider())
+				next.Done(nil)
+			})
+		})
+	}
+}
+
+func TestDomainEndsWithItsLastMember(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		one := registry.LimitPolicy{MaxConcurrent: 1, NoQueue: true}
+		a := add(t, reg, provider{Name: "a", Domain: "d", Limits: one})
+		b := add(t, reg, provider{Name: "b", Domain: "d"})
+		require.NoError(t, a.Unregister(t.Context()))
+		_, err := chat.Register(t.Context(), reg, provider{Name: "c", Instance: says("c"), Domain: "d", Limits: registry.LimitPolicy{MaxConcurrent: 2}})
+		require.ErrorIs(t, err, registry.ErrConflict, "b keeps it")
+		require.NoError(t, b.Unregister(t.Context()))
+		add(t, reg, provider{Name: "c", Domain: "d", Limits: registry.LimitPolicy{MaxConcurrent: 2, NoQueue: true}})
+		first, err := bind(reg).Acquire(t.Context())
+		require.NoError(t, err)
+		second, err := bind(reg).Acquire(t.Context())
+		require.NoError(t, err)
+		_, err = bind(reg).Acquire(t.Context())
+		require.ErrorIs(t, err, registry.ErrAtCapacity)
+		first.Done(nil)
+		second.Done(nil)
+	})
+}
+
+func TestErrorMatchesTheReasonsThatThereAreAndNoOthers(t *testing.T) {
+	t.Parallel()
+	reasons := []error{
+		registry.ErrUnhealthy, registry.ErrBreakerOpen, registry.ErrCoolingDown, registry.ErrCredentials, registry.ErrAtCapacity,
+		registry.ErrNotReady, registry.ErrClosed, registry.ErrDenied, registry.ErrNoCapability, registry.ErrUnknownService,
+	}
+	for name, test := range map[string]struct {
+		spoil func(t *testing.T, p *registry.Registration, r *registry.Resolver[chatModel])
+		is    []error
+	}{
+		"unhealthy": {func(t *testing.T, p *registry.Registration, _ *registry.Resolver[chatModel]) {
+			t.Helper()
+			require.NoError(t, p.MarkUnhealthy(errDown))
+		}, []error{registry.ErrUnhealthy}},
+		"open": {func(t *testing.T, p *registry.Registration, _ *registry.Resolver[chatModel]) {
+			t.Helper()
+			require.NoError(t, p.ForceOpen(time.Hour, "test"))
+		}, []error{registry.ErrBreakerOpen}},
+		"cooling": {func(t *testing.T, _ *registry.Registration, r *registry.Resolver[chatModel]) {
+			t.Helper()
+			lease, err := r.Acquire(t.Context())
+			require.NoError(t, err)
+			lease.Done(verdict.RateLimited(errDown, time.Hour))
+		}, []error{registry.ErrCoolingDown}},
+		"parked": {func(t *testing.T, _ *registry.Registration, r *registry.Resolver[chatModel]) {
+			t.Helper()
+			lease, err := r.Acquire(t.Context())
+			require.NoError(t, err)
+			lease.Done(verdict.Fatal(errDown, time.Hour))
+		}, []error{registry.ErrCoolingDown, registry.ErrCredentials}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+				p := add(t, reg, provider{Name: "p"})
+				test.spoil(t, p, bind(reg))
+				_, err := ask(t.Context(), bind(reg))
+				for _, reason := range reasons {
+					expected := false
+					for _, is := range test.is {
+						expected = expected || errors.Is(is, reason)
+					}
+					require.Equal(t, expected, errors.Is(err, reason), "%v in %v", reason, err)
+				}
+				require.ErrorIs(t, err, errDownOf(name))
+			})
+		})
+	}
+}
+
+// errDownOf is what a reason was given: nothing for a breaker that was forced open.
+func errDownOf(reason string) error {
+	if reason == "open" {
+		return registry.ErrUnavailable
+	}
+	return errDown
 }
