@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"time"
 
 	"github.com/capreg/registry/benchmarks/internal/contest"
 )
@@ -42,8 +41,8 @@ func run(ctx context.Context, arguments []string) error {
 	s := settings{many: 100_000}
 	to := flags.String("o", "docs/performance.md", "the file to write")
 	largest := flags.Int("largest", 100_000, "the largest registry")
-	flags.IntVar(&s.Rounds, "rounds", 101, "how often the contestants take turns; the median counts")
-	flags.DurationVar(&s.Turn, "turn", 3*time.Millisecond, "how long a turn is")
+	flags.IntVar(&s.Rounds, "rounds", contest.DefaultRounds, "how often the contestants take turns; the median counts")
+	flags.DurationVar(&s.Turn, "turn", contest.DefaultTurn, "how long a turn is")
 	if err := flags.Parse(arguments); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil

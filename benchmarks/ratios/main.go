@@ -23,7 +23,6 @@ import (
 	"os/signal"
 	"regexp"
 	"slices"
-	"time"
 
 	"github.com/capreg/registry/benchmarks/internal/bars"
 	"github.com/capreg/registry/benchmarks/internal/contest"
@@ -45,8 +44,8 @@ func run(ctx context.Context, arguments []string, out io.Writer) error {
 	flags := flag.NewFlagSet("ratios", flag.ContinueOnError)
 	flags.SetOutput(out)
 	settings := contest.Settings{}
-	flags.IntVar(&settings.Rounds, "rounds", 101, "how often the contestants take turns; the median counts")
-	flags.DurationVar(&settings.Turn, "turn", 3*time.Millisecond, "how long a turn is")
+	flags.IntVar(&settings.Rounds, "rounds", contest.DefaultRounds, "how often the contestants take turns; the median counts")
+	flags.DurationVar(&settings.Turn, "turn", contest.DefaultTurn, "how long a turn is")
 	many := flags.Int("many", 100_000, "how many providers are registered and removed")
 	only := flags.String("only", "", "measure only the bars whose names match this regular expression")
 	if err := flags.Parse(arguments); err != nil {
