@@ -70,7 +70,10 @@ func (a *attempt) enter(p *provider, w *walk, timeout time.Duration) bool {
 		return false
 	}
 	a.began, a.ended, a.hung, a.resort = p.registry.now(), nil, nil, a.forced
-	limit := a.limit(w, a.began)
+	limit := NoTimeout
+	if a.shared = false; a.timeout != NoTimeout {
+		limit = a.limit(w, a.began)
+	}
 	var ok bool
 	if a.generation, a.trial, ok = p.breaker.admit(); !ok && !a.forced {
 		a.withdraw()
@@ -79,7 +82,11 @@ func (a *attempt) enter(p *provider, w *walk, timeout time.Duration) bool {
 	if a.vitals = p.vitals.Load(); a.vitals != nil {
 		a.vitals.Begin()
 	}
-	a.giveContext(limit)
+	if a.timeout == NoTimeout {
+		a.ctx, a.own = a.caller, nil
+	} else {
+		a.giveContext(limit)
+	}
 	return true
 }
 
@@ -148,10 +155,6 @@ func (a *attempt) others(w *walk) bool {
 
 // giveContext makes the context of the function.
 func (a *attempt) giveContext(limit time.Duration) {
-	if a.timeout == NoTimeout {
-		a.ctx, a.own = a.caller, nil
-		return
-	}
 	var deadline time.Time
 	if limit != NoTimeout {
 		deadline = a.provider.registry.epoch.Add(a.began + limit)
@@ -199,7 +202,8 @@ func (a *attempt) settle(v verdict.Verdict, elapsed time.Duration, cause error) 
 	case tally == verdict.TallySuccess && p.cutShort.Load() > 0:
 		p.cutShort.Store(0)
 	}
-	if (!a.resort || a.trial) && a.hung.returns() {
+	// Of a clean breaker there is nothing to learn, and no trial.
+	if (blame == verdict.BlameFailure || !p.breaker.clean(a.generation)) && (!a.resort || a.trial) && a.hung.returns() {
 		p.breaker.settle(a.generation, a.trial, blame, slow)
 	}
 	p.spend(blame)

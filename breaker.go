@@ -338,6 +338,13 @@ func (b *breaker) admitTrial() (generation uint64, trial, ok bool) {
 	}
 }
 
+// clean reports whether anything but a failure of a call that was admitted into
+// generation changes nothing: the breaker has stayed closed, no failure is pending
+// and no window counts. It is small, to be inlined.
+func (b *breaker) clean(generation uint64) bool {
+	return b.mirror.Load() == generation<<mirrorShift && b.window.Load() == nil
+}
+
 // settle learns the outcome of a call that was admitted into generation.
 func (b *breaker) settle(generation uint64, trial bool, blame verdict.Blame, slow bool) {
 	if !trial {
