@@ -147,7 +147,7 @@ func sameQuery(q, n *Query) bool {
 func hashQuery(q *Query, seed maphash.Seed) uint64 {
 	sum := maphash.String(seed, q.Handler)
 	for _, word := range q.Require {
-		sum += maphash.String(seed, word)
+		sum += maphash.String(seed, word) * 29 // a handler may have the same name
 	}
 	if q.OwnOnly {
 		sum = ^sum

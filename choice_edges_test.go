@@ -1,0 +1,31 @@
+package registry_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/capreg/registry"
+)
+
+func TestQueriesThatSwapHandlerAndCapabilityShareNoRotation(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		for _, name := range []string{"a", "b", "c"} {
+			add(t, reg, provider{Name: name, Capabilities: []string{"x", "y"}, Strategy: registry.StrategyRoundRobin})
+		}
+		seen := ""
+		for range 6 {
+			for _, q := range []registry.Query{{Handler: "x", Require: []string{"y"}}, {Handler: "y", Require: []string{"x"}}} {
+				m, err := chat.Get(t.Context(), reg, q)
+				require.NoError(t, err)
+				answer, err := m.Chat(t.Context(), "?")
+				require.NoError(t, err)
+				if q.Handler == "x" {
+					seen += answer
+				}
+			}
+		}
+		require.Equal(t, "abcabc", seen)
+	})
+}
