@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/selection"
 )
 
 func TestQueriesThatSwapHandlerAndCapabilityShareNoRotation(t *testing.T) {
@@ -27,5 +28,20 @@ func TestQueriesThatSwapHandlerAndCapabilityShareNoRotation(t *testing.T) {
 			}
 		}
 		require.Equal(t, "abcabc", seen)
+	})
+}
+
+func TestExplainShowsASelectorTheCallerThatACallWouldHave(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		add(t, reg, provider{Name: "a", Strategy: choosing("BY_CALLER", func(v selection.View) int {
+			if v.Caller() == "h" {
+				return 1
+			}
+			return 0
+		})})
+		add(t, reg, provider{Name: "b"})
+		r := chat.Bind(reg, registry.Query{Handler: "h"})
+		require.Equal(t, asked(t, r), r.Explain().Winner)
 	})
 }

@@ -126,7 +126,7 @@ func (r *Resolver[T]) Explain() Explanation {
 		}
 		return e
 	}
-	return slot.explain(false, asker{key: r.key})
+	return slot.explain(false, asker{key: r.key, caller: slot.query.Handler})
 }
 
 // explain collects the candidates; steady leaves trials out, as Get does.
