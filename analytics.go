@@ -197,7 +197,7 @@ func (r *Registry) Selection(serviceName string) (selection.Analytics, bool) {
 	defer r.mu.Unlock()
 	members := slices.Collect(maps.Keys(svc.members))
 	sortListing(members)
-	var last *group
+	seen := make(map[*group]bool) // the mocks of a group come behind the real ones of all
 	for _, p := range members {
 		a.Providers = append(a.Providers, selection.Share{
 			Provider: p.name(), Handler: p.definition.Handler, Group: p.group.key.number, Weight: cmp.Or(p.definition.Weight, 1),
@@ -205,8 +205,8 @@ func (r *Registry) Selection(serviceName string) (selection.Analytics, bool) {
 		})
 		a.Attempts += a.Providers[len(a.Providers)-1].Attempts
 		a.Failovers += p.tookOver.Load()
-		if g := p.group; g != last && !p.mock() {
-			last = g
+		if g := p.group; !seen[g] {
+			seen[g] = true
 			a.Groups = append(a.Groups, selection.GroupFaults{
 				Handler: g.key.handler, Group: g.key.number, Strategy: g.strategy,
 				Panics: g.faults.counts[faultPanic].Load(), Exits: g.faults.counts[faultExit].Load(),

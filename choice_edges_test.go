@@ -45,3 +45,17 @@ func TestExplainShowsASelectorTheCallerThatACallWouldHave(t *testing.T) {
 		require.Equal(t, asked(t, r), r.Explain().Winner)
 	})
 }
+
+func TestAGroupOfMocksHasItsFaultsCounted(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		add(t, reg, provider{Name: "a", Mock: true, Strategy: choosing("BROKEN", func(selection.View) int { panic("broken") })})
+		add(t, reg, provider{Name: "own", Handler: "h"})
+		add(t, reg, provider{Name: "own mock", Handler: "h", Mock: true})
+		got(t, bind(reg))
+		a, ok := reg.Selection("chat")
+		require.True(t, ok)
+		require.Len(t, a.Groups, 2)
+		require.Equal(t, uint64(1), a.Groups[1].Panics)
+	})
+}
