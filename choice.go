@@ -387,7 +387,8 @@ func (s *service) giveChoice(target *slot, p *plan, r *run, kept map[*provider]*
 
 func requestOf(q *Query, service string) selection.Request {
 	return selection.Request{
-		Service: service, Handler: q.Handler, Require: q.Require, Prefer: q.Prefer, Near: q.Near, Where: q.Where,
+		// Copies: selectors see them.
+		Service: service, Handler: q.Handler, Require: slices.Clone(q.Require), Prefer: slices.Clone(q.Prefer), Near: q.Near, Where: q.Where.Clone(),
 	}
 }
 

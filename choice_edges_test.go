@@ -59,3 +59,19 @@ func TestAGroupOfMocksHasItsFaultsCounted(t *testing.T) {
 		require.Equal(t, uint64(1), a.Groups[1].Panics)
 	})
 }
+
+func TestASelectorThatChangesTheRequestItSeesChangesNoQuery(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		add(t, reg, provider{Name: "a", Capabilities: []string{"x"}, Tags: []string{"t"}, Strategy: choosing("RUDE", func(v selection.View) int {
+			q := v.Request()
+			q.Require[0], q.Prefer[0], q.Where.Tags[0] = "y", "y", "y"
+			return 0
+		})})
+		r := chat.Bind(reg, registry.Query{Require: []string{"x"}, Prefer: []string{"x"}, Where: selection.Requirements{Tags: []string{"t"}}})
+		got(t, r)
+		add(t, reg, provider{Name: "b", Capabilities: []string{"z"}}) // a new plan
+		require.Equal(t, "a", got(t, r))
+		require.Equal(t, []string{"x"}, r.Explain().Query.Require)
+	})
+}
