@@ -219,6 +219,10 @@ func (w *walk) chooseFrom(r *run, look *selection.Look, by *asker) int {
 	}
 	look.Epoch = &w.plan.wishes.registry.epoch
 	look.Context, look.Key, look.Caller = by.ctx, by.key, by.caller
+	if look.Asked == 0 {
+		w.turn = c.cursor.Turns()
+	}
+	look.First = w.turn // whoever only looks draws the same as the call
 	at, failed := c.ask(w, look)
 	if !failed && uint(at) < uint(r.high-r.low) {
 		if look.Large == nil && look.Mask>>uint(at)&1 != 0 || look.Large != nil && look.Large.Has(at) {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/selectors"
 )
 
 func TestQueriesThatSwapHandlerAndCapabilityShareNoRotation(t *testing.T) {
@@ -29,6 +30,27 @@ func TestQueriesThatSwapHandlerAndCapabilityShareNoRotation(t *testing.T) {
 		}
 		require.Equal(t, "abcabc", seen)
 	})
+}
+
+func TestExplainForetellsWhoIsEnteredWhereThePickedOneIsFull(t *testing.T) {
+	t.Parallel()
+	for _, strategy := range selectors.All() {
+		bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+			for i, name := range []string{"a", "b", "c", "d", "e"} {
+				add(t, reg, provider{Name: name, Capabilities: []string{name}, Strategy: strategy, Weight: float64(i + 1), Limits: registry.LimitPolicy{MaxConcurrent: 1}})
+			}
+			for _, name := range []string{"c", "e"} {
+				lease, err := bind(reg, name).Acquire(t.Context())
+				require.NoError(t, err)
+				defer lease.Done(nil)
+			}
+			r := bind(reg)
+			for range 200 {
+				foretold := r.Explain().Winner
+				require.Equal(t, foretold, asked(t, r), "%v", strategy)
+			}
+		})
+	}
 }
 
 func TestExplainShowsASelectorTheCallerThatACallWouldHave(t *testing.T) {

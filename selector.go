@@ -329,6 +329,7 @@ type walk struct {
 	resume  int32  // where it goes on
 	passed  uint64 // the members of the present run that were offered
 	many    *[]int // the same, where a mask has too few bits
+	turn    uint64 // of its selector when the walk entered it
 }
 
 func (p *plan) walk(eligible *bitset.Set) walk { return p.walkFrom(eligible, -1) }

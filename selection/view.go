@@ -41,8 +41,10 @@ type Look struct {
 	Cursor *Cursor
 	// Peek leaves it as it is.
 	Peek bool
-	// Asked is how many candidates the same call has been given before.
+	// Asked is how many candidates the same call has been given before, and First what
+	// [Cursor.Turns] was when it was given the first one.
 	Asked int
+	First uint64
 	// Now is the time on the clock of the vitals; zero: what Clock says since Epoch.
 	Now   time.Duration
 	Epoch *time.Time
@@ -178,11 +180,16 @@ func (v *View) Asked() int { return v.look.Asked }
 func (v *View) Peeking() bool { return v.look.Peek || v.look.Asked > 0 }
 
 // Turn takes a number: one more than that of the pick before, of this group and kind
-// of query. While peeking it counts on without taking any.
+// of query. While peeking it counts on without taking any, from where the first pick
+// of the same call began.
 func (v *View) Turn() uint64 {
 	if v.Peeking() {
+		first := v.look.First
+		if v.look.Asked == 0 {
+			first = v.look.Cursor.turn.Load()
+		}
 		v.drawn++
-		return v.look.Cursor.turn.Load() + v.drawn - 1
+		return first + v.drawn - 1
 	}
 	return v.look.Cursor.turn.Add(1) - 1
 }
