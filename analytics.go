@@ -248,10 +248,7 @@ func (w *walk) decide(r *run, at int, given *selection.Look, d *decisions) {
 		Eligible: v.Count(), Candidates: r.high - r.low, Asked: look.Asked,
 	}
 	if describer, ok := c.selector.(selection.Describer); ok {
-		var detail selection.Detail
-		if guard(func() error { detail = describer.Describe(v, at); return nil }) == nil {
-			made.Detail = &detail
-		}
+		made.Detail = opinion(describer, v, at)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -1,6 +1,8 @@
 package registry_test
 
 import (
+	"encoding/json"
+	"math"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -65,6 +67,30 @@ func TestExplainShowsASelectorTheCallerThatACallWouldHave(t *testing.T) {
 		add(t, reg, provider{Name: "b"})
 		r := chat.Bind(reg, registry.Query{Handler: "h"})
 		require.Equal(t, asked(t, r), r.Explain().Winner)
+	})
+}
+
+// vague picks the first and thinks what cannot be written as JSON.
+type vague struct{ factors []selection.FactorValue }
+
+func (vague) Pick(v selection.View) int { return v.Next(0) }
+
+func (s vague) Describe(selection.View, int) selection.Detail {
+	return selection.Detail{Score: math.NaN(), Words: "?", Factors: s.factors}
+}
+
+func TestWhatASelectorSaysOfACandidateCanAlwaysBeWrittenAsJSON(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{Decisions: 10}, func(t *testing.T, reg *registry.Registry) {
+		mine := []selection.FactorValue{{Name: "x", Weight: math.Inf(1), Value: math.Inf(-1)}}
+		add(t, reg, provider{Name: "a", Strategy: selection.New("VAGUE", vague{mine})})
+		r := bind(reg)
+		got(t, r)
+		_, err := json.Marshal(r.Explain())
+		require.NoError(t, err)
+		_, err = json.Marshal(reg.Decisions())
+		require.NoError(t, err)
+		require.True(t, math.IsInf(mine[0].Weight, 1), "the selector's own stays as it is")
 	})
 }
 

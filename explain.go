@@ -278,12 +278,31 @@ func (p *plan) detail(candidates []Candidate, eligible *bitset.Set, by asker) {
 			look.Mask = p.allInTime(r.low, eligible.Mask(r.low, r.high-r.low))
 		}
 		for i := r.low; i < r.high; i++ {
-			var d selection.Detail
-			if guard(func() error { d = describer.Describe(r.choice.set.View(look), i-r.low); return nil }) == nil {
-				candidates[i].Detail = &d
-			}
+			candidates[i].Detail = opinion(describer, r.choice.set.View(look), i-r.low)
 		}
 	}
+}
+
+// opinion returns what a selector says of candidate i, as it can be written as JSON;
+// nil where it fails.
+func opinion(describer selection.Describer, v selection.View, i int) *selection.Detail {
+	var d selection.Detail
+	if guard(func() error { d = describer.Describe(v, i); return nil }) != nil {
+		return nil
+	}
+	d.Score, d.Factors = finite(d.Score), slices.Clone(d.Factors)
+	for k := range d.Factors {
+		d.Factors[k].Weight, d.Factors[k].Value = finite(d.Factors[k].Weight), finite(d.Factors[k].Value)
+	}
+	return &d
+}
+
+// finite returns 0 for what is no number, and the largest one for more.
+func finite(x float64) float64 {
+	if math.IsNaN(x) {
+		return 0
+	}
+	return min(max(x, -math.MaxFloat64), math.MaxFloat64)
 }
 
 // tooSlow says of a candidate that it has lately taken longer than the query wants.
