@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"math"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -121,5 +122,25 @@ func TestASelectorThatChangesTheRequestItSeesChangesNoQuery(t *testing.T) {
 		add(t, reg, provider{Name: "b", Capabilities: []string{"z"}}) // a new plan
 		require.Equal(t, "a", got(t, r))
 		require.Equal(t, []string{"x"}, r.Explain().Query.Require)
+	})
+}
+
+func TestWhoIsTooSlowAndAwayIsBothToWhoeverAsksWhy(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := add(t, reg, provider{Name: "a", Instance: answers(func() (string, error) { time.Sleep(time.Second); return "a", nil })})
+		r := chat.Bind(reg, registry.Query{Where: selection.Requirements{MaxLatency: 100 * time.Millisecond}})
+		asked(t, r)
+		_, err := ask(t.Context(), r)
+		require.ErrorIs(t, err, selection.ErrUnmet)
+		slow := r.Explain().Candidates[0].RetryIn
+		require.NoError(t, a.ForceOpen(time.Second, "test"))
+		_, err = ask(t.Context(), r)
+		require.ErrorIs(t, err, registry.ErrBreakerOpen)
+		require.ErrorIs(t, err, selection.ErrUnmet)
+		requireOneLine(t, err)
+		require.InDelta(t, slow, r.Explain().Candidates[0].RetryIn, float64(time.Second), "both have to end")
+		require.NoError(t, a.MarkUnhealthy(errDown))
+		require.Zero(t, r.Explain().Candidates[0].RetryIn, "that does not end by itself")
 	})
 }

@@ -308,15 +308,18 @@ func finite(x float64) float64 {
 // tooSlow says of a candidate that it has lately taken longer than the query wants.
 func tooSlow(c *Candidate, latency time.Duration, w *wishes) {
 	words := fmt.Sprintf("latency %v, more than %v", latency.Round(time.Microsecond), w.maxLatency)
-	if !c.Eligible {
-		c.Reason += ", " + words
-		return
-	}
-	c.Eligible, c.Code, c.Reason = false, "too_slow", words
-	c.Err = &reason{selection.ErrUnmet, words, nil}
+	why := &reason{selection.ErrUnmet, words, nil}
 	// It loses weight as time goes by: latency·exp(−t/decay).
 	decay := cmp.Or(w.policy.Decay, selection.DefaultDecay)
-	c.RetryIn = time.Duration(float64(decay) * math.Log(float64(latency)/float64(w.maxLatency)))
+	retryIn := time.Duration(float64(decay) * math.Log(float64(latency)/float64(w.maxLatency)))
+	if c.Eligible {
+		c.Eligible, c.Code, c.Reason, c.Err, c.RetryIn = false, "too_slow", words, why, retryIn
+		return
+	}
+	c.Reason, c.Err = c.Reason+", "+words, joined("", []error{c.Err, why})
+	if c.RetryIn > 0 { // both have to end
+		c.RetryIn = max(c.RetryIn, retryIn)
+	}
 }
 
 // reason is one thing that keeps calls away: the sentinel, the words and the cause.
