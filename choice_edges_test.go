@@ -144,3 +144,21 @@ func TestWhoIsTooSlowAndAwayIsBothToWhoeverAsksWhy(t *testing.T) {
 		require.Zero(t, r.Explain().Candidates[0].RetryIn, "that does not end by itself")
 	})
 }
+
+func TestAStrategySetWhileAStandInActsStaysWithTheGroup(t *testing.T) {
+	t.Parallel()
+	for _, members := range []int{1, 2} {
+		bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+			a := add(t, reg, provider{Name: "a"})
+			if members > 1 {
+				add(t, reg, provider{Name: "b"})
+			}
+			undo, err := chat.Swap(reg, "test", "a", says("fake"))
+			require.NoError(t, err)
+			_, err = a.SetStrategy(registry.StrategyRoundRobin)
+			require.NoError(t, err)
+			require.NoError(t, undo(t.Context()))
+			require.Equal(t, registry.StrategyRoundRobin, a.Info().Strategy, "%d members", members)
+		})
+	}
+}

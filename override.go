@@ -277,8 +277,8 @@ func (s *service) exchange(from, to *provider) {
 	if group == nil {
 		group = from.group
 	}
+	s.enterGroup(to, group.key, group.strategy) // first: a group ends with its last member
 	s.leaveGroup(from)
-	s.enterGroup(to, group.key, group.strategy)
 	if to.domain == nil {
 		r.enterShadow(to, from.domain)
 	}
