@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"math/bits"
 	"math/rand/v2"
@@ -87,7 +88,7 @@ func (p *plan) slowness(at int) time.Duration {
 
 // begin picks where a walk begins.
 func (w *walk) begin(by *asker) int {
-	if at := w.spillTo(); at >= 0 {
+	if at := w.spillTo(by); at >= 0 {
 		r := &w.plan.runs[at]
 		w.spilled, w.first, w.resume = true, int32(at), 0 //nolint:gosec // the number of a run
 		if picked := w.choose(r, by); picked >= 0 {
@@ -102,7 +103,7 @@ const mostLevels = 16
 
 // spillTo returns the run that this look-up falls to, or -1 where groups are strict.
 // Groups share within a scope: the handler's own, then the global ones, then mocks.
-func (w *walk) spillTo() int {
+func (w *walk) spillTo(by *asker) int {
 	p := w.plan
 	if p.wishes.spill == nil || w.glance {
 		return -1
@@ -123,9 +124,12 @@ func (w *walk) spillTo() int {
 		levels++
 	}
 	var number uint64
-	if w.still {
+	switch key := cmp.Or(by.key, selection.KeyFrom(by.ctx)); {
+	case key != "": // it stays with one group, so that it can stay with one provider
+		number = selection.Mix(selection.Hash(key))
+	case w.still:
 		number = p.wishes.spill.Load()
-	} else {
+	default:
 		number = p.wishes.spill.Add(1) - 1
 	}
 	// Multiples of the golden ratio fall evenly, so shares are kept by few look-ups too.

@@ -162,3 +162,30 @@ func TestAStrategySetWhileAStandInActsStaysWithTheGroup(t *testing.T) {
 		})
 	}
 }
+
+func TestAKeyStaysWithOneProviderWhereGroupsSpillOver(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{Selection: selection.Policy{SpillOver: 1.4}}, func(t *testing.T, reg *registry.Registry) {
+		for _, p := range []provider{{Name: "a"}, {Name: "b"}, {Name: "c", Group: 1}, {Name: "d", Group: 1}} {
+			p.Strategy = selectors.Sticky()
+			add(t, reg, p)
+		}
+		b, _ := reg.Provider("b")
+		require.NoError(t, b.MarkUnhealthy(errDown))
+		homes := make(map[string]int)
+		for i := range 500 {
+			key := string(rune('0' + i))
+			r := chat.Bind(reg, registry.Query{Key: key})
+			home := asked(t, r)
+			homes[home]++
+			for range 5 {
+				require.Equal(t, home, r.Explain().Winner)
+				require.Equal(t, home, asked(t, r))
+				answer, err := ask(selection.WithKey(t.Context(), key), bind(reg))
+				require.NoError(t, err)
+				require.Equal(t, home, answer)
+			}
+		}
+		require.InDelta(t, 350, homes["a"], 40, "1.4 halves of all")
+	})
+}

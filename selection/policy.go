@@ -34,7 +34,8 @@ type Policy struct {
 	//
 	// With 1.4 a group spills when fewer than 5/7 of it are eligible. This is the
 	// formula of Envoy's priority levels. After the group of the pick come the others
-	// in their order. A mock is never asked before a real provider. Default, 0: strict.
+	// in their order. Look-ups of one key ([WithKey]) fall to one group as long as no
+	// load changes. A mock is never asked before a real provider. Default, 0: strict.
 	SpillOver float64 `json:"spill_over,omitempty"`
 
 	// MaxEjected is the share of a group whose breakers may be open or half-open at
