@@ -20,8 +20,10 @@ import (
 // with who was asked, why, and what became of it, between the events. A test that
 // fails for any other reason gets it at its end.
 //
-// Calls and leases are kept when they are over; look-ups by Get are not calls. Its
-// methods are safe for concurrent use.
+// Calls and leases are kept when they are over; look-ups by Get are not calls. A
+// hedged call is over when its losers have returned, which may be after its answer; in
+// a bubble, [testing/synctest.Wait] waits for those that heed their context. Its methods are
+// safe for concurrent use.
 type Recorder struct {
 	tb    testing.TB
 	began time.Time
@@ -33,7 +35,7 @@ type Recorder struct {
 	mu      sync.Mutex
 	calls   []call
 	events  []event.Event
-	printed int // how much of it
+	printed string
 }
 
 type call struct {
@@ -69,6 +71,7 @@ func Record(tb testing.TB, reg *registry.Registry) *Recorder {
 
 // add keeps a call. The registry calls it.
 func (r *Recorder) add(_ context.Context, report registry.CallReport) {
+	report = cloned(report) // others are given the same, such as who asked for it with ReportTo
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.readLocked()
@@ -92,10 +95,14 @@ func (r *Recorder) Calls() []registry.CallReport {
 	defer r.mu.Unlock()
 	reports := make([]registry.CallReport, len(r.calls))
 	for i, c := range r.calls {
-		reports[i] = c.report
-		reports[i].Attempts, reports[i].Skipped = slices.Clone(c.report.Attempts), slices.Clone(c.report.Skipped)
+		reports[i] = cloned(c.report)
 	}
 	return reports
+}
+
+func cloned(report registry.CallReport) registry.CallReport {
+	report.Attempts, report.Skipped = slices.Clone(report.Attempts), slices.Clone(report.Skipped)
+	return report
 }
 
 // Events returns the events in order.
@@ -111,7 +118,7 @@ func (r *Recorder) Clear() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.readLocked()
-	r.calls, r.events = nil, nil
+	r.calls, r.events, r.printed = nil, nil, ""
 }
 
 // Trail returns calls and events in words, in the order of time, each with the time
@@ -272,9 +279,9 @@ func (r *Recorder) print() {
 	trail := r.Trail()
 	r.mu.Lock()
 	printed := r.printed
-	r.printed = len(trail)
+	r.printed = trail
 	r.mu.Unlock()
-	if len(trail) != printed {
+	if trail != printed {
 		r.tb.Logf("registrytest: what was recorded:\n%s", trail)
 	}
 }

@@ -1,6 +1,7 @@
 package registrytest_test
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/hedge"
 	"github.com/capreg/registry/registrytest"
 	"github.com/capreg/registry/verdict"
 )
@@ -115,6 +117,57 @@ func TestAnAssertionThatFailsPrintsTheTrail(t *testing.T) {
 	})
 	require.Contains(t, s.text(), "nobody answered the last call")
 	require.Contains(t, s.text(), "unknown in ")
+}
+
+func TestEachPartOfARecordIsPrintedAlsoWhereItIsAsLongAsTheOneBefore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := spyOn(t, "Test", func(tb testing.TB) {
+			reg := registrytest.New(tb, registry.Options{})
+			a := add(tb, reg, provider{Name: "a"})
+			add(tb, reg, provider{Name: "b"})
+			record := registrytest.Record(tb, reg)
+			asked(tb, reg)
+			require.False(t, record.AssertAnsweredBy("x"))
+			require.NoError(t, a.Unregister(t.Context()))
+			record.Clear()
+			asked(tb, reg)
+			require.False(t, record.AssertAnsweredBy("x"))
+		})
+		require.Contains(t, s.text(), "answered by a")
+		require.Contains(t, s.text(), "answered by b")
+	})
+}
+
+func TestARecordIsNotWhatTheCallerGets(t *testing.T) {
+	t.Parallel()
+	reg := registrytest.New(t, registry.Options{})
+	add(t, reg, provider{Name: "a"})
+	record := registrytest.Record(t, reg)
+	var report registry.CallReport
+	_, err := ask(t.Context(), reg, registry.ReportTo(&report))
+	require.NoError(t, err)
+	report.Attempts[0].Provider = "changed"
+	record.AssertAttempts("a")
+}
+
+func TestAHedgedCallIsKeptWhenItsLosersHaveReturned(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		reg := registrytest.New(t, registry.Options{})
+		add(t, reg, provider{Name: "slow", Instance: fake{registrytest.NewScript(registrytest.OK().After(time.Minute).Deaf()), "late"}})
+		add(t, reg, provider{Name: "fast"})
+		record := registrytest.Record(t, reg)
+		answer, err := hedge.Call(t.Context(), chat.Bind(reg, registry.Query{}), hedge.Policy{}, func(ctx context.Context, m chatModel) (string, error) {
+			return m.Chat(ctx, "?")
+		})
+		require.NoError(t, err)
+		require.Equal(t, "fast", answer)
+		require.Empty(t, record.Calls())
+		time.Sleep(time.Hour)
+		record.AssertAnsweredBy("fast")
+		record.AssertAsked("slow", 1)
+	})
 }
 
 func TestATestThatFailsByItselfGetsTheTrailAtItsEnd(t *testing.T) {
