@@ -53,7 +53,8 @@ type ChatServer struct {
 	requests []ChatRequest
 	check    *retryCheck // nil but in AssertNoRetries
 	closed   bool
-	working  sync.WaitGroup // requests in progress; Add while not closed
+
+	connected sync.WaitGroup // connections, with the requests on them
 }
 
 // ChatRequest is a request as the server has understood it.
@@ -111,6 +112,15 @@ func newChatServer(tb testing.TB, script *Script, listener net.Listener, url str
 	}
 	s.server = &http.Server{
 		Handler: http.HandlerFunc(s.serve), ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0),
+		ConnState: func(_ net.Conn, state http.ConnState) {
+			switch state {
+			case http.StateNew:
+				s.connected.Add(1) // before Serve returns
+			case http.StateClosed:
+				s.connected.Done()
+			default:
+			}
+		},
 	}
 	go func() {
 		defer close(s.served)
@@ -167,7 +177,7 @@ func (s *ChatServer) Close() {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		s.working.Wait()
+		s.connected.Wait() // net/http lingers on those whose request was too long or no HTTP
 	}()
 	late := time.NewTimer(grace)
 	defer late.Stop()
@@ -247,7 +257,6 @@ func (s *ChatServer) enter(w http.ResponseWriter, request ChatRequest) (t turn, 
 	if s.closed {
 		return t, false
 	}
-	s.working.Add(1)
 	s.requests = append(s.requests, request)
 	t.number, t.answer = len(s.requests), s.answer
 	if s.check == nil {
@@ -283,7 +292,6 @@ func (s *ChatServer) serve(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		panic(http.ErrAbortHandler)
 	}
-	defer s.working.Done()
 	defer s.script.done()
 	step := t.step
 	if step.wait(r.Context()) != nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -267,4 +268,34 @@ func TestARequestThatIsDeafFailsTheTest(t *testing.T) {
 		time.Sleep(time.Hour)
 		require.True(t, asked.Load())
 	})
+}
+
+func TestAServerOutlivesItsBrokenClients(t *testing.T) {
+	t.Parallel()
+	tooLong := fmt.Sprintf(`{"messages": [{"role": "user", "content": %q}]}`, strings.Repeat("x", 17<<20))
+	for name, sent := range map[string]string{
+		"no HTTP":     "how are you?\r\n\r\n",
+		"half a line": "POST /v1/chat/compl",
+		"half a body": "POST /v1/chat/completions HTTP/1.1\r\nHost: chat.test\r\nContent-Length: 100\r\n\r\n{\"messages",
+		"too long": fmt.Sprintf("POST /v1/chat/completions HTTP/1.1\r\nHost: chat.test\r\nContent-Length: %d\r\n\r\n%s",
+			len(tooLong), tooLong),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				server := registrytest.NewPipeServer(t, registrytest.NewScript(registrytest.OK()))
+				transport, ok := server.Client().Transport.(*http.Transport)
+				require.True(t, ok)
+				conn, err := transport.DialContext(t.Context(), "tcp", "chat.test:80")
+				require.NoError(t, err)
+				go func() { _, _ = io.WriteString(conn, sent) }()
+				require.NoError(t, conn.SetReadDeadline(time.Now().Add(time.Second)))
+				_, _ = conn.Read(make([]byte, 1))
+				require.Zero(t, server.Hits())
+				require.Equal(t, 1, server.Script().Left())
+				server.Close()
+				require.NoError(t, conn.Close())
+			})
+		})
+	}
 }
