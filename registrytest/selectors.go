@@ -21,8 +21,9 @@ import (
 // asks of it. newSelector makes a selector; two of them are to be the same.
 //
 //   - It picks somebody who is eligible, whoever that is, among one candidate or
-//     hundreds, measured or not, also when the same call asks again; where somebody
-//     goes while it looks, and nobody is left, it neither panics nor goes on for ever;
+//     hundreds, measured or not, with a key or without, also when the same call asks
+//     again; where somebody goes while it looks, and nobody is left, it neither panics
+//     nor goes on for ever;
 //   - a look that changes nothing ([selection.View.Peeking]) foretells the next pick;
 //   - what it remembers is in the cursor: picks for one group depend on no others;
 //   - several goroutines can pick at the same time, which the race detector watches;
@@ -68,6 +69,7 @@ type field struct {
 	set    *selection.Set
 	cursor *selection.Cursor
 	is     []bool // eligible
+	key    string // that of the one who asks; most have none
 }
 
 // Has and Next are those of [selection.Eligible].
@@ -96,7 +98,7 @@ func (f *field) String() string {
 func (f *field) look(peek bool, asked int) selection.Look {
 	const mostBits = 64
 	look := selection.Look{
-		Cursor: f.cursor, Peek: peek, Asked: asked, Now: moment, Context: context.Background(), Key: "key", Caller: "caller",
+		Cursor: f.cursor, Peek: peek, Asked: asked, Now: moment, Context: context.Background(), Key: f.key, Caller: "caller",
 	}
 	if len(f.is) > mostBits {
 		look.Large = f
@@ -147,6 +149,9 @@ func newField(size int, seed uint64) *field {
 		f.is[i] = random.IntN(3) > 0
 	}
 	f.is[random.IntN(size)] = true
+	if seed%3 == 0 {
+		f.key = "key"
+	}
 	return f
 }
 
@@ -373,7 +378,10 @@ func (s *selecting) isWelcome() {
 	scripts := service.Bind(reg, registry.Query{})
 	const calls = 200
 	for i := range calls {
-		ctx := selection.WithKey(context.Background(), strconv.Itoa(i%7))
+		ctx := context.Background()
+		if i%7 > 0 {
+			ctx = selection.WithKey(ctx, strconv.Itoa(i%7))
+		}
 		is := within(func() error {
 			_ = scripts.Explain()
 			_, err := registry.Call(ctx, scripts, func(ctx context.Context, script *Script) (any, error) {

@@ -129,6 +129,14 @@ func TestBadSelectorsAreFound(t *testing.T) {
 				return v.Next(0)
 			})
 		}, "two looks that change nothing saw different picks"},
+		"always a key": {func() selection.Selector {
+			return selection.Func(func(v selection.View) int {
+				if v.Key() == "" {
+					panic("no key")
+				}
+				return v.Next(0)
+			})
+		}, "it panicked: no key"},
 		"no number": {func() selection.Selector {
 			return describing{first, func(selection.View, int) selection.Detail { return selection.Detail{Score: math.NaN()} }}
 		}, "the score of a candidate is NaN"},
