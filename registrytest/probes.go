@@ -30,11 +30,14 @@ type ProbeSuite struct {
 
 // TestProbe checks that probes keep what [health.Probe] asks of them:
 //
-//   - they find what there is to find, each time anew and several at a time, and so
-//     does a registry that they are given to;
-//   - they return when their context ends, with an error where there was no answer,
-//     and when it has ended before;
+//   - they find what there is to find, each time and several at a time, and so does a
+//     registry that they are given to;
+//   - they return when their context ends, with an error where there was no answer
+//     (which needs Silent), and when it has ended before;
 //   - they neither panic nor end their goroutine, and their errors are one line.
+//
+// What answers stays as it is, so a probe that remembers an answer passes: test that
+// what changes is noticed by yourself.
 //
 // It starts goroutines and waits for them; it works in a bubble of
 // [testing/synctest] if the probes do.
@@ -64,11 +67,17 @@ func TestProbe(tb testing.TB, suite ProbeSuite) {
 		p.heedsEnd()
 		p.isWorthIn(kind.state)
 	}
-	if suite.Silent != nil {
-		p := probing{tb, "Silent", suite.Silent(tb), map[string]bool{}}
-		p.givesUp()
-		p.heedsEnd()
+	if suite.Silent == nil {
+		return
 	}
+	probe := suite.Silent(tb)
+	if probe == nil {
+		tb.Errorf("registrytest: Silent made no probe")
+		return
+	}
+	p := probing{tb, "Silent", probe, map[string]bool{}}
+	p.givesUp()
+	p.heedsEnd()
 }
 
 const (

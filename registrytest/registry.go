@@ -40,7 +40,7 @@ func closeRegistry(tb testing.TB, reg *registry.Registry) {
 	defer cancel()
 	err := reg.Close(ctx)
 	if ctx.Err() != nil {
-		tb.Errorf("registrytest: %v after the end of the test something still goes on: %s: end calls and report leases (Done) before", grace, busy)
+		tb.Errorf("registrytest: %v after the end of the test something still went on: %s", grace, busy)
 	}
 	if err != nil {
 		tb.Errorf("registrytest: closing the registry: %v", err)
@@ -56,9 +56,9 @@ func inFlight(reg *registry.Registry) string {
 		}
 	}
 	if len(busy) == 0 {
-		return "on a provider that has left"
+		return "calls on providers that had left, or code that makes, probes or closes instances"
 	}
-	return strings.Join(busy, ", ")
+	return strings.Join(busy, ", ") + ": end calls and report leases (Done) before"
 }
 
 // Swap puts instance in the place of the named provider until the test and its

@@ -183,6 +183,31 @@ func TestWhatATestLeavesBehindFailsIt(t *testing.T) {
 	})
 }
 
+// slowToClose is a model that takes its time.
+type slowToClose struct{ fake }
+
+func (slowToClose) Close() error {
+	time.Sleep(3500 * time.Millisecond)
+	return nil
+}
+
+func TestCallsAreNotBlamedForASlowEndOfAnInstance(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := spyOn(t, "Test", func(tb testing.TB) {
+			reg := registrytest.New(tb, registry.Options{})
+			_, err := chat.Register(context.Background(), reg, provider{Factory: func(context.Context) (chatModel, error) {
+				return slowToClose{says("a")}, nil
+			}})
+			require.NoError(tb, err)
+			asked(tb, reg)
+		})
+		require.True(t, s.failed)
+		require.Contains(t, s.text(), "closes instances")
+		require.NotContains(t, s.text(), "Done")
+	})
+}
+
 func TestASwapEndsWithItsTest(t *testing.T) {
 	reg := registrytest.New(t, registry.Options{})
 	add(t, reg, provider{Name: "cloud"})

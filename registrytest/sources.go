@@ -38,8 +38,8 @@ type Source struct {
 //   - while the outside is unreachable what is known stays;
 //   - a name that somebody else has keeps nothing but that one out, and other
 //     providers are left alone;
-//   - when its context ends it returns, without an error but the context's, and what
-//     it has registered leaves (see [registry.Provider.Until]);
+//   - when its context ends it returns, and not before, without an error but the
+//     context's, and what it has registered leaves (see [registry.Provider.Until]);
 //   - when the registry closes it goes on until then, or returns.
 //
 // It starts goroutines and waits for them; it works in a bubble of
@@ -118,8 +118,7 @@ func TestSource(tb testing.TB, newSource func(tb testing.TB) Source) {
 			s.Set("a", "b")
 			s.start()
 			s.has("a", "b")
-			s.cancel()
-			s.wait()
+			s.stop()
 			s.has()
 		}},
 		{"it outlives the registry", func(s *sourcing) {
@@ -210,10 +209,7 @@ func (s *sourcing) start() {
 // end ends the source, if it runs, and the registry.
 func (s *sourcing) end() {
 	s.tb.Helper()
-	if s.ended != nil {
-		s.cancel()
-		s.wait()
-	}
+	s.stop()
 	for name := range s.others {
 		if _, ok := s.reg.Provider(name); !ok && !s.closed {
 			s.fail("the provider %q of somebody else has left", name)
@@ -223,9 +219,18 @@ func (s *sourcing) end() {
 	closeRegistry(s.tb, s.reg)
 }
 
-// wait waits for the source to return, once.
-func (s *sourcing) wait() {
+// stop ends the source and waits for it to return, once.
+func (s *sourcing) stop() {
 	s.tb.Helper()
+	if s.cancel == nil {
+		return // it was never started
+	}
+	if !s.closed {
+		if early := s.early(); early != "" {
+			s.fail("its context goes on%s", early)
+		}
+	}
+	s.cancel()
 	if s.ended == nil {
 		return
 	}

@@ -68,10 +68,11 @@ func TestBadProbesAreFound(t *testing.T) {
 		change func(*registrytest.ProbeSuite)
 		want   string
 	}{
-		"none":         {func(s *registrytest.ProbeSuite) { s.Well = making(nil) }, "Well made no probe"},
-		"well for ill": {func(s *registrytest.ProbeSuite) { s.Ill = s.Well }, "ill probe: it found nil (<nil>), want an error"},
-		"ill for well": {func(s *registrytest.ProbeSuite) { s.Well = s.Ill }, "well probe: it found an error (down), want nil"},
-		"ill for limp": {func(s *registrytest.ProbeSuite) { s.Limping = s.Ill }, "a registry finds its provider unhealthy"},
+		"none":            {func(s *registrytest.ProbeSuite) { s.Well = making(nil) }, "Well made no probe"},
+		"not even silent": {func(s *registrytest.ProbeSuite) { s.Silent = making(nil) }, "Silent made no probe"},
+		"well for ill":    {func(s *registrytest.ProbeSuite) { s.Ill = s.Well }, "ill probe: it found nil (<nil>), want an error"},
+		"ill for well":    {func(s *registrytest.ProbeSuite) { s.Well = s.Ill }, "well probe: it found an error (down), want nil"},
+		"ill for limp":    {func(s *registrytest.ProbeSuite) { s.Limping = s.Ill }, "a registry finds its provider unhealthy"},
 		"two lines": {func(s *registrytest.ProbeSuite) {
 			s.Ill = making(func(context.Context) error { return errors.New("a\nb") })
 		}, "want one line"},
@@ -194,6 +195,14 @@ func (o *outside) run(ctx context.Context, reg *registry.Registry) error {
 	}
 }
 
+func (o *outside) source(ctx context.Context, reg *registry.Registry) error {
+	if o.bugs["returns"] {
+		go func() { _ = o.run(ctx, reg) }()
+		return nil
+	}
+	return o.run(ctx, reg)
+}
+
 func newOutside(bugs ...string) func(testing.TB) registrytest.Source {
 	return func(testing.TB) registrytest.Source {
 		o := &outside{bugs: map[string]bool{}}
@@ -201,7 +210,7 @@ func newOutside(bugs ...string) func(testing.TB) registrytest.Source {
 			o.bugs[bug] = true
 		}
 		return registrytest.Source{
-			Run: o.run,
+			Run: o.source,
 			Set: func(names ...string) {
 				o.mu.Lock()
 				defer o.mu.Unlock()
@@ -251,6 +260,7 @@ func TestBadSourcesAreFound(t *testing.T) {
 		"stops at a conflict": "a name that somebody else has keeps out nothing but that one: after 5s there are [a], want [a c]",
 		"takes over":          "somebody else",
 		"leaves them":         "what it has registered leaves when its context ends: after 5s there are [a b], want []",
+		"returns":             "its context goes on: the source has returned: <nil>",
 		"goes on":             "it goes on 5s after its context has ended",
 		"panics":              "it panicked: boom",
 	} {
