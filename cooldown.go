@@ -234,7 +234,7 @@ func (p *provider) forgiveLocked() {
 
 // checkDomain refuses other limits than the domain has. Caller holds mu.
 func (r *Registry) checkDomain(e entry, leaving *provider) error {
-	d, ok := r.domains[e.definition.Domain]
+	d, ok := r.domains[domainKey(e.definition.Domain, e.layer > 0)]
 	if !ok || e.limits == (LimitPolicy{}) {
 		return nil
 	}
@@ -249,14 +249,14 @@ func (r *Registry) checkDomain(e entry, leaving *provider) error {
 		return nil
 	}
 	return refuse(ErrConflict, "Limits", verbatim(fmt.Sprintf("%+v", e.limits)),
-		fmt.Sprintf("%+v, which provider %q set for domain %q", present, d.limitsBy, cut(d.name, 64)))
+		fmt.Sprintf("%+v, which provider %q set for domain %q", present, d.limitsBy, cut(e.definition.Domain, 64)))
 }
 
 // enterDomain gives p its domain, which is made when p is its first member, and
 // sets its limits unless p leaves that to others. Caller holds mu.
 func (r *Registry) enterDomain(p *provider, policy LimitPolicy) {
 	p.domain = &p.alone
-	if name := p.definition.Domain; name != "" {
+	if name := domainKey(p.definition.Domain, p.layer > 0 || p.below != nil); name != "" {
 		shared, ok := r.domains[name]
 		if !ok {
 			shared = &domain{name: name, members: make(map[*provider]struct{})}

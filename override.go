@@ -172,8 +172,10 @@ func (s Service[T]) Swap(r *Registry, by, name string, instance T) (undo func(co
 //
 // They are mocks, whatever [Options.ForbidMocks] says, and are not shown to
 // [Options.Admit]. One without capabilities has every capability that is asked for and
-// meets every requirement, and one without a handler is seen by every query. The others stay as they are, and
-// are not picked. Overrides may be overridden in turn, and swapped.
+// meets every requirement, and one without a handler is seen by every query. Their
+// groups are their own, with strategies of their own, and so are their domains but for
+// other stand-ins. The others stay as they are, which includes that they are probed,
+// and are not picked. Overrides may be overridden in turn, and swapped.
 //
 // by, undo and the errors are as in [Service.Swap]; a name that is taken is
 // [ErrExists].
@@ -285,19 +287,23 @@ func (s *service) exchange(from, to *provider) {
 	s.outdate()
 }
 
-// enterShadow gives a stand-in a domain that only stand-ins share, with the limits
-// of the one it stands for. Caller holds mu.
+// domainKey returns what a domain is found by: what tests have put in the place of
+// providers shares one of its own.
+func domainKey(name string, ofTest bool) string {
+	if name == "" || !ofTest {
+		return name
+	}
+	return "\x00" + name // no other has such a name
+}
+
+// enterShadow gives a stand-in its domain, with the limits of the one it stands for.
+// Caller holds mu.
 func (r *Registry) enterShadow(p *provider, of *domain) {
 	var limits LimitPolicy
 	if l := of.limits.Load(); l != nil {
 		limits = l.policy
 	}
-	named := p.definition.Domain
-	if of.name != "" {
-		p.definition.Domain = "\x00" + strings.TrimPrefix(of.name, "\x00") // no other has such a name
-	}
 	r.enterDomain(p, limits)
-	p.definition.Domain = named
 }
 
 // stepDown takes a stand-in out and puts back what was there; false when it had

@@ -441,6 +441,62 @@ func TestAnOverrideHidesWhatIsThereAndWhatComes(t *testing.T) {
 	}
 }
 
+func TestAnOverrideHasGroupsAndDomainsOfItsOwn(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		limits := registry.LimitPolicy{MaxConcurrent: 3}
+		a := add(t, reg, provider{Name: "a", Strategy: registry.StrategyRoundRobin, Domain: "key", Limits: limits})
+		r := bind(reg)
+		override := func(providers ...provider) (undo func()) {
+			end, err := chat.Override(reg, "T", providers...)
+			require.NoError(t, err)
+			return func() { require.NoError(t, end(context.Background())) }
+		}
+		undo := override(provider{Instance: says("one")}, provider{Instance: says("two")})
+		for range 3 {
+			require.Equal(t, "one", asked(t, r), "the turns are those of the others")
+		}
+		undoInner := override(
+			provider{Name: "x", Instance: says("x"), Strategy: selection.New("LAST", selection.Func(func(v selection.View) int { return v.Len() - 1 }))},
+			provider{Name: "y", Instance: says("y")},
+		)
+		require.Equal(t, "y", asked(t, r))
+		add(t, reg, provider{Name: "b", Strategy: registry.StrategyRoundRobin})
+		undo()
+		require.Equal(t, "y", asked(t, r))
+		undoInner()
+		require.Equal(t, []string{"a", "b", "a"}, []string{asked(t, r), asked(t, r), asked(t, r)})
+
+		undo = override(provider{
+			Name: "z", Domain: "key", Limits: registry.LimitPolicy{MaxConcurrent: 1}, Instance: fails(verdict.RateLimited(errDown, time.Hour)),
+		})
+		_, err := ask(t.Context(), r)
+		require.ErrorIs(t, err, errDown)
+		z, ok := reg.Provider("z")
+		require.True(t, ok)
+		require.Equal(t, "key", z.Definition().Domain)
+		undo()
+		require.True(t, a.Info().Eligible, "the key of the real ones was never used")
+	})
+}
+
+func TestAnOverrideBeforeTheOthersKeepsNoneOut(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		end, err := chat.Override(reg, "T", provider{Name: "fake", Domain: "key", Limits: registry.LimitPolicy{MaxConcurrent: 1}})
+		require.ErrorIs(t, err, registry.ErrInvalid)
+		require.Nil(t, end)
+		end, err = chat.Override(reg, "T", provider{
+			Name: "fake", Instance: says("fake"), Domain: "key", Limits: registry.LimitPolicy{MaxConcurrent: 1},
+		})
+		require.NoError(t, err)
+		add(t, reg, provider{Name: "a", Strategy: registry.StrategyRoundRobin, Domain: "key", Limits: registry.LimitPolicy{MaxConcurrent: 3}})
+		require.Equal(t, "fake", asked(t, bind(reg)))
+		require.NoError(t, end(t.Context()))
+		require.Equal(t, "a", asked(t, bind(reg)))
+	})
+}
+
 func TestAnOverrideByNobodyIsAnOutageOfTheService(t *testing.T) {
 	t.Parallel()
 	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {

@@ -514,7 +514,7 @@ func (r *Registration) SetGroup(number int) (previous int, err error) {
 		previous = p.group.key.number
 		strategy := p.group.strategy
 		p.service.leaveGroup(p)
-		p.service.enterGroup(p, groupID{p.definition.Handler, number}, strategy)
+		p.service.enterGroup(p, groupID{p.definition.Handler, number, p.layer}, strategy)
 		return previous, number, nil
 	})
 	return previous, err

@@ -150,10 +150,11 @@ type service struct {
 	sorted    map[string][]*provider // by handler, each in the one order; nil when out of date
 }
 
-// groupID names a priority group within a service.
+// groupID names a priority group within a service. An override has groups of its own.
 type groupID struct {
 	handler string
 	number  int
+	layer   uint64
 }
 
 // group is a priority group; it exists while it has members.
@@ -330,7 +331,7 @@ func (r *Registry) join(svc *service, e entry) (joined, replaced *provider, err 
 	if err := svc.checkMock(e, replaced); err != nil {
 		return nil, nil, err
 	}
-	id := groupID{e.definition.Handler, e.definition.Group}
+	id := groupID{e.definition.Handler, e.definition.Group, e.layer}
 	if err := svc.checkStrategy(id, e.definition.Strategy, replaced); err != nil {
 		return nil, nil, err
 	}

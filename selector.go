@@ -456,6 +456,7 @@ type slot struct {
 type groupKey struct {
 	handler string
 	number  int
+	layer   uint64
 	mock    bool
 }
 
@@ -650,11 +651,13 @@ func (s *service) scopes(q Query) [][]*provider {
 	}
 }
 
-// compareProviders is the one order inside a scope: group, priority, registration.
+// compareProviders is the one order inside a scope: group, priority, registration. The
+// members of a group stand together.
 func compareProviders(a, b *provider) int {
 	return cmp.Or(
 		compareBool(a.mock(), b.mock()),
 		cmp.Compare(a.group.key.number, b.group.key.number),
+		cmp.Compare(a.layer, b.layer),
 		cmp.Compare(a.orderKey(), b.orderKey()),
 	)
 }
@@ -678,5 +681,5 @@ func (p *provider) orderKey() uint64 {
 }
 
 func (p *provider) runKey() groupKey {
-	return groupKey{handler: p.definition.Handler, number: p.group.key.number, mock: p.mock()}
+	return groupKey{handler: p.definition.Handler, number: p.group.key.number, layer: p.layer, mock: p.mock()}
 }
