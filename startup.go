@@ -174,10 +174,13 @@ func (o *Orchestrator) Start(ctx context.Context) (startup.Report, error) {
 		ended = endedBy(ctx)
 	}
 	o.mu.Lock()
-	if o.err != nil && len(ended) > 0 && !o.gaveUp {
-		o.err = joined("registry: start: ", append(ended, o.err))
+	var err error
+	if o.rolledBack { // else an error is one of the run, which began meanwhile
+		if len(ended) > 0 && !o.gaveUp {
+			o.err = joined("registry: start: ", append(ended, o.err))
+		}
+		err = o.err
 	}
-	err := o.err
 	o.mu.Unlock()
 	return o.Report(), err
 }

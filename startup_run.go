@@ -461,7 +461,7 @@ func (o *Orchestrator) returned(s *supervisor, err error) time.Duration {
 	n.calls--
 	switch {
 	case n.generation != s.generation || n.state != startup.Starting:
-		o.returnedLate(n, err)
+		o.returnedLate(n, err, text)
 	case err != nil:
 		n.returned = now
 		o.fail(n, err, text)
@@ -485,16 +485,20 @@ func (o *Orchestrator) returned(s *supervisor, err error) time.Duration {
 }
 
 // returnedLate undoes a start that nobody waits for any more. Caller holds mu.
-func (o *Orchestrator) returnedLate(n *node, err error) {
+func (o *Orchestrator) returnedLate(n *node, err error, text string) {
 	if err == nil {
 		n.late, n.accepted = true, true
 	}
 	if n.calls > 0 || n.stopBegun {
 		return
 	}
-	if err == nil || n.alive() {
+	switch {
+	case err == nil || n.alive():
 		o.revive(n)
 		o.stopping(n)
+	case n.state == startup.Stuck: // it has come to its end after all
+		n.state, n.err, n.reason = startup.Failed, err, text
+		o.emit(n, o.now()-n.entered)
 	}
 }
 

@@ -179,9 +179,8 @@ func (o *Orchestrator) startAgain(n *node, generation int) {
 
 // stopping enters the stop of a node. Caller holds mu.
 func (o *Orchestrator) stopping(n *node) {
-	switch n.state {
-	case startup.Failed, startup.Restarting:
-	default:
+	told := n.state == startup.Failed || n.state == startup.Restarting
+	if !told {
 		n.state, n.err, n.reason = startup.Stopping, nil, ""
 	}
 	n.generation++
@@ -190,7 +189,9 @@ func (o *Orchestrator) stopping(n *node) {
 	n.deadline = n.entered + n.c.StopTimeout
 	n.calls++
 	n.stopTimer()
-	o.emit(n, 0)
+	if !told {
+		o.emit(n, 0)
+	}
 	o.arm(n.deadline + grace)
 	go o.stop(n, n.generation, o.epoch.Add(n.deadline))
 }
@@ -365,14 +366,11 @@ func (o *Orchestrator) tooLong(n *node) {
 	n.own.endSoon()
 	o.active--
 	n.err = err
-	o.release(n.givenUp())
+	if x != nil && x.endLife != nil {
+		go x.endLife(n.over()) // what it began before it hung is told to end
+	}
 	o.stuck(n, text+"; its start does not return")
-}
-
-// givenUp marks a node whose start does not return. Caller holds mu.
-func (n *node) givenUp() *node {
-	n.state, n.again = startup.Stuck, false
-	return n
+	o.release(n)
 }
 
 // takeDown begins to stop a node for good, and returns a channel that is closed when it

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -1167,5 +1168,109 @@ func TestComponentThatIsToStartAgainIsStillStoppedAfterItsUsers(t *testing.T) {
 		time.Sleep(time.Second)
 		require.NoError(t, o.Stop(t.Context()))
 		require.Equal(t, []string{"-user", "-lost", "-below"}, j.all()[len(j.all())-3:])
+	})
+}
+
+// hookedContext does something when it is asked whether it has ended.
+type hookedContext struct {
+	context.Context
+
+	hook func()
+}
+
+func (c hookedContext) Err() error { c.hook(); return c.Context.Err() }
+
+func TestComponentThatEndsAsTheStartHasSucceededIsNoFailureOfTheStart(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T) {
+		var o *registry.Orchestrator
+		var run atomic.Pointer[startup.Run]
+		o = orchestrate(t, startup.Options{}, registry.Component{Name: "a", Start: func(_ context.Context, r *startup.Run) error { run.Store(r); return nil }})
+		_, err := o.Start(hookedContext{t.Context(), func() {
+			if state, _ := o.State("a"); state == startup.Ready {
+				run.Load().Ended(errDown)
+			}
+		}})
+		<-o.Failed()
+		require.NoError(t, err, "nothing was rolled back")
+		require.NoError(t, o.Stop(t.Context()))
+	})
+}
+
+func TestEndOfAStopIsItsLastEventAlsoWhenAStartIsStuck(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T) {
+		var seen journal
+		release := make(chan struct{})
+		o := orchestrate(t, startup.Options{Listen: func(e startup.Event) { seen.note(fmt.Sprint(e.Component, " ", e.State)) }}, registry.Component{Name: "a", StopTimeout: time.Second, Start: func(context.Context, *startup.Run) error { <-release; return nil }})
+		done := startBeside(t, o)
+		pass(time.Second)
+		_ = o.Stop(t.Context())
+		<-done
+		pass(time.Second)
+		require.Equal(t, " stopped", seen.all()[len(seen.all())-1], "%v", seen.all())
+		close(release)
+	})
+}
+
+func TestEachEventOfAComponentIsAChange(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T) {
+		var seen journal
+		var starts atomic.Int32
+		c := crashing(&starts, time.Second, startup.Restart{Mode: startup.Always})
+		c.Stop = func(context.Context) error { time.Sleep(time.Second); return nil }
+		o := orchestrate(t, startup.Options{Listen: func(e startup.Event) { seen.note(fmt.Sprint(e.Component, " ", e.State)) }}, c, registry.Component{Name: "x", NonCritical: true, StartTimeout: time.Second, Ready: func(context.Context) error { return errDown }})
+		_, _ = o.Start(t.Context())
+		pass(7 * time.Second)
+		_ = o.Stop(t.Context())
+		pass(time.Second)
+		last := map[string]string{}
+		for _, line := range seen.all() {
+			name, state, _ := strings.Cut(line, " ")
+			if last[name] == state {
+				t.Errorf("twice %s: %v", line, seen.all())
+			}
+			last[name] = state
+		}
+	})
+}
+
+func TestRunOfAStartThatDoesNotReturnEnds(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T) {
+		release, told := make(chan struct{}), make(chan struct{})
+		o := orchestrate(t, startup.Options{}, registry.Component{Name: "a", StartTimeout: time.Second, Start: func(_ context.Context, run *startup.Run) error {
+			run.Go(func(ctx context.Context) error { <-ctx.Done(); close(told); return nil })
+			<-release
+			return nil
+		}})
+		_, err := o.Start(t.Context())
+		require.Error(t, err)
+		pass(time.Minute)
+		select {
+		case <-told:
+		default:
+			t.Error("its goroutines run on")
+		}
+		close(release)
+		pass(time.Minute)
+		require.NoError(t, o.Stop(t.Context()))
+	})
+}
+
+func TestStartThatFailsAfterItsTimeIsStuckNoMore(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T) {
+		o := orchestrate(t, startup.Options{}, registry.Component{Name: "a", StartTimeout: time.Second, Start: func(_ context.Context, run *startup.Run) error {
+			time.Sleep(time.Minute)
+			return errDown
+		}})
+		_, err := o.Start(t.Context())
+		require.Error(t, err)
+		require.Equal(t, "stuck", stateOf(t, o, "a"))
+		pass(2 * time.Minute)
+		require.Equal(t, "failed", stateOf(t, o, "a"))
+		require.NoError(t, o.Stop(t.Context()))
 	})
 }
