@@ -77,6 +77,9 @@ type extras struct {
 	ended     error // why its start fails as soon as its own code has returned
 	endedText string
 
+	abandoned     error // why nobody waits for its first start any more
+	abandonedText string
+
 	first     *milestones // of its first start, once there is another one
 	restarts  int
 	intensity float64
@@ -107,6 +110,20 @@ func (p *progress) stopErr() error {
 		return nil
 	}
 	return p.extras.stopErr
+}
+
+// abandoned returns why nobody waits for its first start any more. Caller holds mu.
+func (p *progress) abandoned() error {
+	if p.extras == nil {
+		return nil
+	}
+	return p.extras.abandoned
+}
+
+// abandon notes that nobody waits for the first start any more. Caller holds mu.
+func (p *progress) abandon(err error, text string) {
+	x := p.more()
+	x.abandoned, x.abandonedText = err, text
 }
 
 // resolved reports whether it is clear what became of the node, so that its users
@@ -620,16 +637,23 @@ func (o *Orchestrator) overtaken(n *node, generation int) bool {
 			o.stopping(n)
 		}
 	case o.ending() || n.unwanted:
-		n.own.endSoon()
-		o.active--
-		o.settle(n)
-		o.stopping(n)
+		o.stopStarted(n)
 	case x != nil && x.ended != nil:
 		o.failStarted(n, x.ended, x.endedText)
 	default:
 		return false
 	}
 	return true
+}
+
+// stopStarted stops a component whose Start has returned well, and which is not wanted
+// any more. Caller holds mu.
+func (o *Orchestrator) stopStarted(n *node) {
+	n.own.endSoon()
+	o.active--
+	o.settle(n)
+	o.stopping(n)
+	o.spread(n)
 }
 
 // becomeReady lets those go on that need the node. Caller holds mu.
@@ -684,7 +708,7 @@ func (o *Orchestrator) failing(n *node, err error, text string) {
 		if n.wasReady {
 			n.state, n.err, n.reason = startup.Stopping, nil, ""
 		}
-	case n.again: // it goes down with what it needs
+	case n.again && n.abandoned() == nil: // it goes down with what it needs
 		n.state = startup.Restarting
 	case n.wasReady && n.c.Restart.Mode != startup.Never && o.bears(n):
 		n.state = startup.Restarting
@@ -700,10 +724,10 @@ func (o *Orchestrator) failing(n *node, err error, text string) {
 
 // spread decides what a failure means for the others. Caller holds mu.
 func (o *Orchestrator) spread(n *node) {
-	if n.undecided || o.ending() || n.unwanted {
+	if n.undecided || o.ending() {
 		return
 	}
-	if !n.c.NonCritical {
+	if !n.c.NonCritical && !n.unwanted {
 		switch {
 		case o.phase == phaseStarting && o.options.OnFailure == startup.Abort:
 			o.abortLocked(wrap(fmt.Sprintf("registry: start of component %q: ", n.c.Name), n.err))

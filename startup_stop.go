@@ -133,10 +133,18 @@ func (o *Orchestrator) downed(n *node) {
 	n.again = false
 	switch {
 	case n.state == startup.Failed || n.state == startup.Stuck:
+	case again && n.abandoned() != nil:
+		n.state, n.err, n.reason = startup.Failed, n.extras.abandoned, n.extras.abandonedText
+		o.emit(n, o.now()-n.entered)
+		o.settle(n)
+		o.spread(n)
 	case !again:
 		n.state = startup.Stopped
-		o.settle(n)
 		o.emit(n, o.now()-n.entered)
+		if n.undecided {
+			o.settle(n)
+			o.spread(n)
+		}
 	case n.calls > 0: // it must not run twice
 		o.stuck(n, "a function of its last start does not return")
 	default:
@@ -380,6 +388,7 @@ func (o *Orchestrator) takeDown(n *node) <-chan struct{} {
 	if !n.up {
 		if n.undecided {
 			o.leaveOut(n, nil, "it was removed")
+			o.spread(n)
 		}
 		return nil
 	}
@@ -390,11 +399,10 @@ func (o *Orchestrator) takeDown(n *node) <-chan struct{} {
 	down := x.down
 	switch {
 	case n.state == startup.Starting && n.calls > 0:
-		o.recallStart(n, errRemoved)
+		o.recallStart(n, errRemoved, errRemoved.Error())
+	case n.state == startup.Starting:
+		o.stopStarted(n)
 	case n.calls == 0 && !n.stopBegun:
-		if n.state == startup.Starting {
-			o.active--
-		}
 		o.settle(n)
 		o.stopping(n)
 	}
@@ -404,9 +412,9 @@ func (o *Orchestrator) takeDown(n *node) <-chan struct{} {
 var errRemoved = errors.New("it is being removed")
 
 // recallStart tells the start of a node to end. Caller holds mu.
-func (o *Orchestrator) recallStart(n *node, err error) {
+func (o *Orchestrator) recallStart(n *node, err error, text string) {
 	x := n.more()
-	x.ended, x.endedText = err, err.Error()
+	x.ended, x.endedText = err, text
 	n.own.endSoon()
 	if n.accepted && n.calls == 0 {
 		o.failStarted(n, err, x.endedText)
@@ -418,16 +426,20 @@ func (o *Orchestrator) recallStart(n *node, err error) {
 
 // giveUp ends the starts of the given nodes.
 func (o *Orchestrator) giveUp(nodes []*node, err error) {
+	text := cut(errorText(err), 300) // a user's method: outside the lock
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, n := range nodes {
 		switch {
 		case !n.undecided || n.wasReady:
-		case n.state == startup.Waiting:
-			o.leaveOut(n, err, err.Error())
+		case !n.up:
+			o.leaveOut(n, err, text)
 			o.decide(n, o.now())
+		case n.state == startup.Restarting: // with what it needs
+			n.abandon(err, text)
 		case n.state == startup.Starting:
-			o.recallStart(n, err)
+			n.abandon(err, text)
+			o.recallStart(n, err, text)
 		}
 	}
 }

@@ -197,7 +197,7 @@ func (o *Orchestrator) recall(n *node) {
 	}
 	for _, user := range users {
 		if user.state == startup.Starting {
-			o.recallStart(user, errNeedEnded)
+			o.recallStart(user, errNeedEnded, errNeedEnded.Error())
 		} else {
 			o.bringDown(user)
 		}

@@ -1274,3 +1274,152 @@ func TestStartThatFailsAfterItsTimeIsStuckNoMore(t *testing.T) {
 		require.NoError(t, o.Stop(t.Context()))
 	})
 }
+
+func TestComponentStartsWhenTheOneItCameAfterIsRemovedBeforeItsRestart(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T) {
+		var j journal
+		var starts atomic.Int32
+		a := crashing(&starts, time.Second, startup.Restart{Mode: startup.Always, FirstDelay: time.Hour, MaxDelay: time.Hour})
+		o := orchestrate(t, startup.Options{}, a)
+		_, err := o.Start(t.Context())
+		require.NoError(t, err)
+		pass(2 * time.Second)
+		added := make(chan error, 1)
+		b := j.component("b", 0)
+		b.Needs = []startup.Need{{Component: "crashing", OrderOnly: true}}
+		go func() { added <- o.Add(t.Context(), b) }()
+		pass(time.Second)
+		require.NoError(t, o.Remove(t.Context(), "crashing"))
+		pass(time.Minute)
+		select {
+		case err := <-added:
+			require.NoError(t, err)
+		default:
+			t.Error("waits for ever")
+		}
+		require.NoError(t, o.Stop(t.Context()))
+	})
+}
+
+func TestComponentStartsWhenTheOneItCameAfterIsRemovedWhileItStops(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T) {
+		var j journal
+		var starts atomic.Int32
+		a := crashing(&starts, time.Second, startup.Restart{Mode: startup.Always, FirstDelay: time.Hour, MaxDelay: time.Hour})
+		a.Stop = func(context.Context) error { time.Sleep(5 * time.Second); return nil }
+		o := orchestrate(t, startup.Options{}, a)
+		_, err := o.Start(t.Context())
+		require.NoError(t, err)
+		pass(2 * time.Second)
+		added := make(chan error, 1)
+		b := j.component("b", 0)
+		b.Needs = []startup.Need{{Component: "crashing", OrderOnly: true}}
+		go func() { added <- o.Add(t.Context(), b) }()
+		pass(time.Second)
+		require.NoError(t, o.Remove(t.Context(), "crashing"))
+		pass(time.Minute)
+		select {
+		case err := <-added:
+			require.NoError(t, err)
+		default:
+			t.Error("waits for ever")
+		}
+		require.NoError(t, o.Stop(t.Context()))
+	})
+}
+
+func TestRemovedComponentLeavesItsTurnToTheOthers(t *testing.T) {
+	t.Parallel()
+	for _, hangs := range []bool{false, true} {
+		inBubble(t, func(t *testing.T) {
+			var j journal
+			var starts atomic.Int32
+			a := registry.Component{Name: "a", Notifies: true, StartTimeout: time.Hour, Restart: startup.Restart{Mode: startup.Always}}
+			a.Start = func(ctx context.Context, run *startup.Run) error {
+				if starts.Add(1) == 1 {
+					run.Ready()
+					time.AfterFunc(time.Second, func() { run.Ended(errDown) })
+				} else if hangs {
+					<-ctx.Done()
+				}
+				return nil
+			}
+			o := orchestrate(t, startup.Options{MaxConcurrent: 1}, a)
+			_, err := o.Start(t.Context())
+			require.NoError(t, err)
+			pass(2 * time.Second)
+			require.Equal(t, "starting", stateOf(t, o, "a"))
+			added := make(chan error, 1)
+			go func() { added <- o.Add(t.Context(), j.component("b", 0)) }()
+			pass(time.Second)
+			require.NoError(t, o.Remove(t.Context(), "a"))
+			pass(time.Minute)
+			select {
+			case err := <-added:
+				require.NoError(t, err)
+			default:
+				t.Error("waits for ever")
+			}
+			require.NoError(t, o.Stop(t.Context()))
+		})
+	}
+}
+
+func TestAddEndsWithItsContextAlsoWhileANeedRestarts(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T) {
+		var starts atomic.Int32
+		a := registry.Component{Name: "a", StartTimeout: 23 * time.Hour, Restart: startup.Restart{Mode: startup.Always, Dependants: true}}
+		a.Start = func(ctx context.Context, run *startup.Run) error {
+			if starts.Add(1) == 1 {
+				time.AfterFunc(2*time.Second, func() { run.Ended(errDown) })
+				return nil
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		o := orchestrate(t, startup.Options{}, a)
+		_, err := o.Start(t.Context())
+		require.NoError(t, err)
+		b := registry.Component{Name: "b", Notifies: true, Needs: []startup.Need{{Component: "a"}}, Stop: func(context.Context) error { time.Sleep(5 * time.Second); return nil }}
+		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+		defer cancel()
+		began := time.Now()
+		err = o.Add(ctx, b)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Less(t, time.Since(began), time.Minute)
+		require.NoError(t, o.Stop(t.Context()))
+	})
+}
+
+// asking is an error whose text asks the orchestrator.
+type asking struct{ o **registry.Orchestrator }
+
+func (a asking) Error() string { (*a.o).State("a"); return "asked" }
+
+func TestCauseOfTheEndOfAnAddMayAskTheOrchestrator(t *testing.T) {
+	t.Parallel()
+	for _, needs := range [][]string{nil, {"x"}} {
+		var j journal
+		var o *registry.Orchestrator
+		o = orchestrate(t, startup.Options{}, registry.Component{Name: "y"})
+		_, err := o.Start(t.Context())
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- o.Add(ctx, j.component("x", time.Hour), j.component("z", time.Hour, needs...)) }()
+		for state, _ := o.State("x"); state != startup.Starting; state, _ = o.State("x") {
+			runtime.Gosched()
+		}
+		cancel(asking{&o})
+		select {
+		case err := <-done:
+			require.ErrorContains(t, err, "asked")
+		case <-time.After(5 * time.Second):
+			t.Fatal("hangs")
+		}
+		require.NoError(t, o.Stop(t.Context()))
+	}
+}
