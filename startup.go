@@ -152,6 +152,7 @@ func (o *Orchestrator) Start(ctx context.Context) (startup.Report, error) {
 	if ctx == nil {
 		return startup.Report{}, invalid("ctx", verbatim("nil"), "a context")
 	}
+	over := ctx.Err() != nil // then nothing is started
 	o.mu.Lock()
 	if o.phase != phaseNew {
 		o.mu.Unlock()
@@ -160,9 +161,18 @@ func (o *Orchestrator) Start(ctx context.Context) (startup.Report, error) {
 	o.phase = phaseStarting
 	o.values, o.starter = context.WithoutCancel(ctx), ctx
 	o.began = o.now()
-	o.queueAll(o.nodes)
-	o.armAll()
+	if over {
+		for _, n := range o.nodes {
+			o.reopen(n)
+		}
+	} else {
+		o.queueAll(o.nodes)
+		o.armAll()
+	}
 	o.mu.Unlock()
+	if over {
+		o.abort(joined("registry: start: ", endedBy(ctx)))
+	}
 	select {
 	case <-o.settled:
 	case <-ctx.Done():
@@ -332,12 +342,17 @@ func (o *Orchestrator) Add(ctx context.Context, components ...Component) error {
 	if ctx == nil {
 		return invalid("ctx", verbatim("nil"), "a context")
 	}
+	over := ctx.Err() != nil
 	o.mu.Lock()
 	if o.phase != phaseNew && o.phase != phaseRunning {
 		o.mu.Unlock()
 		return fmt.Errorf("registry: components cannot be added while others start or stop: %w", ErrClosed)
 	}
 	added, err := o.join(components)
+	if err == nil && over && o.phase == phaseRunning {
+		o.forget(added)
+		err = joined("registry: start: ", endedBy(ctx))
+	}
 	if err != nil || o.phase == phaseNew {
 		o.mu.Unlock()
 		return err
@@ -389,7 +404,12 @@ func (o *Orchestrator) Remove(ctx context.Context, name string) error {
 	if down != nil {
 		select {
 		case <-down:
-		case <-patience.over:
+		case <-ctx.Done():
+			o.hurry(n)
+			select {
+			case <-down:
+			case <-patience.over:
+			}
 		}
 	}
 	o.mu.Lock()
@@ -407,7 +427,7 @@ func (o *Orchestrator) Remove(ctx context.Context, name string) error {
 // usersOf names the components that need n. Caller holds mu.
 func (o *Orchestrator) usersOf(n *node) (names []string) {
 	for _, f := range n.feeds {
-		if f.needed() {
+		if f.keeps() {
 			names = append(names, f.node.c.Name)
 		}
 	}
@@ -423,7 +443,9 @@ func (o *Orchestrator) forget(gone []*node) {
 		left[n] = true
 	}
 	o.nodes = slices.DeleteFunc(slices.Clone(o.nodes), func(n *node) bool { return left[n] })
-	o.names = newPlanner(o.nodes).names
+	p := newPlanner(o.nodes)
+	p.layer() // those that only came after it are in earlier batches now
+	o.names = p.names
 }
 
 // named returns the node of that name. Caller holds mu.

@@ -43,6 +43,10 @@ type feed struct {
 // needed reports whether the need is more than one for an order.
 func (f feed) needed() bool { return !f.node.needs[f.need].need.OrderOnly }
 
+// keeps reports whether the one that is looked at cannot be removed: it is needed, or
+// those that are left of several could wait for each other.
+func (f feed) keeps() bool { return f.needed() || f.node.needs[f.need].need.Any }
+
 // planNodes fills in what the nodes need of each other, and returns their names.
 // added are those whose needs are new; the others remain as they are. Ranks are made
 // only where somebody asks for them.

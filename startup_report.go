@@ -72,6 +72,9 @@ func (o *Orchestrator) Report() startup.Report {
 	for i, n := range inTime(inBatches(o.nodes)) {
 		c := &r.Components[i]
 		n.report(c, o.began)
+		if c.Ready > r.Wall {
+			continue // it was added later
+		}
 		took := c.Took()
 		r.Work += took
 		for i := range n.needs {
@@ -106,7 +109,7 @@ func inTime(nodes []*node) []*node {
 		})
 	}
 	if slices.ContainsFunc(nodes, late) {
-		slices.SortStableFunc(nodes, func(a, b *node) int { return cmp.Compare(a.ready, b.ready) })
+		slices.SortStableFunc(nodes, func(a, b *node) int { return cmp.Compare(a.start().ready, b.start().ready) })
 	}
 	return nodes
 }
@@ -115,10 +118,11 @@ func inTime(nodes []*node) []*node {
 // path to it.
 func (g *dependency) critical(paths []time.Duration) (found *node) {
 	for _, member := range g.members {
-		if member.ready == 0 {
+		ready := member.start().ready
+		if ready == 0 {
 			continue
 		}
-		if found == nil || g.need.Any == (member.ready < found.ready) && (g.need.Any || paths[member.id] > paths[found.id]) {
+		if found == nil || g.need.Any == (ready < found.start().ready) && (g.need.Any || paths[member.id] > paths[found.id]) {
 			found = member
 		}
 	}
@@ -126,10 +130,7 @@ func (g *dependency) critical(paths []time.Duration) (found *node) {
 }
 
 func (n *node) report(c *startup.Component, began time.Duration) {
-	at := n.milestones
-	if n.extras != nil && n.extras.first != nil {
-		at = *n.extras.first
-	}
+	at := n.start()
 	since := func(at time.Duration) time.Duration {
 		if at == 0 {
 			return 0
@@ -144,7 +145,7 @@ func (n *node) report(c *startup.Component, began time.Duration) {
 	if x := n.extras; x != nil {
 		c.Probes, c.Restarts, c.Absent = x.probes, x.restarts, x.missing
 	}
-	if n.blockedBy != nil {
-		c.BlockedBy = n.blockedBy.c.Name
+	if at.blockedBy != nil {
+		c.BlockedBy = at.blockedBy.c.Name
 	}
 }

@@ -29,16 +29,15 @@ type progress struct {
 	notified   bool // it said that it is ready
 	advancing  bool // somebody asks whether it is ready, or registers it
 	late       bool
-	stopBegun  bool  // what its start did is being undone, or was
-	again      bool  // when it is down it waits to be started again
-	wasReady   bool  // in this life or an earlier one
-	unwanted   bool  // it is being removed
-	pending    int32 // needs that are not satisfied
-	calls      int32 // functions of it that run
-	holders    int32 // those that use it and are not down
-	generation int   // of its start; what comes from an older one is dropped
-	born       int   // the generation of its last start
-	blockedBy  *node
+	stopBegun  bool    // what its start did is being undone, or was
+	again      bool    // when it is down it waits to be started again
+	wasReady   bool    // in this life or an earlier one
+	unwanted   bool    // it is being removed
+	pending    int32   // needs that are not satisfied
+	calls      int32   // functions of it that run
+	holders    int32   // those that use it and are not down
+	generation int     // of its start; what comes from an older one is dropped
+	born       int     // the generation of its last start
 	uses       []*node // what it was started with
 
 	milestones
@@ -53,7 +52,18 @@ type progress struct {
 }
 
 // milestones of a start, on the orchestrator's clock.
-type milestones struct{ queued, began, returned, ready time.Duration }
+type milestones struct {
+	queued, began, returned, ready time.Duration
+	blockedBy                      *node
+}
+
+// start returns the milestones of the first start. Caller holds mu.
+func (p *progress) start() *milestones {
+	if p.extras != nil && p.extras.first != nil {
+		return p.extras.first
+	}
+	return &p.milestones
+}
 
 // extras are what few components have, so that a plan of many stays small.
 type extras struct {
@@ -73,6 +83,8 @@ type extras struct {
 	decided chan struct{} // closed when its start is decided; nil unless somebody waits
 	down    chan struct{} // closed when its stop is over
 	stopErr error
+	undoing *attemptContext // of its stop
+	hurried bool            // that is to end at once
 
 	ended     error // why its start fails as soon as its own code has returned
 	endedText string
@@ -170,6 +182,10 @@ func (o *Orchestrator) queueAll(nodes []*node) {
 	now := o.now()
 	for _, n := range nodes {
 		o.reopen(n)
+		if n.wasReady && n.more().first == nil {
+			first := n.milestones
+			n.extras.first = &first
+		}
 		n.state, n.pending, n.blockedBy = startup.Waiting, 0, nil
 		n.reason, n.err = "", nil
 		if x := n.extras; x != nil {
@@ -393,10 +409,6 @@ type supervisor struct {
 // begin enters the start of a node. Caller holds mu.
 func (o *Orchestrator) begin(n *node, now time.Duration) *supervisor {
 	if x := n.extras; x != nil {
-		if n.wasReady && x.first == nil {
-			first := n.milestones
-			x.first = &first
-		}
 		x.probes, x.pause, x.life, x.endLife, x.stopErr = 0, 0, nil, nil, nil
 		x.ended, x.endedText = nil, ""
 	}

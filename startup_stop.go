@@ -39,7 +39,7 @@ func (o *Orchestrator) stopAll() {
 	for _, n := range o.nodes {
 		switch {
 		case !n.up && n.undecided:
-			o.leaveOut(n, nil, "everything is being stopped")
+			o.leaveOut(n, errStopping, errStopping.Error())
 		case n.state == startup.Starting && n.calls > 0: // it has been told
 			n.deadline = min(n.deadline, o.now()+n.c.StopTimeout)
 			o.arm(n.deadline + grace)
@@ -50,6 +50,8 @@ func (o *Orchestrator) stopAll() {
 	}
 	o.checkStopped()
 }
+
+var errStopping = fmt.Errorf("everything is being stopped: %w", ErrClosed)
 
 // leaveOut decides that a node that is not up is not started, or not again. Caller
 // holds mu.
@@ -208,7 +210,7 @@ func (o *Orchestrator) stopping(n *node) {
 // is called, and the goroutines of its run end.
 func (o *Orchestrator) stop(n *node, generation int, deadline time.Time) {
 	ctx := newAttemptContext(o.values, deadline, &o.stops, nil)
-	o.user(func() error { return o.takeApart(ctx, n) }, func(err error) {
+	o.takeApart(ctx, n, func(err error) {
 		ctx.end()
 		o.mu.Lock()
 		defer o.mu.Unlock()
@@ -226,34 +228,45 @@ func (o *Orchestrator) stop(n *node, generation int, deadline time.Time) {
 	})
 }
 
-func (o *Orchestrator) takeApart(ctx context.Context, n *node) error {
+// takeApart ends what a start has begun, and then tells how that went, also when the
+// code of the component exits its goroutine.
+func (o *Orchestrator) takeApart(ctx *attemptContext, n *node, then func(error)) {
 	var errs []error
+	hurried := false
 	o.mu.Lock()
 	var registrations []*Registration
 	var end context.CancelCauseFunc
 	accepted := n.accepted
 	if x := n.extras; x != nil {
 		registrations, end, x.registrations = x.registrations, x.endLife, nil
+		hurried, x.undoing = x.hurried, ctx
 	}
 	o.mu.Unlock()
+	if hurried {
+		ctx.end()
+	}
 	for _, r := range slices.Backward(registrations) {
-		errs = append(errs, nonNil(r.Unregister(ctx))...)
+		errs = append(errs, nonNil(guard(func() error { return r.Unregister(ctx) }))...)
 	}
 	if end != nil {
 		end(n.over())
 	}
-	if n.c.Stop != nil && accepted {
-		var err error
-		o.user(func() error { return n.c.Stop(ctx) }, func(failure error) { err = failure })
+	o.user(func() error {
+		if n.c.Stop == nil || !accepted {
+			return nil
+		}
+		return n.c.Stop(ctx)
+	}, func(err error) {
 		errs = append(errs, nonNil(err)...)
-	}
-	if !o.awaitWorkers(ctx, n) {
-		errs = append(errs, fmt.Errorf("a goroutine of its run: %w", ErrStuck))
-	}
-	if len(errs) == 0 {
-		return nil
-	}
-	return joined("", errs)
+		if !o.awaitWorkers(ctx, n) {
+			errs = append(errs, fmt.Errorf("a goroutine of its run: %w", ErrStuck))
+		}
+		if len(errs) == 0 {
+			then(nil)
+			return
+		}
+		then(joined("", errs))
+	})
 }
 
 // over is why the context of the node's run ends.
@@ -264,7 +277,7 @@ func (o *Orchestrator) withdraw(n *node, registrations []*Registration) {
 	ctx, cancel := context.WithTimeout(o.values, n.c.StopTimeout)
 	defer cancel()
 	for _, r := range slices.Backward(registrations) {
-		_ = r.Unregister(ctx) // what is stuck is named when the registry closes
+		_ = guard(func() error { return r.Unregister(ctx) }) // what is stuck is named when the registry closes
 	}
 }
 
@@ -409,6 +422,18 @@ func (o *Orchestrator) takeDown(n *node) <-chan struct{} {
 	return down
 }
 
+// hurry ends the context of the stop of a node, also when that has not begun.
+func (o *Orchestrator) hurry(n *node) {
+	o.mu.Lock()
+	x := n.more()
+	x.hurried = true
+	undoing := x.undoing
+	o.mu.Unlock()
+	if undoing != nil {
+		undoing.end()
+	}
+}
+
 var errRemoved = errors.New("it is being removed")
 
 // recallStart tells the start of a node to end. Caller holds mu.
@@ -457,6 +482,9 @@ func (o *Orchestrator) keep(added []*node) error {
 			errs = append(errs, wrap(fmt.Sprintf("start of component %q: ", n.c.Name), cause))
 		}
 	}
+	if len(errs) > 0 && o.ending() {
+		errs = append([]error{errStopping}, errs...)
+	}
 	if len(errs) == 0 {
 		o.mu.Unlock()
 		return nil
@@ -487,7 +515,7 @@ func notUsed(nodes []*node) []*node {
 	}
 	var used []*node
 	for _, n := range nodes {
-		if n.wasReady && slices.ContainsFunc(n.feeds, func(f feed) bool { return !leaving[f.node] && f.needed() }) {
+		if n.wasReady && slices.ContainsFunc(n.feeds, func(f feed) bool { return !leaving[f.node] && f.keeps() }) {
 			used = append(used, n)
 		}
 	}

@@ -144,8 +144,7 @@ func (o *Orchestrator) lose(n *node, err error, text string) {
 	n.state, n.err, n.reason = startup.Failed, err, text
 	o.emit(n, 0)
 	if x := n.extras; x != nil && len(x.registrations) > 0 {
-		go o.withdraw(n, x.registrations)
-		x.registrations = nil
+		go o.withdraw(n, x.registrations) // its stop waits for that
 	}
 	o.spread(n)
 }

@@ -397,7 +397,7 @@ func TestStopDuringARestartIsAnOrdinaryEnd(t *testing.T) {
 
 func TestStopAtTheEndOfARestartDelayIsAnOrdinaryEnd(t *testing.T) {
 	t.Parallel()
-	for range 200 {
+	for range 20 {
 		inBubble(t, func(t *testing.T) {
 			c := registry.Component{Name: "a", Restart: startup.Restart{Mode: startup.Always, FirstDelay: 1, MaxDelay: 1}}
 			c.Start = func(_ context.Context, run *startup.Run) error {
@@ -1422,4 +1422,212 @@ func TestCauseOfTheEndOfAnAddMayAskTheOrchestrator(t *testing.T) {
 		}
 		require.NoError(t, o.Stop(t.Context()))
 	}
+}
+
+func TestReportAfterRestartsIsThatOfTheStart(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T) {
+		var j journal
+		var run atomic.Pointer[startup.Run]
+		db := j.component("db", 3*time.Second)
+		start := db.Start
+		db.Start = func(ctx context.Context, r *startup.Run) error { run.Store(r); return start(ctx, r) }
+		db.Restart = startup.Restart{Mode: startup.Always, Dependants: true}
+		o := orchestrate(t, startup.Options{}, db, j.component("cache", time.Second), j.component("app", time.Second, "db", "cache"))
+		first, err := o.Start(t.Context())
+		require.NoError(t, err)
+		run.Load().Ended(errDown)
+		pass(time.Second)
+		second := o.Report()
+		require.Equal(t, first.Chain, second.Chain)
+		require.Equal(t, first.CriticalPath, second.CriticalPath)
+		require.Equal(t, first.Work, second.Work)
+		pass(time.Minute)
+		second = o.Report()
+		require.Equal(t, first.Chain, second.Chain)
+		for i := range second.Components {
+			second.Components[i].Restarts = 0
+		}
+		require.Equal(t, first, second)
+		require.NoError(t, o.Stop(t.Context()))
+	})
+}
+
+func TestReportOfTheStartLeavesOutWhatWasAddedLater(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T) {
+		var j journal
+		o := orchestrate(t, startup.Options{}, j.component("db", 3*time.Second))
+		first, err := o.Start(t.Context())
+		require.NoError(t, err)
+		pass(time.Minute)
+		require.NoError(t, o.Add(t.Context(), j.component("app", 10*time.Second, "db")))
+		second := o.Report()
+		require.Equal(t, first.Chain, second.Chain)
+		require.LessOrEqual(t, second.CriticalPath, second.Wall)
+		require.NoError(t, o.Stop(t.Context()))
+	})
+}
+
+func TestComponentThatWasGivenUpIsStoppedAfterWhatItRegisteredHasLeft(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		var j journal
+		var run atomic.Pointer[startup.Run]
+		o, err := registry.NewOrchestrator(reg, startup.Options{}, registry.Component{
+			Name: "a", Start: func(_ context.Context, r *startup.Run) error { run.Store(r); return nil },
+			Register: []func(context.Context, *registry.Registry) (*registry.Registration, error){func(ctx context.Context, r *registry.Registry) (*registry.Registration, error) {
+				return chat.Register(ctx, r, provider{Name: "p", Instance: answers(func() (string, error) { time.Sleep(3 * time.Second); j.note("answered"); return "", nil })})
+			}}, Stop: func(context.Context) error { j.note("stop"); return nil },
+		})
+		require.NoError(t, err)
+		_, err = o.Start(t.Context())
+		require.NoError(t, err)
+		go func() { _, _ = ask(context.Background(), bind(reg)) }()
+		pass(time.Second)
+		run.Load().Ended(errDown)
+		<-o.Failed()
+		require.NoError(t, o.Stop(t.Context()))
+		pass(time.Minute)
+		require.Equal(t, []string{"answered", "stop"}, j.all())
+	})
+}
+
+func TestStopThatExitsItsGoroutineStillWaitsForThoseOfTheRun(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T) {
+		var working atomic.Int32
+		o := orchestrate(t, startup.Options{}, registry.Component{Name: "a", Start: func(_ context.Context, run *startup.Run) error {
+			run.Go(func(ctx context.Context) error {
+				working.Add(1)
+				<-ctx.Done()
+				time.Sleep(time.Second)
+				working.Add(-1)
+				return nil
+			})
+			return nil
+		}, Stop: func(context.Context) error { runtime.Goexit(); return nil }})
+		_, err := o.Start(t.Context())
+		require.NoError(t, err)
+		pass(time.Second)
+		require.Error(t, o.Stop(t.Context()))
+		require.Zero(t, working.Load())
+		pass(time.Minute)
+	})
+}
+
+func TestPlanHasNoEmptyBatchAfterARemoval(t *testing.T) {
+	t.Parallel()
+	b := registry.Component{Name: "b", Needs: []startup.Need{{Component: "a", OrderOnly: true}}}
+	o := orchestrate(t, startup.Options{}, registry.Component{Name: "a"}, b)
+	require.NoError(t, o.Remove(t.Context(), "a"))
+	require.Equal(t, "batch 1: b", o.Plan().String())
+}
+
+// reentrant is an error whose text reports an end.
+type reentrant struct{ run *startup.Run }
+
+func (r reentrant) Error() string { r.run.Ended(nil); return "x" }
+
+func TestTextOfTheErrorOfAnEndMayReportAnEnd(t *testing.T) {
+	t.Parallel()
+	o := orchestrate(t, startup.Options{}, registry.Component{Name: "a", Start: func(_ context.Context, run *startup.Run) error {
+		run.Ended(reentrant{run})
+		return nil
+	}})
+	done := startBeside(t, o)
+	select {
+	case <-done:
+	case <-time.After(5 * time.Second):
+		t.Fatal("hangs")
+	}
+}
+
+func TestAddThatAStopEndsSaysSo(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T) {
+		var j journal
+		o := orchestrate(t, startup.Options{})
+		_, err := o.Start(t.Context())
+		require.NoError(t, err)
+		added := make(chan error, 2)
+		go func() { added <- o.Add(t.Context(), j.component("x", time.Minute), j.component("y", 0, "x")) }()
+		pass(time.Second)
+		require.NoError(t, o.Stop(t.Context()))
+		err = <-added
+		require.ErrorIs(t, err, registry.ErrClosed)
+	})
+}
+
+func TestRemoveEndsTheContextOfTheStopWithItsOwn(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T) {
+		c := registry.Component{Name: "a", Stop: func(ctx context.Context) error { <-ctx.Done(); return nil }}
+		o := orchestrate(t, startup.Options{StopTimeout: time.Hour}, c)
+		_, err := o.Start(t.Context())
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.NoError(t, o.Remove(ctx, "a"))
+		require.NoError(t, o.Stop(t.Context()))
+	})
+}
+
+func TestStartUnderAContextThatHasEndedStartsNothing(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		inBubble(t, func(t *testing.T) {
+			var j journal
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			o := orchestrate(t, startup.Options{}, registry.Component{Name: "a", Start: func(context.Context, *startup.Run) error { j.note("a"); return nil }}, j.component("b", 0, "c"), registry.Component{Name: "c", Provides: []string{"c"}})
+			_, err := o.Start(ctx)
+			require.ErrorIs(t, err, context.Canceled)
+			require.Empty(t, j.all())
+		})
+	}
+}
+
+func TestAddUnderAContextThatHasEndedStartsNothing(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		inBubble(t, func(t *testing.T) {
+			var j journal
+			o := orchestrate(t, startup.Options{})
+			_, err := o.Start(t.Context())
+			require.NoError(t, err)
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			err = o.Add(ctx, registry.Component{Name: "a", Start: func(context.Context, *startup.Run) error { j.note("a"); return nil }})
+			require.ErrorIs(t, err, context.Canceled)
+			require.Empty(t, j.all())
+			require.NoError(t, o.Stop(t.Context()))
+		})
+	}
+}
+
+func TestRegistrationThatNobodyMadeIsAnErrorOfTheStop(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		o, err := registry.NewOrchestrator(reg, startup.Options{}, registry.Component{
+			Name: "a",
+			Register: []func(context.Context, *registry.Registry) (*registry.Registration, error){func(context.Context, *registry.Registry) (*registry.Registration, error) {
+				return new(registry.Registration), nil
+			}},
+		})
+		require.NoError(t, err)
+		_, err = o.Start(t.Context())
+		require.NoError(t, err)
+		require.Error(t, o.Stop(t.Context()))
+	})
+}
+
+func TestOneOfSeveralThatAnotherComesAfterCannotBeRemoved(t *testing.T) {
+	t.Parallel()
+	c := registry.Component{Name: "c", Provides: []string{"y"}, Needs: []startup.Need{{Capability: "x", Any: true, OrderOnly: true}}}
+	b := registry.Component{Name: "b", Provides: []string{"x"}, Needs: startup.Capabilities("y")}
+	o := orchestrate(t, startup.Options{}, registry.Component{Name: "a", Provides: []string{"x"}}, b, c)
+	require.ErrorIs(t, o.Remove(t.Context(), "a"), registry.ErrConflict)
+	require.NoError(t, o.Add(t.Context(), registry.Component{Name: "d"}))
+	require.Equal(t, "batch 1: a, d\nbatch 2: c (after a, b)\nbatch 3: b (after c)", o.Plan().String())
 }

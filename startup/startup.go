@@ -7,7 +7,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -213,7 +213,7 @@ type Supervisor interface {
 // methods are safe for concurrent use.
 type Run struct {
 	supervisor Supervisor
-	ended      sync.Once
+	ended      atomic.Bool
 }
 
 // NewRun returns a Run that tells the supervisor; for orchestrators, and for tests
@@ -235,7 +235,11 @@ func (r *Run) Go(f func(ctx context.Context) error) { r.supervisor.ComponentGo(f
 
 // Ended says that the component has ended by itself, with that error or without
 // one. Only the first such report counts.
-func (r *Run) Ended(err error) { r.ended.Do(func() { r.supervisor.ComponentEnded(err) }) }
+func (r *Run) Ended(err error) {
+	if r.ended.CompareAndSwap(false, true) {
+		r.supervisor.ComponentEnded(err)
+	}
+}
 
 // Definition is a service as documents describe it. Its names map onto a
 // component: see the method From of registry.Component.
