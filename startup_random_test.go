@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"context"
+	"encoding/json"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -164,6 +165,10 @@ type world struct {
 	mu       sync.Mutex
 	people   map[string]*person
 	stopping bool // everything is, in order
+	calm     bool // nothing goes wrong any more
+	goesOn   bool // also without needs that failed
+	told     map[string]startup.State
+	over     bool // the listener was told that everything is down
 }
 
 // person is the component of a name.
@@ -174,6 +179,7 @@ type person struct {
 	dice     *rand.Rand // guarded by the mutex of its world
 	deaf     bool       // something of it does not return in time: it may be given up
 
+	run               *startup.Run // of its last life; its own functions use it
 	inside, stopping  bool
 	ended             bool // this life by itself
 	starts, stops     int
@@ -234,12 +240,18 @@ func (w *world) component(index int) registry.Component {
 		c.Ready = w.asked(p, deaf(15))
 	}
 	c.Notifies = random.IntN(5) == 0
-	if random.IntN(3) == 0 {
+	for range random.IntN(3) {
+		late := deaf(25)
 		c.Register = append(c.Register, func(ctx context.Context, r *registry.Registry) (*registry.Registration, error) {
-			if w.fate(p, 8) {
-				return nil, errDown
+			switch {
+			case late && w.fate(p, 3):
+				time.Sleep(15*time.Second + w.duration(p, time.Second))
+			case w.fate(p, 12):
+				<-ctx.Done()
+			case w.fate(p, 8):
+				return nil, w.fail(p)
 			}
-			return chat.Register(ctx, r, provider{Name: p.name, Instance: says(p.name)})
+			return chat.Register(ctx, r, provider{Name: p.name + "-" + strconv.Itoa(int(w.duration(p, time.Hour))), Instance: says(p.name)})
 		})
 	}
 	return c
@@ -249,7 +261,7 @@ func (w *world) component(index int) registry.Component {
 func (w *world) fate(p *person, odds int) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return p.dice.IntN(odds) == 0
+	return p.dice.IntN(odds) == 0 && !w.calm
 }
 
 func (w *world) duration(p *person, atMost time.Duration) time.Duration {
@@ -303,7 +315,15 @@ func (w *world) start(p *person, deaf bool) func(context.Context, *startup.Run) 
 				return err
 			}
 		}
+		if w.fate(p, 20) {
+			w.end(p)
+			run.Ended(errDown)
+		}
 		after := w.duration(p, 2*time.Second)
+		if w.fate(p, 4) {
+			run.Ready()
+		}
+		p.run = run
 		go func() {
 			select {
 			case <-time.After(after):
@@ -316,8 +336,10 @@ func (w *world) start(p *person, deaf bool) func(context.Context, *startup.Run) 
 			go func() {
 				select {
 				case <-time.After(ends):
-					w.end(p)
-					run.Ended(errDown)
+					if w.goesWrong() {
+						w.end(p)
+						run.Ended(errDown)
+					}
 				case <-run.Context().Done():
 				}
 			}()
@@ -325,6 +347,28 @@ func (w *world) start(p *person, deaf bool) func(context.Context, *startup.Run) 
 		ok = true
 		return nil
 	}
+}
+
+func (w *world) goesWrong() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !w.calm
+}
+
+// listen checks that each event of a component is a change, and which is the last one.
+func (w *world) listen(e startup.Event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case e.Component == "":
+		w.over = e.State == startup.Stopped
+	case w.told[e.Component] == e.State && e.State != startup.Skipped && e.Lost == 0:
+		w.t.Errorf("%s is told to be %v twice", e.Component, e.State)
+	}
+	if e.Settled < 0 || e.Settled > e.Total {
+		w.t.Errorf("%d of %d are settled", e.Settled, e.Total)
+	}
+	w.told[e.Component] = e.State
 }
 
 // enter checks what has to be so when a component is started.
@@ -348,7 +392,7 @@ func (w *world) enter(p *person) {
 			for _, member := range w.people {
 				some = some || member.provides == need.Capability && member.up()
 			}
-			if !some && !need.Optional {
+			if !some && !need.Optional && !w.goesOn {
 				w.t.Errorf("%s starts although nobody provides %v", p.name, need)
 			}
 		}
@@ -359,7 +403,7 @@ func (w *world) enter(p *person) {
 				if !member.ended {
 					p.uses[member] = member.accepted
 				}
-			case !need.Optional && !need.OrderOnly:
+			case !need.Optional && !need.OrderOnly && !w.goesOn:
 				w.t.Errorf("%s starts although %s is not up", p.name, name)
 			}
 		}
@@ -376,7 +420,7 @@ func (w *world) end(p *person) {
 // goroutines runs goroutines in the life of a component, some of which end it.
 func (w *world) goroutines(p *person, run *startup.Run) {
 	for range 1 + w.duration(p, 3) {
-		ends, fails := w.duration(p, 40*time.Second), w.fate(p, 2)
+		ends, winds, fails := w.duration(p, 40*time.Second), w.duration(p, time.Second), w.fate(p, 2)
 		run.Go(func(ctx context.Context) error {
 			w.mu.Lock()
 			p.workers++
@@ -389,9 +433,10 @@ func (w *world) goroutines(p *person, run *startup.Run) {
 			select {
 			case <-time.After(ends):
 			case <-ctx.Done():
+				time.Sleep(winds)
 				return ctx.Err()
 			}
-			if fails {
+			if fails && w.goesWrong() {
 				w.end(p)
 				return w.fail(p)
 			}
@@ -436,6 +481,14 @@ func (w *world) stop(p *person, deaf bool) func(context.Context) error {
 		}
 		p.stopping = true
 		w.mu.Unlock()
+		if w.fate(p, 4) { // too late for all of these
+			p.run.Go(func(context.Context) error { w.t.Errorf("%s runs something after its end", p.name); return nil })
+			p.run.Ready()
+			p.run.Ended(nil)
+			if p.run.Context().Err() == nil {
+				w.t.Errorf("the run of %s goes on in its stop", p.name)
+			}
+		}
 		defer func() { // also when it panics or exits
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -465,9 +518,11 @@ func (w *world) play() {
 	for i := range components {
 		components[i] = w.component(i)
 	}
-	options := startup.Options{MaxConcurrent: random.IntN(4), Batches: random.IntN(4) == 0, OnFailure: startup.Policy(random.IntN(2))}
-	if random.IntN(2) == 0 {
-		options.Listen = func(startup.Event) {}
+	options := startup.Options{MaxConcurrent: random.IntN(4), Batches: random.IntN(4) == 0, OnFailure: startup.Policy(random.IntN(3))}
+	w.goesOn, w.told = options.OnFailure == startup.Continue, make(map[string]startup.State)
+	listens := random.IntN(2) == 0
+	if listens {
+		options.Listen = w.listen
 	}
 	random.Shuffle(n, func(i, j int) { components[i], components[j] = components[j], components[i] })
 	o, err := registry.NewOrchestrator(w.reg, options, components...)
@@ -502,11 +557,26 @@ func (w *world) play() {
 		})
 	}
 	time.Sleep(w.somewhat(30 * time.Second))
+	if random.IntN(2) == 0 {
+		w.rest(&asides)
+	}
+	report := o.Report()
+	_, err = json.Marshal(report)
+	require.NoError(t, err)
+	w.check(report)
 	w.mu.Lock()
 	w.stopping = true
 	w.mu.Unlock()
 	began := time.Now()
-	err = o.Stop(t.Context())
+	stopped, hurry := t.Context(), func() {}
+	if random.IntN(4) == 0 {
+		stopped, hurry = context.WithTimeout(stopped, w.somewhat(5*time.Second))
+	}
+	if random.IntN(4) == 0 {
+		asides.Go(func() { _ = o.Stop(t.Context()) })
+	}
+	err = o.Stop(stopped)
+	hurry()
 	require.Less(t, time.Since(began), time.Duration(n+1)*10*time.Second, "a stop takes as long as its longest chain at most")
 	asides.Wait()
 	time.Sleep(2 * time.Minute)
@@ -519,6 +589,45 @@ func (w *world) play() {
 			require.NotContains(t, []startup.State{startup.Waiting, startup.Starting, startup.Ready, startup.Stopping, startup.Restarting}, state, p.name)
 		}
 	}
+	for name, state := range w.told {
+		if now, ok := o.State(name); listens && ok {
+			require.Equal(t, now, state, "what the listener was told of %s", name)
+		}
+	}
 	require.Empty(t, slices.Collect(w.reg.All()), "what components registered has left")
 	require.NoError(t, w.reg.Close(t.Context()))
+}
+
+// rest lets nothing go wrong any more: whatever waits comes to an end.
+func (w *world) rest(asides *sync.WaitGroup) {
+	w.mu.Lock()
+	w.calm = true
+	w.mu.Unlock()
+	time.Sleep(5 * time.Minute)
+	asides.Wait()
+	for name := range w.people {
+		switch state, _ := w.o.State(name); state {
+		case startup.Starting, startup.Stopping, startup.Restarting:
+			w.t.Errorf("%s is %v for ever", name, state)
+		case startup.Waiting:
+			if _, there := w.o.State(name); there {
+				w.t.Errorf("%s waits for ever", name)
+			}
+		}
+	}
+}
+
+// check looks whether a report makes sense.
+func (w *world) check(report startup.Report) {
+	for _, c := range report.Components {
+		switch {
+		case c.Ready > 0 && (c.Queued > c.Started || c.Started > c.Returned || c.Returned > c.Ready):
+			w.t.Errorf("%s was queued after %v, started after %v, returned after %v and ready after %v", c.Name, c.Queued, c.Started, c.Returned, c.Ready)
+		case c.Err != nil && c.Reason == "", c.State == startup.Ready && c.Err != nil, c.State == startup.Failed && c.Err == nil:
+			w.t.Errorf("%s is %v because of %q, which is %v", c.Name, c.State, c.Reason, c.Err)
+		}
+	}
+	if report.CriticalPath > report.Wall || report.CriticalPath > report.Work {
+		w.t.Errorf("the critical path took %v of %v", report.CriticalPath, report.Wall)
+	}
 }
