@@ -98,7 +98,7 @@ func find(ctx context.Context) (targets []target, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("go list -m: %w", err)
 	}
-	for _, module := range strings.FieldsSeq(string(modules)) {
+	for module := range strings.FieldsSeq(string(modules)) {
 		list := exec.CommandContext(ctx, "go", "list", "-f", "{{.Dir}} {{.ImportPath}} {{join .TestGoFiles \",\"}},{{join .XTestGoFiles \",\"}}", "./...")
 		list.Dir = module
 		packages, err := list.Output()
