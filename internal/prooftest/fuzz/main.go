@@ -107,7 +107,7 @@ func find(ctx context.Context) (targets []target, err error) {
 		}
 		for line := range strings.Lines(string(packages)) {
 			fields := strings.Fields(line)
-			for _, file := range strings.SplitSeq(fields[2], ",") {
+			for file := range strings.SplitSeq(fields[2], ",") {
 				if file == "" {
 					continue
 				}
