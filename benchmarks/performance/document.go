@@ -63,8 +63,8 @@ const reasons = `
   call that it refuses.
 
 What is left of a call is the clock. It is read twice, when the attempt begins and when it ends, and that
-alone is the row "the clock, read twice" above; no honest design records latencies with less. [Decision 13](adr/0013-what-a-call-costs.md)
-has what was tried.
+alone is the row "the clock, read twice" above. [Decision 13](adr/0013-what-a-call-costs.md)
+has what was weighed.
 `
 
 // table is a Markdown table under construction.
