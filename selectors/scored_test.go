@@ -55,7 +55,7 @@ func TestScoredDrawsByWeightAmongThoseWithinATieOfTheBest(t *testing.T) {
 			return []float64{math.NaN(), -1, math.Inf(1), 0.5}[c.ID()%4]
 		}}),
 	}
-	for seed := range uint64(120) {
+	for seed := range uint64(50) {
 		random := rand.New(rand.NewPCG(seed, 4))
 		g := randomScores(random)
 		s := strategies[seed%2]
