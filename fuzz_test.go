@@ -4,8 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -33,7 +33,7 @@ func FuzzPriorityIsReadAsItIsWritten(f *testing.F) {
 		} else {
 			written, err := p.MarshalText()
 			require.NoError(t, err)
-			require.True(t, strings.EqualFold(string(written), text) || fmt.Sprint(p.Rank()) == text, "%q is %s", text, written)
+			require.True(t, strings.EqualFold(string(written), text) || strconv.Itoa(p.Rank()) == text, "%q is %s", text, written)
 		}
 		quoted, marshalErr := json.Marshal(text)
 		require.NoError(t, marshalErr)
@@ -134,7 +134,7 @@ func FuzzQueryInJSON(f *testing.F) {
 		_, err := json.Marshal(e)
 		require.NoError(t, err)
 		require.NotContains(t, q.String(), "\n")
-		require.Equal(t, 1+len(e.Candidates), len(strings.Split(e.String(), "\n")), "a line for each candidate")
+		require.Len(t, strings.Split(e.String(), "\n"), 1+len(e.Candidates), "a line for each candidate")
 	})
 }
 

@@ -53,6 +53,6 @@ func FuzzTCPAddress(f *testing.F) {
 		host, port, err := net.SplitHostPort(address)
 		require.NoError(t, err)
 		require.NotEmpty(t, host)
-		require.Equal(t, "", strings.Trim(port, "0123456789"))
+		require.Empty(t, strings.Trim(port, "0123456789"))
 	})
 }
