@@ -78,8 +78,8 @@ func (p Policy) Check() (field string, value any, bound string) {
 
 // ramp returns the slow start with its defaults.
 func (p Policy) ramp() ramp {
-	r := ramp{window: p.SlowStart, floor: p.SlowStartFloor, power: 1}
-	if r.floor == 0 {
+	r := ramp{window: p.SlowStart, floor: max(p.SlowStartFloor, lightest), power: 1}
+	if p.SlowStartFloor == 0 {
 		r.floor = 0.1
 	}
 	if p.SlowStartAggression > 0 {

@@ -17,7 +17,8 @@ type Profile struct {
 	Metadata           map[string]string
 	// Version and Region are its version and where it is.
 	Version, Region string
-	// Weight is its share beside others; zero counts as 1.
+	// Weight is its share beside others; zero counts as 1, less than 1e-100 as that
+	// much, and more than 1e100 as that.
 	Weight float64
 	// Cost is what a request costs, in a unit of your choice.
 	Cost float64
@@ -82,6 +83,7 @@ func NewSet(r Request, p Policy, members []Member) *Set {
 		if !(c.weight > 0) {
 			c.weight = 1
 		}
+		c.weight = min(max(c.weight, lightest), heaviest)
 		if dearest > 0 {
 			c.thrift = 1 - c.profile.Cost/dearest
 		}
@@ -95,6 +97,12 @@ func NewSet(r Request, p Policy, members []Member) *Set {
 	}
 	return s
 }
+
+// The weights that count as they are: sums and shares of them are numbers.
+const (
+	lightest = 1e-100
+	heaviest = 1e100
+)
 
 // unmeasured are the vitals of members that have none. Nothing writes to them.
 var unmeasured = NewVitals(0, 0) //nolint:gochecknoglobals // immutable
