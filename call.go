@@ -337,7 +337,9 @@ func (c *call) walkAnew() bool {
 }
 
 // asker is what selectors can know of the call.
-func (c *call) asker() asker { return asker{c.attempt.caller, c.key, c.options.caller} }
+func (c *call) asker() asker {
+	return asker{ctx: c.attempt.caller, key: c.key, caller: c.options.caller, call: c.shared}
+}
 
 // nextOf returns the next candidate of a walk of the call.
 func (c *call) nextOf(w *walk) *provider {

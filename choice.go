@@ -19,6 +19,17 @@ import (
 type asker struct {
 	ctx         context.Context //nolint:containedctx // it lives as long as the look-up
 	key, caller string
+	call        *sharedCall // nil for one that is not of leases
+}
+
+// had reports whether p was given to the call before.
+func (by *asker) had(p *provider) bool {
+	if by.call == nil {
+		return false
+	}
+	by.call.mu.Lock()
+	defer by.call.mu.Unlock()
+	return slices.ContainsFunc(by.call.given, func(g given) bool { return g.provider == p && (g.held || g.entered) })
 }
 
 // wishes is what a plan knows where more is to be heeded than the two built-in
@@ -179,7 +190,7 @@ func (w *walk) choose(r *run, by *asker) int {
 	if picked < 0 {
 		return -1
 	}
-	if decisions := w.plan.wishes.registry.decisions; decisions != nil && !w.silent {
+	if decisions := w.plan.wishes.registry.decisions; decisions != nil && !w.silent && !by.had(w.plan.candidates[r.low+picked]) {
 		w.decide(r, picked, &look, decisions)
 	}
 	return r.low + picked

@@ -189,3 +189,22 @@ func TestAKeyStaysWithOneProviderWhereGroupsSpillOver(t *testing.T) {
 		require.InDelta(t, 350, homes["a"], 40, "1.4 halves of all")
 	})
 }
+
+func TestDecisionsOfALeaseThatMovesOnAreThoseThatWereMade(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{Decisions: 10}, func(t *testing.T, reg *registry.Registry) {
+		for _, name := range []string{"a", "b", "c"} {
+			add(t, reg, provider{Name: name, Strategy: last()})
+		}
+		lease, err := bind(reg).Acquire(t.Context())
+		require.NoError(t, err)
+		next, err := lease.MoveOn(errDown)
+		require.NoError(t, err)
+		next.Done(nil)
+		var picked []string
+		for _, d := range reg.Decisions() {
+			picked = append(picked, d.Provider)
+		}
+		require.Equal(t, []string{"c", "b"}, picked)
+	})
+}
