@@ -444,8 +444,14 @@ func (p *provider) showVitals() {
 // track returns what is measured of p for the query of the walk; nil where nobody
 // looks at it.
 func (w *walk) track(p *provider) *selection.Track {
-	if w.plan == nil || w.plan.wishes == nil || w.at < 0 || w.plan.candidates[w.at] != p {
+	if w.plan == nil || w.plan.wishes == nil {
 		return nil
 	}
-	return w.plan.wishes.tracks[w.at]
+	at := int(w.at)
+	if at < 0 || w.plan.candidates[at] != p { // not by the walk: it waited for a place, or all are asked
+		if at = slices.Index(w.plan.candidates, p); at < 0 {
+			return nil
+		}
+	}
+	return w.plan.wishes.tracks[at]
 }

@@ -208,3 +208,40 @@ func TestDecisionsOfALeaseThatMovesOnAreThoseThatWereMade(t *testing.T) {
 		require.Equal(t, []string{"c", "b"}, picked)
 	})
 }
+
+func TestWhoWasNotAskedInTurnIsMeasuredForItsKindOfQuery(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		var here float64
+		for _, name := range []string{"a", "b"} {
+			add(t, reg, provider{
+				Name: name, Limits: registry.LimitPolicy{MaxConcurrent: 1, MaxQueue: 1, MaxWait: time.Minute}, Instance: fails(errDown),
+				Breaker: registry.BreakerPolicy{FailureThreshold: 10},
+				Strategy: choosing("LOOK", func(v selection.View) int {
+					_, here = v.At(0).PerformanceHere()
+					return v.Next(0)
+				}),
+			})
+		}
+		look := func() float64 {
+			_, err := bind(reg).Get(t.Context())
+			require.NoError(t, err)
+			return here
+		}
+		_, err := ask(t.Context(), bind(reg), registry.OnceOnly())
+		require.ErrorIs(t, err, errDown)
+		require.InDelta(t, 0.2, look(), 1e-3)
+		all, err := bind(reg).AcquireMany(t.Context(), 0)
+		require.NoError(t, err)
+		done := make(chan struct{})
+		go func() { // it waits for a place, and a is the first to have one
+			defer close(done)
+			_, _ = ask(t.Context(), bind(reg), registry.OnceOnly())
+		}()
+		pass(time.Second)
+		all[0].Done(errDown)
+		<-done
+		require.InDelta(t, 0.488, look(), 0.05, "all three count")
+		all[1].Done(nil)
+	})
+}
