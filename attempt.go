@@ -94,7 +94,7 @@ func (a *attempt) enter(p *provider, w *walk, timeout time.Duration) bool {
 func (a *attempt) mayEnter() bool {
 	now := a.provider.gateNow()
 	if a.forced {
-		return now&(gateGone|gateNotReady|gateReal) == 0
+		return now&gateHelpless == 0
 	}
 	return now&gateBlocked == 0
 }

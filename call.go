@@ -660,17 +660,7 @@ func (c *call) lastResort() bool {
 	if c.entered || c.ended {
 		return false
 	}
-	var best *provider
-	var soonest time.Duration
-	for _, p := range c.walk.plan.candidates {
-		if now := p.gateNow(); !p.definition.LastResort && !c.walk.plan.leastBad || now&gateReal != 0 || now&gateBlocked == 0 || now&gateHalfOpen != 0 || !c.wants(p) {
-			continue // one on trial is tried enough
-		}
-		retryIn, asked := p.returns()
-		if !asked && (best == nil || retryIn < soonest) {
-			best, soonest = p, retryIn
-		}
-	}
+	best := c.walk.plan.lastResort(c.wants)
 	if best == nil {
 		return false
 	}
@@ -678,6 +668,23 @@ func (c *call) lastResort() bool {
 	entered := c.enterClaimed(best, whyLastResort)
 	c.attempt.forced = false
 	return entered
+}
+
+// lastResort returns the provider that may be tried whatever keeps it away, among those
+// wanted; nil: none. Some things cannot be helped, and one on trial is tried enough.
+func (p *plan) lastResort(wants func(*provider) bool) (best *provider) {
+	var soonest time.Duration
+	for _, other := range p.candidates {
+		now := other.gateNow()
+		if !other.definition.LastResort && !p.leastBad || now&gateBlocked == 0 || now&(gateHelpless|gateHalfOpen) != 0 || !wants(other) {
+			continue
+		}
+		retryIn, asked := other.returns()
+		if !asked && (best == nil || retryIn < soonest) {
+			best, soonest = other, retryIn
+		}
+	}
+	return best
 }
 
 // returns says when the provider comes back by itself, and whether it has asked

@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"context"
 	"encoding/json"
 	"math"
 	"testing"
@@ -243,5 +244,38 @@ func TestWhoWasNotAskedInTurnIsMeasuredForItsKindOfQuery(t *testing.T) {
 		<-done
 		require.InDelta(t, 0.488, look(), 0.05, "all three count")
 		all[1].Done(nil)
+	})
+}
+
+func TestExplainNamesTheLastResort(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{Selection: selection.Policy{LeastBad: true}}, func(t *testing.T, reg *registry.Registry) {
+		a := add(t, reg, provider{Name: "a", Limits: registry.LimitPolicy{MaxConcurrent: 1, MaxQueue: 1, MaxWait: time.Second}})
+		b := add(t, reg, provider{Name: "b"})
+		r := bind(reg)
+		require.NoError(t, b.ForceOpen(time.Second, "test"))
+		lease, err := r.Acquire(t.Context())
+		require.NoError(t, err)
+		require.Empty(t, r.Explain().Winner, "a call would wait for a place")
+		lease.Done(nil)
+		require.NoError(t, a.ForceOpen(time.Minute, "test"))
+		e := r.Explain()
+		require.Equal(t, "b", e.Winner)
+		require.False(t, e.Candidates[1].Eligible)
+		require.Equal(t, "b", asked(t, r))
+	})
+}
+
+func TestWhatCannotBeMadeIsNoLastResort(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{Selection: selection.Policy{LeastBad: true}}, func(t *testing.T, reg *registry.Registry) {
+		add(t, reg, provider{Name: "a", Factory: func(context.Context) (chatModel, error) { return nil, errDown }})
+		b := add(t, reg, provider{Name: "b"})
+		require.NoError(t, b.ForceOpen(time.Minute, "test"))
+		r := bind(reg)
+		_, err := r.Get(t.Context())
+		require.ErrorIs(t, err, errDown)
+		require.Equal(t, "b", r.Explain().Winner)
+		require.Equal(t, "b", asked(t, r))
 	})
 }

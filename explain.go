@@ -68,7 +68,8 @@ type Explanation struct {
 	// Service and Query are what was asked.
 	Service string `json:"service"`
 	Query   Query  `json:"query"`
-	// Winner is who the next call would enter first; empty when nobody.
+	// Winner is who the next call would enter first, if only as a last resort; empty
+	// when nobody.
 	Winner string `json:"winner"`
 	// Candidates are the providers in the order of the plan, then those that the
 	// query sees but does not want.
@@ -139,6 +140,9 @@ func (s *slot) explain(steady bool, by asker) Explanation {
 	e := Explanation{Service: s.service.name, Query: s.query.clone()}
 	e.Query.Key = by.key
 	winner := plan.free(eligible, by)
+	if winner == nil && !steady && !plan.anyone(eligible) { // who is full would be waited for
+		winner = plan.lastResort(func(*provider) bool { return true })
+	}
 	if winner != nil {
 		e.Winner = winner.name()
 	}

@@ -3,6 +3,8 @@ package registry
 import (
 	"context"
 	"time"
+
+	"github.com/capreg/registry/internal/bitset"
 )
 
 // Resolver gives out providers of one service for one query. It is made by
@@ -107,8 +109,13 @@ func (s *slot) someone(steady bool) bool {
 	if steady {
 		eligible = plan.steady
 	}
-	for at := eligible.Next(0, len(plan.candidates)); at >= 0; at = eligible.Next(at+1, len(plan.candidates)) {
-		if plan.inTime(at) {
+	return plan.anyone(eligible)
+}
+
+// anyone reports whether anybody is eligible and fast enough.
+func (p *plan) anyone(eligible *bitset.Set) bool {
+	for at := eligible.Next(0, len(p.candidates)); at >= 0; at = eligible.Next(at+1, len(p.candidates)) {
+		if p.inTime(at) {
 			return true
 		}
 	}

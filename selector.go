@@ -191,6 +191,8 @@ const (
 
 	// gateAway are the reasons that a provider comes back from to a slow start.
 	gateAway = gateUnproven | gateUnhealthy | gateOpen | gateHalfOpen
+	// gateHelpless are the reasons that keep even a last resort away.
+	gateHelpless = gateGone | gateNotReady | gateReal
 	// gateBlocked are the reasons that keep every call away.
 	gateBlocked = gateGone | gateNotReady | gateUnproven | gateUnhealthy | gateOpen | gateTrialsFull | gateCooling | gateReal
 )
