@@ -25,6 +25,13 @@
 //		return "an answer", f.Play(ctx)
 //	}
 //
+// A program that registers while it starts, such as under an orchestrator, gets its
+// fakes before that: [Override] holds for whatever is registered later.
+//
+// What is swapped or overridden stays registered and is not picked. Its probes go on, so
+// where they are those of a real server, turn them off with
+// [registry.Registration.SetHealth].
+//
 // # Time
 //
 // Everything here uses package time and starts nothing in the background, so it works

@@ -16,6 +16,7 @@ import (
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/registrytest"
 	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/startup"
 	"github.com/capreg/registry/stream"
 	"github.com/capreg/registry/verdict"
 )
@@ -96,6 +97,32 @@ func ExampleOverride() {
 	// the second fake <nil>
 	// the first fake <nil>
 	// true
+}
+
+// A program that registers while it starts gets its fakes before that.
+func ExampleOverride_start() {
+	run("TestProgram", func(t *exampleT) {
+		reg := registrytest.New(t, registry.Options{})
+		registrytest.Override[chatModel](t, reg, chat, fake{registrytest.NewScript(), "a fake"})
+		program, err := registry.NewOrchestrator(reg, startup.Options{}, registry.Component{
+			Name: "models", Register: []func(context.Context, *registry.Registry) (*registry.Registration, error){
+				func(ctx context.Context, reg *registry.Registry) (*registry.Registration, error) {
+					return chat.Register(ctx, reg, registry.Provider[chatModel]{Name: "cloud", Instance: says("the real cloud")})
+				},
+			},
+		})
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		if _, err := program.Start(t.Context()); err != nil {
+			t.Fatalf("%v", err)
+		}
+		talk(t, chat.Bind(reg, registry.Query{}))
+		fmt.Println(program.Stop(t.Context()))
+	})
+	// Output:
+	// a fake <nil>
+	// <nil>
 }
 
 func ExampleOverrideWith() {

@@ -9,9 +9,13 @@ import (
 )
 
 // Health is the health of a fake: put it into one, and the registry probes it, for it
-// is a [health.Checker]. The zero value is well. A probe notices at its next turn; to
-// have it now, call [registry.Registration.CheckHealth]. For a probe with a script of
-// its own, set [health.Policy.Probe] to its [Script.Play].
+// is a [health.Checker]; a fake that holds it by value must be given as a pointer. The
+// zero value is well.
+//
+// As every provider that is probed, the fake is picked from its first good probe on, and
+// until then others are where there are any; what is set later is noticed by the next
+// probe. To have either now, call [registry.Registration.CheckHealth]. For a probe with
+// a script of its own, set [health.Policy.Probe] to its [Script.Play].
 //
 // Its methods are safe for concurrent use.
 type Health struct {

@@ -125,7 +125,7 @@ func (s Step) Until(released <-chan struct{}) Step { s.until = released; return 
 func (s Step) Deaf() Step { s.deaf = true; return s }
 
 // Times lets the step stand for so many calls in a row of a sequence; less than one
-// is one.
+// is one. Elsewhere than in a sequence it has no effect.
 func (s Step) Times(n int) Step { s.times = n; return s }
 
 // String returns the step in words.
@@ -285,6 +285,8 @@ func (s *Script) Always(step Step) *Script {
 
 // Sometimes lets calls meet the step with the given probability, from 0 to 1, in a
 // random sequence that depends on the seed alone. It panics for other probabilities.
+// Several are asked in the order in which they were said, each only for calls that those
+// before have let pass: give them different seeds.
 func (s *Script) Sometimes(seed uint64, probability float64, step Step) *Script {
 	if !(probability >= 0 && probability <= 1) {
 		panic(fmt.Sprintf("registrytest: probability is %v: want 0 to 1", probability))
