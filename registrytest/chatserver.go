@@ -195,7 +195,8 @@ func (s *ChatServer) Close() {
 //
 // It lets call fail in the ways that SDKs retry, in turn: 408, 409, 429, 500, 502, 503,
 // 529 and a closed connection, on which no steps of the script are spent. A second
-// request ends ctx, so that nobody waits for an SDK's delays.
+// request ends ctx, so that nobody waits for an SDK's delays. Requests of others count
+// as well, so there must be none meanwhile.
 func (s *ChatServer) AssertNoRetries(call func(ctx context.Context) error) bool {
 	s.tb.Helper()
 	good := true

@@ -70,6 +70,10 @@ func inFlight(reg *registry.Registry) string {
 // Where the service's type is an interface, name it, as in
 // Swap[ChatModel](t, reg, LLM, "cloud", fake).
 //
+// A provider that leaves takes its stand-in with it, and its name is refused until undo:
+// where the program registers it anew, as a restart or a source of providers does, use
+// [Override].
+//
 // Swaps may be nested and undone in any order. undo waits, as the end of the test
 // does, for calls in flight on the stand-in, and may be called any number of times.
 func Swap[T any](tb testing.TB, reg *registry.Registry, service registry.Service[T], provider string, instance T) (undo func()) {
