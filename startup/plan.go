@@ -51,9 +51,9 @@ func (p Plan) String() string {
 			if i > 0 {
 				text.WriteByte(',')
 			}
-			text.WriteString(" " + s.Name)
+			text.WriteString(" " + oneLine(s.Name))
 			for at, link := range s.After {
-				text.WriteString([]string{", ", " (after "}[b2i(at == 0)] + link.Name)
+				text.WriteString([]string{", ", " (after "}[b2i(at == 0)] + oneLine(link.Name))
 				if at == len(s.After)-1 {
 					text.WriteByte(')')
 				}

@@ -42,5 +42,5 @@ func describe(e Event) string {
 	if e.Reason != "" {
 		line += ": " + e.Reason
 	}
-	return line
+	return oneLine(line)
 }

@@ -80,6 +80,10 @@ func (r Report) MarshalJSON() ([]byte, error) {
 	return json.Marshal(marked)
 }
 
+// deepest is how far the text of a chain is indented at most: it would else grow with
+// the square of its length.
+const deepest = 40
+
 // String returns the critical chain, the longest component last, as `systemd-analyze
 // critical-chain` does: after @ is when each began, after + how long it took. Below
 // it are those that did not become ready.
@@ -93,17 +97,18 @@ func (r Report) String() string {
 	}
 	for depth, name := range slices.Backward(r.Chain) {
 		c := byName[name]
-		fmt.Fprintf(&text, "\n%s%s @%v +%v", strings.Repeat("  ", len(r.Chain)-1-depth), name, round(c.Started), round(c.Took()))
+		indent := strings.Repeat("  ", min(len(r.Chain)-1-depth, deepest))
+		fmt.Fprintf(&text, "\n%s%s @%v +%v", indent, oneLine(name), round(c.Started), round(c.Took()))
 	}
 	for _, c := range r.Components {
 		if c.State != Ready && c.State != Stopped || c.Reason != "" {
-			fmt.Fprintf(&text, "\n%s: %v", c.Name, c.State)
+			fmt.Fprintf(&text, "\n%s: %v", oneLine(c.Name), c.State)
 			if c.Reason != "" {
-				text.WriteString(": " + c.Reason)
+				text.WriteString(": " + oneLine(c.Reason))
 			}
 		}
 		if len(c.Absent) > 0 {
-			fmt.Fprintf(&text, "\n%s: goes without %s", c.Name, strings.Join(c.Absent, ", "))
+			fmt.Fprintf(&text, "\n%s: goes without %s", oneLine(c.Name), strings.Join(c.Absent, ", "))
 		}
 	}
 	return text.String()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -81,4 +82,23 @@ func TestRunTellsItsSupervisorAndItsEndOnce(t *testing.T) {
 	run.Ended(errors.New("first"))
 	run.Ended(errors.New("second"))
 	require.Len(t, a.ended, 1)
+}
+
+func TestTextsHaveALineForEachComponentWhateverItIsCalled(t *testing.T) {
+	t.Parallel()
+	const name = "a\nb\x1b[2J"
+	var out bytes.Buffer
+	startup.Progress(&out)(startup.Event{Component: name, State: startup.Failed, Reason: "x\ny"})
+	require.Equal(t, "[0/0] failed a b [2J: x y\n", out.String())
+	plan := startup.Plan{Batches: [][]string{{name}}, Steps: []startup.Step{{Name: name, After: []startup.Link{{Name: name}}}}}
+	require.Equal(t, "batch 1: a b [2J (after a b [2J)", plan.String())
+	report := startup.Report{Chain: []string{name}, Components: []startup.Component{{Name: name, State: startup.Failed, Reason: "x\ny", Absent: []string{"z"}}}}
+	require.Equal(t, 3, strings.Count(report.String(), "\n"), report.String())
+	require.NotContains(t, report.String(), "\x1b")
+}
+
+func TestTextOfALongChainGrowsWithItsLength(t *testing.T) {
+	t.Parallel()
+	report := startup.Report{Chain: make([]string, 10_000)}
+	require.Less(t, len(report.String()), 2_000_000)
 }
