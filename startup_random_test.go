@@ -218,6 +218,12 @@ func (w *world) component(index int) registry.Component {
 		p.needs = append(p.needs, need)
 		c.Needs = append(c.Needs, need.Need)
 	}
+	if index > 2 && random.IntN(8) == 0 { // all of a kind that nobody joins later
+		need := want{startup.Need{Capability: "all " + strconv.Itoa(index-1)}, []string{"c" + strconv.Itoa(index-1), "c" + strconv.Itoa(index-2)}}
+		p.needs = append(p.needs, need)
+		c.Needs = append(c.Needs, need.Need)
+	}
+	c.Provides = append(c.Provides, "all "+strconv.Itoa(index), "all "+strconv.Itoa(index+1))
 	if index > 4 && random.IntN(5) == 0 { // any of an open number, of which some come after it
 		need := want{startup.Need{Capability: []string{"odd", "even"}[index%2], Any: true, Optional: random.IntN(2) == 0}, nil}
 		p.needs = append(p.needs, need)
@@ -398,6 +404,9 @@ func (w *world) enter(p *person) {
 		}
 		for _, name := range need.members {
 			member := w.people[name]
+			if _, there := w.o.State(name); need.Capability != "" && !there {
+				continue // it had left when this one came
+			}
 			switch {
 			case member.up():
 				if !member.ended {
@@ -534,10 +543,30 @@ func (w *world) play() {
 		time.AfterFunc(w.somewhat(8*time.Second), cancel)
 	}
 	var asides sync.WaitGroup
-	if random.IntN(2) == 0 {
+	switch random.IntN(4) {
+	case 0, 1:
 		_, _ = o.Start(ctx)
-	} else {
+	case 2:
+		running, end := context.WithTimeout(ctx, w.somewhat(40*time.Second))
+		defer end()
+		asides.Go(func() { _ = o.Run(running) })
+	case 3:
 		asides.Go(func() { _, _ = o.Start(ctx) })
+	}
+	closed := random.IntN(20) == 0
+	if closed {
+		closes := w.somewhat(30 * time.Second)
+		asides.Go(func() {
+			time.Sleep(closes)
+			_ = w.reg.Close(t.Context())
+		})
+	}
+	if random.IntN(20) == 0 {
+		early := w.somewhat(30 * time.Second)
+		asides.Go(func() {
+			time.Sleep(early)
+			_ = o.Stop(t.Context())
+		})
 	}
 	for range random.IntN(8) {
 		time.Sleep(w.somewhat(8 * time.Second))
@@ -557,7 +586,7 @@ func (w *world) play() {
 		})
 	}
 	time.Sleep(w.somewhat(30 * time.Second))
-	if random.IntN(2) == 0 {
+	if random.IntN(2) == 0 && !closed { // else what registers is restarted in vain
 		w.rest(&asides)
 	}
 	report := o.Report()
