@@ -279,3 +279,14 @@ func TestWhatCannotBeMadeIsNoLastResort(t *testing.T) {
 		require.Equal(t, "b", asked(t, r))
 	})
 }
+
+func TestALookUpThatFindsNobodySaysForWhichKey(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		require.NoError(t, add(t, reg, provider{Name: "a"}).MarkUnhealthy(errDown))
+		_, err := chat.Bind(reg, registry.Query{Key: "k"}).Get(t.Context())
+		var unavailable *registry.UnavailableError
+		require.ErrorAs(t, err, &unavailable)
+		require.Equal(t, "k", unavailable.Query.Key)
+	})
+}

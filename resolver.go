@@ -126,7 +126,7 @@ func (p *plan) anyone(eligible *bitset.Set) bool {
 func (r *Resolver[T]) missed(ctx context.Context) error {
 	svc := r.slot.service
 	svc.lookups.Local().misses.Add(1)
-	unavailable := r.slot.unavailable(true, asker{})
+	unavailable := r.slot.unavailable(true, asker{ctx: ctx, key: r.key})
 	if ctx.Err() != nil {
 		svc.tally.miss(nil)
 		return joined("registry: ", append(endedBy(ctx), unavailable))
