@@ -5,6 +5,7 @@ package picture
 import (
 	"bufio"
 	"cmp"
+	"container/heap"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -152,18 +153,22 @@ func eventsOf(report startup.Report) (events []traceEvent) {
 	for _, name := range report.Chain {
 		critical[name] = true
 	}
-	var ends []time.Duration // of each lane
+	var free, busy lanes
 	for _, s := range spansOf(report) {
-		lane := slices.IndexFunc(ends, func(end time.Duration) bool { return end <= s.queued })
-		if lane < 0 {
-			lane = len(ends)
-			ends = append(ends, 0)
+		for len(busy) > 0 && busy[0].end <= s.queued {
+			freed := heap.Pop(&busy).(lane) //nolint:forcetypeassert // nothing else is in it
+			heap.Push(&free, lane{number: freed.number})
 		}
-		ends[lane] = s.end
+		used := lane{number: len(busy) + 1}
+		if len(free) > 0 {
+			used = heap.Pop(&free).(lane) //nolint:forcetypeassert // nothing else is in it
+		}
+		used.end = s.end
+		heap.Push(&busy, used)
 		bar := func(category string, from, to time.Duration, args *arguments) {
 			events = append(events, traceEvent{
 				Name: s.Name, Category: category, Phase: "X", Time: microseconds(from), Duration: microseconds(to - from),
-				Process: 1, Lane: lane + 1, Args: args,
+				Process: 1, Lane: used.number, Args: args,
 			})
 		}
 		if s.queued < s.began {
@@ -175,6 +180,33 @@ func eventsOf(report startup.Report) (events []traceEvent) {
 		})
 	}
 	return events
+}
+
+// lane is a row of the picture, and when what it shows last ends.
+type lane struct {
+	end    time.Duration
+	number int
+}
+
+// lanes are a heap of those that end first, and of those the upper ones.
+type lanes []lane
+
+func (l *lanes) Len() int { return len(*l) }
+
+func (l *lanes) Less(i, j int) bool {
+	a, b := (*l)[i], (*l)[j]
+	return a.end < b.end || a.end == b.end && a.number < b.number
+}
+
+func (l *lanes) Swap(i, j int) { (*l)[i], (*l)[j] = (*l)[j], (*l)[i] }
+
+func (l *lanes) Push(x any) { *l = append(*l, x.(lane)) } //nolint:forcetypeassert // nothing else is pushed
+
+func (l *lanes) Pop() any {
+	last := len(*l) - 1
+	popped := (*l)[last]
+	*l = (*l)[:last]
+	return popped
 }
 
 // spansOf returns the components that began, in the order in which they did.
