@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/capreg/registry/internal/schedule"
@@ -423,11 +424,15 @@ func (o *Orchestrator) begin(n *node, now time.Duration) *supervisor {
 	n.up = true
 	o.up++
 	n.uses = n.uses[:0]
+	var users map[*node]bool
 	for i := range n.needs {
+		if n.needs[i].need.Any && n.wasReady && users == nil {
+			users = n.users()
+		}
 		for _, member := range n.needs[i].members {
 			// One of several that has come to need n meanwhile is used, but not held:
 			// in a stop they would wait for each other.
-			if member.state == startup.Ready && !member.again && (!n.needs[i].need.Any || !n.wasReady || !member.reaches(n)) {
+			if member.state == startup.Ready && !member.again && (!n.needs[i].need.Any || !users[member]) {
 				member.holders++
 				n.uses = append(n.uses, member)
 			}
@@ -447,32 +452,22 @@ func (o *Orchestrator) begin(n *node, now time.Duration) *supervisor {
 	return s
 }
 
-// reaches reports whether the node, or one that it uses or always needs, directly or
-// not, is the other one. Caller holds mu.
-func (n *node) reaches(other *node) bool {
+// users returns the node, and those that use it or always need it, directly or not.
+// Caller holds mu.
+func (n *node) users() map[*node]bool {
 	seen := map[*node]bool{n: true}
 	for pending := []*node{n}; len(pending) > 0; {
 		from := pending[len(pending)-1]
 		pending = pending[:len(pending)-1]
-		if from == other {
-			return true
-		}
-		see := func(next []*node) {
-			for _, to := range next {
-				if !seen[to] {
-					seen[to] = true
-					pending = append(pending, to)
-				}
-			}
-		}
-		see(from.uses)
-		for i := range from.needs {
-			if !from.needs[i].need.Any {
-				see(from.needs[i].members)
+		for _, f := range from.feeds {
+			to := f.node
+			if !seen[to] && (!to.needs[f.need].need.Any || slices.Contains(to.uses, from)) {
+				seen[to] = true
+				pending = append(pending, to)
 			}
 		}
 	}
-	return false
+	return seen
 }
 
 // returned takes the outcome of a Start. It returns when that was, and with mu held.
