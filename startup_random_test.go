@@ -642,6 +642,7 @@ func (w *world) rest(asides *sync.WaitGroup) {
 			if _, there := w.o.State(name); there {
 				w.t.Errorf("%s waits for ever", name)
 			}
+		case startup.Ready, startup.Failed, startup.Skipped, startup.Stopped, startup.Stuck:
 		}
 	}
 }

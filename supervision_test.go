@@ -1206,7 +1206,7 @@ func TestEndOfAStopIsItsLastEventAlsoWhenAStartIsStuck(t *testing.T) {
 		done := startBeside(t, o)
 		pass(time.Second)
 		_ = o.Stop(t.Context())
-		<-done
+		require.ErrorIs(t, <-done, registry.ErrClosed)
 		pass(time.Second)
 		require.Equal(t, " stopped", seen.all()[len(seen.all())-1], "%v", seen.all())
 		close(release)
@@ -1403,8 +1403,7 @@ func TestCauseOfTheEndOfAnAddMayAskTheOrchestrator(t *testing.T) {
 	t.Parallel()
 	for _, needs := range [][]string{nil, {"x"}} {
 		var j journal
-		var o *registry.Orchestrator
-		o = orchestrate(t, startup.Options{}, registry.Component{Name: "y"})
+		o := orchestrate(t, startup.Options{}, registry.Component{Name: "y"})
 		_, err := o.Start(t.Context())
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancelCause(t.Context())
@@ -1537,7 +1536,8 @@ func TestTextOfTheErrorOfAnEndMayReportAnEnd(t *testing.T) {
 	}})
 	done := startBeside(t, o)
 	select {
-	case <-done:
+	case err := <-done:
+		require.Error(t, err)
 	case <-time.After(5 * time.Second):
 		t.Fatal("hangs")
 	}
