@@ -95,7 +95,7 @@ func run(ctx context.Context, arguments []string) error {
 	flags.Uint64Var(&d.seed, "seed", 1, "of the sample")
 	flags.Float64Var(&d.least, "least", 80, "the share of killed mutants, in percent, below which this fails")
 	flags.IntVar(&d.workers, "workers", 2, "how many mutants are tested at once")
-	with := flags.String("with", "", "folders of packages whose tests are tried as well, with commas between; arguments for the tests follow a colon")
+	with := flags.String("with", "", "folders of packages whose tests are tried as well on the first package, with commas between; arguments for the tests follow a colon")
 	flags.DurationVar(&d.length, "for", 0, "how long mutants of each package are tried; what is left then is not; 0: as long as it takes")
 	except := flags.String("except", "", "files that are left out, as a regular expression")
 	only := flags.String("only", "", "the files that are changed, as a regular expression")
@@ -132,6 +132,7 @@ func run(ctx context.Context, arguments []string) error {
 		if err := d.mutatePackage(ctx, p); err != nil {
 			return err
 		}
+		d.with = nil
 	}
 	return d.report()
 }
