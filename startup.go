@@ -38,6 +38,7 @@ type Orchestrator struct {
 	mu         sync.Mutex
 	nodes      []*node
 	names      names
+	anyOf      bool // a component needed, or needs, any of several
 	phase      phase
 	values     context.Context //nolint:containedctx // the values of the context of Start, for later starts
 	starter    context.Context //nolint:containedctx // of the first start
@@ -129,6 +130,9 @@ func (o *Orchestrator) join(components []Component) (added []*node, err error) {
 		return nil, err
 	}
 	o.nodes, o.names = nodes, names
+	for _, n := range added {
+		o.anyOf = o.anyOf || slices.ContainsFunc(n.c.Needs, func(need startup.Need) bool { return need.Any })
+	}
 	return added, nil
 }
 

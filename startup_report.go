@@ -65,20 +65,29 @@ func (o *Orchestrator) Report() startup.Report {
 	if o.phase == phaseStarting {
 		r.Wall = o.now() - o.began
 	}
-	paths := make([]time.Duration, len(o.nodes)) // the longest one that ends with each
-	before := make([]int32, len(o.nodes))        // who precedes it on that, plus one
+	nodes := o.inTime()
+	at := make([]int32, len(nodes)) // of each in the report
+	for i, n := range nodes {
+		at[n.id] = int32(i) //nolint:gosec // there is no memory for more
+	}
+	r.Components = make([]startup.Component, len(nodes))
+	ready := make([]time.Duration, len(nodes)) // when each was
+	for _, n := range o.nodes {                // as they lie in memory
+		n.report(&r.Components[at[n.id]], o.began)
+		ready[n.id] = n.start().ready
+	}
+	paths := make([]time.Duration, len(nodes)) // the longest one that ends with each
+	before := make([]int32, len(nodes))        // who precedes it on the path, plus one
 	var last *node
-	r.Components = make([]startup.Component, len(o.nodes))
-	for i, n := range inTime(inBatches(o.nodes)) {
+	for i, n := range nodes {
 		c := &r.Components[i]
-		n.report(c, o.began)
 		if c.Ready > r.Wall {
 			continue // it was added later
 		}
 		took := c.Took()
 		r.Work += took
 		for i := range n.needs {
-			if at := n.needs[i].critical(paths); at != nil && paths[at.id] > paths[n.id] {
+			if at := n.needs[i].critical(paths, ready); at != nil && paths[at.id] > paths[n.id] {
 				paths[n.id], before[n.id] = paths[at.id], int32(at.id+1) //nolint:gosec // there is no memory for more
 			}
 		}
@@ -100,15 +109,17 @@ func (o *Orchestrator) Report() startup.Report {
 	return r
 }
 
-// inTime returns nodes in the order of their batches so that each comes after those it
-// waited for. It may be otherwise where any of several would have been enough.
-func inTime(nodes []*node) []*node {
+// inTime returns the nodes in the order of their batches so that each comes after those
+// it waited for. It may be otherwise where any of several would have been enough.
+// Caller holds mu.
+func (o *Orchestrator) inTime() []*node {
+	nodes := inBatches(o.nodes)
 	late := func(n *node) bool {
 		return slices.ContainsFunc(n.needs, func(g dependency) bool {
 			return g.need.Any && slices.ContainsFunc(g.members, func(member *node) bool { return member.batch >= n.batch })
 		})
 	}
-	if slices.ContainsFunc(nodes, late) {
+	if o.anyOf && slices.ContainsFunc(nodes, late) {
 		slices.SortStableFunc(nodes, func(a, b *node) int { return cmp.Compare(a.start().ready, b.start().ready) })
 	}
 	return nodes
@@ -116,13 +127,12 @@ func inTime(nodes []*node) []*node {
 
 // critical returns the member that the need waited for longest, by the length of the
 // path to it.
-func (g *dependency) critical(paths []time.Duration) (found *node) {
+func (g *dependency) critical(paths, ready []time.Duration) (found *node) {
 	for _, member := range g.members {
-		ready := member.start().ready
-		if ready == 0 {
-			continue
-		}
-		if found == nil || g.need.Any == (ready < found.start().ready) && (g.need.Any || paths[member.id] > paths[found.id]) {
+		at := ready[member.id]
+		switch {
+		case at == 0:
+		case found == nil, g.need.Any && at < ready[found.id], !g.need.Any && at >= ready[found.id] && paths[member.id] > paths[found.id]:
 			found = member
 		}
 	}
