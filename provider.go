@@ -571,6 +571,8 @@ func checkServiceName(name string) error {
 
 func checkName(field, name string) error {
 	switch {
+	case plainName(name):
+		return nil // as nearly all are
 	case name == "":
 		return invalid(field, name, "a name")
 	case len(name) > longestName:
@@ -581,6 +583,16 @@ func checkName(field, name string) error {
 		return invalid(field, name, "no space at its ends")
 	}
 	return nil
+}
+
+// plainName reports whether a name is one at a glance: visible ASCII, and not too long.
+func plainName(name string) bool {
+	for i := range len(name) {
+		if c := name[i]; c <= ' ' || c > '~' {
+			return false
+		}
+	}
+	return name != "" && len(name) <= longestName
 }
 
 // checkWords returns a copy of words without repetitions, in the order given.

@@ -32,6 +32,8 @@ type dependency struct {
 	left    int32 // members that are not settled, or not ready where they must be
 	above   int32 // members that still have to get a layer; while planning
 	open    bool
+
+	any, optional, orderOnly bool // as in need, and nearer
 }
 
 // feed names a need that looks at a node.
@@ -41,11 +43,11 @@ type feed struct {
 }
 
 // needed reports whether the need is more than one for an order.
-func (f feed) needed() bool { return !f.node.needs[f.need].need.OrderOnly }
+func (f feed) needed() bool { return !f.node.needs[f.need].orderOnly }
 
 // keeps reports whether the one that is looked at cannot be removed: it is needed, or
 // those that are left of several could wait for each other.
-func (f feed) keeps() bool { return f.needed() || f.node.needs[f.need].need.Any }
+func (f feed) keeps() bool { return f.needed() || f.node.needs[f.need].any }
 
 // planNodes fills in what the nodes need of each other, and returns their names.
 // added are those whose needs are new; the others remain as they are. Ranks are made
@@ -65,7 +67,9 @@ func planNodes(nodes, added []*node, ranked bool, last *startup.Report) (names, 
 			members := p.providers(n, need)
 			switch {
 			case len(members) > 0:
-				all = append(all, dependency{need: need, members: members})
+				all = append(all, dependency{
+					need: need, members: members, any: need.Any, optional: need.Optional, orderOnly: need.OrderOnly,
+				})
 			case need.Optional || need.OrderOnly:
 				x := n.more()
 				x.absent = append(x.absent, *need)
@@ -260,7 +264,7 @@ func (p *planner) layer() (left int) {
 		for at := range n.needs {
 			g := &n.needs[at]
 			g.above = int32(len(g.members)) //nolint:gosec // there is no memory for more
-			if g.need.Any {
+			if g.any {
 				g.above = min(g.above, 1)
 			}
 			if g.above > 0 {

@@ -116,7 +116,7 @@ func (o *Orchestrator) inTime() []*node {
 	nodes := inBatches(o.nodes)
 	late := func(n *node) bool {
 		return slices.ContainsFunc(n.needs, func(g dependency) bool {
-			return g.need.Any && slices.ContainsFunc(g.members, func(member *node) bool { return member.batch >= n.batch })
+			return g.any && slices.ContainsFunc(g.members, func(member *node) bool { return member.batch >= n.batch })
 		})
 	}
 	if o.anyOf && slices.ContainsFunc(nodes, late) {
@@ -132,7 +132,7 @@ func (g *dependency) critical(paths, ready []time.Duration) (found *node) {
 		at := ready[member.id]
 		switch {
 		case at == 0:
-		case found == nil, g.need.Any && at < ready[found.id], !g.need.Any && at >= ready[found.id] && paths[member.id] > paths[found.id]:
+		case found == nil, g.any && at < ready[found.id], !g.any && at >= ready[found.id] && paths[member.id] > paths[found.id]:
 			found = member
 		}
 	}

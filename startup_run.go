@@ -262,18 +262,18 @@ func (o *Orchestrator) look(n *node, at int, member *node) bool {
 		return true
 	}
 	ok := member.state == startup.Ready
-	tolerant := g.need.Optional || g.need.OrderOnly || o.options.OnFailure == startup.Continue
+	tolerant := g.optional || g.orderOnly || o.options.OnFailure == startup.Continue
 	g.left--
-	if !ok && tolerant && !g.need.OrderOnly {
+	if !ok && tolerant && !g.orderOnly {
 		x := n.more()
 		x.missing = append(x.missing, g.disappointed(member))
 	}
-	if !ok && !tolerant && (!g.need.Any || g.left == 0) {
+	if !ok && !tolerant && (!g.any || g.left == 0) {
 		n.state, n.reason = startup.Skipped, "needs "+g.disappointed(member)
 		n.err = member.err
 		return false
 	}
-	if g.left == 0 || ok && g.need.Any {
+	if g.left == 0 || ok && g.any {
 		g.open = true
 		n.pending--
 		n.blockedBy = member
@@ -426,13 +426,13 @@ func (o *Orchestrator) begin(n *node, now time.Duration) *supervisor {
 	n.uses = n.uses[:0]
 	var users map[*node]bool
 	for i := range n.needs {
-		if n.needs[i].need.Any && n.wasReady && users == nil {
+		if n.needs[i].any && n.wasReady && users == nil {
 			users = n.users()
 		}
 		for _, member := range n.needs[i].members {
 			// One of several that has come to need n meanwhile is used, but not held:
 			// in a stop they would wait for each other.
-			if member.state == startup.Ready && !member.again && (!n.needs[i].need.Any || !users[member]) {
+			if member.state == startup.Ready && !member.again && (!n.needs[i].any || !users[member]) {
 				member.holders++
 				n.uses = append(n.uses, member)
 			}
@@ -461,7 +461,7 @@ func (n *node) users() map[*node]bool {
 		pending = pending[:len(pending)-1]
 		for _, f := range from.feeds {
 			to := f.node
-			if !seen[to] && (!to.needs[f.need].need.Any || slices.Contains(to.uses, from)) {
+			if !seen[to] && (!to.needs[f.need].any || slices.Contains(to.uses, from)) {
 				seen[to] = true
 				pending = append(pending, to)
 			}
