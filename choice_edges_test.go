@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,7 +21,7 @@ func TestQueriesThatSwapHandlerAndCapabilityShareNoRotation(t *testing.T) {
 		for _, name := range []string{"a", "b", "c"} {
 			add(t, reg, provider{Name: name, Capabilities: []string{"x", "y"}, Strategy: registry.StrategyRoundRobin})
 		}
-		seen := ""
+		var seen strings.Builder
 		for range 6 {
 			for _, q := range []registry.Query{{Handler: "x", Require: []string{"y"}}, {Handler: "y", Require: []string{"x"}}} {
 				m, err := chat.Get(t.Context(), reg, q)
@@ -28,11 +29,11 @@ func TestQueriesThatSwapHandlerAndCapabilityShareNoRotation(t *testing.T) {
 				answer, err := m.Chat(t.Context(), "?")
 				require.NoError(t, err)
 				if q.Handler == "x" {
-					seen += answer
+					seen.WriteString(answer)
 				}
 			}
 		}
-		require.Equal(t, "abcabc", seen)
+		require.Equal(t, "abcabc", seen.String())
 	})
 }
 

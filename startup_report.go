@@ -68,7 +68,7 @@ func (o *Orchestrator) Report() startup.Report {
 	nodes := o.inTime()
 	at := make([]int32, len(nodes)) // of each in the report
 	for i, n := range nodes {
-		at[n.id] = int32(i) //nolint:gosec // there is no memory for more
+		at[n.id] = int32(i)
 	}
 	r.Components = make([]startup.Component, len(nodes))
 	ready := make([]time.Duration, len(nodes)) // when each was
