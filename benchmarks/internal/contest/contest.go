@@ -90,32 +90,52 @@ func (r Runner) calibrate(turn time.Duration) int {
 
 // run does n operations on each core and returns how long all of them took.
 func (r Runner) run(n int) time.Duration {
-	others := int32(r.Cores - 1) //nolint:gosec // few
-	var ready, done atomic.Int32
+	others := make([]other, r.Cores-1)
+	var done atomic.Int32
 	var begin atomic.Bool
-	for range others {
+	for i := range others {
 		go func() {
-			ready.Add(1)
-			await(begin.Load)
+			r.Loop(1) // its stack grows now
+			others[i].answer(&begin)
 			r.Loop(n)
 			done.Add(1)
 		}()
 	}
-	await(func() bool { return ready.Load() == others })
+	for !answered(others) { // one that shares our core cannot answer until we leave it
+		runtime.Gosched()
+	}
 	began := time.Now()
 	begin.Store(true)
 	r.Loop(n)
-	await(func() bool { return done.Load() == others })
+	for done.Load() < int32(len(others)) { //nolint:gosec,revive // few; to be woken up takes longer than a turn may differ
+	}
 	return time.Since(began)
 }
 
-// await spins: to be woken up takes longer than a turn may differ.
-func await(over func() bool) {
-	for spins := 0; !over(); spins++ {
-		if spins%1000 == 999 {
-			runtime.Gosched()
+// other is a goroutine that is to run on a core of its own.
+type other struct{ asked, answered atomic.Int32 }
+
+// answer answers until the turn begins. It does not yield, so as to keep its core.
+func (o *other) answer(begin *atomic.Bool) {
+	for !begin.Load() {
+		o.answered.Store(o.asked.Load())
+	}
+}
+
+// answered reports whether all others answer while we keep our own core, which only
+// those do that have one.
+func answered(others []other) bool {
+	const patience = 100_000
+	for i := range others {
+		o := &others[i]
+		question := o.asked.Add(1)
+		for spins := 0; o.answered.Load() != question; spins++ {
+			if spins == patience {
+				return false
+			}
 		}
 	}
+	return true
 }
 
 // Cost is what an operation allocates.
