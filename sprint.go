@@ -62,10 +62,23 @@ func sprintOnce[T, R any](s *sprint, function func(context.Context, T) (R, error
 	return result, err
 }
 
-// succeed records the success.
+// succeed records the success. Of one like those before it nothing learns but the
+// counts; all others settle as attempts do.
 func (s *sprint) succeed() {
 	a := &s.attempt
-	a.settle(verdict.Verdict{Class: verdict.ClassSuccess}, a.provider.registry.now()-a.began, nil)
+	p := a.provider
+	elapsed := p.registry.now() - a.began
+	if a.trial || a.latency != 0 || a.vitals != nil || !p.breaker.clean(a.generation) || p.breaker.slow(elapsed) ||
+		p.retries.Load() != nil || p.grown.Load() || p.cutShort.Load() != 0 {
+		a.settle(verdict.Verdict{Class: verdict.ClassSuccess}, elapsed, nil)
+		return
+	}
+	if a.own != nil {
+		a.own.end()
+	}
+	a.cell.latency.Add(uint64(max(elapsed, 0)))
+	a.cell.successes.Add(1)
+	p.exit()
 }
 
 // interrupted is that of a call.
