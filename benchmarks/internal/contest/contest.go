@@ -107,7 +107,7 @@ func (r Runner) run(n int) time.Duration {
 	began := time.Now()
 	begin.Store(true)
 	r.Loop(n)
-	for done.Load() < int32(len(others)) { //nolint:gosec,revive // few; to be woken up takes longer than a turn may differ
+	for done.Load() < int32(len(others)) { //nolint:gosec // few; to be woken up takes longer than a turn may differ
 	}
 	return time.Since(began)
 }
