@@ -106,7 +106,7 @@ func FuzzQueryInJSON(f *testing.F) {
 	for _, text := range []string{
 		`{}`, `{"handler":"h","own_only":true}`, `{"own_only":true}`, `{"require":["x","y","x"]}`, `{"require":[""]}`, `{"handler":"*"}`,
 		`{"try_refused":true,"near":"eu-west-1","prefer":["a","b"]}`, `{"where":{"max_cost":-1}}`, `{"where":{"min_version":"v1.2.3-rc.1+b","tags":["t"],"regions":["r"],"exclude":["p"]}}`,
-		`{"where":{"max_latency":1}}`, `{"require":["a\nb"]}`, `{"handler":"a\u2028b"}`,
+		`{"where":{"max_latency":1}}`, `{"require":["a\nb"]}`, `{"handler":"a\u2028b"}`, `{"handler":" h"}`,
 	} {
 		f.Add([]byte(text))
 	}
@@ -116,8 +116,9 @@ func FuzzQueryInJSON(f *testing.F) {
 			return
 		}
 		reg := newRegistry(t, registry.Options{})
-		add(t, reg, provider{Name: "a", Strategy: registry.StrategyRoundRobin, Handler: q.Handler, Capabilities: words(q.Require)})
-		add(t, reg, provider{Name: "b", Handler: q.Handler, Capabilities: words(q.Require)})
+		handler := strings.Join(words([]string{q.Handler}), "") // none where the query's is a bad one
+		add(t, reg, provider{Name: "a", Strategy: registry.StrategyRoundRobin, Handler: handler, Capabilities: words(q.Require)})
+		add(t, reg, provider{Name: "b", Handler: handler, Capabilities: words(q.Require)})
 		r := chat.Bind(reg, q)
 		e := r.Explain()
 		_, getErr := r.Get(t.Context())
