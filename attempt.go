@@ -35,9 +35,6 @@ type attempt struct {
 	vitals *selection.Vitals // where strategies see its load and latency; nil: none looks
 	track  *selection.Track  // the same for the query of the call
 
-	plan   *plan // of a sprint, which makes no walk
-	picked int   // ... the candidate that it enters
-
 	caller      context.Context //nolint:containedctx // lives as long as the call
 	deadline    time.Time       // the caller's
 	hasDeadline bool
@@ -66,17 +63,17 @@ func (a *attempt) enter(p *provider, w *walk, timeout time.Duration) bool {
 	a.cell = p.counts.Local()
 	a.cell.attempts.Add(1)
 	if a.instance = p.instance.Load(); a.instance == nil || !a.mayEnter() {
-		a.withdraw()
+		p.withdraw(a.cell)
 		return false
 	}
 	a.began, a.ended, a.hung, a.resort = p.registry.now(), nil, nil, a.forced
 	limit := NoTimeout
 	if a.shared = false; a.timeout != NoTimeout {
-		limit = a.limit(w, a.began)
+		limit, a.shared = a.limit(w, a.began)
 	}
 	var ok bool
 	if a.generation, a.trial, ok = p.breaker.admit(); !ok && !a.forced {
-		a.withdraw()
+		p.withdraw(a.cell)
 		return false
 	}
 	if a.vitals = p.vitals.Load(); a.vitals != nil {
@@ -85,7 +82,8 @@ func (a *attempt) enter(p *provider, w *walk, timeout time.Duration) bool {
 	if a.timeout == NoTimeout {
 		a.ctx, a.own = a.caller, nil
 	} else {
-		a.giveContext(limit)
+		a.own = p.attemptContext(a.caller, a.began, limit, a.own)
+		a.ctx = a.own
 	}
 	return true
 }
@@ -100,9 +98,9 @@ func (a *attempt) mayEnter() bool {
 }
 
 // withdraw takes back the count of an attempt that was not admitted.
-func (a *attempt) withdraw() {
-	a.cell.attempts.Add(^uint64(0))
-	a.provider.exit()
+func (p *provider) withdraw(cell *counts) {
+	cell.attempts.Add(^uint64(0))
+	p.exit()
 }
 
 // awaitInstance waits for the provider's factory, for no longer than an attempt
@@ -112,7 +110,7 @@ func (a *attempt) awaitInstance(w *walk) bool {
 		return false // released meanwhile
 	}
 	ctx := a.caller
-	if limit := a.limit(w, a.provider.registry.now()); limit != NoTimeout {
+	if limit, _ := a.limit(w, a.provider.registry.now()); limit != NoTimeout {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, limit, ErrAttemptTimeout)
 		defer cancel()
@@ -121,50 +119,44 @@ func (a *attempt) awaitInstance(w *walk) bool {
 	return a.instance != nil
 }
 
-// limit returns the longest time that the attempt may take: its timeout, or half
-// of what the caller has left while another candidate could be asked. It is
-// NoTimeout where the caller's own deadline is limit enough.
-func (a *attempt) limit(w *walk, now time.Duration) time.Duration {
-	a.shared = false
-	if a.timeout == NoTimeout {
-		return NoTimeout
+// limit is attemptLimit where w has the other candidates.
+func (a *attempt) limit(w *walk, now time.Duration) (limit time.Duration, shared bool) {
+	return a.provider.attemptLimit(a.caller, a.timeout, now, func() bool { return w != nil && w.more() })
+}
+
+// attemptLimit returns the longest time that an attempt may take: its timeout, or
+// half of what the caller has left while another candidate could be asked, with
+// which it then shares. It is NoTimeout where the caller's own deadline is limit
+// enough.
+func (p *provider) attemptLimit(
+	caller context.Context, timeout, now time.Duration, others func() bool,
+) (limit time.Duration, shared bool) {
+	if timeout == NoTimeout {
+		return NoTimeout, false
 	}
-	limit := min(a.timeout, math.MaxInt64-now)
-	if !a.hasDeadline {
-		return limit
+	limit = min(timeout, math.MaxInt64-now)
+	deadline, ok := caller.Deadline()
+	if !ok {
+		return limit, false
 	}
-	remaining := a.deadline.Sub(a.provider.registry.epoch) - now
-	if remaining/2 < limit && a.others(w) {
-		limit, a.shared = remaining/2, true
+	remaining := deadline.Sub(p.registry.epoch) - now
+	if remaining/2 < limit && others() {
+		limit, shared = remaining/2, true
 	}
 	if limit >= remaining {
-		return NoTimeout
+		return NoTimeout, shared
 	}
-	return max(limit, 0)
+	return max(limit, 0), shared
 }
 
-// others reports whether another candidate could be asked.
-func (a *attempt) others(w *walk) bool {
-	if w != nil || a.plan == nil {
-		return w != nil && w.more()
-	}
-	ahead := a.plan.walkFrom(a.plan.callable, a.picked)
-	ahead.next(nil) // whom a sprint has picked: nobody is asked
-	return ahead.more()
-}
-
-// giveContext makes the context of the function.
-func (a *attempt) giveContext(limit time.Duration) {
+// attemptContext makes the context of the function; before is that of the attempt of
+// the same call before it, if any.
+func (p *provider) attemptContext(caller context.Context, began, limit time.Duration, before *attemptContext) *attemptContext {
 	var deadline time.Time
 	if limit != NoTimeout {
-		deadline = a.provider.registry.epoch.Add(a.began + limit)
+		deadline = p.registry.epoch.Add(began + limit)
 	}
-	var before *attemptContext
-	if a.own != nil {
-		before = a.own
-	}
-	a.own = newAttemptContext(a.caller, deadline, &a.provider.contexts, before)
-	a.ctx = a.own
+	return newAttemptContext(caller, deadline, &p.contexts, before)
 }
 
 // settle records the outcome: the breaker learns, a cooldown begins or loses its

@@ -319,6 +319,12 @@ func (b *breaker) admit() (generation uint64, trial, ok bool) {
 	}
 }
 
+// admitClosed is admit where a trial will not do. It is small, to be inlined.
+func (b *breaker) admitClosed() (generation uint64, ok bool) {
+	word := b.mirror.Load()
+	return word >> mirrorShift, BreakerState(word&mirrorState) == BreakerClosed
+}
+
 func (b *breaker) admitTrial() (generation uint64, trial, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

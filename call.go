@@ -106,17 +106,22 @@ func mergeOptions(options []CallOption) (merged CallOption, err error) {
 // unwrap to their causes.
 func Call[T, R any](
 	ctx context.Context, resolver *Resolver[T], function func(context.Context, T) (R, error), options ...CallOption,
-) (R, error) {
+) (result R, err error) {
 	var s sprint
 	if len(options) == 0 && function != nil && resolver != nil && s.enter(ctx, resolver.slot) {
-		result, err := sprintOnce(&s, function)
+		defer s.end()
+		within := ctx
+		if s.own != nil {
+			within = s.own
+		}
+		result, err = function(within, held[T](s.instance))
 		if err == nil {
-			s.succeed()
+			s.state = sprintSucceeded
 			return result, nil
 		}
-		return callAtLength(ctx, resolver, function, options, &s, err)
+		s.state = sprintFailed
 	}
-	return callAtLength(ctx, resolver, function, options, &s, nil)
+	return callAtLength(ctx, resolver, function, options, &s, err)
 }
 
 // callAtLength is Call where it takes more than a sprint; err is how that ended, if
@@ -127,8 +132,8 @@ func callAtLength[T, R any](
 ) (R, error) {
 	var none R
 	var c call
-	if s.entered {
-		c.takeOver(s, resolver.key)
+	if s.state == sprintFailed {
+		c.takeOver(ctx, s, resolver.slot, resolver.key)
 		if c.over(err) {
 			err = c.failed()
 			c.finish(err)
@@ -410,7 +415,7 @@ func (c *call) enter(p *provider, why string) bool {
 	if registry.options.Authorize != nil && (!c.authorized(p) || a.callerEnded() != nil) {
 		return false
 	}
-	if l := p.domain.limits.Load(); l != nil {
+	if l := p.limits.Load(); l != nil {
 		if !c.place(p, l, why) {
 			return false
 		}
@@ -515,7 +520,7 @@ type line struct {
 // domain.
 func (c *call) lines() (lines []line, all []*slots.Slots) {
 	for _, p := range c.full {
-		l := p.domain.limits.Load()
+		l := p.limits.Load()
 		if p.gateNow()&gateBlocked != 0 || l == nil || l.slots == nil || !c.wants(p) {
 			continue
 		}

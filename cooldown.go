@@ -5,7 +5,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/capreg/registry/event"
@@ -32,10 +31,10 @@ const (
 // limits, and their cooldown unless that concerns one of them alone. A provider
 // that names no domain has one to itself.
 type domain struct {
-	name   string                 // "" for a domain of one
-	limits atomic.Pointer[limits] // nil: none; written under Registry.mu
+	name string // "" for a domain of one
 
 	// Guarded by Registry.mu.
+	limits   *limits                // nil: none; its members have it as well
 	members  map[*provider]struct{} // nil for a domain of one
 	limitsBy string                 // the provider whose registration or change set the limits
 	cooldown cooldown
@@ -242,7 +241,7 @@ func (r *Registry) checkDomain(e entry, leaving *provider) error {
 		return nil
 	}
 	var present LimitPolicy
-	if l := d.limits.Load(); l != nil {
+	if l := d.limits; l != nil {
 		present = l.policy
 	}
 	if present == e.limits || d.limitsBy == "" {
@@ -269,9 +268,18 @@ func (r *Registry) enterDomain(p *provider, policy LimitPolicy) {
 		}
 		p.grown.Store(shared.cooldown.grown > 0)
 	}
-	if policy != (LimitPolicy{}) && p.domain.limits.Load() == nil {
-		p.domain.limitsBy = p.name()
-		p.domain.limits.Store(newLimits(policy, p.domain.limits.Load()))
+	p.limits.Store(p.domain.limits)
+	if policy != (LimitPolicy{}) && p.domain.limits == nil {
+		p.limitDomain(policy)
+	}
+}
+
+// limitDomain sets the limits of the provider's domain. Caller holds Registry.mu.
+func (p *provider) limitDomain(policy LimitPolicy) {
+	p.domain.limitsBy = p.name()
+	p.domain.limits = newLimits(policy, p.domain.limits)
+	for _, member := range p.sharing(&p.domain.cooldown) {
+		member.limits.Store(p.domain.limits)
 	}
 }
 

@@ -128,7 +128,7 @@ func newLimits(policy LimitPolicy, before *limits) *limits {
 
 // full reports whether a call would find no place free.
 func (p *provider) full() bool {
-	l := p.domain.limits.Load()
+	l := p.limits.Load()
 	return l != nil && l.slots != nil && !l.slots.Free()
 }
 

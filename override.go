@@ -300,7 +300,7 @@ func domainKey(name string, ofTest bool) string {
 // Caller holds mu.
 func (r *Registry) enterShadow(p *provider, of *domain) {
 	var limits LimitPolicy
-	if l := of.limits.Load(); l != nil {
+	if l := of.limits; l != nil {
 		limits = l.policy
 	}
 	r.enterDomain(p, limits)

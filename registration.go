@@ -34,6 +34,7 @@ type provider struct {
 	grown    atomic.Bool                      // the next success ends the growth of cooldowns
 	cutShort atomic.Uint32                    // attempts in a row that were cut for the sake of others
 	standIn  atomic.Pointer[provider]         // acts in its place; written under Registry.mu
+	limits   atomic.Pointer[limits]           // of its domain; nil: none
 	vitals   atomic.Pointer[selection.Vitals] // nil: no strategy looks at them
 	tookOver atomic.Uint64                    // attempts it was given because another one had failed
 	held     atomic.Uint64                    // times its breaker stayed closed for the sake of the group
@@ -598,12 +599,10 @@ func (r *Registration) SetLimits(policy LimitPolicy) (previous LimitPolicy, err 
 		return LimitPolicy{}, err
 	}
 	err = r.change("limits of the domain", func(p *provider) (from, to any, err error) {
-		before := p.domain.limits.Load()
-		if before != nil {
+		if before := p.domain.limits; before != nil {
 			previous = before.policy
 		}
-		p.domain.limitsBy = p.name()
-		p.domain.limits.Store(newLimits(policy, before))
+		p.limitDomain(policy)
 		return fmt.Sprintf("%+v", previous), fmt.Sprintf("%+v", policy), nil
 	})
 	return previous, err

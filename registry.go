@@ -93,7 +93,7 @@ type Registry struct {
 	epoch    time.Time // of now(); made in New, so that it belongs to a bubble of synctest
 	schedule *schedule.Scheduler
 	hooked   bool // some hook is set
-	guarded  bool // ... or an authoriser
+	sprints  bool // calls begin as sprints
 
 	observers atomic.Pointer[[]*observer] // copied on write, under mu; nil: none
 
@@ -202,7 +202,7 @@ func New(options Options) (*Registry, error) {
 	r.services.Store(&map[string]*service{})
 	r.hooked = options.BeforeCall != nil || options.AfterCall != nil ||
 		options.BeforeAttempt != nil || options.AfterAttempt != nil
-	r.guarded = r.hooked || options.Authorize != nil
+	r.sprints = !r.hooked && options.Authorize == nil && !options.PanicsAsErrors
 	r.bus.init(r)
 	r.prober.registry, r.prober.limit = r, options.ProbeConcurrency
 	return r, nil
@@ -232,6 +232,7 @@ func (r *Registry) bindService(name string, b binding) (*service, error) {
 			members: make(map[*provider]struct{}), groups: make(map[groupID]*group), policy: r.options.Selection,
 		}
 		svc.slots.Store(&map[uint64]*slot{})
+		svc.lookups.Local() // now, so that look-ups need not ask for it
 		services := maps.Clone(known)
 		services[name] = svc
 		r.services.Store(&services)

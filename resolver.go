@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/internal/bitset"
+	"github.com/capreg/registry/internal/striped"
 )
 
 // Resolver gives out providers of one service for one query. It is made by
@@ -44,9 +45,13 @@ func (r *Resolver[T]) bound() (*slot, error) {
 func (r *Resolver[T]) Get(ctx context.Context) (T, error) {
 	if r != nil && r.slot != nil {
 		if plan := r.slot.plan.Load(); plan != nil {
-			if at := plan.first(plan.steady, true); at >= 0 {
+			at := plan.steady.First()
+			if !plan.inOrder {
+				at = plan.first(plan.steady, true)
+			}
+			if at >= 0 {
 				if made := plan.candidates[at].instance.Load(); made != nil {
-					r.slot.service.lookups.Local().hits.Add(1)
+					r.slot.service.lookups.At(striped.Here()).hits.Add(1)
 					return held[T](made), nil
 				}
 				return r.find(ctx, plan.walkFrom(plan.steady, at))

@@ -287,9 +287,10 @@ func (r *run) after(key uint64) int {
 const undecided = -2
 
 // first picks where a walk begins: the candidate, or -1. Without move it only
-// looks. It leaves choices to begin.
+// looks. It leaves choices to begin. Those to whom the price of a function matters
+// look themselves whether the plan is in order.
 func (p *plan) first(eligible *bitset.Set, move bool) int {
-	i := eligible.Next(0, len(p.candidates))
+	i := eligible.First()
 	if p.inOrder {
 		return i
 	}

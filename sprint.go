@@ -2,7 +2,10 @@ package registry
 
 import (
 	"context"
+	"runtime/debug"
+	"time"
 
+	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -12,99 +15,157 @@ import (
 // attempt, and hands over to a call as soon as anything else is the case. It exists
 // because a call is a large thing to make for so little.
 type sprint struct {
-	attempt attempt
-	slot    *slot
-	entered bool // the attempt was
-	panic   *PanicError
+	state      sprintState
+	shared     bool // it has to leave time for another provider
+	plan       *plan
+	picked     int // the candidate of the plan that it enters
+	provider   *provider
+	instance   *instance
+	cell       *counts
+	own        *attemptContext // nil: the function gets the caller's
+	generation uint64          // of the breaker that admitted it
+	began      time.Duration   // on the registry's clock
+	timeout    time.Duration
 }
 
+// sprintState is how far a sprint is.
+type sprintState uint8
+
+const (
+	sprintNone      sprintState = iota // nobody was entered: it takes a call
+	sprintRuns                         // the function does, and must not go unrecorded
+	sprintSucceeded                    // which remains to be recorded
+	sprintFailed                       // a call goes on from here
+)
+
 // enter enters the provider that the plan picks. When it reports false, a call has
-// to do it, which begins with who was picked if somebody was.
+// to do it, which begins with who was picked if somebody was. What makes that so for
+// long is asked before anything is counted. What follows is attempt.enter, and has to
+// be in the same order.
 func (s *sprint) enter(ctx context.Context, of *slot) bool {
 	if of == nil || ctx == nil || ctx.Err() != nil {
 		return false
 	}
-	if registry := of.service.registry; registry.guarded || registry.observers.Load() != nil {
+	registry := of.service.registry
+	if !registry.sprints || registry.observers.Load() != nil {
 		return false
 	}
-	plan := of.current()
-	at := plan.first(plan.callable, true)
+	plan := of.plan.Load()
+	if plan == nil {
+		return false
+	}
+	at := plan.callable.First()
+	if !plan.inOrder {
+		at = plan.first(plan.callable, true)
+	}
 	if at < 0 {
 		return false
 	}
-	s.slot, s.attempt.plan, s.attempt.picked = of, plan, at
-	p := plan.candidates[at]
-	if p.gateNow() != 0 || p.domain.limits.Load() != nil || p.vitals.Load() != nil || p.instance.Load() == nil {
+	s.plan, s.picked = plan, at
+	p, stripe := plan.candidates[at], striped.Here()
+	cell := p.counts.At(stripe)
+	if cell == nil || p.limits.Load() != nil || p.vitals.Load() != nil {
 		return false
 	}
-	s.attempt.begin(ctx)
-	if !s.attempt.enter(p, nil, 0) {
+	cell.attempts.Add(1)
+	instance := p.instance.Load()
+	if instance == nil || p.gateNow() != 0 {
+		p.withdraw(cell)
 		return false
 	}
-	if s.attempt.trial { // its breaker moved since the look at the gate
-		s.attempt.watchTrial()
+	s.provider, s.instance, s.cell = p, instance, cell
+	s.timeout, s.began = time.Duration(p.timeout.Load()), registry.now()
+	var ok bool
+	if s.generation, ok = p.breaker.admitClosed(); !ok {
+		p.withdraw(cell)
+		return false
 	}
-	of.service.lookups.Local().hits.Add(1)
-	s.entered = true
+	if s.timeout != NoTimeout {
+		var limit time.Duration
+		limit, s.shared = p.attemptLimit(ctx, s.timeout, s.began, s.others)
+		s.own = p.attemptContext(ctx, s.began, limit, nil)
+	}
+	of.service.lookups.At(stripe).hits.Add(1)
+	s.state = sprintRuns
 	return true
 }
 
-// sprintOnce runs the function on the provider.
-func sprintOnce[T, R any](s *sprint, function func(context.Context, T) (R, error)) (result R, err error) {
-	returned := false
-	defer func() {
-		if !returned {
-			err = s.interrupted(recover())
-		}
-	}()
-	result, err = function(s.attempt.ctx, held[T](s.attempt.instance))
-	returned = true
-	return result, err
+// others reports whether another candidate could be asked.
+func (s *sprint) others() bool {
+	ahead := s.plan.walkFrom(s.plan.callable, s.picked)
+	ahead.next(nil) // who is picked: nobody is asked
+	return ahead.more()
 }
 
-// succeed records the success. Of one like those before it nothing learns but the
-// counts; all others settle as attempts do.
-func (s *sprint) succeed() {
-	a := &s.attempt
-	p := a.provider
-	elapsed := p.registry.now() - a.began
-	if a.trial || a.latency != 0 || a.vitals != nil || !p.breaker.clean(a.generation) || p.breaker.slow(elapsed) ||
-		p.retries.Load() != nil || p.grown.Load() || p.cutShort.Load() != 0 {
-		a.settle(verdict.Verdict{Class: verdict.ClassSuccess}, elapsed, nil)
+// end is deferred around the function, and records how it ended, unless a call goes
+// on from there. Of a success like those before it nothing learns but the counts; all
+// others settle as attempts do.
+func (s *sprint) end() {
+	if s.state != sprintSucceeded {
+		if s.state == sprintRuns {
+			s.interrupted(recover())
+		}
 		return
 	}
-	if a.own != nil {
-		a.own.end()
+	p := s.provider
+	elapsed := p.registry.now() - s.began
+	if !p.breaker.clean(s.generation) || p.breaker.slow(elapsed) ||
+		p.retries.Load() != nil || p.grown.Load() || p.cutShort.Load() != 0 {
+		s.settle(elapsed)
+		return
 	}
-	a.cell.latency.Add(uint64(max(elapsed, 0)))
-	a.cell.successes.Add(1)
+	if s.own != nil {
+		s.own.end()
+	}
+	s.cell.latency.Add(uint64(max(elapsed, 0)))
+	s.cell.successes.Add(1)
 	p.exit()
 }
 
-// interrupted is that of a call.
-func (s *sprint) interrupted(value any) error {
-	var c call
-	c.takeOver(s, "")
-	err := c.interrupted(value)
-	s.panic = c.panic
-	return err
+// settle records the success as that of an attempt.
+func (s *sprint) settle(elapsed time.Duration) {
+	a := s.attempt()
+	a.settle(verdict.Verdict{Class: verdict.ClassSuccess}, elapsed, nil)
+}
+
+// attempt returns the attempt that it is.
+func (s *sprint) attempt() attempt {
+	return attempt{
+		provider: s.provider, instance: s.instance, cell: s.cell, own: s.own, generation: s.generation,
+		began: s.began, timeout: s.timeout, shared: s.shared,
+	}
+}
+
+// interrupted ends the attempt of a function that did not return.
+func (s *sprint) interrupted(value any) {
+	a := s.attempt()
+	elapsed := s.provider.registry.now() - s.began
+	if value == nil { // runtime.Goexit: the goroutine goes on exiting
+		a.settle(verdict.Verdict{Class: verdict.ClassExit}, elapsed, nil)
+		return
+	}
+	a.settle(verdict.Verdict{Class: verdict.ClassPanic}, elapsed, &PanicError{Value: value, Stack: debug.Stack()})
+	panic(value)
 }
 
 // takeOver makes the call one whose first attempt was the sprint.
-func (c *call) takeOver(s *sprint, key string) {
-	c.slot, c.attempt, c.panic = s.slot, s.attempt, s.panic
-	c.options.caller = s.slot.query.Handler
-	c.entered, c.why, c.repeated = true, whyFirst, s.attempt.provider
-	plan := s.attempt.plan
-	c.walk, c.key = plan.walkFrom(plan.callable, s.attempt.picked), key
+func (c *call) takeOver(ctx context.Context, s *sprint, of *slot, key string) {
+	c.slot, c.attempt = of, s.attempt()
+	c.attempt.begin(ctx)
+	c.attempt.ctx = ctx
+	if s.own != nil {
+		c.attempt.ctx = s.own
+	}
+	c.options.caller = of.query.Handler
+	c.entered, c.why, c.repeated = true, whyFirst, s.provider
+	c.walk, c.key = s.plan.walkFrom(s.plan.callable, s.picked), key
 	c.nextOf(&c.walk)
-	c.attempt.plan = nil
 }
 
 // startWhere makes the walk of a call that has begun start with whom the sprint picked,
 // whose turn it is.
 func (c *call) startWhere(s *sprint) {
-	if plan := s.attempt.plan; plan != nil {
-		c.walk = plan.walkFrom(plan.callable, s.attempt.picked)
+	if s.plan != nil {
+		c.walk = s.plan.walkFrom(s.plan.callable, s.picked)
 	}
 }

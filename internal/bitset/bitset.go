@@ -14,7 +14,7 @@ const (
 )
 
 // Set is a fixed-size set of the integers in [0, Len()). Its readers, Has,
-// Next, Mask, Count, CountIn and Len, may be called from any number of goroutines at any time
+// First, Next, Mask, Count, CountIn and Len, may be called from any number of goroutines at any time
 // and never wait; calls of its writers, Add and Remove, must be serialised by
 // the caller. Use New to make one.
 //
@@ -111,6 +111,18 @@ func (s *Set) Remove(i int) {
 	}
 }
 
+// First is Next of everything. It is small, to be inlined.
+func (s *Set) First() int {
+	if word := s.head.Load(); word != 0 {
+		return bits.TrailingZeros64(word)
+	}
+
+	return s.firstBehindHead()
+}
+
+//go:noinline
+func (s *Set) firstBehindHead() int { return s.search(wordBits, s.size) }
+
 // Next returns the smallest member in [from, to), or -1 if there is none.
 // Bounds beyond the set are clamped to it. It is safe for concurrent use.
 //
@@ -135,7 +147,7 @@ func (s *Set) Next(from, to int) int {
 // Each step starts right after all that has been looked at, so an empty word
 // below a set summary bit is passed like any other, and the search always ends.
 func (s *Set) search(from, to int) int {
-	if from >= to {
+	if from >= to { // also of a set without levels
 		return -1
 	}
 	level, at, last := 0, from, to-1

@@ -62,11 +62,12 @@ type cell[T any] struct {
 	_     [linePair / 2]byte
 }
 
-// Local returns the cell for the calling goroutine. Two goroutines may be given
-// the same cell, and a goroutine another cell than before, so a T must bear
-// concurrent use. It is safe for concurrent use and allocates only on the first
-// call.
-func (c *Cells[T]) Local() *T {
+// Stripe is a share of all goroutines.
+type Stripe uint
+
+// Here returns the stripe of the calling goroutine. Two goroutines may be in the same
+// stripe, and a goroutine in another stripe than before. It is safe for concurrent use.
+func Here() Stripe {
 	// A goroutine keeps its stack, so an address on it, without the bits that
 	// vary with the depth of calls, tells goroutines apart: each keeps its
 	// cell, and its core keeps the cache line. The stack moves when it grows
@@ -74,11 +75,27 @@ func (c *Cells[T]) Local() *T {
 	// time and nothing else. The address is only ever a number, so here does
 	// not escape, and nothing is read through it.
 	var here byte
-	stripe := uint64(uintptr(unsafe.Pointer(&here))>>minStackShift) * golden >> (stripeShift % 64) //nolint:gosec // a number, see above
 
+	return Stripe(uint64(uintptr(unsafe.Pointer(&here))>>minStackShift) * golden >> (stripeShift % 64)) //nolint:gosec // a number, see above
+}
+
+// Local returns the cell for the calling goroutine. Several goroutines may be given
+// the same cell, so a T must bear concurrent use. It is safe for concurrent use and
+// allocates only on the first call.
+func (c *Cells[T]) Local() *T {
+	if c.first.Load() == nil {
+		c.first.CompareAndSwap(nil, unsafe.SliceData(make([]cell[T], stripes))) //nolint:gosec // the array stays whole
+	}
+
+	return c.At(Here())
+}
+
+// At returns the cell of a stripe, or nil before the first call of Local. It is safe
+// for concurrent use, and small, to be inlined.
+func (c *Cells[T]) At(stripe Stripe) *T {
 	first := c.first.Load()
 	if first == nil {
-		first = c.allocate()
+		return nil
 	}
 
 	return &(*cell[T])(unsafe.Add(unsafe.Pointer(first), uintptr(stripe)*unsafe.Sizeof(*first))).value //nolint:gosec // stripe is in range
@@ -92,19 +109,10 @@ func (c *Cells[T]) Each(yield func(*T) bool) {
 	if first == nil {
 		return
 	}
-	all := unsafe.Slice(first, stripes) //nolint:gosec // allocate made as many
+	all := unsafe.Slice(first, stripes) //nolint:gosec // Local made as many
 	for i := range all {
 		if !yield(&all[i].value) {
 			return
 		}
 	}
-}
-
-func (c *Cells[T]) allocate() *cell[T] {
-	mine := unsafe.SliceData(make([]cell[T], stripes)) //nolint:gosec // the array stays whole
-	if c.first.CompareAndSwap(nil, mine) {
-		return mine
-	}
-
-	return c.first.Load()
 }
