@@ -7,6 +7,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/capreg/registry/benchmarks/internal/bars"
+	"github.com/capreg/registry/benchmarks/internal/contest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -30,4 +31,12 @@ func TestNamesOfBarsAreUnique(t *testing.T) {
 			seen[b.Name] = true
 		}
 	}
+}
+
+// Named from here, a peer costs what it costs where its contestants are written.
+func TestBreakerOfOthersDoesNotAllocate(t *testing.T) {
+	loop, free, err := contest.Gobreaker().Make()
+	require.NoError(t, err)
+	require.Zero(t, testing.AllocsPerRun(100, func() { loop(1) }))
+	require.NoError(t, free())
 }

@@ -72,7 +72,13 @@ func Pickers() []Contestant {
 
 const key = "model-0"
 
+// The contestants that other packages name are not inlined there: the compiler would
+// put the closures that they pass to generic methods on the heap, at a price that
+// their users do not pay.
+
 // SyncMap is the look-up that everybody writes.
+//
+//go:noinline
 func SyncMap() Contestant {
 	return contestant("sync.Map load and type assertion", func() Loop {
 		var models sync.Map
@@ -186,6 +192,8 @@ func Guards() []Contestant {
 }
 
 // Gobreaker is gobreaker/v2 alone.
+//
+//go:noinline
 func Gobreaker() Contestant {
 	return contestant("gobreaker/v2 Execute", func() Loop {
 		guard := gobreaker.NewCircuitBreaker[int](gobreaker.Settings{})
@@ -245,6 +253,8 @@ func withTimeout() Contestant {
 }
 
 // TimeoutAndGobreaker is gobreaker/v2 with a context that ends.
+//
+//go:noinline
 func TimeoutAndGobreaker() Contestant {
 	return contestant("context.WithTimeout and gobreaker/v2", func() Loop {
 		guard := gobreaker.NewCircuitBreaker[int](gobreaker.Settings{})
@@ -291,6 +301,8 @@ func failsafeThree() Contestant {
 const Concurrent = 64
 
 // FailsafeStack is all of failsafe-go that a call of the registry has as well.
+//
+//go:noinline
 func FailsafeStack() Contestant {
 	return contestant("failsafe-go fallback, retry, breaker, bulkhead, timeout", func() Loop {
 		spare := Model(&model{1})
