@@ -133,7 +133,13 @@ func (p *provider) mayEject() bool {
 type tally struct {
 	// mu guards misses. Nothing is called while it is held.
 	mu     sync.Mutex
-	misses map[string]uint64
+	misses []misses // of few codes: a map would take longer
+}
+
+// misses is how many look-ups found nobody for one reason.
+type misses struct {
+	code  string
+	count uint64
 }
 
 // Codes of misses that concern no candidate.
@@ -168,12 +174,27 @@ func (t *tally) miss(why *UnavailableError) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.misses == nil {
-		t.misses = make(map[string]uint64)
-	}
 	for _, code := range codes {
-		t.misses[code]++
+		at := slices.IndexFunc(t.misses, func(m misses) bool { return m.code == code })
+		if at < 0 {
+			at = len(t.misses)
+			t.misses = append(t.misses, misses{code: code})
+		}
+		t.misses[at].count++
 	}
+}
+
+// byReason returns the counts, nil when there is none.
+func (t *tally) byReason() (counts map[string]uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, m := range t.misses {
+		if counts == nil {
+			counts = make(map[string]uint64, len(t.misses))
+		}
+		counts[m.code] = m.count
+	}
+	return counts
 }
 
 // Selection returns what became of the look-ups and attempts of a service so far, and
@@ -188,10 +209,7 @@ func (r *Registry) Selection(serviceName string) (selection.Analytics, bool) {
 		a.Hits += cell.hits.Load()
 		a.Misses += cell.misses.Load()
 	}
-	a.Lookups = a.Hits + a.Misses
-	svc.tally.mu.Lock()
-	a.MissesByReason = maps.Clone(svc.tally.misses)
-	svc.tally.mu.Unlock()
+	a.Lookups, a.MissesByReason = a.Hits+a.Misses, svc.tally.byReason()
 
 	r.mu.Lock()
 	defer r.mu.Unlock()

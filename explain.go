@@ -199,7 +199,7 @@ func (s *slot) inSight(p *plan, steady bool) []Candidate {
 	for i, candidate := range p.candidates {
 		s.describe(&seen[i], candidate, now, steady)
 	}
-	if len(s.query.Require) == 0 && plain(&s.query) {
+	if !s.choosy {
 		return seen // nobody is in sight who lacks something
 	}
 	var unwanted []Candidate
@@ -218,7 +218,7 @@ func (s *slot) inSight(p *plan, steady bool) []Candidate {
 // describe says whether the slot's query would be given p. Caller holds Registry.mu.
 func (s *slot) describe(c *Candidate, p *provider, now time.Time, steady bool) {
 	p.describe(c, now)
-	if !c.Eligible && len(s.query.Require) == 0 && plain(&s.query) {
+	if !c.Eligible && !s.choosy {
 		return // there is nothing that it could lack
 	}
 	if mismatch := s.service.mismatch(p, s.query); mismatch != nil {

@@ -105,14 +105,17 @@ const walksAnew = 16
 // although somebody always was: who came, or came back, behind it.
 func (s *slot) someone(steady bool) bool {
 	plan := s.current()
+	eligible := plan.callable
+	if steady {
+		eligible = plan.steady
+	}
+	if len(plan.candidates) <= bitset.OneWord && eligible.First() < 0 && s.plan.Load() == plan {
+		return false // one word is one moment, at which the plan was in force
+	}
 	s.service.registry.mu.Lock()
 	defer s.service.registry.mu.Unlock()
 	if s.attached && s.plan.Load() != plan {
 		return true // perhaps: membership has changed again
-	}
-	eligible := plan.callable
-	if steady {
-		eligible = plan.steady
 	}
 	return plan.anyone(eligible)
 }

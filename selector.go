@@ -444,6 +444,7 @@ func (w *walk) search(from int, by *asker) int {
 type slot struct {
 	service *service
 	query   Query // normal
+	choosy  bool  // the query may not want a provider that it sees
 	plan    atomic.Pointer[plan]
 
 	// rotations outlive the plans, so that who joins or leaves does not restart
@@ -491,7 +492,7 @@ func (s *service) slotFor(asked *Query) (*slot, error) {
 	if known, ok := (*s.slots.Load())[hashQuery(&q, s.registry.seed)]; ok && sameQuery(&q, &known.query) {
 		return known, nil
 	}
-	created := &slot{service: s, query: q, rotations: map[groupKey]*rotation{}}
+	created := &slot{service: s, query: q, choosy: len(q.Require) > 0 || !plain(&q), rotations: map[groupKey]*rotation{}}
 	s.attach(created)
 	return created, nil
 }

@@ -7,6 +7,9 @@ import (
 	"sync/atomic"
 )
 
+// OneWord is how many integers of a set, from zero on, are read at one moment.
+const OneWord = wordBits
+
 const (
 	wordBits  = 64
 	wordShift = 6
