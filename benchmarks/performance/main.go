@@ -41,16 +41,18 @@ func run(ctx context.Context, arguments []string) error {
 	s := settings{many: 100_000}
 	to := flags.String("o", "docs/performance.md", "the file to write")
 	largest := flags.Int("largest", 100_000, "the largest registry")
-	flags.IntVar(&s.Rounds, "rounds", contest.DefaultRounds, "how often the contestants take turns; the median counts")
-	flags.DurationVar(&s.Turn, "turn", contest.DefaultTurn, "how long a turn is")
+	s.Flags(flags)
 	if err := flags.Parse(arguments); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil
 		}
 		return err
 	}
-	if s.Rounds < 1 || s.Turn <= 0 || *largest < 1 {
-		return errors.New("-rounds, -turn and -largest are more than 0")
+	if err := s.Check(); err != nil {
+		return err
+	}
+	if *largest < 1 {
+		return errors.New("-largest is more than 0")
 	}
 	for size := 1; size <= *largest; size *= 10 {
 		s.sizes = append(s.sizes, size)

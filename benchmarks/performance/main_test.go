@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 
 func TestDocumentHasEveryBarAndEveryContestant(t *testing.T) { //nolint:paralleltest // it measures
 	path := filepath.Join(t.TempDir(), "performance.md")
-	require.NoError(t, run(t.Context(), []string{"-o", path, "-rounds", "1", "-turn", "10us", "-largest", "100"}))
+	require.NoError(t, run(t.Context(), []string{"-o", path, "-rounds", "1", "-turns", "1", "-turn", "10us", "-largest", "100"}))
 	written, err := os.ReadFile(path)
 	require.NoError(t, err)
 	committed, err := os.ReadFile("../../docs/performance.md")
@@ -52,7 +52,7 @@ func TestNumbersAreWrittenForPeople(t *testing.T) {
 
 func TestBadArgumentsAreErrors(t *testing.T) {
 	t.Parallel()
-	for _, arguments := range [][]string{{"-rounds", "0"}, {"-turn", "0"}, {"-largest", "0"}, {"-unheard-of"}} {
+	for _, arguments := range [][]string{{"-rounds", "0"}, {"-turns", "0"}, {"-turn", "0"}, {"-largest", "0"}, {"-unheard-of"}} {
 		require.Error(t, run(t.Context(), arguments), arguments)
 	}
 }

@@ -44,8 +44,7 @@ func run(ctx context.Context, arguments []string, out io.Writer) error {
 	flags := flag.NewFlagSet("ratios", flag.ContinueOnError)
 	flags.SetOutput(out)
 	settings := contest.Settings{}
-	flags.IntVar(&settings.Rounds, "rounds", contest.DefaultRounds, "how often the contestants take turns; the median counts")
-	flags.DurationVar(&settings.Turn, "turn", contest.DefaultTurn, "how long a turn is")
+	settings.Flags(flags)
 	many := flags.Int("many", 100_000, "how many providers are registered and removed")
 	only := flags.String("only", "", "measure only the bars whose names match this regular expression")
 	if err := flags.Parse(arguments); err != nil {
@@ -54,8 +53,11 @@ func run(ctx context.Context, arguments []string, out io.Writer) error {
 		}
 		return err
 	}
-	if settings.Rounds < 1 || settings.Turn <= 0 || *many < 1 {
-		return errors.New("-rounds, -turn and -many are more than 0")
+	if err := settings.Check(); err != nil {
+		return err
+	}
+	if *many < 1 {
+		return errors.New("-many is more than 0")
 	}
 	wanted, err := regexp.Compile(*only)
 	if err != nil {

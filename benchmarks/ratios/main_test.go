@@ -14,7 +14,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // quick is as little as can be measured.
-var quick = []string{"-rounds", "1", "-turn", "10us", "-many", "100"}
+var quick = []string{"-rounds", "1", "-turns", "1", "-turn", "10us", "-many", "100"}
 
 func TestEveryBarIsOneLine(t *testing.T) { //nolint:paralleltest // it measures
 	var out strings.Builder
@@ -49,7 +49,7 @@ func TestOnlyTheBarsThatAreAskedForAreMeasured(t *testing.T) { //nolint:parallel
 
 func TestBadArgumentsAreErrors(t *testing.T) {
 	t.Parallel()
-	for _, arguments := range [][]string{{"-rounds", "0"}, {"-turn", "0"}, {"-many", "0"}, {"-only", "("}, {"-unheard-of"}} {
+	for _, arguments := range [][]string{{"-rounds", "0"}, {"-turns", "0"}, {"-turn", "0"}, {"-many", "0"}, {"-only", "("}, {"-unheard-of"}} {
 		require.Error(t, run(t.Context(), arguments, &strings.Builder{}), arguments)
 	}
 }

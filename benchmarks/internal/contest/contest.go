@@ -1,10 +1,12 @@
 // Package contest measures contestants that do the same work side by side: in
-// rounds, each contestant once a round and each round beginning with another
-// one, so that whatever else the machine does strikes all of them alike.
+// rounds, in which they take several turns one after another, so that whatever else
+// the machine does strikes all of them alike.
 package contest
 
 import (
 	"context"
+	"errors"
+	"flag"
 	"runtime"
 	"slices"
 	"sync/atomic"
@@ -31,15 +33,26 @@ type Runner struct {
 // Settings say how long to measure.
 type Settings struct {
 	Rounds int           // the median of which counts
-	Turn   time.Duration // how long a contestant runs in each
+	Turns  int           // that each contestant takes in a round; the fastest of them counts
+	Turn   time.Duration // how long one is
 }
 
-// The defaults. A turn is shorter than a time slice of the operating system, so that on a
-// machine that does other things as well most turns are not interrupted.
-const (
-	DefaultRounds = 501
-	DefaultTurn   = 300 * time.Microsecond
-)
+// Flags defines a flag for each setting. A turn is by default shorter than the time for
+// which a virtual machine has a core to itself where others share it, and the turns of a
+// round are so many that each contestant meets such a time.
+func (s *Settings) Flags(flags *flag.FlagSet) {
+	flags.IntVar(&s.Rounds, "rounds", 51, "how many rounds there are; the median counts")
+	flags.IntVar(&s.Turns, "turns", 20, "how many turns each contestant takes in a round; the fastest counts")
+	flags.DurationVar(&s.Turn, "turn", 100*time.Microsecond, "how long a turn is")
+}
+
+// Check refuses settings with which nothing is measured.
+func (s *Settings) Check() error {
+	if s.Rounds < 1 || s.Turns < 1 || s.Turn <= 0 {
+		return errors.New("-rounds, -turns and -turn are more than 0")
+	}
+	return nil
+}
 
 // Race returns the nanoseconds that an operation of each runner takes, as the
 // median of the rounds. On several cores that is the time of the machine, not of
@@ -56,7 +69,8 @@ func Race(ctx context.Context, settings Settings, runners ...Runner) ([]float64,
 	return medians, nil
 }
 
-// Rounds returns the nanoseconds of an operation of each runner in every round.
+// Rounds returns the nanoseconds of an operation of each runner in every round. Who
+// begins changes from turn to turn.
 func Rounds(ctx context.Context, settings Settings, runners ...Runner) ([][]float64, error) {
 	operations := make([]int, len(runners))
 	for i, r := range runners {
@@ -64,13 +78,20 @@ func Rounds(ctx context.Context, settings Settings, runners ...Runner) ([][]floa
 	}
 	figures := make([][]float64, len(runners))
 	runtime.GC()
-	for round := range settings.Rounds {
-		for turn := range runners {
-			if ctx.Err() != nil {
-				return nil, context.Cause(ctx)
+	for range settings.Rounds {
+		fastest := make([]time.Duration, len(runners))
+		for turn := range settings.Turns {
+			for next := range runners {
+				if ctx.Err() != nil {
+					return nil, context.Cause(ctx)
+				}
+				i := (turn + next) % len(runners)
+				if took := runners[i].run(operations[i]); fastest[i] == 0 || took < fastest[i] {
+					fastest[i] = took
+				}
 			}
-			i := (round + turn) % len(runners)
-			took := runners[i].run(operations[i])
+		}
+		for i, took := range fastest {
 			figures[i] = append(figures[i], float64(took)/float64(operations[i]*runners[i].Cores))
 		}
 	}

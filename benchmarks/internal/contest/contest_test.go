@@ -40,7 +40,7 @@ func TestRaceTellsFastFromSlowAndTakesTurns(t *testing.T) {
 			}
 		}}
 	}
-	settings := contest.Settings{Rounds: 4, Turn: 100 * time.Microsecond}
+	settings := contest.Settings{Rounds: 2, Turns: 2, Turn: 100 * time.Microsecond}
 	times, err := contest.Race(t.Context(), settings, waiting("fast", time.Microsecond), waiting("slow", 20*time.Microsecond))
 	require.NoError(t, err)
 	require.Less(t, times[0], times[1])

@@ -15,8 +15,7 @@ const (
 	flapStride = 10               // so 1,000 different ones, among them the one that is picked
 	flapDown   = 500              // turns of others before one comes back
 	flapBatch  = 16               // look-ups of a sample: with fewer it would be the clock's
-	flapTurn   = 100              // as many turns of others, so that there are flaps in one
-	flapRounds = 5                // ... and one round of so many
+	flapTurn   = 300              // as many turns of others, so that there are flaps in one
 )
 
 var errFlapping = errors.New("flapping")
@@ -37,7 +36,7 @@ func Flapping(ctx context.Context, s Settings) (stormy, calm float64, err error)
 	}
 	get := Getting(Bind(reg))
 	var storms, calms []float64
-	for range s.Rounds/flapRounds + 1 {
+	for range s.Rounds {
 		if ctx.Err() != nil {
 			return 0, 0, context.Cause(ctx)
 		}

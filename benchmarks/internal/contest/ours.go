@@ -115,13 +115,16 @@ func GetByQuery(name string, s Setting) Contestant {
 	})
 }
 
-// Call is registry.Call.
+// Call is registry.Call. It is not inlined for the same reason as those of others.
+//
+//go:noinline
 func Call(name string, s Setting) Contestant {
 	return s.contestant(name, func(reg *registry.Registry) Loop {
 		r := Bind(reg)
 		return func(n int) {
+			ctx := context.Background()
 			for prompt := range n {
-				_, err := call(r, prompt)
+				_, err := registry.Call(ctx, r, func(ctx context.Context, m Model) (int, error) { return m.Answer(ctx, prompt) })
 				must(err)
 			}
 		}
