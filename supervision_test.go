@@ -1275,59 +1275,35 @@ func TestStartThatFailsAfterItsTimeIsStuckNoMore(t *testing.T) {
 	})
 }
 
-func TestComponentStartsWhenTheOneItCameAfterIsRemovedBeforeItsRestart(t *testing.T) {
+// Before its restart, and, where stopping takes long, while it stops.
+func TestComponentStartsWhenTheOneItCameAfterIsRemoved(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T) {
-		var j journal
-		var starts atomic.Int32
-		a := crashing(&starts, time.Second, startup.Restart{Mode: startup.Always, FirstDelay: time.Hour, MaxDelay: time.Hour})
-		o := orchestrate(t, startup.Options{}, a)
-		_, err := o.Start(t.Context())
-		require.NoError(t, err)
-		pass(2 * time.Second)
-		added := make(chan error, 1)
-		b := j.component("b", 0)
-		b.Needs = []startup.Need{{Component: "crashing", OrderOnly: true}}
-		go func() { added <- o.Add(t.Context(), b) }()
-		pass(time.Second)
-		require.NoError(t, o.Remove(t.Context(), "crashing"))
-		pass(time.Minute)
-		select {
-		case err := <-added:
+	for _, stopping := range []time.Duration{0, 5 * time.Second} {
+		inBubble(t, func(t *testing.T) {
+			var j journal
+			var starts atomic.Int32
+			a := crashing(&starts, time.Second, startup.Restart{Mode: startup.Always, FirstDelay: time.Hour, MaxDelay: time.Hour})
+			a.Stop = func(context.Context) error { time.Sleep(stopping); return nil }
+			o := orchestrate(t, startup.Options{}, a)
+			_, err := o.Start(t.Context())
 			require.NoError(t, err)
-		default:
-			t.Error("waits for ever")
-		}
-		require.NoError(t, o.Stop(t.Context()))
-	})
-}
-
-func TestComponentStartsWhenTheOneItCameAfterIsRemovedWhileItStops(t *testing.T) {
-	t.Parallel()
-	inBubble(t, func(t *testing.T) {
-		var j journal
-		var starts atomic.Int32
-		a := crashing(&starts, time.Second, startup.Restart{Mode: startup.Always, FirstDelay: time.Hour, MaxDelay: time.Hour})
-		a.Stop = func(context.Context) error { time.Sleep(5 * time.Second); return nil }
-		o := orchestrate(t, startup.Options{}, a)
-		_, err := o.Start(t.Context())
-		require.NoError(t, err)
-		pass(2 * time.Second)
-		added := make(chan error, 1)
-		b := j.component("b", 0)
-		b.Needs = []startup.Need{{Component: "crashing", OrderOnly: true}}
-		go func() { added <- o.Add(t.Context(), b) }()
-		pass(time.Second)
-		require.NoError(t, o.Remove(t.Context(), "crashing"))
-		pass(time.Minute)
-		select {
-		case err := <-added:
-			require.NoError(t, err)
-		default:
-			t.Error("waits for ever")
-		}
-		require.NoError(t, o.Stop(t.Context()))
-	})
+			pass(2 * time.Second)
+			added := make(chan error, 1)
+			b := j.component("b", 0)
+			b.Needs = []startup.Need{{Component: "crashing", OrderOnly: true}}
+			go func() { added <- o.Add(t.Context(), b) }()
+			pass(time.Second)
+			require.NoError(t, o.Remove(t.Context(), "crashing"))
+			pass(time.Minute)
+			select {
+			case err := <-added:
+				require.NoError(t, err)
+			default:
+				t.Error("waits for ever")
+			}
+			require.NoError(t, o.Stop(t.Context()))
+		})
+	}
 }
 
 func TestRemovedComponentLeavesItsTurnToTheOthers(t *testing.T) {
