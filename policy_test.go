@@ -517,3 +517,39 @@ func TestChangesOfSelectionAreEvents(t *testing.T) {
 		events.Close()
 	})
 }
+
+// From the moment that nobody may enter it, it can be asked why.
+func TestProviderThatIsBeingEjectedCanBeExplained(t *testing.T) {
+	t.Parallel()
+	reg := newRegistry(t, registry.Options{Selection: selection.Policy{MaxEjected: 0.99}})
+	const providers = 300
+	for i := range providers {
+		add(t, reg, provider{
+			Name: strconv.Itoa(i), Instance: fails(errDown), Strategy: registry.StrategyRoundRobin,
+			Breaker: registry.BreakerPolicy{FailureThreshold: 1},
+		})
+	}
+	r := bind(reg)
+	var all sync.WaitGroup
+	defer all.Wait()
+	done := make(chan struct{})
+	defer close(done)
+	all.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			for _, c := range r.Explain().Candidates {
+				if !c.Eligible && c.Err == nil {
+					t.Error("no reason")
+				}
+			}
+		}
+	})
+	for range providers {
+		_, err := ask(t.Context(), r)
+		require.Error(t, err)
+	}
+}
