@@ -188,7 +188,7 @@ func (a *attempt) settle(v verdict.Verdict, elapsed time.Duration, cause error) 
 	case verdict.BlameWhenSlow, verdict.BlameNeutral, verdict.BlameSuccess, verdict.BlameFailure:
 	}
 	switch {
-	case v.Class == verdict.ClassAttemptTimeout && a.shared && elapsed < p.totals().MeanLatency && p.cutShort.Add(1) <= forgivenCuts:
+	case v.Class == verdict.ClassAttemptTimeout && a.shared && elapsed < p.totals().MeanLatency && p.forgivesCut():
 		// It was cut short for the sake of others, sooner than it usually answers.
 		blame, tally = verdict.BlameNeutral, verdict.TallyIgnored
 	case tally == verdict.TallySuccess && p.cutShort.Load() > 0:
@@ -227,6 +227,12 @@ func (a *attempt) settle(v verdict.Verdict, elapsed time.Duration, cause error) 
 	}
 	p.exit()
 	return v.Class
+}
+
+// forgivesCut notes that an attempt was cut short for the sake of others.
+func (p *provider) forgivesCut() bool {
+	p.learns.Store(true)
+	return p.cutShort.Add(1) <= forgivenCuts
 }
 
 // outcomeOf returns what an outcome says of the provider's performance.
@@ -289,6 +295,7 @@ func (p *provider) spend(blame verdict.Blame) {
 	case verdict.BlameFailure:
 		if known == nil {
 			policy, _ := RetryPolicy{}.withDefaults() // the zero value is valid
+			p.learns.Store(true)
 			p.retries.CompareAndSwap(nil, newRetries(policy))
 			known = p.retries.Load()
 		}

@@ -286,6 +286,9 @@ func (b *breaker) init(p *provider, policy BreakerPolicy) {
 func (b *breaker) follow(policy BreakerPolicy) {
 	before := b.policy
 	b.policy = policy
+	if policy.SlowAfter > 0 || policy.rates() {
+		b.provider.learns.Store(true)
+	}
 	b.slowAfter.Store(int64(policy.SlowAfter))
 	switch {
 	case !policy.rates():

@@ -141,7 +141,7 @@ func (p *provider) cool(v verdict.Verdict, kind verdict.Cooldown, cause error) {
 	if !cooling && kind != verdict.CooldownNone {
 		c.grown++
 		for _, member := range members {
-			member.grown.Store(true)
+			member.setGrown(true)
 		}
 	}
 	// Providers that are parked stay so in name when a rate limit prolongs it.
@@ -217,6 +217,13 @@ func (p *provider) endCooldown() {
 	p.domain.cooldown.end(p.sharing(&p.domain.cooldown), "reset")
 }
 
+func (p *provider) setGrown(grown bool) {
+	if grown {
+		p.learns.Store(true)
+	}
+	p.grown.Store(grown)
+}
+
 // forgive ends the growth of cooldowns after a success; one in progress stays.
 func (p *provider) forgive() {
 	p.registry.mu.Lock()
@@ -227,7 +234,7 @@ func (p *provider) forgive() {
 func (p *provider) forgiveLocked() {
 	p.cooldown.grown, p.domain.cooldown.grown = 0, 0
 	for _, member := range p.sharing(&p.domain.cooldown) {
-		member.grown.Store(member.cooldown.grown > 0)
+		member.setGrown(member.cooldown.grown > 0)
 	}
 }
 
@@ -266,7 +273,7 @@ func (r *Registry) enterDomain(p *provider, policy LimitPolicy) {
 		if shared.cooldown.active() {
 			p.gate.Store(uint32(gateCooling))
 		}
-		p.grown.Store(shared.cooldown.grown > 0)
+		p.setGrown(shared.cooldown.grown > 0)
 	}
 	p.limits.Store(p.domain.limits)
 	if policy != (LimitPolicy{}) && p.domain.limits == nil {

@@ -455,9 +455,10 @@ func (r *Registry) changeObservers(change func([]*observer) []*observer) {
 	}
 	if all = change(all); len(all) == 0 {
 		r.observers.Store(nil)
-		return
+	} else {
+		r.observers.Store(&all)
 	}
-	r.observers.Store(&all)
+	r.sprints.Store(r.maySprint())
 }
 
 func (r *Registry) tellObservers(ctx context.Context, report CallReport) {

@@ -30,6 +30,9 @@ type provider struct {
 	instance atomic.Pointer[instance] // nil before a factory's success and after release
 	timeout  atomic.Int64             // of one attempt, in nanoseconds
 	breaker  breaker
+	// learns says that a success may be more than one more: it is set before any of the
+	// three below, or a breaker's policy that looks at successes, and stays.
+	learns   atomic.Bool
 	retries  atomic.Pointer[retries]          // nil: no failure yet, and the default policy
 	grown    atomic.Bool                      // the next success ends the growth of cooldowns
 	cutShort atomic.Uint32                    // attempts in a row that were cut for the sake of others
@@ -75,6 +78,7 @@ func newProvider(svc *service, e entry, generation uint64) *provider {
 	p.ready = svc.registry.now()
 	p.timeout.Store(int64(e.timeout))
 	if e.retry != (RetryPolicy{}) {
+		p.learns.Store(true)
 		p.retries.Store(newRetries(e.retry))
 	}
 	p.breaker.init(p, e.breaker)
@@ -616,6 +620,7 @@ func (r *Registration) SetRetry(policy RetryPolicy) (previous RetryPolicy, err e
 	}
 	err = r.change("retry", func(p *provider) (from, to any, err error) {
 		previous, _ = RetryPolicy{}.withDefaults() // the zero value is valid
+		p.learns.Store(true)
 		if before := p.retries.Swap(newRetries(policy)); before != nil {
 			previous = before.policy
 		}

@@ -93,9 +93,9 @@ type Registry struct {
 	epoch    time.Time // of now(); made in New, so that it belongs to a bubble of synctest
 	schedule *schedule.Scheduler
 	hooked   bool // some hook is set
-	sprints  bool // calls begin as sprints
 
 	observers atomic.Pointer[[]*observer] // copied on write, under mu; nil: none
+	sprints   atomic.Bool                 // calls begin as sprints; see maySprint
 
 	// life is the context of factories; end cancels it.
 	life context.Context //nolint:containedctx // the registry's own lifetime
@@ -202,10 +202,15 @@ func New(options Options) (*Registry, error) {
 	r.services.Store(&map[string]*service{})
 	r.hooked = options.BeforeCall != nil || options.AfterCall != nil ||
 		options.BeforeAttempt != nil || options.AfterAttempt != nil
-	r.sprints = !r.hooked && options.Authorize == nil && !options.PanicsAsErrors
+	r.sprints.Store(r.maySprint())
 	r.bus.init(r)
 	r.prober.registry, r.prober.limit = r, options.ProbeConcurrency
 	return r, nil
+}
+
+// maySprint reports whether nobody has anything to say to every call.
+func (r *Registry) maySprint() bool {
+	return !r.hooked && r.options.Authorize == nil && !r.options.PanicsAsErrors && r.observers.Load() == nil
 }
 
 // made reports whether the registry comes from New.

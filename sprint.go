@@ -47,7 +47,7 @@ func (s *sprint) enter(ctx context.Context, of *slot) bool {
 		return false
 	}
 	registry := of.service.registry
-	if !registry.sprints || registry.observers.Load() != nil {
+	if !registry.sprints.Load() {
 		return false
 	}
 	plan := of.plan.Load()
@@ -109,8 +109,7 @@ func (s *sprint) end() {
 	}
 	p := s.provider
 	elapsed := p.registry.now() - s.began
-	if !p.breaker.clean(s.generation) || p.breaker.slow(elapsed) ||
-		p.retries.Load() != nil || p.grown.Load() || p.cutShort.Load() != 0 {
+	if p.learns.Load() || !p.breaker.clean(s.generation) {
 		s.settle(elapsed)
 		return
 	}
