@@ -40,8 +40,7 @@ const (
 
 // enter enters the provider that the plan picks. When it reports false, a call has
 // to do it, which begins with who was picked if somebody was. What makes that so for
-// long is asked before anything is counted. What follows is attempt.enter, and has to
-// be in the same order.
+// long is asked before anything is counted. What follows is attempt.enter for this case.
 func (s *sprint) enter(ctx context.Context, of *slot) bool {
 	if of == nil || ctx == nil || ctx.Err() != nil {
 		return false
@@ -69,23 +68,19 @@ func (s *sprint) enter(ctx context.Context, of *slot) bool {
 	}
 	cell.attempts.Add(1)
 	instance := p.instance.Load()
-	if instance == nil || p.gateNow() != 0 {
+	generation, admitted := p.breaker.admitClosed()
+	if instance == nil || p.gateNow() != 0 || !admitted {
 		p.withdraw(cell)
 		return false
 	}
-	s.provider, s.instance, s.cell = p, instance, cell
+	of.service.lookups.At(stripe).hits.Add(1) // here, where what a core waits for anyway hides it
+	s.provider, s.instance, s.cell, s.generation = p, instance, cell, generation
 	s.timeout, s.began = time.Duration(p.timeout.Load()), registry.now()
-	var ok bool
-	if s.generation, ok = p.breaker.admitClosed(); !ok {
-		p.withdraw(cell)
-		return false
-	}
 	if s.timeout != NoTimeout {
 		var limit time.Duration
 		limit, s.shared = p.attemptLimit(ctx, s.timeout, s.began, s.others)
 		s.own = p.attemptContext(ctx, s.began, limit, nil)
 	}
-	of.service.lookups.At(stripe).hits.Add(1)
 	s.state = sprintRuns
 	return true
 }
