@@ -62,9 +62,12 @@ func (s *sprint) enter(ctx context.Context, of *slot) bool {
 	}
 	s.plan, s.picked = plan, at
 	p, stripe := plan.candidates[at], striped.Here()
-	cell := p.counts.At(stripe)
-	if cell == nil || p.limits.Load() != nil || p.vitals.Load() != nil {
+	if p.limits.Load() != nil || p.vitals.Load() != nil {
 		return false
+	}
+	cell := p.counts.At(stripe)
+	if cell == nil {
+		cell = p.counts.Local()
 	}
 	cell.attempts.Add(1)
 	instance := p.instance.Load()
@@ -146,10 +149,6 @@ func (s *sprint) interrupted(value any) {
 func (c *call) takeOver(ctx context.Context, s *sprint, of *slot, key string) {
 	c.slot, c.attempt = of, s.attempt()
 	c.attempt.begin(ctx)
-	c.attempt.ctx = ctx
-	if s.own != nil {
-		c.attempt.ctx = s.own
-	}
 	c.options.caller = of.query.Handler
 	c.entered, c.why, c.repeated = true, whyFirst, s.provider
 	c.walk, c.key = s.plan.walkFrom(s.plan.callable, s.picked), key

@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"testing"
@@ -18,6 +19,10 @@ import (
 func ways() map[string]func(*registry.Options, *provider) []registry.CallOption {
 	return map[string]func(*registry.Options, *provider) []registry.CallOption{
 		"as it is": func(*registry.Options, *provider) []registry.CallOption { return nil },
+		"with panics as errors": func(o *registry.Options, _ *provider) []registry.CallOption {
+			o.PanicsAsErrors = true
+			return nil
+		},
 		"with an option": func(*registry.Options, *provider) []registry.CallOption {
 			return []registry.CallOption{registry.AttemptTimeout(30 * time.Second)}
 		},
@@ -42,7 +47,7 @@ func onEveryWay(t *testing.T, p provider, test func(t *testing.T, reg *registry.
 	for name, way := range ways() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p, settings := p, registry.Options{PanicsAsErrors: true}
+			p, settings := p, registry.Options{}
 			options := way(&settings, &p)
 			bubble(t, settings, func(t *testing.T, reg *registry.Registry) {
 				for _, p.Name = range []string{"a", "b"} {
@@ -131,15 +136,30 @@ func TestRetriesComeBeforeFailoverWhicheverWayACallGoes(t *testing.T) {
 
 func TestPanicsAreRecordedWhicheverWayACallGoes(t *testing.T) {
 	t.Parallel()
-	onEveryWay(t, provider{}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[chatModel], options []registry.CallOption) {
-		_, err := registry.Call(t.Context(), r, func(context.Context, chatModel) (string, error) { panic("boom") }, options...)
+	onEveryWay(t, provider{AttemptTimeout: registry.NoTimeout}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[chatModel], options []registry.CallOption) {
+		var err error
+		func() {
+			defer func() {
+				if value := recover(); value != nil {
+					err = &registry.PanicError{Value: value}
+				}
+			}()
+			_, err = registry.Call(t.Context(), r, func(context.Context, chatModel) (string, error) {
+				time.Sleep(time.Second)
+				panic("boom")
+			}, options...)
+		}()
 		var panicked *registry.PanicError
 		require.ErrorAs(t, err, &panicked)
 		require.Equal(t, "boom", panicked.Value)
 		var failure *registry.CallError
-		require.ErrorAs(t, err, &failure)
-		require.Equal(t, verdict.ClassPanic, failure.Attempts[0].Class)
-		require.Zero(t, registrationOf(t, reg, "a").Info().InFlight)
+		if errors.As(err, &failure) { // the call has gone on to the other one
+			require.Equal(t, verdict.ClassPanic, failure.Attempts[0].Class)
+		}
+		a := registrationOf(t, reg, "a")
+		requireCounts(t, a, 0, 1, 0, 0)
+		require.Zero(t, a.Info().InFlight)
+		require.Equal(t, 1, a.Breaker().ConsecutiveFailures)
 	})
 }
 
@@ -155,9 +175,80 @@ func TestExitsAreRecordedWhicheverWayACallGoes(t *testing.T) {
 			}, options...)
 		}()
 		<-done
-		info := registrationOf(t, reg, "a").Info()
-		require.Zero(t, info.InFlight)
-		require.EqualValues(t, 1, info.Attempts)
+		a := registrationOf(t, reg, "a")
+		requireCounts(t, a, 0, 1, 0, 0)
+		require.Zero(t, a.Info().InFlight)
+		require.EqualValues(t, 1, a.Info().Attempts)
+	})
+}
+
+func TestLatencyIsMeasuredWhicheverWayACallGoes(t *testing.T) {
+	t.Parallel()
+	onEveryWay(t, provider{}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[chatModel], options []registry.CallOption) {
+		for _, took := range []time.Duration{time.Second, 3 * time.Second} {
+			_, err := registry.Call(t.Context(), r, func(context.Context, chatModel) (string, error) {
+				time.Sleep(took)
+				return "", nil
+			}, options...)
+			require.NoError(t, err)
+		}
+		require.Equal(t, 2*time.Second, registrationOf(t, reg, "a").Info().MeanLatency)
+	})
+}
+
+func TestContextOfTheFunctionEndsWithItWhicheverWayACallGoes(t *testing.T) {
+	t.Parallel()
+	onEveryWay(t, provider{}, func(t *testing.T, _ *registry.Registry, r *registry.Resolver[chatModel], options []registry.CallOption) {
+		for _, failing := range []bool{false, true} {
+			var kept []context.Context
+			_, err := registry.Call(t.Context(), r, func(ctx context.Context, _ chatModel) (string, error) {
+				kept = append(kept, ctx)
+				if failing {
+					return "", errDown
+				}
+				return "", nil
+			}, options...)
+			require.Equal(t, failing, err != nil)
+			for _, ctx := range kept {
+				require.ErrorIs(t, ctx.Err(), context.Canceled)
+			}
+		}
+	})
+}
+
+func TestDrainWaitsForTheFunctionWhicheverWayACallGoes(t *testing.T) {
+	t.Parallel()
+	onEveryWay(t, provider{}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[chatModel], options []registry.CallOption) {
+		began, returned := time.Now(), make(chan error, 1)
+		go func() {
+			_, err := registry.Call(t.Context(), r, func(context.Context, chatModel) (string, error) {
+				time.Sleep(3 * time.Second)
+				return "", nil
+			}, options...)
+			returned <- err
+		}()
+		time.Sleep(time.Second)
+		require.NoError(t, registrationOf(t, reg, "a").Unregister(t.Context()))
+		require.Equal(t, 3*time.Second, time.Since(began))
+		require.NoError(t, <-returned)
+	})
+}
+
+// The handler of a query is the caller whose rate is used up, also after a failure.
+func TestRateOfTheHandlerIsUsedWhicheverWayACallGoes(t *testing.T) {
+	t.Parallel()
+	onEveryWay(t, provider{}, func(t *testing.T, reg *registry.Registry, _ *registry.Resolver[chatModel], options []registry.CallOption) {
+		b := registrationOf(t, reg, "b")
+		_, err := b.SetLimits(registry.LimitPolicy{Rate: 0.001, Burst: 1})
+		require.NoError(t, err)
+		for _, handler := range []string{"h", "i"} {
+			r := chat.Bind(reg, registry.Query{Handler: handler})
+			for range 2 {
+				_, err := registry.Call(t.Context(), r, func(context.Context, chatModel) (string, error) { return "", errDown }, options...)
+				require.ErrorIs(t, err, errDown)
+			}
+		}
+		require.EqualValues(t, 2, b.Info().Attempts, "one of each handler")
 	})
 }
 
