@@ -51,7 +51,7 @@ func (s *sprint) enter(ctx context.Context, of *slot) bool {
 	}
 	plan := of.plan.Load()
 	if plan == nil {
-		return false
+		plan = of.service.rebuild(of)
 	}
 	at := plan.callable.First()
 	if !plan.inOrder {
