@@ -65,6 +65,12 @@ func (s *sprint) enter(ctx context.Context, of *slot) bool {
 	if p.limits.Load() != nil || p.vitals.Load() != nil {
 		return false
 	}
+	s.timeout = time.Duration(p.timeout.Load())
+	var deadline time.Time
+	hasDeadline := false
+	if s.timeout != NoTimeout {
+		deadline, hasDeadline = ctx.Deadline() // before anything is counted: it may be anybody's code
+	}
 	cell := p.counts.At(stripe)
 	if cell == nil {
 		cell = p.counts.Local()
@@ -78,10 +84,10 @@ func (s *sprint) enter(ctx context.Context, of *slot) bool {
 	}
 	of.service.lookups.At(stripe).hits.Add(1) // here, where what a core waits for anyway hides it
 	s.provider, s.instance, s.cell, s.generation = p, instance, cell, generation
-	s.timeout, s.began = time.Duration(p.timeout.Load()), registry.now()
+	s.began = registry.now()
 	if s.timeout != NoTimeout {
 		var limit time.Duration
-		limit, s.shared = p.attemptLimit(ctx, s.timeout, s.began, s.others)
+		limit, s.shared = attemptLimit(s.timeout, s.began, registry.remaining(deadline, hasDeadline, s.began), s.others)
 		s.own = p.attemptContext(ctx, s.began, limit, nil)
 	}
 	s.state = sprintRuns
