@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -277,5 +278,41 @@ func TestNobodyIsEnteredForACallerWhoseTimeIsOverWhicheverWayACallGoes(t *testin
 		require.ErrorIs(t, err, context.Canceled)
 		requireCounts(t, registrationOf(t, reg, "a"), 0, 0, 0, 0)
 		require.EqualValues(t, 1, reg.Stats().Misses)
+	})
+}
+
+// atLength reports whether the function that asks runs in a call that has taken the
+// long way, as the stack tells.
+func atLength() bool {
+	var callers [16]uintptr
+	frames := runtime.CallersFrames(callers[:runtime.Callers(1, callers[:])])
+	for {
+		frame, more := frames.Next()
+		if strings.Contains(frame.Function, "callAtLength") {
+			return true
+		}
+		if !more {
+			return false
+		}
+	}
+}
+
+func TestCallTakesTheLongWayOnlyWhenItHasTo(t *testing.T) {
+	t.Parallel()
+	onEveryWay(t, provider{}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[chatModel], options []registry.CallOption) {
+		short := strings.HasSuffix(t.Name(), "as_it_is")
+		for _, strategy := range []registry.Strategy{registry.StrategyFallback, registry.StrategyRoundRobin} {
+			for _, name := range []string{"a", "b"} {
+				_, err := registrationOf(t, reg, name).SetStrategy(strategy)
+				require.NoError(t, err)
+			}
+			for range 3 {
+				_, err := registry.Call(t.Context(), r, func(context.Context, chatModel) (string, error) {
+					require.Equal(t, short, !atLength())
+					return "", nil
+				}, options...)
+				require.NoError(t, err)
+			}
+		}
 	})
 }
