@@ -82,7 +82,7 @@ func (s *sprint) enter(ctx context.Context, of *slot) bool {
 		p.withdraw(cell)
 		return false
 	}
-	of.service.lookups.At(stripe).hits.Add(1) // here, where what a core waits for anyway hides it
+	of.service.lookups.At(stripe).hits.Add(1) // before the clock, for which a core waits anyway
 	s.provider, s.instance, s.cell, s.generation = p, instance, cell, generation
 	s.began = registry.now()
 	if s.timeout != NoTimeout {
