@@ -285,7 +285,8 @@ func (r *Registry) enterDomain(p *provider, policy LimitPolicy) {
 func (p *provider) limitDomain(policy LimitPolicy) {
 	p.domain.limitsBy = p.name()
 	p.domain.limits = newLimits(policy, p.domain.limits)
-	for _, member := range p.sharing(&p.domain.cooldown) {
+	p.limits.Store(p.domain.limits)
+	for member := range p.domain.members { // in any order: p has no place in the one order while it joins
 		member.limits.Store(p.domain.limits)
 	}
 }

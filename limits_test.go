@@ -400,3 +400,18 @@ func TestThousandCallsAtAProviderThatDiesReachItOnlySoOften(t *testing.T) {
 		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
 	})
 }
+
+func TestLimitsMayBeSetByWhoeverJoinsADomainLater(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := add(t, reg, provider{Name: "a", Domain: "d"})
+		require.Equal(t, "a", asked(t, bind(reg)))
+		add(t, reg, provider{Name: "b", Domain: "d", Limits: registry.LimitPolicy{Rate: 0.001, Burst: 1}})
+		require.Equal(t, "a", asked(t, bind(reg)))
+		_, err := ask(t.Context(), bind(reg))
+		require.ErrorIs(t, err, registry.ErrAtCapacity)
+		previous, err := a.SetLimits(registry.LimitPolicy{})
+		require.NoError(t, err)
+		require.Equal(t, registry.LimitPolicy{Rate: 0.001, Burst: 1}, previous)
+	})
+}
