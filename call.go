@@ -203,7 +203,7 @@ type call struct {
 	waits   int  // attempts that it has made after waiting
 	probed  bool // it has waited for first probes
 	ranOut  bool // nobody else was left to ask
-	met     bool // the walk has met somebody who has not left since
+	met     bool // the walk has met somebody whom nothing has taken away since
 	anew    int8 // walks that met nobody although somebody was there
 	hooking bool // a hook runs, and not the function
 
@@ -321,7 +321,7 @@ func (c *call) next() bool {
 		if c.wants(p) && c.enterClaimed(p, c.reason()) {
 			return true
 		}
-		c.met = c.met || p.gateNow()&gateGone == 0
+		c.met = c.met || p.gateNow()&gateBlocked == 0
 	}
 	if !c.entered {
 		c.slot.service.lookups.Local().misses.Add(1)

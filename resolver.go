@@ -80,7 +80,7 @@ func (r *Resolver[T]) find(ctx context.Context, w walk) (none T, err error) {
 				lookups.Local().hits.Add(1)
 				return held[T](made), nil
 			}
-			met = met || p.gateNow()&gateGone == 0
+			met = met || p.gateNow() == 0
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -178,7 +178,7 @@ func (r *Resolver[T]) Many(ctx context.Context, limit int) ([]T, error) {
 			if made := plan.candidates[at].obtain(ctx, nil); made != nil {
 				found = append(found, held[T](made))
 			}
-			met = met || plan.candidates[at].gateNow()&gateGone == 0
+			met = met || plan.candidates[at].gateNow() == 0
 			if len(found) == limit && limit > 0 || ctx.Err() != nil {
 				break
 			}

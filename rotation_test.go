@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"sync"
@@ -332,6 +333,31 @@ func TestLookUpNeverMissesWhereSomebodyIsAlwaysEligible(t *testing.T) {
 			over.Store(true)
 			askers.Wait()
 			require.NoError(t, reg.Close(t.Context()))
+		})
+	}
+}
+
+// Whoever a look-up meets may go while it is met, and leave its place to one before it.
+func TestLookUpFollowsThoseWhoTakeTurnsBehindIt(t *testing.T) {
+	t.Parallel()
+	for name, look := range map[string]func(r *registry.Resolver[chatModel]) error{
+		"Get":  func(r *registry.Resolver[chatModel]) error { _, err := r.Get(context.Background()); return err },
+		"Many": func(r *registry.Resolver[chatModel]) error { _, err := r.Many(context.Background(), 0); return err },
+		"Call": func(r *registry.Resolver[chatModel]) error { _, err := ask(context.Background(), r); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+				last := add(t, reg, provider{Name: "a"})
+				for _, name := range []string{"b", "c", "d"} {
+					before := last
+					last = add(t, reg, provider{Name: name, Factory: func(context.Context) (chatModel, error) {
+						return nil, errors.Join(errDown, before.Reset())
+					}})
+					require.NoError(t, before.ForceOpen(time.Hour, "not its turn"))
+				}
+				require.NoError(t, look(bind(reg)))
+			})
 		})
 	}
 }
