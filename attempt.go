@@ -121,27 +121,24 @@ func (a *attempt) awaitInstance(w *walk) bool {
 
 // limit is attemptLimit where w has the other candidates.
 func (a *attempt) limit(w *walk, now time.Duration) (limit time.Duration, shared bool) {
-	remaining := a.provider.registry.remaining(a.deadline, a.hasDeadline, now)
-	return attemptLimit(a.timeout, now, remaining, func() bool { return w != nil && w.more() })
-}
-
-// remaining returns how long it is until a deadline; for ever when there is none.
-func (r *Registry) remaining(deadline time.Time, known bool, now time.Duration) time.Duration {
-	if !known {
-		return math.MaxInt64
-	}
-	return deadline.Sub(r.epoch) - now
+	return a.provider.attemptLimit(a.deadline, a.hasDeadline, a.timeout, now, func() bool { return w != nil && w.more() })
 }
 
 // attemptLimit returns the longest time that an attempt may take: its timeout, or
 // half of what the caller has left while another candidate could be asked, with
 // which it then shares. It is NoTimeout where the caller's own deadline is limit
-// enough.
-func attemptLimit(timeout, now, remaining time.Duration, others func() bool) (limit time.Duration, shared bool) {
+// enough. It runs no code of a user, since the attempt has been counted.
+func (p *provider) attemptLimit(
+	deadline time.Time, hasDeadline bool, timeout, now time.Duration, others func() bool,
+) (limit time.Duration, shared bool) {
 	if timeout == NoTimeout {
 		return NoTimeout, false
 	}
 	limit = min(timeout, math.MaxInt64-now)
+	if !hasDeadline {
+		return limit, false
+	}
+	remaining := deadline.Sub(p.registry.epoch) - now
 	if remaining/2 < limit && others() {
 		limit, shared = remaining/2, true
 	}

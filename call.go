@@ -119,7 +119,6 @@ func Call[T, R any](
 			s.state = sprintSucceeded
 			return result, nil
 		}
-		s.state = sprintFailed
 	}
 	return callAtLength(ctx, resolver, function, options, &s, err)
 }
@@ -132,7 +131,7 @@ func callAtLength[T, R any](
 ) (R, error) {
 	var none R
 	var c call
-	if s.state == sprintFailed {
+	if s.state == sprintRuns {
 		c.takeOver(ctx, s, resolver.slot, resolver.key)
 		if c.over(err) {
 			err = c.failed()

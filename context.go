@@ -162,7 +162,7 @@ func (c *attemptContext) end() {
 	c.mu.Unlock()
 	if armed != nil {
 		c.contexts.leave(c)
-		armed.finish(errAttemptOver)
+		_ = guard(func() error { armed.finish(errAttemptOver); return nil }) // it may call methods of the caller's context
 	}
 }
 
@@ -277,7 +277,7 @@ func (s *attemptContexts) cut(cause *lineError) {
 		armed := c.armed.Load()
 		c.mu.Unlock()
 		if armed != nil {
-			armed.cancel(cause)
+			_ = guard(func() error { armed.cancel(cause); return nil }) // as in end
 		}
 	}
 }

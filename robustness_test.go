@@ -59,6 +59,16 @@ type badDeadline struct {
 
 func (badDeadline) Deadline() (time.Time, bool) { panic("Deadline") }
 
+// badAfterFunc is a context that forgets how to take back what it was asked for.
+type badAfterFunc struct {
+	context.Context //nolint:containedctx // a context around another
+
+	done chan struct{}
+}
+
+func (c badAfterFunc) Done() <-chan struct{}      { return c.done }
+func (badAfterFunc) AfterFunc(func()) func() bool { return nil }
+
 // classifying is a model with a classifier, as a method.
 type classifying struct {
 	chatModel
@@ -825,5 +835,25 @@ func TestWindowsThatAreTooSmallTakeNoTimeFromTheOthers(t *testing.T) {
 		defer cancel()
 		_, err := ask(ctx, bind(reg))
 		require.NoError(t, err)
+	})
+}
+
+func TestContextThatPanicsDoesNotDisturbThoseWhoEndIt(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		p := add(t, reg, provider{Name: "p"})
+		ended := make(chan error, 1)
+		go func() {
+			_, err := registry.Call(badAfterFunc{t.Context(), make(chan struct{})}, bind(reg), func(ctx context.Context, _ chatModel) (int, error) {
+				<-ctx.Done()
+				return 0, ctx.Err()
+			})
+			ended <- err
+		}()
+		synctest.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		require.NoError(t, p.Unregister(ctx))
+		require.ErrorIs(t, <-ended, registry.ErrClosed)
 	})
 }

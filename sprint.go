@@ -33,7 +33,7 @@ type sprintState uint8
 
 const (
 	sprintNone      sprintState = iota // nobody was entered: it takes a call
-	sprintRuns                         // the function does, and must not go unrecorded
+	sprintRuns                         // the function does, or has failed, and must not go unrecorded
 	sprintSucceeded                    // which remains to be recorded
 	sprintFailed                       // a call goes on from here
 )
@@ -65,11 +65,11 @@ func (s *sprint) enter(ctx context.Context, of *slot) bool {
 	if p.limits.Load() != nil || p.vitals.Load() != nil {
 		return false
 	}
-	s.timeout = time.Duration(p.timeout.Load())
+	// The context is a user's, and asked before there is anything to lose.
 	var deadline time.Time
 	hasDeadline := false
-	if s.timeout != NoTimeout {
-		deadline, hasDeadline = ctx.Deadline() // before anything is counted: it may be anybody's code
+	if s.timeout = time.Duration(p.timeout.Load()); s.timeout != NoTimeout {
+		deadline, hasDeadline = ctx.Deadline()
 	}
 	cell := p.counts.At(stripe)
 	if cell == nil {
@@ -87,7 +87,7 @@ func (s *sprint) enter(ctx context.Context, of *slot) bool {
 	s.began = registry.now()
 	if s.timeout != NoTimeout {
 		var limit time.Duration
-		limit, s.shared = attemptLimit(s.timeout, s.began, registry.remaining(deadline, hasDeadline, s.began), s.others)
+		limit, s.shared = p.attemptLimit(deadline, hasDeadline, s.timeout, s.began, s.others)
 		s.own = p.attemptContext(ctx, s.began, limit, nil)
 	}
 	s.state = sprintRuns
@@ -155,6 +155,7 @@ func (s *sprint) interrupted(value any) {
 func (c *call) takeOver(ctx context.Context, s *sprint, of *slot, key string) {
 	c.slot, c.attempt = of, s.attempt()
 	c.attempt.begin(ctx)
+	s.state = sprintFailed // not before: the context is a user's
 	c.options.caller = of.query.Handler
 	c.entered, c.why, c.repeated = true, whyFirst, s.provider
 	c.walk, c.key = s.plan.walkFrom(s.plan.callable, s.picked), key

@@ -316,3 +316,29 @@ func TestCallTakesTheLongWayOnlyWhenItHasTo(t *testing.T) {
 		}
 	})
 }
+
+func TestContextThatPanicsLeaksNothingWhicheverWayACallGoes(t *testing.T) {
+	t.Parallel()
+	for _, timeout := range []time.Duration{time.Second, registry.NoTimeout} {
+		onEveryWay(t, provider{AttemptTimeout: timeout}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[chatModel], options []registry.CallOption) {
+			asked(t, r, options...)
+			for name, ctx := range map[string]context.Context{
+				"Deadline":  badDeadline{t.Context()},
+				"AfterFunc": badAfterFunc{t.Context(), make(chan struct{})},
+			} {
+				for _, err := range []error{nil, errDown} {
+					_ = recovered(func() {
+						_, _ = registry.Call(ctx, r, func(ctx context.Context, _ chatModel) (string, error) {
+							_ = ctx.Err()
+							return "", err
+						}, options...)
+					})
+					for info := range reg.All() {
+						require.Zero(t, info.InFlight, name)
+						require.Equal(t, info.Attempts, info.Successes+info.Failures+info.Ignored+info.Limited, name)
+					}
+				}
+			}
+		})
+	}
+}
