@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"sync/atomic"
@@ -70,10 +72,13 @@ func Race(ctx context.Context, settings Settings, runners ...Runner) ([]float64,
 }
 
 // Rounds returns the nanoseconds of an operation of each runner in every round. Who
-// begins changes from turn to turn.
+// begins changes from turn to turn. It needs as many cores as the runners do.
 func Rounds(ctx context.Context, settings Settings, runners ...Runner) ([][]float64, error) {
 	operations := make([]int, len(runners))
 	for i, r := range runners {
+		if there := min(runtime.GOMAXPROCS(0), runtime.NumCPU()); r.Cores > there {
+			return nil, fmt.Errorf("%d cores are needed, usable are %d", r.Cores, there)
+		}
 		operations[i] = r.calibrate(settings.Turn)
 	}
 	figures := make([][]float64, len(runners))
@@ -98,8 +103,10 @@ func Rounds(ctx context.Context, settings Settings, runners ...Runner) ([][]floa
 	return figures, nil
 }
 
-// calibrate returns how many operations fill a turn.
+// calibrate returns how many operations fill a turn on one core: on several ones it
+// would measure whether they are free just then.
 func (r Runner) calibrate(turn time.Duration) int {
+	r.Cores = 1
 	r.run(1) // what is made at first need is made now
 	for n := 1; ; n *= 2 {
 		took := min(r.run(n), r.run(n), r.run(n)) // the one that was interrupted least
@@ -122,8 +129,9 @@ func (r Runner) run(n int) time.Duration {
 			done.Add(1)
 		}()
 	}
-	for !answered(others) { // one that shares our core cannot answer until we leave it
-		runtime.Gosched()
+	const patience = 100 * time.Millisecond // on a machine that is never free the turn is a slow one
+	for since := time.Now(); !answered(others) && time.Since(since) < patience; {
+		runtime.Gosched() // one that shares our core cannot answer until we leave it
 	}
 	began := time.Now()
 	begin.Store(true)
@@ -143,17 +151,20 @@ func (o *other) answer(begin *atomic.Bool) {
 	}
 }
 
-// answered reports whether all others answer while we keep our own core, which only
-// those do that have one.
+// answered reports whether all others answer at once while we keep our own core. Only
+// those do that run now: the system gives a core to another thread for milliseconds.
 func answered(others []other) bool {
-	const patience = 100_000
+	const atOnce = 20 * time.Microsecond
 	for i := range others {
 		o := &others[i]
-		question := o.asked.Add(1)
-		for spins := 0; o.answered.Load() != question; spins++ {
-			if spins == patience {
+		asked, question := time.Now(), o.asked.Add(1)
+		for o.answered.Load() != question {
+			if time.Since(asked) > atOnce {
 				return false
 			}
+		}
+		if time.Since(asked) > atOnce {
+			return false
 		}
 	}
 	return true
@@ -165,21 +176,24 @@ type Cost struct{ Allocs, Bytes float64 }
 // Allocations returns what an operation allocates: the least of a few tries, as
 // other goroutines of the program may allocate meanwhile.
 func Allocations(loop Loop) Cost {
-	const operations, tries = 1000, 5
+	const operations, tries = 10_000, 5
 	loop(operations)
-	least := Cost{Allocs: -1}
+	var allocs, bytes []float64
 	for range tries {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		loop(operations)
 		runtime.ReadMemStats(&after)
-		// Whole ones: a map that grows now and then belongs to nobody's operation.
-		allocs := float64((after.Mallocs - before.Mallocs) / operations)
-		if least.Allocs < 0 || allocs < least.Allocs {
-			least = Cost{allocs, float64((after.TotalAlloc - before.TotalAlloc) / operations)}
-		}
+		allocs = append(allocs, each(after.Mallocs-before.Mallocs, operations))
+		bytes = append(bytes, each(after.TotalAlloc-before.TotalAlloc, operations))
 	}
-	return least
+	return Cost{slices.Min(allocs), slices.Min(bytes)}
+}
+
+// each rounds to tenths: a map that grows now and then belongs to nobody's operation,
+// but what one in ten operations allocates does.
+func each(total uint64, operations float64) float64 {
+	return math.Round(float64(total)*10/operations) / 10
 }
 
 // Quantile returns the q-quantile, 0 to 1, of figures that are at least one.

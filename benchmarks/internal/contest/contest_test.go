@@ -1,6 +1,7 @@
 package contest_test
 
 import (
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -63,7 +64,22 @@ func TestAllocationsAreThoseOfAnOperation(t *testing.T) { //nolint:paralleltest 
 		}
 	})
 	require.Equal(t, contest.Cost{Allocs: 1, Bytes: 64}, cost)
+	half := contest.Allocations(func(n int) {
+		for i := range n {
+			if i%2 == 0 {
+				kept = new([64]byte)
+			}
+		}
+	})
+	require.Equal(t, contest.Cost{Allocs: 0.5, Bytes: 32}, half, "not every operation allocates, which is not none")
 	_ = kept
+}
+
+func TestMoreCoresThanThereAreIsAnError(t *testing.T) {
+	t.Parallel()
+	settings := contest.Settings{Rounds: 1, Turns: 1, Turn: 10 * time.Microsecond}
+	_, err := contest.Race(t.Context(), settings, contest.Runner{Loop: func(int) {}, Cores: runtime.NumCPU() + 1})
+	require.ErrorContains(t, err, "cores are needed")
 }
 
 func TestMembershipIsMeasuredOnALiveRegistry(t *testing.T) { //nolint:paralleltest // it measures the heap
