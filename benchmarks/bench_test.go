@@ -23,6 +23,8 @@ func BenchmarkPick(b *testing.B) { compare(b, contest.OurPickers(), contest.Pick
 
 func BenchmarkGuard(b *testing.B) { compare(b, contest.OurCalls(), contest.Guards()) }
 
+func BenchmarkListening(b *testing.B) { compare(b, contest.OurListening(), contest.Listening()) }
+
 // compare runs every contestant serially and on all cores.
 func compare(b *testing.B, lists ...[]contest.Contestant) {
 	b.Helper()

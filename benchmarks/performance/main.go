@@ -36,6 +36,12 @@ type settings struct {
 	sizes []int // of registries
 }
 
+// collecting are the settings in which garbage collections count: in a turn are many.
+func (s settings) collecting() contest.Settings {
+	const longer = 200
+	return contest.Settings{Rounds: min(s.Rounds, 11), Turns: 1, Turn: longer * s.Turn}
+}
+
 func run(ctx context.Context, arguments []string) error {
 	flags := flag.NewFlagSet("performance", flag.ContinueOnError)
 	s := settings{many: 100_000}

@@ -143,20 +143,14 @@ func flapping(ctx context.Context, s contest.Settings) ([]Figure, error) {
 // membership is what it takes to register many providers and to remove them, and
 // the bytes of each. It has fewer rounds: one takes as long as all turns of others.
 func membership(ctx context.Context, s contest.Settings, many int) ([]Figure, error) {
-	var register, unregister, bytes []float64
-	for range min(s.Rounds, 5) {
-		m, err := contest.Join(ctx, many)
-		if err != nil {
-			return nil, err
-		}
-		register = append(register, float64(m.Register))
-		unregister = append(unregister, float64(m.Unregister))
-		bytes = append(bytes, m.Bytes)
+	m, err := contest.Joins(ctx, many, min(s.Rounds, 5))
+	if err != nil {
+		return nil, err
 	}
 	allowed := float64(time.Second) * float64(many) / 100_000
 	return []Figure{
-		{contest.Quantile(register, 0.5), allowed},
-		{contest.Quantile(unregister, 0.5), allowed},
-		{contest.Quantile(bytes, 0.5), 4 << 10},
+		{float64(m.Register), allowed},
+		{float64(m.Unregister), allowed},
+		{m.Bytes, 4 << 10},
 	}, nil
 }

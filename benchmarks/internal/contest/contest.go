@@ -129,7 +129,7 @@ func (r Runner) run(n int) time.Duration {
 			done.Add(1)
 		}()
 	}
-	const patience = 100 * time.Millisecond // on a machine that is never free the turn is a slow one
+	const patience = 5 * time.Millisecond // on a machine that is never free the turn is a slow one
 	for since := time.Now(); !answered(others) && time.Since(since) < patience; {
 		runtime.Gosched() // one that shares our core cannot answer until we leave it
 	}
@@ -173,21 +173,24 @@ func answered(others []other) bool {
 // Cost is what an operation allocates.
 type Cost struct{ Allocs, Bytes float64 }
 
-// Allocations returns what an operation allocates: the least of a few tries, as
-// other goroutines of the program may allocate meanwhile.
+// Allocations returns what an operation allocates: what two tries say alike, or the
+// least of a few, as other goroutines of the program may allocate meanwhile.
 func Allocations(loop Loop) Cost {
 	const operations, tries = 10_000, 5
-	loop(operations)
-	var allocs, bytes []float64
+	least := Cost{math.Inf(1), math.Inf(1)}
+	loop(operations / 10)
 	for range tries {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		loop(operations)
 		runtime.ReadMemStats(&after)
-		allocs = append(allocs, each(after.Mallocs-before.Mallocs, operations))
-		bytes = append(bytes, each(after.TotalAlloc-before.TotalAlloc, operations))
+		cost := Cost{each(after.Mallocs-before.Mallocs, operations), each(after.TotalAlloc-before.TotalAlloc, operations)}
+		if cost == least {
+			break
+		}
+		least = Cost{min(least.Allocs, cost.Allocs), min(least.Bytes, cost.Bytes)}
 	}
-	return Cost{slices.Min(allocs), slices.Min(bytes)}
+	return least
 }
 
 // each rounds to tenths: a map that grows now and then belongs to nobody's operation,

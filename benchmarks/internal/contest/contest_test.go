@@ -3,13 +3,16 @@ package contest_test
 import (
 	"runtime"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/capreg/registry"
 	"github.com/capreg/registry/benchmarks/internal/contest"
+	"github.com/capreg/registry/health"
 )
 
 // hystrix-go starts goroutines for each command and has no way to end them.
@@ -21,7 +24,8 @@ func TestMain(m *testing.M) {
 
 func TestEveryContestantDoesItsWork(t *testing.T) {
 	t.Parallel()
-	for _, c := range slices.Concat(contest.OurPickers(), contest.Pickers(), contest.OurCalls(), contest.Guards()) {
+	for _, c := range slices.Concat(contest.OurPickers(), contest.Pickers(), contest.OurCalls(), contest.Guards(),
+		contest.OurListening(), contest.Listening()) {
 		loop, free, err := c.Make()
 		require.NoError(t, err, c.Name)
 		loop(100)
@@ -88,4 +92,67 @@ func TestMembershipIsMeasuredOnALiveRegistry(t *testing.T) { //nolint:parallelte
 	require.Positive(t, m.Register)
 	require.Positive(t, m.Unregister)
 	require.Positive(t, m.Bytes)
+}
+
+func TestMembershipOfProvidersThatWereCalledIsLarger(t *testing.T) { //nolint:paralleltest // it measures the heap
+	at, err := contest.Joins(t.Context(), 200, 3)
+	require.NoError(t, err)
+	called, err := contest.Called(t.Context(), 200)
+	require.NoError(t, err)
+	require.Greater(t, called, at.Bytes, "they have counters as well")
+}
+
+// What the document and the bars claim to be recorded is recorded in what they measure.
+func TestMeasuredCallsAreRecorded(t *testing.T) {
+	t.Parallel()
+	for name, setting := range map[string]contest.Setting{
+		"without timeout": {Probed: true, Timeout: registry.NoTimeout},
+		"with timeout":    {Probed: true},
+		"listening":       {Probed: true, Listening: true},
+		"full":            {Probed: true, Full: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const calls = 1000
+			reg, err := setting.Populate()
+			require.NoError(t, err)
+			defer func() { require.NoError(t, reg.Close(t.Context())) }()
+			contest.Calling(contest.Bind(reg))(calls)
+			first, ok := reg.Provider("0")
+			require.True(t, ok)
+			info := first.Info()
+			require.EqualValues(t, calls, info.Attempts)
+			require.EqualValues(t, calls, info.Successes)
+			require.Zero(t, info.InFlight)
+			require.Positive(t, info.MeanLatency)
+			require.Equal(t, health.Healthy, info.Health.State)
+			require.False(t, info.Health.CheckedAt.IsZero(), "a probe ended")
+			require.EqualValues(t, calls, reg.Stats().Hits)
+			if setting.Full {
+				last, _ := reg.Provider(strconv.Itoa(contest.Providers - 1))
+				require.Equal(t, 1, last.Info().Group)
+				retry, err := first.SetRetry(registry.RetryPolicy{})
+				require.NoError(t, err)
+				require.Equal(t, 2, retry.Retries)
+				limits, err := first.SetLimits(registry.LimitPolicy{})
+				require.NoError(t, err)
+				require.Equal(t, contest.Concurrent, limits.MaxConcurrent)
+			}
+		})
+	}
+}
+
+func TestOpenBreakersWereOpenedByFailures(t *testing.T) {
+	t.Parallel()
+	reg, err := contest.Setting{Open: 3, Strategy: registry.StrategyRoundRobin}.Populate()
+	require.NoError(t, err)
+	defer func() { require.NoError(t, reg.Close(t.Context())) }()
+	for i := range contest.Providers {
+		p, ok := reg.Provider(strconv.Itoa(i))
+		require.True(t, ok)
+		b := p.Breaker()
+		require.Equal(t, i < 3, b.State == registry.BreakerOpen, i)
+		require.False(t, b.Forced)
+		require.Equal(t, i < 3, p.Info().Failures > 0, "nobody else is touched")
+	}
 }

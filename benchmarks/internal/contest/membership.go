@@ -3,6 +3,7 @@ package contest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"strconv"
 	"time"
@@ -16,6 +17,23 @@ type Membership struct {
 	Bytes                float64       // of the heap for each, at rest
 }
 
+// Joins returns the medians of so many times of Join.
+func Joins(ctx context.Context, many, times int) (Membership, error) {
+	var register, unregister, bytes []float64
+	for range times {
+		m, err := Join(ctx, many)
+		if err != nil {
+			return m, err
+		}
+		register = append(register, float64(m.Register))
+		unregister = append(unregister, float64(m.Unregister))
+		bytes = append(bytes, m.Bytes)
+	}
+	return Membership{
+		Register: time.Duration(Quantile(register, 0.5)), Unregister: time.Duration(Quantile(unregister, 0.5)), Bytes: Quantile(bytes, 0.5),
+	}, nil
+}
+
 // Join registers many providers, looks at the heap and removes them again.
 func Join(ctx context.Context, many int) (m Membership, err error) {
 	reg, err := registry.New(registry.Options{})
@@ -23,12 +41,7 @@ func Join(ctx context.Context, many int) (m Membership, err error) {
 		return m, err
 	}
 	defer func() { err = errors.Join(err, reg.Close(context.Background())) }()
-	providers := make([]registry.Provider[Model], many) // the user's own, and not counted
-	for i := range providers {
-		providers[i] = registry.Provider[Model]{
-			Name: strconv.Itoa(i), Instance: &model{i}, Capabilities: []string{"chat", "tools"},
-		}
-	}
+	providers := members(many, registry.Strategy{}) // the user's own, and not counted
 	registrations := make([]*registry.Registration, many)
 	before := heap()
 	began := time.Now()
@@ -51,6 +64,42 @@ func Join(ctx context.Context, many int) (m Membership, err error) {
 	}
 	m.Unregister = time.Since(began)
 	return m, nil
+}
+
+// Called returns the bytes of the heap that each of many providers has when all of them
+// have been called.
+func Called(ctx context.Context, many int) (bytes float64, err error) {
+	reg, err := registry.New(registry.Options{})
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, reg.Close(context.Background())) }()
+	providers := members(many, registry.StrategyRoundRobin)
+	before := heap()
+	for _, p := range providers {
+		if _, err := service.Register(ctx, reg, p); err != nil {
+			return 0, err
+		}
+	}
+	Calling(Bind(reg))(many)
+	bytes = float64(heap()-before) / float64(many)
+	for _, p := range providers {
+		if r, ok := reg.Provider(p.Name); !ok || r.Info().Attempts != 1 {
+			return 0, fmt.Errorf("%s was not called once", p.Name)
+		}
+	}
+	return bytes, nil
+}
+
+// members are many providers in one group.
+func members(many int, strategy registry.Strategy) []registry.Provider[Model] {
+	providers := make([]registry.Provider[Model], many)
+	for i := range providers {
+		providers[i] = registry.Provider[Model]{
+			Name: strconv.Itoa(i), Instance: newModel(i), Capabilities: []string{"chat", "tools"}, Strategy: strategy,
+		}
+	}
+	return providers
 }
 
 // heap returns the bytes in use when all garbage is gone.

@@ -18,9 +18,10 @@ var service = registry.NewService[Model]("model")
 type Setting struct {
 	Providers int // default: 8
 	Strategy  registry.Strategy
-	Open      int           // how many of the first ones have an open breaker
+	Open      int           // of how many of the first ones calls have failed until their breakers opened
 	Timeout   time.Duration // of an attempt; default: the registry's
 	Probed    bool          // their health is known from probes
+	Listening bool          // their functions listen to the context
 	Full      bool          // retries and a bulkhead for each, and the last one is the fallback of the others
 }
 
@@ -35,8 +36,14 @@ func (s Setting) Populate() (*registry.Registry, error) {
 	}
 	for i := range s.Providers {
 		p := registry.Provider[Model]{
-			Name: strconv.Itoa(i), Instance: &model{i}, Strategy: s.Strategy, AttemptTimeout: s.Timeout,
+			Name: strconv.Itoa(i), Instance: newModel(i), Strategy: s.Strategy, AttemptTimeout: s.Timeout,
 			Capabilities: []string{"chat", "tools"},
+		}
+		if s.Listening {
+			p.Instance = newListening(i)
+		}
+		if i < s.Open {
+			p.Breaker.RecoveryTimeout = 24 * time.Hour // longer than any measurement
 		}
 		if s.Probed {
 			p.Health = health.Policy{Probe: func(context.Context) error { return nil }, Interval: time.Hour}
@@ -66,9 +73,26 @@ func (s Setting) register(reg *registry.Registry, p registry.Provider[Model], op
 		}
 	}
 	if open {
-		return registration.ForceOpen(24*time.Hour, "closed for the measurement")
+		return trip(reg, registration)
 	}
 	return nil
+}
+
+var errDown = errors.New("down")
+
+// trip lets calls fail until the breaker of the only provider with a closed one opens.
+func trip(reg *registry.Registry, registration *registry.Registration) error {
+	const patience = 100
+	for range patience {
+		if registration.Breaker().State == registry.BreakerOpen {
+			return nil
+		}
+		_, err := registry.Call(context.Background(), Bind(reg), func(context.Context, Model) (int, error) { return 0, errDown })
+		if !errors.Is(err, errDown) {
+			return fmt.Errorf("a call that was to fail: %w", err)
+		}
+	}
+	return fmt.Errorf("the breaker of %s did not open", registration.Name())
 }
 
 // contestant is one that works on a registry in the setting.
@@ -102,33 +126,35 @@ func Getting(r *registry.Resolver[Model]) Loop {
 	}
 }
 
-// GetByQuery is Service.Get with a query that is given each time.
+// GetByQuery is Service.Get with a query that is made each time.
 func GetByQuery(name string, s Setting) Contestant {
 	return s.contestant(name, func(reg *registry.Registry) Loop {
-		query := registry.Query{Handler: "Speak", Require: []string{"tools", "chat"}}
 		return func(n int) {
 			for range n {
-				_, err := service.Get(context.Background(), reg, query)
+				_, err := service.Get(context.Background(), reg, registry.Query{Handler: "Speak", Require: []string{"tools", "chat"}})
 				must(err)
 			}
 		}
 	})
 }
 
-// Call is registry.Call. It is not inlined for the same reason as those of others.
+// Call is registry.Call.
+func Call(name string, s Setting) Contestant {
+	return s.contestant(name, func(reg *registry.Registry) Loop { return Calling(Bind(reg)) })
+}
+
+// Calling calls through a resolver. It is not inlined for the same reason as the
+// contestants of others.
 //
 //go:noinline
-func Call(name string, s Setting) Contestant {
-	return s.contestant(name, func(reg *registry.Registry) Loop {
-		r := Bind(reg)
-		return func(n int) {
-			ctx := context.Background()
-			for prompt := range n {
-				_, err := registry.Call(ctx, r, func(ctx context.Context, m Model) (int, error) { return m.Answer(ctx, prompt) })
-				must(err)
-			}
+func Calling(r *registry.Resolver[Model]) Loop {
+	return func(n int) {
+		ctx := context.Background()
+		for prompt := range n {
+			_, err := registry.Call(ctx, r, func(ctx context.Context, m Model) (int, error) { return m.Answer(ctx, prompt) })
+			must(err)
 		}
-	})
+	}
 }
 
 func call(r *registry.Resolver[Model], prompt int) (int, error) {
@@ -198,5 +224,13 @@ func OurCalls() []Contestant {
 		Call("Call", Setting{Probed: true}),
 		Call("Call with retry, bulkhead and fallback", Setting{Probed: true, Full: true}),
 		Lease("Acquire and Done", Setting{Probed: true}),
+	}
+}
+
+// OurListening are guarded calls of functions that listen to their context.
+func OurListening() []Contestant {
+	return []Contestant{
+		Call("Call, listening", Setting{Probed: true, Listening: true}),
+		Call("Call with retry, bulkhead and fallback, listening", Setting{Probed: true, Full: true, Listening: true}),
 	}
 }

@@ -44,6 +44,28 @@ type model struct{ offset int }
 
 func (m *model) Answer(_ context.Context, prompt int) (int, error) { return prompt + m.offset, nil }
 
+// newModel is not inlined: the compiler would see which model it is and call it for
+// some contestants without the interface.
+//
+//go:noinline
+func newModel(offset int) Model { return &model{offset} }
+
+// listening is a model that could be cut short: like all that wait for something it
+// listens to its context.
+type listening struct{ model }
+
+func (m *listening) Answer(ctx context.Context, prompt int) (int, error) {
+	select {
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	default:
+		return m.model.Answer(ctx, prompt)
+	}
+}
+
+//go:noinline
+func newListening(offset int) Model { return &listening{model{offset}} }
+
 // must ends a measurement whose work fails: its figures would mean nothing.
 func must(err error) {
 	if err != nil {
@@ -83,7 +105,7 @@ func SyncMap() Contestant {
 	return contestant("sync.Map load and type assertion", func() Loop {
 		var models sync.Map
 		for i := range Providers {
-			models.Store("model-"+strconv.Itoa(i), Model(&model{i}))
+			models.Store("model-"+strconv.Itoa(i), newModel(i))
 		}
 		return func(n int) {
 			for range n {
@@ -101,7 +123,7 @@ func lockedMap() Contestant {
 		var mu sync.RWMutex
 		models := make(map[string]Model)
 		for i := range Providers {
-			models["model-"+strconv.Itoa(i)] = &model{i}
+			models["model-"+strconv.Itoa(i)] = newModel(i)
 		}
 		return func(n int) {
 			for range n {
@@ -120,7 +142,7 @@ func goKit() Contestant {
 	return contestant("go-kit lb round robin", func() Loop {
 		var endpoints sd.FixedEndpointer
 		for i := range Providers {
-			m := &model{i}
+			m := newModel(i)
 			endpoints = append(endpoints, endpoint.Endpoint(func(ctx context.Context, prompt any) (any, error) {
 				return m.Answer(ctx, prompt.(int)) //nolint:forcetypeassert // never called
 			}))
@@ -172,7 +194,10 @@ func kratosSelector[O any](name string, build func(...O) kratos.Selector) Contes
 func samberDo() Contestant {
 	return contestant("samber/do Invoke", func() Loop {
 		injector := do.New()
-		do.ProvideValue[Model](injector, &model{})
+		do.ProvideValue(injector, newModel(0))
+		for i := range Providers - 1 { // the container has as many as there are with the others
+			do.ProvideNamedValue(injector, "model-"+strconv.Itoa(i), newModel(i))
+		}
 		return func(n int) {
 			for range n {
 				_, err := do.Invoke[Model](injector)
@@ -187,7 +212,17 @@ func samberDo() Contestant {
 func Guards() []Contestant {
 	return []Contestant{
 		Gobreaker(), gobreakerV1(), eapacheBreaker(), withTimeout(), TimeoutAndGobreaker(),
-		failsafeBreaker(), failsafeThree(), FailsafeStack(), hystrixDo(),
+		failsafeBreaker(), failsafeByHand(), failsafeThree(), FailsafeStack(), hystrixDo(),
+	}
+}
+
+// Listening are those of them that bound a call, with a function that listens.
+func Listening() []Contestant {
+	const suffix = ", listening"
+	return []Contestant{
+		timeoutAndGobreakerOf(TimeoutAndGobreaker().Name+suffix, newListening),
+		failsafeThreeOf(failsafeThree().Name+suffix, newListening),
+		failsafeStackOf(FailsafeStack().Name+suffix, newListening),
 	}
 }
 
@@ -197,7 +232,7 @@ func Guards() []Contestant {
 func Gobreaker() Contestant {
 	return contestant("gobreaker/v2 Execute", func() Loop {
 		guard := gobreaker.NewCircuitBreaker[int](gobreaker.Settings{})
-		m := Model(&model{})
+		m := newModel(0)
 		return func(n int) {
 			ctx := context.Background()
 			for prompt := range n {
@@ -211,7 +246,7 @@ func Gobreaker() Contestant {
 func gobreakerV1() Contestant {
 	return contestant("gobreaker v1 Execute", func() Loop {
 		guard := gobreaker1.NewCircuitBreaker(gobreaker1.Settings{})
-		m := Model(&model{})
+		m := newModel(0)
 		return func(n int) {
 			ctx := context.Background()
 			for prompt := range n {
@@ -225,7 +260,7 @@ func gobreakerV1() Contestant {
 func eapacheBreaker() Contestant {
 	return contestant("eapache breaker Run", func() Loop {
 		guard := eapache.New(5, 3, time.Minute)
-		m := Model(&model{})
+		m := newModel(0)
 		return func(n int) {
 			ctx := context.Background()
 			for prompt := range n {
@@ -240,7 +275,7 @@ func eapacheBreaker() Contestant {
 
 func withTimeout() Contestant {
 	return contestant("context.WithTimeout alone", func() Loop {
-		m := Model(&model{})
+		m := newModel(0)
 		return func(n int) {
 			for prompt := range n {
 				ctx, cancel := context.WithTimeout(context.Background(), AttemptTimeout)
@@ -253,12 +288,15 @@ func withTimeout() Contestant {
 }
 
 // TimeoutAndGobreaker is gobreaker/v2 with a context that ends.
-//
-//go:noinline
 func TimeoutAndGobreaker() Contestant {
-	return contestant("context.WithTimeout and gobreaker/v2", func() Loop {
+	return timeoutAndGobreakerOf("context.WithTimeout and gobreaker/v2", newModel)
+}
+
+//go:noinline
+func timeoutAndGobreakerOf(name string, build func(int) Model) Contestant {
+	return contestant(name, func() Loop {
 		guard := gobreaker.NewCircuitBreaker[int](gobreaker.Settings{})
-		m := Model(&model{})
+		m := build(0)
 		return func(n int) {
 			for prompt := range n {
 				ctx, cancel := context.WithTimeout(context.Background(), AttemptTimeout)
@@ -270,10 +308,10 @@ func TimeoutAndGobreaker() Contestant {
 	})
 }
 
-// failsafeLoop calls through policies, the outermost first.
-func failsafeLoop(policies ...failsafe.Policy[int]) Loop {
+// failsafeLoop calls through policies, the outermost first. The function gets the
+// context of its execution, which a timeout ends.
+func failsafeLoop(m Model, policies ...failsafe.Policy[int]) Loop {
 	executor := failsafe.With(policies...)
-	m := Model(&model{})
 	return func(n int) {
 		for prompt := range n {
 			_, err := executor.GetWithExecution(func(e failsafe.Execution[int]) (int, error) {
@@ -284,15 +322,51 @@ func failsafeLoop(policies ...failsafe.Policy[int]) Loop {
 	}
 }
 
+// failsafeBreaker needs no execution: nothing ends its context.
 func failsafeBreaker() Contestant {
 	return contestant("failsafe-go breaker", func() Loop {
-		return failsafeLoop(circuitbreaker.NewWithDefaults[int]())
+		executor := failsafe.With(circuitbreaker.NewWithDefaults[int]())
+		m := newModel(0)
+		return func(n int) {
+			ctx := context.Background()
+			for prompt := range n {
+				_, err := executor.Get(func() (int, error) { return m.Answer(ctx, prompt) })
+				must(err)
+			}
+		}
+	})
+}
+
+// failsafeByHand is the breaker without an executor, which is a way that its
+// documentation shows.
+func failsafeByHand() Contestant {
+	return contestant("failsafe-go breaker, by hand", func() Loop {
+		guard := circuitbreaker.NewWithDefaults[int]()
+		m := newModel(0)
+		return func(n int) {
+			ctx := context.Background()
+			for prompt := range n {
+				if !guard.TryAcquirePermit() {
+					must(circuitbreaker.ErrOpen)
+				}
+				_, err := m.Answer(ctx, prompt)
+				if err != nil {
+					guard.RecordError(err)
+					must(err)
+				}
+				guard.RecordSuccess()
+			}
+		}
 	})
 }
 
 func failsafeThree() Contestant {
-	return contestant("failsafe-go retry, breaker, timeout", func() Loop {
-		return failsafeLoop(retrypolicy.NewWithDefaults[int](), circuitbreaker.NewWithDefaults[int](),
+	return failsafeThreeOf("failsafe-go retry, breaker, timeout", newModel)
+}
+
+func failsafeThreeOf(name string, build func(int) Model) Contestant {
+	return contestant(name, func() Loop {
+		return failsafeLoop(build(0), retrypolicy.NewWithDefaults[int](), circuitbreaker.NewWithDefaults[int](),
 			timeout.New[int](AttemptTimeout))
 	})
 }
@@ -301,12 +375,15 @@ func failsafeThree() Contestant {
 const Concurrent = 64
 
 // FailsafeStack is all of failsafe-go that a call of the registry has as well.
-//
-//go:noinline
 func FailsafeStack() Contestant {
-	return contestant("failsafe-go fallback, retry, breaker, bulkhead, timeout", func() Loop {
-		spare := Model(&model{1})
-		return failsafeLoop(
+	return failsafeStackOf("failsafe-go fallback, retry, breaker, bulkhead, timeout", newModel)
+}
+
+//go:noinline
+func failsafeStackOf(name string, build func(int) Model) Contestant {
+	return contestant(name, func() Loop {
+		spare := build(1)
+		return failsafeLoop(build(0),
 			fallback.NewWithFunc(func(e failsafe.Execution[int]) (int, error) { return spare.Answer(e.Context(), 0) }),
 			retrypolicy.NewWithDefaults[int](), circuitbreaker.NewWithDefaults[int](),
 			bulkhead.New[int](Concurrent), timeout.New[int](AttemptTimeout),
@@ -321,7 +398,7 @@ func hystrixDo() Contestant {
 			Timeout:               int(AttemptTimeout.Milliseconds()),
 			MaxConcurrentRequests: 10_000, // it gives places back some time after a call has returned
 		})
-		m := Model(&model{})
+		m := newModel(0)
 		return func(n int) {
 			for prompt := range n {
 				must(hystrix.DoC(context.Background(), command, func(ctx context.Context) error {
@@ -350,7 +427,7 @@ func Clock() Contestant {
 // Bare is the work itself.
 func Bare() Contestant {
 	return contestant("the function itself", func() Loop {
-		m := Model(&model{})
+		m := newModel(0)
 		return func(n int) {
 			ctx := context.Background()
 			for prompt := range n {
