@@ -1,7 +1,9 @@
 package contest
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"strconv"
 
 	"google.golang.org/grpc/balancer"
@@ -39,6 +41,17 @@ func roundRobinPicker(n int) (balancer.Picker, func() error, error) {
 	}
 	if client.state.ConnectivityState != connectivity.Ready || len(client.connections) != n {
 		return nil, nil, errors.Join(errors.New("gRPC's balancer did not get ready"), closing())
+	}
+	picked := make(map[balancer.SubConn]bool)
+	for range n {
+		result, err := client.state.Picker.Pick(balancer.PickInfo{Ctx: context.Background()})
+		if err != nil {
+			return nil, nil, errors.Join(err, closing())
+		}
+		picked[result.SubConn] = true
+	}
+	if len(picked) != n {
+		return nil, nil, errors.Join(fmt.Errorf("gRPC's picker gave %d of %d connections", len(picked), n), closing())
 	}
 	return client.state.Picker, closing, nil
 }
