@@ -200,7 +200,7 @@ func times(ctx context.Context, s settings, contestants ...contest.Contestant) (
 
 func growth(ctx context.Context, out *bytes.Buffer, s settings) error {
 	fmt.Fprintf(out, "\n## As providers grow\n\nNanoseconds for each operation on a registry of so many providers, all of one service. Registering and removing are\n"+
-		"one by one; memory is what the heap has for each at rest, after the first look-up has made the plan, and then when\n"+
+		"one by one, medians of a few times; memory is what the heap has for each at rest, after the first look-up has made the plan, and then when\n"+
 		"each has been called, and has its counters for %d cores.\n\n", runtime.GOMAXPROCS(0))
 	t := table{out}
 	t.head("providers", "Get, FALLBACK", "Get, ROUND_ROBIN", "Get by query", "Call", "register", "remove", "bytes each", "once called")
