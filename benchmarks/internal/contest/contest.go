@@ -176,7 +176,7 @@ type Cost struct{ Allocs, Bytes float64 }
 // Allocations returns what an operation allocates: what two tries say alike, or the
 // least of a few, as other goroutines of the program may allocate meanwhile.
 func Allocations(loop Loop) Cost {
-	const operations, tries = 10_000, 5
+	const operations, tries = 2000, 5
 	least := Cost{math.Inf(1), math.Inf(1)}
 	loop(operations / 10)
 	for range tries {
