@@ -124,6 +124,16 @@ func BenchmarkCall(b *testing.B) {
 			})
 		})
 	}
+	b.Run("listening", func(b *testing.B) {
+		r := bind(populated(b, 8, 0, provider{}))
+		b.ReportAllocs()
+		for b.Loop() {
+			_, err := registry.Call(context.Background(), r, func(ctx context.Context, _ chatModel) (<-chan struct{}, error) { return ctx.Done(), nil })
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 	b.Run("failover", func(b *testing.B) {
 		reg := populated(b, 1, 0, provider{
 			Instance: fails(errDown), Priority: registry.PriorityCritical, Breaker: registry.BreakerPolicy{FailureThreshold: 1 << 30},

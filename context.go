@@ -37,6 +37,8 @@ type armedContext struct {
 
 	cancel context.CancelCauseFunc
 	stop   context.CancelFunc
+
+	before, after *armedContext // in attemptContexts
 }
 
 var _ context.Context = (*attemptContext)(nil)
@@ -141,11 +143,11 @@ func (c *attemptContext) arm() *armedContext {
 	armed := &armedContext{}
 	armed.Context, armed.cancel = context.WithCancelCause(c.Context)
 	if !c.deadline.IsZero() && c.over == nil {
-		armed.Context, armed.stop = context.WithDeadlineCause(armed.Context, c.deadline, timeoutError{c})
+		armed.Context, armed.stop = context.WithDeadlineCause(armed.Context, c.deadline, (*timeoutError)(c))
 	}
 	if c.over != nil {
 		armed.cancel(c.over)
-	} else if cause := c.contexts.join(c); cause != nil {
+	} else if cause := c.contexts.join(armed); cause != nil {
 		armed.cancel(cause)
 	}
 	c.armed.Store(armed)
@@ -161,7 +163,7 @@ func (c *attemptContext) end() {
 	}
 	c.mu.Unlock()
 	if armed != nil {
-		c.contexts.leave(c)
+		c.contexts.leave(armed)
 		_ = guard(func() error { armed.finish(errAttemptOver); return nil }) // it may call methods of the caller's context
 	}
 }
@@ -193,10 +195,10 @@ func (c *attemptContext) expire() {
 
 // timeoutError is the cause of a context that ran into its own deadline, told
 // from those of contexts around it.
-type timeoutError struct{ of *attemptContext }
+type timeoutError attemptContext
 
-func (timeoutError) Error() string { return ErrAttemptTimeout.Error() }
-func (timeoutError) Unwrap() error { return ErrAttemptTimeout }
+func (*timeoutError) Error() string { return ErrAttemptTimeout.Error() }
+func (*timeoutError) Unwrap() error { return ErrAttemptTimeout }
 
 // timedOut reports whether its own deadline, and nothing before that, ended the
 // context. Code that gave the deadline to a socket may see it pass before the
@@ -206,8 +208,7 @@ func (c *attemptContext) timedOut(err error) bool {
 	if armed == nil || armed.Err() == nil {
 		return !c.deadline.IsZero() && !time.Now().Before(c.deadline) && isTimeout(err)
 	}
-	cause, ok := context.Cause(armed.Context).(timeoutError) //nolint:errorlint // the cause itself
-	return ok && cause.of == c
+	return context.Cause(armed.Context) == (*timeoutError)(c) //nolint:errorlint // the cause itself
 }
 
 // removed returns the cause when the provider was told to stop and that, before
@@ -226,23 +227,23 @@ func (c *attemptContext) removed() error {
 // attemptContexts are the armed contexts of one provider's attempts: those that
 // somebody listens to.
 type attemptContexts struct {
-	// mu guards the fields below. Cancelling happens outside of it.
+	// mu guards the fields below and the links. Cancelling happens outside of it.
 	mu    sync.Mutex
-	armed map[*attemptContext]struct{}
+	first *armedContext
 	over  *lineError // set when all were told to stop
 }
 
-// join adds c; a non-nil error means that it is to end at once.
-func (s *attemptContexts) join(c *attemptContext) *lineError {
+// join adds a; a non-nil error means that it is to end at once.
+func (s *attemptContexts) join(a *armedContext) *lineError {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.over != nil {
 		return s.over
 	}
-	if s.armed == nil {
-		s.armed = make(map[*attemptContext]struct{})
+	if a.after = s.first; a.after != nil {
+		a.after.before = a
 	}
-	s.armed[c] = struct{}{}
+	s.first = a
 	return nil
 }
 
@@ -254,10 +255,22 @@ func (s *attemptContexts) isOver(cause error) bool {
 	return ok && s.over == ours
 }
 
-func (s *attemptContexts) leave(c *attemptContext) {
+// leave takes a out, if it has joined.
+func (s *attemptContexts) leave(a *armedContext) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.armed, c)
+	switch {
+	case a.before != nil:
+		a.before.after = a.after
+	case s.first == a:
+		s.first = a.after
+	default:
+		return
+	}
+	if a.after != nil {
+		a.after.before = a.before
+	}
+	a.before, a.after = nil, nil
 }
 
 // cut ends all contexts, present and to come, with the given cause.
@@ -266,18 +279,12 @@ func (s *attemptContexts) cut(cause *lineError) {
 	if s.over == nil {
 		s.over = cause
 	}
-	listening := make([]*attemptContext, 0, len(s.armed))
-	for c := range s.armed {
-		listening = append(listening, c)
+	var listening []*armedContext
+	for a := s.first; a != nil; a = a.after {
+		listening = append(listening, a)
 	}
 	s.mu.Unlock()
-	for _, c := range listening {
-		// c.mu, as Done may be making the context at this moment.
-		c.mu.Lock()
-		armed := c.armed.Load()
-		c.mu.Unlock()
-		if armed != nil {
-			_ = guard(func() error { armed.cancel(cause); return nil }) // as in end
-		}
+	for _, a := range listening {
+		_ = guard(func() error { a.cancel(cause); return nil }) // as in end
 	}
 }
