@@ -1116,10 +1116,11 @@ func TestStopEndsWhereARestartLetTwoUseEachOther(t *testing.T) {
 			return start(ctx, run)
 		}
 		second := j.component("second", time.Millisecond)
-		second.Provides, second.Needs = []string{"y"}, []startup.Need{{Capability: "x", Any: true}}
+		second.Provides, second.Needs = []string{"y"}, []startup.Need{{Capability: "x", Any: true}, {Component: "late", OrderOnly: true}}
 		other := j.component("other", 0)
 		other.Provides = []string{"x", "y"}
-		o := orchestrate(t, startup.Options{}, first, second, other)
+		late := registry.Component{Name: "late", Start: func(context.Context, *startup.Run) error { time.Sleep(time.Millisecond); return nil }}
+		o := orchestrate(t, startup.Options{}, first, second, other, late) // so that second uses first from the beginning
 		_, err := o.Start(t.Context())
 		require.NoError(t, err)
 		time.Sleep(5 * time.Second)
