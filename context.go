@@ -29,16 +29,39 @@ type attemptContext struct {
 
 	// mu guards the making of armed and the field below.
 	mu   sync.Mutex
-	over error // why it ended, when it ended before it was armed
+	over bool // its attempt has ended before it was armed
 }
 
+// armedContext is one of package context, with the attempt's deadline. A second one
+// that could be cancelled with a cause would double its price, so why it was stopped
+// is remembered beside it: contexts that others have derived from it are told that they
+// were cancelled, and not why.
 type armedContext struct {
 	context.Context
 
-	cancel context.CancelCauseFunc
-	stop   context.CancelFunc
+	stop  context.CancelFunc
+	cause atomic.Pointer[error] // why it was stopped, if nothing had ended it before
 
 	before, after *armedContext // in attemptContexts
+}
+
+// end stops the context, which may call methods of the caller's.
+func (a *armedContext) end(cause *error) {
+	if a.Err() == nil {
+		a.cause.Store(cause)
+	}
+	_ = guard(func() error { a.stop(); return nil })
+}
+
+// Value gives context.Cause, which asks for a context of its own package, one that has
+// ended with the cause.
+func (a *armedContext) Value(key any) any {
+	if cause := a.cause.Load(); cause != nil && key == contextKey() && a.Err() != nil {
+		ended, cancel := context.WithCancelCause(context.Background())
+		cancel(*cause)
+		return ended.Value(key)
+	}
+	return a.Context.Value(key)
 }
 
 var _ context.Context = (*attemptContext)(nil)
@@ -141,14 +164,15 @@ func (c *attemptContext) arm() *armedContext {
 		return armed
 	}
 	armed := &armedContext{}
-	armed.Context, armed.cancel = context.WithCancelCause(c.Context)
-	if !c.deadline.IsZero() && c.over == nil {
-		armed.Context, armed.stop = context.WithDeadlineCause(armed.Context, c.deadline, (*timeoutError)(c))
+	if c.deadline.IsZero() || c.over {
+		armed.Context, armed.stop = context.WithCancel(c.Context)
+	} else {
+		armed.Context, armed.stop = context.WithDeadlineCause(c.Context, c.deadline, (*timeoutError)(c))
 	}
-	if c.over != nil {
-		armed.cancel(c.over)
+	if c.over {
+		armed.end(&errAttemptOver)
 	} else if cause := c.contexts.join(armed); cause != nil {
-		armed.cancel(cause)
+		armed.end(cause)
 	}
 	c.armed.Store(armed)
 	return armed
@@ -159,12 +183,12 @@ func (c *attemptContext) end() {
 	c.mu.Lock()
 	armed := c.armed.Load()
 	if armed == nil {
-		c.over = errAttemptOver
+		c.over = true
 	}
 	c.mu.Unlock()
 	if armed != nil {
 		c.contexts.leave(armed)
-		_ = guard(func() error { armed.finish(errAttemptOver); return nil }) // it may call methods of the caller's context
+		armed.end(&errAttemptOver)
 	}
 }
 
@@ -175,13 +199,6 @@ func (c *attemptContext) endSoon() {
 		go c.end()
 	} else {
 		c.end()
-	}
-}
-
-func (a *armedContext) finish(cause error) {
-	a.cancel(cause)
-	if a.stop != nil {
-		a.stop()
 	}
 }
 
@@ -214,12 +231,10 @@ func (c *attemptContext) timedOut(err error) bool {
 // removed returns the cause when the provider was told to stop and that, before
 // anything else, ended the context.
 func (c *attemptContext) removed() error {
-	armed := c.armed.Load()
-	if armed == nil || armed.Err() == nil {
-		return nil
-	}
-	if cause := context.Cause(armed.Context); cause != nil && c.contexts.isOver(cause) {
-		return cause
+	if armed := c.armed.Load(); armed != nil {
+		if cause := armed.cause.Load(); cause != nil && cause != &errAttemptOver {
+			return *cause
+		}
 	}
 	return nil
 }
@@ -230,11 +245,11 @@ type attemptContexts struct {
 	// mu guards the fields below and the links. Cancelling happens outside of it.
 	mu    sync.Mutex
 	first *armedContext
-	over  *lineError // set when all were told to stop
+	over  *error // why all were told to stop
 }
 
 // join adds a; a non-nil error means that it is to end at once.
-func (s *attemptContexts) join(a *armedContext) *lineError {
+func (s *attemptContexts) join(a *armedContext) *error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.over != nil {
@@ -245,14 +260,6 @@ func (s *attemptContexts) join(a *armedContext) *lineError {
 	}
 	s.first = a
 	return nil
-}
-
-// isOver reports whether cause is what all were told to stop with.
-func (s *attemptContexts) isOver(cause error) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	ours, ok := cause.(*lineError) //nolint:errorlint // the cause itself
-	return ok && s.over == ours
 }
 
 // leave takes a out, if it has joined.
@@ -274,17 +281,18 @@ func (s *attemptContexts) leave(a *armedContext) {
 }
 
 // cut ends all contexts, present and to come, with the given cause.
-func (s *attemptContexts) cut(cause *lineError) {
+func (s *attemptContexts) cut(cause error) {
 	s.mu.Lock()
 	if s.over == nil {
-		s.over = cause
+		s.over = &cause
 	}
+	over := s.over
 	var listening []*armedContext
 	for a := s.first; a != nil; a = a.after {
 		listening = append(listening, a)
 	}
 	s.mu.Unlock()
 	for _, a := range listening {
-		_ = guard(func() error { a.cancel(cause); return nil }) // as in end
+		a.end(over)
 	}
 }

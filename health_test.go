@@ -307,6 +307,7 @@ func TestProbeThatHangsIsCancelledCountsAsFailedAndStaysTheOnlyOne(t *testing.T)
 		}}})
 		var other subject
 		b := probed(t, reg, "b", &other, health.Policy{})
+		synctest.Wait() // the first probes
 		events := reg.Subscribe(0)
 		defer events.Close()
 		deaf.Store(true)
