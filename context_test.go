@@ -84,7 +84,8 @@ func TestContextOfAnAttemptThatIsOverHasEnded(t *testing.T) {
 				})
 				require.NoError(t, err)
 				<-kept.Done()
-				require.ErrorIs(t, kept.Err(), context.Canceled)
+				require.Equal(t, context.Canceled, kept.Err())
+				require.EqualError(t, context.Cause(kept), "attempt is over: context canceled")
 				derived, cancel := context.WithCancel(kept)
 				defer cancel()
 				<-derived.Done()
@@ -146,8 +147,12 @@ func TestRemovedProviderTellsItsAttemptsAtTheEndOfTheDrain(t *testing.T) {
 						if !asksBefore {
 							time.Sleep(3 * time.Second)
 						}
-						<-ctx.Done()
+						derived, stop := context.WithCancel(ctx)
+						defer stop()
+						<-derived.Done()
 						cause = context.Cause(ctx)
+						require.Equal(t, context.Canceled, ctx.Err())
+						require.Equal(t, context.Canceled, derived.Err())
 						return "", ctx.Err()
 					})
 					require.NoError(t, err, "the call moves on")
