@@ -127,6 +127,9 @@ func cores(name string, atMost float64, ours contest.Contestant) Race {
 		}
 		on2, on1 := runners[0], runners[0]
 		on2.Cores = 2
+		// Every turn is a round: that two cores are undisturbed at once is so much rarer than that
+		// one is that their fastest turns would not say how calls hinder each other.
+		s.Rounds, s.Turns = s.Rounds*s.Turns, 1
 		times, err := contest.Race(ctx, s, on2, on1)
 		if err := errors.Join(err, free()); err != nil {
 			return nil, err
