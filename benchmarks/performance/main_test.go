@@ -29,15 +29,15 @@ func TestDocumentHasEveryBarAndEveryContestant(t *testing.T) { //nolint:parallel
 	require.NoError(t, err)
 	committed, err := os.ReadFile("../../docs/performance.md")
 	require.NoError(t, err)
-	for _, c := range slices.Concat(contest.OurPickers(), contest.Pickers(), contest.OurCalls(), contest.Guards(),
-		contest.OurListening(), contest.Listening()) {
-		require.Regexp(t, `(?m)^\| (\*\*)?`+regexp.QuoteMeta(c.Name)+`(\*\*)? \|`, string(written))
-	}
 	for _, text := range []string{string(written), string(committed)} {
 		for _, race := range bars.Races(1) {
 			for _, b := range race.Bars {
 				require.Contains(t, text, "| "+b.Name+" |")
 			}
+		}
+		for _, c := range slices.Concat(contest.OurPickers(), contest.Pickers(), contest.OurCalls(), contest.Guards(),
+			contest.OurListening(), contest.Listening()) {
+			require.Regexp(t, `(?m)^\| (\*\*)?`+regexp.QuoteMeta(c.Name)+`(\*\*)? \|`, text)
 		}
 		for _, section := range []string{"## As providers grow", "| 100 |", "## Why it is fast", "gobreaker/v2 v2."} {
 			require.Contains(t, text, section)
