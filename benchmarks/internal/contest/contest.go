@@ -43,9 +43,9 @@ type Settings struct {
 // which a virtual machine has a core to itself where others share it, and the turns of a
 // round are so many that each contestant meets such a time.
 func (s *Settings) Flags(flags *flag.FlagSet) {
-	flags.IntVar(&s.Rounds, "rounds", 51, "how many rounds there are; the median counts")
-	flags.IntVar(&s.Turns, "turns", 20, "how many turns each contestant takes in a round; the fastest counts")
-	flags.DurationVar(&s.Turn, "turn", 100*time.Microsecond, "how long a turn is")
+	flags.IntVar(&s.Rounds, "rounds", 15, "how many rounds there are; the median counts")
+	flags.IntVar(&s.Turns, "turns", 400, "how many turns each contestant takes in a round; the fastest counts")
+	flags.DurationVar(&s.Turn, "turn", 50*time.Microsecond, "how long a turn is")
 }
 
 // Check refuses settings with which nothing is measured.

@@ -15,7 +15,7 @@ const (
 	flapStride = 10               // so 1,000 different ones, among them the one that is picked
 	flapDown   = 500              // turns of others before one comes back
 	flapBatch  = 16               // look-ups of a sample: with fewer it would be the clock's
-	flapTurn   = 300              // as many turns of others, so that there are flaps in one
+	flapTurn   = 600              // as many turns of others, so that there are flaps in one
 )
 
 var errFlapping = errors.New("flapping")
