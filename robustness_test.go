@@ -245,7 +245,7 @@ func TestUnregisterEndsAFactoryThatACallWaitsFor(t *testing.T) {
 func TestProductThatIsFinishedWhileItsProviderLeavesIsClosed(t *testing.T) {
 	t.Parallel()
 	lost := 0
-	const n = 100
+	const n = 30
 	for range n {
 		reg := newRegistry(t, registry.Options{})
 		var closed atomic.Bool
