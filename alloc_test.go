@@ -37,6 +37,12 @@ func TestPickingAndCallingAllocateNoMoreThanPromised(t *testing.T) { //nolint:pa
 		}, 0},
 		{"Call without timeout", untimed, calling, 0},
 		{"Call with a timeout that nobody asks about", provider{}, calling, 1},
+		{"Call of a function that asks its context whether it has to stop", provider{}, func(reg *registry.Registry) func() {
+			r := bind(reg)
+			return func() {
+				_, _ = registry.Call(context.Background(), r, func(ctx context.Context, _ chatModel) (<-chan struct{}, error) { return ctx.Done(), nil })
+			}
+		}, 7},
 		{"Call in turns", provider{AttemptTimeout: registry.NoTimeout, Strategy: registry.StrategyRoundRobin}, calling, 0},
 		{"Call of a closure over the caller's variables", untimed, func(reg *registry.Registry) func() {
 			r, prompt := bind(reg), 0
