@@ -208,7 +208,8 @@ func TestNoMoreBreakersOfAGroupOpenThanThePolicyAllows(t *testing.T) {
 
 func TestManyBreakersThatWouldOpenAtOnceKeepTheCap(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{Selection: selection.Policy{MaxEjected: 0.3}}, func(t *testing.T, reg *registry.Registry) {
+	for range 200 {
+		reg := newRegistry(t, registry.Options{Selection: selection.Policy{MaxEjected: 0.3}})
 		all := make([]*registry.Registration, 10)
 		for i := range all {
 			all[i] = add(t, reg, provider{
@@ -216,13 +217,17 @@ func TestManyBreakersThatWouldOpenAtOnceKeepTheCap(t *testing.T) {
 			})
 		}
 		var waiting sync.WaitGroup
+		begin := make(chan struct{})
 		for i := range all {
+			r := bind(reg, strconv.Itoa(i))
 			waiting.Go(func() {
-				for range 20 {
-					_, _ = ask(context.Background(), bind(reg, strconv.Itoa(i)))
+				<-begin
+				for range 3 {
+					_, _ = ask(t.Context(), r)
 				}
 			})
 		}
+		close(begin)
 		waiting.Wait()
 		open := 0
 		for _, p := range all {
@@ -231,7 +236,8 @@ func TestManyBreakersThatWouldOpenAtOnceKeepTheCap(t *testing.T) {
 			}
 		}
 		require.Equal(t, 3, open)
-	})
+		require.NoError(t, reg.Close(t.Context()))
+	}
 }
 
 func TestWhenAllAreUnhealthyACallFailsUnlessTheLeastBadIsAskedFor(t *testing.T) {
