@@ -281,6 +281,74 @@ func TestNobodyIsEnteredForACallerWhoseTimeIsOverWhicheverWayACallGoes(t *testin
 	})
 }
 
+// A caller in a hurry says nothing about a provider that takes as long as ever, but for
+// a few times in a row.
+func TestAttemptThatIsCutForTheSakeOfOthersIsForgivenAFewTimesWhicheverWayACallGoes(t *testing.T) {
+	t.Parallel()
+	onEveryWay(t, provider{}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[chatModel], options []registry.CallOption) {
+		slowly := func(ctx context.Context, m chatModel) (string, error) {
+			name, err := m.Chat(ctx, "?")
+			if name == "a" {
+				select {
+				case <-time.After(1500 * time.Millisecond):
+				case <-ctx.Done():
+					return "", ctx.Err()
+				}
+			}
+			return name, err
+		}
+		hurried := func(times int) {
+			for range times {
+				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+				answer, err := registry.Call(ctx, r, slowly, options...)
+				cancel()
+				require.NoError(t, err)
+				require.Equal(t, "b", answer)
+			}
+		}
+		patient := func() {
+			answer, err := registry.Call(t.Context(), r, slowly, options...)
+			require.NoError(t, err)
+			require.Equal(t, "a", answer)
+		}
+		a := registrationOf(t, reg, "a")
+		patient()
+		hurried(3)
+		requireCounts(t, a, 1, 0, 3, 0)
+		require.Zero(t, a.Breaker().ConsecutiveFailures)
+		hurried(1)
+		requireCounts(t, a, 1, 1, 3, 0)
+		patient()
+		hurried(3)
+		requireCounts(t, a, 2, 1, 6, 0)
+	})
+}
+
+func TestSuccessesRefundTheBudgetWhicheverWayACallGoes(t *testing.T) {
+	t.Parallel()
+	policy := registry.RetryPolicy{Retries: 1, Budget: 4, Refund: 0.5, Floor: 0.0001}
+	onEveryWay(t, provider{Retry: policy, Breaker: patient()}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[chatModel], options []registry.CallOption) {
+		require.NoError(t, registrationOf(t, reg, "b").Unregister(t.Context()))
+		attempts := func(err error) (n int) {
+			_, _ = registry.Call(t.Context(), r, func(context.Context, chatModel) (string, error) { n++; return "", err }, options...)
+			return n
+		}
+		down := verdict.As(errDown, verdict.Verdict{Class: verdict.ClassServerError})
+		for range 5 {
+			attempts(down)
+		}
+		require.Equal(t, 1, attempts(down), "its budget is spent")
+		for range 6 {
+			require.Equal(t, 1, attempts(nil))
+		}
+		require.Equal(t, 1, attempts(down), "3 tokens, and then 2 of 4")
+		for range 4 {
+			require.Equal(t, 1, attempts(nil))
+		}
+		require.Equal(t, 2, attempts(down), "4 tokens, and then 3")
+	})
+}
+
 // atLength reports whether the function that asks runs in a call that has taken the
 // long way, as the stack tells.
 func atLength() bool {
