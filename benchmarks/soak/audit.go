@@ -197,10 +197,17 @@ func (w *world) auditPicking(r *registry.Resolver[*backend]) (problems []string)
 	if !slices.Equal(steady, gotten) {
 		report("%v: steady are %v, given %v", e.Query, steady, gotten)
 	}
-	if (e.Winner == "") != (len(callable) == 0) || e.Winner != "" && !slices.Contains(callable, e.Winner) {
+	resort := len(callable) == 0 && w.lastResort(e.Winner)
+	if !resort && ((e.Winner == "") != (len(callable) == 0) || e.Winner != "" && !slices.Contains(callable, e.Winner)) {
 		report("%v: the winner is %q of %v", e.Query, e.Winner, callable)
 	}
 	return problems
+}
+
+// lastResort reports whether a provider may be asked although it is not eligible.
+func (w *world) lastResort(name string) bool {
+	p, ok := w.reg.Provider(name)
+	return ok && p.Info().Definition.LastResort
 }
 
 // checkOverall compares the counts of the whole with its details.
