@@ -207,7 +207,7 @@ func (w *world) auditPicking(r *registry.Resolver[*backend]) (problems []string)
 // lastResort reports whether a provider may be asked although it is not eligible.
 func (w *world) lastResort(name string) bool {
 	p, ok := w.reg.Provider(name)
-	return ok && p.Info().Definition.LastResort
+	return ok && p.Info().LastResort
 }
 
 // checkOverall compares the counts of the whole with its details.
