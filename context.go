@@ -45,6 +45,15 @@ type armedContext struct {
 	before, after *armedContext // in attemptContexts
 }
 
+// why returns the cause it was stopped for, nil when something else ended it, also at
+// the moment of the stop.
+func (a *armedContext) why() *error {
+	if cause := a.cause.Load(); cause != nil && context.Cause(a.Context) == context.Canceled { //nolint:errorlint // what a stop leaves
+		return cause
+	}
+	return nil
+}
+
 // end stops the context, which may call methods of the caller's.
 func (a *armedContext) end(cause *error) {
 	if a.Err() == nil {
@@ -56,10 +65,12 @@ func (a *armedContext) end(cause *error) {
 // Value gives context.Cause, which asks for a context of its own package, one that has
 // ended with the cause.
 func (a *armedContext) Value(key any) any {
-	if cause := a.cause.Load(); cause != nil && key == contextKey() && a.Err() != nil {
-		ended, cancel := context.WithCancelCause(context.Background())
-		cancel(*cause)
-		return ended.Value(key)
+	if key == contextKey() {
+		if cause := a.why(); cause != nil {
+			ended, cancel := context.WithCancelCause(context.Background())
+			cancel(*cause)
+			return ended.Value(key)
+		}
 	}
 	return a.Context.Value(key)
 }
@@ -232,7 +243,7 @@ func (c *attemptContext) timedOut(err error) bool {
 // anything else, ended the context.
 func (c *attemptContext) removed() error {
 	if armed := c.armed.Load(); armed != nil {
-		if cause := armed.cause.Load(); cause != nil && cause != &errAttemptOver {
+		if cause := armed.why(); cause != nil && cause != &errAttemptOver {
 			return *cause
 		}
 	}

@@ -129,6 +129,31 @@ func TestCallerThatEndsIsToldFromTheAttemptThatEnds(t *testing.T) {
 	})
 }
 
+func TestContextThatHasRunOutOfTimeSaysSoAlsoWhenItsProviderIsRemoved(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := add(t, reg, provider{Name: "a", AttemptTimeout: time.Second})
+		var cause error
+		var caller sync.WaitGroup
+		caller.Go(func() {
+			_, err := registry.Call(t.Context(), bind(reg), func(ctx context.Context, _ chatModel) (int, error) {
+				<-ctx.Done()
+				time.Sleep(10 * time.Second) // it takes its time
+				cause = context.Cause(ctx)
+				return 0, ctx.Err()
+			})
+			require.ErrorIs(t, err, registry.ErrAttemptTimeout)
+		})
+		synctest.Wait()
+		drain, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		require.ErrorIs(t, a.Unregister(drain), registry.ErrStuck)
+		caller.Wait()
+		require.ErrorIs(t, cause, registry.ErrAttemptTimeout)
+		require.NotErrorIs(t, cause, registry.ErrClosed)
+	})
+}
+
 func TestRemovedProviderTellsItsAttemptsAtTheEndOfTheDrain(t *testing.T) {
 	t.Parallel()
 	for name, asksBefore := range map[string]bool{"waiting": true, "asking afterwards": false} {

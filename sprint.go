@@ -11,9 +11,9 @@ import (
 
 // sprint is a call that goes as nearly all do: without options, hooks and limits,
 // one attempt on the first provider of the plan, which nothing keeps away, and it
-// succeeds. It takes the steps of a call that remain in that case, through the same
-// attempt, and hands over to a call as soon as anything else is the case. It exists
-// because a call is a large thing to make for so little.
+// succeeds. It takes the steps of a call and its attempt that remain in that case, and
+// hands over to a call as soon as anything else is the case. It exists because those
+// are large things to make for so little.
 type sprint struct {
 	state      sprintState
 	shared     bool // it has to leave time for another provider

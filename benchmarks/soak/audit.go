@@ -197,7 +197,8 @@ func (w *world) auditPicking(r *registry.Resolver[*backend]) (problems []string)
 	if !slices.Equal(steady, gotten) {
 		report("%v: steady are %v, given %v", e.Query, steady, gotten)
 	}
-	resort := len(callable) == 0 && w.lastResort(e.Winner)
+	seen := slices.ContainsFunc(e.Candidates, func(c registry.Candidate) bool { return c.Provider == e.Winner })
+	resort := len(callable) == 0 && seen && w.lastResort(e.Winner)
 	if !resort && ((e.Winner == "") != (len(callable) == 0) || e.Winner != "" && !slices.Contains(callable, e.Winner)) {
 		report("%v: the winner is %q of %v", e.Query, e.Winner, callable)
 	}
