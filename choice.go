@@ -293,9 +293,7 @@ func (c *choice) ask(w *walk, look *selection.Look) (at int, failed bool) {
 		began := w.plan.wishes.registry.now()
 		look.Now = max(began, 1)
 		at = c.selector.Pick(c.set.View(*look))
-		if w.plan.wishes.registry.now()-began >= slowPick {
-			c.group.faults.note(w, c, faultSlow, nil)
-		}
+		c.group.faults.timed(w, c, w.plan.wishes.registry.now()-began)
 	} else {
 		at = c.selector.Pick(c.set.View(*look))
 	}
@@ -318,6 +316,23 @@ const (
 type faults struct {
 	counts [numFaults]atomic.Uint64
 	told   atomic.Int64 // when an event last spoke of it, on the registry's clock; 0: never
+	slow   atomic.Bool  // the last pick that was timed was slow
+}
+
+// timed counts a pick that took too long. It tells only of the second in a row: one can
+// be a pause of the goroutine, of which the selector knows nothing.
+func (f *faults) timed(w *walk, c *choice, took time.Duration) {
+	switch slow := took >= slowPick; {
+	case w.silent:
+	case !slow:
+		if f.slow.Load() {
+			f.slow.Store(false)
+		}
+	case f.slow.Swap(true):
+		f.note(w, c, faultSlow, nil)
+	default:
+		f.counts[faultSlow].Add(1)
+	}
 }
 
 // note counts a fault in earnest, and tells of it once a minute.

@@ -176,6 +176,40 @@ func TestASlowSelectorBlocksNobodyElseAndIsCounted(t *testing.T) {
 	})
 }
 
+func TestOnlyTheSecondSlowPickInARowIsTold(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		slowly func(timed uint64) bool // by how many picks that were timed and slow were before
+		told   []event.Kind
+	}{
+		"always":                  {func(uint64) bool { return true }, []event.Kind{event.SelectorFailed}},
+		"once, as for a pause":    {func(timed uint64) bool { return timed == 0 }, nil},
+		"twice in a row at least": {func(timed uint64) bool { return timed < 2 }, []event.Kind{event.SelectorFailed}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+				slow := false
+				add(t, reg, provider{Name: "a", Strategy: choosing("SLOW", func(v selection.View) int {
+					if slow {
+						time.Sleep(time.Millisecond)
+					}
+					return v.Next(0)
+				})})
+				events := reg.Subscribe(0)
+				defer events.Close()
+				r := bind(reg)
+				for range 1000 {
+					slow = test.slowly(faultsOf(t, reg).Slow)
+					require.Equal(t, "a", asked(t, r))
+				}
+				require.Positive(t, faultsOf(t, reg).Slow)
+				require.Equal(t, test.told, kinds(t, events))
+			})
+		})
+	}
+}
+
 func TestASelectorMayUseTheRegistryItPicksFor(t *testing.T) {
 	t.Parallel()
 	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {

@@ -56,8 +56,9 @@ const (
 	NotReady Kind = "not_ready"
 	// Ready: the provider's factory made its instance.
 	Ready Kind = "ready"
-	// SelectorFailed: a group's strategy did something wrong, which Reason names; the
-	// group's order stands in for it. It is told once a minute for each group.
+	// SelectorFailed: a group's strategy did something wrong, which Reason names. The
+	// group's order stands in for an answer that is none; two picks in a row that were
+	// timed and slow are told too. It is told once a minute for each group.
 	SelectorFailed Kind = "selector_failed"
 	// LeaseExpired: a lease was not reported in time and counts as a failure.
 	LeaseExpired Kind = "lease_expired"

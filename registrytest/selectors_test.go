@@ -90,6 +90,9 @@ func TestBadSelectorsAreFound(t *testing.T) {
 		"stuck": {func() selection.Selector {
 			return selection.Func(func(v selection.View) int { time.Sleep(time.Hour); return v.Next(0) })
 		}, "it did not return"},
+		"slow": {func() selection.Selector {
+			return selection.Func(func(v selection.View) int { time.Sleep(time.Millisecond); return v.Next(0) })
+		}, "every pick took 1ms or longer"},
 		"nobody left": {func() selection.Selector {
 			return selection.Func(func(v selection.View) int {
 				if v.Next(0) < 0 {

@@ -44,7 +44,7 @@ type Share struct {
 }
 
 // GroupFaults is what the selector of one group did wrong; the order of the group stood
-// in for it.
+// in for an answer that was none.
 type GroupFaults struct {
 	// Handler and Group name the group, Strategy is what it picks with.
 	Handler  string   `json:"handler,omitempty"`
@@ -56,7 +56,7 @@ type GroupFaults struct {
 	Exits      uint64 `json:"exits,omitempty"`
 	OutOfRange uint64 `json:"out_of_range,omitempty"`
 	// Slow counts picks that took a millisecond or longer. One pick in 32, at random,
-	// is timed.
+	// is timed. A few may be pauses of the goroutine, as for a collection of garbage.
 	Slow uint64 `json:"slow,omitempty"`
 }
 
