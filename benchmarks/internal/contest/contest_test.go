@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -35,21 +36,20 @@ func TestEveryContestantDoesItsWork(t *testing.T) {
 
 func TestRaceTellsFastFromSlowAndTakesTurns(t *testing.T) {
 	t.Parallel()
-	var order []string
-	waiting := func(name string, each time.Duration) contest.Runner {
-		return contest.Runner{Cores: 1, Loop: func(n int) {
-			order = append(order, name)
-			for range n {
-				for began := time.Now(); time.Since(began) < each; {
-				}
-			}
-		}}
-	}
-	settings := contest.Settings{Rounds: 2, Turns: 2, Turn: 100 * time.Microsecond}
-	times, err := contest.Race(t.Context(), settings, waiting("fast", time.Microsecond), waiting("slow", 20*time.Microsecond))
-	require.NoError(t, err)
-	require.Less(t, times[0], times[1])
-	require.Equal(t, []string{"fast", "slow", "slow", "fast", "fast", "slow", "slow", "fast"}, order[len(order)-8:])
+	synctest.Test(t, func(t *testing.T) {
+		var order []string
+		waiting := func(name string, each time.Duration) contest.Runner {
+			return contest.Runner{Cores: 1, Loop: func(n int) {
+				order = append(order, name)
+				time.Sleep(time.Duration(n) * each)
+			}}
+		}
+		settings := contest.Settings{Rounds: 2, Turns: 2, Turn: 100 * time.Microsecond}
+		times, err := contest.Race(t.Context(), settings, waiting("fast", time.Microsecond), waiting("slow", 20*time.Microsecond))
+		require.NoError(t, err)
+		require.Equal(t, []float64{1_000, 20_000}, times)
+		require.Equal(t, []string{"fast", "slow", "slow", "fast", "fast", "slow", "slow", "fast"}, order[len(order)-8:])
+	})
 }
 
 func TestQuantileIsAFigureThatWasSeen(t *testing.T) {
