@@ -188,7 +188,7 @@ func TestAKeyStaysWithOneProviderWhereGroupsSpillOver(t *testing.T) {
 				require.Equal(t, home, answer)
 			}
 		}
-		require.InDelta(t, 350, homes["a"], 40, "1.4 halves of all")
+		require.InDelta(t, 350, homes["a"], 70, "1.4 halves of all, by chance: seven deviations of its binomial")
 	})
 }
 
