@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -257,6 +258,7 @@ func perform(t *testing.T, seed uint64, options ...registry.CallOption) (log []s
 		cancel() // else calls without a timeout may hang for ever
 		for _, undo := range slices.Backward(s.undo) {
 			s.note(undo(t.Context()))
+			synctest.Wait() // the drain of one and the next undo would race to the bus
 		}
 		pass(time.Minute)
 		s.look()
