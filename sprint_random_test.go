@@ -257,8 +257,8 @@ func perform(t *testing.T, seed uint64, options ...registry.CallOption) (log []s
 		s.look()
 		cancel() // else calls without a timeout may hang for ever
 		for _, undo := range slices.Backward(s.undo) {
+			synctest.Wait() // what drains would race with the undo to the bus
 			s.note(undo(t.Context()))
-			synctest.Wait() // the drain of one and the next undo would race to the bus
 		}
 		pass(time.Minute)
 		s.look()
