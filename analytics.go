@@ -107,7 +107,7 @@ func (p *provider) mayEject() bool {
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
 	policy := p.service.policy
-	if policy.MaxEjected == 0 || p.gateNow()&gateGone != 0 {
+	if policy.MaxEjected == 0 || p.hasLeft() {
 		return true
 	}
 	out, members := 0, 0

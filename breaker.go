@@ -537,7 +537,7 @@ func (b *breaker) enter(state BreakerState, openFor time.Duration, reason string
 		b.until = now.Add(openFor)
 		b.stats.Opened++
 		// gobreaker is open up to and including the last nanosecond of its time.
-		if b.provider.gateNow()&gateGone == 0 { // else nobody would stop the timer
+		if !b.provider.hasLeft() { // else nobody would stop the timer
 			b.timer = b.provider.registry.schedule.After(min(openFor, math.MaxInt64-1)+1, func() { b.expire(generation) })
 		}
 		change.Kind, change.Until = event.BreakerOpened, b.until
@@ -585,7 +585,7 @@ func (p *provider) shiftBreaker(set gate, change *event.Event) {
 	}
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
-	if p.gateNow()&gateGone == 0 { // the gate of one that has left stays as it was, and so do the words
+	if !p.hasLeft() { // the gate of one that has left stays as it was, and so do the words
 		p.opening = opened
 	}
 	p.shiftLocked(gateOpen|gateHalfOpen|gateTrialsFull, set, change)

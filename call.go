@@ -320,6 +320,9 @@ func (c *call) next() bool {
 		if c.wants(p) && c.enterClaimed(p, c.reason()) {
 			return true
 		}
+		if c.overtaken(p) {
+			continue
+		}
 		c.met = c.met || p.gateNow()&gateBlocked == 0
 	}
 	if !c.entered {
@@ -331,9 +334,16 @@ func (c *call) next() bool {
 
 // walkAnew begins again when the walk has met nobody, but somebody is there.
 func (c *call) walkAnew() bool {
-	if c.met || c.entered || c.ended || c.anew == walksAnew || !c.slot.someone(false) {
-		return false
-	}
+	return !c.met && !c.entered && !c.ended && c.anew < walksAnew && c.slot.someone(false) && c.restart()
+}
+
+// overtaken begins again when nobody was met yet and p was displaced meanwhile: the next
+// one of the walk may be worse than who has its place.
+func (c *call) overtaken(p *provider) bool {
+	return p.displaced() && !c.met && !c.entered && c.anew < walksAnew && c.restart()
+}
+
+func (c *call) restart() bool {
 	c.anew++
 	plan := c.slot.current()
 	c.walk = plan.walk(plan.callable)
@@ -582,7 +592,7 @@ func (c *call) awaitPlace() bool {
 func (c *call) leaveLines(lines []line, queue *slots.Wait, waited time.Duration) (wait time.Duration) {
 	for at := range lines {
 		l := &lines[at]
-		l.providers = slices.DeleteFunc(l.providers, func(p *provider) bool { return p.gateNow()&gateGone != 0 })
+		l.providers = slices.DeleteFunc(l.providers, func(p *provider) bool { return p.hasLeft() })
 		if l.wait <= waited || len(l.providers) == 0 {
 			queue.Leave(at)
 			continue

@@ -107,7 +107,7 @@ const endOfTime = "its time is over"
 func (p *provider) cool(v verdict.Verdict, kind verdict.Cooldown, cause error) {
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
-	if p.gateNow()&gateGone != 0 {
+	if p.hasLeft() {
 		return
 	}
 	c := &p.domain.cooldown

@@ -84,7 +84,7 @@ func (p *provider) unwatch() {
 func (p *provider) stateLocked() (state health.State, reason string, cause error) {
 	w := &p.wellness
 	switch {
-	case p.gateNow()&gateGone != 0:
+	case p.hasLeft():
 		return health.Draining, "", nil
 	case w.said != nil:
 		return health.Unhealthy, w.saidText, w.said
@@ -486,7 +486,7 @@ func (p *provider) watchMade() {
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
 	made, m := p.instance.Load(), p.wellness.monitor
-	if p.policy.Off || p.policy.Probe != nil || made == nil || made.checker == nil || p.gateNow()&gateGone != 0 {
+	if p.policy.Off || p.policy.Probe != nil || made == nil || made.checker == nil || p.hasLeft() {
 		return
 	}
 	if m == nil {

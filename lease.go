@@ -481,8 +481,12 @@ func (r *Resolver[T]) AcquireMany(ctx context.Context, limit int, options ...Cal
 		if c.attempt.caller.Err() != nil || len(leases) == limit && limit > 0 {
 			break
 		}
-		if plan.inTime(at) && c.enterClaimed(plan.candidates[at], whyMany) { //nolint:contextcheck // the call has it
+		switch p := plan.candidates[at]; {
+		case !plan.inTime(at) || c.skipped(p.name()):
+		case c.enterClaimed(p, whyMany): //nolint:contextcheck // the call has it
 			leases = append(leases, leaseEntered[T](s, &c)) //nolint:contextcheck // the call has it
+		case p.displaced() && c.anew < walksAnew && c.restart(): // nobody is given a second lease
+			c.walk.still, plan, at = true, c.walk.plan, -1
 		}
 	}
 	cell := r.slot.service.lookups.Local()

@@ -181,7 +181,7 @@ func (m *monitor) probes() int {
 // stale reports whether somebody else watches the provider now, or nobody. Caller
 // holds Registry.mu.
 func (m *monitor) stale() bool {
-	return m.provider.wellness.monitor != m || m.provider.gateNow()&gateGone != 0
+	return m.provider.wellness.monitor != m || m.provider.hasLeft()
 }
 
 // stop ends the probes and what waits for them. Caller holds Registry.mu, and
@@ -431,7 +431,7 @@ func (m *monitor) delay(c *check) (base, delay time.Duration) {
 func (p *provider) recoverLocked() {
 	w := &p.wellness
 	m := w.monitor
-	if m == nil || m.policy.Recover == nil || w.recovering || p.gateNow()&gateGone != 0 || m.recoveries >= m.policy.RecoverLimit ||
+	if m == nil || m.policy.Recover == nil || w.recovering || p.hasLeft() || m.recoveries >= m.policy.RecoverLimit ||
 		w.shown != health.Unhealthy {
 		return
 	}

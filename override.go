@@ -313,7 +313,7 @@ func (p *provider) stepDown(held *tenure) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.release(held)
-	if p.gateNow()&gateGone != 0 {
+	if p.hasLeft() {
 		return false
 	}
 	above, below := p.standIn.Load(), p.below // who looks through p meanwhile still finds above
@@ -374,7 +374,7 @@ func (s *service) override(by string, entries []entry) (undo func(context.Contex
 		r.release(held)
 		s.overrides = slices.DeleteFunc(s.overrides, func(other *override) bool { return other == over })
 		for _, fake := range fakes {
-			if fake.gateNow()&gateGone == 0 {
+			if !fake.hasLeft() {
 				left = append(left, fake.stack()...)
 				r.leave(fake.acting(), "override taken out")
 			}
@@ -412,12 +412,12 @@ func (s *service) override(by string, entries []entry) (undo func(context.Contex
 // showAll makes every provider of the service be picked or not as the overrides in
 // force say. Caller holds Registry.mu.
 func (s *service) showAll() {
+	s.outdate() // first: a plan in force would show some of them hidden, and others not yet
 	for member := range s.members {
 		for at := member; at != nil; at = at.below {
 			at.show()
 		}
 	}
-	s.outdate()
 	s.registry.wakeWaiters()
 }
 

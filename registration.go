@@ -98,6 +98,12 @@ func (p *provider) mock() bool   { return p.definition.Mock }
 
 func (p *provider) gateNow() gate { return gate(p.gate.Load()) }
 
+func (p *provider) hasLeft() bool { return p.gateNow()&gateGone != 0 }
+
+// displaced reports whether the provider has left, or another stands in for it: who has
+// its place then is in no plan that offers it.
+func (p *provider) displaced() bool { return p.gateNow()&(gateGone|gateReal) != 0 }
+
 // missing returns the first capability that the provider lacks, or "".
 func (p *provider) missing(capabilities []string) string {
 	if p.anything {
@@ -227,7 +233,7 @@ func (d *drain) init() {
 
 // exit is called after the end of an attempt was counted.
 func (p *provider) exit() {
-	if p.gateNow()&gateGone != 0 {
+	if p.hasLeft() {
 		p.checkIdle()
 	}
 }
@@ -396,7 +402,7 @@ func (p *provider) endWith(lifetime context.Context) {
 		}
 	})
 	p.draining.stopLifetime.Store(&stop)
-	if p.gateNow()&gateGone != 0 {
+	if p.hasLeft() {
 		stop()
 	}
 }
@@ -412,7 +418,7 @@ func (p *provider) stopLifetime() {
 func (p *provider) remove(reason string) (left []*provider) {
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
-	if p.gateNow()&gateGone != 0 {
+	if p.hasLeft() {
 		return nil
 	}
 	left = p.stack()
@@ -655,7 +661,7 @@ func (r *Registration) present() error {
 }
 
 func (r *Registration) presentLocked() error {
-	if r.acting().gateNow()&gateGone != 0 {
+	if r.acting().hasLeft() {
 		return fmt.Errorf("registry: provider %q: %w", r.provider.name(), ErrNotRegistered)
 	}
 	return nil

@@ -75,16 +75,22 @@ func (r *Resolver[T]) find(ctx context.Context, w walk) (none T, err error) {
 	lookups, by := &r.slot.service.lookups, asker{ctx: ctx, key: r.key}
 	waited, anew, met := false, 0, false
 	for {
+		overtaken := false
 		for p := w.next(&by); p != nil && ctx.Err() == nil; p = w.next(&by) {
 			if made := p.obtain(ctx, &w); made != nil {
 				lookups.Local().hits.Add(1)
 				return held[T](made), nil
+			}
+			if overtaken = p.displaced() && anew < walksAnew; overtaken {
+				break
 			}
 			met = met || p.gateNow() == 0
 		}
 		switch {
 		case ctx.Err() != nil:
 			return none, r.missed(ctx)
+		case overtaken:
+			anew++
 		case !met && anew < walksAnew && r.slot.someone(true):
 			anew++
 		case !waited && r.slot.awaitHealth(ctx, true):
@@ -168,20 +174,10 @@ func (r *Resolver[T]) Many(ctx context.Context, limit int) ([]T, error) {
 	}
 	slot.awaitHealth(ctx, true)
 	var found []T
-	met := false
-	for anew := 0; len(found) == 0 && !met && (anew == 0 || anew <= walksAnew && ctx.Err() == nil && slot.someone(true)); anew++ {
-		plan := slot.current()
-		for at := plan.steady.Next(0, len(plan.candidates)); at >= 0; at = plan.steady.Next(at+1, len(plan.candidates)) {
-			if !plan.inTime(at) {
-				continue
-			}
-			if made := plan.candidates[at].obtain(ctx, nil); made != nil {
-				found = append(found, held[T](made))
-			}
-			met = met || plan.candidates[at].gateNow() == 0
-			if len(found) == limit && limit > 0 || ctx.Err() != nil {
-				break
-			}
+	for anew := 0; anew <= walksAnew; anew++ {
+		all, met, overtaken := manyOf[T](ctx, slot.current(), limit, anew == walksAnew)
+		if found = all; ctx.Err() != nil || !overtaken && (len(found) > 0 || met || !slot.someone(true)) {
+			break
 		}
 	}
 	if len(found) == 0 {
@@ -189,4 +185,25 @@ func (r *Resolver[T]) Many(ctx context.Context, limit int) ([]T, error) {
 	}
 	r.slot.service.lookups.Local().hits.Add(1)
 	return found, nil
+}
+
+// manyOf returns the instances of those in the plan who are eligible, and whether it met
+// such a one at all. It breaks off where one was displaced meanwhile, but for the last time.
+func manyOf[T any](ctx context.Context, plan *plan, limit int, last bool) (found []T, met, overtaken bool) {
+	for at := plan.steady.Next(0, len(plan.candidates)); at >= 0; at = plan.steady.Next(at+1, len(plan.candidates)) {
+		if !plan.inTime(at) {
+			continue
+		}
+		p := plan.candidates[at]
+		if made := p.obtain(ctx, nil); made != nil {
+			found = append(found, held[T](made))
+		} else if p.displaced() && !last {
+			return found, met, true
+		}
+		met = met || p.gateNow() == 0
+		if len(found) == limit && limit > 0 || ctx.Err() != nil {
+			break
+		}
+	}
+	return found, met, false
 }

@@ -305,7 +305,7 @@ func (p *plan) first(eligible *bitset.Set, move bool) int {
 		if picked := r.next(eligible, move); picked >= 0 {
 			return picked
 		}
-		i = eligible.Next(r.high, len(p.candidates)) // the run lost its last one meanwhile
+		i = eligible.Next(r.low, len(p.candidates)) // the run lost its last one meanwhile, or somebody came behind the search
 	}
 	return -1
 }
