@@ -178,7 +178,7 @@ func times(ctx context.Context, s settings, contestants ...contest.Contestant) (
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, free()) }()
-		runners = append(runners, contest.Runner{Loop: loop, Cores: 1}, contest.Runner{Loop: loop, Cores: runtime.GOMAXPROCS(0)})
+		runners = append(runners, contest.Runner{Loop: loop, Cores: 1}, contest.Runner{Loop: loop, Cores: contest.Cores()})
 	}
 	figures, err := contest.Race(ctx, s.Settings, runners...)
 	if err != nil {

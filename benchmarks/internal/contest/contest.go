@@ -71,13 +71,16 @@ func Race(ctx context.Context, settings Settings, runners ...Runner) ([]float64,
 	return medians, nil
 }
 
+// Cores returns how many cores there are to measure with.
+func Cores() int { return min(runtime.GOMAXPROCS(0), runtime.NumCPU()) }
+
 // Rounds returns the nanoseconds of an operation of each runner in every round. Who
 // begins changes from turn to turn. It needs as many cores as the runners do.
 func Rounds(ctx context.Context, settings Settings, runners ...Runner) ([][]float64, error) {
 	operations := make([]int, len(runners))
 	for i, r := range runners {
-		if there := min(runtime.GOMAXPROCS(0), runtime.NumCPU()); r.Cores > there {
-			return nil, fmt.Errorf("%d cores are needed, usable are %d", r.Cores, there)
+		if r.Cores > Cores() {
+			return nil, fmt.Errorf("%d cores are needed, usable are %d", r.Cores, Cores())
 		}
 		operations[i] = r.calibrate(settings.Turn)
 	}

@@ -32,6 +32,9 @@ func TestMain(m *testing.M) {
 		}
 	}
 	flag.Parse()
+	// With more threads than cores the system interrupts operations in their midst, which
+	// is when histories are worth a look.
+	runtime.GOMAXPROCS(16 * runtime.NumCPU())
 	goleak.VerifyTestMain(m)
 }
 
