@@ -357,7 +357,7 @@ func manyHaveWhoIsReplaced(t *testing.T, all func(t *testing.T, r *registry.Reso
 	t.Helper()
 	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		add(t, reg, provider{Name: "a", Factory: func(context.Context) (chatModel, error) {
-			add(t, reg, provider{Name: "b", Replace: true, Instance: says("new b")})
+			add(t, reg, provider{Name: "b", Replace: true, Instance: says("new b")}) //nolint:contextcheck // a registration has none of its own
 			time.Sleep(time.Second)
 			return says("a"), nil
 		}})
