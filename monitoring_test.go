@@ -530,7 +530,11 @@ func TestCapabilityProbesLateTogetherFlipNobody(t *testing.T) {
 
 func TestMonitorLosesNothingUnderStress(t *testing.T) {
 	t.Parallel()
-	reg := newRegistry(t, registry.Options{ProbeConcurrency: 4})
+	bubble(t, registry.Options{ProbeConcurrency: 4}, monitorUnderStress)
+}
+
+func monitorUnderStress(t *testing.T, reg *registry.Registry) {
+	t.Helper()
 	var inside sync.Map
 	var done atomic.Bool
 	var wg sync.WaitGroup
@@ -567,6 +571,7 @@ func TestMonitorLosesNothingUnderStress(t *testing.T) {
 		wg.Go(func() {
 			name := fmt.Sprint("p", i)
 			for !done.Load() {
+				time.Sleep(time.Millisecond)
 				r := add(t, reg, provider{Name: name, Capabilities: []string{"x"}, Health: mk(name), Replace: true})
 				for range rand.IntN(20) {
 					switch rand.IntN(6) {
@@ -595,7 +600,7 @@ func TestMonitorLosesNothingUnderStress(t *testing.T) {
 			}
 		})
 	}
-	time.Sleep(6 * time.Second)
+	pass(6 * time.Second)
 	done.Store(true)
 	wg.Wait()
 	for i := range 12 {
@@ -603,7 +608,7 @@ func TestMonitorLosesNothingUnderStress(t *testing.T) {
 			_ = r.Unregister(context.Background())
 		}
 	}
-	time.Sleep(time.Second)
+	pass(time.Second)
 	// all four places are free again
 	var in, most atomic.Int64
 	hold := make(chan struct{})
@@ -617,10 +622,9 @@ func TestMonitorLosesNothingUnderStress(t *testing.T) {
 			return nil
 		}}})
 	}
-	time.Sleep(300 * time.Millisecond)
+	pass(300 * time.Millisecond)
 	require.EqualValues(t, 4, most.Load())
 	close(hold)
-	require.NoError(t, reg.Close(context.Background()))
 }
 
 func TestProbeThatWasStuckAndReturnsIsFollowedByAnother(t *testing.T) {
