@@ -923,9 +923,8 @@ func TestInstanceThatWasProbedIsNotKeptAlive(t *testing.T) {
 		require.NoError(t, r.Unregister(t.Context()))
 		return weak.Make(c)
 	}()
-	for range 20 {
-		runtime.GC()
-		time.Sleep(10 * time.Millisecond)
+	for deadline := time.Now().Add(10 * time.Second); w.Value() != nil && time.Now().Before(deadline); runtime.GC() {
+		time.Sleep(time.Millisecond) // a goroutine may be ending
 	}
 	require.Nil(t, w.Value(), "nothing in the registry keeps an unregistered instance alive")
 }
@@ -943,9 +942,8 @@ func TestInstanceThatWasProbedIsNotKeptAliveByItsHandle(t *testing.T) {
 		require.NoError(t, r.Unregister(t.Context()))
 		return weak.Make(c)
 	}()
-	for range 20 {
-		runtime.GC()
-		time.Sleep(10 * time.Millisecond)
+	for deadline := time.Now().Add(10 * time.Second); w.Value() != nil && time.Now().Before(deadline); runtime.GC() {
+		time.Sleep(time.Millisecond) // a goroutine may be ending
 	}
 	require.Nil(t, w.Value(), "released")
 	runtime.KeepAlive(r)

@@ -18,7 +18,7 @@ import (
 func TestSignalStopsARunAndASecondOneEndsTheStop(t *testing.T) {
 	started, stopping := make(chan struct{}), make(chan struct{})
 	o := orchestrate(t, startup.Options{}, registry.Component{
-		Name:  "a",
+		Name: "a", StopTimeout: time.Minute,
 		Start: func(context.Context, *startup.Run) error { close(started); return nil },
 		Stop: func(ctx context.Context) error {
 			close(stopping)
@@ -36,7 +36,7 @@ func TestSignalStopsARunAndASecondOneEndsTheStop(t *testing.T) {
 	began := time.Now()
 	require.NoError(t, self.Signal(syscall.SIGUSR1))
 	require.ErrorIs(t, <-done, context.Canceled, "of the stop, or of the start where the first one came early")
-	require.Less(t, time.Since(began), 5*time.Second, "rather than the ten of the stop timeout")
+	require.Less(t, time.Since(began), 30*time.Second, "rather than the minute of the stop timeout")
 }
 
 func TestSignalAtTheEndOfTheStartIsHeard(t *testing.T) {
@@ -54,7 +54,7 @@ func TestSignalAtTheEndOfTheStartIsHeard(t *testing.T) {
 		}()
 		select {
 		case <-done:
-		case <-time.After(time.Second):
+		case <-time.After(30 * time.Second):
 			t.Errorf("run %d: the signal was lost; a is %s", i, stateOf(t, o, "a"))
 			cancel()
 			<-done
@@ -68,7 +68,7 @@ func TestSignalAtTheEndOfTheStartIsHeard(t *testing.T) {
 
 func TestSecondSignalEndsARollback(t *testing.T) {
 	stopping := make(chan struct{})
-	o := orchestrate(t, startup.Options{}, registry.Component{Name: "a", Provides: []string{"a"}, StopTimeout: 8 * time.Second, Stop: func(ctx context.Context) error {
+	o := orchestrate(t, startup.Options{}, registry.Component{Name: "a", Provides: []string{"a"}, StopTimeout: time.Minute, Stop: func(ctx context.Context) error {
 		close(stopping)
 		<-ctx.Done()
 		return nil
@@ -86,5 +86,5 @@ func TestSecondSignalEndsARollback(t *testing.T) {
 	began := time.Now()
 	_ = syscall.Kill(syscall.Getpid(), syscall.SIGUSR1)
 	<-done
-	require.Less(t, time.Since(began), 3*time.Second, "the second signal ends the stop")
+	require.Less(t, time.Since(began), 30*time.Second, "the second signal ends the stop")
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -56,6 +57,11 @@ func TestPanicOfAnOptionLetsGoOfTheIterator(t *testing.T) {
 
 func TestStreamsLoseNothingUnderStress(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, streamsUnderStress)
+}
+
+func streamsUnderStress(t *testing.T) {
+	t.Helper()
 	reg, err := registry.New(registry.Options{})
 	require.NoError(t, err)
 	for _, n := range []string{"a", "b"} {
@@ -118,6 +124,7 @@ func TestStreamsLoseNothingUnderStress(t *testing.T) {
 	}
 	wg.Wait()
 	time.Sleep(100 * time.Millisecond)
+	synctest.Wait()
 	require.Zero(t, live.Load())
 	for _, n := range []string{"a", "b"} {
 		p, _ := reg.Provider(n)
