@@ -445,7 +445,7 @@ func (r *Registry) leave(p *provider, reason string) {
 	delete(p.service.members, p)
 	p.service.leaveGroup(p)
 	r.leaveDomain(p)
-	p.service.outdate()
+	p.service.outdate() // before any gate changes: a plan that somebody still walks stays as it was
 	r.gone(p, reason)
 	for below := p.below; below != nil; below = below.below { // they have the same place
 		below.standIn.Store(nil)
