@@ -203,7 +203,7 @@ type call struct {
 	probed  bool // it has waited for first probes
 	ranOut  bool // nobody else was left to ask
 	met     bool // the walk has met somebody whom nothing has taken away since
-	anew    int8 // walks that met nobody although somebody was there
+	anew    int8 // walks that began again because of who came or left meanwhile
 	hooking bool // a hook runs, and not the function
 
 	why   string        // the reason of the present attempt
@@ -213,9 +213,11 @@ type call struct {
 	repeated *provider // the one that was tried again
 	retried
 
-	panic *PanicError
-	skips []Candidate // refused for a reason that no gate shows
-	full  []*provider // had no place free
+	panic   *PanicError
+	skips   []Candidate // refused for a reason that no gate shows
+	refused []*provider // whose reasons these are
+	full    []*provider // had no place free
+	moved   bool        // who was queued at was displaced
 }
 
 // retried is how often a call has tried a provider again.
@@ -306,7 +308,7 @@ func (c *call) next() bool {
 			if c.awaitPlace() {
 				return true
 			}
-			if c.walkAnew() || c.awaitHealth() {
+			if c.requeues() || c.walkAnew() || c.awaitHealth() {
 				continue
 			}
 			if c.lastResort() {
@@ -316,6 +318,9 @@ func (c *call) next() bool {
 				continue
 			}
 			break
+		}
+		if c.anew > 0 && c.hadTurn(p) {
+			continue
 		}
 		if c.wants(p) && c.enterClaimed(p, c.reason()) {
 			return true
@@ -334,20 +339,29 @@ func (c *call) next() bool {
 
 // walkAnew begins again when the walk has met nobody, but somebody is there.
 func (c *call) walkAnew() bool {
-	return !c.met && !c.entered && !c.ended && c.anew < walksAnew && c.slot.someone(false) && c.restart()
+	return !c.met && !c.entered && !c.ended && c.slot.someone(false) && c.restart()
 }
 
-// overtaken begins again when nobody was met yet and p was displaced meanwhile: the next
-// one of the walk may be worse than who has its place.
+// overtaken begins again when p was displaced meanwhile: who has its place is not in the
+// plan of the walk, whose next one may be a worse one. Another lease of a call walks on.
 func (c *call) overtaken(p *provider) bool {
-	return p.displaced() && !c.met && !c.entered && c.anew < walksAnew && c.restart()
+	return p.displaced() && (!c.entered || !c.lease && !c.tried(p.name())) && c.restart()
 }
 
+// restart begins again with the present plan; those who had their turn are passed over.
 func (c *call) restart() bool {
+	if c.anew == walksAnew {
+		return false
+	}
 	c.anew++
 	plan := c.slot.current()
 	c.walk = plan.walk(plan.callable)
 	return true
+}
+
+// hadTurn reports whether p has failed, refused or been full before the walk began again.
+func (c *call) hadTurn(p *provider) bool {
+	return slices.Contains(c.refused, p) || slices.Contains(c.full, p) || c.tried(p.name())
 }
 
 // asker is what selectors can know of the call.
@@ -420,6 +434,7 @@ func (c *call) enter(p *provider, why string) bool {
 			return false
 		}
 	}
+	var used permit
 	registry := c.slot.service.registry
 	if registry.options.Authorize != nil && (!c.authorized(p) || a.callerEnded() != nil) {
 		return false
@@ -428,7 +443,9 @@ func (c *call) enter(p *provider, why string) bool {
 		if !c.place(p, l, why) {
 			return false
 		}
-		if retryIn, throttled := l.throttled(c.options.caller, true); throttled {
+		var retryIn time.Duration
+		var throttled bool
+		if used, retryIn, throttled = l.throttled(c.options.caller); throttled {
 			c.leavePlace()
 			c.throttle(p, retryIn)
 			return false
@@ -439,6 +456,7 @@ func (c *call) enter(p *provider, why string) bool {
 		ahead = nil
 	}
 	if !a.enter(p, ahead, c.options.timeout) {
+		used.giveBack()
 		c.leavePlace()
 		return false
 	}
@@ -496,9 +514,10 @@ func (c *call) place(p *provider, l *limits, why string) bool {
 		return true // none needed, or taken already
 	}
 	if !l.slots.TryAcquire() {
-		if retryIn, throttled := l.throttled(c.options.caller, false); throttled {
+		if used, retryIn, throttled := l.throttled(c.options.caller); throttled {
 			c.throttle(p, retryIn)
 		} else {
+			used.giveBack()
 			c.full = append(c.full, p)
 		}
 		return false
@@ -564,6 +583,7 @@ func (c *call) awaitPlace() bool {
 		again := registry.changed()
 		wait := c.leaveLines(lines, queue, waited())
 		if wait <= 0 {
+			c.queueAgain(lines)
 			return false
 		}
 		ctx, cancel := context.WithTimeout(c.attempt.caller, wait)
@@ -587,12 +607,31 @@ func (c *call) awaitPlace() bool {
 	}
 }
 
+// queueAgain lets a call that queued at somebody who was displaced walk once more, to
+// queue at who has its place. Who has kept it waiting for too long has refused it.
+func (c *call) queueAgain(lines []line) {
+	if c.entered || !slices.ContainsFunc(c.full, (*provider).displaced) {
+		return
+	}
+	c.moved = true
+	c.full = slices.DeleteFunc(c.full, func(p *provider) bool {
+		return !slices.ContainsFunc(lines, func(l line) bool { return slices.Contains(l.providers, p) })
+	})
+}
+
+// requeues begins the walk that queueAgain has asked for.
+func (c *call) requeues() bool {
+	moved := c.moved
+	c.moved = false
+	return moved && c.restart()
+}
+
 // leaveLines leaves the queues in which the call has waited for too long, or whose
-// providers have all left, and returns how long it may wait in the others.
+// providers were all displaced, and returns how long it may wait in the others.
 func (c *call) leaveLines(lines []line, queue *slots.Wait, waited time.Duration) (wait time.Duration) {
 	for at := range lines {
 		l := &lines[at]
-		l.providers = slices.DeleteFunc(l.providers, func(p *provider) bool { return p.hasLeft() })
+		l.providers = slices.DeleteFunc(l.providers, (*provider).displaced)
 		if l.wait <= waited || len(l.providers) == 0 {
 			queue.Leave(at)
 			continue
@@ -634,7 +673,7 @@ func (c *call) enterAnother() bool {
 	ahead := plan.walk(plan.callable)
 	ahead.still = true
 	for p := c.nextOf(&ahead); p != nil; p = c.nextOf(&ahead) {
-		if slices.Contains(c.full, p) || c.tried(p.name()) || c.skipped(p.name()) || !c.wants(p) {
+		if c.hadTurn(p) || !c.wants(p) {
 			continue
 		}
 		if c.enterClaimed(p, c.reason()) {
@@ -882,6 +921,7 @@ func (c *call) aborted(class verdict.Class, elapsed time.Duration, cause error) 
 
 // skip notes why the call passed a provider by that looks eligible.
 func (c *call) skip(p *provider, code string, why *reason, retryIn time.Duration) {
+	c.refused = append(c.refused, p)
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
 	c.skips = append(c.skips, Candidate{

@@ -29,6 +29,7 @@ type maker struct {
 	mu        sync.Mutex
 	build     func(context.Context) (*instance, error) // nil when made or abandoned
 	running   chan struct{}                            // closed when the present run has a result; nil between runs
+	deserted  chan struct{}                            // closed when nobody is to wait for the present run any longer
 	ended     chan struct{}                            // closed when nothing of the last run goes on; nil before the first
 	cancel    context.CancelCauseFunc                  // of the factory's context, while it runs and while its product serves
 	waiting   bool                                     // after a failure, until the delay is over
@@ -45,10 +46,10 @@ func newMaker(p *provider, build func(context.Context) (*instance, error)) *make
 // wait returns the instance, running the factory when nobody else does; nil
 // when there is none to be had within ctx. It waits for one run at most.
 func (m *maker) wait(ctx context.Context) *instance {
-	run := m.ensureRunning()
-	if run != nil {
+	if run, deserted := m.ensureRunning(); run != nil {
 		select {
 		case <-run:
+		case <-deserted:
 		case <-ctx.Done():
 			if errors.Is(context.Cause(ctx), ErrAttemptTimeout) {
 				m.hangs(run)
@@ -58,24 +59,24 @@ func (m *maker) wait(ctx context.Context) *instance {
 	return m.provider.instance.Load()
 }
 
-// ensureRunning returns the channel of the present run; nil when there is none
+// ensureRunning returns the channels of the present run; nil when there is none
 // to wait for.
-func (m *maker) ensureRunning() <-chan struct{} {
+func (m *maker) ensureRunning() (running, deserted <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.running != nil || m.build == nil || m.waiting || m.abandoned {
-		return m.running
+		return m.running, m.deserted
 	}
 	ctx, cancel := context.WithCancelCause(m.provider.registry.life)
-	m.running, m.ended, m.cancel = make(chan struct{}), make(chan struct{}), cancel
+	m.running, m.deserted, m.ended, m.cancel = make(chan struct{}), make(chan struct{}), make(chan struct{}), cancel
 	build, ended := m.build, m.ended
 	if !m.provider.registry.tasks.start(fmt.Sprintf("factory of provider %q", m.provider.name()), func() { m.run(ctx, build, ended) }) {
 		cancel(ErrClosed)
 		close(m.ended)
 		m.running, m.cancel, m.build = nil, nil, nil
-		return nil
+		return nil, nil
 	}
-	return m.running
+	return m.running, m.deserted
 }
 
 var errFactoryRunning = errors.New("its factory takes longer than an attempt may")
@@ -164,6 +165,9 @@ func (m *maker) retry() {
 func (m *maker) abandon() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.running != nil && !m.abandoned {
+		close(m.deserted)
+	}
 	m.abandoned = true
 	if m.retrying != nil {
 		m.retrying.Stop()

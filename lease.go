@@ -118,7 +118,7 @@ func (c *sharedCall) walker() call {
 	defer c.mu.Unlock()
 	w := c.first
 	w.ledger = c.ledger.clone()
-	w.entered, w.probed, w.skips, w.full = true, true, nil, nil
+	w.entered, w.probed, w.skips, w.refused, w.full = true, true, nil, nil, nil
 	plan := w.slot.current()
 	w.walk = plan.walk(plan.callable)
 	w.walk.still, w.walk.fresh = true, c.fresh(plan) // a rotation moves once for a call
@@ -457,10 +457,16 @@ func leaseEntered[T any](s *sharedCall, c *call) *Lease[T] {
 	return newLease[T](s, c)
 }
 
+// holds reports whether one of the leases is of the provider.
+func holds[T any](leases []*Lease[T], name string) bool {
+	return slices.ContainsFunc(leases, func(l *Lease[T]) bool { return l.Provider() == name })
+}
+
 // AcquireMany leases every provider that a call could enter, in order, at most
 // limit of them; zero or less means all. It is what broadcast and fan-out are
 // built on: each lease is to be reported by itself. Rotations do not move, and
-// nobody queues.
+// nobody queues. Who replaces another while it looks is among them, once, and
+// perhaps out of order.
 func (r *Resolver[T]) AcquireMany(ctx context.Context, limit int, options ...CallOption) ([]*Lease[T], error) {
 	slot, err := r.bound()
 	if err != nil {
@@ -482,10 +488,10 @@ func (r *Resolver[T]) AcquireMany(ctx context.Context, limit int, options ...Cal
 			break
 		}
 		switch p := plan.candidates[at]; {
-		case !plan.inTime(at) || c.skipped(p.name()):
+		case !plan.inTime(at) || c.anew > 0 && (c.hadTurn(p) || holds(leases, p.name())):
 		case c.enterClaimed(p, whyMany): //nolint:contextcheck // the call has it
 			leases = append(leases, leaseEntered[T](s, &c)) //nolint:contextcheck // the call has it
-		case p.displaced() && c.anew < walksAnew && c.restart(): // nobody is given a second lease
+		case p.displaced() && c.restart():
 			c.walk.still, plan, at = true, c.walk.plan, -1
 		}
 	}

@@ -132,23 +132,35 @@ func (p *provider) full() bool {
 	return l != nil && l.slots != nil && !l.slots.Free()
 }
 
-// throttled reports whether the caller has used up its rate, and for how long.
-// With use it uses it.
-func (l *limits) throttled(caller string, use bool) (retryIn time.Duration, throttled bool) {
+// permit is what a call uses of its caller's rate; the zero value is none.
+type permit struct {
+	reserved *rate.Reservation
+	at       time.Time
+}
+
+// giveBack undoes the use, as at the time of it: a token that could be used at once is
+// otherwise lost.
+func (p permit) giveBack() {
+	if p.reserved != nil {
+		p.reserved.CancelAt(p.at)
+	}
+}
+
+// throttled uses the rate of the caller, or reports that it is used up, and for how long.
+func (l *limits) throttled(caller string) (used permit, retryIn time.Duration, throttled bool) {
 	if l.rates == nil {
-		return 0, false
+		return permit{}, 0, false
 	}
-	now := time.Now()
-	reserved := l.rateOf(caller, now).ReserveN(now, 1)
-	if !reserved.OK() {
-		return 0, true
+	used.at = time.Now()
+	used.reserved = l.rateOf(caller, used.at).ReserveN(used.at, 1)
+	if !used.reserved.OK() {
+		return permit{}, 0, true
 	}
-	retryIn = reserved.DelayFrom(now)
-	throttled = retryIn > 0
-	if throttled || !use {
-		reserved.CancelAt(now)
+	if retryIn = used.reserved.DelayFrom(used.at); retryIn > 0 {
+		used.giveBack()
+		return permit{}, retryIn, true
 	}
-	return max(retryIn, 0), throttled
+	return used, 0, false
 }
 
 // rateOf returns the caller's rate limiter, which is full at first.

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/capreg/registry/verdict"
@@ -179,7 +180,11 @@ func (c *call) finish(err error) {
 	report := c.reportSoFar()
 	report.Err = err
 	report.Duration = c.slot.service.registry.now() - c.began
-	report.Skipped = append(report.Skipped, c.skips...)
+	for i, skip := range c.skips { // the last one of each is why
+		if !c.tried(skip.Provider) && !slices.ContainsFunc(c.skips[i+1:], func(s Candidate) bool { return s.Provider == skip.Provider }) {
+			report.Skipped = append(report.Skipped, skip)
+		}
+	}
 	for _, candidate := range c.slot.explain(false, c.asker()).Candidates {
 		if !candidate.Eligible && !c.tried(candidate.Provider) && !c.skipped(candidate.Provider) {
 			report.Skipped = append(report.Skipped, candidate)

@@ -54,7 +54,9 @@ func (r *Resolver[T]) Get(ctx context.Context) (T, error) {
 					r.slot.service.lookups.At(striped.Here()).hits.Add(1)
 					return held[T](made), nil
 				}
-				return r.find(ctx, plan.walkFrom(plan.steady, at))
+				if ctx != nil {
+					return r.find(ctx, plan.walkFrom(plan.steady, at))
+				}
 			}
 		}
 	}
@@ -77,12 +79,13 @@ func (r *Resolver[T]) find(ctx context.Context, w walk) (none T, err error) {
 	for {
 		overtaken := false
 		for p := w.next(&by); p != nil && ctx.Err() == nil; p = w.next(&by) {
-			if made := p.obtain(ctx, &w); made != nil {
-				lookups.Local().hits.Add(1)
-				return held[T](made), nil
-			}
+			made := p.obtain(ctx, &w)
 			if overtaken = p.displaced() && anew < walksAnew; overtaken {
 				break
+			}
+			if made != nil {
+				lookups.Local().hits.Add(1)
+				return held[T](made), nil
 			}
 			met = met || p.gateNow() == 0
 		}
@@ -195,10 +198,12 @@ func manyOf[T any](ctx context.Context, plan *plan, limit int, last bool) (found
 			continue
 		}
 		p := plan.candidates[at]
-		if made := p.obtain(ctx, nil); made != nil {
-			found = append(found, held[T](made))
-		} else if p.displaced() && !last {
+		made := p.obtain(ctx, nil)
+		if p.displaced() && !last {
 			return found, met, true
+		}
+		if made != nil {
+			found = append(found, held[T](made))
 		}
 		met = met || p.gateNow() == 0
 		if len(found) == limit && limit > 0 || ctx.Err() != nil {

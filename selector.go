@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"maps"
+	"math/bits"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -290,11 +291,13 @@ const undecided = -2
 // looks. It leaves choices to begin. Those to whom the price of a function matters
 // look themselves whether the plan is in order.
 func (p *plan) first(eligible *bitset.Set, move bool) int {
-	i := eligible.First()
 	if p.inOrder {
-		return i
+		return eligible.First()
 	}
-	for i >= 0 {
+	if len(p.candidates) <= bitset.OneWord {
+		return p.firstOfFew(eligible, move)
+	}
+	for i := eligible.First(); i >= 0; i = eligible.First() { // again where the run lost its last one meanwhile
 		r := &p.runs[p.runOf[i]]
 		if r.rotation == nil {
 			return i
@@ -305,9 +308,36 @@ func (p *plan) first(eligible *bitset.Set, move bool) int {
 		if picked := r.next(eligible, move); picked >= 0 {
 			return picked
 		}
-		i = eligible.Next(r.low, len(p.candidates)) // the run lost its last one meanwhile, or somebody came behind the search
 	}
 	return -1
+}
+
+// firstOfFew is first where one word has all candidates: the run and who is next in it
+// are those of one moment.
+func (p *plan) firstOfFew(eligible *bitset.Set, move bool) int {
+	for {
+		word := eligible.Head()
+		if word == 0 {
+			return -1
+		}
+		i := bits.TrailingZeros64(word)
+		r := &p.runs[p.runOf[i]]
+		if r.rotation == nil {
+			return i
+		}
+		if r.choice != nil {
+			return undecided
+		}
+		last := r.rotation.last.Load()
+		members := word & (^uint64(0) >> (bitset.OneWord - r.high)) // none is before the run
+		if behind := members &^ (1<<(r.low+r.after(last)) - 1); behind != 0 {
+			members = behind
+		}
+		i = bits.TrailingZeros64(members)
+		if !move || r.rotation.last.CompareAndSwap(last, r.keys[i-r.low]) {
+			return i
+		}
+	}
 }
 
 // walk offers the candidates of one plan, each at most once: the eligible ones

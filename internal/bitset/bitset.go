@@ -16,7 +16,7 @@ const (
 	allOnes   = ^uint64(0)
 )
 
-// Set is a fixed-size set of the integers in [0, Len()). Its readers, Has,
+// Set is a fixed-size set of the integers in [0, Len()). Its readers, Has, Head,
 // First, Next, Mask, Count, CountIn and Len, may be called from any number of goroutines at any time
 // and never wait; calls of its writers, Add and Remove, must be serialised by
 // the caller. Use New to make one.
@@ -113,6 +113,10 @@ func (s *Set) Remove(i int) {
 		summary.Store(after)
 	}
 }
+
+// Head returns the members below OneWord, as bits, all of one moment. It is safe for
+// concurrent use.
+func (s *Set) Head() uint64 { return s.head.Load() }
 
 // First is Next of everything. It is small, to be inlined.
 func (s *Set) First() int {
