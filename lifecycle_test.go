@@ -13,7 +13,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/capreg/registry"
-	"github.com/capreg/registry/selection"
 )
 
 func TestWaitReadyWithNothingRequiredReturnsAtOnce(t *testing.T) {
@@ -285,90 +284,5 @@ func TestRegistryHasNoGoroutineAtRest(t *testing.T) {
 		}
 		// A bubble whose test returns while a goroutine is blocked fails: a
 		// registry that was dropped without Close must not do that.
-	})
-}
-
-func TestWhoIsReplacedWhileSomebodyLooksIsFoundInHisNewForm(t *testing.T) {
-	t.Parallel()
-	for name, look := range map[string]func(tb testing.TB, r *registry.Resolver[chatModel]) string{
-		"Get":  got,
-		"Call": func(tb testing.TB, r *registry.Resolver[chatModel]) string { tb.Helper(); return asked(tb, r) },
-		"Call with options": func(tb testing.TB, r *registry.Resolver[chatModel]) string {
-			tb.Helper()
-			return asked(tb, r, registry.OnceOnly())
-		},
-		"Acquire": func(tb testing.TB, r *registry.Resolver[chatModel]) string {
-			tb.Helper()
-			lease, err := r.Acquire(tb.Context())
-			require.NoError(tb, err)
-			defer lease.Done(nil)
-			return lease.Provider()
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-				replaced := 0
-				var strategy registry.Strategy
-				strategy = choosing("REPLACES", func(v selection.View) int {
-					if !v.Peeking() && replaced < 3 {
-						replaced++
-						add(t, reg, provider{Name: "best", Replace: true, Strategy: strategy})
-						synctest.Wait() // the instance of the one before is given up
-					}
-					return v.Next(0)
-				})
-				add(t, reg, provider{Name: "best", Strategy: strategy})
-				add(t, reg, provider{Name: "other", Group: 1})
-				require.Equal(t, "best", look(t, bind(reg)))
-				require.Equal(t, 3, replaced)
-				other, _ := reg.Provider("other")
-				require.Zero(t, other.Info().Attempts)
-			})
-		})
-	}
-}
-
-func TestManyHaveWhoIsReplacedWhileTheyWait(t *testing.T) {
-	t.Parallel()
-	for name, all := range map[string]func(t *testing.T, r *registry.Resolver[chatModel]) []chatModel{
-		"Many": func(t *testing.T, r *registry.Resolver[chatModel]) []chatModel {
-			t.Helper()
-			models, err := r.Many(t.Context(), 0)
-			require.NoError(t, err)
-			return models
-		},
-		"AcquireMany": func(t *testing.T, r *registry.Resolver[chatModel]) (models []chatModel) {
-			t.Helper()
-			leases, err := r.AcquireMany(t.Context(), 0)
-			require.NoError(t, err)
-			for _, lease := range leases {
-				defer lease.Done(nil)
-				models = append(models, lease.Value)
-			}
-			return models
-		},
-	} {
-		t.Run(name, func(t *testing.T) { t.Parallel(); manyHaveWhoIsReplaced(t, all) })
-	}
-}
-
-func manyHaveWhoIsReplaced(t *testing.T, all func(t *testing.T, r *registry.Resolver[chatModel]) []chatModel) {
-	t.Helper()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		add(t, reg, provider{Name: "a", Factory: func(context.Context) (chatModel, error) {
-			add(t, reg, provider{Name: "b", Replace: true, Instance: says("new b")}) //nolint:contextcheck // a registration has none of its own
-			time.Sleep(time.Second)
-			return says("a"), nil
-		}})
-		add(t, reg, provider{Name: "b"})
-		add(t, reg, provider{Name: "c"})
-		var said []string
-		for _, model := range all(t, bind(reg)) {
-			text, err := model.Chat(t.Context(), "?")
-			require.NoError(t, err)
-			said = append(said, text)
-		}
-		require.Equal(t, []string{"a", "c", "new b"}, said)
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -333,4 +334,47 @@ func TestHistoriesThatCannotBeAreFoundOut(t *testing.T) {
 	require.Equal(t, porcupine.Ok, porcupine.CheckOperationsTimeout(sequential(), []porcupine.Operation{
 		a, at(2, 9, asking{what: opReplace, name: "a", number: 2}, reply{}), at(3, 4, asking{what: opGet}, reply{number: 1}), at(5, 6, asking{what: opGet}, reply{number: 2}),
 	}, time.Minute))
+}
+
+// Somebody of the first two groups, or of one group, is well at every moment.
+func TestNobodyWorseIsFoundWhileTheBestOnesTakeTurnsInBeingWell(t *testing.T) {
+	t.Parallel()
+	for name, second := range map[string]registry.Provider[int]{
+		"of one group": {Strategy: registry.StrategyRoundRobin}, "of two groups": {Group: 1, Strategy: registry.StrategyRoundRobin},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			reg, err := registry.New(registry.Options{})
+			require.NoError(t, err)
+			join := func(p registry.Provider[int]) *registry.Registration {
+				joined, err := numbered.Register(t.Context(), reg, p)
+				require.NoError(t, err)
+				return joined
+			}
+			second.Name, second.Instance = "b", 1
+			a, b := join(registry.Provider[int]{Name: "a", Instance: 1, Strategy: second.Strategy}), join(second)
+			join(registry.Provider[int]{Name: "c", Instance: 2, Group: 2})
+			require.NoError(t, a.MarkUnhealthy(errMarked))
+			var over atomic.Bool
+			var worse atomic.Int64
+			var looking sync.WaitGroup
+			resolver := numbered.Bind(reg, registry.Query{})
+			for range 24 {
+				looking.Go(func() {
+					for !over.Load() {
+						if number, err := resolver.Get(t.Context()); err != nil || number == 2 {
+							worse.Add(1)
+						}
+					}
+				})
+			}
+			for range 50_000 {
+				_, _, _, _ = a.MarkHealthy(), b.MarkUnhealthy(errMarked), b.MarkHealthy(), a.MarkUnhealthy(errMarked)
+			}
+			over.Store(true)
+			looking.Wait()
+			require.Zero(t, worse.Load())
+			require.NoError(t, reg.Close(t.Context()))
+		})
+	}
 }
