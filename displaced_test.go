@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/capreg/registry"
@@ -415,13 +416,15 @@ func TestAStandInIsFoundByWhoWaitsForTheFactoryOfTheRealOne(t *testing.T) {
 					time.Sleep(10 * time.Second)
 					return says("real"), nil
 				}})
-				var undo func(context.Context) error
+				undo := make(chan func(context.Context) error, 1)
 				go func() {
 					time.Sleep(time.Second)
-					undo, _ = chat.Swap(reg, "test", "a", says("fake"))
+					end, err := chat.Swap(reg, "test", "a", says("fake"))
+					assert.NoError(t, err)
+					undo <- end
 				}()
 				require.Equal(t, "fake", look(t, bind(reg)))
-				require.NoError(t, undo(t.Context()))
+				require.NoError(t, (<-undo)(t.Context()))
 			})
 		})
 	}
