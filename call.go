@@ -217,7 +217,6 @@ type call struct {
 	skips   []Candidate // refused for a reason that no gate shows
 	refused []*provider // whose reasons these are
 	full    []*provider // had no place free
-	moved   bool        // who was queued at was displaced
 }
 
 // retried is how often a call has tried a provider again.
@@ -308,13 +307,14 @@ func (c *call) next() bool {
 			if c.awaitPlace() {
 				return true
 			}
-			if c.requeues() || c.walkAnew() || c.awaitHealth() {
+			if c.walkAnew() || c.awaitHealth() {
 				continue
 			}
-			if c.lastResort() {
+			entered, again := c.lastResort()
+			if entered {
 				return true
 			}
-			if c.awaitCooldown() {
+			if again || c.awaitCooldown() {
 				continue
 			}
 			break
@@ -343,9 +343,9 @@ func (c *call) walkAnew() bool {
 }
 
 // overtaken begins again when p was displaced meanwhile: who has its place is not in the
-// plan of the walk, whose next one may be a worse one. Another lease of a call walks on.
+// plan of the walk, whose next one may be a worse one.
 func (c *call) overtaken(p *provider) bool {
-	return p.displaced() && (!c.entered || !c.lease && !c.tried(p.name())) && c.restart()
+	return p.displaced() && !c.tried(p.name()) && c.restart()
 }
 
 // restart begins again with the present plan; those who had their turn are passed over.
@@ -355,13 +355,26 @@ func (c *call) restart() bool {
 	}
 	c.anew++
 	plan := c.slot.current()
+	still := c.walk.still
 	c.walk = plan.walk(plan.callable)
+	if still && c.shared != nil {
+		c.shared.mu.Lock()
+		c.walk.still, c.walk.fresh = true, c.shared.fresh(plan)
+		c.shared.mu.Unlock()
+	}
 	return true
 }
 
-// hadTurn reports whether p has failed, refused or been full before the walk began again.
+// hadTurn reports whether p has failed, refused or been full before the walk began again,
+// or is another lease's of the call. Who failed may be returned to after a wait.
 func (c *call) hadTurn(p *provider) bool {
-	return slices.Contains(c.refused, p) || slices.Contains(c.full, p) || c.tried(p.name())
+	if slices.Contains(c.refused, p) || slices.Contains(c.full, p) {
+		return true
+	}
+	if c.tried(p.name()) {
+		return !c.waited || c.waits >= mostWaits || !c.mayReturnTo(p)
+	}
+	return c.shared != nil && c.shared.gave(p.name())
 }
 
 // asker is what selectors can know of the call.
@@ -398,7 +411,7 @@ func (c *call) enterClaimed(p *provider, why string) bool {
 }
 
 func (c *call) enterAlone(p *provider, why string) (entered bool) {
-	if !c.shared.claim(p, why == whyRetry || c.waited) {
+	if !c.shared.claim(p, why == whyRetry || c.waited && c.tried(p.name())) {
 		return false
 	}
 	defer func() { // deferred: an authoriser may exit the goroutine
@@ -542,24 +555,32 @@ type line struct {
 	slots     *slots.Slots
 	providers []*provider
 	wait      time.Duration // the longest
+	seen      []*provider   // and those who did not admit the call
+	left      bool          // it has waited there for too long, or there was no room
 }
 
-// lines returns the queues of the providers that had no place free, one for each
-// domain.
-func (c *call) lines() (lines []line, all []*slots.Slots) {
+// join lines up at the queues of those that had no place free and at whom the call does
+// not queue yet, one for each domain.
+func (c *call) join(lines []line, queue *slots.Wait) []line {
 	for _, p := range c.full {
 		l := p.limits.Load()
-		if p.gateNow()&gateBlocked != 0 || l == nil || l.slots == nil || !c.wants(p) {
+		if p.gateNow()&gateBlocked != 0 || l == nil || l.slots == nil || !c.wants(p) || p.lined(lines) {
 			continue
 		}
-		at := slices.Index(all, l.slots)
+		at := slices.IndexFunc(lines, func(other line) bool { return other.slots == l.slots && !other.left })
 		if at < 0 {
-			at = len(all)
-			lines, all = append(lines, line{slots: l.slots, wait: l.policy.MaxWait}), append(all, l.slots)
+			at = len(lines)
+			lines = append(lines, line{slots: l.slots, wait: l.policy.MaxWait, left: !queue.Join(l.slots, at)})
 		}
 		lines[at].providers = append(lines[at].providers, p)
+		lines[at].seen = append(lines[at].seen, p)
 	}
-	return lines, all
+	return lines
+}
+
+// lined reports whether the call queues at p in one of the lines, or did.
+func (p *provider) lined(lines []line) bool {
+	return slices.ContainsFunc(lines, func(l line) bool { return slices.Contains(l.seen, p) })
 }
 
 // awaitPlace queues at the providers that had no place free, and enters the one
@@ -570,20 +591,24 @@ func (c *call) awaitPlace() bool {
 		return false
 	}
 	defer c.passFull()
-	lines, all := c.lines()
-	queue := slots.Queue(all)
-	if queue == nil {
-		return false
-	}
+	var lines []line
+	queue := slots.NewWait()
 	defer queue.End()
 	registry := c.slot.service.registry
 	began := registry.now()
 	waited := func() time.Duration { return registry.now() - began }
 	for {
 		again := registry.changed()
+		if slices.ContainsFunc(c.full, (*provider).displaced) {
+			c.full = slices.DeleteFunc(c.full, (*provider).displaced)
+			c.delay = max(c.delay, waited())
+			if c.enterAnother() {
+				return true
+			}
+		}
+		lines = c.join(lines, queue)
 		wait := c.leaveLines(lines, queue, waited())
 		if wait <= 0 {
-			c.queueAgain(lines)
 			return false
 		}
 		ctx, cancel := context.WithTimeout(c.attempt.caller, wait)
@@ -607,32 +632,18 @@ func (c *call) awaitPlace() bool {
 	}
 }
 
-// queueAgain lets a call that queued at somebody who was displaced walk once more, to
-// queue at who has its place. Who has kept it waiting for too long has refused it.
-func (c *call) queueAgain(lines []line) {
-	if c.entered || !slices.ContainsFunc(c.full, (*provider).displaced) {
-		return
-	}
-	c.moved = true
-	c.full = slices.DeleteFunc(c.full, func(p *provider) bool {
-		return !slices.ContainsFunc(lines, func(l line) bool { return slices.Contains(l.providers, p) })
-	})
-}
-
-// requeues begins the walk that queueAgain has asked for.
-func (c *call) requeues() bool {
-	moved := c.moved
-	c.moved = false
-	return moved && c.restart()
-}
-
 // leaveLines leaves the queues in which the call has waited for too long, or whose
 // providers were all displaced, and returns how long it may wait in the others.
 func (c *call) leaveLines(lines []line, queue *slots.Wait, waited time.Duration) (wait time.Duration) {
 	for at := range lines {
 		l := &lines[at]
 		l.providers = slices.DeleteFunc(l.providers, (*provider).displaced)
+		l.seen = slices.DeleteFunc(l.seen, (*provider).displaced) // they may come back
+		if l.left {
+			continue
+		}
 		if l.wait <= waited || len(l.providers) == 0 {
+			l.left = true
 			queue.Leave(at)
 			continue
 		}
@@ -708,19 +719,20 @@ func (c *call) awaitHealth() bool {
 }
 
 // lastResort enters the provider that may be tried whatever keeps it away and is
-// the first to come back by itself, when nobody was entered.
-func (c *call) lastResort() bool {
+// the first to come back by itself, when nobody was entered. With again it was displaced
+// meanwhile, and the walk begins again.
+func (c *call) lastResort() (entered, again bool) {
 	if c.entered || c.ended {
-		return false
+		return false, false
 	}
 	best := c.walk.plan.lastResort(c.wants)
 	if best == nil {
-		return false
+		return false, false
 	}
 	c.attempt.forced = true
-	entered := c.enterClaimed(best, whyLastResort)
+	entered = c.enterClaimed(best, whyLastResort)
 	c.attempt.forced = false
-	return entered
+	return entered, !entered && best.displaced() && c.restart()
 }
 
 // lastResort returns the provider that may be tried whatever keeps it away, among those
@@ -777,6 +789,7 @@ func (c *call) awaitCooldown() bool {
 	c.delay += registry.now() - began
 	plan := c.slot.current()
 	c.walk, c.waited = plan.walk(plan.callable), true
+	c.refused = nil // it is everybody's turn again
 	return true
 }
 
@@ -784,11 +797,12 @@ func (c *call) awaitCooldown() bool {
 // provider that the call may ask, and a channel that is closed when somebody
 // becomes eligible before.
 func (c *call) firstReturn() (earliest time.Time, again <-chan struct{}) {
-	registry := c.slot.service.registry
+	registry, plan := c.slot.service.registry, c.slot.current()
 	registry.mu.Lock()
 	defer registry.mu.Unlock()
-	for _, p := range c.walk.plan.candidates {
-		if c.tooLong && p.definition.Window <= c.window || c.skipped(p.name()) || !c.mayReturnTo(p) {
+	for _, p := range plan.candidates {
+		if c.tooLong && p.definition.Window <= c.window || slices.Contains(c.refused, p) || !c.mayReturnTo(p) ||
+			c.shared != nil && !c.tried(p.name()) && c.shared.gave(p.name()) {
 			continue
 		}
 		switch p.gateNow() & gateBlocked {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/verdict"
 )
 
 // Somebody is displaced when he is replaced, removed or hidden by a stand-in while a
@@ -439,5 +440,331 @@ func TestGetWithoutAContextIsRefusedAlsoWhereAFactoryHasToRun(t *testing.T) {
 		var none context.Context
 		_, err := r.Get(none)
 		require.ErrorIs(t, err, registry.ErrInvalid)
+	})
+}
+
+func TestWhoCoolsDownIsReturnedToAlsoAfterTheWalkBeganAgain(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		calls := 0
+		add(t, reg, provider{Name: "a", Instance: answers(func() (string, error) {
+			if calls++; calls == 1 {
+				return "", verdict.RateLimited(errDown, 10*time.Second)
+			}
+			return "a", nil
+		})})
+		add(t, reg, lateToBe(t, reg, "b", provider{Instance: fails(errDown)}))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		text, err := ask(ctx, bind(reg), registry.WaitForCooldown())
+		require.NoError(t, err)
+		require.Equal(t, "a", text)
+	})
+}
+
+func TestALeaseMovesOnToWhoCoolsDownAlsoAfterTheWalkBeganAgain(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		add(t, reg, lateToBe(t, reg, "a", provider{}))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		lease, err := bind(reg).Acquire(ctx, registry.WaitForCooldown())
+		require.NoError(t, err)
+		next, err := lease.MoveOn(verdict.RateLimited(errDown, 10*time.Second))
+		require.NoError(t, err)
+		next.Done(nil)
+	})
+}
+
+func TestWhoWasFullIsAskedAgainAfterAWaitForACooldown(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		r := bind(reg)
+		add(t, reg, provider{Name: "full", Limits: registry.LimitPolicy{MaxConcurrent: 1, NoQueue: true}})
+		held, err := r.Acquire(t.Context())
+		require.NoError(t, err)
+		time.AfterFunc(5*time.Second, func() { held.Done(nil) })
+		add(t, reg, provider{Name: "a", Instance: fails(verdict.RateLimited(errDown, 10*time.Second))})
+		add(t, reg, lateToBe(t, reg, "b", provider{Instance: fails(errDown)}))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		text, err := ask(ctx, r, registry.WaitForCooldown())
+		require.NoError(t, err)
+		require.Equal(t, "full", text)
+	})
+}
+
+func TestWhoReplacesOneThatCoolsDownIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		add(t, reg, provider{Name: "keeps the domain", Domain: "d", Handler: "other"})
+		add(t, reg, provider{Name: "a", Domain: "d", Instance: fails(verdict.RateLimited(errDown, 10*time.Second))})
+		add(t, reg, provider{Name: "b", Group: 1, Instance: answers(func() (string, error) {
+			add(t, reg, provider{Name: "a", Domain: "d", Replace: true, Instance: says("new a")})
+			return "", errDown
+		})})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		text, err := ask(ctx, bind(reg), registry.WaitForCooldown())
+		require.NoError(t, err)
+		require.Equal(t, "new a", text)
+	})
+}
+
+// slowly returns a model that takes so long, without a limit on its attempts.
+func slowly(text string, d time.Duration) chatModel {
+	return answers(func() (string, error) { time.Sleep(d); return text, nil })
+}
+
+// callers makes calls at the same time, and returns what they said, and after how long.
+func callers(t *testing.T, r *registry.Resolver[chatModel], calls int) (said chan string) {
+	t.Helper()
+	said = make(chan string, calls)
+	for range calls {
+		go func() {
+			began := time.Now()
+			text, err := ask(t.Context(), r)
+			said <- fmt.Sprint(text, err, " after ", time.Since(began))
+		}()
+	}
+	return said
+}
+
+// counted counts what was said.
+func counted(said chan string) map[string]int {
+	counts := make(map[string]int)
+	for range cap(said) {
+		counts[<-said]++
+	}
+	return counts
+}
+
+func TestACallQueuesNoLongerThanItMayHoweverOftenProvidersAreReplaced(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		limits := registry.LimitPolicy{MaxConcurrent: 1, MaxQueue: 10, MaxWait: 10 * time.Second}
+		busy := provider{Name: "a", Replace: true, Limits: limits, Instance: slowly("", time.Minute), AttemptTimeout: registry.NoTimeout}
+		add(t, reg, busy)
+		r := bind(reg)
+		queued := make(chan time.Duration, 5)
+		for range cap(queued) {
+			go func() {
+				began := time.Now()
+				var report registry.CallReport
+				_, err := ask(t.Context(), r, registry.ReportTo(&report))
+				after := time.Since(began)
+				if err == nil {
+					after -= time.Minute
+					assert.Equal(t, after, report.Attempts[0].Delay)
+				}
+				queued <- after
+			}()
+		}
+		for range 3 {
+			pass(9 * time.Second)
+			add(t, reg, busy)
+		}
+		for range cap(queued) {
+			require.LessOrEqual(t, <-queued, limits.MaxWait)
+		}
+	})
+}
+
+func TestAQueueKeepsItsOrderWhenAProviderOfItsDomainIsReplaced(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		limits := registry.LimitPolicy{MaxConcurrent: 1, MaxQueue: 10, MaxWait: time.Hour}
+		add(t, reg, provider{Name: "keeps the domain", Domain: "d", Handler: "other", Limits: limits})
+		a := provider{Name: "a", Domain: "d", Replace: true, Limits: limits, Instance: slowly("", 10*time.Second)}
+		add(t, reg, a)
+		r := bind(reg)
+		order := make(chan int, 6)
+		for i := range cap(order) {
+			go func() {
+				_, err := ask(t.Context(), r)
+				assert.NoError(t, err)
+				order <- i
+			}()
+			pass(time.Millisecond)
+		}
+		add(t, reg, a)
+		for i := range cap(order) {
+			require.Equal(t, i, <-order)
+		}
+	})
+}
+
+func TestACallThatHasFailedAndQueuesMovesAlong(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		limits := registry.LimitPolicy{MaxConcurrent: 1, MaxQueue: 10, MaxWait: time.Hour}
+		add(t, reg, provider{Name: "first", Instance: fails(errDown)})
+		add(t, reg, provider{Name: "a", Group: 1, Limits: limits, Instance: slowly("old", 10*time.Second)})
+		said := callers(t, bind(reg), 4)
+		pass(time.Second)
+		add(t, reg, provider{Name: "a", Group: 1, Replace: true, Limits: limits, Instance: slowly("new", 10*time.Second)})
+		require.Equal(t, map[string]int{
+			"old<nil> after 10s": 1, "new<nil> after 11s": 1, "new<nil> after 21s": 1, "new<nil> after 31s": 1,
+		}, counted(said))
+	})
+}
+
+func TestACallThatQueuesAtTwoQueuesAtWhoReplacesOneOfThem(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		limits := registry.LimitPolicy{MaxConcurrent: 1, MaxQueue: 10, MaxWait: time.Hour}
+		for _, name := range []string{"a", "b"} {
+			add(t, reg, provider{Name: name, Limits: limits, Instance: slowly("old", time.Hour), AttemptTimeout: registry.NoTimeout})
+		}
+		said := callers(t, bind(reg), 4)
+		pass(time.Second)
+		add(t, reg, provider{Name: "a", Replace: true, Limits: limits, Instance: slowly("new", 10*time.Second)})
+		require.Equal(t, map[string]int{"old<nil> after 1h0m0s": 2, "new<nil> after 11s": 1, "new<nil> after 21s": 1}, counted(said))
+	})
+}
+
+func TestACallGoesBackToTheQueueOfTheRealOneWhenAStandInCameAndWent(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		limits := registry.LimitPolicy{MaxConcurrent: 1, MaxQueue: 10, MaxWait: time.Hour}
+		add(t, reg, provider{Name: "a", Limits: limits, Instance: slowly("real", 20*time.Second)})
+		said := callers(t, bind(reg), 3)
+		pass(time.Second)
+		undo, err := chat.Swap(reg, "test", "a", slowly("fake", 10*time.Second))
+		require.NoError(t, err)
+		pass(time.Second)
+		require.NoError(t, undo(t.Context()))
+		require.Equal(t, map[string]int{"real<nil> after 20s": 1, "fake<nil> after 11s": 1, "real<nil> after 40s": 1}, counted(said))
+	})
+}
+
+func TestWhoWasFullAndIsReplacedBeforeTheCallQueuesIsFound(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		r := bind(reg)
+		add(t, reg, provider{Name: "a", Limits: registry.LimitPolicy{MaxConcurrent: 1}})
+		held, err := r.Acquire(t.Context())
+		require.NoError(t, err)
+		defer held.Done(nil)
+		add(t, reg, provider{Name: "b", Group: 1, Factory: func(context.Context) (chatModel, error) {
+			add(t, reg, provider{Name: "a", Replace: true, Instance: says("new a")}) //nolint:contextcheck // a registration has none of its own
+			return nil, errDown
+		}})
+		require.Equal(t, "new a", asked(t, r))
+	})
+}
+
+func TestNobodyWaitsForAQueueThatHadNoRoom(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		r := bind(reg)
+		busy := provider{Name: "b", AttemptTimeout: registry.NoTimeout, Instance: slowly("", 2*time.Hour)}
+		busy.Limits = registry.LimitPolicy{MaxConcurrent: 1, MaxQueue: 1, MaxWait: time.Hour}
+		add(t, reg, busy)
+		callers(t, r, 2) // one is in, one queues
+		synctest.Wait()
+		busy.Name, busy.Group, busy.Limits = "a", -1, registry.LimitPolicy{MaxConcurrent: 1, MaxQueue: 9, MaxWait: 5 * time.Second}
+		add(t, reg, busy)
+		callers(t, r, 1)
+		synctest.Wait()
+		began := time.Now()
+		_, err := ask(t.Context(), r)
+		require.ErrorIs(t, err, registry.ErrAtCapacity)
+		require.Equal(t, 5*time.Second, time.Since(began))
+		pass(6 * time.Hour)
+	})
+}
+
+func TestATokenIsGivenBackAlsoWhereAnotherWasThrottled(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		limits := registry.LimitPolicy{Rate: 0.01, Burst: 1}
+		add(t, reg, provider{Name: "keeps the domain", Domain: "d", Limits: limits, Handler: "other"})
+		a := lateToBe(t, reg, "a", provider{Domain: "d", Limits: limits, Instance: says("new a")})
+		a.Domain, a.Limits = "d", limits
+		add(t, reg, a)
+		add(t, reg, provider{Name: "worse", Group: 1})
+		r := bind(reg)
+		said := make(chan string, 1)
+		go func() {
+			time.Sleep(500 * time.Millisecond)
+			text, err := ask(t.Context(), r)
+			said <- fmt.Sprint(text, err)
+		}()
+		require.Equal(t, "new a", asked(t, r))
+		require.Equal(t, "worse<nil>", <-said)
+	})
+}
+
+func TestALeaseMovesOnToWhoReplacesTheNextOne(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		add(t, reg, provider{Name: "a"})
+		add(t, reg, lateToBe(t, reg, "b", provider{Instance: says("new b")}))
+		add(t, reg, provider{Name: "worse", Group: 1})
+		lease, err := bind(reg).Acquire(t.Context())
+		require.NoError(t, err)
+		next, err := lease.MoveOn(errDown)
+		require.NoError(t, err)
+		defer next.Done(nil)
+		require.Equal(t, "b", next.Provider())
+	})
+}
+
+func TestALastResortThatIsReplacedMeanwhileIsTriedInItsNewForm(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		add(t, reg, provider{Name: "other", Domain: "d", Handler: "h", Instance: fails(verdict.RateLimited(errDown, 0))})
+		a := lateToBe(t, reg, "a", provider{Domain: "d", LastResort: true, Instance: says("new a")})
+		a.Domain, a.LastResort = "d", true
+		add(t, reg, a)
+		_, err := ask(t.Context(), chat.Bind(reg, registry.Query{Handler: "h", OwnOnly: true}))
+		require.Error(t, err, "the domain cools down")
+		require.Equal(t, "new a", asked(t, bind(reg)))
+	})
+}
+
+func TestNobodyIsLeasedTwiceForACallThatWaitsForCooldowns(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		add(t, reg, provider{Name: "a"})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		lease, err := bind(reg).Acquire(ctx, registry.WaitForCooldown())
+		require.NoError(t, err)
+		time.AfterFunc(5*time.Second, func() { lease.Done(nil) })
+		began := time.Now()
+		_, err = lease.Beside()
+		require.Error(t, err)
+		require.Zero(t, time.Since(began))
+		pass(10 * time.Second)
+	})
+}
+
+func TestWhoReplacesOneThatWasDeniedIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	var replace func() error
+	authorize := func(_ context.Context, _, _, name string) error {
+		if name != "a" || replace == nil {
+			return nil
+		}
+		err := errors.Join(errDown, replace())
+		replace = nil
+		return err
+	}
+	bubble(t, registry.Options{Authorize: authorize}, func(t *testing.T, reg *registry.Registry) {
+		add(t, reg, provider{Name: "other", Domain: "d", Handler: "h", Instance: fails(verdict.RateLimited(errDown, 10*time.Second))})
+		add(t, reg, provider{Name: "a"})
+		replace = func() error {
+			_, err := chat.Register(t.Context(), reg, provider{Name: "a", Domain: "d", Replace: true, Instance: says("new a")})
+			return err
+		}
+		_, err := ask(t.Context(), chat.Bind(reg, registry.Query{Handler: "h", OwnOnly: true}))
+		require.Error(t, err, "the domain cools down")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		text, err := ask(ctx, bind(reg), registry.WaitForCooldown())
+		require.NoError(t, err)
+		require.Equal(t, "new a", text)
 	})
 }

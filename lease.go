@@ -101,6 +101,13 @@ func (c *sharedCall) claim(p *provider, again bool) bool {
 	return true
 }
 
+// gave reports whether somebody of the name was entered by the call, or is about to be.
+func (c *sharedCall) gave(name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.ContainsFunc(c.given, func(g given) bool { return (g.held || g.entered) && g.provider.name() == name })
+}
+
 // unclaim gives a provider back that was not entered, or whose lease is over.
 func (c *sharedCall) unclaim(p *provider) {
 	c.mu.Lock()
@@ -457,11 +464,6 @@ func leaseEntered[T any](s *sharedCall, c *call) *Lease[T] {
 	return newLease[T](s, c)
 }
 
-// holds reports whether one of the leases is of the provider.
-func holds[T any](leases []*Lease[T], name string) bool {
-	return slices.ContainsFunc(leases, func(l *Lease[T]) bool { return l.Provider() == name })
-}
-
 // AcquireMany leases every provider that a call could enter, in order, at most
 // limit of them; zero or less means all. It is what broadcast and fan-out are
 // built on: each lease is to be reported by itself. Rotations do not move, and
@@ -488,7 +490,7 @@ func (r *Resolver[T]) AcquireMany(ctx context.Context, limit int, options ...Cal
 			break
 		}
 		switch p := plan.candidates[at]; {
-		case !plan.inTime(at) || c.anew > 0 && (c.hadTurn(p) || holds(leases, p.name())):
+		case !plan.inTime(at) || c.anew > 0 && c.hadTurn(p):
 		case c.enterClaimed(p, whyMany): //nolint:contextcheck // the call has it
 			leases = append(leases, leaseEntered[T](s, &c)) //nolint:contextcheck // the call has it
 		case p.displaced() && c.restart():

@@ -151,14 +151,16 @@ func (l *limits) throttled(caller string) (used permit, retryIn time.Duration, t
 	if l.rates == nil {
 		return permit{}, 0, false
 	}
-	used.at = time.Now()
-	used.reserved = l.rateOf(caller, used.at).ReserveN(used.at, 1)
-	if !used.reserved.OK() {
-		return permit{}, 0, true
+	now := time.Now()
+	limiter := l.rateOf(caller, now)
+	// Who reserves in vain leaves a mark, for which others would get less back.
+	if missing := 1 - limiter.TokensAt(now); missing > 0 {
+		return permit{}, time.Duration(min(math.Ceil(missing/l.policy.Rate*float64(time.Second)), 1<<62)), true
 	}
-	if retryIn = used.reserved.DelayFrom(used.at); retryIn > 0 {
+	used = permit{limiter.ReserveN(now, 1), now}
+	if retryIn = used.reserved.DelayFrom(now); retryIn > 0 || !used.reserved.OK() { // another was faster
 		used.giveBack()
-		return permit{}, retryIn, true
+		return permit{}, max(retryIn, 1), true
 	}
 	return used, 0, false
 }

@@ -126,34 +126,27 @@ type ticket struct {
 	element *list.Element // guarded by slots.mu; nil when it left the queue
 }
 
-// Queue lines up at each of the slots that has room. It returns nil when none
-// has. The wait must be ended with [Wait.End].
-func Queue(all []*Slots) *Wait {
-	w := &Wait{granted: make(chan int, 1)}
-	for at, s := range all {
-		s.enqueue(w, at)
-	}
-	if len(w.tickets) == 0 {
-		return nil
-	}
-	return w
-}
+// NewWait returns a wait at nothing yet. It must be ended with [Wait.End].
+func NewWait() *Wait { return &Wait{granted: make(chan int, 1)} }
 
-func (s *Slots) enqueue(w *Wait, at int) {
+// Join lines up at one more, which the wait calls by a number of its own; false when
+// there is no room. It may be called whenever For is not waiting.
+func (w *Wait) Join(s *Slots, at int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if int64(s.queue.Len()) >= s.room.Load() {
-		return
+		return false
 	}
 	t := &ticket{wait: w, slots: s, at: at}
 	t.element = s.queue.PushBack(t)
 	w.tickets = append(w.tickets, t)
 	s.word.Or(waiting)
 	s.grant() // a slot may have become free before the flag was set
+	return true
 }
 
 // For waits for a slot until ctx ends, or wake is closed, which it reports. It
-// returns the index of the slots that gave one, -1 when none did; the positions in
+// returns the number of the slots that gave one, -1 when none did; the positions in
 // the other queues remain.
 func (w *Wait) For(ctx context.Context, wake <-chan struct{}) (at int, woken bool) {
 	at = -1

@@ -14,6 +14,19 @@ import (
 	"github.com/capreg/registry/internal/slots"
 )
 
+// queueAt waits at all of them that have room; nil when none has.
+func queueAt(all []*slots.Slots) *slots.Wait {
+	wait, joined := slots.NewWait(), false
+	for at, s := range all {
+		joined = wait.Join(s, at) || joined
+	}
+	if !joined {
+		wait.End()
+		return nil
+	}
+	return wait
+}
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // got waits for a slot, and leaves the queues.
@@ -34,7 +47,7 @@ func TestNoMoreGetInThanThereAreSlots(t *testing.T) {
 	require.Equal(t, 2, s.Taken())
 	s.Release()
 	require.True(t, s.TryAcquire())
-	require.Nil(t, slots.Queue([]*slots.Slots{s}), "no room to wait")
+	require.Nil(t, queueAt([]*slots.Slots{s}), "no room to wait")
 }
 
 func TestThoseWhoWaitComeFirstInTheirOrder(t *testing.T) {
@@ -45,7 +58,7 @@ func TestThoseWhoWaitComeFirstInTheirOrder(t *testing.T) {
 		var order []int
 		var waiting sync.WaitGroup
 		for i := range 5 {
-			wait := slots.Queue([]*slots.Slots{s})
+			wait := queueAt([]*slots.Slots{s})
 			waiting.Go(func() {
 				if got(t.Context(), wait) != 0 {
 					t.Error("no slot")
@@ -73,7 +86,7 @@ func TestWaitAtSeveralTakesTheFirstThatIsFree(t *testing.T) {
 		for _, s := range []*slots.Slots{a, b, none} {
 			require.True(t, s.TryAcquire())
 		}
-		wait := slots.Queue([]*slots.Slots{none, a, b})
+		wait := queueAt([]*slots.Slots{none, a, b})
 		time.AfterFunc(time.Second, b.Release)
 		require.Equal(t, 2, got(t.Context(), wait))
 		require.Equal(t, []int{1, 1, 0, 0}, []int{a.Taken(), b.Taken(), a.Waiting(), b.Waiting()})
@@ -89,8 +102,8 @@ func TestWaitEndsWithItsContextAndLeavesNoTrace(t *testing.T) {
 		require.True(t, s.TryAcquire())
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		first, second := slots.Queue([]*slots.Slots{s}), slots.Queue([]*slots.Slots{s})
-		require.Nil(t, slots.Queue([]*slots.Slots{s}), "no room")
+		first, second := queueAt([]*slots.Slots{s}), queueAt([]*slots.Slots{s})
+		require.Nil(t, queueAt([]*slots.Slots{s}), "no room")
 		require.Equal(t, -1, got(ctx, first))
 		s.Release()
 		require.Equal(t, 0, got(t.Context(), second))
@@ -105,7 +118,7 @@ func TestWaitThatCouldNotUseItsSlotKeepsItsPositionElsewhere(t *testing.T) {
 		a, b := slots.New(1, 5), slots.New(1, 5)
 		require.True(t, a.TryAcquire())
 		require.True(t, b.TryAcquire())
-		both, later := slots.Queue([]*slots.Slots{a, b}), slots.Queue([]*slots.Slots{b})
+		both, later := queueAt([]*slots.Slots{a, b}), queueAt([]*slots.Slots{b})
 		a.Release()
 		at, _ := both.For(t.Context(), nil)
 		require.Equal(t, 0, at)
@@ -117,7 +130,7 @@ func TestWaitThatCouldNotUseItsSlotKeepsItsPositionElsewhere(t *testing.T) {
 		b.Release()
 		at, _ = both.For(t.Context(), nil)
 		require.Equal(t, 1, at)
-		last := slots.Queue([]*slots.Slots{b})
+		last := queueAt([]*slots.Slots{b})
 		both.End()
 		b.Release()
 		require.Equal(t, 0, got(t.Context(), last))
@@ -131,7 +144,7 @@ func TestSlotThatComesTooLateIsGivenBack(t *testing.T) {
 	t.Parallel()
 	s := slots.New(1, 5)
 	require.True(t, s.TryAcquire())
-	wait := slots.Queue([]*slots.Slots{s})
+	wait := queueAt([]*slots.Slots{s})
 	s.Release()
 	wait.Leave(0)
 	wait.End()
@@ -143,7 +156,7 @@ func TestWaitCanBeWokenAndKeepsItsPosition(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := slots.New(1, 5)
 		require.True(t, s.TryAcquire())
-		first, second := slots.Queue([]*slots.Slots{s}), slots.Queue([]*slots.Slots{s})
+		first, second := queueAt([]*slots.Slots{s}), queueAt([]*slots.Slots{s})
 		wake := make(chan struct{})
 		close(wake)
 		_, woken := first.For(t.Context(), wake)
@@ -160,7 +173,7 @@ func TestMoreSlotsLetThoseWhoWaitIn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := slots.New(1, 5)
 		require.True(t, s.TryAcquire())
-		first, second := slots.Queue([]*slots.Slots{s}), slots.Queue([]*slots.Slots{s})
+		first, second := queueAt([]*slots.Slots{s}), queueAt([]*slots.Slots{s})
 		s.Resize(3, 5)
 		require.Equal(t, 0, got(t.Context(), first))
 		require.Equal(t, 0, got(t.Context(), second))
@@ -184,7 +197,7 @@ func TestNoSlotIsLostOrGivenTwiceUnderLoad(t *testing.T) {
 			for i := range 500 {
 				at := (g + i) % 2
 				if !all[at].TryAcquire() {
-					wait := slots.Queue(all)
+					wait := queueAt(all)
 					if wait == nil {
 						continue
 					}
@@ -235,7 +248,7 @@ func full(t *testing.T, room int) *slots.Slots {
 func TestWaitAtAFreeSlotGetsItAtOnce(t *testing.T) {
 	t.Parallel()
 	s := slots.New(1, 1)
-	wait := slots.Queue([]*slots.Slots{s})
+	wait := queueAt([]*slots.Slots{s})
 	require.Equal(t, 0, got(t.Context(), wait))
 	require.Equal(t, 1, s.Taken())
 	require.Zero(t, s.Waiting())
@@ -244,7 +257,7 @@ func TestWaitAtAFreeSlotGetsItAtOnce(t *testing.T) {
 func TestWaitThatResumesLinesUpAnewWhereItWas(t *testing.T) {
 	t.Parallel()
 	s := full(t, 1)
-	wait := slots.Queue([]*slots.Slots{s})
+	wait := queueAt([]*slots.Slots{s})
 	s.Release()
 	at, woken := wait.For(t.Context(), nil)
 	require.Equal(t, 0, at)
@@ -264,11 +277,11 @@ func TestWaitThatResumesLinesUpAnewWhereItWas(t *testing.T) {
 func TestWaitThatResumesWhereThereIsNoRoomWaitsElsewhere(t *testing.T) {
 	t.Parallel()
 	a, b := full(t, 1), full(t, 1)
-	wait := slots.Queue([]*slots.Slots{a, b})
+	wait := queueAt([]*slots.Slots{a, b})
 	a.Release()
 	at, _ := wait.For(t.Context(), nil)
 	require.Equal(t, 0, at)
-	other := slots.Queue([]*slots.Slots{a})
+	other := queueAt([]*slots.Slots{a})
 	require.NotNil(t, other)
 	wait.Resume(0)
 	require.Equal(t, 1, a.Waiting(), "the other one has its room")
@@ -282,7 +295,7 @@ func TestWaitThatResumesWhereThereIsNoRoomWaitsElsewhere(t *testing.T) {
 func TestSlotThatComesAfterAResumeIsGivenBackAsWell(t *testing.T) {
 	t.Parallel()
 	s := full(t, 1)
-	wait := slots.Queue([]*slots.Slots{s})
+	wait := queueAt([]*slots.Slots{s})
 	s.Release()
 	at, _ := wait.For(t.Context(), nil)
 	require.Equal(t, 0, at)
@@ -296,7 +309,7 @@ func TestSlotThatComesAfterAResumeIsGivenBackAsWell(t *testing.T) {
 func TestQueueThatWasLeftIsNotComeBackTo(t *testing.T) {
 	t.Parallel()
 	a, b := full(t, 1), full(t, 1)
-	wait := slots.Queue([]*slots.Slots{a, b})
+	wait := queueAt([]*slots.Slots{a, b})
 	wait.Leave(0)
 	require.Zero(t, a.Waiting())
 	require.Equal(t, 1, b.Waiting())
@@ -313,7 +326,7 @@ func TestQueueThatWasLeftIsNotComeBackTo(t *testing.T) {
 func TestOnlyTheSlotThatCameTooLateIsGivenBack(t *testing.T) {
 	t.Parallel()
 	a, b := full(t, 1), full(t, 1)
-	wait := slots.Queue([]*slots.Slots{a, b})
+	wait := queueAt([]*slots.Slots{a, b})
 	a.Release()
 	wait.End()
 	require.Zero(t, a.Taken())
@@ -323,7 +336,7 @@ func TestOnlyTheSlotThatCameTooLateIsGivenBack(t *testing.T) {
 func TestThoseWhoGotOneElsewhereHoldNobodyUpOnceTheyLeave(t *testing.T) {
 	t.Parallel()
 	a, b := full(t, 1), full(t, 1)
-	wait := slots.Queue([]*slots.Slots{a, b})
+	wait := queueAt([]*slots.Slots{a, b})
 	a.Release()
 	at, _ := wait.For(t.Context(), nil)
 	require.Equal(t, 0, at)
@@ -336,12 +349,12 @@ func TestThoseWhoGotOneElsewhereHoldNobodyUpOnceTheyLeave(t *testing.T) {
 func TestRoomToWaitCanBeChanged(t *testing.T) {
 	t.Parallel()
 	s := full(t, 0)
-	require.Nil(t, slots.Queue([]*slots.Slots{s}))
+	require.Nil(t, queueAt([]*slots.Slots{s}))
 	s.Resize(1, 1)
-	wait := slots.Queue([]*slots.Slots{s})
+	wait := queueAt([]*slots.Slots{s})
 	require.NotNil(t, wait)
-	require.Nil(t, slots.Queue([]*slots.Slots{s}), "its room is taken")
+	require.Nil(t, queueAt([]*slots.Slots{s}), "its room is taken")
 	wait.End()
 	s.Resize(1, 0)
-	require.Nil(t, slots.Queue([]*slots.Slots{s}))
+	require.Nil(t, queueAt([]*slots.Slots{s}))
 }
