@@ -517,9 +517,9 @@ func slowly(text string, d time.Duration) chatModel {
 }
 
 // callers makes calls at the same time, and returns what they said, and after how long.
-func callers(t *testing.T, r *registry.Resolver[chatModel], calls int) (said chan string) {
+func callers(t *testing.T, r *registry.Resolver[chatModel], calls int) chan string {
 	t.Helper()
-	said = make(chan string, calls)
+	said := make(chan string, calls)
 	for range calls {
 		go func() {
 			began := time.Now()
