@@ -26,7 +26,8 @@ const (
 // A call that finds no place moves on to the next provider, which costs it
 // nothing. Only when nobody has a free place does it queue, at all of them at
 // once, first come first served; when it is its turn it looks again whether the
-// provider may be entered.
+// provider may be entered. When a provider is replaced, those who queue join the queue
+// of who has its place, which is the same one in a domain that goes on.
 type LimitPolicy struct {
 	// Bulkhead bounds the attempts and leases in progress. Setting one of the
 	// next four fields does so as well.
@@ -37,7 +38,7 @@ type LimitPolicy struct {
 	MaxQueue int `json:"max_queue,omitempty"`
 	// NoQueue lets nobody wait.
 	NoQueue bool `json:"no_queue,omitempty"`
-	// MaxWait is how long one may wait. Default: 30 s.
+	// MaxWait is how long one may wait, in all queues together. Default: 30 s.
 	MaxWait time.Duration `json:"max_wait,omitempty"`
 
 	// Rate is how many attempts a second each caller may make in the long run;
