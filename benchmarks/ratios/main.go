@@ -13,7 +13,8 @@
 // second figure is what is allowed, and the bar is 1. Names say it where a figure is no
 // time: -allocs are allocations of one operation, -bytes are bytes.
 //
-// The bar scale needs two cores that are free at the same time.
+// The bar scale needs two cores that are free at the same time. It is the round with the
+// median ratio, of the medians of turns.
 package main
 
 import (
