@@ -81,16 +81,48 @@ func prepare(contestants ...contest.Contestant) (runners []contest.Runner, free 
 // against is a bar for the time of ours, as a part of theirs.
 func against(name string, atMost float64, ours, theirs contest.Contestant) Race {
 	return Race{[]Bar{{name, atMost}}, func(ctx context.Context, s contest.Settings) ([]Figure, error) {
-		runners, free, err := prepare(ours, theirs)
+		const places = 5
+		s.Rounds = (s.Rounds + places - 1) / places
+		figure, err := inPlaces(places, func() (Figure, error) {
+			runners, free, err := prepare(ours, theirs)
+			if err != nil {
+				return Figure{}, err
+			}
+			times, err := contest.Race(ctx, s, runners...)
+			if err := errors.Join(err, free()); err != nil {
+				return Figure{}, err
+			}
+			return Figure{times[0], times[1]}, nil
+		})
 		if err != nil {
 			return nil, err
 		}
-		times, err := contest.Race(ctx, s, runners...)
-		if err := errors.Join(err, free()); err != nil {
-			return nil, err
-		}
-		return []Figure{{times[0], times[1]}}, nil
+		return []Figure{figure}, nil
 	}}
+}
+
+// inPlaces measures several times, each on a stack of its own, and returns the figure
+// with the median ratio. Where things lie in memory is chance, which a process keeps to:
+// it is worth several percent, and cells of counters are found by stacks, so that two
+// goroutines that meet in one hinder each other as long as they live.
+func inPlaces(places int, measure func() (Figure, error)) (Figure, error) {
+	over := make(chan struct{})
+	defer close(over)
+	var figures []Figure
+	for range places {
+		failed := make(chan error, 1)
+		go func() {
+			figure, err := measure()
+			figures = append(figures, figure)
+			failed <- err
+			<-over // until then nobody else gets the stack
+		}()
+		if err := <-failed; err != nil {
+			return Figure{}, err
+		}
+	}
+	slices.SortFunc(figures, func(a, b Figure) int { return cmp.Compare(a.Ratio(), b.Ratio()) })
+	return figures[len(figures)/2], nil
 }
 
 // within is a bar for the time of ours by itself.
@@ -129,41 +161,21 @@ func cores(name string, atMost float64, ours contest.Contestant) Race {
 		}
 		on2, on1 := runners[0], runners[0]
 		on2.Cores = 2
-		figure, err := onFreshStacks(ctx, s, on2, on1)
+		// Every turn is a round: that two cores are undisturbed at once is so much rarer than that
+		// one is that their fastest turns would not say how calls hinder each other.
+		turns := contest.Settings{Rounds: (s.Turns + 1) / 2, Turns: 1, Turn: s.Turn}
+		figure, err := inPlaces(3*s.Rounds, func() (Figure, error) {
+			times, err := contest.Race(ctx, turns, on2, on1)
+			if err != nil {
+				return Figure{}, err
+			}
+			return Figure{times[0], times[1]}, nil
+		})
 		if err := errors.Join(err, free()); err != nil {
 			return nil, err
 		}
 		return []Figure{figure}, nil
 	}}
-}
-
-// onFreshStacks returns the round whose ratio is the median. A round is the medians of its
-// turns, on a stack of its own: cells of counters are found by stacks, and where two
-// goroutines meet in one cell they hinder each other as long as they live. That two cores
-// are undisturbed at once is so much rarer than that one is that their fastest turns would
-// not say anything.
-func onFreshStacks(ctx context.Context, s contest.Settings, ours, theirs contest.Runner) (Figure, error) {
-	const more = 3 // as chance has a part in it
-	turns := contest.Settings{Rounds: (s.Turns + 1) / 2, Turns: 1, Turn: s.Turn}
-	over := make(chan struct{})
-	defer close(over)
-	var rounds []Figure
-	for range more * s.Rounds {
-		failed := make(chan error, 1)
-		go func() {
-			medians, err := contest.Race(ctx, turns, ours, theirs)
-			if err == nil {
-				rounds = append(rounds, Figure{medians[0], medians[1]})
-			}
-			failed <- err
-			<-over // until then nobody else gets the stack
-		}()
-		if err := <-failed; err != nil {
-			return Figure{}, err
-		}
-	}
-	slices.SortFunc(rounds, func(a, b Figure) int { return cmp.Compare(a.Ratio(), b.Ratio()) })
-	return rounds[len(rounds)/2], nil
 }
 
 func flapping(ctx context.Context, s contest.Settings) ([]Figure, error) {
