@@ -129,6 +129,16 @@ func joinsAfter(t *testing.T, reg *registry.Registry, d time.Duration, p provide
 	}()
 }
 
+// replacesBoth replaces a and c, and returns b some time later.
+func replacesBoth(t *testing.T, reg *registry.Registry) chatModel {
+	t.Helper()
+	for _, name := range []string{"a", "c"} {
+		add(t, reg, provider{Name: name, Replace: true, Instance: says("new " + name)})
+	}
+	time.Sleep(time.Second)
+	return says("b")
+}
+
 // leased returns whom AcquireMany leases, and what they say.
 func leased(t *testing.T, r *registry.Resolver[chatModel]) (all []string) {
 	t.Helper()
@@ -147,10 +157,7 @@ func TestWhoIsLeasedAndThenReplacedIsNotLeasedAgain(t *testing.T) {
 	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		add(t, reg, provider{Name: "a"})
 		add(t, reg, provider{Name: "b", Factory: func(context.Context) (chatModel, error) {
-			add(t, reg, provider{Name: "a", Replace: true, Instance: says("new a")}) //nolint:contextcheck // a registration has none of its own
-			add(t, reg, provider{Name: "c", Replace: true, Instance: says("new c")}) //nolint:contextcheck // nor has this one
-			time.Sleep(time.Second)
-			return says("b"), nil
+			return replacesBoth(t, reg), nil //nolint:contextcheck // a registration has none of its own
 		}})
 		add(t, reg, provider{Name: "c"})
 		require.Equal(t, []string{"a says a", "b says b", "c says new c"}, leased(t, bind(reg)))
@@ -170,10 +177,7 @@ func TestWhoWasRefusedAndThenReplacedIsLeased(t *testing.T) {
 		add(t, reg, provider{Name: "a"})
 		add(t, reg, provider{Name: "b", Factory: func(context.Context) (chatModel, error) {
 			denied.Delete("a")
-			add(t, reg, provider{Name: "a", Replace: true, Instance: says("new a")}) //nolint:contextcheck // a registration has none of its own
-			add(t, reg, provider{Name: "c", Replace: true, Instance: says("new c")}) //nolint:contextcheck // nor has this one
-			time.Sleep(time.Second)
-			return says("b"), nil
+			return replacesBoth(t, reg), nil //nolint:contextcheck // a registration has none of its own
 		}})
 		add(t, reg, provider{Name: "c"})
 		require.Equal(t, []string{"b says b", "a says new a", "c says new c"}, leased(t, bind(reg)))
@@ -266,18 +270,15 @@ func TestReportSkipsNobodyWhoWasEnteredAndNobodyTwice(t *testing.T) {
 func TestCallsThatQueueGoOnWaitingAtWhoHasThePlace(t *testing.T) {
 	t.Parallel()
 	limits := registry.LimitPolicy{MaxConcurrent: 1, MaxQueue: 10, MaxWait: time.Hour}
-	slowly := func(text string) chatModel {
-		return answers(func() (string, error) { time.Sleep(10 * time.Second); return text, nil })
-	}
 	for name, displace := range map[string]func(t *testing.T, reg *registry.Registry) (undo func(context.Context) error){
 		"replaced": func(t *testing.T, reg *registry.Registry) func(context.Context) error {
 			t.Helper()
-			add(t, reg, provider{Name: "a", Replace: true, Limits: limits, Instance: slowly("new")})
+			add(t, reg, provider{Name: "a", Replace: true, Limits: limits, Instance: slowly("new", 10*time.Second)})
 			return func(context.Context) error { return nil }
 		},
 		"swapped": func(t *testing.T, reg *registry.Registry) func(context.Context) error {
 			t.Helper()
-			undo, err := chat.Swap(reg, "test", "a", slowly("new"))
+			undo, err := chat.Swap(reg, "test", "a", slowly("new", 10*time.Second))
 			require.NoError(t, err)
 			return undo
 		},
@@ -285,7 +286,7 @@ func TestCallsThatQueueGoOnWaitingAtWhoHasThePlace(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-				add(t, reg, provider{Name: "a", Limits: limits, Instance: slowly("old")})
+				add(t, reg, provider{Name: "a", Limits: limits, Instance: slowly("old", 10*time.Second)})
 				r := bind(reg)
 				began := time.Now()
 				said := make(chan string, 4)
@@ -315,7 +316,7 @@ func TestCallsThatQueueAtAStandInGoBackToTheRealOne(t *testing.T) {
 		limits := registry.LimitPolicy{MaxConcurrent: 1, MaxQueue: 10, MaxWait: time.Hour}
 		add(t, reg, provider{Name: "a", Limits: limits, Instance: says("real")})
 		r := bind(reg)
-		undo, err := chat.Swap(reg, "test", "a", answers(func() (string, error) { time.Sleep(10 * time.Second); return "fake", nil }))
+		undo, err := chat.Swap(reg, "test", "a", slowly("fake", 10*time.Second))
 		require.NoError(t, err)
 		said := make(chan string, 3)
 		for range cap(said) {
@@ -341,7 +342,7 @@ func TestWhoKeptACallWaitingForTooLongIsNotQueuedAtAgain(t *testing.T) {
 		for name, wait := range map[string]time.Duration{"a": 5 * time.Second, "b": 20 * time.Second} {
 			add(t, reg, provider{
 				Name: name, Limits: registry.LimitPolicy{MaxConcurrent: 1, MaxQueue: 10, MaxWait: wait},
-				Instance: answers(func() (string, error) { time.Sleep(time.Hour); return name, nil }), AttemptTimeout: registry.NoTimeout,
+				Instance: slowly(name, time.Hour), AttemptTimeout: registry.NoTimeout,
 			})
 		}
 		var busy sync.WaitGroup
