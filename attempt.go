@@ -6,8 +6,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/slots"
+	"github.com/capreg/registry/internal/tasks"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
@@ -24,13 +26,13 @@ type attempt struct {
 	forced     bool // as a last resort, whatever keeps others away
 	shared     bool // it had to leave time for another provider
 	timeout    time.Duration
-	began      time.Duration   // on the registry's clock
-	ctx        context.Context //nolint:containedctx // what the function gets
-	own        *attemptContext // ctx, where it is not the caller's
-	ended      error           // why the registry ended it, if it did
-	latency    time.Duration   // until the answer began; zero: until the end
-	hung       *hungTrial      // nil unless a call is on trial
-	resort     bool            // it was entered as a last resort, and moves no breaker
+	began      time.Duration       // on the registry's clock
+	ctx        context.Context     //nolint:containedctx // what the function gets
+	own        *attemptctx.Context // ctx, where it is not the caller's
+	ended      error               // why the registry ended it, if it did
+	latency    time.Duration       // until the answer began; zero: until the end
+	hung       *hungTrial          // nil unless a call is on trial
+	resort     bool                // it was entered as a last resort, and moves no breaker
 
 	vitals *selection.Vitals // where strategies see its load and latency; nil: none looks
 	track  *selection.Track  // the same for the query of the call
@@ -150,12 +152,12 @@ func (p *provider) attemptLimit(
 
 // attemptContext makes the context of the function; before is that of the attempt of
 // the same call before it, if any.
-func (p *provider) attemptContext(caller context.Context, began, limit time.Duration, before *attemptContext) *attemptContext {
+func (p *provider) attemptContext(caller context.Context, began, limit time.Duration, before *attemptctx.Context) *attemptctx.Context {
 	var deadline time.Time
 	if limit != NoTimeout {
 		deadline = p.registry.epoch.Add(began + limit)
 	}
-	return newAttemptContext(caller, deadline, &p.contexts, before)
+	return attemptctx.New(caller, deadline, &p.contexts, before)
 }
 
 // settle records the outcome: the breaker learns, a cooldown begins or loses its
@@ -173,7 +175,7 @@ func (a *attempt) settle(v verdict.Verdict, elapsed time.Duration, cause error) 
 	}
 	rule := v.Class.Rule()
 	if a.own != nil {
-		a.own.end()
+		a.own.End()
 	}
 	blame, tally := rule.Blame, rule.Tally
 	switch blame {
@@ -265,7 +267,7 @@ func (a *attempt) watchTrial() {
 		limit = longestLeaseWithoutTimeout
 	}
 	p, generation, h := a.provider, a.generation, &hungTrial{}
-	h.timer = p.registry.schedule.After(min(limit, NoTimeout-grace)+grace, func() {
+	h.timer = p.registry.schedule.After(min(limit, NoTimeout-tasks.Grace)+tasks.Grace, func() {
 		if h.ended.CompareAndSwap(false, true) {
 			p.breaker.settle(generation, true, verdict.BlameFailure, false)
 		}

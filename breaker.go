@@ -13,6 +13,8 @@ import (
 	"github.com/sony/gobreaker/v2"
 
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/window"
 	"github.com/capreg/registry/verdict"
@@ -468,11 +470,11 @@ func (b *breaker) report(outcome error) {
 		if openFor := b.policy.openFor(0); openFor != b.machineOpenFor {
 			b.openMachine(openFor)
 		}
-		b.enter(BreakerOpen, b.machineOpenFor, plural(b.stats.ConsecutiveFailures+1, "failure")+" in a row", false)
+		b.enter(BreakerOpen, b.machineOpenFor, oneline.Plural(b.stats.ConsecutiveFailures+1, "failure")+" in a row", false)
 	case state == BreakerHalfOpen && next == gobreaker.StateOpen:
 		b.enter(BreakerOpen, b.machineOpenFor, "a trial failed", false)
 	case state == BreakerHalfOpen && next == gobreaker.StateClosed:
-		b.enter(BreakerClosed, 0, plural(b.stats.TrialSuccesses+1, "trial")+" succeeded", false)
+		b.enter(BreakerClosed, 0, oneline.Plural(b.stats.TrialSuccesses+1, "trial")+" succeeded", false)
 	case state == BreakerClosed:
 		b.stats.ConsecutiveFailures = int(counts.ConsecutiveFailures) + b.inherited
 		word := b.mirror.Load() &^ mirrorPending
@@ -574,14 +576,14 @@ type opening struct {
 
 func newOpening(words string, until time.Time) opening {
 	why := &reason{ErrBreakerOpen, words, nil}
-	return opening{until, why, joined("", []error{why})}
+	return opening{until, why, fault.Join("", []error{why})}
 }
 
 // shiftBreaker is shift for another state of the breaker. Caller holds breaker.mu.
 func (p *provider) shiftBreaker(set gate, change *event.Event) {
 	var opened opening
 	if set&gateOpen != 0 {
-		opened = newOpening(fmt.Sprintf("%v (%s)", ErrBreakerOpen, cut(change.Reason, 64)), change.Until)
+		opened = newOpening(fmt.Sprintf("%v (%s)", ErrBreakerOpen, oneline.Cut(change.Reason, 64)), change.Until)
 	}
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()

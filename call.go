@@ -9,6 +9,8 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 
+	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/slots"
 	"github.com/capreg/registry/verdict"
 )
@@ -511,11 +513,11 @@ func (c *call) wider(p *provider) bool {
 }
 
 func (c *call) authorized(p *provider) bool {
-	err := guard(func() error {
+	err := fault.Run(func() error {
 		return c.slot.service.registry.options.Authorize(c.attempt.caller, c.options.caller, p.service.name, p.name())
 	})
 	if err != nil {
-		c.skip(p, "denied", &reason{ErrDenied, ErrDenied.Error() + ": " + cut(errorText(err), 300), err}, 0)
+		c.skip(p, "denied", &reason{ErrDenied, ErrDenied.Error() + ": " + oneline.Cut(fault.Text(err), 300), err}, 0)
 	}
 	return err == nil
 }
@@ -967,7 +969,7 @@ func (c *call) failed() error {
 	case ended != nil:
 		failure.ended = []error{ended}
 		if caller := c.attempt.caller; caller.Err() != nil {
-			failure.ended = endedBy(caller)
+			failure.ended = fault.OfContext(caller)
 		}
 		if !c.entered {
 			c.slot.service.tally.miss(nil)

@@ -301,11 +301,11 @@ func (c *choice) ask(w *walk, look *selection.Look) (at int, failed bool) {
 	return at, false
 }
 
-// fault is what a selector can do wrong.
-type fault uint8
+// selectorFault is what a selector can do wrong.
+type selectorFault uint8
 
 const (
-	faultPanic fault = iota
+	faultPanic selectorFault = iota
 	faultExit
 	faultRange
 	faultSlow
@@ -336,7 +336,7 @@ func (f *faults) timed(w *walk, c *choice, took time.Duration) {
 }
 
 // note counts a fault in earnest, and tells of it once a minute.
-func (f *faults) note(w *walk, c *choice, what fault, value any) {
+func (f *faults) note(w *walk, c *choice, what selectorFault, value any) {
 	if w.silent {
 		return
 	}

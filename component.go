@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/startup"
 )
 
@@ -156,7 +157,7 @@ func checkComponent(c *Component, options *startup.Options, lists *componentList
 // componentField names a field for an error. It is not made before there is one: most
 // of the time of a plan would go into that.
 func componentField(c *Component, name string) string {
-	return fmt.Sprintf("Component[%q].%s", cut(c.Name, 64), name)
+	return fmt.Sprintf("Component[%q].%s", oneline.Cut(c.Name, 64), name)
 }
 
 // checkStartup returns the options with their defaults.

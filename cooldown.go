@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/verdict"
 )
@@ -255,7 +256,7 @@ func (r *Registry) checkDomain(e entry, leaving *provider) error {
 		return nil
 	}
 	return refuse(ErrConflict, "Limits", verbatim(fmt.Sprintf("%+v", e.limits)),
-		fmt.Sprintf("%+v, which provider %q set for domain %q", present, d.limitsBy, cut(e.definition.Domain, 64)))
+		fmt.Sprintf("%+v, which provider %q set for domain %q", present, d.limitsBy, oneline.Cut(e.definition.Domain, 64)))
 }
 
 // enterDomain gives p its domain, which is made when p is its first member, and

@@ -1,13 +1,13 @@
 package registry
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
-	"unicode"
 
+	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -15,14 +15,14 @@ import (
 // [UnavailableError], [CallError] and [PanicError] say what exactly.
 var (
 	// ErrInvalid is bad input: a [FieldError] names field, value and bound.
-	ErrInvalid = errors.New("invalid input")
+	ErrInvalid = fault.ErrInvalid
 	// ErrExists is a name that another provider of the registry has.
-	ErrExists = errors.New("already exists")
+	ErrExists = fault.ErrExists
 	// ErrConflict is input that contradicts what is registered: another strategy
 	// for a group, another Go type for a service, a mock beside real providers.
-	ErrConflict = errors.New("conflict")
+	ErrConflict = fault.ErrConflict
 	// ErrNotRegistered is an operation on a provider that left the registry.
-	ErrNotRegistered = errors.New("not registered")
+	ErrNotRegistered = fault.ErrNotRegistered
 
 	// ErrUnavailable is a look-up or call that no provider could be found for;
 	// the [UnavailableError] also matches each of the causes below that is present.
@@ -36,7 +36,7 @@ var (
 	// ErrNotReady is a provider whose factory failed, or no probe of which has
 	// succeeded yet, a component that does not get ready, and what
 	// [Registry.WaitReady] returns when its time is over.
-	ErrNotReady = errors.New("not ready")
+	ErrNotReady = fault.ErrNotReady
 	// ErrBreakerOpen is a provider whose breaker admits nothing now: it is open,
 	// or half-open with its trial slots taken.
 	ErrBreakerOpen = errors.New("breaker open")
@@ -53,13 +53,13 @@ var (
 	ErrDenied = errors.New("denied")
 	// ErrClosed is a registry that is closed or closing, or a provider that is
 	// being removed.
-	ErrClosed = errors.New("shutting down")
+	ErrClosed = fault.ErrClosed
 	// ErrStuck is a removal or close that gave up waiting for user code.
-	ErrStuck = errors.New("still running")
+	ErrStuck = fault.ErrStuck
 
 	// ErrAttemptTimeout is the cause ([context.Cause]) of an attempt's context
 	// that ran into the provider's attempt timeout.
-	ErrAttemptTimeout = errors.New("attempt timeout")
+	ErrAttemptTimeout = fault.ErrAttemptTimeout
 )
 
 // FieldError says which input was refused and why. It matches [ErrInvalid],
@@ -77,7 +77,7 @@ type FieldError struct {
 
 // Error returns field, value and bound in one line.
 func (e *FieldError) Error() string {
-	return oneLine(fmt.Sprintf("registry: %v: %s is %s: want %s", e.Err, e.Field, e.Value, e.Bound))
+	return oneline.Of(fmt.Sprintf("registry: %v: %s is %s: want %s", e.Err, e.Field, e.Value, e.Bound))
 }
 
 // Unwrap returns the sentinel.
@@ -94,9 +94,9 @@ func refuse(kind error, field string, value any, bound string) error {
 	const longest = 64
 	text := fmt.Sprintf("%v", value)
 	if s, ok := value.(string); ok {
-		text = fmt.Sprintf("%q", cut(s, longest))
+		text = fmt.Sprintf("%q", oneline.Cut(s, longest))
 	}
-	return &FieldError{Field: field, Value: cut(text, longest+8), Bound: bound, Err: kind}
+	return &FieldError{Field: field, Value: oneline.Cut(text, longest+8), Bound: bound, Err: kind}
 }
 
 // UnavailableError is a look-up that found nobody to give, or a call that found
@@ -125,7 +125,7 @@ const mostNamed = 16
 // Error names the service and at most 16 candidates with their reasons, in one line.
 func (e *UnavailableError) Error() string {
 	var text strings.Builder
-	fmt.Fprintf(&text, "registry: %v: service %q%s", ErrUnavailable, cut(e.Service, 64), e.Query)
+	fmt.Fprintf(&text, "registry: %v: service %q%s", ErrUnavailable, oneline.Cut(e.Service, 64), e.Query)
 	switch {
 	case e.cause != nil:
 		fmt.Fprintf(&text, ": %v", e.cause)
@@ -146,7 +146,7 @@ func (e *UnavailableError) Error() string {
 	if e.RetryIn > 0 {
 		fmt.Fprintf(&text, "; retry in %v", e.RetryIn.Round(time.Millisecond))
 	}
-	return oneLine(text.String())
+	return oneline.Of(text.String())
 }
 
 // Is reports whether target is ErrUnavailable or the cause of the whole service.
@@ -229,7 +229,7 @@ type CallError struct {
 // Error names every provider with class, duration and error, in one line.
 func (e *CallError) Error() string {
 	var text strings.Builder
-	fmt.Fprintf(&text, "registry: call of service %q failed", cut(e.Service, 64))
+	fmt.Fprintf(&text, "registry: call of service %q failed", oneline.Cut(e.Service, 64))
 	if e.credentials() {
 		fmt.Fprintf(&text, ": %v", ErrCredentials)
 	}
@@ -239,7 +239,7 @@ func (e *CallError) Error() string {
 	separator := ": "
 	for _, attempt := range e.Attempts {
 		fmt.Fprintf(&text, "%s%s: %v after %v: %s", separator, attempt.Provider, attempt.Class,
-			attempt.Duration.Round(time.Microsecond), cut(errorText(attempt.Err), 300))
+			attempt.Duration.Round(time.Microsecond), oneline.Cut(fault.Text(attempt.Err), 300))
 		separator = "; "
 	}
 	for i, candidate := range e.Skipped {
@@ -253,7 +253,7 @@ func (e *CallError) Error() string {
 	if e.OnceOnly {
 		text.WriteString("; not tried elsewhere: once only")
 	}
-	return oneLine(text.String())
+	return oneline.Of(text.String())
 }
 
 // Verdict returns what the failure of a whole call means to another call that it
@@ -312,105 +312,4 @@ func (e *CallError) withRetryIn(s *slot) *CallError {
 
 // PanicError is a panic of user code that was turned into an error: of a
 // factory, a hook, or, when [Options.PanicsAsErrors] is set, of a call.
-type PanicError struct {
-	// Value is what was passed to panic; nil when the code ended its goroutine
-	// with runtime.Goexit.
-	Value any
-	// Stack is the stack of the goroutine at the panic.
-	Stack []byte
-}
-
-// Error returns the panic's value, without the stack.
-func (e *PanicError) Error() string {
-	if e.Value == nil {
-		return "registry: goroutine exited (runtime.Goexit)"
-	}
-	return oneLine(fmt.Sprintf("registry: panic: %v", e.Value))
-}
-
-// Verdict returns what a panic means.
-func (e *PanicError) Verdict() verdict.Verdict { return verdict.Verdict{Class: verdict.ClassPanic} }
-
-// Unwrap returns the panic's value when it is an error.
-func (e *PanicError) Unwrap() error {
-	err, _ := e.Value.(error)
-	return err
-}
-
-// lineError is text and causes in one line, whatever the causes say. The text of
-// the causes is asked for when it is read: their methods are users' code.
-type lineError struct {
-	prefix string
-	causes []error
-}
-
-func (e *lineError) Error() string {
-	texts := make([]string, len(e.causes))
-	for i, cause := range e.causes {
-		texts[i] = errorText(cause)
-	}
-	return oneLine(e.prefix + strings.Join(texts, "; "))
-}
-
-func (e *lineError) Unwrap() []error { return e.causes }
-
-// joined is errors.Join in one line, after a prefix.
-func joined(prefix string, causes []error) error { return &lineError{prefix, causes} }
-
-// wrap puts text before an error.
-func wrap(prefix string, err error) error { return &lineError{prefix, []error{err}} }
-
-// nonNil returns the error as a list, an empty one for none.
-func nonNil(err error) []error {
-	if err == nil {
-		return nil
-	}
-	return []error{err}
-}
-
-// endedBy returns the error of a context that has ended, and its cause where
-// that says more.
-func endedBy(ctx context.Context) []error {
-	err, cause := ctx.Err(), context.Cause(ctx)
-	if cause == nil || errors.Is(err, cause) {
-		return []error{err}
-	}
-	return []error{err, cause}
-}
-
-// errorText is the text of a user's error, whose Error method may fail.
-func errorText(err error) (text string) {
-	if err == nil {
-		return "no error"
-	}
-	if failure := guard(func() error { text = err.Error(); return nil }); failure != nil {
-		return fmt.Sprintf("%T whose Error method failed", err)
-	}
-	return oneLine(text)
-}
-
-// plural counts things in words.
-func plural[N int | uint64](n N, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return fmt.Sprintf("%d %ss", n, thing)
-}
-
-// oneLine keeps errors greppable: one error is one line.
-func oneLine(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
-			return ' '
-		}
-		return r
-	}, text)
-}
-
-// cut shortens text to at most n bytes, without splitting a character.
-func cut(text string, n int) string {
-	if len(text) <= n {
-		return text
-	}
-	return strings.ToValidUTF8(text[:n], "") + "…"
-}
+type PanicError = verdict.PanicError

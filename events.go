@@ -11,6 +11,8 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/ring"
 )
 
@@ -54,7 +56,7 @@ func (b *bus) publish(e event.Event) {
 	}
 	b.log.Push(e)
 	if !b.logging {
-		b.logging = b.registry.tasks.start("logger", b.registry.writeLog)
+		b.logging = b.registry.tasks.Start("logger", b.registry.writeLog)
 	}
 }
 
@@ -87,7 +89,7 @@ func (r *Registry) writeLog() {
 		}
 	}()
 	for e, ok := next(); ok; e, ok = next() {
-		_ = guard(func() error { logEvent(r.options.Logger, e); return nil })
+		_ = fault.Run(func() error { logEvent(r.options.Logger, e); return nil })
 	}
 	exited = false // next has said so, and another may be writing by now
 }
@@ -117,7 +119,7 @@ func logEvent(logger *zap.Logger, e event.Event) {
 		fields = append(fields, zap.Time("until", e.Until))
 	}
 	if e.Err != nil {
-		fields = append(fields, zap.String("error", oneLine(cut(errorText(e.Err), 300))))
+		fields = append(fields, zap.String("error", oneline.Of(oneline.Cut(fault.Text(e.Err), 300))))
 	}
 	if e.Lost > 0 {
 		fields = append(fields, zap.Uint64("lost", e.Lost))
@@ -191,7 +193,7 @@ func (s *Subscription) Next(ctx context.Context) (event.Event, error) {
 		select {
 		case <-s.awake:
 		case <-ctx.Done():
-			return event.Event{}, joined("registry: subscription: ", endedBy(ctx))
+			return event.Event{}, fault.Join("registry: subscription: ", fault.OfContext(ctx))
 		}
 	}
 }

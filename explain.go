@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/capreg/registry/internal/bitset"
+	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/selection"
 )
 
@@ -57,7 +59,7 @@ func (c Candidate) String() string {
 		text += fmt.Sprintf(", retry in %v", c.RetryIn.Round(time.Millisecond))
 	}
 	if c.Detail != nil {
-		text += "; " + oneLine(c.Detail.String())
+		text += "; " + oneline.Of(c.Detail.String())
 	}
 	return text
 }
@@ -245,7 +247,7 @@ func (u *unwanted) Unwrap() []error { return u.errs }
 // holds Registry.mu.
 func (s *service) mismatch(p *provider, q Query) *unwanted {
 	if lacking := p.missing(q.Require); lacking != "" {
-		return &unwanted{codeLacking, fmt.Sprintf("%v: %q", ErrNoCapability, cut(lacking, 64)), []error{ErrNoCapability}}
+		return &unwanted{codeLacking, fmt.Sprintf("%v: %q", ErrNoCapability, oneline.Cut(lacking, 64)), []error{ErrNoCapability}}
 	}
 	if !q.Where.IsZero() && !p.anything {
 		profile := p.profile()
@@ -291,7 +293,7 @@ func (p *plan) detail(candidates []Candidate, eligible *bitset.Set, by asker) {
 // nil where it fails.
 func opinion(describer selection.Describer, v selection.View, i int) *selection.Detail {
 	var d selection.Detail
-	if guard(func() error { d = describer.Describe(v, i); return nil }) != nil {
+	if fault.Run(func() error { d = describer.Describe(v, i); return nil }) != nil {
 		return nil
 	}
 	d.Score, d.Factors = finite(d.Score), slices.Clone(d.Factors)
@@ -320,7 +322,7 @@ func tooSlow(c *Candidate, latency time.Duration, w *wishes) {
 		c.Eligible, c.Code, c.Reason, c.Err, c.RetryIn = false, "too_slow", words, why, retryIn
 		return
 	}
-	c.Reason, c.Err = c.Reason+", "+words, joined("", []error{c.Err, why})
+	c.Reason, c.Err = c.Reason+", "+words, fault.Join("", []error{c.Err, why})
 	if c.RetryIn > 0 { // both have to end
 		c.RetryIn = max(c.RetryIn, retryIn)
 	}
@@ -429,7 +431,7 @@ func (p *provider) describe(c *Candidate, at time.Time) {
 		add("not_ready", &reason{ErrNotReady, words, p.unready.err}, max(p.unready.until.Sub(at), 0))
 	}
 	if len(reasons) > 0 {
-		c.Err = joined("", reasons)
+		c.Err = fault.Join("", reasons)
 	}
 	if endless {
 		c.RetryIn = 0

@@ -10,6 +10,8 @@ import (
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/schedule"
 )
 
@@ -70,7 +72,7 @@ func (m *maker) ensureRunning() (running, deserted <-chan struct{}) {
 	ctx, cancel := context.WithCancelCause(m.provider.registry.life)
 	m.running, m.deserted, m.ended, m.cancel = make(chan struct{}), make(chan struct{}), make(chan struct{}), cancel
 	build, ended := m.build, m.ended
-	if !m.provider.registry.tasks.start(fmt.Sprintf("factory of provider %q", m.provider.name()), func() { m.run(ctx, build, ended) }) {
+	if !m.provider.registry.tasks.Start(fmt.Sprintf("factory of provider %q", m.provider.name()), func() { m.run(ctx, build, ended) }) {
 		cancel(ErrClosed)
 		close(m.ended)
 		m.running, m.cancel, m.build = nil, nil, nil
@@ -97,7 +99,7 @@ func (m *maker) run(ctx context.Context, build func(context.Context) (*instance,
 	var made *instance
 	err := error(&PanicError{}) // what remains when the factory exits its goroutine
 	defer func() { m.finish(made, err) }()
-	err = guard(func() (err error) {
+	err = fault.Run(func() (err error) {
 		made, err = build(ctx)
 		return err
 	})
@@ -106,12 +108,12 @@ func (m *maker) run(ctx context.Context, build func(context.Context) (*instance,
 func (m *maker) finish(made *instance, err error) {
 	text := ""
 	if err != nil {
-		text = cut(errorText(err), 300) // a user's method: outside the lock
+		text = oneline.Cut(fault.Text(err), 300) // a user's method: outside the lock
 	}
 	if discarded := m.settle(made, err, text); discarded != nil && discarded.closer != nil {
 		// Nobody waits for this one any more; the goroutine is the registry's.
-		if err := guard(discarded.closer.Close); err != nil {
-			m.late = wrap(fmt.Sprintf("closing provider %q: ", m.provider.name()), err)
+		if err := fault.Run(discarded.closer.Close); err != nil {
+			m.late = fault.Wrap(fmt.Sprintf("closing provider %q: ", m.provider.name()), err)
 		}
 	}
 }

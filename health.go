@@ -11,6 +11,8 @@ import (
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/ring"
 )
 
@@ -257,7 +259,7 @@ func (r *Registration) MarkUnhealthy(reason error) error {
 func (r *Registration) MarkHealthy() error { return r.say(nil) }
 
 func (r *Registration) say(illness error) error {
-	text := cut(errorText(illness), 300) // a user's method: outside the lock
+	text := oneline.Cut(fault.Text(illness), 300) // a user's method: outside the lock
 	r.provider.registry.mu.Lock()
 	defer r.provider.registry.mu.Unlock()
 	p := r.acting()
@@ -385,7 +387,7 @@ func awaitAll(ctx context.Context, results []<-chan struct{}) error {
 		select {
 		case <-result:
 		case <-ctx.Done():
-			return joined("registry: health check: ", endedBy(ctx))
+			return fault.Join("registry: health check: ", fault.OfContext(ctx))
 		}
 	}
 	return nil
@@ -401,8 +403,8 @@ func (p *provider) outage(capabilities []string) *unwanted {
 	for _, c := range m.checks {
 		if c.out && slices.Contains(capabilities, c.capability) {
 			return &unwanted{
-				code: codeCapabilityOut, what: fmt.Sprintf("capability %q is %v: %s", cut(c.capability, 64), ErrUnhealthy, c.text),
-				errs: append([]error{ErrUnhealthy}, nonNil(c.err)...),
+				code: codeCapabilityOut, what: fmt.Sprintf("capability %q is %v: %s", oneline.Cut(c.capability, 64), ErrUnhealthy, c.text),
+				errs: append([]error{ErrUnhealthy}, fault.List(c.err)...),
 			}
 		}
 	}

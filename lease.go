@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/schedule"
+	"github.com/capreg/registry/internal/tasks"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -274,7 +276,7 @@ func (l *Lease[T]) Failure() error {
 	first := &l.call.first
 	failure := &CallError{Service: first.slot.service.name, Attempts: attempts, OnceOnly: first.options.onceOnly, partial: true}
 	if l.attempt.caller.Err() != nil {
-		failure.ended = endedBy(l.attempt.caller)
+		failure.ended = fault.OfContext(l.attempt.caller)
 	}
 	return failure.withRetryIn(first.slot)
 }
@@ -376,7 +378,7 @@ func (l *Lease[T]) expire() {
 		return
 	}
 	if l.attempt.own != nil {
-		l.attempt.own.expire()
+		l.attempt.own.Expire()
 	}
 	p, elapsed := l.attempt.provider, l.elapsed()
 	p.registry.mu.Lock()
@@ -389,7 +391,7 @@ func (l *Lease[T]) expire() {
 		l.call.leave()
 		return
 	}
-	p.registry.tasks.startLast(fmt.Sprintf("hooks of an expired lease of provider %q", p.name()), func() {
+	p.registry.tasks.StartLast(fmt.Sprintf("hooks of an expired lease of provider %q", p.name()), func() {
 		defer l.call.leave()
 		l.tell(soFar)
 	})
@@ -404,7 +406,7 @@ func newLease[T any](s *sharedCall, c *call) *Lease[T] {
 	c.attempt.slots, c.delay = nil, 0 // they are the lease's
 	expiry := longestLeaseWithoutTimeout
 	if l.attempt.timeout != NoTimeout {
-		expiry = min(l.attempt.timeout, NoTimeout-grace) + grace // for those who heed the context
+		expiry = min(l.attempt.timeout, NoTimeout-tasks.Grace) + tasks.Grace // for those who heed the context
 	}
 	s.mu.Lock()
 	s.open++

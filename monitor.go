@@ -14,6 +14,8 @@ import (
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/drift"
+	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/schedule"
 )
 
@@ -83,7 +85,7 @@ func withProbeDefaults(p health.Policy, capabilities []string) (health.Policy, e
 	}
 	p.Capabilities = maps.Clone(p.Capabilities)
 	for capability, probe := range p.Capabilities {
-		field := fmt.Sprintf("Health.Capabilities[%q]", cut(capability, 64))
+		field := fmt.Sprintf("Health.Capabilities[%q]", oneline.Cut(capability, 64))
 		if !slices.Contains(capabilities, capability) {
 			return p, invalid(field, verbatim("unknown"), "one of the provider's Capabilities")
 		}
@@ -329,7 +331,7 @@ func (m *monitor) whyDegraded(o outcome) string {
 	}
 	for _, resource := range slices.Sorted(maps.Keys(m.usage)) {
 		if share := m.usage[resource]; share > health.DegradedBelow {
-			reasons = append(reasons, fmt.Sprintf("%.0f %% of %s in use", 100*share, cut(resource, 64)))
+			reasons = append(reasons, fmt.Sprintf("%.0f %% of %s in use", 100*share, oneline.Cut(resource, 64)))
 		}
 	}
 	for _, c := range m.checks {
@@ -440,7 +442,7 @@ func (p *provider) recoverLocked() {
 		return
 	}
 	m.recoveries++
-	w.recovering = p.registry.tasks.start(fmt.Sprintf("recovery of provider %q", p.name()), m.recover)
+	w.recovering = p.registry.tasks.Start(fmt.Sprintf("recovery of provider %q", p.name()), m.recover)
 }
 
 func (m *monitor) recoverAgain(delay time.Duration) {
@@ -463,8 +465,8 @@ func (m *monitor) recover() {
 		cancel()
 		m.recovered(err, text)
 	}()
-	err = guard(func() error { return m.policy.Recover(ctx) })
-	text = cut(errorText(err), 300) // a user's method
+	err = fault.Run(func() error { return m.policy.Recover(ctx) })
+	text = oneline.Cut(fault.Text(err), 300) // a user's method
 }
 
 func (m *monitor) recovered(err error, text string) {

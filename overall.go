@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/oneline"
 )
 
 // Health returns the health of the registry with its details; with groups, that
@@ -76,7 +77,7 @@ func summarise(services []health.Service, ready bool) health.Overall {
 			o.Healthy++
 		}
 		if s.State != health.Healthy {
-			unwell = append(unwell, fmt.Sprintf("service %q is %v: %s", cut(s.Name, 64), s.State, s.Reason))
+			unwell = append(unwell, fmt.Sprintf("service %q is %v: %s", oneline.Cut(s.Name, 64), s.State, s.Reason))
 		}
 	}
 	switch {
@@ -114,9 +115,9 @@ func stateOf(providers []health.Provider) (state health.State, reason string) {
 	case asked == 0:
 		return health.Unhealthy, "no provider"
 	case len(down) == asked:
-		return health.Unhealthy, "no provider is healthy: " + cut(strings.Join(down, ", "), 200)
+		return health.Unhealthy, "no provider is healthy: " + oneline.Cut(strings.Join(down, ", "), 200)
 	case len(down)+len(limping) > 0:
-		return health.Degraded, cut(strings.Join(append(down, limping...), ", "), 200)
+		return health.Degraded, oneline.Cut(strings.Join(append(down, limping...), ", "), 200)
 	}
 	return health.Healthy, ""
 }

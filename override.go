@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/oneline"
 )
 
 // tenure is what one test has put in the place of providers. As long as it lasts,
@@ -29,7 +31,7 @@ const overriddenBy = "overridden by "
 func (p *provider) hidden() string {
 	for _, over := range slices.Backward(p.service.overrides) {
 		if over.layer > p.layer {
-			return fmt.Sprintf("%s%q", overriddenBy, cut(over.by, 64))
+			return fmt.Sprintf("%s%q", overriddenBy, oneline.Cut(over.by, 64))
 		}
 	}
 	switch {
@@ -106,7 +108,7 @@ func (r *Registry) hold(by, what, swapped string) (*tenure, error) {
 		if by != other.by && !strings.HasPrefix(by, other.by+"/") {
 			return nil, refuse(ErrConflict, "by", by, fmt.Sprintf(
 				"%q or a part of it, which has put something in the place of %s: others at the same time need a registry of their own",
-				cut(other.by, 64), other.what,
+				oneline.Cut(other.by, 64), other.what,
 			))
 		}
 	}
@@ -120,7 +122,7 @@ func (r *Registry) hold(by, what, swapped string) (*tenure, error) {
 func (r *Registry) checkSwapped(name string) error {
 	for _, t := range r.holds {
 		if t.swapped == name {
-			return refuse(ErrConflict, "Name", name, fmt.Sprintf("a name that nobody has swapped; %q has", cut(t.by, 64)))
+			return refuse(ErrConflict, "Name", name, fmt.Sprintf("a name that nobody has swapped; %q has", oneline.Cut(t.by, 64)))
 		}
 	}
 	return nil
@@ -215,7 +217,7 @@ func (s *service) swap(by, name string, fake *instance) (undo func(context.Conte
 	r.mu.Unlock()
 	if known == nil || known.service != s {
 		return nil, fmt.Errorf("registry: provider %q of service %q: %w: there are %s",
-			cut(name, 64), cut(s.name, 64), ErrNotRegistered, s.names())
+			oneline.Cut(name, 64), oneline.Cut(s.name, 64), ErrNotRegistered, s.names())
 	}
 	policy := known.breaker.read().Policy // its lock comes before the registry's
 	r.mu.Lock()
@@ -223,7 +225,7 @@ func (s *service) swap(by, name string, fake *instance) (undo func(context.Conte
 	if r.providers[name] != known {
 		return nil, refuse(ErrConflict, "name", name, "a provider that nobody removes or swaps at the same time")
 	}
-	held, err := r.hold(by, fmt.Sprintf("provider %q", cut(name, 64)), name)
+	held, err := r.hold(by, fmt.Sprintf("provider %q", oneline.Cut(name, 64)), name)
 	if err != nil {
 		return nil, err
 	}
@@ -339,7 +341,7 @@ func (s *service) names() string {
 	defer s.registry.mu.Unlock()
 	var names []string
 	for member := range s.members {
-		names = append(names, fmt.Sprintf("%q", cut(member.name(), 64)))
+		names = append(names, fmt.Sprintf("%q", oneline.Cut(member.name(), 64)))
 	}
 	if len(names) == 0 {
 		return "none"
@@ -354,7 +356,7 @@ func (s *service) names() string {
 func (s *service) override(by string, entries []entry) (undo func(context.Context) error, err error) {
 	r := s.registry
 	r.mu.Lock()
-	held, err := r.hold(by, fmt.Sprintf("service %q", cut(s.name, 64)), "")
+	held, err := r.hold(by, fmt.Sprintf("service %q", oneline.Cut(s.name, 64)), "")
 	if err != nil {
 		r.mu.Unlock()
 		return nil, err
@@ -467,6 +469,6 @@ func (r *Registry) tellObservers(ctx context.Context, report CallReport) {
 		return
 	}
 	for _, o := range *all {
-		_ = guard(func() error { o.after(ctx, report); return nil })
+		_ = fault.Run(func() error { o.after(ctx, report); return nil })
 	}
 }

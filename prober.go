@@ -13,6 +13,8 @@ import (
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/schedule"
 )
 
@@ -120,20 +122,20 @@ func (c *check) outcome(err error, took time.Duration, usage map[string]float64)
 	if took >= c.monitor.policy.Timeout {
 		o.late = true
 		o.took = c.monitor.policy.Timeout
-		o.err = joined("", append([]error{fmt.Errorf("%w after %v", errProbeTimeout, o.took)}, nonNil(err)...))
+		o.err = fault.Join("", append([]error{fmt.Errorf("%w after %v", errProbeTimeout, o.took)}, fault.List(err)...))
 	}
 	if o.err == nil {
 		return o
 	}
 	o.limps = !o.late && isLimp(err)
 	o.failed = !o.limps
-	o.text = cut(errorText(o.err), 300)
+	o.text = oneline.Cut(fault.Text(o.err), 300)
 	return o
 }
 
 // isLimp is health.IsLimp for errors of users, whose methods may panic.
 func isLimp(err error) (limp bool) {
-	_ = guard(func() error { limp = health.IsLimp(err); return nil })
+	_ = fault.Run(func() error { limp = health.IsLimp(err); return nil })
 	return limp
 }
 
@@ -225,7 +227,7 @@ func (b *prober) pump() {
 		c.running, c.beganAt = true, time.Now()
 		c.monitor.provider.wellness.running[c.capability] = c
 		name := fmt.Sprintf("probe of provider %q", c.monitor.provider.name())
-		if !b.registry.tasks.start(name, func() { b.run(c) }) {
+		if !b.registry.tasks.Start(name, func() { b.run(c) }) {
 			c.running = false
 			delete(c.monitor.provider.wellness.running, c.capability)
 			c.answer()
@@ -291,7 +293,7 @@ func (b *prober) run(c *check) {
 	}()
 	// Deferred by itself: the methods of the error are the user's, too, and may exit.
 	defer func() { o = c.outcome(err, b.registry.now()-began, notes.close()) }()
-	err = guard(func() error { return c.probe(health.WithUse(ctx, notes.add)) })
+	err = fault.Run(func() error { return c.probe(health.WithUse(ctx, notes.add)) })
 }
 
 // notes are what a probe says that it uses.
@@ -313,7 +315,7 @@ func (n *notes) add(resource string, share float64) {
 	if n.usage == nil {
 		n.usage = make(map[string]float64)
 	}
-	n.usage[cut(resource, longestName)] = share
+	n.usage[oneline.Cut(resource, longestName)] = share
 }
 
 func (n *notes) close() map[string]float64 {

@@ -14,6 +14,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -401,7 +403,7 @@ func (e entry) adapt(b binding) (entry, error) {
 			adopted, ok := b.adopt(value)
 			if !ok {
 				if made.closer != nil { // nobody else knows of it
-					return nil, joined("", append([]error{mismatch(value)}, nonNil(guard(made.closer.Close))...))
+					return nil, fault.Join("", append([]error{mismatch(value)}, fault.List(fault.Run(made.closer.Close))...))
 				}
 				return nil, mismatch(value)
 			}
@@ -534,7 +536,7 @@ func checkDescription(d Definition) error {
 	}
 	for key, value := range d.Metadata {
 		if key == "" || !utf8.ValidString(key) || !utf8.ValidString(value) {
-			return invalid(fmt.Sprintf("Metadata[%q]", cut(key, 64)), value, "a non-empty key and valid UTF-8")
+			return invalid(fmt.Sprintf("Metadata[%q]", oneline.Cut(key, 64)), value, "a non-empty key and valid UTF-8")
 		}
 	}
 	return nil

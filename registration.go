@@ -9,8 +9,12 @@ import (
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/attemptctx"
+	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/striped"
+	"github.com/capreg/registry/internal/tasks"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
@@ -44,7 +48,7 @@ type provider struct {
 	counts   striped.Cells[counts]
 
 	maker    *maker // nil for instances that were passed in
-	contexts attemptContexts
+	contexts attemptctx.Set
 	draining drain
 
 	// definition is immutable but for Priority, Group, Strategy and Weight; those, group
@@ -275,7 +279,7 @@ func (p *provider) retire() {
 // their contexts. It does not block.
 func (p *provider) drainWithin(limit time.Duration) {
 	p.retire()
-	deadline := p.registry.schedule.After(limit, p.cut)
+	deadline := p.registry.schedule.After(limit, p.cancelCalls)
 	p.draining.deadline.Store(deadline)
 	p.checkIdle()
 	select {
@@ -292,9 +296,9 @@ func (p *provider) waitIdle(ctx context.Context) {
 	}
 }
 
-// cut tells the calls in flight that time is over.
-func (p *provider) cut() {
-	p.contexts.cut(&lineError{fmt.Sprintf("registry: provider %q: ", p.name()), []error{ErrClosed}})
+// cancelCalls tells the calls in flight that time is over.
+func (p *provider) cancelCalls() {
+	p.contexts.Cancel(fault.Join(fmt.Sprintf("registry: provider %q: ", p.name()), []error{ErrClosed}))
 }
 
 // startRelease gives up the instance: nothing of the registry refers to it
@@ -310,7 +314,7 @@ func (p *provider) startRelease() {
 			p.released(nil)
 			return
 		}
-		p.registry.tasks.startLast(fmt.Sprintf("closing of provider %q", p.name()), func() { p.closeInstance(made, ended) })
+		p.registry.tasks.StartLast(fmt.Sprintf("closing of provider %q", p.name()), func() { p.closeInstance(made, ended) })
 	})
 }
 
@@ -333,7 +337,7 @@ func (p *provider) closeInstance(made *instance, ended <-chan struct{}) {
 	err := error(&PanicError{}) // what remains when Close exits the goroutine
 	defer func() { p.released(err) }()
 	if made != nil && made.closer != nil {
-		err = guard(made.closer.Close)
+		err = fault.Run(made.closer.Close)
 		return
 	}
 	<-ended
@@ -344,7 +348,7 @@ func (p *provider) closeInstance(made *instance, ended <-chan struct{}) {
 func (p *provider) released(err error) {
 	switch {
 	case err != nil:
-		p.draining.err = wrap(fmt.Sprintf("closing provider %q: ", p.name()), err)
+		p.draining.err = fault.Wrap(fmt.Sprintf("closing provider %q: ", p.name()), err)
 	case p.maker != nil && p.maker.late != nil:
 		p.draining.err = p.maker.late
 	}
@@ -353,13 +357,13 @@ func (p *provider) released(err error) {
 
 // release releases the instance of a provider that is idle, or will be within
 // the time given, and says what stands in the way.
-func (p *provider) release(time patience) error {
+func (p *provider) release(limit tasks.GraceWait) error {
 	select {
 	case <-p.draining.idle:
-	case <-time.over:
+	case <-limit.Over:
 	}
 	p.giveUp()
-	return p.waitReleased(time)
+	return p.waitReleased(limit)
 }
 
 // giveUp releases the instance of a provider that is idle, and lets the end of the
@@ -375,7 +379,7 @@ func (p *provider) giveUp() {
 }
 
 // waitReleased returns the error of the release, or what it still waits for.
-func (p *provider) waitReleased(time patience) error {
+func (p *provider) waitReleased(limit tasks.GraceWait) error {
 	select {
 	case <-p.draining.released:
 		return p.draining.err
@@ -384,14 +388,14 @@ func (p *provider) waitReleased(time patience) error {
 	select {
 	case <-p.draining.released:
 		return p.draining.err
-	case <-time.over:
+	case <-limit.Over:
 	}
 	what := "closing its instance"
 	if calls := p.totals().InFlight; calls > 0 {
-		what = plural(calls, "call") + " in flight"
+		what = oneline.Plural(calls, "call") + " in flight"
 	}
 	stuck := fmt.Errorf("provider %q: %w: %s", p.name(), ErrStuck, what)
-	return joined("", append([]error{stuck}, endedBy(time.ctx)...))
+	return fault.Join("", append([]error{stuck}, fault.OfContext(limit.Context)...))
 }
 
 // endWith removes the provider when its lifetime ends.
@@ -479,23 +483,23 @@ func retireAll(left []*provider) {
 // awaitReleased waits for the calls in flight on providers that have left, which it
 // cuts when ctx ends, and for the release of their instances.
 func awaitReleased(ctx context.Context, left []*provider) error {
-	patience := outlast(ctx)
-	defer patience.stop()
+	limit := tasks.WithGrace(ctx)
+	defer limit.Stop()
 	var failures []error
 	for _, p := range left {
 		select {
 		case <-p.draining.released:
 		case <-ctx.Done():
-			p.cut()
+			p.cancelCalls()
 		}
 	}
 	for _, p := range left {
-		if err := p.waitReleased(patience); err != nil {
+		if err := p.waitReleased(limit); err != nil {
 			failures = append(failures, err)
 		}
 	}
 	if len(failures) > 0 {
-		return joined("registry: ", failures)
+		return fault.Join("registry: ", failures)
 	}
 	return nil
 }

@@ -15,8 +15,11 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/striped"
+	"github.com/capreg/registry/internal/tasks"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
@@ -123,7 +126,7 @@ type Registry struct {
 	holds         []*tenure              // of those who have put something in the place of providers
 	layers        uint64
 
-	tasks   tasks         // the goroutines of the registry
+	tasks   tasks.Group   // the goroutines of the registry
 	leaving []*provider   // of Close, newest first; readable when closed is closed
 	closed  chan struct{} // closed when the first Close is over
 }
@@ -266,7 +269,7 @@ func (r *Registry) Register(ctx context.Context, serviceName string, p Provider[
 	svc := r.knownService(serviceName)
 	if svc == nil {
 		return nil, fmt.Errorf("registry: %w: %q: bind it through its Service key before registering by name",
-			ErrUnknownService, cut(serviceName, 64))
+			ErrUnknownService, oneline.Cut(serviceName, 64))
 	}
 	e, err := newEntry(serviceName, p)
 	if err != nil {
@@ -301,10 +304,10 @@ func (r *Registry) admit(ctx context.Context, d Definition) error {
 	if r.options.Admit == nil {
 		return nil
 	}
-	err := guard(func() error { return r.options.Admit(ctx, d.clone()) })
+	err := fault.Run(func() error { return r.options.Admit(ctx, d.clone()) })
 	if err != nil {
-		return wrap(fmt.Sprintf("registry: registration of provider %q for service %q refused: ",
-			cut(d.Name, 64), cut(d.Service, 64)), err)
+		return fault.Wrap(fmt.Sprintf("registry: registration of provider %q for service %q refused: ",
+			oneline.Cut(d.Name, 64), oneline.Cut(d.Service, 64)), err)
 	}
 	return nil
 }
@@ -323,7 +326,7 @@ func (r *Registry) join(svc *service, e entry) (joined, replaced *provider, err 
 	if taken, ok := r.providers[e.definition.Name]; ok {
 		if !e.replace {
 			return nil, nil, refuse(ErrExists, "Name", e.definition.Name,
-				fmt.Sprintf("a name that no provider of service %q has, or Replace", cut(taken.service.name, 64)))
+				fmt.Sprintf("a name that no provider of service %q has, or Replace", oneline.Cut(taken.service.name, 64)))
 		}
 		if taken.service != svc {
 			return nil, nil, refuse(ErrConflict, "Replace", e.definition.Name,
@@ -375,7 +378,7 @@ func (r *Registry) join(svc *service, e entry) (joined, replaced *provider, err 
 func (r *Registry) unusedName(service string) string {
 	for {
 		r.unnamed++
-		name := fmt.Sprintf("%s-%d", cut(service, longestName-24), r.unnamed)
+		name := fmt.Sprintf("%s-%d", oneline.Cut(service, longestName-24), r.unnamed)
 		if _, taken := r.providers[name]; !taken {
 			return name
 		}
@@ -706,11 +709,11 @@ func (s *service) served() bool {
 }
 
 func (r *Registry) notReady(ctx context.Context, missing []string) error {
-	causes := append([]error{ErrNotReady}, endedBy(ctx)...)
+	causes := append([]error{ErrNotReady}, fault.OfContext(ctx)...)
 	for _, name := range missing {
 		causes = append(causes, r.unavailableService(name))
 	}
-	return joined("registry: ", causes)
+	return fault.Join("registry: ", causes)
 }
 
 // Close ends the registry. It refuses new picks and registrations at once,
@@ -733,20 +736,20 @@ func (r *Registry) Close(ctx context.Context) error {
 		return invalid("ctx", verbatim("nil"), "a context")
 	}
 	leaving, first := r.leaveAll()
-	patience := outlast(ctx)
-	defer patience.stop()
+	limit := tasks.WithGrace(ctx)
+	defer limit.Stop()
 	if first {
 		r.leaving = leaving
 		r.drainAll(ctx)
-		err := r.releaseAll(patience)
+		err := r.releaseAll(limit)
 		close(r.closed)
 		return err
 	}
 	select {
 	case <-r.closed:
-		return r.releaseAll(patience)
-	case <-patience.over:
-		return joined("registry: ", append([]error{ErrStuck}, endedBy(ctx)...))
+		return r.releaseAll(limit)
+	case <-limit.Over:
+		return fault.Join("registry: ", append([]error{ErrStuck}, fault.OfContext(ctx)...))
 	}
 }
 
@@ -760,26 +763,26 @@ func (r *Registry) drainAll(ctx context.Context) {
 		p.waitIdle(ctx)
 	}
 	for _, p := range r.leaving {
-		p.cut() // of no effect where nothing is in flight
+		p.cancelCalls() // of no effect where nothing is in flight
 	}
 }
 
 // releaseAll gives up the instances in order, ends everything else, and says
 // what stands in the way. It may be called again, and concurrently.
-func (r *Registry) releaseAll(time patience) error {
+func (r *Registry) releaseAll(limit tasks.GraceWait) error {
 	var failures []error
 	late := false
 	for i, p := range r.leaving {
-		if !late && isDone(time.over) {
+		if !late && isDone(limit.Over) {
 			// One was stuck. The others begin now, and get a grace of their own.
 			late = true
 			for _, other := range r.leaving[i:] {
 				other.giveUp()
 			}
-			time = time.again()
-			defer time.stop()
+			limit = limit.Again()
+			defer limit.Stop()
 		}
-		if err := p.release(time); err != nil {
+		if err := p.release(limit); err != nil {
 			failures = append(failures, err)
 		}
 	}
@@ -793,11 +796,11 @@ func (r *Registry) releaseAll(time patience) error {
 		r.bus.close()
 	}
 	r.mu.Unlock()
-	if err := r.tasks.wait(time); err != nil {
+	if err := r.tasks.Wait(limit); err != nil {
 		failures = append(failures, err)
 	}
 	if len(failures) > 0 {
-		return joined("registry: ", failures)
+		return fault.Join("registry: ", failures)
 	}
 	return nil
 }

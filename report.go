@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/capreg/registry/internal/attemptctx"
+	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -84,7 +86,7 @@ func textOf(err error) string {
 	if err == nil {
 		return ""
 	}
-	return errorText(err)
+	return fault.Text(err)
 }
 
 // ReportTo has the report of the call written to r when the call returns; for a
@@ -95,17 +97,12 @@ func ReportTo(r *CallReport) CallOption { return CallOption{report: r} }
 // and [Options.Authorize] decides for each caller. Default: the query's handler.
 func Caller(name string) CallOption { return CallOption{caller: name} }
 
-// keyOfCall is the key under which the context of an attempt has the
-// idempotency key of its call.
-type keyOfCall struct{}
-
 // IdempotencyKey returns a random key that is the same in every attempt of one
 // call, for servers that recognise a request they have seen. ctx is the context
 // that the function of a [Call] was given, or that of a lease; any other context,
 // and those of attempts with [NoTimeout], have none: the result is empty.
 func IdempotencyKey(ctx context.Context) string {
-	key, _ := ctx.Value(keyOfCall{}).(string)
-	return key
+	return attemptctx.IdempotencyKey(ctx)
 }
 
 // reportSoFar returns what is known of the call.
@@ -126,7 +123,7 @@ func (c *call) beforeCall(ctx context.Context) context.Context {
 		return ctx
 	}
 	changed := ctx
-	_ = guard(func() error { changed = hook(ctx, c.reportSoFar()); return nil }) //nolint:fatcontext // once
+	_ = fault.Run(func() error { changed = hook(ctx, c.reportSoFar()); return nil }) //nolint:fatcontext // once
 	if changed == nil {
 		return ctx
 	}
@@ -142,7 +139,7 @@ func (c *call) beforeAttempt() {
 	ctx := c.attempt.ctx
 	changed := ctx
 	c.hooking = true
-	_ = guard(func() error { changed = hook(ctx, c.reportSoFar(), c.present()); return nil }) //nolint:fatcontext // once
+	_ = fault.Run(func() error { changed = hook(ctx, c.reportSoFar(), c.present()); return nil }) //nolint:fatcontext // once
 	c.hooking = false
 	if changed != nil {
 		c.attempt.ctx = changed //nolint:fatcontext // once for each attempt
@@ -168,7 +165,7 @@ func (c *call) record(class verdict.Class, elapsed time.Duration, err error) {
 // tellAttempt tells the hook of an attempt that has ended.
 func (c *call) tellAttempt(ctx context.Context, report CallReport, ended Attempt) {
 	if hook := c.slot.service.registry.options.AfterAttempt; hook != nil {
-		_ = guard(func() error { hook(ctx, report, ended); return nil })
+		_ = fault.Run(func() error { hook(ctx, report, ended); return nil })
 	}
 }
 
@@ -194,7 +191,7 @@ func (c *call) finish(err error) {
 		*c.options.report = report
 	}
 	if hook := c.slot.service.registry.options.AfterCall; hook != nil {
-		_ = guard(func() error { hook(c.attempt.caller, report); return nil })
+		_ = fault.Run(func() error { hook(c.attempt.caller, report); return nil })
 	}
 	c.slot.service.registry.tellObservers(c.attempt.caller, report)
 }

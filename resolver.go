@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/internal/bitset"
+	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/striped"
 )
 
@@ -146,7 +147,7 @@ func (r *Resolver[T]) missed(ctx context.Context) error {
 	unavailable := r.slot.unavailable(true, asker{ctx: ctx, key: r.key})
 	if ctx.Err() != nil {
 		svc.tally.miss(nil)
-		return joined("registry: ", append(endedBy(ctx), unavailable))
+		return fault.Join("registry: ", append(fault.OfContext(ctx), unavailable))
 	}
 	svc.tally.miss(unavailable)
 	return unavailable

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"github.com/capreg/registry/internal/bitset"
+	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/selection"
 )
 
@@ -46,24 +47,24 @@ type Query struct {
 func (q Query) String() string {
 	var text strings.Builder
 	if q.Handler != "" && q.Handler != globalHandler {
-		fmt.Fprintf(&text, " for handler %s", cut(q.Handler, 64))
+		fmt.Fprintf(&text, " for handler %s", oneline.Cut(q.Handler, 64))
 		if q.OwnOnly {
 			text.WriteString(" alone")
 		}
 	}
 	if len(q.Require) > 0 {
-		fmt.Fprintf(&text, " requiring %s", cut(strings.Join(q.Require, ", "), 200))
+		fmt.Fprintf(&text, " requiring %s", oneline.Cut(strings.Join(q.Require, ", "), 200))
 	}
 	if !q.Where.IsZero() {
-		fmt.Fprintf(&text, " where %s", cut(q.Where.String(), 200))
+		fmt.Fprintf(&text, " where %s", oneline.Cut(q.Where.String(), 200))
 	}
 	if len(q.Prefer) > 0 {
-		fmt.Fprintf(&text, " preferring %s", cut(strings.Join(q.Prefer, ", "), 200))
+		fmt.Fprintf(&text, " preferring %s", oneline.Cut(strings.Join(q.Prefer, ", "), 200))
 	}
 	if q.Near != "" {
-		fmt.Fprintf(&text, " near %s", cut(q.Near, 64))
+		fmt.Fprintf(&text, " near %s", oneline.Cut(q.Near, 64))
 	}
-	return oneLine(text.String())
+	return oneline.Of(text.String())
 }
 
 // normal returns a checked copy that equal queries share, without the key.

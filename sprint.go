@@ -5,6 +5,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/verdict"
 )
@@ -22,9 +23,9 @@ type sprint struct {
 	provider   *provider
 	instance   *instance
 	cell       *counts
-	own        *attemptContext // nil: the function gets the caller's
-	generation uint64          // of the breaker that admitted it
-	began      time.Duration   // on the registry's clock
+	own        *attemptctx.Context // nil: the function gets the caller's
+	generation uint64              // of the breaker that admitted it
+	began      time.Duration       // on the registry's clock
 	timeout    time.Duration
 }
 
@@ -118,7 +119,7 @@ func (s *sprint) end() {
 		return
 	}
 	if s.own != nil {
-		s.own.end()
+		s.own.End()
 	}
 	s.cell.latency.Add(uint64(max(elapsed, 0)))
 	s.cell.successes.Add(1)

@@ -11,8 +11,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/capreg/registry/internal/attemptctx"
+	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/ring"
 	"github.com/capreg/registry/internal/schedule"
+	"github.com/capreg/registry/internal/tasks"
 	"github.com/capreg/registry/startup"
 )
 
@@ -30,8 +34,8 @@ type Orchestrator struct {
 	options  startup.Options
 	epoch    time.Time // of now
 	schedule *schedule.Scheduler
-	starts   attemptContexts // of the starts, so that they can be aborted
-	stops    attemptContexts // of the stops
+	starts   attemptctx.Set // of the starts, so that they can be aborted
+	stops    attemptctx.Set // of the stops
 
 	// mu guards the fields below and the progress of every node; no user code runs
 	// while it is held.
@@ -175,23 +179,23 @@ func (o *Orchestrator) Start(ctx context.Context) (startup.Report, error) {
 	}
 	o.mu.Unlock()
 	if over {
-		o.abort(joined("registry: start: ", endedBy(ctx)))
+		o.abort(fault.Join("registry: start: ", fault.OfContext(ctx)))
 	}
 	select {
 	case <-o.settled:
 	case <-ctx.Done():
-		o.abort(joined("registry: start: ", endedBy(ctx)))
+		o.abort(fault.Join("registry: start: ", fault.OfContext(ctx)))
 		<-o.settled
 	}
 	var ended []error // a context's methods may be a user's: outside the lock
 	if ctx.Err() != nil {
-		ended = endedBy(ctx)
+		ended = fault.OfContext(ctx)
 	}
 	o.mu.Lock()
 	var err error
 	if o.rolledBack { // else an error is one of the run, which began meanwhile
 		if len(ended) > 0 && !o.gaveUp {
-			o.err = joined("registry: start: ", append(ended, o.err))
+			o.err = fault.Join("registry: start: ", append(ended, o.err))
 		}
 		err = o.err
 	}
@@ -229,7 +233,7 @@ func (o *Orchestrator) Run(ctx context.Context, signals ...os.Signal) error {
 		select {
 		case err = <-started:
 		case <-arrived: // nor does the rollback take its time
-			o.stops.cut(&lineError{"registry: stop: ", []error{context.Canceled, errSignal}})
+			o.stops.Cancel(fault.Join("registry: stop: ", []error{context.Canceled, errSignal}))
 			err = <-started
 		}
 	}
@@ -251,7 +255,7 @@ func (o *Orchestrator) Run(ctx context.Context, signals ...os.Signal) error {
 		case <-over:
 		}
 	}()
-	return errors.Join(append(nonNil(cause), nonNil(o.Stop(stopping))...)...)
+	return errors.Join(append(fault.List(cause), fault.List(o.Stop(stopping))...)...)
 }
 
 // untilOver waits for the end of a run, and returns the error of a component that was
@@ -297,16 +301,16 @@ func (o *Orchestrator) Stop(ctx context.Context) error {
 	case phaseStopping, phaseStopped:
 	}
 	o.mu.Unlock()
-	patience := outlast(ctx)
-	defer patience.stop()
+	limit := tasks.WithGrace(ctx)
+	defer limit.Stop()
 	select {
 	case <-o.stopped:
 	case <-ctx.Done():
-		o.stops.cut(&lineError{"registry: stop: ", endedBy(ctx)})
-		o.starts.cut(&lineError{"registry: stop: ", endedBy(ctx)})
+		o.stops.Cancel(fault.Join("registry: stop: ", fault.OfContext(ctx)))
+		o.starts.Cancel(fault.Join("registry: stop: ", fault.OfContext(ctx)))
 		select {
 		case <-o.stopped:
-		case <-patience.over:
+		case <-limit.Over:
 		}
 	}
 	return o.stopErrors(ctx)
@@ -323,17 +327,17 @@ func (o *Orchestrator) stopErrors(ctx context.Context) error {
 			stuck = append(stuck, fmt.Sprintf("component %q", n.c.Name))
 		}
 		if err := n.stopErr(); err != nil {
-			causes = append(causes, wrap(fmt.Sprintf("component %q: ", n.c.Name), err))
+			causes = append(causes, fault.Wrap(fmt.Sprintf("component %q: ", n.c.Name), err))
 		}
 	}
 	if len(stuck) > 0 {
 		slices.Sort(stuck)
-		causes = append([]error{fmt.Errorf("%s: %w", strings.Join(stuck, ", "), ErrStuck)}, append(endedBy(ctx), causes...)...)
+		causes = append([]error{fmt.Errorf("%s: %w", strings.Join(stuck, ", "), ErrStuck)}, append(fault.OfContext(ctx), causes...)...)
 	}
 	if len(causes) == 0 {
 		return nil
 	}
-	return joined("registry: stop: ", causes)
+	return fault.Join("registry: stop: ", causes)
 }
 
 // Add adds components. Before the start they join the plan. While the others run
@@ -355,7 +359,7 @@ func (o *Orchestrator) Add(ctx context.Context, components ...Component) error {
 	added, err := o.join(components)
 	if err == nil && over && o.phase == phaseRunning {
 		o.forget(added)
-		err = joined("registry: start: ", endedBy(ctx))
+		err = fault.Join("registry: start: ", fault.OfContext(ctx))
 	}
 	if err != nil || o.phase == phaseNew {
 		o.mu.Unlock()
@@ -373,7 +377,7 @@ func (o *Orchestrator) Add(ctx context.Context, components ...Component) error {
 		select {
 		case <-one:
 		case <-ctx.Done():
-			o.giveUp(added, joined("registry: start: ", endedBy(ctx)))
+			o.giveUp(added, fault.Join("registry: start: ", fault.OfContext(ctx)))
 			<-one
 		}
 	}
@@ -391,20 +395,20 @@ func (o *Orchestrator) Remove(ctx context.Context, name string) error {
 	n, ok := o.named(name)
 	if !ok {
 		o.mu.Unlock()
-		return fmt.Errorf("registry: component %q: %w", cut(name, 64), ErrNotRegistered)
+		return fmt.Errorf("registry: component %q: %w", oneline.Cut(name, 64), ErrNotRegistered)
 	}
 	if users := o.usersOf(n); len(users) > 0 {
 		o.mu.Unlock()
-		return refuse(ErrConflict, "name", name, "a component that nobody needs; these need it: "+cut(strings.Join(users, ", "), 200))
+		return refuse(ErrConflict, "name", name, "a component that nobody needs; these need it: "+oneline.Cut(strings.Join(users, ", "), 200))
 	}
 	if o.phase != phaseNew && o.phase != phaseRunning || n.undecided && !n.wasReady {
 		o.mu.Unlock()
-		return fmt.Errorf("registry: component %q cannot be removed while it starts, or everything does, or stops: %w", cut(name, 64), ErrClosed)
+		return fmt.Errorf("registry: component %q cannot be removed while it starts, or everything does, or stops: %w", oneline.Cut(name, 64), ErrClosed)
 	}
 	down := o.takeDown(n)
 	o.mu.Unlock()
-	patience := outlast(ctx)
-	defer patience.stop()
+	limit := tasks.WithGrace(ctx)
+	defer limit.Stop()
 	if down != nil {
 		select {
 		case <-down:
@@ -412,20 +416,20 @@ func (o *Orchestrator) Remove(ctx context.Context, name string) error {
 			o.hurry(n)
 			select {
 			case <-down:
-			case <-patience.over:
+			case <-limit.Over:
 			}
 		}
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if n.up || n.calls > 0 {
-		return fmt.Errorf("registry: component %q: %w", cut(name, 64), ErrStuck)
+		return fmt.Errorf("registry: component %q: %w", oneline.Cut(name, 64), ErrStuck)
 	}
 	o.forget([]*node{n})
 	if n.stopErr() == nil {
 		return nil
 	}
-	return wrap(fmt.Sprintf("registry: component %q: ", cut(name, 64)), n.stopErr())
+	return fault.Wrap(fmt.Sprintf("registry: component %q: ", oneline.Cut(name, 64)), n.stopErr())
 }
 
 // usersOf names the components that need n. Caller holds mu.

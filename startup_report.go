@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/startup"
 )
 
@@ -52,7 +53,7 @@ func (o *Orchestrator) deliver() {
 		}
 	}()
 	for e, ok := next(); ok; e, ok = next() {
-		_ = guard(func() error { o.options.Listen(e); return nil })
+		_ = fault.Run(func() error { o.options.Listen(e); return nil })
 	}
 	exited = false
 }

@@ -8,7 +8,11 @@ import (
 	"slices"
 	"time"
 
+	"github.com/capreg/registry/internal/attemptctx"
+	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/schedule"
+	"github.com/capreg/registry/internal/tasks"
 	"github.com/capreg/registry/startup"
 )
 
@@ -46,7 +50,7 @@ type progress struct {
 	// the orchestrator's clock.
 	entered, deadline time.Duration
 
-	own    *attemptContext // of its start
+	own    *attemptctx.Context // of its start
 	reason string
 	err    error
 	extras *extras // nil for most
@@ -84,8 +88,8 @@ type extras struct {
 	decided chan struct{} // closed when its start is decided; nil unless somebody waits
 	down    chan struct{} // closed when its stop is over
 	stopErr error
-	undoing *attemptContext // of its stop
-	hurried bool            // that is to end at once
+	undoing *attemptctx.Context // of its stop
+	hurried bool                // that is to end at once
 
 	ended     error // why its start fails as soon as its own code has returned
 	endedText string
@@ -382,7 +386,7 @@ func (o *Orchestrator) startOne(s *supervisor) time.Duration {
 				o.mu.Unlock()
 			}
 		}()
-		err := guard(func() error { return start(&s.attemptContext, startup.NewRun(s)) })
+		err := fault.Run(func() error { return start(&s.Context, startup.NewRun(s)) })
 		exited = false
 		return o.returned(s, err)
 	}
@@ -394,13 +398,13 @@ func (o *Orchestrator) startOne(s *supervisor) time.Duration {
 func (o *Orchestrator) user(f func() error, then func(error)) {
 	err := error(&PanicError{}) // what remains when the code exits its goroutine
 	defer func() { then(err) }()
-	err = guard(f)
+	err = fault.Run(f)
 }
 
 // supervisor is what a component tells of itself, in one of its lives, and the context
 // of its start: one allocation for both.
 type supervisor struct {
-	attemptContext
+	attemptctx.Context
 
 	o          *Orchestrator
 	node       *node
@@ -443,11 +447,9 @@ func (o *Orchestrator) begin(n *node, now time.Duration) *supervisor {
 		starter = o.values
 		o.arm(n.deadline)
 	}
-	s := &supervisor{
-		attemptContext: attemptContext{Context: starter, deadline: o.epoch.Add(n.deadline), contexts: &o.starts},
-		o:              o, node: n, generation: n.generation,
-	}
-	n.own = &s.attemptContext
+	s := &supervisor{o: o, node: n, generation: n.generation}
+	s.Init(starter, o.epoch.Add(n.deadline), &o.starts)
+	n.own = &s.Context
 	o.emit(n, 0)
 	return s
 }
@@ -475,10 +477,10 @@ func (o *Orchestrator) returned(s *supervisor, err error) time.Duration {
 	n := s.node
 	text := ""
 	if err != nil { // users' methods: outside the lock
-		if s.timedOut(err) {
-			err = joined("", []error{fmt.Errorf("start took longer than %v", n.c.StartTimeout), err})
+		if s.TimedOut(err) {
+			err = fault.Join("", []error{fmt.Errorf("start took longer than %v", n.c.StartTimeout), err})
 		}
-		text = cut(errorText(err), 300)
+		text = oneline.Cut(fault.Text(err), 300)
 	}
 	o.mu.Lock()
 	now := o.now()
@@ -566,7 +568,7 @@ func (o *Orchestrator) advance(n *node, generation int) {
 			o.register(own, n, generation)
 			return
 		}
-		text := cut(errorText(err), 300)
+		text := oneline.Cut(fault.Text(err), 300)
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		n.calls--
@@ -610,7 +612,7 @@ func (o *Orchestrator) register(own context.Context, n *node, generation int) {
 	}, func(err error) {
 		text := ""
 		if err != nil {
-			text = cut(errorText(err), 300)
+			text = oneline.Cut(fault.Text(err), 300)
 		}
 		o.mu.Lock()
 		defer o.mu.Unlock()
@@ -656,7 +658,7 @@ func (o *Orchestrator) overtaken(n *node, generation int) bool {
 // stopStarted stops a component whose Start has returned well, and which is not wanted
 // any more. Caller holds mu.
 func (o *Orchestrator) stopStarted(n *node) {
-	n.own.endSoon()
+	n.own.EndAside()
 	o.active--
 	o.settle(n)
 	o.stopping(n)
@@ -669,7 +671,7 @@ func (o *Orchestrator) becomeReady(n *node, now time.Duration) {
 	if x := n.extras; x != nil {
 		x.delay = 0
 	}
-	n.own.endSoon()
+	n.own.EndAside()
 	o.active--
 	o.settle(n)
 	o.emit(n, n.ready-n.began)
@@ -679,7 +681,7 @@ func (o *Orchestrator) becomeReady(n *node, now time.Duration) {
 // fail ends a start whose Start returned an error. Caller holds mu.
 func (o *Orchestrator) fail(n *node, err error, text string) {
 	if x := n.extras; x != nil && x.ended != nil { // which is why it returned
-		err, text = joined("", []error{x.ended, err}), cut(x.endedText+"; "+text, 300)
+		err, text = fault.Join("", []error{x.ended, err}), oneline.Cut(x.endedText+"; "+text, 300)
 	}
 	o.failing(n, err, text)
 	if n.alive() {
@@ -699,7 +701,7 @@ func (o *Orchestrator) failStarted(n *node, err error, text string) {
 		o.stopping(n)
 	} else { // it does not return: it is not waited for much longer
 		n.deadline = o.now()
-		o.arm(n.deadline + grace)
+		o.arm(n.deadline + tasks.Grace)
 	}
 	o.spread(n)
 }
@@ -708,7 +710,7 @@ func (o *Orchestrator) failStarted(n *node, err error, text string) {
 // where it was ready before. Caller holds mu.
 func (o *Orchestrator) failing(n *node, err error, text string) {
 	n.state, n.err, n.reason = startup.Failed, err, text
-	n.own.endSoon()
+	n.own.EndAside()
 	o.active--
 	switch {
 	case o.ending() || n.unwanted:
@@ -737,10 +739,10 @@ func (o *Orchestrator) spread(n *node) {
 	if !n.c.NonCritical && !n.unwanted {
 		switch {
 		case o.phase == phaseStarting && o.options.OnFailure == startup.Abort:
-			o.abortLocked(wrap(fmt.Sprintf("registry: start of component %q: ", n.c.Name), n.err))
+			o.abortLocked(fault.Wrap(fmt.Sprintf("registry: start of component %q: ", n.c.Name), n.err))
 			return
 		case o.phase == phaseRunning && n.wasReady && o.err == nil:
-			o.err = wrap(fmt.Sprintf("registry: component %q: ", n.c.Name), n.err)
+			o.err = fault.Wrap(fmt.Sprintf("registry: component %q: ", n.c.Name), n.err)
 			close(o.failed)
 		}
 	}

@@ -8,6 +8,10 @@ import (
 	"slices"
 	"time"
 
+	"github.com/capreg/registry/internal/attemptctx"
+	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/internal/tasks"
 	"github.com/capreg/registry/startup"
 )
 
@@ -35,14 +39,14 @@ func (o *Orchestrator) stopAll() {
 	o.phase = phaseStopping
 	o.waiting.nodes = nil
 	close(o.halt)
-	go o.starts.cut(&lineError{"registry: start: ", []error{ErrClosed}})
+	go o.starts.Cancel(fault.Join("registry: start: ", []error{ErrClosed}))
 	for _, n := range o.nodes {
 		switch {
 		case !n.up && n.undecided:
 			o.leaveOut(n, errStopping, errStopping.Error())
 		case n.state == startup.Starting && n.calls > 0: // it has been told
 			n.deadline = min(n.deadline, o.now()+n.c.StopTimeout)
-			o.arm(n.deadline + grace)
+			o.arm(n.deadline + tasks.Grace)
 		case n.stoppable():
 			o.settle(n)
 			o.stopping(n)
@@ -169,7 +173,7 @@ func (o *Orchestrator) stuck(n *node, reason string) {
 	n.again = false
 	n.state, n.reason = startup.Stuck, reason
 	if n.err == nil {
-		n.err = wrap(reason+": ", ErrStuck)
+		n.err = fault.Wrap(reason+": ", ErrStuck)
 	}
 	o.emit(n, o.now()-n.entered)
 	if n.undecided {
@@ -202,16 +206,16 @@ func (o *Orchestrator) stopping(n *node) {
 	if !told {
 		o.emit(n, 0)
 	}
-	o.arm(n.deadline + grace)
+	o.arm(n.deadline + tasks.Grace)
 	go o.stop(n, n.generation, o.epoch.Add(n.deadline))
 }
 
 // stop stops a component: what it registered leaves, its run context ends, its Stop
 // is called, and the goroutines of its run end.
 func (o *Orchestrator) stop(n *node, generation int, deadline time.Time) {
-	ctx := newAttemptContext(o.values, deadline, &o.stops, nil)
+	ctx := attemptctx.New(o.values, deadline, &o.stops, nil)
 	o.takeApart(ctx, n, func(err error) {
-		ctx.end()
+		ctx.End()
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		n.calls--
@@ -230,7 +234,7 @@ func (o *Orchestrator) stop(n *node, generation int, deadline time.Time) {
 
 // takeApart ends what a start has begun, and then tells how that went, also when the
 // code of the component exits its goroutine.
-func (o *Orchestrator) takeApart(ctx *attemptContext, n *node, then func(error)) {
+func (o *Orchestrator) takeApart(ctx *attemptctx.Context, n *node, then func(error)) {
 	var errs []error
 	hurried := false
 	o.mu.Lock()
@@ -243,10 +247,10 @@ func (o *Orchestrator) takeApart(ctx *attemptContext, n *node, then func(error))
 	}
 	o.mu.Unlock()
 	if hurried {
-		ctx.end()
+		ctx.End()
 	}
 	for _, r := range slices.Backward(registrations) {
-		errs = append(errs, nonNil(guard(func() error { return r.Unregister(ctx) }))...)
+		errs = append(errs, fault.List(fault.Run(func() error { return r.Unregister(ctx) }))...)
 	}
 	if end != nil {
 		end(n.over())
@@ -257,7 +261,7 @@ func (o *Orchestrator) takeApart(ctx *attemptContext, n *node, then func(error))
 		}
 		return n.c.Stop(ctx)
 	}, func(err error) {
-		errs = append(errs, nonNil(err)...)
+		errs = append(errs, fault.List(err)...)
 		if !o.awaitWorkers(ctx, n) {
 			errs = append(errs, fmt.Errorf("a goroutine of its run: %w", ErrStuck))
 		}
@@ -265,7 +269,7 @@ func (o *Orchestrator) takeApart(ctx *attemptContext, n *node, then func(error))
 			then(nil)
 			return
 		}
-		then(joined("", errs))
+		then(fault.Join("", errs))
 	})
 }
 
@@ -277,7 +281,7 @@ func (o *Orchestrator) withdraw(n *node, registrations []*Registration) {
 	ctx, cancel := context.WithTimeout(o.values, n.c.StopTimeout)
 	defer cancel()
 	for _, r := range slices.Backward(registrations) {
-		_ = guard(func() error { return r.Unregister(ctx) }) // what is stuck is named when the registry closes
+		_ = fault.Run(func() error { return r.Unregister(ctx) }) // what is stuck is named when the registry closes
 	}
 }
 
@@ -303,7 +307,7 @@ func (o *Orchestrator) awaitWorkers(ctx context.Context, n *node) bool {
 	select { // they heed the same end
 	case <-idle:
 		return true
-	case <-time.After(grace / 2):
+	case <-time.After(tasks.Grace / 2):
 		return false
 	}
 }
@@ -341,7 +345,7 @@ func (n *node) due() (at time.Duration, ok bool) {
 	case n.state == startup.Starting && n.calls == 0:
 		return n.deadline, true
 	case n.up && n.calls > 0 && n.state != startup.Ready:
-		return n.deadline + grace, true
+		return n.deadline + tasks.Grace, true
 	}
 	return 0, false
 }
@@ -377,14 +381,14 @@ func (o *Orchestrator) tooLong(n *node) {
 	case x != nil && x.ended != nil:
 		err, text = x.ended, x.endedText
 	case n.err != nil:
-		err, text = joined("", []error{err, n.err}), cut(text+": "+n.reason, 300)
+		err, text = fault.Join("", []error{err, n.err}), oneline.Cut(text+": "+n.reason, 300)
 	}
 	if n.accepted {
 		o.failStarted(n, err, text)
 		return
 	}
 	n.generation++ // what it returns is late
-	n.own.endSoon()
+	n.own.EndAside()
 	o.active--
 	n.err = err
 	if x != nil && x.endLife != nil {
@@ -430,7 +434,7 @@ func (o *Orchestrator) hurry(n *node) {
 	undoing := x.undoing
 	o.mu.Unlock()
 	if undoing != nil {
-		undoing.end()
+		undoing.End()
 	}
 }
 
@@ -440,18 +444,18 @@ var errRemoved = errors.New("it is being removed")
 func (o *Orchestrator) recallStart(n *node, err error, text string) {
 	x := n.more()
 	x.ended, x.endedText = err, text
-	n.own.endSoon()
+	n.own.EndAside()
 	if n.accepted && n.calls == 0 {
 		o.failStarted(n, err, x.endedText)
 		return
 	}
 	n.deadline = min(n.deadline, o.now())
-	o.arm(n.deadline + grace)
+	o.arm(n.deadline + tasks.Grace)
 }
 
 // giveUp ends the starts of the given nodes.
 func (o *Orchestrator) giveUp(nodes []*node, err error) {
-	text := cut(errorText(err), 300) // a user's method: outside the lock
+	text := oneline.Cut(fault.Text(err), 300) // a user's method: outside the lock
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, n := range nodes {
@@ -479,7 +483,7 @@ func (o *Orchestrator) keep(added []*node) error {
 			if cause == nil {
 				cause = errors.New(n.reason)
 			}
-			errs = append(errs, wrap(fmt.Sprintf("start of component %q: ", n.c.Name), cause))
+			errs = append(errs, fault.Wrap(fmt.Sprintf("start of component %q: ", n.c.Name), cause))
 		}
 	}
 	if len(errs) > 0 && o.ending() {
@@ -503,7 +507,7 @@ func (o *Orchestrator) keep(added []*node) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.forget(slices.DeleteFunc(leaving, func(n *node) bool { return n.calls > 0 }))
-	return joined("registry: ", errs)
+	return fault.Join("registry: ", errs)
 }
 
 // notUsed returns those of the nodes that no other node needs, directly or not. Caller

@@ -7,6 +7,8 @@ import (
 	"math"
 	"slices"
 
+	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/startup"
 )
 
@@ -65,7 +67,7 @@ func (s *supervisor) ComponentGo(f func(context.Context) error) {
 				s.ComponentEnded(err)
 			}
 		}()
-		err = guard(func() error { return f(ctx) })
+		err = fault.Run(func() error { return f(ctx) })
 	}()
 }
 
@@ -84,7 +86,7 @@ func (o *Orchestrator) workerEnded(n *node) {
 func (s *supervisor) ComponentEnded(err error) {
 	text := "ended by itself"
 	if err != nil {
-		text = cut(errorText(err), 300) // a user's method: outside the lock
+		text = oneline.Cut(fault.Text(err), 300) // a user's method: outside the lock
 	}
 	o, n := s.o, s.node
 	o.mu.Lock()

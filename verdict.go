@@ -3,10 +3,9 @@ package registry
 import (
 	"context"
 	"errors"
-	"net"
-	"os"
 	"time"
 
+	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -15,7 +14,7 @@ import (
 func (p *provider) classifyError(err error) verdict.Verdict {
 	var v verdict.Verdict
 	stated := false
-	if guard(func() error { v, stated = verdict.Stated(err); return nil }) == nil && stated {
+	if fault.Run(func() error { v, stated = verdict.Stated(err); return nil }) == nil && stated {
 		return v
 	}
 	var ofService verdict.Classifier
@@ -27,11 +26,11 @@ func (p *provider) classifyError(err error) verdict.Verdict {
 			continue
 		}
 		var v verdict.Verdict
-		if guard(func() error { v = classify(err); return nil }) == nil && v != (verdict.Verdict{}) {
+		if fault.Run(func() error { v = classify(err); return nil }) == nil && v != (verdict.Verdict{}) {
 			return v
 		}
 	}
-	if guard(func() error { v = verdict.Of(err); return nil }) != nil {
+	if fault.Run(func() error { v = verdict.Of(err); return nil }) != nil {
 		return verdict.Verdict{} // an error whose own methods panic
 	}
 	return v
@@ -48,11 +47,11 @@ func (a *attempt) judge(err error) verdict.Verdict {
 		return v
 	}
 	if a.own != nil {
-		if cause := a.own.removed(); cause != nil {
+		if cause := a.own.Cancelled(); cause != nil {
 			a.ended = cause
 			return verdict.Verdict{Class: verdict.ClassRemoved}
 		}
-		if a.own.timedOut(err) {
+		if a.own.TimedOut(err) {
 			a.ended = ErrAttemptTimeout
 			if v := a.provider.classifyError(err); v.Class == verdict.ClassNotSent {
 				return v // such as a dial that took all the time
@@ -72,7 +71,7 @@ func (a *attempt) judge(err error) verdict.Verdict {
 // statedNeutral returns what was stated of an outcome that says nothing about the
 // provider, whatever has ended: that is known best by who ended it.
 func statedNeutral(err error) (v verdict.Verdict, neutral bool) {
-	_ = guard(func() error { // its methods are a user's
+	_ = fault.Run(func() error { // its methods are a user's
 		stated, ok := verdict.Stated(err)
 		v, neutral = stated, ok && (stated.Class == verdict.ClassHedgeLoser || stated.Class == verdict.ClassIgnored)
 		return nil
@@ -90,15 +89,4 @@ func (a *attempt) callerEnded() error {
 		return context.DeadlineExceeded
 	}
 	return nil
-}
-
-// isTimeout reports whether err speaks of a time that is over.
-func isTimeout(err error) (timeout bool) {
-	_ = guard(func() error { // its methods are a user's
-		var network net.Error
-		timeout = errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) ||
-			errors.As(err, &network) && network.Timeout()
-		return nil
-	})
-	return timeout
 }

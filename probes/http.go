@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/oneline"
 )
 
 const (
@@ -139,13 +140,13 @@ func HTTP(url string, options HTTPOptions) (health.Probe, error) {
 		return nil, err
 	}
 	request := &http.Request{Method: options.Method, URL: target, Header: options.Header, Host: options.Header.Get("Host")}
-	shown := cut(oneLine(fmt.Sprintf("%s %s://%s%s", options.Method, target.Scheme, target.Host, target.EscapedPath())), longestText)
+	shown := oneline.Cut(oneline.Of(fmt.Sprintf("%s %s://%s%s", options.Method, target.Scheme, target.Host, target.EscapedPath())), longestText)
 	return func(ctx context.Context) error {
 		err := ask(ctx, request, options)
 		if err == nil {
 			return nil
 		}
-		return &failure{text: shown + ": " + cut(scrubbed(oneLine(err.Error())), longestText), causes: []error{err}}
+		return &failure{text: shown + ": " + oneline.Cut(scrubbed(oneline.Of(err.Error())), longestText), causes: []error{err}}
 	}, nil
 }
 
@@ -273,7 +274,7 @@ func figures(objects ...json.RawMessage) map[string]float64 {
 		for resource, field := range fields {
 			var share *float64
 			if json.Unmarshal(field, &share) == nil && share != nil && *share >= 0 && *share <= 1 {
-				resource = oneLine(resource)
+				resource = oneline.Of(resource)
 				shares[resource] = max(shares[resource], *share)
 			}
 		}

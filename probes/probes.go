@@ -13,9 +13,9 @@ import (
 	"regexp"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/oneline"
 )
 
 // ErrInvalid is bad input of a function that makes a probe; the text of the error
@@ -66,28 +66,12 @@ func (f *failure) Unwrap() []error { return f.causes }
 // longestText bounds the text of one cause, of whatever it was made.
 const longestText = 512
 
-func textOf(err error) string { return cut(oneLine(err.Error()), longestText) }
-
-func oneLine(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
-			return ' '
-		}
-		return r
-	}, text)
-}
-
-func cut(text string, n int) string {
-	if len(text) <= n {
-		return text
-	}
-	return strings.ToValidUTF8(text[:n], "") + "…"
-}
+func textOf(err error) string { return oneline.Cut(oneline.Of(err.Error()), longestText) }
 
 // longestValue bounds a quoted value within a text.
 const longestValue = 64
 
-func quoted(value string) string { return fmt.Sprintf("%q", cut(value, longestValue)) }
+func quoted(value string) string { return fmt.Sprintf("%q", oneline.Cut(value, longestValue)) }
 
 var words = regexp.MustCompile(`[^\s"]+`)
 

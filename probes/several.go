@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/oneline"
 )
 
 var (
@@ -172,7 +173,7 @@ func joined(parts []*part) error {
 	}
 	texts, causes := make([]string, len(parts)), make([]error, len(parts))
 	for i, p := range parts {
-		texts[i], causes[i] = oneLine(p.name)+": "+p.text, p.err
+		texts[i], causes[i] = oneline.Of(p.name)+": "+p.text, p.err
 	}
 	return &failure{text: strings.Join(texts, "; "), causes: causes}
 }

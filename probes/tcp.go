@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/oneline"
 )
 
 // mostExpected bounds how much of an answer is looked at.
@@ -39,7 +40,7 @@ func TCP(address string, options TCPOptions) (health.Probe, error) {
 		return nil, refuse("TCPOptions.Expect", strconv.Itoa(len(options.Expect))+" bytes", fmt.Sprintf("0 (default) to %d bytes", mostExpected))
 	}
 	options = TCPOptions{Send: bytes.Clone(options.Send), Expect: bytes.Clone(options.Expect)}
-	shown := "TCP " + cut(oneLine(address), longestText) + ": "
+	shown := "TCP " + oneline.Cut(oneline.Of(address), longestText) + ": "
 	return func(ctx context.Context) error {
 		if err := options.exchange(ctx, address); err != nil {
 			return &failure{text: shown + textOf(err), causes: []error{err}}

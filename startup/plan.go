@@ -4,7 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"unicode"
+
+	"github.com/capreg/registry/internal/oneline"
 )
 
 // Plan is what a start would do: the components in the order of their batches.
@@ -51,9 +52,9 @@ func (p Plan) String() string {
 			if i > 0 {
 				text.WriteByte(',')
 			}
-			text.WriteString(" " + oneLine(s.Name))
+			text.WriteString(" " + oneline.Of(s.Name))
 			for at, link := range s.After {
-				text.WriteString([]string{", ", " (after "}[b2i(at == 0)] + oneLine(link.Name))
+				text.WriteString([]string{", ", " (after "}[b2i(at == 0)] + oneline.Of(link.Name))
 				if at == len(s.After)-1 {
 					text.WriteByte(')')
 				}
@@ -133,17 +134,7 @@ func (e *PlanError) Error() string {
 	for _, cycle := range e.Cycles {
 		all = append(all, cycle.String())
 	}
-	return oneLine("startup: " + ErrPlan.Error() + ": " + strings.Join(all, "; "))
-}
-
-// oneLine is the text without what would break the line: names may hold anything.
-func oneLine(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
-			return ' '
-		}
-		return r
-	}, text)
+	return oneline.Of("startup: " + ErrPlan.Error() + ": " + strings.Join(all, "; "))
 }
 
 // Unwrap returns ErrPlan.

@@ -5,6 +5,8 @@ import (
 	"io"
 	"os"
 	"time"
+
+	"github.com/capreg/registry/internal/oneline"
 )
 
 // Progress returns a listener that shows people how far a start or stop is: on a
@@ -42,5 +44,5 @@ func describe(e Event) string {
 	if e.Reason != "" {
 		line += ": " + e.Reason
 	}
-	return oneLine(line)
+	return oneline.Of(line)
 }

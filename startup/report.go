@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/capreg/registry/internal/oneline"
 )
 
 // Report is what happened in a start. Times are from its beginning.
@@ -98,17 +100,17 @@ func (r Report) String() string {
 	for depth, name := range slices.Backward(r.Chain) {
 		c := byName[name]
 		indent := strings.Repeat("  ", min(len(r.Chain)-1-depth, deepest))
-		fmt.Fprintf(&text, "\n%s%s @%v +%v", indent, oneLine(name), round(c.Started), round(c.Took()))
+		fmt.Fprintf(&text, "\n%s%s @%v +%v", indent, oneline.Of(name), round(c.Started), round(c.Took()))
 	}
 	for _, c := range r.Components {
 		if c.State != Ready && c.State != Stopped || c.Reason != "" {
-			fmt.Fprintf(&text, "\n%s: %v", oneLine(c.Name), c.State)
+			fmt.Fprintf(&text, "\n%s: %v", oneline.Of(c.Name), c.State)
 			if c.Reason != "" {
-				text.WriteString(": " + oneLine(c.Reason))
+				text.WriteString(": " + oneline.Of(c.Reason))
 			}
 		}
 		if len(c.Absent) > 0 {
-			fmt.Fprintf(&text, "\n%s: goes without %s", oneLine(c.Name), strings.Join(c.Absent, ", "))
+			fmt.Fprintf(&text, "\n%s: goes without %s", oneline.Of(c.Name), strings.Join(c.Absent, ", "))
 		}
 	}
 	return text.String()

@@ -1,0 +1,138 @@
+package attemptctx
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"github.com/capreg/registry/internal/fault"
+)
+
+// armedContext is one of package context, with the attempt's deadline. A second one that
+// could be cancelled with a cause would double its price, so the cause of its end is kept
+// beside it: contexts that others have derived from it see that they were cancelled, and
+// not why.
+type armedContext struct {
+	context.Context
+
+	cancel context.CancelFunc
+	cause  atomic.Pointer[error] // of its end by us, if nothing had ended it before
+
+	before, after *armedContext // in its Set
+}
+
+// endCause returns the cause it was ended with, nil when something else ended it, also at
+// the moment of the end.
+func (a *armedContext) endCause() *error {
+	if cause := a.cause.Load(); cause != nil && context.Cause(a.Context) == context.Canceled { //nolint:errorlint // what cancel leaves
+		return cause
+	}
+	return nil
+}
+
+// end cancels the context, which may call methods of the caller's.
+func (a *armedContext) end(cause *error) {
+	if a.Err() == nil {
+		a.cause.Store(cause)
+	}
+	_ = fault.Run(func() error { a.cancel(); return nil })
+}
+
+// Value gives context.Cause, which asks for a context of its own package, one that has ended
+// with the cause.
+func (a *armedContext) Value(key any) any {
+	if key == contextKey() {
+		if cause := a.endCause(); cause != nil {
+			ended, cancel := context.WithCancelCause(context.Background())
+			cancel(*cause)
+			return ended.Value(key)
+		}
+	}
+	return a.Context.Value(key)
+}
+
+// contextKey is the key under which package context looks for a context of its own, as
+// context.Cause does.
+//
+//nolint:gochecknoglobals // immutable once known
+var contextKey = sync.OnceValue(func() any {
+	var probe keyProbe
+	_ = context.Cause(&probe)
+	return probe.key
+})
+
+// keyProbe is a context that has ended, to make context.Cause ask it for the key.
+type keyProbe struct {
+	context.Context
+
+	key any
+}
+
+// Err says that the context has ended.
+func (p *keyProbe) Err() error { return context.Canceled }
+
+// Value notes the key.
+func (p *keyProbe) Value(key any) any {
+	p.key = key
+	return nil
+}
+
+// Set is the armed contexts of some attempts, such as those on one provider, so that they can be
+// cancelled together. The zero value is empty and ready to use; it must not be copied. It
+// is safe for concurrent use.
+type Set struct {
+	// mu guards the fields below and the links. Cancelling happens outside of it.
+	mu        sync.Mutex
+	first     *armedContext
+	cancelled *error // the cause; nil: it was not
+}
+
+// add adds a; a non-nil cause means that a is to end at once.
+func (s *Set) add(a *armedContext) (cause *error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cancelled != nil {
+		return s.cancelled
+	}
+	if a.after = s.first; a.after != nil {
+		a.after.before = a
+	}
+	s.first = a
+	return nil
+}
+
+// remove takes a out, if it was added.
+func (s *Set) remove(a *armedContext) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case a.before != nil:
+		a.before.after = a.after
+	case s.first == a:
+		s.first = a.after
+	default:
+		return
+	}
+	if a.after != nil {
+		a.after.before = a.before
+	}
+	a.before, a.after = nil, nil
+}
+
+// Cancel ends all contexts of the set, present and to come, with the given cause. The cause
+// of the first Cancel stays. It may call methods of the callers' contexts.
+func (s *Set) Cancel(cause error) {
+	s.mu.Lock()
+	if s.cancelled == nil {
+		s.cancelled = &cause
+	}
+	kept := s.cancelled
+	var armed []*armedContext
+	for a := s.first; a != nil; a = a.after {
+		armed = append(armed, a)
+	}
+	s.mu.Unlock()
+	for _, a := range armed {
+		a.end(kept)
+	}
+}

@@ -1,0 +1,227 @@
+package attemptctx_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/capreg/registry/internal/attemptctx"
+	"github.com/capreg/registry/internal/fault"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type contextKey struct{}
+
+var errStop = errors.New("stop")
+
+// bubble runs test with the contexts that an attempt is made of.
+func bubble(t *testing.T, test func(t *testing.T, caller context.Context, set *attemptctx.Set)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		test(t, context.WithValue(t.Context(), contextKey{}, "value"), &attemptctx.Set{})
+	})
+}
+
+func TestContext_HasTheCallersValuesAndTheSoonerDeadline(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, caller context.Context, set *attemptctx.Set) {
+		soon := time.Now().Add(time.Second)
+		c := attemptctx.New(caller, soon, set, nil)
+		defer c.End()
+		require.Equal(t, "value", c.Value(contextKey{}), "before it is armed")
+		deadline, ok := c.Deadline()
+		require.True(t, ok)
+		require.Equal(t, soon, deadline)
+		require.NoError(t, c.Err())
+		require.Equal(t, "value", c.Value(contextKey{}), "after")
+		require.Equal(t, "registry.attempt", fmt.Sprint(c))
+
+		sooner, cancel := context.WithDeadline(caller, soon.Add(-time.Millisecond))
+		defer cancel()
+		deadline, _ = attemptctx.New(sooner, soon, set, nil).Deadline()
+		require.Equal(t, soon.Add(-time.Millisecond), deadline)
+		_, ok = attemptctx.New(caller, time.Time{}, set, nil).Deadline()
+		require.False(t, ok)
+	})
+}
+
+func TestContext_EndsAtItsOwnDeadlineWithItsOwnCause(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, caller context.Context, set *attemptctx.Set) {
+		c := attemptctx.New(caller, time.Now().Add(time.Second), set, nil)
+		derived, cancel := context.WithCancel(c)
+		defer cancel()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		require.ErrorIs(t, derived.Err(), context.DeadlineExceeded)
+		require.ErrorIs(t, context.Cause(c), fault.ErrAttemptTimeout)
+		require.EqualError(t, context.Cause(c), "attempt timeout")
+		require.True(t, c.TimedOut(errStop))
+		require.NoError(t, c.Cancelled())
+		c.End()
+		require.ErrorIs(t, context.Cause(c), fault.ErrAttemptTimeout, "the first cause stays")
+	})
+}
+
+func TestContext_ThatOnlyASocketSawExpireIsBelievedWhenTheErrorSaysSo(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, caller context.Context, set *attemptctx.Set) {
+		c := attemptctx.New(caller, time.Now().Add(time.Second), set, nil)
+		require.False(t, c.TimedOut(os.ErrDeadlineExceeded), "its time has not come")
+		time.Sleep(time.Second)
+		require.False(t, c.TimedOut(errStop))
+		require.True(t, c.TimedOut(os.ErrDeadlineExceeded))
+		c.End()
+		require.False(t, attemptctx.New(caller, time.Time{}, set, nil).TimedOut(os.ErrDeadlineExceeded), "it has no deadline")
+	})
+}
+
+func TestContext_OfTheCallerThatEndsFirstIsNoTimeout(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, caller context.Context, set *attemptctx.Set) {
+		ctx, cancel := context.WithTimeoutCause(caller, time.Second, errStop)
+		defer cancel()
+		c := attemptctx.New(ctx, time.Now().Add(time.Minute), set, nil)
+		<-c.Done()
+		require.False(t, c.TimedOut(context.DeadlineExceeded))
+		require.Equal(t, errStop, context.Cause(c))
+		c.End()
+	})
+}
+
+func TestEnd_CancelsAlsoWhenAskedOnlyAfterwards(t *testing.T) {
+	t.Parallel()
+	for name, asksBefore := range map[string]bool{"asked before": true, "asked afterwards": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, func(t *testing.T, caller context.Context, set *attemptctx.Set) {
+				c := attemptctx.New(caller, time.Now().Add(time.Hour), set, nil)
+				if asksBefore {
+					require.NoError(t, c.Err())
+				}
+				c.EndAside()
+				synctest.Wait()
+				<-c.Done()
+				require.Equal(t, context.Canceled, c.Err())
+				require.EqualError(t, context.Cause(c), "attempt is over: context canceled")
+				require.NoError(t, c.Cancelled(), "that is no cancellation of the set")
+				derived, cancel := context.WithCancel(c)
+				defer cancel()
+				<-derived.Done()
+			})
+		})
+	}
+}
+
+func TestSet_CancelEndsContextsPresentAndToComeWithTheFirstCause(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, caller context.Context, set *attemptctx.Set) {
+		var contexts []*attemptctx.Context
+		for range 4 {
+			c := attemptctx.New(caller, time.Time{}, set, nil)
+			require.NoError(t, c.Err())
+			contexts = append(contexts, c)
+		}
+		contexts[0].End() // each place in the list: the last added is its first
+		contexts[2].End()
+		set.Cancel(errStop)
+		set.Cancel(errors.New("another"))
+		contexts = append(contexts, attemptctx.New(caller, time.Time{}, set, nil))
+		for i, c := range contexts {
+			<-c.Done()
+			require.Equal(t, context.Canceled, c.Err())
+			if i == 0 || i == 2 {
+				require.NoError(t, c.Cancelled())
+				continue
+			}
+			require.Equal(t, errStop, c.Cancelled())
+			require.Equal(t, errStop, context.Cause(c))
+		}
+		contexts[3].End()
+		require.Equal(t, errStop, contexts[3].Cancelled())
+	})
+}
+
+func TestSet_CancelComesTooLateForAContextThatHasRunOutOfTime(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, caller context.Context, set *attemptctx.Set) {
+		c := attemptctx.New(caller, time.Now().Add(time.Second), set, nil)
+		c.Expire()
+		set.Cancel(errStop)
+		require.NoError(t, c.Cancelled())
+		require.ErrorIs(t, context.Cause(c), fault.ErrAttemptTimeout)
+		attemptctx.New(caller, time.Time{}, set, nil).Expire() // it has nothing to wait for
+	})
+}
+
+func TestIdempotencyKey_IsSharedByTheAttemptsOfOneCall(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, caller context.Context, set *attemptctx.Set) {
+		require.Empty(t, attemptctx.IdempotencyKey(caller))
+		first := attemptctx.New(caller, time.Time{}, set, nil)
+		second := attemptctx.New(caller, time.Time{}, set, first)
+		key := attemptctx.IdempotencyKey(context.WithValue(second, contextKey{}, "other"))
+		require.NotEmpty(t, key)
+		require.Equal(t, key, attemptctx.IdempotencyKey(first))
+		require.NotEqual(t, key, attemptctx.IdempotencyKey(attemptctx.New(caller, time.Time{}, set, nil)))
+
+		fresh := attemptctx.New(caller, time.Time{}, set, nil)
+		var keys sync.Map
+		var askers sync.WaitGroup
+		for range 8 {
+			askers.Go(func() { keys.Store(attemptctx.IdempotencyKey(fresh), true) })
+		}
+		askers.Wait()
+		n := 0
+		keys.Range(func(any, any) bool { n++; return true })
+		require.Equal(t, 1, n)
+	})
+}
+
+func TestContext_MayBeAskedFromManyGoroutinesWhileItEnds(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, caller context.Context, set *attemptctx.Set) {
+		var listeners sync.WaitGroup
+		for range 50 {
+			c := attemptctx.New(caller, time.Now().Add(time.Hour), set, nil)
+			for range 4 {
+				listeners.Go(func() { <-c.Done() })
+			}
+			c.End()
+			require.Error(t, c.Err())
+		}
+		listeners.Wait()
+	})
+}
+
+func TestContext_SurvivesACallersContextWhoseMethodsPanic(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, caller context.Context, set *attemptctx.Set) {
+		c := attemptctx.New(caller, time.Time{}, set, nil)
+		child := hostile{c}
+		derived, cancel := context.WithCancel(child)
+		defer cancel()
+		require.NoError(t, derived.Err())
+		require.NotPanics(t, func() { set.Cancel(errStop) })
+		<-derived.Done()
+	})
+}
+
+// hostile is a context of a user whose Err panics.
+type hostile struct{ context.Context }
+
+func (h hostile) Err() error {
+	if h.Context.Err() != nil {
+		panic("in Err")
+	}
+	return nil
+}

@@ -1,0 +1,109 @@
+// Package fault runs code that users wrote, and puts errors into one line.
+//
+// A user's function may panic, end its goroutine, or return an error whose own methods
+// panic. [Run] and [RunThen] turn each of these into an error, and [Text] and [Join]
+// read an error without trusting it. The package owns the sentinels that engines return.
+//
+// Nothing here may be called while a lock is held, but for [Wrap] and [Join], which ask
+// their causes for text only when they are read.
+package fault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/verdict"
+)
+
+// Run runs user code and turns its panic, or the exit of its goroutine, into a
+// [verdict.PanicError]. After an exit the goroutine goes on exiting.
+func Run(f func() error) (err error) {
+	returned := false
+	defer func() {
+		if !returned {
+			err = &verdict.PanicError{Value: recover(), Stack: debug.Stack()}
+		}
+	}()
+	err = f()
+	returned = true
+	return err
+}
+
+// RunThen is [Run], and calls done with the error whatever f does, also when f exits its
+// goroutine.
+func RunThen(f func() error, done func(err error)) {
+	err := error(&verdict.PanicError{}) // what remains when f exits the goroutine
+	defer func() { done(err) }()
+	err = Run(f)
+}
+
+// Text returns the text of an error, whose Error method may fail, in one line.
+func Text(err error) (text string) {
+	if err == nil {
+		return "no error"
+	}
+	if failure := Run(func() error { text = err.Error(); return nil }); failure != nil {
+		return fmt.Sprintf("%T whose Error method failed", err)
+	}
+	return oneline.Of(text)
+}
+
+// IsTimeout reports whether err says that some time is over.
+func IsTimeout(err error) (timeout bool) {
+	_ = Run(func() error { // its methods are a user's
+		var network net.Error
+		timeout = errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) ||
+			errors.As(err, &network) && network.Timeout()
+		return nil
+	})
+	return timeout
+}
+
+// lineError is text before causes, in one line.
+type lineError struct {
+	prefix string
+	causes []error
+}
+
+// Error asks the causes for their texts now: their methods are users' code, and the error
+// may have been made while a lock was held.
+func (e *lineError) Error() string {
+	texts := make([]string, len(e.causes))
+	for i, cause := range e.causes {
+		texts[i] = Text(cause)
+	}
+	return oneline.Of(e.prefix + strings.Join(texts, "; "))
+}
+
+// Unwrap returns the causes.
+func (e *lineError) Unwrap() []error { return e.causes }
+
+// Join is [errors.Join] in one line, after a prefix.
+func Join(prefix string, causes []error) error { return &lineError{prefix, causes} }
+
+// Wrap puts text before an error.
+func Wrap(prefix string, err error) error { return &lineError{prefix, []error{err}} }
+
+// List returns the error as a list, an empty one for nil.
+func List(err error) []error {
+	if err == nil {
+		return nil
+	}
+	return []error{err}
+}
+
+// OfContext returns the error of a context that has ended, and its cause where that says
+// more.
+func OfContext(ctx context.Context) []error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if cause == nil || errors.Is(err, cause) {
+		return []error{err}
+	}
+	return []error{err, cause}
+}

@@ -1,0 +1,37 @@
+// Package oneline makes text that fits one line: of an error, a log entry, a table.
+//
+// It is safe for concurrent use, and runs no code but its own.
+package oneline
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+)
+
+// Of replaces everything in text that could end a line by a space, so that one error
+// is one line of a log.
+func Of(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
+			return ' '
+		}
+		return r
+	}, text)
+}
+
+// Cut shortens text to at most n bytes, without splitting a character.
+func Cut(text string, n int) string {
+	if len(text) <= n {
+		return text
+	}
+	return strings.ToValidUTF8(text[:n], "") + "…"
+}
+
+// Plural counts things in words, such as "1 call" and "2 calls".
+func Plural[N int | uint64](n N, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
