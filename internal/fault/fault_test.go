@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -81,7 +80,7 @@ func TestJoin_KeepsCausesAndReadsThemLate(t *testing.T) {
 	require.ErrorIs(t, err, errCause)
 	require.Equal(t, "x: cause; fault_test.panickingError whose Error method failed; context canceled", err.Error())
 	require.Equal(t, "y: cause", fault.Wrap("y: ", errCause).Error())
-	require.False(t, strings.Contains(fault.Wrap("a\n", errCause).Error(), "\n"))
+	require.NotContains(t, fault.Wrap("a\n", errCause).Error(), "\n")
 }
 
 func TestList_IsEmptyForNil(t *testing.T) {
