@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"math"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -14,89 +15,116 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// attempt is one entry of one provider, by a call or a lease: from admission to
-// the recording of its outcome.
+// attempt is one try of a call or lease on one provider, from its admission to the
+// recording of its outcome.
+//
+//	        admit                 function returns nil
+//	idle ──────────▶ running ─────────────────────────▶ answered ── record ──▶ over
+//	                    │ error, panic, exit, expiry                            ▲
+//	                    └──────────────────────────────────── record ───────────┘
+//
+// It is small, since the first attempt of every call is one: what only some attempts
+// have is behind a pointer or with the call.
 type attempt struct {
 	provider   *provider
 	instance   *instance
 	cell       *counts
-	slots      *slots.Slots // where it holds a place; nil without a bulkhead
-	generation uint64       // of the breaker that admitted it
-	trial      bool
-	forced     bool // as a last resort, whatever keeps others away
-	shared     bool // it had to leave time for another provider
-	timeout    time.Duration
+	ctx        *attemptctx.Context // what the function gets; nil: the caller's context
+	place      *slots.Slots        // where it holds a place; nil without a bulkhead
+	vitals     *selection.Vitals   // where strategies see its load and latency; nil: none looks
+	track      *selection.Track    // the same for the query of the call
+	watch      *trialWatch         // nil unless a call is on trial
+	generation uint64              // of the breaker that admitted it
 	began      time.Duration       // on the registry's clock
-	ctx        context.Context     //nolint:containedctx // what the function gets
-	own        *attemptctx.Context // ctx, where it is not the caller's
-	ended      error               // why the registry ended it, if it did
-	latency    time.Duration       // until the answer began; zero: until the end
-	hung       *hungTrial          // nil unless a call is on trial
-	resort     bool                // it was entered as a last resort, and moves no breaker
+	timeout    time.Duration
+	state      attemptState
+	trial      bool // its breaker is half-open
+	lastResort bool // it was admitted whatever kept it away, and moves no breaker
+	shortened  bool // its time was cut to leave some for another provider
+}
 
-	vitals *selection.Vitals // where strategies see its load and latency; nil: none looks
-	track  *selection.Track  // the same for the query of the call
+type attemptState uint8
 
-	caller      context.Context //nolint:containedctx // lives as long as the call
-	deadline    time.Time       // the caller's
+const (
+	attemptIdle     attemptState = iota // not admitted
+	attemptRunning                      // the function runs
+	attemptAnswered                     // the function succeeded, which is not recorded yet
+	attemptOver                         // its outcome is recorded, or its call does so
+)
+
+// caller is the context that a call was made with. Its deadline is asked for once.
+type caller struct {
+	ctx         context.Context //nolint:containedctx // lives as long as the call
+	deadline    time.Time
 	hasDeadline bool
 }
 
-// begin takes the caller's context for all attempts of a call.
-func (a *attempt) begin(caller context.Context) {
-	a.caller = caller
-	a.deadline, a.hasDeadline = caller.Deadline()
+func newCaller(ctx context.Context) caller {
+	c := caller{ctx: ctx}
+	c.deadline, c.hasDeadline = ctx.Deadline()
+	return c
 }
 
-// enter counts the attempt in and admits it, or leaves no trace. It blocks only
-// for a factory, within the caller's context and the attempt timeout.
-//
-// The order matters: first the count, then a look at the gate, so that a drain
-// that closes the gate and then reads the counts misses nobody.
-func (a *attempt) enter(p *provider, w *walk, timeout time.Duration) bool {
-	a.provider = p
-	a.timeout = timeout
-	if a.timeout == 0 {
-		a.timeout = time.Duration(p.timeout.Load())
+// err returns the error of the caller's context, also when its deadline has passed and its
+// timer has yet to fire.
+func (c *caller) err() error {
+	if err := c.ctx.Err(); err != nil {
+		return err
 	}
-	if p.instance.Load() == nil && !a.awaitInstance(w) {
+	if c.hasDeadline && !time.Now().Before(c.deadline) {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// admit counts the attempt in and passes it through the gate and the breaker, or leaves no
+// trace. timeout zero is the provider's. It blocks only for a factory, within the caller's
+// context and the attempt timeout. others, which may be nil, reports whether another provider
+// could be asked after this one.
+//
+// The order matters: first the count, then a look at the gate, so that a drain that closes
+// the gate and then reads the counts misses no attempt.
+func (a *attempt) admit(p *provider, by *caller, others func() bool, timeout time.Duration) bool {
+	if timeout == 0 {
+		timeout = p.attemptTimeout()
+	}
+	a.provider, a.timeout, a.watch = p, timeout, nil
+	if p.instance.Load() == nil && !p.makeInstance(by, others, timeout) {
 		return false
 	}
 	a.cell = p.counts.Local()
 	a.cell.attempts.Add(1)
-	if a.instance = p.instance.Load(); a.instance == nil || !a.mayEnter() {
+	if a.instance = p.instance.Load(); a.instance == nil || p.gateNow()&a.blockers() != 0 {
 		p.withdraw(a.cell)
 		return false
-	}
-	a.began, a.ended, a.hung, a.resort = p.registry.now(), nil, nil, a.forced
-	limit := NoTimeout
-	if a.shared = false; a.timeout != NoTimeout {
-		limit, a.shared = a.limit(w, a.began)
 	}
 	var ok bool
-	if a.generation, a.trial, ok = p.breaker.admit(); !ok && !a.forced {
+	if a.generation, a.trial, ok = p.breaker.admit(); !ok && !a.lastResort {
 		p.withdraw(a.cell)
 		return false
 	}
+	a.began = p.registry.now()
 	if a.vitals = p.vitals.Load(); a.vitals != nil {
 		a.vitals.Begin()
 	}
 	if a.timeout == NoTimeout {
-		a.ctx, a.own = a.caller, nil
+		a.ctx, a.shortened = nil, false
 	} else {
-		a.own = p.attemptContext(a.caller, a.began, limit, a.own)
-		a.ctx = a.own
+		var limit time.Duration
+		limit, a.shortened = p.attemptLimit(by, a.timeout, a.began, others)
+		a.ctx = p.attemptContext(by.ctx, a.began, limit, a.ctx)
 	}
+	a.state = attemptRunning
 	return true
 }
 
-// mayEnter looks at the gate; a last resort looks only at what cannot be helped.
-func (a *attempt) mayEnter() bool {
-	now := a.provider.gateNow()
-	if a.forced {
-		return now&gateHelpless == 0
+// blockers returns the reasons that keep the attempt away: of a last resort only those that
+// cannot be helped.
+func (a *attempt) blockers() gate {
+	if a.lastResort {
+		return gateHelpless
 	}
-	return now&gateBlocked == 0
+	return gateBlocked
 }
 
 // withdraw takes back the count of an attempt that was not admitted.
@@ -105,139 +133,206 @@ func (p *provider) withdraw(cell *counts) {
 	p.exit()
 }
 
-// awaitInstance waits for the provider's factory, for no longer than an attempt
-// may take.
-func (a *attempt) awaitInstance(w *walk) bool {
-	if a.provider.maker == nil {
+// makeInstance waits for the provider's factory, for no longer than an attempt may take, and
+// reports whether there is an instance.
+func (p *provider) makeInstance(by *caller, others func() bool, timeout time.Duration) bool {
+	if p.maker == nil {
 		return false // released meanwhile
 	}
-	ctx := a.caller
-	if limit, _ := a.limit(w, a.provider.registry.now()); limit != NoTimeout {
+	ctx := by.ctx
+	if limit, _ := p.attemptLimit(by, timeout, p.registry.now(), others); limit != NoTimeout {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, limit, ErrAttemptTimeout)
 		defer cancel()
 	}
-	a.instance = a.provider.maker.wait(ctx)
-	return a.instance != nil
+	return p.maker.wait(ctx) != nil
 }
 
-// limit is attemptLimit where w has the other candidates.
-func (a *attempt) limit(w *walk, now time.Duration) (limit time.Duration, shared bool) {
-	return a.provider.attemptLimit(a.deadline, a.hasDeadline, a.timeout, now, func() bool { return w != nil && w.more() })
-}
-
-// attemptLimit returns the longest time that an attempt may take: its timeout, or
-// half of what the caller has left while another candidate could be asked, with
-// which it then shares. It is NoTimeout where the caller's own deadline is limit
-// enough. It runs no code of a user, since the attempt has been counted.
-func (p *provider) attemptLimit(
-	deadline time.Time, hasDeadline bool, timeout, now time.Duration, others func() bool,
-) (limit time.Duration, shared bool) {
+// attemptLimit returns the longest time that an attempt may take: its timeout, or half of
+// what the caller has left while another candidate could be asked, in which case it is
+// shortened. It is NoTimeout where the caller's own deadline is limit enough. It runs no code
+// of a user, since the attempt has been counted.
+func (p *provider) attemptLimit(by *caller, timeout, now time.Duration, others func() bool) (limit time.Duration, shortened bool) {
 	if timeout == NoTimeout {
 		return NoTimeout, false
 	}
 	limit = min(timeout, math.MaxInt64-now)
-	if !hasDeadline {
+	if !by.hasDeadline {
 		return limit, false
 	}
-	remaining := deadline.Sub(p.registry.epoch) - now
-	if remaining/2 < limit && others() {
-		limit, shared = remaining/2, true
+	remaining := by.deadline.Sub(p.registry.epoch) - now
+	if remaining/2 < limit && others != nil && others() {
+		limit, shortened = remaining/2, true
 	}
 	if limit >= remaining {
-		return NoTimeout, shared
+		return NoTimeout, shortened
 	}
-	return max(limit, 0), shared
+	return max(limit, 0), shortened
 }
 
-// attemptContext makes the context of the function; before is that of the attempt of
-// the same call before it, if any.
-func (p *provider) attemptContext(caller context.Context, began, limit time.Duration, before *attemptctx.Context) *attemptctx.Context {
+// attemptContext makes the context of the function; before is that of the attempt of the
+// same call before it, if any.
+func (p *provider) attemptContext(by context.Context, began, limit time.Duration, before *attemptctx.Context) *attemptctx.Context {
 	var deadline time.Time
 	if limit != NoTimeout {
 		deadline = p.registry.epoch.Add(began + limit)
 	}
-	return attemptctx.New(caller, deadline, &p.contexts, before)
+	return attemptctx.New(by, deadline, &p.contexts, before)
 }
 
-// settle records the outcome: the breaker learns, a cooldown begins or loses its
-// growth, the count moves, and the place is free again. It returns the class as
-// it was counted.
-func (a *attempt) settle(v verdict.Verdict, elapsed time.Duration, cause error) verdict.Class {
-	p := a.provider
-	latency := a.latency
+// context returns what the function gets.
+func (a *attempt) context(by context.Context) context.Context {
+	if a.ctx != nil {
+		return a.ctx
+	}
+	return by
+}
+
+func (a *attempt) elapsed() time.Duration { return a.provider.registry.now() - a.began }
+
+// outcome is what the end of an attempt means, resolved once: recording it asks no table.
+type outcome struct {
+	class    verdict.Class
+	blame    verdict.Blame // success, failure or neutral
+	tally    verdict.Tally
+	cooldown verdict.Cooldown
+	slow     bool          // it took longer than the breaker's policy wants
+	cutShort bool          // it was cut, for the sake of others, sooner than the provider usually answers
+	latency  time.Duration // until the answer began
+	after    time.Duration // what the server asked to wait
+	cause    error         // what the function returned
+}
+
+// resolve says what the verdict means for this attempt, which took elapsed in all; latency
+// is the time until its answer began, zero: all of it.
+func (a *attempt) resolve(v verdict.Verdict, elapsed, latency time.Duration, cause error) outcome {
 	if latency == 0 {
 		latency = elapsed
 	}
-	slow := p.breaker.slow(latency)
+	slow := a.provider.breaker.slow(latency)
 	if v.Class == verdict.ClassSuccess && slow {
 		v.Class = verdict.ClassSlow
 	}
 	rule := v.Class.Rule()
-	if a.own != nil {
-		a.own.End()
+	o := outcome{
+		class: v.Class, blame: rule.Blame, tally: rule.Tally, cooldown: rule.Cooldown,
+		slow: slow, latency: latency, after: v.After, cause: cause,
 	}
-	blame, tally := rule.Blame, rule.Tally
-	switch blame {
+	switch rule.Blame {
+	case verdict.BlameWhenSlow:
+		o.blame = verdict.BlameSuccess // the breaker's policy makes more of it, being told that it was slow
 	case verdict.BlameWhenLong:
-		blame = verdict.BlameNeutral
+		o.blame = verdict.BlameNeutral
 		if elapsed >= a.timeout/2 {
-			blame, tally = verdict.BlameFailure, verdict.TallyFailure
+			o.blame, o.tally = verdict.BlameFailure, verdict.TallyFailure
 		}
 	case verdict.BlameNotRecorded:
-		blame = verdict.BlameNeutral
-	case verdict.BlameWhenSlow, verdict.BlameNeutral, verdict.BlameSuccess, verdict.BlameFailure:
+		o.blame = verdict.BlameNeutral
+	case verdict.BlameNeutral, verdict.BlameSuccess, verdict.BlameFailure:
 	}
-	switch {
-	case v.Class == verdict.ClassAttemptTimeout && a.shared && elapsed < p.totals().MeanLatency && p.forgivesCut():
-		// It was cut short for the sake of others, sooner than it usually answers.
-		blame, tally = verdict.BlameNeutral, verdict.TallyIgnored
-	case tally == verdict.TallySuccess && p.cutShort.Load() > 0:
-		p.cutShort.Store(0)
+	if v.Class == verdict.ClassAttemptTimeout && a.shortened && elapsed < a.provider.totals().MeanLatency {
+		o.cutShort = true
+		if a.provider.cutShort.Load() < maxForgivenCuts {
+			o.blame, o.tally = verdict.BlameNeutral, verdict.TallyIgnored
+		}
 	}
-	// Of a clean breaker there is nothing to learn, and no trial.
-	if (blame == verdict.BlameFailure || !p.breaker.clean(a.generation)) && (!a.resort || a.trial) && a.hung.returns() {
-		p.breaker.settle(a.generation, a.trial, blame, slow)
+	return o
+}
+
+// record applies the outcome: the breaker learns, a cooldown begins or loses its growth, a
+// count moves, and the place is free again.
+func (a *attempt) record(o outcome) {
+	p := a.provider
+	a.state = attemptOver
+	if a.ctx != nil {
+		a.ctx.End()
 	}
-	p.spend(blame)
+	p.countCut(o)
+	// Of an unaffected breaker there is nothing to learn, and no trial.
+	if (o.blame == verdict.BlameFailure || !p.breaker.clean(a.generation)) && (!a.lastResort || a.trial) && a.watch.stop() {
+		p.breaker.settle(a.generation, a.trial, o.blame, o.slow)
+	}
+	p.spend(o.blame)
 	if a.vitals != nil {
-		a.vitals.End(p.registry.now(), latency, outcomeOf(blame), a.track)
+		a.vitals.End(p.registry.now(), o.latency, performance(o.blame), a.track)
 	}
 	switch {
-	case rule.Cooldown == verdict.CooldownReset:
+	case o.cooldown == verdict.CooldownReset:
 		if p.grown.Load() {
 			p.forgive()
 		}
-	case rule.Cooldown != verdict.CooldownNone || v.After > 0:
-		p.cool(v, rule.Cooldown, cause)
+	case o.cooldown != verdict.CooldownNone || o.after > 0:
+		p.cool(verdict.Verdict{Class: o.class, After: o.after}, o.cooldown, o.cause)
 	}
-	switch tally {
-	case verdict.TallySuccess:
-		a.cell.latency.Add(uint64(max(latency, 0)))
-		a.cell.successes.Add(1)
-	case verdict.TallyFailure:
-		a.cell.failures.Add(1)
-	case verdict.TallyLimited:
-		a.cell.limited.Add(1)
-	case verdict.TallyIgnored, verdict.TallyNone:
-		a.cell.ignored.Add(1)
-	}
-	if a.slots != nil {
-		a.slots.Release()
-		a.slots = nil
+	a.cell.add(o)
+	if a.place != nil {
+		a.place.Release()
+		a.place = nil
 	}
 	p.exit()
-	return v.Class
 }
 
-// forgivesCut notes that an attempt was cut short for the sake of others.
-func (p *provider) forgivesCut() bool {
-	p.learns.Store(true)
-	return p.cutShort.Add(1) <= forgivenCuts
+// add counts the end of an attempt: after it, the attempt is not in flight any more.
+func (c *counts) add(o outcome) {
+	switch o.tally {
+	case verdict.TallySuccess:
+		c.latency.Add(uint64(max(o.latency, 0)))
+		c.successes.Add(1)
+	case verdict.TallyFailure:
+		c.failures.Add(1)
+	case verdict.TallyLimited:
+		c.limited.Add(1)
+	case verdict.TallyIgnored, verdict.TallyNone:
+		c.ignored.Add(1)
+	}
 }
 
-// outcomeOf returns what an outcome says of the provider's performance.
-func outcomeOf(blame verdict.Blame) selection.Outcome {
+// recordSuccess records a success of a call's first attempt. One like those before it
+// teaches nothing but the counts.
+func (a *attempt) recordSuccess() {
+	p, elapsed := a.provider, a.elapsed()
+	if p.learns.Load() || a.trial || !p.breaker.clean(a.generation) {
+		a.record(a.resolve(verdict.Verdict{Class: verdict.ClassSuccess}, elapsed, 0, nil))
+		return
+	}
+	a.state = attemptOver
+	if a.ctx != nil {
+		a.ctx.End()
+	}
+	a.cell.latency.Add(uint64(max(elapsed, 0)))
+	a.cell.successes.Add(1)
+	p.exit()
+}
+
+// recordInterruption records the attempt of a function that did not return: value is what it
+// panicked with, nil when it ended its goroutine.
+func (a *attempt) recordInterruption(value any) *PanicError {
+	if value == nil {
+		a.record(a.resolve(verdict.Verdict{Class: verdict.ClassExit}, a.elapsed(), 0, nil))
+		return nil
+	}
+	panicked := &PanicError{Value: value, Stack: debug.Stack()}
+	a.record(a.resolve(verdict.Verdict{Class: verdict.ClassPanic}, a.elapsed(), 0, panicked))
+	return panicked
+}
+
+// maxForgivenCuts is the number of attempts in a row that may be shortened without blame:
+// with more, the provider is taken to hang rather than to be slow.
+const maxForgivenCuts = 3
+
+// countCut counts the attempts in a row that were cut short.
+func (p *provider) countCut(o outcome) {
+	switch {
+	case o.cutShort:
+		p.learns.Store(true)
+		p.cutShort.Add(1)
+	case o.tally == verdict.TallySuccess && p.cutShort.Load() > 0:
+		p.cutShort.Store(0)
+	}
+}
+
+// performance returns what a blame says to strategies.
+func performance(blame verdict.Blame) selection.Outcome {
 	switch blame {
 	case verdict.BlameSuccess, verdict.BlameWhenSlow:
 		return selection.Answered
@@ -248,41 +343,35 @@ func outcomeOf(blame verdict.Blame) selection.Outcome {
 	return selection.Neutral
 }
 
-// forgivenCuts is how many attempts in a row may be cut short without blame; a
-// provider that begins to hang is told from one that is merely slow by more.
-const forgivenCuts = 3
-
-// hungTrial ends the trial of a call whose function does not return, so that its
-// slot is free for another one.
-type hungTrial struct {
-	ended atomic.Bool
+// trialWatch ends the trial of a call whose function does not return, so that its slot is
+// free for another one.
+type trialWatch struct {
+	over  atomic.Bool // the breaker was told an outcome
 	timer *schedule.Timer
 }
 
-// watchTrial ends the trial as a failure when the function is not back a while
-// after its time.
+// watchTrial makes the trial a failure when the function is not back a grace after its time.
 func (a *attempt) watchTrial() {
 	limit := a.timeout
 	if limit == NoTimeout {
-		limit = longestLeaseWithoutTimeout
+		limit = maxLeaseWithoutTimeout
 	}
-	p, generation, h := a.provider, a.generation, &hungTrial{}
-	h.timer = p.registry.schedule.After(min(limit, NoTimeout-tasks.Grace)+tasks.Grace, func() {
-		if h.ended.CompareAndSwap(false, true) {
+	p, generation, w := a.provider, a.generation, &trialWatch{}
+	w.timer = p.registry.schedule.After(min(limit, NoTimeout-tasks.Grace)+tasks.Grace, func() {
+		if w.over.CompareAndSwap(false, true) {
 			p.breaker.settle(generation, true, verdict.BlameFailure, false)
 		}
 	})
-	a.hung = h
+	a.watch = w
 }
 
-// returns reports whether the outcome of the attempt is still to be told to the
-// breaker.
-func (h *hungTrial) returns() bool {
-	if h == nil {
+// stop ends the watch and reports whether the breaker is still to be told the outcome.
+func (w *trialWatch) stop() bool {
+	if w == nil {
 		return true
 	}
-	h.timer.Stop()
-	return h.ended.CompareAndSwap(false, true)
+	w.timer.Stop()
+	return w.over.CompareAndSwap(false, true)
 }
 
 // spend moves the budget for further attempts.
@@ -303,4 +392,8 @@ func (p *provider) spend(blame verdict.Blame) {
 		known.failed()
 	case verdict.BlameNeutral, verdict.BlameWhenLong, verdict.BlameNotRecorded:
 	}
+}
+
+func newPanicError(value any) *PanicError {
+	return &PanicError{Value: value, Stack: debug.Stack()}
 }

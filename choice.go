@@ -19,24 +19,19 @@ import (
 type asker struct {
 	ctx         context.Context //nolint:containedctx // it lives as long as the look-up
 	key, caller string
-	call        *sharedCall // nil for one that is not of leases
+	call        *leaseCall // nil for one that is not of leases
 }
 
 // had reports whether p was given to the call before.
 func (by *asker) had(p *provider) bool {
-	if by.call == nil {
-		return false
-	}
-	by.call.mu.Lock()
-	defer by.call.mu.Unlock()
-	return slices.ContainsFunc(by.call.given, func(g given) bool { return g.provider == p && (g.held || g.entered) })
+	return by.call.had(p)
 }
 
 // wishes is what a plan knows where more is to be heeded than the two built-in
 // strategies do by themselves. It is immutable.
 type wishes struct {
 	registry   *Registry
-	slot       *slot
+	slot       *queryPlan
 	policy     selection.Policy
 	maxLatency time.Duration      // zero: any
 	tracks     []*selection.Track // of each candidate; nil where nobody looks at it
@@ -359,13 +354,13 @@ func (f *faults) note(w *walk, c *choice, what selectorFault, value any) {
 
 // wishes reports whether every run of the slot's plan has to be chosen from, whatever
 // its strategy. Caller holds Registry.mu.
-func (s *service) wishes(target *slot) bool {
+func (s *service) wishes(target *queryPlan) bool {
 	return s.policy.SpillOver > 0 || target.query.Where.MaxLatency > 0 || s.registry.decisions != nil
 }
 
 // giveChoices gives the plan what its selectors need; all says that there is a choice
 // in each run. Caller holds Registry.mu.
-func (s *service) giveChoices(target *slot, p *plan, all bool) {
+func (s *service) giveChoices(target *queryPlan, p *plan, all bool) {
 	p.leastBad = s.policy.LeastBad
 	kept := target.tracks
 	target.tracks = nil
@@ -383,7 +378,7 @@ func (s *service) giveChoices(target *slot, p *plan, all bool) {
 	}
 }
 
-func (s *service) giveChoice(target *slot, p *plan, r *run, kept map[*provider]*selection.Track) {
+func (s *service) giveChoice(target *queryPlan, p *plan, r *run, kept map[*provider]*selection.Track) {
 	if p.wishes == nil {
 		p.wishes = &wishes{
 			registry: s.registry, slot: target, policy: s.policy, maxLatency: target.query.Where.MaxLatency,

@@ -302,7 +302,7 @@ func (e *CallError) credentials() bool {
 
 // withRetryIn adds when the call is worth trying again, where it ended although
 // others could have been asked, and now nobody can be.
-func (e *CallError) withRetryIn(s *slot) *CallError {
+func (e *CallError) withRetryIn(s *queryPlan) *CallError {
 	if n := len(e.Attempts); n == 0 || len(e.ended) > 0 || e.Attempts[n-1].Class.Rule().Next == verdict.NextNo {
 		return e
 	}

@@ -133,7 +133,7 @@ func (r *Resolver[T]) Explain() Explanation {
 }
 
 // explain collects the candidates; steady leaves trials out, as Get does.
-func (s *slot) explain(steady bool, by asker) Explanation {
+func (s *queryPlan) explain(steady bool, by asker) Explanation {
 	plan := s.current()
 	eligible := plan.callable
 	if steady {
@@ -153,7 +153,7 @@ func (s *slot) explain(steady bool, by asker) Explanation {
 }
 
 // survey returns the candidates, or why there are none.
-func (s *slot) survey(plan *plan, eligible *bitset.Set, steady bool, by asker) ([]Candidate, error) {
+func (s *queryPlan) survey(plan *plan, eligible *bitset.Set, steady bool, by asker) ([]Candidate, error) {
 	seen := s.inSight(plan, steady)
 	if len(seen) == 0 {
 		return seen, s.service.emptiness()
@@ -193,7 +193,7 @@ func (s *service) emptiness() error {
 
 // inSight returns the plan's candidates followed by the providers that the
 // query sees but does not want, all as they are at one moment.
-func (s *slot) inSight(p *plan, steady bool) []Candidate {
+func (s *queryPlan) inSight(p *plan, steady bool) []Candidate {
 	s.service.registry.mu.Lock()
 	defer s.service.registry.mu.Unlock()
 	now := s.service.registry.epoch.Add(s.service.registry.now()) // cheaper than time.Now
@@ -218,7 +218,7 @@ func (s *slot) inSight(p *plan, steady bool) []Candidate {
 }
 
 // describe says whether the slot's query would be given p. Caller holds Registry.mu.
-func (s *slot) describe(c *Candidate, p *provider, now time.Time, steady bool) {
+func (s *queryPlan) describe(c *Candidate, p *provider, now time.Time, steady bool) {
 	p.describe(c, now)
 	if !c.Eligible && !s.choosy {
 		return // there is nothing that it could lack
@@ -439,7 +439,7 @@ func (p *provider) describe(c *Candidate, at time.Time) {
 }
 
 // unavailable explains why there is nothing to give.
-func (s *slot) unavailable(steady bool, by asker) *UnavailableError {
+func (s *queryPlan) unavailable(steady bool, by asker) *UnavailableError {
 	plan := s.current()
 	eligible := plan.callable
 	if steady {
@@ -474,7 +474,7 @@ func (r *Registry) unavailableService(name string) error {
 		return &UnavailableError{Service: name, cause: ErrUnknownService}
 	}
 	failure := &UnavailableError{Service: name}
-	everyone := &slot{service: svc}
+	everyone := &queryPlan{service: svc}
 	r.mu.Lock()
 	members := slices.Collect(maps.Keys(svc.members))
 	sortListing(members)

@@ -411,67 +411,6 @@ func (p *provider) outage(capabilities []string) *unwanted {
 	return nil
 }
 
-// awaitHealth waits until a provider of the slot can be entered, or none of those
-// it sees has its first probe still to come: at most as long as their probes may
-// take, within ctx. It reports whether somebody can be entered.
-func (s *slot) awaitHealth(ctx context.Context, steady bool) bool {
-	var over <-chan time.Time
-	for {
-		again, longest, found := s.unproven(steady)
-		if found || again == nil {
-			return found
-		}
-		if over == nil {
-			timer := time.NewTimer(longest)
-			defer timer.Stop()
-			over = timer.C
-		}
-		select {
-		case <-again:
-		case <-over:
-			return false
-		case <-ctx.Done():
-			return false
-		}
-	}
-}
-
-// unproven reports whether somebody can be entered. If not, and a first probe is
-// still to come, it returns a channel that is closed when that may have changed,
-// and how long it can take.
-func (s *slot) unproven(steady bool) (again <-chan struct{}, longest time.Duration, found bool) {
-	plan := s.current()
-	if !plan.hopeful() {
-		return nil, 0, false // without the lock, which every refused call would take
-	}
-	r := s.service.registry
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, p := range plan.candidates {
-		now := p.gateNow()
-		if now == 0 || !steady && now&gateBlocked == 0 {
-			return nil, 0, true
-		}
-		if m := p.wellness.monitor; now&gateBlocked == gateUnproven && m != nil && m.state == health.Unknown {
-			longest = max(longest, m.policy.Timeout+stuckGrace)
-		}
-	}
-	if longest == 0 {
-		return nil, 0, false
-	}
-	return r.changedLocked(), longest, false
-}
-
-// hopeful reports whether a candidate can be entered, or was never probed.
-func (p *plan) hopeful() bool {
-	for _, candidate := range p.candidates {
-		if now := candidate.gateNow(); now&gateBlocked == 0 || now&gateUnproven != 0 {
-			return true
-		}
-	}
-	return false
-}
-
 // watchFirst begins the watch over a provider that has joined. Caller holds
 // Registry.mu.
 func (p *provider) watchFirst() {

@@ -212,7 +212,7 @@ func (m *monitor) believe() {
 }
 
 // observe takes a result of the provider's own probe. Caller holds Registry.mu.
-func (m *monitor) observe(c *check, o outcome) {
+func (m *monitor) observe(c *check, o probeOutcome) {
 	now := m.provider.registry.now()
 	m.checkedAt = time.Now()
 	m.facts.Known, m.facts.Took, m.facts.Limps = true, o.took, o.limps
@@ -239,7 +239,7 @@ func (m *monitor) observe(c *check, o outcome) {
 }
 
 // evaluate moves the state on after a result that counts. Caller holds Registry.mu.
-func (m *monitor) evaluate(o outcome, now time.Duration) {
+func (m *monitor) evaluate(o probeOutcome, now time.Duration) {
 	m.rescore()
 	failures := m.facts.Failures
 	down := failures >= m.policy.Fall
@@ -318,7 +318,7 @@ func (m *monitor) byScore() health.State {
 
 // whyDegraded says what lowers the score of a provider that answers. Caller holds
 // Registry.mu.
-func (m *monitor) whyDegraded(o outcome) string {
+func (m *monitor) whyDegraded(o probeOutcome) string {
 	if m.state == health.Healthy {
 		return ""
 	}
@@ -364,7 +364,7 @@ func (m *monitor) follow() {
 
 // observeCapability takes a result of the probe of a capability. Caller holds
 // Registry.mu.
-func (m *monitor) observeCapability(c *check, o outcome) {
+func (m *monitor) observeCapability(c *check, o probeOutcome) {
 	if o.failed && m.provider.registry.prober.suspect(m, m.provider.registry.now(), o.late, c.known && !c.out) {
 		return
 	}
@@ -404,7 +404,7 @@ func (m *monitor) observeCapability(c *check, o outcome) {
 			} else {
 				m.settle()
 			}
-			m.reason = m.whyDegraded(outcome{})
+			m.reason = m.whyDegraded(probeOutcome{})
 		}
 	}
 }

@@ -460,7 +460,7 @@ func (r *Registry) changeObservers(change func([]*observer) []*observer) {
 	} else {
 		r.observers.Store(&all)
 	}
-	r.sprints.Store(r.maySprint())
+	r.unattended.Store(r.isUnattended())
 }
 
 func (r *Registry) tellObservers(ctx context.Context, report CallReport) {

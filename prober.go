@@ -107,7 +107,7 @@ func (c *check) answer() {
 
 // outcome is the result of a probe. It is made outside of locks, as it asks the
 // user's error what it is.
-type outcome struct {
+type probeOutcome struct {
 	err    error
 	text   string
 	failed bool
@@ -117,8 +117,8 @@ type outcome struct {
 	usage  map[string]float64
 }
 
-func (c *check) outcome(err error, took time.Duration, usage map[string]float64) outcome {
-	o := outcome{err: err, took: took, usage: usage}
+func (c *check) outcome(err error, took time.Duration, usage map[string]float64) probeOutcome {
+	o := probeOutcome{err: err, took: took, usage: usage}
 	if took >= c.monitor.policy.Timeout {
 		o.late = true
 		o.took = c.monitor.policy.Timeout
@@ -285,7 +285,7 @@ func (b *prober) run(c *check) {
 	watchdog := b.registry.schedule.After(m.policy.Timeout+stuckGrace, func() { b.stuck(c) })
 	began := b.registry.now()
 	err := error(&PanicError{}) // what remains when the probe exits its goroutine
-	o := outcome{err: err, text: err.Error(), failed: true}
+	o := probeOutcome{err: err, text: err.Error(), failed: true}
 	defer func() {
 		cancel()
 		watchdog.Stop()
@@ -326,7 +326,7 @@ func (n *notes) close() map[string]float64 {
 }
 
 // ended takes the result of a probe, unless that came too late for anything.
-func (b *prober) ended(c *check, o outcome) {
+func (b *prober) ended(c *check, o probeOutcome) {
 	b.registry.mu.Lock()
 	defer b.registry.mu.Unlock()
 	defer b.pump()
@@ -375,13 +375,13 @@ func (b *prober) stuck(c *check) {
 
 var errProbeStuck = errors.New("probe does not return")
 
-func stuckOutcome(c *check) outcome {
-	return outcome{err: errProbeStuck, text: errProbeStuck.Error(), failed: true, late: true, took: c.monitor.policy.Timeout}
+func stuckOutcome(c *check) probeOutcome {
+	return probeOutcome{err: errProbeStuck, text: errProbeStuck.Error(), failed: true, late: true, took: c.monitor.policy.Timeout}
 }
 
 // take gives a result to the monitor, and shows what follows. Caller holds
 // Registry.mu.
-func (b *prober) take(c *check, o outcome) {
+func (b *prober) take(c *check, o probeOutcome) {
 	m := c.monitor
 	if c.capability == "" {
 		m.observe(c, o)

@@ -22,9 +22,9 @@ import (
 const (
 	// defaultAttemptTimeout bounds an attempt whose provider states no other time.
 	defaultAttemptTimeout = 30 * time.Second
-	// longestLeaseWithoutTimeout ends leases of providers with NoTimeout, so
+	// maxLeaseWithoutTimeout ends leases of providers with NoTimeout, so
 	// that nothing forgotten holds its place for ever.
-	longestLeaseWithoutTimeout = time.Hour
+	maxLeaseWithoutTimeout = time.Hour
 
 	longestName   = 256
 	globalHandler = "*"
@@ -115,16 +115,16 @@ func (s Service[T]) Classify(r *Registry, classify verdict.Classifier) error {
 // lock and allocates nothing. A bad query, key or registry is an error of each
 // method of the resolver.
 func (s Service[T]) Bind(r *Registry, q Query) *Resolver[T] {
-	slot, err := s.slot(r, &q)
+	plan, err := s.queryPlan(r, &q)
 	kept := q.clone()
-	return &Resolver[T]{slot: slot, service: s.name, query: &kept, key: kept.Key, err: err}
+	return &Resolver[T]{plan: plan, service: s.name, query: &kept, key: kept.Key, err: err}
 }
 
 // Get is [Resolver.Get] for a query that is given each time. Bind is faster
 // where the query stays the same.
 func (s Service[T]) Get(ctx context.Context, r *Registry, q Query) (T, error) {
-	slot, err := s.slot(r, &q)
-	resolver := Resolver[T]{slot: slot, key: q.Key, err: err}
+	plan, err := s.queryPlan(r, &q)
+	resolver := Resolver[T]{plan: plan, key: q.Key, err: err}
 	return resolver.Get(ctx)
 }
 
@@ -133,7 +133,7 @@ func (q Query) clone() Query {
 	return q
 }
 
-func (s Service[T]) slot(r *Registry, q *Query) (*slot, error) {
+func (s Service[T]) queryPlan(r *Registry, q *Query) (*queryPlan, error) {
 	if !r.made() {
 		return nil, errNotMade()
 	}
@@ -147,7 +147,7 @@ func (s Service[T]) slot(r *Registry, q *Query) (*slot, error) {
 			return nil, err
 		}
 	}
-	return svc.slotFor(q)
+	return svc.planFor(q)
 }
 
 // Provider is what goes into a registration. The zero value of every field but

@@ -102,6 +102,8 @@ func (p *provider) mock() bool   { return p.definition.Mock }
 
 func (p *provider) gateNow() gate { return gate(p.gate.Load()) }
 
+func (p *provider) attemptTimeout() time.Duration { return time.Duration(p.timeout.Load()) }
+
 func (p *provider) hasLeft() bool { return p.gateNow()&gateGone != 0 }
 
 // displaced reports whether the provider has left, or another stands in for it: who has

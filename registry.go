@@ -97,8 +97,8 @@ type Registry struct {
 	schedule *schedule.Scheduler
 	hooked   bool // some hook is set
 
-	observers atomic.Pointer[[]*observer] // copied on write, under mu; nil: none
-	sprints   atomic.Bool                 // calls begin as sprints; see maySprint
+	observers  atomic.Pointer[[]*observer] // copied on write, under mu; nil: none
+	unattended atomic.Bool                 // no hook, authoriser or observer attends calls; see isUnattended
 
 	// life is the context of factories; end cancels it.
 	life context.Context //nolint:containedctx // the registry's own lifetime
@@ -139,7 +139,7 @@ type service struct {
 	registry *Registry
 	name     string
 	binding  binding
-	slots    atomic.Pointer[map[uint64]*slot] // copied on write, under Registry.mu
+	slots    atomic.Pointer[map[uint64]*queryPlan] // copied on write, under Registry.mu
 	classify atomic.Pointer[verdict.Classifier]
 	lookups  striped.Cells[lookups]
 	tally    tally
@@ -149,7 +149,7 @@ type service struct {
 	groups    map[groupID]*group
 	overrides []*override
 	policy    selection.Policy
-	slotOrder []*slot                // attached ones, oldest first
+	slotOrder []*queryPlan           // attached ones, oldest first
 	sorted    map[string][]*provider // by handler, each in the one order; nil when out of date
 }
 
@@ -205,14 +205,14 @@ func New(options Options) (*Registry, error) {
 	r.services.Store(&map[string]*service{})
 	r.hooked = options.BeforeCall != nil || options.AfterCall != nil ||
 		options.BeforeAttempt != nil || options.AfterAttempt != nil
-	r.sprints.Store(r.maySprint())
+	r.unattended.Store(r.isUnattended())
 	r.bus.init(r)
 	r.prober.registry, r.prober.limit = r, options.ProbeConcurrency
 	return r, nil
 }
 
-// maySprint reports whether nobody has anything to say to every call.
-func (r *Registry) maySprint() bool {
+// isUnattended reports whether nobody has anything to say to every call.
+func (r *Registry) isUnattended() bool {
 	return !r.hooked && r.options.Authorize == nil && !r.options.PanicsAsErrors && r.observers.Load() == nil
 }
 
@@ -239,7 +239,7 @@ func (r *Registry) bindService(name string, b binding) (*service, error) {
 			registry: r, name: name, binding: b,
 			members: make(map[*provider]struct{}), groups: make(map[groupID]*group), policy: r.options.Selection,
 		}
-		svc.slots.Store(&map[uint64]*slot{})
+		svc.slots.Store(&map[uint64]*queryPlan{})
 		svc.lookups.Local() // now, so that look-ups need not ask for it
 		services := maps.Clone(known)
 		services[name] = svc

@@ -41,16 +41,27 @@ func (a Attempt) MarshalJSON() ([]byte, error) {
 	}{plain(a), textOf(a.Err)})
 }
 
-// Reasons of a selection.
+// attemptReason is why an attempt was made. It is told, and decides nothing.
+type attemptReason uint8
+
 const (
-	whyFirst      = "first"
-	whyFailover   = "failover"
-	whyRetry      = "retry"
-	whyQueued     = "queued"
-	whyWaited     = "waited"
-	whyMany       = "many"
-	whyLastResort = "last resort"
+	attemptFirst attemptReason = iota
+	attemptFailover
+	attemptRetry
+	attemptQueued
+	attemptWaited
+	attemptMany
+	attemptLastResort
 )
+
+//nolint:gochecknoglobals // immutable data
+var attemptReasons = [...]string{
+	attemptFirst: "first", attemptFailover: "failover", attemptRetry: "retry", attemptQueued: "queued",
+	attemptWaited: "waited", attemptMany: "many", attemptLastResort: "last resort",
+}
+
+// String returns the value of [Attempt.Why].
+func (r attemptReason) String() string { return attemptReasons[r] }
 
 // CallReport is what happened in one call, or in the leases of one: asked for with
 // [ReportTo], and given to the hooks of [Options]. In JSON, as everywhere in this
@@ -89,14 +100,6 @@ func textOf(err error) string {
 	return fault.Text(err)
 }
 
-// ReportTo has the report of the call written to r when the call returns; for a
-// lease, when it is reported or expires. r must not be read before.
-func ReportTo(r *CallReport) CallOption { return CallOption{report: r} }
-
-// Caller names who is answerable for the call: rates of [LimitPolicy] are counted
-// and [Options.Authorize] decides for each caller. Default: the query's handler.
-func Caller(name string) CallOption { return CallOption{caller: name} }
-
 // IdempotencyKey returns a random key that is the same in every attempt of one
 // call, for servers that recognise a request they have seen. ctx is the context
 // that the function of a [Call] was given, or that of a lease; any other context,
@@ -105,93 +108,155 @@ func IdempotencyKey(ctx context.Context) string {
 	return attemptctx.IdempotencyKey(ctx)
 }
 
-// reportSoFar returns what is known of the call.
-func (c *call) reportSoFar() CallReport { return c.reportOf(c.ran) }
-
-// reportOf returns a report with a copy of the attempts: hooks may write to it.
-func (c *call) reportOf(attempts []Attempt) CallReport {
+// soFar returns a report of the given attempts, copied: hooks may write to it.
+func (c *call) soFar(attempts []Attempt) CallReport {
 	return CallReport{
-		Service: c.slot.service.name, Handler: c.slot.query.Handler, Caller: c.options.caller,
+		Service: c.query.service.name, Handler: c.query.query.Handler, Caller: c.options.caller,
 		Attempts: append([]Attempt{}, attempts...),
 	}
 }
 
 // beforeCall runs the hook that may change the caller's context.
 func (c *call) beforeCall(ctx context.Context) context.Context {
-	hook := c.slot.service.registry.options.BeforeCall
+	hook := c.query.service.registry.options.BeforeCall
 	if hook == nil {
 		return ctx
 	}
 	changed := ctx
-	_ = fault.Run(func() error { changed = hook(ctx, c.reportSoFar()); return nil }) //nolint:fatcontext // once
+	_ = fault.Run(func() error { changed = hook(ctx, c.soFar(c.attempts)); return nil }) //nolint:fatcontext // once
 	if changed == nil {
 		return ctx
 	}
 	return changed
 }
 
-// beforeAttempt runs the hook that may change the context of the function.
-func (c *call) beforeAttempt() {
-	hook := c.slot.service.registry.options.BeforeAttempt
-	if hook == nil {
+// prepareAttempt runs the hook that may change the context of the function.
+func (c *call) prepareAttempt() {
+	hook := c.query.service.registry.options.BeforeAttempt
+	if !c.observed || hook == nil {
 		return
 	}
-	ctx := c.attempt.ctx
-	changed := ctx
-	c.hooking = true
-	_ = fault.Run(func() error { changed = hook(ctx, c.reportSoFar(), c.present()); return nil }) //nolint:fatcontext // once
-	c.hooking = false
-	if changed != nil {
-		c.attempt.ctx = changed //nolint:fatcontext // once for each attempt
+	c.state = callPreparing
+	ctx := c.functionContext()
+	_ = fault.Run(func() error { c.hookCtx = hook(ctx, c.soFar(c.attempts), c.present()); return nil })
+	c.state = callRunning
+}
+
+// functionContext returns the context that the function of the attempt gets.
+func (c *call) functionContext() context.Context {
+	if c.hookCtx != nil {
+		return c.hookCtx
 	}
+	return c.attempt.context(c.caller.ctx)
 }
 
 // present describes the attempt in progress.
 func (c *call) present() Attempt {
-	return Attempt{Provider: c.attempt.provider.name(), Why: c.why, Trial: c.attempt.trial, Delay: c.delay}
+	return Attempt{Provider: c.attempt.provider.name(), Why: c.reason.String(), Trial: c.attempt.trial, Delay: c.delay}
 }
 
-// record notes the outcome of the attempt and tells the hook.
-func (c *call) record(class verdict.Class, elapsed time.Duration, err error) {
+// noteAttempt notes the outcome of the attempt and tells the hook.
+func (c *call) noteAttempt(class verdict.Class, elapsed time.Duration, err error) {
 	ended := c.present()
 	ended.Class, ended.Duration, ended.Err = class, elapsed, err
-	c.add(ended, c.attempt.ended)
+	c.add(ended, c.cause)
 	c.delay = 0
 	if c.observed {
-		c.tellAttempt(c.attempt.ctx, c.reportSoFar(), ended)
+		c.tellAttempt(c.functionContext(), c.soFar(c.attempts), ended)
 	}
 }
 
 // tellAttempt tells the hook of an attempt that has ended.
 func (c *call) tellAttempt(ctx context.Context, report CallReport, ended Attempt) {
-	if hook := c.slot.service.registry.options.AfterAttempt; hook != nil {
+	if hook := c.query.service.registry.options.AfterAttempt; hook != nil {
 		_ = fault.Run(func() error { hook(ctx, report, ended); return nil })
 	}
 }
 
-// finish makes the report, when somebody wants it.
-func (c *call) finish(err error) {
-	if !c.observed {
-		return
-	}
-	report := c.reportSoFar()
+// report makes the report of an observed call that has ended.
+func (c *call) report(err error) {
+	registry, report := c.query.service.registry, c.soFar(c.attempts)
 	report.Err = err
-	report.Duration = c.slot.service.registry.now() - c.began
-	for i, skip := range c.skips { // the last one of each is why
-		if !c.tried(skip.Provider) && !slices.ContainsFunc(c.skips[i+1:], func(s Candidate) bool { return s.Provider == skip.Provider }) {
-			report.Skipped = append(report.Skipped, skip)
-		}
-	}
-	for _, candidate := range c.slot.explain(false, c.asker()).Candidates {
-		if !candidate.Eligible && !c.tried(candidate.Provider) && !c.skipped(candidate.Provider) {
-			report.Skipped = append(report.Skipped, candidate)
-		}
-	}
+	report.Duration = registry.now() - c.began
+	report.Skipped = c.allSkipped()
 	if c.options.report != nil {
 		*c.options.report = report
 	}
-	if hook := c.slot.service.registry.options.AfterCall; hook != nil {
-		_ = fault.Run(func() error { hook(c.attempt.caller, report); return nil })
+	if hook := registry.options.AfterCall; hook != nil {
+		_ = fault.Run(func() error { hook(c.caller.ctx, report); return nil })
 	}
-	c.slot.service.registry.tellObservers(c.attempt.caller, report)
+	registry.tellObservers(c.caller.ctx, report)
+}
+
+// allSkipped returns the providers that were not entered and could not have been, or not for
+// this call, each with its last reason.
+func (c *call) allSkipped() (skipped []Candidate) {
+	for i, skip := range c.skips {
+		if !c.tried(skip.Provider) && !slices.ContainsFunc(c.skips[i+1:], func(s Candidate) bool { return s.Provider == skip.Provider }) {
+			skipped = append(skipped, skip)
+		}
+	}
+	for _, candidate := range c.query.explain(false, c.by).Candidates {
+		refused := slices.ContainsFunc(c.skips, func(s Candidate) bool { return s.Provider == candidate.Provider })
+		if !candidate.Eligible && !c.tried(candidate.Provider) && !refused {
+			skipped = append(skipped, candidate)
+		}
+	}
+	return skipped
+}
+
+// failure returns the error of a call that has no answer.
+func (c *call) failure() error {
+	ended := c.caller.err()
+	var unavailable *UnavailableError
+	if ended == nil && (c.entries == 0 || c.state == callExhausted) {
+		unavailable = c.unavailable()
+		if len(c.attempts) == 0 {
+			return unavailable
+		}
+	}
+	failure := &CallError{Service: c.query.service.name, Attempts: c.attempts, causes: c.causes, OnceOnly: c.step == stepOnceOnly}
+	switch {
+	case ended != nil:
+		failure.ended = []error{ended}
+		if c.caller.ctx.Err() != nil {
+			failure.ended = fault.OfContext(c.caller.ctx)
+		}
+		if c.entries == 0 {
+			c.query.service.tally.miss(nil)
+		}
+		return failure
+	case unavailable == nil:
+		failure.partial = true
+		return failure.withRetryIn(c.query)
+	}
+	failure.RetryIn = unavailable.RetryIn
+	if unavailable.cause != nil {
+		failure.causes = append(failure.causes, unavailable.cause)
+	}
+	for _, candidate := range unavailable.Candidates {
+		if !c.tried(candidate.Provider) {
+			failure.Skipped = append(failure.Skipped, candidate)
+		}
+	}
+	return failure
+}
+
+// unavailable explains why there was no provider, or no other one, for the call.
+func (c *call) unavailable() *UnavailableError {
+	unavailable := c.query.unavailable(false, c.by)
+	for _, skip := range slices.Backward(c.skips) { // the last one is why
+		for i := range unavailable.Candidates {
+			if candidate := &unavailable.Candidates[i]; skip.Provider == candidate.Provider && candidate.Eligible {
+				*candidate = skip
+			}
+		}
+	}
+	if len(c.skips) > 0 {
+		unavailable.RetryIn = soonest(unavailable.Candidates)
+	}
+	if c.entries == 0 {
+		c.query.service.tally.miss(unavailable)
+	}
+	return unavailable
 }

@@ -2,17 +2,15 @@ package registry
 
 import (
 	"context"
-	"time"
 
-	"github.com/capreg/registry/internal/bitset"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/striped"
 )
 
-// Resolver gives out providers of one service for one query. It is made by
-// [Service.Bind], is meant to be kept, and is safe for concurrent use.
+// Resolver gives out providers of one service for one query. Use [Service.Bind] to create
+// one, and keep it. It is safe for concurrent use.
 type Resolver[T any] struct {
-	slot    *slot
+	plan    *queryPlan
 	service string
 	query   *Query // nil for a look-up in passing
 	key     string // of the query
@@ -27,124 +25,84 @@ func (r *Resolver[T]) Service() string {
 	return r.service
 }
 
-// bound returns the slot, or what was wrong with the binding.
-func (r *Resolver[T]) bound() (*slot, error) {
-	if r == nil || r.slot == nil && r.err == nil {
+// bound returns the plan of the query, or what was wrong with the binding.
+func (r *Resolver[T]) bound() (*queryPlan, error) {
+	if r == nil || r.plan == nil && r.err == nil {
 		return nil, invalid("Resolver", verbatim("nil"), "a resolver made by Bind")
 	}
-	return r.slot, r.err
+	return r.plan, r.err
 }
 
-// Get returns the instance of the best provider now, for wiring: it looks only
-// at providers that are ready, healthy and have a closed breaker, and records
-// nothing but the look-up, so a failure of what the caller does with the
-// instance reaches no breaker. Use [Call] or [Resolver.Acquire] for that.
+// boundFor is bound where a context is needed, too.
+func (r *Resolver[T]) boundFor(ctx context.Context) (*queryPlan, error) {
+	query, err := r.bound()
+	if err == nil && ctx == nil {
+		err = invalid("ctx", verbatim("nil"), "a context")
+	}
+	return query, err
+}
+
+// Get returns the instance of the best provider now, for wiring: it looks only at providers
+// that are ready, healthy and have a closed breaker, and records nothing but the look-up, so
+// a failure of what the caller does with the instance reaches no breaker. Use [Call] or
+// [Resolver.Acquire] for that.
 //
-// It blocks only for a factory that has not run yet, within ctx and the
-// provider's attempt timeout, and for a first probe that has no result yet where
-// there is nobody else. The error is an [UnavailableError].
+// It blocks only for a factory that has not run yet, within ctx and the provider's attempt
+// timeout, and for a first probe that has no result yet where no other provider is eligible.
+// The error is an [UnavailableError].
 func (r *Resolver[T]) Get(ctx context.Context) (T, error) {
-	if r != nil && r.slot != nil {
-		if plan := r.slot.plan.Load(); plan != nil {
+	if r != nil && r.plan != nil {
+		if plan := r.plan.plan.Load(); plan != nil {
 			at := plan.steady.First()
 			if !plan.inOrder {
 				at = plan.first(plan.steady, true)
 			}
 			if at >= 0 {
 				if made := plan.candidates[at].instance.Load(); made != nil {
-					r.slot.service.lookups.At(striped.Here()).hits.Add(1)
+					r.plan.service.lookups.At(striped.Here()).hits.Add(1)
 					return held[T](made), nil
 				}
 				if ctx != nil {
-					return r.find(ctx, plan.walkFrom(plan.steady, at))
+					return r.get(ctx, r.plan.iterateFrom(plan, at, healthy))
 				}
 			}
 		}
 	}
-	slot, err := r.bound()
-	if err == nil && ctx == nil {
-		err = invalid("ctx", verbatim("nil"), "a context")
-	}
+	query, err := r.boundFor(ctx)
 	if err != nil {
 		var none T
 		return none, err
 	}
-	plan := slot.current()
-	return r.find(ctx, plan.walk(plan.steady))
+	return r.get(ctx, query.iterate(healthy))
 }
 
-// find is Get where a factory has to run, or nobody is eligible.
-func (r *Resolver[T]) find(ctx context.Context, w walk) (none T, err error) {
-	lookups, by := &r.slot.service.lookups, asker{ctx: ctx, key: r.key}
-	waited, anew, met := false, 0, false
-	for {
-		overtaken := false
-		for p := w.next(&by); p != nil && ctx.Err() == nil; p = w.next(&by) {
-			made := p.obtain(ctx, &w)
-			if overtaken = p.displaced() && anew < walksAnew; overtaken {
-				break
+// get is Get where a factory has to run, or none is eligible.
+func (r *Resolver[T]) get(ctx context.Context, providers iterator) (none T, err error) {
+	by := asker{ctx: ctx, key: r.key}
+	for waited := false; ; waited = true {
+		for p := providers.next(&by); p != nil && ctx.Err() == nil; p = providers.next(&by) {
+			made := p.obtain(ctx, providers.more)
+			if providers.restartIfReplaced(p) {
+				continue
 			}
 			if made != nil {
-				lookups.Local().hits.Add(1)
+				r.plan.service.lookups.Local().hits.Add(1)
 				return held[T](made), nil
 			}
-			met = met || p.gateNow() == 0
+			providers.pass(p)
 		}
-		switch {
-		case ctx.Err() != nil:
-			return none, r.missed(ctx)
-		case overtaken:
-			anew++
-		case !met && anew < walksAnew && r.slot.someone(true):
-			anew++
-		case !waited && r.slot.awaitHealth(ctx, true):
-			waited = true
-		default:
+		if ctx.Err() != nil || waited || !r.plan.awaitFirstProbe(ctx, healthy) {
 			return none, r.missed(ctx)
 		}
-		plan := r.slot.current()
-		w = plan.walk(plan.steady)
+		providers = r.plan.iterate(healthy)
 	}
 }
 
-// walksAnew bounds how often somebody is looked for again who was there behind a walk
-// that met nobody.
-const walksAnew = 16
-
-// someone reports whether anybody is eligible at this moment. A walk may meet nobody
-// although somebody always was: who came, or came back, behind it.
-func (s *slot) someone(steady bool) bool {
-	plan := s.current()
-	eligible := plan.callable
-	if steady {
-		eligible = plan.steady
-	}
-	if len(plan.candidates) <= bitset.OneWord && eligible.First() < 0 && s.plan.Load() == plan {
-		return false // one word is one moment, at which the plan was in force
-	}
-	s.service.registry.mu.Lock()
-	defer s.service.registry.mu.Unlock()
-	if s.attached && s.plan.Load() != plan {
-		return true // perhaps: membership has changed again
-	}
-	return plan.anyone(eligible)
-}
-
-// anyone reports whether anybody is eligible and fast enough.
-func (p *plan) anyone(eligible *bitset.Set) bool {
-	for at := eligible.Next(0, len(p.candidates)); at >= 0; at = eligible.Next(at+1, len(p.candidates)) {
-		if p.inTime(at) {
-			return true
-		}
-	}
-	return false
-}
-
-// missed counts a look-up that found nobody, and says why.
+// missed counts a look-up that found no provider, and returns the reasons.
 func (r *Resolver[T]) missed(ctx context.Context) error {
-	svc := r.slot.service
+	svc := r.plan.service
 	svc.lookups.Local().misses.Add(1)
-	unavailable := r.slot.unavailable(true, asker{ctx: ctx, key: r.key})
+	unavailable := r.plan.unavailable(true, asker{ctx: ctx, key: r.key})
 	if ctx.Err() != nil {
 		svc.tally.miss(nil)
 		return fault.Join("registry: ", append(fault.OfContext(ctx), unavailable))
@@ -153,63 +111,47 @@ func (r *Resolver[T]) missed(ctx context.Context) error {
 	return unavailable
 }
 
-// obtain returns the provider's instance, waiting for its factory within ctx
-// and the attempt timeout; nil when there is none to be had.
-func (p *provider) obtain(ctx context.Context, w *walk) *instance {
+// obtain returns the provider's instance, waiting for its factory within ctx and the attempt
+// timeout; nil when there is none to be had.
+func (p *provider) obtain(ctx context.Context, others func() bool) *instance {
 	if made := p.instance.Load(); made != nil {
 		return made
 	}
-	a := attempt{provider: p, timeout: time.Duration(p.timeout.Load())}
-	a.begin(ctx)
-	a.awaitInstance(w) //nolint:contextcheck // the attempt has it
-	return a.instance
+	by := newCaller(ctx)
+	p.makeInstance(&by, others, p.attemptTimeout())
+	return p.instance.Load()
 }
 
-// Many returns the instances of all providers that Get would give, in order, at
-// most limit of them; zero or less means all. Rotations do not move. The error
-// is an [UnavailableError]: there is at least one instance, or an error.
+// Many returns the instances of all providers that Get would give, in order, at most limit
+// of them; zero or less means all. Rotations do not move. The error is an
+// [UnavailableError]: there is at least one instance, or an error. It blocks as
+// [Resolver.Get] does.
 func (r *Resolver[T]) Many(ctx context.Context, limit int) ([]T, error) {
-	slot, err := r.bound()
-	if err == nil && ctx == nil {
-		err = invalid("ctx", verbatim("nil"), "a context")
-	}
+	query, err := r.boundFor(ctx)
 	if err != nil {
 		return nil, err
 	}
-	slot.awaitHealth(ctx, true)
+	query.awaitFirstProbe(ctx, healthy)
 	var found []T
-	for anew := 0; anew <= walksAnew; anew++ {
-		all, met, overtaken := manyOf[T](ctx, slot.current(), limit, anew == walksAnew)
-		if found = all; ctx.Err() != nil || !overtaken && (len(found) > 0 || met || !slot.someone(true)) {
+	providers := query.list(healthy)
+	for p := providers.next(nil); p != nil; p = providers.next(nil) {
+		made := p.obtain(ctx, nil)
+		if providers.restartIfReplaced(p) {
+			found = nil // the order of the new plan may be another one
+			continue
+		}
+		providers.pass(p)
+		if made != nil {
+			providers.take()
+			found = append(found, held[T](made))
+		}
+		if len(found) == limit && limit > 0 || ctx.Err() != nil {
 			break
 		}
 	}
 	if len(found) == 0 {
 		return nil, r.missed(ctx)
 	}
-	r.slot.service.lookups.Local().hits.Add(1)
+	query.service.lookups.Local().hits.Add(1)
 	return found, nil
-}
-
-// manyOf returns the instances of those in the plan who are eligible, and whether it met
-// such a one at all. It breaks off where one was displaced meanwhile, but for the last time.
-func manyOf[T any](ctx context.Context, plan *plan, limit int, last bool) (found []T, met, overtaken bool) {
-	for at := plan.steady.Next(0, len(plan.candidates)); at >= 0; at = plan.steady.Next(at+1, len(plan.candidates)) {
-		if !plan.inTime(at) {
-			continue
-		}
-		p := plan.candidates[at]
-		made := p.obtain(ctx, nil)
-		if p.displaced() && !last {
-			return found, met, true
-		}
-		if made != nil {
-			found = append(found, held[T](made))
-		}
-		met = met || p.gateNow() == 0
-		if len(found) == limit && limit > 0 || ctx.Err() != nil {
-			break
-		}
-	}
-	return found, met, false
 }

@@ -472,7 +472,7 @@ func (w *walk) search(from int, by *asker) int {
 
 // slot keeps the plan of one query. Its plan is nil while it is out of date: a
 // change of membership drops it, and the next look-up builds it anew.
-type slot struct {
+type queryPlan struct {
 	service *service
 	query   Query // normal
 	choosy  bool  // the query may not want a provider that it sees
@@ -496,7 +496,7 @@ type groupKey struct {
 }
 
 // current returns the plan in force, building it when it is out of date.
-func (s *slot) current() *plan {
+func (s *queryPlan) current() *plan {
 	if p := s.plan.Load(); p != nil {
 		return p
 	}
@@ -507,8 +507,8 @@ func (s *slot) current() *plan {
 // gives way; its rotation starts anew when it is asked again.
 const slotLimit = 256
 
-// slotFor returns the slot of the query, which it checks.
-func (s *service) slotFor(asked *Query) (*slot, error) {
+// planFor returns the slot of the query, which it checks.
+func (s *service) planFor(asked *Query) (*queryPlan, error) {
 	if asked.Handler != globalHandler {
 		if known, ok := (*s.slots.Load())[hashQuery(asked, s.registry.seed)]; ok && sameQuery(asked, &known.query) {
 			return known, nil
@@ -523,14 +523,14 @@ func (s *service) slotFor(asked *Query) (*slot, error) {
 	if known, ok := (*s.slots.Load())[hashQuery(&q, s.registry.seed)]; ok && sameQuery(&q, &known.query) {
 		return known, nil
 	}
-	created := &slot{service: s, query: q, choosy: len(q.Require) > 0 || !plain(&q), rotations: map[groupKey]*rotation{}}
+	created := &queryPlan{service: s, query: q, choosy: len(q.Require) > 0 || !plain(&q), rotations: map[groupKey]*rotation{}}
 	s.attach(created)
 	return created, nil
 }
 
 // attach makes the service drop the slot's plan when it goes out of date.
 // Caller holds Registry.mu.
-func (s *service) attach(added *slot) {
+func (s *service) attach(added *queryPlan) {
 	slots := maps.Clone(*s.slots.Load())
 	hash := hashQuery(&added.query, s.registry.seed)
 	if displaced, ok := slots[hash]; ok { // another query with the same hash
@@ -548,14 +548,14 @@ func (s *service) attach(added *slot) {
 }
 
 // detach drops the slot's plan for good. Caller holds Registry.mu.
-func (s *service) detach(gone *slot) {
+func (s *service) detach(gone *queryPlan) {
 	gone.attached = false
 	s.drop(gone)
-	s.slotOrder = slices.DeleteFunc(s.slotOrder, func(other *slot) bool { return other == gone })
+	s.slotOrder = slices.DeleteFunc(s.slotOrder, func(other *queryPlan) bool { return other == gone })
 }
 
 // drop puts the slot's plan out of force. Caller holds Registry.mu.
-func (s *service) drop(out *slot) {
+func (s *service) drop(out *queryPlan) {
 	old := out.plan.Swap(nil)
 	if old == nil {
 		return
@@ -574,7 +574,7 @@ func (s *service) outdate() {
 }
 
 // rebuild makes the slot's plan from the present members.
-func (s *service) rebuild(target *slot) *plan {
+func (s *service) rebuild(target *queryPlan) *plan {
 	s.registry.mu.Lock()
 	defer s.registry.mu.Unlock()
 	if p := target.plan.Load(); p != nil {
@@ -599,7 +599,7 @@ func (s *service) rebuild(target *slot) *plan {
 
 // build makes a plan whose sets follow the gates of its candidates from now on.
 // Caller holds Registry.mu.
-func (s *service) build(target *slot) *plan {
+func (s *service) build(target *queryPlan) *plan {
 	p := &plan{tryRefused: target.query.TryRefused}
 	for _, scope := range s.scopes(target.query) {
 		p.candidates = append(p.candidates, scope...)

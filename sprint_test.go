@@ -356,7 +356,7 @@ func atLength() bool {
 	frames := runtime.CallersFrames(callers[:runtime.Callers(1, callers[:])])
 	for {
 		frame, more := frames.Next()
-		if strings.Contains(frame.Function, "callAtLength") {
+		if strings.Contains(frame.Function, "continueCall") {
 			return true
 		}
 		if !more {

@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/verdict"
@@ -36,36 +35,34 @@ func (p *provider) classifyError(err error) verdict.Verdict {
 	return v
 }
 
-// judge says what an outcome means. The contexts come first, the attempt's own
-// before the caller's, which it would else be mistaken for when it is itself
-// the context of an attempt: a caller that went away blames nobody.
-func (a *attempt) judge(err error) verdict.Verdict {
+// judge returns what an outcome means, and why the registry ended the attempt, if it did. The
+// contexts come first, the attempt's own before the caller's, which it would else be mistaken
+// for when it is itself the context of an attempt: a caller that went away blames no provider.
+func (a *attempt) judge(by *caller, err error) (v verdict.Verdict, cause error) {
 	if err == nil {
-		return verdict.Verdict{Class: verdict.ClassSuccess}
+		return verdict.Verdict{Class: verdict.ClassSuccess}, nil
 	}
 	if v, neutral := statedNeutral(err); neutral {
-		return v
+		return v, nil
 	}
-	if a.own != nil {
-		if cause := a.own.Cancelled(); cause != nil {
-			a.ended = cause
-			return verdict.Verdict{Class: verdict.ClassRemoved}
+	if a.ctx != nil {
+		if cause := a.ctx.Cancelled(); cause != nil {
+			return verdict.Verdict{Class: verdict.ClassRemoved}, cause
 		}
-		if a.own.TimedOut(err) {
-			a.ended = ErrAttemptTimeout
+		if a.ctx.TimedOut(err) {
 			if v := a.provider.classifyError(err); v.Class == verdict.ClassNotSent {
-				return v // such as a dial that took all the time
+				return v, ErrAttemptTimeout // such as a dial that took all the time
 			}
-			return verdict.Verdict{Class: verdict.ClassAttemptTimeout}
+			return verdict.Verdict{Class: verdict.ClassAttemptTimeout}, ErrAttemptTimeout
 		}
 	}
-	if ended := a.callerEnded(); ended != nil {
+	if ended := by.err(); ended != nil {
 		if errors.Is(ended, context.DeadlineExceeded) {
-			return verdict.Verdict{Class: verdict.ClassCallerDeadline}
+			return verdict.Verdict{Class: verdict.ClassCallerDeadline}, nil
 		}
-		return verdict.Verdict{Class: verdict.ClassCancelled}
+		return verdict.Verdict{Class: verdict.ClassCancelled}, nil
 	}
-	return a.provider.classifyError(err)
+	return a.provider.classifyError(err), nil
 }
 
 // statedNeutral returns what was stated of an outcome that says nothing about the
@@ -77,16 +74,4 @@ func statedNeutral(err error) (v verdict.Verdict, neutral bool) {
 		return nil
 	})
 	return v, neutral
-}
-
-// callerEnded returns the error of the caller's context, also when its deadline
-// has passed and its timer has yet to fire.
-func (a *attempt) callerEnded() error {
-	if err := a.caller.Err(); err != nil {
-		return err
-	}
-	if a.hasDeadline && !time.Now().Before(a.deadline) {
-		return context.DeadlineExceeded
-	}
-	return nil
 }

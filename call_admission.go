@@ -1,0 +1,191 @@
+package registry
+
+import (
+	"time"
+
+	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/oneline"
+)
+
+// admission says how a call asks to enter a provider.
+type admission struct {
+	reason     attemptReason
+	paid       bool // the budget for further attempts was asked already, or need not be
+	placed     bool // the call holds a place there
+	lastResort bool // whatever keeps others away
+	uncounted  bool // the look-up is counted by its caller
+}
+
+// claimAndEnter is enter for a provider that no other lease of the call may have.
+func (c *call) claimAndEnter(p *provider, e admission) (entered bool) {
+	if c.shared == nil {
+		return c.enter(p, e)
+	}
+	if !c.shared.claim(p, e.reason == attemptRetry || c.rounds > 0 && c.tried(p.name())) {
+		return false
+	}
+	defer func() { // deferred: an authoriser may exit the goroutine
+		if !entered {
+			c.shared.unclaim(p)
+		}
+	}()
+	return c.enter(p, e)
+}
+
+// enter passes the call through everything that may keep it away from p, in the order that
+// costs those it keeps away least: a full bulkhead takes no trial slot, and a caller that is
+// not allowed to takes no place.
+func (c *call) enter(p *provider, e admission) bool {
+	a := &c.attempt
+	if !e.placed {
+		a.place = nil // that of the last attempt is not ours any more
+	}
+	if !e.lastResort && p.gateNow()&gateBlocked != 0 {
+		return false // at no cost for what comes below
+	}
+	if !e.paid && c.entries > 0 && !c.withinBudget(p) {
+		return false
+	}
+	if c.query.service.registry.options.Authorize != nil && (!c.authorized(p) || c.caller.err() != nil) {
+		return false
+	}
+	used, ok := c.passLimits(p, e)
+	if !ok {
+		return false
+	}
+	a.lastResort = e.lastResort
+	if !a.admit(p, &c.caller, func() bool { return c.othersAfter(p) }, c.options.timeout) {
+		used.giveBack()
+		c.leavePlace()
+		return false
+	}
+	c.noteEntry(p, e)
+	return true
+}
+
+// noteEntry notes that the call has entered p.
+func (c *call) noteEntry(p *provider, e admission) {
+	a := &c.attempt
+	c.state, c.hookCtx, c.reason, c.cause = callRunning, nil, e.reason, nil
+	if a.vitals != nil {
+		a.track = c.providers.rest.track(p)
+	}
+	if a.trial && c.shared == nil { // a lease expires by itself
+		a.watchTrial()
+	}
+	switch e.reason {
+	case attemptFailover:
+		p.tookOver.Add(1)
+	case attemptWaited:
+		c.comebacks++
+	case attemptFirst, attemptRetry, attemptQueued, attemptMany, attemptLastResort:
+	}
+	if p != c.retried.provider {
+		c.retried = retried{provider: p}
+	}
+	if c.entries == 0 && !e.uncounted {
+		c.query.service.lookups.Local().hits.Add(1)
+	}
+	c.entries++
+}
+
+// withinBudget reports whether p bears another attempt that is not the first of its call. A
+// trial is one that the breaker wants.
+func (c *call) withinBudget(p *provider) bool {
+	known := p.retries.Load()
+	if known == nil || p.gateNow()&gateHalfOpen != 0 || known.allows() {
+		return true
+	}
+	c.skip(p, "retry_budget_spent", &reason{ErrAtCapacity, "budget for further attempts spent", nil}, 0)
+	return false
+}
+
+// authorized asks the authoriser.
+func (c *call) authorized(p *provider) bool {
+	err := fault.Run(func() error {
+		return p.registry.options.Authorize(c.caller.ctx, c.options.caller, p.service.name, p.name())
+	})
+	if err != nil {
+		c.skip(p, "denied", &reason{ErrDenied, ErrDenied.Error() + ": " + oneline.Cut(fault.Text(err), 300), err}, 0)
+	}
+	return err == nil
+}
+
+// passLimits takes a place in the bulkhead, if there is one to be had at once, and uses the
+// caller's rate.
+func (c *call) passLimits(p *provider, e admission) (used permit, ok bool) {
+	l := p.limits.Load()
+	if l == nil {
+		return permit{}, true
+	}
+	full := !e.placed && !c.takePlace(l)
+	used, retryIn, throttled := l.throttled(c.options.caller)
+	switch {
+	case throttled: // also where it is full: callers that have used up their rate do not queue
+		c.leavePlace()
+		c.skip(p, "throttled", &reason{ErrAtCapacity, "rate of the caller used up", nil}, retryIn)
+	case full:
+		used.giveBack()
+		c.full = append(c.full, p)
+	default:
+		return used, true
+	}
+	return permit{}, false
+}
+
+// takePlace takes a place if one is free or none is needed.
+func (c *call) takePlace(l *limits) bool {
+	if l.slots == nil {
+		return true
+	}
+	if !l.slots.TryAcquire() {
+		return false
+	}
+	c.attempt.place = l.slots
+	return true
+}
+
+func (c *call) leavePlace() {
+	if c.attempt.place != nil {
+		c.attempt.place.Release()
+		c.attempt.place = nil
+	}
+}
+
+// othersAfter reports whether an attempt on p has to leave time for another provider, to which
+// the call would move on.
+func (c *call) othersAfter(p *provider) bool {
+	if c.shared != nil || c.options.onceOnly || c.step == stepLargerWindow && !c.widerThan(p) {
+		return false
+	}
+	return c.providers.more()
+}
+
+// widerThan reports whether a candidate beside p has a larger window than those that were too
+// small.
+func (c *call) widerThan(p *provider) bool {
+	plan := c.providers.plan
+	eligible := admitting.of(plan)
+	for at := eligible.Next(0, len(plan.candidates)); at >= 0; at = eligible.Next(at+1, len(plan.candidates)) {
+		if other := plan.candidates[at]; other != p && other.definition.Window > c.window {
+			return true
+		}
+	}
+	return false
+}
+
+// skip notes why the call passed a provider by that looks eligible.
+func (c *call) skip(p *provider, code string, why *reason, retryIn time.Duration) {
+	c.refused = append(c.refused, p)
+	c.skips = append(c.skips, p.skipped(code, why, retryIn))
+}
+
+// skipped returns the provider as a candidate that was refused.
+func (p *provider) skipped(code string, why *reason, retryIn time.Duration) Candidate {
+	p.registry.mu.Lock()
+	defer p.registry.mu.Unlock()
+	return Candidate{
+		Provider: p.name(), Handler: p.definition.Handler, Group: p.group.key.number, Priority: p.definition.Priority,
+		Mock: p.shownAsMock(), Strategy: p.group.strategy.String(), Breaker: p.gateNow().breaker(), Code: code, Reason: why.words, RetryIn: retryIn, Err: why,
+	}
+}

@@ -1,0 +1,221 @@
+package registry
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/capreg/registry/verdict"
+)
+
+// leaseCall is a call whose attempts are leases: those that come from one another by
+// [Lease.MoveOn] and [Lease.Beside].
+type leaseCall struct {
+	// first is the call as it began. Each search for a provider works on a copy: it may take
+	// time, and others may search meanwhile.
+	first call
+
+	// mu guards the fields below; nothing is called while it is held.
+	mu       sync.Mutex
+	history  history
+	claims   claims
+	open     int   // leases, and searches, in progress; zero again: the call is over
+	answered bool  // one of them was a success
+	failure  error // of the last search that found no provider
+}
+
+func newLeaseCall(ctx context.Context, query *queryPlan, key string, options []CallOption) (*leaseCall, error) {
+	c := &leaseCall{open: 1}
+	c.claims.list = c.claims.inline[:0]
+	c.first.shared = c
+	if err := c.first.begin(ctx, query, key, options); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// openSearch notes a search in progress; false when the call is over.
+func (c *leaseCall) openSearch() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.open == 0 {
+		return false
+	}
+	c.open++
+	return true
+}
+
+// close notes the end of a lease or a search. The last one makes the report.
+func (c *leaseCall) close() {
+	c.mu.Lock()
+	c.open--
+	over := c.open == 0
+	c.mu.Unlock()
+	if !over || !c.first.observed {
+		return
+	}
+	c.first.history, c.first.entries = c.history, len(c.history.attempts) // nothing searches any more
+	failure := c.failure
+	switch {
+	case c.answered:
+		failure = nil
+	case failure == nil:
+		failure = c.first.failure()
+	}
+	c.first.report(failure)
+}
+
+// search returns a copy of the call that goes on to the next provider. The rotations of tiers
+// that the call has entered do not move again.
+func (c *leaseCall) search() call {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.first
+	s.history = c.history.clone()
+	s.entries, s.sawProbes, s.skips, s.refused, s.full = 1, true, nil, nil, nil
+	s.providers = s.query.iterate(admitting)
+	s.providers.peekUntil(c.claims.firstFreshTier(s.providers.plan))
+	s.providers.take()
+	return s
+}
+
+// failed notes the error of a search that found no provider.
+func (c *leaseCall) failed(err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failure = err
+	return err
+}
+
+// note notes an attempt that has ended, and returns the report so far where hooks want it.
+func (c *leaseCall) note(ended Attempt, cause error, window int) (soFar CallReport) {
+	first := &c.first
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	succeeded := isSuccess(ended.Class)
+	c.answered = c.answered || succeeded
+	if !succeeded || first.observed {
+		c.history.add(ended, cause)
+	}
+	if !succeeded && ended.Class.Rule().Blame == verdict.BlameSuccess {
+		// It was about the request, so it holds for all leases of the call.
+		c.history.follow(verdict.Verdict{Class: ended.Class}, first.options.onceOnly, first.query.query.TryRefused, window)
+	}
+	if first.observed {
+		soFar = first.soFar(c.history.attempts)
+	}
+	return soFar
+}
+
+// claim takes a provider for a search, unless another lease of the call has or had it; with
+// again only one that has it is in the way.
+func (c *leaseCall) claim(p *provider, again bool) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.claims.add(p, again)
+}
+
+// unclaim gives a provider back that was not entered, or whose lease is over.
+func (c *leaseCall) unclaim(p *provider) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.claims.remove(p)
+}
+
+// claimed reports whether a provider of the name was entered by the call, or is about to be.
+func (c *leaseCall) claimed(name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.ContainsFunc(c.claims.list, func(other claim) bool {
+		return other.state != claimFree && other.provider.name() == name
+	})
+}
+
+// had reports whether p was entered by the call, or is about to be.
+func (c *leaseCall) had(p *provider) bool {
+	if c == nil {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	known := c.claims.find(p)
+	return known != nil && known.state != claimFree
+}
+
+// claims are the providers that the leases of one call have, or had.
+type claims struct {
+	list   []claim
+	inline [4]claim // for the first of them
+}
+
+// claim is one provider of a call.
+//
+//	free ── add ──▶ entering ── entered ──▶ leased ── remove ──▶ over ── add again ──▶ reentering
+//	 ▲                 │ remove                ▲                   ▲                     │  │
+//	 └─────────────────┘                       └───────────────────┼────────── entered ──┘  │
+//	                                                               └───────────── remove ───┘
+type claim struct {
+	provider *provider
+	state    claimState
+}
+
+type claimState uint8
+
+const (
+	claimFree       claimState = iota // it was not entered after all
+	claimEntering                     // a search is about to enter it
+	claimLeased                       // a lease of it goes on
+	claimOver                         // its lease is over
+	claimReentering                   // its lease is over, and a search is about to enter it again
+)
+
+func (c *claims) find(p *provider) *claim {
+	for i := range c.list {
+		if c.list[i].provider == p {
+			return &c.list[i]
+		}
+	}
+	return nil
+}
+
+func (c *claims) add(p *provider, again bool) bool {
+	known := c.find(p)
+	switch {
+	case known == nil:
+		c.list = append(c.list, claim{p, claimEntering})
+	case known.state == claimFree:
+		known.state = claimEntering
+	case known.state == claimOver && again:
+		known.state = claimReentering
+	default:
+		return false
+	}
+	return true
+}
+
+func (c *claims) entered(p *provider) {
+	if known := c.find(p); known != nil {
+		known.state = claimLeased
+	}
+}
+
+func (c *claims) remove(p *provider) {
+	known := c.find(p)
+	switch {
+	case known == nil:
+	case known.state == claimEntering:
+		known.state = claimFree
+	case known.state == claimLeased || known.state == claimReentering:
+		known.state = claimOver
+	}
+}
+
+// firstFreshTier returns the first tier of the plan behind all those that the call has entered.
+func (c *claims) firstFreshTier(p *plan) int {
+	for at, candidate := range slices.Backward(p.candidates) {
+		if known := c.find(candidate); known != nil && known.state >= claimLeased {
+			return int(p.runOf[at]) + 1
+		}
+	}
+	return 0
+}
