@@ -108,7 +108,7 @@ func (p *provider) withdraw(cell *counts) {
 // awaitInstance waits for the provider's factory, for no longer than an attempt
 // may take.
 func (a *attempt) awaitInstance(w *walk) bool {
-	if a.provider.maker == nil {
+	if a.provider.lazy == nil {
 		return false // released meanwhile
 	}
 	ctx := a.caller
@@ -117,8 +117,9 @@ func (a *attempt) awaitInstance(w *walk) bool {
 		ctx, cancel = context.WithTimeoutCause(ctx, limit, ErrAttemptTimeout)
 		defer cancel()
 	}
-	a.instance = a.provider.maker.wait(ctx)
-	return a.instance != nil
+	var made bool
+	a.instance, made = a.provider.lazy.Get(ctx)
+	return made
 }
 
 // limit is attemptLimit where w has the other candidates.
@@ -192,8 +193,8 @@ func (a *attempt) settle(v verdict.Verdict, elapsed time.Duration, cause error) 
 	case v.Class == verdict.ClassAttemptTimeout && a.shared && elapsed < p.totals().MeanLatency && p.forgivesCut():
 		// It was cut short for the sake of others, sooner than it usually answers.
 		blame, tally = verdict.BlameNeutral, verdict.TallyIgnored
-	case tally == verdict.TallySuccess && p.cutShort.Load() > 0:
-		p.cutShort.Store(0)
+	case tally == verdict.TallySuccess:
+		p.effects.endCuts()
 	}
 	// Of a clean breaker there is nothing to learn, and no trial.
 	if (blame == verdict.BlameFailure || !p.breaker.clean(a.generation)) && (!a.resort || a.trial) && a.hung.returns() {
@@ -205,8 +206,8 @@ func (a *attempt) settle(v verdict.Verdict, elapsed time.Duration, cause error) 
 	}
 	switch {
 	case rule.Cooldown == verdict.CooldownReset:
-		if p.grown.Load() {
-			p.forgive()
+		if p.effects.cooldownGrown() {
+			p.endGrowth()
 		}
 	case rule.Cooldown != verdict.CooldownNone || v.After > 0:
 		p.cool(v, rule.Cooldown, cause)
@@ -232,8 +233,7 @@ func (a *attempt) settle(v verdict.Verdict, elapsed time.Duration, cause error) 
 
 // forgivesCut notes that an attempt was cut short for the sake of others.
 func (p *provider) forgivesCut() bool {
-	p.learns.Store(true)
-	return p.cutShort.Add(1) <= forgivenCuts
+	return p.effects.addCut() <= forgivenCuts
 }
 
 // outcomeOf returns what an outcome says of the provider's performance.
@@ -287,20 +287,11 @@ func (h *hungTrial) returns() bool {
 
 // spend moves the budget for further attempts.
 func (p *provider) spend(blame verdict.Blame) {
-	known := p.retries.Load()
 	switch blame {
 	case verdict.BlameSuccess, verdict.BlameWhenSlow:
-		if known != nil {
-			known.succeeded()
-		}
+		p.effects.refundBudget()
 	case verdict.BlameFailure:
-		if known == nil {
-			policy, _ := RetryPolicy{}.withDefaults() // the zero value is valid
-			p.learns.Store(true)
-			p.retries.CompareAndSwap(nil, newRetries(policy))
-			known = p.retries.Load()
-		}
-		known.failed()
+		p.effects.spendBudget()
 	case verdict.BlameNeutral, verdict.BlameWhenLong, verdict.BlameNotRecorded:
 	}
 }

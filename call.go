@@ -10,6 +10,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/slots"
 	"github.com/capreg/registry/verdict"
@@ -444,12 +445,12 @@ func (c *call) enter(p *provider, why string) bool {
 		return false // at no cost for what comes below
 	}
 	if c.entered && why != whyRetry && why != whyMany {
-		if known := p.retries.Load(); known != nil && p.gateNow()&gateHalfOpen == 0 && !known.allows() {
+		if known := p.effects.retry(); known != nil && p.gateNow()&gateHalfOpen == 0 && !known.Allow() {
 			c.skip(p, "retry_budget_spent", &reason{ErrAtCapacity, "budget for further attempts spent", nil}, 0)
 			return false
 		}
 	}
-	var used permit
+	var used limit.Permit
 	registry := c.slot.service.registry
 	if registry.options.Authorize != nil && (!c.authorized(p) || a.callerEnded() != nil) {
 		return false
@@ -459,8 +460,7 @@ func (c *call) enter(p *provider, why string) bool {
 			return false
 		}
 		var retryIn time.Duration
-		var throttled bool
-		if used, retryIn, throttled = l.throttled(c.options.caller); throttled {
+		if used, retryIn = l.Take(c.options.caller); retryIn > 0 {
 			c.leavePlace()
 			c.throttle(p, retryIn)
 			return false
@@ -471,7 +471,7 @@ func (c *call) enter(p *provider, why string) bool {
 		ahead = nil
 	}
 	if !a.enter(p, ahead, c.options.timeout) {
-		used.giveBack()
+		used.GiveBack()
 		c.leavePlace()
 		return false
 	}
@@ -524,20 +524,20 @@ func (c *call) authorized(p *provider) bool {
 
 // place takes a place in the bulkhead, if there is one to be had at once. Callers
 // that have used up their rate do not wait for one.
-func (c *call) place(p *provider, l *limits, why string) bool {
-	if l.slots == nil || why == whyQueued {
+func (c *call) place(p *provider, l *limit.Limits, why string) bool {
+	if l.Slots() == nil || why == whyQueued {
 		return true // none needed, or taken already
 	}
-	if !l.slots.TryAcquire() {
-		if used, retryIn, throttled := l.throttled(c.options.caller); throttled {
+	if !l.Slots().TryAcquire() {
+		if used, retryIn := l.Take(c.options.caller); retryIn > 0 {
 			c.throttle(p, retryIn)
 		} else {
-			used.giveBack()
+			used.GiveBack()
 			c.full = append(c.full, p)
 		}
 		return false
 	}
-	c.attempt.slots = l.slots
+	c.attempt.slots = l.Slots()
 	return true
 }
 
@@ -566,13 +566,13 @@ type line struct {
 func (c *call) join(lines []line, queue *slots.Wait) []line {
 	for _, p := range c.full {
 		l := p.limits.Load()
-		if p.gateNow()&gateBlocked != 0 || l == nil || l.slots == nil || !c.wants(p) || p.lined(lines) {
+		if p.gateNow()&gateBlocked != 0 || l == nil || l.Slots() == nil || !c.wants(p) || p.lined(lines) {
 			continue
 		}
-		at := slices.IndexFunc(lines, func(other line) bool { return other.slots == l.slots && !other.left })
+		at := slices.IndexFunc(lines, func(other line) bool { return other.slots == l.Slots() && !other.left })
 		if at < 0 {
 			at = len(lines)
-			lines = append(lines, line{slots: l.slots, wait: l.policy.MaxWait, left: !queue.Join(l.slots, at)})
+			lines = append(lines, line{slots: l.Slots(), wait: l.Policy().MaxWait, left: !queue.Join(l.Slots(), at)})
 		}
 		lines[at].providers = append(lines[at].providers, p)
 		lines[at].seen = append(lines[at].seen, p)
@@ -761,7 +761,7 @@ func (p *provider) returns() (retryIn time.Duration, asked bool) {
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
 	cooling := p.cooldownNow()
-	return max(breaker.RetryIn, time.Until(cooling.until)), cooling.active() && !cooling.guess
+	return max(breaker.RetryIn, time.Until(cooling.Until())), cooling.Active() && !cooling.Guessed()
 }
 
 // mostWaits bounds how many attempts one call makes after waiting for the end of a
@@ -814,7 +814,7 @@ func (c *call) firstReturn() (earliest time.Time, again <-chan struct{}) {
 		default:
 			continue
 		}
-		if until := p.cooldownNow().until; earliest.IsZero() || until.Before(earliest) {
+		if until := p.cooldownNow().Until(); earliest.IsZero() || until.Before(earliest) {
 			earliest = until
 		}
 	}
@@ -880,7 +880,7 @@ func (c *call) judge(err error, elapsed time.Duration) (v verdict.Verdict) {
 // mayRetry reports whether the provider is to be tried again, after c.delay.
 func (c *call) mayRetry(v verdict.Verdict) bool {
 	p, rule := c.attempt.provider, v.Class.Rule()
-	known := p.retries.Load()
+	known := p.effects.retry()
 	if known == nil || c.tries >= known.policy.Retries || rule.RetryHere != verdict.RetryYes ||
 		c.options.onceOnly && rule.Next != verdict.NextAlways {
 		return false
@@ -888,7 +888,7 @@ func (c *call) mayRetry(v verdict.Verdict) bool {
 	if c.delays == nil {
 		c.delays = known.policy.delays()
 	}
-	delay := fullJitter(c.delays.NextBackOff())
+	delay := limit.FullJitter(c.delays.NextBackOff())
 	switch blocked := p.gateNow() & gateBlocked; {
 	case blocked == gateCooling && v.After > 0 && !c.walk.more():
 		// The server's delay wins, and has become a cooldown, which is over when
@@ -898,7 +898,7 @@ func (c *call) mayRetry(v verdict.Verdict) bool {
 	case blocked != 0:
 		return false
 	}
-	if c.attempt.hasDeadline && delay >= time.Until(c.attempt.deadline) || !known.allows() {
+	if c.attempt.hasDeadline && delay >= time.Until(c.attempt.deadline) || !known.Allow() {
 		return false
 	}
 	c.tries++

@@ -114,7 +114,7 @@ func (s *sprint) end() {
 	}
 	p := s.provider
 	elapsed := p.registry.now() - s.began
-	if p.learns.Load() || !p.breaker.clean(s.generation) {
+	if p.effects.successTracked() || !p.breaker.clean(s.generation) {
 		s.settle(elapsed)
 		return
 	}
