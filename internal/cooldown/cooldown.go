@@ -17,6 +17,7 @@ const Max = 24 * time.Hour
 // growth gives the length of the cooldowns that no server has stated: first, doubled each time, up to last.
 type growth struct{ first, last time.Duration }
 
+//nolint:gochecknoglobals // immutable
 var growths = map[verdict.Cooldown]growth{
 	verdict.CooldownShort: {first: 5 * time.Second, last: 30 * time.Second},
 	verdict.CooldownAsked: {first: 2 * time.Second, last: time.Minute},

@@ -90,17 +90,17 @@ const (
 // Instance is a product that a factory makes at first need. Use [New] to create one. All methods are safe for
 // concurrent use.
 type Instance[T any] struct {
-	host    Host[T]
-	factory func(context.Context) (T, error)
+	host Host[T]
 
 	// mu guards the fields below. No user code runs while it is held; the host's locks come after it.
 	mu        sync.Mutex
 	state     state
-	product   T                           // in state made
-	run       *run                        // the last one; nil before the first
-	delays    *backoff.ExponentialBackOff // made at the first failure
-	stopDelay func() bool                 // in state waiting
-	discarded error                       // of Discard
+	factory   func(context.Context) (T, error) // nil once it never runs again
+	product   T                                // in state made
+	run       *run                             // the last one; nil before the first
+	delays    *backoff.ExponentialBackOff      // made at the first failure
+	stopDelay func() bool                      // in state waiting
+	discarded error                            // of Discard
 }
 
 // run is one run of the factory.
@@ -150,19 +150,26 @@ func (i *Instance[T]) ensureRun() *run {
 func (i *Instance[T]) beginRun() {
 	ctx, cancel := context.WithCancelCause(i.host.Life())
 	next := &run{cancel: cancel, woken: make(chan struct{}), ended: make(chan struct{})}
+	factory := i.factory
 	i.state, i.run = making, next
-	if !i.host.Go(func() { i.runFactory(ctx, next) }) {
-		i.state = stopped
+	if !i.host.Go(func() { i.runFactory(ctx, next, factory) }) {
+		i.enterFinal(stopped)
 		cancel(fault.ErrClosed)
 		close(next.ended)
 	}
 }
 
-func (i *Instance[T]) runFactory(ctx context.Context, current *run) {
+// enterFinal moves to a state in which the factory never runs again, and lets go of what it refers to. Caller holds
+// mu.
+func (i *Instance[T]) enterFinal(s state) {
+	i.state, i.factory = s, nil
+}
+
+func (i *Instance[T]) runFactory(ctx context.Context, current *run, factory func(context.Context) (T, error)) {
 	defer close(current.ended)
 	var product T
 	fault.RunThen(func() (err error) {
-		product, err = i.factory(ctx)
+		product, err = factory(ctx)
 		return err
 	}, func(err error) {
 		if err != nil {
@@ -190,10 +197,11 @@ func (i *Instance[T]) publish(current *run, product T) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.state == stopping {
-		i.state = stopped
+		i.enterFinal(stopped)
 		return false
 	}
-	i.state, i.product = made, product
+	i.enterFinal(made)
+	i.product = product
 	i.host.Ready(product)
 	close(current.woken) // after Ready: waiters see what it did
 	return true
@@ -205,7 +213,7 @@ func (i *Instance[T]) runFailed(current *run, err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.state == stopping {
-		i.state = stopped
+		i.enterFinal(stopped)
 		return
 	}
 	current.cancel(nil)
@@ -251,12 +259,12 @@ func (i *Instance[T]) Stop(cause error) {
 func (i *Instance[T]) stopLocked(cause error) {
 	switch i.state {
 	case empty:
-		i.state = stopped
+		i.enterFinal(stopped)
 	case waiting:
-		i.state = stopped
+		i.enterFinal(stopped)
 		i.stopDelay()
 	case making:
-		i.state = stopping
+		i.enterFinal(stopping)
 		i.run.cancel(cause)
 		close(i.run.woken)
 	case made, stopping, stopped:
@@ -271,7 +279,8 @@ func (i *Instance[T]) Release(cause error) (ended <-chan struct{}) {
 	i.stopLocked(cause)
 	if i.state == made {
 		var none T
-		i.state, i.product = stopped, none
+		i.enterFinal(stopped)
+		i.product = none
 		i.run.cancel(cause)
 	}
 	if i.run == nil {
