@@ -17,19 +17,19 @@ import (
 type LimitPolicy struct {
 	// Bulkhead bounds the attempts and leases in progress. Setting one of the next four fields does so as well.
 	Bulkhead bool `json:"bulkhead,omitempty"`
-	// MaxConcurrent is how many may be in progress at once. Default: 10.
+	// MaxConcurrent bounds those in progress at once. Default: 10.
 	MaxConcurrent int `json:"max_concurrent,omitempty"`
-	// MaxQueue is how many calls may wait for a place. Default: 50.
+	// MaxQueue bounds the calls that wait for a place. Default: 50.
 	MaxQueue int `json:"max_queue,omitempty"`
 	// NoQueue lets no call wait.
 	NoQueue bool `json:"no_queue,omitempty"`
-	// MaxWait is how long a call may wait, in all queues together. Default: 30 s.
+	// MaxWait bounds the time that a call waits, in all queues together. Default: 30 s.
 	MaxWait time.Duration `json:"max_wait,omitempty"`
 
-	// Rate is how many attempts a second each caller may make in the long run; zero: any number. See [Caller] for
-	// what counts as one caller.
+	// Rate bounds the attempts a second of each caller in the long run; zero: any number. See [Caller] for what
+	// counts as one caller.
 	Rate float64 `json:"rate,omitempty"`
-	// Burst is how many of them may come at once. Default: Rate, rounded up.
+	// Burst bounds those that come at once. Default: Rate, rounded up.
 	Burst int `json:"burst,omitempty"`
 }
 

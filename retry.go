@@ -11,8 +11,8 @@ import (
 	"github.com/capreg/registry/internal/limit"
 )
 
-// RetryPolicy configures how often a call tries a provider again before it moves on, and how many further attempts
-// the provider bears. The zero value never retries.
+// RetryPolicy configures retries on the same provider, and the budget of further attempts on it. The zero value
+// never retries.
 //
 // Delays are exponential with full jitter: uniform between zero and a bound that doubles from FirstDelay to
 // MaxDelay. A delay that the server asks for wins. A delay that would outlive the caller's deadline is not slept:
@@ -24,7 +24,7 @@ import (
 // fails draws no load from calls that fail elsewhere, and its outage limits no other provider. A breaker that closes
 // fills the budget.
 type RetryPolicy struct {
-	// Retries is how often a provider is tried again within one call, at most 100. Default: 0.
+	// Retries bounds the retries on the provider within one call, at most 100. Default: 0.
 	Retries int `json:"retries,omitempty"`
 	// FirstDelay bounds the delay before the first retry. Default: 200 ms.
 	FirstDelay time.Duration `json:"first_delay"`
@@ -34,8 +34,8 @@ type RetryPolicy struct {
 	Budget int `json:"budget"`
 	// Refund is the part of a token, at most 1, that a success gives back. Default: 0.1.
 	Refund float64 `json:"refund"`
-	// Floor is how many further attempts a second are made whatever the budget, so that programs with few calls
-	// can still retry and fail over. Default: 0.5.
+	// Floor is the rate of further attempts, per second, that are made whatever the budget, so that programs with
+	// few calls can still retry and fail over. Default: 0.5.
 	Floor float64 `json:"floor"`
 }
 

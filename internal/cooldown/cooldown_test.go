@@ -42,6 +42,10 @@ func TestCooldown_Transitions(t *testing.T) {
 		require.True(t, c.Apply(fatal(time.Minute, errFirst), start))
 		return c
 	}
+	const (
+		rate, dead          = verdict.ClassRateLimited, verdict.ClassFatal
+		isCooling, isParked = cooldown.Cooling, cooldown.Parked
+	)
 	for name, row := range map[string]struct {
 		from    func() *cooldown.Cooldown
 		request cooldown.Request
@@ -52,22 +56,22 @@ func TestCooldown_Transitions(t *testing.T) {
 		later   bool
 		growth  int
 	}{
-		"idle, not fatal":           {idle, limited(time.Second, errSecond), true, cooldown.Cooling, verdict.ClassRateLimited, errSecond, true, 1},
-		"idle, fatal":               {idle, fatal(time.Second, errSecond), true, cooldown.Parked, verdict.ClassFatal, errSecond, true, 1},
-		"cooling, not fatal, later": {cooling, limited(time.Hour, errSecond), true, cooldown.Cooling, verdict.ClassRateLimited, errSecond, true, 1},
-		"cooling, sooner":           {cooling, limited(time.Second, errSecond), false, cooldown.Cooling, verdict.ClassRateLimited, errFirst, false, 1},
-		"cooling, fatal, later":     {cooling, fatal(time.Hour, errSecond), true, cooldown.Parked, verdict.ClassFatal, errSecond, true, 1},
-		"cooling, fatal, sooner":    {cooling, fatal(time.Second, errSecond), true, cooldown.Parked, verdict.ClassFatal, errSecond, false, 1},
-		"parked, later":             {parked, limited(time.Hour, errSecond), true, cooldown.Parked, verdict.ClassFatal, errFirst, true, 1},
-		"parked, fatal, later":      {parked, fatal(time.Hour, errSecond), true, cooldown.Parked, verdict.ClassFatal, errFirst, true, 1},
-		"parked, sooner":            {parked, fatal(time.Second, errSecond), false, cooldown.Parked, verdict.ClassFatal, errFirst, false, 1},
+		"idle, not fatal":           {idle, limited(time.Second, errSecond), true, isCooling, rate, errSecond, true, 1},
+		"idle, fatal":               {idle, fatal(time.Second, errSecond), true, isParked, dead, errSecond, true, 1},
+		"cooling, not fatal, later": {cooling, limited(time.Hour, errSecond), true, isCooling, rate, errSecond, true, 1},
+		"cooling, sooner":           {cooling, limited(time.Second, errSecond), false, isCooling, rate, errFirst, false, 1},
+		"cooling, fatal, later":     {cooling, fatal(time.Hour, errSecond), true, isParked, dead, errSecond, true, 1},
+		"cooling, fatal, sooner":    {cooling, fatal(time.Second, errSecond), true, isParked, dead, errSecond, false, 1},
+		"parked, later":             {parked, limited(time.Hour, errSecond), true, isParked, dead, errFirst, true, 1},
+		"parked, fatal, later":      {parked, fatal(time.Hour, errSecond), true, isParked, dead, errFirst, true, 1},
+		"parked, sooner":            {parked, fatal(time.Second, errSecond), false, isParked, dead, errFirst, false, 1},
 		"idle, nothing asked for": {
 			idle, cooldown.Request{Class: verdict.ClassServerError, Cause: errSecond}, false, cooldown.Idle, 0, nil, false, 0,
 		},
 		"idle, a delay without a kind": {
 			idle,
 			cooldown.Request{Class: verdict.ClassServerError, After: time.Second, Cause: errSecond},
-			true, cooldown.Cooling, verdict.ClassServerError, errSecond, true, 0,
+			true, isCooling, verdict.ClassServerError, errSecond, true, 0,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -30,7 +30,7 @@ const maxText = 300 // of the text of a failure
 // ErrSlow is the failure of a factory that runs for longer than an attempt may wait for it.
 var ErrSlow = errors.New("its factory takes longer than an attempt may")
 
-// Host is what an [Instance] needs of its owner. Go, After, Ready, NotReady and Retry are called while the instance
+// Host connects an [Instance] to its owner. Go, After, Ready, NotReady and Retry are called while the instance
 // is locked, in the order of the changes: they must neither block nor call the instance.
 type Host[T any] interface {
 	// Life returns the context that all runs and products end with.
@@ -55,7 +55,7 @@ type Failure struct {
 	Err error
 	// Text is its text in one line.
 	Text string
-	// Until is when the factory may run again; zero if it is still running.
+	// Until is the time from which the factory may run again; zero if it is still running.
 	Until time.Time
 }
 

@@ -278,7 +278,7 @@ func TestInstance_FactoryThatFailsIsRunAgainAtTheNextNeedAfterItsDelay(t *testin
 				time.Sleep(time.Until(failure.Until) - 1)
 				_, ok := i.Get(t.Context())
 				require.False(t, ok, "not before the delay is over")
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				synctest.Wait()
 				require.Equal(t, []string{"not ready", "retry"}, h.seen())
 				require.Equal(t, 1, runs, "only at need")

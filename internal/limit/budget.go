@@ -15,7 +15,7 @@ type BudgetPolicy struct {
 	Tokens int
 	// Refund is the part of a token, 0.001 to 1, that a success gives back.
 	Refund float64
-	// Floor is how many attempts a second are allowed whatever the budget.
+	// Floor is the rate of attempts, per second, that are allowed whatever the budget.
 	Floor float64
 }
 

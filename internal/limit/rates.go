@@ -22,7 +22,7 @@ type Rates struct {
 	// mu guards the fields below; nothing blocks while it is held.
 	mu      sync.Mutex
 	callers map[string]*rate.Limiter
-	swept   time.Time // when idle callers were last dropped
+	swept   time.Time // by dropIdle, the last time
 }
 
 // NewRates returns full buckets of burst tokens, refilled at a positive rate per second.
