@@ -2,12 +2,12 @@ package registry
 
 import "sync/atomic"
 
-// successEffects keeps what a success changes beyond the counters of its provider: the retry budget, the growth of
-// cooldowns and the streak of attempts that were cut short. While successTracked is false there is none of these, and
-// the fast path of a call records a success by its counters alone.
+// successEffects keeps what a success changes beyond the counters of its provider: the retry budget, the
+// growth of cooldowns and the streak of attempts that were cut short. While successTracked is false there is
+// none of these, and the fast path of a call records a success by its counters alone.
 //
-// trackSuccess is called before the state that makes it necessary changes: a success that sees the state therefore
-// also sees the flag. That is why only the methods below touch the fields (a test looks at that).
+// trackSuccess is called before the state that makes it necessary changes: a success that sees the state
+// therefore also sees the flag. That is why only the methods below touch the fields (a test looks at that).
 type successEffects struct {
 	tracked   atomic.Bool                // set by trackSuccess, never cleared
 	retrying  atomic.Pointer[retryState] // nil: no failure yet, and the default policy
@@ -15,7 +15,8 @@ type successEffects struct {
 	cutStreak atomic.Uint32              // attempts in a row that were cut short for the sake of others
 }
 
-// trackSuccess makes every later success settle in full. A breaker whose policy looks at successes calls it as well.
+// trackSuccess makes every later success settle in full. A breaker whose policy looks at successes calls it
+// as well.
 func (e *successEffects) trackSuccess() { e.tracked.Store(true) }
 
 // successTracked reports whether a success changes more than the counters.

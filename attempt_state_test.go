@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The fast path of a call skips what successEffects keeps unless trackSuccess came first, which only its own methods
-// make sure of.
+// The fast path of a call skips what successEffects keeps unless trackSuccess came first, which only its own
+// methods make sure of.
 func TestSuccessEffects_FieldsAreUsedByTheirMethodsOnly(t *testing.T) {
 	t.Parallel()
 	files := parseDir(t, ".")

@@ -14,8 +14,8 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// domain is a failure domain: providers behind one key, host or GPU. It owns their limits, and their cooldown unless
-// that concerns one of them alone. A provider that names no domain has one to itself.
+// domain is a failure domain: providers behind one key, host or GPU. It owns their limits, and their cooldown
+// unless that concerns one of them alone. A provider that names no domain has one to itself.
 type domain struct {
 	name string // "" for a domain of one
 
@@ -52,14 +52,14 @@ const (
 	endedByReset = "reset"
 )
 
-// cooldownNow returns the cooldown that keeps the provider away for longest, its own or its domain's. Caller holds
-// Registry.mu.
+// cooldownNow returns the cooldown that keeps the provider away for longest, its own or its domain's. Caller
+// holds Registry.mu.
 func (p *provider) cooldownNow() *cooldown.Cooldown {
 	return cooldown.Latest(&p.cooldown.Cooldown, &p.domain.cooldown.Cooldown)
 }
 
-// coolingWith returns the providers that a cooldown keeps away: the provider alone, or all of its domain. Caller
-// holds Registry.mu.
+// coolingWith returns the providers that a cooldown keeps away: the provider alone, or all of its domain.
+// Caller holds Registry.mu.
 func (p *provider) coolingWith(c *timedCooldown) []*provider {
 	if c == &p.cooldown || p.domain.members == nil {
 		return []*provider{p}
@@ -74,8 +74,8 @@ func (d *domain) sorted() []*provider {
 	return members
 }
 
-// cool leaves the provider alone as the verdict says, together with its domain unless that is about the provider
-// alone.
+// cool leaves the provider alone as the verdict says, together with its domain unless that is about the
+// provider alone.
 func (p *provider) cool(v verdict.Verdict, kind verdict.Cooldown, cause error) {
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
@@ -112,8 +112,8 @@ func (p *provider) cool(v verdict.Verdict, kind verdict.Cooldown, cause error) {
 	}
 }
 
-// cooldownEnd returns what ends a cooldown when its time is over. It refers to a provider only if that is removed
-// together with its timer: a domain may outlive the provider that began its cooldown.
+// cooldownEnd returns what ends a cooldown when its time is over. It refers to a provider only if that is
+// removed together with its timer: a domain may outlive the provider that began its cooldown.
 func (p *provider) cooldownEnd(c *timedCooldown) func() {
 	registry, shared := p.registry, p.domain
 	members := shared.sorted
@@ -188,8 +188,8 @@ func (r *Registry) checkDomain(e entry, leaving *provider) error {
 		fmt.Sprintf("%+v, which provider %q set for domain %q", present, d.limitsBy, oneline.Cut(e.definition.Domain, 64)))
 }
 
-// enterDomain gives p its domain, which is made if p is the first member, and sets its limits unless the policy is
-// zero or the domain has some. Caller holds mu.
+// enterDomain gives p its domain, which is made if p is the first member, and sets its limits unless the
+// policy is zero or the domain has some. Caller holds mu.
 func (r *Registry) enterDomain(p *provider, policy LimitPolicy) {
 	p.domain = &p.alone
 	if name := domainKey(p.definition.Domain, p.layer > 0 || p.below != nil); name != "" {

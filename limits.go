@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// LimitPolicy configures the limits of a provider, or of all providers of its [Provider.Domain] together. The zero
-// value limits nothing.
+// LimitPolicy configures the limits of a provider, or of all providers of its [Provider.Domain] together. The
+// zero value limits nothing.
 //
-// A call that finds no free place moves on to the next provider, which costs it nothing. Only when no provider has a
-// free place does it queue, at all of them at once, first come first served. When its turn comes it checks again
-// whether the provider admits it. If the provider is replaced, queued calls move to its successor's queue; within a
-// shared domain that is the same queue, and they keep their position.
+// A call that finds no free place moves on to the next provider, which costs it nothing. Only when no
+// provider has a free place does it queue, at all of them at once, first come first served. When its turn
+// comes it checks again whether the provider admits it. If the provider is replaced, queued calls move to its
+// successor's queue; within a shared domain that is the same queue, and they keep their position.
 type LimitPolicy struct {
 	// Bulkhead bounds the attempts and leases in progress. Setting one of the next four fields does so as well.
 	Bulkhead bool `json:"bulkhead,omitempty"`

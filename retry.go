@@ -15,14 +15,14 @@ import (
 // never retries.
 //
 // Delays are exponential with full jitter: uniform between zero and a bound that doubles from FirstDelay to
-// MaxDelay. A delay that the server asks for wins. A delay that would outlive the caller's deadline is not slept:
-// the call moves on.
+// MaxDelay. A delay that the server asks for wins. A delay that would outlive the caller's deadline is not
+// slept: the call moves on.
 //
-// The budget bounds every attempt on the provider that is not the first of its call, retries and failover alike, by
-// the rule of gRPC (proposal A6): a failure takes a token, a success gives a part of one back, and further attempts
-// are made while more than half of the tokens are left; below that a few a second still are. So a provider that
-// fails draws no load from calls that fail elsewhere, and its outage limits no other provider. A breaker that closes
-// fills the budget.
+// The budget bounds every attempt on the provider that is not the first of its call, retries and failover
+// alike, by the rule of gRPC (proposal A6): a failure takes a token, a success gives a part of one back, and
+// further attempts are made while more than half of the tokens are left; below that a few a second still are.
+// So a provider that fails draws no load from calls that fail elsewhere, and its outage limits no other
+// provider. A breaker that closes fills the budget.
 type RetryPolicy struct {
 	// Retries bounds the retries on the provider within one call, at most 100. Default: 0.
 	Retries int `json:"retries,omitempty"`
@@ -34,8 +34,8 @@ type RetryPolicy struct {
 	Budget int `json:"budget"`
 	// Refund is the part of a token, at most 1, that a success gives back. Default: 0.1.
 	Refund float64 `json:"refund"`
-	// Floor is the rate of further attempts, per second, that are made whatever the budget, so that programs with
-	// few calls can still retry and fail over. Default: 0.5.
+	// Floor is the rate of further attempts, per second, that are made whatever the budget, so that programs
+	// with few calls can still retry and fail over. Default: 0.5.
 	Floor float64 `json:"floor"`
 }
 

@@ -70,8 +70,8 @@ type Request struct {
 	Cause error
 }
 
-// Apply begins the cooldown that the outcome asks for, or extends the one in progress: the latest deadline wins.
-// It reports whether anything changed.
+// Apply begins the cooldown that the outcome asks for, or extends the one in progress: the latest deadline
+// wins. It reports whether anything changed.
 func (c *Cooldown) Apply(r Request, now time.Time) (changed bool) {
 	length := c.length(r)
 	if length <= 0 {
@@ -175,8 +175,8 @@ func (c *Cooldown) Guessed() bool { return c.guessed }
 // Growth returns how many cooldowns have begun since the last success.
 func (c *Cooldown) Growth() int { return c.growth }
 
-// Latest returns the cooldown with the later deadline: of a provider's own and its domain's the one that decides.
-// Of equal ones it is the domain's.
+// Latest returns the cooldown with the later deadline: of a provider's own and its domain's the one that
+// decides. Of equal ones it is the domain's.
 func Latest(own, domain *Cooldown) *Cooldown {
 	if own.until.After(domain.until) {
 		return own

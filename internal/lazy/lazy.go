@@ -1,9 +1,9 @@
 // Package lazy makes an instance with a user's factory at first need.
 //
-// An [Instance] runs its factory at most once at a time, in a goroutine of the host's, so that no waiting caller's
-// context can end it for the others; a factory that failed is run again after a growing delay, at the next need.
-// The package owns the run, its context and its product until the product is ready. It never holds a lock while
-// user code runs, and never closes a product that was ready.
+// An [Instance] runs its factory at most once at a time, in a goroutine of the host's, so that no waiting
+// caller's context can end it for the others; a factory that failed is run again after a growing delay, at
+// the next need. The package owns the run, its context and its product until the product is ready. It never
+// holds a lock while user code runs, and never closes a product that was ready.
 package lazy
 
 import (
@@ -110,14 +110,15 @@ type run struct {
 	ended  chan struct{}           // closed when nothing of the run goes on
 }
 
-// New returns an empty instance. The factory is user code: it may panic, exit its goroutine and ignore its context.
-// Its error, and not a nil product, says that it made nothing.
+// New returns an empty instance. The factory is user code: it may panic, exit its goroutine and ignore its
+// context. Its error, and not a nil product, says that it made nothing.
 func New[T any](host Host[T], factory func(context.Context) (T, error)) *Instance[T] {
 	return &Instance[T]{host: host, factory: factory}
 }
 
-// Get returns the product, running the factory if it is due. It waits for one run at most, and within ctx; ok is
-// false if there is no product then. When ctx ends by [fault.ErrAttemptTimeout], the run counts as slow from then on.
+// Get returns the product, running the factory if it is due. It waits for one run at most, and within ctx; ok
+// is false if there is no product then. When ctx ends by [fault.ErrAttemptTimeout], the run counts as slow
+// from then on.
 func (i *Instance[T]) Get(ctx context.Context) (product T, ok bool) {
 	if current := i.ensureRun(); current != nil {
 		select {
@@ -133,7 +134,8 @@ func (i *Instance[T]) Get(ctx context.Context) (product T, ok bool) {
 	return i.product, i.state == made
 }
 
-// ensureRun returns the run in progress, which it begins if the factory is due; nil when there is none to wait for.
+// ensureRun returns the run in progress, which it begins if the factory is due; nil when there is none to
+// wait for.
 func (i *Instance[T]) ensureRun() *run {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -159,8 +161,8 @@ func (i *Instance[T]) beginRun() {
 	}
 }
 
-// enterFinal moves to a state in which the factory never runs again, and lets go of what it refers to. Caller holds
-// mu.
+// enterFinal moves to a state in which the factory never runs again, and lets go of what it refers to. Caller
+// holds mu.
 func (i *Instance[T]) enterFinal(s state) {
 	i.state, i.factory = s, nil
 }
@@ -237,8 +239,8 @@ func (i *Instance[T]) endDelay() {
 	}
 }
 
-// reportSlow keeps further callers from waiting for a run that has cost one of them all its time. The end of the
-// run lets them in again.
+// reportSlow keeps further callers from waiting for a run that has cost one of them all its time. The end of
+// the run lets them in again.
 func (i *Instance[T]) reportSlow(current *run) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -271,8 +273,8 @@ func (i *Instance[T]) stopLocked(cause error) {
 	}
 }
 
-// Release does what Stop does, and ends the context of a product that is ready, of which it keeps no reference. The
-// channel is closed when nothing of the last run goes on; it is nil if there was none.
+// Release does what Stop does, and ends the context of a product that is ready, of which it keeps no
+// reference. The channel is closed when nothing of the last run goes on; it is nil if there was none.
 func (i *Instance[T]) Release(cause error) (ended <-chan struct{}) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -289,8 +291,8 @@ func (i *Instance[T]) Release(cause error) (ended <-chan struct{}) {
 	return i.run.ended
 }
 
-// DiscardError returns the error of Discard for a product that came too late. It is complete when the channel of
-// Release is closed.
+// DiscardError returns the error of Discard for a product that came too late. It is complete when the channel
+// of Release is closed.
 func (i *Instance[T]) DiscardError() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -19,9 +19,9 @@ type BudgetPolicy struct {
 	Floor float64
 }
 
-// Budget bounds the attempts on a target that are not the first of their call, as gRPC's retry throttling does: a
-// failure takes a token, a success gives a part of one back, and attempts are allowed while more than half of the
-// tokens are left. Use [NewBudget] to create one. All methods are safe for concurrent use.
+// Budget bounds the attempts on a target that are not the first of their call, as gRPC's retry throttling
+// does: a failure takes a token, a success gives a part of one back, and attempts are allowed while more than
+// half of the tokens are left. Use [NewBudget] to create one. All methods are safe for concurrent use.
 type Budget struct {
 	full   int64 // in thousandths of a token, as is refund
 	refund int64

@@ -1,8 +1,8 @@
 // Package limit bounds how much and how soon a provider is asked.
 //
 // [Limits] are the limits of a failure domain in force: places (package slots) and a [Rates] of each caller.
-// [Budget] bounds further attempts by the outcomes of earlier ones, and [NewDelays] spaces them. The package owns
-// what it counts; it never waits, starts nothing, and knows neither providers nor calls.
+// [Budget] bounds further attempts by the outcomes of earlier ones, and [NewDelays] spaces them. The package
+// owns what it counts; it never waits, starts nothing, and knows neither providers nor calls.
 package limit
 
 import (
@@ -32,8 +32,9 @@ type Limits struct {
 	rates  *Rates       // nil: any rate
 }
 
-// New returns the limits of a policy, or nil when there is nothing to limit. Places taken under the limits before
-// (nil: none) stay taken, and queued calls stay queued unless the bulkhead is gone; rates begin with full bursts.
+// New returns the limits of a policy, or nil when there is nothing to limit. Places taken under the limits
+// before (nil: none) stay taken, and queued calls stay queued unless the bulkhead is gone; rates begin with
+// full bursts.
 func New(policy Policy, before *Limits) *Limits {
 	l := &Limits{policy: policy}
 	if before != nil {

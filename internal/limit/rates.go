@@ -12,8 +12,8 @@ import (
 // exceeded.
 const maxCallers = 1 << 16
 
-// Rates bounds the attempts of each caller by a token bucket. Use [NewRates] to create one. All methods are safe for
-// concurrent use.
+// Rates bounds the attempts of each caller by a token bucket. Use [NewRates] to create one. All methods are
+// safe for concurrent use.
 type Rates struct {
 	perSecond float64
 	burst     int
@@ -82,8 +82,8 @@ func (r *Rates) limiterOf(caller string, now time.Time) *rate.Limiter {
 	return created
 }
 
-// dropIdle drops the callers whose buckets are full, which are like new ones, at most once a second. Caller holds
-// mu.
+// dropIdle drops the callers whose buckets are full, which are like new ones, at most once a second. Caller
+// holds mu.
 func (r *Rates) dropIdle(now time.Time) {
 	if now.Sub(r.swept) < time.Second {
 		return
