@@ -136,7 +136,7 @@ func (p *provider) withdraw(cell *counts) {
 // makeInstance waits for the provider's factory, for no longer than an attempt may take, and
 // reports whether there is an instance.
 func (p *provider) makeInstance(by *caller, others func() bool, timeout time.Duration) bool {
-	if p.maker == nil {
+	if p.lazy == nil {
 		return false // released meanwhile
 	}
 	ctx := by.ctx
@@ -145,7 +145,8 @@ func (p *provider) makeInstance(by *caller, others func() bool, timeout time.Dur
 		ctx, cancel = context.WithTimeoutCause(ctx, limit, ErrAttemptTimeout)
 		defer cancel()
 	}
-	return p.maker.wait(ctx) != nil
+	_, made := p.lazy.Get(ctx)
+	return made
 }
 
 // attemptLimit returns the longest time that an attempt may take: its timeout, or half of
@@ -232,7 +233,7 @@ func (a *attempt) resolve(v verdict.Verdict, elapsed, latency time.Duration, cau
 	}
 	if v.Class == verdict.ClassAttemptTimeout && a.shortened && elapsed < a.provider.totals().MeanLatency {
 		o.cutShort = true
-		if a.provider.cutShort.Load() < maxForgivenCuts {
+		if a.provider.effects.cuts() < maxForgivenCuts {
 			o.blame, o.tally = verdict.BlameNeutral, verdict.TallyIgnored
 		}
 	}
@@ -258,8 +259,8 @@ func (a *attempt) record(o outcome) {
 	}
 	switch {
 	case o.cooldown == verdict.CooldownReset:
-		if p.grown.Load() {
-			p.forgive()
+		if p.effects.cooldownGrown() {
+			p.endGrowth()
 		}
 	case o.cooldown != verdict.CooldownNone || o.after > 0:
 		p.cool(verdict.Verdict{Class: o.class, After: o.after}, o.cooldown, o.cause)
@@ -291,7 +292,7 @@ func (c *counts) add(o outcome) {
 // teaches nothing but the counts.
 func (a *attempt) recordSuccess() {
 	p, elapsed := a.provider, a.elapsed()
-	if p.learns.Load() || a.trial || !p.breaker.clean(a.generation) {
+	if p.effects.successTracked() || a.trial || !p.breaker.clean(a.generation) {
 		a.record(a.resolve(verdict.Verdict{Class: verdict.ClassSuccess}, elapsed, 0, nil))
 		return
 	}
@@ -324,10 +325,9 @@ const maxForgivenCuts = 3
 func (p *provider) countCut(o outcome) {
 	switch {
 	case o.cutShort:
-		p.learns.Store(true)
-		p.cutShort.Add(1)
-	case o.tally == verdict.TallySuccess && p.cutShort.Load() > 0:
-		p.cutShort.Store(0)
+		p.effects.addCut()
+	case o.tally == verdict.TallySuccess:
+		p.effects.endCuts()
 	}
 }
 
@@ -376,20 +376,11 @@ func (w *trialWatch) stop() bool {
 
 // spend moves the budget for further attempts.
 func (p *provider) spend(blame verdict.Blame) {
-	known := p.retries.Load()
 	switch blame {
 	case verdict.BlameSuccess, verdict.BlameWhenSlow:
-		if known != nil {
-			known.succeeded()
-		}
+		p.effects.refundBudget()
 	case verdict.BlameFailure:
-		if known == nil {
-			policy, _ := RetryPolicy{}.withDefaults() // the zero value is valid
-			p.learns.Store(true)
-			p.retries.CompareAndSwap(nil, newRetries(policy))
-			known = p.retries.Load()
-		}
-		known.failed()
+		p.effects.spendBudget()
 	case verdict.BlameNeutral, verdict.BlameWhenLong, verdict.BlameNotRecorded:
 	}
 }

@@ -289,7 +289,7 @@ func (b *breaker) follow(policy BreakerPolicy) {
 	before := b.policy
 	b.policy = policy
 	if policy.SlowAfter > 0 || policy.rates() {
-		b.provider.learns.Store(true)
+		b.provider.effects.trackSuccess()
 	}
 	b.slowAfter.Store(int64(policy.SlowAfter))
 	switch {
@@ -553,9 +553,7 @@ func (b *breaker) enter(state BreakerState, openFor time.Duration, reason string
 		if w := b.window.Load(); w != nil {
 			w.Clear()
 		}
-		if known := b.provider.retries.Load(); known != nil {
-			known.refill()
-		}
+		b.provider.effects.refillBudget()
 		if b.stale {
 			b.machine = nil
 			b.stale = false

@@ -7,6 +7,7 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 
+	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/verdict"
 )
@@ -444,7 +445,7 @@ func (c *call) noteAborted(class verdict.Class, elapsed time.Duration, cause err
 // planRetry reports whether the provider is to be tried again, after c.delay.
 func (c *call) planRetry(v verdict.Verdict) bool {
 	p, rule := c.attempt.provider, v.Class.Rule()
-	known := p.retries.Load()
+	known := p.effects.retry()
 	if known == nil || c.retried.tries >= known.policy.Retries || rule.RetryHere != verdict.RetryYes ||
 		c.options.onceOnly && rule.Next != verdict.NextAlways {
 		return false
@@ -452,7 +453,7 @@ func (c *call) planRetry(v verdict.Verdict) bool {
 	if c.retried.delays == nil {
 		c.retried.delays = known.policy.delays()
 	}
-	delay := fullJitter(c.retried.delays.NextBackOff())
+	delay := limit.FullJitter(c.retried.delays.NextBackOff())
 	switch blocked := p.gateNow() & gateBlocked; {
 	case blocked == gateCooling && v.After > 0 && !c.providers.more():
 		// The server's delay wins, and has become a cooldown, which is over when its timer
@@ -462,7 +463,7 @@ func (c *call) planRetry(v verdict.Verdict) bool {
 	case blocked != 0:
 		return false
 	}
-	if c.caller.hasDeadline && delay >= time.Until(c.caller.deadline) || !known.allows() {
+	if c.caller.hasDeadline && delay >= time.Until(c.caller.deadline) || !known.Allow() {
 		return false
 	}
 	c.retried.tries++

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/oneline"
 )
 
@@ -55,7 +56,7 @@ func (c *call) enter(p *provider, e admission) bool {
 	}
 	a.lastResort = e.lastResort
 	if !a.admit(p, &c.caller, func() bool { return c.othersAfter(p) }, c.options.timeout) {
-		used.giveBack()
+		used.GiveBack()
 		c.leavePlace()
 		return false
 	}
@@ -92,8 +93,8 @@ func (c *call) noteEntry(p *provider, e admission) {
 // withinBudget reports whether p bears another attempt that is not the first of its call. A
 // trial is one that the breaker wants.
 func (c *call) withinBudget(p *provider) bool {
-	known := p.retries.Load()
-	if known == nil || p.gateNow()&gateHalfOpen != 0 || known.allows() {
+	known := p.effects.retry()
+	if known == nil || p.gateNow()&gateHalfOpen != 0 || known.Allow() {
 		return true
 	}
 	c.skip(p, "retry_budget_spent", &reason{ErrAtCapacity, "budget for further attempts spent", nil}, 0)
@@ -113,35 +114,35 @@ func (c *call) authorized(p *provider) bool {
 
 // passLimits takes a place in the bulkhead, if there is one to be had at once, and uses the
 // caller's rate.
-func (c *call) passLimits(p *provider, e admission) (used permit, ok bool) {
+func (c *call) passLimits(p *provider, e admission) (used limit.Permit, ok bool) {
 	l := p.limits.Load()
 	if l == nil {
-		return permit{}, true
+		return limit.Permit{}, true
 	}
 	full := !e.placed && !c.takePlace(l)
-	used, retryIn, throttled := l.throttled(c.options.caller)
+	used, retryIn := l.Take(c.options.caller)
 	switch {
-	case throttled: // also where it is full: callers that have used up their rate do not queue
+	case retryIn > 0: // also where it is full: callers that have used up their rate do not queue
 		c.leavePlace()
 		c.skip(p, "throttled", &reason{ErrAtCapacity, "rate of the caller used up", nil}, retryIn)
 	case full:
-		used.giveBack()
+		used.GiveBack()
 		c.full = append(c.full, p)
 	default:
 		return used, true
 	}
-	return permit{}, false
+	return limit.Permit{}, false
 }
 
 // takePlace takes a place if one is free or none is needed.
-func (c *call) takePlace(l *limits) bool {
-	if l.slots == nil {
+func (c *call) takePlace(l *limit.Limits) bool {
+	if l.Slots() == nil {
 		return true
 	}
-	if !l.slots.TryAcquire() {
+	if !l.Slots().TryAcquire() {
 		return false
 	}
-	c.attempt.place = l.slots
+	c.attempt.place = l.Slots()
 	return true
 }
 

@@ -3,108 +3,79 @@ package registry
 import (
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"time"
 
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/cooldown"
+	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/verdict"
 )
 
-// The cooldowns that no server has stated: first, then doubled each time up to
-// the last.
-const (
-	firstShortCooldown = 5 * time.Second
-	lastShortCooldown  = 30 * time.Second
-	firstAskedCooldown = 2 * time.Second
-	lastAskedCooldown  = time.Minute
-	firstModelCooldown = time.Minute
-	lastModelCooldown  = 10 * time.Minute
-	firstLongCooldown  = 5 * time.Minute
-	lastLongCooldown   = time.Hour
-
-	longestCooldown = 24 * time.Hour // whatever a server says
-)
-
-// domain is what providers share that stand behind one key, host or GPU: their
-// limits, and their cooldown unless that concerns one of them alone. A provider
-// that names no domain has one to itself.
+// domain is a failure domain: providers behind one key, host or GPU. It owns their limits, and their cooldown
+// unless that concerns one of them alone. A provider that names no domain has one to itself.
 type domain struct {
 	name string // "" for a domain of one
 
 	// Guarded by Registry.mu.
-	limits   *limits                // nil: none; its members have it as well
+	limits   *limit.Limits          // nil: none; its members have it as well
 	members  map[*provider]struct{} // nil for a domain of one
 	limitsBy string                 // the provider whose registration or change set the limits
-	cooldown cooldown
+	cooldown timedCooldown
 }
 
-// cooldown is how long providers are left alone. Guarded by Registry.mu.
-type cooldown struct {
-	until  time.Time // zero: not cooling down
-	class  verdict.Class
-	reason error
-	guess  bool // no server has asked for it
-	grown  int  // cooldowns since the last success
-	timer  *schedule.Timer
+// timedCooldown is a cooldown and the timer that ends it. Guarded by Registry.mu.
+type timedCooldown struct {
+	cooldown.Cooldown
+	timer *schedule.Timer // nil when idle
 }
 
-// active reports whether the time of the cooldown is not over.
-func (c *cooldown) active() bool { return !c.until.IsZero() }
+// start makes run the end of the cooldown, in place of an earlier one.
+func (c *timedCooldown) start(s *schedule.Scheduler, run func()) {
+	c.stopTimer()
+	c.timer = s.After(time.Until(c.Until()), run)
+}
 
-// parked says that only an operator can end the reason for the cooldown.
-func (c *cooldown) parked() bool { return c.class == verdict.ClassFatal }
-
-// cooldownNow returns the cooldown that keeps the provider away for longest; its
-// own or its domain's. Caller holds Registry.mu.
-func (p *provider) cooldownNow() *cooldown {
-	if p.cooldown.until.After(p.domain.cooldown.until) {
-		return &p.cooldown
+// stopTimer leaves the cooldown without an end, as after the last of its members has left.
+func (c *timedCooldown) stopTimer() {
+	if c.timer != nil {
+		c.timer.Stop()
+		c.timer = nil
 	}
-	return &p.domain.cooldown
 }
 
-// sharing returns those whom a cooldown keeps away: the provider alone, or all of
-// its domain. Caller holds Registry.mu.
-func (p *provider) sharing(c *cooldown) []*provider {
+// Why a cooldown ended, for its event.
+const (
+	endedInTime  = "its time is over"
+	endedByReset = "reset"
+)
+
+// cooldownNow returns the cooldown that keeps the provider away for longest, its own or its domain's. Caller
+// holds Registry.mu.
+func (p *provider) cooldownNow() *cooldown.Cooldown {
+	return cooldown.Latest(&p.cooldown.Cooldown, &p.domain.cooldown.Cooldown)
+}
+
+// coolingWith returns the providers that a cooldown keeps away: the provider alone, or all of its domain.
+// Caller holds Registry.mu.
+func (p *provider) coolingWith(c *timedCooldown) []*provider {
 	if c == &p.cooldown || p.domain.members == nil {
 		return []*provider{p}
 	}
 	return p.domain.sorted()
 }
 
-// sorted returns the members of a shared domain in the one order. Caller holds
-// Registry.mu.
+// sorted returns the members of a shared domain in the order of listings. Caller holds Registry.mu.
 func (d *domain) sorted() []*provider {
 	members := slices.Collect(maps.Keys(d.members))
 	sortListing(members)
 	return members
 }
 
-// coolingEnd returns what ends a cooldown when its time is over. It holds a
-// provider only where that is removed together with its timer.
-func (p *provider) coolingEnd(c *cooldown) func() {
-	shared := p.domain
-	if c == &p.cooldown || shared.members == nil {
-		return func() { p.cooled(c) }
-	}
-	registry := p.registry
-	return func() {
-		registry.mu.Lock()
-		defer registry.mu.Unlock()
-		if c.active() && !time.Now().Before(c.until) {
-			c.end(shared.sorted(), endOfTime)
-		}
-	}
-}
-
-const endOfTime = "its time is over"
-
-// cool leaves the provider alone as the verdict says, together with its domain
-// unless that is about the provider alone. The latest deadline wins; outcomes
-// during a cooldown prolong it at most and do not make it grow.
+// cool leaves the provider alone as the verdict says, together with its domain unless that is about the
+// provider alone.
 func (p *provider) cool(v verdict.Verdict, kind verdict.Cooldown, cause error) {
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
@@ -115,51 +86,24 @@ func (p *provider) cool(v verdict.Verdict, kind verdict.Cooldown, cause error) {
 	if kind == verdict.CooldownModel {
 		c = &p.cooldown
 	}
-	length, cooling := v.After, c.active()
-	step := c.grown
-	if cooling {
-		step = max(step-1, 0) // the step of the cooldown in progress
-	}
-	switch kind {
-	case verdict.CooldownShort:
-		length = c.length(v.After, step, firstShortCooldown, lastShortCooldown)
-	case verdict.CooldownAsked:
-		length = c.length(v.After, step, firstAskedCooldown, lastAskedCooldown)
-	case verdict.CooldownModel:
-		length = c.length(v.After, step, firstModelCooldown, lastModelCooldown)
-	case verdict.CooldownLong:
-		length = c.length(v.After, step, firstLongCooldown, lastLongCooldown)
-	case verdict.CooldownNone, verdict.CooldownReset:
-	}
-	length = min(length, longestCooldown)
-	until := time.Now().Add(length)
-	parks := v.Class == verdict.ClassFatal && (!cooling || !c.parked())
-	later := !cooling || until.After(c.until)
-	if length <= 0 || !later && !parks {
+	before := c.Cooldown
+	if !c.Apply(cooldown.Request{Class: v.Class, Kind: kind, After: v.After, Cause: cause}, time.Now()) {
 		return
 	}
-	members := p.sharing(c)
-	if !cooling && kind != verdict.CooldownNone {
-		c.grown++
+	members := p.coolingWith(c)
+	if c.Growth() > before.Growth() {
 		for _, member := range members {
-			member.setGrown(true)
+			member.effects.setCooldownGrown(true)
 		}
 	}
-	// Providers that are parked stay so in name when a rate limit prolongs it.
-	if !cooling || !c.parked() {
-		c.class, c.reason = v.Class, cause
+	if c.Until().After(before.Until()) {
+		c.start(p.registry.schedule, p.cooldownEnd(c))
 	}
-	if later {
-		c.until, c.guess = until, v.After <= 0
-		if c.timer != nil {
-			c.timer.Stop()
-		}
-		c.timer = p.registry.schedule.After(length, p.coolingEnd(c))
-	}
+	parks := c.State() == cooldown.Parked && before.State() != cooldown.Parked
 	for _, member := range members {
 		var change *event.Event
 		if parks || member.gateNow()&gateCooling == 0 {
-			change = &event.Event{Kind: event.Cooling, Reason: v.Class.String(), Until: c.until, Err: cause}
+			change = &event.Event{Kind: event.Cooling, Reason: v.Class.String(), Until: c.Until(), Err: cause}
 			if parks {
 				change.Kind = event.Parked
 			}
@@ -168,78 +112,63 @@ func (p *provider) cool(v verdict.Verdict, kind verdict.Cooldown, cause error) {
 	}
 }
 
-// length is what the server asked for plus up to a tenth, never less, so that
-// its clients do not return together; without that, a growing length of which
-// up to a fifth is random.
-func (c *cooldown) length(asked time.Duration, step int, first, last time.Duration) time.Duration {
-	if asked > 0 {
-		asked = min(asked, longestCooldown)
-		return asked + rand.N(asked/10+1) //nolint:gosec // jitter
+// cooldownEnd returns what ends a cooldown when its time is over. It refers to a provider only if that is
+// removed together with its timer: a domain may outlive the provider that began its cooldown.
+func (p *provider) cooldownEnd(c *timedCooldown) func() {
+	registry, shared := p.registry, p.domain
+	members := shared.sorted
+	if c == &p.cooldown || shared.members == nil {
+		members = func() []*provider { return []*provider{p} }
 	}
-	grown := last
-	if step < 16 && first<<step < last {
-		grown = first << step
-	}
-	return grown - rand.N(grown/5+1) //nolint:gosec // jitter
-}
-
-// cooled ends a cooldown when its time is over.
-func (p *provider) cooled(c *cooldown) {
-	p.registry.mu.Lock()
-	defer p.registry.mu.Unlock()
-	if c.active() && !time.Now().Before(c.until) {
-		c.end(p.sharing(c), endOfTime)
+	return func() {
+		registry.mu.Lock()
+		defer registry.mu.Unlock()
+		if c.Over(time.Now()) {
+			c.endFor(members(), endedInTime)
+		}
 	}
 }
 
-// end ends the cooldown of its members. Caller holds Registry.mu.
-func (c *cooldown) end(members []*provider, reason string) {
-	if !c.active() {
+// endFor ends the cooldown, and lets in those members that no other one keeps away. Caller holds Registry.mu.
+func (c *timedCooldown) endFor(members []*provider, reason string) {
+	if !c.Active() {
 		return
 	}
-	c.until, c.reason = time.Time{}, nil
-	if c.timer != nil {
-		c.timer.Stop()
-		c.timer = nil
-	}
+	c.End()
+	c.stopTimer()
 	for _, member := range members {
-		if !member.cooldownNow().active() {
+		if !member.cooldownNow().Active() {
 			member.shiftLocked(gateCooling, 0, &event.Event{Kind: event.CooldownEnded, Reason: reason})
 		}
 	}
 }
 
-// endCooldown ends the cooldowns of the provider and of its domain, and their growth.
-func (p *provider) endCooldown() {
+// resetCooldown ends the cooldowns of the provider and of its domain, and their growth.
+func (p *provider) resetCooldown() {
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
-	p.forgiveLocked()
-	p.cooldown.end([]*provider{p}, "reset")
-	p.domain.cooldown.end(p.sharing(&p.domain.cooldown), "reset")
+	p.endGrowthLocked()
+	p.cooldown.endFor([]*provider{p}, endedByReset)
+	p.domain.cooldown.endFor(p.coolingWith(&p.domain.cooldown), endedByReset)
 }
 
-func (p *provider) setGrown(grown bool) {
-	if grown {
-		p.learns.Store(true)
-	}
-	p.grown.Store(grown)
-}
-
-// forgive ends the growth of cooldowns after a success; one in progress stays.
-func (p *provider) forgive() {
+// endGrowth ends the growth of cooldowns after a success. One in progress stays.
+func (p *provider) endGrowth() {
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
-	p.forgiveLocked()
+	p.endGrowthLocked()
 }
 
-func (p *provider) forgiveLocked() {
-	p.cooldown.grown, p.domain.cooldown.grown = 0, 0
-	for _, member := range p.sharing(&p.domain.cooldown) {
-		member.setGrown(member.cooldown.grown > 0)
+// endGrowthLocked is endGrowth for callers that hold Registry.mu.
+func (p *provider) endGrowthLocked() {
+	p.cooldown.ResetGrowth()
+	p.domain.cooldown.ResetGrowth()
+	for _, member := range p.coolingWith(&p.domain.cooldown) {
+		member.effects.setCooldownGrown(member.cooldown.Growth() > 0)
 	}
 }
 
-// checkDomain refuses other limits than the domain has. Caller holds mu.
+// checkDomain refuses limits that differ from those of the domain. Caller holds mu.
 func (r *Registry) checkDomain(e entry, leaving *provider) error {
 	d, ok := r.domains[domainKey(e.definition.Domain, e.layer > 0)]
 	if !ok || e.limits == (LimitPolicy{}) {
@@ -250,7 +179,7 @@ func (r *Registry) checkDomain(e entry, leaving *provider) error {
 	}
 	var present LimitPolicy
 	if l := d.limits; l != nil {
-		present = l.policy
+		present = LimitPolicy(l.Policy())
 	}
 	if present == e.limits || d.limitsBy == "" {
 		return nil
@@ -259,8 +188,8 @@ func (r *Registry) checkDomain(e entry, leaving *provider) error {
 		fmt.Sprintf("%+v, which provider %q set for domain %q", present, d.limitsBy, oneline.Cut(e.definition.Domain, 64)))
 }
 
-// enterDomain gives p its domain, which is made when p is its first member, and
-// sets its limits unless p leaves that to others. Caller holds mu.
+// enterDomain gives p its domain, which is made if p is the first member, and sets its limits unless the
+// policy is zero or the domain has some. Caller holds mu.
 func (r *Registry) enterDomain(p *provider, policy LimitPolicy) {
 	p.domain = &p.alone
 	if name := domainKey(p.definition.Domain, p.layer > 0 || p.below != nil); name != "" {
@@ -271,10 +200,10 @@ func (r *Registry) enterDomain(p *provider, policy LimitPolicy) {
 		}
 		shared.members[p] = struct{}{}
 		p.domain = shared
-		if shared.cooldown.active() {
+		if shared.cooldown.Active() {
 			p.gate.Store(uint32(gateCooling))
 		}
-		p.setGrown(shared.cooldown.grown > 0)
+		p.effects.setCooldownGrown(shared.cooldown.Growth() > 0)
 	}
 	p.limits.Store(p.domain.limits)
 	if policy != (LimitPolicy{}) && p.domain.limits == nil {
@@ -285,33 +214,24 @@ func (r *Registry) enterDomain(p *provider, policy LimitPolicy) {
 // limitDomain sets the limits of the provider's domain. Caller holds Registry.mu.
 func (p *provider) limitDomain(policy LimitPolicy) {
 	p.domain.limitsBy = p.name()
-	p.domain.limits = newLimits(policy, p.domain.limits)
+	p.domain.limits = limit.New(limit.Policy(policy), p.domain.limits)
 	p.limits.Store(p.domain.limits)
-	for member := range p.domain.members { // in any order: p has no place in the one order while it joins
+	for member := range p.domain.members { // unsorted: p is in no group yet while it joins
 		member.limits.Store(p.domain.limits)
 	}
 }
 
-// leaveDomain ends the domain with its last member. Caller holds mu.
+// leaveDomain takes p out of its domain, which ends with its last member. Caller holds mu.
 func (r *Registry) leaveDomain(p *provider) {
-	p.cooldown.stop()
+	p.cooldown.stopTimer()
 	shared := p.domain
 	if shared.members == nil {
-		shared.cooldown.stop()
+		shared.cooldown.stopTimer()
 		return
 	}
 	delete(shared.members, p)
 	if len(shared.members) == 0 {
 		delete(r.domains, shared.name)
-		shared.cooldown.stop()
-	}
-}
-
-// stop ends the wait for the end of the cooldown: nobody is left to tell. Caller
-// holds Registry.mu.
-func (c *cooldown) stop() {
-	if c.timer != nil {
-		c.timer.Stop()
-		c.timer = nil
+		shared.cooldown.stopTimer()
 	}
 }

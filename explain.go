@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/internal/bitset"
+	"github.com/capreg/registry/internal/cooldown"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/selection"
@@ -420,15 +421,15 @@ func (p *provider) describe(c *Candidate, at time.Time) {
 	}
 	if now&gateCooling != 0 {
 		code, sentinel, cooling := "cooling_down", ErrCoolingDown, p.cooldownNow()
-		if cooling.parked() {
+		if cooling.State() == cooldown.Parked {
 			code, sentinel = codeParked, ErrCredentials
 		}
-		words := fmt.Sprintf("%v (%v)", sentinel, cooling.class)
-		add(code, &reason{sentinel, words, cooling.reason}, max(cooling.until.Sub(at), 0))
+		words := fmt.Sprintf("%v (%v)", sentinel, cooling.Class())
+		add(code, &reason{sentinel, words, cooling.Cause()}, max(cooling.Until().Sub(at), 0))
 	}
 	if now&gateNotReady != 0 {
-		words := fmt.Sprintf("%v: %s", ErrNotReady, p.unready.text)
-		add("not_ready", &reason{ErrNotReady, words, p.unready.err}, max(p.unready.until.Sub(at), 0))
+		words := fmt.Sprintf("%v: %s", ErrNotReady, p.notReady.Text)
+		add("not_ready", &reason{ErrNotReady, words, p.notReady.Err}, max(p.notReady.Until.Sub(at), 0))
 	}
 	if len(reasons) > 0 {
 		c.Err = fault.Join("", reasons)

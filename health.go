@@ -24,7 +24,7 @@ const (
 	defaultRecoverLimit  = 5
 	defaultRecoverTime   = 30 * time.Second
 	shortestInterval     = time.Millisecond
-	longestInterval      = longestRetryDelay
+	longestInterval      = maxRetryDelay
 
 	historyLength = 32 // transitions that are remembered, for each provider
 

@@ -255,7 +255,7 @@ func (p *provider) standInOf(fake *instance, policy BreakerPolicy) *provider {
 	e := entry{
 		definition: p.definition.clone(), instance: fake, timeout: 0, breaker: policy, classify: p.classify, health: p.policy, layer: p.layer,
 	}
-	if known := p.retries.Load(); known != nil {
+	if known := p.effects.retry(); known != nil {
 		e.retry = known.policy
 	}
 	e.health.Probe, e.health.Capabilities, e.health.Recover = nil, nil, nil
@@ -303,7 +303,7 @@ func domainKey(name string, ofTest bool) string {
 func (r *Registry) enterShadow(p *provider, of *domain) {
 	var limits LimitPolicy
 	if l := of.limits; l != nil {
-		limits = l.policy
+		limits = LimitPolicy(l.Policy())
 	}
 	r.enterDomain(p, limits)
 }

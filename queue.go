@@ -103,14 +103,14 @@ func (c *call) since(began time.Duration) time.Duration {
 func (c *call) join(q *queueing) {
 	for _, p := range c.full {
 		l := p.limits.Load()
-		if p.gateNow()&gateBlocked != 0 || l == nil || l.slots == nil || !c.wants(p) || q.hasSeen(p) {
+		if p.gateNow()&gateBlocked != 0 || l == nil || l.Slots() == nil || !c.wants(p) || q.hasSeen(p) {
 			continue
 		}
-		at := slices.IndexFunc(q.queues, func(other queue) bool { return other.slots == l.slots && !other.left })
+		at := slices.IndexFunc(q.queues, func(other queue) bool { return other.slots == l.Slots() && !other.left })
 		if at < 0 {
 			at = len(q.queues)
-			hasRoom := q.wait.Join(l.slots, at)
-			q.queues = append(q.queues, queue{slots: l.slots, maxWait: l.policy.MaxWait, left: !hasRoom})
+			hasRoom := q.wait.Join(l.Slots(), at)
+			q.queues = append(q.queues, queue{slots: l.Slots(), maxWait: l.Policy().MaxWait, left: !hasRoom})
 		}
 		q.queues[at].providers = append(q.queues[at].providers, p)
 		q.queues[at].seen = append(q.queues[at].seen, p)

@@ -11,6 +11,8 @@ import (
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/lazy"
+	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/striped"
@@ -34,20 +36,15 @@ type provider struct {
 	instance atomic.Pointer[instance] // nil before a factory's success and after release
 	timeout  atomic.Int64             // of one attempt, in nanoseconds
 	breaker  breaker
-	// learns says that a success may be more than one more: it is set before any of the
-	// three below, or a breaker's policy that looks at successes, and stays.
-	learns   atomic.Bool
-	retries  atomic.Pointer[retries]          // nil: no failure yet, and the default policy
-	grown    atomic.Bool                      // the next success ends the growth of cooldowns
-	cutShort atomic.Uint32                    // attempts in a row that were cut for the sake of others
+	effects  successEffects
 	standIn  atomic.Pointer[provider]         // acts in its place; written under Registry.mu
-	limits   atomic.Pointer[limits]           // of its domain; nil: none
+	limits   atomic.Pointer[limit.Limits]     // of its domain; nil: none
 	vitals   atomic.Pointer[selection.Vitals] // nil: no strategy looks at them
 	tookOver atomic.Uint64                    // attempts it was given because another one had failed
 	held     atomic.Uint64                    // times its breaker stayed closed for the sake of the group
 	counts   striped.Cells[counts]
 
-	maker    *maker // nil for instances that were passed in
+	lazy     *lazy.Instance[*instance] // nil for instances that were passed in
 	contexts attemptctx.Set
 	draining drain
 
@@ -59,11 +56,11 @@ type provider struct {
 	below      *provider // that it stands in for; nil: it is no stand-in
 	policy     health.Policy
 	wellness   wellness
-	unready    unready
+	notReady   lazy.Failure  // of its factory
 	opening    opening       // of the breaker, the last time
 	domain     *domain       // never another one
 	alone      domain        // the domain of a provider that shares none
-	cooldown   cooldown      // the provider's own, beside its domain's
+	cooldown   timedCooldown // the provider's own, beside its domain's
 	ready      time.Duration // when breaker and health last let calls in again
 }
 
@@ -82,8 +79,7 @@ func newProvider(svc *service, e entry, generation uint64) *provider {
 	p.ready = svc.registry.now()
 	p.timeout.Store(int64(e.timeout))
 	if e.retry != (RetryPolicy{}) {
-		p.learns.Store(true)
-		p.retries.Store(newRetries(e.retry))
+		p.effects.setRetryPolicy(e.retry)
 	}
 	p.breaker.init(p, e.breaker)
 	p.draining.init()
@@ -92,7 +88,7 @@ func newProvider(svc *service, e entry, generation uint64) *provider {
 	if e.instance != nil {
 		p.instance.Store(e.instance)
 	} else {
-		p.maker = newMaker(p, e.build)
+		p.lazy = newLazyInstance(p, e.build)
 	}
 	return p
 }
@@ -203,7 +199,7 @@ func (p *provider) infoLocked(breaker BreakerStats) Info {
 	info.Made = p.instance.Load() != nil
 	info.AttemptTimeout = time.Duration(p.timeout.Load())
 	info.Health = p.healthLocked()
-	info.CooldownUntil = p.cooldownNow().until
+	info.CooldownUntil = p.cooldownNow().Until()
 	var candidate Candidate
 	p.describe(&candidate, time.Now())
 	info.Eligible, info.Reason = candidate.Eligible, candidate.Reason
@@ -272,8 +268,8 @@ func (p *provider) retire() {
 	p.stopLifetime()
 	p.breaker.stop()
 	p.unwatch()
-	if p.maker != nil {
-		p.maker.abandon() // those who wait for its factory move on
+	if p.lazy != nil {
+		p.lazy.Stop(p.errReleased()) // those who wait for its factory move on
 	}
 }
 
@@ -308,8 +304,8 @@ func (p *provider) cancelCalls() {
 func (p *provider) startRelease() {
 	p.draining.release.Do(func() {
 		var ended <-chan struct{}
-		if p.maker != nil {
-			ended = p.maker.release() // before the swap: it makes nothing more after this
+		if p.lazy != nil {
+			ended = p.lazy.Release(p.errReleased()) // before the swap: it makes nothing more after this
 		}
 		made := p.instance.Swap(nil)
 		if (made == nil || made.closer == nil) && isDone(ended) {
@@ -348,11 +344,11 @@ func (p *provider) closeInstance(made *instance, ended <-chan struct{}) {
 
 // released ends the release of the instance, with the error of its closer.
 func (p *provider) released(err error) {
-	switch {
-	case err != nil:
+	if err == nil && p.lazy != nil {
+		err = p.lazy.DiscardError()
+	}
+	if err != nil {
 		p.draining.err = fault.Wrap(fmt.Sprintf("closing provider %q: ", p.name()), err)
-	case p.maker != nil && p.maker.late != nil:
-		p.draining.err = p.maker.late
 	}
 	close(p.draining.released)
 }
@@ -616,7 +612,7 @@ func (r *Registration) SetLimits(policy LimitPolicy) (previous LimitPolicy, err 
 	}
 	err = r.change("limits of the domain", func(p *provider) (from, to any, err error) {
 		if before := p.domain.limits; before != nil {
-			previous = before.policy
+			previous = LimitPolicy(before.Policy())
 		}
 		p.limitDomain(policy)
 		return fmt.Sprintf("%+v", previous), fmt.Sprintf("%+v", policy), nil
@@ -631,11 +627,7 @@ func (r *Registration) SetRetry(policy RetryPolicy) (previous RetryPolicy, err e
 		return RetryPolicy{}, err
 	}
 	err = r.change("retry", func(p *provider) (from, to any, err error) {
-		previous, _ = RetryPolicy{}.withDefaults() // the zero value is valid
-		p.learns.Store(true)
-		if before := p.retries.Swap(newRetries(policy)); before != nil {
-			previous = before.policy
-		}
+		previous = p.effects.setRetryPolicy(policy)
 		return fmt.Sprintf("%+v", previous), fmt.Sprintf("%+v", policy), nil
 	})
 	return previous, err
@@ -694,6 +686,6 @@ func (r *Registration) Reset() error {
 	}
 	p := r.acting()
 	p.breaker.reset()
-	p.endCooldown()
+	p.resetCooldown()
 	return nil
 }

@@ -181,7 +181,7 @@ func (p *provider) returns() (retryIn time.Duration, asked bool) {
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
 	cooling := p.cooldownNow()
-	return max(breaker.RetryIn, time.Until(cooling.until)), cooling.active() && !cooling.guess
+	return max(breaker.RetryIn, time.Until(cooling.Until())), cooling.Active() && !cooling.Guessed()
 }
 
 // maxComebacks bounds how many attempts one call makes after waiting for the end of a
@@ -224,7 +224,7 @@ func (c *call) firstReturn() (earliest time.Time, changed <-chan struct{}) {
 		case 0: // it has just ended
 			return time.Now(), registry.changedLocked()
 		case gateCooling:
-			if until := p.cooldownNow().until; earliest.IsZero() || until.Before(earliest) {
+			if until := p.cooldownNow().Until(); earliest.IsZero() || until.Before(earliest) {
 				earliest = until
 			}
 		}

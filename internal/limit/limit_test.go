@@ -1,0 +1,204 @@
+package limit_test
+
+import (
+	"math"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/capreg/registry/internal/limit"
+	"github.com/capreg/registry/internal/slots"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestLimits_OfPolicies(t *testing.T) {
+	t.Parallel()
+	bulkhead := limit.Policy{Bulkhead: true, MaxConcurrent: 1}
+	rated := limit.Policy{Rate: 1, Burst: 1}
+	both := limit.Policy{Bulkhead: true, MaxConcurrent: 1, Rate: 1, Burst: 1}
+	for name, row := range map[string]struct {
+		policy limit.Policy
+		before *limit.Limits
+		none   bool
+		slots  bool
+		rated  bool
+	}{
+		"nothing":                 {limit.Policy{}, nil, true, false, false},
+		"nothing after a rate":    {limit.Policy{}, limit.New(rated, nil), true, false, false},
+		"bulkhead":                {bulkhead, nil, false, true, false},
+		"rate":                    {rated, nil, false, false, true},
+		"bulkhead after a rate":   {bulkhead, limit.New(rated, nil), false, true, false},
+		"rate after a bulkhead":   {rated, limit.New(bulkhead, nil), false, false, true},
+		"nothing after bulkhead":  {limit.Policy{}, limit.New(bulkhead, nil), false, false, false},
+		"bulkhead after bulkhead": {bulkhead, limit.New(bulkhead, nil), false, true, false},
+		"bulkhead and rate":       {both, nil, false, true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := limit.New(row.policy, row.before)
+			require.Equal(t, row.none, l == nil)
+			require.False(t, l.Full())
+			if l == nil {
+				return
+			}
+			require.Equal(t, row.policy, l.Policy())
+			require.Equal(t, row.slots, l.Slots() != nil)
+			if row.slots {
+				require.True(t, l.Slots().TryAcquire())
+				require.True(t, l.Full())
+			}
+			_, first := l.Take("x")
+			_, second := l.Take("x")
+			require.Zero(t, first)
+			require.Equal(t, row.rated, second > 0)
+		})
+	}
+}
+
+func TestLimits_PlacesOutliveChangesOfThePolicy(t *testing.T) {
+	t.Parallel()
+	first := limit.New(limit.Policy{Bulkhead: true, MaxConcurrent: 2, MaxQueue: 1}, nil)
+	require.True(t, first.Slots().TryAcquire())
+	require.True(t, first.Slots().TryAcquire())
+
+	narrow := limit.New(limit.Policy{Bulkhead: true, MaxConcurrent: 1}, first)
+	require.Same(t, first.Slots(), narrow.Slots())
+	require.True(t, narrow.Full())
+
+	none := limit.New(limit.Policy{}, narrow)
+	require.Nil(t, none.Slots())
+	require.False(t, none.Full())
+
+	again := limit.New(limit.Policy{Bulkhead: true, MaxConcurrent: 3}, none)
+	require.Same(t, first.Slots(), again.Slots(), "two places are still taken")
+	require.Equal(t, 2, again.Slots().Taken())
+	require.True(t, again.Slots().TryAcquire())
+	require.True(t, again.Full())
+}
+
+func TestLimits_QueuedCallsGetInWhenTheBulkheadGoes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := limit.New(limit.Policy{Bulkhead: true, MaxConcurrent: 1, MaxQueue: 1}, nil)
+		require.True(t, l.Slots().TryAcquire())
+		entered := make(chan int, 1)
+		go func() {
+			queue := slots.NewWait()
+			defer queue.End()
+			queue.Join(l.Slots(), 7)
+			at, _ := queue.For(t.Context(), nil)
+			entered <- at
+		}()
+		synctest.Wait()
+		require.Empty(t, entered)
+		limit.New(limit.Policy{}, l)
+		require.Equal(t, 7, <-entered)
+	})
+}
+
+func TestRates_EachCallerHasABurstAndThenTheRate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rates := limit.NewRates(2, 3)
+		for range 3 {
+			_, retryIn := rates.Take("a")
+			require.Zero(t, retryIn)
+		}
+		_, retryIn := rates.Take("a")
+		require.Equal(t, 500*time.Millisecond, retryIn)
+		_, other := rates.Take("b")
+		require.Zero(t, other)
+		time.Sleep(retryIn - 1)
+		_, early := rates.Take("a")
+		require.Positive(t, early)
+		time.Sleep(time.Nanosecond)
+		_, due := rates.Take("a")
+		require.Zero(t, due)
+	})
+}
+
+func TestRates_PermitsCanBeGivenBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rates := limit.NewRates(1, 1)
+		for range 100 {
+			used, retryIn := rates.Take("a")
+			require.Zero(t, retryIn)
+			used.GiveBack()
+		}
+		used, _ := rates.Take("a")
+		for range 100 { // refusals leave no mark
+			_, retryIn := rates.Take("a")
+			require.Equal(t, time.Second, retryIn)
+		}
+		time.Sleep(time.Second / 2)
+		used.GiveBack()
+		_, retryIn := rates.Take("a")
+		require.Zero(t, retryIn, "given back as of the time of the use")
+		limit.Permit{}.GiveBack()
+	})
+}
+
+func TestRates_RetryTimesOfTinyRatesDoNotOverflow(t *testing.T) {
+	t.Parallel()
+	rates := limit.NewRates(math.SmallestNonzeroFloat64, 1)
+	rates.Take("a")
+	_, retryIn := rates.Take("a")
+	require.Equal(t, time.Duration(1<<62), retryIn)
+}
+
+func TestRates_CallersBeyondTheBoundShareOneBucket(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const bound = 1 << 16
+		rates := limit.NewRates(1, 2)
+		take := func(caller int) bool {
+			_, retryIn := rates.Take(string(rune(caller%1000)) + ":" + string(rune(caller/1000)))
+			return retryIn == 0
+		}
+		for caller := range bound {
+			require.True(t, take(caller))
+		}
+		require.True(t, take(bound))
+		require.True(t, take(bound+1))
+		require.False(t, take(bound+2), "they share the burst of one")
+		require.True(t, take(0), "those known keep their own")
+		require.False(t, take(0))
+		time.Sleep(time.Second) // all buckets are full but that of 0
+		require.True(t, take(bound+2))
+		require.True(t, take(bound+2))
+		require.True(t, take(bound+3), "idle callers were dropped")
+		require.True(t, take(0))
+		require.False(t, take(0), "a caller that is not idle is not forgotten")
+	})
+}
+
+func TestRates_ConcurrentCallersNeverExceedTheBurst(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const burst = 50
+		rates := limit.NewRates(1, burst)
+		var allowed, refused atomic.Int64
+		var takers sync.WaitGroup
+		for range 16 {
+			takers.Go(func() {
+				for range 20 {
+					if _, retryIn := rates.Take("a"); retryIn == 0 {
+						allowed.Add(1)
+					} else {
+						refused.Add(1)
+					}
+				}
+			})
+		}
+		takers.Wait()
+		require.Equal(t, int64(burst), allowed.Load())
+		require.Equal(t, int64(16*20-burst), refused.Load())
+	})
+}

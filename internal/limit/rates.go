@@ -1,0 +1,97 @@
+package limit
+
+import (
+	"math"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// maxCallers bounds how many callers have a rate of their own. Those beyond it share one, so that no rate is
+// exceeded.
+const maxCallers = 1 << 16
+
+// Rates bounds the attempts of each caller by a token bucket. Use [NewRates] to create one. All methods are
+// safe for concurrent use.
+type Rates struct {
+	perSecond float64
+	burst     int
+	shared    *rate.Limiter // of the callers beyond maxCallers
+
+	// mu guards the fields below; nothing blocks while it is held.
+	mu      sync.Mutex
+	callers map[string]*rate.Limiter
+	swept   time.Time // by dropIdle, the last time
+}
+
+// NewRates returns full buckets of burst tokens, refilled at a positive rate per second.
+func NewRates(perSecond float64, burst int) *Rates {
+	return &Rates{
+		perSecond: perSecond, burst: burst,
+		callers: make(map[string]*rate.Limiter),
+		shared:  rate.NewLimiter(rate.Limit(perSecond), burst),
+	}
+}
+
+// Permit is one attempt that was taken from a caller's rate. The zero value is none.
+type Permit struct {
+	reserved *rate.Reservation
+	at       time.Time
+}
+
+// GiveBack undoes the use. It counts as of the time of the use, since x/time/rate gives nothing back of a token
+// that could be used at once.
+func (p Permit) GiveBack() {
+	if p.reserved != nil {
+		p.reserved.CancelAt(p.at)
+	}
+}
+
+// Take uses up one attempt of the caller's rate. If none is left, retryIn is positive and says when one is.
+func (r *Rates) Take(caller string) (used Permit, retryIn time.Duration) {
+	now := time.Now()
+	limiter := r.limiterOf(caller, now)
+	// A reservation in vain would leave a mark, for which later ones get less back.
+	if missing := 1 - limiter.TokensAt(now); missing > 0 {
+		return Permit{}, time.Duration(min(math.Ceil(missing/r.perSecond*float64(time.Second)), 1<<62))
+	}
+	used = Permit{limiter.ReserveN(now, 1), now}
+	if retryIn = used.reserved.DelayFrom(now); retryIn > 0 || !used.reserved.OK() { // a concurrent Take came first
+		used.GiveBack()
+		return Permit{}, max(retryIn, 1)
+	}
+	return used, 0
+}
+
+// limiterOf returns the caller's bucket, which is full at first.
+func (r *Rates) limiterOf(caller string, now time.Time) *rate.Limiter {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if known, ok := r.callers[caller]; ok {
+		return known
+	}
+	if len(r.callers) >= maxCallers {
+		r.dropIdle(now)
+	}
+	if len(r.callers) >= maxCallers {
+		return r.shared
+	}
+	created := rate.NewLimiter(rate.Limit(r.perSecond), r.burst)
+	r.callers[caller] = created
+	return created
+}
+
+// dropIdle drops the callers whose buckets are full, which are like new ones, at most once a second. Caller
+// holds mu.
+func (r *Rates) dropIdle(now time.Time) {
+	if now.Sub(r.swept) < time.Second {
+		return
+	}
+	r.swept = now
+	for caller, known := range r.callers {
+		if known.TokensAt(now) >= float64(r.burst) {
+			delete(r.callers, caller)
+		}
+	}
+}
