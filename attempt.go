@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/internal/attemptctx"
+	"github.com/capreg/registry/internal/breaker"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/slots"
 	"github.com/capreg/registry/internal/tasks"
@@ -74,7 +75,7 @@ func (a *attempt) enter(p *provider, w *walk, timeout time.Duration) bool {
 		limit, a.shared = a.limit(w, a.began)
 	}
 	var ok bool
-	if a.generation, a.trial, ok = p.breaker.admit(); !ok && !a.forced {
+	if a.generation, a.trial, ok = p.breaker.Admit(); !ok && !a.forced {
 		p.withdraw(a.cell)
 		return false
 	}
@@ -169,7 +170,7 @@ func (a *attempt) settle(v verdict.Verdict, elapsed time.Duration, cause error) 
 	if latency == 0 {
 		latency = elapsed
 	}
-	slow := p.breaker.slow(latency)
+	slow := p.breaker.Slow(latency)
 	if v.Class == verdict.ClassSuccess && slow {
 		v.Class = verdict.ClassSlow
 	}
@@ -177,31 +178,24 @@ func (a *attempt) settle(v verdict.Verdict, elapsed time.Duration, cause error) 
 	if a.own != nil {
 		a.own.End()
 	}
-	blame, tally := rule.Blame, rule.Tally
-	switch blame {
-	case verdict.BlameWhenLong:
-		blame = verdict.BlameNeutral
-		if elapsed >= a.timeout/2 {
-			blame, tally = verdict.BlameFailure, verdict.TallyFailure
-		}
-	case verdict.BlameNotRecorded:
-		blame = verdict.BlameNeutral
-	case verdict.BlameWhenSlow, verdict.BlameNeutral, verdict.BlameSuccess, verdict.BlameFailure:
+	outcome, tally := breakerOutcome(rule.Blame, elapsed >= a.timeout/2), rule.Tally
+	if outcome == breaker.Failure {
+		tally = verdict.TallyFailure // also when it is one only because it ran long
 	}
 	switch {
 	case v.Class == verdict.ClassAttemptTimeout && a.shared && elapsed < p.totals().MeanLatency && p.forgivesCut():
 		// It was cut short for the sake of others, sooner than it usually answers.
-		blame, tally = verdict.BlameNeutral, verdict.TallyIgnored
+		outcome, tally = breaker.Neutral, verdict.TallyIgnored
 	case tally == verdict.TallySuccess && p.cutShort.Load() > 0:
 		p.cutShort.Store(0)
 	}
 	// Of a clean breaker there is nothing to learn, and no trial.
-	if (blame == verdict.BlameFailure || !p.breaker.clean(a.generation)) && (!a.resort || a.trial) && a.hung.returns() {
-		p.breaker.settle(a.generation, a.trial, blame, slow)
+	if (outcome == breaker.Failure || !p.breaker.Unaffected(a.generation)) && (!a.resort || a.trial) && a.hung.returns() {
+		p.breaker.Record(a.generation, outcome, slow)
 	}
-	p.spend(blame)
+	p.spend(outcome)
 	if a.vitals != nil {
-		a.vitals.End(p.registry.now(), latency, outcomeOf(blame), a.track)
+		a.vitals.End(p.registry.now(), latency, outcomeOf(outcome), a.track)
 	}
 	switch {
 	case rule.Cooldown == verdict.CooldownReset:
@@ -237,13 +231,13 @@ func (p *provider) forgivesCut() bool {
 }
 
 // outcomeOf returns what an outcome says of the provider's performance.
-func outcomeOf(blame verdict.Blame) selection.Outcome {
-	switch blame {
-	case verdict.BlameSuccess, verdict.BlameWhenSlow:
+func outcomeOf(outcome breaker.Outcome) selection.Outcome {
+	switch outcome {
+	case breaker.Success:
 		return selection.Answered
-	case verdict.BlameFailure:
+	case breaker.Failure:
 		return selection.Failed
-	case verdict.BlameNeutral, verdict.BlameWhenLong, verdict.BlameNotRecorded:
+	case breaker.Neutral:
 	}
 	return selection.Neutral
 }
@@ -269,7 +263,7 @@ func (a *attempt) watchTrial() {
 	p, generation, h := a.provider, a.generation, &hungTrial{}
 	h.timer = p.registry.schedule.After(min(limit, NoTimeout-tasks.Grace)+tasks.Grace, func() {
 		if h.ended.CompareAndSwap(false, true) {
-			p.breaker.settle(generation, true, verdict.BlameFailure, false)
+			p.breaker.Record(generation, breaker.Failure, false)
 		}
 	})
 	a.hung = h
@@ -286,14 +280,14 @@ func (h *hungTrial) returns() bool {
 }
 
 // spend moves the budget for further attempts.
-func (p *provider) spend(blame verdict.Blame) {
+func (p *provider) spend(outcome breaker.Outcome) {
 	known := p.retries.Load()
-	switch blame {
-	case verdict.BlameSuccess, verdict.BlameWhenSlow:
+	switch outcome {
+	case breaker.Success:
 		if known != nil {
 			known.succeeded()
 		}
-	case verdict.BlameFailure:
+	case breaker.Failure:
 		if known == nil {
 			policy, _ := RetryPolicy{}.withDefaults() // the zero value is valid
 			p.learns.Store(true)
@@ -301,6 +295,6 @@ func (p *provider) spend(blame verdict.Blame) {
 			known = p.retries.Load()
 		}
 		known.failed()
-	case verdict.BlameNeutral, verdict.BlameWhenLong, verdict.BlameNotRecorded:
+	case breaker.Neutral:
 	}
 }

@@ -757,7 +757,7 @@ func (p *plan) lastResort(wants func(*provider) bool) (best *provider) {
 // returns says when the provider comes back by itself, and whether it has asked
 // to be left alone until then.
 func (p *provider) returns() (retryIn time.Duration, asked bool) {
-	breaker := p.breaker.read()
+	breaker := p.breaker.stats()
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
 	cooling := p.cooldownNow()

@@ -33,9 +33,9 @@ type provider struct {
 	gate     atomic.Uint32
 	instance atomic.Pointer[instance] // nil before a factory's success and after release
 	timeout  atomic.Int64             // of one attempt, in nanoseconds
-	breaker  breaker
+	breaker  providerBreaker
 	// learns says that a success may be more than one more: it is set before any of the
-	// three below, or a breaker's policy that looks at successes, and stays.
+	// three below, and stays.
 	learns   atomic.Bool
 	retries  atomic.Pointer[retries]          // nil: no failure yet, and the default policy
 	grown    atomic.Bool                      // the next success ends the growth of cooldowns
@@ -60,7 +60,7 @@ type provider struct {
 	policy     health.Policy
 	wellness   wellness
 	unready    unready
-	opening    opening       // of the breaker, the last time
+	opening    openReason    // of the breaker, the last time
 	domain     *domain       // never another one
 	alone      domain        // the domain of a provider that shares none
 	cooldown   cooldown      // the provider's own, beside its domain's
@@ -186,7 +186,7 @@ func (p *provider) totals() (info Info) {
 }
 
 func (p *provider) info() Info {
-	breaker := p.breaker.read() // its lock comes before the registry's
+	breaker := p.breaker.stats() // its lock comes before the registry's
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
 	return p.infoLocked(breaker)
@@ -268,7 +268,7 @@ func (p *provider) checkIdle() {
 // retire ends what a provider that has left does by itself.
 func (p *provider) retire() {
 	p.stopLifetime()
-	p.breaker.stop()
+	p.breaker.StopRecovery()
 	p.unwatch()
 	if p.maker != nil {
 		p.maker.abandon() // those who wait for its factory move on
@@ -672,7 +672,7 @@ func (r *Registration) presentLocked() error {
 }
 
 // Breaker returns the state of the provider's breaker. It changes nothing.
-func (r *Registration) Breaker() BreakerStats { return r.acting().breaker.read() }
+func (r *Registration) Breaker() BreakerStats { return r.acting().breaker.stats() }
 
 // ForceOpen opens the breaker for the given time, more than zero, whatever its
 // state; then it is half-open. The reason is shown to whoever asks why. The
@@ -691,7 +691,7 @@ func (r *Registration) Reset() error {
 		return err
 	}
 	p := r.acting()
-	p.breaker.reset()
+	p.breaker.Reset()
 	p.endCooldown()
 	return nil
 }

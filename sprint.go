@@ -78,7 +78,7 @@ func (s *sprint) enter(ctx context.Context, of *slot) bool {
 	}
 	cell.attempts.Add(1)
 	instance := p.instance.Load()
-	generation, admitted := p.breaker.admitClosed()
+	generation, admitted := p.breaker.AdmitClosed()
 	if instance == nil || p.gateNow() != 0 || !admitted {
 		p.withdraw(cell)
 		return false
@@ -114,7 +114,7 @@ func (s *sprint) end() {
 	}
 	p := s.provider
 	elapsed := p.registry.now() - s.began
-	if p.learns.Load() || !p.breaker.clean(s.generation) {
+	if p.learns.Load() || !p.breaker.Unaffected(s.generation) {
 		s.settle(elapsed)
 		return
 	}
