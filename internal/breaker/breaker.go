@@ -57,11 +57,11 @@ const (
 // Host is the owner of a breaker. Its methods are called while the breaker's lock is held:
 // they must return soon, and must not call methods of the breaker that take that lock.
 type Host interface {
-	// MayOpen reports whether outcomes may open the breaker now. After true it opens.
+	// MayOpen reports whether outcomes may open the breaker now, which it then does.
 	MayOpen() bool
-	// StateChanged tells of each transition.
+	// StateChanged is called for each transition.
 	StateChanged(Change)
-	// TrialsFull tells whether all trial slots of the half-open breaker are taken.
+	// TrialsFull is called with whether all trial slots of the half-open breaker are taken.
 	TrialsFull(bool)
 }
 
@@ -80,8 +80,8 @@ type Change struct {
 // outcome counts in no other: a failure of a call that began before the breaker opened
 // neither moves the recovery time nor fails a trial.
 type Breaker struct {
-	// mirror has the generation and state for readers without the lock; see mirrorOf. It
-	// is written while mu is held, at the end of each step.
+	// mirror shows generation and state to readers without the lock. Only publish writes
+	// it, while mu is held, at the end of each step.
 	mirror    atomic.Uint64
 	slowAfter atomic.Int64                  // of the policy; written while mu is held
 	window    atomic.Pointer[window.Window] // nil without a rate; written while mu is held
@@ -186,22 +186,15 @@ func (b *Breaker) Record(generation uint64, outcome Outcome, slow bool) {
 	if word>>generationShift != generation {
 		return
 	}
-	closed := State(word&mirrorState) == Closed
-	var counts window.Counts
-	if closed {
-		counts = b.count(outcome, slow)
-		if outcome != Failure && word&mirrorFailing == 0 && counts.Total == 0 {
-			return
+	switch State(word & mirrorState) {
+	case Closed:
+		counts := b.count(outcome, slow)
+		if outcome == Failure || counts.Total > 0 || word&mirrorFailing != 0 {
+			b.recordClosed(generation, outcome, counts)
 		}
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	switch {
-	case b.period.generation != generation: // since the mirror was read
-	case closed:
-		b.recordClosed(outcome, counts)
-	default:
-		b.recordTrial(outcome, slow)
+	case HalfOpen:
+		b.recordTrial(generation, outcome, slow)
+	case Open: // admits nothing
 	}
 }
 

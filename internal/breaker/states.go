@@ -93,9 +93,14 @@ func (b *Breaker) forget() {
 	}
 }
 
-// recordClosed records an outcome while closed. counts is what the window holds if the
-// outcome may reach a rate. Caller holds mu.
-func (b *Breaker) recordClosed(outcome Outcome, counts window.Counts) {
+// recordClosed records the outcome of a call of a closed period. counts is what the window
+// holds, or zero if the outcome cannot reach a rate.
+func (b *Breaker) recordClosed(generation uint64, outcome Outcome, counts window.Counts) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.period.generation != generation {
+		return // it has ended since the mirror was read
+	}
 	if outcome == Failure {
 		b.totals.LastFailure = time.Now()
 	}
@@ -119,8 +124,13 @@ func (b *Breaker) recordClosed(outcome Outcome, counts window.Counts) {
 	b.publish()
 }
 
-// recordTrial records the outcome of a trial while half-open. Caller holds mu.
-func (b *Breaker) recordTrial(outcome Outcome, slow bool) {
+// recordTrial records the outcome of a trial of a half-open period.
+func (b *Breaker) recordTrial(generation uint64, outcome Outcome, slow bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.period.generation != generation {
+		return // it has ended since the mirror was read, and its slots with it
+	}
 	b.period.trials--
 	if outcome == Success && slow {
 		outcome = Failure
