@@ -17,18 +17,21 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakeHost records what it is told.
 type fakeHost struct {
-	mu      sync.Mutex
-	refuses bool // does not let the breaker open
-	asked   int  // calls of MayOpen
-	changes []breaker.Change
-	full    bool // as TrialsFull was last called in this state
+	mu       sync.Mutex
+	refusing bool // does not let the breaker open
+	asked    int  // calls of MayOpen
+	changes  []breaker.Change
+	full     bool // as TrialsFull was last called in this state
+
+	locked func() // runs once while the breaker's lock is held; nil: none
 }
 
 func (h *fakeHost) MayOpen() bool {
+	h.runLocked()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.asked++
-	return !h.refuses
+	return !h.refusing
 }
 
 func (h *fakeHost) StateChanged(c breaker.Change) {
@@ -39,9 +42,41 @@ func (h *fakeHost) StateChanged(c breaker.Change) {
 }
 
 func (h *fakeHost) TrialsFull(full bool) {
+	h.runLocked()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.full = full
+}
+
+func (h *fakeHost) runLocked() {
+	if f := h.locked; f != nil {
+		h.locked = nil
+		f()
+	}
+}
+
+func (h *fakeHost) refuse(refuses bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.refusing = refuses
+}
+
+func (h *fakeHost) timesAsked() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.asked
+}
+
+func (h *fakeHost) changed() []breaker.Change {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.changes[:len(h.changes):len(h.changes)]
+}
+
+func (h *fakeHost) isFull() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.full
 }
 
 // rig is a breaker and its host.
@@ -167,14 +202,14 @@ func TestTransitions(t *testing.T) {
 			b.slowCall(breaker.Success, true)
 		}, breaker.Open, "1 of 2 outcomes slow within 1m0s"},
 		"closed, host refuses": {policy, breaker.Closed, func(b *rig) {
-			b.host.refuses = true
+			b.host.refuse(true)
 			for range 10 {
 				b.call(breaker.Failure)
 			}
 		}, breaker.Closed, ""},
-		"closed, force open": {policy, breaker.Closed, func(b *rig) { b.ForceOpen(time.Hour, "by hand") }, breaker.Open, "by hand"},
-		"closed, reset":      {policy, breaker.Closed, func(b *rig) { b.Reset() }, breaker.Closed, ""},
-		"closed, configure":  {policy, breaker.Closed, func(b *rig) { b.Configure(rated) }, breaker.Closed, ""},
+		"closed, force open":   {policy, breaker.Closed, func(b *rig) { b.ForceOpen(time.Hour, "by hand") }, breaker.Open, "by hand"},
+		"closed, reset":        {policy, breaker.Closed, func(b *rig) { b.Reset() }, breaker.Closed, ""},
+		"closed, configure":    {policy, breaker.Closed, func(b *rig) { b.Configure(rated) }, breaker.Closed, ""},
 		"open, before its end": {policy, breaker.Open, func(*rig) { pass(time.Minute) }, breaker.Open, ""},
 		"open, after its end": {
 			policy, breaker.Open, func(*rig) { pass(time.Minute + 1) }, breaker.HalfOpen, "the recovery time is over",
@@ -202,16 +237,16 @@ func TestTransitions(t *testing.T) {
 			t.Parallel()
 			bubble(t, row.policy, func(t *testing.T, b *rig) {
 				arrangements[row.from](b)
-				before := len(b.host.changes)
+				before := len(b.host.changed())
 				row.event(b)
 				stats := b.Stats()
 				require.Equal(t, row.to, stats.State)
 				if row.reason == "" {
-					require.Len(t, b.host.changes, before)
+					require.Len(t, b.host.changed(), before)
 					return
 				}
-				require.Len(t, b.host.changes, before+1)
-				change := b.host.changes[before]
+				require.Len(t, b.host.changed(), before+1)
+				change := b.host.changed()[before]
 				require.Equal(t, breaker.Change{From: row.from, To: row.to, Reason: row.reason, Until: change.Until}, change)
 				require.Equal(t, row.reason, stats.Reason)
 				require.Equal(t, time.Now(), stats.Since)
@@ -277,9 +312,9 @@ func TestRecord_CountsInItsGenerationOnly(t *testing.T) {
 		require.Equal(t, breaker.Closed, b.state(), "a reset while closed begins a generation too")
 
 		b.ForceOpen(time.Minute, "test")
-		open := b.host.changes
+		open := b.host.changed()
 		b.Record(before+2, breaker.Failure, false) // the generation of the open period, in which there are no calls
-		require.Equal(t, open, b.host.changes)
+		require.Equal(t, open, b.host.changed())
 	})
 }
 
@@ -289,14 +324,14 @@ func TestTrials_TakeSlotsUntilTheirOutcome(t *testing.T) {
 		bubble(t, with(func(p *breaker.Policy) { p.TrialSlots, p.SuccessThreshold = 2, 3 }), func(t *testing.T, b *rig) {
 			b.toHalfOpen()
 			hanging := b.admit(true)
-			require.False(t, b.host.full)
+			require.False(t, b.host.isFull())
 			second := b.admit(true)
-			require.True(t, b.host.full)
+			require.True(t, b.host.isFull())
 			require.True(t, b.refused())
 			require.Equal(t, 2, b.Stats().TrialsInFlight)
 
 			b.Record(second, outcome, false)
-			require.False(t, b.host.full)
+			require.False(t, b.host.isFull())
 			require.Equal(t, 1, b.Stats().TrialsInFlight)
 			pass(time.Hour)
 			for b.Stats().TrialSuccesses < 2 {
@@ -327,13 +362,13 @@ func TestTrials_BeginWithoutEarlierSuccesses(t *testing.T) {
 func TestMayOpen_KeepsCountingWhileRefused(t *testing.T) {
 	t.Parallel()
 	bubble(t, policy, func(t *testing.T, b *rig) {
-		b.host.refuses = true
+		b.host.refuse(true)
 		for range 5 {
 			b.call(breaker.Failure)
 		}
 		require.Equal(t, 5, b.Stats().ConsecutiveFailures)
-		require.Equal(t, 3, b.host.asked, "from the threshold on")
-		b.host.refuses = false
+		require.Equal(t, 3, b.host.timesAsked(), "from the threshold on")
+		b.host.refuse(false)
 		b.call(breaker.Failure)
 		require.Equal(t, "6 failures in a row", b.Stats().Reason)
 	})
@@ -343,11 +378,11 @@ func TestMayOpen_IsNotAskedByTrialsAndForce(t *testing.T) {
 	t.Parallel()
 	bubble(t, policy, func(t *testing.T, b *rig) {
 		b.toHalfOpen()
-		b.host.refuses = true
+		b.host.refuse(true)
 		b.call(breaker.Failure)
 		require.Equal(t, breaker.Open, b.state())
 		b.ForceOpen(time.Second, "test")
-		require.Equal(t, 1, b.host.asked)
+		require.Equal(t, 1, b.host.timesAsked())
 	})
 }
 
@@ -369,6 +404,54 @@ func TestUnaffected_WhereASuccessWouldChangeNothing(t *testing.T) {
 		b.toHalfOpen()
 		require.False(t, b.Unaffected(b.admit(true)))
 	})
+}
+
+// Calls that read the mirror just before a transition, and get the lock after it. They wait on
+// the real clock, since a goroutine that waits for a mutex is not idle to a bubble; were one
+// late, there would be nothing to see.
+func TestTransitionMeanwhile(t *testing.T) {
+	t.Parallel()
+	timers := schedule.New()
+	defer timers.Close()
+	var late sync.WaitGroup
+	begin := func(f func()) {
+		late.Go(f)
+		time.Sleep(5 * time.Millisecond)
+	}
+	b := &rig{t: t}
+	b.Init(&b.host, timers, with(func(p *breaker.Policy) { p.FailureThreshold, p.TrialSlots = 1, 2 }))
+	halfOpen := func() {
+		b.ForceOpen(time.Nanosecond, "test")
+		require.Eventually(t, func() bool { return b.state() == breaker.HalfOpen }, time.Minute, time.Millisecond)
+	}
+	closed := b.admit(false)
+	b.host.locked = func() { begin(func() { b.Record(closed, breaker.Failure, false) }) }
+	b.Record(closed, breaker.Failure, false)
+	late.Wait()
+	require.Equal(t, uint64(1), b.Stats().Opened)
+
+	halfOpen()
+	trial, second := b.admit(true), b.admit(true)
+	b.host.locked = func() {
+		begin(b.Reset)
+		begin(func() { b.Record(second, breaker.Failure, false) })
+		begin(func() { _, _, _ = b.Admit() })
+	}
+	b.Record(trial, breaker.Neutral, false)
+	late.Wait()
+	require.Equal(t, breaker.Closed, b.state())
+	require.Zero(t, b.Stats().TrialsInFlight)
+
+	halfOpen()
+	trial = b.admit(true)
+	b.host.locked = func() {
+		begin(func() { b.ForceOpen(time.Hour, "test") })
+		begin(func() { _, _, _ = b.Admit() })
+	}
+	b.Record(trial, breaker.Neutral, false)
+	late.Wait()
+	require.Equal(t, breaker.Open, b.state())
+	require.Zero(t, b.Stats().TrialsInFlight)
 }
 
 func TestCleanPath_AllocatesNothing(t *testing.T) {

@@ -69,12 +69,12 @@ func TestFailureRate_BeginsAgainWhenClosed(t *testing.T) {
 func TestFailureRate_AskedWithTheThresholdAndRefused(t *testing.T) {
 	t.Parallel()
 	bubble(t, with(func(p *breaker.Policy) { *p, p.FailureThreshold = rated, 10 }), func(t *testing.T, b *rig) {
-		b.host.refuses = true
+		b.host.refuse(true)
 		for range 10 {
 			b.call(breaker.Failure)
 		}
 		require.Equal(t, breaker.Closed, b.state())
-		require.Equal(t, 2, b.host.asked, "once for each rule")
+		require.Equal(t, 2, b.host.timesAsked(), "once for each rule")
 		require.Equal(t, 10, b.Stats().ConsecutiveFailures)
 	})
 }
@@ -104,9 +104,10 @@ func TestRecoveryTimeout_GrowsUntilClosed(t *testing.T) {
 		p.RecoveryTimeout, p.RecoveryGrowth, p.MaxRecoveryTimeout, p.SuccessThreshold = 10*time.Second, 2, 60*time.Second, 1
 	}), func(t *testing.T, b *rig) {
 		b.trip()
-		for _, length := range []time.Duration{10, 20, 40, 60, 60} {
-			require.Equal(t, length*time.Second, b.Stats().RetryIn)
-			pass(length * time.Second)
+		for _, seconds := range []int{10, 20, 40, 60, 60} {
+			length := time.Duration(seconds) * time.Second
+			require.Equal(t, length, b.Stats().RetryIn)
+			pass(length)
 			require.Equal(t, breaker.Open, b.state())
 			pass(1)
 			b.call(breaker.Failure)
@@ -298,12 +299,12 @@ func TestConfigure_LetsARecoveryEndAsItBegan(t *testing.T) {
 	bubble(t, policy, func(t *testing.T, b *rig) {
 		b.toHalfOpen()
 		b.admit(true)
-		require.True(t, b.host.full)
+		require.True(t, b.host.isFull())
 		b.Configure(next)
-		require.False(t, b.host.full, "trial slots follow at once")
+		require.False(t, b.host.isFull(), "trial slots follow at once")
 		b.admit(true)
 		b.Configure(policy)
-		require.True(t, b.host.full)
+		require.True(t, b.host.isFull())
 		require.True(t, b.refused())
 		require.Equal(t, 2, b.Stats().TrialsInFlight)
 	})
