@@ -13,45 +13,44 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// BreakerPolicy is when the breaker of a provider keeps calls away. The zero
-// value of each field is its default; a negative one is an error matching
-// [ErrInvalid].
+// BreakerPolicy configures the circuit breaker of a provider. The zero value of each
+// field is its default; a negative one is an error matching [ErrInvalid].
 //
-// Failures in a row are blind to partial outages; a rate sees them. Outcomes
-// count when they are known, in the window of that moment, so that calls which
-// take longer than the window count too.
+// Failures in a row do not show partial outages; a rate does. Outcomes count when they are
+// known, in the window of that moment, so that calls which take longer than the window
+// count too.
 type BreakerPolicy struct {
-	// FailureThreshold is how many failures in a row open the breaker. Default:
+	// FailureThreshold is the number of failures in a row that opens the breaker. Default:
 	// 5, and no such rule when one of the two rates is set.
 	FailureThreshold int `json:"failure_threshold,omitempty"`
-	// FailureRate is the part of the outcomes in the Window, more than 0 and at
-	// most 1, that opens the breaker when it is failures. Zero: no such rule.
+	// FailureRate is the part of the outcomes in the Window, more than 0 and at most 1,
+	// that opens the breaker when they are failures. Zero: no such rule.
 	FailureRate float64 `json:"failure_rate,omitempty"`
-	// SlowRate is the same for outcomes that took SlowAfter or longer, whatever
-	// they were. A slow trial then counts as a failed one. Zero: no such rule.
+	// SlowRate is the same for calls that took SlowAfter or longer, successful or not. A
+	// slow trial then counts as a failed one. Zero: no such rule.
 	SlowRate float64 `json:"slow_rate,omitempty"`
-	// SlowAfter is what is slow; it goes together with SlowRate.
+	// SlowAfter is the latency from which a call is slow; it goes together with SlowRate.
 	SlowAfter time.Duration `json:"slow_after,omitempty"`
-	// Window is the sliding time that the rates look at. Default: 30 s.
+	// Window is the length of the sliding time in which the rates count. Default: 30 s.
 	Window time.Duration `json:"window,omitempty"`
-	// MinimumCalls is how many outcomes the Window must hold before a rate
-	// means anything. Default: 20.
+	// MinimumCalls is the number of outcomes in the Window below which no rate opens the
+	// breaker. Default: 20.
 	MinimumCalls int `json:"minimum_calls,omitempty"`
 
-	// RecoveryTimeout is how long it stays open before trials are admitted.
+	// RecoveryTimeout is the time that the breaker stays open before it admits trials.
 	// Default: 60 s.
 	RecoveryTimeout time.Duration `json:"recovery_timeout"`
-	// RecoveryGrowth, 1 or more, is the factor by which that grows each time the
-	// trials fail, until the breaker closes. Default: 1.
+	// RecoveryGrowth, 1 or more, is the factor by which RecoveryTimeout grows each time a
+	// trial fails, until the breaker closes. Default: 1.
 	RecoveryGrowth float64 `json:"recovery_growth,omitempty"`
 	// MaxRecoveryTimeout bounds the growth. Default: ten times RecoveryTimeout.
 	MaxRecoveryTimeout time.Duration `json:"max_recovery_timeout,omitempty"`
-	// RecoveryJitter is the part of the time, at most 1, that is random, so that
+	// RecoveryJitter is the part of the recovery time, at most 1, that is random, so that
 	// many programs do not try at the same moment. Default: 0.
 	RecoveryJitter float64 `json:"recovery_jitter,omitempty"`
-	// SuccessThreshold is how many successful trials close it. Default: 3.
+	// SuccessThreshold is the number of successful trials that closes it. Default: 3.
 	SuccessThreshold int `json:"success_threshold"`
-	// TrialSlots is how many trials may run at once while it is half-open; at
+	// TrialSlots is the number of trials that may run at once while it is half-open; at
 	// most SuccessThreshold. Default: 1.
 	TrialSlots int `json:"trial_slots"`
 }
@@ -172,7 +171,7 @@ type BreakerStats struct {
 	Since time.Time    `json:"since"`
 	// Reason says why the present state began; empty before the first change.
 	Reason string `json:"reason,omitempty"`
-	// Forced says that it was opened by ForceOpen.
+	// Forced reports whether it was opened by ForceOpen.
 	Forced bool `json:"forced,omitempty"`
 	// RetryIn is the time until trials are admitted; zero unless open.
 	RetryIn time.Duration `json:"retry_in,omitempty"`
@@ -184,7 +183,7 @@ type BreakerStats struct {
 	TrialSuccesses int `json:"trial_successes,omitempty"`
 	TrialsInFlight int `json:"trials_in_flight,omitempty"`
 	// Opened, HalfOpened and Closed count the transitions into each state;
-	// Resets counts the resets that closed it, ForcedOpen the forced openings.
+	// Resets counts the resets that closed it, and ForcedOpen the calls of ForceOpen.
 	Opened     uint64 `json:"opened"`
 	HalfOpened uint64 `json:"half_opened"`
 	Closed     uint64 `json:"closed"`
@@ -198,7 +197,8 @@ type BreakerStats struct {
 	Policy BreakerPolicy `json:"policy"`
 }
 
-// providerBreaker is the breaker of a provider, in the words of this package.
+// providerBreaker is the breaker of a provider, with the policies, errors and statistics of
+// this package. The states and rules are those of internal/breaker.
 type providerBreaker struct{ breaker.Breaker }
 
 func (b *providerBreaker) init(p *provider, policy BreakerPolicy) {

@@ -1,14 +1,14 @@
-// Package breaker has the circuit breaker of a provider.
+// Package breaker implements the circuit breaker of a provider.
 //
 // A [Breaker] admits calls and records how they end. It opens after failures in a row, or
 // when too many of the outcomes within a while are failures or slow; after a recovery time
 // it admits trials, which close it or open it for longer. The table in states.go lists all
 // its transitions.
 //
-// It owns its state, its statistics and the timer of its recovery time. sony/gobreaker
-// counts failures in a row, measures the recovery time and counts the trials that succeed;
-// machine.go has what is made of it. It never runs code of a user, and asks its [Host] only
-// for permission to open.
+// A breaker owns its state, its statistics and the timer of its recovery time. It decides
+// with sony/gobreaker, which counts failures in a row, measures the recovery time and counts
+// the trials that succeed; see machine.go. It never runs code of a user, and asks its [Host]
+// nothing but permission to open.
 package breaker
 
 import (
@@ -57,7 +57,7 @@ const (
 // Host is the owner of a breaker. Its methods are called while the breaker's lock is held:
 // they must return soon, and must not call methods of the breaker that take that lock.
 type Host interface {
-	// MayOpen reports whether outcomes may open the breaker now, which it then does.
+	// MayOpen reports whether outcomes may open the breaker now. If so, it opens at once.
 	MayOpen() bool
 	// StateChanged is called for each transition.
 	StateChanged(Change)
@@ -104,7 +104,7 @@ type Breaker struct {
 	totals           Totals
 }
 
-// Init makes a closed breaker. The policy has no zero field but the optional ones.
+// Init makes b a closed breaker that follows the policy.
 func (b *Breaker) Init(host Host, timers *schedule.Scheduler, policy Policy) {
 	b.host, b.timers, b.epoch = host, timers, time.Now()
 	b.period = period{state: Closed, since: b.epoch}
@@ -112,8 +112,8 @@ func (b *Breaker) Init(host Host, timers *schedule.Scheduler, policy Policy) {
 	b.publish()
 }
 
-// The bits of the mirror below the generation. A closed breaker for which successes do
-// nothing has none of them.
+// The mirror is the generation and, below it, these bits. None is set while the breaker is
+// closed and a success changes nothing.
 const (
 	mirrorState     = 0b0011 // State
 	mirrorFailing   = 0b0100 // closed, with failures since the last success
@@ -167,8 +167,8 @@ func (b *Breaker) admitTrial() (generation uint64, trial, ok bool) {
 	return b.period.generation, true, true
 }
 
-// Unaffected reports whether recording a success or a neutral outcome in the generation
-// would change nothing: still closed, no failures in a row, no rate.
+// Unaffected reports whether recording anything but a failure in the generation would change
+// nothing: the breaker is still closed, has no failures in a row and follows no rate.
 func (b *Breaker) Unaffected(generation uint64) bool {
 	return b.mirror.Load() == generation<<generationShift
 }

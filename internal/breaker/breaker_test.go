@@ -1,6 +1,7 @@
 package breaker_test
 
 import (
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -70,7 +71,7 @@ func (h *fakeHost) timesAsked() int {
 func (h *fakeHost) changed() []breaker.Change {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.changes[:len(h.changes):len(h.changes)]
+	return slices.Clip(h.changes)
 }
 
 func (h *fakeHost) isFull() bool {

@@ -23,14 +23,16 @@ import (
 //	half-open  failure or slow success of a trial       open       RecoveryTimeout, grown
 //	half-open  Reset                                    closed
 //	any        ForceOpen                                open       the time asked for
-//	any        neutral outcome, or of an old generation the same
+//	any        neutral outcome, or late outcome ²       the same
 //	any        Configure                                the same
 //
-// ¹ if Host.MayOpen agrees; else it stays closed and the failures remain counted.
+// ¹ if Host.MayOpen agrees; else it stays closed, and the failures remain counted.
+// ² of a call that an earlier generation admitted.
 //
 // Each row that ends in another state, and ForceOpen of an open breaker, is one call of
 // transition: it begins a generation, publishes the mirror and calls Host.StateChanged.
-// Host.TrialsFull is called where a trial begins or ends, or Configure changes the slots.
+// Host.TrialsFull is called while half-open, when a trial begins or ends without moving the
+// breaker, and when Configure may have changed the slots.
 
 // period is the time that a breaker spends in one state.
 type period struct {
