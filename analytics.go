@@ -124,7 +124,7 @@ func (p *provider) mayEject() bool {
 		p.held.Add(1)
 		return false
 	}
-	p.opening = newOpening(ErrBreakerOpen.Error(), time.Time{}) // until the breaker itself is open
+	p.opening = newOpenReason(ErrBreakerOpen.Error(), time.Time{}) // until the breaker itself is open
 	p.shiftLocked(0, gateOpen, nil)
 	return true
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/internal/attemptctx"
+	"github.com/capreg/registry/internal/breaker"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/slots"
 	"github.com/capreg/registry/internal/tasks"
@@ -80,11 +81,11 @@ func (c *caller) err() error {
 // admit counts the attempt in and passes it through the gate and the breaker, or leaves no
 // trace. timeout zero is the provider's. It blocks only for a factory, within the caller's
 // context and the attempt timeout. others, which may be nil, reports whether another provider
-// could be asked after this one.
+// could be asked after this one. hits, which may be nil, counts the look-up that it answers.
 //
 // The order matters: first the count, then a look at the gate, so that a drain that closes
 // the gate and then reads the counts misses no attempt.
-func (a *attempt) admit(p *provider, by *caller, others func() bool, timeout time.Duration) bool {
+func (a *attempt) admit(p *provider, by *caller, others func() bool, timeout time.Duration, hits *atomic.Uint64) bool {
 	if timeout == 0 {
 		timeout = p.attemptTimeout()
 	}
@@ -99,9 +100,14 @@ func (a *attempt) admit(p *provider, by *caller, others func() bool, timeout tim
 		return false
 	}
 	var ok bool
-	if a.generation, a.trial, ok = p.breaker.admit(); !ok && !a.lastResort {
+	if a.generation, ok = p.breaker.AdmitClosed(); ok { // inlined, which Admit is not
+		a.trial = false
+	} else if a.generation, a.trial, ok = p.breaker.Admit(); !ok && !a.lastResort {
 		p.withdraw(a.cell)
 		return false
+	}
+	if hits != nil {
+		hits.Add(1) // before the clock is read, for which a core waits anyway
 	}
 	a.began = p.registry.now()
 	if a.vitals = p.vitals.Load(); a.vitals != nil {
@@ -194,7 +200,7 @@ func (a *attempt) elapsed() time.Duration { return a.provider.registry.now() - a
 // outcome is what the end of an attempt means, resolved once: recording it asks no table.
 type outcome struct {
 	class    verdict.Class
-	blame    verdict.Blame // success, failure or neutral
+	result   breaker.Outcome
 	tally    verdict.Tally
 	cooldown verdict.Cooldown
 	slow     bool          // it took longer than the breaker's policy wants
@@ -210,31 +216,22 @@ func (a *attempt) resolve(v verdict.Verdict, elapsed, latency time.Duration, cau
 	if latency == 0 {
 		latency = elapsed
 	}
-	slow := a.provider.breaker.slow(latency)
+	slow := a.provider.breaker.Slow(latency)
 	if v.Class == verdict.ClassSuccess && slow {
 		v.Class = verdict.ClassSlow
 	}
 	rule := v.Class.Rule()
 	o := outcome{
-		class: v.Class, blame: rule.Blame, tally: rule.Tally, cooldown: rule.Cooldown,
+		class: v.Class, result: breakerOutcome(rule.Blame, elapsed >= a.timeout/2), tally: rule.Tally, cooldown: rule.Cooldown,
 		slow: slow, latency: latency, after: v.After, cause: cause,
 	}
-	switch rule.Blame {
-	case verdict.BlameWhenSlow:
-		o.blame = verdict.BlameSuccess // the breaker's policy makes more of it, being told that it was slow
-	case verdict.BlameWhenLong:
-		o.blame = verdict.BlameNeutral
-		if elapsed >= a.timeout/2 {
-			o.blame, o.tally = verdict.BlameFailure, verdict.TallyFailure
-		}
-	case verdict.BlameNotRecorded:
-		o.blame = verdict.BlameNeutral
-	case verdict.BlameNeutral, verdict.BlameSuccess, verdict.BlameFailure:
+	if o.result == breaker.Failure {
+		o.tally = verdict.TallyFailure // also when it is one only because it ran long
 	}
 	if v.Class == verdict.ClassAttemptTimeout && a.shortened && elapsed < a.provider.totals().MeanLatency {
 		o.cutShort = true
 		if a.provider.effects.cuts() < maxForgivenCuts {
-			o.blame, o.tally = verdict.BlameNeutral, verdict.TallyIgnored
+			o.result, o.tally = breaker.Neutral, verdict.TallyIgnored
 		}
 	}
 	return o
@@ -250,12 +247,12 @@ func (a *attempt) record(o outcome) {
 	}
 	p.countCut(o)
 	// Of an unaffected breaker there is nothing to learn, and no trial.
-	if (o.blame == verdict.BlameFailure || !p.breaker.clean(a.generation)) && (!a.lastResort || a.trial) && a.watch.stop() {
-		p.breaker.settle(a.generation, a.trial, o.blame, o.slow)
+	if (o.result == breaker.Failure || !p.breaker.Unaffected(a.generation)) && (!a.lastResort || a.trial) && a.watch.stop() {
+		p.breaker.Record(a.generation, o.result, o.slow)
 	}
-	p.spend(o.blame)
+	p.spend(o.result)
 	if a.vitals != nil {
-		a.vitals.End(p.registry.now(), o.latency, performance(o.blame), a.track)
+		a.vitals.End(p.registry.now(), o.latency, performance(o.result), a.track)
 	}
 	switch {
 	case o.cooldown == verdict.CooldownReset:
@@ -292,7 +289,7 @@ func (c *counts) add(o outcome) {
 // teaches nothing but the counts.
 func (a *attempt) recordSuccess() {
 	p, elapsed := a.provider, a.elapsed()
-	if p.effects.successTracked() || a.trial || !p.breaker.clean(a.generation) {
+	if p.effects.successTracked() || a.trial || !p.breaker.Unaffected(a.generation) {
 		a.record(a.resolve(verdict.Verdict{Class: verdict.ClassSuccess}, elapsed, 0, nil))
 		return
 	}
@@ -331,14 +328,14 @@ func (p *provider) countCut(o outcome) {
 	}
 }
 
-// performance returns what a blame says to strategies.
-func performance(blame verdict.Blame) selection.Outcome {
-	switch blame {
-	case verdict.BlameSuccess, verdict.BlameWhenSlow:
+// performance returns what strategies learn from a result.
+func performance(result breaker.Outcome) selection.Outcome {
+	switch result {
+	case breaker.Success:
 		return selection.Answered
-	case verdict.BlameFailure:
+	case breaker.Failure:
 		return selection.Failed
-	case verdict.BlameNeutral, verdict.BlameWhenLong, verdict.BlameNotRecorded:
+	case breaker.Neutral:
 	}
 	return selection.Neutral
 }
@@ -359,7 +356,7 @@ func (a *attempt) watchTrial() {
 	p, generation, w := a.provider, a.generation, &trialWatch{}
 	w.timer = p.registry.schedule.After(min(limit, NoTimeout-tasks.Grace)+tasks.Grace, func() {
 		if w.over.CompareAndSwap(false, true) {
-			p.breaker.settle(generation, true, verdict.BlameFailure, false)
+			p.breaker.Record(generation, breaker.Failure, false)
 		}
 	})
 	a.watch = w
@@ -375,13 +372,13 @@ func (w *trialWatch) stop() bool {
 }
 
 // spend moves the budget for further attempts.
-func (p *provider) spend(blame verdict.Blame) {
-	switch blame {
-	case verdict.BlameSuccess, verdict.BlameWhenSlow:
+func (p *provider) spend(result breaker.Outcome) {
+	switch result {
+	case breaker.Success:
 		p.effects.refundBudget()
-	case verdict.BlameFailure:
+	case breaker.Failure:
 		p.effects.spendBudget()
-	case verdict.BlameNeutral, verdict.BlameWhenLong, verdict.BlameNotRecorded:
+	case breaker.Neutral:
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/capreg/registry/internal/limit"
-	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -135,13 +134,13 @@ func (f *firstAttempt) admit(ctx context.Context, query *queryPlan) bool {
 	if p.attemptTimeout() != NoTimeout { // else it need not be asked for
 		by.deadline, by.hasDeadline = ctx.Deadline()
 	}
-	if !f.attempt.admit(p, &by, func() bool { return plan.moreBehind(picked) }, 0) {
+	others := func() bool { return plan.moreBehind(picked) }
+	if !f.attempt.admit(p, &by, others, 0, &query.service.lookups.Local().hits) {
 		return false
 	}
 	if f.trial { // the breaker has opened and half-opened since the gate was read
 		f.watchTrial()
 	}
-	query.service.lookups.At(striped.Here()).hits.Add(1)
 	return true
 }
 

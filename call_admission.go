@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/capreg/registry/internal/fault"
@@ -55,7 +56,11 @@ func (c *call) enter(p *provider, e admission) bool {
 		return false
 	}
 	a.lastResort = e.lastResort
-	if !a.admit(p, &c.caller, func() bool { return c.othersAfter(p) }, c.options.timeout) {
+	var hits *atomic.Uint64
+	if c.entries == 0 && !e.uncounted {
+		hits = &c.query.service.lookups.Local().hits
+	}
+	if !a.admit(p, &c.caller, func() bool { return c.othersAfter(p) }, c.options.timeout, hits) {
 		used.GiveBack()
 		c.leavePlace()
 		return false
@@ -83,9 +88,6 @@ func (c *call) noteEntry(p *provider, e admission) {
 	}
 	if p != c.retried.provider {
 		c.retried = retried{provider: p}
-	}
-	if c.entries == 0 && !e.uncounted {
-		c.query.service.lookups.Local().hits.Add(1)
 	}
 	c.entries++
 }

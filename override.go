@@ -219,7 +219,7 @@ func (s *service) swap(by, name string, fake *instance) (undo func(context.Conte
 		return nil, fmt.Errorf("registry: provider %q of service %q: %w: there are %s",
 			oneline.Cut(name, 64), oneline.Cut(s.name, 64), ErrNotRegistered, s.names())
 	}
-	policy := known.breaker.read().Policy // its lock comes before the registry's
+	policy := known.breaker.stats().Policy // its lock comes before the registry's
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.providers[name] != known {

@@ -35,7 +35,7 @@ type provider struct {
 	gate     atomic.Uint32
 	instance atomic.Pointer[instance] // nil before a factory's success and after release
 	timeout  atomic.Int64             // of one attempt, in nanoseconds
-	breaker  breaker
+	breaker  providerBreaker
 	effects  successEffects
 	standIn  atomic.Pointer[provider]         // acts in its place; written under Registry.mu
 	limits   atomic.Pointer[limit.Limits]     // of its domain; nil: none
@@ -57,7 +57,7 @@ type provider struct {
 	policy     health.Policy
 	wellness   wellness
 	notReady   lazy.Failure  // of its factory
-	opening    opening       // of the breaker, the last time
+	opening    openReason       // of the breaker, the last time
 	domain     *domain       // never another one
 	alone      domain        // the domain of a provider that shares none
 	cooldown   timedCooldown // the provider's own, beside its domain's
@@ -184,7 +184,7 @@ func (p *provider) totals() (info Info) {
 }
 
 func (p *provider) info() Info {
-	breaker := p.breaker.read() // its lock comes before the registry's
+	breaker := p.breaker.stats() // its lock comes before the registry's
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
 	return p.infoLocked(breaker)
@@ -266,7 +266,7 @@ func (p *provider) checkIdle() {
 // retire ends what a provider that has left does by itself.
 func (p *provider) retire() {
 	p.stopLifetime()
-	p.breaker.stop()
+	p.breaker.StopRecovery()
 	p.unwatch()
 	if p.lazy != nil {
 		p.lazy.Stop(p.errReleased()) // those who wait for its factory move on
@@ -666,7 +666,7 @@ func (r *Registration) presentLocked() error {
 }
 
 // Breaker returns the state of the provider's breaker. It changes nothing.
-func (r *Registration) Breaker() BreakerStats { return r.acting().breaker.read() }
+func (r *Registration) Breaker() BreakerStats { return r.acting().breaker.stats() }
 
 // ForceOpen opens the breaker for the given time, more than zero, whatever its
 // state; then it is half-open. The reason is shown to whoever asks why. The
@@ -685,7 +685,7 @@ func (r *Registration) Reset() error {
 		return err
 	}
 	p := r.acting()
-	p.breaker.reset()
+	p.breaker.Reset()
 	p.resetCooldown()
 	return nil
 }

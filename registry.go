@@ -519,7 +519,7 @@ func (r *Registry) All() iter.Seq[Info] {
 func (r *Registry) breakers() map[*provider]BreakerStats {
 	breakers := make(map[*provider]BreakerStats)
 	for _, p := range r.listing() {
-		breakers[p] = p.breaker.read()
+		breakers[p] = p.breaker.stats()
 	}
 	return breakers
 }

@@ -177,11 +177,11 @@ func (p *plan) lastResort(wants func(*provider) bool) (best *provider) {
 // returns reports when the provider comes back by itself, and whether it has asked to be left
 // alone until then.
 func (p *provider) returns() (retryIn time.Duration, asked bool) {
-	breaker := p.breaker.read()
+	circuit := p.breaker.stats()
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
 	cooling := p.cooldownNow()
-	return max(breaker.RetryIn, time.Until(cooling.Until())), cooling.Active() && !cooling.Guessed()
+	return max(circuit.RetryIn, time.Until(cooling.Until())), cooling.Active() && !cooling.Guessed()
 }
 
 // maxComebacks bounds how many attempts one call makes after waiting for the end of a
