@@ -11,6 +11,7 @@ import (
 	"github.com/capreg/registry/internal/breaker"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/slots"
+	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/internal/tasks"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
@@ -85,7 +86,7 @@ func (c *caller) err() error {
 //
 // The order matters: first the count, then a look at the gate, so that a drain that closes
 // the gate and then reads the counts misses no attempt.
-func (a *attempt) admit(p *provider, by *caller, others func() bool, timeout time.Duration, hits *atomic.Uint64) bool {
+func (a *attempt) admit(p *provider, by *caller, others func() bool, timeout time.Duration, hits *striped.Cells[lookups]) bool {
 	if timeout == 0 {
 		timeout = p.attemptTimeout()
 	}
@@ -93,7 +94,10 @@ func (a *attempt) admit(p *provider, by *caller, others func() bool, timeout tim
 	if p.instance.Load() == nil && !p.makeInstance(by, others, timeout) {
 		return false
 	}
-	a.cell = p.counts.Local()
+	stripe := striped.Here()
+	if a.cell = p.counts.At(stripe); a.cell == nil {
+		a.cell = p.counts.Local()
+	}
 	a.cell.attempts.Add(1)
 	if a.instance = p.instance.Load(); a.instance == nil || p.gateNow()&a.blockers() != 0 {
 		p.withdraw(a.cell)
@@ -107,7 +111,7 @@ func (a *attempt) admit(p *provider, by *caller, others func() bool, timeout tim
 		return false
 	}
 	if hits != nil {
-		hits.Add(1) // before the clock is read, for which a core waits anyway
+		hits.At(stripe).hits.Add(1) // before the clock is read, for which a core waits anyway
 	}
 	a.began = p.registry.now()
 	if a.vitals = p.vitals.Load(); a.vitals != nil {
@@ -288,7 +292,8 @@ func (c *counts) add(o outcome) {
 // recordSuccess records a success of a call's first attempt. One like those before it
 // teaches nothing but the counts.
 func (a *attempt) recordSuccess() {
-	p, elapsed := a.provider, a.elapsed()
+	p := a.provider
+	elapsed := p.registry.now() - a.began
 	if p.effects.successTracked() || a.trial || !p.breaker.Unaffected(a.generation) {
 		a.record(a.resolve(verdict.Verdict{Class: verdict.ClassSuccess}, elapsed, 0, nil))
 		return

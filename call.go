@@ -135,7 +135,7 @@ func (f *firstAttempt) admit(ctx context.Context, query *queryPlan) bool {
 		by.deadline, by.hasDeadline = ctx.Deadline()
 	}
 	others := func() bool { return plan.moreBehind(picked) }
-	if !f.attempt.admit(p, &by, others, 0, &query.service.lookups.Local().hits) {
+	if !f.attempt.admit(p, &by, others, 0, &query.service.lookups) {
 		return false
 	}
 	if f.trial { // the breaker has opened and half-opened since the gate was read

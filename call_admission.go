@@ -1,12 +1,12 @@
 package registry
 
 import (
-	"sync/atomic"
 	"time"
 
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/internal/striped"
 )
 
 // admission says how a call asks to enter a provider.
@@ -56,9 +56,9 @@ func (c *call) enter(p *provider, e admission) bool {
 		return false
 	}
 	a.lastResort = e.lastResort
-	var hits *atomic.Uint64
+	var hits *striped.Cells[lookups]
 	if c.entries == 0 && !e.uncounted {
-		hits = &c.query.service.lookups.Local().hits
+		hits = &c.query.service.lookups
 	}
 	if !a.admit(p, &c.caller, func() bool { return c.othersAfter(p) }, c.options.timeout, hits) {
 		used.GiveBack()
