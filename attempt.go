@@ -157,7 +157,7 @@ func (p *provider) attemptContext(caller context.Context, began, limit time.Dura
 	if limit != NoTimeout {
 		deadline = p.registry.epoch.Add(began + limit)
 	}
-	return attemptctx.New(caller, deadline, &p.contexts, before)
+	return attemptctx.New(caller, deadline, &p.drain.calls, before)
 }
 
 // settle records the outcome: the breaker learns, a cooldown begins or loses its

@@ -590,7 +590,7 @@ func (p *provider) shiftBreaker(set gate, change *event.Event) {
 	if !p.hasLeft() { // the gate of one that has left stays as it was, and so do the words
 		p.opening = opened
 	}
-	p.shiftLocked(gateOpen|gateHalfOpen|gateTrialsFull, set, change)
+	p.changeGateLocked(gateOpen|gateHalfOpen|gateTrialsFull, set, change)
 }
 
 // expire makes an open breaker half-open when its time is over.
@@ -617,7 +617,7 @@ func (b *breaker) publishSlots() {
 	if b.trials >= b.policy.TrialSlots {
 		set = gateTrialsFull
 	}
-	b.provider.shift(gateTrialsFull, set, nil)
+	b.provider.changeGate(gateTrialsFull, set, nil)
 }
 
 func (b *breaker) forceOpen(openFor time.Duration, reason string) error {

@@ -116,7 +116,7 @@ func Call[T, R any](
 		if s.own != nil {
 			within = s.own
 		}
-		result, err = function(within, held[T](s.instance))
+		result, err = function(within, unwrap[T](s.instance))
 		if err == nil {
 			s.state = sprintSucceeded
 			return result, nil
@@ -143,7 +143,7 @@ func callAtLength[T, R any](
 	} else {
 		slot, err := resolver.bound()
 		if err == nil && function == nil {
-			err = invalid("function", verbatim("nil"), "a function")
+			err = invalid("function", raw("nil"), "a function")
 		}
 		if err == nil {
 			err = c.begin(ctx, slot, resolver.key, options)
@@ -178,7 +178,7 @@ func callOnce[T, R any](c *call, function func(context.Context, T) (R, error)) (
 	if c.observed {
 		c.beforeAttempt()
 	}
-	result, err = function(c.attempt.ctx, held[T](c.attempt.instance))
+	result, err = function(c.attempt.ctx, unwrap[T](c.attempt.instance))
 	returned = true
 	return result, err
 }
@@ -272,7 +272,7 @@ func (l *ledger) weigh(class verdict.Class, window int, onceOnly, tryRefused boo
 
 func (c *call) begin(ctx context.Context, s *slot, key string, options []CallOption) (err error) {
 	if ctx == nil {
-		return invalid("ctx", verbatim("nil"), "a context")
+		return invalid("ctx", raw("nil"), "a context")
 	}
 	if len(options) > 0 { // else the price of copying none would be a tenth of the call's
 		if c.options, err = mergeOptions(options); err != nil {
@@ -347,7 +347,7 @@ func (c *call) walkAnew() bool {
 // overtaken begins again when p was displaced meanwhile: who has its place is not in the
 // plan of the walk, whose next one may be a worse one.
 func (c *call) overtaken(p *provider) bool {
-	return p.displaced() && !c.tried(p.name()) && c.restart()
+	return p.superseded() && !c.tried(p.name()) && c.restart()
 }
 
 // restart begins again with the present plan; those who had their turn are passed over.
@@ -601,8 +601,8 @@ func (c *call) awaitPlace() bool {
 	waited := func() time.Duration { return registry.now() - began }
 	for {
 		again := registry.changed()
-		if slices.ContainsFunc(c.full, (*provider).displaced) {
-			c.full = slices.DeleteFunc(c.full, (*provider).displaced)
+		if slices.ContainsFunc(c.full, (*provider).superseded) {
+			c.full = slices.DeleteFunc(c.full, (*provider).superseded)
 			c.delay = max(c.delay, waited())
 			if c.enterAnother() {
 				return true
@@ -639,8 +639,8 @@ func (c *call) awaitPlace() bool {
 func (c *call) leaveLines(lines []line, queue *slots.Wait, waited time.Duration) (wait time.Duration) {
 	for at := range lines {
 		l := &lines[at]
-		l.providers = slices.DeleteFunc(l.providers, (*provider).displaced)
-		l.seen = slices.DeleteFunc(l.seen, (*provider).displaced) // they may come back
+		l.providers = slices.DeleteFunc(l.providers, (*provider).superseded)
+		l.seen = slices.DeleteFunc(l.seen, (*provider).superseded) // they may come back
 		if l.left {
 			continue
 		}
@@ -734,7 +734,7 @@ func (c *call) lastResort() (entered, again bool) {
 	c.attempt.forced = true
 	entered = c.enterClaimed(best, whyLastResort)
 	c.attempt.forced = false
-	return entered, !entered && best.displaced() && c.restart()
+	return entered, !entered && best.superseded() && c.restart()
 }
 
 // lastResort returns the provider that may be tried whatever keeps it away, among those
@@ -972,7 +972,7 @@ func (c *call) failed() error {
 			failure.ended = fault.OfContext(caller)
 		}
 		if !c.entered {
-			c.slot.service.tally.miss(nil)
+			c.slot.service.misses.count(nil)
 		}
 		return failure
 	case unavailable == nil:
@@ -1005,7 +1005,7 @@ func (c *call) unavailable() *UnavailableError {
 		unavailable.RetryIn = soonest(unavailable.Candidates)
 	}
 	if !c.entered {
-		c.slot.service.tally.miss(unavailable)
+		c.slot.service.misses.count(unavailable)
 	}
 	return unavailable
 }

@@ -209,8 +209,8 @@ func (p *provider) setUnready(now unready, change *event.Event) {
 	defer p.registry.mu.Unlock()
 	p.unready = now
 	if now.err != nil {
-		p.shiftLocked(0, gateNotReady, change)
+		p.changeGateLocked(0, gateNotReady, change)
 	} else {
-		p.shiftLocked(gateNotReady, 0, change)
+		p.changeGateLocked(gateNotReady, 0, change)
 	}
 }

@@ -400,7 +400,7 @@ func (l *Lease[T]) expire() {
 // newLease hands out what the call has entered.
 func newLease[T any](s *sharedCall, c *call) *Lease[T] {
 	l := &Lease[T]{
-		Value: held[T](c.attempt.instance), attempt: c.attempt, present: c.present(), call: s,
+		Value: unwrap[T](c.attempt.instance), attempt: c.attempt, present: c.present(), call: s,
 		more: !c.options.onceOnly && c.walk.more(), again: retried{c.tries, c.delays},
 	}
 	c.attempt.slots, c.delay = nil, 0 // they are the lease's
@@ -495,7 +495,7 @@ func (r *Resolver[T]) AcquireMany(ctx context.Context, limit int, options ...Cal
 		case !plan.inTime(at) || c.anew > 0 && c.hadTurn(p):
 		case c.enterClaimed(p, whyMany): //nolint:contextcheck // the call has it
 			leases = append(leases, leaseEntered[T](s, &c)) //nolint:contextcheck // the call has it
-		case p.displaced() && c.restart():
+		case p.superseded() && c.restart():
 			c.walk.still, plan, at = true, c.walk.plan, -1
 		}
 	}

@@ -193,5 +193,5 @@ func (c *call) finish(err error) {
 	if hook := c.slot.service.registry.options.AfterCall; hook != nil {
 		_ = fault.Run(func() error { hook(c.attempt.caller, report); return nil })
 	}
-	c.slot.service.registry.tellObservers(c.attempt.caller, report)
+	c.slot.service.registry.notifyObservers(c.attempt.caller, report)
 }

@@ -30,7 +30,7 @@ func (r *Resolver[T]) Service() string {
 // bound returns the slot, or what was wrong with the binding.
 func (r *Resolver[T]) bound() (*slot, error) {
 	if r == nil || r.slot == nil && r.err == nil {
-		return nil, invalid("Resolver", verbatim("nil"), "a resolver made by Bind")
+		return nil, invalid("Resolver", raw("nil"), "a resolver made by Bind")
 	}
 	return r.slot, r.err
 }
@@ -53,7 +53,7 @@ func (r *Resolver[T]) Get(ctx context.Context) (T, error) {
 			if at >= 0 {
 				if made := plan.candidates[at].instance.Load(); made != nil {
 					r.slot.service.lookups.At(striped.Here()).hits.Add(1)
-					return held[T](made), nil
+					return unwrap[T](made), nil
 				}
 				if ctx != nil {
 					return r.find(ctx, plan.walkFrom(plan.steady, at))
@@ -63,7 +63,7 @@ func (r *Resolver[T]) Get(ctx context.Context) (T, error) {
 	}
 	slot, err := r.bound()
 	if err == nil && ctx == nil {
-		err = invalid("ctx", verbatim("nil"), "a context")
+		err = invalid("ctx", raw("nil"), "a context")
 	}
 	if err != nil {
 		var none T
@@ -81,12 +81,12 @@ func (r *Resolver[T]) find(ctx context.Context, w walk) (none T, err error) {
 		overtaken := false
 		for p := w.next(&by); p != nil && ctx.Err() == nil; p = w.next(&by) {
 			made := p.obtain(ctx, &w)
-			if overtaken = p.displaced() && anew < walksAnew; overtaken {
+			if overtaken = p.superseded() && anew < walksAnew; overtaken {
 				break
 			}
 			if made != nil {
 				lookups.Local().hits.Add(1)
-				return held[T](made), nil
+				return unwrap[T](made), nil
 			}
 			met = met || p.gateNow() == 0
 		}
@@ -146,10 +146,10 @@ func (r *Resolver[T]) missed(ctx context.Context) error {
 	svc.lookups.Local().misses.Add(1)
 	unavailable := r.slot.unavailable(true, asker{ctx: ctx, key: r.key})
 	if ctx.Err() != nil {
-		svc.tally.miss(nil)
+		svc.misses.count(nil)
 		return fault.Join("registry: ", append(fault.OfContext(ctx), unavailable))
 	}
-	svc.tally.miss(unavailable)
+	svc.misses.count(unavailable)
 	return unavailable
 }
 
@@ -171,7 +171,7 @@ func (p *provider) obtain(ctx context.Context, w *walk) *instance {
 func (r *Resolver[T]) Many(ctx context.Context, limit int) ([]T, error) {
 	slot, err := r.bound()
 	if err == nil && ctx == nil {
-		err = invalid("ctx", verbatim("nil"), "a context")
+		err = invalid("ctx", raw("nil"), "a context")
 	}
 	if err != nil {
 		return nil, err
@@ -200,11 +200,11 @@ func manyOf[T any](ctx context.Context, plan *plan, limit int, last bool) (found
 		}
 		p := plan.candidates[at]
 		made := p.obtain(ctx, nil)
-		if p.displaced() && !last {
+		if p.superseded() && !last {
 			return found, met, true
 		}
 		if made != nil {
-			found = append(found, held[T](made))
+			found = append(found, unwrap[T](made))
 		}
 		met = met || p.gateNow() == 0
 		if len(found) == limit && limit > 0 || ctx.Err() != nil {
