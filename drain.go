@@ -40,9 +40,9 @@ type drain struct {
 	unwatchContext atomic.Pointer[func() bool] // stops the watch over Provider.Until
 }
 
-// stop ends what the provider does by itself: its lifetime watch, the timers of its
+// quiesce ends what the provider does by itself: its lifetime watch, the timers of its
 // breaker, its probes, and the wait for its factory.
-func (d *drain) stop() {
+func (d *drain) quiesce() {
 	d.unwatchLifetime()
 	d.provider.breaker.stop()
 	d.provider.unwatch()
@@ -54,7 +54,7 @@ func (d *drain) stop() {
 // cancelAfter drains the provider: the calls in flight may go on for the given time, then
 // their contexts are cancelled. It does not block.
 func (d *drain) cancelAfter(limit time.Duration) {
-	d.stop()
+	d.quiesce()
 	deadline := d.provider.registry.schedule.After(limit, d.cancelCalls)
 	d.callDeadline.Store(deadline)
 	d.checkIdle()
@@ -204,10 +204,10 @@ func (d *drain) unwatchLifetime() {
 	}
 }
 
-// stopAll ends what providers that have left do by themselves.
-func stopAll(left []*provider) {
+// quiesceAll ends what providers that have left do by themselves.
+func quiesceAll(left []*provider) {
 	for _, p := range left {
-		p.drain.stop()
+		p.drain.quiesce()
 		p.drain.checkIdle()
 	}
 }

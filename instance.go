@@ -10,7 +10,7 @@ import (
 	"github.com/capreg/registry/internal/fault"
 )
 
-// instance is what serves the calls of a provider, without its Go type.
+// instance holds the value that serves the calls of a provider, without its Go type.
 type instance struct {
 	holder  any            // *holder[T]
 	closer  io.Closer      // closes what a factory made; nil: nothing to close
@@ -30,7 +30,7 @@ func wrap[T any](value T) *instance {
 // unwrap returns the value; the binding of the service guarantees its type.
 func unwrap[T any](i *instance) T { return i.holder.(*holder[T]).value } //nolint:forcetypeassert // see above
 
-// binding is what a registry knows of the Go type of a service.
+// binding describes the Go type of a service.
 type binding struct {
 	goType reflect.Type
 	// wrap wraps a value that was registered by the service's name only; false when

@@ -46,7 +46,7 @@ type provider struct {
 	cooldown   cooldown // the provider's own, beside its domain's
 }
 
-// identity tells a registration from all others. It never changes.
+// identity distinguishes a registration from all others. It never changes.
 type identity struct {
 	registry   *Registry
 	service    *service
@@ -57,7 +57,8 @@ type identity struct {
 	classify   verdict.Classifier
 }
 
-// eligibility is what keeps calls away from a provider, and where that is looked up.
+// eligibility holds the reasons that keep calls away from a provider, and the plans that
+// follow them.
 type eligibility struct {
 	gate atomic.Uint32 // written under Registry.mu
 
@@ -75,7 +76,14 @@ func (e *eligibility) hasLeft() bool { return e.gateNow()&gateGone != 0 }
 // then is stale.
 func (e *eligibility) superseded() bool { return e.gateNow()&(gateGone|gateReal) != 0 }
 
-// measurements are what is counted and measured of a provider.
+// replacement links the providers that have had the same place, name and order, from the
+// original to the current one.
+type replacement struct {
+	by atomic.Pointer[provider] // the next one; nil: this one is current. Written under Registry.mu
+	of *provider                // the one before; nil: this is the original. Guarded by Registry.mu
+}
+
+// measurements holds the counts and metrics of a provider.
 type measurements struct {
 	counts     striped.Cells[counts]
 	vitals     atomic.Pointer[selection.Vitals] // nil: no strategy looks at them
@@ -147,6 +155,40 @@ func newProvider(svc *service, e entry, generation uint64) *provider {
 func (p *provider) name() string { return p.definition.Name }
 func (p *provider) mock() bool   { return p.definition.Mock }
 
+// shownAsMock reports whether listings mark the provider as a mock: it is one, or it
+// replaces another provider.
+func (p *provider) shownAsMock() bool { return p.mock() || p.replacement.of != nil }
+
+// ofTest reports whether the provider is the work of an override.
+func (p *provider) ofTest() bool { return p.overrideID > 0 || p.replacement.of != nil }
+
+// current returns the provider that has the place of p now.
+func (p *provider) current() *provider {
+	for {
+		by := p.replacement.by.Load()
+		if by == nil {
+			return p
+		}
+		p = by
+	}
+}
+
+// chain returns all providers of one place, from the current one to the original.
+func (p *provider) chain() (all []*provider) {
+	for at := p.current(); at != nil; at = at.replacement.of {
+		all = append(all, at)
+	}
+	return all
+}
+
+// original returns the provider that the place was registered for.
+func (p *provider) original() *provider {
+	for p.replacement.of != nil {
+		p = p.replacement.of
+	}
+	return p
+}
+
 // missing returns the first capability that the provider lacks, or "".
 func (p *provider) missing(capabilities []string) string {
 	if p.matchesAny {
@@ -180,7 +222,7 @@ func (p *provider) changeGate(cleared, set gate, change *event.Event) {
 	p.changeGateLocked(cleared, set, change)
 }
 
-// changeGateLocked is changeGate within a step. Caller holds Registry.mu.
+// changeGateLocked is changeGate within a step.
 func (p *provider) changeGateLocked(cleared, set gate, change *event.Event) {
 	before := p.gateNow()
 	if before&gateGone != 0 {
@@ -247,11 +289,11 @@ func (p *provider) info() Info {
 	return p.infoLocked(breaker)
 }
 
-// infoLocked is info within a step. Caller holds Registry.mu.
+// infoLocked is info within a step.
 func (p *provider) infoLocked(breaker BreakerStats) Info {
 	sum := p.totals()
 	var candidate Candidate
-	describeCandidate(&candidate, p, time.Now())
+	describeLocked(&candidate, p, time.Now())
 	return Info{
 		Definition: p.definitionLocked(), Generation: p.generation,
 		Eligible: candidate.Eligible, Reason: candidate.Reason,
@@ -262,8 +304,7 @@ func (p *provider) infoLocked(breaker BreakerStats) Info {
 	}
 }
 
-// definitionLocked returns a copy of the definition as it is now. Caller holds
-// Registry.mu.
+// definitionLocked returns a copy of the definition as it is now.
 func (p *provider) definitionLocked() Definition {
 	d := p.definition.clone()
 	d.Group, d.Strategy, d.Mock = p.group.key.number, p.group.strategy, p.shownAsMock()

@@ -99,7 +99,7 @@ func (m *membership) insert(svc *service, e entry) (joined, replaced *provider, 
 	m.generation++
 	joined = newProvider(svc, e, m.generation)
 	svc.registry.enterDomain(joined, e.limits)
-	if joined.hidden() != (hiding{}) {
+	if svc.hides(joined) != (hiding{}) {
 		joined.gate.Store(uint32(joined.gateNow() | gateReal))
 	}
 	m.index(joined)

@@ -82,8 +82,8 @@ type Options struct {
 	DrainTimeout time.Duration
 }
 
-// withDefaults returns a checked copy with its defaults filled in.
-func (o Options) withDefaults() (Options, error) {
+// checked returns a checked copy with its defaults filled in.
+func (o Options) checked() (Options, error) {
 	switch {
 	case o.DrainTimeout < 0:
 		return o, invalid("Options.DrainTimeout", o.DrainTimeout, "0 (default 30s) or more")

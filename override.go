@@ -6,7 +6,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync/atomic"
 
 	"github.com/capreg/registry/event"
 )
@@ -22,13 +21,6 @@ type override struct {
 	what    string // that is overridden, for errors
 	swapped string // the name of the provider; "": the whole service
 	id      uint64 // of an override of a service; later ones have greater ids
-}
-
-// replacement links the providers that have had the same place, name and order, from the
-// original to the current one.
-type replacement struct {
-	by atomic.Pointer[provider] // the next one; nil: this one is current. Written under Registry.mu
-	of *provider                // the one before; nil: this is the original. Guarded by Registry.mu
 }
 
 // overriddenBy begins the words of every codeOverridden.
@@ -53,10 +45,9 @@ func (h hiding) String() string {
 	return fmt.Sprintf("%s%q", overriddenBy, shortName(h.by))
 }
 
-// hidden returns why the provider is not to be picked although it may be well. Caller
-// holds Registry.mu.
-func (p *provider) hidden() hiding {
-	for _, o := range slices.Backward(p.service.overrides) {
+// hides returns the reason that a member is not to be picked although it may be well.
+func (s *serviceState) hides(p *provider) hiding {
+	for _, o := range slices.Backward(s.overrides) {
 		if o.id > p.overrideID {
 			return hiding{codeOverridden, o.owner}
 		}
@@ -68,40 +59,6 @@ func (p *provider) hidden() hiding {
 		return hiding{code: codeMocksOnly}
 	}
 	return hiding{}
-}
-
-// shownAsMock reports whether listings mark the provider as a mock: it is one, or it
-// replaces another provider.
-func (p *provider) shownAsMock() bool { return p.mock() || p.replacement.of != nil }
-
-// ofTest reports whether the provider is the work of an override.
-func (p *provider) ofTest() bool { return p.overrideID > 0 || p.replacement.of != nil }
-
-// current returns the provider that has the place of p now.
-func (p *provider) current() *provider {
-	for {
-		by := p.replacement.by.Load()
-		if by == nil {
-			return p
-		}
-		p = by
-	}
-}
-
-// chain returns all providers of one place, from the current one to the original.
-func (p *provider) chain() (all []*provider) {
-	for at := p.current(); at != nil; at = at.replacement.of {
-		all = append(all, at)
-	}
-	return all
-}
-
-// original returns the provider that the place was registered for.
-func (p *provider) original() *provider {
-	for p.replacement.of != nil {
-		p = p.replacement.of
-	}
-	return p
 }
 
 // domainKey returns the key of a shared domain. Overrides share domains of their own.
@@ -123,7 +80,7 @@ func (m *membership) beginOverride(owner, what, swapped string) (*override, erro
 	for _, other := range m.overrides {
 		if owner != other.owner && !strings.HasPrefix(owner, other.owner+"/") {
 			return nil, refuse(ErrConflict, "by", owner, fmt.Sprintf(
-				"%q or a part of it, which overrides %s: concurrent tests need a registry each", shortName(other.owner), other.what,
+				"%q or a part of it, which overrides %s: concurrent tests need a registry of their own", shortName(other.owner), other.what,
 			))
 		}
 	}
@@ -152,7 +109,7 @@ func (m *membership) checkNotSwapped(name string) error {
 
 // updateHidden makes the gate of a provider follow what hides it.
 func (m *membership) updateHidden(p *provider) {
-	if p.hidden() != (hiding{}) {
+	if p.service.hides(p) != (hiding{}) {
 		p.changeGateLocked(0, gateReal, nil)
 	} else {
 		p.changeGateLocked(gateReal, 0, nil)
@@ -225,7 +182,7 @@ func (s *service) swap(by, name string, fake *instance) (undo func(context.Conte
 			return errNilContext()
 		}
 		if r.undoReplace(p, o) {
-			stopAll([]*provider{p})
+			quiesceAll([]*provider{p})
 		}
 		return awaitReleased(ctx, []*provider{p})
 	}, nil
@@ -243,8 +200,7 @@ func (r *Registry) replace(replaced *provider, fake *instance, policy BreakerPol
 	if err != nil {
 		return nil, nil, err
 	}
-	r.generation++
-	p := newReplacement(replaced, fake, policy, r.generation)
+	p := r.newReplacement(replaced, fake, policy)
 	r.substitute(replaced, p)
 	replaced.replacement.by.Store(p)
 	r.updateHidden(replaced)
@@ -257,8 +213,8 @@ func (r *Registry) replace(replaced *provider, fake *instance, policy BreakerPol
 }
 
 // newReplacement returns a provider with the place and the settings of another one and a
-// life of its own. Caller holds Registry.mu.
-func newReplacement(of *provider, fake *instance, policy BreakerPolicy, generation uint64) *provider {
+// life of its own.
+func (m *membership) newReplacement(of *provider, fake *instance, policy BreakerPolicy) *provider {
 	e := entry{
 		definition: of.definition.clone(), instance: fake, breaker: policy, classify: of.classify, health: of.policy, overrideID: of.overrideID,
 	}
@@ -266,7 +222,8 @@ func newReplacement(of *provider, fake *instance, policy BreakerPolicy, generati
 		e.retry = known.policy
 	}
 	e.health.Probe, e.health.Capabilities, e.health.Recover = nil, nil, nil
-	p := newProvider(of.service, e, generation)
+	m.generation++
+	p := newProvider(of.service, e, m.generation)
 	p.timeout.Store(of.timeout.Load())
 	p.order, p.matchesAny, p.replacement.of = of.order, of.matchesAny, of
 	return p
@@ -368,7 +325,7 @@ func (s *service) override(by string, entries []entry) (undo func(context.Contex
 		e.overrideID = o.id
 		fake, _, err := r.join(s, e)
 		if err != nil {
-			stopAll(s.undoOverride(o, fakes))
+			quiesceAll(s.undoOverride(o, fakes))
 			return nil, err
 		}
 		fakes = append(fakes, fake)
@@ -382,7 +339,7 @@ func (s *service) override(by string, entries []entry) (undo func(context.Contex
 		if ctx == nil {
 			return errNilContext()
 		}
-		stopAll(s.undoOverride(o, fakes))
+		quiesceAll(s.undoOverride(o, fakes))
 		return awaitReleased(ctx, fakes)
 	}, nil
 }

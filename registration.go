@@ -52,7 +52,7 @@ func (r *Registration) Unregister(ctx context.Context) error {
 	if left == nil {
 		left = []*provider{r.provider}
 	} else {
-		stopAll(left)
+		quiesceAll(left)
 	}
 	return awaitReleased(ctx, left)
 }
@@ -248,7 +248,7 @@ func (r *Registration) member() (*provider, error) {
 	return r.current(), r.presentLocked()
 }
 
-// presentLocked returns an error when the provider has left. Caller holds Registry.mu.
+// presentLocked returns an error when the provider has left.
 func (r *Registration) presentLocked() error {
 	if r.current().hasLeft() {
 		return fmt.Errorf("registry: provider %q: %w", r.provider.name(), ErrNotRegistered)

@@ -42,6 +42,7 @@ type Registry struct {
 	// and subscriber, so that a change and its event are one step. Picking does
 	// not take it. No code of a user runs while it is held, and nothing waits.
 	// The locks of breakers and factories are taken before it, never after.
+	// Functions whose names end in Locked are called with it held.
 	mu sync.Mutex
 	membership
 
@@ -53,7 +54,7 @@ type Registry struct {
 // New returns an empty registry. It starts no goroutine. The error is a [FieldError]
 // that names the option that is out of bounds, and matches [ErrInvalid].
 func New(options Options) (*Registry, error) {
-	options, err := options.withDefaults()
+	options, err := options.checked()
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +156,7 @@ func (r *Registry) Close(ctx context.Context) error {
 
 // drainAll waits for the calls in flight until ctx ends, and then cancels them.
 func (r *Registry) drainAll(ctx context.Context) {
-	stopAll(r.leaving)
+	quiesceAll(r.leaving)
 	for _, p := range r.leaving {
 		p.drain.awaitIdle(ctx)
 	}

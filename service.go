@@ -158,8 +158,8 @@ func (q Query) clone() Query {
 	return q
 }
 
-// service is what a registry knows of one service. It exists from the first use of
-// its key until the registry is garbage.
+// service is a service in one registry. It is created at the first use of its key and
+// never removed.
 type service struct {
 	registry *Registry
 	name     string
