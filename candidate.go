@@ -185,7 +185,7 @@ func describeLocked(c *Candidate, p *provider, at time.Time) {
 		c.Code, c.Reason, c.Err = codeOpen, p.opening.why.words, p.opening.err
 		c.RetryIn = max(p.opening.until.Sub(at), 0)
 	case blocked != 0:
-		c.describeBlockersLocked(p, blocked, at)
+		describeBlockersLocked(c, p, blocked, at)
 	case now&gateHalfOpen != 0:
 		c.Eligible, c.Code, c.Reason = true, codeTrial, "breaker half-open: the call would be a trial"
 	default:
@@ -194,7 +194,7 @@ func describeLocked(c *Candidate, p *provider, at time.Time) {
 }
 
 // describeBlockersLocked fills in all reasons that keep calls away.
-func (c *Candidate) describeBlockersLocked(p *provider, blocked gate, at time.Time) {
+func describeBlockersLocked(c *Candidate, p *provider, blocked gate, at time.Time) {
 	var reasons []error
 	endless := false // a reason does not end by itself
 	for _, row := range blockers {

@@ -16,7 +16,7 @@ import (
 // longestName bounds names and words, in bytes.
 const longestName = 256
 
-func (d *Definition) checkDescription() error {
+func (d Definition) checkDescription() error {
 	if !d.Priority.valid() {
 		return errBadPriority(d.Priority)
 	}

@@ -62,19 +62,17 @@ func (b binding) typed(untyped *instance) (*instance, error) {
 	return wrapped, nil
 }
 
-// adapt returns the entry with its instance and factory turned into the service's Go
-// type.
-func (e entry) adapt(b binding) (entry, error) {
+// adapt turns the instance and the factory of the entry into the service's Go type.
+func (e *entry) adapt(b binding) (err error) {
 	if e.instance != nil {
-		var err error
 		if e.instance, err = b.typed(e.instance); err != nil {
-			return entry{}, err
+			return err
 		}
 	}
 	if build := e.build; build != nil {
 		e.build = func(ctx context.Context) (*instance, error) { return b.typedBuild(ctx, build) }
 	}
-	return e, nil
+	return nil
 }
 
 // typedBuild runs a factory and closes what it made when that is of another type: nothing

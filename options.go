@@ -110,7 +110,7 @@ func (o Options) checked() (Options, error) {
 }
 
 // hasHooks reports whether any of the four hooks is set.
-func (o *Options) hasHooks() bool {
+func (o Options) hasHooks() bool {
 	return o.BeforeCall != nil || o.AfterCall != nil || o.BeforeAttempt != nil || o.AfterAttempt != nil
 }
 

@@ -113,7 +113,7 @@ func (r *Registry) Register(ctx context.Context, serviceName string, p Provider[
 	if err != nil {
 		return nil, err
 	}
-	if e, err = e.adapt(svc.binding); err != nil {
+	if err := e.adapt(svc.binding); err != nil {
 		return nil, err
 	}
 	return r.register(ctx, svc, e)
