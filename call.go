@@ -445,7 +445,7 @@ func (c *call) enter(p *provider, why string) bool {
 	}
 	if c.entered && why != whyRetry && why != whyMany {
 		if known := p.retries.Load(); known != nil && p.gateNow()&gateHalfOpen == 0 && !known.allows() {
-			c.skip(p, "retry_budget_spent", &reason{ErrAtCapacity, "budget for further attempts spent", nil}, 0)
+			c.skip(p, codeBudgetSpent, &reason{ErrAtCapacity, "budget for further attempts spent", nil}, 0)
 			return false
 		}
 	}
@@ -517,7 +517,7 @@ func (c *call) authorized(p *provider) bool {
 		return c.slot.service.registry.options.Authorize(c.attempt.caller, c.options.caller, p.service.name, p.name())
 	})
 	if err != nil {
-		c.skip(p, "denied", &reason{ErrDenied, ErrDenied.Error() + ": " + oneline.Cut(fault.Text(err), 300), err}, 0)
+		c.skip(p, codeDenied, &reason{ErrDenied, ErrDenied.Error() + ": " + oneline.Cut(fault.Text(err), 300), err}, 0)
 	}
 	return err == nil
 }
@@ -542,7 +542,7 @@ func (c *call) place(p *provider, l *limits, why string) bool {
 }
 
 func (c *call) throttle(p *provider, retryIn time.Duration) {
-	c.skip(p, "throttled", &reason{ErrAtCapacity, "rate of the caller used up", nil}, retryIn)
+	c.skip(p, codeThrottled, &reason{ErrAtCapacity, "rate of the caller used up", nil}, retryIn)
 }
 
 func (c *call) leavePlace() {

@@ -66,10 +66,11 @@ func (c Candidate) String() string {
 	return text
 }
 
-// code is the reason of a [Candidate] in one stable word.
+// code is the reason of a [Candidate] in one stable word. It is an alias because it is
+// public data.
 type code = string
 
-// The codes that the root decides on; those of Query.Where are in package selection.
+// All codes, but for those of Query.Where, which package selection decides on.
 const (
 	codeEligible      code = "eligible"
 	codeTrial         code = "trial" // eligible, in a half-open breaker
@@ -87,6 +88,11 @@ const (
 	codeLacking       code = "capability_missing"
 	codeCapabilityOut code = "capability_out"
 	codeTooSlow       code = "too_slow"
+
+	// In the error of a call, for a provider that turned this call away.
+	codeDenied      code = "denied"
+	codeThrottled   code = "throttled"
+	codeBudgetSpent code = "retry_budget_spent"
 )
 
 // reason is one reason that keeps calls away, as an error that matches its sentinel.

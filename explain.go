@@ -72,7 +72,8 @@ func (e Explanation) MarshalJSON() ([]byte, error) {
 }
 
 // Explain reports which provider the next call would try first, and for each other
-// candidate why not that one. It does not block, changes nothing and records nothing.
+// candidate why not that one. It changes nothing and records nothing. It asks strategies
+// that are a [selection.Describer] for details.
 func (r *Resolver[T]) Explain() Explanation {
 	slot, err := r.bound()
 	if err != nil {

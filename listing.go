@@ -102,7 +102,7 @@ func sortListing(all []*provider) {
 // byGeneration orders providers by registration, oldest first.
 func byGeneration(a, b *provider) int { return cmp.Compare(a.generation, b.generation) }
 
-// Stats are the totals of a registry.
+// Stats holds the totals of a registry.
 type Stats struct {
 	// Services counts the services with providers, Providers all providers, and
 	// Eligible those that a call could be given to now.

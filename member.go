@@ -76,8 +76,8 @@ func (e *eligibility) hasLeft() bool { return e.gateNow()&gateGone != 0 }
 // then is stale.
 func (e *eligibility) superseded() bool { return e.gateNow()&(gateGone|gateReal) != 0 }
 
-// replacement links the providers that have had the same place, name and order, from the
-// original to the current one.
+// replacement links the providers of one name from the original to the current one, which
+// a test has put in front of it.
 type replacement struct {
 	by atomic.Pointer[provider] // the next one; nil: this one is current. Written under Registry.mu
 	of *provider                // the one before; nil: this is the original. Guarded by Registry.mu
@@ -162,7 +162,7 @@ func (p *provider) shownAsMock() bool { return p.mock() || p.replacement.of != n
 // ofTest reports whether the provider is the work of an override.
 func (p *provider) ofTest() bool { return p.overrideID > 0 || p.replacement.of != nil }
 
-// current returns the provider that has the place of p now.
+// current returns the latest replacement of p, or p itself when it has none.
 func (p *provider) current() *provider {
 	for {
 		by := p.replacement.by.Load()
@@ -173,7 +173,7 @@ func (p *provider) current() *provider {
 	}
 }
 
-// chain returns all providers of one place, from the current one to the original.
+// chain returns the current provider and those that it replaces, down to the original.
 func (p *provider) chain() (all []*provider) {
 	for at := p.current(); at != nil; at = at.replacement.of {
 		all = append(all, at)
@@ -181,7 +181,7 @@ func (p *provider) chain() (all []*provider) {
 	return all
 }
 
-// original returns the provider that the place was registered for.
+// original returns the provider that was registered, which all others of the chain replace.
 func (p *provider) original() *provider {
 	for p.replacement.of != nil {
 		p = p.replacement.of

@@ -15,7 +15,7 @@ import (
 // make others.
 //
 // An override of a service hides all its providers but those of the same or a later
-// override. An override of a provider puts a replacement in its place; see replacement.
+// override. An override of a provider replaces it; see replacement.
 type override struct {
 	owner   string // such as the name of the test
 	what    string // that is overridden, for errors
@@ -188,7 +188,7 @@ func (s *service) swap(by, name string, fake *instance) (undo func(context.Conte
 	}, nil
 }
 
-// replace puts a replacement in the place of a provider that was current just now.
+// replace replaces a provider that was current just now.
 func (r *Registry) replace(replaced *provider, fake *instance, policy BreakerPolicy, owner string) (*provider, *override, error) {
 	name := replaced.name()
 	r.mu.Lock()
@@ -212,8 +212,8 @@ func (r *Registry) replace(replaced *provider, fake *instance, policy BreakerPol
 	return p, o, nil
 }
 
-// newReplacement returns a provider with the place and the settings of another one and a
-// life of its own.
+// newReplacement returns a provider with the name, order and settings of another one, and
+// with state of its own.
 func (m *membership) newReplacement(of *provider, fake *instance, policy BreakerPolicy) *provider {
 	e := entry{
 		definition: of.definition.clone(), instance: fake, breaker: policy, classify: of.classify, health: of.policy, overrideID: of.overrideID,
@@ -229,16 +229,16 @@ func (m *membership) newReplacement(of *provider, fake *instance, policy Breaker
 	return p
 }
 
-// substitute gives the place of one provider to another of the same name.
+// substitute lets one provider be found instead of another of the same name.
 func (m *membership) substitute(from, to *provider) {
 	svc := from.service
 	m.unindex(from)
 	m.index(to)
-	place := to.group // of one that returns
-	if place == nil {
-		place = from.group
+	joined := to.group // of one that returns
+	if joined == nil {
+		joined = from.group
 	}
-	svc.groups.assign(to, place.key, place.strategy) // first: a group ends with its last member
+	svc.groups.assign(to, joined.key, joined.strategy) // first: a group ends with its last member
 	svc.groups.unassign(from)
 	if to.domain == nil {
 		var limits LimitPolicy

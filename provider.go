@@ -50,7 +50,7 @@ type Provider[T any] struct {
 	// requests: queries of that handler see it before the global providers, other
 	// queries do not see it. Empty or "*": global.
 	Handler string
-	// Capabilities are the words that requests can require. They are compared exactly;
+	// Capabilities lists the words that requests can require. They are compared exactly;
 	// repetitions are dropped.
 	Capabilities []string
 	// Priority orders the providers of a group. Default: PriorityNormal.
@@ -116,11 +116,11 @@ type Provider[T any] struct {
 	// Version, Description and Endpoint describe the provider. An endpoint must be an
 	// absolute URL.
 	Version, Description, Endpoint string
-	// Requires are the capabilities that this provider needs of others.
+	// Requires lists the capabilities that this provider needs of others.
 	Requires []string
-	// Metadata is any further description, such as the model.
+	// Metadata holds any further description, such as the model.
 	Metadata map[string]string
-	// Tags are words that queries can ask for and strategies can use, beside the
+	// Tags lists words that queries can ask for and strategies can use, beside the
 	// capabilities.
 	Tags []string
 	// Region is the location of the provider, such as "eu-west-1"; see
@@ -164,7 +164,7 @@ func newEntry[T any](service string, p Provider[T]) (entry, error) {
 	if e.definition.Handler == globalHandler {
 		e.definition.Handler = ""
 	}
-	if err := e.checkPlace(); err != nil {
+	if err := e.checkNames(); err != nil {
 		return entry{}, err
 	}
 	if err := e.definition.checkDescription(); err != nil {
@@ -214,8 +214,8 @@ func buildWith[T any](factory func(context.Context) (T, error)) func(context.Con
 	}
 }
 
-// checkPlace checks name, handler, lifetime and words.
-func (e *entry) checkPlace() (err error) {
+// checkNames checks name, handler, lifetime and words.
+func (e *entry) checkNames() (err error) {
 	d := &e.definition
 	if d.Name != "" {
 		if err := checkName("Name", d.Name); err != nil {
