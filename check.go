@@ -40,6 +40,10 @@ func (d Definition) checkDescription() error {
 	if err := checkEndpoint(d.Endpoint); err != nil {
 		return err
 	}
+	return d.checkTexts()
+}
+
+func (d Definition) checkTexts() error {
 	for field, text := range map[string]string{"Version": d.Version, "Description": d.Description, "Endpoint": d.Endpoint} {
 		if !utf8.ValidString(text) {
 			return invalid(field, text, "valid UTF-8")
@@ -66,7 +70,8 @@ func checkEndpoint(endpoint string) error {
 
 func checkStrategy(s Strategy) error {
 	if err := s.Check(); err != nil {
-		return invalid("Strategy", s.String(), "a strategy of package selectors, or one of your own with a selector and a printable name: "+err.Error())
+		return invalid("Strategy", s.String(),
+			"a strategy of package selectors, or one of your own with a selector and a printable name: "+err.Error())
 	}
 	return nil
 }

@@ -129,6 +129,18 @@ type UnavailableError struct {
 // mostNamed bounds how many providers the text of an error names.
 const mostNamed = 16
 
+// writeCandidates adds the first candidates with their reasons to the text of an error.
+func writeCandidates(text *strings.Builder, separator string, candidates []Candidate) {
+	for i, candidate := range candidates {
+		if i == mostNamed {
+			fmt.Fprintf(text, "; and %d more", len(candidates)-mostNamed)
+			break
+		}
+		text.WriteString(separator + candidate.String())
+		separator = "; "
+	}
+}
+
 // shortName cuts a name for the text of an error.
 func shortName(name string) string { return oneline.Cut(name, 64) }
 
@@ -150,17 +162,7 @@ func (e *UnavailableError) Error() string {
 	case len(e.Candidates) > 0 && e.parked():
 		fmt.Fprintf(&text, ": %v", ErrCredentials)
 	}
-	for i, candidate := range e.Candidates {
-		if i == mostNamed {
-			fmt.Fprintf(&text, "; and %d more", len(e.Candidates)-mostNamed)
-			break
-		}
-		separator := "; "
-		if i == 0 {
-			separator = ": "
-		}
-		text.WriteString(separator + candidate.String())
-	}
+	writeCandidates(&text, ": ", e.Candidates)
 	if e.RetryIn > 0 {
 		fmt.Fprintf(&text, "; retry in %v", e.RetryIn.Round(time.Millisecond))
 	}
@@ -260,14 +262,7 @@ func (e *CallError) Error() string {
 			attempt.Duration.Round(time.Microsecond), oneline.Cut(fault.Text(attempt.Err), 300))
 		separator = "; "
 	}
-	for i, candidate := range e.Skipped {
-		if i == mostNamed {
-			fmt.Fprintf(&text, "; and %d more", len(e.Skipped)-mostNamed)
-			break
-		}
-		text.WriteString(separator + candidate.String())
-		separator = "; "
-	}
+	writeCandidates(&text, separator, e.Skipped)
 	if e.OnceOnly {
 		text.WriteString("; not tried elsewhere: once only")
 	}

@@ -90,7 +90,8 @@ func (o Options) checked() (Options, error) {
 	case o.OnlyMocks && o.ForbidMocks:
 		return o, invalid("Options.OnlyMocks", true, "false together with ForbidMocks")
 	case o.ProbeConcurrency < 0:
-		return o, invalid("Options.ProbeConcurrency", o.ProbeConcurrency, fmt.Sprintf("0 (default %d) or more", defaultProbeConcurrency))
+		return o, invalid("Options.ProbeConcurrency", o.ProbeConcurrency,
+			fmt.Sprintf("0 (default %d) or more", defaultProbeConcurrency))
 	}
 	o.DrainTimeout = cmp.Or(o.DrainTimeout, defaultDrainTimeout)
 	o.ProbeConcurrency = cmp.Or(o.ProbeConcurrency, defaultProbeConcurrency)

@@ -216,7 +216,8 @@ func (r *Registry) replace(replaced *provider, fake *instance, policy BreakerPol
 // with state of its own.
 func (m *membership) newReplacement(of *provider, fake *instance, policy BreakerPolicy) *provider {
 	e := entry{
-		definition: of.definition.clone(), instance: fake, breaker: policy, classify: of.classify, health: of.policy, overrideID: of.overrideID,
+		definition: of.definition.clone(), instance: fake, overrideID: of.overrideID,
+		breaker: policy, health: of.policy, classify: of.classify,
 	}
 	if known := of.retries.Load(); known != nil {
 		e.retry = known.policy
