@@ -2,159 +2,41 @@ package registry
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/ring"
 	"github.com/capreg/registry/selection"
 )
 
-// mostDecisions bounds the memory of decisions.
-const mostDecisions = 1 << 20
-
-// checkSelection checks the options that concern selection and returns the
-// strategies by name.
-func checkSelection(options *Options) (map[string]Strategy, error) {
-	if err := checkPolicy("Options.Selection", options.Selection); err != nil {
-		return nil, err
-	}
-	if options.Decisions < 0 || options.Decisions > mostDecisions {
-		return nil, invalid("Options.Decisions", options.Decisions, fmt.Sprintf("0 (none) to %d", mostDecisions))
-	}
-	strategies := make(map[string]Strategy)
-	for i, s := range options.Strategies {
-		field := fmt.Sprintf("Options.Strategies[%d]", i)
-		if err := s.Check(); err != nil || s.IsZero() || s.Named() {
-			return nil, invalid(field, s.String(), "a strategy with a selector and a printable name")
-		}
-		if _, twice := strategies[s.String()]; twice {
-			return nil, invalid(field, s.String(), "a name that no strategy before it has")
-		}
-		strategies[s.String()] = s
-	}
-	return strategies, nil
-}
-
-func checkPolicy(name string, policy selection.Policy) error {
-	if field, value, bound := policy.Check(); field != "" {
-		return invalid(name+"."+field, value, bound)
-	}
-	return nil
-}
-
-// namedStrategy returns the strategy that a name stands for, where it is known.
-func (r *Registry) namedStrategy(s Strategy) Strategy {
-	if known, ok := r.strategies[s.String()]; ok && s.Named() {
-		return known
-	}
-	return s
-}
-
-// knownStrategy refuses what is no more than a name.
-func (r *Registry) knownStrategy(s Strategy) error {
-	if !s.Named() {
-		return nil
-	}
-	known := append([]string{StrategyFallback.String(), StrategyRoundRobin.String()}, slices.Sorted(maps.Keys(r.strategies))...)
-	return invalid("Strategy", s.String(), "one of "+strings.Join(known, ", ")+" (see Options.Strategies)")
-}
-
-// SetSelection changes how the groups of the service are treated in that registry, and
-// what is measured of its providers, from now on; it returns the previous policy. What
-// was measured is kept. A bad policy is a [FieldError] that names the field.
-func (s Service[T]) SetSelection(r *Registry, policy selection.Policy) (previous selection.Policy, err error) {
-	if !r.made() {
-		return previous, errNotMade()
-	}
-	if err := checkServiceName(s.name); err != nil {
-		return previous, err
-	}
-	if err := checkPolicy("Selection", policy); err != nil {
-		return previous, err
-	}
-	svc, err := r.bindService(s.name, bindingOf[T]())
-	if err != nil {
-		return previous, err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closing {
-		return previous, fmt.Errorf("registry: %w", ErrClosed)
-	}
-	previous, svc.policy = svc.policy, policy
-	for p := range svc.members {
-		if known := p.vitals.Load(); known != nil {
-			known.SetDecay(policy.Decay)
-		}
-	}
-	svc.outdate()
-	r.bus.publish(event.Event{
-		Kind: event.Changed, Service: svc.name, Reason: "selection",
-		From: fmt.Sprintf("%+v", previous), To: fmt.Sprintf("%+v", policy),
-	})
-	return previous, nil
-}
-
-// mayEject reports whether the breaker of the provider may open because of failures,
-// and keeps calls away in the same step when it may: nobody else can use up the room
-// meanwhile. The breaker's lock is held.
-func (p *provider) mayEject() bool {
-	p.registry.mu.Lock()
-	defer p.registry.mu.Unlock()
-	policy := p.service.policy
-	if policy.MaxEjected == 0 || p.hasLeft() {
-		return true
-	}
-	out, members := 0, 0
-	for other := range p.service.members {
-		if other.group != p.group || other.mock() != p.mock() {
-			continue
-		}
-		members++
-		if other != p && other.gateNow()&(gateOpen|gateHalfOpen) != 0 {
-			out++
-		}
-	}
-	if !policy.MayEject(out, members) {
-		p.held.Add(1)
-		return false
-	}
-	p.opening = newOpenReason(ErrBreakerOpen.Error(), time.Time{}) // until the breaker itself is open
-	p.shiftLocked(0, gateOpen, nil)
-	return true
-}
-
-// tally counts why look-ups of a service found nobody.
-type tally struct {
-	// mu guards misses. Nothing is called while it is held.
+// missCounter counts the look-ups of a service that found no provider, by reason.
+type missCounter struct {
+	// mu guards counts. Nothing is called while it is held.
 	mu     sync.Mutex
-	misses []misses // of few codes: a map would take longer
+	counts []missCount // of few codes: a map would take longer
 }
 
-// misses is how many look-ups found nobody for one reason.
-type misses struct {
-	code  string
+type missCount struct {
+	code  code
 	count uint64
 }
 
 // Codes of misses that concern no candidate.
 const (
-	missEnded   = "context_ended"
-	missUnknown = "unknown_service"
-	missNobody  = "nobody_in_sight"
-	missClosed  = "closed"
+	missEnded   code = "context_ended"
+	missUnknown code = "unknown_service"
+	missNone    code = "nobody_in_sight"
+	missClosed       = codeClosed
 )
 
-// miss counts a look-up that found nobody, once for each code among its candidates;
-// nil: its context had ended.
-func (t *tally) miss(why *UnavailableError) {
-	var room [8]string
-	codes := room[:0]
+// count counts a look-up that found no provider, once for each code among its candidates.
+// For nil, its context had ended.
+func (m *missCounter) count(why *UnavailableError) {
+	var buffer [8]code
+	codes := buffer[:0]
 	switch {
 	case why == nil:
 		codes = append(codes, missEnded)
@@ -163,7 +45,7 @@ func (t *tally) miss(why *UnavailableError) {
 	case why.cause == ErrUnknownService: //nolint:errorlint // the sentinel itself
 		codes = append(codes, missUnknown)
 	case len(why.Candidates) == 0:
-		codes = append(codes, missNobody)
+		codes = append(codes, missNone)
 	}
 	if why != nil {
 		for i := range why.Candidates { // without a copy of each
@@ -172,33 +54,33 @@ func (t *tally) miss(why *UnavailableError) {
 			}
 		}
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for _, code := range codes {
-		at := slices.IndexFunc(t.misses, func(m misses) bool { return m.code == code })
+		at := slices.IndexFunc(m.counts, func(known missCount) bool { return known.code == code })
 		if at < 0 {
-			at = len(t.misses)
-			t.misses = append(t.misses, misses{code: code})
+			at = len(m.counts)
+			m.counts = append(m.counts, missCount{code: code})
 		}
-		t.misses[at].count++
+		m.counts[at].count++
 	}
 }
 
-// byReason returns the counts, nil when there is none.
-func (t *tally) byReason() (counts map[string]uint64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, m := range t.misses {
+// byReason returns the counts by code; nil when there is none.
+func (m *missCounter) byReason() (counts map[string]uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, known := range m.counts {
 		if counts == nil {
-			counts = make(map[string]uint64, len(t.misses))
+			counts = make(map[string]uint64, len(m.counts))
 		}
-		counts[m.code] = m.count
+		counts[known.code] = known.count
 	}
 	return counts
 }
 
-// Selection returns what became of the look-ups and attempts of a service so far, and
-// false for a service that is not known. Reading it changes nothing.
+// Selection returns the outcomes of the look-ups and the shares of the attempts of a
+// service so far, and false for an unknown service. It changes nothing.
 func (r *Registry) Selection(serviceName string) (selection.Analytics, bool) {
 	svc := r.knownService(serviceName)
 	if svc == nil {
@@ -209,17 +91,17 @@ func (r *Registry) Selection(serviceName string) (selection.Analytics, bool) {
 		a.Hits += cell.hits.Load()
 		a.Misses += cell.misses.Load()
 	}
-	a.Lookups, a.MissesByReason = a.Hits+a.Misses, svc.tally.byReason()
+	a.Lookups, a.MissesByReason = a.Hits+a.Misses, svc.misses.byReason()
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	members := slices.Collect(maps.Keys(svc.members))
 	sortListing(members)
-	seen := make(map[*group]bool) // the mocks of a group come behind the real ones of all
+	seen := make(map[*group]bool) // members of a group may be apart: mocks are listed last
 	for _, p := range members {
 		a.Providers = append(a.Providers, selection.Share{
 			Provider: p.name(), Handler: p.definition.Handler, Group: p.group.key.number, Weight: cmp.Or(p.definition.Weight, 1),
-			Attempts: p.totals().Attempts, TookOver: p.tookOver.Load(), HeldClosed: p.held.Load(),
+			Attempts: p.totals().Attempts, TookOver: p.tookOver.Load(), HeldClosed: p.heldClosed.Load(),
 		})
 		a.Attempts += a.Providers[len(a.Providers)-1].Attempts
 		a.Failovers += p.tookOver.Load()
@@ -240,7 +122,7 @@ func (r *Registry) Selection(serviceName string) (selection.Analytics, bool) {
 	return a, true
 }
 
-// decisions are the latest picks.
+// decisions keeps the latest picks.
 type decisions struct {
 	// mu guards kept. Nothing is called while it is held.
 	mu   sync.Mutex
@@ -254,7 +136,7 @@ func newDecisions(limit int) *decisions {
 	return &decisions{kept: ring.New[selection.Decision](limit)}
 }
 
-// decide remembers a pick from a run.
+// decide records a pick from a run.
 func (w *walk) decide(r *run, at int, given *selection.Look, d *decisions) {
 	c, slot := r.choice, w.plan.wishes.slot
 	look := *given
@@ -266,16 +148,16 @@ func (w *walk) decide(r *run, at int, given *selection.Look, d *decisions) {
 		Eligible: v.Count(), Candidates: r.high - r.low, Asked: look.Asked,
 	}
 	if describer, ok := c.selector.(selection.Describer); ok {
-		made.Detail = opinion(describer, v, at)
+		made.Detail = detailOf(describer, v, at)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.kept.Push(made)
 }
 
-// Decisions returns the latest picks, oldest first, at most [Options.Decisions]: of
-// look-ups and of every attempt of a call that a strategy was asked about. What was not
-// picked from (Many, AcquireMany, a retry, a last resort) is no decision.
+// Decisions returns the latest picks, oldest first, at most [Options.Decisions]. It
+// contains a pick for each look-up and for each attempt that a strategy chose the
+// provider of; Many, AcquireMany, retries and last resorts are not picks.
 func (r *Registry) Decisions() []selection.Decision {
 	if r.decisions == nil {
 		return nil

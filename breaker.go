@@ -255,7 +255,7 @@ func (h breakerHost) TrialsFull(full bool) {
 	if full {
 		set = gateTrialsFull
 	}
-	h.provider.shift(gateTrialsFull, set, nil)
+	h.provider.changeGate(gateTrialsFull, set, nil)
 }
 
 func (h breakerHost) StateChanged(c breaker.Change) {
@@ -278,7 +278,7 @@ func (h breakerHost) StateChanged(c breaker.Change) {
 	if !p.hasLeft() { // else gate and reason stay as they were
 		p.opening = why
 	}
-	p.shiftLocked(gateOpen|gateHalfOpen|gateTrialsFull, set, &change)
+	p.changeGateLocked(gateOpen|gateHalfOpen|gateTrialsFull, set, &change)
 }
 
 // openReason says why an open breaker refuses calls. It is made once, when the breaker

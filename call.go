@@ -37,7 +37,7 @@ func Call[T, R any](
 	var first firstAttempt
 	if len(options) == 0 && function != nil && resolver != nil && first.admit(ctx, resolver.plan) {
 		defer first.recordUnlessFailed()
-		result, err = function(first.context(ctx), held[T](first.instance))
+		result, err = function(first.context(ctx), unwrap[T](first.instance))
 		if err == nil {
 			first.state = attemptAnswered
 			return result, nil
@@ -62,7 +62,7 @@ func continueCall[T, R any](
 	} else {
 		query, err := resolver.bound()
 		if err == nil && function == nil {
-			err = invalid("function", verbatim("nil"), "a function")
+			err = invalid("function", raw("nil"), "a function")
 		}
 		if err == nil {
 			err = c.begin(ctx, query, resolver.key, options)
@@ -93,7 +93,7 @@ func runAttempt[T, R any](c *call, function func(context.Context, T) (R, error))
 		}
 	}()
 	c.prepareAttempt()
-	result, err = function(c.functionContext(), held[T](c.attempt.instance))
+	result, err = function(c.functionContext(), unwrap[T](c.attempt.instance))
 	returned = true
 	return result, err
 }
@@ -223,7 +223,7 @@ type retried struct {
 // begin prepares the first choice of a provider.
 func (c *call) begin(ctx context.Context, query *queryPlan, key string, options []CallOption) (err error) {
 	if ctx == nil {
-		return invalid("ctx", verbatim("nil"), "a context")
+		return errNilContext()
 	}
 	if len(options) > 0 { // else the price of copying none would be a tenth of the call's
 		if c.options, err = mergeOptions(options); err != nil {

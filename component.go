@@ -148,7 +148,7 @@ func checkComponent(c *Component, options *startup.Options, lists *componentList
 	c.Register = slices.Clone(c.Register)
 	for i, register := range c.Register {
 		if register == nil {
-			return invalid(componentField(c, fmt.Sprintf("Register[%d]", i)), verbatim("nil"), "a function")
+			return invalid(componentField(c, fmt.Sprintf("Register[%d]", i)), raw("nil"), "a function")
 		}
 	}
 	return nil

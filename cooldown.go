@@ -108,7 +108,7 @@ func (p *provider) cool(v verdict.Verdict, kind verdict.Cooldown, cause error) {
 				change.Kind = event.Parked
 			}
 		}
-		member.shiftLocked(0, gateCooling, change)
+		member.changeGateLocked(0, gateCooling, change)
 	}
 }
 
@@ -138,7 +138,7 @@ func (c *timedCooldown) endFor(members []*provider, reason string) {
 	c.stopTimer()
 	for _, member := range members {
 		if !member.cooldownNow().Active() {
-			member.shiftLocked(gateCooling, 0, &event.Event{Kind: event.CooldownEnded, Reason: reason})
+			member.changeGateLocked(gateCooling, 0, &event.Event{Kind: event.CooldownEnded, Reason: reason})
 		}
 	}
 }
@@ -170,7 +170,7 @@ func (p *provider) endGrowthLocked() {
 
 // checkDomain refuses limits that differ from those of the domain. Caller holds mu.
 func (r *Registry) checkDomain(e entry, leaving *provider) error {
-	d, ok := r.domains[domainKey(e.definition.Domain, e.layer > 0)]
+	d, ok := r.domains[domainKey(e.definition.Domain, e.overrideID > 0)]
 	if !ok || e.limits == (LimitPolicy{}) {
 		return nil
 	}
@@ -184,7 +184,7 @@ func (r *Registry) checkDomain(e entry, leaving *provider) error {
 	if present == e.limits || d.limitsBy == "" {
 		return nil
 	}
-	return refuse(ErrConflict, "Limits", verbatim(fmt.Sprintf("%+v", e.limits)),
+	return refuse(ErrConflict, "Limits", raw(fmt.Sprintf("%+v", e.limits)),
 		fmt.Sprintf("%+v, which provider %q set for domain %q", present, d.limitsBy, oneline.Cut(e.definition.Domain, 64)))
 }
 
@@ -192,7 +192,7 @@ func (r *Registry) checkDomain(e entry, leaving *provider) error {
 // policy is zero or the domain has some. Caller holds mu.
 func (r *Registry) enterDomain(p *provider, policy LimitPolicy) {
 	p.domain = &p.alone
-	if name := domainKey(p.definition.Domain, p.layer > 0 || p.below != nil); name != "" {
+	if name := domainKey(p.definition.Domain, p.ofTest()); name != "" {
 		shared, ok := r.domains[name]
 		if !ok {
 			shared = &domain{name: name, members: make(map[*provider]struct{})}

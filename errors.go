@@ -11,65 +11,67 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// The sentinels say which error it is; the structs [FieldError],
-// [UnavailableError], [CallError] and [PanicError] say what exactly.
+// The sentinels are for [errors.Is]; the structs [FieldError], [UnavailableError],
+// [CallError] and [PanicError] carry the details.
 var (
-	// ErrInvalid is bad input: a [FieldError] names field, value and bound.
+	// ErrInvalid reports bad input; a [FieldError] names field, value and bound.
 	ErrInvalid = fault.ErrInvalid
-	// ErrExists is a name that another provider of the registry has.
+	// ErrExists reports a name that another provider of the registry has.
 	ErrExists = fault.ErrExists
-	// ErrConflict is input that contradicts what is registered: another strategy
+	// ErrConflict reports input that contradicts what is registered: another strategy
 	// for a group, another Go type for a service, a mock beside real providers.
 	ErrConflict = fault.ErrConflict
-	// ErrNotRegistered is an operation on a provider that left the registry.
+	// ErrNotRegistered reports an operation on a provider that has left the registry.
 	ErrNotRegistered = fault.ErrNotRegistered
 
-	// ErrUnavailable is a look-up or call that no provider could be found for;
-	// the [UnavailableError] also matches each of the causes below that is present.
+	// ErrUnavailable reports a look-up or call that found no eligible provider. The
+	// [UnavailableError] also matches each of the causes below that is present.
 	ErrUnavailable = errors.New("no provider available")
-	// ErrUnknownService is a service that no provider is registered for.
+	// ErrUnknownService reports a service without a registered provider.
 	ErrUnknownService = errors.New("unknown service")
-	// ErrNoCapability is a provider that lacks a required capability.
+	// ErrNoCapability reports a provider without a required capability.
 	ErrNoCapability = errors.New("capability missing")
-	// ErrUnhealthy is a provider whose health is bad.
+	// ErrUnhealthy reports a provider, or one of its capabilities, that probes or the
+	// program found unhealthy.
 	ErrUnhealthy = errors.New("unhealthy")
-	// ErrNotReady is a provider whose factory failed, or no probe of which has
-	// succeeded yet, a component that does not get ready, and what
-	// [Registry.WaitReady] returns when its time is over.
+	// ErrNotReady reports a provider whose factory failed or whose probes have not
+	// succeeded yet, a component that does not become ready, or a
+	// [Registry.WaitReady] whose context ended first.
 	ErrNotReady = fault.ErrNotReady
-	// ErrBreakerOpen is a provider whose breaker admits nothing now: it is open,
-	// or half-open with its trial slots taken.
+	// ErrBreakerOpen reports a provider whose circuit breaker admits no call now: it
+	// is open, or half-open with its trial slots taken.
 	ErrBreakerOpen = errors.New("breaker open")
-	// ErrCoolingDown is a provider that asked to be left alone for a while.
+	// ErrCoolingDown reports a provider that is in a cooldown, such as after a rate
+	// limit.
 	ErrCoolingDown = errors.New("cooling down")
-	// ErrCredentials is when every provider that could be asked is parked, because it
-	// refuses this client: authentication, quota, billing. One that is parked beside
-	// others is [ErrCoolingDown].
+	// ErrCredentials reports that every provider that could be asked refuses this
+	// client: authentication, quota, billing. A provider that refuses it while others
+	// do not is reported as [ErrCoolingDown].
 	ErrCredentials = errors.New("no usable credentials")
-	// ErrAtCapacity is a provider without a free place, whose caller has used up
-	// its rate, or whose budget for further attempts is spent.
+	// ErrAtCapacity reports a provider without a free permit, a caller that has used
+	// up its rate, or a spent budget for further attempts.
 	ErrAtCapacity = errors.New("at capacity")
-	// ErrDenied is a provider that [Options.Authorize] keeps the caller away from.
+	// ErrDenied reports a provider that [Options.Authorize] denied to the caller.
 	ErrDenied = errors.New("denied")
-	// ErrClosed is a registry that is closed or closing, or a provider that is
+	// ErrClosed reports a registry that is closed or closing, or a provider that is
 	// being removed.
 	ErrClosed = fault.ErrClosed
-	// ErrStuck is a removal or close that gave up waiting for user code.
+	// ErrStuck reports a removal or close that gave up waiting for user code.
 	ErrStuck = fault.ErrStuck
 
-	// ErrAttemptTimeout is the cause ([context.Cause]) of an attempt's context
-	// that ran into the provider's attempt timeout.
+	// ErrAttemptTimeout is the cause ([context.Cause]) of an attempt's context that
+	// exceeded the provider's attempt timeout.
 	ErrAttemptTimeout = fault.ErrAttemptTimeout
 )
 
-// FieldError says which input was refused and why. It matches [ErrInvalid],
+// FieldError is the error of input that was refused. It matches [ErrInvalid],
 // [ErrExists] or [ErrConflict].
 type FieldError struct {
 	// Field is the name of the field, such as "Capabilities[1]".
 	Field string
-	// Value is what was given, cut to a printable length.
+	// Value is the refused value, cut to a printable length.
 	Value string
-	// Bound is what would have been accepted, or what stands in the way.
+	// Bound describes the values that would have been accepted.
 	Bound string
 	// Err is the sentinel: ErrInvalid, ErrExists or ErrConflict.
 	Err error
@@ -87,8 +89,14 @@ func invalid(field string, value any, bound string) error {
 	return refuse(ErrInvalid, field, value, bound)
 }
 
-// verbatim is a value that is described rather than quoted.
-type verbatim string
+// raw is a description of a value, which is not quoted as a string would be.
+type raw string
+
+func errNilContext() error { return invalid("ctx", raw("nil"), "a context") }
+
+func errBadPriority(p Priority) error {
+	return invalid("Priority", p, "one of CRITICAL, HIGH, NORMAL, LOW, FALLBACK")
+}
 
 func refuse(kind error, field string, value any, bound string) error {
 	const longest = 64
@@ -99,28 +107,50 @@ func refuse(kind error, field string, value any, bound string) error {
 	return &FieldError{Field: field, Value: oneline.Cut(text, longest+8), Bound: bound, Err: kind}
 }
 
-// UnavailableError is a look-up that found nobody to give, or a call that found
-// nobody to begin with.
+// UnavailableError is the error of a look-up or call that found no eligible provider.
 //
 // It matches [ErrUnavailable] and every cause present among its candidates, and
 // unwraps to their errors.
 type UnavailableError struct {
-	// Service is what was asked for.
+	// Service is the name of the service.
 	Service string
-	// Query is how it was asked for.
+	// Query is the query of the look-up.
 	Query Query
 	// Candidates are the providers of the service in the order in which they
 	// would have been asked, each with its reason.
 	Candidates []Candidate
-	// RetryIn is the earliest time worth retrying, from the moment the error was
-	// made; zero when that is now, or nothing known ends by itself.
+	// RetryIn is the time until a retry is worthwhile, from the moment the error was
+	// made; zero when that is now, or when no known reason ends by itself.
 	RetryIn time.Duration
 
-	cause error // why the service as a whole has nothing, when it has not
+	cause error // why the service as a whole has no candidate; nil: see Candidates
 }
 
 // mostNamed bounds how many providers the text of an error names.
 const mostNamed = 16
+
+// writeCandidates adds the first candidates with their reasons to the text of an error.
+func writeCandidates(text *strings.Builder, separator string, candidates []Candidate) {
+	for i, candidate := range candidates {
+		if i == mostNamed {
+			fmt.Fprintf(text, "; and %d more", len(candidates)-mostNamed)
+			break
+		}
+		text.WriteString(separator + candidate.String())
+		separator = "; "
+	}
+}
+
+// shortName cuts a name for the text of an error.
+func shortName(name string) string { return oneline.Cut(name, 64) }
+
+// joinNames lists names for the text of an error.
+func joinNames(names []string) string {
+	if len(names) > mostNamed {
+		names = append(names[:mostNamed], fmt.Sprintf("%d more", len(names)-mostNamed))
+	}
+	return strings.Join(names, ", ")
+}
 
 // Error names the service and at most 16 candidates with their reasons, in one line.
 func (e *UnavailableError) Error() string {
@@ -132,17 +162,7 @@ func (e *UnavailableError) Error() string {
 	case len(e.Candidates) > 0 && e.parked():
 		fmt.Fprintf(&text, ": %v", ErrCredentials)
 	}
-	for i, candidate := range e.Candidates {
-		if i == mostNamed {
-			fmt.Fprintf(&text, "; and %d more", len(e.Candidates)-mostNamed)
-			break
-		}
-		separator := "; "
-		if i == 0 {
-			separator = ": "
-		}
-		text.WriteString(separator + candidate.String())
-	}
+	writeCandidates(&text, ": ", e.Candidates)
 	if e.RetryIn > 0 {
 		fmt.Fprintf(&text, "; retry in %v", e.RetryIn.Round(time.Millisecond))
 	}
@@ -154,8 +174,8 @@ func (e *UnavailableError) Is(target error) bool {
 	return target == ErrUnavailable || e.cause != nil && target == e.cause
 }
 
-// Verdict returns what this means to another call that it was a part of: no more
-// than that it failed.
+// Verdict returns the verdict of this error in a call that contains the failed one: a
+// plain failure.
 func (e *UnavailableError) Verdict() verdict.Verdict { return verdict.Verdict{} }
 
 // Unwrap returns the error of each candidate.
@@ -169,8 +189,8 @@ func (e *UnavailableError) Unwrap() []error {
 	return causes
 }
 
-// ofCandidate is the cause that a candidate is, which speaks of credentials only
-// where all do.
+// ofCandidate returns the error of a candidate. It matches ErrCredentials only where all
+// candidates are parked.
 func ofCandidate(candidate Candidate, parked bool) error {
 	if candidate.Code != codeParked || parked {
 		return candidate.Err
@@ -178,7 +198,7 @@ func ofCandidate(candidate Candidate, parked bool) error {
 	return parkedError{candidate.Err}
 }
 
-// parkedError is the reason of a provider that is parked beside others.
+// parkedError is the reason of a provider that is parked while others are not.
 type parkedError struct{ error }
 
 func (s parkedError) Is(target error) bool {
@@ -197,33 +217,33 @@ func (e *UnavailableError) parked() bool {
 	return true
 }
 
-// CallError is a call that failed after its function had been entered, or that
-// its own context ended before.
+// CallError is the error of a call that failed after its function ran at least once, or
+// whose context ended first.
 //
-// It unwraps to the error of every attempt, to the cause where the registry
-// ended it ([ErrAttemptTimeout], [ErrClosed]), to the caller's context error and
-// its cause where the context ended the call, and to the reasons of the
-// providers that could not be entered. When every provider that could be asked
-// refuses this client's credentials, it matches [ErrCredentials].
+// It unwraps to the error of every attempt, to the cause where the registry ended it
+// ([ErrAttemptTimeout], [ErrClosed]), to the caller's context error and its cause where
+// the context ended the call, and to the reasons of the providers that were skipped.
+// When every provider that could be asked refuses this client's credentials, it matches
+// [ErrCredentials].
 type CallError struct {
-	// Service is what was called.
+	// Service is the name of the service.
 	Service string
 	// Attempts are the tries, in order; none when the context ended before the first.
 	Attempts []Attempt
-	// Skipped are the providers that were not entered, when the call ran out of
+	// Skipped are the providers that were not tried, when the call ran out of
 	// providers.
 	Skipped []Candidate
-	// OnceOnly says that the call was not tried elsewhere because it must not run
+	// OnceOnly reports that no other provider was tried because the call must not run
 	// a second time.
 	OnceOnly bool
-	// RetryIn is the earliest time worth retrying when the call ran out of
-	// providers, from the moment the error was made; zero when that is now, or
-	// nothing known ends by itself.
+	// RetryIn is the time until a retry is worthwhile when the call ran out of
+	// providers, from the moment the error was made; zero when that is now, or when no
+	// known reason ends by itself.
 	RetryIn time.Duration
 
 	ended   []error // the caller's context error and its cause, when they ended the call
-	partial bool    // others could have been asked
-	causes  []error // why attempts were ended by the registry, and why nobody is left
+	partial bool    // other providers could have been asked
+	causes  []error // why the registry ended attempts, and why no provider is left
 }
 
 // Error names every provider with class, duration and error, in one line.
@@ -242,31 +262,24 @@ func (e *CallError) Error() string {
 			attempt.Duration.Round(time.Microsecond), oneline.Cut(fault.Text(attempt.Err), 300))
 		separator = "; "
 	}
-	for i, candidate := range e.Skipped {
-		if i == mostNamed {
-			fmt.Fprintf(&text, "; and %d more", len(e.Skipped)-mostNamed)
-			break
-		}
-		text.WriteString(separator + candidate.String())
-		separator = "; "
-	}
+	writeCandidates(&text, separator, e.Skipped)
 	if e.OnceOnly {
 		text.WriteString("; not tried elsewhere: once only")
 	}
 	return oneline.Of(text.String())
 }
 
-// Verdict returns what the failure of a whole call means to another call that it
-// was a part of: no more than that it failed, whatever its attempts were told.
+// Verdict returns the verdict of this error in a call that contains the failed one: a
+// plain failure, whatever the verdicts of its attempts.
 func (e *CallError) Verdict() verdict.Verdict { return verdict.Verdict{} }
 
-// Is reports whether target is ErrCredentials and credentials are the reason.
+// Is reports whether target is [ErrCredentials] and credentials are the reason.
 func (e *CallError) Is(target error) bool {
 	return target == ErrCredentials && e.credentials()
 }
 
-// Unwrap returns what ended the call, the error of each attempt and the reasons
-// of the providers that were not entered.
+// Unwrap returns the errors that ended the call, the error of each attempt and the
+// reasons of the providers that were skipped.
 func (e *CallError) Unwrap() []error {
 	causes := make([]error, 0, len(e.ended)+len(e.causes)+len(e.Attempts)+len(e.Skipped))
 	causes = append(append(causes, e.ended...), e.causes...)
@@ -300,8 +313,8 @@ func (e *CallError) credentials() bool {
 	return true
 }
 
-// withRetryIn adds when the call is worth trying again, where it ended although
-// others could have been asked, and now nobody can be.
+// withRetryIn sets RetryIn where the call ended although other providers could have been
+// asked, and none can be asked now.
 func (e *CallError) withRetryIn(s *queryPlan) *CallError {
 	if n := len(e.Attempts); n == 0 || len(e.ended) > 0 || e.Attempts[n-1].Class.Rule().Next == verdict.NextNo {
 		return e
@@ -310,6 +323,6 @@ func (e *CallError) withRetryIn(s *queryPlan) *CallError {
 	return e
 }
 
-// PanicError is a panic of user code that was turned into an error: of a
-// factory, a hook, or, when [Options.PanicsAsErrors] is set, of a call.
+// PanicError is a panic of user code that was turned into an error: of a factory, a
+// hook or, with [Options.PanicsAsErrors], the function of a call.
 type PanicError = verdict.PanicError

@@ -22,28 +22,28 @@ const (
 	logBuffer                 = 1024
 )
 
-// bus numbers the events of a registry and gives them to its subscribers.
-// Everything in it is guarded by Registry.mu.
+// bus numbers the events of a registry and delivers them to its subscribers. Registry.mu
+// guards it: all its methods are called with that mutex held, in the step that made the
+// change itself.
 type bus struct {
 	registry    *Registry
 	sequence    uint64
 	subscribers map[*Subscription]struct{}
 	closed      bool
 
-	log     *ring.Ring[event.Event] // what the logger has not got yet; nil without a logger
-	logging bool                    // a goroutine is at it
+	log     *ring.Ring[event.Event] // not logged yet; nil without a logger
+	logging bool                    // a goroutine writes the log
 }
 
-func (b *bus) init(r *Registry) {
-	b.registry = r
-	b.subscribers = make(map[*Subscription]struct{})
+func newBus(r *Registry) bus {
+	b := bus{registry: r, subscribers: make(map[*Subscription]struct{})}
 	if r.options.Logger != nil {
 		b.log = ring.New[event.Event](logBuffer)
 	}
+	return b
 }
 
-// publish gives the event to everybody, waiting for nobody. Caller holds
-// Registry.mu, under which the change itself was made.
+// publish delivers the event to all subscribers and the log. It does not block.
 func (b *bus) publish(e event.Event) {
 	b.sequence++
 	e.Sequence, e.Time = b.sequence, time.Now()
@@ -60,7 +60,7 @@ func (b *bus) publish(e event.Event) {
 	}
 }
 
-// close ends the subscriptions behind their last event. Caller holds Registry.mu.
+// close ends the subscriptions behind their last event.
 func (b *bus) close() {
 	for s := range b.subscribers {
 		s.ended = true
@@ -70,7 +70,7 @@ func (b *bus) close() {
 	b.closed = true
 }
 
-// writeLog hands events to the logger until there are none left.
+// writeLog passes events to the logger until there are none left.
 func (r *Registry) writeLog() {
 	next := func() (event.Event, bool) {
 		r.mu.Lock()
@@ -82,7 +82,7 @@ func (r *Registry) writeLog() {
 	}
 	exited := true
 	defer func() {
-		if exited { // a logger that exits its goroutine must not be the last one
+		if exited { // the logger has exited its goroutine: the next event starts another one
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			r.bus.logging = false
@@ -91,7 +91,7 @@ func (r *Registry) writeLog() {
 	for e, ok := next(); ok; e, ok = next() {
 		_ = fault.Run(func() error { logEvent(r.options.Logger, e); return nil })
 	}
-	exited = false // next has said so, and another may be writing by now
+	exited = false // next has cleared logging, and another goroutine may be writing by now
 }
 
 func logEvent(logger *zap.Logger, e event.Event) {
@@ -127,26 +127,26 @@ func logEvent(logger *zap.Logger, e event.Event) {
 	entry.Write(fields...)
 }
 
-// Subscription is a subscriber's view of a registry: the providers there were
-// when it began, then every change since, in order.
+// Subscription is a subscriber's view of a registry: the providers at its beginning,
+// then every change since, in order. Use [Registry.Subscribe] to begin one.
 //
-// It holds a bounded number of events that were not read yet; when it is full
-// the oldest are dropped, and the next one read counts them in Lost. It never
-// holds up the registry, and needs no goroutine. Its methods are safe for
-// concurrent use, but two readers share the events between them.
+// It buffers a bounded number of unread events. When it is full the oldest are dropped,
+// and the next event read carries their number in Lost. It never blocks the registry,
+// and needs no goroutine. Its methods are safe for concurrent use; each event is read
+// once, by one of the readers.
 type Subscription struct {
 	registry *Registry
 	snapshot []Info
-	awake    chan struct{} // has room for one signal
+	awake    chan struct{} // buffers one signal
 
 	// Guarded by Registry.mu.
 	unread *ring.Ring[event.Event]
 	ended  bool
 }
 
-// Subscribe begins a subscription that holds up to buffer unread events (zero:
-// 256, at most 1,048,576; a negative number is taken as zero). On a registry
-// that is closed it has ended already. Close it when it is no longer read.
+// Subscribe begins a subscription that buffers up to the given number of unread events,
+// at most 1,048,576; zero or less means 256. On a registry that is closed the
+// subscription has ended already. Close it when it is no longer read.
 func (r *Registry) Subscribe(buffer int) *Subscription {
 	if buffer <= 0 {
 		buffer = defaultSubscriptionBuffer
@@ -167,8 +167,8 @@ func (r *Registry) Subscribe(buffer int) *Subscription {
 	return s
 }
 
-// Snapshot returns the providers at the moment the subscription began, in the
-// order of [Registry.All]; the events tell all that changed after it.
+// Snapshot returns the providers at the moment the subscription began, in the order of
+// [Registry.All]. The events are all changes since. It is a copy.
 func (s *Subscription) Snapshot() []Info {
 	infos := slices.Clone(s.snapshot)
 	for i := range infos {
@@ -177,10 +177,9 @@ func (s *Subscription) Snapshot() []Info {
 	return infos
 }
 
-// Next returns the next event and waits for it if there is none, until ctx
-// ends (then the error is the context's), or until the registry or the
-// subscription is closed and all events are read (then the error matches
-// [ErrClosed]).
+// Next returns the next event. It blocks while there is none, until ctx ends (the error
+// then is the context's) or until the registry or the subscription is closed and all
+// events are read (the error then matches [ErrClosed]).
 func (s *Subscription) Next(ctx context.Context) (event.Event, error) {
 	for {
 		e, ok, ended := s.pop()
@@ -198,7 +197,7 @@ func (s *Subscription) Next(ctx context.Context) (event.Event, error) {
 	}
 }
 
-// All yields the events as Next returns them, and stops at its first error.
+// All yields the events that [Subscription.Next] returns, and stops at its first error.
 func (s *Subscription) All(ctx context.Context) iter.Seq[event.Event] {
 	return func(yield func(event.Event) bool) {
 		for {
@@ -210,8 +209,8 @@ func (s *Subscription) All(ctx context.Context) iter.Seq[event.Event] {
 	}
 }
 
-// Close ends the subscription; what was not read can still be. It may be called
-// any number of times.
+// Close ends the subscription. Unread events can still be read. It may be called any
+// number of times.
 func (s *Subscription) Close() {
 	s.registry.mu.Lock()
 	defer s.registry.mu.Unlock()

@@ -12,73 +12,25 @@ import (
 	"time"
 
 	"github.com/capreg/registry/internal/bitset"
-	"github.com/capreg/registry/internal/cooldown"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/selection"
 )
 
-// Candidate is a provider that a query sees, and whether it could be picked now.
-type Candidate struct {
-	// Provider is its name; Group, Priority, Mock and Handler are its place in
-	// the order.
-	Provider string   `json:"provider"`
-	Handler  string   `json:"handler,omitempty"`
-	Group    int      `json:"group"`
-	Priority Priority `json:"priority"`
-	Mock     bool     `json:"mock,omitempty"`
-	// Strategy is how its group picks.
-	Strategy string `json:"strategy"`
-	// Eligible says whether a call could enter it now.
-	Eligible bool `json:"eligible"`
-	// Code is the reason in one stable word: "eligible", "trial", or what keeps
-	// calls away: "closed", "mocks_only", "overridden", "capability_missing", "unhealthy",
-	// "breaker_open", "trial_slots_full", "cooling_down", "parked", "not_ready"; what the query
-	// does not want: "too_expensive", "too_old", "tag_missing", "other_region",
-	// "excluded", "too_slow".
-	Code string `json:"code"`
-	// Reason is the same in words, without RetryIn; empty when the provider is
-	// simply eligible.
-	Reason string `json:"reason,omitempty"`
-	// Breaker is the state of its breaker.
-	Breaker BreakerState `json:"breaker"`
-	// RetryIn is the time until what keeps calls away ends by itself; zero when
-	// nothing does, or nobody knows.
-	RetryIn time.Duration `json:"retry_in,omitempty"`
-	// Detail is what the strategy of its group thinks of it, such as a table of
-	// factors; nil where it says nothing. [Resolver.Explain] asks for it.
-	Detail *selection.Detail `json:"detail,omitempty"`
-	// Err matches the sentinel of every reason present and unwraps to their causes.
-	Err error `json:"-"`
-}
-
-// String returns the name with the reason and the time, and what the strategy thinks
-// of it.
-func (c Candidate) String() string {
-	text := c.Provider + ": " + cmp.Or(c.Reason, c.Code)
-	if c.RetryIn > 0 {
-		text += fmt.Sprintf(", retry in %v", c.RetryIn.Round(time.Millisecond))
-	}
-	if c.Detail != nil {
-		text += "; " + oneline.Of(c.Detail.String())
-	}
-	return text
-}
-
-// Explanation is the answer to "who would get the next call, and why not the
-// others?". It is made by what picks and changes nothing.
+// Explanation reports which provider the next call would try first, and why not the
+// others. It comes from the code that picks, and changes nothing.
 type Explanation struct {
-	// Service and Query are what was asked.
+	// Service and Query identify the look-up that is explained.
 	Service string `json:"service"`
 	Query   Query  `json:"query"`
-	// Winner is who the next call would enter first, if only as a last resort; empty
-	// when nobody.
+	// Winner is the name of the provider that the next call would try first, if only
+	// as a last resort; empty when there is none.
 	Winner string `json:"winner"`
 	// Candidates are the providers in the order of the plan, then those that the
-	// query sees but does not want.
+	// query sees but does not accept.
 	Candidates []Candidate `json:"candidates"`
-	// Err is why the service as a whole has nothing to give: a bad query, an
-	// unknown service, a registry that is closed.
+	// Err is set when there are no candidates at all: a bad query, an unknown
+	// service, a closed registry.
 	Err error `json:"-"`
 }
 
@@ -105,7 +57,7 @@ func (e Explanation) String() string {
 	return text.String()
 }
 
-// MarshalJSON adds the text of Err, as "error".
+// MarshalJSON returns the explanation with the text of Err as "error".
 func (e Explanation) MarshalJSON() ([]byte, error) {
 	type plain Explanation
 	marked := struct {
@@ -119,8 +71,9 @@ func (e Explanation) MarshalJSON() ([]byte, error) {
 	return json.Marshal(marked)
 }
 
-// Explain says who the next call would enter first, and for each other
-// candidate why it is not the one. It uses what picks and changes nothing.
+// Explain reports which provider the next call would try first, and for each other
+// candidate why not that one. It changes nothing and records nothing. It asks strategies
+// that are a [selection.Describer] for details.
 func (r *Resolver[T]) Explain() Explanation {
 	slot, err := r.bound()
 	if err != nil {
@@ -133,7 +86,7 @@ func (r *Resolver[T]) Explain() Explanation {
 	return slot.explain(false, asker{key: r.key, caller: slot.query.Handler})
 }
 
-// explain collects the candidates; steady leaves trials out, as Get does.
+// explain collects the candidates; steady leaves out trials, as Get does.
 func (s *queryPlan) explain(steady bool, by asker) Explanation {
 	plan := s.current()
 	eligible := plan.callable
@@ -143,7 +96,7 @@ func (s *queryPlan) explain(steady bool, by asker) Explanation {
 	e := Explanation{Service: s.service.name, Query: s.query.clone()}
 	e.Query.Key = by.key
 	winner := plan.free(eligible, by)
-	if winner == nil && !steady && !plan.anyone(eligible) { // who is full would be waited for
+	if winner == nil && !steady && !plan.anyone(eligible) { // a full one would be waited for
 		winner = plan.lastResort(func(*provider) bool { return true })
 	}
 	if winner != nil {
@@ -153,11 +106,11 @@ func (s *queryPlan) explain(steady bool, by asker) Explanation {
 	return e
 }
 
-// survey returns the candidates, or why there are none.
+// survey returns the candidates, or the reason that there are none.
 func (s *queryPlan) survey(plan *plan, eligible *bitset.Set, steady bool, by asker) ([]Candidate, error) {
 	seen := s.inSight(plan, steady)
 	if len(seen) == 0 {
-		return seen, s.service.emptiness()
+		return seen, s.service.whyEmpty()
 	}
 	if plan.wishes != nil {
 		plan.detail(seen, eligible, by)
@@ -165,7 +118,7 @@ func (s *queryPlan) survey(plan *plan, eligible *bitset.Set, steady bool, by ask
 	return seen, nil
 }
 
-// free returns who would be entered first: the first one with a place free.
+// free returns the provider that would be tried first: the first one with a free permit.
 func (p *plan) free(eligible *bitset.Set, by asker) *provider {
 	ahead := p.walk(eligible)
 	ahead.still, ahead.silent = true, true
@@ -177,23 +130,23 @@ func (p *plan) free(eligible *bitset.Set, by asker) *provider {
 	return nil
 }
 
-var errNoneInSight = errors.New("no provider that this handler sees")
+var errNoneVisible = errors.New("no provider is visible to this handler")
 
-// emptiness says why a query sees no provider at all.
-func (s *service) emptiness() error {
+// whyEmpty returns the reason that a query sees no provider at all.
+func (s *service) whyEmpty() error {
 	s.registry.mu.Lock()
 	defer s.registry.mu.Unlock()
 	switch {
 	case s.registry.closing:
 		return ErrClosed
 	case len(s.members) > 0:
-		return errNoneInSight
+		return errNoneVisible
 	}
 	return ErrUnknownService
 }
 
-// inSight returns the plan's candidates followed by the providers that the
-// query sees but does not want, all as they are at one moment.
+// inSight returns the plan's candidates followed by the providers that the query sees
+// but does not accept, all at one moment.
 func (s *queryPlan) inSight(p *plan, steady bool) []Candidate {
 	s.service.registry.mu.Lock()
 	defer s.service.registry.mu.Unlock()
@@ -203,7 +156,7 @@ func (s *queryPlan) inSight(p *plan, steady bool) []Candidate {
 		s.describe(&seen[i], candidate, now, steady)
 	}
 	if !s.choosy {
-		return seen // nobody is in sight who lacks something
+		return seen // there are no others
 	}
 	var unwanted []Candidate
 	for _, scope := range s.service.scopes(s.query) {
@@ -218,11 +171,11 @@ func (s *queryPlan) inSight(p *plan, steady bool) []Candidate {
 	return slices.Concat(seen, unwanted)
 }
 
-// describe says whether the slot's query would be given p. Caller holds Registry.mu.
+// describe fills in c for the slot's query. Caller holds Registry.mu.
 func (s *queryPlan) describe(c *Candidate, p *provider, now time.Time, steady bool) {
-	p.describe(c, now)
+	describeLocked(c, p, now)
 	if !c.Eligible && !s.choosy {
-		return // there is nothing that it could lack
+		return // the query accepts every provider
 	}
 	if mismatch := s.service.mismatch(p, s.query); mismatch != nil {
 		c.Eligible, c.Code, c.Reason, c.RetryIn, c.Err = false, mismatch.code, mismatch.Error(), 0, mismatch
@@ -234,23 +187,12 @@ func (s *queryPlan) describe(c *Candidate, p *provider, now time.Time, steady bo
 	}
 }
 
-// unwanted is a provider that a query sees but does not want.
-type unwanted struct {
-	code string
-	what string
-	errs []error
-}
-
-func (u *unwanted) Error() string   { return u.what }
-func (u *unwanted) Unwrap() []error { return u.errs }
-
-// mismatch says why a query does not want a provider; nil when it does. Caller
-// holds Registry.mu.
-func (s *service) mismatch(p *provider, q Query) *unwanted {
+// mismatch returns the reason that a query does not accept a provider; nil when it does.
+func (*serviceState) mismatch(p *provider, q Query) *unwanted {
 	if lacking := p.missing(q.Require); lacking != "" {
 		return &unwanted{codeLacking, fmt.Sprintf("%v: %q", ErrNoCapability, oneline.Cut(lacking, 64)), []error{ErrNoCapability}}
 	}
-	if !q.Where.IsZero() && !p.anything {
+	if !q.Where.IsZero() && !p.matchesAny {
 		profile := p.profile()
 		if code, words := q.Where.Unmet(&profile); code != "" {
 			return &unwanted{code, words, []error{selection.ErrUnmet}}
@@ -259,7 +201,7 @@ func (s *service) mismatch(p *provider, q Query) *unwanted {
 	return p.outage(q.Require)
 }
 
-// detail adds what the selectors of the plan think of their candidates, and who is too
+// detail adds the details of the selectors of the plan, and marks candidates that are too
 // slow for the query.
 func (p *plan) detail(candidates []Candidate, eligible *bitset.Set, by asker) {
 	for at := range p.runs {
@@ -285,14 +227,14 @@ func (p *plan) detail(candidates []Candidate, eligible *bitset.Set, by asker) {
 			look.Mask = p.allInTime(r.low, eligible.Mask(r.low, r.high-r.low))
 		}
 		for i := r.low; i < r.high; i++ {
-			candidates[i].Detail = opinion(describer, r.choice.set.View(look), i-r.low)
+			candidates[i].Detail = detailOf(describer, r.choice.set.View(look), i-r.low)
 		}
 	}
 }
 
-// opinion returns what a selector says of candidate i, as it can be written as JSON;
-// nil where it fails.
-func opinion(describer selection.Describer, v selection.View, i int) *selection.Detail {
+// detailOf returns a selector's detail of candidate i, with numbers that JSON can have;
+// nil when the selector fails.
+func detailOf(describer selection.Describer, v selection.View, i int) *selection.Detail {
 	var d selection.Detail
 	if fault.Run(func() error { d = describer.Describe(v, i); return nil }) != nil {
 		return nil
@@ -304,7 +246,7 @@ func opinion(describer selection.Describer, v selection.View, i int) *selection.
 	return &d
 }
 
-// finite returns 0 for what is no number, and the largest one for more.
+// finite returns 0 for NaN, and the nearest finite number for an infinite one.
 func finite(x float64) float64 {
 	if math.IsNaN(x) {
 		return 0
@@ -312,134 +254,24 @@ func finite(x float64) float64 {
 	return min(max(x, -math.MaxFloat64), math.MaxFloat64)
 }
 
-// tooSlow says of a candidate that it has lately taken longer than the query wants.
+// tooSlow marks a candidate whose latency exceeds the bound of the query.
 func tooSlow(c *Candidate, latency time.Duration, w *wishes) {
 	words := fmt.Sprintf("latency %v, more than %v", latency.Round(time.Microsecond), w.maxLatency)
 	why := &reason{selection.ErrUnmet, words, nil}
-	// It loses weight as time goes by: latency·exp(−t/decay).
+	// A measurement fades with time: latency·exp(−t/decay).
 	decay := cmp.Or(w.policy.Decay, selection.DefaultDecay)
 	retryIn := time.Duration(float64(decay) * math.Log(float64(latency)/float64(w.maxLatency)))
 	if c.Eligible {
-		c.Eligible, c.Code, c.Reason, c.Err, c.RetryIn = false, "too_slow", words, why, retryIn
+		c.Eligible, c.Code, c.Reason, c.Err, c.RetryIn = false, codeTooSlow, words, why, retryIn
 		return
 	}
 	c.Reason, c.Err = c.Reason+", "+words, fault.Join("", []error{c.Err, why})
-	if c.RetryIn > 0 { // both have to end
+	if c.RetryIn > 0 { // both reasons have to end
 		c.RetryIn = max(c.RetryIn, retryIn)
 	}
 }
 
-// reason is one thing that keeps calls away: the sentinel, the words and the cause.
-type reason struct {
-	sentinel error
-	words    string
-	cause    error
-}
-
-func (r *reason) Error() string { return r.words }
-
-func (r *reason) Unwrap() []error {
-	errs := []error{r.sentinel}
-	if errors.Is(r.sentinel, ErrCredentials) { // to be parked is to cool down, for long
-		errs = append(errs, ErrCoolingDown)
-	}
-	if r.cause != nil {
-		errs = append(errs, r.cause)
-	}
-	return errs
-}
-
-const notAMock = "is no mock, and only mocks are picked"
-
-// Codes of candidates that the registry itself looks at again.
-const (
-	codeTrial         = "trial"
-	codeOpen          = "breaker_open"
-	codeParked        = "parked"
-	codeLacking       = "capability_missing"
-	codeFull          = "at_capacity"
-	codeCapabilityOut = "capability_out"
-	codeMocksOnly     = "mocks_only"
-	codeOverridden    = "overridden"
-)
-
-// describe fills in c, which is zero. It is the one place where a gate is put into
-// words. Caller holds Registry.mu.
-func (p *provider) describe(c *Candidate, at time.Time) {
-	now := p.gateNow()
-	c.Provider, c.Handler, c.Group = p.name(), p.definition.Handler, p.group.key.number
-	c.Priority, c.Mock, c.Breaker = p.definition.Priority, p.shownAsMock(), now.breaker()
-	c.Strategy = p.group.strategy.String()
-	if now&gateBlocked == gateOpen {
-		// What is refused most often, by far, has its words ready.
-		c.Code, c.Reason, c.Err = codeOpen, p.opening.why.words, p.opening.err
-		c.RetryIn = max(p.opening.until.Sub(at), 0)
-		return
-	}
-	c.Eligible, c.Code = now&gateBlocked == 0, "eligible"
-	if c.Eligible && now&gateHalfOpen != 0 {
-		c.Code, c.Reason = codeTrial, "breaker half-open: the call would be a trial"
-	}
-	var reasons []error
-	endless := false // one of them does not end by itself
-	add := func(code string, r *reason, retryIn time.Duration) {
-		if len(reasons) == 0 {
-			c.Code, c.Reason = code, r.words
-		} else {
-			c.Reason += ", " + r.words
-		}
-		reasons = append(reasons, r)
-		c.RetryIn = max(c.RetryIn, retryIn) // all of them have to end
-		endless = endless || retryIn == 0
-	}
-	if now&gateGone != 0 {
-		add("closed", &reason{ErrClosed, ErrClosed.Error(), nil}, 0)
-	}
-	if now&gateReal != 0 {
-		code, words := codeMocksOnly, p.hidden()
-		if words != notAMock {
-			code = codeOverridden
-		}
-		add(code, &reason{ErrUnavailable, words, nil}, 0)
-	}
-	if now&gateUnhealthy != 0 {
-		_, text, cause := p.stateLocked()
-		if because := p.because(); len(because) > 0 {
-			text += "; because " + strings.Join(because, ", ")
-		}
-		add("unhealthy", &reason{ErrUnhealthy, fmt.Sprintf("%v: %s", ErrUnhealthy, text), cause}, 0)
-	}
-	if now&gateUnproven != 0 {
-		text, next, cause := p.whyUnproven()
-		add("starting", &reason{ErrNotReady, fmt.Sprintf("%v: %s", ErrNotReady, text), cause}, next)
-	}
-	if now&gateOpen != 0 {
-		add(codeOpen, p.opening.why, max(p.opening.until.Sub(at), 0))
-	}
-	if now&gateTrialsFull != 0 {
-		add("trial_slots_full", &reason{ErrBreakerOpen, "breaker half-open, all trial slots taken", nil}, 0)
-	}
-	if now&gateCooling != 0 {
-		code, sentinel, cooling := "cooling_down", ErrCoolingDown, p.cooldownNow()
-		if cooling.State() == cooldown.Parked {
-			code, sentinel = codeParked, ErrCredentials
-		}
-		words := fmt.Sprintf("%v (%v)", sentinel, cooling.Class())
-		add(code, &reason{sentinel, words, cooling.Cause()}, max(cooling.Until().Sub(at), 0))
-	}
-	if now&gateNotReady != 0 {
-		words := fmt.Sprintf("%v: %s", ErrNotReady, p.notReady.Text)
-		add("not_ready", &reason{ErrNotReady, words, p.notReady.Err}, max(p.notReady.Until.Sub(at), 0))
-	}
-	if len(reasons) > 0 {
-		c.Err = fault.Join("", reasons)
-	}
-	if endless {
-		c.RetryIn = 0
-	}
-}
-
-// unavailable explains why there is nothing to give.
+// unavailable returns the error of a look-up that found no eligible provider.
 func (s *queryPlan) unavailable(steady bool, by asker) *UnavailableError {
 	plan := s.current()
 	eligible := plan.callable
@@ -453,8 +285,8 @@ func (s *queryPlan) unavailable(steady bool, by asker) *UnavailableError {
 	return failure
 }
 
-// soonest returns the earliest time worth trying again; zero for now and for
-// never by itself.
+// soonest returns the time until a retry is worthwhile; zero when that is now, or never
+// by itself.
 func soonest(candidates []Candidate) (earliest time.Duration) {
 	for i := range candidates {
 		c := &candidates[i]
@@ -468,25 +300,25 @@ func soonest(candidates []Candidate) (earliest time.Duration) {
 	return earliest
 }
 
-// unavailableService explains why no provider of a service is eligible.
+// unavailableService returns the error of a service without an eligible provider.
 func (r *Registry) unavailableService(name string) error {
 	svc := r.knownService(name)
 	if svc == nil {
 		return &UnavailableError{Service: name, cause: ErrUnknownService}
 	}
 	failure := &UnavailableError{Service: name}
-	everyone := &queryPlan{service: svc}
+	anyQuery := &queryPlan{service: svc}
 	r.mu.Lock()
 	members := slices.Collect(maps.Keys(svc.members))
 	sortListing(members)
 	now := time.Now()
 	failure.Candidates = make([]Candidate, len(members))
 	for i, p := range members {
-		everyone.describe(&failure.Candidates[i], p, now, false)
+		anyQuery.describe(&failure.Candidates[i], p, now, false)
 	}
 	r.mu.Unlock()
 	if len(members) == 0 {
-		failure.cause = svc.emptiness()
+		failure.cause = svc.whyEmpty()
 	}
 	failure.RetryIn = soonest(failure.Candidates)
 	return failure

@@ -52,9 +52,9 @@ func (p *provider) setNotReady(f lazy.Failure, change *event.Event) {
 	defer p.registry.mu.Unlock()
 	p.notReady = f
 	if f.Err != nil {
-		p.shiftLocked(0, gateNotReady, change)
+		p.changeGateLocked(0, gateNotReady, change)
 	} else {
-		p.shiftLocked(gateNotReady, 0, change)
+		p.changeGateLocked(gateNotReady, 0, change)
 	}
 }
 

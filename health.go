@@ -137,7 +137,7 @@ func (p *provider) showHealth() {
 	if m := w.monitor; m != nil && from == health.Unhealthy {
 		m.forgetRecoveries()
 	}
-	p.shiftLocked((gateUnhealthy|gateUnproven)&^set, set, change)
+	p.changeGateLocked((gateUnhealthy|gateUnproven)&^set, set, change)
 	if from == health.Unknown {
 		p.registry.wakeWaiters() // whoever waits for a first result has it
 	}
@@ -262,7 +262,7 @@ func (r *Registration) say(illness error) error {
 	text := oneline.Cut(fault.Text(illness), 300) // a user's method: outside the lock
 	r.provider.registry.mu.Lock()
 	defer r.provider.registry.mu.Unlock()
-	p := r.acting()
+	p := r.current()
 	if err := r.presentLocked(); err != nil {
 		return err
 	}
@@ -279,7 +279,7 @@ func (r *Registration) say(illness error) error {
 func (r *Registration) Health() health.Status {
 	r.provider.registry.mu.Lock()
 	defer r.provider.registry.mu.Unlock()
-	return r.acting().healthLocked()
+	return r.current().healthLocked()
 }
 
 // HealthHistory returns the last transitions of the provider's health, oldest
@@ -287,7 +287,7 @@ func (r *Registration) Health() health.Status {
 func (r *Registration) HealthHistory() []health.Transition {
 	r.provider.registry.mu.Lock()
 	defer r.provider.registry.mu.Unlock()
-	history := r.acting().wellness.history
+	history := r.current().wellness.history
 	if history == nil {
 		return nil
 	}
@@ -326,11 +326,11 @@ func (r *Registration) SetHealth(policy health.Policy) (previous health.Policy, 
 // the error is the context's; a provider that has left is [ErrNotRegistered].
 func (r *Registration) CheckHealth(ctx context.Context) (health.Status, error) {
 	if ctx == nil {
-		return health.Status{}, invalid("ctx", verbatim("nil"), "a context")
+		return health.Status{}, invalid("ctx", raw("nil"), "a context")
 	}
 	for {
 		r.provider.registry.mu.Lock()
-		p := r.acting()
+		p := r.current()
 		err := r.presentLocked()
 		m := p.wellness.monitor
 		var results []<-chan struct{}
@@ -354,7 +354,7 @@ func (r *Registration) CheckHealth(ctx context.Context) (health.Status, error) {
 // known afterwards. The probes count for [Options.ProbeConcurrency] as all do.
 func (r *Registry) CheckHealth(ctx context.Context) (health.Overall, error) {
 	if ctx == nil {
-		return health.Overall{}, invalid("ctx", verbatim("nil"), "a context")
+		return health.Overall{}, invalid("ctx", raw("nil"), "a context")
 	}
 	r.mu.Lock()
 	var results []<-chan struct{}
@@ -417,7 +417,7 @@ func (p *provider) watchFirst() {
 	p.watch(p.policy, health.Unknown)
 	if m := p.wellness.monitor; m != nil && m.state == health.Unknown {
 		p.wellness.shown = health.Unknown
-		p.shiftLocked(0, gateUnproven, nil)
+		p.changeGateLocked(0, gateUnproven, nil)
 	}
 }
 

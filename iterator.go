@@ -4,15 +4,15 @@ import (
 	"github.com/capreg/registry/internal/bitset"
 )
 
-// eligibility is what a look-up asks of a provider.
-type eligibility uint8
+// condition is what a look-up asks of a provider to be eligible.
+type condition uint8
 
 const (
-	admitting eligibility = iota // calls may enter it, as trials too
-	healthy                      // nothing at all keeps calls away: what Get gives
+	admitting condition = iota // calls may enter it, as trials too
+	healthy                    // nothing at all keeps calls away: what Get gives
 )
 
-func (e eligibility) of(p *plan) *bitset.Set {
+func (e condition) of(p *plan) *bitset.Set {
 	if e == healthy {
 		return p.steady
 	}
@@ -20,7 +20,7 @@ func (e eligibility) of(p *plan) *bitset.Set {
 }
 
 // blockers returns the reasons that make a provider ineligible.
-func (e eligibility) blockers() gate {
+func (e condition) blockers() gate {
 	if e == healthy {
 		return ^gate(0)
 	}
@@ -45,7 +45,7 @@ type iterator struct {
 	query    *queryPlan
 	plan     *plan
 	rest     walk // of the plan's candidates
-	want     eligibility
+	want     condition
 	listing  bool // in the order of the plan, whatever strategies say; at is the candidate before
 	at       int32
 	restarts int8
@@ -53,18 +53,18 @@ type iterator struct {
 }
 
 // iterate returns an iteration in the order of the strategies, whose rotations it moves.
-func (q *queryPlan) iterate(want eligibility) iterator {
+func (q *queryPlan) iterate(want condition) iterator {
 	plan := q.current()
 	return iterator{query: q, plan: plan, want: want, rest: plan.walk(want.of(plan))}
 }
 
 // iterateFrom is iterate on a plan of which the candidate to begin with was picked.
-func (q *queryPlan) iterateFrom(plan *plan, picked int, want eligibility) iterator {
+func (q *queryPlan) iterateFrom(plan *plan, picked int, want condition) iterator {
 	return iterator{query: q, plan: plan, want: want, rest: plan.walkFrom(want.of(plan), picked)}
 }
 
 // list returns an iteration in the order of the plan, which moves no rotation.
-func (q *queryPlan) list(want eligibility) iterator {
+func (q *queryPlan) list(want condition) iterator {
 	plan := q.current()
 	it := iterator{query: q, plan: plan, want: want, listing: true, at: -1, rest: plan.walk(want.of(plan))}
 	it.rest.still = true
@@ -123,7 +123,7 @@ func (it *iterator) take() { it.found = true }
 // restartIfReplaced starts over on the current plan if p was replaced or hidden while it was
 // looked at.
 func (it *iterator) restartIfReplaced(p *provider) bool {
-	return p.displaced() && it.restart()
+	return p.superseded() && it.restart()
 }
 
 // restart starts over on the current plan, unless it did so too often.
@@ -140,7 +140,7 @@ func (it *iterator) restart() bool {
 }
 
 // anyEligible reports whether a provider is eligible at this moment.
-func (q *queryPlan) anyEligible(want eligibility) bool {
+func (q *queryPlan) anyEligible(want condition) bool {
 	plan := q.current()
 	eligible := want.of(plan)
 	if len(plan.candidates) <= bitset.OneWord && eligible.First() < 0 && q.plan.Load() == plan {

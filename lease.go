@@ -135,7 +135,7 @@ func leaseEntered[T any](shared *leaseCall, c *call) *Lease[T] {
 // newLease makes the attempt of the call a lease.
 func newLease[T any](shared *leaseCall, c *call) *Lease[T] {
 	l := &Lease[T]{
-		Value: held[T](c.attempt.instance), attempt: c.attempt, ctx: c.functionContext(), present: c.present(), call: shared,
+		Value: unwrap[T](c.attempt.instance), attempt: c.attempt, ctx: c.functionContext(), present: c.present(), call: shared,
 		more: !c.options.onceOnly && c.providers.more(), retried: c.retried,
 	}
 	c.attempt.place, c.delay, c.state = nil, 0, callChoosing // they are the lease's

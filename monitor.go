@@ -87,10 +87,10 @@ func withProbeDefaults(p health.Policy, capabilities []string) (health.Policy, e
 	for capability, probe := range p.Capabilities {
 		field := fmt.Sprintf("Health.Capabilities[%q]", oneline.Cut(capability, 64))
 		if !slices.Contains(capabilities, capability) {
-			return p, invalid(field, verbatim("unknown"), "one of the provider's Capabilities")
+			return p, invalid(field, raw("unknown"), "one of the provider's Capabilities")
 		}
 		if probe == nil {
-			return p, invalid(field, verbatim("nil"), "a probe")
+			return p, invalid(field, raw("nil"), "a probe")
 		}
 	}
 	var err error

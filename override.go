@@ -8,181 +8,290 @@ import (
 	"strings"
 
 	"github.com/capreg/registry/event"
-	"github.com/capreg/registry/internal/fault"
-	"github.com/capreg/registry/internal/oneline"
 )
 
-// tenure is what one test has put in the place of providers. As long as it lasts,
-// only that test and those inside it may do the like, and the name that it has
-// swapped is not given to another provider.
-type tenure struct{ by, what, swapped string }
-
-// override hides the providers of a service that were there before it, or are not
-// of it or of a later one.
+// override is one change that a test has made with [Service.Swap] or
+// [Service.Override]. While it is in force, only the same owner and its subtests may
+// make others.
+//
+// An override of a service hides all its providers but those of the same or a later
+// override. An override of a provider replaces it; see replacement.
 type override struct {
-	layer uint64
-	by    string
+	owner   string // such as the name of the test
+	what    string // that is overridden, for errors
+	swapped string // the name of the provider; "": the whole service
+	id      uint64 // of an override of a service; later ones have greater ids
 }
 
+// overriddenBy begins the words of every codeOverridden.
 const overriddenBy = "overridden by "
 
-// hidden says why the provider is not to be picked although it may be well; empty
-// when it may be. Caller holds Registry.mu.
-func (p *provider) hidden() string {
-	for _, over := range slices.Backward(p.service.overrides) {
-		if over.layer > p.layer {
-			return fmt.Sprintf("%s%q", overriddenBy, oneline.Cut(over.by, 64))
+// notAMock are the words of codeMocksOnly.
+const notAMock = "not a mock, and only mocks are picked"
+
+// hiding is the reason for gateReal; the zero value is none.
+type hiding struct {
+	code code
+	by   string // the owner of the override; "": a replacement
+}
+
+func (h hiding) String() string {
+	switch {
+	case h.code == codeMocksOnly:
+		return notAMock
+	case h.by == "":
+		return overriddenBy + "a replacement"
+	}
+	return fmt.Sprintf("%s%q", overriddenBy, shortName(h.by))
+}
+
+// hides returns the reason that a member is not to be picked although it may be well.
+func (s *serviceState) hides(p *provider) hiding {
+	for _, o := range slices.Backward(s.overrides) {
+		if o.id > p.overrideID {
+			return hiding{codeOverridden, o.owner}
 		}
 	}
 	switch {
-	case p.standIn.Load() != nil:
-		return overriddenBy + "a stand-in"
+	case p.replacement.by.Load() != nil:
+		return hiding{code: codeOverridden}
 	case p.registry.options.OnlyMocks && !p.shownAsMock():
-		return notAMock
+		return hiding{code: codeMocksOnly}
 	}
-	return ""
+	return hiding{}
 }
 
-// show makes the gate follow hidden. Caller holds Registry.mu.
-func (p *provider) show() {
-	if p.hidden() != "" {
-		p.shiftLocked(0, gateReal, nil)
-	} else {
-		p.shiftLocked(gateReal, 0, nil)
+// domainKey returns the key of a shared domain. Overrides share domains of their own.
+func domainKey(name string, ofTest bool) string {
+	if name == "" || !ofTest {
+		return name
 	}
+	return "\x00" + name // no name of a registration begins so
 }
 
-// shownAsMock says that the instance is no real one, whatever place it has.
-func (p *provider) shownAsMock() bool { return p.mock() || p.below != nil }
-
-// acting returns who has the provider's place.
-func (p *provider) acting() *provider {
-	for {
-		above := p.standIn.Load()
-		if above == nil {
-			return p
-		}
-		p = above
+// beginOverride puts an override in force.
+func (m *membership) beginOverride(owner, what, swapped string) (*override, error) {
+	if owner == "" { // a name of a test may be of any length
+		return nil, invalid("by", owner, "a name")
 	}
-}
-
-// stack returns all that have the provider's place, who acts in it first.
-func (p *provider) stack() (all []*provider) {
-	for at := p.acting(); at != nil; at = at.below {
-		all = append(all, at)
-	}
-	return all
-}
-
-// bottom returns the provider that the place is of.
-func (p *provider) bottom() *provider {
-	for p.below != nil {
-		p = p.below
-	}
-	return p
-}
-
-// acting returns the provider that the handle speaks of now.
-func (r *Registration) acting() *provider { return r.provider.acting() }
-
-// serveAnything returns the providers that serve queries of every handler. Caller
-// holds Registry.mu.
-func (s *service) serveAnything() (all []*provider) {
-	for _, p := range s.sorted[""] {
-		if p.anything {
-			all = append(all, p)
-		}
-	}
-	return all
-}
-
-// hold begins a tenure. Caller holds mu.
-func (r *Registry) hold(by, what, swapped string) (*tenure, error) {
-	if by == "" { // the names of tests may be of any length
-		return nil, invalid("by", by, "a name")
-	}
-	if r.closing {
+	if m.closing {
 		return nil, fmt.Errorf("registry: %w", ErrClosed)
 	}
-	for _, other := range r.holds {
-		if by != other.by && !strings.HasPrefix(by, other.by+"/") {
-			return nil, refuse(ErrConflict, "by", by, fmt.Sprintf(
-				"%q or a part of it, which has put something in the place of %s: others at the same time need a registry of their own",
-				oneline.Cut(other.by, 64), other.what,
+	for _, other := range m.overrides {
+		if owner != other.owner && !strings.HasPrefix(owner, other.owner+"/") {
+			return nil, refuse(ErrConflict, "by", owner, fmt.Sprintf(
+				"%q or a part of it, which overrides %s: concurrent tests need a registry of their own", shortName(other.owner), other.what,
 			))
 		}
 	}
-	begun := &tenure{by, what, swapped}
-	r.holds = append(r.holds, begun)
+	begun := &override{owner: owner, what: what, swapped: swapped}
+	m.overrides = append(m.overrides, begun)
 	return begun, nil
 }
 
-// checkSwapped refuses a name that something stands in for, or did until its provider
-// left: a test would not notice that it speaks to another one. Caller holds mu.
-func (r *Registry) checkSwapped(name string) error {
-	for _, t := range r.holds {
-		if t.swapped == name {
-			return refuse(ErrConflict, "Name", name, fmt.Sprintf("a name that nobody has swapped; %q has", oneline.Cut(t.by, 64)))
+// endOverride ends an override; false when it has ended before.
+func (m *membership) endOverride(o *override) bool {
+	before := len(m.overrides)
+	m.overrides = slices.DeleteFunc(m.overrides, func(other *override) bool { return other == o })
+	return len(m.overrides) < before
+}
+
+// checkNotSwapped refuses the name of a provider that is swapped, or was until it left: a
+// test would speak to another provider without noticing.
+func (m *membership) checkNotSwapped(name string) error {
+	for _, o := range m.overrides {
+		if o.swapped == name {
+			return refuse(ErrConflict, "Name", name, fmt.Sprintf("a name that is not swapped; %q has swapped it", shortName(o.owner)))
 		}
 	}
 	return nil
 }
 
-// release ends a tenure. Caller holds mu.
-func (r *Registry) release(t *tenure) {
-	r.holds = slices.DeleteFunc(r.holds, func(other *tenure) bool { return other == t })
+// updateHidden makes the gate of a provider follow what hides it.
+func (m *membership) updateHidden(p *provider) {
+	if p.service.hides(p) != (hiding{}) {
+		p.changeGateLocked(0, gateReal, nil)
+	} else {
+		p.changeGateLocked(gateReal, 0, nil)
+	}
 }
 
-// Swap puts a stand-in in the place of the named provider, for as long as a test
-// takes, and returns what ends that. Package registrytest calls it.
+// updateHiddenOf makes the gates of all providers of the service follow what hides them.
+func (m *membership) updateHiddenOf(svc *service) {
+	svc.outdate() // first: a plan in force would offer some of them and hide others
+	for member := range svc.members {
+		for _, p := range member.chain() {
+			m.updateHidden(p)
+		}
+	}
+	m.wakeWaiters()
+}
+
+// Swap replaces the named provider with instance for the length of a test, and returns
+// the function that undoes it. Package registrytest calls it.
 //
-// The stand-in has the provider's name, definition, order and policies, but for its
-// probes and recovery hook; it is probed where it is a [health.Checker]. Breaker,
-// counts, cooldown and health begin afresh, also those of its [Provider.Domain],
-// which it shares with other stand-ins alone. Resolvers that were bound before see
-// it from the next look-up on, and a [Registration] speaks of it. Calls in flight
-// on the provider go on there. A listing marks it as a mock, and it is picked where
-// only mocks are.
+// The replacement has the provider's name, definition, order and policies, except for
+// probes and recovery hook; it is probed if it is a [health.Checker]. Breaker, counts,
+// cooldown and health start afresh; so do those of its [Provider.Domain], which
+// replacements share among themselves only. Resolvers that were bound before find it
+// from the next look-up on, and a [Registration] is its handle. Calls in flight stay on
+// the provider. Listings mark the replacement as a mock, and [Options.OnlyMocks] picks
+// it. Replacements may be swapped in turn.
 //
-// by names who does it, such as a test. While something of it is in force, others
-// are refused, but for those whose name begins with it and a slash, as that of a
-// subtest does. Stand-ins may be swapped in turn.
+// by names the owner, such as a test. While an override of one owner is in force, other
+// owners are refused, except those whose name begins with it and a slash, as the name
+// of a subtest does.
 //
-// undo takes the stand-in out, waits for its calls in flight as
-// [Registration.Unregister] does, and puts back what was there, with all it knew.
-// What was changed through the handle meanwhile (priority, group, policies) goes
-// with the stand-in, but for a group's strategy. undo may be called in any order and
-// any number of times. When the provider leaves meanwhile, the stand-in leaves with
-// it. Until undo is called nobody else can register the name.
+// undo removes the replacement, waits for its calls in flight like
+// [Registration.Unregister], and puts back the provider in the state that it had.
+// Changes made through the handle meanwhile (priority, group, policies) are lost,
+// except for a group's strategy. undo may be called in any order and any number of
+// times. If the provider leaves first, the replacement leaves with it. Until undo is
+// called, the name cannot be registered.
 //
-// The errors match [ErrInvalid], [ErrConflict], [ErrNotRegistered] or [ErrClosed],
-// and change nothing.
+// The errors match [ErrInvalid], [ErrConflict], [ErrNotRegistered] or [ErrClosed], and
+// change nothing.
 func (s Service[T]) Swap(r *Registry, by, name string, instance T) (undo func(context.Context) error, err error) {
-	svc, err := s.known(r)
+	svc, err := s.in(r)
 	if err != nil {
 		return nil, err
 	}
 	if isNil(instance) {
-		return nil, invalid("instance", verbatim(fmt.Sprintf("a nil %s", reflect.TypeFor[T]())), "an instance")
+		return nil, invalid("instance", raw(fmt.Sprintf("a nil %s", reflect.TypeFor[T]())), "an instance")
 	}
-	return svc.swap(by, name, hold(instance))
+	return svc.swap(by, name, wrap(instance))
 }
 
-// Override puts the given providers, if any, in the place of all others of the
-// service, those that are registered later included, for as long as a test takes,
-// and returns what ends that. Package registrytest calls it.
+func (s *service) swap(by, name string, fake *instance) (undo func(context.Context) error, err error) {
+	r := s.registry
+	r.mu.Lock()
+	replaced := r.providers[name]
+	if replaced == nil || replaced.service != s {
+		defer r.mu.Unlock()
+		return nil, fmt.Errorf("registry: provider %q of service %q: %w: there are %s",
+			shortName(name), shortName(s.name), ErrNotRegistered, s.names())
+	}
+	r.mu.Unlock()
+	policy := replaced.breaker.stats().Policy // its lock comes before the registry's
+	p, o, err := r.replace(replaced, fake, policy, by)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) error {
+		if ctx == nil {
+			return errNilContext()
+		}
+		if r.undoReplace(p, o) {
+			quiesceAll([]*provider{p})
+		}
+		return awaitReleased(ctx, []*provider{p})
+	}, nil
+}
+
+// replace replaces a provider that was current just now.
+func (r *Registry) replace(replaced *provider, fake *instance, policy BreakerPolicy, owner string) (*provider, *override, error) {
+	name := replaced.name()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.providers[name] != replaced {
+		return nil, nil, refuse(ErrConflict, "name", name, "a provider that is not removed or swapped at the same time")
+	}
+	o, err := r.beginOverride(owner, fmt.Sprintf("provider %q", shortName(name)), name)
+	if err != nil {
+		return nil, nil, err
+	}
+	p := r.newReplacement(replaced, fake, policy)
+	r.substitute(replaced, p)
+	replaced.replacement.by.Store(p)
+	r.updateHidden(replaced)
+	r.updateHidden(p)
+	r.bus.publish(replaced.event(event.Event{Kind: event.Changed, Reason: "swap", To: owner}))
+	r.bus.publish(p.event(event.Event{Kind: event.Registered}))
+	p.watchFirst()
+	r.wakeWaiters()
+	return p, o, nil
+}
+
+// newReplacement returns a provider with the name, order and settings of another one, and
+// with state of its own.
+func (m *membership) newReplacement(of *provider, fake *instance, policy BreakerPolicy) *provider {
+	e := entry{
+		definition: of.definition.clone(), instance: fake, overrideID: of.overrideID,
+		breaker: policy, health: of.policy, classify: of.classify,
+	}
+	if known := of.effects.retry(); known != nil {
+		e.retry = known.policy
+	}
+	e.health.Probe, e.health.Capabilities, e.health.Recover = nil, nil, nil
+	m.generation++
+	p := newProvider(of.service, e, m.generation)
+	p.timeout.Store(of.timeout.Load())
+	p.order, p.matchesAny, p.replacement.of = of.order, of.matchesAny, of
+	return p
+}
+
+// substitute lets one provider be found instead of another of the same name.
+func (m *membership) substitute(from, to *provider) {
+	svc := from.service
+	m.unindex(from)
+	m.index(to)
+	joined := to.group // of one that returns
+	if joined == nil {
+		joined = from.group
+	}
+	svc.groups.assign(to, joined.key, joined.strategy) // first: a group ends with its last member
+	svc.groups.unassign(from)
+	if to.domain == nil {
+		var limits LimitPolicy
+		if l := from.domain.limits; l != nil {
+			limits = LimitPolicy(l.Policy())
+		}
+		svc.registry.enterDomain(to, limits)
+	}
+	svc.outdate()
+}
+
+// undoReplace removes a replacement and puts back the provider that it replaced; false
+// when it had left.
+func (r *Registry) undoReplace(p *provider, o *override) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.endOverride(o)
+	if p.hasLeft() {
+		return false
+	}
+	by, of := p.replacement.by.Load(), p.replacement.of // p keeps its links: readers on the way still find by
+	of.replacement.by.Store(by)
+	if by != nil {
+		by.replacement.of = of
+	} else {
+		r.substitute(p, of)
+	}
+	r.leaveDomain(p)
+	r.beginDrain(p, "swap undone")
+	if by == nil {
+		r.updateHidden(of)
+		r.bus.publish(of.event(event.Event{Kind: event.Changed, Reason: "swap", From: o.owner}))
+	}
+	r.wakeWaiters()
+	return true
+}
+
+// Override hides all providers of the service, including those that are registered
+// later, behind the given ones, if any, for the length of a test, and returns the
+// function that undoes it. Package registrytest calls it.
 //
-// They are mocks, whatever [Options.ForbidMocks] says, and are not shown to
-// [Options.Admit]. One without capabilities has every capability that is asked for and
-// meets every requirement, and one without a handler is seen by every query. Their
-// groups are their own, with strategies of their own, and so are their domains but for
-// other stand-ins. The others stay as they are, which includes that they are probed,
-// and are not picked. Overrides may be overridden in turn, and swapped.
+// The given providers are mocks, whatever [Options.ForbidMocks] says, and are not
+// passed to [Options.Admit]. A provider without capabilities has every capability and
+// meets every requirement; one without a handler is seen by every query. Their groups
+// and strategies are their own, and so are their domains, which they share with other
+// overrides only. Hidden providers stay as they are, probes included, and are not
+// picked. Overrides may be overridden in turn, and their providers swapped.
 //
-// by, undo and the errors are as in [Service.Swap]; a name that is taken is
-// [ErrExists].
+// by, undo and the errors are as in [Service.Swap]; a name that is taken is an error
+// matching [ErrExists].
 func (s Service[T]) Override(r *Registry, by string, providers ...Provider[T]) (undo func(context.Context) error, err error) {
-	svc, err := s.known(r)
+	svc, err := s.in(r)
 	if err != nil {
 		return nil, err
 	}
@@ -199,276 +308,60 @@ func (s Service[T]) Override(r *Registry, by string, providers ...Provider[T]) (
 	return svc.override(by, entries)
 }
 
-// known returns the service of the key in that registry.
-func (s Service[T]) known(r *Registry) (*service, error) {
-	if !r.made() {
-		return nil, errNotMade()
-	}
-	if err := checkServiceName(s.name); err != nil {
-		return nil, err
-	}
-	return r.bindService(s.name, bindingOf[T]())
-}
-
-func (s *service) swap(by, name string, fake *instance) (undo func(context.Context) error, err error) {
-	r := s.registry
-	r.mu.Lock()
-	known := r.providers[name]
-	r.mu.Unlock()
-	if known == nil || known.service != s {
-		return nil, fmt.Errorf("registry: provider %q of service %q: %w: there are %s",
-			oneline.Cut(name, 64), oneline.Cut(s.name, 64), ErrNotRegistered, s.names())
-	}
-	policy := known.breaker.stats().Policy // its lock comes before the registry's
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.providers[name] != known {
-		return nil, refuse(ErrConflict, "name", name, "a provider that nobody removes or swaps at the same time")
-	}
-	held, err := r.hold(by, fmt.Sprintf("provider %q", oneline.Cut(name, 64)), name)
-	if err != nil {
-		return nil, err
-	}
-	q := known.standInOf(fake, policy)
-	s.exchange(known, q)
-	known.standIn.Store(q)
-	known.show()
-	q.show()
-	r.bus.publish(known.event(event.Event{Kind: event.Changed, Reason: "stand-in", To: by}))
-	r.bus.publish(q.event(event.Event{Kind: event.Registered}))
-	q.watchFirst()
-	r.wakeWaiters()
-	return func(ctx context.Context) error {
-		if ctx == nil {
-			return invalid("ctx", verbatim("nil"), "a context")
-		}
-		if q.stepDown(held) {
-			retireAll([]*provider{q})
-		}
-		return awaitReleased(ctx, []*provider{q})
-	}, nil
-}
-
-// standInOf returns a provider with the place and the settings of p and a life of
-// its own. Caller holds Registry.mu.
-func (p *provider) standInOf(fake *instance, policy BreakerPolicy) *provider {
-	e := entry{
-		definition: p.definition.clone(), instance: fake, timeout: 0, breaker: policy, classify: p.classify, health: p.policy, layer: p.layer,
-	}
-	if known := p.effects.retry(); known != nil {
-		e.retry = known.policy
-	}
-	e.health.Probe, e.health.Capabilities, e.health.Recover = nil, nil, nil
-	p.registry.generation++
-	q := newProvider(p.service, e, p.registry.generation)
-	q.timeout.Store(p.timeout.Load())
-	q.order, q.anything, q.below = p.order, p.anything, p
-	return q
-}
-
-// exchange gives the place of one provider to another of the same name. Caller
-// holds Registry.mu.
-func (s *service) exchange(from, to *provider) {
-	r := s.registry
-	r.providers[from.name()] = to
-	for _, capability := range from.definition.Capabilities {
-		delete(r.byCapability[capability], from)
-		r.byCapability[capability][to] = struct{}{}
-	}
-	delete(s.members, from)
-	s.members[to] = struct{}{}
-	group := to.group
-	if group == nil {
-		group = from.group
-	}
-	s.enterGroup(to, group.key, group.strategy) // first: a group ends with its last member
-	s.leaveGroup(from)
-	if to.domain == nil {
-		r.enterShadow(to, from.domain)
-	}
-	s.outdate()
-}
-
-// domainKey returns what a domain is found by: what tests have put in the place of
-// providers shares one of its own.
-func domainKey(name string, ofTest bool) string {
-	if name == "" || !ofTest {
-		return name
-	}
-	return "\x00" + name // no other has such a name
-}
-
-// enterShadow gives a stand-in its domain, with the limits of the one it stands for.
-// Caller holds mu.
-func (r *Registry) enterShadow(p *provider, of *domain) {
-	var limits LimitPolicy
-	if l := of.limits; l != nil {
-		limits = LimitPolicy(l.Policy())
-	}
-	r.enterDomain(p, limits)
-}
-
-// stepDown takes a stand-in out and puts back what was there; false when it had
-// left.
-func (p *provider) stepDown(held *tenure) bool {
-	r := p.registry
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.release(held)
-	if p.hasLeft() {
-		return false
-	}
-	above, below := p.standIn.Load(), p.below // who looks through p meanwhile still finds above
-	below.standIn.Store(above)
-	if above != nil {
-		above.below = below
-	} else {
-		p.service.exchange(p, below)
-	}
-	r.leaveDomain(p)
-	r.gone(p, "stand-in taken out")
-	if above == nil {
-		below.show()
-		r.bus.publish(below.event(event.Event{Kind: event.Changed, Reason: "stand-in", From: held.by}))
-	}
-	r.wakeWaiters()
-	return true
-}
-
-// names lists the providers of the service, for an error.
-func (s *service) names() string {
-	s.registry.mu.Lock()
-	defer s.registry.mu.Unlock()
-	var names []string
-	for member := range s.members {
-		names = append(names, fmt.Sprintf("%q", oneline.Cut(member.name(), 64)))
-	}
-	if len(names) == 0 {
-		return "none"
-	}
-	slices.Sort(names)
-	if len(names) > mostNamed {
-		names = append(names[:mostNamed], fmt.Sprintf("%d more", len(names)-mostNamed))
-	}
-	return strings.Join(names, ", ")
-}
-
 func (s *service) override(by string, entries []entry) (undo func(context.Context) error, err error) {
 	r := s.registry
 	r.mu.Lock()
-	held, err := r.hold(by, fmt.Sprintf("service %q", oneline.Cut(s.name, 64)), "")
+	o, err := r.beginOverride(by, fmt.Sprintf("service %q", shortName(s.name)), "")
 	if err != nil {
 		r.mu.Unlock()
 		return nil, err
 	}
-	r.layers++
-	over := &override{layer: r.layers, by: by}
+	r.lastOverrideID++
+	o.id = r.lastOverrideID
 	r.mu.Unlock()
 
-	// They join before the others are hidden, so that those who look find somebody.
+	// They join before the others are hidden, so that the service is never without a provider.
 	var fakes []*provider
-	end := func() (left []*provider) {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if !slices.Contains(r.holds, held) {
-			return nil
-		}
-		r.release(held)
-		s.overrides = slices.DeleteFunc(s.overrides, func(other *override) bool { return other == over })
-		for _, fake := range fakes {
-			if !fake.hasLeft() {
-				left = append(left, fake.stack()...)
-				r.leave(fake.acting(), "override taken out")
-			}
-		}
-		s.showAll()
-		r.bus.publish(event.Event{Kind: event.Changed, Service: s.name, Reason: "override", From: by})
-		return left
-	}
 	for _, e := range entries {
-		e.layer = over.layer
+		e.overrideID = o.id
 		fake, _, err := r.join(s, e)
 		if err != nil {
-			retireAll(end())
+			quiesceAll(s.undoOverride(o, fakes))
 			return nil, err
-		}
-		if e.until != nil {
-			fake.endWith(e.until)
 		}
 		fakes = append(fakes, fake)
 	}
 	r.mu.Lock()
-	s.overrides = append(s.overrides, over)
-	s.showAll()
+	s.overrides = append(s.overrides, o)
+	r.updateHiddenOf(s)
 	r.bus.publish(event.Event{Kind: event.Changed, Service: s.name, Reason: "override", To: by})
 	r.mu.Unlock()
 	return func(ctx context.Context) error {
 		if ctx == nil {
-			return invalid("ctx", verbatim("nil"), "a context")
+			return errNilContext()
 		}
-		retireAll(end())
+		quiesceAll(s.undoOverride(o, fakes))
 		return awaitReleased(ctx, fakes)
 	}, nil
 }
 
-// showAll makes every provider of the service be picked or not as the overrides in
-// force say. Caller holds Registry.mu.
-func (s *service) showAll() {
-	s.outdate() // first: a plan in force would show some of them hidden, and others not yet
-	for member := range s.members {
-		for at := member; at != nil; at = at.below {
-			at.show()
-		}
-	}
-	s.registry.wakeWaiters()
-}
-
-// observer is told of calls.
-type observer struct {
-	after func(ctx context.Context, r CallReport)
-}
-
-// Observe has after told of every call and lease that begins from now on, when it
-// is over, as [Options.AfterCall] is, until stop is called. It is for what comes to
-// a registry that it has not made, such as a recorder in a test. The report must
-// not be changed. While somebody observes, calls pay for their reports.
-func (r *Registry) Observe(after func(ctx context.Context, r CallReport)) (stop func(), err error) {
-	if !r.made() {
-		return nil, errNotMade()
-	}
-	if after == nil {
-		return nil, invalid("after", verbatim("nil"), "a function")
-	}
-	added := &observer{after}
-	r.changeObservers(func(all []*observer) []*observer { return append(all, added) })
-	return func() {
-		r.changeObservers(func(all []*observer) []*observer {
-			return slices.DeleteFunc(all, func(other *observer) bool { return other == added })
-		})
-	}, nil
-}
-
-func (r *Registry) changeObservers(change func([]*observer) []*observer) {
+// undoOverride removes the providers of an override, which it returns, and stops hiding
+// the others. Only the first call does so.
+func (s *service) undoOverride(o *override, fakes []*provider) (left []*provider) {
+	r := s.registry
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var all []*observer
-	if present := r.observers.Load(); present != nil {
-		all = slices.Clone(*present)
+	if !r.endOverride(o) {
+		return nil
 	}
-	if all = change(all); len(all) == 0 {
-		r.observers.Store(nil)
-	} else {
-		r.observers.Store(&all)
+	s.overrides = slices.DeleteFunc(s.overrides, func(other *override) bool { return other == o })
+	for _, fake := range fakes {
+		if !fake.hasLeft() {
+			left = append(left, fake.chain()...)
+			r.remove(fake.current(), "override undone")
+		}
 	}
-	r.unattended.Store(r.isUnattended())
-}
-
-func (r *Registry) tellObservers(ctx context.Context, report CallReport) {
-	all := r.observers.Load()
-	if all == nil {
-		return
-	}
-	for _, o := range *all {
-		_ = fault.Run(func() error { o.after(ctx, report); return nil })
-	}
+	r.updateHiddenOf(s)
+	r.bus.publish(event.Event{Kind: event.Changed, Service: s.name, Reason: "override", From: o.owner})
+	return left
 }

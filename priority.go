@@ -9,11 +9,11 @@ import (
 	"github.com/capreg/registry/selection"
 )
 
-// Priority orders the providers of one group: the better priority is asked first.
+// Priority orders the providers of one group: those of better priority are asked first.
 //
-// The zero value is [PriorityNormal]. A Priority reads and writes text and JSON
-// as its name (CRITICAL, HIGH, NORMAL, LOW, FALLBACK, in any case) and also
-// reads its rank (0, 1, 2, 3, 9).
+// The zero value is [PriorityNormal]. In text and JSON a Priority is its name
+// (CRITICAL, HIGH, NORMAL, LOW, FALLBACK, read in any case); its rank (0, 1, 2, 3, 9) is
+// read as well.
 type Priority int8
 
 // The priorities, best first, with their ranks.
@@ -25,8 +25,8 @@ const (
 	PriorityFallback                     // rank 9
 )
 
-// Rank returns the number that stands for the priority: 0, 1, 2, 3 or 9; lower
-// is asked first. A value that is no priority ranks last, at 255.
+// Rank returns the rank of the priority: 0, 1, 2, 3 or 9; lower is asked first. The
+// rank of an invalid value is 255.
 func (p Priority) Rank() int {
 	switch p {
 	case PriorityCritical, PriorityHigh, PriorityNormal, PriorityLow:
@@ -54,17 +54,17 @@ func (p Priority) String() string {
 	return fmt.Sprintf("priority(%d)", int8(p))
 }
 
-// MarshalText returns the name of the priority, or an error wrapping
-// [ErrInvalid] for a value that is none.
+// MarshalText returns the name of the priority. For an invalid value the error matches
+// [ErrInvalid].
 func (p Priority) MarshalText() ([]byte, error) {
 	if !p.valid() {
-		return nil, invalid("Priority", p, "one of CRITICAL, HIGH, NORMAL, LOW, FALLBACK")
+		return nil, errBadPriority(p)
 	}
 	return []byte(p.String()), nil
 }
 
-// UnmarshalText accepts a name in any case, or a rank. Any other text is an
-// error wrapping [ErrInvalid] and changes nothing.
+// UnmarshalText accepts a name in any case, or a rank. For any other text the error
+// matches [ErrInvalid], and p is not changed.
 func (p *Priority) UnmarshalText(text []byte) error {
 	for candidate := PriorityCritical; candidate <= PriorityFallback; candidate++ {
 		if strings.EqualFold(string(text), candidate.String()) || string(text) == strconv.Itoa(candidate.Rank()) {
@@ -75,8 +75,8 @@ func (p *Priority) UnmarshalText(text []byte) error {
 	return invalid("Priority", string(text), "one of CRITICAL, HIGH, NORMAL, LOW, FALLBACK or 0, 1, 2, 3, 9")
 }
 
-// UnmarshalJSON accepts what UnmarshalText does, as a JSON string, and the rank
-// as a JSON number; null leaves the value as it is.
+// UnmarshalJSON accepts a JSON string like [Priority.UnmarshalText], and the rank as a
+// JSON number; null does not change p.
 func (p *Priority) UnmarshalJSON(data []byte) error {
 	text := string(data)
 	if text == "null" {
@@ -92,22 +92,22 @@ func (p *Priority) UnmarshalJSON(data []byte) error {
 
 func (p Priority) valid() bool { return p >= PriorityCritical && p <= PriorityFallback }
 
-// Strategy is how a group picks among its eligible providers: one of the two below,
-// one of package selectors, or one of your own ([selection.New]).
+// Strategy picks among the eligible providers of a group: one of the two below, one of
+// package selectors, or one of your own ([selection.New]).
 //
-// The zero value means "whatever the group has"; a new group then gets
-// [StrategyFallback]. A Strategy reads and writes text and JSON as its name; names
-// beyond these two are looked up in [Options.Strategies].
+// The zero value takes the strategy of the group, [StrategyFallback] in a new one. In
+// text and JSON a Strategy is its name; names other than these two are looked up in
+// [Options.Strategies].
 type Strategy = selection.Strategy
 
-// The strategies that every registry knows. They must not be changed.
+// The strategies that every registry knows. Do not assign to them.
 //
 //nolint:gochecknoglobals // a strategy holds a selector, so it cannot be a constant
 var (
-	// StrategyFallback takes the first eligible provider in the order of
-	// priority and registration, always the same while it stays eligible.
+	// StrategyFallback picks the first eligible provider in the order of priority and
+	// registration, the same one as long as it stays eligible.
 	StrategyFallback = selection.Fallback()
-	// StrategyRoundRobin rotates over the eligible providers; priorities do not
-	// matter inside such a group.
+	// StrategyRoundRobin rotates over the eligible providers. Priorities do not matter
+	// inside such a group.
 	StrategyRoundRobin = selection.RoundRobin()
 )

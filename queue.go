@@ -74,7 +74,7 @@ func (c *call) awaitPlace() bool {
 // plan. It reports whether there were any.
 func (c *call) dropReplaced() bool {
 	before := len(c.full)
-	c.full = slices.DeleteFunc(c.full, (*provider).displaced)
+	c.full = slices.DeleteFunc(c.full, (*provider).superseded)
 	return len(c.full) < before
 }
 
@@ -127,8 +127,8 @@ func (q *queueing) hasSeen(p *provider) bool {
 func (q *queueing) leaveExpired(waited time.Duration) (limit time.Duration) {
 	for at := range q.queues {
 		line := &q.queues[at]
-		line.providers = slices.DeleteFunc(line.providers, (*provider).displaced)
-		line.seen = slices.DeleteFunc(line.seen, (*provider).displaced) // they may come back
+		line.providers = slices.DeleteFunc(line.providers, (*provider).superseded)
+		line.seen = slices.DeleteFunc(line.seen, (*provider).superseded) // they may come back
 		if line.left {
 			continue
 		}

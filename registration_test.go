@@ -344,7 +344,7 @@ func TestOnlyMocksArePickedWhenTheOptionsSaySo(t *testing.T) {
 		add(t, reg, provider{Name: "real"})
 		_, err := ask(t.Context(), bind(reg))
 		require.ErrorIs(t, err, registry.ErrUnavailable)
-		require.ErrorContains(t, err, "real: is no mock")
+		require.ErrorContains(t, err, "real: not a mock")
 		add(t, reg, provider{Name: "mock", Mock: true, Group: 3})
 		require.Equal(t, "mock", asked(t, bind(reg)))
 	})

@@ -185,7 +185,7 @@ func (c *call) report(err error) {
 	if hook := registry.options.AfterCall; hook != nil {
 		_ = fault.Run(func() error { hook(c.caller.ctx, report); return nil })
 	}
-	registry.tellObservers(c.caller.ctx, report)
+	registry.notifyObservers(c.caller.ctx, report)
 }
 
 // allSkipped returns the providers that were not entered and could not have been, or not for
@@ -223,7 +223,7 @@ func (c *call) failure() error {
 			failure.ended = fault.OfContext(c.caller.ctx)
 		}
 		if c.entries == 0 {
-			c.query.service.tally.miss(nil)
+			c.query.service.misses.count(nil)
 		}
 		return failure
 	case unavailable == nil:
@@ -256,7 +256,7 @@ func (c *call) unavailable() *UnavailableError {
 		unavailable.RetryIn = soonest(unavailable.Candidates)
 	}
 	if c.entries == 0 {
-		c.query.service.tally.miss(unavailable)
+		c.query.service.misses.count(unavailable)
 	}
 	return unavailable
 }

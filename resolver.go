@@ -28,7 +28,7 @@ func (r *Resolver[T]) Service() string {
 // bound returns the plan of the query, or what was wrong with the binding.
 func (r *Resolver[T]) bound() (*queryPlan, error) {
 	if r == nil || r.plan == nil && r.err == nil {
-		return nil, invalid("Resolver", verbatim("nil"), "a resolver made by Bind")
+		return nil, invalid("Resolver", raw("nil"), "a resolver made by Bind")
 	}
 	return r.plan, r.err
 }
@@ -37,7 +37,7 @@ func (r *Resolver[T]) bound() (*queryPlan, error) {
 func (r *Resolver[T]) boundFor(ctx context.Context) (*queryPlan, error) {
 	query, err := r.bound()
 	if err == nil && ctx == nil {
-		err = invalid("ctx", verbatim("nil"), "a context")
+		err = errNilContext()
 	}
 	return query, err
 }
@@ -60,7 +60,7 @@ func (r *Resolver[T]) Get(ctx context.Context) (T, error) {
 			if at >= 0 {
 				if made := plan.candidates[at].instance.Load(); made != nil {
 					r.plan.service.lookups.At(striped.Here()).hits.Add(1)
-					return held[T](made), nil
+					return unwrap[T](made), nil
 				}
 				if ctx != nil {
 					return r.get(ctx, r.plan.iterateFrom(plan, at, healthy))
@@ -87,7 +87,7 @@ func (r *Resolver[T]) get(ctx context.Context, providers iterator) (none T, err 
 			}
 			if made != nil {
 				r.plan.service.lookups.Local().hits.Add(1)
-				return held[T](made), nil
+				return unwrap[T](made), nil
 			}
 			providers.pass(p)
 		}
@@ -104,10 +104,10 @@ func (r *Resolver[T]) missed(ctx context.Context) error {
 	svc.lookups.Local().misses.Add(1)
 	unavailable := r.plan.unavailable(true, asker{ctx: ctx, key: r.key})
 	if ctx.Err() != nil {
-		svc.tally.miss(nil)
+		svc.misses.count(nil)
 		return fault.Join("registry: ", append(fault.OfContext(ctx), unavailable))
 	}
-	svc.tally.miss(unavailable)
+	svc.misses.count(unavailable)
 	return unavailable
 }
 
@@ -143,7 +143,7 @@ func (r *Resolver[T]) Many(ctx context.Context, limit int) ([]T, error) {
 		providers.pass(p)
 		if made != nil {
 			providers.take()
-			found = append(found, held[T](made))
+			found = append(found, unwrap[T](made))
 		}
 		if len(found) == limit && limit > 0 || ctx.Err() != nil {
 			break

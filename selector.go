@@ -680,7 +680,7 @@ func (s *service) scopes(q Query) [][]*provider {
 	case q.Handler == "":
 		return [][]*provider{s.sorted[""]}
 	case q.OwnOnly:
-		return [][]*provider{s.sorted[q.Handler], s.serveAnything()}
+		return [][]*provider{s.sorted[q.Handler], s.matchAny()}
 	default:
 		return [][]*provider{s.sorted[q.Handler], s.sorted[""]}
 	}
@@ -692,7 +692,7 @@ func compareProviders(a, b *provider) int {
 	return cmp.Or(
 		compareBool(a.mock(), b.mock()),
 		cmp.Compare(a.group.key.number, b.group.key.number),
-		cmp.Compare(a.layer, b.layer),
+		cmp.Compare(a.overrideID, b.overrideID),
 		cmp.Compare(a.orderKey(), b.orderKey()),
 	)
 }
@@ -716,5 +716,5 @@ func (p *provider) orderKey() uint64 {
 }
 
 func (p *provider) runKey() groupKey {
-	return groupKey{handler: p.definition.Handler, number: p.group.key.number, layer: p.layer, mock: p.mock()}
+	return groupKey{handler: p.definition.Handler, number: p.group.key.number, layer: p.overrideID, mock: p.mock()}
 }

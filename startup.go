@@ -119,7 +119,7 @@ func (o *Orchestrator) join(components []Component) (added []*node, err error) {
 			return nil, err
 		}
 		if len(c.Register) > 0 && o.registry == nil {
-			return nil, invalid(componentField(c, "Register"), verbatim("set"), "nothing without a registry")
+			return nil, invalid(componentField(c, "Register"), raw("set"), "nothing without a registry")
 		}
 	}
 	nodes := append(slices.Clip(o.nodes), make([]*node, len(components))...)
@@ -158,7 +158,7 @@ func (o *Orchestrator) Plan() startup.Plan {
 // when it was stopped or had been started before.
 func (o *Orchestrator) Start(ctx context.Context) (startup.Report, error) {
 	if ctx == nil {
-		return startup.Report{}, invalid("ctx", verbatim("nil"), "a context")
+		return startup.Report{}, invalid("ctx", raw("nil"), "a context")
 	}
 	over := ctx.Err() != nil // then nothing is started
 	o.mu.Lock()
@@ -209,7 +209,7 @@ func (o *Orchestrator) Start(ctx context.Context) (startup.Report, error) {
 // component, or of the stop; nil after an ordinary end.
 func (o *Orchestrator) Run(ctx context.Context, signals ...os.Signal) error {
 	if ctx == nil {
-		return invalid("ctx", verbatim("nil"), "a context")
+		return invalid("ctx", raw("nil"), "a context")
 	}
 	arrived := make(chan os.Signal, 2)
 	if len(signals) > 0 {
@@ -285,7 +285,7 @@ var errSignal = errors.New("told to stop by a signal")
 // function.
 func (o *Orchestrator) Stop(ctx context.Context) error {
 	if ctx == nil {
-		return invalid("ctx", verbatim("nil"), "a context")
+		return invalid("ctx", raw("nil"), "a context")
 	}
 	o.mu.Lock()
 	switch o.phase {
@@ -348,7 +348,7 @@ func (o *Orchestrator) stopErrors(ctx context.Context) error {
 // [ErrClosed].
 func (o *Orchestrator) Add(ctx context.Context, components ...Component) error {
 	if ctx == nil {
-		return invalid("ctx", verbatim("nil"), "a context")
+		return invalid("ctx", raw("nil"), "a context")
 	}
 	over := ctx.Err() != nil
 	o.mu.Lock()
@@ -389,7 +389,7 @@ func (o *Orchestrator) Add(ctx context.Context, components ...Component) error {
 // It returns as [Orchestrator.Stop] does.
 func (o *Orchestrator) Remove(ctx context.Context, name string) error {
 	if ctx == nil {
-		return invalid("ctx", verbatim("nil"), "a context")
+		return invalid("ctx", raw("nil"), "a context")
 	}
 	o.mu.Lock()
 	n, ok := o.named(name)

@@ -83,7 +83,7 @@ func (c *call) awaitFirstProbe() bool {
 
 // awaitFirstProbe waits, where the only hope is in providers that were never probed, for the
 // first results of their probes, within ctx. It reports whether a provider is eligible.
-func (q *queryPlan) awaitFirstProbe(ctx context.Context, want eligibility) bool {
+func (q *queryPlan) awaitFirstProbe(ctx context.Context, want condition) bool {
 	var deadline time.Time
 	for {
 		hope, eligible := q.firstProbes(want)
@@ -106,7 +106,7 @@ type probeHope struct {
 }
 
 // firstProbes reports whether a provider is eligible now and, if none is, what to hope for.
-func (q *queryPlan) firstProbes(want eligibility) (hope probeHope, eligible bool) {
+func (q *queryPlan) firstProbes(want condition) (hope probeHope, eligible bool) {
 	plan := q.current()
 	if !plan.mayBecomeEligible() {
 		return probeHope{}, false // without the lock, which every refused call would take

@@ -1,0 +1,203 @@
+package registry
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+
+	"github.com/capreg/registry/internal/fault"
+)
+
+// Provider returns the handle of the provider with that name, and false when there is
+// none.
+func (r *Registry) Provider(name string) (*Registration, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p, ok := r.providers[name]
+	if !ok {
+		return nil, false
+	}
+	return &Registration{provider: p.original()}, true
+}
+
+// All yields every provider in the one order of all listings: by service name, by
+// handler with the global ones last, then by group, priority and registration. Which
+// providers it yields is decided when the iteration begins; each is read when it is
+// yielded.
+func (r *Registry) All() iter.Seq[Info] {
+	return func(yield func(Info) bool) {
+		for _, p := range r.listing() {
+			if !yield(p.info()) {
+				return
+			}
+		}
+	}
+}
+
+// Discover returns the providers of all services that have all the given
+// capabilities, in the order of [Registry.All]. Without capabilities it returns every
+// provider.
+func (r *Registry) Discover(capabilities ...string) []Info {
+	r.mu.Lock()
+	found := r.having(capabilities)
+	sortListing(found)
+	r.mu.Unlock()
+	infos := make([]Info, 0, len(found))
+	for _, p := range found {
+		infos = append(infos, p.info())
+	}
+	return infos
+}
+
+func (r *Registry) listing() []*provider {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.listingLocked()
+}
+
+// breakers returns the statistics of every breaker. A breaker's lock comes before the
+// registry's, so they are read before a step that looks at everything.
+func (r *Registry) breakers() map[*provider]BreakerStats {
+	breakers := make(map[*provider]BreakerStats)
+	for _, p := range r.listing() {
+		breakers[p] = p.breaker.stats()
+	}
+	return breakers
+}
+
+// infos returns the view of every provider at one moment, in the one order.
+func (r *Registry) infos() []Info {
+	breakers := r.breakers()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.infosLocked(breakers)
+}
+
+// infosLocked returns the view of every provider, with what breakers returned before.
+// The state of a breaker is taken from the gate, within the step.
+func (m *membership) infosLocked(breakers map[*provider]BreakerStats) []Info {
+	var infos []Info
+	for _, p := range m.listingLocked() {
+		breaker := breakers[p]
+		breaker.State = p.gateNow().breaker()
+		infos = append(infos, p.infoLocked(breaker))
+	}
+	return infos
+}
+
+// sortListing sorts into the one order of all listings. Caller holds Registry.mu.
+func sortListing(all []*provider) {
+	slices.SortFunc(all, func(a, b *provider) int {
+		return cmp.Or(
+			cmp.Compare(a.service.name, b.service.name),
+			compareBool(a.definition.Handler == "", b.definition.Handler == ""),
+			cmp.Compare(a.definition.Handler, b.definition.Handler),
+			compareProviders(a, b),
+		)
+	})
+}
+
+// byGeneration orders providers by registration, oldest first.
+func byGeneration(a, b *provider) int { return cmp.Compare(a.generation, b.generation) }
+
+// Stats holds the totals of a registry.
+type Stats struct {
+	// Services counts the services with providers, Providers all providers, and
+	// Eligible those that a call could be given to now.
+	Services  int `json:"services"`
+	Providers int `json:"providers"`
+	Eligible  int `json:"eligible"`
+	// Lookups counts every Get, Acquire, Many and Call. At rest it is Hits, the
+	// look-ups that gave out a provider, plus Misses, those that did not.
+	Lookups uint64 `json:"lookups"`
+	Hits    uint64 `json:"hits"`
+	Misses  uint64 `json:"misses"`
+}
+
+// Stats returns the totals. It changes nothing.
+func (r *Registry) Stats() Stats {
+	var stats Stats
+	for _, svc := range *r.services.Load() {
+		for cell := range svc.lookups.Each {
+			stats.Hits += cell.hits.Load()
+			stats.Misses += cell.misses.Load()
+		}
+	}
+	stats.Lookups = stats.Hits + stats.Misses
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	stats.Providers = len(r.providers)
+	for _, p := range r.providers {
+		if p.gateNow()&gateBlocked == 0 {
+			stats.Eligible++
+		}
+	}
+	for _, svc := range *r.services.Load() {
+		if len(svc.members) > 0 {
+			stats.Services++
+		}
+	}
+	return stats
+}
+
+// WaitReady blocks until each of the named services has an eligible provider,
+// whatever its handler and capabilities. A provider whose factory has not run yet
+// counts. Without names WaitReady waits for [Options.Required]; with nothing required
+// it returns at once. It wakes on changes, without polling.
+//
+// When ctx ends first, the error matches [ErrNotReady] and the context's error and
+// cause, and unwraps to one [UnavailableError] for each missing service. On a registry
+// that is closing it matches [ErrClosed].
+func (r *Registry) WaitReady(ctx context.Context, services ...string) error {
+	if len(services) == 0 {
+		services = r.options.Required
+	}
+	if ctx == nil {
+		return errNilContext()
+	}
+	for i, name := range services {
+		if err := checkName(fmt.Sprintf("services[%d]", i), name); err != nil {
+			return err
+		}
+	}
+	for {
+		missing, changed, err := r.unserved(services)
+		if err != nil || len(missing) == 0 {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return r.notReady(ctx, missing)
+		}
+	}
+}
+
+// unserved returns the services without an eligible provider, and a channel that is
+// closed when that may have changed.
+func (r *Registry) unserved(services []string) (missing []string, changed <-chan struct{}, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closing {
+		return nil, nil, fmt.Errorf("registry: %w", ErrClosed)
+	}
+	for _, name := range services {
+		if svc := r.knownService(name); svc == nil || !svc.served() {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) > 0 {
+		changed = r.changedLocked()
+	}
+	return missing, changed, nil
+}
+
+func (r *Registry) notReady(ctx context.Context, missing []string) error {
+	causes := append([]error{ErrNotReady}, fault.OfContext(ctx)...)
+	for _, name := range missing {
+		causes = append(causes, r.unavailableService(name))
+	}
+	return fault.Join("registry: ", causes)
+}

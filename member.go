@@ -1,0 +1,310 @@
+package registry
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/lazy"
+	"github.com/capreg/registry/internal/limit"
+	"github.com/capreg/registry/internal/striped"
+	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/verdict"
+)
+
+// provider is one registration, from joining to the end of its last call.
+type provider struct {
+	identity
+	eligibility
+	measurements
+
+	// What a call reads.
+	instance atomic.Pointer[instance] // nil before a factory's success and after release
+	timeout  atomic.Int64             // of one attempt, in nanoseconds
+	breaker  providerBreaker
+	limits   atomic.Pointer[limit.Limits] // of its domain; nil: none
+	effects  successEffects
+
+	replacement replacement
+	lazy        *lazy.Instance[*instance] // nil for instances that were passed in
+	drain       drain
+
+	// definition is immutable but for Priority, Group, Strategy and Weight; those, group
+	// and the fields below are guarded by Registry.mu.
+	definition Definition
+	group      *group
+	policy     health.Policy
+	wellness   wellness
+	notReady   lazy.Failure  // of its factory
+	opening    openReason    // of the breaker, the last time
+	domain     *domain       // never another one
+	alone      domain        // the domain of a provider that shares none
+	cooldown   timedCooldown // the provider's own, beside its domain's
+}
+
+// identity distinguishes a registration from all others. It never changes.
+type identity struct {
+	registry   *Registry
+	service    *service
+	generation uint64
+	order      uint64 // among equals: the generation, for a replacement that of the original
+	overrideID uint64 // of the override that it was registered by; zero: of none
+	matchesAny bool   // it matches every query: an override without capabilities
+	classify   verdict.Classifier
+}
+
+// eligibility holds the reasons that keep calls away from a provider, and the plans that
+// follow them.
+type eligibility struct {
+	gate atomic.Uint32 // written under Registry.mu
+
+	// Guarded by Registry.mu.
+	places []place       // in the plans in force
+	ready  time.Duration // when breaker and health last let calls in again
+}
+
+func (e *eligibility) gateNow() gate { return gate(e.gate.Load()) }
+
+// hasLeft reports whether the provider was removed.
+func (e *eligibility) hasLeft() bool { return e.gateNow()&gateGone != 0 }
+
+// superseded reports whether the provider has left, or is overridden. A plan that offers it
+// then is stale.
+func (e *eligibility) superseded() bool { return e.gateNow()&(gateGone|gateReal) != 0 }
+
+// replacement links the providers of one name from the original to the current one, which
+// a test has put in front of it.
+type replacement struct {
+	by atomic.Pointer[provider] // the next one; nil: this one is current. Written under Registry.mu
+	of *provider                // the one before; nil: this is the original. Guarded by Registry.mu
+}
+
+// measurements holds the counts and metrics of a provider.
+type measurements struct {
+	counts     striped.Cells[counts]
+	vitals     atomic.Pointer[selection.Vitals] // nil: no strategy looks at them
+	tookOver   atomic.Uint64                    // attempts after the failure of another provider
+	heldClosed atomic.Uint64                    // times its breaker stayed closed for the sake of the group
+}
+
+// counts are the outcomes of a provider's attempts. Each attempt adds one to attempts
+// when it begins and one to another when it ends.
+type counts struct {
+	attempts, successes, failures, ignored, limited atomic.Uint64
+	latency                                         atomic.Uint64 // sum over the successes, in nanoseconds
+}
+
+// totals are the sums of counts; see [Info].
+type totals struct {
+	Attempts, Successes, Failures, Ignored, Limited, InFlight uint64
+	MeanLatency                                               time.Duration
+}
+
+// totals sums the counts. Those that end are read before those that begin, so that what
+// is in flight is never too low.
+func (m *measurements) totals() (sum totals) {
+	var latency uint64
+	for cell := range m.counts.Each {
+		sum.Successes += cell.successes.Load()
+		sum.Failures += cell.failures.Load()
+		sum.Ignored += cell.ignored.Load()
+		sum.Limited += cell.limited.Load()
+		latency += cell.latency.Load()
+	}
+	for cell := range m.counts.Each {
+		sum.Attempts += cell.attempts.Load()
+	}
+	sum.InFlight = sum.Attempts - sum.Successes - sum.Failures - sum.Ignored - sum.Limited
+	if sum.Successes > 0 {
+		sum.MeanLatency = time.Duration(latency / sum.Successes) //nolint:gosec // a mean of durations
+	}
+	return sum
+}
+
+func newProvider(svc *service, e entry, generation uint64) *provider {
+	p := &provider{
+		identity: identity{
+			registry: svc.registry, service: svc, generation: generation, order: generation, overrideID: e.overrideID,
+			matchesAny: e.overrideID > 0 && len(e.definition.Capabilities) == 0, classify: e.classify,
+		},
+		drain:      drain{idle: make(chan struct{}), released: make(chan struct{})},
+		definition: e.definition,
+		policy:     e.health,
+	}
+	p.drain.provider = p
+	p.ready = svc.registry.now()
+	p.timeout.Store(int64(e.timeout))
+	if e.retry != (RetryPolicy{}) {
+		p.effects.setRetryPolicy(e.retry)
+	}
+	p.breaker.init(p, e.breaker)
+	p.wellness.since, p.wellness.shown = time.Now(), health.Healthy
+	if e.instance != nil {
+		p.instance.Store(e.instance)
+	} else {
+		p.lazy = newLazyInstance(p, e.build)
+	}
+	return p
+}
+
+func (p *provider) attemptTimeout() time.Duration { return time.Duration(p.timeout.Load()) }
+
+func (p *provider) name() string { return p.definition.Name }
+func (p *provider) mock() bool   { return p.definition.Mock }
+
+// shownAsMock reports whether listings mark the provider as a mock: it is one, or it
+// replaces another provider.
+func (p *provider) shownAsMock() bool { return p.mock() || p.replacement.of != nil }
+
+// ofTest reports whether the provider is the work of an override.
+func (p *provider) ofTest() bool { return p.overrideID > 0 || p.replacement.of != nil }
+
+// current returns the latest replacement of p, or p itself when it has none.
+func (p *provider) current() *provider {
+	for {
+		by := p.replacement.by.Load()
+		if by == nil {
+			return p
+		}
+		p = by
+	}
+}
+
+// chain returns the current provider and those that it replaces, down to the original.
+func (p *provider) chain() (all []*provider) {
+	for at := p.current(); at != nil; at = at.replacement.of {
+		all = append(all, at)
+	}
+	return all
+}
+
+// original returns the provider that was registered, which all others of the chain replace.
+func (p *provider) original() *provider {
+	for p.replacement.of != nil {
+		p = p.replacement.of
+	}
+	return p
+}
+
+// missing returns the first capability that the provider lacks, or "".
+func (p *provider) missing(capabilities []string) string {
+	if p.matchesAny {
+		return ""
+	}
+	for _, wanted := range capabilities {
+		has := false
+		for _, capability := range p.definition.Capabilities {
+			has = has || capability == wanted
+		}
+		if !has {
+			return wanted
+		}
+	}
+	return ""
+}
+
+// exit is called after the end of an attempt was counted.
+func (p *provider) exit() {
+	if p.hasLeft() {
+		p.drain.checkIdle()
+	}
+}
+
+// changeGate clears and sets reasons in the gate of the provider and in the plans in
+// force, and publishes the change, all in one step. A provider that has left stays as it
+// is.
+func (p *provider) changeGate(cleared, set gate, change *event.Event) {
+	p.registry.mu.Lock()
+	defer p.registry.mu.Unlock()
+	p.changeGateLocked(cleared, set, change)
+}
+
+// changeGateLocked is changeGate within a step.
+func (p *provider) changeGateLocked(cleared, set gate, change *event.Event) {
+	before := p.gateNow()
+	if before&gateGone != 0 {
+		return
+	}
+	now := before&^cleared | set
+	p.gate.Store(uint32(now))
+	if before&gateAway != 0 && now&gateAway == 0 {
+		p.ready = p.registry.now()
+		if measured := p.vitals.Load(); measured != nil {
+			measured.Ready(p.ready)
+		}
+	}
+	for _, at := range p.places {
+		at.plan.set(at.at, now)
+	}
+	if change != nil {
+		p.registry.bus.publish(p.event(*change))
+	}
+	if before&gateBlocked != 0 && now&gateBlocked == 0 || before&gateUnproven != 0 && now != before {
+		p.registry.wakeWaiters() // also those that wait for a first probe no longer
+	}
+}
+
+// event fills in which provider the change is of.
+func (p *provider) event(change event.Event) event.Event {
+	change.Service, change.Provider, change.Generation = p.service.name, p.name(), p.generation
+	return change
+}
+
+// mayEject reports whether the breaker of the provider may open because of failures. When
+// it may, mayEject keeps calls away in the same step, so that no other provider uses up
+// the bound of selection.Policy.MaxEjected meanwhile. Caller holds breaker.mu.
+func (p *provider) mayEject() bool {
+	p.registry.mu.Lock()
+	defer p.registry.mu.Unlock()
+	policy := p.service.policy
+	if policy.MaxEjected == 0 || p.hasLeft() {
+		return true
+	}
+	ejected, members := 0, 0
+	for other := range p.service.members {
+		if other.group != p.group || other.mock() != p.mock() {
+			continue
+		}
+		members++
+		if other != p && other.gateNow()&(gateOpen|gateHalfOpen) != 0 {
+			ejected++
+		}
+	}
+	if !policy.MayEject(ejected, members) {
+		p.heldClosed.Add(1)
+		return false
+	}
+	p.opening = newOpenReason(ErrBreakerOpen.Error(), time.Time{}) // until the breaker itself is open
+	p.changeGateLocked(0, gateOpen, nil)
+	return true
+}
+
+func (p *provider) info() Info {
+	breaker := p.breaker.stats() // its lock comes before the registry's
+	p.registry.mu.Lock()
+	defer p.registry.mu.Unlock()
+	return p.infoLocked(breaker)
+}
+
+// infoLocked is info within a step.
+func (p *provider) infoLocked(breaker BreakerStats) Info {
+	sum := p.totals()
+	var candidate Candidate
+	describeLocked(&candidate, p, time.Now())
+	return Info{
+		Definition: p.definitionLocked(), Generation: p.generation,
+		Eligible: candidate.Eligible, Reason: candidate.Reason,
+		Health: p.healthLocked(), Breaker: breaker, CooldownUntil: p.cooldownNow().Until(),
+		Made: p.instance.Load() != nil, AttemptTimeout: time.Duration(p.timeout.Load()),
+		Attempts: sum.Attempts, Successes: sum.Successes, Failures: sum.Failures, Ignored: sum.Ignored, Limited: sum.Limited,
+		InFlight: sum.InFlight, MeanLatency: sum.MeanLatency,
+	}
+}
+
+// definitionLocked returns a copy of the definition as it is now.
+func (p *provider) definitionLocked() Definition {
+	d := p.definition.clone()
+	d.Group, d.Strategy, d.Mock = p.group.key.number, p.group.strategy, p.shownAsMock()
+	return d
+}

@@ -1,0 +1,294 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/oneline"
+)
+
+// membership is the part of a [Registry] that its mutex guards: which providers there
+// are and how they are found, the overrides of tests, and the events. All its methods
+// are called with Registry.mu held.
+type membership struct {
+	providers    map[string]*provider              // by name
+	byCapability map[string]map[*provider]struct{} // without empty sets
+	domains      map[string]*domain                // the shared ones, by key; see domainKey
+	draining     map[*provider]struct{}            // removed, with calls in flight
+	overrides    []*override                       // in force, oldest first
+	eligibility  chan struct{}                     // closed when a provider becomes eligible or leaves; nil while nothing waits
+	bus          bus
+	closing      bool
+
+	generation     uint64 // of the latest provider
+	unnamed        uint64 // providers that were given a name
+	lastOverrideID uint64
+}
+
+func newMembership() membership {
+	return membership{
+		providers:    make(map[string]*provider),
+		byCapability: make(map[string]map[*provider]struct{}),
+		domains:      make(map[string]*domain),
+		draining:     make(map[*provider]struct{}),
+	}
+}
+
+// register admits a checked entry, makes it a member, and drains the provider that it
+// replaces.
+func (r *Registry) register(ctx context.Context, svc *service, e entry) (*Registration, error) {
+	e.definition.Strategy = r.strategies.resolve(e.definition.Strategy)
+	if err := r.askAdmission(ctx, e.definition); err != nil {
+		return nil, err
+	}
+	p, replaced, err := r.join(svc, e) //nolint:contextcheck // its probes outlive ctx
+	if err != nil {
+		return nil, err
+	}
+	if replaced != nil {
+		replaced.drain.cancelAfter(r.options.DrainTimeout)
+	}
+	return &Registration{provider: p}, nil
+}
+
+// askAdmission calls the admission hook.
+func (r *Registry) askAdmission(ctx context.Context, d Definition) error {
+	if r.options.Admit == nil {
+		return nil
+	}
+	err := fault.Run(func() error { return r.options.Admit(ctx, d.clone()) })
+	if err != nil {
+		return fault.Wrap(fmt.Sprintf("registry: registration of provider %q for service %q refused: ",
+			shortName(d.Name), shortName(d.Service)), err)
+	}
+	return nil
+}
+
+// join makes the entry a member, in one step with its event, and watches its lifetime.
+// The provider that it replaces, if any, has left when join returns and remains to be
+// drained.
+func (r *Registry) join(svc *service, e entry) (joined, replaced *provider, err error) {
+	r.mu.Lock()
+	joined, replaced, err = r.insert(svc, e)
+	r.mu.Unlock()
+	if err == nil && e.until != nil {
+		joined.drain.watchLifetime(e.until)
+	}
+	return joined, replaced, err
+}
+
+// insert makes the entry a member and removes the one that it replaces.
+func (m *membership) insert(svc *service, e entry) (joined, replaced *provider, err error) {
+	if m.closing {
+		return nil, nil, fmt.Errorf("registry: %w", ErrClosed)
+	}
+	if e.definition.Name == "" {
+		e.definition.Name = m.unusedName(svc.name)
+	}
+	id := groupID{e.definition.Handler, e.definition.Group, e.overrideID}
+	if replaced, err = m.checkEntry(svc, e, id); err != nil {
+		return nil, nil, err
+	}
+	if replaced != nil {
+		m.remove(replaced, "replaced")
+	}
+	m.generation++
+	joined = newProvider(svc, e, m.generation)
+	svc.registry.enterDomain(joined, e.limits)
+	if svc.hides(joined) != (hiding{}) {
+		joined.gate.Store(uint32(joined.gateNow() | gateReal))
+	}
+	m.index(joined)
+	svc.groups.assign(joined, id, e.definition.Strategy)
+	svc.outdate()
+	m.bus.publish(joined.event(event.Event{Kind: event.Registered}))
+	joined.watchFirst()
+	m.wakeWaiters()
+	return joined, replaced, nil
+}
+
+// checkEntry checks the entry against what is registered, and returns the provider that
+// it replaces.
+func (m *membership) checkEntry(svc *service, e entry, id groupID) (replaced *provider, err error) {
+	name, r := e.definition.Name, svc.registry
+	if replaced, err = m.checkName(svc, name, e.replace); err != nil {
+		return nil, err
+	}
+	if err := m.checkNotSwapped(name); err != nil {
+		return nil, err
+	}
+	if r.options.ForbidMocks && e.overrideID == 0 {
+		if err := svc.checkMock(e.definition.Mock, replaced); err != nil {
+			return nil, err
+		}
+	}
+	if err := svc.groups.checkStrategy(id, e.definition.Strategy, replaced, r.strategies); err != nil {
+		return nil, err
+	}
+	return replaced, r.checkDomain(e, replaced)
+}
+
+// checkName returns the provider that has the name and may be replaced, or an error when
+// it may not be.
+func (m *membership) checkName(svc *service, name string, replace bool) (replaced *provider, err error) {
+	taken, ok := m.providers[name]
+	switch {
+	case !ok:
+		return nil, nil //nolint:nilnil // the name is free
+	case !replace:
+		return nil, refuse(ErrExists, "Name", name,
+			fmt.Sprintf("a name that no provider of service %q has, or Replace", shortName(taken.service.name)))
+	case taken.service != svc:
+		return nil, refuse(ErrConflict, "Replace", name,
+			fmt.Sprintf("a provider of service %q; that one serves %q", svc.name, taken.service.name))
+	}
+	return taken, nil
+}
+
+func (m *membership) unusedName(service string) string {
+	for {
+		m.unnamed++
+		name := fmt.Sprintf("%s-%d", oneline.Cut(service, longestName-24), m.unnamed)
+		if _, taken := m.providers[name]; !taken {
+			return name
+		}
+	}
+}
+
+// index makes p found by its name, its capabilities and its service.
+func (m *membership) index(p *provider) {
+	m.providers[p.name()] = p
+	for _, capability := range p.definition.Capabilities {
+		having, ok := m.byCapability[capability]
+		if !ok {
+			having = make(map[*provider]struct{})
+			m.byCapability[capability] = having
+		}
+		having[p] = struct{}{}
+	}
+	p.service.members[p] = struct{}{}
+}
+
+func (m *membership) unindex(p *provider) {
+	delete(m.providers, p.name())
+	for _, capability := range p.definition.Capabilities {
+		delete(m.byCapability[capability], p)
+		if len(m.byCapability[capability]) == 0 {
+			delete(m.byCapability, capability)
+		}
+	}
+	delete(p.service.members, p)
+}
+
+// remove takes a current provider, together with those that it has replaced for a test,
+// out of everything that picks. It remains to be drained.
+func (m *membership) remove(p *provider, reason string) {
+	m.unindex(p)
+	p.service.groups.unassign(p)
+	p.registry.leaveDomain(p)
+	p.service.outdate() // before any gate changes: a plan that is still iterated over stays as it was
+	m.beginDrain(p, reason)
+	for replaced := p.replacement.of; replaced != nil; replaced = replaced.replacement.of {
+		replaced.replacement.by.Store(nil)
+		p.registry.leaveDomain(replaced)
+		m.beginDrain(replaced, reason)
+	}
+	m.wakeWaiters()
+}
+
+// beginDrain closes the gate of a provider that nothing picks any more.
+func (m *membership) beginDrain(p *provider, reason string) {
+	m.draining[p] = struct{}{}
+	p.gate.Store(uint32(p.gateNow() | gateGone))
+	m.bus.publish(p.event(event.Event{Kind: event.Draining, Reason: reason}))
+}
+
+// unregister takes the provider out of the registry together with its replacements, and
+// returns all of them; none when it has left before. They remain to be drained.
+func (r *Registry) unregister(p *provider, reason string) (left []*provider) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p.hasLeft() {
+		return nil
+	}
+	left = p.chain()
+	r.remove(left[0], reason)
+	return left
+}
+
+// removeAll closes the registry for registrations and takes every provider out. It
+// returns them, together with those that have left before and have calls in flight,
+// newest first. Only the first call does so.
+func (r *Registry) removeAll() (left []*provider, first bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closing {
+		return nil, false
+	}
+	r.closing = true
+	r.bus.publish(event.Event{Kind: event.Closing})
+	for _, p := range slices.SortedFunc(maps.Values(r.providers), byGeneration) {
+		r.remove(p, "registry closing")
+	}
+	for _, svc := range *r.services.Load() {
+		svc.outdate()
+	}
+	r.wakeWaiters()
+	left = slices.SortedFunc(maps.Keys(r.draining), byGeneration)
+	slices.Reverse(left)
+	return left, true
+}
+
+// wakeWaiters makes those that wait for an eligible provider look at the plan again.
+func (m *membership) wakeWaiters() {
+	if m.eligibility != nil {
+		close(m.eligibility)
+		m.eligibility = nil
+	}
+}
+
+// changed returns a channel that is closed when a provider becomes eligible or leaves.
+func (r *Registry) changed() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.changedLocked()
+}
+
+// changedLocked is [Registry.changed] within a step.
+func (m *membership) changedLocked() <-chan struct{} {
+	if m.eligibility == nil {
+		m.eligibility = make(chan struct{})
+	}
+	return m.eligibility
+}
+
+// having returns the current providers with all the capabilities, in any order.
+func (m *membership) having(capabilities []string) []*provider {
+	if len(capabilities) == 0 {
+		return slices.Collect(maps.Values(m.providers))
+	}
+	rarest := m.byCapability[capabilities[0]]
+	for _, capability := range capabilities[1:] {
+		if with := m.byCapability[capability]; len(with) < len(rarest) {
+			rarest = with
+		}
+	}
+	var found []*provider
+	for p := range rarest {
+		if p.missing(capabilities) == "" {
+			found = append(found, p)
+		}
+	}
+	return found
+}
+
+// listingLocked returns every current provider in the one order.
+func (m *membership) listingLocked() []*provider {
+	all := slices.Collect(maps.Values(m.providers))
+	sortListing(all)
+	return all
+}

@@ -1,0 +1,344 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"sync/atomic"
+
+	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/striped"
+	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/verdict"
+)
+
+// Service is the typed key of a service: a name bound to one Go type.
+//
+// Declare it once, as a package-level variable, and use it to register and to
+// resolve. A registry binds the name to the type when the key is first used with
+// it; from then on another type for the same name is an error matching
+// [ErrConflict]. A Service holds no state, may be copied, and is safe for
+// concurrent use.
+type Service[T any] struct {
+	name string
+}
+
+// NewService returns the key of the named service. It never fails: a bad name
+// (empty, longer than 256 bytes, not UTF-8, with spaces at its ends) is an error
+// of each operation that uses the key.
+func NewService[T any](name string) Service[T] { return Service[T]{name: name} }
+
+// Name returns the name of the service.
+func (s Service[T]) Name() string { return s.name }
+
+// Provider returns the registration input that def describes. Its Instance or
+// Factory remains to be set. The service of def is ignored.
+func (s Service[T]) Provider(def Definition) Provider[T] {
+	return Provider[T]{
+		Name: def.Name, Handler: def.Handler, Capabilities: slices.Clone(def.Capabilities),
+		Priority: def.Priority, Group: def.Group, Strategy: def.Strategy, Mock: def.Mock,
+		LastResort: def.LastResort, Window: def.Window, Domain: def.Domain,
+		Version: def.Version, Description: def.Description, Endpoint: def.Endpoint,
+		Requires: slices.Clone(def.Requires), Metadata: maps.Clone(def.Metadata),
+		Tags: slices.Clone(def.Tags), Region: def.Region, Weight: def.Weight, Cost: def.Cost,
+	}
+}
+
+// Register adds a provider to the registry and returns its handle.
+//
+// It blocks on the admission hook only ([Options.Admit]), which gets ctx. An
+// instance is eligible at once or, where it has a probe, after the first probe that
+// succeeds; a factory runs at first need. ctx does not limit the life of the
+// registration: see [Provider.Until]. A registration that fails leaves no trace.
+//
+// The errors match [ErrInvalid] or [ErrConflict] (as [FieldError]), [ErrExists] or
+// [ErrClosed], or wrap the error of the admission hook.
+func (s Service[T]) Register(ctx context.Context, r *Registry, p Provider[T]) (*Registration, error) {
+	if !r.made() {
+		return nil, errNotMade()
+	}
+	e, err := newEntry(s.name, p)
+	if err != nil {
+		return nil, err
+	}
+	svc, err := s.in(r)
+	if err != nil {
+		return nil, err
+	}
+	return r.register(ctx, svc, e)
+}
+
+// Classify sets the classifier of the service in that registry and replaces the
+// previous one; nil removes it. It recognises errors of all providers of the
+// service, after the provider's own classifier and before the registry's and the
+// built-in one. It applies to outcomes from now on.
+//
+// The errors match [ErrInvalid] or [ErrConflict].
+func (s Service[T]) Classify(r *Registry, classify verdict.Classifier) error {
+	svc, err := s.in(r)
+	if err != nil {
+		return err
+	}
+	svc.classify.Store(&classify)
+	return nil
+}
+
+// Bind returns a resolver of the service for one kind of request. Keep it: it
+// holds the prepared plan for the query, and resolving through it takes no lock and
+// allocates nothing. Bind itself never fails; a bad query, key or registry is an
+// error of each method of the resolver.
+func (s Service[T]) Bind(r *Registry, q Query) *Resolver[T] {
+	plan, err := s.queryPlan(r, &q)
+	kept := q.clone()
+	return &Resolver[T]{plan: plan, service: s.name, query: &kept, key: kept.Key, err: err}
+}
+
+// Get is [Resolver.Get] for a query that is used once. [Service.Bind] is faster
+// for a query that is used again.
+func (s Service[T]) Get(ctx context.Context, r *Registry, q Query) (T, error) {
+	plan, err := s.queryPlan(r, &q)
+	resolver := Resolver[T]{plan: plan, key: q.Key, err: err}
+	return resolver.Get(ctx)
+}
+
+// SetSelection changes how the groups of the service are treated and what is
+// measured of its providers in that registry, from now on. It returns the previous
+// policy. Measurements are kept.
+//
+// The errors match [ErrInvalid] (a [FieldError] that names the field), [ErrConflict]
+// or [ErrClosed], and change nothing.
+func (s Service[T]) SetSelection(r *Registry, policy selection.Policy) (previous selection.Policy, err error) {
+	if err := s.check(r); err != nil {
+		return previous, err
+	}
+	if err := checkSelection("Selection", policy); err != nil {
+		return previous, err
+	}
+	svc, err := s.in(r)
+	if err != nil {
+		return previous, err
+	}
+	return svc.setSelection(policy)
+}
+
+// check checks the key and the registry, without binding the one in the other.
+func (s Service[T]) check(r *Registry) error {
+	if !r.made() {
+		return errNotMade()
+	}
+	return checkServiceName(s.name)
+}
+
+// in returns the service of the key in the registry, and binds it at the first use.
+func (s Service[T]) in(r *Registry) (*service, error) {
+	if err := s.check(r); err != nil {
+		return nil, err
+	}
+	return r.bindService(s.name, bindingOf[T]())
+}
+
+func (s Service[T]) queryPlan(r *Registry, q *Query) (*queryPlan, error) {
+	if !r.made() {
+		return nil, errNotMade()
+	}
+	svc := r.knownService(s.name)
+	if svc == nil || svc.binding.goType != reflect.TypeFor[T]() {
+		var err error
+		if svc, err = s.in(r); err != nil {
+			return nil, err
+		}
+	}
+	return svc.planFor(q)
+}
+
+func (q Query) clone() Query {
+	q.Require, q.Prefer, q.Where = slices.Clone(q.Require), slices.Clone(q.Prefer), q.Where.Clone()
+	return q
+}
+
+// service is a service in one registry. It is created at the first use of its key and
+// never removed.
+type service struct {
+	registry *Registry
+	name     string
+	binding  binding
+	slots    atomic.Pointer[map[uint64]*queryPlan] // copied on write, under Registry.mu
+	classify atomic.Pointer[verdict.Classifier]
+	lookups  striped.Cells[lookups]
+	misses   missCounter
+
+	serviceState
+}
+
+// lookups counts the look-ups of a service by their success.
+type lookups struct{ hits, misses atomic.Uint64 }
+
+// serviceState is the part of a service that Registry.mu guards. All its methods are
+// called with that mutex held.
+type serviceState struct {
+	members   map[*provider]struct{}
+	groups    groups
+	overrides []*override // in force, oldest first
+	policy    selection.Policy
+	slotOrder []*queryPlan           // attached ones, oldest first
+	sorted    map[string][]*provider // by handler, each in the one order; nil when out of date
+}
+
+func (r *Registry) knownService(name string) *service { return (*r.services.Load())[name] }
+
+// bindService returns the service of that name and Go type, and creates it at the
+// first use of the name.
+func (r *Registry) bindService(name string, b binding) (*service, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	known := *r.services.Load()
+	svc, ok := known[name]
+	if !ok {
+		svc = newService(r, name, b)
+		services := maps.Clone(known)
+		services[name] = svc
+		r.services.Store(&services)
+		return svc, nil
+	}
+	if svc.binding.goType != b.goType {
+		return nil, refuse(ErrConflict, "Service", name,
+			fmt.Sprintf("Go type %v, which it is bound to, not %v", svc.binding.goType, b.goType))
+	}
+	return svc, nil
+}
+
+func newService(r *Registry, name string, b binding) *service {
+	svc := &service{registry: r, name: name, binding: b, serviceState: serviceState{
+		members: make(map[*provider]struct{}), groups: make(groups), policy: r.options.Selection,
+	}}
+	svc.slots.Store(&map[uint64]*queryPlan{})
+	svc.lookups.Local() // allocates the cells here rather than in a look-up
+	return svc
+}
+
+func (s *service) setSelection(policy selection.Policy) (previous selection.Policy, err error) {
+	r := s.registry
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closing {
+		return previous, fmt.Errorf("registry: %w", ErrClosed)
+	}
+	previous, s.policy = s.policy, policy
+	for p := range s.members {
+		if measured := p.vitals.Load(); measured != nil {
+			measured.SetDecay(policy.Decay)
+		}
+	}
+	s.outdate()
+	r.bus.publish(event.Event{
+		Kind: event.Changed, Service: s.name, Reason: "selection",
+		From: fmt.Sprintf("%+v", previous), To: fmt.Sprintf("%+v", policy),
+	})
+	return previous, nil
+}
+
+// served reports whether any provider is eligible.
+func (s *serviceState) served() bool {
+	for p := range s.members {
+		if p.gateNow()&gateBlocked == 0 && s.mismatch(p, Query{}) == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// checkMock returns an error when the service has providers of the other kind: real
+// ones for a mock, mocks for a real one. Those of overrides do not count.
+func (s *serviceState) checkMock(mock bool, leaving *provider) error {
+	for member := range s.members {
+		if member != leaving && member.overrideID == 0 && member.mock() != mock {
+			return refuse(ErrConflict, "Mock", mock,
+				fmt.Sprintf("the same as provider %q has: Options.ForbidMocks is set", member.name()))
+		}
+	}
+	return nil
+}
+
+// matchAny returns the members that match every query, whatever its handler.
+func (s *serviceState) matchAny() (all []*provider) {
+	for _, p := range s.sorted[""] {
+		if p.matchesAny {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// names lists the members, for an error.
+func (s *serviceState) names() string {
+	var names []string
+	for member := range s.members {
+		names = append(names, fmt.Sprintf("%q", shortName(member.name())))
+	}
+	if len(names) == 0 {
+		return "none"
+	}
+	slices.Sort(names)
+	return joinNames(names)
+}
+
+// groupID identifies a priority group within a service. Each override of a service
+// has groups of its own.
+type groupID struct {
+	handler    string
+	number     int
+	overrideID uint64
+}
+
+// group is a priority group. It exists while it has members.
+type group struct {
+	key      groupID
+	strategy Strategy
+	setBy    string // the provider whose registration or change set the strategy
+	members  int
+	faults   faults // of its selector
+}
+
+// groups are the priority groups of a service. All methods are called with Registry.mu
+// held.
+type groups map[groupID]*group
+
+// checkStrategy returns an error when the group has another strategy than the wanted
+// one. A group whose only member is leaving takes any strategy.
+func (g groups) checkStrategy(id groupID, wanted Strategy, leaving *provider, known strategies) error {
+	present, ok := g[id]
+	if wanted.IsZero() || ok && wanted.Same(present.strategy) {
+		return nil
+	}
+	if !ok || present.members == 1 && leaving != nil && leaving.group == present {
+		return known.check(wanted)
+	}
+	return refuse(ErrConflict, "Strategy", wanted,
+		fmt.Sprintf("%v, which provider %q set for group %d", present.strategy, present.setBy, id.number))
+}
+
+// assign makes p a member of the group, which is created with its first member.
+func (g groups) assign(p *provider, id groupID, wanted Strategy) {
+	joined, ok := g[id]
+	if !ok {
+		if wanted.IsZero() {
+			wanted = StrategyFallback
+		}
+		joined = &group{key: id, strategy: wanted, setBy: p.name()}
+		g[id] = joined
+	}
+	joined.members++
+	p.group = joined
+	p.definition.Group = id.number
+}
+
+// unassign takes p out of its group, which ends with its last member. p.group stays, for
+// explanations.
+func (g groups) unassign(p *provider) {
+	p.group.members--
+	if p.group.members == 0 {
+		delete(g, p.group.key)
+	}
+}
