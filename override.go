@@ -253,7 +253,7 @@ func (s *service) swap(by, name string, fake *instance) (undo func(context.Conte
 // its own. Caller holds Registry.mu.
 func (p *provider) standInOf(fake *instance, policy BreakerPolicy) *provider {
 	e := entry{
-		definition: p.definition.clone(), instance: fake, timeout: 0, breaker: policy, classify: p.classify, health: p.policy, layer: p.layer,
+		definition: p.definition.clone(), instance: fake, timeout: 0, breaker: policy, classify: p.classify, health: p.health.policy, layer: p.layer,
 	}
 	if known := p.retries.Load(); known != nil {
 		e.retry = known.policy

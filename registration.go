@@ -57,8 +57,7 @@ type provider struct {
 	group      *group
 	places     []place   // in the plans in force
 	below      *provider // that it stands in for; nil: it is no stand-in
-	policy     health.Policy
-	wellness   wellness
+	health     healthState
 	unready    unready
 	opening    opening       // of the breaker, the last time
 	domain     *domain       // never another one
@@ -87,8 +86,7 @@ func newProvider(svc *service, e entry, generation uint64) *provider {
 	}
 	p.breaker.init(p, e.breaker)
 	p.draining.init()
-	p.policy = e.health
-	p.wellness.since, p.wellness.shown = time.Now(), health.Healthy
+	p.health.policy, p.health.since, p.health.published = e.health, time.Now(), health.Healthy
 	if e.instance != nil {
 		p.instance.Store(e.instance)
 	} else {

@@ -17,6 +17,7 @@ import (
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/internal/probe"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/internal/tasks"
@@ -105,7 +106,7 @@ type Registry struct {
 	end  context.CancelCauseFunc
 
 	services atomic.Pointer[map[string]*service] // copied on write, under mu
-	prober   prober
+	probes   *probe.Queue
 
 	strategies map[string]Strategy // by name
 	decisions  *decisions          // nil: nobody wants to know
@@ -207,7 +208,7 @@ func New(options Options) (*Registry, error) {
 		options.BeforeAttempt != nil || options.AfterAttempt != nil
 	r.sprints.Store(r.maySprint())
 	r.bus.init(r)
-	r.prober.registry, r.prober.limit = r, options.ProbeConcurrency
+	r.probes = probe.NewQueue(r.life, probeHost{r}, options.ProbeConcurrency)
 	return r, nil
 }
 
@@ -524,16 +525,9 @@ func (r *Registry) breakers() map[*provider]BreakerStats {
 	return breakers
 }
 
-// infos returns the view of every provider at one moment, in the one order.
-func (r *Registry) infos() []Info {
-	breakers := r.breakers()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.infosLocked(breakers)
-}
-
-// infosLocked is infos for callers that hold mu, with what breakers returned before;
-// the state of a breaker is taken from the gate, within the step.
+// infosLocked returns the view of every provider at one moment, in the one order, with
+// what breakers returned before; the state of a breaker is taken from the gate, within
+// the step. Caller holds mu.
 func (r *Registry) infosLocked(breakers map[*provider]BreakerStats) []Info {
 	var infos []Info
 	for _, p := range r.listingLocked() {
