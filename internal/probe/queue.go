@@ -125,8 +125,6 @@ func (q *Queue) stickWithOlder(c *check) {
 }
 
 // run runs a probe once, in a goroutine of its own.
-//
-//nolint:contextcheck // its context is that of the watch, not that of the call that asked for it
 func (q *Queue) run(c *check) {
 	policy := c.monitor.policy
 	ctx, cancel := context.WithTimeoutCause(c.monitor.life, policy.Timeout, errProbeTimeout)
