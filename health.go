@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -134,38 +133,55 @@ func (p *provider) trendLocked() health.Trend { return p.health.watch.Trend() }
 // because returns the providers that this one requires and that are the reason, as far as is known: those at the root
 // of the chain, and capabilities that no provider has. Caller holds Registry.mu.
 func (p *provider) because() []string {
-	var names []string
-	seen := map[*provider]bool{p: true}
-	var visit func(*provider) bool // whether others are the reason
-	visit = func(of *provider) (others bool) {
-		for _, capability := range of.definition.Requires {
-			members := p.registry.byCapability[capability]
-			if len(members) == 0 {
-				names, others = append(names, fmt.Sprintf("no provider has %q", capability)), true
-				continue
-			}
-			works := func(member *provider) bool {
-				return member.answersLocked() && member.outage([]string{capability}) == nil
-			}
-			if slices.ContainsFunc(slices.Collect(maps.Keys(members)), works) {
-				continue
-			}
+	search := causeSearch{of: p, seen: map[*provider]bool{p: true}}
+	search.visit(p)
+	slices.Sort(search.causes)
+	return slices.Compact(search.causes)
+}
+
+// causeSearch collects why a provider cannot work, along what it requires.
+type causeSearch struct {
+	of     *provider
+	seen   map[*provider]bool
+	causes []string
+}
+
+// visit adds the causes among what p requires, and reports whether there are any but the provider itself.
+func (s *causeSearch) visit(p *provider) (others bool) {
+	for _, capability := range p.definition.Requires {
+		members := p.registry.byCapability[capability]
+		switch {
+		case len(members) == 0:
+			s.causes, others = append(s.causes, fmt.Sprintf("no provider has %q", capability)), true
+		case !worksIn(members, capability):
 			for member := range members {
-				others = others || member != p
-				if seen[member] {
-					continue
-				}
-				seen[member] = true
-				if !visit(member) {
-					names = append(names, member.name())
-				}
+				others = others || member != s.of
+				s.blame(member)
 			}
 		}
-		return others
 	}
-	visit(p)
-	slices.Sort(names)
-	return slices.Compact(names)
+	return others
+}
+
+// blame adds a provider that does not work, or in its place what it requires and is the cause.
+func (s *causeSearch) blame(member *provider) {
+	if s.seen[member] {
+		return
+	}
+	s.seen[member] = true
+	if !s.visit(member) {
+		s.causes = append(s.causes, member.name())
+	}
+}
+
+// worksIn reports whether a capability works in one of the providers that have it.
+func worksIn(members map[*provider]struct{}, capability string) bool {
+	for member := range members {
+		if member.answersLocked() && member.outage([]string{capability}) == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // answersLocked reports whether the provider is healthy or degraded. Caller holds Registry.mu.

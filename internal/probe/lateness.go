@@ -34,18 +34,30 @@ type evidence struct {
 	late bool
 }
 
-// lateness tells from results that are late together whether this machine is the cause. It is a value: the lock of
-// the host guards it.
+// The states of this machine, by late results of providers that were answering before:
 //
 //	state      late result                                          next
 //	---------  ---------------------------------------------------  ----------
 //	trusted    of many unrelated providers, or after a late timer   suspected
-//	suspected  the same within the window                           suspected, but for five minutes at a stretch
+//	suspected  the same                                             suspected
 //	suspected  another                                              trusted
+//
+// Late results do not count while the machine is suspected, for longestSuspicion at most. After latenessWindow without
+// a late result the next suspicion is a new one.
+type machineState uint8
+
+const (
+	trusted machineState = iota
+	suspected
+)
+
+// lateness tells from results that are late together whether this machine is the cause. It is a value: the lock of
+// the host guards it.
 type lateness struct {
+	state       machineState
 	recent      [64]evidence // the zero time: none
 	next        int
-	since       time.Duration // of the suspicion; zero: the machine is trusted
+	since       time.Duration // of the suspicion
 	confirmed   time.Duration // when there was reason for it last
 	lateTimerAt time.Duration // when a timer was late last; zero: never
 }
@@ -62,15 +74,15 @@ func (l *lateness) noteTimer(planned, now time.Duration) {
 
 // noteLate records a late result, and reports whether the machine is to blame. began is true when the suspicion is
 // new. The effect of a late timer lasts as long as a probe that was running may take.
-func (l *lateness) noteLate(of origin, now, timeout time.Duration) (suspected, began bool) {
+func (l *lateness) noteLate(of origin, now, timeout time.Duration) (blamed, began bool) {
 	l.note(evidence{of, now, true})
 	timerWasLate := l.lateTimerAt > 0 && now-l.lateTimerAt <= timeout+latenessWindow
 	if !timerWasLate && !l.manyLate(now) {
-		l.since = 0
+		l.state = trusted
 		return false, false
 	}
-	if l.since == 0 || now-l.confirmed > latenessWindow {
-		l.since, began = now, true
+	if l.state == trusted || now-l.confirmed > latenessWindow {
+		l.state, l.since, began = suspected, now, true
 	}
 	l.confirmed = now
 	return now-l.since <= longestSuspicion, began

@@ -70,7 +70,7 @@ type RecoveryNeed uint8
 const (
 	// RecoveryNotNeeded: the provider is not published as unhealthy.
 	RecoveryNotNeeded RecoveryNeed = iota
-	// RecoveryPostponed: the cause is another provider, and the need is asked for again later.
+	// RecoveryPostponed: the cause is another provider, and the need is asked for later.
 	RecoveryPostponed
 	// RecoveryNeeded: the hook runs now, unless it runs already.
 	RecoveryNeeded

@@ -179,7 +179,7 @@ func (q *Queue) overdue(c *check) {
 	defer q.host.Unlock()
 	timeout := c.monitor.policy.Timeout
 	if c.state != running || time.Since(c.beganAt) < timeout {
-		return // it has returned, and may run again
+		return // it has returned; another run may be in progress
 	}
 	c.state = stuck
 	q.active--
@@ -225,13 +225,13 @@ func (q *Queue) suspect(c *check, r Result, now time.Duration) Result {
 			q.lateness.noteAnswer(of, now)
 		}
 	case r.Late && c.monitor.machine.Answering(c.capability):
-		suspected, began := q.lateness.noteLate(of, now, c.monitor.policy.Timeout)
+		blamed, began := q.lateness.noteLate(of, now, c.monitor.policy.Timeout)
 		if began {
 			q.host.Publish(event.Event{
 				Kind: event.MonitorLate, Reason: "many unrelated probes are late together: this machine is suspected, not the providers",
 			})
 		}
-		if suspected {
+		if blamed {
 			r.Outcome = Suspected
 		}
 	}
@@ -261,7 +261,7 @@ func (q *Queue) setTimer(c *check) {
 	c.timer = q.host.After(due-now, func() { q.due(c, timer, due) })
 }
 
-// due is called by the timer of a check, which may have been stopped or set anew meanwhile.
+// due is called by the timer of a check, which may have been stopped or replaced meanwhile.
 func (q *Queue) due(c *check, timer uint64, planned time.Duration) {
 	q.host.Lock()
 	defer q.host.Unlock()

@@ -63,7 +63,7 @@ func (r *recovery) changePolicy(goesOn bool) {
 	}
 }
 
-// ResetRecovery begins the count of runs again, for the next time that the provider is unhealthy.
+// ResetRecovery sets the count of runs to zero, for the next time that the provider is unhealthy.
 func (w *Watch) ResetRecovery() {
 	if w.Active() {
 		w.recovery.changePolicy(false)
@@ -71,7 +71,7 @@ func (w *Watch) ResetRecovery() {
 }
 
 // Recover runs the recovery hook where the subject needs it, unless it runs already or has reached its limit. While
-// the need is postponed, it looks again later.
+// the need is postponed, it tries later.
 func (w *Watch) Recover() {
 	if !w.Active() || w.subject.Left() {
 		return

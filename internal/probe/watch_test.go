@@ -129,7 +129,12 @@ func TestWatch_KeepsItsStateUnderAnotherPolicy(t *testing.T) {
 		a.configure(policy(), p.probe)
 		require.Equal(t, unhealthy, a.status().State)
 		require.ErrorIs(t, a.status().Err, errDown)
-		h.locked(func() { a.watch.MarkHealthy() })
+		h.locked(func() {
+			require.Zero(t, a.watch.Score())
+			require.Equal(t, health.AtRisk, a.watch.Trend())
+			a.watch.MarkHealthy()
+			require.InDelta(t, 1, a.watch.Score(), 0)
+		})
 		require.Equal(t, healthy, a.status().State)
 	})
 }
