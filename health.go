@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -13,230 +12,192 @@ import (
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/internal/probe"
 	"github.com/capreg/registry/internal/ring"
 )
 
-const (
-	defaultProbeInterval = 30 * time.Second
-	defaultProbeTimeout  = 5 * time.Second
-	defaultFall          = 3
-	defaultRise          = 2
-	defaultRecoverLimit  = 5
-	defaultRecoverTime   = 30 * time.Second
-	shortestInterval     = time.Millisecond
-	longestInterval      = maxRetryDelay
+const historyLength = 32 // transitions that are remembered, for each provider
 
-	historyLength = 32 // transitions that are remembered, for each provider
+// healthState is the health of one provider: what its probes say, what the program says, and what of it was
+// published. Registry.mu guards all of it.
+type healthState struct {
+	policy health.Policy // with its defaults
+	watch  *probe.Watch  // nil: there never was anything to probe or to recover
+	manual manualMark
 
-	// The wait before a recovery that did not help is tried again.
-	firstRecovery = time.Second
-	lastRecovery  = time.Minute
-)
-
-// wellness is the health of a provider. Registry.mu guards all of it.
-type wellness struct {
-	said     error // what the program says; nil: nothing bad
-	saidText string
-	shown    health.State // what gate and events say
-	since    time.Time
-	reason   string
-	history  *ring.Ring[health.Transition] // nil before the first transition
-	monitor  *monitor                      // nil: nothing to probe and nothing to recover
-
-	running    map[string]*check // by capability; of the present policy or an older one
-	recovering bool              // a recovery hook runs
+	published health.State // by gate and events
+	since     time.Time
+	reason    string                        // of the last event
+	history   *ring.Ring[health.Transition] // nil before the first transition
 }
 
-// watch makes the provider's health follow the policy; state is what is known so
-// far. Caller holds Registry.mu; the result ends what watched before.
-func (p *provider) watch(policy health.Policy, state health.State) (end func()) {
-	before := p.wellness.monitor
-	p.wellness.monitor = newMonitor(p, policy, before, state)
-	if m := p.wellness.monitor; m != nil {
-		for _, c := range m.checks {
-			p.registry.prober.add(c, true)
-		}
-	}
-	if before == nil {
-		return func() {}
-	}
-	before.stop()
-	return func() { before.end(errPolicyChanged) }
+// manualMark is what the program says of a provider's health.
+type manualMark struct {
+	err  error // of MarkUnhealthy; nil: nothing is said
+	text string
 }
 
-var errPolicyChanged = errors.New("registry: health policy changed")
-
-// unwatch ends the watch over a provider that has left.
-func (p *provider) unwatch() {
-	p.registry.mu.Lock()
-	m := p.wellness.monitor
-	if m != nil {
-		m.stop()
-	}
-	// Nothing keeps what probes refer to.
-	p.wellness.monitor, p.policy = nil, health.Policy{Groups: p.policy.Groups}
-	p.registry.mu.Unlock()
-	if m != nil {
-		m.end(fmt.Errorf("registry: provider %q: %w", p.name(), ErrClosed))
-	}
-}
-
-// stateLocked returns what is to be shown: what the program says comes before
+// stateLocked returns the state to publish: that of a provider that has left first, then what the program says, then
 // what the probes say. Caller holds Registry.mu.
 func (p *provider) stateLocked() (state health.State, reason string, cause error) {
-	w := &p.wellness
 	switch {
 	case p.hasLeft():
 		return health.Draining, "", nil
-	case w.said != nil:
-		return health.Unhealthy, w.saidText, w.said
-	case w.monitor == nil:
-		return health.Healthy, "", nil
+	case p.health.manual.err != nil:
+		return health.Unhealthy, p.health.manual.text, p.health.manual.err
 	}
-	return w.monitor.state, w.monitor.reason, w.monitor.err
+	return p.health.watch.State()
 }
 
-// showHealth makes gate, history and events follow the state. Caller holds
+// publishHealth makes gate, history and events follow the state. Caller holds
 // Registry.mu.
-func (p *provider) showHealth() {
+func (p *provider) publishHealth() {
 	p.showVitals()
-	w := &p.wellness
-	state, why, cause := p.stateLocked()
+	h := &p.health
+	from := h.published
+	state, reason, cause := p.stateLocked()
 	if because := p.because(); len(because) > 0 && state != health.Healthy {
-		why = strings.TrimPrefix(why+"; because "+strings.Join(because, ", "), "; ")
+		reason = strings.TrimPrefix(reason+"; because "+strings.Join(because, ", "), "; ")
 	}
-	from := w.shown
-	same := from == state
-	if same && (state != health.Unhealthy || w.reason == why) {
+	changed := state != from
+	if !changed && (state != health.Unhealthy || reason == h.reason) {
 		return
 	}
-	w.reason = why
-	kind := map[health.State]event.Kind{
-		health.Healthy: event.Healthy, health.Degraded: event.Degraded, health.Unhealthy: event.Unhealthy, health.Starting: event.Starting,
-	}[state]
-	change := &event.Event{Kind: kind, Reason: why, Err: cause, From: from.String(), To: state.String()}
-	if same {
-		if w.said == nil {
-			return // only another failure of the same illness
-		}
-	} else {
-		w.shown, w.since = state, time.Now()
-		if w.history == nil {
-			w.history = ring.New[health.Transition](historyLength)
-		}
-		w.history.Push(health.Transition{Time: w.since, From: from, To: state, Reason: why, Score: p.scoreLocked()})
+	h.reason = reason
+	if !changed && h.manual.err == nil {
+		return // one more failure in the same state is no event
 	}
-	var set gate
+	if changed {
+		h.published, h.since = state, time.Now()
+		h.remember(health.Transition{Time: h.since, From: from, To: state, Reason: reason, Score: p.scoreLocked()})
+		if from == health.Unhealthy {
+			h.watch.ResetRecovery()
+		}
+	}
+	set := gateOfHealth(state)
+	p.changeGateLocked((gateUnhealthy|gateUnproven)&^set, set, &event.Event{
+		Kind: kindOfHealth(state), Reason: reason, Err: cause, From: from.String(), To: state.String(),
+	})
+	if from == health.Unknown {
+		p.registry.wakeWaiters() // calls that wait for a first result have it
+	}
+	if changed && state == health.Unhealthy {
+		h.watch.Recover()
+	}
+}
+
+func (h *healthState) remember(t health.Transition) {
+	if h.history == nil {
+		h.history = ring.New[health.Transition](historyLength)
+	}
+	h.history.Push(t)
+}
+
+// gateOfHealth returns the reason for which a state keeps calls away; zero for none.
+func gateOfHealth(state health.State) gate {
 	switch state {
 	case health.Unhealthy:
-		set = gateUnhealthy
+		return gateUnhealthy
 	case health.Unknown, health.Starting:
-		set = gateUnproven
+		return gateUnproven
 	case health.Healthy, health.Degraded, health.Draining:
 	}
-	if m := w.monitor; m != nil && from == health.Unhealthy {
-		m.forgetRecoveries()
+	return 0
+}
+
+// kindOfHealth returns the kind of event for a state that was reached; empty for states that have none.
+func kindOfHealth(state health.State) event.Kind {
+	switch state {
+	case health.Starting:
+		return event.Starting
+	case health.Healthy:
+		return event.Healthy
+	case health.Degraded:
+		return event.Degraded
+	case health.Unhealthy:
+		return event.Unhealthy
+	case health.Unknown, health.Draining:
 	}
-	p.changeGateLocked((gateUnhealthy|gateUnproven)&^set, set, change)
-	if from == health.Unknown {
-		p.registry.wakeWaiters() // whoever waits for a first result has it
-	}
-	if state == health.Unhealthy && !same {
-		p.recoverLocked()
-	}
+	return ""
 }
 
 func (p *provider) scoreLocked() float64 {
-	switch m := p.wellness.monitor; {
-	case p.wellness.said != nil:
+	if p.health.manual.err != nil {
 		return 0
-	case m != nil:
-		return m.score
 	}
-	return 1
+	return p.health.watch.Score()
 }
 
-func (p *provider) trendLocked() health.Trend {
-	if m := p.wellness.monitor; m != nil {
-		return m.trend
-	}
-	return health.Steady
-}
+func (p *provider) trendLocked() health.Trend { return p.health.watch.Trend() }
 
-// because returns the providers that this one needs and that are the reason as
-// far as anybody knows: those at the root, or the capability that nobody has.
-// Caller holds Registry.mu.
+// because returns the providers that this one requires and that are the reason, as far as is known: those at the root
+// of the chain, and capabilities that no provider has. Caller holds Registry.mu.
 func (p *provider) because() []string {
-	var names []string
-	seen := map[*provider]bool{p: true}
-	var visit func(*provider) bool // whether others are the reason
-	visit = func(of *provider) (others bool) {
-		for _, capability := range of.definition.Requires {
-			members := p.registry.byCapability[capability]
-			if len(members) == 0 {
-				names, others = append(names, fmt.Sprintf("nobody provides %q", capability)), true
-				continue
-			}
-			well := func(member *provider) bool { return member.wellLocked() && member.outage([]string{capability}) == nil }
-			if slices.ContainsFunc(slices.Collect(maps.Keys(members)), well) {
-				continue
-			}
+	search := causeSearch{of: p, seen: map[*provider]bool{p: true}}
+	search.visit(p)
+	slices.Sort(search.causes)
+	return slices.Compact(search.causes)
+}
+
+// causeSearch collects why a provider cannot work, along what it requires.
+type causeSearch struct {
+	of     *provider
+	seen   map[*provider]bool
+	causes []string
+}
+
+// visit adds the causes among what p requires, and reports whether there are any but the provider itself.
+func (s *causeSearch) visit(p *provider) (others bool) {
+	for _, capability := range p.definition.Requires {
+		members := p.registry.byCapability[capability]
+		switch {
+		case len(members) == 0:
+			s.causes, others = append(s.causes, fmt.Sprintf("no provider has %q", capability)), true
+		case !worksIn(members, capability):
 			for member := range members {
-				others = others || member != p
-				if seen[member] {
-					continue
-				}
-				seen[member] = true
-				if !visit(member) {
-					names = append(names, member.name())
-				}
+				others = others || member != s.of
+				s.blame(member)
 			}
 		}
-		return others
 	}
-	visit(p)
-	slices.Sort(names)
-	return slices.Compact(names)
+	return others
 }
 
-func (p *provider) wellLocked() bool {
+// blame adds a provider that does not work, or in its place what it requires and is the cause.
+func (s *causeSearch) blame(member *provider) {
+	if s.seen[member] {
+		return
+	}
+	s.seen[member] = true
+	if !s.visit(member) {
+		s.causes = append(s.causes, member.name())
+	}
+}
+
+// worksIn reports whether a capability works in one of the providers that have it.
+func worksIn(members map[*provider]struct{}, capability string) bool {
+	for member := range members {
+		if member.answersLocked() && member.outage([]string{capability}) == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// answersLocked reports whether the provider is healthy or degraded. Caller holds Registry.mu.
+func (p *provider) answersLocked() bool {
 	state, _, _ := p.stateLocked()
 	return state == health.Healthy || state == health.Degraded
 }
 
-// health returns what is known. Caller holds Registry.mu.
+// healthLocked returns what is known of the provider's health. Caller holds Registry.mu.
 func (p *provider) healthLocked() health.Status {
-	w := &p.wellness
-	state, why, cause := p.stateLocked()
-	s := health.Status{
-		State: state, Since: w.since, Reason: why, Err: cause, Score: p.scoreLocked(), Groups: slices.Clone(p.policy.Groups),
-	}
-	if state != health.Healthy && state != health.Draining {
+	h := &p.health
+	s := h.watch.Status()
+	s.State, s.Reason, s.Err = p.stateLocked()
+	s.Since, s.Score, s.Groups = h.since, p.scoreLocked(), slices.Clone(h.policy.Groups)
+	if s.State != health.Healthy && s.State != health.Draining {
 		s.Because = p.because()
-	}
-	m := w.monitor
-	if m == nil {
-		return s
-	}
-	s.Trend, s.Usage = m.trend, maps.Clone(m.usage)
-	s.Suspected, s.CheckedAt, s.Took = m.suspected, m.checkedAt, m.facts.Took
-	s.Probed = len(m.checks) > 0
-	if m.main != nil {
-		s.Failures = m.main.failures
-	}
-	for _, c := range m.checks {
-		if c.stuck && (s.StuckSince.IsZero() || c.beganAt.Before(s.StuckSince)) {
-			s.StuckSince = c.beganAt
-		}
-		if c.timer != nil && (s.NextCheck.IsZero() || c.dueAt.Before(s.NextCheck)) {
-			s.NextCheck = c.dueAt
-		}
-		if c.out {
-			if s.Out == nil {
-				s.Out = make(map[string]string)
-			}
-			s.Out[c.capability] = c.text
-		}
 	}
 	return s
 }
@@ -249,28 +210,28 @@ func (r *Registration) MarkUnhealthy(reason error) error {
 	if reason == nil {
 		reason = errors.New("no reason given")
 	}
-	return r.say(reason)
+	return r.mark(reason)
 }
 
 // MarkHealthy takes back what [Registration.MarkUnhealthy] said, and counts as
 // the successes that an unhealthy provider needs; probes that fail afterwards
 // count from the beginning. Its breaker stays as it is: good health closes no
 // breaker, as it says nothing of the calls.
-func (r *Registration) MarkHealthy() error { return r.say(nil) }
+func (r *Registration) MarkHealthy() error { return r.mark(nil) }
 
-func (r *Registration) say(illness error) error {
-	text := oneline.Cut(fault.Text(illness), 300) // a user's method: outside the lock
+func (r *Registration) mark(unhealthy error) error {
+	text := oneline.Cut(fault.Text(unhealthy), 300) // a user's method: outside the lock
 	r.provider.registry.mu.Lock()
 	defer r.provider.registry.mu.Unlock()
 	p := r.current()
 	if err := r.presentLocked(); err != nil {
 		return err
 	}
-	p.wellness.said, p.wellness.saidText = illness, text
-	if m := p.wellness.monitor; m != nil && illness == nil && m.state != health.Degraded {
-		m.believe()
+	p.health.manual = manualMark{unhealthy, text}
+	if unhealthy == nil {
+		p.health.watch.MarkHealthy()
 	}
-	p.showHealth()
+	p.publishHealth()
 	return nil
 }
 
@@ -287,7 +248,7 @@ func (r *Registration) Health() health.Status {
 func (r *Registration) HealthHistory() []health.Transition {
 	r.provider.registry.mu.Lock()
 	defer r.provider.registry.mu.Unlock()
-	history := r.current().wellness.history
+	history := r.current().health.history
 	if history == nil {
 		return nil
 	}
@@ -301,21 +262,17 @@ func (r *Registration) SetHealth(policy health.Policy) (previous health.Policy, 
 	if policy, err = withProbeDefaults(policy, r.provider.definition.Capabilities); err != nil {
 		return health.Policy{}, err
 	}
-	var end func()
+	var end func(cause error)
 	err = r.change("health", func(p *provider) (from, to any, err error) {
-		previous = p.policy
-		p.policy = policy
-		state := health.Healthy
-		if m := p.wellness.monitor; m != nil {
-			state = m.state
-		}
-		end = p.watch(policy, state)
-		p.showHealth()
-		p.recoverLocked()
-		return settings(previous), settings(policy), nil
+		previous = p.health.policy
+		p.health.policy = policy
+		end = p.followPolicy(health.Healthy)
+		p.publishHealth()
+		p.health.watch.Recover()
+		return healthSettings(previous), healthSettings(policy), nil
 	})
 	if end != nil {
-		end()
+		end(errPolicyChanged)
 	}
 	return previous, err
 }
@@ -326,23 +283,24 @@ func (r *Registration) SetHealth(policy health.Policy) (previous health.Policy, 
 // the error is the context's; a provider that has left is [ErrNotRegistered].
 func (r *Registration) CheckHealth(ctx context.Context) (health.Status, error) {
 	if ctx == nil {
-		return health.Status{}, invalid("ctx", raw("nil"), "a context")
+		return health.Status{}, errNilContext()
 	}
 	for {
 		r.provider.registry.mu.Lock()
 		p := r.current()
 		err := r.presentLocked()
-		m := p.wellness.monitor
+		watch := p.health.watch
+		revision := watch.Revision()
 		var results []<-chan struct{}
 		if err == nil {
-			results = p.checkNow()
+			results = watch.CheckNow()
 		}
 		p.registry.mu.Unlock()
 		if err == nil {
 			err = awaitAll(ctx, results)
 		}
 		p.registry.mu.Lock()
-		same := p.wellness.monitor == m
+		same := p.health.watch.Revision() == revision
 		p.registry.mu.Unlock()
 		if err != nil || same { // else the policy was changed, or the provider has left
 			return r.Health(), err
@@ -354,32 +312,16 @@ func (r *Registration) CheckHealth(ctx context.Context) (health.Status, error) {
 // known afterwards. The probes count for [Options.ProbeConcurrency] as all do.
 func (r *Registry) CheckHealth(ctx context.Context) (health.Overall, error) {
 	if ctx == nil {
-		return health.Overall{}, invalid("ctx", raw("nil"), "a context")
+		return health.Overall{}, errNilContext()
 	}
 	r.mu.Lock()
 	var results []<-chan struct{}
 	for _, p := range r.listingLocked() {
-		results = append(results, p.checkNow()...)
+		results = append(results, p.health.watch.CheckNow()...)
 	}
 	r.mu.Unlock()
 	err := awaitAll(ctx, results)
 	return r.Health(), err
-}
-
-// checkNow makes all probes of the provider due, and returns channels that are
-// closed when they have results. Caller holds Registry.mu.
-func (p *provider) checkNow() (results []<-chan struct{}) {
-	if p.wellness.monitor == nil {
-		return nil
-	}
-	for _, c := range p.wellness.monitor.checks {
-		if c.stuck {
-			continue
-		}
-		results = append(results, c.answered())
-		p.registry.prober.add(c, true)
-	}
-	return results
 }
 
 func awaitAll(ctx context.Context, results []<-chan struct{}) error {
@@ -396,60 +338,22 @@ func awaitAll(ctx context.Context, results []<-chan struct{}) error {
 // outage returns why a capability that the provider declares does not work; nil
 // when it does. Caller holds Registry.mu.
 func (p *provider) outage(capabilities []string) *unwanted {
-	m := p.wellness.monitor
-	if m == nil || m.facts.Out == 0 {
+	out := p.health.watch.Outage(capabilities)
+	if out == nil {
 		return nil
 	}
-	for _, c := range m.checks {
-		if c.out && slices.Contains(capabilities, c.capability) {
-			return &unwanted{
-				code: codeCapabilityOut, what: fmt.Sprintf("capability %q is %v: %s", oneline.Cut(c.capability, 64), ErrUnhealthy, c.text),
-				errs: append([]error{ErrUnhealthy}, fault.List(c.err)...),
-			}
-		}
+	return &unwanted{
+		code: codeCapabilityOut, what: fmt.Sprintf("capability %q is %v: %s", oneline.Cut(out.Capability, 64), ErrUnhealthy, out.Reason),
+		errs: append([]error{ErrUnhealthy}, fault.List(out.Err)...),
 	}
-	return nil
 }
 
-// watchFirst begins the watch over a provider that has joined. Caller holds
+// whyUnproven returns why no probe of the provider has succeeded yet, and the time until the next one. Caller holds
 // Registry.mu.
-func (p *provider) watchFirst() {
-	p.watch(p.policy, health.Unknown)
-	if m := p.wellness.monitor; m != nil && m.state == health.Unknown {
-		p.wellness.shown = health.Unknown
-		p.changeGateLocked(0, gateUnproven, nil)
-	}
-}
-
-// watchMade begins the probes of an instance that a factory has made, and that
-// can be asked how it is. That it was made stands for the first success.
-func (p *provider) watchMade() {
-	p.registry.mu.Lock()
-	defer p.registry.mu.Unlock()
-	made, m := p.instance.Load(), p.wellness.monitor
-	if p.policy.Off || p.policy.Probe != nil || made == nil || made.checker == nil || p.hasLeft() {
-		return
-	}
-	if m == nil {
-		p.watch(p.policy, health.Healthy)
-		return
-	}
-	if m.main == nil {
-		m.main = &check{monitor: m, probe: made.checker.CheckHealth}
-		m.checks = append(m.checks, m.main)
-		p.registry.prober.add(m.main, true)
-	}
-}
-
-// unproven says why no probe of the provider has succeeded yet, and when the next
-// one is due. Caller holds Registry.mu.
 func (p *provider) whyUnproven() (text string, next time.Duration, cause error) {
-	m := p.wellness.monitor
-	if m == nil || m.state == health.Unknown {
+	state, reason, err := p.health.watch.State()
+	if !p.health.watch.Active() || state == health.Unknown {
 		return "its first probe has no result yet", 0, nil
 	}
-	if m.main != nil && m.main.timer != nil {
-		next = max(time.Until(m.main.dueAt), 0)
-	}
-	return "starting: " + m.reason, next, m.err
+	return "starting: " + reason, p.health.watch.NextProbeIn(), err
 }

@@ -752,13 +752,13 @@ func TestUnhealthyProviderNamesTheDependencyThatIsTheReason(t *testing.T) {
 			require.NoError(t, err)
 		}
 		require.Equal(t, []string{"disk"}, database.Health().Because)
-		require.Equal(t, []string{"disk", `nobody provides "mail"`}, a.Health().Because)
+		require.Equal(t, []string{"disk", `no provider has "mail"`}, a.Health().Because)
 		_, err := bind(reg, "chat").Get(t.Context())
 		require.ErrorContains(t, err, "because disk")
 		disk.say(nil)
 		disk.next(2)
 		require.Empty(t, database.Health().Because, "now it is itself to blame")
-		require.Equal(t, []string{"db", `nobody provides "mail"`}, a.Health().Because)
+		require.Equal(t, []string{"db", `no provider has "mail"`}, a.Health().Because)
 	})
 }
 

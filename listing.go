@@ -67,14 +67,6 @@ func (r *Registry) breakers() map[*provider]BreakerStats {
 	return breakers
 }
 
-// infos returns the view of every provider at one moment, in the one order.
-func (r *Registry) infos() []Info {
-	breakers := r.breakers()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.infosLocked(breakers)
-}
-
 // infosLocked returns the view of every provider, with what breakers returned before.
 // The state of a breaker is taken from the gate, within the step.
 func (m *membership) infosLocked(breakers map[*provider]BreakerStats) []Info {

@@ -34,8 +34,7 @@ type provider struct {
 	// and the fields below are guarded by Registry.mu.
 	definition Definition
 	group      *group
-	policy     health.Policy
-	wellness   wellness
+	health     healthState
 	notReady   lazy.Failure  // of its factory
 	opening    openReason    // of the breaker, the last time
 	domain     *domain       // never another one
@@ -130,7 +129,6 @@ func newProvider(svc *service, e entry, generation uint64) *provider {
 		},
 		drain:      drain{idle: make(chan struct{}), released: make(chan struct{})},
 		definition: e.definition,
-		policy:     e.health,
 	}
 	p.drain.provider = p
 	p.ready = svc.registry.now()
@@ -139,7 +137,7 @@ func newProvider(svc *service, e entry, generation uint64) *provider {
 		p.effects.setRetryPolicy(e.retry)
 	}
 	p.breaker.init(p, e.breaker)
-	p.wellness.since, p.wellness.shown = time.Now(), health.Healthy
+	p.health.policy, p.health.since, p.health.published = e.health, time.Now(), health.Healthy
 	if e.instance != nil {
 		p.instance.Store(e.instance)
 	} else {

@@ -20,12 +20,13 @@ import (
 // ([Options.Required]; without groups and for [health.Readiness]), or every
 // service is; it is degraded when any is not healthy. A registry without
 // providers is unhealthy. A group without providers is healthy, unless it is
-// Readiness: nobody says otherwise. So a misspelt group is always healthy; use the
-// constants of package health, or your own.
+// Readiness. So a misspelt group is always healthy; use the constants of package
+// health, or your own.
 func (r *Registry) Health(groups ...string) health.Overall {
 	ready := len(groups) == 0 || slices.Contains(groups, health.Readiness)
+	infos, hidden := r.infosAndHidden()
 	var services []health.Service
-	for _, info := range r.infos() {
+	for _, info := range infos {
 		if len(groups) > 0 && !slices.ContainsFunc(info.Health.Groups, func(of string) bool { return slices.Contains(groups, of) }) {
 			continue
 		}
@@ -44,7 +45,22 @@ func (r *Registry) Health(groups ...string) health.Overall {
 	if ready {
 		services = r.required(services)
 	}
-	return summarise(services, ready)
+	return summarise(services, ready, hidden)
+}
+
+// infosAndHidden returns the view of every provider at one moment, in the one order, and the names of those that are
+// hidden by an override or because only mocks are picked: they do not count for the health of their service.
+func (r *Registry) infosAndHidden() (infos []Info, hidden map[string]bool) {
+	breakers := r.breakers()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	hidden = make(map[string]bool)
+	for name, p := range r.providers {
+		if p.gateNow()&gateReal != 0 {
+			hidden[name] = true
+		}
+	}
+	return r.infosLocked(breakers), hidden
 }
 
 // required marks the services that are required, and adds those that have no
@@ -60,13 +76,14 @@ func (r *Registry) required(services []health.Service) []health.Service {
 	return services
 }
 
-func summarise(services []health.Service, ready bool) health.Overall {
+// summarise fills in the state of each service and returns that of all.
+func summarise(services []health.Service, ready bool, hidden map[string]bool) health.Overall {
 	o := health.Overall{State: health.Healthy, Services: services}
-	var unwell []string
+	var reasons []string
 	missing := false
 	for i := range services {
 		s := &services[i]
-		s.State, s.Reason = stateOf(s.Providers)
+		s.State, s.Reason = stateOfService(s.Providers, hidden)
 		switch s.State {
 		case health.Unhealthy:
 			o.Unhealthy++
@@ -77,47 +94,47 @@ func summarise(services []health.Service, ready bool) health.Overall {
 			o.Healthy++
 		}
 		if s.State != health.Healthy {
-			unwell = append(unwell, fmt.Sprintf("service %q is %v: %s", oneline.Cut(s.Name, 64), s.State, s.Reason))
+			reasons = append(reasons, fmt.Sprintf("service %q is %v: %s", oneline.Cut(s.Name, 64), s.State, s.Reason))
 		}
 	}
 	switch {
 	case missing, o.Unhealthy == len(services) && len(services) > 0:
 		o.State = health.Unhealthy
 	case len(services) == 0 && ready:
-		o.State, unwell = health.Unhealthy, []string{"nothing is registered"}
-	case len(unwell) > 0:
+		o.State, reasons = health.Unhealthy, []string{"nothing is registered"}
+	case len(reasons) > 0:
 		o.State = health.Degraded
 	}
-	if len(unwell) > mostNamed {
-		unwell = append(unwell[:mostNamed], fmt.Sprintf("and %d more", len(unwell)-mostNamed))
+	if len(reasons) > mostNamed {
+		reasons = append(reasons[:mostNamed], fmt.Sprintf("and %d more", len(reasons)-mostNamed))
 	}
-	o.Reason = strings.Join(unwell, "; ")
+	o.Reason = strings.Join(reasons, "; ")
 	return o
 }
 
-// stateOf is the state of a service with the given providers.
-func stateOf(providers []health.Provider) (state health.State, reason string) {
-	var down, limping []string
-	asked := 0
+// stateOfService returns the state of a service with the given providers, of which hidden ones do not count.
+func stateOfService(providers []health.Provider, hidden map[string]bool) (state health.State, reason string) {
+	var unhealthy, degraded []string
+	counted := 0
 	for _, p := range providers {
-		if strings.HasPrefix(p.Reason, notAMock) || strings.HasPrefix(p.Reason, overriddenBy) {
+		if hidden[p.Name] {
 			continue
 		}
-		asked++
+		counted++
 		switch {
 		case p.State != health.Healthy && p.State != health.Degraded:
-			down = append(down, p.Name)
+			unhealthy = append(unhealthy, p.Name)
 		case p.State == health.Degraded || !p.Eligible:
-			limping = append(limping, p.Name)
+			degraded = append(degraded, p.Name)
 		}
 	}
 	switch {
-	case asked == 0:
+	case counted == 0:
 		return health.Unhealthy, "no provider"
-	case len(down) == asked:
-		return health.Unhealthy, "no provider is healthy: " + oneline.Cut(strings.Join(down, ", "), 200)
-	case len(down)+len(limping) > 0:
-		return health.Degraded, oneline.Cut(strings.Join(append(down, limping...), ", "), 200)
+	case len(unhealthy) == counted:
+		return health.Unhealthy, "no provider is healthy: " + oneline.Cut(strings.Join(unhealthy, ", "), 200)
+	case len(unhealthy)+len(degraded) > 0:
+		return health.Degraded, oneline.Cut(strings.Join(append(unhealthy, degraded...), ", "), 200)
 	}
 	return health.Healthy, ""
 }

@@ -217,7 +217,7 @@ func (r *Registry) replace(replaced *provider, fake *instance, policy BreakerPol
 func (m *membership) newReplacement(of *provider, fake *instance, policy BreakerPolicy) *provider {
 	e := entry{
 		definition: of.definition.clone(), instance: fake, overrideID: of.overrideID,
-		breaker: policy, health: of.policy, classify: of.classify,
+		breaker: policy, health: of.health.policy, classify: of.classify,
 	}
 	if known := of.effects.retry(); known != nil {
 		e.retry = known.policy

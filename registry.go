@@ -11,6 +11,7 @@ import (
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/internal/probe"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/tasks"
 )
@@ -31,7 +32,7 @@ type Registry struct {
 	services   atomic.Pointer[map[string]*service] // copied on write, under mu
 	observers  atomic.Pointer[[]*observer]         // copied on write, under mu; nil: none
 	unattended atomic.Bool                         // calls begin as sprints; see isUnattended
-	prober     prober
+	probes     *probe.Queue
 	decisions  *decisions // nil: not recorded
 
 	// life is the context of factories and probes; end cancels it.
@@ -71,7 +72,7 @@ func New(options Options) (*Registry, error) {
 	r.services.Store(&map[string]*service{})
 	r.unattended.Store(r.isUnattended())
 	r.bus = newBus(r)
-	r.prober.registry, r.prober.limit = r, options.ProbeConcurrency
+	r.probes = probe.NewQueue(r.life, probeHost{r}, options.ProbeConcurrency)
 	return r, nil
 }
 

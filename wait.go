@@ -4,8 +4,6 @@ import (
 	"context"
 	"slices"
 	"time"
-
-	"github.com/capreg/registry/health"
 )
 
 // waitEnd is how a wait ended.
@@ -119,8 +117,8 @@ func (q *queryPlan) firstProbes(want condition) (hope probeHope, eligible bool) 
 		if now&want.blockers() == 0 {
 			return probeHope{}, true
 		}
-		if m := p.wellness.monitor; now&gateBlocked == gateUnproven && m != nil && m.state == health.Unknown {
-			hope.limit = max(hope.limit, m.policy.Timeout+stuckGrace)
+		if now&gateBlocked == gateUnproven {
+			hope.limit = max(hope.limit, p.health.watch.FirstResultWithin())
 		}
 	}
 	if hope.limit > 0 {

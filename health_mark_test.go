@@ -1,0 +1,52 @@
+package registry_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/capreg/registry"
+	"github.com/capreg/registry/health"
+)
+
+func TestMarkUnhealthy_WithAnotherReasonDoesNotEndTheRecovery(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		var runs atomic.Int64
+		a := add(t, reg, provider{Name: "a", Health: health.Policy{Recover: func(context.Context) error { runs.Add(1); return errDown }}})
+		require.NoError(t, a.MarkUnhealthy(errDown))
+		synctest.Wait()
+		require.EqualValues(t, 1, runs.Load())
+		require.NoError(t, a.MarkUnhealthy(errors.New("still down")))
+		require.Equal(t, "still down", a.Health().Reason)
+		pass(time.Hour)
+		require.EqualValues(t, 5, runs.Load(), "an error is tried again up to the limit")
+	})
+}
+
+func TestSetHealth_WithoutAProbeOfTheProviderForgetsItsFailures(t *testing.T) {
+	t.Parallel()
+	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		own, vision := subject{err: errDown}, subject{}
+		a := add(t, reg, provider{Name: "a", Capabilities: []string{"vision"}, Health: health.Policy{Fall: 1, Probe: own.probe}})
+		synctest.Wait()
+		require.Equal(t, health.Unhealthy, a.Health().State)
+		_, err := a.SetHealth(health.Policy{Capabilities: map[string]health.Probe{"vision": vision.probe}})
+		require.NoError(t, err)
+		synctest.Wait()
+		require.Equal(t, health.Healthy, a.Health().State)
+		require.Empty(t, a.Health().Reason)
+		require.InDelta(t, 1, a.Health().Score, 0)
+		vision.say(errDown)
+		vision.next(3)
+		require.Equal(t, health.Degraded, a.Health().State)
+		vision.say(nil)
+		vision.next(2)
+		require.Equal(t, health.Healthy, a.Health().State)
+	})
+}

@@ -1,0 +1,117 @@
+package registry
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/probe"
+	"github.com/capreg/registry/internal/schedule"
+)
+
+// probeHost lets the queue of probes use the registry's lock, clock and goroutines.
+type probeHost struct{ registry *Registry }
+
+func (h probeHost) Lock()              { h.registry.mu.Lock() }
+func (h probeHost) Unlock()            { h.registry.mu.Unlock() }
+func (h probeHost) Now() time.Duration { return h.registry.now() }
+
+func (h probeHost) After(d time.Duration, run func()) *schedule.Timer {
+	return h.registry.schedule.After(d, run)
+}
+
+func (h probeHost) Go(name string, f func()) bool { return h.registry.tasks.Start(name, f) }
+func (h probeHost) Publish(change event.Event)    { h.registry.bus.publish(change) }
+
+// probeSubject lets the watch over a provider publish what it finds. Its methods are called with Registry.mu held.
+type probeSubject struct{ provider *provider }
+
+func (s probeSubject) Left() bool     { return s.provider.hasLeft() }
+func (s probeSubject) HealthChanged() { s.provider.publishHealth() }
+
+func (s probeSubject) Totals() probe.Totals {
+	totals := s.provider.totals()
+	return probe.Totals{Attempts: totals.Attempts, Successes: totals.Successes, Failures: totals.Failures}
+}
+
+// Publish publishes a change, and makes plans and waiting calls follow a change of capabilities.
+func (s probeSubject) Publish(change event.Event) {
+	p := s.provider
+	if change.Kind == event.CapabilityOut || change.Kind == event.CapabilityBack {
+		p.service.outdate()
+	}
+	p.registry.bus.publish(p.event(change))
+	if change.Kind == event.CapabilityBack {
+		p.registry.wakeWaiters()
+	}
+}
+
+func (s probeSubject) RecoveryNeed() probe.RecoveryNeed {
+	switch {
+	case s.provider.health.published != health.Unhealthy:
+		return probe.RecoveryNotNeeded
+	case len(s.provider.because()) > 0:
+		return probe.RecoveryPostponed
+	}
+	return probe.RecoveryNeeded
+}
+
+var errPolicyChanged = errors.New("registry: health policy changed")
+
+// followPolicy makes the provider's health follow the policy in force; state is what is known where nothing was watched
+// before. Caller holds Registry.mu, and calls the result without it: that ends what was watched before.
+func (p *provider) followPolicy(state health.State) (end func(cause error)) {
+	h := &p.health
+	own := h.policy.Probe
+	if own == nil {
+		if made := p.instance.Load(); made != nil && made.checker != nil {
+			own = made.checker.CheckHealth
+		}
+	}
+	if h.watch == nil {
+		if !probe.Needed(h.policy, own) {
+			return func(error) {} // as with most providers: they cost nothing
+		}
+		h.watch = p.registry.probes.NewWatch(probeSubject{p}, probe.Identity{
+			Name: p.name(), Domain: p.definition.Domain, Generation: p.generation,
+		})
+	}
+	return h.watch.Configure(h.policy, own, state)
+}
+
+// watchFirst begins the watch over a provider that has joined. Caller holds
+// Registry.mu.
+func (p *provider) watchFirst() {
+	p.followPolicy(health.Unknown)
+	if state, _, _ := p.health.watch.State(); state == health.Unknown {
+		p.health.published = health.Unknown
+		p.changeGateLocked(0, gateUnproven, nil)
+	}
+}
+
+// watchMade begins the probes of an instance that a factory has made and that implements [health.Checker]. That it was
+// made counts as the first success.
+func (p *provider) watchMade() {
+	p.registry.mu.Lock()
+	defer p.registry.mu.Unlock()
+	made, h := p.instance.Load(), &p.health
+	if h.policy.Off || h.policy.Probe != nil || made == nil || made.checker == nil || p.hasLeft() {
+		return
+	}
+	if h.watch.Active() {
+		h.watch.AddProbe(made.checker.CheckHealth)
+	} else {
+		p.followPolicy(health.Healthy)
+	}
+}
+
+// unwatch ends the watch over a provider that has left. Nothing keeps what its probes refer to.
+func (p *provider) unwatch() {
+	p.registry.mu.Lock()
+	end := p.health.watch.Stop()
+	p.health.policy = health.Policy{Groups: p.health.policy.Groups}
+	p.registry.mu.Unlock()
+	end(fmt.Errorf("registry: provider %q: %w", p.name(), ErrClosed))
+}

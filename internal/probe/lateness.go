@@ -1,0 +1,110 @@
+package probe
+
+import "time"
+
+const (
+	// latenessWindow is how far back results are compared, to tell providers that are late from a machine that is.
+	latenessWindow = 30 * time.Second
+	// unrelatedLate is the least number of providers that share nothing and are late, for the machine to be suspected.
+	// They must be half of those with a result in the window.
+	unrelatedLate = 5
+	// longestSuspicion is how long the machine may be suspected at a stretch.
+	longestSuspicion = 5 * time.Minute
+	// lateTimer is how late a timer must be to make the machine suspect by itself.
+	lateTimer = time.Second
+)
+
+// origin names what a provider shares with others, or the provider. Providers leave, so it does not refer to one.
+type origin struct {
+	domain     string
+	generation uint64 // zero where there is a domain
+}
+
+func originOf(id Identity) origin {
+	if id.Domain != "" {
+		return origin{domain: id.Domain}
+	}
+	return origin{generation: id.Generation}
+}
+
+// evidence is one result of a provider that was answering before.
+type evidence struct {
+	of   origin
+	at   time.Duration
+	late bool
+}
+
+// The states of this machine, by late results of providers that were answering before:
+//
+//	state      late result                                          next
+//	---------  ---------------------------------------------------  ----------
+//	trusted    of many unrelated providers, or after a late timer   suspected
+//	suspected  the same                                             suspected
+//	suspected  another                                              trusted
+//
+// Late results do not count while the machine is suspected, for longestSuspicion at most. After latenessWindow without
+// a late result the next suspicion is a new one.
+type machineState uint8
+
+const (
+	trusted machineState = iota
+	suspected
+)
+
+// lateness tells from results that are late together whether this machine is the cause. It is a value: the lock of
+// the host guards it.
+type lateness struct {
+	state       machineState
+	recent      [64]evidence // the zero time: none
+	next        int
+	since       time.Duration // of the suspicion
+	confirmed   time.Duration // when there was reason for it last
+	lateTimerAt time.Duration // when a timer was late last; zero: never
+}
+
+// noteAnswer records an answer.
+func (l *lateness) noteAnswer(of origin, now time.Duration) { l.note(evidence{of, now, false}) }
+
+// noteTimer records a timer that fired, and was planned for the given time.
+func (l *lateness) noteTimer(planned, now time.Duration) {
+	if now-planned > lateTimer {
+		l.lateTimerAt = now
+	}
+}
+
+// noteLate records a late result, and reports whether the machine is to blame. began is true when the suspicion is
+// new. The effect of a late timer lasts as long as a probe that was running may take.
+func (l *lateness) noteLate(of origin, now, timeout time.Duration) (blamed, began bool) {
+	l.note(evidence{of, now, true})
+	timerWasLate := l.lateTimerAt > 0 && now-l.lateTimerAt <= timeout+latenessWindow
+	if !timerWasLate && !l.manyLate(now) {
+		l.state = trusted
+		return false, false
+	}
+	if l.state == trusted || now-l.confirmed > latenessWindow {
+		l.state, l.since, began = suspected, now, true
+	}
+	l.confirmed = now
+	return now-l.since <= longestSuspicion, began
+}
+
+func (l *lateness) note(e evidence) {
+	l.recent[l.next] = e
+	l.next = (l.next + 1) % len(l.recent)
+}
+
+func (l *lateness) manyLate(now time.Duration) bool {
+	late := make(map[origin]bool)
+	for _, e := range l.recent {
+		if e.at > 0 && now-e.at <= latenessWindow {
+			late[e.of] = late[e.of] || e.late
+		}
+	}
+	n := 0
+	for _, isLate := range late {
+		if isLate {
+			n++
+		}
+	}
+	return n >= unrelatedLate && 2*n >= len(late)
+}
