@@ -53,7 +53,7 @@ func (a *attempt) begin(caller context.Context) {
 //
 // The order matters: first the count, then a look at the gate, so that a drain
 // that closes the gate and then reads the counts misses nobody.
-func (a *attempt) enter(p *provider, w *walk, timeout time.Duration) bool {
+func (a *attempt) enter(p *provider, w *iterator, timeout time.Duration) bool {
 	a.provider = p
 	a.timeout = timeout
 	if a.timeout == 0 {
@@ -107,7 +107,7 @@ func (p *provider) withdraw(cell *counts) {
 
 // awaitInstance waits for the provider's factory, for no longer than an attempt
 // may take.
-func (a *attempt) awaitInstance(w *walk) bool {
+func (a *attempt) awaitInstance(w *iterator) bool {
 	if a.provider.maker == nil {
 		return false // released meanwhile
 	}
@@ -122,8 +122,8 @@ func (a *attempt) awaitInstance(w *walk) bool {
 }
 
 // limit is attemptLimit where w has the other candidates.
-func (a *attempt) limit(w *walk, now time.Duration) (limit time.Duration, shared bool) {
-	return a.provider.attemptLimit(a.deadline, a.hasDeadline, a.timeout, now, func() bool { return w != nil && w.more() })
+func (a *attempt) limit(w *iterator, now time.Duration) (limit time.Duration, shared bool) {
+	return a.provider.attemptLimit(a.deadline, a.hasDeadline, a.timeout, now, func() bool { return w != nil && w.More() })
 }
 
 // attemptLimit returns the longest time that an attempt may take: its timeout, or

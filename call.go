@@ -11,6 +11,7 @@ import (
 
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/slots"
 	"github.com/capreg/registry/verdict"
 )
@@ -187,8 +188,8 @@ func callOnce[T, R any](c *call, function func(context.Context, T) (R, error)) (
 // each. It lives on its caller's stack.
 type call struct {
 	attempt attempt
-	slot    *slot
-	walk    walk
+	slot    *queryPlan
+	walk    iterator
 	key     string // of its query
 	options CallOption
 	lease   bool        // what is entered is handed out
@@ -270,7 +271,7 @@ func (l *ledger) weigh(class verdict.Class, window int, onceOnly, tryRefused boo
 	l.ended = l.ended || !moves || l.barred
 }
 
-func (c *call) begin(ctx context.Context, s *slot, key string, options []CallOption) (err error) {
+func (c *call) begin(ctx context.Context, s *queryPlan, key string, options []CallOption) (err error) {
 	if ctx == nil {
 		return invalid("ctx", verbatim("nil"), "a context")
 	}
@@ -291,7 +292,7 @@ func (c *call) begin(ctx context.Context, s *slot, key string, options []CallOpt
 	}
 	c.attempt.begin(ctx)
 	plan := s.current()
-	c.walk = plan.walk(plan.callable)
+	c.walk = plan.iterate(plan.Admitting)
 	return nil
 }
 
@@ -357,11 +358,11 @@ func (c *call) restart() bool {
 	}
 	c.anew++
 	plan := c.slot.current()
-	still := c.walk.still
-	c.walk = plan.walk(plan.callable)
+	still := c.walk.Mode != pick.Advance
+	c.walk = plan.iterate(plan.Admitting)
 	if still && c.shared != nil {
 		c.shared.mu.Lock()
-		c.walk.still, c.walk.fresh = true, c.shared.fresh(plan)
+		c.walk.Mode = c.shared.fresh(plan)
 		c.shared.mu.Unlock()
 	}
 	return true
@@ -380,16 +381,20 @@ func (c *call) hadTurn(p *provider) bool {
 }
 
 // asker is what selectors can know of the call.
-func (c *call) asker() asker {
-	return asker{ctx: c.attempt.caller, key: c.key, caller: c.options.caller, call: c.shared}
+func (c *call) asker() pick.Caller {
+	return pick.Caller{Context: c.attempt.caller, Key: c.key, Name: c.options.caller}
 }
 
 // nextOf returns the next candidate of a walk of the call.
-func (c *call) nextOf(w *walk) *provider {
-	if w.plan.wishes == nil {
+func (c *call) nextOf(w *iterator) *provider {
+	if !w.plan.NeedsCaller() {
 		return w.next(nil)
 	}
 	by := c.asker()
+	if c.shared != nil && c.slot.service.registry.decisions != nil {
+		shared, plan := c.shared, w.plan // not c, which would leave the stack with the closure
+		by.Had = func(candidate int) bool { return shared.had(plan.candidates[candidate]) }
+	}
 	return w.next(&by)
 }
 
@@ -504,7 +509,7 @@ func (c *call) enter(p *provider, why string) bool {
 // were too small.
 func (c *call) wider(p *provider) bool {
 	plan := c.walk.plan
-	for at := c.walk.eligible.Next(0, len(plan.candidates)); at >= 0; at = c.walk.eligible.Next(at+1, len(plan.candidates)) {
+	for at := plan.Admitting.Next(0, len(plan.candidates)); at >= 0; at = plan.Admitting.Next(at+1, len(plan.candidates)) {
 		if other := plan.candidates[at]; other != p && other.definition.Window > c.window {
 			return true
 		}
@@ -683,8 +688,8 @@ func (c *call) enterQueued(l *line) bool {
 // queues.
 func (c *call) enterAnother() bool {
 	plan := c.slot.current()
-	ahead := plan.walk(plan.callable)
-	ahead.still = true
+	ahead := plan.iterate(plan.Admitting)
+	ahead.Mode = pick.Peek
 	for p := c.nextOf(&ahead); p != nil; p = c.nextOf(&ahead) {
 		if c.hadTurn(p) || !c.wants(p) {
 			continue
@@ -706,7 +711,7 @@ func (c *call) passFull() {
 }
 
 // awaitHealth waits for the first results of probes when nobody was entered, and
-// begins a new walk where somebody can be.
+// begins a new iterator where somebody can be.
 func (c *call) awaitHealth() bool {
 	if c.entered || c.ended || c.probed || len(c.skips) > 0 {
 		return false
@@ -716,7 +721,7 @@ func (c *call) awaitHealth() bool {
 		return false
 	}
 	plan := c.slot.current()
-	c.walk = plan.walk(plan.callable)
+	c.walk = plan.iterate(plan.Admitting)
 	return true
 }
 
@@ -769,7 +774,7 @@ func (p *provider) returns() (retryIn time.Duration, asked bool) {
 const mostWaits = 16
 
 // awaitCooldown waits for the first provider whose cooldown ends in time, and
-// begins a new walk. It returns false when there is none, or nothing to wait for.
+// begins a new iterator. It returns false when there is none, or nothing to wait for.
 func (c *call) awaitCooldown() bool {
 	if !c.options.wait || c.waits >= mostWaits {
 		return false
@@ -790,7 +795,7 @@ func (c *call) awaitCooldown() bool {
 	}
 	c.delay += registry.now() - began
 	plan := c.slot.current()
-	c.walk, c.waited = plan.walk(plan.callable), true
+	c.walk, c.waited = plan.iterate(plan.Admitting), true
 	c.refused = nil // it is everybody's turn again
 	return true
 }
@@ -890,7 +895,7 @@ func (c *call) mayRetry(v verdict.Verdict) bool {
 	}
 	delay := fullJitter(c.delays.NextBackOff())
 	switch blocked := p.gateNow() & gateBlocked; {
-	case blocked == gateCooling && v.After > 0 && !c.walk.more():
+	case blocked == gateCooling && v.After > 0 && !c.walk.More():
 		// The server's delay wins, and has become a cooldown, which is over when
 		// its timer has fired.
 		cooldown, _ := p.returns()

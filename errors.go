@@ -8,6 +8,7 @@ import (
 
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -302,11 +303,11 @@ func (e *CallError) credentials() bool {
 
 // withRetryIn adds when the call is worth trying again, where it ended although
 // others could have been asked, and now nobody can be.
-func (e *CallError) withRetryIn(s *slot) *CallError {
+func (e *CallError) withRetryIn(s *queryPlan) *CallError {
 	if n := len(e.Attempts); n == 0 || len(e.ended) > 0 || e.Attempts[n-1].Class.Rule().Next == verdict.NextNo {
 		return e
 	}
-	e.RetryIn = soonest(s.explain(false, asker{}).Candidates)
+	e.RetryIn = soonest(s.explain(false, pick.Caller{}).Candidates)
 	return e
 }
 

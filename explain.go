@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"github.com/capreg/registry/internal/bitset"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/selection"
 )
 
@@ -129,20 +129,20 @@ func (r *Resolver[T]) Explain() Explanation {
 		}
 		return e
 	}
-	return slot.explain(false, asker{key: r.key, caller: slot.query.Handler})
+	return slot.explain(false, pick.Caller{Key: r.key, Name: slot.query.Handler})
 }
 
 // explain collects the candidates; steady leaves trials out, as Get does.
-func (s *slot) explain(steady bool, by asker) Explanation {
+func (s *queryPlan) explain(steady bool, by pick.Caller) Explanation {
 	plan := s.current()
-	eligible := plan.callable
+	eligible := plan.Admitting
 	if steady {
-		eligible = plan.steady
+		eligible = plan.Healthy
 	}
 	e := Explanation{Service: s.service.name, Query: s.query.clone()}
-	e.Query.Key = by.key
+	e.Query.Key = by.Key
 	winner := plan.free(eligible, by)
-	if winner == nil && !steady && !plan.anyone(eligible) { // who is full would be waited for
+	if winner == nil && !steady && !plan.AnyEligible(eligible) { // who is full would be waited for
 		winner = plan.lastResort(func(*provider) bool { return true })
 	}
 	if winner != nil {
@@ -153,21 +153,21 @@ func (s *slot) explain(steady bool, by asker) Explanation {
 }
 
 // survey returns the candidates, or why there are none.
-func (s *slot) survey(plan *plan, eligible *bitset.Set, steady bool, by asker) ([]Candidate, error) {
+func (s *queryPlan) survey(plan *plan, eligible *bitset.Set, steady bool, by pick.Caller) ([]Candidate, error) {
 	seen := s.inSight(plan, steady)
 	if len(seen) == 0 {
 		return seen, s.service.emptiness()
 	}
-	if plan.wishes != nil {
+	if plan.NeedsCaller() {
 		plan.detail(seen, eligible, by)
 	}
 	return seen, nil
 }
 
 // free returns who would be entered first: the first one with a place free.
-func (p *plan) free(eligible *bitset.Set, by asker) *provider {
-	ahead := p.walk(eligible)
-	ahead.still, ahead.silent = true, true
+func (p *plan) free(eligible *bitset.Set, by pick.Caller) *provider {
+	ahead := p.iterate(eligible)
+	ahead.Mode = pick.Preview
 	for next := ahead.next(&by); next != nil; next = ahead.next(&by) {
 		if !next.full() {
 			return next
@@ -193,7 +193,7 @@ func (s *service) emptiness() error {
 
 // inSight returns the plan's candidates followed by the providers that the
 // query sees but does not want, all as they are at one moment.
-func (s *slot) inSight(p *plan, steady bool) []Candidate {
+func (s *queryPlan) inSight(p *plan, steady bool) []Candidate {
 	s.service.registry.mu.Lock()
 	defer s.service.registry.mu.Unlock()
 	now := s.service.registry.epoch.Add(s.service.registry.now()) // cheaper than time.Now
@@ -201,7 +201,7 @@ func (s *slot) inSight(p *plan, steady bool) []Candidate {
 	for i, candidate := range p.candidates {
 		s.describe(&seen[i], candidate, now, steady)
 	}
-	if !s.choosy {
+	if !s.selective {
 		return seen // nobody is in sight who lacks something
 	}
 	var unwanted []Candidate
@@ -218,9 +218,9 @@ func (s *slot) inSight(p *plan, steady bool) []Candidate {
 }
 
 // describe says whether the slot's query would be given p. Caller holds Registry.mu.
-func (s *slot) describe(c *Candidate, p *provider, now time.Time, steady bool) {
+func (s *queryPlan) describe(c *Candidate, p *provider, now time.Time, steady bool) {
 	p.describe(c, now)
-	if !c.Eligible && !s.choosy {
+	if !c.Eligible && !s.selective {
 		return // there is nothing that it could lack
 	}
 	if mismatch := s.service.mismatch(p, s.query); mismatch != nil {
@@ -260,64 +260,19 @@ func (s *service) mismatch(p *provider, q Query) *unwanted {
 
 // detail adds what the selectors of the plan think of their candidates, and who is too
 // slow for the query.
-func (p *plan) detail(candidates []Candidate, eligible *bitset.Set, by asker) {
-	for at := range p.runs {
-		r := &p.runs[at]
-		if r.choice == nil {
-			continue
+func (p *plan) detail(candidates []Candidate, eligible *bitset.Set, by pick.Caller) {
+	for i := range p.candidates {
+		if latency, bound, retryIn, slow := p.TooSlow(i); slow {
+			tooSlow(&candidates[i], latency, bound, retryIn)
 		}
-		for i := r.low; i < r.high; i++ {
-			if !p.inTime(i) {
-				tooSlow(&candidates[i], p.slowness(i), p.wishes)
-			}
-		}
-		describer, ok := r.choice.selector.(selection.Describer)
-		if !ok {
-			continue
-		}
-		w := p.walk(eligible)
-		w.still, w.silent = true, true
-		look := selection.Look{Peek: true, Cursor: r.choice.cursor, Epoch: &p.wishes.registry.epoch, Context: by.ctx, Key: by.key, Caller: by.caller}
-		if r.high-r.low > maskBits {
-			look.Large = w.large(r)
-		} else {
-			look.Mask = p.allInTime(r.low, eligible.Mask(r.low, r.high-r.low))
-		}
-		for i := r.low; i < r.high; i++ {
-			candidates[i].Detail = opinion(describer, r.choice.set.View(look), i-r.low)
-		}
+		candidates[i].Detail = p.Describe(i, eligible, &by)
 	}
-}
-
-// opinion returns what a selector says of candidate i, as it can be written as JSON;
-// nil where it fails.
-func opinion(describer selection.Describer, v selection.View, i int) *selection.Detail {
-	var d selection.Detail
-	if fault.Run(func() error { d = describer.Describe(v, i); return nil }) != nil {
-		return nil
-	}
-	d.Score, d.Factors = finite(d.Score), slices.Clone(d.Factors)
-	for k := range d.Factors {
-		d.Factors[k].Weight, d.Factors[k].Value = finite(d.Factors[k].Weight), finite(d.Factors[k].Value)
-	}
-	return &d
-}
-
-// finite returns 0 for what is no number, and the largest one for more.
-func finite(x float64) float64 {
-	if math.IsNaN(x) {
-		return 0
-	}
-	return min(max(x, -math.MaxFloat64), math.MaxFloat64)
 }
 
 // tooSlow says of a candidate that it has lately taken longer than the query wants.
-func tooSlow(c *Candidate, latency time.Duration, w *wishes) {
-	words := fmt.Sprintf("latency %v, more than %v", latency.Round(time.Microsecond), w.maxLatency)
+func tooSlow(c *Candidate, latency, bound, retryIn time.Duration) {
+	words := fmt.Sprintf("latency %v, more than %v", latency.Round(time.Microsecond), bound)
 	why := &reason{selection.ErrUnmet, words, nil}
-	// It loses weight as time goes by: latency·exp(−t/decay).
-	decay := cmp.Or(w.policy.Decay, selection.DefaultDecay)
-	retryIn := time.Duration(float64(decay) * math.Log(float64(latency)/float64(w.maxLatency)))
 	if c.Eligible {
 		c.Eligible, c.Code, c.Reason, c.Err, c.RetryIn = false, "too_slow", words, why, retryIn
 		return
@@ -439,14 +394,14 @@ func (p *provider) describe(c *Candidate, at time.Time) {
 }
 
 // unavailable explains why there is nothing to give.
-func (s *slot) unavailable(steady bool, by asker) *UnavailableError {
+func (s *queryPlan) unavailable(steady bool, by pick.Caller) *UnavailableError {
 	plan := s.current()
-	eligible := plan.callable
+	eligible := plan.Admitting
 	if steady {
-		eligible = plan.steady
+		eligible = plan.Healthy
 	}
 	failure := &UnavailableError{Service: s.service.name, Query: s.query.clone()}
-	failure.Query.Key = by.key
+	failure.Query.Key = by.Key
 	failure.Candidates, failure.cause = s.survey(plan, eligible, steady, by)
 	failure.RetryIn = soonest(failure.Candidates)
 	return failure
@@ -474,7 +429,7 @@ func (r *Registry) unavailableService(name string) error {
 		return &UnavailableError{Service: name, cause: ErrUnknownService}
 	}
 	failure := &UnavailableError{Service: name}
-	everyone := &slot{service: svc}
+	everyone := &queryPlan{service: svc}
 	r.mu.Lock()
 	members := slices.Collect(maps.Keys(svc.members))
 	sortListing(members)

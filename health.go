@@ -414,7 +414,7 @@ func (p *provider) outage(capabilities []string) *unwanted {
 // awaitHealth waits until a provider of the slot can be entered, or none of those
 // it sees has its first probe still to come: at most as long as their probes may
 // take, within ctx. It reports whether somebody can be entered.
-func (s *slot) awaitHealth(ctx context.Context, steady bool) bool {
+func (s *queryPlan) awaitHealth(ctx context.Context, steady bool) bool {
 	var over <-chan time.Time
 	for {
 		again, longest, found := s.unproven(steady)
@@ -439,7 +439,7 @@ func (s *slot) awaitHealth(ctx context.Context, steady bool) bool {
 // unproven reports whether somebody can be entered. If not, and a first probe is
 // still to come, it returns a channel that is closed when that may have changed,
 // and how long it can take.
-func (s *slot) unproven(steady bool) (again <-chan struct{}, longest time.Duration, found bool) {
+func (s *queryPlan) unproven(steady bool) (again <-chan struct{}, longest time.Duration, found bool) {
 	plan := s.current()
 	if !plan.hopeful() {
 		return nil, 0, false // without the lock, which every refused call would take

@@ -11,6 +11,7 @@ import (
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/tasks"
 	"github.com/capreg/registry/verdict"
@@ -64,7 +65,7 @@ type given struct {
 	entered  bool
 }
 
-func newSharedCall(ctx context.Context, s *slot, key string, options []CallOption) (*sharedCall, error) {
+func newSharedCall(ctx context.Context, s *queryPlan, key string, options []CallOption) (*sharedCall, error) {
 	c := &sharedCall{open: 1}
 	c.given = c.room[:0]
 	c.first.lease, c.first.shared = true, c
@@ -129,20 +130,27 @@ func (c *sharedCall) walker() call {
 	w.ledger = c.ledger.clone()
 	w.entered, w.probed, w.skips, w.refused, w.full = true, true, nil, nil, nil
 	plan := w.slot.current()
-	w.walk = plan.walk(plan.callable)
-	w.walk.still, w.walk.fresh = true, c.fresh(plan) // a rotation moves once for a call
+	w.walk = plan.iterate(plan.Admitting)
+	w.walk.Mode = c.fresh(plan) // a rotation moves once for a call
 	return w
 }
 
-// fresh returns the first run of the plan behind all those that the call has entered.
-// Caller holds mu.
-func (c *sharedCall) fresh(p *plan) int {
+// fresh returns the mode of an iterator that takes turns behind the tiers that the call has
+// entered. Caller holds mu.
+func (c *sharedCall) fresh(p *plan) pick.Mode {
 	for at, candidate := range slices.Backward(p.candidates) {
 		if slices.ContainsFunc(c.given, func(g given) bool { return g.provider == candidate && g.entered }) {
-			return int(p.runOf[at]) + 1
+			return pick.PeekUntil(p.TierOf(at) + 1)
 		}
 	}
-	return 0
+	return pick.Peek
+}
+
+// had reports whether p was given to the call before.
+func (c *sharedCall) had(p *provider) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.ContainsFunc(c.given, func(g given) bool { return g.provider == p && (g.held || g.entered) })
 }
 
 // leave notes the end of a lease or a walk. The last one makes the report.
@@ -401,7 +409,7 @@ func (l *Lease[T]) expire() {
 func newLease[T any](s *sharedCall, c *call) *Lease[T] {
 	l := &Lease[T]{
 		Value: held[T](c.attempt.instance), attempt: c.attempt, present: c.present(), call: s,
-		more: !c.options.onceOnly && c.walk.more(), again: retried{c.tries, c.delays},
+		more: !c.options.onceOnly && c.walk.More(), again: retried{c.tries, c.delays},
 	}
 	c.attempt.slots, c.delay = nil, 0 // they are the lease's
 	expiry := longestLeaseWithoutTimeout
@@ -484,19 +492,19 @@ func (r *Resolver[T]) AcquireMany(ctx context.Context, limit int, options ...Cal
 	c := s.first
 	slot.awaitHealth(c.attempt.caller, false) //nolint:contextcheck // the call has it
 	plan := slot.current()
-	c.walk = plan.walk(plan.callable)
-	c.walk.still = true
+	c.walk = plan.iterate(plan.Admitting)
+	c.walk.Mode = pick.Peek
 	var leases []*Lease[T]
-	for at := plan.callable.Next(0, len(plan.candidates)); at >= 0; at = plan.callable.Next(at+1, len(plan.candidates)) {
+	for at := plan.Admitting.Next(0, len(plan.candidates)); at >= 0; at = plan.Admitting.Next(at+1, len(plan.candidates)) {
 		if c.attempt.caller.Err() != nil || len(leases) == limit && limit > 0 {
 			break
 		}
 		switch p := plan.candidates[at]; {
-		case !plan.inTime(at) || c.anew > 0 && c.hadTurn(p):
+		case !plan.FastEnough(at) || c.anew > 0 && c.hadTurn(p):
 		case c.enterClaimed(p, whyMany): //nolint:contextcheck // the call has it
 			leases = append(leases, leaseEntered[T](s, &c)) //nolint:contextcheck // the call has it
 		case p.displaced() && c.restart():
-			c.walk.still, plan, at = true, c.walk.plan, -1
+			c.walk.Mode, plan, at = pick.Peek, c.walk.plan, -1
 		}
 	}
 	cell := r.slot.service.lookups.Local()

@@ -133,7 +133,7 @@ func (q Query) clone() Query {
 	return q
 }
 
-func (s Service[T]) slot(r *Registry, q *Query) (*slot, error) {
+func (s Service[T]) slot(r *Registry, q *Query) (*queryPlan, error) {
 	if !r.made() {
 		return nil, errNotMade()
 	}
@@ -147,7 +147,7 @@ func (s Service[T]) slot(r *Registry, q *Query) (*slot, error) {
 			return nil, err
 		}
 	}
-	return svc.slotFor(q)
+	return svc.queryPlan(q)
 }
 
 // Provider is what goes into a registration. The zero value of every field but

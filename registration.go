@@ -55,8 +55,8 @@ type provider struct {
 	// and the fields below are guarded by Registry.mu.
 	definition Definition
 	group      *group
-	places     []place   // in the plans in force
-	below      *provider // that it stands in for; nil: it is no stand-in
+	places     []position // in the plans in force
+	below      *provider  // that it stands in for; nil: it is no stand-in
 	policy     health.Policy
 	wellness   wellness
 	unready    unready

@@ -17,6 +17,7 @@ import (
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/internal/tasks"
@@ -139,7 +140,7 @@ type service struct {
 	registry *Registry
 	name     string
 	binding  binding
-	slots    atomic.Pointer[map[uint64]*slot] // copied on write, under Registry.mu
+	slots    atomic.Pointer[map[uint64]*queryPlan] // copied on write, under Registry.mu
 	classify atomic.Pointer[verdict.Classifier]
 	lookups  striped.Cells[lookups]
 	tally    tally
@@ -149,7 +150,7 @@ type service struct {
 	groups    map[groupID]*group
 	overrides []*override
 	policy    selection.Policy
-	slotOrder []*slot                // attached ones, oldest first
+	slotOrder []*queryPlan           // attached ones, oldest first
 	sorted    map[string][]*provider // by handler, each in the one order; nil when out of date
 }
 
@@ -166,7 +167,7 @@ type group struct {
 	strategy Strategy
 	setBy    string // the provider whose registration or change set the strategy
 	members  int
-	faults   faults // of its selector
+	faults   pick.Faults // of its selector
 }
 
 // New returns an empty registry. It starts no goroutine. The error, a
@@ -239,7 +240,7 @@ func (r *Registry) bindService(name string, b binding) (*service, error) {
 			registry: r, name: name, binding: b,
 			members: make(map[*provider]struct{}), groups: make(map[groupID]*group), policy: r.options.Selection,
 		}
-		svc.slots.Store(&map[uint64]*slot{})
+		svc.slots.Store(&map[uint64]*queryPlan{})
 		svc.lookups.Local() // now, so that look-ups need not ask for it
 		services := maps.Clone(known)
 		services[name] = svc

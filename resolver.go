@@ -6,13 +6,14 @@ import (
 
 	"github.com/capreg/registry/internal/bitset"
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/striped"
 )
 
 // Resolver gives out providers of one service for one query. It is made by
 // [Service.Bind], is meant to be kept, and is safe for concurrent use.
 type Resolver[T any] struct {
-	slot    *slot
+	slot    *queryPlan
 	service string
 	query   *Query // nil for a look-up in passing
 	key     string // of the query
@@ -28,7 +29,7 @@ func (r *Resolver[T]) Service() string {
 }
 
 // bound returns the slot, or what was wrong with the binding.
-func (r *Resolver[T]) bound() (*slot, error) {
+func (r *Resolver[T]) bound() (*queryPlan, error) {
 	if r == nil || r.slot == nil && r.err == nil {
 		return nil, invalid("Resolver", verbatim("nil"), "a resolver made by Bind")
 	}
@@ -46,9 +47,9 @@ func (r *Resolver[T]) bound() (*slot, error) {
 func (r *Resolver[T]) Get(ctx context.Context) (T, error) {
 	if r != nil && r.slot != nil {
 		if plan := r.slot.plan.Load(); plan != nil {
-			at := plan.steady.First()
-			if !plan.inOrder {
-				at = plan.first(plan.steady, true)
+			at := plan.Healthy.First()
+			if !plan.InOrder {
+				at = plan.First(plan.Healthy, true)
 			}
 			if at >= 0 {
 				if made := plan.candidates[at].instance.Load(); made != nil {
@@ -56,7 +57,7 @@ func (r *Resolver[T]) Get(ctx context.Context) (T, error) {
 					return held[T](made), nil
 				}
 				if ctx != nil {
-					return r.find(ctx, plan.walkFrom(plan.steady, at))
+					return r.find(ctx, plan.iterateFrom(plan.Healthy, at))
 				}
 			}
 		}
@@ -70,12 +71,12 @@ func (r *Resolver[T]) Get(ctx context.Context) (T, error) {
 		return none, err
 	}
 	plan := slot.current()
-	return r.find(ctx, plan.walk(plan.steady))
+	return r.find(ctx, plan.iterate(plan.Healthy))
 }
 
 // find is Get where a factory has to run, or nobody is eligible.
-func (r *Resolver[T]) find(ctx context.Context, w walk) (none T, err error) {
-	lookups, by := &r.slot.service.lookups, asker{ctx: ctx, key: r.key}
+func (r *Resolver[T]) find(ctx context.Context, w iterator) (none T, err error) {
+	lookups, by := &r.slot.service.lookups, pick.Caller{Context: ctx, Key: r.key}
 	waited, anew, met := false, 0, false
 	for {
 		overtaken := false
@@ -103,7 +104,7 @@ func (r *Resolver[T]) find(ctx context.Context, w walk) (none T, err error) {
 			return none, r.missed(ctx)
 		}
 		plan := r.slot.current()
-		w = plan.walk(plan.steady)
+		w = plan.iterate(plan.Healthy)
 	}
 }
 
@@ -113,11 +114,11 @@ const walksAnew = 16
 
 // someone reports whether anybody is eligible at this moment. A walk may meet nobody
 // although somebody always was: who came, or came back, behind it.
-func (s *slot) someone(steady bool) bool {
+func (s *queryPlan) someone(steady bool) bool {
 	plan := s.current()
-	eligible := plan.callable
+	eligible := plan.Admitting
 	if steady {
-		eligible = plan.steady
+		eligible = plan.Healthy
 	}
 	if len(plan.candidates) <= bitset.OneWord && eligible.First() < 0 && s.plan.Load() == plan {
 		return false // one word is one moment, at which the plan was in force
@@ -127,24 +128,14 @@ func (s *slot) someone(steady bool) bool {
 	if s.attached && s.plan.Load() != plan {
 		return true // perhaps: membership has changed again
 	}
-	return plan.anyone(eligible)
-}
-
-// anyone reports whether anybody is eligible and fast enough.
-func (p *plan) anyone(eligible *bitset.Set) bool {
-	for at := eligible.Next(0, len(p.candidates)); at >= 0; at = eligible.Next(at+1, len(p.candidates)) {
-		if p.inTime(at) {
-			return true
-		}
-	}
-	return false
+	return plan.AnyEligible(eligible)
 }
 
 // missed counts a look-up that found nobody, and says why.
 func (r *Resolver[T]) missed(ctx context.Context) error {
 	svc := r.slot.service
 	svc.lookups.Local().misses.Add(1)
-	unavailable := r.slot.unavailable(true, asker{ctx: ctx, key: r.key})
+	unavailable := r.slot.unavailable(true, pick.Caller{Context: ctx, Key: r.key})
 	if ctx.Err() != nil {
 		svc.tally.miss(nil)
 		return fault.Join("registry: ", append(fault.OfContext(ctx), unavailable))
@@ -155,7 +146,7 @@ func (r *Resolver[T]) missed(ctx context.Context) error {
 
 // obtain returns the provider's instance, waiting for its factory within ctx
 // and the attempt timeout; nil when there is none to be had.
-func (p *provider) obtain(ctx context.Context, w *walk) *instance {
+func (p *provider) obtain(ctx context.Context, w *iterator) *instance {
 	if made := p.instance.Load(); made != nil {
 		return made
 	}
@@ -194,8 +185,8 @@ func (r *Resolver[T]) Many(ctx context.Context, limit int) ([]T, error) {
 // manyOf returns the instances of those in the plan who are eligible, and whether it met
 // such a one at all. It breaks off where one was displaced meanwhile, but for the last time.
 func manyOf[T any](ctx context.Context, plan *plan, limit int, last bool) (found []T, met, overtaken bool) {
-	for at := plan.steady.Next(0, len(plan.candidates)); at >= 0; at = plan.steady.Next(at+1, len(plan.candidates)) {
-		if !plan.inTime(at) {
+	for at := plan.Healthy.Next(0, len(plan.candidates)); at >= 0; at = plan.Healthy.Next(at+1, len(plan.candidates)) {
+		if !plan.FastEnough(at) {
 			continue
 		}
 		p := plan.candidates[at]

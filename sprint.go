@@ -42,7 +42,7 @@ const (
 // enter enters the provider that the plan picks. When it reports false, a call has
 // to do it, which begins with who was picked if somebody was. What makes that so for
 // long is asked before anything is counted. What follows is attempt.enter for this case.
-func (s *sprint) enter(ctx context.Context, of *slot) bool {
+func (s *sprint) enter(ctx context.Context, of *queryPlan) bool {
 	if of == nil || ctx == nil || ctx.Err() != nil {
 		return false
 	}
@@ -54,9 +54,9 @@ func (s *sprint) enter(ctx context.Context, of *slot) bool {
 	if plan == nil {
 		plan = of.service.rebuild(of)
 	}
-	at := plan.callable.First()
-	if !plan.inOrder {
-		at = plan.first(plan.callable, true)
+	at := plan.Admitting.First()
+	if !plan.InOrder {
+		at = plan.First(plan.Admitting, true)
 	}
 	if at < 0 {
 		return false
@@ -97,9 +97,9 @@ func (s *sprint) enter(ctx context.Context, of *slot) bool {
 
 // others reports whether another candidate could be asked.
 func (s *sprint) others() bool {
-	ahead := s.plan.walkFrom(s.plan.callable, s.picked)
+	ahead := s.plan.iterateFrom(s.plan.Admitting, s.picked)
 	ahead.next(nil) // who is picked: nobody is asked
-	return ahead.more()
+	return ahead.More()
 }
 
 // end is deferred around the function, and records how it ended, unless a call goes
@@ -153,13 +153,13 @@ func (s *sprint) interrupted(value any) {
 }
 
 // takeOver makes the call one whose first attempt was the sprint.
-func (c *call) takeOver(ctx context.Context, s *sprint, of *slot, key string) {
+func (c *call) takeOver(ctx context.Context, s *sprint, of *queryPlan, key string) {
 	c.slot, c.attempt = of, s.attempt()
 	c.attempt.begin(ctx)
 	s.state = sprintFailed // not before: the context is a user's
 	c.options.caller = of.query.Handler
 	c.entered, c.why, c.repeated = true, whyFirst, s.provider
-	c.walk, c.key = s.plan.walkFrom(s.plan.callable, s.picked), key
+	c.walk, c.key = s.plan.iterateFrom(s.plan.Admitting, s.picked), key
 	c.nextOf(&c.walk)
 }
 
@@ -167,6 +167,6 @@ func (c *call) takeOver(ctx context.Context, s *sprint, of *slot, key string) {
 // whose turn it is.
 func (c *call) startWhere(s *sprint) {
 	if s.plan != nil {
-		c.walk = s.plan.walkFrom(s.plan.callable, s.picked)
+		c.walk = s.plan.iterateFrom(s.plan.Admitting, s.picked)
 	}
 }

@@ -1,0 +1,110 @@
+package pick
+
+import (
+	"math/bits"
+
+	"github.com/capreg/registry/internal/bitset"
+)
+
+// subset has the members of one tier that can be picked: as bits, or as a view where the tier has too
+// many. Members are numbered from the first of the tier on.
+type subset struct {
+	mask  uint64
+	large *largeSubset
+}
+
+func (s subset) has(i int) bool {
+	if s.large != nil {
+		return s.large.Has(i)
+	}
+	return s.mask>>uint(i)&1 != 0 //nolint:gosec // not negative
+}
+
+// next returns the first member from i on, or -1.
+func (s subset) next(i int) int {
+	if s.large != nil {
+		return s.large.Next(i)
+	}
+	rest := s.mask >> uint(i) //nolint:gosec // not negative
+	if rest == 0 {
+		return -1
+	}
+	return i + bits.TrailingZeros64(rest)
+}
+
+func (s subset) count() (count int) {
+	if s.large == nil {
+		return bits.OnesCount64(s.mask)
+	}
+	for i := s.next(0); i >= 0; i = s.next(i + 1) {
+		count++
+	}
+	return count
+}
+
+// members returns the members of a tier that are eligible, and fast enough for the query.
+func (p *Plan) members(t *tier, eligible *bitset.Set) subset {
+	if t.all == 0 {
+		return subset{large: p.largeMembers(t, eligible)}
+	}
+	mask := eligible.Mask(t.low, t.size())
+	if p.extras != nil && p.extras.maxLatency > 0 {
+		for rest := mask; rest != 0; rest &= rest - 1 {
+			if i := bits.TrailingZeros64(rest); !p.FastEnough(t.low + i) {
+				mask &^= 1 << uint(i) //nolint:gosec // not negative
+			}
+		}
+	}
+	return subset{mask: mask}
+}
+
+func (p *Plan) largeMembers(t *tier, eligible *bitset.Set) *largeSubset {
+	if eligible == p.Healthy {
+		return t.healthy
+	}
+	return t.admitting
+}
+
+// largeSubset tells which members of a large tier can be picked at the moment of the question. It is
+// a [selection.Eligible], and one link in the list of the members that an iterator has offered: a
+// list that copies of the iterator share, since it is never changed.
+type largeSubset struct {
+	plan     *Plan
+	tier     *tier
+	eligible *bitset.Set
+
+	asked   int          // members that were offered; 0: none, and what follows means nothing
+	offered int          // the last of them
+	before  *largeSubset // has the others
+}
+
+// without returns the subset without a member that was offered.
+func (s *largeSubset) without(member int) largeSubset {
+	return largeSubset{plan: s.plan, tier: s.tier, eligible: s.eligible, asked: s.asked + 1, offered: member, before: s}
+}
+
+// Has reports whether member i can be picked.
+func (s *largeSubset) Has(i int) bool {
+	return uint(i) < uint(s.tier.size()) && s.eligible.Has(s.tier.low+i) && s.admits(i) //nolint:gosec // negative ones are out of range too
+}
+
+// Next returns the first member from i on that can be picked, or -1.
+func (s *largeSubset) Next(i int) int {
+	low, high := s.tier.low, s.tier.high
+	for at := s.eligible.Next(low+max(i, 0), high); at >= 0; at = s.eligible.Next(at+1, high) {
+		if s.admits(at - low) {
+			return at - low
+		}
+	}
+	return -1
+}
+
+// admits reports whether an eligible member was not offered and is fast enough.
+func (s *largeSubset) admits(i int) bool {
+	for link := s; link.asked > 0; link = link.before {
+		if link.offered == i {
+			return false
+		}
+	}
+	return s.plan.FastEnough(s.tier.low + i)
+}
