@@ -97,12 +97,13 @@ func (it *Iterator) Next(c *Caller) int {
 		return -1
 	case ready:
 		return it.enter(it.begin(c))
+	default:
+		if i := it.withinTier(c); i >= 0 {
+			it.offer(i)
+			return i
+		}
+		return it.enter(it.search(it.laterTiers(), c))
 	}
-	if i := it.withinTier(c); i >= 0 {
-		it.offer(i)
-		return i
-	}
-	return it.enter(it.search(it.laterTiers(), c))
 }
 
 // More reports whether another candidate is eligible. It moves nothing and asks no selector, so an
@@ -113,13 +114,14 @@ func (it *Iterator) More() bool {
 		return false
 	case ready:
 		return true
+	default:
+		return it.moreInTier() || it.moreInTiers(it.laterTiers())
 	}
-	return it.moreInTier() || it.moreInTiers(it.laterTiers())
 }
 
 // Track returns what is measured of candidate i for the query; nil where nothing is.
 func (it *Iterator) Track(i int) *selection.Track {
-	if it.plan == nil || it.plan.extras == nil || uint(i) >= uint(it.plan.Len()) { //nolint:gosec // negative ones are out of range too
+	if it.plan == nil || it.plan.extras == nil || uint(i) >= uint(it.plan.Len()) {
 		return nil
 	}
 	return it.plan.extras.tracks[i]
@@ -145,7 +147,7 @@ func (it *Iterator) enter(i int) int {
 func (it *Iterator) offer(i int) {
 	it.at = int32(i) //nolint:gosec // bounded by the number of candidates
 	if it.state == choosing {
-		it.offered |= 1 << uint(i-it.tier().low) //nolint:gosec // not negative; of no use in a large tier
+		it.offered |= 1 << uint(i-it.tier().low)
 	}
 }
 
@@ -180,8 +182,9 @@ func (it *Iterator) withinTier(c *Caller) int {
 		}
 		it.state = wrapped
 		return it.eligible.Next(t.low, int(it.start))
+	default: // wrapped
+		return it.eligible.Next(int(it.at)+1, int(it.start))
 	}
-	return it.eligible.Next(int(it.at)+1, int(it.start))
 }
 
 // remaining returns the members of the present tier that can be picked and were not offered, and how many
@@ -245,16 +248,14 @@ func (it *Iterator) moreInTier() bool {
 		return it.eligible.Next(at+1, start) >= 0
 	case ascending:
 		return it.eligible.Next(at+1, t.high) >= 0 || t.rotation != nil && it.eligible.Next(t.low, start) >= 0
+	default: // choosing
+		left := it.plan.members(t, it.eligible)
+		if left.large == nil {
+			return left.mask&^it.offered != 0
+		}
+		others := cmp.Or(it.large, left.large).without(at - t.low)
+		return others.Next(0) >= 0
 	}
-	left := it.plan.members(t, it.eligible)
-	if left.large == nil {
-		return left.mask&^it.offered != 0
-	}
-	if it.large != nil {
-		left.large = it.large
-	}
-	others := left.large.without(at - t.low)
-	return others.Next(0) >= 0
 }
 
 // moreInTiers is search for More.

@@ -17,19 +17,15 @@ func (s subset) has(i int) bool {
 	if s.large != nil {
 		return s.large.Has(i)
 	}
-	return s.mask>>uint(i)&1 != 0 //nolint:gosec // not negative
+	return s.mask>>uint(i)&1 != 0
 }
 
 // next returns the first member from i on, or -1.
 func (s subset) next(i int) int {
-	if s.large != nil {
-		return s.large.Next(i)
+	if rest := s.mask >> i; rest != 0 {
+		return i + bits.TrailingZeros64(rest)
 	}
-	rest := s.mask >> uint(i) //nolint:gosec // not negative
-	if rest == 0 {
-		return -1
-	}
-	return i + bits.TrailingZeros64(rest)
+	return s.large.Next(i)
 }
 
 func (s subset) count() (count int) {
@@ -51,7 +47,7 @@ func (p *Plan) members(t *tier, eligible *bitset.Set) subset {
 	if p.extras != nil && p.extras.maxLatency > 0 {
 		for rest := mask; rest != 0; rest &= rest - 1 {
 			if i := bits.TrailingZeros64(rest); !p.FastEnough(t.low + i) {
-				mask &^= 1 << uint(i) //nolint:gosec // not negative
+				mask &^= 1 << uint(i)
 			}
 		}
 	}
@@ -85,18 +81,20 @@ func (s *largeSubset) without(member int) largeSubset {
 
 // Has reports whether member i can be picked.
 func (s *largeSubset) Has(i int) bool {
-	return uint(i) < uint(s.tier.size()) && s.eligible.Has(s.tier.low+i) && s.admits(i) //nolint:gosec // negative ones are out of range too
+	return uint(i) < uint(s.tier.size()) && s.eligible.Has(s.tier.low+i) && s.admits(i)
 }
 
-// Next returns the first member from i on that can be picked, or -1.
+// Next returns the first member from i on that can be picked, or -1. A nil subset has none.
 func (s *largeSubset) Next(i int) int {
-	low, high := s.tier.low, s.tier.high
-	for at := s.eligible.Next(low+max(i, 0), high); at >= 0; at = s.eligible.Next(at+1, high) {
-		if s.admits(at - low) {
-			return at - low
-		}
+	if s == nil {
+		return -1
 	}
-	return -1
+	low, high := s.tier.low, s.tier.high
+	at := s.eligible.Next(low+max(i, 0), high)
+	for at >= 0 && (s.asked > 0 || s.plan.extras != nil) && !s.admits(at-low) {
+		at = s.eligible.Next(at+1, high)
+	}
+	return max(at-low, -1)
 }
 
 // admits reports whether an eligible member was not offered and is fast enough.

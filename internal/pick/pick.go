@@ -145,7 +145,7 @@ func (p *Plan) Init(c Config, source Source) {
 		t.low, t.high, t.scope = low, low+given.Size, given.Scope
 		low = t.high
 		for i := t.low; i < t.high; i++ {
-			p.tierOf[i] = int32(n) //nolint:gosec // bounded by the number of candidates
+			p.tierOf[i] = int32(n)
 		}
 		if t.size() <= maskBits {
 			t.all = ^uint64(0) >> (maskBits - t.size())
@@ -165,7 +165,7 @@ func (p *Plan) Init(c Config, source Source) {
 func (p *Plan) rotate(t *tier, rotation *Rotation, source Source) {
 	t.rotation, t.keys = rotation, make([]uint64, t.size())
 	for i := range t.keys {
-		t.keys[i] = source.OrderKey(t.low+i)<<positionBits | uint64(i)&positionMask //nolint:gosec // not negative
+		t.keys[i] = source.OrderKey(t.low+i)<<positionBits | uint64(i)&positionMask
 	}
 	if t.all == 0 {
 		t.healthy = &largeSubset{plan: p, tier: t, eligible: p.Healthy}
@@ -257,7 +257,7 @@ func (p *Plan) first(eligible *bitset.Set, mode Mode) int {
 		if t.picker != nil {
 			return Undecided
 		}
-		members := subset{mask: head >> uint(t.low) & t.all} //nolint:gosec // not negative
+		members := subset{mask: head >> uint(t.low) & t.all}
 		if t.high > bitset.OneWord {
 			members = p.members(t, eligible)
 		}

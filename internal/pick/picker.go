@@ -67,7 +67,7 @@ func (it *Iterator) ask(t *tier, left subset, asked int, c *Caller) int {
 	picked, failed := it.runSelector(t, &look)
 	switch {
 	case failed:
-	case uint(picked) >= uint(t.size()), left.large == nil && !left.has(picked): //nolint:gosec // negative ones are out of range too
+	case uint(picked) >= uint(t.size()), left.large == nil && !left.has(picked):
 		it.fault(t, OutOfRange, nil)
 	case left.has(picked):
 		return picked

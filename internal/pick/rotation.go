@@ -43,14 +43,18 @@ const (
 // it where move says so. It is not ok when another pick has moved it meanwhile.
 func (t *tier) turn(members subset, move bool) (picked int, ok bool) {
 	last := t.rotation.last.Load()
-	i := members.next(t.after(last))
-	if i < 0 {
-		i = members.next(0)
+	before := int(last & positionMask)
+	if before >= len(t.keys) || t.keys[before] != last { // nearly never: it was picked from another plan
+		before = t.lastUpTo(last)
 	}
-	if i < 0 || !move {
-		return i, true
+	picked = members.next(before + 1)
+	if picked < 0 {
+		picked = members.next(0)
 	}
-	return i, t.rotation.last.CompareAndSwap(last, t.keys[i])
+	if picked < 0 || !move {
+		return picked, true
+	}
+	return picked, t.rotation.last.CompareAndSwap(last, t.keys[picked])
 }
 
 // take is turn of the members that are eligible, until no other pick comes between.
@@ -62,14 +66,13 @@ func (p *Plan) take(t *tier, eligible *bitset.Set, move bool) int {
 	}
 }
 
-// after returns how many of the tier's keys are at most key, whatever its position.
-func (t *tier) after(key uint64) int {
-	if i := int(key & positionMask); i < len(t.keys) && t.keys[i] == key {
-		return i + 1 // it was picked from this plan, as nearly always
-	}
+// lastUpTo returns the index of the last key that is at most key, -1 where all are larger.
+//
+//go:noinline
+func (t *tier) lastUpTo(key uint64) int {
 	i, found := slices.BinarySearch(t.keys, key|positionMask)
 	if found {
-		i++
+		return i
 	}
-	return i
+	return i - 1
 }
