@@ -52,7 +52,7 @@ func (it *iterator) next(caller *pick.Caller) *provider {
 	return nil
 }
 
-// track returns what is measured of p for the query; nil where nothing is.
+// track returns the measurements of p for the query; nil: there are none.
 func (it *iterator) track(p *provider) *selection.Track {
 	if it.plan == nil || !it.plan.NeedsCaller() {
 		return nil
@@ -61,20 +61,19 @@ func (it *iterator) track(p *provider) *selection.Track {
 }
 
 // queryPlan keeps the plan of one query, nil while it is out of date: a change of membership drops
-// it, and the next look-up builds another.
+// it, and the next lookup builds another.
 type queryPlan struct {
 	service   *service
 	query     Query // normal
 	selective bool  // the query may not want a provider that it sees
 	plan      atomic.Pointer[plan]
 
-	// What outlives the plans, so that a change of membership restarts nothing: the rotations, what was
-	// measured of each member for this query, and the number of look-ups that may spill over. Guarded by
-	// Registry.mu.
+	// The fields below outlive the plans, so that a change of membership restarts nothing. lookups counts those
+	// that may spill over. Guarded by Registry.mu.
 	rotations map[tierKey]*pick.Rotation
 	tracks    map[*provider]*selection.Track
 	lookups   *atomic.Uint64
-	attached  bool // to its service; guarded by Registry.mu
+	attached  bool // to its service
 }
 
 // tierKey names a tier of one query across its plans.
@@ -94,10 +93,10 @@ func (s *queryPlan) current() *plan {
 }
 
 // maxQueryPlans bounds how many queries of one service keep a plan. The oldest gives way; its
-// rotations start afresh at its next look-up.
+// rotations start afresh at its next lookup.
 const maxQueryPlans = 256
 
-// queryPlan returns that of the query, which it checks.
+// queryPlan checks the query and returns its plan, which equal queries share.
 func (s *service) queryPlan(asked *Query) (*queryPlan, error) {
 	if asked.Handler != globalHandler {
 		if known := s.knownQueryPlan(asked); known != nil {
@@ -120,7 +119,7 @@ func (s *service) queryPlan(asked *Query) (*queryPlan, error) {
 
 // knownQueryPlan returns the attached one of an equal query, or nil.
 func (s *service) knownQueryPlan(q *Query) *queryPlan {
-	if known, ok := (*s.slots.Load())[hashQuery(q, s.registry.seed)]; ok && sameQuery(q, &known.query) {
+	if known, ok := (*s.plans.Load())[hashQuery(q, s.registry.seed)]; ok && sameQuery(q, &known.query) {
 		return known
 	}
 	return nil
@@ -129,27 +128,27 @@ func (s *service) knownQueryPlan(q *Query) *queryPlan {
 // attach makes the service drop the plan of the query when it goes out of date. Caller holds
 // Registry.mu.
 func (s *service) attach(added *queryPlan) {
-	all := maps.Clone(*s.slots.Load())
+	all := maps.Clone(*s.plans.Load())
 	hash := hashQuery(&added.query, s.registry.seed)
 	if other, ok := all[hash]; ok { // another query with the same hash
 		s.detach(other)
 	}
-	if len(s.slotOrder) >= maxQueryPlans {
-		oldest := s.slotOrder[0]
+	if len(s.planOrder) >= maxQueryPlans {
+		oldest := s.planOrder[0]
 		delete(all, hashQuery(&oldest.query, s.registry.seed))
 		s.detach(oldest)
 	}
 	all[hash] = added
 	added.attached = true
-	s.slotOrder = append(s.slotOrder, added)
-	s.slots.Store(&all)
+	s.planOrder = append(s.planOrder, added)
+	s.plans.Store(&all)
 }
 
 // detach drops the plan of the query for good. Caller holds Registry.mu.
 func (s *service) detach(gone *queryPlan) {
 	gone.attached = false
 	s.drop(gone)
-	s.slotOrder = slices.DeleteFunc(s.slotOrder, func(other *queryPlan) bool { return other == gone })
+	s.planOrder = slices.DeleteFunc(s.planOrder, func(other *queryPlan) bool { return other == gone })
 }
 
 // drop puts the plan of the query out of force. Caller holds Registry.mu.
@@ -165,7 +164,7 @@ func (s *service) drop(out *queryPlan) {
 
 // outdate puts all plans of the service out of force. Caller holds Registry.mu.
 func (s *service) outdate() {
-	for _, live := range s.slotOrder {
+	for _, live := range s.planOrder {
 		s.drop(live)
 	}
 	s.sorted = nil
@@ -181,7 +180,7 @@ func (s *service) rebuild(target *queryPlan) *plan {
 	if !target.attached {
 		if twin := s.knownQueryPlan(&target.query); twin != nil {
 			// Another resolver has come to ask the same since target gave way: they share its
-			// turns. This one pays the lock for each look-up.
+			// turns. Each lookup of this one takes the lock.
 			if p := twin.plan.Load(); p != nil {
 				return p
 			}
@@ -229,7 +228,7 @@ func (s *service) build(target *queryPlan) *plan {
 	return p
 }
 
-// planSource tells the candidates of a plan while it is built, and collects what outlives it. Its methods
+// planSource describes the candidates of a plan while it is built, and collects what outlives it. Its methods
 // are called under Registry.mu.
 type planSource struct {
 	target     *queryPlan
@@ -245,8 +244,8 @@ func (b *planSource) tiers() (tiers []pick.Tier) {
 	scope := 0
 	for i, c := range b.candidates {
 		if i == 0 || c.tierKey() != b.candidates[i-1].tierKey() {
-			if i > 0 && (c.definition.Handler != b.candidates[i-1].definition.Handler || c.mock() != b.candidates[i-1].mock()) {
-				scope++ // groups share a load among the handler's own, among the global ones, and among mocks
+			if i > 0 && !c.sharesLoad(b.candidates[i-1]) {
+				scope++
 			}
 			tiers = append(tiers, pick.Tier{Strategy: c.group.strategy, Scope: scope, Faults: &c.group.faults})
 			b.first, b.groups = append(b.first, i), append(b.groups, c.group)
@@ -256,10 +255,16 @@ func (b *planSource) tiers() (tiers []pick.Tier) {
 	return tiers
 }
 
-// OrderKey returns the order key of the candidate.
+// sharesLoad reports whether the group of one provider may spill over to that of the other: groups share a load
+// among those of a handler, among the global ones, and among mocks.
+func (p *provider) sharesLoad(other *provider) bool {
+	return p.definition.Handler == other.definition.Handler && p.mock() == other.mock()
+}
+
+// OrderKey implements [pick.Source].
 func (b *planSource) OrderKey(candidate int) uint64 { return b.candidates[candidate].orderKey() }
 
-// Rotation returns that of the tier in the plan before, if its strategy is the same.
+// Rotation implements [pick.Source] with the rotation of the plan before.
 func (b *planSource) Rotation(tier int) *pick.Rotation {
 	key := b.candidates[b.first[tier]].tierKey()
 	kept := pick.RotationFor(b.target.rotations[key], b.groups[tier].strategy)
@@ -267,7 +272,7 @@ func (b *planSource) Rotation(tier int) *pick.Rotation {
 	return kept
 }
 
-// Member returns what selectors see of the candidate.
+// Member implements [pick.Source].
 func (b *planSource) Member(candidate int, measured bool) selection.Member {
 	p := b.candidates[candidate]
 	m := selection.Member{Profile: p.profile()}
@@ -306,8 +311,8 @@ func (s *service) scopes(q Query) [][]*provider {
 	}
 }
 
-// compareProviders is the one order inside a scope: group, priority, registration. The
-// members of a group stand together.
+// compareProviders orders the providers of a scope by group, priority and registration. The
+// members of a group are adjacent.
 func compareProviders(a, b *provider) int {
 	return cmp.Or(
 		compareBool(a.mock(), b.mock()),

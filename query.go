@@ -10,35 +10,34 @@ import (
 	"github.com/capreg/registry/selection"
 )
 
-// Query says which providers of a service are wanted. The zero value wants any
-// global one.
+// Query selects providers of a service. The zero value selects the global ones.
 type Query struct {
 	// Handler sees the providers registered for it before the global ones.
 	// Empty or "*": only the global ones.
 	Handler string `json:"handler,omitempty"`
 	// OwnOnly leaves the global providers out; it needs a Handler.
 	OwnOnly bool `json:"own_only,omitempty"`
-	// Require are the capabilities that a provider must have, all of them,
+	// Require lists the capabilities that a provider must have, all of them,
 	// compared exactly.
 	Require []string `json:"require,omitempty"`
-	// TryRefused asks the next provider when one refuses the content. Default:
+	// TryRefused tries the next provider after one has refused the content. Default:
 	// the refusal is the answer.
 	TryRefused bool `json:"try_refused,omitempty"`
-	// Where is what a provider must meet beside that to be a candidate, whatever
-	// the strategy of its group.
+	// Where has further requirements that a provider must meet, whatever the strategy
+	// of its group.
 	Where selection.Requirements `json:"where,omitzero"`
-	// Prefer are capabilities and tags that a provider better has, and Near the
-	// region of the one who asks: for strategies that heed them.
+	// Prefer lists capabilities and tags that are an advantage, and Near is the region
+	// of the caller. They matter to strategies that consider them.
 	Prefer []string `json:"prefer,omitempty"`
 	Near   string   `json:"near,omitempty"`
-	// Key is what strategies stick to one provider by: a session, a user, a prompt.
+	// Key is the affinity key of sticky strategies: a session, a user, a prompt.
 	// Queries that differ in nothing else share their plan. Default: the key of
 	// the context ([selection.WithKey]).
 	Key string `json:"key,omitempty"`
 }
 
-// String returns what the query wants in words, to be put behind the name of a
-// service; nothing for the zero value.
+// String describes the query in words that follow the name of a service. It is empty
+// for the zero value.
 func (q Query) String() string {
 	var text strings.Builder
 	if q.Handler != "" && q.Handler != globalHandler {
@@ -64,7 +63,7 @@ func (q Query) String() string {
 
 // normal returns a checked copy that equal queries share, without the key.
 func (q Query) normal() (Query, error) {
-	q.Key = "" // it is no part of the kind of query
+	q.Key = "" // queries share a plan whatever their keys
 	if q.Handler == globalHandler {
 		q.Handler = ""
 	}
@@ -87,10 +86,10 @@ func (q Query) normal() (Query, error) {
 	return q, err
 }
 
-// plain reports whether the query asks for nothing that only some queries do.
+// plain reports whether the query has none of the rare fields: Prefer, Near, Where.
 func plain(q *Query) bool { return len(q.Prefer) == 0 && q.Near == "" && q.Where.IsZero() }
 
-// normalExtras checks and copies what only some queries ask for.
+// normalExtras checks and copies the rare fields.
 func normalExtras(q *Query) (err error) {
 	if field, value, bound := q.Where.Check(); field != "" {
 		return invalid("Query.Where."+field, value, bound)
@@ -112,8 +111,7 @@ func normalExtras(q *Query) (err error) {
 	return nil
 }
 
-// sameExtras reports whether q and the normal query n ask for the same of what only
-// some queries ask for.
+// sameExtras reports whether the rare fields of q are those of the normal query n.
 func sameExtras(q, n *Query) bool {
 	a, b := &q.Where, &n.Where
 	return q.Near == n.Near && a.MaxLatency == b.MaxLatency && a.MaxCost == b.MaxCost && a.MinVersion == b.MinVersion &&
@@ -133,14 +131,14 @@ func sameWords(words, normal []string) bool {
 	return true
 }
 
-// sameQuery reports whether q asks what the normal query n does; it may find queries
-// different that are not, when q repeats a word.
+// sameQuery reports whether q equals the normal query n. It may be false for an equal q
+// that repeats a word.
 func sameQuery(q, n *Query) bool {
 	return q.Handler == n.Handler && q.OwnOnly == n.OwnOnly && q.TryRefused == n.TryRefused && sameWords(q.Require, n.Require) &&
 		(plain(q) && plain(n) || sameExtras(q, n))
 }
 
-// hashQuery does not depend on the order of the required words.
+// hashQuery returns a hash that does not depend on the order of words.
 func hashQuery(q *Query, seed maphash.Seed) uint64 {
 	sum := maphash.String(seed, q.Handler)
 	for _, word := range q.Require {
@@ -158,7 +156,7 @@ func hashQuery(q *Query, seed maphash.Seed) uint64 {
 	return sum
 }
 
-// hashExtras does not depend on the order of words either.
+// hashExtras returns the hash of the rare fields.
 func hashExtras(q *Query, seed maphash.Seed) uint64 {
 	where := &q.Where
 	sum := maphash.String(seed, q.Near)*3 + maphash.String(seed, where.MinVersion)*5 +

@@ -140,7 +140,7 @@ type service struct {
 	registry *Registry
 	name     string
 	binding  binding
-	slots    atomic.Pointer[map[uint64]*queryPlan] // copied on write, under Registry.mu
+	plans    atomic.Pointer[map[uint64]*queryPlan] // copied on write, under Registry.mu
 	classify atomic.Pointer[verdict.Classifier]
 	lookups  striped.Cells[lookups]
 	tally    tally
@@ -150,7 +150,7 @@ type service struct {
 	groups    map[groupID]*group
 	overrides []*override
 	policy    selection.Policy
-	slotOrder []*queryPlan           // attached ones, oldest first
+	planOrder []*queryPlan           // attached ones, oldest first
 	sorted    map[string][]*provider // by handler, each in the one order; nil when out of date
 }
 
@@ -240,7 +240,7 @@ func (r *Registry) bindService(name string, b binding) (*service, error) {
 			registry: r, name: name, binding: b,
 			members: make(map[*provider]struct{}), groups: make(map[groupID]*group), policy: r.options.Selection,
 		}
-		svc.slots.Store(&map[uint64]*queryPlan{})
+		svc.plans.Store(&map[uint64]*queryPlan{})
 		svc.lookups.Local() // now, so that look-ups need not ask for it
 		services := maps.Clone(known)
 		services[name] = svc

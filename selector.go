@@ -11,8 +11,8 @@ import (
 	"github.com/capreg/registry/selection"
 )
 
-// selectorHooks returns what a plan of the query, whose tiers are of the groups, reports its selectors
-// to. Caller holds Registry.mu.
+// selectorHooks returns the hooks of a plan of the query. groups are the groups of its tiers. Caller holds
+// Registry.mu.
 func (s *queryPlan) selectorHooks(p *plan, groups []*group) pick.Hooks {
 	hooks := pick.Hooks{Fault: s.service.selectorFailed}
 	if kept := s.service.registry.decisions; kept != nil {
@@ -27,7 +27,7 @@ func (s *queryPlan) selectorHooks(p *plan, groups []*group) pick.Hooks {
 	return hooks
 }
 
-// selectorFailed publishes what a selector did wrong. Only a panic is worth its stack.
+// selectorFailed publishes a fault of a selector.
 func (s *service) selectorFailed(f pick.Failure) {
 	change := event.Event{
 		Kind: event.SelectorFailed, Service: s.name, Reason: "strategy " + f.Strategy.String() + " " + f.Kind.String(),
@@ -56,8 +56,8 @@ func (p *provider) profile() selection.Profile {
 	}
 }
 
-// measure returns the vitals of the provider, which it has from the first plan on that
-// looks at them. Caller holds Registry.mu.
+// measure returns the vitals of the provider. They are made for the first plan that reads
+// them. Caller holds Registry.mu.
 func (p *provider) measure() *selection.Vitals {
 	known := p.vitals.Load()
 	if known == nil {
@@ -68,7 +68,7 @@ func (p *provider) measure() *selection.Vitals {
 	return known
 }
 
-// showVitals lets selectors know of the provider's health. Caller holds Registry.mu.
+// showVitals copies the provider's health to its vitals, if it has any. Caller holds Registry.mu.
 func (p *provider) showVitals() {
 	known := p.vitals.Load()
 	if known == nil {

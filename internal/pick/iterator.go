@@ -9,11 +9,11 @@ import (
 	"github.com/capreg/registry/selection"
 )
 
-// Mode says what the picks of an [Iterator] leave behind.
+// Mode is the effect of an [Iterator] on the plan.
 type Mode int32
 
 const (
-	// Advance takes the turns of the tiers that the iterator comes to, once each.
+	// Advance takes a turn in each tier that the iterator enters.
 	Advance Mode = 0
 	// Peek takes no turn. Faults and decisions are recorded.
 	Peek Mode = -1
@@ -21,36 +21,35 @@ const (
 	Preview Mode = -2
 )
 
-// PeekUntil returns the mode that takes no turn in the tiers before the given one, and takes those of the
-// others.
+// PeekUntil returns the mode that peeks at the tiers before the given one and advances in the others.
 func PeekUntil(tier int) Mode { return Mode(max(tier, 0)) } //nolint:gosec // bounded by the number of candidates
 
 // peeks reports whether picks from the tier take no turn.
 func (m Mode) peeks(tier int32) bool { return m < 0 || tier < int32(m) }
 
-// Caller is what a selector can know of who looks something up.
+// Caller describes a lookup to selectors.
 type Caller struct {
-	// Context is that of the look-up, for its values.
-	Context context.Context //nolint:containedctx // it lives as long as the look-up
-	// Key is what the query sticks to; "": the key of the context. Name is who is answerable.
+	// Context is the context of the lookup. Selectors read its values.
+	Context context.Context //nolint:containedctx // it lives as long as the lookup
+	// Key is the affinity key of the query. Default: the key of the context. Name is the name of the caller.
 	Key, Name string
-	// Had reports whether the caller was given the candidate before, so that getting it again is no decision;
-	// nil: none was.
+	// Had reports whether the call was given the candidate before, which makes a pick no decision. Default:
+	// it was given none.
 	Had func(candidate int) bool
 }
 
-// state says how far an iterator is.
+// state is the state of an iterator.
 //
-//	state     | has offered               | the next candidate is                     | when there is none
-//	ready     | nothing                   | the given one, or a first pick: enters    | over
-//	ascending | start … at of a tier      | the eligible one behind at in the tier    | wrapped in a rotation, else a later tier
-//	wrapped   | … and from low to at      | the eligible one behind at, before start  | a later tier
-//	choosing  | what offered or large has | what the picker says of the others        | a later tier
-//	over      | all                       |                                           |
+//	state     | Next returns                                      | if there is none
+//	ready     | the first candidate, entering its tier            | over
+//	ascending | the eligible candidate behind at, in the tier     | wrapped (rotation), else a later tier
+//	wrapped   | the eligible candidate behind at, before start    | a later tier
+//	choosing  | the picker's choice among those not offered       | a later tier
+//	over      | -1                                                |
 //
-// To enter a tier is to offer one of it: choosing where it has a picker, else ascending. A later
-// tier is the next one with an eligible candidate. After the tier that a look-up has spilled to come
-// all the others, from the first on. Without a later tier the iterator is over, and stays so.
+// A tier is entered with a pick from it: choosing if it has a picker, else ascending. A later tier is the
+// next one with an eligible candidate; after the tier that the lookup has spilled to, all the others
+// follow, from the first one on. The iterator is over if there is no later tier.
 type state uint8
 
 const (
@@ -61,9 +60,9 @@ const (
 	over
 )
 
-// Iterator offers the candidates of a plan that are eligible, each at most once: those of the first tier
-// that has any, in the order of its strategy, then those of the next. Eligibility is that of the moment of each
-// offer. It is a small value for one goroutine; copies go on independently.
+// Iterator offers the eligible candidates of a plan, each at most once: those of the first tier that has
+// any, in the order of its strategy, then those of the next one. A candidate counts as it is at the
+// moment of the offer. An Iterator is a small value for one goroutine; copies are independent.
 type Iterator struct {
 	// Mode may be changed before the first candidate.
 	Mode Mode
@@ -71,26 +70,27 @@ type Iterator struct {
 	state     state
 	spilled   bool // it began with spillTier
 	spillTier int32
-	at        int32 // the candidate offered last; while ready the one to begin with, or negative
+	at        int32 // the last candidate offered; if ready the one to begin with, or negative
 	start     int32 // where the present tier was entered
 	plan      *Plan
 	eligible  *bitset.Set
 
-	// Of the present tier, where it has a picker:
-	offered uint64       // its members that were offered
-	large   *largeSubset // those before at, where it has too many for bits; nil: none
-	turn    uint64       // of its selector when the tier was entered
+	// Of the present tier, if it has a picker:
+	offered uint64       // the members offered, as bits
+	large   *largeSubset // in a large tier the list of the members offered before at; nil: none
+	turn    uint64       // of the cursor when the tier was entered
 }
 
-// Iterate returns an iterator over the eligible candidates; eligible is one of the plan's two sets.
+// Iterate returns an iterator over Healthy or Admitting.
 func (p *Plan) Iterate(eligible *bitset.Set) Iterator { return p.IterateFrom(eligible, -1) }
 
-// IterateFrom returns an iterator that begins with a candidate that [Plan.First] has picked; -1: it picks.
+// IterateFrom returns an iterator that begins with a candidate that [Plan.First] has picked; with -1 it picks.
 func (p *Plan) IterateFrom(eligible *bitset.Set, first int) Iterator {
 	return Iterator{plan: p, eligible: eligible, at: int32(first)} //nolint:gosec // bounded by the number of candidates
 }
 
-// Next returns the next candidate, or -1. The caller may be nil where [Plan.NeedsCaller] is false.
+// Next returns the next candidate, or -1 if none is left. The caller may be nil if [Plan.NeedsCaller] is
+// false.
 func (it *Iterator) Next(c *Caller) int {
 	switch it.state {
 	case over:
@@ -106,8 +106,8 @@ func (it *Iterator) Next(c *Caller) int {
 	}
 }
 
-// More reports whether another candidate is eligible. It moves nothing and asks no selector, so an
-// iterator that has offered nothing says yes.
+// More reports whether another candidate is eligible. It changes nothing and calls no selector. It is true
+// before the first Next.
 func (it *Iterator) More() bool {
 	switch it.state {
 	case over:
@@ -119,7 +119,7 @@ func (it *Iterator) More() bool {
 	}
 }
 
-// Track returns what is measured of candidate i for the query; nil where nothing is.
+// Track returns the measurements of candidate i for the query; nil: there are none.
 func (it *Iterator) Track(i int) *selection.Track {
 	if it.plan == nil || it.plan.extras == nil || uint(i) >= uint(it.plan.Len()) {
 		return nil
@@ -129,7 +129,7 @@ func (it *Iterator) Track(i int) *selection.Track {
 
 func (it *Iterator) tier() *tier { return &it.plan.tiers[it.plan.tierOf[it.start]] }
 
-// enter offers the first candidate of a tier; -1: the iterator is over.
+// enter offers the first candidate of a tier. With -1 the iterator is over.
 func (it *Iterator) enter(i int) int {
 	if i < 0 {
 		it.state = over
@@ -143,7 +143,7 @@ func (it *Iterator) enter(i int) int {
 	return i
 }
 
-// offer notes that a candidate of the present tier is offered.
+// offer records that a candidate of the present tier is offered.
 func (it *Iterator) offer(i int) {
 	it.at = int32(i) //nolint:gosec // bounded by the number of candidates
 	if it.state == choosing {
@@ -187,8 +187,8 @@ func (it *Iterator) withinTier(c *Caller) int {
 	}
 }
 
-// remaining returns the members of the present tier that can be picked and were not offered, and how many
-// were.
+// remaining returns the members of the present tier that can be picked and were not offered, and the number
+// of those that were.
 func (it *Iterator) remaining(t *tier) (left subset, asked int) {
 	left = it.plan.members(t, it.eligible)
 	if left.large == nil {
@@ -203,7 +203,7 @@ func (it *Iterator) remaining(t *tier) (left subset, asked int) {
 	return subset{large: it.large}, next.asked
 }
 
-// laterTiers returns the candidate from which on a later tier is searched for.
+// laterTiers returns the candidate at which the search for a later tier begins.
 func (it *Iterator) laterTiers() int {
 	if it.spilled && it.plan.tierOf[it.start] == it.spillTier {
 		return 0
@@ -211,8 +211,8 @@ func (it *Iterator) laterTiers() int {
 	return it.tier().high
 }
 
-// search picks from the first tier, at or behind a candidate, that has an eligible one, but for the tier that
-// the look-up spilled to.
+// search picks from the first tier, at or behind a candidate, that has an eligible one. It skips the tier
+// that the lookup has spilled to.
 func (it *Iterator) search(from int, c *Caller) int {
 	p := it.plan
 	for {
@@ -269,10 +269,10 @@ func (it *Iterator) moreInTiers(from int) bool {
 	return false
 }
 
-// maxSpillTiers bounds how many tiers share a load.
+// maxSpillTiers bounds the number of tiers that share a load.
 const maxSpillTiers = 16
 
-// spill returns the tier that this look-up falls to, or -1 where tiers are strict. Tiers share within a scope.
+// spill returns the tier that the lookup falls to, or -1 if tiers are strict. Tiers of one scope share.
 func (it *Iterator) spill(c *Caller) int {
 	p := it.plan
 	if p.extras.lookups == nil {
@@ -292,7 +292,7 @@ func (it *Iterator) spill(c *Caller) int {
 		eligible[count], all[count] = it.eligible.CountIn(t.low, t.high), t.size()
 		count++
 	}
-	// Multiples of the golden ratio fall evenly, so shares are kept by few look-ups too.
+	// Multiples of the golden ratio fall evenly, so few lookups keep the shares too.
 	const golden = 0x9e3779b97f4a7c15
 	share := float64(it.number(c)*golden>>11) / (1 << 53)
 	if n := p.extras.policy.Spill(share, eligible[:count], all[:count]); n >= 0 {
@@ -301,7 +301,7 @@ func (it *Iterator) spill(c *Caller) int {
 	return -1
 }
 
-// number returns the number of the look-up: the same for all of a key, so that they can stay with one
+// number returns the number of the lookup. Lookups of one key have the same, so that they can stay with one
 // candidate.
 func (it *Iterator) number(c *Caller) uint64 {
 	if c != nil {

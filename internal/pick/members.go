@@ -6,8 +6,8 @@ import (
 	"github.com/capreg/registry/internal/bitset"
 )
 
-// subset has the members of one tier that can be picked: as bits, or as a view where the tier has too
-// many. Members are numbered from the first of the tier on.
+// subset has the members of one tier that can be picked, as bits, or as a view if the tier has more than
+// maskBits. Members are numbered from the first of the tier on.
 type subset struct {
 	mask  uint64
 	large *largeSubset
@@ -61,17 +61,17 @@ func (p *Plan) largeMembers(t *tier, eligible *bitset.Set) *largeSubset {
 	return t.admitting
 }
 
-// largeSubset tells which members of a large tier can be picked at the moment of the question. It is
-// a [selection.Eligible], and one link in the list of the members that an iterator has offered: a
-// list that copies of the iterator share, since it is never changed.
+// largeSubset has the members of a large tier that can be picked at the moment of a question. It implements
+// [selection.Eligible]. It is also a node of the list of members that an iterator has offered. The list is
+// immutable, so that copies of an iterator share it.
 type largeSubset struct {
 	plan     *Plan
 	tier     *tier
 	eligible *bitset.Set
 
-	asked   int          // members that were offered; 0: none, and what follows means nothing
+	asked   int          // number of members that were offered; 0: the end of the list
 	offered int          // the last of them
-	before  *largeSubset // has the others
+	before  *largeSubset // the list of the others
 }
 
 // without returns the subset without a member that was offered.

@@ -1,15 +1,14 @@
 // Package pick decides which candidate of a query comes next.
 //
-// A [Plan] knows its candidates only as numbers from 0 on, in the one order, cut into tiers: the
-// candidates of a tier are eligible for the same pick, and a tier is exhausted before the next one is
-// asked, but for what spills over. An [Iterator] offers the candidates of a plan, each at most once.
-// What the picks of one tier remember, its [Rotation], and what its selector did wrong, its [Faults],
-// outlive the plan and belong to its owner.
+// A [Plan] knows its candidates only as numbers from 0 on, in their order, cut into tiers. One strategy
+// picks from a tier, and a tier is exhausted before the next one is tried, unless tiers spill over. An
+// [Iterator] offers the candidates of a plan, each at most once. The [Rotation] of a tier and the
+// [Faults] of its selector outlive the plan and belong to its owner.
 //
-// The package owns the order of picks, the turns of ROUND_ROBIN, and the way a selector of a user is
-// asked: in the goroutine of the look-up, with its panics, exits and wrong answers covered by the
-// order of the tier. It must never hold a lock, block, allocate for a pick (a second pick from a tier
-// of more than 64 may), start a goroutine, or know what a candidate is.
+// The package owns the order of picks, the turns of ROUND_ROBIN, and calls of a user's selector: they
+// run in the goroutine of the lookup, and the order of the tier replaces the answer of a selector that
+// panics, exits or is wrong. It must never hold a lock, block, start a goroutine, know what a candidate
+// is, or allocate for a pick; only the second pick from one tier of more than 64 members may.
 package pick
 
 import (
@@ -46,44 +45,44 @@ type Config struct {
 	Request selection.Request
 	// Policy says whether tiers spill over, and how fast measurements fade.
 	Policy selection.Policy
-	// Lookups counts the look-ups that spill over, for all plans of the query. It must not be nil
-	// where the policy has spill-over.
+	// Lookups counts the lookups that may spill over, for all plans of the query. It must not be nil
+	// if the policy has spill-over.
 	Lookups *atomic.Uint64
-	// Epoch is when the clock of the vitals began.
+	// Epoch is the start of the clock of the vitals.
 	Epoch *time.Time
 	Hooks Hooks
 }
 
 // Tier describes one tier.
 type Tier struct {
-	// Size is how many candidates it has, at least one.
+	// Size is its number of candidates, at least one.
 	Size int
 	// Strategy picks from them.
 	Strategy selection.Strategy
 	// Scope is the same for consecutive tiers that spill over to one another.
 	Scope int
-	// Faults counts what the selector does wrong; nil: nothing does.
+	// Faults counts what the selector does wrong. Default: counters of the plan.
 	Faults *Faults
 }
 
-// Source answers the questions of [Plan.Init].
+// Source describes candidates to [Plan.Init].
 type Source interface {
-	// OrderKey returns a number that stands for the candidate in every plan: more than 0, less than
+	// OrderKey returns a number that identifies the candidate in every plan: more than 0, less than
 	// 1 << 48, and ascending within a tier.
 	OrderKey(candidate int) uint64
-	// Rotation returns what the picks of a tier remember, which is asked of tiers that are not in order.
+	// Rotation returns the rotation of a tier. It is called for tiers that are not in order.
 	Rotation(tier int) *Rotation
-	// Member returns what a selector sees of a candidate. Unless measured is set it needs neither
-	// vitals nor a track.
+	// Member returns what a selector sees of a candidate. Vitals and a track are needed only if
+	// measured is set.
 	Member(candidate int, measured bool) selection.Member
 }
 
-// Hooks are called in the goroutine of a look-up. Either may be nil.
+// Hooks receive reports in the goroutine of a lookup. Either may be nil.
 type Hooks struct {
-	// Fault is told what a selector did wrong, of each tier's at most once a minute. A panic is still
-	// on the stack.
+	// Fault receives what a selector did wrong, at most once a minute for each [Faults]. A panic is
+	// still on the stack.
 	Fault func(Failure)
-	// Decided is told of every pick that counts. It makes every tier one with a picker.
+	// Decided receives every pick that is not a preview.
 	Decided func(Decision)
 }
 
@@ -91,20 +90,21 @@ type Hooks struct {
 type Decision struct {
 	Tier, Candidate int
 	Strategy        selection.Strategy
-	// Eligible of the Candidates of the tier could be picked, and Asked of them were offered before.
+	// Candidates is the size of the tier, Eligible the number of candidates that could be picked,
+	// and Asked the number that the iterator had offered before.
 	Eligible, Candidates, Asked int
-	// Detail is what the selector says of the one picked; nil where it says nothing.
+	// Detail is the selector's description of the candidate; nil: none.
 	Detail *selection.Detail
 }
 
-// extras is what a plan needs where a tier has a picker.
+// extras has what a plan needs if a tier has a picker.
 type extras struct {
 	hooks      Hooks
 	policy     selection.Policy
 	maxLatency time.Duration // 0: any
 	epoch      *time.Time
 	lookups    *atomic.Uint64      // nil: tiers are strict
-	vitals     []*selection.Vitals // of each candidate; nil where nothing is measured
+	vitals     []*selection.Vitals // by candidate; nil: nothing is measured
 	tracks     []*selection.Track
 }
 
@@ -120,15 +120,15 @@ type tier struct {
 	all       uint64    // a bit for each member; 0: there are more than maskBits
 	rotation  *Rotation // nil: in order
 	keys      []uint64  // of the members, ascending, for the rotation; see positionBits
-	picker    *picker   // nil: the strategy is built in and has nothing more to heed
+	picker    *picker   // nil: FALLBACK or ROUND_ROBIN, and nothing else to consider
 
 	healthy, admitting *largeSubset // of a tier with a rotation and more than maskBits members
 }
 
 func (t *tier) size() int { return t.high - t.low }
 
-// Init makes the plan; all its candidates are neither healthy nor admitting yet. Calls of Init that
-// share a rotation must be serialised.
+// Init makes the plan. No candidate is healthy or admitting before [Plan.Set]. Calls of Init with a
+// common [Source] must be serialised.
 func (p *Plan) Init(c Config, source Source) {
 	size := 0
 	for i := range c.Tiers {
@@ -141,8 +141,8 @@ func (p *Plan) Init(c Config, source Source) {
 	every := c.Policy.SpillOver > 0 || c.Request.Where.MaxLatency > 0 || c.Hooks.Decided != nil
 	low := 0
 	for n := range c.Tiers {
-		given, t := &c.Tiers[n], &p.tiers[n]
-		t.low, t.high, t.scope = low, low+given.Size, given.Scope
+		of, t := &c.Tiers[n], &p.tiers[n]
+		t.low, t.high, t.scope = low, low+of.Size, of.Scope
 		low = t.high
 		for i := t.low; i < t.high; i++ {
 			p.tierOf[i] = int32(n)
@@ -150,19 +150,18 @@ func (p *Plan) Init(c Config, source Source) {
 		if t.size() <= maskBits {
 			t.all = ^uint64(0) >> (maskBits - t.size())
 		}
-		if !every && given.Strategy.Same(selection.Fallback()) {
+		if !every && of.Strategy.Same(selection.Fallback()) {
 			continue
 		}
 		p.InOrder = false
-		p.rotate(t, source.Rotation(n), source)
-		if every || given.Strategy.Selector() != nil {
-			p.choose(t, given, &c, source)
+		p.addRotation(t, source.Rotation(n), source)
+		if every || of.Strategy.Selector() != nil {
+			p.addPicker(t, of, &c, source)
 		}
 	}
 }
 
-// rotate gives the tier its rotation.
-func (p *Plan) rotate(t *tier, rotation *Rotation, source Source) {
+func (p *Plan) addRotation(t *tier, rotation *Rotation, source Source) {
 	t.rotation, t.keys = rotation, make([]uint64, t.size())
 	for i := range t.keys {
 		t.keys[i] = source.OrderKey(t.low+i)<<positionBits | uint64(i)&positionMask
@@ -173,8 +172,7 @@ func (p *Plan) rotate(t *tier, rotation *Rotation, source Source) {
 	}
 }
 
-// choose gives the tier its picker.
-func (p *Plan) choose(t *tier, given *Tier, c *Config, source Source) {
+func (p *Plan) addPicker(t *tier, of *Tier, c *Config, source Source) {
 	if p.extras == nil {
 		p.extras = &extras{
 			hooks: c.Hooks, policy: c.Policy, maxLatency: c.Request.Where.MaxLatency, epoch: c.Epoch,
@@ -185,8 +183,8 @@ func (p *Plan) choose(t *tier, given *Tier, c *Config, source Source) {
 		}
 	}
 	k := &picker{
-		strategy: given.Strategy, selector: given.Strategy.Selector(), faults: given.Faults,
-		roundRobin: given.Strategy.Same(selection.RoundRobin()),
+		strategy: of.Strategy, selector: of.Strategy.Selector(), faults: of.Faults,
+		roundRobin: of.Strategy.Same(selection.RoundRobin()),
 	}
 	if k.faults == nil {
 		k.faults = &Faults{}
@@ -201,13 +199,13 @@ func (p *Plan) choose(t *tier, given *Tier, c *Config, source Source) {
 	t.picker = k
 }
 
-// Set says whether candidate i is healthy and admitting from now on. Calls must be serialised.
+// Set makes candidate i a member of Healthy and Admitting, or not. Calls must be serialised.
 func (p *Plan) Set(i int, healthy, admitting bool) {
-	put(p.Healthy, i, healthy)
-	put(p.Admitting, i, admitting)
+	setMember(p.Healthy, i, healthy)
+	setMember(p.Admitting, i, admitting)
 }
 
-func put(set *bitset.Set, i int, member bool) {
+func setMember(set *bitset.Set, i int, member bool) {
 	if member {
 		set.Add(i)
 	} else {
@@ -221,12 +219,12 @@ func (p *Plan) Len() int { return len(p.tierOf) }
 // TierOf returns the number of the tier of candidate i.
 func (p *Plan) TierOf(i int) int { return int(p.tierOf[i]) }
 
-// NeedsCaller reports whether iterators of the plan look at the caller that they are given.
+// NeedsCaller reports whether iterators of the plan read the [Caller].
 func (p *Plan) NeedsCaller() bool { return p.extras != nil }
 
-// First returns the candidate to pick without asking a selector: -1 where none is eligible, and
-// [Undecided] where a selector has to choose. With advance the turn of ROUND_ROBIN moves on. A caller that
-// counts nanoseconds looks at InOrder itself.
+// First picks a candidate without a selector. It returns -1 if none is eligible, and [Undecided] if a
+// selector has to choose. With advance the turn of ROUND_ROBIN moves on. If InOrder is set, the First
+// method of the set has the same answer and is inlined.
 func (p *Plan) First(eligible *bitset.Set, advance bool) int {
 	mode := Peek
 	if advance {
@@ -235,8 +233,8 @@ func (p *Plan) First(eligible *bitset.Set, advance bool) int {
 	return p.first(eligible, mode)
 }
 
-// first is First in the mode of an iterator. Where one word has the whole tier, the tier and its turn are
-// picked from the candidates of one moment.
+// first is First in the mode of an iterator. A tier within the first word of the set is picked, and picked
+// from, as it was at one moment.
 func (p *Plan) first(eligible *bitset.Set, mode Mode) int {
 	if p.InOrder {
 		return eligible.First()
@@ -263,16 +261,16 @@ func (p *Plan) first(eligible *bitset.Set, mode Mode) int {
 		}
 		if picked, ok := t.turn(members, !mode.peeks(n)); ok && picked >= 0 {
 			return t.low + picked
-		} // else the tier has lost its last candidate, or this pick its turn
+		} // else the last candidate has become ineligible, or another pick has taken the turn
 	}
 }
 
-// FastEnough reports whether candidate i has lately been as fast as the query wants.
+// FastEnough reports whether the latency of candidate i is within the bound of the query.
 func (p *Plan) FastEnough(i int) bool {
 	return p.extras == nil || p.extras.maxLatency == 0 || p.latency(i) <= p.extras.maxLatency
 }
 
-// latency returns the latency of candidate i as it counts now. The plan has a bound of it.
+// latency returns the present latency of candidate i of a plan with a bound.
 func (p *Plan) latency(i int) time.Duration { return p.extras.vitals[i].Latency(p.extras.now()) }
 
 // AnyEligible reports whether any candidate is eligible and fast enough.

@@ -9,8 +9,8 @@ import (
 	"github.com/capreg/registry/selection"
 )
 
-// Rotation remembers the pick before, as the order key of the candidate: it stays right when candidates
-// join or leave. It outlives the plans of its query, and keeps what a selector remembers as well. It is
+// Rotation remembers the last pick from a tier as the order key of the candidate, which stays right when
+// candidates join or leave. It also has the cursor of a selector. It outlives the plans of its query and is
 // safe for concurrent use.
 type Rotation struct {
 	last     atomic.Uint64
@@ -20,8 +20,8 @@ type Rotation struct {
 	_ [40]byte // a cache line of its own keeps the rotations of different queries apart
 }
 
-// RotationFor returns the rotation to go on with: previous, unless it is nil or of another strategy,
-// whose memories the new one must not find.
+// RotationFor returns previous if it belongs to the strategy, else a new rotation: a strategy must not find
+// the state of another one.
 func RotationFor(previous *Rotation, strategy selection.Strategy) *Rotation {
 	if previous != nil && previous.strategy.Same(strategy) {
 		return previous
@@ -32,19 +32,19 @@ func RotationFor(previous *Rotation, strategy selection.Strategy) *Rotation {
 	}
 }
 
-// The lowest bits of a key in a tier are the position of its member, so that the one picked last is found
-// without a search. They do not tell keys apart.
+// The lowest bits of a key are the position of its member in the tier, so that the last pick is found
+// without a search. The other bits are the order key.
 const (
 	positionBits = 16
 	positionMask = 1<<positionBits - 1
 )
 
-// turn returns the member after the one picked last, -1 where there is none, and moves the rotation on to
-// it where move says so. It is not ok when another pick has moved it meanwhile.
+// turn returns the member after the last pick, or -1 if there is none, and with move makes it the last pick.
+// ok is false if another pick has moved the rotation meanwhile.
 func (t *tier) turn(members subset, move bool) (picked int, ok bool) {
 	last := t.rotation.last.Load()
 	before := int(last & positionMask)
-	if before >= len(t.keys) || t.keys[before] != last { // nearly never: it was picked from another plan
+	if before >= len(t.keys) || t.keys[before] != last { // rare: it was picked from another plan
 		before = t.lastUpTo(last)
 	}
 	picked = members.next(before + 1)
@@ -57,7 +57,7 @@ func (t *tier) turn(members subset, move bool) (picked int, ok bool) {
 	return picked, t.rotation.last.CompareAndSwap(last, t.keys[picked])
 }
 
-// take is turn of the members that are eligible, until no other pick comes between.
+// take repeats turn with the eligible members until it is ok.
 func (p *Plan) take(t *tier, eligible *bitset.Set, move bool) int {
 	for {
 		if picked, ok := t.turn(p.members(t, eligible), move); ok {
@@ -66,13 +66,10 @@ func (p *Plan) take(t *tier, eligible *bitset.Set, move bool) int {
 	}
 }
 
-// lastUpTo returns the index of the last key that is at most key, -1 where all are larger.
+// lastUpTo returns the index of the last member whose order key is at most that of key, or -1.
 //
 //go:noinline
 func (t *tier) lastUpTo(key uint64) int {
-	i, found := slices.BinarySearch(t.keys, key|positionMask)
-	if found {
-		return i
-	}
+	i, _ := slices.BinarySearch(t.keys, (key|positionMask)+1)
 	return i - 1
 }
