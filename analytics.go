@@ -4,10 +4,9 @@ import (
 	"cmp"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
-	"time"
 
+	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/ring"
 	"github.com/capreg/registry/selection"
 )
@@ -109,8 +108,8 @@ func (r *Registry) Selection(serviceName string) (selection.Analytics, bool) {
 			seen[g] = true
 			a.Groups = append(a.Groups, selection.GroupFaults{
 				Handler: g.key.handler, Group: g.key.number, Strategy: g.strategy,
-				Panics: g.faults.counts[faultPanic].Load(), Exits: g.faults.counts[faultExit].Load(),
-				OutOfRange: g.faults.counts[faultRange].Load(), Slow: g.faults.counts[faultSlow].Load(),
+				Panics: g.faults.Count(pick.Panicked), Exits: g.faults.Count(pick.Exited),
+				OutOfRange: g.faults.Count(pick.OutOfRange), Slow: g.faults.Count(pick.Slow),
 			})
 		}
 	}
@@ -136,20 +135,8 @@ func newDecisions(limit int) *decisions {
 	return &decisions{kept: ring.New[selection.Decision](limit)}
 }
 
-// decide records a pick from a run.
-func (w *walk) decide(r *run, at int, given *selection.Look, d *decisions) {
-	c, slot := r.choice, w.plan.wishes.slot
-	look := *given
-	look.Peek = true
-	v := c.set.View(look)
-	made := selection.Decision{
-		Time: time.Now(), Service: slot.service.name, Query: strings.TrimSpace(slot.query.String()),
-		Provider: w.plan.candidates[r.low+at].name(), Group: c.group.key.number, Strategy: c.strategy,
-		Eligible: v.Count(), Candidates: r.high - r.low, Asked: look.Asked,
-	}
-	if describer, ok := c.selector.(selection.Describer); ok {
-		made.Detail = detailOf(describer, v, at)
-	}
+// add keeps a pick.
+func (d *decisions) add(made selection.Decision) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.kept.Push(made)

@@ -8,6 +8,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/capreg/registry/internal/limit"
+	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -118,9 +119,9 @@ func (f *firstAttempt) admit(ctx context.Context, query *queryPlan) bool {
 	if plan == nil {
 		plan = query.service.rebuild(query)
 	}
-	picked := plan.callable.First()
-	if !plan.inOrder {
-		picked = plan.first(plan.callable, true)
+	picked := plan.Admitting.First()
+	if !plan.InOrder {
+		picked = plan.First(plan.Admitting, true)
 	}
 	if picked < 0 {
 		return false
@@ -180,7 +181,7 @@ type call struct {
 	observed  bool // hooks, observers or a report see it
 	caller    caller
 	query     *queryPlan
-	by        asker // what selectors can know of it
+	by        pick.Caller // what selectors can know of it
 	options   CallOption
 	shared    *leaseCall // of leases; nil for a call that runs a function
 	providers iterator
@@ -241,9 +242,15 @@ func (c *call) begin(ctx context.Context, query *queryPlan, key string, options 
 		ctx = c.beforeCall(ctx)
 	}
 	c.caller = newCaller(ctx)
-	c.by = asker{ctx: ctx, key: key, caller: c.options.caller, call: c.shared}
-	c.providers = query.iterate(admitting)
+	c.by = pick.Caller{Context: ctx, Key: key, Name: c.options.caller}
+	c.iterate()
 	return nil
+}
+
+// iterate begins an iteration over the providers of the query.
+func (c *call) iterate() {
+	c.providers = c.query.iterate(admitting)
+	c.providers.shared = c.shared
 }
 
 // beginWith makes the iteration start with the provider that a first attempt has picked, whose
@@ -260,7 +267,7 @@ func (c *call) continueFrom(ctx context.Context, query *queryPlan, key string, f
 	c.caller = newCaller(ctx)
 	first.state = attemptOver // not before: the context is a user's
 	c.options.caller = query.query.Handler
-	c.by = asker{ctx: ctx, key: key, caller: c.options.caller}
+	c.by = pick.Caller{Context: ctx, Key: key, Name: c.options.caller}
 	c.state, c.reason, c.entries, c.retried.provider = callRunning, attemptFirst, 1, first.provider
 	c.beginWith(first)
 	c.providers.next(&c.by) // the picked one

@@ -74,7 +74,7 @@ func (c *call) noteEntry(p *provider, e admission) {
 	a := &c.attempt
 	c.state, c.hookCtx, c.reason, c.cause = callRunning, nil, e.reason, nil
 	if a.vitals != nil {
-		a.track = c.providers.rest.track(p)
+		a.track = c.providers.track(p)
 	}
 	if a.trial && c.shared == nil { // a lease expires by itself
 		a.watchTrial()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -319,7 +320,7 @@ func (e *CallError) withRetryIn(s *queryPlan) *CallError {
 	if n := len(e.Attempts); n == 0 || len(e.ended) > 0 || e.Attempts[n-1].Class.Rule().Next == verdict.NextNo {
 		return e
 	}
-	e.RetryIn = soonest(s.explain(false, asker{}).Candidates)
+	e.RetryIn = soonest(s.explain(admitting, pick.Caller{}).Candidates)
 	return e
 }
 

@@ -1,12 +1,10 @@
 package registry
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +12,7 @@ import (
 	"github.com/capreg/registry/internal/bitset"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/selection"
 )
 
@@ -75,7 +74,7 @@ func (e Explanation) MarshalJSON() ([]byte, error) {
 // candidate why not that one. It changes nothing and records nothing. It asks strategies
 // that are a [selection.Describer] for details.
 func (r *Resolver[T]) Explain() Explanation {
-	slot, err := r.bound()
+	query, err := r.bound()
 	if err != nil {
 		e := Explanation{Candidates: []Candidate{}, Err: err}
 		if r != nil && r.query != nil {
@@ -83,48 +82,45 @@ func (r *Resolver[T]) Explain() Explanation {
 		}
 		return e
 	}
-	return slot.explain(false, asker{key: r.key, caller: slot.query.Handler})
+	return query.explain(admitting, pick.Caller{Key: r.key, Name: query.query.Handler})
 }
 
-// explain collects the candidates; steady leaves out trials, as Get does.
-func (s *queryPlan) explain(steady bool, by asker) Explanation {
+// explain collects the candidates; healthy leaves out trials, as Get does.
+func (s *queryPlan) explain(want condition, by pick.Caller) Explanation {
 	plan := s.current()
-	eligible := plan.callable
-	if steady {
-		eligible = plan.steady
-	}
+	eligible := want.of(plan)
 	e := Explanation{Service: s.service.name, Query: s.query.clone()}
-	e.Query.Key = by.key
+	e.Query.Key = by.Key
 	winner := plan.free(eligible, by)
-	if winner == nil && !steady && !plan.anyone(eligible) { // a full one would be waited for
+	if winner == nil && want == admitting && !plan.AnyEligible(eligible) { // a full one would be waited for
 		winner = plan.lastResort(func(*provider) bool { return true })
 	}
 	if winner != nil {
 		e.Winner = winner.name()
 	}
-	e.Candidates, e.Err = s.survey(plan, eligible, steady, by)
+	e.Candidates, e.Err = s.survey(plan, want, by)
 	return e
 }
 
 // survey returns the candidates, or the reason that there are none.
-func (s *queryPlan) survey(plan *plan, eligible *bitset.Set, steady bool, by asker) ([]Candidate, error) {
-	seen := s.inSight(plan, steady)
+func (s *queryPlan) survey(plan *plan, want condition, by pick.Caller) ([]Candidate, error) {
+	seen := s.inSight(plan, want)
 	if len(seen) == 0 {
 		return seen, s.service.whyEmpty()
 	}
-	if plan.wishes != nil {
-		plan.detail(seen, eligible, by)
+	if plan.NeedsCaller() {
+		plan.detail(seen, want.of(plan), by)
 	}
 	return seen, nil
 }
 
 // free returns the provider that would be tried first: the first one with a free permit.
-func (p *plan) free(eligible *bitset.Set, by asker) *provider {
-	ahead := p.walk(eligible)
-	ahead.still, ahead.silent = true, true
-	for next := ahead.next(&by); next != nil; next = ahead.next(&by) {
-		if !next.full() {
-			return next
+func (p *plan) free(eligible *bitset.Set, by pick.Caller) *provider {
+	rest := p.Iterate(eligible)
+	rest.Mode = pick.Preview
+	for i := rest.Next(&by); i >= 0; i = rest.Next(&by) {
+		if !p.candidates[i].full() {
+			return p.candidates[i]
 		}
 	}
 	return nil
@@ -147,15 +143,15 @@ func (s *service) whyEmpty() error {
 
 // inSight returns the plan's candidates followed by the providers that the query sees
 // but does not accept, all at one moment.
-func (s *queryPlan) inSight(p *plan, steady bool) []Candidate {
+func (s *queryPlan) inSight(p *plan, want condition) []Candidate {
 	s.service.registry.mu.Lock()
 	defer s.service.registry.mu.Unlock()
 	now := s.service.registry.epoch.Add(s.service.registry.now()) // cheaper than time.Now
 	seen := make([]Candidate, len(p.candidates))
 	for i, candidate := range p.candidates {
-		s.describe(&seen[i], candidate, now, steady)
+		s.describe(&seen[i], candidate, now, want)
 	}
-	if !s.choosy {
+	if !s.selective {
 		return seen // there are no others
 	}
 	var unwanted []Candidate
@@ -163,7 +159,7 @@ func (s *queryPlan) inSight(p *plan, steady bool) []Candidate {
 		for _, other := range scope {
 			if s.service.mismatch(other, s.query) != nil {
 				var c Candidate
-				s.describe(&c, other, now, steady)
+				s.describe(&c, other, now, want)
 				unwanted = append(unwanted, c)
 			}
 		}
@@ -171,17 +167,17 @@ func (s *queryPlan) inSight(p *plan, steady bool) []Candidate {
 	return slices.Concat(seen, unwanted)
 }
 
-// describe fills in c for the slot's query. Caller holds Registry.mu.
-func (s *queryPlan) describe(c *Candidate, p *provider, now time.Time, steady bool) {
+// describe fills in c for the query. Caller holds Registry.mu.
+func (s *queryPlan) describe(c *Candidate, p *provider, now time.Time, want condition) {
 	describeLocked(c, p, now)
-	if !c.Eligible && !s.choosy {
+	if !c.Eligible && !s.selective {
 		return // the query accepts every provider
 	}
 	if mismatch := s.service.mismatch(p, s.query); mismatch != nil {
 		c.Eligible, c.Code, c.Reason, c.RetryIn, c.Err = false, mismatch.code, mismatch.Error(), 0, mismatch
-	} else if !steady && c.Eligible && p.full() {
+	} else if want == admitting && c.Eligible && p.full() {
 		c.Eligible, c.Code, c.Reason, c.Err = false, codeFull, ErrAtCapacity.Error(), &reason{ErrAtCapacity, ErrAtCapacity.Error(), nil}
-	} else if steady && c.Code == codeTrial {
+	} else if want == healthy && c.Code == codeTrial {
 		c.Eligible, c.Err = false, &reason{ErrBreakerOpen, "breaker half-open: only calls are trials", nil}
 		c.Code, c.Reason = codeOpen, c.Err.Error()
 	}
@@ -203,64 +199,19 @@ func (*serviceState) mismatch(p *provider, q Query) *unwanted {
 
 // detail adds the details of the selectors of the plan, and marks candidates that are too
 // slow for the query.
-func (p *plan) detail(candidates []Candidate, eligible *bitset.Set, by asker) {
-	for at := range p.runs {
-		r := &p.runs[at]
-		if r.choice == nil {
-			continue
+func (p *plan) detail(candidates []Candidate, eligible *bitset.Set, by pick.Caller) {
+	for i := range p.candidates {
+		if latency, bound, retryIn, slow := p.TooSlow(i); slow {
+			tooSlow(&candidates[i], latency, bound, retryIn)
 		}
-		for i := r.low; i < r.high; i++ {
-			if !p.inTime(i) {
-				tooSlow(&candidates[i], p.slowness(i), p.wishes)
-			}
-		}
-		describer, ok := r.choice.selector.(selection.Describer)
-		if !ok {
-			continue
-		}
-		w := p.walk(eligible)
-		w.still, w.silent = true, true
-		look := selection.Look{Peek: true, Cursor: r.choice.cursor, Epoch: &p.wishes.registry.epoch, Context: by.ctx, Key: by.key, Caller: by.caller}
-		if r.high-r.low > maskBits {
-			look.Large = w.large(r)
-		} else {
-			look.Mask = p.allInTime(r.low, eligible.Mask(r.low, r.high-r.low))
-		}
-		for i := r.low; i < r.high; i++ {
-			candidates[i].Detail = detailOf(describer, r.choice.set.View(look), i-r.low)
-		}
+		candidates[i].Detail = p.Describe(i, eligible, &by)
 	}
-}
-
-// detailOf returns a selector's detail of candidate i, with numbers that JSON can have;
-// nil when the selector fails.
-func detailOf(describer selection.Describer, v selection.View, i int) *selection.Detail {
-	var d selection.Detail
-	if fault.Run(func() error { d = describer.Describe(v, i); return nil }) != nil {
-		return nil
-	}
-	d.Score, d.Factors = finite(d.Score), slices.Clone(d.Factors)
-	for k := range d.Factors {
-		d.Factors[k].Weight, d.Factors[k].Value = finite(d.Factors[k].Weight), finite(d.Factors[k].Value)
-	}
-	return &d
-}
-
-// finite returns 0 for NaN, and the nearest finite number for an infinite one.
-func finite(x float64) float64 {
-	if math.IsNaN(x) {
-		return 0
-	}
-	return min(max(x, -math.MaxFloat64), math.MaxFloat64)
 }
 
 // tooSlow marks a candidate whose latency exceeds the bound of the query.
-func tooSlow(c *Candidate, latency time.Duration, w *wishes) {
-	words := fmt.Sprintf("latency %v, more than %v", latency.Round(time.Microsecond), w.maxLatency)
+func tooSlow(c *Candidate, latency, bound, retryIn time.Duration) {
+	words := fmt.Sprintf("latency %v, more than %v", latency.Round(time.Microsecond), bound)
 	why := &reason{selection.ErrUnmet, words, nil}
-	// A measurement fades with time: latency·exp(−t/decay).
-	decay := cmp.Or(w.policy.Decay, selection.DefaultDecay)
-	retryIn := time.Duration(float64(decay) * math.Log(float64(latency)/float64(w.maxLatency)))
 	if c.Eligible {
 		c.Eligible, c.Code, c.Reason, c.Err, c.RetryIn = false, codeTooSlow, words, why, retryIn
 		return
@@ -272,15 +223,11 @@ func tooSlow(c *Candidate, latency time.Duration, w *wishes) {
 }
 
 // unavailable returns the error of a look-up that found no eligible provider.
-func (s *queryPlan) unavailable(steady bool, by asker) *UnavailableError {
+func (s *queryPlan) unavailable(want condition, by pick.Caller) *UnavailableError {
 	plan := s.current()
-	eligible := plan.callable
-	if steady {
-		eligible = plan.steady
-	}
 	failure := &UnavailableError{Service: s.service.name, Query: s.query.clone()}
-	failure.Query.Key = by.key
-	failure.Candidates, failure.cause = s.survey(plan, eligible, steady, by)
+	failure.Query.Key = by.Key
+	failure.Candidates, failure.cause = s.survey(plan, want, by)
 	failure.RetryIn = soonest(failure.Candidates)
 	return failure
 }
@@ -314,7 +261,7 @@ func (r *Registry) unavailableService(name string) error {
 	now := time.Now()
 	failure.Candidates = make([]Candidate, len(members))
 	for i, p := range members {
-		anyQuery.describe(&failure.Candidates[i], p, now, false)
+		anyQuery.describe(&failure.Candidates[i], p, now, admitting)
 	}
 	r.mu.Unlock()
 	if len(members) == 0 {

@@ -1,7 +1,11 @@
 package registry
 
 import (
+	"slices"
+
 	"github.com/capreg/registry/internal/bitset"
+	"github.com/capreg/registry/internal/pick"
+	"github.com/capreg/registry/selection"
 )
 
 // condition is what a look-up asks of a provider to be eligible.
@@ -14,9 +18,9 @@ const (
 
 func (e condition) of(p *plan) *bitset.Set {
 	if e == healthy {
-		return p.steady
+		return p.Healthy
 	}
-	return p.callable
+	return p.Admitting
 }
 
 // blockers returns the reasons that make a provider ineligible.
@@ -44,7 +48,8 @@ const maxRestarts = 16
 type iterator struct {
 	query    *queryPlan
 	plan     *plan
-	rest     walk // of the plan's candidates
+	rest     pick.Iterator // of the plan's candidates
+	shared   *leaseCall    // of the call; nil: it has no leases
 	want     condition
 	listing  bool // in the order of the plan, whatever strategies say; at is the candidate before
 	at       int32
@@ -55,27 +60,24 @@ type iterator struct {
 // iterate returns an iteration in the order of the strategies, whose rotations it moves.
 func (q *queryPlan) iterate(want condition) iterator {
 	plan := q.current()
-	return iterator{query: q, plan: plan, want: want, rest: plan.walk(want.of(plan))}
+	return iterator{query: q, plan: plan, want: want, rest: plan.Iterate(want.of(plan))}
 }
 
 // iterateFrom is iterate on a plan of which the candidate to begin with was picked.
 func (q *queryPlan) iterateFrom(plan *plan, picked int, want condition) iterator {
-	return iterator{query: q, plan: plan, want: want, rest: plan.walkFrom(want.of(plan), picked)}
+	return iterator{query: q, plan: plan, want: want, rest: plan.IterateFrom(want.of(plan), picked)}
 }
 
 // list returns an iteration in the order of the plan, which moves no rotation.
 func (q *queryPlan) list(want condition) iterator {
 	plan := q.current()
-	it := iterator{query: q, plan: plan, want: want, listing: true, at: -1, rest: plan.walk(want.of(plan))}
-	it.rest.still = true
+	it := iterator{query: q, plan: plan, want: want, listing: true, at: -1, rest: plan.Iterate(want.of(plan))}
+	it.rest.Mode = pick.Peek
 	return it
 }
 
-// peekUntil makes the iteration move no rotation of tiers before the given one; 0: of none.
-func (it *iterator) peekUntil(tier int) { it.rest.still, it.rest.fresh = true, tier }
-
 // next returns the next provider, or nil.
-func (it *iterator) next(by *asker) *provider {
+func (it *iterator) next(by *pick.Caller) *provider {
 	for {
 		if p := it.nextOfPlan(by); p != nil {
 			return p
@@ -87,9 +89,16 @@ func (it *iterator) next(by *asker) *provider {
 	}
 }
 
-func (it *iterator) nextOfPlan(by *asker) *provider {
+func (it *iterator) nextOfPlan(by *pick.Caller) *provider {
 	if !it.listing {
-		return it.rest.next(by)
+		if it.shared != nil && it.query.service.registry.decisions != nil {
+			shared, candidates := it.shared, it.plan.candidates
+			by.Had = func(i int) bool { return shared.had(candidates[i]) }
+		}
+		if i := it.rest.Next(by); i >= 0 {
+			return it.plan.candidates[i]
+		}
+		return nil
 	}
 	eligible := it.want.of(it.plan)
 	for {
@@ -98,14 +107,14 @@ func (it *iterator) nextOfPlan(by *asker) *provider {
 			return nil
 		}
 		it.at = int32(i) //nolint:gosec // bounded by the number of providers
-		if it.plan.inTime(i) {
+		if it.plan.FastEnough(i) {
 			return it.plan.candidates[i]
 		}
 	}
 }
 
 // more reports whether another provider is eligible. It moves nothing.
-func (it *iterator) more() bool { return it.rest.more() }
+func (it *iterator) more() bool { return it.rest.More() }
 
 // pass notes that p, which next returned, was not taken. It reports whether p was replaced
 // meanwhile and the iteration starts over.
@@ -131,11 +140,11 @@ func (it *iterator) restart() bool {
 	if it.restarts == maxRestarts {
 		return false
 	}
-	before := it.rest
+	mode := it.rest.Mode
 	it.restarts++
 	it.plan, it.at = it.query.current(), -1
-	it.rest = it.plan.walk(it.want.of(it.plan))
-	it.rest.still, it.rest.fresh = before.still, before.fresh
+	it.rest = it.plan.Iterate(it.want.of(it.plan))
+	it.rest.Mode = mode
 	return true
 }
 
@@ -151,22 +160,20 @@ func (q *queryPlan) anyEligible(want condition) bool {
 	if q.attached && q.plan.Load() != plan {
 		return true // perhaps: membership has changed again
 	}
-	return plan.anyone(eligible)
+	return plan.AnyEligible(eligible)
 }
 
 // moreBehind reports whether another candidate than the picked one is eligible.
 func (p *plan) moreBehind(picked int) bool {
-	rest := p.walkFrom(p.callable, picked)
-	rest.next(nil) // the picked one: no selector is asked
-	return rest.more()
+	rest := p.IterateFrom(p.Admitting, picked)
+	rest.Next(nil) // the picked one: no selector is asked
+	return rest.More()
 }
 
-// anyone reports whether a candidate is eligible and fast enough.
-func (p *plan) anyone(eligible *bitset.Set) bool {
-	for at := eligible.Next(0, len(p.candidates)); at >= 0; at = eligible.Next(at+1, len(p.candidates)) {
-		if p.inTime(at) {
-			return true
-		}
+// track returns the measurements of p for the query; nil: there are none.
+func (it *iterator) track(p *provider) *selection.Track {
+	if !it.plan.NeedsCaller() {
+		return nil
 	}
-	return false
+	return it.rest.Track(slices.Index(it.plan.candidates, p))
 }

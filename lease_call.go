@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -73,8 +74,8 @@ func (c *leaseCall) search() call {
 	s := c.first
 	s.history = c.history.clone()
 	s.entries, s.sawProbes, s.skips, s.refused, s.full = 1, true, nil, nil, nil
-	s.providers = s.query.iterate(admitting)
-	s.providers.peekUntil(c.claims.firstFreshTier(s.providers.plan))
+	s.iterate()
+	s.providers.rest.Mode = c.claims.mode(s.providers.plan)
 	s.providers.take()
 	return s
 }
@@ -210,12 +211,13 @@ func (c *claims) remove(p *provider) {
 	}
 }
 
-// firstFreshTier returns the first tier of the plan behind all those that the call has entered.
-func (c *claims) firstFreshTier(p *plan) int {
+// mode returns the mode of an iteration that takes turns in the tiers behind those that the call has
+// entered.
+func (c *claims) mode(p *plan) pick.Mode {
 	for at, candidate := range slices.Backward(p.candidates) {
 		if known := c.find(candidate); known != nil && known.state >= claimLeased {
-			return int(p.runOf[at]) + 1
+			return pick.PeekUntil(p.TierOf(at) + 1)
 		}
 	}
-	return 0
+	return pick.Peek
 }

@@ -59,7 +59,7 @@ type eligibility struct {
 	gate atomic.Uint32 // written under Registry.mu
 
 	// Guarded by Registry.mu.
-	places []place       // in the plans in force
+	places []position    // in the plans in force
 	ready  time.Duration // when breaker and health last let calls in again
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/slots"
 )
 
@@ -174,7 +175,8 @@ func (c *call) enterGranted(q *queueing, at int) (entered bool) {
 func (c *call) enterAnother(q *queueing) bool {
 	c.delay = max(c.delay, c.since(q.began))
 	others := c.query.iterate(admitting)
-	others.peekUntil(0)
+	others.rest.Mode = pick.Peek
+	others.shared = c.shared
 	others.restarts = maxRestarts // the wait looks again by itself
 	for p := others.next(&c.by); p != nil; p = others.next(&c.by) {
 		if c.hadTurn(p) || !c.wants(p) {

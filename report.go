@@ -196,7 +196,7 @@ func (c *call) allSkipped() (skipped []Candidate) {
 			skipped = append(skipped, skip)
 		}
 	}
-	for _, candidate := range c.query.explain(false, c.by).Candidates {
+	for _, candidate := range c.query.explain(admitting, c.by).Candidates {
 		refused := slices.ContainsFunc(c.skips, func(s Candidate) bool { return s.Provider == candidate.Provider })
 		if !candidate.Eligible && !c.tried(candidate.Provider) && !refused {
 			skipped = append(skipped, candidate)
@@ -244,7 +244,7 @@ func (c *call) failure() error {
 
 // unavailable explains why there was no provider, or no other one, for the call.
 func (c *call) unavailable() *UnavailableError {
-	unavailable := c.query.unavailable(false, c.by)
+	unavailable := c.query.unavailable(admitting, c.by)
 	for _, skip := range slices.Backward(c.skips) { // the last one is why
 		for i := range unavailable.Candidates {
 			if candidate := &unavailable.Candidates[i]; skip.Provider == candidate.Provider && candidate.Eligible {

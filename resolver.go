@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/striped"
 )
 
@@ -53,9 +54,9 @@ func (r *Resolver[T]) boundFor(ctx context.Context) (*queryPlan, error) {
 func (r *Resolver[T]) Get(ctx context.Context) (T, error) {
 	if r != nil && r.plan != nil {
 		if plan := r.plan.plan.Load(); plan != nil {
-			at := plan.steady.First()
-			if !plan.inOrder {
-				at = plan.first(plan.steady, true)
+			at := plan.Healthy.First()
+			if !plan.InOrder {
+				at = plan.First(plan.Healthy, true)
 			}
 			if at >= 0 {
 				if made := plan.candidates[at].instance.Load(); made != nil {
@@ -78,7 +79,7 @@ func (r *Resolver[T]) Get(ctx context.Context) (T, error) {
 
 // get is Get where a factory has to run, or none is eligible.
 func (r *Resolver[T]) get(ctx context.Context, providers iterator) (none T, err error) {
-	by := asker{ctx: ctx, key: r.key}
+	by := pick.Caller{Context: ctx, Key: r.key}
 	for waited := false; ; waited = true {
 		for p := providers.next(&by); p != nil && ctx.Err() == nil; p = providers.next(&by) {
 			made := p.obtain(ctx, providers.more)
@@ -102,7 +103,7 @@ func (r *Resolver[T]) get(ctx context.Context, providers iterator) (none T, err 
 func (r *Resolver[T]) missed(ctx context.Context) error {
 	svc := r.plan.service
 	svc.lookups.Local().misses.Add(1)
-	unavailable := r.plan.unavailable(true, asker{ctx: ctx, key: r.key})
+	unavailable := r.plan.unavailable(healthy, pick.Caller{Context: ctx, Key: r.key})
 	if ctx.Err() != nil {
 		svc.misses.count(nil)
 		return fault.Join("registry: ", append(fault.OfContext(ctx), unavailable))

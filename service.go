@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
@@ -150,7 +151,7 @@ func (s Service[T]) queryPlan(r *Registry, q *Query) (*queryPlan, error) {
 			return nil, err
 		}
 	}
-	return svc.planFor(q)
+	return svc.queryPlan(q)
 }
 
 func (q Query) clone() Query {
@@ -164,7 +165,7 @@ type service struct {
 	registry *Registry
 	name     string
 	binding  binding
-	slots    atomic.Pointer[map[uint64]*queryPlan] // copied on write, under Registry.mu
+	plans    atomic.Pointer[map[uint64]*queryPlan] // copied on write, under Registry.mu
 	classify atomic.Pointer[verdict.Classifier]
 	lookups  striped.Cells[lookups]
 	misses   missCounter
@@ -182,7 +183,7 @@ type serviceState struct {
 	groups    groups
 	overrides []*override // in force, oldest first
 	policy    selection.Policy
-	slotOrder []*queryPlan           // attached ones, oldest first
+	planOrder []*queryPlan           // attached ones, oldest first
 	sorted    map[string][]*provider // by handler, each in the one order; nil when out of date
 }
 
@@ -213,7 +214,7 @@ func newService(r *Registry, name string, b binding) *service {
 	svc := &service{registry: r, name: name, binding: b, serviceState: serviceState{
 		members: make(map[*provider]struct{}), groups: make(groups), policy: r.options.Selection,
 	}}
-	svc.slots.Store(&map[uint64]*queryPlan{})
+	svc.plans.Store(&map[uint64]*queryPlan{})
 	svc.lookups.Local() // allocates the cells here rather than in a look-up
 	return svc
 }
@@ -298,7 +299,7 @@ type group struct {
 	strategy Strategy
 	setBy    string // the provider whose registration or change set the strategy
 	members  int
-	faults   faults // of its selector
+	faults   pick.Faults // of its selector
 }
 
 // groups are the priority groups of a service. All methods are called with Registry.mu

@@ -75,7 +75,7 @@ func (c *call) awaitFirstProbe() bool {
 	if !c.query.awaitFirstProbe(c.caller.ctx, admitting) {
 		return false
 	}
-	c.providers = c.query.iterate(admitting)
+	c.iterate()
 	return true
 }
 
@@ -202,7 +202,7 @@ func (c *call) awaitCooldown() bool {
 		return false
 	}
 	c.delay += registry.now() - began
-	c.providers = c.query.iterate(admitting)
+	c.iterate()
 	c.rounds++
 	c.refused = nil // those that refused are asked again
 	return true

@@ -1,0 +1,75 @@
+package pick
+
+import (
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+
+	"github.com/capreg/registry/internal/bitset"
+	"github.com/capreg/registry/selection"
+)
+
+// Rotation remembers the last pick from a tier as the order key of the candidate, which stays right when
+// candidates join or leave. It also has the cursor of a selector. It outlives the plans of its query and is
+// safe for concurrent use.
+type Rotation struct {
+	last     atomic.Uint64
+	cursor   *selection.Cursor
+	strategy selection.Strategy
+
+	_ [40]byte // a cache line of its own keeps the rotations of different queries apart
+}
+
+// RotationFor returns previous if it belongs to the strategy, else a new rotation: a strategy must not find
+// the state of another one.
+func RotationFor(previous *Rotation, strategy selection.Strategy) *Rotation {
+	if previous != nil && previous.strategy.Same(strategy) {
+		return previous
+	}
+	return &Rotation{
+		cursor:   selection.NewCursor(rand.Uint64()), //nolint:gosec // shares, not secrets
+		strategy: strategy,
+	}
+}
+
+// The lowest bits of a key are the position of its member in the tier, so that the last pick is found
+// without a search. The other bits are the order key.
+const (
+	positionBits = 16
+	positionMask = 1<<positionBits - 1
+)
+
+// turn returns the member after the last pick, or -1 if there is none, and with move makes it the last pick.
+// ok is false if another pick has moved the rotation meanwhile.
+func (t *tier) turn(members subset, move bool) (picked int, ok bool) {
+	last := t.rotation.last.Load()
+	before := int(last & positionMask)
+	if before >= len(t.keys) || t.keys[before] != last { // rare: it was picked from another plan
+		before = t.lastUpTo(last)
+	}
+	picked = members.next(before + 1)
+	if picked < 0 {
+		picked = members.next(0)
+	}
+	if picked < 0 || !move {
+		return picked, true
+	}
+	return picked, t.rotation.last.CompareAndSwap(last, t.keys[picked])
+}
+
+// take repeats turn with the eligible members until it is ok.
+func (p *Plan) take(t *tier, eligible *bitset.Set, move bool) int {
+	for {
+		if picked, ok := t.turn(p.members(t, eligible), move); ok {
+			return picked
+		}
+	}
+}
+
+// lastUpTo returns the index of the last member whose order key is at most that of key, or -1.
+//
+//go:noinline
+func (t *tier) lastUpTo(key uint64) int {
+	i, _ := slices.BinarySearch(t.keys, (key|positionMask)+1)
+	return i - 1
+}

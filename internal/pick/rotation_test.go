@@ -1,0 +1,106 @@
+package pick_test
+
+import (
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/capreg/registry/internal/pick"
+	"github.com/capreg/registry/selection"
+)
+
+func TestRotation_GoesOnWhenCandidatesJoinAndLeave(t *testing.T) {
+	t.Parallel()
+	f := of(roundRobin(3))
+	f.keys = []uint64{10, 20, 30}
+	require.Equal(t, []int{0, 1}, firsts(f.plan(), 2)) // the last one has key 20
+	for _, step := range []struct {
+		keys []uint64
+		next int
+	}{
+		{[]uint64{10, 20, 30}, 2},     // 30
+		{[]uint64{5, 10, 20, 40}, 3},  // 30 has left: the one behind it
+		{[]uint64{10, 20, 30}, 0},     // round
+		{[]uint64{1, 2, 10, 11}, 3},   // at another position
+		{[]uint64{11, 12}, 1},         // the last one at another position, beyond the keys
+		{[]uint64{1, 2, 3, 4, 11}, 0}, // all are before it
+		{[]uint64{1, 2, 3, 4, 11}, 1},
+	} {
+		f.keys, f.config.Tiers = step.keys, []pick.Tier{roundRobin(len(step.keys))}
+		require.Equal(t, []int{step.next}, firsts(f.plan(), 1), step.keys)
+	}
+}
+
+func TestRotationFor_KeepsWhatTheSameStrategyRemembers(t *testing.T) {
+	t.Parallel()
+	first := pick.RotationFor(nil, selection.RoundRobin())
+	require.Same(t, first, pick.RotationFor(first, selection.RoundRobin()))
+	require.NotSame(t, first, pick.RotationFor(first, selection.Fallback()))
+}
+
+func TestRotation_SharesAreEvenWhileOthersFlip(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{7, 64, 65, 300} {
+		p := of(roundRobin(size)).plan()
+		counts, changes := make([]int, size), 0
+		for turn := range 20 * size {
+			if turn%9 == 0 {
+				p.Set(3, changes%2 == 1, changes%2 == 1)
+				changes++
+			}
+			counts[p.First(p.Healthy, true)]++
+		}
+		counts = slices.Delete(counts, 3, 4)
+		require.LessOrEqual(t, slices.Max(counts)-slices.Min(counts), 1+changes, "of %d", size)
+	}
+}
+
+func TestRotation_TakesEachTurnOnceAmongGoroutines(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{8, 100} {
+		p := of(roundRobin(size)).plan()
+		all := make([][]int, 4)
+		var group sync.WaitGroup
+		for g := range all {
+			group.Go(func() {
+				for n := range 50 * size {
+					if n%2 == 0 {
+						all[g] = append(all[g], p.First(p.Healthy, true))
+						continue
+					}
+					it := p.Iterate(p.Admitting)
+					all[g] = append(all[g], it.Next(nil))
+				}
+			})
+		}
+		group.Wait()
+		counts := make([]int, size)
+		for _, picked := range slices.Concat(all...) {
+			counts[picked]++
+		}
+		for i, count := range counts {
+			require.Equal(t, 4*50, count, "candidate %d of %d", i, size)
+		}
+	}
+}
+
+func TestRotation_IsTheSameWithAPicker(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{3, 70} {
+		f := of(roundRobin(size)).records()
+		p := f.plan()
+		require.True(t, p.NeedsCaller())
+		for turn := range 2 * size {
+			it := p.Iterate(p.Healthy)
+			for n := range 3 {
+				require.Equal(t, (turn+n)%size, it.Next(nil), "failover goes on from the turn")
+			}
+		}
+		it := p.Iterate(p.Healthy)
+		all := drain(&it)
+		slices.Sort(all)
+		require.Len(t, slices.Compact(all), size)
+	}
+}
