@@ -37,9 +37,16 @@ func ExampleLimitPolicy() {
 
 func ExampleRetryPolicy() {
 	ctx := context.Background()
+	calls := 0
+	flaky := chatFunc(func(context.Context, string) (string, error) {
+		if calls++; calls == 1 {
+			return "", errors.New("connection reset")
+		}
+		return "flaky", nil
+	})
 	reg := registryOf(
 		registry.Provider[chatModel]{
-			Name: "flaky", Instance: failsTimes(1, "flaky", errors.New("connection reset")),
+			Name: "flaky", Instance: flaky,
 			Retry: registry.RetryPolicy{Retries: 2, FirstDelay: time.Millisecond},
 		},
 		registry.Provider[chatModel]{Name: "spare"},

@@ -31,6 +31,11 @@ func registryOf(providers ...registry.Provider[chatModel]) *registry.Registry {
 	return reg
 }
 
+// fails returns a model that always fails.
+func fails(err error) chatModel {
+	return chatFunc(func(context.Context, string) (string, error) { return "", err })
+}
+
 // greet makes a call that says hello.
 func greet(ctx context.Context, m chatModel) (string, error) { return m.Chat(ctx, "hello") }
 

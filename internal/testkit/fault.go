@@ -11,6 +11,7 @@ type StatusError struct {
 	After time.Duration
 }
 
+// Error returns "status".
 func (e StatusError) Error() string { return "status" }
 
 // HTTPStatusCode returns the code.
@@ -22,6 +23,7 @@ func (e StatusError) RetryAfter() time.Duration { return e.After }
 // BadIsError is an error whose Is method panics.
 type BadIsError struct{}
 
+// Error returns "bad".
 func (BadIsError) Error() string { return "bad" }
 
 // Is panics.
