@@ -441,7 +441,7 @@ func TestBreaker_IsIndependentOfHealth(t *testing.T) {
 		errTired := errors.New("tired")
 		require.NoError(t, a.MarkUnhealthy(errTired))
 		require.NoError(t, a.Reset())
-		require.Equal(t, health.Unhealthy, a.Health().State, "a reset cures nobody")
+		require.Equal(t, health.Unhealthy, a.Health().State, "a reset does not change health")
 		_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
 		require.ErrorIs(t, err, registry.ErrUnhealthy)
 		require.ErrorIs(t, err, errTired)

@@ -37,7 +37,7 @@ func TestCall_AllocatesNoMoreThanPromised(t *testing.T) { //nolint:paralleltest 
 			}
 		}, 0},
 		{"Call without timeout", untimed, calling, 0},
-		{"Call with a timeout that nobody asks about", testkit.Provider{}, calling, 1},
+		{"Call with an unused timeout", testkit.Provider{}, calling, 1},
 		{"Call of a function that asks its context whether it has to stop", testkit.Provider{}, func(reg *registry.Registry) func() {
 			r := testkit.Bind(reg)
 			return func() {

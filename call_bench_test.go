@@ -143,7 +143,7 @@ func BenchmarkCall(b *testing.B) {
 			}
 		}
 	})
-	b.Run("nobody", func(b *testing.B) {
+	b.Run("none", func(b *testing.B) {
 		r := testkit.Bind(populated(b, 8, 8, testkit.Provider{}))
 		b.ReportAllocs()
 		for b.Loop() {

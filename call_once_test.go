@@ -107,7 +107,7 @@ func TestOnceOnly_RateLimitErrorHasDelay(t *testing.T) {
 		_, err := testkit.Ask(t.Context(), testkit.Bind(reg), registry.OnceOnly())
 		var c *registry.CallError
 		require.ErrorAs(t, err, &c)
-		require.Positive(t, c.RetryIn, "C9: fail at once with the delay in the error")
+		require.Positive(t, c.RetryIn, "fail at once with the delay in the error")
 	})
 }
 

@@ -122,7 +122,7 @@ func TestQueue_ChecksAdmissionAgainAtItsTurn(t *testing.T) {
 		callers.Wait()
 		testkit.RequireCounts(t, a, 1, 0, 0, 0)
 		require.NoError(t, a.MarkHealthy())
-		require.Equal(t, "a", testkit.MustAsk(t, testkit.Bind(reg)), "no place was lost")
+		require.Equal(t, "a", testkit.MustAsk(t, testkit.Bind(reg)), "no permit was lost")
 	})
 }
 
@@ -217,7 +217,7 @@ func TestQueue_CallLeavesWhenProviderIsRemoved(t *testing.T) {
 		go func() { time.Sleep(30 * time.Minute); l.Done(nil) }()
 		go func() { _ = a.Unregister(context.Background()) }()
 		all.Wait()
-		require.Less(t, took, time.Minute, "nobody can ever be entered")
+		require.Less(t, took, time.Minute, "no provider is left")
 	})
 }
 
@@ -269,7 +269,7 @@ func TestQueue_RetriesStayBounded(t *testing.T) {
 		r := testkit.Bind(reg)
 		stop := make(chan struct{})
 		var all sync.WaitGroup
-		// others that take the place whenever it is free
+		// other calls, which take the permit whenever it is free
 		all.Go(func() {
 			for {
 				select {
@@ -396,7 +396,7 @@ func TestQueue_AuthorizerGoexitKeepsNoPermit(t *testing.T) {
 		l, err := r.Acquire(t.Context())
 		require.NoError(t, err)
 		go func() { _, _ = testkit.Ask(context.Background(), r) }()
-		synctest.Wait() // it... Authorize is before the place, so ask first with no exit
+		synctest.Wait() // it was authorized and queues
 		exits.Store(true)
 		l.Done(nil)
 		synctest.Wait()
@@ -417,7 +417,7 @@ func TestQueue_ThrottledCallerDoesNotWait(t *testing.T) {
 		began := time.Now()
 		_, err = testkit.Ask(t.Context(), r)
 		require.Error(t, err)
-		require.Zero(t, time.Since(began), "throttled caller waited for a place, in somebody's room")
+		require.Zero(t, time.Since(began), "a throttled caller does not use up the queue")
 	})
 }
 

@@ -120,7 +120,7 @@ func TestCallReplace_FindsSuccessorAfterDeniedOrFull(t *testing.T) {
 func TestCallReplace_QueuedCallsWaitAtSuccessor(t *testing.T) {
 	t.Parallel()
 	limits := registry.LimitPolicy{MaxConcurrent: 1, MaxQueue: 10, MaxWait: time.Hour}
-	for name, displace := range map[string]func(t *testing.T, reg *registry.Registry) (undo func(context.Context) error){
+	for name, replaceOrSwap := range map[string]func(t *testing.T, reg *registry.Registry) (undo func(context.Context) error){
 		"replaced": func(t *testing.T, reg *registry.Registry) func(context.Context) error {
 			t.Helper()
 			testkit.Add(t, reg, testkit.Provider{Name: "a", Replace: true, Limits: limits, Instance: testkit.Takes("new", 10*time.Second)})
@@ -147,7 +147,7 @@ func TestCallReplace_QueuedCallsWaitAtSuccessor(t *testing.T) {
 					}()
 				}
 				testkit.Pass(time.Second)
-				undo := displace(t, reg)
+				undo := replaceOrSwap(t, reg)
 				counts := map[string]int{}
 				for range cap(said) {
 					counts[<-said]++

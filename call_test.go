@@ -391,7 +391,7 @@ func TestCall_DoesNotRunAfterAuthorizerEndedContext(t *testing.T) {
 			return "", nil
 		})
 		require.ErrorIs(t, err, context.Canceled)
-		require.False(t, ran, "T22: check ctx.Err() before each attempt")
+		require.False(t, ran, "ctx.Err() is checked before each attempt")
 	})
 }
 

@@ -14,14 +14,14 @@ import (
 	"github.com/capreg/registry/startup"
 )
 
-// Components of any kind make a plan, or errors that name them; a plan has everybody
-// once, behind what he needs.
+// Components of any kind make a plan, or errors that name them; a plan has each component
+// once, after what it needs.
 func FuzzComponents(f *testing.F) {
 	f.Add("db\nweb needs db\n", int64(0), 0)
 	f.Add("a needs b\nb needs a\n", int64(1), 1)
 	f.Add("a needs a\na\n", int64(-1), -1)
 	f.Add(" x\n needs \n", int64(1)<<62, 1<<30)
-	f.Add("a needs nobody\n\xff needs \xff\n", int64(0), 0)
+	f.Add("a needs nothing\n\xff needs \xff\n", int64(0), 0)
 	f.Add("a\tb needs a\n", int64(0), 0)
 	f.Fuzz(func(t *testing.T, text string, timeout int64, most int) {
 		var components []registry.Component

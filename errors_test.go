@@ -23,7 +23,7 @@ func TestError_IsOneLineWhateverItsCause(t *testing.T) {
 	testkit.RequireOneLine(t, err)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(multi)
-	testkit.RequireOneLine(t, reg.WaitReady(ctx, "nobody"))
+	testkit.RequireOneLine(t, reg.WaitReady(ctx, "unknown"))
 	_ = reg.Close(t.Context())
 	reg = testkit.New(t, registry.Options{})
 	p := testkit.Add(t, reg, testkit.Provider{Name: "p", Factory: func(context.Context) (testkit.ChatModel, error) {

@@ -206,7 +206,7 @@ func ExampleResolver_Many() {
 	// claude <nil>
 }
 
-// A broadcast: everyone gets the message, and each outcome counts.
+// A broadcast: every provider gets the message, and each outcome counts.
 func ExampleResolver_AcquireMany() {
 	ctx := context.Background()
 	reg := registryOf(
@@ -321,8 +321,8 @@ func ExampleFieldError() {
 	// true
 }
 
-// A payment must not be made twice: after the function was entered, nobody
-// else is asked, whatever the error.
+// A payment must not be made twice: once the function was entered, no other
+// provider is tried, whatever the error.
 func ExampleOnceOnly() {
 	ctx := context.Background()
 	reg := registryOf(

@@ -231,7 +231,7 @@ func TestExplain_NamesLastResort(t *testing.T) {
 		require.NoError(t, b.ForceOpen(time.Second, "test"))
 		lease, err := r.Acquire(t.Context())
 		require.NoError(t, err)
-		require.Empty(t, r.Explain().Winner, "a call would wait for a place")
+		require.Empty(t, r.Explain().Winner, "a call would queue")
 		lease.Done(nil)
 		require.NoError(t, a.ForceOpen(time.Minute, "test"))
 		e := r.Explain()
@@ -331,7 +331,7 @@ func TestExplain_PredictsProviderOfStickyKey(t *testing.T) {
 	})
 }
 
-// From the moment that nobody may enter it, it can be asked why.
+// The explanation is right from the moment at which the provider admits no calls.
 func TestExplain_WorksDuringEjection(t *testing.T) {
 	t.Parallel()
 	reg := testkit.New(t, registry.Options{Selection: selection.Policy{MaxEjected: 0.99}})

@@ -161,7 +161,7 @@ func TestFactory_OfRemovedProviderIsCancelled(t *testing.T) {
 		}})
 		testkit.Add(t, reg, testkit.Provider{Name: "b"})
 		var caller sync.WaitGroup
-		caller.Go(func() { require.Equal(t, "b", testkit.MustAsk(t, testkit.Bind(reg)), "who waited moves on") })
+		caller.Go(func() { require.Equal(t, "b", testkit.MustAsk(t, testkit.Bind(reg)), "the waiting call fails over") })
 		synctest.Wait()
 		drain, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()

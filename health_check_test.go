@@ -251,7 +251,7 @@ func probeUnderStress(t *testing.T, reg *registry.Registry) {
 		}
 	}
 	testkit.Pass(time.Second)
-	// all four places are free again
+	// all four slots are free again
 	var in, most atomic.Int64
 	hold := make(chan struct{})
 	for i := range 8 {

@@ -137,7 +137,7 @@ func TestProbe_HungIsCancelledAndStaysTheOnlyOne(t *testing.T) {
 		}
 		require.Equal(t, health.Unhealthy, a.Health().State, "each time that one would have been due counts")
 		require.Equal(t, int32(1), inside.Load(), "one at a time, ever")
-		require.Greater(t, len(other.Times()), 8, "its place was free for others")
+		require.Greater(t, len(other.Times()), 8, "its slot was free for others")
 		require.Equal(t, health.Healthy, b.Health().State)
 
 		deaf.Store(false)
@@ -505,7 +505,6 @@ func TestProbe_PanickingErrorsAreContained(t *testing.T) {
 	})
 }
 
-// L12 an error whose methods exit leaks a place
 type exitingError struct{}
 
 func (exitingError) Error() string { runtime.Goexit(); return "" }

@@ -456,7 +456,7 @@ func TestRegistryHealth_AgreesWithDetails(t *testing.T) {
 		testkit.Trip(t, testkit.Bind(reg), a)
 		check(health.Degraded, 1, 1, 0) // an open breaker alone
 		require.NoError(t, hammer.MarkUnhealthy(testkit.ErrDown))
-		check(health.Degraded, 0, 1, 1) // nobody requires it
+		check(health.Degraded, 0, 1, 1) // it is not required
 		require.NoError(t, a.MarkUnhealthy(testkit.ErrDown))
 		check(health.Unhealthy, 0, 0, 2)
 	})
@@ -467,7 +467,7 @@ func TestRegistryHealth_EmptyIsNotHealthy(t *testing.T) {
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		require.Equal(t, health.Unhealthy, reg.Health().State)
 		require.Equal(t, health.Unhealthy, reg.Health(health.Readiness).State)
-		require.Equal(t, health.Healthy, reg.Health(health.Liveness).State, "nobody says that it is dead")
+		require.Equal(t, health.Healthy, reg.Health(health.Liveness).State, "no probe reports it dead")
 	})
 }
 

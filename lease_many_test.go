@@ -145,7 +145,7 @@ func TestAcquireMany_MoveOnLeasesNoneTwice(t *testing.T) {
 		}
 		leases[0].Done(nil)
 		leases[1].Done(nil)
-		require.Error(t, err, "nobody is leased twice: %q", name)
+		require.Error(t, err, "no provider is leased twice: %q", name)
 	})
 }
 

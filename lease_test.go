@@ -105,7 +105,7 @@ func TestLease_ExpiresAfterCloseGaveUp(t *testing.T) {
 		defer cancel()
 		require.ErrorIs(t, reg.Close(ctx), registry.ErrStuck)
 		testkit.Pass(time.Hour)
-		require.Zero(t, p.Info().InFlight, "lease holds its place for ever")
+		require.Zero(t, p.Info().InFlight, "the lease never ends")
 		require.NoError(t, p.Unregister(t.Context()))
 	})
 }
@@ -265,7 +265,7 @@ func TestLease_BlockedHookAfterExpiryDoesNotBlockClose(t *testing.T) {
 		case err := <-done:
 			require.ErrorIs(t, err, registry.ErrStuck)
 		case <-time.After(time.Hour):
-			t.Error("Close(10 s) has not returned within an hour, and named nobody")
+			t.Error("Close(10 s) has not returned within an hour")
 		}
 		close(release)
 		synctest.Wait()

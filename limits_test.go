@@ -119,7 +119,7 @@ func TestLimits_RateIsPerCaller(t *testing.T) {
 		require.ErrorAs(t, err, &unavailable)
 		require.Equal(t, 500*time.Millisecond, unavailable.RetryIn)
 		require.Equal(t, "throttled", unavailable.Candidates[0].Code)
-		require.NoError(t, try("y"), "somebody else")
+		require.NoError(t, try("y"), "another caller")
 		testkit.Pass(500 * time.Millisecond)
 		require.NoError(t, try("x"))
 		require.Error(t, try("x"))
@@ -155,7 +155,7 @@ func TestCaller_IsHandlerByDefault(t *testing.T) {
 		testkit.MustAsk(t, h)
 		_, err := testkit.Ask(t.Context(), h)
 		require.ErrorIs(t, err, registry.ErrAtCapacity)
-		testkit.MustAsk(t, h, registry.Caller("somebody"))
+		testkit.MustAsk(t, h, registry.Caller("another"))
 	})
 }
 
@@ -205,7 +205,7 @@ func TestDomain_SharesLimitsAndCooldown(t *testing.T) {
 
 		lease, err := testkit.Bind(reg).Acquire(t.Context())
 		require.NoError(t, err)
-		require.Equal(t, "other", testkit.MustAsk(t, testkit.Bind(reg)), "the place of b is taken by a")
+		require.Equal(t, "other", testkit.MustAsk(t, testkit.Bind(reg)), "a holds the permit that b needs")
 		lease.Done(nil)
 
 		next = verdict.RateLimited(testkit.ErrDown, 10*time.Second)
@@ -213,7 +213,7 @@ func TestDomain_SharesLimitsAndCooldown(t *testing.T) {
 		testkit.RequireCounts(t, b, 0, 0, 0, 0)
 		require.False(t, b.Info().Eligible, "it cools down together with a")
 		late := testkit.Add(t, reg, shared("late"))
-		require.False(t, late.Info().Eligible, "and so does who joins now")
+		require.False(t, late.Info().Eligible, "and so does a provider that joins now")
 		testkit.Pass(11 * time.Second)
 		for _, member := range []*registry.Registration{a, b, late} {
 			require.True(t, member.Info().Eligible)

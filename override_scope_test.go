@@ -143,7 +143,7 @@ func TestOverride_MayBeOverriddenAndSwapped(t *testing.T) {
 		outer, err := testkit.Chat.Override(reg, "T", testkit.Provider{Name: "outer", Instance: testkit.Says("outer")})
 		require.NoError(t, err)
 		undoReal := swap(t, reg, "T", "real", testkit.Says("hidden"))
-		require.Equal(t, "outer", testkit.MustAsk(t, r), "a stand-in is where its provider is")
+		require.Equal(t, "outer", testkit.MustAsk(t, r), "a swap has the position of its provider")
 		undoOuter := swap(t, reg, "T/sub", "outer", testkit.Says("swapped"))
 		require.Equal(t, "swapped", testkit.MustAsk(t, r))
 		inner, err := testkit.Chat.Override(reg, "T/sub", testkit.Provider{Name: "inner", Instance: testkit.Says("inner")})
@@ -201,7 +201,7 @@ func TestOverride_IsSafeDuringCalls(t *testing.T) {
 	require.NoError(t, reg.Close(t.Context()))
 }
 
-// place is a provider as a naive list has it: who acts is the last.
+// place is a provider in the naive list: the last stage is the one in force.
 type place struct {
 	name   string
 	acting []string

@@ -17,7 +17,7 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// swap puts a stand-in in the place of a provider, and returns what takes it out.
+// swap replaces a provider for the test and returns a function that ends the swap.
 func swap(tb testing.TB, reg *registry.Registry, by, name string, m testkit.ChatModel) (undo func()) {
 	tb.Helper()
 	end, err := testkit.Chat.Swap(reg, by, name, m)
@@ -78,13 +78,13 @@ func TestSwap_StateEndsWithIt(t *testing.T) {
 		r := testkit.Bind(reg)
 		undo := swap(t, reg, "T", "a", testkit.Fails(testkit.ErrDown))
 		require.Equal(t, "b", testkit.MustAsk(t, r))
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State, "the handle is the stand-in's")
+		require.Equal(t, registry.BreakerOpen, a.Breaker().State, "the handle shows the swap")
 		undo()
 		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
 		require.Equal(t, "a", testkit.MustAsk(t, r))
 
 		undo = swap(t, reg, "T", "a", testkit.Fails(verdict.RateLimited(testkit.ErrDown, time.Hour)))
-		require.Equal(t, "b", testkit.MustAsk(t, r), "the key is the stand-ins' own")
+		require.Equal(t, "b", testkit.MustAsk(t, r), "swaps have a domain of their own")
 		require.False(t, a.Info().Eligible)
 		require.True(t, b.Info().Eligible)
 		_, err := a.SetPriority(registry.PriorityLow)
@@ -176,7 +176,7 @@ func TestSwap_CallsInFlightStay(t *testing.T) {
 		testkit.Pass(time.Second)
 		select {
 		case <-ended:
-			t.Fatal("the stand-in has a call in flight")
+			t.Fatal("the swap has a call in flight")
 		default:
 		}
 		require.Equal(t, "real", testkit.MustAsk(t, r), "new calls go to the real one at once")
@@ -229,7 +229,7 @@ func TestSwap_WrongUseIsRefused(t *testing.T) {
 		testkit.Add(t, reg, testkit.Provider{Name: "p"})
 		_, err := testkit.Chat.Swap(reg, "T", "q", testkit.Says("x"))
 		require.ErrorIs(t, err, registry.ErrNotRegistered)
-		require.ErrorContains(t, err, `"p"`, "who there is")
+		require.ErrorContains(t, err, `"p"`, "the registered names")
 		_, err = registry.NewService[int]("n").Swap(reg, "T", "p", 1)
 		require.ErrorIs(t, err, registry.ErrNotRegistered)
 		require.ErrorContains(t, err, "none")
@@ -250,10 +250,10 @@ func TestSwap_WrongUseIsRefused(t *testing.T) {
 		require.Equal(t, "p", testkit.MustAsk(t, testkit.Bind(reg)))
 		require.Equal(t, []string{"p"}, candidatesOf(testkit.Bind(reg)))
 		undo, err := testkit.Chat.Swap(reg, "T", "p", testkit.Says("fake"))
-		require.NoError(t, err, "nobody holds the registry")
+		require.NoError(t, err, "no override is in force")
 		require.ErrorIs(t, undo(nil), registry.ErrInvalid)
 		_, err = testkit.Chat.Register(t.Context(), reg, testkit.Provider{Name: "p", Instance: testkit.Says("x"), Replace: true})
-		require.ErrorIs(t, err, registry.ErrConflict, "the stand-in would be gone unnoticed")
+		require.ErrorIs(t, err, registry.ErrConflict, "the swap would be lost unnoticed")
 		require.NoError(t, undo(t.Context()))
 		for n := range 20 {
 			testkit.Add(t, reg, testkit.Provider{Name: fmt.Sprintf("one of many %d", n)})
@@ -273,7 +273,7 @@ func TestSwap_WrongUseIsRefused(t *testing.T) {
 		_, err = testkit.Chat.Override(reg, "T")
 		require.ErrorIs(t, err, registry.ErrClosed)
 		_, err = testkit.Chat.Swap(reg, "T", "p", testkit.Says("x"))
-		require.ErrorIs(t, err, registry.ErrNotRegistered, "everybody has left")
+		require.ErrorIs(t, err, registry.ErrNotRegistered, "no provider is left")
 	})
 }
 
@@ -434,7 +434,7 @@ func TestSwap_IsChosenAsProviderAndMeasuredAlone(t *testing.T) {
 		require.Equal(t, "a", testkit.MustAsk(t, r))
 		require.Equal(t, "b", testkit.MustAsk(t, r), "a has taken a second")
 		undo := swap(t, reg, "T", "a", testkit.Says("fake"))
-		require.Equal(t, "fake", testkit.MustAsk(t, r), "nobody has measured it yet")
+		require.Equal(t, "fake", testkit.MustAsk(t, r), "it is not measured yet")
 		require.Equal(t, "fake", testkit.MustAsk(t, r))
 		undo()
 		require.Equal(t, "a", testkit.MustAsk(t, r), "it was measured first")

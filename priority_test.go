@@ -70,7 +70,7 @@ func TestStrategy_ReadsAndWritesName(t *testing.T) {
 	strategy := registry.StrategyFallback
 	require.Error(t, json.Unmarshal([]byte(`" RANDOM"`), &strategy))
 	require.Equal(t, registry.StrategyFallback, strategy)
-	require.NoError(t, json.Unmarshal([]byte(`"RANDOM"`), &strategy), "a name that somebody else may know")
+	require.NoError(t, json.Unmarshal([]byte(`"RANDOM"`), &strategy), "a name that another registry may know")
 	require.Equal(t, "RANDOM", strategy.String())
 	_, err := testkit.StrategyNumber(99).MarshalText()
 	require.ErrorContains(t, err, "no selector")

@@ -117,7 +117,7 @@ func TestHooks_GoexitBeforeAttemptBlamesNoProvider(t *testing.T) {
 func TestHooks_CannotChangeRecordedAttempts(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{AfterAttempt: func(_ context.Context, r registry.CallReport, a registry.Attempt) {
-		r.Attempts[0].Provider = "nobody"
+		r.Attempts[0].Provider = "changed"
 		r.Attempts[0].Err = nil
 	}}, func(t *testing.T, reg *registry.Registry) {
 		testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(testkit.ErrDown)})

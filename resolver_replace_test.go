@@ -14,8 +14,8 @@ import (
 	"github.com/capreg/registry/selection"
 )
 
-// Somebody is displaced when he is replaced, removed or hidden by a stand-in while a
-// look-up or call is on its way to him.
+// A provider may be replaced, removed or hidden by an override while a lookup or call is about
+// to use it.
 
 func TestResolver_FindsReplacementDuringLookup(t *testing.T) {
 	t.Parallel()

@@ -86,7 +86,7 @@ func TestRetry_UsesDelayOfServer(t *testing.T) {
 		testkit.Add(t, reg, testkit.Provider{Name: "c", Instance: testkit.Fails(busy), Retry: retry})
 		testkit.Add(t, reg, testkit.Provider{Name: "d"})
 		began = time.Now()
-		require.Equal(t, "d", testkit.MustAsk(t, testkit.Bind(reg)), "rather than wait, where somebody else is left")
+		require.Equal(t, "d", testkit.MustAsk(t, testkit.Bind(reg)), "rather than wait, with another provider left")
 		require.Equal(t, began, time.Now())
 	})
 }
@@ -137,7 +137,7 @@ func TestRetry_BudgetBoundsRetriesAndFailover(t *testing.T) {
 		b := testkit.Add(t, reg, testkit.Provider{Name: "b", Instance: testkit.Fails(testkit.ErrDown), Breaker: testkit.NeverOpens(), Retry: registry.RetryPolicy{Retries: 5}})
 		c := testkit.Add(t, reg, testkit.Provider{Name: "c"})
 		for range 100 {
-			require.Equal(t, "c", testkit.MustAsk(t, testkit.Bind(reg)), "the outage of others never keeps calls from who answers")
+			require.Equal(t, "c", testkit.MustAsk(t, testkit.Bind(reg)), "the outage of others never keeps calls from a provider that answers")
 		}
 		require.LessOrEqual(t, b.Info().Attempts, uint64(5+60), "half of its budget, and a few a second")
 		testkit.RequireCounts(t, c, 100, 0, 0, 0)
@@ -165,7 +165,7 @@ func TestRetry_ClosingBreakerRefillsBudget(t *testing.T) {
 		}
 		sick = false
 		testkit.Pass(time.Minute + 1)
-		for range 50 { // the trials, and then as fast as anybody likes
+		for range 50 { // the trials, and then at any speed
 			require.Equal(t, "b", testkit.MustAsk(t, testkit.Bind(reg)))
 		}
 	})

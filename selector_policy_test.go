@@ -18,7 +18,7 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// shares counts who answers n calls, by the part of the name before a dash.
+// shares counts the providers that answer n calls, by the part of the name before a dash.
 func shares(t *testing.T, r *registry.Resolver[testkit.ChatModel], n int) map[string]int {
 	t.Helper()
 	counts := make(map[string]int)
@@ -257,7 +257,7 @@ func TestSelectionPolicy_LeastBadServesWhenAllAreUnhealthy(t *testing.T) {
 		var report registry.CallReport
 		answer, err := testkit.Ask(t.Context(), r, registry.ReportTo(&report))
 		require.NoError(t, err)
-		require.Equal(t, "b", answer, "who is back first, but for who asked to be left alone")
+		require.Equal(t, "b", answer, "the first to recover, except after a requested delay")
 		require.Equal(t, "last resort", report.Attempts[0].Why)
 		require.Equal(t, registry.BreakerOpen, b.Breaker().State)
 		require.NoError(t, b.MarkUnhealthy(testkit.ErrDown))

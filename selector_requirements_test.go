@@ -247,7 +247,7 @@ func TestSelector_MeasuresUnpickedProviderPerQuery(t *testing.T) {
 		all, err := testkit.Bind(reg).AcquireMany(t.Context(), 0)
 		require.NoError(t, err)
 		done := make(chan struct{})
-		go func() { // it waits for a place, and a is the first to have one
+		go func() { // it queues, and a is the first to be free
 			defer close(done)
 			_, _ = testkit.Ask(t.Context(), testkit.Bind(reg), registry.OnceOnly())
 		}()

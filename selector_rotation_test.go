@@ -262,7 +262,7 @@ func TestRotation_StaysSoundUnderConcurrentChanges(t *testing.T) {
 	})
 }
 
-// As long as one of several is eligible at any moment, a look-up finds somebody, also
+// As long as one of several is eligible at any moment, a lookup finds a provider, also
 // where those before it go, and those behind it come, while it looks.
 func TestRotation_NeverMissesAlwaysEligibleMember(t *testing.T) {
 	t.Parallel()
@@ -325,7 +325,7 @@ func TestRotation_NeverMissesAlwaysEligibleMember(t *testing.T) {
 	}
 }
 
-// Whoever a look-up meets may go while it is met, and leave its place to one before it.
+// A member may leave while a lookup considers it, and its position may go to one before it.
 func TestRotation_LookupFollowsMembersBehindIt(t *testing.T) {
 	t.Parallel()
 	for name, look := range map[string]func(r *registry.Resolver[testkit.ChatModel]) error{

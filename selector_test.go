@@ -69,7 +69,7 @@ func TestSelector_FaultsAreCountedAndOrderIsUsed(t *testing.T) {
 				for range 3 {
 					require.Equal(t, "b", r.Explain().Winner)
 				}
-				require.Zero(t, testkit.GroupFaults(t, reg).Panics+testkit.GroupFaults(t, reg).OutOfRange, "who only asks counts nothing")
+				require.Zero(t, testkit.GroupFaults(t, reg).Panics+testkit.GroupFaults(t, reg).OutOfRange, "Explain counts nothing")
 				require.Equal(t, "b", testkit.MustGet(t, r))
 				require.Equal(t, "b", testkit.MustAsk(t, r))
 				require.Equal(t, []string{"b", "c"}, testkit.CallOrder(t, reg, registry.Query{}))
@@ -142,7 +142,7 @@ func TestSelector_SlowBlocksNoOtherAndIsCounted(t *testing.T) {
 		require.NoError(t, a.MarkUnhealthy(testkit.ErrDown))
 		require.NoError(t, a.MarkHealthy())
 		testkit.Add(t, reg, testkit.Provider{Name: "b"})
-		require.Zero(t, time.Since(began), "nobody waited for it")
+		require.Zero(t, time.Since(began), "no call waited for it")
 		<-stuck
 		// One pick in 32 is timed: of 500 about 16, and hardly ever none.
 		require.Positive(t, testkit.GroupFaults(t, reg).Slow)

@@ -26,7 +26,7 @@ func TestAdd_AndRemoveWhileOthersRun(t *testing.T) {
 		require.NoError(t, o.Add(t.Context(), j.Component("web", time.Second, "app"), j.Component("app", time.Second, "db")))
 		require.Equal(t, []string{"+db", "+app", "+web"}, j.All())
 		require.ErrorIs(t, o.Remove(t.Context(), "db"), registry.ErrConflict)
-		require.ErrorIs(t, o.Remove(t.Context(), "nobody"), registry.ErrNotRegistered)
+		require.ErrorIs(t, o.Remove(t.Context(), "unknown"), registry.ErrNotRegistered)
 		require.NoError(t, o.Remove(t.Context(), "web"))
 		require.Equal(t, "-web", j.All()[3])
 		_, ok := o.State("web")

@@ -72,7 +72,7 @@ func (w *world) component(index int) registry.Component {
 		p.needs = append(p.needs, need)
 		c.Needs = append(c.Needs, need.Need)
 	}
-	if index > 2 && random.IntN(8) == 0 { // all of a kind that nobody joins later
+	if index > 2 && random.IntN(8) == 0 { // all of a kind that gets no later member
 		need := want{startup.Need{Capability: "all " + strconv.Itoa(index-1)}, []string{"c" + strconv.Itoa(index-1), "c" + strconv.Itoa(index-2)}}
 		p.needs = append(p.needs, need)
 		c.Needs = append(c.Needs, need.Need)
@@ -253,7 +253,7 @@ func (w *world) enter(p *person) {
 				some = some || member.provides == need.Capability && member.up()
 			}
 			if !some && !need.Optional && !w.goesOn {
-				w.t.Errorf("%s starts although nobody provides %v", p.name, need)
+				w.t.Errorf("%s starts although nothing provides %v", p.name, need)
 			}
 		}
 		for _, name := range need.members {
@@ -466,7 +466,7 @@ func (w *world) play() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, p := range w.people {
-		require.Equal(t, p.accepted, p.stops, "%s: every start is undone once; the stop said %v", p.name, err)
+		require.Equal(t, p.accepted, p.stops, "%s: every start is undone once; the stop returned %v", p.name, err)
 		require.False(t, p.inside || p.stopping || p.workers > 0, p.name)
 		if state, ok := o.State(p.name); ok {
 			require.NotContains(t, []startup.State{startup.Waiting, startup.Starting, startup.Ready, startup.Stopping, startup.Restarting}, state, p.name)

@@ -300,7 +300,7 @@ func TestStart_UnreadyComponentIsStopped(t *testing.T) {
 		o := testkit.Orchestrate(t, startup.Options{}, never, silent)
 		report, err := o.Start(t.Context())
 		require.ErrorIs(t, err, registry.ErrNotReady)
-		require.ErrorIs(t, err, testkit.ErrDown, "what its probe said last")
+		require.ErrorIs(t, err, testkit.ErrDown, "the last result of its probe")
 		require.Equal(t, 5*time.Second, report.Wall.Round(100*time.Millisecond))
 		require.ElementsMatch(t, []string{"+never", "+silent", "-never", "-silent"}, j.All())
 		require.NoError(t, o.Stop(t.Context()))

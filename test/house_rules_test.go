@@ -179,7 +179,7 @@ func TestHouse_EveryTestAsserts(t *testing.T) {
 	for dir, files := range testFilesByPackage(t) {
 		asserting := map[string]bool{"require": true, "t.Error": true, "Errorf": true, "Fatal": true, "Fatalf": true, "registrytest.TestProbe": true, "registrytest.TestSource": true, "registrytest.TestSelector": true}
 		maps.Copy(asserting, kit)
-		for found := true; found; { // helpers assert for those who call them
+		for found := true; found; { // helpers assert for their callers
 			found = false
 			for _, file := range files {
 				for _, f := range functionsOf(file) {

@@ -22,7 +22,7 @@ import (
 // anyOutcome is a function of a call that ends in one of the many ways there are.
 func anyOutcome(ctx context.Context, random *rand.Rand) (string, error) {
 	if random.IntN(2) == 0 {
-		time.Sleep(time.Duration(random.IntN(2000)) * time.Millisecond) // heeds nobody
+		time.Sleep(time.Duration(random.IntN(2000)) * time.Millisecond) // ignores its context
 	}
 	switch random.IntN(12) {
 	case 0, 1, 2:
@@ -159,7 +159,7 @@ func TestInvariants_NoOutcomePermitOrGoroutineIsLost(t *testing.T) {
 						require.Zero(t, info.CooldownUntil, info.Name)
 					}
 				}
-				for info := range reg.All() { // every place is free again
+				for info := range reg.All() { // every permit is free again
 					registration, _ := reg.Provider(info.Name)
 					require.NoError(t, errors.Join(registration.MarkHealthy(), registration.Reset()))
 					_, err := registration.SetLimits(registry.LimitPolicy{MaxConcurrent: 1, NoQueue: true})

@@ -42,7 +42,7 @@ func (s *script) query() registry.Query {
 		q.Where.Exclude = []string{"p1", "p3", "p4"}[:1+s.pick(3)]
 	}
 	if s.pick(5) == 0 {
-		q.Where.MaxLatency = time.Hour // nobody is, but each pick has to look
+		q.Where.MaxLatency = time.Hour // all are faster, but each pick has to check
 	}
 	return q
 }
@@ -286,8 +286,8 @@ func (n *naiveRegistry) lookup(q registry.Query, move bool) (names []string) {
 	return names
 }
 
-// forget drops the turns of groups that the query sees no member of: whoever
-// comes next begins anew.
+// forget drops the turns of groups that the query sees no member of: the next
+// member starts over.
 func (n *naiveRegistry) forget(q registry.Query) {
 	turns := n.turns[fmt.Sprint(q)]
 	if turns == nil {
@@ -371,5 +371,5 @@ type naiveGroup struct {
 	mock    bool // real ones and mocks of a group take turns of their own
 }
 
-// naiveTurn is who of a group was picked last, by its place in the order.
+// naiveTurn is the member of a group that was picked last, by its position in the order.
 type naiveTurn struct{ rank, joined int }

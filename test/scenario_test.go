@@ -17,7 +17,7 @@ import (
 )
 
 // outageOfThePrimary calls every four seconds while the primary fails for a
-// minute, and asserts that nobody notices, that the primary is asked at most so
+// minute, and asserts that no call fails, that the primary is asked at most so
 // often meanwhile, and that it serves again half a minute after its recovery.
 func outageOfThePrimary(t *testing.T, phase time.Duration, failure error, atMost int) {
 	t.Helper()

@@ -240,7 +240,7 @@ func TestTrap_SharedBackoffState(t *testing.T) {
 				var report registry.CallReport
 				_, _ = testkit.Ask(t.Context(), testkit.Bind(reg), registry.ReportTo(&report))
 				if report.Attempts[1].Delay > time.Second {
-					t.Error("the delay of somebody else:", report.Attempts[1].Delay)
+					t.Error("the delay of another call:", report.Attempts[1].Delay)
 				}
 			})
 		}
@@ -360,7 +360,7 @@ func TestTrap_FunctionIgnoresItsContext(t *testing.T) {
 		caller.Go(func() { require.Equal(t, "late", testkit.MustAsk(t, testkit.Bind(reg)), "an answer is an answer") })
 		time.Sleep(5 * time.Second)
 		_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
-		require.ErrorIs(t, err, registry.ErrAtCapacity, "its place is taken until it returns")
+		require.ErrorIs(t, err, registry.ErrAtCapacity, "its permit is taken until it returns")
 		caller.Wait()
 		testkit.RequireCounts(t, a, 1, 0, 0, 0)
 	})

@@ -7,6 +7,7 @@ package testkit
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -102,11 +103,11 @@ func MustGet(tb testing.TB, r *registry.Resolver[ChatModel]) string {
 // Turns returns the answers of n calls in one text.
 func Turns(tb testing.TB, r *registry.Resolver[ChatModel], n int) string {
 	tb.Helper()
-	text := ""
+	var text strings.Builder
 	for range n {
-		text += MustAsk(tb, r)
+		text.WriteString(MustAsk(tb, r))
 	}
-	return text
+	return text.String()
 }
 
 // Trip makes calls fail until the breaker of the only provider that r sees opens.
