@@ -286,7 +286,7 @@ func TestSticky_KeyStaysAcrossSpillOver(t *testing.T) {
 	})
 }
 
-func FuzzVersionsAreOrdered(f *testing.F) {
+func FuzzVersions_AreOrdered(f *testing.F) {
 	f.Add("1.2.3", "v1.2.3", "1.2.3-rc.1")
 	f.Add("", "0", "00.0")
 	f.Add("1.10", "1.9", "1.x")

@@ -35,8 +35,15 @@ var longFiles = []string{
 
 // namedByRule are the folders whose test functions follow the rule of names. The list only gets longer.
 var namedByRule = []string{
-	".", "test", "internal/testkit",
-	"internal/attemptctx", "internal/fault", "internal/oneline", "internal/tasks",
+	".", "benchmarks", "benchmarks/internal/bars", "benchmarks/internal/contest",
+	"benchmarks/performance", "benchmarks/ratios", "benchmarks/selection", "benchmarks/soak",
+	"benchmarks/startup", "contrib/grpchealth", "examples/agent", "examples/agent/internal/channel",
+	"examples/agent/internal/llm", "examples/gateway", "examples/mocktest", "examples/startup",
+	"health", "hedge", "internal/attemptctx", "internal/bitset", "internal/drift", "internal/fault",
+	"internal/figures", "internal/graph", "internal/oneline", "internal/prooftest/model",
+	"internal/ring", "internal/schedule", "internal/slots", "internal/striped", "internal/tasks",
+	"internal/window", "probes", "registrytest", "selection", "selectors", "startup", "startup/picture",
+	"stream", "test", "verdict", "internal/testkit",
 }
 
 var (

@@ -38,7 +38,7 @@ func elapse(d time.Duration) {
 	synctest.Wait()
 }
 
-func TestTimersFireInOrderOfDeadlines(t *testing.T) {
+func TestTimer_FiresInOrderOfDeadlines(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		var fired []int
@@ -51,7 +51,7 @@ func TestTimersFireInOrderOfDeadlines(t *testing.T) {
 	})
 }
 
-func TestEqualDeadlinesFireInOrderOfCreation(t *testing.T) {
+func TestTimer_EqualDeadlinesFireInOrderOfCreation(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		var fired []int
@@ -64,7 +64,7 @@ func TestEqualDeadlinesFireInOrderOfCreation(t *testing.T) {
 	})
 }
 
-func TestATimerFiresExactlyWhenItsTimeHasElapsed(t *testing.T) {
+func TestTimer_FiresExactlyAtItsTime(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		start := time.Now()
@@ -81,7 +81,7 @@ func TestATimerFiresExactlyWhenItsTimeHasElapsed(t *testing.T) {
 	})
 }
 
-func TestATimerNeverFiresEarlyByTheRealClock(t *testing.T) {
+func TestTimer_NeverFiresEarlyOnRealClock(t *testing.T) {
 	t.Parallel()
 	s := schedule.New()
 	defer s.Close()
@@ -97,7 +97,7 @@ func TestATimerNeverFiresEarlyByTheRealClock(t *testing.T) {
 	}
 }
 
-func TestATimerWithoutDelayFiresAtOnceButNotInsideAfter(t *testing.T) {
+func TestTimer_ZeroDelayFiresAtOnceOutsideAfter(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		start := time.Now()
@@ -111,7 +111,7 @@ func TestATimerWithoutDelayFiresAtOnceButNotInsideAfter(t *testing.T) {
 	})
 }
 
-func TestATimerForTheEndOfTimeDoesNotFire(t *testing.T) {
+func TestTimer_LongestDelayDoesNotFire(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		elapse(time.Hour)
@@ -124,7 +124,7 @@ func TestATimerForTheEndOfTimeDoesNotFire(t *testing.T) {
 	})
 }
 
-func TestAStoppedTimerDoesNotFireAndTheOthersKeepTheirOrder(t *testing.T) {
+func TestStop_KeepsOrderOfOthers(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		var fired []int
@@ -147,7 +147,7 @@ func TestAStoppedTimerDoesNotFireAndTheOthersKeepTheirOrder(t *testing.T) {
 	})
 }
 
-func TestStopIsTooLateOnceATimerHasFired(t *testing.T) {
+func TestStop_IsTooLateAfterFiring(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		var self atomic.Pointer[schedule.Timer]
@@ -157,7 +157,7 @@ func TestStopIsTooLateOnceATimerHasFired(t *testing.T) {
 	})
 }
 
-func TestStopFromInsideARunReachesTimersDueAtTheSameInstant(t *testing.T) {
+func TestStop_FromRunReachesTimersDueNow(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		var second atomic.Pointer[schedule.Timer]
@@ -167,7 +167,7 @@ func TestStopFromInsideARunReachesTimersDueAtTheSameInstant(t *testing.T) {
 	})
 }
 
-func TestAnEarlierDeadlineIsServedFirst(t *testing.T) {
+func TestTimer_EarlierDeadlineIsServedFirst(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		start := time.Now()
@@ -182,7 +182,7 @@ func TestAnEarlierDeadlineIsServedFirst(t *testing.T) {
 	})
 }
 
-func TestALaterDeadlineIsServedAfterTheFirstIsStopped(t *testing.T) {
+func TestTimer_LaterDeadlineIsServedAfterStop(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		start := time.Now()
@@ -195,7 +195,7 @@ func TestALaterDeadlineIsServedAfterTheFirstIsStopped(t *testing.T) {
 	})
 }
 
-func TestARunMayCreateTimers(t *testing.T) {
+func TestTimer_RunMayCreateTimers(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		start := time.Now()
@@ -212,7 +212,7 @@ func TestARunMayCreateTimers(t *testing.T) {
 	})
 }
 
-func TestRunsHoldNoLock(t *testing.T) {
+func TestTimer_RunHoldsNoLock(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		release := make(chan struct{})
@@ -229,7 +229,7 @@ func TestRunsHoldNoLock(t *testing.T) {
 	})
 }
 
-func TestAnAlarmThatWasOvertakenRunsNothing(t *testing.T) {
+func TestTimer_StaleAlarmRunsNothing(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		var fired atomic.Int32
@@ -262,7 +262,7 @@ func goroutine() string {
 	return strings.Fields(string(stack[:runtime.Stack(stack, false)]))[1]
 }
 
-func TestThousandsOfTimersDueAtOnceRunOnOneGoroutine(t *testing.T) {
+func TestTimer_ThousandsDueAtOnceUseOneGoroutine(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		seen := map[string]int{}
@@ -286,7 +286,7 @@ func workers() int {
 }
 
 // It is not parallel: it looks at all goroutines of the process.
-func TestNoGoroutineExistsWhileNothingIsDue(t *testing.T) {
+func TestScheduler_HasNoGoroutineWhileIdle(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		for i := range 1000 {
 			s.After(time.Duration(1+i%10)*time.Second, func() {})
@@ -298,7 +298,7 @@ func TestNoGoroutineExistsWhileNothingIsDue(t *testing.T) {
 	})
 }
 
-func TestARunThatEndsItsGoroutineStrandsNobody(t *testing.T) {
+func TestTimer_GoexitLeavesNoOtherBehind(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		fired := 0
@@ -313,7 +313,7 @@ func TestARunThatEndsItsGoroutineStrandsNobody(t *testing.T) {
 	})
 }
 
-func TestCloseWaitsForTheRunInProgress(t *testing.T) {
+func TestClose_WaitsForRunInProgress(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		release := make(chan struct{})
@@ -343,7 +343,7 @@ func TestCloseWaitsForTheRunInProgress(t *testing.T) {
 	})
 }
 
-func TestCloseDropsAllTimers(t *testing.T) {
+func TestClose_DropsAllTimers(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		timers := make([]*schedule.Timer, 100)
@@ -359,7 +359,7 @@ func TestCloseDropsAllTimers(t *testing.T) {
 	})
 }
 
-func TestAfterOnAClosedSchedulerNeverFires(t *testing.T) {
+func TestClose_LaterTimersNeverFire(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		s.Close()
@@ -369,7 +369,7 @@ func TestAfterOnAClosedSchedulerNeverFires(t *testing.T) {
 	})
 }
 
-func TestATimerCreatedFromTheRunThatCloseWaitsForNeverFires(t *testing.T) {
+func TestClose_TimersOfLastRunNeverFire(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		release := make(chan struct{})
@@ -389,7 +389,7 @@ func TestATimerCreatedFromTheRunThatCloseWaitsForNeverFires(t *testing.T) {
 
 // It uses the actual clock, to have goroutines of the alarm overtaken by calls of
 // After, Stop and Close.
-func TestEveryTimerIsEitherFiredOrStoppedUnderContention(t *testing.T) {
+func TestStop_OrFireUnderContention(t *testing.T) {
 	t.Parallel()
 	s := schedule.New()
 	const goroutines, timers = 8, 2000
@@ -425,7 +425,7 @@ func TestEveryTimerIsEitherFiredOrStoppedUnderContention(t *testing.T) {
 	s.Close()
 }
 
-func TestCloseUnderContentionLeavesNothingRunning(t *testing.T) {
+func TestClose_LeavesNothingUnderContention(t *testing.T) {
 	t.Parallel()
 	for range 200 {
 		s := schedule.New()
@@ -547,7 +547,7 @@ func (r *actual) fired() []string {
 	return slices.Clone(r.log)
 }
 
-func FuzzSchedulerMatchesANaiveModel(f *testing.F) {
+func FuzzScheduler_MatchesNaiveModel(f *testing.F) {
 	f.Add([]byte{0, 5, 0, 5, 0, 3, 3, 2, 2, 1, 3, 10})
 	f.Add([]byte{1, 4, 1, 4, 0, 0, 3, 3, 4, 1, 4, 2, 3, 50})
 	f.Add([]byte{4, 0, 4, 1, 4, 2, 2, 0, 2, 1, 3, 255, 5, 0, 0, 1, 3, 1})
@@ -589,7 +589,7 @@ func FuzzSchedulerMatchesANaiveModel(f *testing.F) {
 }
 
 // It is not parallel: counting allocations counts those of all goroutines.
-func TestATimerCostsOneAllocation(t *testing.T) {
+func TestTimer_CostsOneAllocation(t *testing.T) {
 	s := schedule.New()
 	defer s.Close()
 	run := func() {}

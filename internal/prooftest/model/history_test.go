@@ -284,7 +284,7 @@ func record(t *testing.T, seed uint64, clients, operations int) (history []porcu
 	return history
 }
 
-func TestHistoriesOfRegisteringResolvingAndUnregisteringAreLinearizable(t *testing.T) {
+func TestHistories_AreLinearizable(t *testing.T) {
 	t.Parallel()
 	overlapping := 0
 	for seed := range uint64(300) {
@@ -311,7 +311,7 @@ func printed(history []porcupine.Operation) string {
 }
 
 // Without this, a specification that allows everything would prove nothing.
-func TestHistoriesThatCannotBeAreFoundOut(t *testing.T) {
+func TestHistories_ImpossibleOnesAreFound(t *testing.T) {
 	t.Parallel()
 	at := func(call, back int64, in asking, out reply) porcupine.Operation {
 		return porcupine.Operation{Input: in, Call: call, Output: out, Return: back}
@@ -337,7 +337,7 @@ func TestHistoriesThatCannotBeAreFoundOut(t *testing.T) {
 }
 
 // Somebody of the first two groups, or of one group, is well at every moment.
-func TestNobodyWorseIsFoundWhileTheBestOnesTakeTurnsInBeingWell(t *testing.T) {
+func TestModel_BestEligibleTierIsAlwaysUsed(t *testing.T) {
 	t.Parallel()
 	for name, second := range map[string]registry.Provider[int]{
 		"of one group": {Strategy: registry.StrategyRoundRobin}, "of two groups": {Group: 1, Strategy: registry.StrategyRoundRobin},

@@ -564,7 +564,7 @@ func play(t *testing.T, rt *rapid.T, defect string) {
 func throwInvalid(thrown any) { panic(thrown) }
 func throwFailure(thrown any) { panic(thrown) }
 
-func TestRegistryDoesWhatANaiveOneDoes(t *testing.T) {
+func TestModel_RegistryMatchesNaiveOne(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) { play(t, rt, "") })
 }
@@ -591,7 +591,7 @@ func (j *judge) Errorf(format string, args ...any) { j.Logf(format, args...); j.
 func (j *judge) Fatalf(format string, args ...any) { j.Logf(format, args...); j.FailNow() }
 
 // Without this, an oracle that agrees with everything would prove nothing.
-func TestAnOracleThatIsWrongIsFoundOut(t *testing.T) {
+func TestModel_WrongOracleIsFound(t *testing.T) {
 	t.Parallel()
 	for _, defect := range []string{
 		"never rotates", "learns from what began before", "recovers a nanosecond early", "lets a later cooldown shorten",
@@ -611,7 +611,7 @@ func TestAnOracleThatIsWrongIsFoundOut(t *testing.T) {
 	}
 }
 
-func FuzzRegistryDoesWhatANaiveOneDoes(f *testing.F) {
+func FuzzModel_RegistryMatchesNaiveOne(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(bytes.Repeat([]byte("a registry is asked, changed and asked again"), 40))
 	f.Fuzz(func(t *testing.T, input []byte) {
