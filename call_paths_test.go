@@ -16,9 +16,9 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// ways are settings under which a call takes the short way, and those under which it
-// takes the long one: it must not be told apart by what it does.
-func ways() map[string]func(*registry.Options, *testkit.Provider) []registry.CallOption {
+// paths returns settings under which a call takes its fast path, and settings under which it takes the
+// slow one. Both must have the same effects.
+func paths() map[string]func(*registry.Options, *testkit.Provider) []registry.CallOption {
 	return map[string]func(*registry.Options, *testkit.Provider) []registry.CallOption{
 		"as it is": func(*registry.Options, *testkit.Provider) []registry.CallOption { return nil },
 		"with panics as errors": func(o *registry.Options, _ *testkit.Provider) []registry.CallOption {
@@ -43,14 +43,14 @@ func ways() map[string]func(*registry.Options, *testkit.Provider) []registry.Cal
 	}
 }
 
-// onEveryWay runs a test on two providers in each way.
+// onEveryPath runs a test on two providers for each of [paths].
 func onEveryPath(t *testing.T, p testkit.Provider, test func(t *testing.T, reg *registry.Registry, r *registry.Resolver[testkit.ChatModel], options []registry.CallOption)) {
 	t.Helper()
-	for name, way := range ways() {
+	for name, configure := range paths() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p, settings := p, registry.Options{}
-			options := way(&settings, &p)
+			options := configure(&settings, &p)
 			testkit.Bubble(t, settings, func(t *testing.T, reg *registry.Registry) {
 				for _, p.Name = range []string{"a", "b"} {
 					testkit.Add(t, reg, p)
@@ -350,9 +350,8 @@ func TestCallPaths_RefundBudgetOnSuccess(t *testing.T) {
 	})
 }
 
-// atLength reports whether the function that asks runs in a call that has taken the
-// long way, as the stack tells.
-func atLength() bool {
+// onSlowPath reports whether its caller runs in a call on the slow path. It reads the stack.
+func onSlowPath() bool {
 	var callers [16]uintptr
 	frames := runtime.CallersFrames(callers[:runtime.Callers(1, callers[:])])
 	for {
@@ -377,7 +376,7 @@ func TestCallPaths_SlowPathRunsOnlyIfNeeded(t *testing.T) {
 			}
 			for range 3 {
 				_, err := registry.Call(t.Context(), r, func(context.Context, testkit.ChatModel) (string, error) {
-					require.Equal(t, short, !atLength())
+					require.Equal(t, short, !onSlowPath())
 					return "", nil
 				}, options...)
 				require.NoError(t, err)

@@ -17,8 +17,8 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// lateToBe returns a provider whose factory has another with its name registered while
-// it is waited for, and makes nothing.
+// replacedByFactory returns a provider whose factory registers another provider under its name while a
+// call waits for it, and makes nothing.
 func replacedByFactory(t *testing.T, reg *registry.Registry, name string, next testkit.Provider) testkit.Provider {
 	t.Helper()
 	next.Name, next.Replace = name, true
@@ -30,7 +30,7 @@ func replacedByFactory(t *testing.T, reg *registry.Registry, name string, next t
 	}}
 }
 
-// joinsAfter registers a provider after a while.
+// joinAfter registers a provider after a while.
 func joinAfter(t *testing.T, reg *registry.Registry, d time.Duration, p testkit.Provider) {
 	t.Helper()
 	go func() {
@@ -41,7 +41,7 @@ func joinAfter(t *testing.T, reg *registry.Registry, d time.Duration, p testkit.
 	}()
 }
 
-// replacesBoth replaces a and c, and returns b some time later.
+// replaceBoth replaces a and c, and returns b some time later.
 func replaceBoth(t *testing.T, reg *registry.Registry) testkit.ChatModel {
 	t.Helper()
 	for _, name := range []string{"a", "c"} {

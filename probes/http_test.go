@@ -63,7 +63,7 @@ func requireLine(t *testing.T, err error) {
 	require.LessOrEqual(t, len(err.Error()), 2048)
 }
 
-// refused returns an address of this machine where nobody listens.
+// refused returns an address of this machine without a listener.
 func refused(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // ends at once

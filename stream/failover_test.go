@@ -49,7 +49,7 @@ func TestReader_CanBeClosedDuringRead(t *testing.T) {
 		go func() {
 			defer close(done)
 			if n, err := body.Read(b); n != 0 || err == nil {
-				t.Errorf("read %d bytes that nobody wrote, error %v", n, err)
+				t.Errorf("read %d bytes that were not written, error %v", n, err)
 			}
 		}()
 		synctest.Wait()

@@ -22,8 +22,8 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// piece is a random sequence of calls and changes, whose every step has a minute of
-// its own, so that what is random of the registry itself decides nothing.
+// piece is a random sequence of calls and changes. Each step has minutes of its own, so that the registry's
+// own random delays decide nothing.
 type piece struct {
 	*testing.T
 
@@ -214,7 +214,7 @@ func (s *piece) note(err error) {
 	}
 }
 
-// look notes all that is to be seen.
+// look records everything that can be observed.
 func (s *piece) look() {
 	for info := range s.reg.All() {
 		b, cooling := info.Breaker, 0
@@ -233,7 +233,7 @@ func (s *piece) look() {
 
 var pieceNames = []string{"a", "b", "c"}
 
-// perform runs the script of a seed and returns what was to be seen.
+// perform runs the script of a seed and returns what was observed.
 func perform(t *testing.T, seed uint64, options ...registry.CallOption) (log []string) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -277,7 +277,7 @@ func perform(t *testing.T, seed uint64, options ...registry.CallOption) (log []s
 	return log
 }
 
-// An option that changes nothing makes a call take the long way.
+// An option that changes nothing makes a call take the slow path.
 func TestRandom_ScriptsLeaveTheSameOnEveryPath(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(pieces) {

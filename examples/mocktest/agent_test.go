@@ -87,7 +87,7 @@ func TestAgent_RateLimitedCloudRestsForItsDelay(t *testing.T) {
 func TestAgent_TotalOutageIsAnError(t *testing.T) {
 	t.Parallel()
 	agent, reg := newAgent(t)
-	registrytest.Override(t, reg, mocktest.LLM) // by nobody
+	registrytest.Override(t, reg, mocktest.LLM) // by no provider
 
 	_, err := agent.Answer(t.Context(), "?")
 	require.ErrorIs(t, err, registry.ErrUnavailable)

@@ -300,7 +300,7 @@ func TestWait_SlotAfterResumeIsReturned(t *testing.T) {
 	at, _ := wait.For(t.Context(), nil)
 	require.Equal(t, 0, at)
 	wait.Resume(0)
-	s.Release() // it is granted, and nobody takes it
+	s.Release() // it is granted, and not taken
 	wait.End()
 	require.Zero(t, s.Taken())
 	require.True(t, s.TryAcquire())
@@ -314,7 +314,7 @@ func TestWait_DoesNotReturnToLeftQueue(t *testing.T) {
 	require.Zero(t, a.Waiting())
 	require.Equal(t, 1, b.Waiting())
 	a.Release()
-	require.True(t, a.TryAcquire(), "nobody waits for it")
+	require.True(t, a.TryAcquire(), "no wait is left")
 	b.Release()
 	at, _ := wait.For(t.Context(), nil)
 	require.Equal(t, 1, at)
