@@ -1,8 +1,8 @@
 // Package testkit is the language of this repository's tests: a chat service with models that answer, fail
 // and hang on request, a registry on fake time, and the assertions that many tests share.
 //
-// It owns no state but the name of the service. Only _test files may import it: it imports testing, testify
-// and the root package, and none of them may be linked into a program of a user.
+// It owns no state but the key of the service. Only _test files may import it: it imports testing and testify,
+// which must not be linked into a program of a user.
 package testkit
 
 import (
