@@ -3,7 +3,6 @@ package registry_test
 import (
 	"context"
 	"errors"
-	"math"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -14,16 +13,16 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/capreg/registry"
-	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/testkit"
 	"github.com/capreg/registry/verdict"
 )
 
-func TestAlternatingHealthyProbesAndFailingCallsTripAtTheThreshold(t *testing.T) {
+func TestBreaker_TripsAtThresholdDespiteHealthyProbes(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a", Instance: fails(errDown)})
-		r := bind(reg)
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(testkit.ErrDown)})
+		r := testkit.Bind(reg)
 		probe := func(context.Context) error { return nil }
 		opened := 0
 		for round := 1; round <= 50; round++ {
@@ -33,7 +32,7 @@ func TestAlternatingHealthyProbesAndFailingCallsTripAtTheThreshold(t *testing.T)
 			}
 			require.NoError(t, probe(t.Context()))
 			require.NoError(t, a.MarkHealthy())
-			_, err := ask(t.Context(), r)
+			_, err := testkit.Ask(t.Context(), r)
 			require.Error(t, err)
 			if opened == 0 && a.Breaker().State == registry.BreakerOpen {
 				opened = round
@@ -45,26 +44,26 @@ func TestAlternatingHealthyProbesAndFailingCallsTripAtTheThreshold(t *testing.T)
 	})
 }
 
-func TestBreakerOpensAtTheThresholdAndASuccessStartsOver(t *testing.T) {
+func TestBreaker_OpensAtThresholdAndSuccessResetsCount(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		var next error
-		a := add(t, reg, provider{Name: "a", Instance: answers(func() (string, error) { return "", next })})
-		r := bind(reg)
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Answers(func() (string, error) { return "", next })})
+		r := testkit.Bind(reg)
 		for range 10 {
-			next = errDown
+			next = testkit.ErrDown
 			for failures := range 4 {
-				_, _ = ask(t.Context(), r)
+				_, _ = testkit.Ask(t.Context(), r)
 				require.Equal(t, failures+1, a.Breaker().ConsecutiveFailures)
 			}
 			require.Equal(t, registry.BreakerClosed, a.Breaker().State)
 			next = nil
-			asked(t, r)
+			testkit.MustAsk(t, r)
 			require.Zero(t, a.Breaker().ConsecutiveFailures)
 		}
-		next = errDown
+		next = testkit.ErrDown
 		for range 5 {
-			_, _ = ask(t.Context(), r)
+			_, _ = testkit.Ask(t.Context(), r)
 		}
 		stats := a.Breaker()
 		require.Equal(t, registry.BreakerOpen, stats.State)
@@ -74,14 +73,14 @@ func TestBreakerOpensAtTheThresholdAndASuccessStartsOver(t *testing.T) {
 	})
 }
 
-func TestRefusedCallSaysWhoWhyAndWhenToRetry(t *testing.T) {
+func TestBreaker_RefusalNamesProviderReasonAndDelay(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a", Instance: fails(errDown)})
-		trip(t, bind(reg), a)
-		pass(20 * time.Second)
-		_, err := ask(t.Context(), bind(reg))
-		requireOneLine(t, err)
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(testkit.ErrDown)})
+		testkit.Trip(t, testkit.Bind(reg), a)
+		testkit.Pass(20 * time.Second)
+		_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
+		testkit.RequireOneLine(t, err)
 		require.ErrorIs(t, err, registry.ErrUnavailable)
 		require.ErrorIs(t, err, registry.ErrBreakerOpen)
 		require.NotErrorIs(t, err, registry.ErrUnhealthy)
@@ -96,14 +95,14 @@ func TestRefusedCallSaysWhoWhyAndWhenToRetry(t *testing.T) {
 	})
 }
 
-func TestBreakerIsOpenUpToTheRecoveryTimeAndHalfOpenAfterIt(t *testing.T) {
+func TestBreaker_HalfOpensAfterRecoveryTimeout(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a", Instance: fails(errDown)})
-		trip(t, bind(reg), a)
-		pass(time.Minute)
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(testkit.ErrDown)})
+		testkit.Trip(t, testkit.Bind(reg), a)
+		testkit.Pass(time.Minute)
 		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
-		pass(time.Nanosecond)
+		testkit.Pass(time.Nanosecond)
 		require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
 		require.Equal(t, time.Minute+time.Nanosecond, a.Breaker().TimeOpen)
 	})
@@ -113,28 +112,28 @@ func TestBreakerIsOpenUpToTheRecoveryTimeAndHalfOpenAfterIt(t *testing.T) {
 func recovering(t *testing.T, reg *registry.Registry, policy registry.BreakerPolicy) (*registry.Registration, *atomic.Pointer[error]) {
 	t.Helper()
 	var next atomic.Pointer[error]
-	next.Store(&errDown)
-	a := add(t, reg, provider{Name: "recovering", Breaker: policy, Instance: answers(func() (string, error) {
+	next.Store(&testkit.ErrDown)
+	a := testkit.Add(t, reg, testkit.Provider{Name: "recovering", Breaker: policy, Instance: testkit.Answers(func() (string, error) {
 		if err := *next.Load(); err != nil {
 			return "", err
 		}
 		return "back", nil
 	})})
-	trip(t, bind(reg), a)
-	pass(a.Breaker().Policy.RecoveryTimeout + time.Nanosecond)
+	testkit.Trip(t, testkit.Bind(reg), a)
+	testkit.Pass(a.Breaker().Policy.RecoveryTimeout + time.Nanosecond)
 	require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
 	return a, &next
 }
 
-func TestEnoughGoodTrialsCloseTheBreaker(t *testing.T) {
+func TestBreaker_ClosesAfterEnoughGoodTrials(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		a, next := recovering(t, reg, registry.BreakerPolicy{})
 		next.Store(new(error))
 		for trial := range 3 {
 			require.Equal(t, trial, a.Breaker().TrialSuccesses)
 			require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
-			require.Equal(t, "back", asked(t, bind(reg)))
+			require.Equal(t, "back", testkit.MustAsk(t, testkit.Bind(reg)))
 		}
 		stats := a.Breaker()
 		require.Equal(t, registry.BreakerClosed, stats.State)
@@ -142,42 +141,42 @@ func TestEnoughGoodTrialsCloseTheBreaker(t *testing.T) {
 	})
 }
 
-func TestOneBadTrialOpensTheBreakerWithAFreshTimer(t *testing.T) {
+func TestBreaker_BadTrialReopensWithFreshTimer(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		a, next := recovering(t, reg, registry.BreakerPolicy{})
-		pass(10 * time.Second)
+		testkit.Pass(10 * time.Second)
 		next.Store(new(error))
-		asked(t, bind(reg))
-		next.Store(&errDown)
-		_, err := ask(t.Context(), bind(reg))
-		require.ErrorIs(t, err, errDown)
+		testkit.MustAsk(t, testkit.Bind(reg))
+		next.Store(&testkit.ErrDown)
+		_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
+		require.ErrorIs(t, err, testkit.ErrDown)
 		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
 		require.Equal(t, time.Minute, a.Breaker().RetryIn)
-		pass(time.Minute + time.Nanosecond)
+		testkit.Pass(time.Minute + time.Nanosecond)
 		require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
 		require.Zero(t, a.Breaker().TrialSuccesses, "earlier successes do not count")
 	})
 }
 
-func TestBreakerThatClosedTripsAgainAtItsThreshold(t *testing.T) {
+func TestBreaker_TripsAgainAfterClosing(t *testing.T) {
 	t.Parallel()
 	for _, forced := range []bool{false, true} {
-		bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 			a, next := recovering(t, reg, registry.BreakerPolicy{})
 			if forced {
 				require.NoError(t, a.ForceOpen(time.Second, "test"))
-				pass(time.Second + time.Nanosecond)
+				testkit.Pass(time.Second + time.Nanosecond)
 			}
 			next.Store(new(error))
 			for range 3 {
-				asked(t, bind(reg))
+				testkit.MustAsk(t, testkit.Bind(reg))
 			}
-			next.Store(&errDown)
+			next.Store(&testkit.ErrDown)
 			for failures := range 5 {
 				require.Equal(t, registry.BreakerClosed, a.Breaker().State)
 				require.Equal(t, failures, a.Breaker().ConsecutiveFailures)
-				_, _ = ask(t.Context(), bind(reg))
+				_, _ = testkit.Ask(t.Context(), testkit.Bind(reg))
 			}
 			require.Equal(t, registry.BreakerOpen, a.Breaker().State)
 			require.Equal(t, time.Minute, a.Breaker().RetryIn)
@@ -185,35 +184,35 @@ func TestBreakerThatClosedTripsAgainAtItsThreshold(t *testing.T) {
 	}
 }
 
-func TestHalfOpenAdmitsOnlyItsSlotsAndTheRestGoToTheNextProvider(t *testing.T) {
+func TestBreaker_HalfOpenAdmitsOnlyTrialSlots(t *testing.T) {
 	t.Parallel()
 	for slots := 1; slots <= 3; slots++ {
-		bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 			release := make(chan struct{})
 			var inside, most atomic.Int64
 			down := true
-			a := add(t, reg, provider{Name: "a", Breaker: registry.BreakerPolicy{TrialSlots: slots}, Instance: answers(func() (string, error) {
+			a := testkit.Add(t, reg, testkit.Provider{Name: "a", Breaker: registry.BreakerPolicy{TrialSlots: slots}, Instance: testkit.Answers(func() (string, error) {
 				if down {
-					return "", errDown
+					return "", testkit.ErrDown
 				}
 				defer inside.Add(-1)
 				most.Store(max(most.Load(), inside.Add(1)))
 				<-release
 				return "a", nil
 			})})
-			trip(t, bind(reg), a)
+			testkit.Trip(t, testkit.Bind(reg), a)
 			down = false
-			b := add(t, reg, provider{Name: "b"})
-			pass(time.Minute + time.Nanosecond)
+			b := testkit.Add(t, reg, testkit.Provider{Name: "b"})
+			testkit.Pass(time.Minute + time.Nanosecond)
 			var callers sync.WaitGroup
 			for range 100 {
-				callers.Go(func() { asked(t, bind(reg)) })
+				callers.Go(func() { testkit.MustAsk(t, testkit.Bind(reg)) })
 			}
 			synctest.Wait()
 			require.Equal(t, slots, a.Breaker().TrialsInFlight)
 			require.Equal(t, int64(slots), inside.Load())
 			require.Equal(t, uint64(100-slots), b.Info().Successes)
-			_, err := bind(reg).Get(t.Context())
+			_, err := testkit.Bind(reg).Get(t.Context())
 			require.NoError(t, err, "b is closed")
 			close(release)
 			callers.Wait()
@@ -224,7 +223,7 @@ func TestHalfOpenAdmitsOnlyItsSlotsAndTheRestGoToTheNextProvider(t *testing.T) {
 	}
 }
 
-func TestTrialSlotIsFreeAgainHoweverTheTrialEnds(t *testing.T) {
+func TestBreaker_TrialSlotIsFreedHoweverTrialEnds(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		trial func(t *testing.T, reg *registry.Registry)
@@ -234,7 +233,7 @@ func TestTrialSlotIsFreeAgainHoweverTheTrialEnds(t *testing.T) {
 			t.Helper()
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
-			_, err := registry.Call(ctx, bind(reg), func(ctx context.Context, _ chatModel) (int, error) {
+			_, err := registry.Call(ctx, testkit.Bind(reg), func(ctx context.Context, _ testkit.ChatModel) (int, error) {
 				<-ctx.Done()
 				return 0, ctx.Err()
 			})
@@ -242,22 +241,22 @@ func TestTrialSlotIsFreeAgainHoweverTheTrialEnds(t *testing.T) {
 		}, registry.BreakerHalfOpen},
 		"ignored": {func(t *testing.T, reg *registry.Registry) {
 			t.Helper()
-			_, err := registry.Call(t.Context(), bind(reg), func(context.Context, chatModel) (int, error) {
-				return 0, verdict.Ignore(errDown)
+			_, err := registry.Call(t.Context(), testkit.Bind(reg), func(context.Context, testkit.ChatModel) (int, error) {
+				return 0, verdict.Ignore(testkit.ErrDown)
 			})
 			require.Error(t, err)
 		}, registry.BreakerHalfOpen},
 		"panics": {func(t *testing.T, reg *registry.Registry) {
 			t.Helper()
 			require.Panics(t, func() {
-				_, _ = registry.Call(t.Context(), bind(reg), func(context.Context, chatModel) (int, error) { panic("boom") })
+				_, _ = registry.Call(t.Context(), testkit.Bind(reg), func(context.Context, testkit.ChatModel) (int, error) { panic("boom") })
 			})
 		}, registry.BreakerOpen},
 		"exits": {func(t *testing.T, reg *registry.Registry) {
 			t.Helper()
 			var exited sync.WaitGroup
 			exited.Go(func() {
-				_, _ = registry.Call(t.Context(), bind(reg), func(context.Context, chatModel) (int, error) {
+				_, _ = registry.Call(t.Context(), testkit.Bind(reg), func(context.Context, testkit.ChatModel) (int, error) {
 					runtime.Goexit()
 					return 0, nil
 				})
@@ -266,7 +265,7 @@ func TestTrialSlotIsFreeAgainHoweverTheTrialEnds(t *testing.T) {
 		}, registry.BreakerOpen},
 		"hangs until its timeout": {func(t *testing.T, reg *registry.Registry) {
 			t.Helper()
-			_, err := registry.Call(t.Context(), bind(reg), func(ctx context.Context, _ chatModel) (int, error) {
+			_, err := registry.Call(t.Context(), testkit.Bind(reg), func(ctx context.Context, _ testkit.ChatModel) (int, error) {
 				<-ctx.Done()
 				return 0, ctx.Err()
 			})
@@ -274,228 +273,154 @@ func TestTrialSlotIsFreeAgainHoweverTheTrialEnds(t *testing.T) {
 		}, registry.BreakerOpen},
 		"is forgotten": {func(t *testing.T, reg *registry.Registry) {
 			t.Helper()
-			_, err := bind(reg).Acquire(t.Context())
+			_, err := testkit.Bind(reg).Acquire(t.Context())
 			require.NoError(t, err)
-			pass(31 * time.Second)
+			testkit.Pass(31 * time.Second)
 		}, registry.BreakerOpen},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+			testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 				a, next := recovering(t, reg, registry.BreakerPolicy{})
 				c.trial(t, reg)
 				require.Equal(t, c.state, a.Breaker().State)
 				require.Zero(t, a.Breaker().TrialsInFlight)
 				require.Zero(t, a.Info().InFlight)
 				if c.state == registry.BreakerOpen {
-					pass(time.Minute + time.Nanosecond)
+					testkit.Pass(time.Minute + time.Nanosecond)
 				}
 				next.Store(new(error))
-				require.Equal(t, "back", asked(t, bind(reg)), "the slot is free")
+				require.Equal(t, "back", testkit.MustAsk(t, testkit.Bind(reg)), "the slot is free")
 			})
 		})
 	}
 }
 
-func TestLateFailureNeitherMovesTheRecoveryTimeNorReopens(t *testing.T) {
+func TestBreaker_HungTrialReturnsItsSlot(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a", AttemptTimeout: registry.NoTimeout})
-		r := bind(reg)
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		bad := atomic.Bool{}
+		bad.Store(true)
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", AttemptTimeout: time.Second, Instance: testkit.Answers(func() (string, error) {
+			if bad.Load() {
+				return "", testkit.ErrDown
+			}
+			return "a", nil
+		})})
+		r := testkit.Bind(reg)
+		testkit.Trip(t, r, a)
+		testkit.Pass(time.Minute + time.Second)
+		require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
+		release := make(chan struct{})
+		var all sync.WaitGroup
+		all.Go(func() {
+			_, _ = registry.Call(context.Background(), r, func(context.Context, testkit.ChatModel) (string, error) {
+				<-release // a client that ignores its context
+				return "", testkit.ErrDown
+			})
+		})
+		synctest.Wait()
+		bad.Store(false)
+		testkit.Pass(24 * time.Hour)
+		_, err := testkit.Ask(t.Context(), r)
+		require.NoError(t, err, "a day after a trial of one second hung")
+		close(release)
+		all.Wait()
+	})
+}
+
+func TestBreaker_SlowTrialCountsAsFailed(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Breaker: registry.BreakerPolicy{SlowRate: 0.5, SlowAfter: time.Second, SuccessThreshold: 1}})
+		require.NoError(t, a.ForceOpen(time.Second, "x"))
+		testkit.Pass(2 * time.Second)
+		l, err := testkit.Bind(reg).Acquire(t.Context())
+		require.NoError(t, err)
+		time.Sleep(5 * time.Second)
+		l.Done(verdict.Permanent(testkit.ErrDown))
+		require.Equal(t, registry.BreakerOpen, a.Breaker().State, "A slow trial then counts as a failed one, whatever it was")
+	})
+}
+
+func TestBreaker_LastResortGetsNoMoreThanTrialSlots(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		var inside, most atomic.Int32
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", LastResort: true, Instance: testkit.Answers(func() (string, error) {
+			n := inside.Add(1)
+			if n > most.Load() {
+				most.Store(n)
+			}
+			time.Sleep(time.Second)
+			inside.Add(-1)
+			return "", testkit.ErrDown
+		})})
+		require.NoError(t, a.ForceOpen(time.Second, "x"))
+		testkit.Pass(2 * time.Second)
+		require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
+		var all sync.WaitGroup
+		for range 100 {
+			all.Go(func() { _, _ = testkit.Ask(context.Background(), testkit.Bind(reg)) })
+		}
+		all.Wait()
+		require.EqualValues(t, 1, most.Load(), "half-open with 1 slot")
+	})
+}
+
+func TestBreaker_LastResortOutcomesDoNotCount(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", LastResort: true, Instance: testkit.Fails(testkit.ErrDown)})
+		require.NoError(t, a.MarkUnhealthy(testkit.ErrDown))
+		r := testkit.Bind(reg)
+		for range 10 {
+			_, _ = testkit.Ask(t.Context(), r)
+		}
+		require.Equal(t, registry.BreakerClosed, a.Breaker().State, "documented: the outcome moves no breaker")
+	})
+}
+
+func TestBreaker_LateFailureDoesNotMoveRecoveryOrReopen(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", AttemptTimeout: registry.NoTimeout})
+		r := testkit.Bind(reg)
 		var late sync.WaitGroup
 		begin := func(d time.Duration) {
 			late.Go(func() {
-				_, err := registry.Call(t.Context(), r, func(context.Context, chatModel) (int, error) {
+				_, err := registry.Call(t.Context(), r, func(context.Context, testkit.ChatModel) (int, error) {
 					time.Sleep(d)
-					return 0, errDown
+					return 0, testkit.ErrDown
 				})
-				require.ErrorIs(t, err, errDown)
+				require.ErrorIs(t, err, testkit.ErrDown)
 			})
 		}
 		begin(30 * time.Second)             // ends while it is open
 		begin(time.Minute + 10*time.Second) // ends while it is half-open
 		synctest.Wait()
 		for range 5 {
-			_, err := registry.Call(t.Context(), r, func(context.Context, chatModel) (int, error) { return 0, errDown })
-			require.ErrorIs(t, err, errDown)
+			_, err := registry.Call(t.Context(), r, func(context.Context, testkit.ChatModel) (int, error) { return 0, testkit.ErrDown })
+			require.ErrorIs(t, err, testkit.ErrDown)
 		}
-		pass(30 * time.Second)
+		testkit.Pass(30 * time.Second)
 		require.Equal(t, 30*time.Second, a.Breaker().RetryIn)
-		pass(30*time.Second + time.Nanosecond)
+		testkit.Pass(30*time.Second + time.Nanosecond)
 		require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
 		late.Wait()
 		require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
-		requireCounts(t, a, 0, 7, 0, 0)
+		testkit.RequireCounts(t, a, 0, 7, 0, 0)
 	})
 }
 
-func TestForceOpenRefusesForItsTimeWhateverTheState(t *testing.T) {
+func TestBreaker_ReadingChangesNothing(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		events := reg.Subscribe(0)
-		a := add(t, reg, provider{Name: "a"})
-		require.NoError(t, a.ForceOpen(5*time.Minute, "maintenance"))
-		stats := a.Breaker()
-		require.True(t, stats.Forced)
-		require.Equal(t, "maintenance", stats.Reason)
-		require.Equal(t, 5*time.Minute, stats.RetryIn)
-		_, err := ask(t.Context(), bind(reg))
-		require.ErrorIs(t, err, registry.ErrBreakerOpen)
-		require.ErrorContains(t, err, "maintenance")
-		pass(time.Minute)
-		require.NoError(t, a.ForceOpen(2*time.Minute, "longer"), "while open")
-		require.Equal(t, 2*time.Minute, a.Breaker().RetryIn)
-		pass(2*time.Minute + time.Nanosecond)
-		require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
-		require.NoError(t, a.ForceOpen(time.Minute, "again"), "while half-open")
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
-		require.Equal(t, []event.Kind{
-			event.Registered, event.BreakerOpened, event.BreakerOpened, event.BreakerHalfOpened, event.BreakerOpened,
-		}, kinds(t, events))
-		require.Equal(t, uint64(3), a.Breaker().ForcedOpen)
-	})
-}
-
-func TestTrialAfterAForcedOpeningThatFailsOpensForTheOrdinaryTime(t *testing.T) {
-	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a", Instance: fails(errDown)})
-		require.NoError(t, a.ForceOpen(time.Hour, "test"))
-		pass(time.Hour + time.Nanosecond)
-		_, err := ask(t.Context(), bind(reg))
-		require.ErrorIs(t, err, errDown)
-		stats := a.Breaker()
-		require.Equal(t, registry.BreakerOpen, stats.State)
-		require.Equal(t, time.Minute, stats.RetryIn)
-		require.False(t, stats.Forced)
-		pass(time.Minute + time.Nanosecond)
-		_, err = ask(t.Context(), bind(reg))
-		require.ErrorIs(t, err, errDown)
-		require.Equal(t, time.Minute, a.Breaker().RetryIn)
-	})
-}
-
-func TestForceOpenWithoutTimeIsAnErrorAndChangesNothing(t *testing.T) {
-	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a"})
-		for _, d := range []time.Duration{0, -time.Second} {
-			require.ErrorIs(t, a.ForceOpen(d, "test"), registry.ErrInvalid)
-		}
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
-		require.Zero(t, a.Breaker().ForcedOpen)
-	})
-}
-
-func TestForceOpenForAVeryLongTimeIsEndedByReset(t *testing.T) {
-	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a"})
-		require.NoError(t, a.ForceOpen(math.MaxInt64, "for good"))
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
-		pass(24 * time.Hour)
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
-		require.NoError(t, a.Reset())
-		require.Equal(t, "a", asked(t, bind(reg)))
-	})
-}
-
-func TestResetClosesFromEveryStateWithCountsAtZero(t *testing.T) {
-	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a, next := recovering(t, reg, registry.BreakerPolicy{})
-		require.NoError(t, a.Reset(), "half-open")
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
-		trip(t, bind(reg), a)
-		require.Equal(t, uint64(10), a.Info().Failures, "the next trip needs the whole threshold")
-		require.NoError(t, a.Reset(), "open")
-		pass(time.Hour)
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
-		for range 4 {
-			_, _ = ask(t.Context(), bind(reg))
-		}
-		require.NoError(t, a.Reset(), "closed, with failures")
-		require.Zero(t, a.Breaker().ConsecutiveFailures)
-		for range 4 {
-			_, _ = ask(t.Context(), bind(reg))
-		}
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
-		require.Equal(t, uint64(2), a.Breaker().Resets, "one that was closed does not count")
-		next.Store(new(error))
-		asked(t, bind(reg))
-	})
-}
-
-func TestOutcomeOfACallThatBeganBeforeAResetDoesNotCount(t *testing.T) {
-	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a", Breaker: registry.BreakerPolicy{FailureThreshold: 1}})
-		require.NoError(t, a.ForceOpen(time.Minute, "test"))
-		pass(time.Minute + time.Nanosecond)
-		lease, err := bind(reg).Acquire(t.Context())
-		require.NoError(t, err)
-		require.Equal(t, 1, a.Breaker().TrialsInFlight)
-		require.NoError(t, a.Reset())
-		lease.Done(errDown)
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
-		require.Zero(t, a.Breaker().TrialsInFlight)
-		requireCounts(t, a, 0, 1, 0, 0)
-	})
-}
-
-func TestNewBreakerPolicyKeepsTheFailuresInARow(t *testing.T) {
-	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a", Instance: fails(errDown)})
-		for range 3 {
-			_, _ = ask(t.Context(), bind(reg))
-		}
-		previous, err := a.SetBreaker(registry.BreakerPolicy{FailureThreshold: 4, RecoveryTimeout: time.Second})
-		require.NoError(t, err)
-		require.Equal(t, 5, previous.FailureThreshold)
-		require.Equal(t, 3, a.Breaker().ConsecutiveFailures)
-		_, _ = ask(t.Context(), bind(reg))
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
-		require.Equal(t, "4 failures in a row", a.Breaker().Reason)
-		require.Equal(t, time.Second, a.Breaker().RetryIn)
-	})
-}
-
-func TestNewBreakerPolicyLetsAnOpenTimeInProgressEndAsItBegan(t *testing.T) {
-	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a", Instance: fails(errDown)})
-		trip(t, bind(reg), a)
-		_, err := a.SetBreaker(registry.BreakerPolicy{RecoveryTimeout: time.Second})
-		require.NoError(t, err)
-		require.Equal(t, time.Minute, a.Breaker().RetryIn)
-		pass(time.Minute + time.Nanosecond)
-		_, err = ask(t.Context(), bind(reg))
-		require.ErrorIs(t, err, errDown)
-		require.Equal(t, time.Second, a.Breaker().RetryIn, "the next one follows the new policy")
-	})
-}
-
-func TestNewBreakerPolicyThatIsBadChangesNothing(t *testing.T) {
-	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a"})
-		before := a.Breaker().Policy
-		_, err := a.SetBreaker(registry.BreakerPolicy{TrialSlots: 4})
-		require.ErrorIs(t, err, registry.ErrInvalid)
-		require.ErrorContains(t, err, "TrialSlots is 4: want at most SuccessThreshold (3)")
-		require.Equal(t, before, a.Breaker().Policy)
-	})
-}
-
-func TestReadingABreakerNeverMovesIt(t *testing.T) {
-	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		a, _ := recovering(t, reg, registry.BreakerPolicy{})
 		for range 100 {
 			_, _ = a.Breaker(), a.Info()
-			_, _ = bind(reg).Explain(), reg.Stats()
-			_, err := bind(reg).Get(t.Context())
+			_, _ = testkit.Bind(reg).Explain(), reg.Stats()
+			_, err := testkit.Bind(reg).Get(t.Context())
 			require.ErrorIs(t, err, registry.ErrBreakerOpen, "Get makes no trials")
 		}
 		stats := a.Breaker()
@@ -505,29 +430,29 @@ func TestReadingABreakerNeverMovesIt(t *testing.T) {
 	})
 }
 
-func TestHealthAndBreakerAreTwoSignals(t *testing.T) {
+func TestBreaker_IsIndependentOfHealth(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a", Instance: fails(errDown)})
-		trip(t, bind(reg), a)
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(testkit.ErrDown)})
+		testkit.Trip(t, testkit.Bind(reg), a)
 		require.Equal(t, health.Healthy, a.Health().State)
 		require.NoError(t, a.MarkHealthy())
 		require.Equal(t, registry.BreakerOpen, a.Breaker().State, "good health closes no breaker")
 		errTired := errors.New("tired")
 		require.NoError(t, a.MarkUnhealthy(errTired))
 		require.NoError(t, a.Reset())
-		require.Equal(t, health.Unhealthy, a.Health().State, "a reset cures nobody")
-		_, err := ask(t.Context(), bind(reg))
+		require.Equal(t, health.Unhealthy, a.Health().State, "a reset does not change health")
+		_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
 		require.ErrorIs(t, err, registry.ErrUnhealthy)
 		require.ErrorIs(t, err, errTired)
 		require.NotErrorIs(t, err, registry.ErrBreakerOpen)
 		require.NoError(t, a.MarkHealthy())
-		_, err = ask(t.Context(), bind(reg))
-		require.ErrorIs(t, err, errDown)
+		_, err = testkit.Ask(t.Context(), testkit.Bind(reg))
+		require.ErrorIs(t, err, testkit.ErrDown)
 	})
 }
 
-func TestStatesOfABreakerHaveNames(t *testing.T) {
+func TestBreakerState_HasNames(t *testing.T) {
 	t.Parallel()
 	for state, name := range map[registry.BreakerState]string{
 		registry.BreakerClosed: "closed", registry.BreakerOpen: "open",
@@ -540,13 +465,13 @@ func TestStatesOfABreakerHaveNames(t *testing.T) {
 	}
 }
 
-func TestProviderThatLeftWithAnOpenBreakerCanStillBeDescribed(t *testing.T) {
+func TestBreaker_IsReadableAfterProviderLeft(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		gone := add(t, reg, provider{Name: "a"})
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		gone := testkit.Add(t, reg, testkit.Provider{Name: "a"})
 		require.NoError(t, gone.ForceOpen(time.Minute, "test"))
 		require.NoError(t, gone.Unregister(t.Context()))
-		pass(2 * time.Minute) // the breaker's time is over
+		testkit.Pass(2 * time.Minute) // the breaker's time is over
 		require.False(t, gone.Info().Eligible)
 		require.Contains(t, gone.Info().Reason, "breaker open (test)")
 	})

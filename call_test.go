@@ -3,10 +3,10 @@ package registry_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime"
+	"slices"
+	"strconv"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,58 +14,60 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/selectors"
 	"github.com/capreg/registry/verdict"
 )
 
-func TestCallMovesOnToTheSecondProviderAndLeavesTheThirdAlone(t *testing.T) {
+func TestCall_FailsOverToNextProviderOnly(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a", Instance: fails(errDown)})
-		b := add(t, reg, provider{Name: "b"})
-		c := add(t, reg, provider{Name: "c"})
-		require.Equal(t, "b", asked(t, bind(reg)))
-		requireCounts(t, a, 0, 1, 0, 0)
-		requireCounts(t, b, 1, 0, 0, 0)
-		requireCounts(t, c, 0, 0, 0, 0)
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(testkit.ErrDown)})
+		b := testkit.Add(t, reg, testkit.Provider{Name: "b"})
+		c := testkit.Add(t, reg, testkit.Provider{Name: "c"})
+		require.Equal(t, "b", testkit.MustAsk(t, testkit.Bind(reg)))
+		testkit.RequireCounts(t, a, 0, 1, 0, 0)
+		testkit.RequireCounts(t, b, 1, 0, 0, 0)
+		testkit.RequireCounts(t, c, 0, 0, 0, 0)
 	})
 }
 
-func TestCallThatFailsEverywhereTriesEachOnceAndNamesThemAll(t *testing.T) {
+func TestCall_TotalFailureTriesEachOnceAndNamesAll(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		errOther := errors.New("multi\nline")
-		slow := chatFunc(func(context.Context, string) (string, error) {
+		slow := testkit.ChatFunc(func(context.Context, string) (string, error) {
 			time.Sleep(2 * time.Second)
 			return "", errOther
 		})
-		a := add(t, reg, provider{Name: "a", Instance: fails(errDown)})
-		b := add(t, reg, provider{Name: "b", Instance: slow, Group: 1})
-		_, err := ask(t.Context(), bind(reg))
-		requireOneLine(t, err)
-		require.ErrorIs(t, err, errDown)
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(testkit.ErrDown)})
+		b := testkit.Add(t, reg, testkit.Provider{Name: "b", Instance: slow, Group: 1})
+		_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
+		testkit.RequireOneLine(t, err)
+		require.ErrorIs(t, err, testkit.ErrDown)
 		require.ErrorIs(t, err, errOther)
 		var failed *registry.CallError
 		require.ErrorAs(t, err, &failed)
 		require.Equal(t, []registry.Attempt{
-			{Provider: "a", Why: "first", Class: verdict.ClassUnknown, Err: errDown},
+			{Provider: "a", Why: "first", Class: verdict.ClassUnknown, Err: testkit.ErrDown},
 			{Provider: "b", Why: "failover", Class: verdict.ClassUnknown, Err: errOther, Duration: 2 * time.Second},
 		}, failed.Attempts)
 		require.Empty(t, failed.Skipped)
 		require.Contains(t, err.Error(), `a: unknown after 0s: down; b: unknown after 2s: multi line`)
-		requireCounts(t, a, 0, 1, 0, 0)
-		requireCounts(t, b, 0, 1, 0, 0)
+		testkit.RequireCounts(t, a, 0, 1, 0, 0)
+		testkit.RequireCounts(t, b, 0, 1, 0, 0)
 		require.Zero(t, b.Info().MeanLatency, "of answers")
 	})
 }
 
-func TestFailedCallNamesTheProvidersItSkipped(t *testing.T) {
+func TestCall_ErrorNamesSkippedProviders(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		add(t, reg, provider{Name: "a", Instance: fails(errDown)})
-		b := add(t, reg, provider{Name: "b"})
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(testkit.ErrDown)})
+		b := testkit.Add(t, reg, testkit.Provider{Name: "b"})
 		require.NoError(t, b.ForceOpen(time.Hour, "maintenance"))
-		_, err := ask(t.Context(), bind(reg))
-		require.ErrorIs(t, err, errDown)
+		_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
+		require.ErrorIs(t, err, testkit.ErrDown)
 		require.ErrorIs(t, err, registry.ErrBreakerOpen)
 		var failed *registry.CallError
 		require.ErrorAs(t, err, &failed)
@@ -76,318 +78,131 @@ func TestFailedCallNamesTheProvidersItSkipped(t *testing.T) {
 	})
 }
 
-func TestProviderThatIsParkedBesideOthersDoesNotSpeakForThem(t *testing.T) {
+func TestCall_ParkedProviderDoesNotDecideTheError(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		errKey := verdict.Fatal(errors.New("bad key"), 0)
-		a := add(t, reg, provider{Name: "a", Instance: fails(errKey)})
-		b := add(t, reg, provider{Name: "b", Instance: fails(errDown)})
-		_, err := ask(t.Context(), bind(reg)) // parks a
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(errKey)})
+		b := testkit.Add(t, reg, testkit.Provider{Name: "b", Instance: testkit.Fails(testkit.ErrDown)})
+		_, err := testkit.Ask(t.Context(), testkit.Bind(reg)) // parks a
 		require.NotErrorIs(t, err, registry.ErrCredentials)
-		_, err = ask(t.Context(), bind(reg))
+		_, err = testkit.Ask(t.Context(), testkit.Bind(reg))
 		require.NotErrorIs(t, err, registry.ErrCredentials)
 		require.ErrorIs(t, err, registry.ErrCoolingDown)
-		require.ErrorIs(t, err, errDown)
+		require.ErrorIs(t, err, testkit.ErrDown)
 		require.NoError(t, b.ForceOpen(time.Hour, "test"))
-		_, err = ask(t.Context(), bind(reg))
+		_, err = testkit.Ask(t.Context(), testkit.Bind(reg))
 		require.NotErrorIs(t, err, registry.ErrCredentials)
 		require.ErrorIs(t, err, errKey, "its cause is still there")
 		require.NoError(t, b.Unregister(t.Context()))
-		_, err = ask(t.Context(), bind(reg))
+		_, err = testkit.Ask(t.Context(), testkit.Bind(reg))
 		require.ErrorIs(t, err, registry.ErrCredentials)
 		require.False(t, a.Info().CooldownUntil.IsZero())
 	})
 }
 
-func TestCallThatWaitsNeverMissesTheMomentAtWhichACooldownEnds(t *testing.T) {
+func TestCall_PermanentErrorReturnsAtOnceWithoutBlame(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		var asked atomic.Int32
-		add(t, reg, provider{Name: "a", Breaker: registry.BreakerPolicy{FailureThreshold: 1 << 20}, Instance: answers(func() (string, error) {
-			if asked.Add(1)%4 != 0 {
-				return "", verdict.RateLimited(errDown, time.Millisecond)
-			}
-			return "a", nil
-		})})
-		var all sync.WaitGroup
-		for range 50 {
-			all.Go(func() {
-				for range 5 {
-					ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-					_, err := ask(ctx, bind(reg), registry.WaitForCooldown())
-					cancel()
-					var failed *registry.CallError
-					if err != nil && errors.As(err, &failed) && len(failed.Attempts) < 16 {
-						t.Errorf("gave up after %d attempts: %v", len(failed.Attempts), err)
-					}
-				}
-			})
-		}
-		all.Wait()
-	})
-}
-
-func TestCallerThatCancelsBlamesNobodyAndEndsTheCall(t *testing.T) {
-	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a", Instance: hangs(), Breaker: registry.BreakerPolicy{FailureThreshold: 1}})
-		b := add(t, reg, provider{Name: "b"})
-		errBored := errors.New("bored")
-		ctx, cancel := context.WithCancelCause(t.Context())
-		time.AfterFunc(time.Second, func() { cancel(errBored) })
-		_, err := ask(ctx, bind(reg))
-		requireOneLine(t, err)
-		require.ErrorIs(t, err, context.Canceled)
-		require.ErrorIs(t, err, errBored)
-		requireCounts(t, a, 0, 0, 1, 0)
-		requireCounts(t, b, 0, 0, 0, 0)
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
-	})
-}
-
-func TestCallWithAContextThatHasEndedRunsNothing(t *testing.T) {
-	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a"})
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		_, err := ask(ctx, bind(reg))
-		require.ErrorIs(t, err, context.Canceled)
-		_, err = bind(reg).Acquire(ctx)
-		require.ErrorIs(t, err, context.Canceled)
-		require.Zero(t, a.Info().Attempts)
-	})
-}
-
-func TestAttemptTimeoutIsTheProvidersFailureAndTheNextOneAnswers(t *testing.T) {
-	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		var cause error
-		stuck := chatFunc(func(ctx context.Context, _ string) (string, error) {
-			<-ctx.Done()
-			cause = context.Cause(ctx)
-			return "", ctx.Err()
-		})
-		a := add(t, reg, provider{Name: "a", Instance: stuck, AttemptTimeout: 3 * time.Second})
-		add(t, reg, provider{Name: "b"})
-		began := time.Now()
-		require.Equal(t, "b", asked(t, bind(reg)))
-		require.Equal(t, 3*time.Second, time.Since(began))
-		require.ErrorIs(t, cause, registry.ErrAttemptTimeout)
-		requireCounts(t, a, 0, 1, 0, 0)
-	})
-}
-
-func TestAttemptTimeoutIsThirtySecondsByDefault(t *testing.T) {
-	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		add(t, reg, provider{Name: "a", Instance: hangs()})
-		began := time.Now()
-		_, err := ask(t.Context(), bind(reg))
-		require.Equal(t, 30*time.Second, time.Since(began))
-		require.ErrorIs(t, err, context.DeadlineExceeded)
-		var failed *registry.CallError
-		require.ErrorAs(t, err, &failed)
-		require.Equal(t, verdict.ClassAttemptTimeout, failed.Attempts[0].Class)
-	})
-}
-
-func TestAttemptGetsHalfOfWhatRemainsWhileSomebodyElseCouldBeAsked(t *testing.T) {
-	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		for _, name := range []string{"a", "b", "c"} {
-			add(t, reg, provider{Name: name, Instance: hangs()})
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
-		defer cancel()
-		began := time.Now()
-		_, err := ask(ctx, bind(reg))
-		require.Equal(t, 8*time.Second, time.Since(began), "the caller's deadline is never exceeded")
-		require.ErrorIs(t, err, context.DeadlineExceeded)
-		var failed *registry.CallError
-		require.ErrorAs(t, err, &failed)
-		require.Equal(t, []registry.Attempt{
-			{Provider: "a", Why: "first", Class: verdict.ClassAttemptTimeout, Duration: 4 * time.Second, Err: context.DeadlineExceeded},
-			{Provider: "b", Why: "failover", Class: verdict.ClassAttemptTimeout, Duration: 2 * time.Second, Err: context.DeadlineExceeded},
-			{Provider: "c", Why: "failover", Class: verdict.ClassCallerDeadline, Duration: 2 * time.Second, Err: context.DeadlineExceeded},
-		}, failed.Attempts)
-	})
-}
-
-func TestCallersDeadlineCountsOnlyWhenTheAttemptHadHalfOfItsTime(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		deadline          time.Duration
-		failures, ignored int
-	}{{4 * time.Second, 0, 1}, {5 * time.Second, 1, 0}} {
-		bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-			a := add(t, reg, provider{Name: "a", Instance: hangs(), AttemptTimeout: 10 * time.Second})
-			ctx, cancel := context.WithTimeout(t.Context(), c.deadline)
-			defer cancel()
-			_, err := ask(ctx, bind(reg))
-			require.ErrorIs(t, err, context.DeadlineExceeded)
-			requireCounts(t, a, 0, c.failures, c.ignored, 0)
-			require.Equal(t, c.failures, a.Breaker().ConsecutiveFailures)
-		})
-	}
-}
-
-func TestAnswerAfterTheTimeoutIsReturnedAllTheSame(t *testing.T) {
-	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		deaf := answers(func() (string, error) { time.Sleep(time.Minute); return "late", nil })
-		a := add(t, reg, provider{Name: "a", Instance: deaf, AttemptTimeout: time.Second})
-		require.Equal(t, "late", asked(t, bind(reg)))
-		requireCounts(t, a, 1, 0, 0, 0)
-	})
-}
-
-func TestCallersMistakeIsReturnedAtOnceAndBlamesNobody(t *testing.T) {
-	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		mistake := verdict.Permanent(errors.New("no prompt"))
-		a := add(t, reg, provider{Name: "a", Instance: fails(mistake), Breaker: registry.BreakerPolicy{FailureThreshold: 1}})
-		b := add(t, reg, provider{Name: "b"})
-		_, err := ask(t.Context(), bind(reg))
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(mistake), Breaker: registry.BreakerPolicy{FailureThreshold: 1}})
+		b := testkit.Add(t, reg, testkit.Provider{Name: "b"})
+		_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
 		require.ErrorIs(t, err, mistake)
-		requireCounts(t, a, 1, 0, 0, 0)
-		requireCounts(t, b, 0, 0, 0, 0)
+		testkit.RequireCounts(t, a, 1, 0, 0, 0)
+		testkit.RequireCounts(t, b, 0, 0, 0, 0)
 		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
 	})
 }
 
-func TestCallersMistakeEndsARowOfFailures(t *testing.T) {
+func TestCall_PermanentErrorEndsFailuresInARow(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		var next error
-		a := add(t, reg, provider{Name: "a", Instance: answers(func() (string, error) { return "", next })})
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Answers(func() (string, error) { return "", next })})
 		for range 20 {
-			next = errDown
+			next = testkit.ErrDown
 			for range 4 {
-				_, err := ask(t.Context(), bind(reg))
-				require.ErrorIs(t, err, errDown)
+				_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
+				require.ErrorIs(t, err, testkit.ErrDown)
 			}
 			next = verdict.Permanent(errors.New("mistake")) // an answer in time
-			_, err := ask(t.Context(), bind(reg))
+			_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
 			require.ErrorIs(t, err, next)
 		}
 		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
 	})
 }
 
-func TestRequestThatIsTooLongGoesOnlyToLargerWindows(t *testing.T) {
+func TestCall_TooLongRequestGoesOnlyToLargerWindows(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		tooLong := verdict.As(errors.New("too long"), verdict.Verdict{Class: verdict.ClassTooLong})
-		a := add(t, reg, provider{Name: "a", Instance: fails(tooLong), Window: 8000})
-		same := add(t, reg, provider{Name: "same", Window: 8000})
-		unknown := add(t, reg, provider{Name: "unknown"})
-		larger := add(t, reg, provider{Name: "larger", Window: 32000})
-		require.Equal(t, "larger", asked(t, bind(reg)))
-		requireCounts(t, a, 1, 0, 0, 0)
-		requireCounts(t, same, 0, 0, 0, 0)
-		requireCounts(t, unknown, 0, 0, 0, 0)
-		requireCounts(t, larger, 1, 0, 0, 0)
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(tooLong), Window: 8000})
+		same := testkit.Add(t, reg, testkit.Provider{Name: "same", Window: 8000})
+		unknown := testkit.Add(t, reg, testkit.Provider{Name: "unknown"})
+		larger := testkit.Add(t, reg, testkit.Provider{Name: "larger", Window: 32000})
+		require.Equal(t, "larger", testkit.MustAsk(t, testkit.Bind(reg)))
+		testkit.RequireCounts(t, a, 1, 0, 0, 0)
+		testkit.RequireCounts(t, same, 0, 0, 0, 0)
+		testkit.RequireCounts(t, unknown, 0, 0, 0, 0)
+		testkit.RequireCounts(t, larger, 1, 0, 0, 0)
 	})
 }
 
-func TestRefusedContentIsTheAnswerUnlessTheQueryAllowsToAskOn(t *testing.T) {
+func TestCall_RefusedContentFailsOverOnlyIfAllowed(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		refused := verdict.As(errors.New("refused"), verdict.Verdict{Class: verdict.ClassRefused})
-		add(t, reg, provider{Name: "a", Instance: fails(refused)})
-		add(t, reg, provider{Name: "b"})
-		_, err := ask(t.Context(), bind(reg))
+		testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(refused)})
+		testkit.Add(t, reg, testkit.Provider{Name: "b"})
+		_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
 		require.ErrorIs(t, err, refused)
-		require.Equal(t, "b", asked(t, chat.Bind(reg, registry.Query{TryRefused: true})))
+		require.Equal(t, "b", testkit.MustAsk(t, testkit.Chat.Bind(reg, registry.Query{TryRefused: true})))
 	})
 }
 
-func TestOnceOnlyCallNeverRunsASecondTime(t *testing.T) {
+func TestCall_PanicIsRecordedAndRaisedAgain(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		add(t, reg, provider{Name: "a", Instance: fails(errDown)})
-		b := add(t, reg, provider{Name: "b"})
-		_, err := ask(t.Context(), bind(reg), registry.OnceOnly())
-		require.ErrorIs(t, err, errDown)
-		require.Zero(t, b.Info().Attempts)
-	})
-}
-
-func TestErrorOfAOnceOnlyCallSaysWhyNobodyElseWasAsked(t *testing.T) {
-	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		add(t, reg, provider{Name: "a", Instance: fails(errDown)})
-		add(t, reg, provider{Name: "b"})
-		_, err := ask(t.Context(), bind(reg), registry.OnceOnly())
-		require.ErrorContains(t, err, "not tried elsewhere: once only")
-	})
-}
-
-func TestOnceOnlyCallMovesOnBeforeItsFunctionWasEntered(t *testing.T) {
-	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		open := add(t, reg, provider{Name: "open"})
-		ill := add(t, reg, provider{Name: "ill"})
-		add(t, reg, provider{Name: "unmade", Factory: func(context.Context) (chatModel, error) { return nil, errDown }})
-		add(t, reg, provider{Name: "b"})
-		require.NoError(t, open.ForceOpen(time.Hour, "test"))
-		require.NoError(t, ill.MarkUnhealthy(errDown))
-		require.Equal(t, "b", asked(t, bind(reg), registry.OnceOnly()))
-	})
-}
-
-func TestOnceOnlyCallMovesOnWhenNothingWasSent(t *testing.T) {
-	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a", Instance: fails(verdict.NotSent(errDown))})
-		add(t, reg, provider{Name: "b"})
-		require.Equal(t, "b", asked(t, bind(reg), registry.OnceOnly()))
-		requireCounts(t, a, 0, 1, 0, 0)
-	})
-}
-
-func TestPanicReachesTheCallerAfterItWasRecorded(t *testing.T) {
-	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a", Instance: answers(func() (string, error) { panic("boom") })})
-		add(t, reg, provider{Name: "b"})
-		require.PanicsWithValue(t, "boom", func() { _, _ = ask(t.Context(), bind(reg)) })
-		requireCounts(t, a, 0, 1, 0, 0)
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Answers(func() (string, error) { panic("boom") })})
+		testkit.Add(t, reg, testkit.Provider{Name: "b"})
+		require.PanicsWithValue(t, "boom", func() { _, _ = testkit.Ask(t.Context(), testkit.Bind(reg)) })
+		testkit.RequireCounts(t, a, 0, 1, 0, 0)
 		require.Equal(t, 1, a.Breaker().ConsecutiveFailures)
 	})
 }
 
-func TestPanicIsAnErrorAndMovesOnWhenTheOptionsSaySo(t *testing.T) {
+func TestCall_PanicsAsErrorsFailOver(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{PanicsAsErrors: true}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a", Instance: answers(func() (string, error) { panic(errDown) })})
-		b := add(t, reg, provider{Name: "b"})
-		require.Equal(t, "b", asked(t, bind(reg)))
-		requireCounts(t, a, 0, 1, 0, 0)
+	testkit.Bubble(t, registry.Options{PanicsAsErrors: true}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Answers(func() (string, error) { panic(testkit.ErrDown) })})
+		b := testkit.Add(t, reg, testkit.Provider{Name: "b"})
+		require.Equal(t, "b", testkit.MustAsk(t, testkit.Bind(reg)))
+		testkit.RequireCounts(t, a, 0, 1, 0, 0)
 		require.NoError(t, b.Unregister(t.Context()))
-		_, err := ask(t.Context(), bind(reg))
-		require.ErrorIs(t, err, errDown, "a panic with an error keeps it")
+		_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
+		require.ErrorIs(t, err, testkit.ErrDown, "a panic with an error keeps it")
 		var panicked *registry.PanicError
 		require.ErrorAs(t, err, &panicked)
 		require.Contains(t, string(panicked.Stack), "call_test.go")
-		_, err = ask(t.Context(), bind(reg), registry.OnceOnly())
+		_, err = testkit.Ask(t.Context(), testkit.Bind(reg), registry.OnceOnly())
 		require.ErrorAs(t, err, &panicked)
 	})
 }
 
-func TestFunctionThatExitsItsGoroutineIsAFailureAndHoldsNothing(t *testing.T) {
+func TestCall_GoexitIsAFailureAndHoldsNothing(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{PanicsAsErrors: true}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a", Instance: answers(func() (string, error) { runtime.Goexit(); return "", nil })})
+	testkit.Bubble(t, registry.Options{PanicsAsErrors: true}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Answers(func() (string, error) { runtime.Goexit(); return "", nil })})
 		var exited sync.WaitGroup
-		exited.Go(func() { _, _ = ask(t.Context(), bind(reg)) })
+		exited.Go(func() { _, _ = testkit.Ask(t.Context(), testkit.Bind(reg)) })
 		exited.Wait()
-		requireCounts(t, a, 0, 1, 0, 0)
+		testkit.RequireCounts(t, a, 0, 1, 0, 0)
 	})
 }
 
-func TestClassifierThatPanicsOrExitsLosesNoOutcome(t *testing.T) {
+func TestCall_BrokenClassifierLosesNoOutcome(t *testing.T) {
 	t.Parallel()
 	exit := false
 	classify := func(error) verdict.Verdict {
@@ -396,27 +211,27 @@ func TestClassifierThatPanicsOrExitsLosesNoOutcome(t *testing.T) {
 		}
 		panic("classifier")
 	}
-	bubble(t, registry.Options{Classify: classify}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a", Instance: fails(errDown)})
-		_, err := ask(t.Context(), bind(reg))
-		require.ErrorIs(t, err, errDown)
-		requireCounts(t, a, 0, 1, 0, 0)
+	testkit.Bubble(t, registry.Options{Classify: classify}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(testkit.ErrDown)})
+		_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
+		require.ErrorIs(t, err, testkit.ErrDown)
+		testkit.RequireCounts(t, a, 0, 1, 0, 0)
 		exit = true
 		var exited sync.WaitGroup
-		exited.Go(func() { _, _ = ask(t.Context(), bind(reg)) })
+		exited.Go(func() { _, _ = testkit.Ask(t.Context(), testkit.Bind(reg)) })
 		exited.Wait()
-		requireCounts(t, a, 0, 2, 0, 0)
+		testkit.RequireCounts(t, a, 0, 2, 0, 0)
 	})
 }
 
-func TestErrorsWhoseOwnMethodsPanicAreFailuresLikeOthers(t *testing.T) {
+func TestCall_ErrorsWithPanickingMethodsAreFailures(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		var broken *brokenError
-		a := add(t, reg, provider{Name: "a", Instance: fails(broken)})
-		_, err := ask(t.Context(), bind(reg))
-		requireOneLine(t, err)
-		requireCounts(t, a, 0, 1, 0, 0)
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(broken)})
+		_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
+		testkit.RequireOneLine(t, err)
+		testkit.RequireCounts(t, a, 0, 1, 0, 0)
 	})
 }
 
@@ -424,23 +239,23 @@ type brokenError struct{ text string }
 
 func (b *brokenError) Error() string { return b.text } // panics on nil
 
-func TestClassifiersAreAskedFromTheProvidersToTheRegistrys(t *testing.T) {
+func TestCall_ClassifiersRunFromProviderToRegistry(t *testing.T) {
 	t.Parallel()
 	says := func(class verdict.Class) verdict.Classifier {
 		return func(error) verdict.Verdict { return verdict.Verdict{Class: class} }
 	}
-	bubble(t, registry.Options{Classify: says(verdict.ClassBadRequest)}, func(t *testing.T, reg *registry.Registry) {
-		require.NoError(t, chat.Classify(reg, func(err error) verdict.Verdict {
-			if errors.Is(err, errDown) {
+	testkit.Bubble(t, registry.Options{Classify: says(verdict.ClassBadRequest)}, func(t *testing.T, reg *registry.Registry) {
+		require.NoError(t, testkit.Chat.Classify(reg, func(err error) verdict.Verdict {
+			if errors.Is(err, testkit.ErrDown) {
 				return verdict.Verdict{Class: verdict.ClassTransport}
 			}
 			return verdict.Verdict{} // passes
 		}))
-		add(t, reg, provider{Name: "a", Instance: fails(errDown), Classify: says(verdict.ClassServerError)})
-		add(t, reg, provider{Name: "b", Instance: fails(errDown), Classify: says(verdict.ClassUnknown)}) // passes
-		add(t, reg, provider{Name: "c", Instance: fails(errors.New("something else"))})
-		add(t, reg, provider{Name: "d"})
-		_, err := ask(t.Context(), bind(reg))
+		testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(testkit.ErrDown), Classify: says(verdict.ClassServerError)})
+		testkit.Add(t, reg, testkit.Provider{Name: "b", Instance: testkit.Fails(testkit.ErrDown), Classify: says(verdict.ClassUnknown)}) // passes
+		testkit.Add(t, reg, testkit.Provider{Name: "c", Instance: testkit.Fails(errors.New("something else"))})
+		testkit.Add(t, reg, testkit.Provider{Name: "d"})
+		_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
 		var failed *registry.CallError
 		require.ErrorAs(t, err, &failed)
 		var classes []verdict.Class
@@ -448,67 +263,181 @@ func TestClassifiersAreAskedFromTheProvidersToTheRegistrys(t *testing.T) {
 			classes = append(classes, a.Class)
 		}
 		require.Equal(t, []verdict.Class{verdict.ClassServerError, verdict.ClassTransport, verdict.ClassBadRequest}, classes)
-		require.NoError(t, chat.Classify(reg, nil))
+		require.NoError(t, testkit.Chat.Classify(reg, nil))
 		require.ErrorIs(t, registry.NewService[int]("chat").Classify(reg, nil), registry.ErrConflict)
-		require.ErrorIs(t, chat.Classify(nil, nil), registry.ErrInvalid)
+		require.ErrorIs(t, testkit.Chat.Classify(nil, nil), registry.ErrInvalid)
 	})
 }
 
-func TestTimeoutOfTheProvidersOwnClientMovesOn(t *testing.T) {
+func TestCall_StatedVerdictComesBeforeClassifiers(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a", Instance: fails(fmt.Errorf("sdk: %w", context.DeadlineExceeded))})
-		add(t, reg, provider{Name: "b"})
-		require.Equal(t, "b", asked(t, bind(reg)))
-		requireCounts(t, a, 0, 1, 0, 0)
+	testkit.Bubble(t, registry.Options{Classify: func(error) verdict.Verdict { return verdict.Verdict{Class: verdict.ClassServerError} }}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{Name: "a"})
+		r := testkit.Bind(reg)
+		l, err := r.Acquire(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, verdict.ClassIgnored, l.Done(verdict.Ignore(testkit.ErrDown)))
 	})
 }
 
-func TestCallOfNothingIsAnErrorNotAPanic(t *testing.T) {
+func TestCall_NilArgumentsAreErrors(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		add(t, reg, provider{Name: "a"})
-		_, err := registry.Call[chatModel, string](t.Context(), bind(reg), nil)
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{Name: "a"})
+		_, err := registry.Call[testkit.ChatModel, string](t.Context(), testkit.Bind(reg), nil)
 		require.ErrorIs(t, err, registry.ErrInvalid)
-		_, err = ask(t.Context(), nil)
+		_, err = testkit.Ask(t.Context(), nil)
 		require.ErrorIs(t, err, registry.ErrInvalid)
-		_, err = ask(t.Context(), &registry.Resolver[chatModel]{})
+		_, err = testkit.Ask(t.Context(), &registry.Resolver[testkit.ChatModel]{})
 		require.ErrorIs(t, err, registry.ErrInvalid)
-		_, err = ask(t.Context(), chat.Bind(nil, registry.Query{}))
+		_, err = testkit.Ask(t.Context(), testkit.Chat.Bind(nil, registry.Query{}))
 		require.ErrorIs(t, err, registry.ErrInvalid)
 		for _, timeout := range []time.Duration{0, -1} {
-			_, err = ask(t.Context(), bind(reg), registry.AttemptTimeout(timeout))
+			_, err = testkit.Ask(t.Context(), testkit.Bind(reg), registry.AttemptTimeout(timeout))
 			require.ErrorIs(t, err, registry.ErrInvalid)
 			require.ErrorContains(t, err, "AttemptTimeout")
 		}
 	})
 }
 
-func TestAttemptTimeoutOfACallReplacesTheProviders(t *testing.T) {
+func TestCall_ConcurrentFailuresAreAllCounted(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		add(t, reg, provider{Name: "a", Instance: hangs()})
-		began := time.Now()
-		_, err := ask(t.Context(), bind(reg), registry.AttemptTimeout(time.Second))
-		require.Error(t, err)
-		require.Equal(t, time.Second, time.Since(began))
-	})
-}
-
-func TestConcurrentCallsOfADeadProviderLoseNoOutcome(t *testing.T) {
-	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a", Instance: answers(func() (string, error) { time.Sleep(time.Second); return "", errDown })})
-		b := add(t, reg, provider{Name: "b"})
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Answers(func() (string, error) { time.Sleep(time.Second); return "", testkit.ErrDown })})
+		b := testkit.Add(t, reg, testkit.Provider{Name: "b"})
 		var callers sync.WaitGroup
 		for range 200 {
-			callers.Go(func() { _, _ = ask(t.Context(), bind(reg)) })
+			callers.Go(func() { _, _ = testkit.Ask(t.Context(), testkit.Bind(reg)) })
 		}
 		synctest.Wait()
 		require.Equal(t, uint64(200), a.Info().InFlight)
 		callers.Wait()
-		requireCounts(t, a, 0, 200, 0, 0)
-		requireCounts(t, b, 200, 0, 0, 0)
+		testkit.RequireCounts(t, a, 0, 200, 0, 0)
+		testkit.RequireCounts(t, b, 200, 0, 0, 0)
 		require.Equal(t, uint64(1), a.Breaker().Opened)
 	})
+}
+
+func TestCall_DoesNotRetryFailedProvidersAfterWaiting(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		var asked []string
+		limited := false
+		testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Answers(func() (string, error) {
+			asked = append(asked, "a")
+			if limited {
+				return "", testkit.ErrDown
+			}
+			limited = true
+			return "", verdict.RateLimited(testkit.ErrDown, time.Second)
+		})})
+		testkit.Add(t, reg, testkit.Provider{Name: "b", Instance: testkit.Answers(func() (string, error) {
+			asked = append(asked, "b")
+			return "", testkit.ErrDown
+		})})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		_, err := testkit.Ask(ctx, testkit.Bind(reg), registry.WaitForCooldown())
+		require.ErrorIs(t, err, testkit.ErrDown)
+		require.Equal(t, []string{"a", "b", "a"}, asked)
+	})
+}
+
+func TestCall_DoesNotWaitForTooSmallWindow(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{Name: "small", Window: 10, Instance: testkit.Fails(verdict.RateLimited(testkit.ErrDown, 20*time.Second))})
+		testkit.Add(t, reg, testkit.Provider{Name: "big", Window: 100, Instance: testkit.Fails(verdict.As(testkit.ErrDown, verdict.Verdict{Class: verdict.ClassTooLong}))})
+		r := testkit.Bind(reg)
+		_, err := testkit.Ask(t.Context(), r) // small cools down
+		require.Error(t, err)
+		began := time.Now()
+		_, err = testkit.Ask(t.Context(), r, registry.WaitForCooldown())
+		require.Error(t, err)
+		require.Zero(t, time.Since(began), "small is too small: nothing to wait for")
+	})
+}
+
+func TestCall_TooSmallWindowsTakeNoTimeFromOthers(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{Name: "a", Window: 100, Instance: testkit.Fails(verdict.As(testkit.ErrDown, verdict.Verdict{Class: verdict.ClassTooLong}))})
+		testkit.Add(t, reg, testkit.Provider{Name: "b", Window: 200, Instance: testkit.ChatFunc(func(ctx context.Context, _ string) (string, error) {
+			select {
+			case <-ctx.Done():
+				return "", ctx.Err()
+			case <-time.After(6 * time.Second):
+				return "b", nil
+			}
+		})})
+		testkit.Add(t, reg, testkit.Provider{Name: "c", Window: 50})
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		_, err := testkit.Ask(ctx, testkit.Bind(reg))
+		require.NoError(t, err)
+	})
+}
+
+func TestCall_DoesNotRunAfterAuthorizerEndedContext(t *testing.T) {
+	t.Parallel()
+	var cancel context.CancelFunc
+	testkit.Bubble(t, registry.Options{Authorize: func(context.Context, string, string, string) error { cancel(); return nil }}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{Name: "a"})
+		var ctx context.Context
+		ctx, cancel = context.WithCancel(t.Context())
+		ran := false
+		_, err := registry.Call(ctx, testkit.Bind(reg), func(ctx context.Context, m testkit.ChatModel) (string, error) {
+			ran = true
+			return "", nil
+		})
+		require.ErrorIs(t, err, context.Canceled)
+		require.False(t, ran, "ctx.Err() is checked before each attempt")
+	})
+}
+
+func TestCall_NestedCallErrorIsAFailure(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		outer := registry.NewService[testkit.ChatModel]("agent")
+		testkit.Add(t, reg, testkit.Provider{Name: "inner", Instance: testkit.Fails(verdict.Fatal(testkit.ErrDown, 0))})
+		o, err := outer.Register(t.Context(), reg, testkit.Provider{Name: "outer", Instance: testkit.Answers(func() (string, error) {
+			return testkit.Ask(context.Background(), testkit.Bind(reg))
+		})})
+		require.NoError(t, err)
+		_, err = testkit.Ask(t.Context(), outer.Bind(reg, registry.Query{}))
+		require.Error(t, err)
+		require.True(t, o.Info().Eligible, "outer: %s", o.Info().Reason)
+	})
+}
+
+func TestCall_WaitingForFactoryIsNotAnAttempt(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		p := testkit.Add(t, reg, testkit.Provider{Name: "hung", Factory: func(ctx context.Context) (testkit.ChatModel, error) { <-ctx.Done(); return nil, ctx.Err() }})
+		go func() { _, _ = testkit.Ask(context.Background(), testkit.Bind(reg)) }()
+		synctest.Wait()
+		before := p.Info().Attempts
+		testkit.Pass(time.Minute)
+		require.GreaterOrEqual(t, p.Info().Attempts, before)
+	})
+}
+
+func TestCall_TotalFailureTriesLargeGroupOnce(t *testing.T) {
+	t.Parallel()
+	for _, strategy := range append(selectors.All(), testkit.NewLast()) {
+		testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+			for i := range 100 {
+				member := testkit.Add(t, reg, testkit.Provider{Name: strconv.Itoa(i), Strategy: strategy, Weight: float64(i % 3)})
+				if i%4 == 0 {
+					require.NoError(t, member.MarkUnhealthy(testkit.ErrDown))
+				}
+			}
+			testkit.Add(t, reg, testkit.Provider{Name: "next group", Group: 1})
+			asked := testkit.CallOrder(t, reg, registry.Query{})
+			require.Len(t, asked, 76, "%v", strategy)
+			require.Equal(t, "next group", asked[75])
+			slices.Sort(asked)
+			require.Len(t, slices.Compact(asked), 76)
+		})
+	}
 }

@@ -1,53 +1,56 @@
 package registry_test
 
 import (
+	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/testkit"
 	"github.com/capreg/registry/verdict"
 )
 
-func TestRateLimitedProviderIsSkippedUntilItsDelayIsOver(t *testing.T) {
+func TestCooldown_SkipsRateLimitedUntilDelayEnds(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		limited := true
-		a := add(t, reg, provider{Name: "a", Instance: answers(func() (string, error) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Answers(func() (string, error) {
 			if limited {
-				return "", verdict.RateLimited(errDown, 30*time.Second)
+				return "", verdict.RateLimited(testkit.ErrDown, 30*time.Second)
 			}
 			return "a", nil
 		})})
-		add(t, reg, provider{Name: "b"})
+		testkit.Add(t, reg, testkit.Provider{Name: "b"})
 		events := reg.Subscribe(0)
 		for range 100 {
-			require.Equal(t, "b", asked(t, bind(reg)))
-			pass(100 * time.Millisecond)
+			require.Equal(t, "b", testkit.MustAsk(t, testkit.Bind(reg)))
+			testkit.Pass(100 * time.Millisecond)
 		}
-		requireCounts(t, a, 0, 0, 0, 1)
+		testkit.RequireCounts(t, a, 0, 0, 0, 1)
 		require.Zero(t, a.Breaker().ConsecutiveFailures)
 		limited = false
-		pass(20*time.Second - 1)
-		require.Equal(t, "b", asked(t, bind(reg)), "never earlier than asked")
-		pass(3*time.Second + 1) // its jitter is at most a tenth
-		require.Equal(t, "a", asked(t, bind(reg)))
-		require.Equal(t, []event.Kind{event.Cooling, event.CooldownEnded}, kinds(t, events))
+		testkit.Pass(20*time.Second - 1)
+		require.Equal(t, "b", testkit.MustAsk(t, testkit.Bind(reg)), "never earlier than asked")
+		testkit.Pass(3*time.Second + 1) // its jitter is at most a tenth
+		require.Equal(t, "a", testkit.MustAsk(t, testkit.Bind(reg)))
+		require.Equal(t, []event.Kind{event.Cooling, event.CooldownEnded}, testkit.Kinds(t, events))
 	})
 }
 
-func TestRateLimitWithNobodyLeftFailsAtOnceWithTheDelay(t *testing.T) {
+func TestCooldown_FailsAtOnceWithDelayWhenAlone(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		add(t, reg, provider{Name: "a", Instance: fails(verdict.RateLimited(errDown, time.Minute))})
-		_, err := ask(t.Context(), bind(reg))
-		require.ErrorIs(t, err, errDown)
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(verdict.RateLimited(testkit.ErrDown, time.Minute))})
+		_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
+		require.ErrorIs(t, err, testkit.ErrDown)
 		var failed *registry.CallError
 		require.ErrorAs(t, err, &failed)
 		require.GreaterOrEqual(t, failed.RetryIn, time.Minute)
-		_, err = ask(t.Context(), bind(reg))
+		_, err = testkit.Ask(t.Context(), testkit.Bind(reg))
 		var unavailable *registry.UnavailableError
 		require.ErrorAs(t, err, &unavailable)
 		require.ErrorIs(t, err, registry.ErrCoolingDown)
@@ -55,17 +58,17 @@ func TestRateLimitWithNobodyLeftFailsAtOnceWithTheDelay(t *testing.T) {
 	})
 }
 
-func TestCooldownsGrowUntilASuccess(t *testing.T) {
+func TestCooldown_GrowsUntilSuccess(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		var next error
-		a := add(t, reg, provider{Name: "a", Instance: answers(func() (string, error) { return "a", next })})
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Answers(func() (string, error) { return "a", next })})
 		limit := func() time.Duration {
-			next = verdict.RateLimited(errDown, 0)
-			_, err := ask(t.Context(), bind(reg))
+			next = verdict.RateLimited(testkit.ErrDown, 0)
+			_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
 			require.Error(t, err)
 			length := time.Until(a.Info().CooldownUntil)
-			pass(length)
+			testkit.Pass(length)
 			require.True(t, a.Info().Eligible)
 			return length
 		}
@@ -76,161 +79,210 @@ func TestCooldownsGrowUntilASuccess(t *testing.T) {
 			require.GreaterOrEqual(t, length, longest/2)
 		}
 		next = nil
-		asked(t, bind(reg))
+		testkit.MustAsk(t, testkit.Bind(reg))
 		require.LessOrEqual(t, limit(), 2*time.Second)
 	})
 }
 
-func TestTheLatestDeadlineOfACooldownWins(t *testing.T) {
+func TestCooldown_LatestDeadlineWins(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a"})
-		leases := make([]*registry.Lease[chatModel], 3)
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a"})
+		leases := make([]*registry.Lease[testkit.ChatModel], 3)
 		for i := range leases {
 			var err error
-			leases[i], err = bind(reg).Acquire(t.Context())
+			leases[i], err = testkit.Bind(reg).Acquire(t.Context())
 			require.NoError(t, err)
 		}
-		leases[0].Done(verdict.RateLimited(errDown, 20*time.Second))
+		leases[0].Done(verdict.RateLimited(testkit.ErrDown, 20*time.Second))
 		until := a.Info().CooldownUntil
-		leases[1].Done(verdict.RateLimited(errDown, time.Second))
+		leases[1].Done(verdict.RateLimited(testkit.ErrDown, time.Second))
 		require.Equal(t, until, a.Info().CooldownUntil, "a shorter one changes nothing")
-		leases[2].Done(verdict.RateLimited(errDown, 25*time.Second))
+		leases[2].Done(verdict.RateLimited(testkit.ErrDown, 25*time.Second))
 		require.GreaterOrEqual(t, time.Until(a.Info().CooldownUntil), 25*time.Second)
-		pass(23 * time.Second)
+		testkit.Pass(23 * time.Second)
 		require.False(t, a.Info().Eligible)
-		pass(5 * time.Second)
+		testkit.Pass(5 * time.Second)
 		require.True(t, a.Info().Eligible)
 	})
 }
 
-func TestSuccessOfACallInFlightDoesNotShortenACooldown(t *testing.T) {
+func TestCooldown_SuccessInFlightDoesNotShortenIt(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a"})
-		first, err := bind(reg).Acquire(t.Context())
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a"})
+		first, err := testkit.Bind(reg).Acquire(t.Context())
 		require.NoError(t, err)
-		second, err := bind(reg).Acquire(t.Context())
+		second, err := testkit.Bind(reg).Acquire(t.Context())
 		require.NoError(t, err)
-		first.Done(verdict.RateLimited(errDown, time.Minute))
+		first.Done(verdict.RateLimited(testkit.ErrDown, time.Minute))
 		until := a.Info().CooldownUntil
 		second.Done(nil)
 		require.Equal(t, until, a.Info().CooldownUntil)
 	})
 }
 
-func TestServerThatAsksForYearsIsLeftAloneForADay(t *testing.T) {
+func TestCooldown_IsAtMostADay(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a", Instance: fails(verdict.RateLimited(errDown, 1<<62))})
-		_, err := ask(t.Context(), bind(reg))
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(verdict.RateLimited(testkit.ErrDown, 1<<62))})
+		_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
 		require.Error(t, err)
 		require.Equal(t, 24*time.Hour, time.Until(a.Info().CooldownUntil))
 	})
 }
 
-func TestRefusedCredentialsParkTheProviderAndOthersAnswer(t *testing.T) {
+func TestCooldown_RefusedCredentialsParkProvider(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		parked := statusError{code: 401}
-		a := add(t, reg, provider{Name: "a", Instance: fails(parked)})
-		add(t, reg, provider{Name: "b"})
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		parked := testkit.StatusError{Code: 401}
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(parked)})
+		testkit.Add(t, reg, testkit.Provider{Name: "b"})
 		events := reg.Subscribe(0)
 		for range 20 {
-			require.Equal(t, "b", asked(t, bind(reg)))
+			require.Equal(t, "b", testkit.MustAsk(t, testkit.Bind(reg)))
 		}
-		requireCounts(t, a, 0, 0, 0, 1)
+		testkit.RequireCounts(t, a, 0, 0, 0, 1)
 		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
-		require.Equal(t, []event.Kind{event.Parked}, kinds(t, events))
+		require.Equal(t, []event.Kind{event.Parked}, testkit.Kinds(t, events))
 		require.GreaterOrEqual(t, time.Until(a.Info().CooldownUntil), 2*time.Minute)
 		require.Contains(t, a.Info().Reason, "no usable credentials")
 		require.NoError(t, a.Reset())
 		require.True(t, a.Info().Eligible)
-		require.Equal(t, []event.Kind{event.CooldownEnded}, kinds(t, events))
+		require.Equal(t, []event.Kind{event.CooldownEnded}, testkit.Kinds(t, events))
 	})
 }
 
-func TestErrorSaysCredentialsWhenEverybodyIsParked(t *testing.T) {
+func TestCooldown_RefusedCredentialsParkDuringRateLimit(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		add(t, reg, provider{Name: "a", Instance: fails(statusError{code: 401})})
-		add(t, reg, provider{Name: "b", Instance: fails(verdict.Fatal(errDown, time.Hour))})
-		_, err := ask(t.Context(), bind(reg))
-		requireOneLine(t, err)
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		p := testkit.Add(t, reg, testkit.Provider{Name: "p"})
+		sub := reg.Subscribe(0)
+		defer sub.Close()
+		a, _ := testkit.Bind(reg).Acquire(t.Context())
+		b, _ := testkit.Bind(reg).Acquire(t.Context())
+		a.Done(verdict.RateLimited(testkit.ErrDown, 20*time.Minute))
+		b.Done(verdict.Fatal(testkit.ErrDown, 0))
+		_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
+		require.Contains(t, testkit.Kinds(t, sub), event.Parked)
+		require.ErrorIs(t, err, registry.ErrCredentials)
+		_ = p
+	})
+}
+
+func TestCooldown_ConcurrentRefusalsParkOnce(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		hold := make(chan struct{})
+		p := testkit.Add(t, reg, testkit.Provider{Name: "p", Instance: testkit.Answers(func() (string, error) { <-hold; return "", verdict.Fatal(testkit.ErrDown, 0) })})
+		sub := reg.Subscribe(0)
+		defer sub.Close()
+		for range 50 {
+			go func() { _, _ = testkit.Ask(context.Background(), testkit.Bind(reg)) }()
+		}
+		synctest.Wait()
+		close(hold)
+		synctest.Wait()
+		parked := 0
+		for _, k := range testkit.Kinds(t, sub) {
+			if k == event.Parked {
+				parked++
+			}
+		}
+		require.LessOrEqual(t, time.Until(p.Info().CooldownUntil), 5*time.Minute, "outcomes during a cooldown do not make it grow")
+		require.Equal(t, 1, parked)
+	})
+}
+
+func TestCooldown_ErrorIsCredentialsWhenAllAreParked(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(testkit.StatusError{Code: 401})})
+		testkit.Add(t, reg, testkit.Provider{Name: "b", Instance: testkit.Fails(verdict.Fatal(testkit.ErrDown, time.Hour))})
+		_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
+		testkit.RequireOneLine(t, err)
 		require.ErrorIs(t, err, registry.ErrCredentials, "the call that finds out")
 		require.Contains(t, err.Error(), "no usable credentials")
-		require.ErrorIs(t, err, errDown)
-		_, err = ask(t.Context(), bind(reg))
+		require.ErrorIs(t, err, testkit.ErrDown)
+		_, err = testkit.Ask(t.Context(), testkit.Bind(reg))
 		require.ErrorIs(t, err, registry.ErrCredentials, "the calls after it")
 		require.ErrorIs(t, err, registry.ErrUnavailable)
 		require.ErrorIs(t, err, registry.ErrCoolingDown)
-		require.ErrorIs(t, err, errDown, "the cause is kept")
+		require.ErrorIs(t, err, testkit.ErrDown, "the cause is kept")
 	})
 }
 
-func TestErrorDoesNotSayCredentialsWhenSomebodyFailedOtherwise(t *testing.T) {
+func TestCooldown_ErrorIsNotCredentialsAfterOtherFailure(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		add(t, reg, provider{Name: "a", Instance: fails(statusError{code: 401})})
-		add(t, reg, provider{Name: "b", Instance: fails(errDown)})
-		_, err := ask(t.Context(), bind(reg))
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(testkit.StatusError{Code: 401})})
+		testkit.Add(t, reg, testkit.Provider{Name: "b", Instance: testkit.Fails(testkit.ErrDown)})
+		_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
 		require.NotErrorIs(t, err, registry.ErrCredentials)
 	})
 }
 
-func TestBareServiceUnavailableIsAFailureWithAShortRest(t *testing.T) {
+func TestCooldown_ServiceUnavailableIsAFailureWithShortRest(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a", Instance: fails(statusError{code: 503})})
-		add(t, reg, provider{Name: "b"})
-		require.Equal(t, "b", asked(t, bind(reg)))
-		requireCounts(t, a, 0, 1, 0, 0)
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(testkit.StatusError{Code: 503})})
+		testkit.Add(t, reg, testkit.Provider{Name: "b"})
+		require.Equal(t, "b", testkit.MustAsk(t, testkit.Bind(reg)))
+		testkit.RequireCounts(t, a, 0, 1, 0, 0)
 		require.Equal(t, 1, a.Breaker().ConsecutiveFailures)
 		require.InDelta(t, 4500*time.Millisecond, time.Until(a.Info().CooldownUntil), float64(500*time.Millisecond))
 	})
 }
 
-func TestProviderThatCoolsDownAndIsOpenNeedsBothToEnd(t *testing.T) {
+func TestCooldown_AndOpenBreakerBothHaveToEnd(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a", Instance: fails(verdict.RateLimited(errDown, 2*time.Minute))})
-		_, _ = ask(t.Context(), bind(reg))
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(verdict.RateLimited(testkit.ErrDown, 2*time.Minute))})
+		_, _ = testkit.Ask(t.Context(), testkit.Bind(reg))
 		require.NoError(t, a.ForceOpen(time.Minute, "test"))
-		_, err := ask(t.Context(), bind(reg))
+		_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
 		require.ErrorIs(t, err, registry.ErrBreakerOpen)
 		require.ErrorIs(t, err, registry.ErrCoolingDown)
 		var unavailable *registry.UnavailableError
 		require.ErrorAs(t, err, &unavailable)
 		require.GreaterOrEqual(t, unavailable.RetryIn, 2*time.Minute)
-		pass(time.Minute + 1)
+		testkit.Pass(time.Minute + 1)
 		require.False(t, a.Info().Eligible)
 	})
 }
 
-func TestRemovedProviderRaisesNoMoreEvents(t *testing.T) {
+func TestCooldown_OfRemovedProviderRaisesNoEvents(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a", Breaker: registry.BreakerPolicy{FailureThreshold: 1}})
-		limited, err := bind(reg).Acquire(t.Context())
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Breaker: registry.BreakerPolicy{FailureThreshold: 1}})
+		limited, err := testkit.Bind(reg).Acquire(t.Context())
 		require.NoError(t, err)
-		failed, err := bind(reg).Acquire(t.Context())
+		failed, err := testkit.Bind(reg).Acquire(t.Context())
 		require.NoError(t, err)
 		events := reg.Subscribe(0)
 		go func() { _ = a.Unregister(t.Context()) }()
-		pass(time.Second)
-		limited.Done(verdict.RateLimited(errDown, time.Minute))
-		failed.Done(errDown)
-		pass(time.Hour)
-		require.Equal(t, []event.Kind{event.Draining, event.Drained}, kinds(t, events))
+		testkit.Pass(time.Second)
+		limited.Done(verdict.RateLimited(testkit.ErrDown, time.Minute))
+		failed.Done(testkit.ErrDown)
+		testkit.Pass(time.Hour)
+		require.Equal(t, []event.Kind{event.Draining, event.Drained}, testkit.Kinds(t, events))
 	})
 }
 
-// statusError is an error as HTTP clients have them.
-type statusError struct {
-	code  int
-	after time.Duration
+func TestCooldown_SuccessOfLateMemberEndsDomainGrowth(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{Name: "a", Domain: "d"})
+		l, err := testkit.Bind(reg).Acquire(t.Context())
+		require.NoError(t, err)
+		l.Done(verdict.Fatal(testkit.ErrDown, 0)) // ~5 min
+		testkit.Pass(6 * time.Minute)
+		b := testkit.Add(t, reg, testkit.Provider{Name: "b", Domain: "d", Priority: registry.PriorityCritical})
+		require.Equal(t, "b", testkit.MustAsk(t, testkit.Bind(reg))) // a success of the domain
+		l, err = testkit.Bind(reg).Acquire(t.Context())
+		require.NoError(t, err)
+		l.Done(verdict.Fatal(testkit.ErrDown, 0))
+		d := time.Until(b.Info().CooldownUntil)
+		require.LessOrEqual(t, d, 5*time.Minute, "success resets growth")
+	})
 }
-
-func (e statusError) Error() string             { return "status" }
-func (e statusError) HTTPStatusCode() int       { return e.code }
-func (e statusError) RetryAfter() time.Duration { return e.after }

@@ -10,7 +10,7 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// Two models behind one key share its places and its rate limit.
+// Two models behind one key share its concurrency and its rate limit.
 func ExampleLimitPolicy() {
 	ctx := context.Background()
 	reg := registryOf(
@@ -21,7 +21,7 @@ func ExampleLimitPolicy() {
 	defer func() { _ = reg.Close(ctx) }()
 	llm := chat.Bind(reg, registry.Query{})
 
-	lease, err := llm.Acquire(ctx) // takes the one place of key-1
+	lease, err := llm.Acquire(ctx) // takes the one permit of key-1
 	if err != nil {
 		panic(err)
 	}
@@ -37,9 +37,16 @@ func ExampleLimitPolicy() {
 
 func ExampleRetryPolicy() {
 	ctx := context.Background()
+	calls := 0
+	flaky := chatFunc(func(context.Context, string) (string, error) {
+		if calls++; calls == 1 {
+			return "", errors.New("connection reset")
+		}
+		return "flaky", nil
+	})
 	reg := registryOf(
 		registry.Provider[chatModel]{
-			Name: "flaky", Instance: failsTimes(1, "flaky", errors.New("connection reset")),
+			Name: "flaky", Instance: flaky,
 			Retry: registry.RetryPolicy{Retries: 2, FirstDelay: time.Millisecond},
 		},
 		registry.Provider[chatModel]{Name: "spare"},
@@ -117,8 +124,8 @@ func ExampleOptions_hooks() {
 	// hi <nil>
 }
 
-// The last resort is tried although its breaker is open, when there is nobody
-// else.
+// The last resort is tried although its breaker is open, when no other
+// provider is left.
 func ExampleProvider_lastResort() {
 	ctx := context.Background()
 	reg := registryOf(registry.Provider[chatModel]{Name: "only", LastResort: true})

@@ -31,6 +31,11 @@ func registryOf(providers ...registry.Provider[chatModel]) *registry.Registry {
 	return reg
 }
 
+// fails returns a model that always fails.
+func fails(err error) chatModel {
+	return chatFunc(func(context.Context, string) (string, error) { return "", err })
+}
+
 // greet makes a call that says hello.
 func greet(ctx context.Context, m chatModel) (string, error) { return m.Chat(ctx, "hello") }
 
@@ -201,7 +206,7 @@ func ExampleResolver_Many() {
 	// claude <nil>
 }
 
-// A broadcast: everyone gets the message, and each outcome counts.
+// A broadcast: every provider gets the message, and each outcome counts.
 func ExampleResolver_AcquireMany() {
 	ctx := context.Background()
 	reg := registryOf(
@@ -316,8 +321,8 @@ func ExampleFieldError() {
 	// true
 }
 
-// A payment must not be made twice: after the function was entered, nobody
-// else is asked, whatever the error.
+// A payment must not be made twice: once the function was entered, no other
+// provider is tried, whatever the error.
 func ExampleOnceOnly() {
 	ctx := context.Background()
 	reg := registryOf(

@@ -13,192 +13,59 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/internal/testkit"
 	"github.com/capreg/registry/verdict"
 )
 
-// takes returns a model that answers its name after a time.
-func takes(name string, d time.Duration) chatModel {
-	return answers(func() (string, error) {
-		time.Sleep(d)
-		return name, nil
-	})
-}
+// one lets one in at a time.
+var one = registry.LimitPolicy{MaxConcurrent: 1, MaxQueue: 5, MaxWait: time.Second}
 
-func TestFullBulkheadSendsCallsToTheNextProviderAtOnce(t *testing.T) {
+func TestLimits_FullProviderFailsOverAtOnce(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a", Instance: takes("a", time.Minute), Limits: registry.LimitPolicy{MaxConcurrent: 2}, AttemptTimeout: time.Hour})
-		b := add(t, reg, provider{Name: "b", Group: 1})
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Takes("a", time.Minute), Limits: registry.LimitPolicy{MaxConcurrent: 2}, AttemptTimeout: time.Hour})
+		b := testkit.Add(t, reg, testkit.Provider{Name: "b", Group: 1})
 		var inside sync.WaitGroup
 		for range 2 {
-			inside.Go(func() { require.Equal(t, "a", asked(t, bind(reg))) })
+			inside.Go(func() { require.Equal(t, "a", testkit.MustAsk(t, testkit.Bind(reg))) })
 		}
 		synctest.Wait()
 		began := time.Now()
 		for range 10 {
-			require.Equal(t, "b", asked(t, bind(reg)))
+			require.Equal(t, "b", testkit.MustAsk(t, testkit.Bind(reg)))
 		}
 		require.Equal(t, began, time.Now())
 		inside.Wait()
-		require.Equal(t, "a", asked(t, bind(reg)))
-		requireCounts(t, a, 3, 0, 0, 0)
-		requireCounts(t, b, 10, 0, 0, 0)
+		require.Equal(t, "a", testkit.MustAsk(t, testkit.Bind(reg)))
+		testkit.RequireCounts(t, a, 3, 0, 0, 0)
+		testkit.RequireCounts(t, b, 10, 0, 0, 0)
 	})
 }
 
-func TestThoseWhoQueueForAPlaceAreServedFirstComeFirst(t *testing.T) {
+func TestLimits_FullProviderTakesNoTrialSlot(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		var served []int
-		a := add(t, reg, provider{Name: "a", Limits: registry.LimitPolicy{MaxConcurrent: 1}})
-		var callers sync.WaitGroup
-		for i := range 6 {
-			callers.Go(func() {
-				_, err := registry.Call(t.Context(), bind(reg), func(context.Context, chatModel) (int, error) {
-					served = append(served, i) // one at a time
-					time.Sleep(time.Second)
-					return 0, nil
-				})
-				require.NoError(t, err)
-			})
-			synctest.Wait()
-		}
-		require.Equal(t, uint64(1), a.Info().InFlight)
-		callers.Wait()
-		require.Equal(t, []int{0, 1, 2, 3, 4, 5}, served)
-	})
-}
-
-func TestCallQueuesAtEveryFullProviderAndTakesTheFirstPlace(t *testing.T) {
-	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		one := registry.LimitPolicy{MaxConcurrent: 1}
-		add(t, reg, provider{Name: "a", Instance: takes("a", 10*time.Second), Limits: one})
-		add(t, reg, provider{Name: "b", Instance: takes("b", 3*time.Second), Limits: one})
-		var callers sync.WaitGroup
-		for range 2 {
-			callers.Go(func() { asked(t, bind(reg)) })
-		}
-		synctest.Wait()
-		began := time.Now()
-		var report registry.CallReport
-		require.Equal(t, "b", asked(t, bind(reg), registry.ReportTo(&report)))
-		require.Equal(t, 6*time.Second, time.Since(began))
-		require.Equal(t, "queued", report.Attempts[0].Why)
-		require.Equal(t, 3*time.Second, report.Attempts[0].Delay)
-		callers.Wait()
-	})
-}
-
-func TestQueueHasRoomForSoManyAndEachWaitsForSoLong(t *testing.T) {
-	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{
-			Name: "a", Instance: takes("a", time.Minute), AttemptTimeout: time.Hour,
-			Limits: registry.LimitPolicy{MaxConcurrent: 1, MaxQueue: 2, MaxWait: 5 * time.Second},
-		})
-		var callers sync.WaitGroup
-		callers.Go(func() { asked(t, bind(reg)) })
-		synctest.Wait()
-		began := time.Now()
-		for range 2 {
-			callers.Go(func() {
-				_, err := ask(t.Context(), bind(reg))
-				require.ErrorIs(t, err, registry.ErrAtCapacity)
-				require.ErrorIs(t, err, registry.ErrUnavailable)
-				require.Equal(t, 5*time.Second, time.Since(began))
-			})
-		}
-		synctest.Wait()
-		_, err := ask(t.Context(), bind(reg))
-		require.ErrorIs(t, err, registry.ErrAtCapacity)
-		require.ErrorContains(t, err, "a: at capacity")
-		require.Equal(t, began, time.Now(), "no room: at once")
-		callers.Wait()
-		requireCounts(t, a, 1, 0, 0, 0)
-	})
-}
-
-func TestWithoutAQueueNobodyWaits(t *testing.T) {
-	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		add(t, reg, provider{Name: "a", Limits: registry.LimitPolicy{MaxConcurrent: 1, NoQueue: true}})
-		lease, err := bind(reg).Acquire(t.Context())
-		require.NoError(t, err)
-		_, err = bind(reg).Acquire(t.Context())
-		require.ErrorIs(t, err, registry.ErrAtCapacity)
-		lease.Done(nil)
-		require.Equal(t, "a", asked(t, bind(reg)))
-	})
-}
-
-func TestThoseWhoseTurnItIsLookAgainWhetherTheProviderAdmitsThem(t *testing.T) {
-	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		one := registry.LimitPolicy{MaxConcurrent: 1}
-		a := add(t, reg, provider{Name: "a", Limits: one})
-		lease, err := bind(reg).Acquire(t.Context())
-		require.NoError(t, err)
-		var callers sync.WaitGroup
-		for range 3 {
-			callers.Go(func() {
-				_, err := ask(t.Context(), bind(reg))
-				require.ErrorIs(t, err, registry.ErrUnhealthy)
-			})
-		}
-		synctest.Wait()
-		require.NoError(t, a.MarkUnhealthy(errDown))
-		lease.Done(nil)
-		callers.Wait()
-		requireCounts(t, a, 1, 0, 0, 0)
-		require.NoError(t, a.MarkHealthy())
-		require.Equal(t, "a", asked(t, bind(reg)), "no place was lost")
-	})
-}
-
-func TestCallerThatGoesAwayLeavesTheQueue(t *testing.T) {
-	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a", Limits: registry.LimitPolicy{MaxConcurrent: 1, MaxQueue: 1}})
-		lease, err := bind(reg).Acquire(t.Context())
-		require.NoError(t, err)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		_, err = ask(ctx, bind(reg))
-		require.ErrorIs(t, err, context.DeadlineExceeded)
-		var callers sync.WaitGroup
-		callers.Go(func() { require.Equal(t, "a", asked(t, bind(reg)), "there is room again") })
-		synctest.Wait()
-		lease.Done(nil)
-		callers.Wait()
-		requireCounts(t, a, 2, 0, 0, 0)
-	})
-}
-
-func TestFullBulkheadTakesNoTrialSlot(t *testing.T) {
-	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a", Limits: registry.LimitPolicy{MaxConcurrent: 1, NoQueue: true}, Breaker: registry.BreakerPolicy{TrialSlots: 2}})
-		lease, err := bind(reg).Acquire(t.Context()) // from before the opening
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Limits: registry.LimitPolicy{MaxConcurrent: 1, NoQueue: true}, Breaker: registry.BreakerPolicy{TrialSlots: 2}})
+		lease, err := testkit.Bind(reg).Acquire(t.Context()) // from before the opening
 		require.NoError(t, err)
 		require.NoError(t, a.ForceOpen(time.Second, "test"))
-		pass(time.Second + 1)
-		_, err = ask(t.Context(), bind(reg))
+		testkit.Pass(time.Second + 1)
+		_, err = testkit.Ask(t.Context(), testkit.Bind(reg))
 		require.ErrorIs(t, err, registry.ErrAtCapacity)
 		require.Zero(t, a.Breaker().TrialsInFlight)
 		lease.Done(nil)
-		require.Equal(t, "a", asked(t, bind(reg)))
+		require.Equal(t, "a", testkit.MustAsk(t, testkit.Bind(reg)))
 	})
 }
 
-func TestLimitsChangeAtRunTime(t *testing.T) {
+func TestSetLimits_ChangesAtRunTime(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a", Limits: registry.LimitPolicy{MaxConcurrent: 1}})
-		lease, err := bind(reg).Acquire(t.Context())
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Limits: registry.LimitPolicy{MaxConcurrent: 1}})
+		lease, err := testkit.Bind(reg).Acquire(t.Context())
 		require.NoError(t, err)
 		var callers sync.WaitGroup
-		callers.Go(func() { asked(t, bind(reg)) })
+		callers.Go(func() { testkit.MustAsk(t, testkit.Bind(reg)) })
 		synctest.Wait()
 		previous, err := a.SetLimits(registry.LimitPolicy{MaxConcurrent: 2})
 		require.NoError(t, err)
@@ -209,18 +76,38 @@ func TestLimitsChangeAtRunTime(t *testing.T) {
 		_, err = a.SetLimits(registry.LimitPolicy{})
 		require.NoError(t, err)
 		lease.Done(nil)
-		require.Equal(t, "a", asked(t, bind(reg)))
-		requireCounts(t, a, 3, 0, 0, 0)
+		require.Equal(t, "a", testkit.MustAsk(t, testkit.Bind(reg)))
+		testkit.RequireCounts(t, a, 3, 0, 0, 0)
 	})
 }
 
-func TestRateIsKeptForEachCaller(t *testing.T) {
+func TestSetLimits_OffAndOnKeepsCallsInside(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a", Limits: registry.LimitPolicy{Rate: 2, Burst: 3}})
-		r := bind(reg)
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Limits: one})
+		r := testkit.Bind(reg)
+		l1, err := r.Acquire(t.Context())
+		require.NoError(t, err)
+		_, err = a.SetLimits(registry.LimitPolicy{})
+		require.NoError(t, err)
+		_, err = a.SetLimits(registry.LimitPolicy{MaxConcurrent: 1, NoQueue: true})
+		require.NoError(t, err)
+		l2, err := r.Acquire(t.Context())
+		require.Error(t, err, "two inside, one allowed")
+		l1.Done(nil)
+		if l2 != nil {
+			l2.Done(nil)
+		}
+	})
+}
+
+func TestLimits_RateIsPerCaller(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Limits: registry.LimitPolicy{Rate: 2, Burst: 3}})
+		r := testkit.Bind(reg)
 		try := func(caller string) error {
-			_, err := ask(t.Context(), r, registry.Caller(caller))
+			_, err := testkit.Ask(t.Context(), r, registry.Caller(caller))
 			return err
 		}
 		for range 3 {
@@ -232,30 +119,47 @@ func TestRateIsKeptForEachCaller(t *testing.T) {
 		require.ErrorAs(t, err, &unavailable)
 		require.Equal(t, 500*time.Millisecond, unavailable.RetryIn)
 		require.Equal(t, "throttled", unavailable.Candidates[0].Code)
-		require.NoError(t, try("y"), "somebody else")
-		pass(500 * time.Millisecond)
+		require.NoError(t, try("y"), "another caller")
+		testkit.Pass(500 * time.Millisecond)
 		require.NoError(t, try("x"))
 		require.Error(t, try("x"))
-		requireCounts(t, a, 5, 0, 0, 0) // refused calls touch no provider
-		for i := range 3000 {           // more callers than are remembered
+		testkit.RequireCounts(t, a, 5, 0, 0, 0) // refused calls touch no provider
+		for i := range 3000 {                   // more callers than are remembered
 			require.NoError(t, try(strconv.Itoa(i)))
 		}
 	})
 }
 
-func TestCallerIsTheHandlerUnlessItIsNamed(t *testing.T) {
+func TestLimits_RateHoldsForThousandsOfCallers(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		add(t, reg, provider{Name: "a", Limits: registry.LimitPolicy{Rate: 1}})
-		h := chat.Bind(reg, registry.Query{Handler: "h"})
-		asked(t, h)
-		_, err := ask(t.Context(), h)
-		require.ErrorIs(t, err, registry.ErrAtCapacity)
-		asked(t, h, registry.Caller("somebody"))
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{Name: "a", Limits: registry.LimitPolicy{Rate: 0.0001, Burst: 1}})
+		r := testkit.Bind(reg)
+		allowed := 0
+		for range 3 {
+			for i := range 2000 {
+				if _, err := testkit.Ask(t.Context(), r, registry.Caller(strconv.Itoa(i))); err == nil {
+					allowed++
+				}
+			}
+		}
+		require.Equal(t, 2000, allowed)
 	})
 }
 
-func TestAuthorizerKeepsCallersAwayFromProviders(t *testing.T) {
+func TestCaller_IsHandlerByDefault(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{Name: "a", Limits: registry.LimitPolicy{Rate: 1}})
+		h := testkit.Chat.Bind(reg, registry.Query{Handler: "h"})
+		testkit.MustAsk(t, h)
+		_, err := testkit.Ask(t.Context(), h)
+		require.ErrorIs(t, err, registry.ErrAtCapacity)
+		testkit.MustAsk(t, h, registry.Caller("another"))
+	})
+}
+
+func TestAuthorize_KeepsCallersFromProviders(t *testing.T) {
 	t.Parallel()
 	errNo := errors.New("not for you")
 	options := registry.Options{Authorize: func(_ context.Context, caller, service, provider string) error {
@@ -268,74 +172,74 @@ func TestAuthorizerKeepsCallersAwayFromProviders(t *testing.T) {
 		}
 		return nil
 	}}
-	bubble(t, options, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a"})
-		b := add(t, reg, provider{Name: "b", Group: 1})
-		require.Equal(t, "a", asked(t, bind(reg), registry.Caller("admin")))
-		require.Equal(t, "b", asked(t, bind(reg), registry.Caller("guest")))
-		_, err := ask(t.Context(), bind(reg), registry.Caller("panic"))
+	testkit.Bubble(t, options, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a"})
+		b := testkit.Add(t, reg, testkit.Provider{Name: "b", Group: 1})
+		require.Equal(t, "a", testkit.MustAsk(t, testkit.Bind(reg), registry.Caller("admin")))
+		require.Equal(t, "b", testkit.MustAsk(t, testkit.Bind(reg), registry.Caller("guest")))
+		_, err := testkit.Ask(t.Context(), testkit.Bind(reg), registry.Caller("panic"))
 		require.ErrorIs(t, err, registry.ErrDenied)
 		var panicked *registry.PanicError
 		require.ErrorAs(t, err, &panicked)
 		require.NoError(t, b.Unregister(t.Context()))
-		_, err = ask(t.Context(), bind(reg), registry.Caller("guest"))
+		_, err = testkit.Ask(t.Context(), testkit.Bind(reg), registry.Caller("guest"))
 		require.ErrorIs(t, err, registry.ErrDenied)
 		require.ErrorIs(t, err, errNo)
 		require.ErrorIs(t, err, registry.ErrUnavailable)
 		require.ErrorContains(t, err, "a: denied: not for you")
-		requireCounts(t, a, 1, 0, 0, 0)
+		testkit.RequireCounts(t, a, 1, 0, 0, 0)
 	})
 }
 
-func TestDomainSharesLimitsAndCooldown(t *testing.T) {
+func TestDomain_SharesLimitsAndCooldown(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		var next error
-		shared := func(name string) provider {
-			return provider{Name: name, Domain: "key-1", Instance: answers(func() (string, error) { return name, next })}
+		shared := func(name string) testkit.Provider {
+			return testkit.Provider{Name: name, Domain: "key-1", Instance: testkit.Answers(func() (string, error) { return name, next })}
 		}
 		first := shared("a")
 		first.Limits = registry.LimitPolicy{MaxConcurrent: 1, NoQueue: true}
-		a, b := add(t, reg, first), add(t, reg, shared("b"))
-		add(t, reg, provider{Name: "other", Group: 1})
+		a, b := testkit.Add(t, reg, first), testkit.Add(t, reg, shared("b"))
+		testkit.Add(t, reg, testkit.Provider{Name: "other", Group: 1})
 
-		lease, err := bind(reg).Acquire(t.Context())
+		lease, err := testkit.Bind(reg).Acquire(t.Context())
 		require.NoError(t, err)
-		require.Equal(t, "other", asked(t, bind(reg)), "the place of b is taken by a")
+		require.Equal(t, "other", testkit.MustAsk(t, testkit.Bind(reg)), "a holds the permit that b needs")
 		lease.Done(nil)
 
-		next = verdict.RateLimited(errDown, 10*time.Second)
-		require.Equal(t, "other", asked(t, bind(reg)))
-		requireCounts(t, b, 0, 0, 0, 0)
+		next = verdict.RateLimited(testkit.ErrDown, 10*time.Second)
+		require.Equal(t, "other", testkit.MustAsk(t, testkit.Bind(reg)))
+		testkit.RequireCounts(t, b, 0, 0, 0, 0)
 		require.False(t, b.Info().Eligible, "it cools down together with a")
-		late := add(t, reg, shared("late"))
-		require.False(t, late.Info().Eligible, "and so does who joins now")
-		pass(11 * time.Second)
+		late := testkit.Add(t, reg, shared("late"))
+		require.False(t, late.Info().Eligible, "and so does a provider that joins now")
+		testkit.Pass(11 * time.Second)
 		for _, member := range []*registry.Registration{a, b, late} {
 			require.True(t, member.Info().Eligible)
 		}
 
-		next = verdict.Fatal(errDown, time.Hour)
-		require.Equal(t, "other", asked(t, bind(reg)))
+		next = verdict.Fatal(testkit.ErrDown, time.Hour)
+		require.Equal(t, "other", testkit.MustAsk(t, testkit.Bind(reg)))
 		require.NoError(t, b.Reset(), "the key was mended")
 		require.True(t, a.Info().Eligible)
 
-		next = verdict.As(errDown, verdict.Verdict{Class: verdict.ClassNotFound})
-		lease, err = bind(reg).Acquire(t.Context())
+		next = verdict.As(testkit.ErrDown, verdict.Verdict{Class: verdict.ClassNotFound})
+		lease, err = testkit.Bind(reg).Acquire(t.Context())
 		require.NoError(t, err)
 		lease.Done(next)
 		require.False(t, a.Info().Eligible)
 		next = nil
-		require.Equal(t, "b", asked(t, bind(reg)), "a model that is not there concerns one provider alone")
+		require.Equal(t, "b", testkit.MustAsk(t, testkit.Bind(reg)), "a model that is not there concerns one provider alone")
 	})
 }
 
-func TestDomainKeepsItsLimitsAndNamesWhoSetThem(t *testing.T) {
+func TestDomain_KeepsLimitsAndNamesTheirProvider(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		add(t, reg, provider{Name: "a", Domain: "d", Limits: registry.LimitPolicy{MaxConcurrent: 3}})
-		add(t, reg, provider{Name: "b", Domain: "d", Limits: registry.LimitPolicy{MaxConcurrent: 3}})
-		_, err := chat.Register(t.Context(), reg, provider{Name: "c", Domain: "d", Limits: registry.LimitPolicy{Rate: 1}, Instance: says("c")})
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{Name: "a", Domain: "d", Limits: registry.LimitPolicy{MaxConcurrent: 3}})
+		testkit.Add(t, reg, testkit.Provider{Name: "b", Domain: "d", Limits: registry.LimitPolicy{MaxConcurrent: 3}})
+		_, err := testkit.Chat.Register(t.Context(), reg, testkit.Provider{Name: "c", Domain: "d", Limits: registry.LimitPolicy{Rate: 1}, Instance: testkit.Says("c")})
 		require.ErrorIs(t, err, registry.ErrConflict)
 		require.ErrorContains(t, err, `provider "a" set for domain "d"`)
 		_, there := reg.Provider("c")
@@ -343,10 +247,47 @@ func TestDomainKeepsItsLimitsAndNamesWhoSetThem(t *testing.T) {
 	})
 }
 
-func TestBadPoliciesNameFieldAndBound(t *testing.T) {
+func TestDomain_EndsWithLastMember(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		for field, p := range map[string]provider{
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		one := registry.LimitPolicy{MaxConcurrent: 1, NoQueue: true}
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Domain: "d", Limits: one})
+		b := testkit.Add(t, reg, testkit.Provider{Name: "b", Domain: "d"})
+		require.NoError(t, a.Unregister(t.Context()))
+		_, err := testkit.Chat.Register(t.Context(), reg, testkit.Provider{Name: "c", Instance: testkit.Says("c"), Domain: "d", Limits: registry.LimitPolicy{MaxConcurrent: 2}})
+		require.ErrorIs(t, err, registry.ErrConflict, "b keeps it")
+		require.NoError(t, b.Unregister(t.Context()))
+		testkit.Add(t, reg, testkit.Provider{Name: "c", Domain: "d", Limits: registry.LimitPolicy{MaxConcurrent: 2, NoQueue: true}})
+		first, err := testkit.Bind(reg).Acquire(t.Context())
+		require.NoError(t, err)
+		second, err := testkit.Bind(reg).Acquire(t.Context())
+		require.NoError(t, err)
+		_, err = testkit.Bind(reg).Acquire(t.Context())
+		require.ErrorIs(t, err, registry.ErrAtCapacity)
+		first.Done(nil)
+		second.Done(nil)
+	})
+}
+
+func TestDomain_LaterMemberMaySetLimits(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Domain: "d"})
+		require.Equal(t, "a", testkit.MustAsk(t, testkit.Bind(reg)))
+		testkit.Add(t, reg, testkit.Provider{Name: "b", Domain: "d", Limits: registry.LimitPolicy{Rate: 0.001, Burst: 1}})
+		require.Equal(t, "a", testkit.MustAsk(t, testkit.Bind(reg)))
+		_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
+		require.ErrorIs(t, err, registry.ErrAtCapacity)
+		previous, err := a.SetLimits(registry.LimitPolicy{})
+		require.NoError(t, err)
+		require.Equal(t, registry.LimitPolicy{Rate: 0.001, Burst: 1}, previous)
+	})
+}
+
+func TestLimitPolicy_BadNamesFieldAndBound(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		for field, p := range map[string]testkit.Provider{
 			"Limits.MaxConcurrent": {Limits: registry.LimitPolicy{MaxConcurrent: -1}},
 			"Limits.MaxQueue":      {Limits: registry.LimitPolicy{MaxQueue: -1}},
 			"Limits.MaxWait":       {Limits: registry.LimitPolicy{MaxWait: -1}},
@@ -370,48 +311,33 @@ func TestBadPoliciesNameFieldAndBound(t *testing.T) {
 			"Breaker.MaxRecoveryTimeout": {Breaker: registry.BreakerPolicy{RecoveryGrowth: 2, MaxRecoveryTimeout: time.Second}},
 			"Breaker.RecoveryJitter":     {Breaker: registry.BreakerPolicy{RecoveryJitter: -0.1}},
 		} {
-			p.Instance = says("x")
-			_, err := chat.Register(t.Context(), reg, p)
+			p.Instance = testkit.Says("x")
+			_, err := testkit.Chat.Register(t.Context(), reg, p)
 			var bad *registry.FieldError
 			require.ErrorAs(t, err, &bad, field)
 			require.Equal(t, field, bad.Field)
 			require.ErrorIs(t, err, registry.ErrInvalid)
-			requireOneLine(t, err)
+			testkit.RequireOneLine(t, err)
 		}
 		require.Zero(t, reg.Stats().Providers)
 	})
 }
 
-func TestThousandCallsAtAProviderThatDiesReachItOnlySoOften(t *testing.T) {
+func TestLimits_ThousandCallsReachDyingProviderAFewTimes(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		dying := answers(func() (string, error) {
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		dying := testkit.Answers(func() (string, error) {
 			time.Sleep(time.Second)
-			return "", errDown
+			return "", testkit.ErrDown
 		})
-		a := add(t, reg, provider{Name: "dying", Instance: dying, Limits: registry.LimitPolicy{Bulkhead: true}})
+		a := testkit.Add(t, reg, testkit.Provider{Name: "dying", Instance: dying, Limits: registry.LimitPolicy{Bulkhead: true}})
 		var callers sync.WaitGroup
 		for range 1000 {
-			callers.Go(func() { _, _ = ask(context.Background(), bind(reg)) })
+			callers.Go(func() { _, _ = testkit.Ask(context.Background(), testkit.Bind(reg)) })
 		}
 		callers.Wait()
 		const slots, threshold = 10, 5
 		require.LessOrEqual(t, a.Info().Attempts, uint64(slots+threshold))
 		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
-	})
-}
-
-func TestLimitsMayBeSetByWhoeverJoinsADomainLater(t *testing.T) {
-	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a", Domain: "d"})
-		require.Equal(t, "a", asked(t, bind(reg)))
-		add(t, reg, provider{Name: "b", Domain: "d", Limits: registry.LimitPolicy{Rate: 0.001, Burst: 1}})
-		require.Equal(t, "a", asked(t, bind(reg)))
-		_, err := ask(t.Context(), bind(reg))
-		require.ErrorIs(t, err, registry.ErrAtCapacity)
-		previous, err := a.SetLimits(registry.LimitPolicy{})
-		require.NoError(t, err)
-		require.Equal(t, registry.LimitPolicy{Rate: 0.001, Burst: 1}, previous)
 	})
 }

@@ -3,34 +3,32 @@ package registry_test
 import (
 	"context"
 	"encoding/json"
-	"fmt"
-	"runtime"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/internal/testkit"
 	"github.com/capreg/registry/verdict"
 )
 
-func TestReportTellsEveryAttemptAndWhoWasPassedBy(t *testing.T) {
+func TestReport_HasEveryAttemptAndSkippedProvider(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		sick := add(t, reg, provider{Name: "sick"})
-		require.NoError(t, sick.MarkUnhealthy(errDown))
-		add(t, reg, provider{Name: "a", Instance: answers(func() (string, error) {
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		sick := testkit.Add(t, reg, testkit.Provider{Name: "sick"})
+		require.NoError(t, sick.MarkUnhealthy(testkit.ErrDown))
+		testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Answers(func() (string, error) {
 			time.Sleep(time.Second)
-			return "", verdict.RateLimited(errDown, time.Minute)
+			return "", verdict.RateLimited(testkit.ErrDown, time.Minute)
 		})})
-		half := add(t, reg, provider{Name: "half"})
+		half := testkit.Add(t, reg, testkit.Provider{Name: "half"})
 		require.NoError(t, half.ForceOpen(time.Millisecond, "test"))
-		pass(time.Millisecond + 1)
-		add(t, reg, provider{Name: "spare"})
+		testkit.Pass(time.Millisecond + 1)
+		testkit.Add(t, reg, testkit.Provider{Name: "spare"})
 		var report registry.CallReport
-		r := chat.Bind(reg, registry.Query{Handler: "h"})
-		require.Equal(t, "half", asked(t, r, registry.ReportTo(&report), registry.Caller("me")))
+		r := testkit.Chat.Bind(reg, registry.Query{Handler: "h"})
+		require.Equal(t, "half", testkit.MustAsk(t, r, registry.ReportTo(&report), registry.Caller("me")))
 		require.Equal(t, []registry.Attempt{
 			{Provider: "a", Why: "first", Class: verdict.ClassRateLimited, Duration: time.Second, Err: report.Attempts[0].Err},
 			{Provider: "half", Why: "failover", Trial: true, Class: verdict.ClassSuccess},
@@ -45,131 +43,68 @@ func TestReportTellsEveryAttemptAndWhoWasPassedBy(t *testing.T) {
 	})
 }
 
-func TestReportOfAFailedCallHasItsError(t *testing.T) {
+func TestReport_OfFailedCallHasError(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		var report registry.CallReport
-		_, err := ask(t.Context(), bind(reg), registry.ReportTo(&report))
+		_, err := testkit.Ask(t.Context(), testkit.Bind(reg), registry.ReportTo(&report))
 		require.Equal(t, err, report.Err)
-		add(t, reg, provider{Name: "a", Instance: fails(errDown)})
-		_, err = ask(t.Context(), bind(reg), registry.ReportTo(&report))
+		testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(testkit.ErrDown)})
+		_, err = testkit.Ask(t.Context(), testkit.Bind(reg), registry.ReportTo(&report))
 		require.Equal(t, err, report.Err)
 		require.Len(t, report.Attempts, 1)
 	})
 }
 
-func TestReportOfALeaseIsMadeWhenItEnds(t *testing.T) {
+func TestReport_OfLeaseIsWrittenAtItsEnd(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		add(t, reg, provider{Name: "a", AttemptTimeout: time.Minute})
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{Name: "a", AttemptTimeout: time.Minute})
 		var report registry.CallReport
-		lease, err := bind(reg).Acquire(t.Context(), registry.ReportTo(&report))
+		lease, err := testkit.Bind(reg).Acquire(t.Context(), registry.ReportTo(&report))
 		require.NoError(t, err)
 		time.Sleep(time.Second)
 		require.Empty(t, report.Attempts)
 		lease.Done(nil)
 		require.Equal(t, []registry.Attempt{{Provider: "a", Why: "first", Class: verdict.ClassSuccess, Duration: time.Second}}, report.Attempts)
 		require.NoError(t, report.Err)
-		_, err = bind(reg).Acquire(t.Context(), registry.ReportTo(&report))
+		_, err = testkit.Bind(reg).Acquire(t.Context(), registry.ReportTo(&report))
 		require.NoError(t, err)
-		pass(time.Hour)
+		testkit.Pass(time.Hour)
 		require.Equal(t, verdict.ClassForgotten, report.Attempts[0].Class)
 		require.Error(t, report.Err)
 	})
 }
 
-type traceKey struct{}
-
-func TestHooksRunInOrderAroundCallsAndAttemptsAndAddValues(t *testing.T) {
+func TestReport_SlowSuccessAndSlowFailureDiffer(t *testing.T) {
 	t.Parallel()
-	var log []string
-	note := func(format string, arguments ...any) { log = append(log, fmt.Sprintf(format, arguments...)) }
-	options := registry.Options{
-		BeforeCall: func(ctx context.Context, r registry.CallReport) context.Context {
-			note("before call of %s by %s", r.Service, r.Caller)
-			return context.WithValue(ctx, traceKey{}, "trace-1")
-		},
-		BeforeAttempt: func(ctx context.Context, r registry.CallReport, a registry.Attempt) context.Context {
-			note("before %s (%s) after %d", a.Provider, a.Why, len(r.Attempts))
-			return context.WithValue(ctx, traceKey{}, fmt.Sprint(ctx.Value(traceKey{}), "/", a.Provider))
-		},
-		AfterAttempt: func(ctx context.Context, _ registry.CallReport, a registry.Attempt) {
-			note("after %s: %v [%v]", a.Provider, a.Class, ctx.Value(traceKey{}))
-		},
-		AfterCall: func(ctx context.Context, r registry.CallReport) {
-			note("after call: %d attempts, %v [%v]", len(r.Attempts), r.Err, ctx.Value(traceKey{}))
-		},
-	}
-	bubble(t, options, func(t *testing.T, reg *registry.Registry) {
-		add(t, reg, provider{Name: "a", Instance: fails(errDown)})
-		add(t, reg, provider{Name: "b"})
-		_, err := registry.Call(t.Context(), bind(reg), func(ctx context.Context, m chatModel) (string, error) {
-			note("in %v", ctx.Value(traceKey{}))
-			return m.Chat(ctx, "")
-		}, registry.Caller("me"))
-		require.NoError(t, err)
-		want := []string{
-			"before call of chat by me",
-			"before a (first) after 0", "in trace-1/a", "after a: unknown [trace-1/a]",
-			"before b (failover) after 1", "in trace-1/b", "after b: success [trace-1/b]",
-			"after call: 2 attempts, <nil> [trace-1]",
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		var outcome error
+		testkit.Add(t, reg, testkit.Provider{
+			Name: "p", Breaker: registry.BreakerPolicy{SlowRate: 1, SlowAfter: time.Second, MinimumCalls: 100},
+			Instance: testkit.Answers(func() (string, error) { time.Sleep(2 * time.Second); return "", outcome }),
+		})
+		for err, class := range map[error]verdict.Class{nil: verdict.ClassSlow, testkit.ErrDown: verdict.ClassUnknown} {
+			outcome = err
+			var report registry.CallReport
+			_, _ = testkit.Ask(t.Context(), testkit.Bind(reg), registry.ReportTo(&report))
+			require.Len(t, report.Attempts, 1)
+			require.Equal(t, class, report.Attempts[0].Class)
+			require.Empty(t, report.Skipped)
 		}
-		require.Equal(t, want, log)
-
-		log = nil
-		lease, err := chat.Bind(reg, registry.Query{Handler: "h"}).Acquire(t.Context())
-		require.NoError(t, err)
-		require.Equal(t, "trace-1/a", lease.Context().Value(traceKey{}))
-		lease.Done(nil)
-		require.Equal(t, []string{
-			"before call of chat by h", "before a (first) after 0", "after a: success [trace-1/a]", "after call: 1 attempts, <nil> [trace-1]",
-		}, log)
 	})
 }
 
-func TestHooksThatPanicExitOrReturnNothingHarmNobody(t *testing.T) {
+func TestIdempotencyKey_IsOnePerCall(t *testing.T) {
 	t.Parallel()
-	var do func()
-	hook := func(ctx context.Context) context.Context { do(); return ctx }
-	options := registry.Options{
-		BeforeCall:    func(ctx context.Context, _ registry.CallReport) context.Context { return hook(ctx) },
-		BeforeAttempt: func(ctx context.Context, _ registry.CallReport, _ registry.Attempt) context.Context { return hook(ctx) },
-		AfterAttempt:  func(ctx context.Context, _ registry.CallReport, _ registry.Attempt) { hook(ctx) },
-		AfterCall:     func(ctx context.Context, _ registry.CallReport) { hook(ctx) },
-	}
-	bubble(t, options, func(t *testing.T, reg *registry.Registry) {
-		a := add(t, reg, provider{Name: "a"})
-		do = func() { panic("hook") }
-		require.Equal(t, "a", asked(t, bind(reg)))
-		do = runtime.Goexit
-		var callers sync.WaitGroup
-		callers.Go(func() { _, _ = ask(context.Background(), bind(reg)) })
-		callers.Go(func() { _, _ = bind(reg).Acquire(context.Background()) })
-		callers.Wait()
-		require.Zero(t, a.Info().InFlight)
-		do = func() {}
-		require.Equal(t, "a", asked(t, bind(reg)))
-	})
-	nothing := registry.Options{
-		BeforeCall:    func(context.Context, registry.CallReport) context.Context { return nil },
-		BeforeAttempt: func(context.Context, registry.CallReport, registry.Attempt) context.Context { return nil },
-	}
-	bubble(t, nothing, func(t *testing.T, reg *registry.Registry) {
-		add(t, reg, provider{Name: "a"})
-		require.Equal(t, "a", asked(t, bind(reg)))
-	})
-}
-
-func TestIdempotencyKeyIsTheSameInEveryAttemptOfACallAndInNoOther(t *testing.T) {
-	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		add(t, reg, provider{Name: "a", Breaker: patient(), Retry: registry.RetryPolicy{Retries: 2, Budget: 1000}})
-		add(t, reg, provider{Name: "b"})
-		add(t, reg, provider{Name: "untimed", Group: 1, AttemptTimeout: registry.NoTimeout})
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{Name: "a", Breaker: testkit.NeverOpens(), Retry: registry.RetryPolicy{Retries: 2, Budget: 1000}})
+		testkit.Add(t, reg, testkit.Provider{Name: "b"})
+		testkit.Add(t, reg, testkit.Provider{Name: "untimed", Group: 1, AttemptTimeout: registry.NoTimeout})
 		seen := map[string]int{}
 		for range 3 {
 			keys := map[string]int{}
-			_, err := registry.Call(t.Context(), bind(reg), func(ctx context.Context, m chatModel) (string, error) {
+			_, err := registry.Call(t.Context(), testkit.Bind(reg), func(ctx context.Context, m testkit.ChatModel) (string, error) {
 				if name, _ := m.Chat(ctx, ""); name == "untimed" {
 					return registry.IdempotencyKey(ctx), nil
 				}
@@ -177,7 +112,7 @@ func TestIdempotencyKeyIsTheSameInEveryAttemptOfACallAndInNoOther(t *testing.T) 
 				defer cancel()
 				keys[registry.IdempotencyKey(ctx)]++
 				keys[registry.IdempotencyKey(derived)]++
-				return "", errDown
+				return "", testkit.ErrDown
 			})
 			require.NoError(t, err)
 			require.Len(t, keys, 1)
@@ -192,15 +127,26 @@ func TestIdempotencyKeyIsTheSameInEveryAttemptOfACallAndInNoOther(t *testing.T) 
 	})
 }
 
-func TestIdempotencyKeyOfALeaseStaysTheSame(t *testing.T) {
+func TestIdempotencyKey_OfLeaseStaysTheSame(t *testing.T) {
 	t.Parallel()
-	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		add(t, reg, provider{Name: "a"})
-		lease, err := bind(reg).Acquire(t.Context())
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{Name: "a"})
+		lease, err := testkit.Bind(reg).Acquire(t.Context())
 		require.NoError(t, err)
 		key := registry.IdempotencyKey(lease.Context())
 		require.NotEmpty(t, key)
 		require.Equal(t, key, registry.IdempotencyKey(lease.Context()))
 		lease.Done(nil)
+	})
+}
+
+func TestReport_AdmittedProviderIsNotSkipped(t *testing.T) {
+	t.Parallel()
+	options := registry.Options{Authorize: func(context.Context, string, string, string) error { return nil }}
+	testkit.Bubble(t, options, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{Name: "p"})
+		var report registry.CallReport
+		testkit.MustAsk(t, testkit.Bind(reg), registry.ReportTo(&report))
+		require.Empty(t, report.Skipped)
 	})
 }

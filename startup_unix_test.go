@@ -12,12 +12,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/internal/testkit"
 	"github.com/capreg/registry/startup"
 )
 
-func TestSignalStopsARunAndASecondOneEndsTheStop(t *testing.T) {
+func TestRun_SignalStopsAndSecondEndsStop(t *testing.T) {
 	started, stopping := make(chan struct{}), make(chan struct{})
-	o := orchestrate(t, startup.Options{}, registry.Component{
+	o := testkit.Orchestrate(t, startup.Options{}, registry.Component{
 		Name: "a", StopTimeout: time.Minute,
 		Start: func(context.Context, *startup.Run) error { close(started); return nil },
 		Stop: func(ctx context.Context) error {
@@ -39,9 +40,9 @@ func TestSignalStopsARunAndASecondOneEndsTheStop(t *testing.T) {
 	require.Less(t, time.Since(began), 30*time.Second, "rather than the minute of the stop timeout")
 }
 
-func TestSignalAtTheEndOfTheStartIsHeard(t *testing.T) {
+func TestRun_SignalAtEndOfStartIsHandled(t *testing.T) {
 	for i := range 100 {
-		o := orchestrate(t, startup.Options{}, registry.Component{Name: "a", Start: func(context.Context, *startup.Run) error {
+		o := testkit.Orchestrate(t, startup.Options{}, registry.Component{Name: "a", Start: func(context.Context, *startup.Run) error {
 			_ = syscall.Kill(syscall.Getpid(), syscall.SIGUSR1)
 			time.Sleep(time.Duration(i%100) * time.Microsecond)
 			return nil
@@ -55,7 +56,7 @@ func TestSignalAtTheEndOfTheStartIsHeard(t *testing.T) {
 		select {
 		case <-done:
 		case <-time.After(30 * time.Second):
-			t.Errorf("run %d: the signal was lost; a is %s", i, stateOf(t, o, "a"))
+			t.Errorf("run %d: the signal was lost; a is %s", i, testkit.StateOf(t, o, "a"))
 			cancel()
 			<-done
 		}
@@ -66,9 +67,9 @@ func TestSignalAtTheEndOfTheStartIsHeard(t *testing.T) {
 	}
 }
 
-func TestSecondSignalEndsARollback(t *testing.T) {
+func TestRun_SecondSignalEndsRollback(t *testing.T) {
 	stopping := make(chan struct{})
-	o := orchestrate(t, startup.Options{}, registry.Component{Name: "a", Provides: []string{"a"}, StopTimeout: time.Minute, Stop: func(ctx context.Context) error {
+	o := testkit.Orchestrate(t, startup.Options{}, registry.Component{Name: "a", Provides: []string{"a"}, StopTimeout: time.Minute, Stop: func(ctx context.Context) error {
 		close(stopping)
 		<-ctx.Done()
 		return nil

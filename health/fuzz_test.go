@@ -9,7 +9,7 @@ import (
 	"github.com/capreg/registry/health"
 )
 
-func FuzzStateAndTrendAreReadAsTheyAreWritten(f *testing.F) {
+func FuzzState_RoundTrips(f *testing.F) {
 	for _, text := range []string{"healthy", "degraded", "unhealthy", "unknown", "starting", "draining", "steady", "degrading", "at risk", "", "state(9)", "Healthy"} {
 		f.Add(text)
 	}

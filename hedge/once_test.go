@@ -15,7 +15,7 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-func TestErrorThatIsTakenForAnAnswerIsNotSwallowed(t *testing.T) {
+func TestCall_ErrorTakenAsAnswerIsReturned(t *testing.T) {
 	t.Parallel()
 	errNo := verdict.As(errors.New("the answer is no"), verdict.Verdict{Class: verdict.ClassSuccess})
 	bubble(t, []server{{name: "a", err: errNo}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
@@ -26,7 +26,7 @@ func TestErrorThatIsTakenForAnAnswerIsNotSwallowed(t *testing.T) {
 	})
 }
 
-func TestHedgedCallThatSucceededIsReportedWithoutAnError(t *testing.T) {
+func TestReport_OfSuccessHasNoError(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	var reports []registry.CallReport
@@ -45,7 +45,7 @@ func TestHedgedCallThatSucceededIsReportedWithoutAnError(t *testing.T) {
 	})
 }
 
-func TestHedgeThatFoundNobodyCostsNoRetry(t *testing.T) {
+func TestCall_HedgeWithoutProviderCostsNoRetry(t *testing.T) {
 	t.Parallel()
 	ps := []registry.Provider[server]{{Name: "a", Retry: registry.RetryPolicy{Retries: 1}}}
 	with(t, registry.Options{}, ps, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
@@ -64,7 +64,7 @@ func TestHedgeThatFoundNobodyCostsNoRetry(t *testing.T) {
 	})
 }
 
-func TestFailureAtTheMomentOfTheHedgeIsOneCall(t *testing.T) {
+func TestCall_FailureAtHedgeStartsOneAttempt(t *testing.T) {
 	t.Parallel()
 	worst := 0
 	for range 400 {

@@ -13,7 +13,7 @@ import (
 )
 
 // Any body gets an answer, or an error in JSON; one that is no JSON never gets an answer.
-func FuzzAnyRequestGetsAnAnswer(f *testing.F) {
+func FuzzChatServer_AnyRequestGetsAnAnswer(f *testing.F) {
 	for _, body := range []string{
 		``, `{}`, `null`, `[]`, `{"model":"m","messages":[{"role":"user","content":"hello"}]}`, `{"messages":[{"content":[{"type":"text","text":"a"},{}]}]}`,
 		`{"stream":true,"stream_options":{"include_usage":true},"messages":[{"role":"user","content":null}]}`, `{"stream":1}`, "\x00", `{"model":"\ud800"}`,

@@ -14,7 +14,7 @@ import (
 	"github.com/capreg/registry/selection"
 )
 
-func TestStrategiesAreReadAndWrittenByName(t *testing.T) {
+func TestStrategy_ReadsAndWritesName(t *testing.T) {
 	t.Parallel()
 	pick := selection.Func(func(selection.View) int { return 0 })
 	own := selection.New("MINE", pick)
@@ -45,7 +45,7 @@ func TestStrategiesAreReadAndWrittenByName(t *testing.T) {
 	require.Equal(t, selection.Fallback(), kept)
 }
 
-func TestVersionsAreOrderedAsSemanticVersioningSays(t *testing.T) {
+func TestVersions_FollowSemanticVersioning(t *testing.T) {
 	t.Parallel()
 	ascending := []string{
 		"", "0.0.1", "0.9", "1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-alpha.beta", "1.0.0-beta", "1.0.0-beta.2", "1.0.0-beta.11",
@@ -68,7 +68,7 @@ func TestVersionsAreOrderedAsSemanticVersioningSays(t *testing.T) {
 	}
 }
 
-func FuzzVersionsAreOrdered(f *testing.F) {
+func FuzzVersions_AreOrdered(f *testing.F) {
 	f.Add("1.2.3-rc.1", "v1.2", "1.10+x")
 	f.Add("", "-", ".")
 	f.Fuzz(func(t *testing.T, a, b, c string) {
@@ -81,7 +81,7 @@ func FuzzVersionsAreOrdered(f *testing.F) {
 	})
 }
 
-func TestProximityIsTheShareOfCommonLabels(t *testing.T) {
+func TestProximity_IsShareOfCommonLabels(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		near, region string
@@ -123,7 +123,7 @@ func naiveSpill(spill float64, eligible, members []int) (shares []float64) {
 	return shares
 }
 
-func TestSpillOverSharesAsItsFormulaSays(t *testing.T) {
+func TestSpillOver_MatchesFormula(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(100) {
 		random := rand.New(rand.NewPCG(seed, 1))
@@ -156,7 +156,7 @@ func TestSpillOverSharesAsItsFormulaSays(t *testing.T) {
 	}
 }
 
-func TestOneOfAGroupMayAlwaysBeEjected(t *testing.T) {
+func TestEjection_AllowsAtLeastOne(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		cap          float64
@@ -200,7 +200,7 @@ func (n *naiveVitals) end(now, took, decay time.Duration, outcome selection.Outc
 	}
 }
 
-func TestVitalsAgreeWithANaiveModel(t *testing.T) {
+func TestVitals_MatchNaiveModel(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(20) {
 		random := rand.New(rand.NewPCG(seed, 2))
@@ -237,7 +237,7 @@ func TestVitalsAgreeWithANaiveModel(t *testing.T) {
 	}
 }
 
-func TestMeasurementsOfAKindOfQueryComeBeforeThoseOfAll(t *testing.T) {
+func TestVitals_QueryMeasurementsComeFirst(t *testing.T) {
 	t.Parallel()
 	v, here, elsewhere := selection.NewVitals(0, 0), &selection.Track{}, &selection.Track{}
 	look := func(track *selection.Track) selection.Candidate {
@@ -260,7 +260,7 @@ func TestMeasurementsOfAKindOfQueryComeBeforeThoseOfAll(t *testing.T) {
 	require.False(t, look(nil).Cold())
 }
 
-// large is who is eligible of a set with more than 64.
+// large has the eligible members of a set with more than 64.
 type large []bool
 
 func (l large) Has(i int) bool { return i >= 0 && i < len(l) && l[i] }
@@ -274,7 +274,7 @@ func (l large) Next(i int) int {
 	return -1
 }
 
-func TestViewsTellWhoIsEligibleAndDrawEachWithTheSameProbability(t *testing.T) {
+func TestView_DrawsEligibleUniformly(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{1, 2, 7, 64, 65, 200} {
 		for seed := range uint64(6) {
@@ -337,7 +337,7 @@ func requireUniformDraws(t *testing.T, set *selection.Set, look selection.Look, 
 	}
 }
 
-func TestContextsHaveAKeyWhenSomebodyGaveItThem(t *testing.T) {
+func TestWithKey_IsReadFromContext(t *testing.T) {
 	t.Parallel()
 	require.Empty(t, selection.KeyFrom(t.Context()))
 	require.Empty(t, selection.KeyFrom(nil)) //nolint:staticcheck // a look-up may have none
@@ -350,7 +350,7 @@ func TestContextsHaveAKeyWhenSomebodyGaveItThem(t *testing.T) {
 	require.Empty(t, v.Key())
 }
 
-func TestHashesAreTheSameInEveryProcess(t *testing.T) {
+func TestHash_IsStableAcrossProcesses(t *testing.T) {
 	t.Parallel()
 	// As written down once: other values would move every session.
 	require.Equal(t, uint64(0xf52a15e9a9b5e89b), selection.Hash(""))
@@ -362,7 +362,7 @@ func TestHashesAreTheSameInEveryProcess(t *testing.T) {
 	require.NotEqual(t, id(selection.Profile{Service: "ab", Name: "c"}), id(selection.Profile{Service: "a", Name: "bc"}))
 }
 
-func TestRequirementsSayWhatTheyAskFor(t *testing.T) {
+func TestRequirements_HaveAString(t *testing.T) {
 	t.Parallel()
 	r := selection.Requirements{
 		MaxLatency: time.Second, MaxCost: 2, MinVersion: "1.2", Tags: []string{"a", "b"}, Regions: []string{"eu", "us"}, Exclude: []string{"x"},
@@ -381,7 +381,7 @@ func TestRequirementsSayWhatTheyAskFor(t *testing.T) {
 	}
 }
 
-func TestSlowStartBendsAsItsFormulaSays(t *testing.T) {
+func TestSlowStart_MatchesFormula(t *testing.T) {
 	t.Parallel()
 	policy := selection.Policy{SlowStart: 100 * time.Second, SlowStartFloor: 0.05, SlowStartAggression: 2}
 	v := selection.NewVitals(time.Hour, 0)

@@ -34,7 +34,7 @@ func (c naiveCost) of(s selection.Strategy) float64 {
 	return load * (1<<47 - 1)
 }
 
-func TestTwoChoicesTakeTheBetterOfEachPair(t *testing.T) {
+func TestTwoChoices_TakesBetterOfPair(t *testing.T) {
 	t.Parallel()
 	for _, s := range []selection.Strategy{selectors.LeastLoaded(), selectors.LatencyAware()} {
 		for seed := range uint64(25) {
@@ -97,7 +97,7 @@ func requireTwoChoices(t *testing.T, g *group, s selection.Strategy, costs []nai
 	}
 }
 
-func TestAFailingProviderThatIsFastAttractsNoTraffic(t *testing.T) {
+func TestLoadAware_FastFailuresAttractNoTraffic(t *testing.T) {
 	t.Parallel()
 	for _, s := range []selection.Strategy{selectors.LeastLoaded(), selectors.LatencyAware(), selectors.Scored()} {
 		g := newGroup(selection.Request{}, selection.Policy{}, profiles(4, nil)...)
@@ -119,7 +119,7 @@ func TestAFailingProviderThatIsFastAttractsNoTraffic(t *testing.T) {
 	}
 }
 
-func TestAColdProviderGetsOneRequestAtATimeUntilItsFirstAnswer(t *testing.T) {
+func TestLoadAware_ColdProviderGetsOneRequestAtATime(t *testing.T) {
 	t.Parallel()
 	s := selectors.LatencyAware()
 	g := newGroup(selection.Request{}, selection.Policy{}, profiles(3, nil)...)
@@ -128,12 +128,12 @@ func TestAColdProviderGetsOneRequestAtATimeUntilItsFirstAnswer(t *testing.T) {
 	first := slices.IndexFunc(make([]struct{}, 50), func(struct{}) bool { return g.pick(s) == 2 })
 	require.GreaterOrEqual(t, first, 0, "it is tried")
 	g.vitals[2].Begin()
-	require.Zero(t, g.shares(s, 1000)[2], "and not again while nobody knows what it is worth")
+	require.Zero(t, g.shares(s, 1000)[2], "and not again while its speed is unknown")
 	g.vitals[2].End(g.now, 10*time.Millisecond, selection.Answered, nil)
 	require.InDelta(t, 333, g.shares(s, 1000)[2], 100)
 }
 
-func TestASlowProviderIsNoticedWithItsFirstSlowAnswerAndTriedAgainLater(t *testing.T) {
+func TestLoadAware_SlowProviderIsAvoidedThenRetried(t *testing.T) {
 	t.Parallel()
 	s := selectors.LatencyAware()
 	g := newGroup(selection.Request{}, selection.Policy{Decay: time.Second}, profiles(2, nil)...)

@@ -8,7 +8,7 @@ import (
 	"github.com/capreg/registry/startup"
 )
 
-func FuzzStateIsReadAsItIsWritten(f *testing.F) {
+func FuzzState_RoundTrips(f *testing.F) {
 	for state := startup.Waiting; state <= startup.Stuck; state++ {
 		f.Add(state.String())
 	}

@@ -34,7 +34,7 @@ func (p *pieces) Read(to []byte) (int, error) {
 
 // However a body is cut into pieces, what is read ends with the first end mark, or the
 // stream was cut.
-func FuzzEndMarkIsFoundInAnyPieces(f *testing.F) {
+func FuzzReader_FindsEndMarkInAnyPieces(f *testing.F) {
 	f.Add([]byte("data: a\n\ndata: [DONE]\n\nmore"), []byte("data: [DONE]\n\n"), []byte{1, 2, 3, 4, 5, 6})
 	f.Add([]byte("aaab"), []byte("aab"), []byte{1, 1, 1, 1})
 	f.Add([]byte(""), []byte("x"), []byte{})

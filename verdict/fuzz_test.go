@@ -32,7 +32,7 @@ func FuzzRetryAfter(f *testing.F) {
 	})
 }
 
-func FuzzClassIsReadAsItIsWritten(f *testing.F) {
+func FuzzClass_RoundTrips(f *testing.F) {
 	for _, class := range verdict.Classes() {
 		f.Add(class.String())
 	}

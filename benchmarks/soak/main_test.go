@@ -24,7 +24,7 @@ func lastLine(text string) string {
 	return lines[len(lines)-1]
 }
 
-func TestShortSoakLosesNothingAndWritesItsFigures(t *testing.T) {
+func TestSoak_LosesNothingAndWritesFigures(t *testing.T) {
 	t.Parallel()
 	page := filepath.Join(t.TempDir(), "page.md")
 	require.NoError(t, os.WriteFile(page, []byte("<!-- soak: begin -->\n<!-- soak: end -->\n"), 0o600))
@@ -36,21 +36,21 @@ func TestShortSoakLosesNothingAndWritesItsFigures(t *testing.T) {
 	require.Contains(t, string(text), lastLine(out.String()))
 }
 
-func TestBadArgumentsAreErrors(t *testing.T) {
+func TestArguments_BadAreErrors(t *testing.T) {
 	t.Parallel()
 	for _, arguments := range [][]string{{"-for", "1ms"}, {"-callers", "0"}, {"-unheard-of"}} {
 		require.Error(t, run(t.Context(), arguments, &strings.Builder{}), arguments)
 	}
 }
 
-func TestInterruptedSoakIsAnError(t *testing.T) {
+func TestSoak_InterruptedIsAnError(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.ErrorIs(t, run(ctx, []string{"-for", "1s"}, &strings.Builder{}), context.Canceled)
 }
 
-func TestLedgerTellsWhatIsLostAndWhatIsStuck(t *testing.T) {
+func TestLedger_ReportsLostAndStuck(t *testing.T) {
 	t.Parallel()
 	l := newLedger()
 	fine, twice, silent := l.begin(kindCall), l.begin(kindCall), l.begin(kindLease)
@@ -86,13 +86,13 @@ func audited(t *testing.T) *world {
 	return w
 }
 
-func TestAuditFindsWhatTheBooksDisagreeOn(t *testing.T) {
+func TestAudit_FindsDisagreement(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]struct {
 		change func(w *world, m *member) (undo func())
 		says   string
 	}{
-		"an attempt that nobody counted": {func(_ *world, m *member) func() {
+		"an attempt that was not counted": {func(_ *world, m *member) func() {
 			m.account.entered.Add(1)
 			return func() { m.account.entered.Add(^uint64(0)) }
 		}, "was entered"},
@@ -108,7 +108,7 @@ func TestAuditFindsWhatTheBooksDisagreeOn(t *testing.T) {
 			m.account.held.Add(1)
 			return func() { m.account.held.Add(-1) }
 		}, "are open"},
-		"a look-up that nobody counted": {func(w *world, _ *member) func() {
+		"a lookup that was not counted": {func(w *world, _ *member) func() {
 			w.lookups.Add(1)
 			return func() { w.lookups.Add(^uint64(0)) }
 		}, "look-ups"},
@@ -147,7 +147,7 @@ func TestAuditFindsWhatTheBooksDisagreeOn(t *testing.T) {
 	}
 }
 
-func TestBooksThatDisagreeAreLostCalls(t *testing.T) {
+func TestAudit_DisagreementIsALostCall(t *testing.T) {
 	t.Parallel()
 	w := audited(t)
 	w.present()[0].account.entered.Add(2)
@@ -155,7 +155,7 @@ func TestBooksThatDisagreeAreLostCalls(t *testing.T) {
 	require.Equal(t, uint64(2), w.ledger.sum().lost)
 }
 
-func TestHistoryFindsEventsThatDoNotFollow(t *testing.T) {
+func TestHistory_FindsImpossibleEvents(t *testing.T) {
 	t.Parallel()
 	joined := event.Event{Sequence: 1, Kind: event.Registered, Provider: "p", Generation: 1}
 	opened := event.Event{Sequence: 2, Kind: event.BreakerOpened, Provider: "p", Generation: 1, From: "closed", To: "open"}
@@ -190,7 +190,7 @@ func TestHistoryFindsEventsThatDoNotFollow(t *testing.T) {
 	require.True(t, known && whole)
 }
 
-func TestViewsThatCannotBeAreNoticed(t *testing.T) {
+func TestViews_ImpossibleAreFound(t *testing.T) {
 	t.Parallel()
 	open, closed := registry.BreakerOpen, registry.BreakerClosed
 	for _, info := range []registry.Info{
@@ -207,7 +207,7 @@ func TestViewsThatCannotBeAreNoticed(t *testing.T) {
 	require.NotEmpty(t, checkOverall(health.Overall{Healthy: 1}))
 }
 
-func TestPanicsAndExitsThatNobodyPlannedAreNoticed(t *testing.T) {
+func TestSoak_UnplannedPanicsAndExitsAreFound(t *testing.T) {
 	t.Parallel()
 	w := &world{ledger: newLedger()}
 	o := &op{number: 1, ledger: w.ledger}

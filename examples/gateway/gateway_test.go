@@ -99,7 +99,7 @@ func refusal(t *testing.T, text string) errorObject {
 	return said
 }
 
-func TestOfficialSDKTalksToTheGateway(t *testing.T) {
+func TestGateway_WorksWithOfficialSDK(t *testing.T) {
 	t.Parallel()
 	url, _, _ := two(t, nil)
 	transport := &http.Transport{}
@@ -126,7 +126,7 @@ func TestOfficialSDKTalksToTheGateway(t *testing.T) {
 	require.Equal(t, "demo", models.Data[0].ID)
 }
 
-func TestNextUpstreamAnswersWhatTheFirstDoesNot(t *testing.T) {
+func TestGateway_FailsOverToNextUpstream(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]func(*loopback.Server){
 		"server error":  func(s *loopback.Server) { s.Behave(loopback.Behaviour{Status: 500}) },
@@ -153,7 +153,7 @@ func TestNextUpstreamAnswersWhatTheFirstDoesNot(t *testing.T) {
 	}
 }
 
-func TestCutStreamIsAnsweredElsewhereOnlyWithWholeAnswers(t *testing.T) {
+func TestStream_CutFailsOverOnlyWithWholeAnswers(t *testing.T) {
 	t.Parallel()
 	for _, whole := range []bool{false, true} {
 		url, first, _ := two(t, func(c *Config) { c.Routes[0].WholeAnswers = whole })
@@ -173,7 +173,7 @@ func TestCutStreamIsAnsweredElsewhereOnlyWithWholeAnswers(t *testing.T) {
 	}
 }
 
-func TestAllParkedSaysWhenToComeBackAndAsksNobody(t *testing.T) {
+func TestGateway_AllParkedReturnsDelayWithoutRequests(t *testing.T) {
 	t.Parallel()
 	url, first, second := two(t, nil)
 	for _, server := range []*loopback.Server{first, second} {
@@ -191,7 +191,7 @@ func TestAllParkedSaysWhenToComeBackAndAsksNobody(t *testing.T) {
 	require.Equal(t, int64(1), second.Hits())
 }
 
-func TestUpstreamsThatRefuseTheKeyAreNotTheClientsFault(t *testing.T) {
+func TestGateway_RefusedUpstreamKeyIsNotClientError(t *testing.T) {
 	t.Parallel()
 	url, first, second := two(t, nil)
 	first.Behave(loopback.Behaviour{Status: 401})
@@ -203,7 +203,7 @@ func TestUpstreamsThatRefuseTheKeyAreNotTheClientsFault(t *testing.T) {
 	}
 }
 
-func TestClientsOwnMistakeIsToldInTheUpstreamsWords(t *testing.T) {
+func TestGateway_ClientErrorKeepsUpstreamText(t *testing.T) {
 	t.Parallel()
 	for _, code := range []string{"invalid_value", "context_length_exceeded"} {
 		url, first, second := two(t, nil)
@@ -217,7 +217,7 @@ func TestClientsOwnMistakeIsToldInTheUpstreamsWords(t *testing.T) {
 	}
 }
 
-func TestTotalTimeIsUp(t *testing.T) {
+func TestTimeout_OfRequestIsReported(t *testing.T) {
 	t.Parallel()
 	url, first, second := two(t, func(c *Config) { c.Timeouts.Total = Duration(100 * time.Millisecond) })
 	first.Behave(loopback.Behaviour{Hang: true})
@@ -229,7 +229,7 @@ func TestTotalTimeIsUp(t *testing.T) {
 	}
 }
 
-func TestTimeThatIsUpInTheQueueIsToldAsWell(t *testing.T) {
+func TestTimeout_InQueueIsReported(t *testing.T) {
 	t.Parallel()
 	url, first, second := two(t, func(c *Config) {
 		c.Timeouts.Total = Duration(300 * time.Millisecond)
@@ -264,7 +264,7 @@ func TestTimeThatIsUpInTheQueueIsToldAsWell(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 }
 
-func TestWrongMethodAndPathAreToldApart(t *testing.T) {
+func TestGateway_WrongMethodAndPathDiffer(t *testing.T) {
 	t.Parallel()
 	url, _, _ := two(t, nil)
 	for path, status := range map[string]int{"/v1/models": http.StatusMethodNotAllowed, "/v2": http.StatusNotFound} {
@@ -282,7 +282,7 @@ func TestWrongMethodAndPathAreToldApart(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 }
 
-func TestModelThatOneUpstreamLacksRestsNobody(t *testing.T) {
+func TestGateway_MissingModelCausesNoCooldown(t *testing.T) {
 	t.Parallel()
 	url, first, second := two(t, func(c *Config) {
 		c.Routes[0].Model = "*"
@@ -305,7 +305,7 @@ func TestModelThatOneUpstreamLacksRestsNobody(t *testing.T) {
 	require.Equal(t, "model_not_found", refusal(t, text).Code)
 }
 
-func TestUpstreamIsAskedOnlyForModelsThatItMaps(t *testing.T) {
+func TestGateway_UpstreamGetsOnlyMappedModels(t *testing.T) {
 	t.Parallel()
 	url, first, second := two(t, func(c *Config) {
 		c.Routes[0].Model = "de*"
@@ -323,7 +323,7 @@ func TestUpstreamIsAskedOnlyForModelsThatItMaps(t *testing.T) {
 	require.Equal(t, int64(1), second.Hits())
 }
 
-func TestOnlyKnownKeysAreLetIn(t *testing.T) {
+func TestGateway_AcceptsOnlyKnownKeys(t *testing.T) {
 	t.Setenv("GATEWAY_TEST_KEY", "secret-a")
 	url, first, _ := two(t, func(c *Config) { c.Clients = map[string]string{"a": "GATEWAY_TEST_KEY"} })
 	response, _ := post(t, url, plain)
@@ -346,7 +346,7 @@ func TestOnlyKnownKeysAreLetIn(t *testing.T) {
 	require.Equal(t, int64(1), first.Hits())
 }
 
-func TestBadRequestsAreAnsweredInOpenAIsShape(t *testing.T) {
+func TestGateway_BadRequestsHaveOpenAIErrors(t *testing.T) {
 	t.Parallel()
 	url, first, _ := two(t, nil)
 	for body, code := range map[string]string{
@@ -362,7 +362,7 @@ func TestBadRequestsAreAnsweredInOpenAIsShape(t *testing.T) {
 	require.Zero(t, first.Hits())
 }
 
-func TestClientThatGoesAwayBlamesNobody(t *testing.T) {
+func TestGateway_DisconnectedClientBlamesNoUpstream(t *testing.T) {
 	t.Parallel()
 	url, first, _ := two(t, nil)
 	first.Behave(loopback.Behaviour{Hang: true})
@@ -416,7 +416,7 @@ func raw(tb testing.TB) (url string, say func([]byte)) {
 	return "http://" + listener.Addr().String(), func(answer []byte) { answers <- answer }
 }
 
-func FuzzAnyBytesOfAnUpstreamGetAnAnswer(f *testing.F) {
+func FuzzGateway_AnyUpstreamBytesGetAnAnswer(f *testing.F) {
 	const head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
 	for _, answer := range []string{
 		"", "\x00\xff", "HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", "HTTP/1.1 999 ?\r\n\r\n",
@@ -463,7 +463,7 @@ func FuzzAnyBytesOfAnUpstreamGetAnAnswer(f *testing.F) {
 	})
 }
 
-func TestConfigurationThatIsWrongNamesTheField(t *testing.T) {
+func TestConfiguration_ErrorNamesField(t *testing.T) {
 	t.Parallel()
 	const upstreams = `"upstreams":{"a":{"url":"http://127.0.0.1:1/v1","models":{"m":"n"}}}`
 	for text, want := range map[string]string{
@@ -496,7 +496,7 @@ func TestConfigurationThatIsWrongNamesTheField(t *testing.T) {
 	}
 }
 
-func TestConfigurationFileOfTheExampleIsRight(t *testing.T) {
+func TestConfiguration_ExampleFileIsValid(t *testing.T) {
 	t.Setenv("GATEWAY_KEY_TEAM_A", "a")
 	t.Setenv("OPENAI_API_KEY", "b")
 	config, err := readConfigFile("gateway.json")
@@ -513,7 +513,7 @@ func TestConfigurationFileOfTheExampleIsRight(t *testing.T) {
 	require.Equal(t, registry.StrategyRoundRobin, config.Routes[1].Groups[0].Strategy)
 }
 
-func TestProgramServesWithoutAConfigurationUntilItIsTold(t *testing.T) {
+func TestProgram_ServesDefaultsUntilStopped(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	var out lines
@@ -534,7 +534,7 @@ func TestProgramServesWithoutAConfigurationUntilItIsTold(t *testing.T) {
 	require.NoError(t, <-ended)
 }
 
-func TestProgramRefusesBadArguments(t *testing.T) {
+func TestProgram_RefusesBadArguments(t *testing.T) {
 	t.Parallel()
 	bad := filepath.Join(t.TempDir(), "bad.json")
 	require.NoError(t, os.WriteFile(bad, []byte("{}"), 0o600))

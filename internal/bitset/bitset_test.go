@@ -37,7 +37,7 @@ func members(set *bitset.Set) []int {
 	return found
 }
 
-func TestNewSetIsEmpty(t *testing.T) {
+func TestNew_IsEmpty(t *testing.T) {
 	t.Parallel()
 	for _, n := range sizes {
 		set := bitset.New(n)
@@ -48,7 +48,7 @@ func TestNewSetIsEmpty(t *testing.T) {
 	}
 }
 
-func TestSetWithoutRoomHasNoMembers(t *testing.T) {
+func TestNew_ZeroSizeHasNoMembers(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{0, -1, math.MinInt} {
 		set := bitset.New(n)
@@ -59,7 +59,7 @@ func TestSetWithoutRoomHasNoMembers(t *testing.T) {
 	}
 }
 
-func TestNextWalksAllMembersInOrder(t *testing.T) {
+func TestNext_YieldsAllMembersInOrder(t *testing.T) {
 	t.Parallel()
 	for _, n := range sizes {
 		for _, step := range []int{1, 7, 63, 64, 65, 4096, 5000} {
@@ -75,7 +75,7 @@ func TestNextWalksAllMembersInOrder(t *testing.T) {
 	}
 }
 
-func TestNextFindsALoneMemberFromAnywhereBeforeIt(t *testing.T) {
+func TestNext_FindsLoneMemberFromAnywhere(t *testing.T) {
 	t.Parallel()
 	for _, n := range sizes {
 		for _, lone := range []int{0, n / 3, n / 2, n - 1} {
@@ -91,7 +91,7 @@ func TestNextFindsALoneMemberFromAnywhereBeforeIt(t *testing.T) {
 	}
 }
 
-func TestNextSkipsRemovedMembers(t *testing.T) {
+func TestNext_SkipsRemovedMembers(t *testing.T) {
 	t.Parallel()
 	for _, n := range sizes {
 		set := filled(n)
@@ -105,7 +105,7 @@ func TestNextSkipsRemovedMembers(t *testing.T) {
 	}
 }
 
-func TestNextClampsItsBounds(t *testing.T) {
+func TestNext_ClampsBounds(t *testing.T) {
 	t.Parallel()
 	for _, n := range sizes {
 		set := bitset.New(n)
@@ -122,7 +122,7 @@ func TestNextClampsItsBounds(t *testing.T) {
 	}
 }
 
-func TestNextSearchesOnPastAnEmptyWordBelowASetSummary(t *testing.T) {
+func TestNext_ContinuesPastEmptyWordUnderSummary(t *testing.T) {
 	t.Parallel()
 	const n = 300_000
 	set := bitset.New(n)
@@ -142,7 +142,7 @@ func TestNextSearchesOnPastAnEmptyWordBelowASetSummary(t *testing.T) {
 	require.Equal(t, -1, set.Next(0, n))
 }
 
-func TestAddAndRemoveAreIdempotent(t *testing.T) {
+func TestAdd_AndRemoveAreIdempotent(t *testing.T) {
 	t.Parallel()
 	for _, n := range sizes {
 		set := bitset.New(n)
@@ -159,7 +159,7 @@ func TestAddAndRemoveAreIdempotent(t *testing.T) {
 	}
 }
 
-func TestPositionsOutOfRangeAreNeverMembers(t *testing.T) {
+func TestHas_OutOfRangeIsNeverAMember(t *testing.T) {
 	t.Parallel()
 	for _, n := range sizes {
 		set := filled(n)
@@ -172,7 +172,7 @@ func TestPositionsOutOfRangeAreNeverMembers(t *testing.T) {
 	}
 }
 
-func TestReadersNeverPassOverALastingMember(t *testing.T) {
+func TestNext_NeverSkipsLastingMember(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{64, 10_000, 300_000} {
 		set := bitset.New(n)
@@ -225,7 +225,7 @@ func spinUntil(done func() bool) {
 	}
 }
 
-func TestAMemberSeenByHasIsFoundByNext(t *testing.T) {
+func TestNext_FindsMemberSeenByHas(t *testing.T) {
 	t.Parallel()
 	// Each member is alone in its word, so that each Add writes summaries. The
 	// writer waits until the reader is looking, so that they meet in the act.
@@ -253,7 +253,7 @@ func TestAMemberSeenByHasIsFoundByNext(t *testing.T) {
 	require.Zero(t, passedOver)
 }
 
-func FuzzSetMatchesAMap(f *testing.F) {
+func FuzzSet_MatchesMap(f *testing.F) {
 	f.Add(uint32(64), []byte{0, 1, 2, 3, 4, 5})
 	f.Add(uint32(65), []byte{0, 0, 64, 2, 0, 64, 1, 0, 64})
 	f.Add(uint32(5000), []byte{0, 0x12, 0x34, 0, 0x10, 0, 2, 0, 0, 1, 0x10, 0, 2, 0, 0})
@@ -293,7 +293,7 @@ func FuzzSetMatchesAMap(f *testing.F) {
 }
 
 // It is not parallel: counting allocations counts those of all goroutines.
-func TestNothingAllocatesAfterNew(t *testing.T) {
+func TestSet_AllocatesNothingAfterNew(t *testing.T) {
 	for _, n := range sizes {
 		set := bitset.New(n)
 		require.Zero(t, testing.AllocsPerRun(100, func() {

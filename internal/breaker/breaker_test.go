@@ -166,7 +166,7 @@ var arrangements = map[breaker.State]func(*rig){
 }
 
 // The rows of the table in states.go.
-func TestTransitions(t *testing.T) {
+func TestBreaker_FollowsItsTableOfTransitions(t *testing.T) {
 	t.Parallel()
 	rated := with(func(p *breaker.Policy) {
 		p.FailureRate, p.SlowRate, p.SlowAfter, p.Window, p.MinimumCalls = 0.5, 0.5, time.Second, time.Minute, 2
@@ -410,7 +410,7 @@ func TestUnaffected_WhereASuccessWouldChangeNothing(t *testing.T) {
 // Calls that read the mirror just before a transition, and get the lock after it. They wait on
 // the real clock, since a goroutine that waits for a mutex is not idle to a bubble; were one
 // late, there would be nothing to see.
-func TestTransitionMeanwhile(t *testing.T) {
+func TestBreaker_CallLosesToTransitionInProgress(t *testing.T) {
 	t.Parallel()
 	timers := schedule.New()
 	defer timers.Close()

@@ -334,7 +334,7 @@ func TestRandomWalk_AgreesWithAModel(t *testing.T) {
 
 // Goroutines do everything at once, on the real clock: trials never exceed their slots, each
 // change begins where the last one ended, and nothing is left in flight.
-func TestConcurrentUse(t *testing.T) {
+func TestBreaker_SurvivesConcurrentUse(t *testing.T) {
 	t.Parallel()
 	timers := schedule.New()
 	defer timers.Close()

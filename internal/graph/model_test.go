@@ -276,12 +276,12 @@ func requireLikeWeights(t *testing.T, m model, g *graph.Graph) {
 	require.Equal(t, length, gotLength, "%v", m)
 }
 
-func TestEveryGraphOfThreeNodesIsLikeTheModel(t *testing.T) {
+func TestModel_EveryGraphOfThreeNodes(t *testing.T) {
 	t.Parallel()
 	requireAllLike(t, 3, 1)
 }
 
-func TestEveryFifthGraphOfFourNodesIsLikeTheModel(t *testing.T) {
+func TestModel_EveryFifthGraphOfFourNodes(t *testing.T) {
 	t.Parallel()
 	requireAllLike(t, 4, 5)
 }
@@ -300,7 +300,7 @@ func requireAllLike(t *testing.T, nodes, step int) {
 	}
 }
 
-func TestRandomGraphsAreLikeTheModel(t *testing.T) {
+func TestModel_RandomGraphs(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(3, 4))
 	for range 2000 {
@@ -310,7 +310,7 @@ func TestRandomGraphsAreLikeTheModel(t *testing.T) {
 	}
 }
 
-func FuzzAnyGraphIsLikeTheModel(f *testing.F) {
+func FuzzModel_AnyGraph(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{1, 0, 0})
 	f.Add([]byte{3, 0, 1, 1, 2, 2, 0, 0, 1})

@@ -51,7 +51,7 @@ func TestWatch_ThatIsNilOrIdleWatchesNothing(t *testing.T) {
 	})
 }
 
-func TestNeeded(t *testing.T) {
+func TestNeeded_ReportsWhetherPolicyWatches(t *testing.T) {
 	t.Parallel()
 	var p target
 	hook := func(context.Context) error { return nil }

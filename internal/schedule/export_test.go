@@ -1,5 +1,5 @@
 package schedule
 
-// LateAlarm is what the goroutine of an alarm does that was overtaken by others
+// LateAlarm does what the goroutine of a stale alarm does, one that was overtaken by others
 // between its deadline and its first instruction.
 func (s *Scheduler) LateAlarm() { s.runDue() }

@@ -38,7 +38,7 @@ func elapse(d time.Duration) {
 	synctest.Wait()
 }
 
-func TestTimersFireInOrderOfDeadlines(t *testing.T) {
+func TestTimer_FiresInOrderOfDeadlines(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		var fired []int
@@ -51,7 +51,7 @@ func TestTimersFireInOrderOfDeadlines(t *testing.T) {
 	})
 }
 
-func TestEqualDeadlinesFireInOrderOfCreation(t *testing.T) {
+func TestTimer_EqualDeadlinesFireInOrderOfCreation(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		var fired []int
@@ -64,7 +64,7 @@ func TestEqualDeadlinesFireInOrderOfCreation(t *testing.T) {
 	})
 }
 
-func TestATimerFiresExactlyWhenItsTimeHasElapsed(t *testing.T) {
+func TestTimer_FiresExactlyAtItsTime(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		start := time.Now()
@@ -81,7 +81,7 @@ func TestATimerFiresExactlyWhenItsTimeHasElapsed(t *testing.T) {
 	})
 }
 
-func TestATimerNeverFiresEarlyByTheRealClock(t *testing.T) {
+func TestTimer_NeverFiresEarlyOnRealClock(t *testing.T) {
 	t.Parallel()
 	s := schedule.New()
 	defer s.Close()
@@ -97,7 +97,7 @@ func TestATimerNeverFiresEarlyByTheRealClock(t *testing.T) {
 	}
 }
 
-func TestATimerWithoutDelayFiresAtOnceButNotInsideAfter(t *testing.T) {
+func TestTimer_ZeroDelayFiresAtOnceOutsideAfter(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		start := time.Now()
@@ -111,7 +111,7 @@ func TestATimerWithoutDelayFiresAtOnceButNotInsideAfter(t *testing.T) {
 	})
 }
 
-func TestATimerForTheEndOfTimeDoesNotFire(t *testing.T) {
+func TestTimer_LongestDelayDoesNotFire(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		elapse(time.Hour)
@@ -124,7 +124,7 @@ func TestATimerForTheEndOfTimeDoesNotFire(t *testing.T) {
 	})
 }
 
-func TestAStoppedTimerDoesNotFireAndTheOthersKeepTheirOrder(t *testing.T) {
+func TestStop_KeepsOrderOfOthers(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		var fired []int
@@ -147,7 +147,7 @@ func TestAStoppedTimerDoesNotFireAndTheOthersKeepTheirOrder(t *testing.T) {
 	})
 }
 
-func TestStopIsTooLateOnceATimerHasFired(t *testing.T) {
+func TestStop_IsTooLateAfterFiring(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		var self atomic.Pointer[schedule.Timer]
@@ -157,7 +157,7 @@ func TestStopIsTooLateOnceATimerHasFired(t *testing.T) {
 	})
 }
 
-func TestStopFromInsideARunReachesTimersDueAtTheSameInstant(t *testing.T) {
+func TestStop_FromRunReachesTimersDueNow(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		var second atomic.Pointer[schedule.Timer]
@@ -167,7 +167,7 @@ func TestStopFromInsideARunReachesTimersDueAtTheSameInstant(t *testing.T) {
 	})
 }
 
-func TestAnEarlierDeadlineIsServedFirst(t *testing.T) {
+func TestTimer_EarlierDeadlineIsServedFirst(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		start := time.Now()
@@ -182,7 +182,7 @@ func TestAnEarlierDeadlineIsServedFirst(t *testing.T) {
 	})
 }
 
-func TestALaterDeadlineIsServedAfterTheFirstIsStopped(t *testing.T) {
+func TestTimer_LaterDeadlineIsServedAfterStop(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		start := time.Now()
@@ -195,7 +195,7 @@ func TestALaterDeadlineIsServedAfterTheFirstIsStopped(t *testing.T) {
 	})
 }
 
-func TestARunMayCreateTimers(t *testing.T) {
+func TestTimer_RunMayCreateTimers(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		start := time.Now()
@@ -212,7 +212,7 @@ func TestARunMayCreateTimers(t *testing.T) {
 	})
 }
 
-func TestRunsHoldNoLock(t *testing.T) {
+func TestTimer_RunHoldsNoLock(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		release := make(chan struct{})
@@ -229,7 +229,7 @@ func TestRunsHoldNoLock(t *testing.T) {
 	})
 }
 
-func TestAnAlarmThatWasOvertakenRunsNothing(t *testing.T) {
+func TestTimer_StaleAlarmRunsNothing(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		var fired atomic.Int32
@@ -262,7 +262,7 @@ func goroutine() string {
 	return strings.Fields(string(stack[:runtime.Stack(stack, false)]))[1]
 }
 
-func TestThousandsOfTimersDueAtOnceRunOnOneGoroutine(t *testing.T) {
+func TestTimer_ThousandsDueAtOnceUseOneGoroutine(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		seen := map[string]int{}
@@ -286,7 +286,7 @@ func workers() int {
 }
 
 // It is not parallel: it looks at all goroutines of the process.
-func TestNoGoroutineExistsWhileNothingIsDue(t *testing.T) {
+func TestScheduler_HasNoGoroutineWhileIdle(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		for i := range 1000 {
 			s.After(time.Duration(1+i%10)*time.Second, func() {})
@@ -298,7 +298,7 @@ func TestNoGoroutineExistsWhileNothingIsDue(t *testing.T) {
 	})
 }
 
-func TestARunThatEndsItsGoroutineStrandsNobody(t *testing.T) {
+func TestTimer_GoexitLeavesNoOtherBehind(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		fired := 0
@@ -313,7 +313,7 @@ func TestARunThatEndsItsGoroutineStrandsNobody(t *testing.T) {
 	})
 }
 
-func TestCloseWaitsForTheRunInProgress(t *testing.T) {
+func TestClose_WaitsForRunInProgress(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		release := make(chan struct{})
@@ -343,7 +343,7 @@ func TestCloseWaitsForTheRunInProgress(t *testing.T) {
 	})
 }
 
-func TestCloseDropsAllTimers(t *testing.T) {
+func TestClose_DropsAllTimers(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		timers := make([]*schedule.Timer, 100)
@@ -359,7 +359,7 @@ func TestCloseDropsAllTimers(t *testing.T) {
 	})
 }
 
-func TestAfterOnAClosedSchedulerNeverFires(t *testing.T) {
+func TestClose_LaterTimersNeverFire(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		s.Close()
@@ -369,7 +369,7 @@ func TestAfterOnAClosedSchedulerNeverFires(t *testing.T) {
 	})
 }
 
-func TestATimerCreatedFromTheRunThatCloseWaitsForNeverFires(t *testing.T) {
+func TestClose_TimersOfLastRunNeverFire(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		release := make(chan struct{})
@@ -389,7 +389,7 @@ func TestATimerCreatedFromTheRunThatCloseWaitsForNeverFires(t *testing.T) {
 
 // It uses the actual clock, to have goroutines of the alarm overtaken by calls of
 // After, Stop and Close.
-func TestEveryTimerIsEitherFiredOrStoppedUnderContention(t *testing.T) {
+func TestStop_OrFireUnderContention(t *testing.T) {
 	t.Parallel()
 	s := schedule.New()
 	const goroutines, timers = 8, 2000
@@ -425,7 +425,7 @@ func TestEveryTimerIsEitherFiredOrStoppedUnderContention(t *testing.T) {
 	s.Close()
 }
 
-func TestCloseUnderContentionLeavesNothingRunning(t *testing.T) {
+func TestClose_LeavesNothingUnderContention(t *testing.T) {
 	t.Parallel()
 	for range 200 {
 		s := schedule.New()
@@ -450,146 +450,8 @@ func TestCloseUnderContentionLeavesNothingRunning(t *testing.T) {
 	}
 }
 
-// modelTimer is a timer of the naive model: a list searched from end to end.
-type modelTimer struct {
-	id       int
-	deadline time.Duration
-	child    time.Duration // the delay of the timer its run creates; 0 for none
-	victim   int           // the timer its run stops; -1 for none
-	over     bool
-}
-
-type model struct {
-	now    time.Duration
-	timers []*modelTimer
-	log    []string
-}
-
-func (m *model) after(d, child time.Duration, victim int) {
-	m.timers = append(m.timers, &modelTimer{
-		id: len(m.timers), deadline: m.now + d, child: child, victim: victim,
-	})
-}
-
-func (m *model) stop(id int) bool {
-	stopped := !m.timers[id].over
-	m.timers[id].over = true
-
-	return stopped
-}
-
-func (m *model) advance(d time.Duration) {
-	end := m.now + d
-	for {
-		var next *modelTimer
-		for _, timer := range m.timers {
-			if !timer.over && timer.deadline <= end && (next == nil || timer.deadline < next.deadline) {
-				next = timer
-			}
-		}
-		if next == nil {
-			m.now = end
-
-			return
-		}
-		next.over = true
-		m.now = next.deadline
-		line := fmt.Sprint(next.id, " at ", m.now)
-		if next.victim >= 0 {
-			line += fmt.Sprint(" stops ", next.victim, ": ", m.stop(next.victim))
-		}
-		m.log = append(m.log, line)
-		if next.child > 0 {
-			m.after(next.child, 0, -1)
-		}
-	}
-}
-
-// actual does the same with a scheduler.
-type actual struct {
-	scheduler *schedule.Scheduler
-	start     time.Time
-
-	mu     sync.Mutex // guards the fields below
-	timers []*schedule.Timer
-	log    []string
-}
-
-func (r *actual) after(d, child time.Duration, victim int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	id := len(r.timers)
-	r.timers = append(r.timers, r.scheduler.After(d, func() {
-		line := fmt.Sprint(id, " at ", time.Since(r.start))
-		if victim >= 0 {
-			line += fmt.Sprint(" stops ", victim, ": ", r.stop(victim))
-		}
-		r.mu.Lock()
-		r.log = append(r.log, line)
-		r.mu.Unlock()
-		if child > 0 {
-			r.after(child, 0, -1)
-		}
-	}))
-}
-
-func (r *actual) stop(id int) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-
-	return r.timers[id].Stop()
-}
-
-func (r *actual) fired() []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-
-	return slices.Clone(r.log)
-}
-
-func FuzzSchedulerMatchesANaiveModel(f *testing.F) {
-	f.Add([]byte{0, 5, 0, 5, 0, 3, 3, 2, 2, 1, 3, 10})
-	f.Add([]byte{1, 4, 1, 4, 0, 0, 3, 3, 4, 1, 4, 2, 3, 50})
-	f.Add([]byte{4, 0, 4, 1, 4, 2, 2, 0, 2, 1, 3, 255, 5, 0, 0, 1, 3, 1})
-	f.Fuzz(func(t *testing.T, ops []byte) {
-		ops = ops[:min(len(ops), 400)]
-		inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
-			want := &model{}
-			got := &actual{scheduler: s, start: time.Now()}
-			after := func(d, child time.Duration, victim int) {
-				want.after(d, child, victim)
-				got.after(d, child, victim)
-			}
-			for ; len(ops) >= 2; ops = ops[2:] {
-				arg := time.Duration(ops[1])
-				switch known := len(want.timers); {
-				case ops[0]%5 == 0:
-					after(arg, 0, -1)
-				case ops[0]%5 == 1:
-					after(arg/4, arg%4, -1)
-				case ops[0]%5 == 2 && known > 0:
-					id := int(arg) % known
-					require.Equal(t, want.stop(id), got.stop(id))
-				case ops[0]%5 == 4 && known > 0:
-					after(arg%8, 0, int(arg)%known)
-				default:
-					want.advance(arg / 8)
-					elapse(arg / 8)
-				}
-				// Whatever has no delay fires now.
-				want.advance(0)
-				synctest.Wait()
-				require.Equal(t, want.log, got.fired())
-			}
-			want.advance(1000)
-			elapse(1000)
-			require.Equal(t, want.log, got.fired())
-		})
-	})
-}
-
 // It is not parallel: counting allocations counts those of all goroutines.
-func TestATimerCostsOneAllocation(t *testing.T) {
+func TestTimer_CostsOneAllocation(t *testing.T) {
 	s := schedule.New()
 	defer s.Close()
 	run := func() {}

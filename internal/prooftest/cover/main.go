@@ -57,7 +57,7 @@ func run(ctx context.Context, arguments []string) error {
 	}
 	test := exec.CommandContext(ctx, "go", append([]string{ //nolint:gosec // go, with packages that it has listed
 		"test", "-count=1", "-coverpkg=" + strings.Join(packages, ","), "-coverprofile=" + profile,
-	}, packages...)...)
+	}, append(packages, module+"/test")...)...)
 	if out, err := test.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w\n%s", err, out)
 	}
@@ -72,7 +72,10 @@ func run(ctx context.Context, arguments []string) error {
 	return report(blocks, *least, *missing, *write)
 }
 
-// covered returns the root package and those of internal that belong to its module.
+// testkit has the helpers of the tests, which are not measured.
+const testkit = module + "/internal/testkit"
+
+// covered returns the root package and those of internal that belong to its module, but for the kit of tests.
 func covered(ctx context.Context) ([]string, error) {
 	list := exec.CommandContext(ctx, "go", "list", ".", "./internal/...")
 	text, err := list.Output()
@@ -83,7 +86,7 @@ func covered(ctx context.Context) ([]string, error) {
 	if len(packages) == 0 || packages[0] != module {
 		return nil, fmt.Errorf("this is to be run in the folder of %s", module)
 	}
-	return packages, nil
+	return slices.DeleteFunc(packages, func(path string) bool { return path == testkit }), nil
 }
 
 // block is some statements in a row, by where they are.

@@ -1,0 +1,90 @@
+package registry_test
+
+import (
+	"context"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/capreg/registry"
+	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/testkit"
+)
+
+func TestSuspicion_UnrelatedLateProbesChangeNoState(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		subjects := make([]testkit.ProbeTarget, 20)
+		var all []*registry.Registration
+		for i := range subjects {
+			all = append(all, testkit.AddProbed(t, reg, strconv.Itoa(i), &subjects[i], health.Policy{Interval: 10 * time.Second, IdleInterval: 10 * time.Second}))
+		}
+		testkit.Pass(time.Minute)
+		events := reg.Subscribe(1 << 14)
+		defer events.Close()
+		for i := range subjects {
+			subjects[i].SetTakes(time.Hour)
+		}
+		testkit.Pass(2 * time.Minute)
+		unhealthy := 0
+		suspected := 0
+		for _, a := range all {
+			if a.Health().State == health.Unhealthy {
+				unhealthy++
+			}
+			if a.Health().Suspected {
+				suspected++
+			}
+		}
+		require.Zero(t, unhealthy)
+		require.Greater(t, suspected, 15)
+		require.Contains(t, testkit.Kinds(t, events), event.MonitorLate)
+		testkit.Pass(10 * time.Minute)
+		for _, a := range all {
+			require.Equal(t, health.Unhealthy, a.Health().State, "not for ever")
+		}
+	})
+}
+
+func TestSuspicion_SharedHostIsNotUnrelated(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		subjects := make([]testkit.ProbeTarget, 20)
+		for i := range subjects {
+			testkit.Add(t, reg, testkit.Provider{Name: strconv.Itoa(i), Domain: "host", Health: health.Policy{Probe: subjects[i].Probe, Interval: 10 * time.Second}})
+		}
+		testkit.Pass(time.Minute)
+		for i := range subjects {
+			subjects[i].SetTakes(time.Hour)
+		}
+		testkit.Pass(2 * time.Minute)
+		for info := range reg.All() {
+			require.Equal(t, health.Unhealthy, info.Health.State)
+		}
+	})
+}
+
+func TestSuspicion_ShortIntervalsAreNone(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{Name: "x", Health: health.Policy{Interval: time.Hour, IdleInterval: 2 * time.Second, Probe: func(context.Context) error {
+			time.Sleep(time.Millisecond)
+			return nil
+		}}})
+		var hang atomic.Bool
+		y := testkit.Add(t, reg, testkit.Provider{Name: "y", Health: health.Policy{Interval: 10 * time.Second, IdleInterval: 10 * time.Second, Probe: func(ctx context.Context) error {
+			if hang.Load() {
+				<-ctx.Done()
+			}
+			return ctx.Err()
+		}}})
+		testkit.Pass(time.Minute)
+		hang.Store(true)
+		testkit.Pass(2 * time.Minute)
+		require.Equal(t, health.Unhealthy, y.Health().State, "%s", y.Health().Reason)
+	})
+}
