@@ -49,7 +49,7 @@ func ExampleClassifier() {
 		if errors.Is(err, errNoCredit) {
 			return verdict.Verdict{Class: verdict.ClassFatal}
 		}
-		return verdict.Verdict{} // somebody else may know
+		return verdict.Verdict{} // another classifier may know
 	}
 	v := classify(errNoCredit)
 	rule := v.Class.Rule()
