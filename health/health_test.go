@@ -58,7 +58,7 @@ func TestScoreIsTheProductOfItsFactors(t *testing.T) {
 		{"as expected", func(f *health.Facts) { f.Took, f.Expected = time.Second, time.Second }, 1},
 		{"half slower", func(f *health.Facts) { f.Took, f.Expected = 1500*time.Millisecond, time.Second }, 0.8},
 		{"three times slower", func(f *health.Facts) { f.Took, f.Expected = 3*time.Second, time.Second }, 0.4},
-		{"slow, and nobody expects anything", func(f *health.Facts) { f.Took = time.Hour }, 1},
+		{"slow, without an expectation", func(f *health.Facts) { f.Took = time.Hour }, 1},
 		{"much in use", func(f *health.Facts) { f.Usage = 0.8 }, 1},
 		{"too much in use", func(f *health.Facts) { f.Usage = 0.88 }, 0.8},
 		{"all in use", func(f *health.Facts) { f.Usage = 1 }, 0.5},
@@ -93,9 +93,9 @@ func TestLimpIsFoundBehindOtherErrors(t *testing.T) {
 	require.False(t, health.IsLimp(nil))
 }
 
-func TestUseIsToldToWhoeverRunsTheProbe(t *testing.T) {
+func TestUse_CallsTheNoteOfTheContext(t *testing.T) {
 	t.Parallel()
-	health.Use(t.Context(), "cpu", 0.5) // nobody listens
+	health.Use(t.Context(), "cpu", 0.5) // no note in the context
 	told := make(map[string]float64)
 	ctx := health.WithUse(t.Context(), func(resource string, share float64) { told[resource] = share })
 	probe := health.Probe(func(ctx context.Context) error {

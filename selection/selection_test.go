@@ -129,25 +129,25 @@ func TestSpillOverSharesAsItsFormulaSays(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		n := 1 + random.IntN(5)
 		eligible, members := make([]int, n), make([]int, n)
-		nobody := true
+		none := true
 		for i := range n {
 			members[i] = random.IntN(6)
 			eligible[i] = random.IntN(members[i] + 1)
-			nobody = nobody && eligible[i] == 0
+			none = none && eligible[i] == 0
 		}
 		policy := selection.Policy{SpillOver: 1 + random.Float64()}
 		const numbers = 2000
 		counts := make([]float64, n)
 		for k := range numbers {
 			first := policy.Spill((float64(k)+0.5)/numbers, eligible, members)
-			if nobody {
+			if none {
 				require.Equal(t, -1, first)
 				continue
 			}
 			require.Positive(t, eligible[first])
 			counts[first]++
 		}
-		if nobody {
+		if none {
 			continue
 		}
 		for i, share := range naiveSpill(policy.SpillOver, eligible, members) {
@@ -337,7 +337,7 @@ func requireUniformDraws(t *testing.T, set *selection.Set, look selection.Look, 
 	}
 }
 
-func TestContextsHaveAKeyWhenSomebodyGaveItThem(t *testing.T) {
+func TestKeyFrom_ReturnsTheKeyOfTheContext(t *testing.T) {
 	t.Parallel()
 	require.Empty(t, selection.KeyFrom(t.Context()))
 	require.Empty(t, selection.KeyFrom(nil)) //nolint:staticcheck // a look-up may have none
