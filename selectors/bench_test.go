@@ -39,7 +39,7 @@ func BenchmarkPick(b *testing.B) {
 					b.ReportAllocs()
 					for b.Loop() {
 						if selector.Pick(g.set.View(look)) < 0 {
-							b.Fatal("nobody")
+							b.Fatal("no candidate")
 						}
 					}
 				})
