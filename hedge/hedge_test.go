@@ -67,7 +67,7 @@ func counts(t *testing.T, reg *registry.Registry, name string) [4]uint64 {
 	return [4]uint64{info.Successes, info.Failures, info.Ignored, info.InFlight}
 }
 
-func TestFastAnswerAsksNobodyElse(t *testing.T) {
+func TestCall_FastAnswerCallsNoOtherProvider(t *testing.T) {
 	t.Parallel()
 	bubble(t, []server{{name: "a"}, {name: "b"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
 		answer, err := hedge.Call(t.Context(), r, second, serve)
@@ -146,7 +146,7 @@ func TestCallersMistakeEndsTheRace(t *testing.T) {
 	})
 }
 
-func TestNobodyElseToAskIsNoError(t *testing.T) {
+func TestCall_WithoutAnotherProviderIsNoError(t *testing.T) {
 	t.Parallel()
 	bubble(t, []server{{name: "a", takes: 5 * time.Second}}, func(t *testing.T, _ *registry.Registry, r *registry.Resolver[server]) {
 		answer, err := hedge.Call(t.Context(), r, second, serve)

@@ -45,7 +45,7 @@ func TestHedgedCallThatSucceededIsReportedWithoutAnError(t *testing.T) {
 	})
 }
 
-func TestHedgeThatFoundNobodyCostsNoRetry(t *testing.T) {
+func TestCall_HedgeWithoutAProviderTakesNoRetryBudget(t *testing.T) {
 	t.Parallel()
 	ps := []registry.Provider[server]{{Name: "a", Retry: registry.RetryPolicy{Retries: 1}}}
 	with(t, registry.Options{}, ps, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {

@@ -118,7 +118,7 @@ func TestOfTwoAnswersAtOnceTheOtherOneIsCancelled(t *testing.T) {
 		synctest.Wait()
 		time.Sleep(20 * time.Second)
 		other := map[string]string{"a": "b", "b": "a"}[got]
-		require.Error(t, ctxs[other].Err(), "nobody gets this answer, and nobody can close what it holds")
+		require.Error(t, ctxs[other].Err(), "this answer is dropped, so nothing else could close what it holds")
 		require.NoError(t, ctxs[got].Err())
 	})
 }
@@ -167,7 +167,7 @@ func TestWinnersContextEndsWithTheCallersAndWithTheAttemptTimeout(t *testing.T) 
 				return "", nil
 			})
 			require.NoError(t, err)
-			runtime.GC() // whoever has the channel alone is told as well
+			runtime.GC() // a channel without another reference is collected as well
 			return ended
 		}
 		caller, cancel := context.WithCancel(t.Context())
@@ -221,7 +221,7 @@ func TestHedgedCallWaitsForACooldownWhenAskedTo(t *testing.T) {
 		_, err := hedge.Call(t.Context(), r, second, serve, registry.WaitForCooldown())
 		require.Error(t, err)
 		a, _ := reg.Provider("a")
-		require.True(t, time.Since(began) == 0 || a.Info().Attempts > 1, "waits, and then asks nobody")
+		require.True(t, time.Since(began) == 0 || a.Info().Attempts > 1, "waits, and then calls no provider")
 	})
 }
 

@@ -63,7 +63,7 @@ func requireLine(t *testing.T, err error) {
 	require.LessOrEqual(t, len(err.Error()), 2048)
 }
 
-// refused returns an address of this machine where nobody listens.
+// refused returns an address of this machine without a listener.
 func refused(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // ends at once
@@ -377,7 +377,7 @@ func TestServerThatIsNotThereFails(t *testing.T) {
 	require.ErrorContains(t, err, "GET "+url+": ")
 }
 
-func TestServerWithACertificateOfNobodyFails(t *testing.T) {
+func TestHTTP_RefusesAnUnknownCertificate(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewUnstartedServer(answer(200, "text/plain", "fine"))
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)

@@ -13,7 +13,7 @@ import (
 	"github.com/capreg/registry/probes"
 )
 
-// talker returns the address of a server that says something to everybody, and
+// talker returns the address of a server that greets every client, and
 // tells what it heard when the other side has closed.
 func talker(t *testing.T, says string, heard chan<- string) string {
 	t.Helper()

@@ -115,7 +115,7 @@ func TestAnAssertionThatFailsPrintsTheTrail(t *testing.T) {
 		require.False(t, record.AssertFailed(registry.ErrClosed))
 		require.False(t, record.AssertAnsweredBy("a"))
 	})
-	require.Contains(t, s.text(), "nobody answered the last call")
+	require.Contains(t, s.text(), "no provider answered the last call")
 	require.Contains(t, s.text(), "unknown in ")
 }
 

@@ -81,9 +81,9 @@ func TestBadSelectorsAreFound(t *testing.T) {
 		selector func() selection.Selector
 		want     string
 	}{
-		"anybody": {func() selection.Selector { return selection.Func(func(selection.View) int { return 0 }) }, "who is not eligible"},
-		"nobody":  {func() selection.Selector { return selection.Func(func(selection.View) int { return -1 }) }, "picked -1"},
-		"panic":   {func() selection.Selector { return selection.Func(func(selection.View) int { panic("boom") }) }, "it panicked: boom"},
+		"any":   {func() selection.Selector { return selection.Func(func(selection.View) int { return 0 }) }, "which is not eligible"},
+		"none":  {func() selection.Selector { return selection.Func(func(selection.View) int { return -1 }) }, "picked -1"},
+		"panic": {func() selection.Selector { return selection.Func(func(selection.View) int { panic("boom") }) }, "it panicked: boom"},
 		"exit": {func() selection.Selector {
 			return selection.Func(func(selection.View) int { runtime.Goexit(); return 0 })
 		}, "it ended its goroutine"},
@@ -93,14 +93,14 @@ func TestBadSelectorsAreFound(t *testing.T) {
 		"slow": {func() selection.Selector {
 			return selection.Func(func(v selection.View) int { time.Sleep(time.Millisecond); return v.Next(0) })
 		}, "every pick took 1ms or longer"},
-		"nobody left": {func() selection.Selector {
+		"none left": {func() selection.Selector {
 			return selection.Func(func(v selection.View) int {
 				if v.Next(0) < 0 {
-					panic("nobody")
+					panic("none left")
 				}
 				return v.Next(0)
 			})
-		}, "when all leave while it looks it panicked: nobody"},
+		}, "when all leave during a pick it panicked: none left"},
 		"own dice": {func() selection.Selector {
 			return selection.Func(func(v selection.View) int {
 				if at := v.Next(rand.IntN(v.Len())); at >= 0 {
@@ -131,7 +131,7 @@ func TestBadSelectorsAreFound(t *testing.T) {
 				}
 				return v.Next(0)
 			})
-		}, "two looks that change nothing saw different picks"},
+		}, "two peeks gave different picks"},
 		"always a key": {func() selection.Selector {
 			return selection.Func(func(v selection.View) int {
 				if v.Key() == "" {

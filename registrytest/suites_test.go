@@ -83,10 +83,10 @@ func TestBadProbesAreFound(t *testing.T) {
 		"deaf": {func(s *registrytest.ProbeSuite) {
 			s.Silent = making(func(context.Context) error { time.Sleep(time.Minute); return errDown })
 		}, "when its context is cancelled it did not return"},
-		"speaks": {func(s *registrytest.ProbeSuite) { s.Silent = s.Ill }, "is what it probes silent?"},
+		"speaks": {func(s *registrytest.ProbeSuite) { s.Silent = s.Ill }, "is the target silent?"},
 		"well in the end": {func(s *registrytest.ProbeSuite) {
 			s.Silent = making(func(ctx context.Context) error { <-ctx.Done(); return nil })
-		}, "it found that all is well"},
+		}, "it reported a healthy target"},
 		"limp in the end": {func(s *registrytest.ProbeSuite) {
 			s.Silent = making(func(ctx context.Context) error { <-ctx.Done(); return health.Limp(ctx.Err()) })
 		}, "it found an answer"},
@@ -253,12 +253,12 @@ func TestAGoodSourcePassesItsSuite(t *testing.T) {
 func TestBadSourcesAreFound(t *testing.T) {
 	t.Parallel()
 	for bug, want := range map[string]string{
-		"anew":                `what stays is left alone: "a" was registered anew`,
+		"anew":                `what stays is left alone: "a" was registered again`,
 		"keeps":               "what goes is removed, and what stays is left alone: after 5s there are [a b c], want [b]",
 		"forgets":             "what is known stays while the outside is unreachable",
 		"gives up":            "the source has returned: down",
-		"stops at a conflict": "a name that somebody else has keeps out nothing but that one: after 5s there are [a], want [a c]",
-		"takes over":          "somebody else",
+		"stops at a conflict": "a name that is already taken excludes only that provider: after 5s there are [a], want [a c]",
+		"takes over":          "another owner",
 		"leaves them":         "what it has registered leaves when its context ends: after 5s there are [a b], want []",
 		"returns":             "its context goes on: the source has returned: <nil>",
 		"goes on":             "it goes on 5s after its context has ended",

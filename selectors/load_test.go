@@ -128,7 +128,7 @@ func TestAColdProviderGetsOneRequestAtATimeUntilItsFirstAnswer(t *testing.T) {
 	first := slices.IndexFunc(make([]struct{}, 50), func(struct{}) bool { return g.pick(s) == 2 })
 	require.GreaterOrEqual(t, first, 0, "it is tried")
 	g.vitals[2].Begin()
-	require.Zero(t, g.shares(s, 1000)[2], "and not again while nobody knows what it is worth")
+	require.Zero(t, g.shares(s, 1000)[2], "and not again before its first answer")
 	g.vitals[2].End(g.now, 10*time.Millisecond, selection.Answered, nil)
 	require.InDelta(t, 333, g.shares(s, 1000)[2], 100)
 }

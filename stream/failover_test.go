@@ -49,7 +49,7 @@ func TestReaderCanBeClosedWhileItReads(t *testing.T) {
 		go func() {
 			defer close(done)
 			if n, err := body.Read(b); n != 0 || err == nil {
-				t.Errorf("read %d bytes that nobody wrote, error %v", n, err)
+				t.Errorf("read %d bytes that were never written, error %v", n, err)
 			}
 		}()
 		synctest.Wait()
@@ -253,7 +253,7 @@ func TestStreamThatIsRefusedMovesOnWhenAllowed(t *testing.T) {
 	})
 }
 
-func TestAbandonedStreamBlamesNobodyWhateverTheClassifierSays(t *testing.T) {
+func TestClose_BlamesNoProviderWhateverTheClassifierReturns(t *testing.T) {
 	t.Parallel()
 	ps := []registry.Provider[model]{{Name: "a", Instance: model{steps: says("x y z")}}}
 	with(t, registry.Options{Classify: func(err error) verdict.Verdict {
@@ -308,7 +308,7 @@ func TestPanicOfAStreamMovesOnWhereTheRegistrySaysSo(t *testing.T) {
 	})
 }
 
-func TestReaderThatTakesTheTimeBlamesNobody(t *testing.T) {
+func TestStream_SlowReaderBlamesNoProvider(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a", steps: says("1 2 3")}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		o := options()

@@ -235,7 +235,7 @@ func TestWholeAnswerMovesOnFromACutStream(t *testing.T) {
 	})
 }
 
-func TestReaderWhoGoesAwayBlamesNobodyAndFreesTheProvider(t *testing.T) {
+func TestStream_EarlyBreakBlamesNoProviderAndReleasesIt(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a", steps: says("one two three")}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		s, err := stream.Open(t.Context(), r, open, options())
@@ -344,7 +344,7 @@ func TestCallersMistakeIsReturnedAtOnce(t *testing.T) {
 	})
 }
 
-func TestErrorNamesEverybodyWhenAllFail(t *testing.T) {
+func TestOpen_ErrorNamesEveryProviderWhenAllFail(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a", open: errDown}, {name: "b", open: errDown}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		a, _ := reg.Provider("a")

@@ -68,5 +68,5 @@ func run(ctx context.Context, arguments []string) error {
 	if err := document(ctx, &text, s); err != nil {
 		return err
 	}
-	return os.WriteFile(*to, text.Bytes(), 0o644) //nolint:gosec // a document, for everybody
+	return os.WriteFile(*to, text.Bytes(), 0o644) //nolint:gosec // a document that all may read
 }

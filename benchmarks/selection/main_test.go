@@ -45,7 +45,7 @@ func TestTurnsGiveEachProviderItsShareAndTheOthersLeaveTheBadOnesAlone(t *testin
 		// Of 28 pairs one is the slow and the failing one.
 		require.Less(t, by["LATENCY_AWARE"].alone.toSlow, 0.06)
 		for _, r := range rows {
-			require.Zero(t, r.guarded.errors, "%s: somebody else answers", r.strategy)
+			require.Zero(t, r.guarded.errors, "%s: another provider answers", r.strategy)
 		}
 	})
 }

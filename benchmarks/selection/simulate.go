@@ -14,14 +14,14 @@ import (
 	"github.com/capreg/registry/selection"
 )
 
-// workload is what every strategy has to share out.
+// workload is the load that every strategy distributes.
 type workload struct {
 	calls int
 	rate  float64 // calls a second
 	seed  uint64
 }
 
-// outcome is what callers saw.
+// outcome holds the results that callers got.
 type outcome struct {
 	p50, p99          time.Duration // of the calls that were answered
 	errors            float64       // part of the calls
@@ -48,11 +48,11 @@ type server struct {
 
 var (
 	errBroken = errors.New("broken")
-	// service is what the simulation calls.
+	// service is the service that the simulation calls.
 	service = registry.NewService[*server]("server")
 )
 
-// request is one call: when it begins, how much work it is, and for whom.
+// request is one call: its begin, its work and its caller.
 type request struct {
 	at   time.Duration
 	work float64 // of the mean

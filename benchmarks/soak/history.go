@@ -8,7 +8,7 @@ import (
 	"github.com/capreg/registry/event"
 )
 
-// history is what the events of a registry say, as a subscriber sees it.
+// history is the state of a registry according to its events.
 type history struct {
 	name   string
 	ledger *ledger
@@ -22,7 +22,7 @@ type history struct {
 	kinds    map[event.Kind]uint64
 }
 
-// past is what the events say of one provider.
+// past is the state of one provider according to the events.
 type past struct {
 	provider string
 	breaker  string

@@ -6,11 +6,11 @@
 //
 //	go run ./benchmarks/soak -for 60s
 //
-// Every few seconds all comes to rest, and what each registry says of itself is compared
-// with what its callers, its backends and a subscriber have seen. The last line says how
-// many calls there were, how many of them were lost or counted twice, how many have not
-// come back, what was left behind after Close, and how often two states contradicted
-// each other. The exit status is 0 when those are none.
+// Every few seconds all comes to rest, and the counts of each registry are compared with
+// those of its callers, its backends and a subscriber. The last line has the number of
+// calls, of those that were lost or counted twice, of those that have not returned, of
+// leftovers after Close, and of contradictions between two states. The exit status is 0
+// when all but the first are 0.
 package main
 
 import (
@@ -116,7 +116,7 @@ func (s *soak) soak(ctx context.Context) error {
 	return errors.Join(err, ctx.Err())
 }
 
-// phaseLength is how long it is until all comes to rest, or is closed.
+// phaseLength is the time until all comes to rest, or is closed.
 const phaseLength = 2 * time.Second
 
 // live is the life of one registry: two phases that end in rest, and one in Close.
@@ -211,7 +211,7 @@ func (w *world) uncollected() uint64 {
 	return uint64(w.census.alive()) //nolint:gosec // not below zero
 }
 
-// report is what happened, as a document shows it.
+// report holds the results for a document.
 func (s *soak) report() string {
 	var text strings.Builder
 	for _, problem := range s.ledger.broken {

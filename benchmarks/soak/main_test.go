@@ -92,7 +92,7 @@ func TestAuditFindsWhatTheBooksDisagreeOn(t *testing.T) {
 		change func(w *world, m *member) (undo func())
 		says   string
 	}{
-		"an attempt that nobody counted": {func(_ *world, m *member) func() {
+		"an attempt that was not counted": {func(_ *world, m *member) func() {
 			m.account.entered.Add(1)
 			return func() { m.account.entered.Add(^uint64(0)) }
 		}, "was entered"},
@@ -108,7 +108,7 @@ func TestAuditFindsWhatTheBooksDisagreeOn(t *testing.T) {
 			m.account.held.Add(1)
 			return func() { m.account.held.Add(-1) }
 		}, "are open"},
-		"a look-up that nobody counted": {func(w *world, _ *member) func() {
+		"a look-up that was not counted": {func(w *world, _ *member) func() {
 			w.lookups.Add(1)
 			return func() { w.lookups.Add(^uint64(0)) }
 		}, "look-ups"},
@@ -207,7 +207,7 @@ func TestViewsThatCannotBeAreNoticed(t *testing.T) {
 	require.NotEmpty(t, checkOverall(health.Overall{Healthy: 1}))
 }
 
-func TestPanicsAndExitsThatNobodyPlannedAreNoticed(t *testing.T) {
+func TestSoak_DetectsUnplannedPanicsAndExits(t *testing.T) {
 	t.Parallel()
 	w := &world{ledger: newLedger()}
 	o := &op{number: 1, ledger: w.ledger}

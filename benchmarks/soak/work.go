@@ -142,7 +142,7 @@ func (w *world) doneTwice(o *op, lease *registry.Lease[*backend]) {
 	}
 }
 
-// many asks everybody there is.
+// many looks up all providers.
 func (w *world) many(o *op) outcome {
 	options, _ := o.options()
 	limit := o.random.IntN(4)
@@ -169,7 +169,7 @@ func (w *world) many(o *op) outcome {
 	return o.of(err)
 }
 
-// hedge asks several at once.
+// hedge calls several providers at once.
 func (w *world) hedge(o *op) outcome {
 	options, _ := o.options()
 	policy := hedge.Policy{After: between(o.random, time.Millisecond, 20*time.Millisecond), Most: 1 + o.random.IntN(3)}
@@ -185,7 +185,7 @@ func (w *world) hedge(o *op) outcome {
 	return o.of(err)
 }
 
-// item is one of a stream: the last one says so.
+// item is an item of a stream; last marks the final one.
 type item struct {
 	call, try uint64
 	number    int

@@ -19,7 +19,7 @@ const (
 	longest     = 50 * time.Millisecond
 )
 
-// graph is who needs whom: each node some of those before it.
+// graph holds dependencies: each node needs some of those before it.
 type graph struct {
 	names []string
 	needs [][]int

@@ -1,6 +1,6 @@
 // Package grpchealth makes a probe of the gRPC health service, version 1.
 //
-// It is a module of its own, so that nobody else depends on gRPC.
+// It is a module of its own, so that other users do not depend on gRPC.
 package grpchealth
 
 import (

@@ -119,10 +119,9 @@ func impatient() registry.BreakerPolicy {
 	return registry.BreakerPolicy{FailureThreshold: 3, RecoveryTimeout: 1500 * time.Millisecond, SuccessThreshold: 2}
 }
 
-// wireModels registers the models. The clouds are asked first, in order of
+// wireModels registers the models. The clouds are tried first, in order of
 // priority; the local servers share the load that is left; the built-in answer
-// comes last. Factories, because whoever makes a client owns it: the registry
-// closes what they made.
+// comes last. Factories, so that the registry owns the clients and closes them.
 func (a *agent) wireModels(ctx context.Context) error {
 	breaker, timeout := impatient(), attemptTimeout
 	if a.backends.real {
@@ -184,7 +183,7 @@ func classify(err error) verdict.Verdict {
 	return verdict.Verdict{}
 }
 
-// answered is a reply and who gave it.
+// answered is a reply and the backend that gave it.
 type answered struct {
 	llm.Reply
 
@@ -200,7 +199,7 @@ func (a *agent) ask(ctx context.Context, question string) (answered, error) {
 }
 
 // askForStream is ask for an answer that comes piece by piece. It is wanted whole:
-// so a stream that is cut halfway is answered by somebody else.
+// so another backend replaces a stream that is cut halfway.
 func (a *agent) askForStream(ctx context.Context, question string) (answered, error) {
 	s, err := stream.Open(ctx, a.models, func(ctx context.Context, m llm.ChatModel) (iter.Seq2[llm.Piece, error], error) {
 		return m.Stream(ctx, question)
@@ -280,7 +279,7 @@ func (a *agent) reply(ctx context.Context, question string) error {
 		return m.Stream(ctx, question)
 	}, a.streaming(false))
 	if err != nil {
-		return a.show(ctx, "nobody can answer: "+err.Error())
+		return a.show(ctx, "no backend can answer: "+err.Error())
 	}
 	a.screen.part("[" + s.Provider() + "] ")
 	for piece, err := range s.All() {

@@ -37,7 +37,7 @@ func script() []act {
 			return nil
 		}
 	}
-	// The operator has mended the key, and says so: nobody else could know.
+	// The operator has fixed the key and resets the provider, which cannot notice by itself.
 	mended := func(name string) func(*agent) error {
 		return func(a *agent) error {
 			provider, _ := a.registry.Provider(name)

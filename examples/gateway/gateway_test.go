@@ -173,7 +173,7 @@ func TestCutStreamIsAnsweredElsewhereOnlyWithWholeAnswers(t *testing.T) {
 	}
 }
 
-func TestAllParkedSaysWhenToComeBackAndAsksNobody(t *testing.T) {
+func TestGateway_RefusesWithRetryAfterWhenAllAreParked(t *testing.T) {
 	t.Parallel()
 	url, first, second := two(t, nil)
 	for _, server := range []*loopback.Server{first, second} {
@@ -282,7 +282,7 @@ func TestWrongMethodAndPathAreToldApart(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 }
 
-func TestModelThatOneUpstreamLacksRestsNobody(t *testing.T) {
+func TestGateway_MissingModelCoolsDownNoUpstream(t *testing.T) {
 	t.Parallel()
 	url, first, second := two(t, func(c *Config) {
 		c.Routes[0].Model = "*"
@@ -362,7 +362,7 @@ func TestBadRequestsAreAnsweredInOpenAIsShape(t *testing.T) {
 	require.Zero(t, first.Hits())
 }
 
-func TestClientThatGoesAwayBlamesNobody(t *testing.T) {
+func TestGateway_ClientThatLeavesBlamesNoUpstream(t *testing.T) {
 	t.Parallel()
 	url, first, _ := two(t, nil)
 	first.Behave(loopback.Behaviour{Hang: true})

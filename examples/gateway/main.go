@@ -84,7 +84,7 @@ func run(ctx context.Context, arguments []string, out io.Writer) (err error) {
 		return err
 	}
 	if len(config.Clients) == 0 {
-		logger.Print("no clients are configured: everybody is let in")
+		logger.Print("no clients are configured: every request is admitted")
 	}
 	logger.Printf("listening on http://%s", listener.Addr())
 	return serve(ctx, &http.Server{

@@ -23,7 +23,7 @@ type ChatModel interface {
 // LLM is the service that the agent asks.
 var LLM = registry.NewService[ChatModel]("llm")
 
-// Config says where the models are.
+// Config holds the addresses of the models.
 type Config struct {
 	CloudURL, LocalURL string // with "/v1/" at the end; empty: the usual ones
 	Key                string
@@ -54,7 +54,7 @@ func (a *Agent) Answer(ctx context.Context, question string) (string, error) {
 }
 
 // model is a ChatModel on the official SDK, whose own retries are off: the registry
-// knows whom to ask instead.
+// knows the next model to try.
 type model struct {
 	client openai.Client
 	name   string

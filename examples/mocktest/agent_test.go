@@ -84,10 +84,10 @@ func TestARateLimitedCloudIsLeftAloneForAsLongAsItAsks(t *testing.T) {
 	})
 }
 
-func TestNobodyAnswersInAnOutage(t *testing.T) {
+func TestAgent_FailsInAnOutage(t *testing.T) {
 	t.Parallel()
 	agent, reg := newAgent(t)
-	registrytest.Override(t, reg, mocktest.LLM) // by nobody
+	registrytest.Override(t, reg, mocktest.LLM) // without instances: an outage
 
 	_, err := agent.Answer(t.Context(), "?")
 	require.ErrorIs(t, err, registry.ErrUnavailable)

@@ -32,7 +32,7 @@ func main() {
 		})
 		fmt.Println(reply, err)
 	}
-	fmt.Println(llm.Explain()) // five failures in a row: nobody asks the cloud for a minute
+	fmt.Println(llm.Explain()) // five failures in a row: the cloud gets no calls for a minute
 	if err := reg.Close(ctx); err != nil {
 		panic(err)
 	}

@@ -35,7 +35,7 @@ func main() {
 	}
 }
 
-// settings are what the command line says.
+// settings holds the flags of the command line.
 type settings struct {
 	fail, wait bool
 	dot, trace string

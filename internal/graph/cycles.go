@@ -5,10 +5,10 @@ import (
 	"slices"
 )
 
-// patience is how many nodes and edges Cycles may look at in search of the shortest
-// cycles. The components share it by their size, so that there is time for as many
-// searches through all of each.
-const patience = 1 << 25
+// searchBudget bounds the nodes and edges that Cycles visits in search of the shortest cycles.
+// The components share it by their size, which allows each the same number of searches through
+// all of it.
+const searchBudget = 1 << 25
 
 // Cycles returns a cycle out of each set of nodes that all need each other, be
 // it indirectly: none if the graph has an order. Each begins with its smallest
@@ -36,7 +36,7 @@ func (g *Graph) Cycles() [][]int {
 	for node := range s.nodes {
 		s.nodes[node] = visit{reached: none, closing: none}
 	}
-	searches := max(patience/(g.nodes+len(built.feeds.values)), 1)
+	searches := max(searchBudget/(g.nodes+len(built.feeds.values)), 1)
 	cycles := make([][]int, count)
 	for i, members := range groups(count, component).all() {
 		cycles[i] = s.shortest(members, searches)

@@ -8,7 +8,7 @@ import (
 	"github.com/capreg/registry/internal/bitset"
 )
 
-// none is the node that there is not.
+// none stands for the absence of a node.
 const none = -1
 
 // Order returns all nodes, each after all it needs: always the smallest that is
@@ -63,23 +63,21 @@ func (g *Graph) Layers() [][]int {
 	return groups(count, layer).all()
 }
 
-// Ranks returns for each node the weight of the heaviest path that starts there,
-// its own weight included: how much time passes at least from its beginning to
-// the end of all that need it. To take those with the highest rank first is
-// critical-path scheduling.
+// Ranks returns for each node the weight of the heaviest path that starts there, its own weight
+// included: the least time from its beginning to the end of all that need it. Taking the nodes
+// with the highest rank first is critical-path scheduling.
 //
-// Negative weights count as zero, and a sum that no Duration can hold as the
-// longest one. Nodes without an order are on no path, and their rank is zero.
-// The weight of a node is asked for at most once.
+// Negative weights count as zero, and a sum that exceeds a Duration as the longest one. Nodes
+// without an order are on no path, and their rank is zero. weight is called at most once for
+// each node.
 func (g *Graph) Ranks(weight func(node int) time.Duration) []time.Duration {
 	ranks, _, _ := g.adjacency().rank(weight)
 	return ranks
 }
 
-// Critical returns the heaviest path, up to a node that no other with an order
-// needs, and its weight. Of several it is the one with the smallest node where
-// they first differ. What Ranks says of weights and of nodes without an order
-// holds here too; if no node has one, there is no path.
+// Critical returns the heaviest path, up to a node that no other with an order needs, and its
+// weight. Of several it is the one with the smallest node where they first differ. Weights and
+// nodes without an order are treated as in Ranks; if no node has an order, there is no path.
 func (g *Graph) Critical(weight func(node int) time.Duration) (path []int, length time.Duration) {
 	ranks, next, order := g.adjacency().rank(weight)
 	start := none

@@ -1,9 +1,8 @@
-// Package ring holds a bounded queue that gives up its oldest values.
+// Package ring holds a bounded queue that drops its oldest values.
 package ring
 
-// Ring is a first-in first-out queue of bounded length: where it is full, a push
-// drops the oldest value and counts it. It grows as it is used. It is not safe
-// for concurrent use.
+// Ring is a first-in first-out queue of bounded length: when it is full, a push drops the
+// oldest value and counts it. It grows on demand. It is not safe for concurrent use.
 type Ring[T any] struct {
 	values []T
 	head   int // of the oldest

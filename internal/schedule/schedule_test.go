@@ -298,7 +298,7 @@ func TestNoGoroutineExistsWhileNothingIsDue(t *testing.T) {
 	})
 }
 
-func TestARunThatEndsItsGoroutineStrandsNobody(t *testing.T) {
+func TestScheduler_GoesOnAfterARunThatExits(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		fired := 0

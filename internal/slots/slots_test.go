@@ -300,7 +300,7 @@ func TestSlotThatComesAfterAResumeIsGivenBackAsWell(t *testing.T) {
 	at, _ := wait.For(t.Context(), nil)
 	require.Equal(t, 0, at)
 	wait.Resume(0)
-	s.Release() // it is granted, and nobody takes it
+	s.Release() // it is granted, and For does not take it
 	wait.End()
 	require.Zero(t, s.Taken())
 	require.True(t, s.TryAcquire())
@@ -314,7 +314,7 @@ func TestQueueThatWasLeftIsNotComeBackTo(t *testing.T) {
 	require.Zero(t, a.Waiting())
 	require.Equal(t, 1, b.Waiting())
 	a.Release()
-	require.True(t, a.TryAcquire(), "nobody waits for it")
+	require.True(t, a.TryAcquire(), "the queue is empty")
 	b.Release()
 	at, _ := wait.For(t.Context(), nil)
 	require.Equal(t, 1, at)
@@ -333,7 +333,7 @@ func TestOnlyTheSlotThatCameTooLateIsGivenBack(t *testing.T) {
 	require.Equal(t, 1, b.Taken())
 }
 
-func TestThoseWhoGotOneElsewhereHoldNobodyUpOnceTheyLeave(t *testing.T) {
+func TestWait_LeavesQueuesAfterAGrantElsewhere(t *testing.T) {
 	t.Parallel()
 	a, b := full(t, 1), full(t, 1)
 	wait := queueAt([]*slots.Slots{a, b})

@@ -173,7 +173,7 @@ func answered(others []other) bool {
 	return true
 }
 
-// Cost is what an operation allocates.
+// Cost holds the allocations of an operation.
 type Cost struct{ Allocs, Bytes float64 }
 
 // Allocations returns what an operation allocates: what two tries say alike, or the
@@ -196,8 +196,8 @@ func Allocations(loop Loop) Cost {
 	return least
 }
 
-// each rounds to tenths: a map that grows now and then belongs to nobody's operation,
-// but what one in ten operations allocates does.
+// each rounds to tenths: a map that grows now and then belongs to no operation,
+// but an allocation of one in ten operations does.
 func each(total uint64, operations float64) float64 {
 	return math.Round(float64(total)*10/operations) / 10
 }

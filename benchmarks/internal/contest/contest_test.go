@@ -153,6 +153,6 @@ func TestOpenBreakersWereOpenedByFailures(t *testing.T) {
 		b := p.Breaker()
 		require.Equal(t, i < 3, b.State == registry.BreakerOpen, i)
 		require.False(t, b.Forced)
-		require.Equal(t, i < 3, p.Info().Failures > 0, "nobody else is touched")
+		require.Equal(t, i < 3, p.Info().Failures > 0, "the others are not affected")
 	}
 }

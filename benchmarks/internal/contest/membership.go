@@ -11,7 +11,7 @@ import (
 	"github.com/capreg/registry"
 )
 
-// Membership is what it costs to have providers.
+// Membership measures the cost of registrations.
 type Membership struct {
 	Register, Unregister time.Duration // of all of them, one by one
 	Bytes                float64       // of the heap for each, at rest

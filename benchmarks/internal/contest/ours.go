@@ -13,7 +13,7 @@ import (
 
 var service = registry.NewService[Model]("model")
 
-// Setting is what a registry holds when it is measured. The zero value is eight
+// Setting configures a measured registry. The zero value is eight
 // providers of one group with everything as it is by default.
 type Setting struct {
 	Providers int // default: 8
@@ -163,7 +163,7 @@ func call(r *registry.Resolver[Model], prompt int) (int, error) {
 	})
 }
 
-// Refused is a call that finds nobody who admits it.
+// Refused is a call that no provider admits.
 func Refused(name string, s Setting) Contestant {
 	return s.contestant(name, func(reg *registry.Registry) Loop {
 		r := Bind(reg)

@@ -25,7 +25,7 @@ const (
 	Anthropic
 )
 
-// Behaviour is how a server treats its next requests.
+// Behaviour decides the answers to the next requests.
 type Behaviour struct {
 	// Status is the HTTP status to answer with; zero answers the question.
 	Status int

@@ -126,8 +126,8 @@ func step(providers []present, in asking, out reply) (legal bool, after []presen
 		}
 		return out.number == providers[firstWell].number, providers
 	case opCall:
-		// A call walks over those who were there when it began: somebody better may come
-		// while the best one leaves. Whom it enters is there and well at that moment.
+		// A call iterates over the members at its begin: a better one may join while the
+		// best one leaves. The provider it enters is a healthy member at that moment.
 		if out.number == 0 {
 			return firstWell < 0, providers
 		}
@@ -181,7 +181,7 @@ func (h *handles) add(number int, handle *registry.Registration) {
 	h.of[number] = handle
 }
 
-// one returns the handle of one that somebody has registered, perhaps long gone.
+// one returns the handle of a provider that was registered and may have left since.
 func (h *handles) one(random *rand.Rand) (number int, handle *registry.Registration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -318,7 +318,7 @@ func TestHistoriesThatCannotBeAreFoundOut(t *testing.T) {
 	}
 	a := at(0, 1, asking{what: opRegister, name: "a", number: 1}, reply{})
 	for name, history := range map[string][]porcupine.Operation{
-		"a look-up of nobody":      {a, at(2, 3, asking{what: opGet}, reply{})},
+		"a look-up of none":        {a, at(2, 3, asking{what: opGet}, reply{})},
 		"one who has left":         {a, at(2, 3, asking{what: opUnregister, number: 1}, reply{}), at(4, 5, asking{what: opGet}, reply{number: 1})},
 		"a name taken twice":       {a, at(2, 3, asking{what: opRegister, name: "a", number: 2}, reply{})},
 		"the second best":          {a, at(2, 3, asking{what: opRegister, name: "b", number: 2}, reply{}), at(4, 5, asking{what: opGet}, reply{number: 2})},
@@ -336,8 +336,8 @@ func TestHistoriesThatCannotBeAreFoundOut(t *testing.T) {
 	}, time.Minute))
 }
 
-// Somebody of the first two groups, or of one group, is well at every moment.
-func TestNobodyWorseIsFoundWhileTheBestOnesTakeTurnsInBeingWell(t *testing.T) {
+// A member of the first two groups, or of one group, is healthy at every moment.
+func TestGet_NeverFindsAWorseOneWhileTheBestTakeTurnsInBeingHealthy(t *testing.T) {
 	t.Parallel()
 	for name, second := range map[string]registry.Provider[int]{
 		"of one group": {Strategy: registry.StrategyRoundRobin}, "of two groups": {Group: 1, Strategy: registry.StrategyRoundRobin},

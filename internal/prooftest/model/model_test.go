@@ -49,7 +49,7 @@ type outcome struct {
 	name   string
 	err    error
 	counts string // success, failure, ignored, limited
-	blame  string // success, failure, nobody
+	blame  string // success, failure, none
 	next   string // yes, no, always; refused: only when the query allows it
 	cools  time.Duration
 }
@@ -65,13 +65,13 @@ var (
 		{"unknown", errModel, "failure", "failure", "yes", 0},
 		{"server error", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassServerError}), "failure", "failure", "yes", 0},
 		{"not sent", verdict.NotSent(errModel), "failure", "failure", "always", 0},
-		{"rate limited", verdict.RateLimited(errModel, asked), "limited", "nobody", "yes", asked},
-		{"overloaded", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassOverloaded, After: asked}), "limited", "nobody", "yes", asked},
-		{"fatal", verdict.Fatal(errModel, 10*asked), "limited", "nobody", "yes", 10 * asked},
+		{"rate limited", verdict.RateLimited(errModel, asked), "limited", "none", "yes", asked},
+		{"overloaded", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassOverloaded, After: asked}), "limited", "none", "yes", asked},
+		{"fatal", verdict.Fatal(errModel, 10*asked), "limited", "none", "yes", 10 * asked},
 		{"bad request", verdict.Permanent(errModel), "success", "success", "no", 0},
 		{"refused", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassRefused}), "success", "success", "refused", 0},
-		{"ignored", verdict.Ignore(errModel), "ignored", "nobody", "no", 0},
-		{"cannot", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassCannot}), "ignored", "nobody", "yes", 0},
+		{"ignored", verdict.Ignore(errModel), "ignored", "none", "no", 0},
+		{"cannot", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassCannot}), "ignored", "none", "yes", 0},
 	}
 )
 
@@ -99,7 +99,7 @@ func (m *machine) drawQuery(rt *rapid.T) registry.Query {
 	return q
 }
 
-// drawProvider returns one that is there; nil when nobody is.
+// drawProvider returns a registered provider; nil when there is none.
 func (m *machine) drawProvider(rt *rapid.T) *provider {
 	if len(m.oracle.providers) == 0 {
 		return nil

@@ -80,7 +80,7 @@ func (p *provider) group() group { return group{p.handler, p.number, p.mock} }
 func (p *provider) turn() turn   { return turn{p.priority.Rank(), p.joined} }
 func (p *provider) full() bool   { return p.places > 0 && p.inside >= p.places }
 
-// steady reports whether it is given to those whose outcome nobody learns.
+// steady reports whether Get gives it.
 func (p *provider) steady() bool {
 	return !p.sick && p.cooling == 0 && p.state == registry.BreakerClosed
 }
@@ -124,8 +124,8 @@ func (o *oracle) candidates(q registry.Query) (wanted []*provider) {
 	return wanted
 }
 
-// order returns the candidates that may be entered in the order in which a walk enters
-// them: group by group, and in a rotating one from behind whoever was picked last.
+// order returns the candidates that may be entered, in that order: group by group, and a
+// rotating one beginning behind the member that was picked last.
 func (o *oracle) order(q registry.Query, may func(*provider) bool) (order []*provider) {
 	o.forget(q)
 	rest := o.candidates(q)
@@ -163,8 +163,8 @@ func (o *oracle) picked(q registry.Query, p *provider) {
 	}
 }
 
-// forget drops the turns of groups that the query sees no member of: whoever comes next
-// begins anew.
+// forget drops the turns of groups without a member for the query: its next member begins a
+// new rotation.
 func (o *oracle) forget(q registry.Query) {
 	turns := o.turns[key(q)]
 	if turns == nil {
@@ -282,7 +282,7 @@ func (o *oracle) settle(l *lease, out outcome) {
 		p.trials--
 	}
 	switch {
-	case slices.Contains(o.gone, p), out.blame == "nobody":
+	case slices.Contains(o.gone, p), out.blame == "none":
 	case out.blame == "failure" && p.state == registry.BreakerClosed:
 		if p.inARow++; p.inARow >= p.threshold {
 			o.open(p, p.recovery)

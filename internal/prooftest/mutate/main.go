@@ -1,6 +1,6 @@
-// Command mutate changes the library in one place at a time and looks whether a test of
-// that package notices: those it finds are killed, the others survive and are printed,
-// for somebody to look at.
+// Command mutate changes the library in one place at a time and runs the tests of that
+// package: a mutant that a test detects is killed, the others survive and are printed for
+// review.
 //
 //	go run ./internal/prooftest/mutate -sample 300 . ./internal/...
 //
@@ -59,7 +59,7 @@ const (
 	notReached = "not reached"
 )
 
-// result is what became of a mutant.
+// result is the fate of a mutant.
 type result struct {
 	mutant
 
@@ -145,7 +145,7 @@ func pattern(text string) (*regexp.Regexp, error) {
 	return regexp.Compile(text)
 }
 
-// goPackage is what `go list` says of a package.
+// goPackage is a package in the output of `go list`.
 type goPackage struct {
 	ImportPath, Dir, Name              string
 	GoFiles, TestGoFiles, XTestGoFiles []string
