@@ -1,0 +1,62 @@
+package model_test
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// judge is told what becomes of a property, and fails in the place of a test.
+type judge struct {
+	testing.TB
+
+	failed bool
+	log    strings.Builder
+}
+
+func (j *judge) Helper() {}
+
+func (j *judge) Name() string { return "judge" }
+
+func (j *judge) Logf(format string, args ...any) { fmt.Fprintf(&j.log, format+"\n", args...) }
+
+func (j *judge) Log(args ...any) { fmt.Fprintln(&j.log, args...) }
+
+func (j *judge) Fail() { j.failed = true }
+
+func (j *judge) Failed() bool { return j.failed }
+
+func (j *judge) FailNow() { j.failed = true; runtime.Goexit() }
+
+func (j *judge) Error(args ...any) { j.Log(args...); j.Fail() }
+
+func (j *judge) Fatal(args ...any) { j.Log(args...); j.FailNow() }
+
+func (j *judge) Errorf(format string, args ...any) { j.Logf(format, args...); j.Fail() }
+
+func (j *judge) Fatalf(format string, args ...any) { j.Logf(format, args...); j.FailNow() }
+
+// Without this, an oracle that agrees with everything would prove nothing.
+func TestAnOracleThatIsWrongIsFoundOut(t *testing.T) {
+	t.Parallel()
+	for _, defect := range []string{
+		"never rotates", "learns from what began before", "recovers a nanosecond early", "lets a later cooldown shorten",
+	} {
+		t.Run(defect, func(t *testing.T) {
+			t.Parallel()
+			j := &judge{TB: t}
+			judged := make(chan struct{})
+			go func() {
+				defer close(judged)
+				rapid.Check(j, func(rt *rapid.T) { play(t, rt, defect) }) //nolint:testifylint // it fails in the judge's place
+			}()
+			<-judged
+			require.True(t, j.failed, "an oracle that %s agrees with the registry", defect)
+			require.Contains(t, j.log.String(), "failed after", "rapid says so: %s", &j.log)
+		})
+	}
+}
