@@ -232,7 +232,7 @@ func (s *soak) report() string {
 		}
 		fmt.Fprintln(&text)
 	}
-	fmt.Fprint(&text, "\n| what was done to them | times |\n|---|---|\n")
+	fmt.Fprint(&text, "\n| injected fault or change | times |\n|---|---|\n")
 	for f := range faultCount {
 		if count := s.seen.tries[f].Load(); count > 0 {
 			fmt.Fprintf(&text, "| a try: %v | %d |\n", f, count)
@@ -241,7 +241,7 @@ func (s *soak) report() string {
 	for _, what := range slices.Sorted(maps.Keys(s.seen.others)) {
 		fmt.Fprintf(&text, "| %s | %d |\n", what, s.seen.others[what])
 	}
-	fmt.Fprint(&text, "\n| what they said | times |\n|---|---|\n")
+	fmt.Fprint(&text, "\n| event | times |\n|---|---|\n")
 	for _, kind := range slices.Sorted(maps.Keys(s.kinds)) {
 		fmt.Fprintf(&text, "| %s | %d |\n", kind, s.kinds[kind])
 	}
