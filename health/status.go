@@ -50,9 +50,9 @@ type Transition struct {
 	// From and To are the states before and after.
 	From State `json:"from"`
 	To   State `json:"to"`
-	// Reason says why.
+	// Reason is the cause.
 	Reason string `json:"reason,omitempty"`
-	// Score is that after the change.
+	// Score is the score after the change.
 	Score float64 `json:"score"`
 }
 
@@ -116,7 +116,7 @@ func Score(f Facts) float64 {
 type Overall struct {
 	// State is Healthy, Degraded or Unhealthy.
 	State State `json:"state"`
-	// Reason says why it is not healthy.
+	// Reason is the cause, unless it is healthy.
 	Reason string `json:"reason,omitempty"`
 	// Healthy, Degraded and Unhealthy count the services below.
 	Healthy   int `json:"healthy"`
@@ -133,9 +133,9 @@ type Service struct {
 	State    State  `json:"state"`
 	Reason   string `json:"reason,omitempty"`
 	Required bool   `json:"required,omitempty"`
-	// Eligible is how many of the providers could be given a call now.
+	// Eligible is the number of providers that could get a call now.
 	Eligible int `json:"eligible"`
-	// Providers are in the order in which they would be asked.
+	// Providers are in the order in which they would be tried.
 	Providers []Provider `json:"providers"`
 }
 

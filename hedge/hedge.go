@@ -95,7 +95,7 @@ func Call[T, R any](
 	if err != nil {
 		return none, err
 	}
-	h.asked.Store(1)
+	h.called.Store(1)
 	go h.run(first)
 	return h.await(policy, first)
 }
@@ -109,7 +109,7 @@ type hedged[T, R any] struct {
 	end      context.CancelFunc
 	results  chan result[R] // buffers one result of each run
 	most     int64
-	asked    atomic.Int64
+	called   atomic.Int64
 	won      atomic.Bool // the call is decided: an answer, a failure or the end of the caller
 }
 
@@ -124,10 +124,10 @@ type result[R any] struct {
 
 // mayAsk reserves one of the allowed providers, if any is left.
 func (h *hedged[T, R]) mayAsk() bool {
-	if h.asked.Add(1) <= h.most {
+	if h.called.Add(1) <= h.most {
 		return true
 	}
-	h.asked.Add(-1)
+	h.called.Add(-1)
 	return false
 }
 
@@ -193,7 +193,7 @@ func (h *hedged[T, R]) another(first *registry.Lease[T]) {
 	defer func() { h.results <- r }() // also when a hook or an authoriser exits the goroutine
 	lease, err := first.Beside()
 	if err != nil {
-		h.asked.Add(-1) // no provider was called
+		h.called.Add(-1) // no provider was called
 		return
 	}
 	h.failOver(lease, &r)
@@ -242,7 +242,7 @@ func (h *hedged[T, R]) attempt(lease *registry.Lease[T], r *result[R]) (next *re
 	}
 	next, failure := lease.MoveOn(err)
 	if next == nil {
-		h.asked.Add(-1)
+		h.called.Add(-1)
 		if failure != nil { // else a classifier counts the error as an answer
 			r.err = failure
 		}

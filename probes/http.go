@@ -96,7 +96,7 @@ func newClient() *http.Client {
 	return &http.Client{Transport: unredirected{transport}}
 }
 
-// unredirected removes the targets of redirects. A client that is merely told not to follow
+// unredirected removes the targets of redirects. A client that merely does not follow
 // them still fails on a malformed target, and its error then lacks the status code.
 type unredirected struct{ *http.Transport }
 
@@ -228,7 +228,7 @@ func listen(ctx context.Context, body io.Reader) (said, err error) {
 	if json.Unmarshal(text, &report) != nil {
 		return nil, nil //nolint:nilerr // valid, but no object: there is no status in it
 	}
-	tell(ctx, figures(report.Usage, report.Resources))
+	reportUsage(ctx, figures(report.Usage, report.Resources))
 	return judge(report.Status), nil
 }
 

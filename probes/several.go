@@ -31,7 +31,7 @@ func All(named map[string]health.Probe) health.Probe {
 	named = maps.Clone(named)
 	return func(ctx context.Context) error {
 		parts := run(ctx, named, func(*part) {})
-		tell(ctx, shares(parts))
+		reportUsage(ctx, shares(parts))
 		if failed := those(parts, fails); len(failed) > 0 {
 			return joined(failed)
 		}
@@ -68,13 +68,13 @@ func Any(named map[string]health.Probe) health.Probe {
 		limping := those(parts, limps)
 		switch {
 		case winner != nil:
-			tell(ctx, shares(winner))
+			reportUsage(ctx, shares(winner))
 			return nil
 		case len(limping) > 0:
-			tell(ctx, shares(limping))
+			reportUsage(ctx, shares(limping))
 			return health.Limp(joined(parts))
 		}
-		tell(ctx, shares(parts))
+		reportUsage(ctx, shares(parts))
 		return joined(parts)
 	}
 }
@@ -191,8 +191,8 @@ func shares(parts []*part) map[string]float64 {
 	return highest
 }
 
-// tell reports the usage, always in the same order.
-func tell(ctx context.Context, shares map[string]float64) {
+// reportUsage reports the usage, always in the same order.
+func reportUsage(ctx context.Context, shares map[string]float64) {
 	for _, resource := range slices.Sorted(maps.Keys(shares)) {
 		health.Use(ctx, resource, shares[resource])
 	}

@@ -194,7 +194,7 @@ func TestSeveralProbesTellWhatIsInUse(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				told := make(usage) // without a lock: all is told by the goroutine of the probe
+				told := make(usage) // without a lock: the goroutine of the probe reports all
 				_ = test.probe(health.WithUse(t.Context(), func(resource string, share float64) { told[resource] = share }))
 				require.Equal(t, test.want, told)
 			})

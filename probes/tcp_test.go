@@ -14,7 +14,7 @@ import (
 )
 
 // talker returns the address of a server that greets every client, and
-// tells what it heard when the other side has closed.
+// sends its input to the channel when the other side has closed.
 func talker(t *testing.T, says string, heard chan<- string) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // ends with the test

@@ -177,7 +177,7 @@ func (s *ChatServer) Close() {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		s.connected.Wait() // net/http lingers on those whose request was too long or no HTTP
+		s.connected.Wait() // net/http keeps connections open after requests that were too long or no HTTP
 	}()
 	late := time.NewTimer(grace)
 	defer late.Stop()

@@ -21,7 +21,7 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// statusError is what a client of a test makes of an error.
+// statusError is an error response as an error of the test's client.
 type statusError struct {
 	code  int
 	after string
@@ -30,7 +30,7 @@ type statusError struct {
 
 func (e *statusError) Error() string { return http.StatusText(e.code) + " " + e.word }
 
-// post asks a server with net/http alone.
+// post sends a request with net/http alone.
 func post(ctx context.Context, s *registrytest.ChatServer, body string) (*http.Response, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL()+"chat/completions", strings.NewReader(body))
 	if err != nil {

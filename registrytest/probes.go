@@ -136,7 +136,7 @@ func begin(f func() error) <-chan outcome {
 
 // within runs f, and gives up when it takes too long.
 func within(f func() error) outcome {
-	enough := time.NewTimer(patience)
+	enough := time.NewTimer(testLimit)
 	defer enough.Stop()
 	select {
 	case is := <-begin(f):
@@ -151,13 +151,13 @@ func (p probing) run(ctx context.Context) outcome {
 	return within(func() error { return p.probe(ctx) })
 }
 
-// patience is how long what is under test may take for what should take no time.
-const patience = 10 * time.Second
+// testLimit bounds operations under test that should take no time.
+const testLimit = 10 * time.Second
 
 func (p probing) finds(want string) {
 	p.tb.Helper()
 	for range 2 {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), testLimit)
 		is := p.run(ctx)
 		cancel()
 		p.check(want, is)
@@ -167,7 +167,7 @@ func (p probing) finds(want string) {
 func (p probing) findsAtOnce(want string) {
 	p.tb.Helper()
 	const many = 8
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testLimit)
 	defer cancel()
 	var outcomes [many]outcome
 	var all sync.WaitGroup
@@ -264,7 +264,7 @@ func (p probing) isWorthIn(want health.State) {
 	if err != nil {
 		p.tb.Fatalf("registrytest: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*testLimit)
 	defer cancel()
 	status, err := registration.CheckHealth(ctx)
 	if err != nil || status.State != want {

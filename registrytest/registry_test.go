@@ -30,7 +30,7 @@ type chatModel interface {
 
 var chat = registry.NewService[chatModel]("chat")
 
-// fake is what a test would write.
+// fake is a fake as a test would write it.
 type fake struct {
 	*registrytest.Script
 

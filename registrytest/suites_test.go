@@ -134,7 +134,7 @@ func (o *outside) read() ([]string, error) {
 	return slices.Clone(o.names), nil
 }
 
-// run is a source that polls, with the bugs that are asked for.
+// run is a source that polls, with the given bugs.
 func (o *outside) run(ctx context.Context, reg *registry.Registry) error {
 	known := map[string]*registry.Registration{}
 	every := time.NewTicker(time.Second)

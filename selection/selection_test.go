@@ -260,7 +260,7 @@ func TestMeasurementsOfAKindOfQueryComeBeforeThoseOfAll(t *testing.T) {
 	require.False(t, look(nil).Cold())
 }
 
-// large is who is eligible of a set with more than 64.
+// large implements Eligible for a set with more than 64 candidates.
 type large []bool
 
 func (l large) Has(i int) bool { return i >= 0 && i < len(l) && l[i] }

@@ -31,7 +31,7 @@ type Eligible interface {
 	Next(i int) int
 }
 
-// Look is the input of a [View], beside the set.
+// Look is the input of a [View], in addition to the set.
 type Look struct {
 	// Mask has a bit for each eligible candidate of a set of up to 64; Large reports those of a
 	// larger set.

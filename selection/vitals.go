@@ -90,7 +90,7 @@ func (v *Vitals) Latency(now time.Duration) time.Duration {
 func (v *Vitals) Begin() { v.inFlight.Add(1) }
 
 // End ends an attempt and records its outcome; took is the time that the provider needed,
-// without queues. context is the track of the kind of query, recorded beside the overall one;
+// without queues. context is the track of the kind of query, recorded in addition to the overall one;
 // it may be nil.
 func (v *Vitals) End(now, took time.Duration, outcome Outcome, context *Track) {
 	rate := math.Float32frombits(v.rate.Load())

@@ -14,7 +14,7 @@ import (
 	"github.com/capreg/registry/selectors"
 )
 
-// naiveCost is what the two strategies compare, from what a test has put in.
+// naiveCost returns the cost that the two strategies compare, from the input of a test.
 type naiveCost struct {
 	inFlight         int
 	weight           float64

@@ -12,7 +12,7 @@ import (
 	"github.com/capreg/registry/selectors"
 )
 
-// owners returns who each of many keys belongs to.
+// owners returns the candidate of each of many keys.
 func owners(g *group, keys int) []int {
 	all := make([]int, keys)
 	for i := range all {

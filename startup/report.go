@@ -27,7 +27,7 @@ type Report struct {
 	Components []Component `json:"components"`
 	// RolledBack reports that the started components were stopped again.
 	RolledBack bool `json:"rolled_back,omitempty"`
-	// Err is why the start failed.
+	// Err is the error of a failed start.
 	Err error `json:"-"`
 }
 

@@ -24,7 +24,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// step is what a model does next: it waits, then says something or fails.
+// step is one step of a model: it waits, then sends an item or fails.
 type step struct {
 	after time.Duration
 	item  string

@@ -74,7 +74,7 @@ func Fatal(err error, parkFor time.Duration) error {
 // records neither success nor failure. A nil err stays nil.
 func Ignore(err error) error { return As(err, Verdict{Class: ClassIgnored}) }
 
-// Of classifies err. These are asked in order, and among nested errors the outermost:
+// Of classifies err by the first of these that applies, and among nested errors by the outermost:
 //
 //   - the marks of [As] and its shorthands, and errors with a method Verdict() Verdict;
 //   - errors with HTTPStatusCode() int, and RetryAfter() time.Duration where they have it: see
@@ -109,7 +109,7 @@ func Of(err error) Verdict {
 	case isDialRefused(err): // also when the dial timed out
 		return Verdict{Class: ClassNotSent}
 	case errors.Is(err, context.DeadlineExceeded):
-		// The registry looks at the contexts first: neither the caller's nor the
+		// The registry checks the contexts first: neither the caller's nor the
 		// attempt's has ended, so this is a timeout of the provider's own client.
 		return Verdict{Class: ClassAttemptTimeout}
 	case isTransport(err):

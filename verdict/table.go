@@ -3,7 +3,7 @@ package verdict
 // Retry reports whether the same provider may be tried again.
 type Retry uint8
 
-// The answers to "retry here?".
+// The values of Retry.
 const (
 	// RetryNo never tries the provider again.
 	RetryNo Retry = iota
@@ -17,7 +17,7 @@ const (
 // Next reports whether the next provider may be tried.
 type Next uint8
 
-// The answers to "next provider?".
+// The values of Next.
 const (
 	// NextNo ends the call.
 	NextNo Next = iota
@@ -41,7 +41,7 @@ const (
 // Blame is the result that the circuit breaker records.
 type Blame uint8
 
-// What a breaker learns from an outcome.
+// The values of Blame.
 const (
 	// BlameNeutral is neither success nor failure; a trial slot is given back.
 	BlameNeutral Blame = iota

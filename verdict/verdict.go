@@ -59,7 +59,7 @@ const (
 	ClassPanic
 	// ClassExit is a function that ended its goroutine with [runtime.Goexit].
 	ClassExit
-	// ClassHedgeLoser is an attempt that was cancelled because another answered first.
+	// ClassHedgeLoser is an attempt that was cancelled because another provider answered first.
 	ClassHedgeLoser
 	// ClassForgotten is a lease that was not reported before it expired.
 	ClassForgotten
@@ -112,7 +112,7 @@ func (c *Class) UnmarshalText(text []byte) error {
 
 // Verdict is the class of one outcome together with the delay its provider asked for.
 type Verdict struct {
-	// Class is what the outcome means.
+	// Class is the class of the outcome.
 	Class Class
 	// After is the time for which the provider asked to be left alone. Zero leaves the delay to
 	// the rule of the class; with any class a positive value makes the registry skip the

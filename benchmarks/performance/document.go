@@ -255,7 +255,7 @@ func processor() string {
 	return runtime.GOARCH
 }
 
-// peers are the libraries beside which is measured, with their versions.
+// peers are the libraries of the comparison, with their versions.
 func peers() []string {
 	measured := []string{
 		"github.com/sony/gobreaker", "github.com/sony/gobreaker/v2", "github.com/eapache/go-resiliency", "github.com/failsafe-go/failsafe-go",

@@ -1,4 +1,4 @@
-// Command performance measures the registry and those beside it, and writes what it
+// Command performance measures the registry and its peers, and writes what it
 // finds as a document.
 //
 //	go run ./benchmarks/performance

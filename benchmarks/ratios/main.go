@@ -41,7 +41,7 @@ func main() {
 	}
 }
 
-// errShort is a run with a bar that is not met.
+// errShort reports a run with a bar that was missed.
 var errShort = errors.New("a bar is short")
 
 func run(ctx context.Context, arguments []string, out io.Writer) error {

@@ -25,7 +25,7 @@ const (
 	well    mood = iota // answers nearly always
 	shaky               // fails every other time, in any way
 	down                // answers nothing
-	limited             // asks to be left alone
+	limited             // rate limited
 	broken              // panics, exits, hangs
 	moodCount
 )

@@ -1,6 +1,6 @@
 // Command soak makes calls of every kind on registries in which everything goes wrong at
-// once, under a ledger: providers that err in each class, hang, panic, exit, ask to be
-// left alone and break their streams; that come, go, are replaced and change their
+// once, and counts every call: providers that err in each class, hang, panic, exit, cool
+// down and break their streams; that come, go, are replaced and change their
 // settings, their health and their breakers; leases that are forgotten, hedges, callers
 // that go away, and registries that close meanwhile.
 //

@@ -121,7 +121,7 @@ func (w *world) lease(o *op) outcome {
 	return how
 }
 
-// report ends a lease that was acquired beside another.
+// report ends a lease that was acquired in addition to another.
 func (w *world) report(o *op, lease *registry.Lease[*backend]) {
 	lease.Value.account.entered.Add(1)
 	if o.random.IntN(4) > 0 { // else it is forgotten

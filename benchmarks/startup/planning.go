@@ -32,8 +32,8 @@ type result struct {
 	bytes uint64
 }
 
-// roomyHeap is how much a program holds beside the graph so that no collection falls
-// into a start. With nothing beside it, ten thousand components are most of the heap
+// roomyHeap is the memory held in addition to the graph, so that no collection falls
+// into a start. Without it, ten thousand components are most of the heap
 // and a start ends in one.
 const roomyHeap = 128 << 20
 

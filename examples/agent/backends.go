@@ -108,7 +108,7 @@ func (b *backends) nameOf(m llm.ChatModel) string {
 	return "last-resort"
 }
 
-// tier names who takes part when a backend answers: itself, or all that take
+// tier names the group of a backend that answers: itself, or all that take
 // turns with it.
 func (b *backends) tier(name string) string {
 	for _, wired := range b.models {

@@ -3,7 +3,7 @@
 //
 // With no flags and no API keys it starts its own servers on loopback, which
 // speak the wire formats of OpenAI and Anthropic, asks 200 questions, makes the
-// servers fail one after another, and shows who answers. With OPENAI_API_KEY or
+// servers fail one after another, and shows which one answers. With OPENAI_API_KEY or
 // ANTHROPIC_API_KEY set it talks to the real services and makes nothing fail.
 // With -chat it answers what you type.
 package main
@@ -163,7 +163,7 @@ func (a *agent) wireChannels(ctx context.Context) error {
 	return errors.Join(terminal, webhook)
 }
 
-// classify tells the registry what the vendors' codes mean where the HTTP
+// classify classifies the vendors' codes where the HTTP
 // status alone does not say it.
 func classify(err error) verdict.Verdict {
 	var failure *llm.Error
@@ -190,7 +190,7 @@ type answered struct {
 	by string
 }
 
-// ask is all that the agent knows of failover: nothing.
+// ask contains no code for failover.
 func (a *agent) ask(ctx context.Context, question string) (answered, error) {
 	return registry.Call(ctx, a.models, func(ctx context.Context, m llm.ChatModel) (answered, error) {
 		reply, err := m.Chat(ctx, question)

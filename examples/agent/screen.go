@@ -14,7 +14,7 @@ type screen struct {
 	out      *os.File
 	terminal bool
 	progress string
-	tier     string // who answered last
+	tier     string // of the last answer
 }
 
 func newScreen(out *os.File) *screen {

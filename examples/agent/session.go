@@ -16,7 +16,7 @@ import (
 // pace is the time from one question to the next: 200 of them take 16 s.
 const pace = 80 * time.Millisecond
 
-// act is what happens before a question, given as a share of the session.
+// act is a fault before a question, at a share of the session.
 type act struct {
 	at   float64
 	what string

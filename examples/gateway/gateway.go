@@ -56,7 +56,7 @@ func newGateway(ctx context.Context, config Config, logger *log.Logger) (_ *gate
 	}
 	events := g.registry.Subscribe(0)
 	g.told = make(chan struct{})
-	go g.tell(events) //nolint:gosec // it ends with the registry, not with ctx
+	go g.logEvents(events) //nolint:gosec // it ends with the registry, not with ctx
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.close(ctx))
@@ -110,8 +110,8 @@ func (g *gateway) wire(
 
 func handlerOf(model string) string { return "model " + model }
 
-// tell logs what changes for the upstreams, until the registry is closed.
-func (g *gateway) tell(events *registry.Subscription) {
+// logEvents logs the changes of the upstreams, until the registry is closed.
+func (g *gateway) logEvents(events *registry.Subscription) {
 	defer close(g.told)
 	for {
 		e, err := events.Next(context.Background())

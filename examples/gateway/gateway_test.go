@@ -43,7 +43,7 @@ func start(t *testing.T, config Config) string {
 	return server.URL
 }
 
-// two starts two upstreams and a gateway that asks them one after the other.
+// two starts two upstreams and a gateway that tries them one after the other.
 func two(t *testing.T, change func(*Config)) (url string, first, second *loopback.Server) {
 	t.Helper()
 	config := Config{
@@ -64,7 +64,7 @@ func two(t *testing.T, change func(*Config)) (url string, first, second *loopbac
 	return start(t, config), servers[0], servers[1]
 }
 
-// post asks for a plain or a streamed answer.
+// post requests a plain or a streamed answer.
 func post(t *testing.T, url, body string) (got reply, text string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/v1/chat/completions", strings.NewReader(body))
@@ -79,7 +79,7 @@ func post(t *testing.T, url, body string) (got reply, text string) {
 	return reply{response.StatusCode, response.Header}, string(all)
 }
 
-// reply is what a response says before its body.
+// reply is the head of a response.
 type reply struct {
 	StatusCode int
 	Header     http.Header

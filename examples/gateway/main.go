@@ -11,7 +11,7 @@
 //	curl -s localhost:8080/status
 //
 // [Config] says what a configuration file holds; gateway.json is one. The headers
-// X-Served-By, X-Served-Model and X-Attempts of an answer say whose it is.
+// X-Served-By, X-Served-Model and X-Attempts of an answer name its source.
 package main
 
 import (

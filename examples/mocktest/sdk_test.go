@@ -30,7 +30,7 @@ func newClient(server *registrytest.ChatServer, options ...option.RequestOption)
 	}, options...)...)
 }
 
-// spy is a test whose failures are looked at.
+// spy is a test that records its failures.
 type spy struct {
 	testing.TB
 

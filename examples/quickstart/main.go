@@ -1,4 +1,4 @@
-// Command quickstart asks two models; the first is down, so the second answers.
+// Command quickstart calls two models; the first is down, so the second answers.
 package main
 
 import (

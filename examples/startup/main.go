@@ -91,7 +91,7 @@ type session struct {
 	trace        string
 }
 
-// once starts the platform, asks it something and stops it.
+// once starts the platform, sends it a question and stops it.
 func (s session) once(ctx context.Context) error {
 	ctx, release := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer release()

@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// page is what is written, to be read meanwhile; written is told of each time.
+// page collects the output, for concurrent reads; written is signalled after each write.
 type page struct {
 	mu      sync.Mutex
 	text    strings.Builder

@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 )
 
-// OneWord is how many integers of a set, from zero on, are read at one moment.
+// OneWord is the number of integers of a set, from zero on, that are read atomically.
 const OneWord = wordBits
 
 const (

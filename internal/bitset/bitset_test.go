@@ -330,7 +330,7 @@ func BenchmarkNext(b *testing.B) {
 	}
 }
 
-// BenchmarkNothing is what a loop of these benchmarks costs without a body.
+// BenchmarkNothing measures the loop of these benchmarks without a body.
 func BenchmarkNothing(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {

@@ -26,7 +26,7 @@ const (
 	levelPace = 0.2   // of the latency average
 	levelGate = 0.03  // of the time limit: faster than this is no risk
 	errorGate = 0.25  // of samples that fail
-	floor     = 0.01  // ms; faster than this is not told apart
+	floor     = 0.01  // ms; shorter times count as this
 	leastDev  = 0.1   // of the logarithm
 )
 

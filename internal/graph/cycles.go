@@ -17,7 +17,7 @@ const searchBudget = 1 << 25
 //
 // Each is the shortest of its set, and of several the one with the smallest node
 // where they first differ. To find it may take a search from each node of the set.
-// These are bounded: in the whole graph to 2²⁵ nodes and edges looked at, which is
+// These are bounded: in the whole graph to 2²⁵ visits of nodes and edges, which is
 // enough for sets of up to 1,000 nodes where there are 33,000 nodes and edges. In
 // larger sets the search begins with the smallest nodes and may end before the last
 // ones; what is returned is the shortest cycle found until then. That a set has
@@ -60,11 +60,11 @@ func (a *adjacency) components() (of []int, count int) {
 	const closed = math.MaxInt // lowest: its component is complete
 	var (
 		buffer  = make([]int, 3*nodes)
-		entered = buffer[:nodes]          // when the node was met, from one on
+		entered = buffer[:nodes]          // when the node was reached, from one on
 		lowest  = buffer[nodes : 2*nodes] // the earliest entered that is known to be in its component
 		cursor  = buffer[2*nodes:]        // which edge is next
 		path    []int
-		open    []int // met, but of components that are not complete
+		open    []int // reached, but of components that are not complete
 		clock   int
 	)
 	of = make([]int, nodes)
@@ -129,8 +129,8 @@ type search struct {
 	looked    int // at how many nodes and edges
 }
 
-// visit is what a search leaves at a node. It is of no meaning to the next one,
-// which starts elsewhere.
+// visit is the mark of a search at a node. The next search, which starts elsewhere,
+// ignores it.
 type visit struct {
 	reached int // the start from which the node was last reached
 	closing int // the last start that needs the node

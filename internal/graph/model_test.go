@@ -110,7 +110,7 @@ func (m model) distances() [][]int {
 	return distances
 }
 
-// ordered tells which nodes neither lie on a cycle nor need one that does.
+// ordered returns the nodes that neither lie on a cycle nor need one that does.
 func (m model) ordered() []bool {
 	distances := m.distances()
 	ordered := make([]bool, len(m))

@@ -50,7 +50,7 @@ func (g *Graph) Layers() [][]int {
 	for node := range layer {
 		layer[node] = none
 	}
-	order, _ := built.walk()
+	order, _ := built.topological()
 	count := 0
 	for _, node := range order {
 		for _, need := range built.needs.of(node) {
@@ -99,7 +99,7 @@ func (g *Graph) Critical(weight func(node int) time.Duration) (path []int, lengt
 // rank returns the ranks, what follows each node on its heaviest path, and the
 // nodes for which that is so.
 func (a *adjacency) rank(weight func(node int) time.Duration) (ranks []time.Duration, next, order []int) {
-	order, left := a.walk()
+	order, left := a.topological()
 	ranks = make([]time.Duration, len(left))
 	next = make([]int, len(left))
 	for _, node := range slices.Backward(order) {
@@ -116,9 +116,9 @@ func (a *adjacency) rank(weight func(node int) time.Duration) (ranks []time.Dura
 	return ranks, next, order
 }
 
-// walk returns the nodes that have an order, in one that is quicker found than
+// topological returns the nodes that have an order, in one that is found faster than
 // that of Order, and how many needs of each node are not among them.
-func (a *adjacency) walk() (order, left []int) {
+func (a *adjacency) topological() (order, left []int) {
 	left = a.left()
 	order = make([]int, 0, len(left))
 	for node, needs := range left {

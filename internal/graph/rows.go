@@ -6,7 +6,7 @@ type rows struct {
 	values []int
 }
 
-// gather puts each of values into the row that its key tells, in their order.
+// gather puts each of values into the row of its key, in their order.
 // Those with a negative key are left out.
 func gather(count int, keys, values []int) rows {
 	// Two places ahead, so that the sums below are where the row before starts,

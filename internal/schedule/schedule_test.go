@@ -284,7 +284,7 @@ func workers() int {
 		strings.Count(string(stacks), "schedule.(*Scheduler).runDue")
 }
 
-// It is not parallel: it looks at all goroutines of the process.
+// It is not parallel: it counts all goroutines of the process.
 func TestNoGoroutineExistsWhileNothingIsDue(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		for i := range 1000 {

@@ -93,7 +93,7 @@ func quote(text string) string {
 // in different lanes, which are the threads of the trace. The arguments of a bar say
 // how the component fared, and "critical" whether it is on the critical path. A
 // component that did not become ready ends where its Start returned or, when its
-// readiness was asked after that, where the whole start ended; those that never began
+// readiness was probed after that, where the whole start ended; those that never began
 // are left out. The error is that of w.
 func ChromeTrace(w io.Writer, report startup.Report) error {
 	out := bufio.NewWriter(w) // it keeps the first error for Flush

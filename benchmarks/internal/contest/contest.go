@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// Loop does its work n times, one after another. It bears being run by several
+// Loop does its work n times, one after another. It may be run by several
 // goroutines at once.
 type Loop func(n int)
 

@@ -34,7 +34,7 @@ func Joins(ctx context.Context, many, times int) (Membership, error) {
 	}, nil
 }
 
-// Join registers many providers, looks at the heap and removes them again.
+// Join registers many providers, measures the heap and removes them again.
 func Join(ctx context.Context, many int) (m Membership, err error) {
 	reg, err := registry.New(registry.Options{})
 	if err != nil {

@@ -129,7 +129,7 @@ var (
 	executions  = regexp.MustCompile(`execs: (\d+)`)
 )
 
-// mostShown is how much of what a target says is shown when it finds something.
+// mostShown bounds the output of a target that is printed with a finding.
 const mostShown = 8 << 10
 
 // fuzz runs one target and returns how many times it did.

@@ -50,12 +50,12 @@ func (m *machine) Call(rt *rapid.T) {
 	}
 }
 
-// expectCall is Call by the oracle: who is asked, and the last outcome.
+// expectCall is Call by the oracle: the providers tried, and the last outcome.
 func (m *machine) expectCall(rt *rapid.T, q registry.Query, script []outcome, once bool) (asked []string, last outcome) {
 	o := m.oracle
 	entering := make(map[group]bool)
 	for _, p := range o.order(q, (*provider).callable) {
-		if !entering[p.group()] { // the walk enters a group
+		if !entering[p.group()] { // the iteration enters a group
 			entering[p.group()] = true
 			o.picked(q, p)
 		}
@@ -110,7 +110,7 @@ func (m *machine) requireUnavailable(rt *rapid.T, q registry.Query, err error) {
 				require.ErrorIs(rt, err, reason.is, p.name)
 			}
 		}
-		// One that is parked beside others is cooling down, alone it is credentials.
+		// A parked provider among others is cooling down, alone it is credentials.
 		require.False(rt, p.cooling > 0 && !errors.Is(err, registry.ErrCoolingDown) && !errors.Is(err, registry.ErrCredentials), p.name)
 	}
 	require.NotContains(rt, err.Error(), "\n")

@@ -10,7 +10,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// judge is told what becomes of a property, and fails in the place of a test.
+// judge gets the result of a property, and fails instead of a test.
 type judge struct {
 	testing.TB
 

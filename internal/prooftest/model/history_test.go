@@ -41,7 +41,7 @@ type asking struct {
 	rank   int // of the priority
 }
 
-// reply is what came back.
+// reply is the result of an operation.
 type reply struct {
 	number  int // of an instance; 0: none
 	numbers string
@@ -319,7 +319,7 @@ func TestHistoriesThatCannotBeAreFoundOut(t *testing.T) {
 	a := at(0, 1, asking{what: opRegister, name: "a", number: 1}, reply{})
 	for name, history := range map[string][]porcupine.Operation{
 		"a look-up of none":        {a, at(2, 3, asking{what: opGet}, reply{})},
-		"one who has left":         {a, at(2, 3, asking{what: opUnregister, number: 1}, reply{}), at(4, 5, asking{what: opGet}, reply{number: 1})},
+		"one that has left":        {a, at(2, 3, asking{what: opUnregister, number: 1}, reply{}), at(4, 5, asking{what: opGet}, reply{number: 1})},
 		"a name taken twice":       {a, at(2, 3, asking{what: opRegister, name: "a", number: 2}, reply{})},
 		"the second best":          {a, at(2, 3, asking{what: opRegister, name: "b", number: 2}, reply{}), at(4, 5, asking{what: opGet}, reply{number: 2})},
 		"a sick one":               {a, at(2, 3, asking{what: opMark, number: 1}, reply{}), at(4, 5, asking{what: opCall}, reply{number: 1})},

@@ -42,7 +42,7 @@ var (
 	errModel = errors.New("model")
 )
 
-// outcome is what an attempt comes to, and what follows from it; the table of the
+// outcome is the end of an attempt with its consequences; the table of the
 // documentation in other words.
 type outcome struct {
 	name   string
@@ -53,7 +53,7 @@ type outcome struct {
 	cools  time.Duration
 }
 
-// asked is how long a server asks to be left alone.
+// asked is the delay that a server asks for.
 const asked = 10 * time.Second
 
 var (
@@ -76,7 +76,7 @@ var (
 
 const leaseTime = 30 * time.Second
 
-// machine is the registry beside its oracle.
+// machine is the registry with its oracle.
 type machine struct {
 	t       *testing.T
 	reg     *registry.Registry

@@ -14,9 +14,9 @@ import (
 type oracle struct {
 	now        time.Duration
 	providers  []*provider
-	gone       []*provider // removed: their counts are still looked at
+	gone       []*provider // removed: their counts are still checked
 	strategies map[group]registry.Strategy
-	turns      map[string]map[group]turn // by query: who was picked last
+	turns      map[string]map[group]turn // by query: the last pick
 	leases     []*lease
 	joined     int
 	hits       uint64

@@ -26,7 +26,7 @@ func (m mutant) String() string {
 	return fmt.Sprintf("%s:%d: %s: %q becomes %q", m.File, m.Line, m.Operator, m.Before, m.After)
 }
 
-// helpers is a file beside those that are changed. A mutant is switched on by its number;
+// helpers is a file in addition to those that are changed. A mutant is switched on by its number;
 // all others do what was there before.
 const helpers = `package %s
 
