@@ -20,7 +20,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var errCause = errors.New("cause")
 
-func TestStatesAndTrendsAreWrittenAndReadAsTheirNames(t *testing.T) {
+func TestStateAndTrend_MarshalAsTheirNames(t *testing.T) {
 	t.Parallel()
 	states := []health.State{health.Unknown, health.Starting, health.Healthy, health.Degraded, health.Unhealthy, health.Draining}
 	text, err := json.Marshal(states)
@@ -41,7 +41,7 @@ func TestStatesAndTrendsAreWrittenAndReadAsTheirNames(t *testing.T) {
 	require.Error(t, new(health.Trend).UnmarshalText([]byte("up")))
 }
 
-func TestScoreIsTheProductOfItsFactors(t *testing.T) {
+func TestScore_IsTheProductOfItsFactors(t *testing.T) {
 	t.Parallel()
 	well := health.Facts{Known: true, Fall: 3}
 	for _, c := range []struct {
@@ -71,7 +71,7 @@ func TestScoreIsTheProductOfItsFactors(t *testing.T) {
 	}
 }
 
-func TestScoreStaysWithinItsBounds(t *testing.T) {
+func TestScore_StaysWithinItsBounds(t *testing.T) {
 	t.Parallel()
 	require.NoError(t, quick.Check(func(failures, fall uint8, limps bool, took, expected int64, usage float64, out uint8) bool {
 		score := health.Score(health.Facts{
@@ -82,7 +82,7 @@ func TestScoreStaysWithinItsBounds(t *testing.T) {
 	}, nil))
 }
 
-func TestLimpIsFoundBehindOtherErrors(t *testing.T) {
+func TestIsLimp_FindsWrappedErrors(t *testing.T) {
 	t.Parallel()
 	require.NoError(t, health.Limp(nil))
 	limp := health.Limp(errCause)

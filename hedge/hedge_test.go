@@ -92,7 +92,7 @@ func TestSlowAnswerIsOvertakenByAnotherProviderAndNotCounted(t *testing.T) {
 	})
 }
 
-func TestTrapCancelledLosersOpenTheBreaker(t *testing.T) {
+func TestCall_CancelledLosersDoNotOpenTheBreaker(t *testing.T) {
 	t.Parallel()
 	bubble(t, []server{{name: "a", takes: time.Minute}, {name: "b"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
 		for range 50 {
@@ -107,7 +107,7 @@ func TestTrapCancelledLosersOpenTheBreaker(t *testing.T) {
 	})
 }
 
-func TestFailureAsksTheNextAtOnceAndEachOnce(t *testing.T) {
+func TestCall_FailureCallsTheNextAtOnceAndEachOnce(t *testing.T) {
 	t.Parallel()
 	servers := []server{{name: "a", err: errDown}, {name: "b", err: errDown}, {name: "c", err: errDown}, {name: "d"}}
 	bubble(t, servers, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
@@ -125,7 +125,7 @@ func TestFailureAsksTheNextAtOnceAndEachOnce(t *testing.T) {
 	})
 }
 
-func TestSeveralHedgesGoToDifferentProviders(t *testing.T) {
+func TestCall_HedgesGoToDifferentProviders(t *testing.T) {
 	t.Parallel()
 	servers := []server{{name: "a", takes: time.Minute}, {name: "b", takes: time.Minute}, {name: "c", takes: 5 * time.Second}}
 	bubble(t, servers, func(t *testing.T, _ *registry.Registry, r *registry.Resolver[server]) {
@@ -137,7 +137,7 @@ func TestSeveralHedgesGoToDifferentProviders(t *testing.T) {
 	})
 }
 
-func TestCallersMistakeEndsTheRace(t *testing.T) {
+func TestCall_CallersMistakeEndsTheRace(t *testing.T) {
 	t.Parallel()
 	bubble(t, []server{{name: "a", err: verdict.Permanent(errDown)}, {name: "b"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
 		_, err := hedge.Call(t.Context(), r, second, serve)
@@ -159,7 +159,7 @@ func TestCall_WithoutAnotherProviderIsNoError(t *testing.T) {
 	})
 }
 
-func TestCallerThatEndsEndsAll(t *testing.T) {
+func TestCall_EndsWithItsCaller(t *testing.T) {
 	t.Parallel()
 	bubble(t, []server{{name: "a", takes: time.Hour}, {name: "b", takes: time.Hour}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
 		ctx, cancel := context.WithCancelCause(t.Context())
@@ -174,7 +174,7 @@ func TestCallerThatEndsEndsAll(t *testing.T) {
 	})
 }
 
-func TestAttemptTimeoutIsTheProvidersFailureAndNoForgottenLease(t *testing.T) {
+func TestCall_AttemptTimeoutIsAFailureAndNoForgottenLease(t *testing.T) {
 	t.Parallel()
 	bubble(t, []server{{name: "a", takes: time.Hour}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
 		_, err := hedge.Call(t.Context(), r, second, serve, registry.AttemptTimeout(10*time.Second))
@@ -185,7 +185,7 @@ func TestAttemptTimeoutIsTheProvidersFailureAndNoForgottenLease(t *testing.T) {
 	})
 }
 
-func TestTrapContextOfTheWinnerEndsWithTheReturn(t *testing.T) {
+func TestCall_WinnersContextOutlivesTheReturn(t *testing.T) {
 	t.Parallel()
 	bubble(t, []server{{name: "a"}}, func(t *testing.T, _ *registry.Registry, r *registry.Resolver[server]) {
 		caller, cancel := context.WithCancel(t.Context())
@@ -205,7 +205,7 @@ func TestTrapContextOfTheWinnerEndsWithTheReturn(t *testing.T) {
 	})
 }
 
-func TestLoserThatIgnoresItsContextKeepsItsPlaceUntilItReturns(t *testing.T) {
+func TestCall_DeafLoserKeepsItsSlotUntilItReturns(t *testing.T) {
 	t.Parallel()
 	bubble(t, []server{{name: "a"}, {name: "b"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
 		answer, err := hedge.Call(t.Context(), r, second, func(_ context.Context, s server) (string, error) {
@@ -223,7 +223,7 @@ func TestLoserThatIgnoresItsContextKeepsItsPlaceUntilItReturns(t *testing.T) {
 	})
 }
 
-func TestPanicIsRecordedAndReachesTheCaller(t *testing.T) {
+func TestCall_PanicIsRecordedAndReachesTheCaller(t *testing.T) {
 	t.Parallel()
 	bubble(t, []server{{name: "a"}, {name: "b"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
 		require.PanicsWithValue(t, "boom", func() {
@@ -235,7 +235,7 @@ func TestPanicIsRecordedAndReachesTheCaller(t *testing.T) {
 	})
 }
 
-func TestBadInputIsAnError(t *testing.T) {
+func TestCall_RefusesBadInput(t *testing.T) {
 	t.Parallel()
 	bubble(t, []server{{name: "a"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
 		var report registry.CallReport
@@ -255,7 +255,7 @@ func TestBadInputIsAnError(t *testing.T) {
 	})
 }
 
-func TestManyHedgedCallsAtOnceLoseNoOutcome(t *testing.T) {
+func TestCall_ConcurrentCallsLoseNoOutcome(t *testing.T) {
 	t.Parallel()
 	servers := []server{{name: "a", takes: 2 * time.Second}, {name: "b", takes: time.Second}, {name: "c", err: errDown}}
 	bubble(t, servers, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {

@@ -15,7 +15,7 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-func TestErrorThatIsTakenForAnAnswerIsNotSwallowed(t *testing.T) {
+func TestCall_ReturnsAnErrorThatAClassifierCountsAsAnAnswer(t *testing.T) {
 	t.Parallel()
 	errNo := verdict.As(errors.New("the answer is no"), verdict.Verdict{Class: verdict.ClassSuccess})
 	bubble(t, []server{{name: "a", err: errNo}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
@@ -26,7 +26,7 @@ func TestErrorThatIsTakenForAnAnswerIsNotSwallowed(t *testing.T) {
 	})
 }
 
-func TestHedgedCallThatSucceededIsReportedWithoutAnError(t *testing.T) {
+func TestCall_SuccessIsReportedWithoutAnError(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	var reports []registry.CallReport

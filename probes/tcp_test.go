@@ -40,7 +40,7 @@ func talker(t *testing.T, says string, heard chan<- string) string {
 	return listener.Addr().String()
 }
 
-func TestTCPServerIsWellWhenItAnswersAsExpected(t *testing.T) {
+func TestTCP_ChecksTheAnswer(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		says    string
@@ -82,7 +82,7 @@ func TestTCPServerIsWellWhenItAnswersAsExpected(t *testing.T) {
 	}
 }
 
-func TestTCPServerThatIsNotThereFails(t *testing.T) {
+func TestTCP_FailsWithoutAServer(t *testing.T) {
 	t.Parallel()
 	address := refused(t)
 	probe, err := probes.TCP(address, probes.TCPOptions{})
@@ -93,7 +93,7 @@ func TestTCPServerThatIsNotThereFails(t *testing.T) {
 	require.ErrorContains(t, err, "TCP "+address+": ")
 }
 
-func TestTCPServerThatHangsFailsWithTheContext(t *testing.T) {
+func TestTCP_HangingServerFailsWithTheContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // ends with the test
@@ -124,7 +124,7 @@ func TestTCPServerThatHangsFailsWithTheContext(t *testing.T) {
 	require.NoError(t, listener.Close())
 }
 
-func TestTCPServerThatClosesFails(t *testing.T) {
+func TestTCP_FailsWhenTheServerCloses(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // ends with the test
 	require.NoError(t, err)
@@ -146,7 +146,7 @@ func TestTCPServerThatClosesFails(t *testing.T) {
 	require.NoError(t, listener.Close())
 }
 
-func TestBadInputOfTCPNamesFieldValueAndBound(t *testing.T) {
+func TestTCP_BadInputNamesFieldValueAndBound(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		address string

@@ -91,7 +91,7 @@ func onBoth(t *testing.T, test func(t *testing.T, start func(*registrytest.Scrip
 	})
 }
 
-func TestAServerAnswersWholeAndWordByWord(t *testing.T) {
+func TestChatServer_AnswersWholeAndWordByWord(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, start func(*registrytest.Script) *registrytest.ChatServer) {
 		server := start(nil)
@@ -125,7 +125,7 @@ func TestAServerAnswersWholeAndWordByWord(t *testing.T) {
 	})
 }
 
-func TestAServerFailsInTheWaysOfItsScript(t *testing.T) {
+func TestChatServer_FailsByItsScript(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, start func(*registrytest.Script) *registrytest.ChatServer) {
 		server := start(nil)
@@ -186,7 +186,7 @@ func TestAServerFailsInTheWaysOfItsScript(t *testing.T) {
 	})
 }
 
-func TestStreamsOfAServerAreCutAndStall(t *testing.T) {
+func TestChatServer_CutsAndStallsStreams(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, start func(*registrytest.Script) *registrytest.ChatServer) {
 		server := start(registrytest.NewScript(registrytest.Cut(2), registrytest.CutWith(2, io.ErrUnexpectedEOF),
@@ -209,7 +209,7 @@ func TestStreamsOfAServerAreCutAndStall(t *testing.T) {
 	})
 }
 
-func TestRetriesOfAClientAreFound(t *testing.T) {
+func TestAssertNoRetries_DetectsRetries(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, start func(*registrytest.Script) *registrytest.ChatServer) {
 		server := start(registrytest.NewScript(registrytest.Error(errDown)))
@@ -252,7 +252,7 @@ func TestRetriesOfAClientAreFound(t *testing.T) {
 	}
 }
 
-func TestARequestThatIsDeafFailsTheTest(t *testing.T) {
+func TestChatServer_DeafRequestFailsTheTest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var asked atomic.Bool
@@ -270,7 +270,7 @@ func TestARequestThatIsDeafFailsTheTest(t *testing.T) {
 	})
 }
 
-func TestAServerOutlivesItsBrokenClients(t *testing.T) {
+func TestChatServer_OutlivesBrokenClients(t *testing.T) {
 	t.Parallel()
 	tooLong := fmt.Sprintf(`{"messages": [{"role": "user", "content": %q}]}`, strings.Repeat("x", 17<<20))
 	for name, sent := range map[string]string{

@@ -15,7 +15,7 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-func TestARecordKnowsCallsLeasesAndEvents(t *testing.T) {
+func TestRecorder_RecordsCallsLeasesAndEvents(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		reg := registrytest.New(t, registry.Options{})
@@ -53,7 +53,7 @@ func TestARecordKnowsCallsLeasesAndEvents(t *testing.T) {
 			"            - local (failover): success in 0s",
 			"        2s  event breaker_opened cloud: 2 failures in a row (closed → open) for 1m0s",
 			"            - not cloud: breaker open (2 failures in a row), retry in 1m0s",
-			`event changed: override ( → TestARecordKnows`, `call of "chat" failed`, `overridden by "TestARecordKnows`,
+			`event changed: override ( → TestRecorder_Records`, `call of "chat" failed`, `overridden by "TestRecorder_Records`,
 		} {
 			require.Contains(t, trail, want)
 		}
@@ -65,7 +65,7 @@ func TestARecordKnowsCallsLeasesAndEvents(t *testing.T) {
 	})
 }
 
-func TestAnAssertionThatFailsPrintsTheTrail(t *testing.T) {
+func TestRecorder_FailedAssertionPrintsTheTrail(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		assert func(*registrytest.Recorder) bool
@@ -119,7 +119,7 @@ func TestAnAssertionThatFailsPrintsTheTrail(t *testing.T) {
 	require.Contains(t, s.text(), "unknown in ")
 }
 
-func TestEachPartOfARecordIsPrintedAlsoWhereItIsAsLongAsTheOneBefore(t *testing.T) {
+func TestRecorder_PrintsEachPartOfARecord(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := spyOn(t, "Test", func(tb testing.TB) {
@@ -139,7 +139,7 @@ func TestEachPartOfARecordIsPrintedAlsoWhereItIsAsLongAsTheOneBefore(t *testing.
 	})
 }
 
-func TestARecordIsNotWhatTheCallerGets(t *testing.T) {
+func TestRecorder_CopiesReports(t *testing.T) {
 	t.Parallel()
 	reg := registrytest.New(t, registry.Options{})
 	add(t, reg, provider{Name: "a"})
@@ -151,7 +151,7 @@ func TestARecordIsNotWhatTheCallerGets(t *testing.T) {
 	record.AssertAttempts("a")
 }
 
-func TestAHedgedCallIsKeptWhenItsLosersHaveReturned(t *testing.T) {
+func TestRecorder_RecordsAHedgedCallAfterItsLosers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		reg := registrytest.New(t, registry.Options{})
@@ -170,7 +170,7 @@ func TestAHedgedCallIsKeptWhenItsLosersHaveReturned(t *testing.T) {
 	})
 }
 
-func TestATestThatFailsByItselfGetsTheTrailAtItsEnd(t *testing.T) {
+func TestRecorder_FailedTestPrintsTheTrailAtItsEnd(t *testing.T) {
 	t.Parallel()
 	s := spyOn(t, "Test", func(tb testing.TB) {
 		reg := registrytest.New(tb, registry.Options{})

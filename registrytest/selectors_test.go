@@ -27,7 +27,7 @@ func (d describing) Describe(v selection.View, i int) selection.Detail { return 
 
 func first(v selection.View) int { return v.Next(0) }
 
-func TestGoodSelectorsPassTheirSuite(t *testing.T) {
+func TestTestSelector_PassesGoodSelectors(t *testing.T) {
 	t.Parallel()
 	for name, selector := range map[string]selection.Selector{
 		"first":  selection.Func(first),
@@ -62,7 +62,7 @@ func TestGoodSelectorsPassTheirSuite(t *testing.T) {
 	}
 }
 
-func TestReadyMadeSelectorsPassTheSuite(t *testing.T) {
+func TestTestSelector_PassesReadyMadeSelectors(t *testing.T) {
 	t.Parallel()
 	for i, strategy := range selectors.All() {
 		t.Run(strategy.String(), func(t *testing.T) {
@@ -75,7 +75,7 @@ func TestReadyMadeSelectorsPassTheSuite(t *testing.T) {
 	}
 }
 
-func TestBadSelectorsAreFound(t *testing.T) {
+func TestTestSelector_DetectsBadSelectors(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		selector func() selection.Selector

@@ -32,7 +32,7 @@ func goodProbes() registrytest.ProbeSuite {
 	}
 }
 
-func TestGoodProbesPassTheirSuite(t *testing.T) {
+func TestTestProbe_PassesGoodProbes(t *testing.T) {
 	t.Parallel()
 	test := func(t *testing.T) {
 		t.Helper()
@@ -43,7 +43,7 @@ func TestGoodProbesPassTheirSuite(t *testing.T) {
 	synctest.Test(t, test)
 }
 
-func TestReadyMadeProbesPassTheSuite(t *testing.T) {
+func TestTestProbe_PassesReadyMadeProbes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		of := func(prepare func(*registrytest.ChatServer)) func(testing.TB) health.Probe {
@@ -62,7 +62,7 @@ func TestReadyMadeProbesPassTheSuite(t *testing.T) {
 	})
 }
 
-func TestBadProbesAreFound(t *testing.T) {
+func TestTestProbe_DetectsBadProbes(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		change func(*registrytest.ProbeSuite)
@@ -225,7 +225,7 @@ func newOutside(bugs ...string) func(testing.TB) registrytest.Source {
 	}
 }
 
-func TestAGoodSourcePassesItsSuite(t *testing.T) {
+func TestTestSource_PassesAGoodSource(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := spyOn(t, "Test", func(tb testing.TB) { registrytest.TestSource(tb, newOutside()) })
@@ -250,7 +250,7 @@ func TestAGoodSourcePassesItsSuite(t *testing.T) {
 	})
 }
 
-func TestBadSourcesAreFound(t *testing.T) {
+func TestTestSource_DetectsBadSources(t *testing.T) {
 	t.Parallel()
 	for bug, want := range map[string]string{
 		"anew":                `what stays is left alone: "a" was registered again`,

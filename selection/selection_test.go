@@ -14,7 +14,7 @@ import (
 	"github.com/capreg/registry/selection"
 )
 
-func TestStrategiesAreReadAndWrittenByName(t *testing.T) {
+func TestStrategy_MarshalsAsItsName(t *testing.T) {
 	t.Parallel()
 	pick := selection.Func(func(selection.View) int { return 0 })
 	own := selection.New("MINE", pick)
@@ -45,7 +45,7 @@ func TestStrategiesAreReadAndWrittenByName(t *testing.T) {
 	require.Equal(t, selection.Fallback(), kept)
 }
 
-func TestVersionsAreOrderedAsSemanticVersioningSays(t *testing.T) {
+func TestCompareVersions_FollowsSemanticVersioning(t *testing.T) {
 	t.Parallel()
 	ascending := []string{
 		"", "0.0.1", "0.9", "1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-alpha.beta", "1.0.0-beta", "1.0.0-beta.2", "1.0.0-beta.11",
@@ -81,7 +81,7 @@ func FuzzVersionsAreOrdered(f *testing.F) {
 	})
 }
 
-func TestProximityIsTheShareOfCommonLabels(t *testing.T) {
+func TestProximity_IsTheShareOfCommonLabels(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		near, region string
@@ -123,7 +123,7 @@ func naiveSpill(spill float64, eligible, members []int) (shares []float64) {
 	return shares
 }
 
-func TestSpillOverSharesAsItsFormulaSays(t *testing.T) {
+func TestSpill_FollowsItsFormula(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(100) {
 		random := rand.New(rand.NewPCG(seed, 1))
@@ -156,7 +156,7 @@ func TestSpillOverSharesAsItsFormulaSays(t *testing.T) {
 	}
 }
 
-func TestOneOfAGroupMayAlwaysBeEjected(t *testing.T) {
+func TestMayEject_AlwaysAllowsOneOfAGroup(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		cap          float64
@@ -200,7 +200,7 @@ func (n *naiveVitals) end(now, took, decay time.Duration, outcome selection.Outc
 	}
 }
 
-func TestVitalsAgreeWithANaiveModel(t *testing.T) {
+func TestVitals_AgreeWithANaiveModel(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(20) {
 		random := rand.New(rand.NewPCG(seed, 2))
@@ -237,7 +237,7 @@ func TestVitalsAgreeWithANaiveModel(t *testing.T) {
 	}
 }
 
-func TestMeasurementsOfAKindOfQueryComeBeforeThoseOfAll(t *testing.T) {
+func TestPerformanceHere_PrefersTheKindOfQuery(t *testing.T) {
 	t.Parallel()
 	v, here, elsewhere := selection.NewVitals(0, 0), &selection.Track{}, &selection.Track{}
 	look := func(track *selection.Track) selection.Candidate {
@@ -274,7 +274,7 @@ func (l large) Next(i int) int {
 	return -1
 }
 
-func TestViewsTellWhoIsEligibleAndDrawEachWithTheSameProbability(t *testing.T) {
+func TestView_ReportsEligibleCandidatesAndDrawsUniformly(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{1, 2, 7, 64, 65, 200} {
 		for seed := range uint64(6) {
@@ -350,7 +350,7 @@ func TestKeyFrom_ReturnsTheKeyOfTheContext(t *testing.T) {
 	require.Empty(t, v.Key())
 }
 
-func TestHashesAreTheSameInEveryProcess(t *testing.T) {
+func TestHash_IsTheSameInEveryProcess(t *testing.T) {
 	t.Parallel()
 	// As written down once: other values would move every session.
 	require.Equal(t, uint64(0xf52a15e9a9b5e89b), selection.Hash(""))
@@ -362,7 +362,7 @@ func TestHashesAreTheSameInEveryProcess(t *testing.T) {
 	require.NotEqual(t, id(selection.Profile{Service: "ab", Name: "c"}), id(selection.Profile{Service: "a", Name: "bc"}))
 }
 
-func TestRequirementsSayWhatTheyAskFor(t *testing.T) {
+func TestRequirements_String(t *testing.T) {
 	t.Parallel()
 	r := selection.Requirements{
 		MaxLatency: time.Second, MaxCost: 2, MinVersion: "1.2", Tags: []string{"a", "b"}, Regions: []string{"eu", "us"}, Exclude: []string{"x"},
@@ -381,7 +381,7 @@ func TestRequirementsSayWhatTheyAskFor(t *testing.T) {
 	}
 }
 
-func TestSlowStartBendsAsItsFormulaSays(t *testing.T) {
+func TestRamp_FollowsItsFormula(t *testing.T) {
 	t.Parallel()
 	policy := selection.Policy{SlowStart: 100 * time.Second, SlowStartFloor: 0.05, SlowStartAggression: 2}
 	v := selection.NewVitals(time.Hour, 0)

@@ -34,7 +34,7 @@ func (c naiveCost) of(s selection.Strategy) float64 {
 	return load * (1<<47 - 1)
 }
 
-func TestTwoChoicesTakeTheBetterOfEachPair(t *testing.T) {
+func TestTwoChoices_TakeTheBetterOfEachPair(t *testing.T) {
 	t.Parallel()
 	for _, s := range []selection.Strategy{selectors.LeastLoaded(), selectors.LatencyAware()} {
 		for seed := range uint64(25) {
@@ -97,7 +97,7 @@ func requireTwoChoices(t *testing.T, g *group, s selection.Strategy, costs []nai
 	}
 }
 
-func TestAFailingProviderThatIsFastAttractsNoTraffic(t *testing.T) {
+func TestTwoChoices_FastFailingProviderAttractsNoTraffic(t *testing.T) {
 	t.Parallel()
 	for _, s := range []selection.Strategy{selectors.LeastLoaded(), selectors.LatencyAware(), selectors.Scored()} {
 		g := newGroup(selection.Request{}, selection.Policy{}, profiles(4, nil)...)
@@ -119,7 +119,7 @@ func TestAFailingProviderThatIsFastAttractsNoTraffic(t *testing.T) {
 	}
 }
 
-func TestAColdProviderGetsOneRequestAtATimeUntilItsFirstAnswer(t *testing.T) {
+func TestLatencyAware_ColdProviderGetsOneRequestAtATime(t *testing.T) {
 	t.Parallel()
 	s := selectors.LatencyAware()
 	g := newGroup(selection.Request{}, selection.Policy{}, profiles(3, nil)...)
@@ -133,7 +133,7 @@ func TestAColdProviderGetsOneRequestAtATimeUntilItsFirstAnswer(t *testing.T) {
 	require.InDelta(t, 333, g.shares(s, 1000)[2], 100)
 }
 
-func TestASlowProviderIsNoticedWithItsFirstSlowAnswerAndTriedAgainLater(t *testing.T) {
+func TestLatencyAware_AvoidsASlowProviderAndTriesItAgainLater(t *testing.T) {
 	t.Parallel()
 	s := selectors.LatencyAware()
 	g := newGroup(selection.Request{}, selection.Policy{Decay: time.Second}, profiles(2, nil)...)

@@ -22,7 +22,7 @@ func owners(g *group, keys int) []int {
 	return all
 }
 
-func TestAKeyStaysWithOneProviderInEveryProcess(t *testing.T) {
+func TestSticky_KeyStaysWithOneProviderInEveryProcess(t *testing.T) {
 	t.Parallel()
 	g := newGroup(selection.Request{}, selection.Policy{}, profiles(5, nil)...)
 	first := owners(g, 500)
@@ -32,7 +32,7 @@ func TestAKeyStaysWithOneProviderInEveryProcess(t *testing.T) {
 	require.Equal(t, []int{0, 1, 4, 0, 0, 2, 4, 4, 1, 0}, first[:10])
 }
 
-func TestKeysAreSpreadByWeight(t *testing.T) {
+func TestSticky_DistributesKeysByWeight(t *testing.T) {
 	t.Parallel()
 	for _, weights := range [][]float64{{1, 1, 1, 1}, {1, 2, 3, 4}, {0.5, 10, 1, 1}} {
 		total, counts, want := 0.0, make([]int, 4), make([]float64, 4)
@@ -50,7 +50,7 @@ func TestKeysAreSpreadByWeight(t *testing.T) {
 	}
 }
 
-func TestAProviderThatGoesLeavesItsKeysToAllOthersAndNoOtherKeyMoves(t *testing.T) {
+func TestSticky_OnlyKeysOfALeavingProviderMove(t *testing.T) {
 	t.Parallel()
 	for _, weight := range []float64{0, 3} {
 		g := newGroup(selection.Request{}, selection.Policy{}, profiles(6, func(i int, p *selection.Profile) {
@@ -92,7 +92,7 @@ func naiveOwner(key string, all []selection.Profile, g *group) int {
 	return best
 }
 
-func TestStickyAgreesWithANaiveModel(t *testing.T) {
+func TestSticky_AgreesWithANaiveModel(t *testing.T) {
 	t.Parallel()
 	for _, equal := range []bool{true, false} {
 		all := profiles(9, func(i int, p *selection.Profile) {
@@ -108,7 +108,7 @@ func TestStickyAgreesWithANaiveModel(t *testing.T) {
 	}
 }
 
-func TestACallThatFailsOverGoesOnInTheOrderOfItsKey(t *testing.T) {
+func TestSticky_FailoverFollowsTheOrderOfTheKey(t *testing.T) {
 	t.Parallel()
 	g := newGroup(selection.Request{}, selection.Policy{}, profiles(4, nil)...)
 	g.key = "session"
@@ -125,7 +125,7 @@ func TestACallThatFailsOverGoesOnInTheOrderOfItsKey(t *testing.T) {
 	}
 }
 
-func TestTheContextMayHaveTheKeyAndTheQueryComesBeforeIt(t *testing.T) {
+func TestSticky_QueryKeyPrecedesContextKey(t *testing.T) {
 	t.Parallel()
 	g := newGroup(selection.Request{}, selection.Policy{}, profiles(50, nil)...)
 	pick := func(ctx context.Context, key string) int {
@@ -139,7 +139,7 @@ func TestTheContextMayHaveTheKeyAndTheQueryComesBeforeIt(t *testing.T) {
 	require.NotEqual(t, pick(ctx, ""), pick(ctx, "b"))
 }
 
-func TestRequestsWithoutAKeyAreSharedOut(t *testing.T) {
+func TestSticky_DistributesRequestsWithoutAKey(t *testing.T) {
 	t.Parallel()
 	g := newGroup(selection.Request{}, selection.Policy{}, profiles(4, func(i int, p *selection.Profile) { p.Weight = float64(1 + i) })...)
 	requireShares(t, []float64{0.1, 0.2, 0.3, 0.4}, g.shares(selectors.Sticky(), 4000))

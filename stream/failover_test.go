@@ -32,7 +32,7 @@ func with(t *testing.T, o registry.Options, ps []registry.Provider[model], test 
 	})
 }
 
-func TestReaderCanBeClosedWhileItReads(t *testing.T) {
+func TestReader_CloseDuringARead(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		pr, pw := io.Pipe()
@@ -60,7 +60,7 @@ func TestReaderCanBeClosedWhileItReads(t *testing.T) {
 	})
 }
 
-func TestReportOfAStreamHasAllItsAttempts(t *testing.T) {
+func TestOpen_ReportHasAllAttempts(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a", open: errDown}, {name: "b", steps: says("x")}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		var rep registry.CallReport
@@ -73,7 +73,7 @@ func TestReportOfAStreamHasAllItsAttempts(t *testing.T) {
 	})
 }
 
-func TestReaderThatStopsAtTheEndMarkHasReadAll(t *testing.T) {
+func TestStream_IsCompleteAtTheEndMark(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a", steps: says("x y")}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		s, err := stream.Open(t.Context(), r, open, options())
@@ -88,7 +88,7 @@ func TestReaderThatStopsAtTheEndMarkHasReadAll(t *testing.T) {
 	})
 }
 
-func TestStreamsReadToTheEndMarkCloseTheBreaker(t *testing.T) {
+func TestStream_ReadToTheEndMarkClosesTheBreaker(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a", steps: says("x y")}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		a, _ := reg.Provider("a")
@@ -110,7 +110,7 @@ func TestStreamsReadToTheEndMarkCloseTheBreaker(t *testing.T) {
 	})
 }
 
-func TestRotationMovesOncePerStream(t *testing.T) {
+func TestOpen_AdvancesTheRotationOnce(t *testing.T) {
 	t.Parallel()
 	ps := []registry.Provider[model]{
 		{Name: "a", Strategy: registry.StrategyRoundRobin, Instance: model{open: errDown}, Breaker: registry.BreakerPolicy{FailureThreshold: 1000}},
@@ -132,7 +132,7 @@ func TestRotationMovesOncePerStream(t *testing.T) {
 	})
 }
 
-func TestErrorOfAStreamKeepsWhyItsCallerEndedIt(t *testing.T) {
+func TestOpen_ErrorKeepsTheCauseOfTheCaller(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		mine := errors.New("the user pressed stop")
@@ -147,7 +147,7 @@ func TestErrorOfAStreamKeepsWhyItsCallerEndedIt(t *testing.T) {
 	})
 }
 
-func TestStreamWaitsForACooldownWhenAskedTo(t *testing.T) {
+func TestOpen_WaitsForACooldownByOption(t *testing.T) {
 	t.Parallel()
 	limited := true
 	bubble(t, []model{{name: "a", steps: says("x")}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
@@ -168,7 +168,7 @@ func TestStreamWaitsForACooldownWhenAskedTo(t *testing.T) {
 	})
 }
 
-func TestFirstItemThatComesTooLateIsNotCommittedTo(t *testing.T) {
+func TestOpen_LateFirstItemFailsOver(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a"}, {name: "b", steps: says("x")}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		s, err := stream.Open(t.Context(), r, func(ctx context.Context, m model) (iter.Seq2[string, error], error) {
@@ -194,7 +194,7 @@ func TestFirstItemThatComesTooLateIsNotCommittedTo(t *testing.T) {
 	})
 }
 
-func TestItemAtTheVeryLimitCommitsToNothingThatHasEnded(t *testing.T) {
+func TestOpen_ItemAtTheLimitDoesNotCommit(t *testing.T) {
 	t.Parallel()
 	broken := 0
 	for range 50 {
@@ -211,7 +211,7 @@ func TestItemAtTheVeryLimitCommitsToNothingThatHasEnded(t *testing.T) {
 	require.Zero(t, broken)
 }
 
-func TestSilenceUntilTheCallersDeadlineCounts(t *testing.T) {
+func TestOpen_SilenceUntilTheDeadlineCounts(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a", steps: []step{{after: time.Hour}}}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		a, _ := reg.Provider("a")
@@ -225,7 +225,7 @@ func TestSilenceUntilTheCallersDeadlineCounts(t *testing.T) {
 	})
 }
 
-func TestAttemptsOfAStreamShareItsIdempotencyKey(t *testing.T) {
+func TestOpen_AttemptsShareTheIdempotencyKey(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a"}, {name: "b", steps: says("x")}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		var keys []string
@@ -242,7 +242,7 @@ func TestAttemptsOfAStreamShareItsIdempotencyKey(t *testing.T) {
 	})
 }
 
-func TestStreamThatIsRefusedMovesOnWhenAllowed(t *testing.T) {
+func TestOpen_RefusedStreamFailsOverWhenAllowed(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a", open: verdict.As(errDown, verdict.Verdict{Class: verdict.ClassRefused})}, {name: "b", steps: says("x")}}, func(t *testing.T, reg *registry.Registry, _ *registry.Resolver[model]) {
 		r := service.Bind(reg, registry.Query{TryRefused: true})
@@ -266,7 +266,7 @@ func TestClose_BlamesNoProviderWhateverTheClassifierReturns(t *testing.T) {
 	})
 }
 
-func TestOutageIsNotAmplifiedByStreams(t *testing.T) {
+func TestOpen_DoesNotAmplifyAnOutage(t *testing.T) {
 	t.Parallel()
 	ps := []registry.Provider[model]{
 		{Name: "a", Instance: model{open: errDown}, Breaker: registry.BreakerPolicy{FailureThreshold: 1e6}},
@@ -291,7 +291,7 @@ func TestOutageIsNotAmplifiedByStreams(t *testing.T) {
 	})
 }
 
-func TestPanicOfAStreamMovesOnWhereTheRegistrySaysSo(t *testing.T) {
+func TestOpen_PanicFailsOverByOption(t *testing.T) {
 	t.Parallel()
 	ps := []registry.Provider[model]{{Name: "a"}, {Name: "b", Instance: model{steps: says("x")}}}
 	with(t, registry.Options{PanicsAsErrors: true}, ps, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
@@ -325,7 +325,7 @@ func TestStream_SlowReaderBlamesNoProvider(t *testing.T) {
 	})
 }
 
-func TestForgottenStreamIsLetGoWhenItsTimeIsOver(t *testing.T) {
+func TestStream_ForgottenStreamIsReleasedAfterItsTimeout(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a", steps: says("1 2 3")}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		var cleaned bool

@@ -117,7 +117,7 @@ func counts(t *testing.T, reg *registry.Registry, name string) [4]uint64 {
 	return [4]uint64{info.Successes, info.Failures, info.Ignored, info.InFlight}
 }
 
-func TestStreamIsASuccessAtItsEndAndHoldsItsProviderUntilThen(t *testing.T) {
+func TestStream_SucceedsAtItsEndAndKeepsItsSlotUntilThen(t *testing.T) {
 	t.Parallel()
 	steps := []step{{after: 3 * time.Second, item: "one"}, {after: time.Second, item: "two"}, {item: "[DONE]"}}
 	bubble(t, []model{{name: "a", steps: steps}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
@@ -138,7 +138,7 @@ func TestStreamIsASuccessAtItsEndAndHoldsItsProviderUntilThen(t *testing.T) {
 	})
 }
 
-func TestTrapStreamFailsOverOnlyBeforeItsFirstItem(t *testing.T) {
+func TestStream_FailsOverOnlyBeforeItsFirstItem(t *testing.T) {
 	t.Parallel()
 	late := []step{{item: "one"}, {err: errDown}}
 	models := []model{
@@ -187,7 +187,7 @@ func TestStreamWithoutItsEndMarkIsTruncated(t *testing.T) {
 	})
 }
 
-func TestKeepAlivesStopNoClock(t *testing.T) {
+func TestStream_KeepAlivesResetNoTimeLimit(t *testing.T) {
 	t.Parallel()
 	var alive []step
 	for range 100 {
@@ -208,7 +208,7 @@ func TestKeepAlivesStopNoClock(t *testing.T) {
 	})
 }
 
-func TestWholeAnswerMovesOnFromACutStream(t *testing.T) {
+func TestOpen_WholeAnswerFailsOverFromACutStream(t *testing.T) {
 	t.Parallel()
 	models := []model{
 		{name: "cut", steps: []step{{item: "half"}, {err: io.ErrUnexpectedEOF}}},
@@ -254,7 +254,7 @@ func TestStream_EarlyBreakBlamesNoProviderAndReleasesIt(t *testing.T) {
 	})
 }
 
-func TestStreamMayBeClosedWhileAnotherGoroutineReads(t *testing.T) {
+func TestClose_DuringARead(t *testing.T) {
 	t.Parallel()
 	steps := []step{{item: "one"}, {after: time.Second, item: "two"}, {after: time.Hour, item: "never"}}
 	bubble(t, []model{{name: "a", steps: steps}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
@@ -276,7 +276,7 @@ func TestStreamMayBeClosedWhileAnotherGoroutineReads(t *testing.T) {
 	})
 }
 
-func TestCallerWhoEndsEndsTheStream(t *testing.T) {
+func TestStream_EndsWithItsCaller(t *testing.T) {
 	t.Parallel()
 	steps := []step{{item: "one"}, {after: time.Hour, item: "two"}}
 	bubble(t, []model{{name: "a", steps: steps}, {name: "b"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
@@ -294,7 +294,7 @@ func TestCallerWhoEndsEndsTheStream(t *testing.T) {
 	})
 }
 
-func TestStreamIsBoundedByItsTimeoutNotByTheAttempts(t *testing.T) {
+func TestStream_TimeoutReplacesTheAttemptTimeout(t *testing.T) {
 	t.Parallel()
 	var steps []step
 	for range 1000 {
@@ -335,7 +335,7 @@ func TestOnceOnlyStreamMovesOnOnlyWhenNothingWasSent(t *testing.T) {
 	})
 }
 
-func TestCallersMistakeIsReturnedAtOnce(t *testing.T) {
+func TestOpen_ReturnsACallersMistakeAtOnce(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a", open: verdict.Permanent(errDown)}, {name: "b", steps: says("x")}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		_, err := stream.Open(t.Context(), r, open, options())
@@ -360,7 +360,7 @@ func TestOpen_ErrorNamesEveryProviderWhenAllFail(t *testing.T) {
 	})
 }
 
-func TestPanicOfTheProviderIsRecordedAndReachesTheReader(t *testing.T) {
+func TestStream_PanicIsRecordedAndReachesTheReader(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		require.PanicsWithValue(t, "open", func() {
@@ -378,7 +378,7 @@ func TestPanicOfTheProviderIsRecordedAndReachesTheReader(t *testing.T) {
 	})
 }
 
-func TestBadInputIsAnError(t *testing.T) {
+func TestOpen_RefusesBadInput(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a", steps: says("x")}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		for field, o := range map[string]stream.Options[string]{
@@ -410,7 +410,7 @@ func body(steps string, rest io.Reader) func(context.Context, model) (io.ReadClo
 	}
 }
 
-func TestReaderFindsTheEndMarkAcrossChunks(t *testing.T) {
+func TestReader_FindsTheEndMarkAcrossChunks(t *testing.T) {
 	t.Parallel()
 	end := []byte("data: [DONE]\n\n")
 	bubble(t, []model{{name: "a"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
@@ -431,7 +431,7 @@ func TestReaderFindsTheEndMarkAcrossChunks(t *testing.T) {
 	})
 }
 
-func TestReaderOfACutBodyNeverSaysEOF(t *testing.T) {
+func TestReader_CutBodyNeverReturnsEOF(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		for name, c := range map[string]struct {

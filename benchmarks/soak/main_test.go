@@ -24,7 +24,7 @@ func lastLine(text string) string {
 	return lines[len(lines)-1]
 }
 
-func TestShortSoakLosesNothingAndWritesItsFigures(t *testing.T) {
+func TestSoak_LosesNothingAndWritesItsFigures(t *testing.T) {
 	t.Parallel()
 	page := filepath.Join(t.TempDir(), "page.md")
 	require.NoError(t, os.WriteFile(page, []byte("<!-- soak: begin -->\n<!-- soak: end -->\n"), 0o600))
@@ -36,21 +36,21 @@ func TestShortSoakLosesNothingAndWritesItsFigures(t *testing.T) {
 	require.Contains(t, string(text), lastLine(out.String()))
 }
 
-func TestBadArgumentsAreErrors(t *testing.T) {
+func TestMain_RefusesBadArguments(t *testing.T) {
 	t.Parallel()
 	for _, arguments := range [][]string{{"-for", "1ms"}, {"-callers", "0"}, {"-unheard-of"}} {
 		require.Error(t, run(t.Context(), arguments, &strings.Builder{}), arguments)
 	}
 }
 
-func TestInterruptedSoakIsAnError(t *testing.T) {
+func TestSoak_InterruptionIsAnError(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.ErrorIs(t, run(ctx, []string{"-for", "1s"}, &strings.Builder{}), context.Canceled)
 }
 
-func TestLedgerTellsWhatIsLostAndWhatIsStuck(t *testing.T) {
+func TestLedger_ReportsLostAndStuckCalls(t *testing.T) {
 	t.Parallel()
 	l := newLedger()
 	fine, twice, silent := l.begin(kindCall), l.begin(kindCall), l.begin(kindLease)
@@ -86,7 +86,7 @@ func audited(t *testing.T) *world {
 	return w
 }
 
-func TestAuditFindsWhatTheBooksDisagreeOn(t *testing.T) {
+func TestAudit_DetectsDifferences(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]struct {
 		change func(w *world, m *member) (undo func())
@@ -147,7 +147,7 @@ func TestAuditFindsWhatTheBooksDisagreeOn(t *testing.T) {
 	}
 }
 
-func TestBooksThatDisagreeAreLostCalls(t *testing.T) {
+func TestAudit_DifferencesAreLostCalls(t *testing.T) {
 	t.Parallel()
 	w := audited(t)
 	w.present()[0].account.entered.Add(2)
@@ -155,7 +155,7 @@ func TestBooksThatDisagreeAreLostCalls(t *testing.T) {
 	require.Equal(t, uint64(2), w.ledger.sum().lost)
 }
 
-func TestHistoryFindsEventsThatDoNotFollow(t *testing.T) {
+func TestHistory_DetectsImpossibleEvents(t *testing.T) {
 	t.Parallel()
 	joined := event.Event{Sequence: 1, Kind: event.Registered, Provider: "p", Generation: 1}
 	opened := event.Event{Sequence: 2, Kind: event.BreakerOpened, Provider: "p", Generation: 1, From: "closed", To: "open"}
@@ -190,7 +190,7 @@ func TestHistoryFindsEventsThatDoNotFollow(t *testing.T) {
 	require.True(t, known && whole)
 }
 
-func TestViewsThatCannotBeAreNoticed(t *testing.T) {
+func TestAudit_DetectsImpossibleViews(t *testing.T) {
 	t.Parallel()
 	open, closed := registry.BreakerOpen, registry.BreakerClosed
 	for _, info := range []registry.Info{

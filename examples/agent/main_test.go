@@ -27,7 +27,7 @@ func output(t *testing.T, in string, arguments ...string) ([]string, error) {
 	return strings.Split(strings.TrimSpace(string(text)), "\n"), failure
 }
 
-func TestShortSessionLosesNothingOnItsBadDay(t *testing.T) {
+func TestSession_LosesNothing(t *testing.T) {
 	lines, err := output(t, "", "-questions", "40")
 	require.NoError(t, err)
 	require.True(t, strings.HasPrefix(lines[len(lines)-1], "served 40/40 lost 0  "), lines[len(lines)-1])
@@ -41,7 +41,7 @@ func TestShortSessionLosesNothingOnItsBadDay(t *testing.T) {
 	require.NotContains(t, text, "\r", "plain lines when piped")
 }
 
-func TestChatAnswersLinesUntilAnEmptyOne(t *testing.T) {
+func TestChat_AnswersLinesUntilAnEmptyOne(t *testing.T) {
 	lines, err := output(t, "what is up\nand now\n\nunread\n", "-chat")
 	require.NoError(t, err)
 	text := strings.Join(lines, "\n")
@@ -50,14 +50,14 @@ func TestChatAnswersLinesUntilAnEmptyOne(t *testing.T) {
 	require.NotContains(t, text, "unread")
 }
 
-func TestBadArgumentsAreErrors(t *testing.T) {
+func TestMain_RefusesBadArguments(t *testing.T) {
 	for _, arguments := range [][]string{{"-questions", "0"}, {"-questions", "many"}, {"-unheard-of"}} {
 		_, err := output(t, "", arguments...)
 		require.Error(t, err, arguments)
 	}
 }
 
-func TestSessionEndsWhenItIsInterrupted(t *testing.T) {
+func TestSession_EndsWhenItIsInterrupted(t *testing.T) {
 	t.Setenv("OPENAI_API_KEY", "")
 	t.Setenv("ANTHROPIC_API_KEY", "")
 	ctx, cancel := context.WithCancel(t.Context())

@@ -99,7 +99,7 @@ func refusal(t *testing.T, text string) errorObject {
 	return said
 }
 
-func TestOfficialSDKTalksToTheGateway(t *testing.T) {
+func TestGateway_ServesTheOfficialSDK(t *testing.T) {
 	t.Parallel()
 	url, _, _ := two(t, nil)
 	transport := &http.Transport{}
@@ -126,7 +126,7 @@ func TestOfficialSDKTalksToTheGateway(t *testing.T) {
 	require.Equal(t, "demo", models.Data[0].ID)
 }
 
-func TestNextUpstreamAnswersWhatTheFirstDoesNot(t *testing.T) {
+func TestGateway_FailsOverToTheNextUpstream(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]func(*loopback.Server){
 		"server error":  func(s *loopback.Server) { s.Behave(loopback.Behaviour{Status: 500}) },
@@ -153,7 +153,7 @@ func TestNextUpstreamAnswersWhatTheFirstDoesNot(t *testing.T) {
 	}
 }
 
-func TestCutStreamIsAnsweredElsewhereOnlyWithWholeAnswers(t *testing.T) {
+func TestGateway_CutStreamFailsOverOnlyWithWholeAnswers(t *testing.T) {
 	t.Parallel()
 	for _, whole := range []bool{false, true} {
 		url, first, _ := two(t, func(c *Config) { c.Routes[0].WholeAnswers = whole })
@@ -191,7 +191,7 @@ func TestGateway_RefusesWithRetryAfterWhenAllAreParked(t *testing.T) {
 	require.Equal(t, int64(1), second.Hits())
 }
 
-func TestUpstreamsThatRefuseTheKeyAreNotTheClientsFault(t *testing.T) {
+func TestGateway_RefusedKeyIsNotTheClientsFault(t *testing.T) {
 	t.Parallel()
 	url, first, second := two(t, nil)
 	first.Behave(loopback.Behaviour{Status: 401})
@@ -203,7 +203,7 @@ func TestUpstreamsThatRefuseTheKeyAreNotTheClientsFault(t *testing.T) {
 	}
 }
 
-func TestClientsOwnMistakeIsToldInTheUpstreamsWords(t *testing.T) {
+func TestGateway_PassesOnTheUpstreamsErrorForAClientsMistake(t *testing.T) {
 	t.Parallel()
 	for _, code := range []string{"invalid_value", "context_length_exceeded"} {
 		url, first, second := two(t, nil)
@@ -217,7 +217,7 @@ func TestClientsOwnMistakeIsToldInTheUpstreamsWords(t *testing.T) {
 	}
 }
 
-func TestTotalTimeIsUp(t *testing.T) {
+func TestGateway_EndsAfterItsTotalTime(t *testing.T) {
 	t.Parallel()
 	url, first, second := two(t, func(c *Config) { c.Timeouts.Total = Duration(100 * time.Millisecond) })
 	first.Behave(loopback.Behaviour{Hang: true})
@@ -229,7 +229,7 @@ func TestTotalTimeIsUp(t *testing.T) {
 	}
 }
 
-func TestTimeThatIsUpInTheQueueIsToldAsWell(t *testing.T) {
+func TestGateway_EndsAfterItsTotalTimeInTheQueue(t *testing.T) {
 	t.Parallel()
 	url, first, second := two(t, func(c *Config) {
 		c.Timeouts.Total = Duration(300 * time.Millisecond)
@@ -264,7 +264,7 @@ func TestTimeThatIsUpInTheQueueIsToldAsWell(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 }
 
-func TestWrongMethodAndPathAreToldApart(t *testing.T) {
+func TestGateway_DistinguishesWrongMethodAndPath(t *testing.T) {
 	t.Parallel()
 	url, _, _ := two(t, nil)
 	for path, status := range map[string]int{"/v1/models": http.StatusMethodNotAllowed, "/v2": http.StatusNotFound} {
@@ -305,7 +305,7 @@ func TestGateway_MissingModelCoolsDownNoUpstream(t *testing.T) {
 	require.Equal(t, "model_not_found", refusal(t, text).Code)
 }
 
-func TestUpstreamIsAskedOnlyForModelsThatItMaps(t *testing.T) {
+func TestGateway_CallsUpstreamsOnlyForTheirModels(t *testing.T) {
 	t.Parallel()
 	url, first, second := two(t, func(c *Config) {
 		c.Routes[0].Model = "de*"
@@ -323,7 +323,7 @@ func TestUpstreamIsAskedOnlyForModelsThatItMaps(t *testing.T) {
 	require.Equal(t, int64(1), second.Hits())
 }
 
-func TestOnlyKnownKeysAreLetIn(t *testing.T) {
+func TestGateway_AdmitsOnlyKnownKeys(t *testing.T) {
 	t.Setenv("GATEWAY_TEST_KEY", "secret-a")
 	url, first, _ := two(t, func(c *Config) { c.Clients = map[string]string{"a": "GATEWAY_TEST_KEY"} })
 	response, _ := post(t, url, plain)
@@ -346,7 +346,7 @@ func TestOnlyKnownKeysAreLetIn(t *testing.T) {
 	require.Equal(t, int64(1), first.Hits())
 }
 
-func TestBadRequestsAreAnsweredInOpenAIsShape(t *testing.T) {
+func TestGateway_AnswersBadRequestsInTheFormatOfOpenAI(t *testing.T) {
 	t.Parallel()
 	url, first, _ := two(t, nil)
 	for body, code := range map[string]string{
@@ -463,7 +463,7 @@ func FuzzAnyBytesOfAnUpstreamGetAnAnswer(f *testing.F) {
 	})
 }
 
-func TestConfigurationThatIsWrongNamesTheField(t *testing.T) {
+func TestConfig_ErrorNamesTheField(t *testing.T) {
 	t.Parallel()
 	const upstreams = `"upstreams":{"a":{"url":"http://127.0.0.1:1/v1","models":{"m":"n"}}}`
 	for text, want := range map[string]string{
@@ -496,7 +496,7 @@ func TestConfigurationThatIsWrongNamesTheField(t *testing.T) {
 	}
 }
 
-func TestConfigurationFileOfTheExampleIsRight(t *testing.T) {
+func TestConfig_ExampleFileIsValid(t *testing.T) {
 	t.Setenv("GATEWAY_KEY_TEAM_A", "a")
 	t.Setenv("OPENAI_API_KEY", "b")
 	config, err := readConfigFile("gateway.json")
@@ -513,7 +513,7 @@ func TestConfigurationFileOfTheExampleIsRight(t *testing.T) {
 	require.Equal(t, registry.StrategyRoundRobin, config.Routes[1].Groups[0].Strategy)
 }
 
-func TestProgramServesWithoutAConfigurationUntilItIsTold(t *testing.T) {
+func TestMain_ServesWithoutAConfigurationUntilInterrupted(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	var out lines
@@ -534,7 +534,7 @@ func TestProgramServesWithoutAConfigurationUntilItIsTold(t *testing.T) {
 	require.NoError(t, <-ended)
 }
 
-func TestProgramRefusesBadArguments(t *testing.T) {
+func TestMain_RefusesBadArguments(t *testing.T) {
 	t.Parallel()
 	bad := filepath.Join(t.TempDir(), "bad.json")
 	require.NoError(t, os.WriteFile(bad, []byte("{}"), 0o600))

@@ -36,7 +36,7 @@ func newAgent(t *testing.T) (*mocktest.Agent, *registry.Registry) {
 	return agent, reg
 }
 
-func TestTheCloudAnswers(t *testing.T) {
+func TestAgent_CloudAnswers(t *testing.T) {
 	t.Parallel()
 	agent, reg := newAgent(t)
 	registrytest.Swap[mocktest.ChatModel](t, reg, mocktest.LLM, "cloud", fake{registrytest.NewScript(), "42"})
@@ -46,7 +46,7 @@ func TestTheCloudAnswers(t *testing.T) {
 	require.Equal(t, "42", answer)
 }
 
-func TestTheLocalModelAnswersWhileTheCloudIsDown(t *testing.T) {
+func TestAgent_LocalModelAnswersWhileTheCloudIsDown(t *testing.T) {
 	t.Parallel()
 	agent, reg := newAgent(t)
 	down := registrytest.NewScript(registrytest.Fail(verdict.ClassServerError))
@@ -64,7 +64,7 @@ func TestTheLocalModelAnswersWhileTheCloudIsDown(t *testing.T) {
 }
 
 // In a bubble an hour takes no time.
-func TestARateLimitedCloudIsLeftAloneForAsLongAsItAsks(t *testing.T) {
+func TestAgent_RateLimitedCloudCoolsDown(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		agent, reg := newAgent(t)
@@ -94,7 +94,7 @@ func TestAgent_FailsInAnOutage(t *testing.T) {
 }
 
 // The real providers, with the official SDK, against a server that fails as they do.
-func TestTheRealProviderTellsARateLimitAndDoesNotRetryByItself(t *testing.T) {
+func TestModel_ReportsARateLimitWithoutRetrying(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		server := registrytest.NewPipeServer(t, registrytest.NewScript(registrytest.RateLimit(time.Hour)))

@@ -41,7 +41,7 @@ func (s *spy) Errorf(format string, args ...any) {
 	s.lines = append(s.lines, fmt.Sprintf(format, args...))
 }
 
-func TestTheCheckFindsThatTheSDKRetriesByItself(t *testing.T) {
+func TestAssertNoRetries_DetectsRetriesOfTheSDK(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &spy{TB: t}
@@ -66,7 +66,7 @@ func TestTheCheckFindsThatTheSDKRetriesByItself(t *testing.T) {
 	})
 }
 
-func TestTheSDKReadsStreamsOfAServer(t *testing.T) {
+func TestModel_ReadsStreamsOfAServer(t *testing.T) {
 	t.Parallel()
 	read := func(t *testing.T, server *registrytest.ChatServer) (text, finish string, tokens int64, err error) {
 		t.Helper()

@@ -60,7 +60,7 @@ func requireOrder(t *testing.T, names []string, order ...string) {
 	}
 }
 
-func TestPlatformStartsAlongItsLongestChainAndStopsInReverse(t *testing.T) {
+func TestPlatform_StartsAlongItsLongestChainAndStopsInReverse(t *testing.T) {
 	t.Parallel()
 	var out, progress page
 	dot, trace := filepath.Join(t.TempDir(), "plan.dot"), filepath.Join(t.TempDir(), "start.json")
@@ -87,7 +87,7 @@ func TestPlatformStartsAlongItsLongestChainAndStopsInReverse(t *testing.T) {
 	require.Contains(t, string(traced), `"name":"model"`)
 }
 
-func TestFailureRollsBackWhatWasStartedAndSaysSo(t *testing.T) {
+func TestPlatform_FailedStartRollsBack(t *testing.T) {
 	t.Parallel()
 	for _, arguments := range [][]string{{"-fail"}, {"-fail", "-wait"}} {
 		var out, progress page
@@ -103,7 +103,7 @@ func TestFailureRollsBackWhatWasStartedAndSaysSo(t *testing.T) {
 	}
 }
 
-func TestPlatformStaysUpUntilItIsInterrupted(t *testing.T) {
+func TestPlatform_RunsUntilItIsInterrupted(t *testing.T) {
 	t.Parallel()
 	ctx, interrupt := context.WithCancel(t.Context())
 	var progress page
@@ -116,7 +116,7 @@ func TestPlatformStaysUpUntilItIsInterrupted(t *testing.T) {
 	require.Len(t, after(t, out.String(), "stopped, in this order"), 15)
 }
 
-func TestStartThatIsInterruptedIsRolledBack(t *testing.T) {
+func TestPlatform_InterruptedStartRollsBack(t *testing.T) {
 	t.Parallel()
 	for _, arguments := range [][]string{nil, {"-wait"}} {
 		ctx, interrupt := context.WithCancel(t.Context())
@@ -131,7 +131,7 @@ func TestStartThatIsInterruptedIsRolledBack(t *testing.T) {
 	}
 }
 
-func TestBadArgumentsAreErrors(t *testing.T) {
+func TestMain_RefusesBadArguments(t *testing.T) {
 	t.Parallel()
 	for _, arguments := range [][]string{{"-unheard-of"}, {"-wait=maybe"}, {"-dot", t.TempDir()}} {
 		var out, progress page
@@ -142,7 +142,7 @@ func TestBadArgumentsAreErrors(t *testing.T) {
 	require.Contains(t, progress.String(), "-trace")
 }
 
-func TestPictureThatCannotBeWrittenIsToldAndThePlatformStops(t *testing.T) {
+func TestPlatform_StopsWhenAPictureCannotBeWritten(t *testing.T) {
 	t.Parallel()
 	var out, progress page
 	err := run(t.Context(), []string{"-trace", filepath.Join(t.TempDir(), "no", "such", "folder")}, &out, &progress)
@@ -150,7 +150,7 @@ func TestPictureThatCannotBeWrittenIsToldAndThePlatformStops(t *testing.T) {
 	require.Len(t, after(t, out.String(), "stopped, in this order"), 15)
 }
 
-func TestWatcherKeepsTheOrderOfStops(t *testing.T) {
+func TestWatcher_KeepsTheOrderOfStops(t *testing.T) {
 	t.Parallel()
 	w := newWatcher(func(startup.Event) {})
 	for _, name := range []string{"b", "a", ""} {

@@ -37,7 +37,7 @@ func members(set *bitset.Set) []int {
 	return found
 }
 
-func TestNewSetIsEmpty(t *testing.T) {
+func TestNew_IsEmpty(t *testing.T) {
 	t.Parallel()
 	for _, n := range sizes {
 		set := bitset.New(n)
@@ -48,7 +48,7 @@ func TestNewSetIsEmpty(t *testing.T) {
 	}
 }
 
-func TestSetWithoutRoomHasNoMembers(t *testing.T) {
+func TestNew_WithoutCapacityHasNoMembers(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{0, -1, math.MinInt} {
 		set := bitset.New(n)
@@ -59,7 +59,7 @@ func TestSetWithoutRoomHasNoMembers(t *testing.T) {
 	}
 }
 
-func TestNextWalksAllMembersInOrder(t *testing.T) {
+func TestNext_VisitsAllMembersInOrder(t *testing.T) {
 	t.Parallel()
 	for _, n := range sizes {
 		for _, step := range []int{1, 7, 63, 64, 65, 4096, 5000} {
@@ -75,7 +75,7 @@ func TestNextWalksAllMembersInOrder(t *testing.T) {
 	}
 }
 
-func TestNextFindsALoneMemberFromAnywhereBeforeIt(t *testing.T) {
+func TestNext_FindsALoneMember(t *testing.T) {
 	t.Parallel()
 	for _, n := range sizes {
 		for _, lone := range []int{0, n / 3, n / 2, n - 1} {
@@ -91,7 +91,7 @@ func TestNextFindsALoneMemberFromAnywhereBeforeIt(t *testing.T) {
 	}
 }
 
-func TestNextSkipsRemovedMembers(t *testing.T) {
+func TestNext_SkipsRemovedMembers(t *testing.T) {
 	t.Parallel()
 	for _, n := range sizes {
 		set := filled(n)
@@ -105,7 +105,7 @@ func TestNextSkipsRemovedMembers(t *testing.T) {
 	}
 }
 
-func TestNextClampsItsBounds(t *testing.T) {
+func TestNext_ClampsItsBounds(t *testing.T) {
 	t.Parallel()
 	for _, n := range sizes {
 		set := bitset.New(n)
@@ -122,7 +122,7 @@ func TestNextClampsItsBounds(t *testing.T) {
 	}
 }
 
-func TestNextSearchesOnPastAnEmptyWordBelowASetSummary(t *testing.T) {
+func TestNext_PassesAnEmptyWordBelowASetSummary(t *testing.T) {
 	t.Parallel()
 	const n = 300_000
 	set := bitset.New(n)
@@ -142,7 +142,7 @@ func TestNextSearchesOnPastAnEmptyWordBelowASetSummary(t *testing.T) {
 	require.Equal(t, -1, set.Next(0, n))
 }
 
-func TestAddAndRemoveAreIdempotent(t *testing.T) {
+func TestAddAndRemove_AreIdempotent(t *testing.T) {
 	t.Parallel()
 	for _, n := range sizes {
 		set := bitset.New(n)
@@ -159,7 +159,7 @@ func TestAddAndRemoveAreIdempotent(t *testing.T) {
 	}
 }
 
-func TestPositionsOutOfRangeAreNeverMembers(t *testing.T) {
+func TestHas_IsFalseOutOfRange(t *testing.T) {
 	t.Parallel()
 	for _, n := range sizes {
 		set := filled(n)
@@ -172,7 +172,7 @@ func TestPositionsOutOfRangeAreNeverMembers(t *testing.T) {
 	}
 }
 
-func TestReadersNeverPassOverALastingMember(t *testing.T) {
+func TestNext_NeverMissesALastingMember(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{64, 10_000, 300_000} {
 		set := bitset.New(n)
@@ -225,7 +225,7 @@ func spinUntil(done func() bool) {
 	}
 }
 
-func TestAMemberSeenByHasIsFoundByNext(t *testing.T) {
+func TestNext_FindsAMemberSeenByHas(t *testing.T) {
 	t.Parallel()
 	// Each member is alone in its word, so that each Add writes summaries. The
 	// writer waits until the reader is looking, so that they meet in the act.
@@ -293,7 +293,7 @@ func FuzzSetMatchesAMap(f *testing.F) {
 }
 
 // It is not parallel: counting allocations counts those of all goroutines.
-func TestNothingAllocatesAfterNew(t *testing.T) {
+func TestSet_AllocatesNothingAfterNew(t *testing.T) {
 	for _, n := range sizes {
 		set := bitset.New(n)
 		require.Zero(t, testing.AllocsPerRun(100, func() {

@@ -59,7 +59,7 @@ func (n *naive) atRisk(limit time.Duration) bool {
 	return n.errors > 0.25 || n.degrading() && n.level >= 0.03*limit.Seconds()*1000
 }
 
-func TestDetectorIsThatOfItsDocumentation(t *testing.T) {
+func TestDetector_AgreesWithItsDocumentation(t *testing.T) {
 	t.Parallel()
 	degraded, risky := 0, 0
 	for seed := range uint64(200) {

@@ -25,7 +25,7 @@ func requireCycle(t *testing.T, g *graph.Graph, cycle []int) {
 	}
 }
 
-func TestEachKnotHasItsShortestCycle(t *testing.T) {
+func TestCycles_EachComponentHasItsShortestCycle(t *testing.T) {
 	t.Parallel()
 	g := graph.New(12)
 	for _, edge := range [][2]int{
@@ -40,7 +40,7 @@ func TestEachKnotHasItsShortestCycle(t *testing.T) {
 	require.Equal(t, [][]int{{1, 2, 3}, {4, 6}, {7}, {10, 11}}, g.Cycles())
 }
 
-func TestOfCyclesAsShortTheOneWithSmallerNodesIsTaken(t *testing.T) {
+func TestCycles_PrefersSmallerNodes(t *testing.T) {
 	t.Parallel()
 	g := graph.New(8)
 	for _, edge := range [][2]int{{0, 5}, {5, 3}, {3, 0}, {0, 4}, {4, 7}, {7, 0}, {4, 6}, {6, 0}, {1, 2}, {2, 7}, {7, 1}} {
@@ -49,7 +49,7 @@ func TestOfCyclesAsShortTheOneWithSmallerNodesIsTaken(t *testing.T) {
 	require.Equal(t, [][]int{{0, 4, 6}}, g.Cycles())
 }
 
-func TestCyclesOfGraphsTooLargeForTrialAreRealAndShortest(t *testing.T) {
+func TestCycles_OfLargeGraphsAreRealAndShortest(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(7, 8))
 	for range 100 {
@@ -72,7 +72,7 @@ func TestCyclesOfGraphsTooLargeForTrialAreRealAndShortest(t *testing.T) {
 	}
 }
 
-func TestAGraphHasAnOrderOnceAllItsCyclesAreCut(t *testing.T) {
+func TestCycles_CuttingAllGivesAnOrder(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(9, 10))
 	for range 100 {
@@ -93,12 +93,12 @@ func TestAGraphHasAnOrderOnceAllItsCyclesAreCut(t *testing.T) {
 	}
 }
 
-func TestARingIsOneCycleHoweverLong(t *testing.T) {
+func TestCycles_RingIsOneCycle(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, [][]int{ascending(long)}, ring(long).Cycles())
 }
 
-func TestManySmallCyclesAreAllFound(t *testing.T) {
+func TestCycles_FindsManySmallOnes(t *testing.T) {
 	t.Parallel()
 	g := graph.New(long)
 	for node := 0; node < long; node += 4 {
@@ -116,7 +116,7 @@ func TestManySmallCyclesAreAllFound(t *testing.T) {
 	}
 }
 
-func TestTheShortestCycleOfAThousandNodesIsFoundWhereverItIs(t *testing.T) {
+func TestCycles_FindsTheShortestOfAThousandNodes(t *testing.T) {
 	t.Parallel()
 	// The large cycles lead to one search through nearly everything after the
 	// other, and only one of the last finds the small one.
@@ -133,7 +133,7 @@ func TestTheShortestCycleOfAThousandNodesIsFoundWhereverItIs(t *testing.T) {
 	require.Equal(t, [][]int{{nodes - 3, nodes - 1}}, g.Cycles())
 }
 
-func TestTheSearchInALargeKnotIsBoundedAndStillFindsACycle(t *testing.T) {
+func TestCycles_BoundedSearchStillFindsACycle(t *testing.T) {
 	t.Parallel()
 	for _, seed := range []uint64{1, 2, 3} {
 		rng := rand.New(rand.NewPCG(seed, 0))

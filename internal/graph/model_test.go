@@ -276,12 +276,12 @@ func requireLikeWeights(t *testing.T, m model, g *graph.Graph) {
 	require.Equal(t, length, gotLength, "%v", m)
 }
 
-func TestEveryGraphOfThreeNodesIsLikeTheModel(t *testing.T) {
+func TestGraph_EveryGraphOfThreeNodesIsLikeTheModel(t *testing.T) {
 	t.Parallel()
 	requireAllLike(t, 3, 1)
 }
 
-func TestEveryFifthGraphOfFourNodesIsLikeTheModel(t *testing.T) {
+func TestGraph_EveryFifthGraphOfFourNodesIsLikeTheModel(t *testing.T) {
 	t.Parallel()
 	requireAllLike(t, 4, 5)
 }
@@ -300,7 +300,7 @@ func requireAllLike(t *testing.T, nodes, step int) {
 	}
 }
 
-func TestRandomGraphsAreLikeTheModel(t *testing.T) {
+func TestGraph_RandomGraphsAreLikeTheModel(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(3, 4))
 	for range 2000 {

@@ -12,7 +12,7 @@ import (
 )
 
 // It is not parallel: counting allocations counts those of all goroutines.
-func TestATimerCostsOneAllocation(t *testing.T) {
+func TestAfter_CostsOneAllocation(t *testing.T) {
 	s := schedule.New()
 	defer s.Close()
 	run := func() {}

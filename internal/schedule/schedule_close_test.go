@@ -12,7 +12,7 @@ import (
 	"github.com/capreg/registry/internal/schedule"
 )
 
-func TestCloseWaitsForTheRunInProgress(t *testing.T) {
+func TestClose_WaitsForTheRunInProgress(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		release := make(chan struct{})
@@ -42,7 +42,7 @@ func TestCloseWaitsForTheRunInProgress(t *testing.T) {
 	})
 }
 
-func TestCloseDropsAllTimers(t *testing.T) {
+func TestClose_DropsAllTimers(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		timers := make([]*schedule.Timer, 100)
@@ -58,7 +58,7 @@ func TestCloseDropsAllTimers(t *testing.T) {
 	})
 }
 
-func TestAfterOnAClosedSchedulerNeverFires(t *testing.T) {
+func TestAfter_OnAClosedSchedulerNeverFires(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		s.Close()
@@ -68,7 +68,7 @@ func TestAfterOnAClosedSchedulerNeverFires(t *testing.T) {
 	})
 }
 
-func TestATimerCreatedFromTheRunThatCloseWaitsForNeverFires(t *testing.T) {
+func TestClose_TimerOfTheLastRunNeverFires(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		release := make(chan struct{})

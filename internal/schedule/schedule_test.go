@@ -37,7 +37,7 @@ func elapse(d time.Duration) {
 	synctest.Wait()
 }
 
-func TestTimersFireInOrderOfDeadlines(t *testing.T) {
+func TestScheduler_FiresInOrderOfDeadlines(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		var fired []int
@@ -50,7 +50,7 @@ func TestTimersFireInOrderOfDeadlines(t *testing.T) {
 	})
 }
 
-func TestEqualDeadlinesFireInOrderOfCreation(t *testing.T) {
+func TestScheduler_FiresEqualDeadlinesInOrderOfCreation(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		var fired []int
@@ -63,7 +63,7 @@ func TestEqualDeadlinesFireInOrderOfCreation(t *testing.T) {
 	})
 }
 
-func TestATimerFiresExactlyWhenItsTimeHasElapsed(t *testing.T) {
+func TestAfter_FiresExactlyAtItsDeadline(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		start := time.Now()
@@ -80,7 +80,7 @@ func TestATimerFiresExactlyWhenItsTimeHasElapsed(t *testing.T) {
 	})
 }
 
-func TestATimerNeverFiresEarlyByTheRealClock(t *testing.T) {
+func TestAfter_NeverFiresEarlyByTheRealClock(t *testing.T) {
 	t.Parallel()
 	s := schedule.New()
 	defer s.Close()
@@ -96,7 +96,7 @@ func TestATimerNeverFiresEarlyByTheRealClock(t *testing.T) {
 	}
 }
 
-func TestATimerWithoutDelayFiresAtOnceButNotInsideAfter(t *testing.T) {
+func TestAfter_WithoutDelayFiresAtOnceButNotInside(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		start := time.Now()
@@ -110,7 +110,7 @@ func TestATimerWithoutDelayFiresAtOnceButNotInsideAfter(t *testing.T) {
 	})
 }
 
-func TestATimerForTheEndOfTimeDoesNotFire(t *testing.T) {
+func TestAfter_EndOfTimeDoesNotFire(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		elapse(time.Hour)
@@ -123,7 +123,7 @@ func TestATimerForTheEndOfTimeDoesNotFire(t *testing.T) {
 	})
 }
 
-func TestAStoppedTimerDoesNotFireAndTheOthersKeepTheirOrder(t *testing.T) {
+func TestStop_OthersKeepTheirOrder(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		var fired []int
@@ -146,7 +146,7 @@ func TestAStoppedTimerDoesNotFireAndTheOthersKeepTheirOrder(t *testing.T) {
 	})
 }
 
-func TestStopIsTooLateOnceATimerHasFired(t *testing.T) {
+func TestStop_IsTooLateAfterTheRun(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		var self atomic.Pointer[schedule.Timer]
@@ -156,7 +156,7 @@ func TestStopIsTooLateOnceATimerHasFired(t *testing.T) {
 	})
 }
 
-func TestStopFromInsideARunReachesTimersDueAtTheSameInstant(t *testing.T) {
+func TestStop_InsideARunStopsTimersDueAtTheSameInstant(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		var second atomic.Pointer[schedule.Timer]
@@ -166,7 +166,7 @@ func TestStopFromInsideARunReachesTimersDueAtTheSameInstant(t *testing.T) {
 	})
 }
 
-func TestAnEarlierDeadlineIsServedFirst(t *testing.T) {
+func TestAfter_EarlierDeadlineMovesTheAlarm(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		start := time.Now()
@@ -181,7 +181,7 @@ func TestAnEarlierDeadlineIsServedFirst(t *testing.T) {
 	})
 }
 
-func TestALaterDeadlineIsServedAfterTheFirstIsStopped(t *testing.T) {
+func TestStop_MovesTheAlarmToTheNextDeadline(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		start := time.Now()
@@ -194,7 +194,7 @@ func TestALaterDeadlineIsServedAfterTheFirstIsStopped(t *testing.T) {
 	})
 }
 
-func TestARunMayCreateTimers(t *testing.T) {
+func TestAfter_InsideARun(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		start := time.Now()
@@ -211,7 +211,7 @@ func TestARunMayCreateTimers(t *testing.T) {
 	})
 }
 
-func TestRunsHoldNoLock(t *testing.T) {
+func TestScheduler_RunsUnderNoLock(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		release := make(chan struct{})
@@ -228,7 +228,7 @@ func TestRunsHoldNoLock(t *testing.T) {
 	})
 }
 
-func TestAnAlarmThatWasOvertakenRunsNothing(t *testing.T) {
+func TestScheduler_LateAlarmRunsNothing(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		var fired atomic.Int32
@@ -261,7 +261,7 @@ func goroutine() string {
 	return strings.Fields(string(stack[:runtime.Stack(stack, false)]))[1]
 }
 
-func TestThousandsOfTimersDueAtOnceRunOnOneGoroutine(t *testing.T) {
+func TestScheduler_RunsThousandsOnOneGoroutine(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		seen := map[string]int{}
@@ -285,7 +285,7 @@ func workers() int {
 }
 
 // It is not parallel: it counts all goroutines of the process.
-func TestNoGoroutineExistsWhileNothingIsDue(t *testing.T) {
+func TestScheduler_HasNoGoroutineWhileNothingIsDue(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		for i := range 1000 {
 			s.After(time.Duration(1+i%10)*time.Second, func() {})
@@ -314,7 +314,7 @@ func TestScheduler_GoesOnAfterARunThatExits(t *testing.T) {
 
 // It uses the actual clock, to have goroutines of the alarm overtaken by calls of
 // After, Stop and Close.
-func TestEveryTimerIsEitherFiredOrStoppedUnderContention(t *testing.T) {
+func TestScheduler_EveryTimerIsFiredOrStoppedUnderContention(t *testing.T) {
 	t.Parallel()
 	s := schedule.New()
 	const goroutines, timers = 8, 2000

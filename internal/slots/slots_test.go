@@ -36,7 +36,7 @@ func got(ctx context.Context, w *slots.Wait) int {
 	return at
 }
 
-func TestNoMoreGetInThanThereAreSlots(t *testing.T) {
+func TestTryAcquire_NeverExceedsTheLimit(t *testing.T) {
 	t.Parallel()
 	s := slots.New(2, 0)
 	require.True(t, s.Free())
@@ -50,7 +50,7 @@ func TestNoMoreGetInThanThereAreSlots(t *testing.T) {
 	require.Nil(t, queueAt([]*slots.Slots{s}), "no room to wait")
 }
 
-func TestThoseWhoWaitComeFirstInTheirOrder(t *testing.T) {
+func TestWait_FirstComeFirstServed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := slots.New(1, 10)
@@ -79,7 +79,7 @@ func TestThoseWhoWaitComeFirstInTheirOrder(t *testing.T) {
 	})
 }
 
-func TestWaitAtSeveralTakesTheFirstThatIsFree(t *testing.T) {
+func TestWait_TakesTheFirstFreeOfSeveral(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		a, b, none := slots.New(1, 1), slots.New(1, 1), slots.New(1, 0)
@@ -95,7 +95,7 @@ func TestWaitAtSeveralTakesTheFirstThatIsFree(t *testing.T) {
 	})
 }
 
-func TestWaitEndsWithItsContextAndLeavesNoTrace(t *testing.T) {
+func TestWait_EndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := slots.New(1, 2)
@@ -112,7 +112,7 @@ func TestWaitEndsWithItsContextAndLeavesNoTrace(t *testing.T) {
 	})
 }
 
-func TestWaitThatCouldNotUseItsSlotKeepsItsPositionElsewhere(t *testing.T) {
+func TestResume_KeepsThePositionElsewhere(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		a, b := slots.New(1, 5), slots.New(1, 5)
@@ -140,7 +140,7 @@ func TestWaitThatCouldNotUseItsSlotKeepsItsPositionElsewhere(t *testing.T) {
 	})
 }
 
-func TestSlotThatComesTooLateIsGivenBack(t *testing.T) {
+func TestEnd_ReleasesALateGrant(t *testing.T) {
 	t.Parallel()
 	s := slots.New(1, 5)
 	require.True(t, s.TryAcquire())
@@ -151,7 +151,7 @@ func TestSlotThatComesTooLateIsGivenBack(t *testing.T) {
 	require.True(t, s.Free())
 }
 
-func TestWaitCanBeWokenAndKeepsItsPosition(t *testing.T) {
+func TestFor_WakeKeepsThePosition(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := slots.New(1, 5)
@@ -168,7 +168,7 @@ func TestWaitCanBeWokenAndKeepsItsPosition(t *testing.T) {
 	})
 }
 
-func TestMoreSlotsLetThoseWhoWaitIn(t *testing.T) {
+func TestResize_MoreSlotsAdmitTheQueue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := slots.New(1, 5)
@@ -186,7 +186,7 @@ func TestMoreSlotsLetThoseWhoWaitIn(t *testing.T) {
 	})
 }
 
-func TestNoSlotIsLostOrGivenTwiceUnderLoad(t *testing.T) {
+func TestSlots_NoneLostOrGrantedTwiceUnderLoad(t *testing.T) {
 	t.Parallel()
 	const limit = 3
 	all := []*slots.Slots{slots.New(limit, 4), slots.New(limit, 4)}
@@ -245,7 +245,7 @@ func full(t *testing.T, room int) *slots.Slots {
 	return s
 }
 
-func TestWaitAtAFreeSlotGetsItAtOnce(t *testing.T) {
+func TestJoin_FreeSlotIsGrantedAtOnce(t *testing.T) {
 	t.Parallel()
 	s := slots.New(1, 1)
 	wait := queueAt([]*slots.Slots{s})
@@ -254,7 +254,7 @@ func TestWaitAtAFreeSlotGetsItAtOnce(t *testing.T) {
 	require.Zero(t, s.Waiting())
 }
 
-func TestWaitThatResumesLinesUpAnewWhereItWas(t *testing.T) {
+func TestResume_JoinsTheQueueAgain(t *testing.T) {
 	t.Parallel()
 	s := full(t, 1)
 	wait := queueAt([]*slots.Slots{s})
@@ -274,7 +274,7 @@ func TestWaitThatResumesLinesUpAnewWhereItWas(t *testing.T) {
 	require.True(t, s.TryAcquire())
 }
 
-func TestWaitThatResumesWhereThereIsNoRoomWaitsElsewhere(t *testing.T) {
+func TestResume_WithoutRoomWaitsElsewhere(t *testing.T) {
 	t.Parallel()
 	a, b := full(t, 1), full(t, 1)
 	wait := queueAt([]*slots.Slots{a, b})
@@ -292,7 +292,7 @@ func TestWaitThatResumesWhereThereIsNoRoomWaitsElsewhere(t *testing.T) {
 	other.End()
 }
 
-func TestSlotThatComesAfterAResumeIsGivenBackAsWell(t *testing.T) {
+func TestEnd_ReleasesALateGrantAfterResume(t *testing.T) {
 	t.Parallel()
 	s := full(t, 1)
 	wait := queueAt([]*slots.Slots{s})
@@ -306,7 +306,7 @@ func TestSlotThatComesAfterAResumeIsGivenBackAsWell(t *testing.T) {
 	require.True(t, s.TryAcquire())
 }
 
-func TestQueueThatWasLeftIsNotComeBackTo(t *testing.T) {
+func TestResume_DoesNotRejoinAQueueThatWasLeft(t *testing.T) {
 	t.Parallel()
 	a, b := full(t, 1), full(t, 1)
 	wait := queueAt([]*slots.Slots{a, b})
@@ -323,7 +323,7 @@ func TestQueueThatWasLeftIsNotComeBackTo(t *testing.T) {
 	wait.End()
 }
 
-func TestOnlyTheSlotThatCameTooLateIsGivenBack(t *testing.T) {
+func TestEnd_ReleasesOnlyTheLateGrant(t *testing.T) {
 	t.Parallel()
 	a, b := full(t, 1), full(t, 1)
 	wait := queueAt([]*slots.Slots{a, b})
@@ -346,7 +346,7 @@ func TestWait_LeavesQueuesAfterAGrantElsewhere(t *testing.T) {
 	require.True(t, b.TryAcquire())
 }
 
-func TestRoomToWaitCanBeChanged(t *testing.T) {
+func TestResize_ChangesTheBoundOfTheQueue(t *testing.T) {
 	t.Parallel()
 	s := full(t, 0)
 	require.Nil(t, queueAt([]*slots.Slots{s}))

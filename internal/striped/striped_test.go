@@ -28,7 +28,7 @@ func total(cells *striped.Cells[counters]) (hits, misses uint64) {
 	return hits, misses
 }
 
-func TestConcurrentAddsLoseNothing(t *testing.T) {
+func TestCells_ConcurrentAddsLoseNothing(t *testing.T) {
 	t.Parallel()
 	const goroutines, adds = 100, 1000
 	var cells striped.Cells[counters]
@@ -48,7 +48,7 @@ func TestConcurrentAddsLoseNothing(t *testing.T) {
 	require.EqualValues(t, 2*goroutines*adds, misses)
 }
 
-func TestConcurrentFirstCallsAgreeOnTheCells(t *testing.T) {
+func TestLocal_ConcurrentFirstCallsAgree(t *testing.T) {
 	t.Parallel()
 	const goroutines, rounds = 2, 2000
 	fresh := make([]striped.Cells[counters], rounds)
@@ -75,7 +75,7 @@ func TestConcurrentFirstCallsAgreeOnTheCells(t *testing.T) {
 	}
 }
 
-func TestEachMayRunWhileCellsChange(t *testing.T) {
+func TestEach_DuringChanges(t *testing.T) {
 	t.Parallel()
 	var cells striped.Cells[counters]
 	var all sync.WaitGroup
@@ -93,7 +93,7 @@ func TestEachMayRunWhileCellsChange(t *testing.T) {
 	all.Wait()
 }
 
-func TestIdleCellsCostAPointer(t *testing.T) {
+func TestCells_IdleCostAPointer(t *testing.T) {
 	t.Parallel()
 	var cells striped.Cells[counters]
 	require.Equal(t, unsafe.Sizeof(uintptr(0)), unsafe.Sizeof(cells))
@@ -102,7 +102,7 @@ func TestIdleCellsCostAPointer(t *testing.T) {
 	}
 }
 
-func TestEachYieldsEveryCellOnceAndStopsWhenToldTo(t *testing.T) {
+func TestEach_YieldsEveryCellOnceAndStops(t *testing.T) {
 	t.Parallel()
 	var cells striped.Cells[counters]
 	local := cells.Local()
@@ -138,7 +138,7 @@ func requireApart[T any](t *testing.T) {
 	}
 }
 
-func TestNoTwoCellsShareALinePair(t *testing.T) {
+func TestCells_ShareNoLinePair(t *testing.T) {
 	t.Parallel()
 	requireApart[atomic.Uint32](t)
 	requireApart[atomic.Uint64](t)
@@ -147,7 +147,7 @@ func TestNoTwoCellsShareALinePair(t *testing.T) {
 	requireApart[[40]byte](t)
 }
 
-func TestPointersInCellsKeepWhatTheyPointAtAlive(t *testing.T) {
+func TestCells_KeepPointersAlive(t *testing.T) {
 	t.Parallel()
 	var cells striped.Cells[atomic.Pointer[[]int]]
 	for cell := range cells.Each {
@@ -163,7 +163,7 @@ func TestPointersInCellsKeepWhatTheyPointAtAlive(t *testing.T) {
 	}
 }
 
-func TestAGoroutineKeepsItsCell(t *testing.T) {
+func TestLocal_GoroutineKeepsItsCell(t *testing.T) {
 	t.Parallel()
 	var cells striped.Cells[counters]
 	seen := map[*counters]int{}
@@ -179,7 +179,7 @@ func TestAGoroutineKeepsItsCell(t *testing.T) {
 	require.LessOrEqual(t, len(seen), 4)
 }
 
-func TestGoroutinesSpreadOverTheCells(t *testing.T) {
+func TestLocal_DistributesGoroutines(t *testing.T) {
 	t.Parallel()
 	var cells striped.Cells[counters]
 	var all, alive sync.WaitGroup
@@ -203,7 +203,7 @@ func TestGoroutinesSpreadOverTheCells(t *testing.T) {
 	require.GreaterOrEqual(t, used, striped.Stripes()/2)
 }
 
-func TestStripesAreAPowerOfTwoWithinBounds(t *testing.T) {
+func TestStripes_PowerOfTwoWithinBounds(t *testing.T) {
 	t.Parallel()
 	for procs, want := range map[int]uint{1: 8, 2: 8, 4: 8, 5: 16, 8: 16, 9: 32, 16: 32, 17: 64, 32: 64, 33: 64, 1024: 64} {
 		require.Equal(t, want, striped.StripesFor(procs), "procs=%d", procs)
@@ -211,7 +211,7 @@ func TestStripesAreAPowerOfTwoWithinBounds(t *testing.T) {
 }
 
 // It is not parallel: counting allocations counts those of all goroutines.
-func TestOnlyTheFirstLocalAllocates(t *testing.T) {
+func TestLocal_AllocatesOnlyOnce(t *testing.T) {
 	var cells striped.Cells[counters]
 	require.Zero(t, testing.AllocsPerRun(100, func() { total(&cells) }))
 	fresh := make([]striped.Cells[counters], 101)

@@ -41,7 +41,7 @@ func (j *judge) Errorf(format string, args ...any) { j.Logf(format, args...); j.
 func (j *judge) Fatalf(format string, args ...any) { j.Logf(format, args...); j.FailNow() }
 
 // Without this, an oracle that agrees with everything would prove nothing.
-func TestAnOracleThatIsWrongIsFoundOut(t *testing.T) {
+func TestOracle_DetectsPlantedDefects(t *testing.T) {
 	t.Parallel()
 	for _, defect := range []string{
 		"never rotates", "learns from what began before", "recovers a nanosecond early", "lets a later cooldown shorten",

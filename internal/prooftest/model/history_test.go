@@ -311,7 +311,7 @@ func printed(history []porcupine.Operation) string {
 }
 
 // Without this, a specification that allows everything would prove nothing.
-func TestHistoriesThatCannotBeAreFoundOut(t *testing.T) {
+func TestHistories_DetectsImpossibleOnes(t *testing.T) {
 	t.Parallel()
 	at := func(call, back int64, in asking, out reply) porcupine.Operation {
 		return porcupine.Operation{Input: in, Call: call, Output: out, Return: back}

@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestTerminalWritesLines(t *testing.T) {
+func TestTerminal_WritesLines(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	terminal := channel.NewTerminal(&out)
@@ -25,7 +25,7 @@ func TestTerminalWritesLines(t *testing.T) {
 	require.Equal(t, "one\ntwo\n", out.String())
 }
 
-func TestWebhookPostsEachMessageOnce(t *testing.T) {
+func TestWebhook_PostsEachMessageOnce(t *testing.T) {
 	t.Parallel()
 	sink, err := loopback.StartSink(t.Context())
 	require.NoError(t, err)
@@ -39,7 +39,7 @@ func TestWebhookPostsEachMessageOnce(t *testing.T) {
 	require.Equal(t, channel.StatusError(http.StatusBadRequest), webhook.Send(t.Context(), ""))
 }
 
-func TestWebhookThatFailsSaysItsStatus(t *testing.T) {
+func TestWebhook_ErrorHasTheStatus(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusInternalServerError)

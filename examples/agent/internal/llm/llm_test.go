@@ -49,7 +49,7 @@ func eachSDK(t *testing.T, test func(t *testing.T, server *loopback.Server, mode
 	}
 }
 
-func TestAnswerComesBackWithItsModel(t *testing.T) {
+func TestChat_ReplyNamesItsModel(t *testing.T) {
 	t.Parallel()
 	eachSDK(t, func(t *testing.T, _ *loopback.Server, model client) {
 		reply, err := model.Chat(t.Context(), "two words")
@@ -59,7 +59,7 @@ func TestAnswerComesBackWithItsModel(t *testing.T) {
 	})
 }
 
-func TestStreamComesInPiecesOfWhichOneIsTheLast(t *testing.T) {
+func TestStream_LastPieceIsMarked(t *testing.T) {
 	t.Parallel()
 	eachSDK(t, func(t *testing.T, server *loopback.Server, model client) {
 		for _, cut := range []bool{false, true} {
@@ -81,7 +81,7 @@ func TestStreamComesInPiecesOfWhichOneIsTheLast(t *testing.T) {
 	})
 }
 
-func TestErrorOfAStreamIsThatOfAnAnswer(t *testing.T) {
+func TestStream_ErrorIsThatOfChat(t *testing.T) {
 	t.Parallel()
 	eachSDK(t, func(t *testing.T, server *loopback.Server, model client) {
 		server.Behave(loopback.Behaviour{Status: http.StatusTooManyRequests, RetryAfter: 7 * time.Second})
@@ -95,7 +95,7 @@ func TestErrorOfAStreamIsThatOfAnAnswer(t *testing.T) {
 	})
 }
 
-func TestEachStatusHasItsClassAndCostsOneRequest(t *testing.T) {
+func TestError_EachStatusHasItsClassAndCostsOneRequest(t *testing.T) {
 	t.Parallel()
 	eachSDK(t, func(t *testing.T, server *loopback.Server, model client) {
 		for status, class := range map[int]verdict.Class{
@@ -115,7 +115,7 @@ func TestEachStatusHasItsClassAndCostsOneRequest(t *testing.T) {
 	})
 }
 
-func TestDelayThatTheServerAsksForIsKept(t *testing.T) {
+func TestError_KeepsTheRetryDelay(t *testing.T) {
 	t.Parallel()
 	eachSDK(t, func(t *testing.T, server *loopback.Server, model client) {
 		server.Behave(loopback.Behaviour{Status: http.StatusTooManyRequests, RetryAfter: 7 * time.Second})
@@ -124,7 +124,7 @@ func TestDelayThatTheServerAsksForIsKept(t *testing.T) {
 	})
 }
 
-func TestErrorHoldsTheVendorsCodeAndTheSDKsErrorButNoBody(t *testing.T) {
+func TestError_ContainsTheVendorsCodeButNoBody(t *testing.T) {
 	t.Parallel()
 	eachSDK(t, func(t *testing.T, server *loopback.Server, model client) {
 		server.Behave(loopback.Behaviour{Status: http.StatusTooManyRequests, Code: "insufficient_quota"})
@@ -139,7 +139,7 @@ func TestErrorHoldsTheVendorsCodeAndTheSDKsErrorButNoBody(t *testing.T) {
 	})
 }
 
-func TestServerThatHangsEndsWithTheContext(t *testing.T) {
+func TestChat_HangingServerEndsWithTheContext(t *testing.T) {
 	t.Parallel()
 	eachSDK(t, func(t *testing.T, server *loopback.Server, model client) {
 		server.Behave(loopback.Behaviour{Hang: true})
@@ -151,7 +151,7 @@ func TestServerThatHangsEndsWithTheContext(t *testing.T) {
 	})
 }
 
-func TestServerThatRefusesWasSentNothingAndComesBackOnItsPort(t *testing.T) {
+func TestServer_RefusedRequestWasNotSent(t *testing.T) {
 	t.Parallel()
 	eachSDK(t, func(t *testing.T, server *loopback.Server, model client) {
 		_, err := model.Chat(t.Context(), "?")
@@ -168,7 +168,7 @@ func TestServerThatRefusesWasSentNothingAndComesBackOnItsPort(t *testing.T) {
 	})
 }
 
-func TestLastResortAlwaysAnswers(t *testing.T) {
+func TestLastResort_AlwaysAnswers(t *testing.T) {
 	t.Parallel()
 	reply, err := llm.LastResort{}.Chat(t.Context(), "?")
 	require.NoError(t, err)
