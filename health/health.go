@@ -160,7 +160,7 @@ type Policy struct {
 	// probe. Its context ends after RecoverTimeout, and when the provider leaves. It does not
 	// run when the cause is a dependency.
 	Recover func(ctx context.Context) error
-	// RecoverLimit bounds the number of runs in a row; the event of the last failure says that
+	// RecoverLimit bounds the number of runs in a row; the event of the last failure reports that
 	// no more will follow. Default: 5.
 	RecoverLimit int
 	// RecoverTimeout bounds one run. Default: 30 s.

@@ -170,7 +170,7 @@ func ask(ctx context.Context, request *http.Request, options HTTPOptions) error 
 	}
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode == http.StatusSwitchingProtocols {
-		return unexpected(response, options) // what follows is no body, and does not end
+		return unexpected(response, options) // the rest is no body, and does not end
 	}
 	var said error
 	expected := slices.Contains(options.Codes, response.StatusCode)
@@ -211,7 +211,7 @@ func isJSON(contentType string) bool {
 	return media == "application/json" || strings.HasSuffix(media, "+json")
 }
 
-// listen reads JSON. said is why it is not good, err why it could not be read.
+// listen reads JSON. said reports bad content, err a failure to read it.
 func listen(ctx context.Context, body io.Reader) (said, err error) {
 	text, err := io.ReadAll(io.LimitReader(body, mostRead+1))
 	switch {

@@ -361,7 +361,7 @@ func textOf(content json.RawMessage) string {
 	var parts []struct {
 		Text string `json:"text"`
 	}
-	_ = json.Unmarshal(content, &parts) // what is neither has no text
+	_ = json.Unmarshal(content, &parts) // other content has no text
 	var all strings.Builder
 	for _, part := range parts {
 		all.WriteString(part.Text)

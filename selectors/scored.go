@@ -181,7 +181,7 @@ func (s *scored) Pick(v selection.View) int {
 	if !ok || v.Len() > fewCandidates {
 		return s.pickOfMany(&v)
 	}
-	// Not one array of structs: what is written piece by piece is slow to be copied.
+	// Separate arrays: structs that are written field by field are slow to copy.
 	var latencies, qualities, scores [fewCandidates]float64
 	var b Benchmark
 	for rest := mask; rest != 0; rest &= rest - 1 {

@@ -227,7 +227,7 @@ func growth(ctx context.Context, out *bytes.Buffer, s settings) error {
 
 func nanoseconds(figure float64) string { return number(figure) + " ns" }
 
-// number writes a figure with what digits it is worth, in groups of three.
+// number formats a figure with its significant digits, in groups of three.
 func number(figure float64) string {
 	if figure < 100 && figure != float64(int(figure)) {
 		return fmt.Sprintf("%.1f", figure)

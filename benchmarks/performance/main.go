@@ -28,7 +28,7 @@ func main() {
 	}
 }
 
-// settings say what is measured.
+// settings select the measurements.
 type settings struct {
 	contest.Settings
 

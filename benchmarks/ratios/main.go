@@ -1,5 +1,5 @@
-// Command ratios measures the registry against what it is made of, and against
-// bars that say how much faster it has to be.
+// Command ratios measures the registry against its parts and its peers, and checks the
+// ratios against bars.
 //
 //	go run ./benchmarks/ratios
 //

@@ -48,7 +48,7 @@ func strategies() []registry.Strategy {
 	return append([]registry.Strategy{registry.StrategyFallback, registry.StrategyRoundRobin}, selectors.All()...)
 }
 
-// run simulates, and writes what it finds.
+// run simulates, and writes the results.
 func run(ctx context.Context, arguments []string, to io.Writer) error {
 	flags := flag.NewFlagSet("selection", flag.ContinueOnError)
 	flags.SetOutput(to)
@@ -100,7 +100,7 @@ func write(to io.Writer, load workload, rows []row) error {
 	fmt.Fprintf(&text, "%d calls at %g a second over 8 providers of %d places that take %v,\n", load.calls, load.rate, places, usual)
 	fmt.Fprintf(&text, "but for one that takes %v and one that fails within %v:\n\n", slow, quick)
 	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', tabwriter.AlignRight)
-	// Flush has the error of whatever went wrong.
+	// Flush returns the first error.
 	_, _ = fmt.Fprintln(table, "\tp50\tp99\terrors\tslow one\tfailing one\t│\tp50\tp99\terrors\t")
 	for _, r := range rows {
 		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%.2f%%\t%.1f%%\t%.1f%%\t│\t%s\t%s\t%.2f%%\t\n", r.strategy,

@@ -30,7 +30,7 @@ type outcome struct {
 
 const (
 	members  = 8
-	places   = 4 // what a provider serves at once; further requests wait in it
+	places   = 4 // concurrent requests of a provider; further ones wait in it
 	sessions = 500
 
 	usual = 10 * time.Millisecond // mean, exponentially distributed
@@ -117,7 +117,7 @@ func simulate(ctx context.Context, strategy registry.Strategy, load workload, gu
 	return s.outcome(servers), ctx.Err()
 }
 
-// simulation collects what callers see.
+// simulation collects the results of callers.
 type simulation struct {
 	resolver *registry.Resolver[*server]
 	options  []registry.CallOption

@@ -14,12 +14,12 @@ import (
 )
 
 const (
-	settleTime = 5 * time.Second // for what was forgotten to expire, and for states to follow
+	settleTime = 5 * time.Second // for forgotten leases to expire, and for states to follow
 	settleStep = 20 * time.Millisecond
 )
 
-// rest lets everything come to rest and compares what the registry says of itself with
-// what the backends, the callers and a subscriber have seen.
+// rest lets everything come to rest and compares the counts of the registry with those of
+// the backends, the callers and a subscriber.
 func (w *world) rest(random *rand.Rand) {
 	w.calm.Store(true)
 	defer w.calm.Store(false)
@@ -68,7 +68,7 @@ func (w *world) openPlaces() {
 	}
 }
 
-// audit returns what is wrong with a registry in which nothing is going on.
+// audit returns the faults of a registry at rest.
 func (w *world) audit() (problems []string) {
 	report := func(format string, values ...any) { problems = append(problems, fmt.Sprintf(format, values...)) }
 	gates := w.gates()

@@ -45,7 +45,7 @@ const (
 	faultPanic           // of the provider's code
 	faultExit            // runtime.Goexit
 	faultHangUp          // the caller goes away meanwhile
-	faultBadAnswer       // what a caller does wrong
+	faultBadAnswer       // a mistake of the caller
 	faultCount
 )
 
@@ -99,7 +99,7 @@ type account struct {
 	inside atomic.Int64
 }
 
-// faults counts what was done to the registry.
+// faults counts the injected faults and changes.
 type faults struct {
 	tries  [faultCount]atomic.Uint64
 	mu     sync.Mutex // guards others
@@ -296,7 +296,7 @@ func (a *account) product(born *births) *backend {
 	return born.deliver(a)
 }
 
-// Close is called by the registry on what factories made.
+// Close is called by the registry on instances made by factories.
 func (b *backend) Close() error {
 	if b.account.closed.Add(1) > b.account.made.Load() {
 		return errTwice
@@ -304,7 +304,7 @@ func (b *backend) Close() error {
 	return nil
 }
 
-// births knows how many backends have not been collected.
+// births counts the backends that were not garbage-collected.
 type births struct{ all, gone atomic.Int64 }
 
 func (c *births) deliver(a *account) *backend {

@@ -99,7 +99,7 @@ func (s sums) String() string {
 	return fmt.Sprintf("calls %d lost %d stuck %d leaked %d races-of-state %d", s.calls, s.lost, s.stuck, s.leaked, s.broken)
 }
 
-// sum returns the totals; what is open is stuck.
+// sum returns the totals; an open call is stuck.
 func (l *ledger) sum() sums {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -114,7 +114,7 @@ func (l *ledger) sum() sums {
 	return s
 }
 
-// rows returns how many calls of each kind ended how, in order.
+// rows returns the number of calls of each kind and outcome, in order.
 func (l *ledger) rows() (kinds []string, outcomes []outcome, counts map[tally]uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

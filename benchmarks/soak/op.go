@@ -185,7 +185,7 @@ func (w *world) run(o *op) outcome {
 	return w.call(o)
 }
 
-// options draws what varies a call.
+// options draws the options of a call.
 func (o *op) options() (options []registry.CallOption, report *registry.CallReport) {
 	if o.random.IntN(10) == 0 && o.kind != kindHedge {
 		o.once = true

@@ -17,7 +17,7 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// call makes a call and checks what it returns against what the backends have seen.
+// call makes a call and checks its result against the counts of the backends.
 func (w *world) call(o *op) outcome {
 	options, report := o.options()
 	checked := false
@@ -52,7 +52,7 @@ func (w *world) call(o *op) outcome {
 	return o.of(err)
 }
 
-// checkReport compares the report of a call with what the backends have seen.
+// checkReport compares the report of a call with the counts of the backends.
 func (o *op) checkReport(report *registry.CallReport) {
 	var reported []string
 	seen := make(map[string]bool)

@@ -64,7 +64,7 @@ func judge(status grpc_health_v1.HealthCheckResponse_ServingStatus) error {
 	return fmt.Errorf("%s (%s)", words, status)
 }
 
-// failure is an error in one line, whatever the server wrote into it.
+// failure is an error in one line, whatever its text contains.
 type failure struct {
 	prefix string
 	err    error

@@ -164,7 +164,7 @@ func (a *agent) wireChannels(ctx context.Context) error {
 }
 
 // classify classifies the vendors' codes where the HTTP
-// status alone does not say it.
+// status alone is ambiguous.
 func classify(err error) verdict.Verdict {
 	var failure *llm.Error
 	if !errors.As(err, &failure) {
@@ -217,7 +217,7 @@ func (a *agent) askForStream(ctx context.Context, question string) (answered, er
 	return answered{Reply: llm.Reply{Text: text.String()}, by: s.Provider()}, nil
 }
 
-// streaming says how long pieces may take and which one is the last. Pieces
+// streaming configures the time limits and the end mark of a stream. Pieces
 // without text keep a connection alive and no more.
 func (a *agent) streaming(whole bool) stream.Options[llm.Piece] {
 	options := stream.Options[llm.Piece]{
@@ -248,7 +248,7 @@ func (a *agent) notify(ctx context.Context, message string) error {
 	return err
 }
 
-// watch shows what happens in the registry, as it happens.
+// watch prints the events of the registry.
 func (a *agent) watch() {
 	defer close(a.watching)
 	for e := range a.events.All(context.Background()) {
@@ -272,8 +272,8 @@ func (a *agent) chat(ctx context.Context, in io.Reader) error {
 	return lines.Err()
 }
 
-// reply shows the answer to a person as it comes. What was shown cannot be taken
-// back, so a stream that is cut is said to be.
+// reply prints the answer as it arrives. Printed text cannot be taken back, so a
+// message follows a stream that is cut.
 func (a *agent) reply(ctx context.Context, question string) error {
 	s, err := stream.Open(ctx, a.models, func(ctx context.Context, m llm.ChatModel) (iter.Seq2[llm.Piece, error], error) {
 		return m.Stream(ctx, question)

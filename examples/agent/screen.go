@@ -9,7 +9,7 @@ import (
 
 // screen shows lines, and on a terminal keeps one line of progress below them.
 type screen struct {
-	// mu guards the fields below, and keeps what is written in one piece.
+	// mu guards the fields below, and keeps each output in one piece.
 	mu       sync.Mutex
 	out      *os.File
 	terminal bool

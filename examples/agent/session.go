@@ -126,7 +126,7 @@ func (a *agent) deliver(ctx context.Context, n int, reply answered) error {
 	return a.show(ctx, "answer    "+reply.Text)
 }
 
-// summary ends with the line that says it all.
+// summary ends with the line of totals.
 func (a *agent) summary(ctx context.Context, questions int, served map[string]int, lost int) error {
 	names := make([]string, 0, len(served))
 	total := 0
@@ -146,7 +146,7 @@ func (a *agent) summary(ctx context.Context, questions int, served map[string]in
 	return a.show(ctx, fmt.Sprintf("served %d/%d lost %d  %s", total, questions, lost, strings.Join(shares, ", ")))
 }
 
-// describe puts an event into words; "" for those that are no news.
+// describe describes an event; "" for events that are not printed.
 func describe(e event.Event) string {
 	switch e.Kind {
 	case event.BreakerOpened:

@@ -26,7 +26,7 @@ type Config struct {
 	Upstreams map[string]Upstream `json:"upstreams"`
 	// Routes map models to upstreams.
 	Routes []Route `json:"routes"`
-	// Timeouts bound what is done for one request.
+	// Timeouts bound the work for one request.
 	Timeouts Timeouts `json:"timeouts"`
 	// WholeAnswers holds streams back until they are complete, so that one that
 	// is cut is answered by another upstream. Each route can ask for it as well.
@@ -87,7 +87,7 @@ func (d *Duration) UnmarshalText(text []byte) error {
 
 func or(d Duration, usual time.Duration) time.Duration { return cmp.Or(time.Duration(d), usual) }
 
-// readConfig reads the configuration; what it does not know is an error.
+// readConfig reads the configuration; an unknown field is an error.
 func readConfig(from io.Reader) (Config, error) {
 	var config Config
 	decoder := json.NewDecoder(from)

@@ -10,7 +10,7 @@
 //	curl -s localhost:8080/v1/models
 //	curl -s localhost:8080/status
 //
-// [Config] says what a configuration file holds; gateway.json is one. The headers
+// [Config] documents the configuration file; gateway.json is one. The headers
 // X-Served-By, X-Served-Model and X-Attempts of an answer name its source.
 package main
 

@@ -20,7 +20,7 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// mostBytes bounds what is read of one answer, and of one request.
+// mostBytes bounds the bytes that are read of one answer, and of one request.
 const mostBytes = 32 << 20
 
 // target is a destination of a route: an upstream, under the name that it knows the
@@ -77,7 +77,7 @@ func (t *target) ask(ctx context.Context, asked request) (*http.Response, error)
 	}
 	defer func() { _ = response.Body.Close() }()
 	const mostOfAnError = 64 << 10
-	text, _ := io.ReadAll(io.LimitReader(response.Body, mostOfAnError)) // the status says enough
+	text, _ := io.ReadAll(io.LimitReader(response.Body, mostOfAnError)) // the status is enough
 	refusal := &upstreamError{
 		status: response.StatusCode, after: verdict.RetryAfter(response.Header.Get("Retry-After")), anyModel: t.anyModel,
 	}
@@ -237,7 +237,7 @@ func errorIn(text []byte) (said errorObject, ok bool) {
 		return said, false
 	}
 	if json.Unmarshal(body.Error, &said) != nil {
-		_ = json.Unmarshal(body.Error, &said.Message) // some say it in a word
+		_ = json.Unmarshal(body.Error, &said.Message) // some servers send a plain string
 	}
 	return said, true
 }

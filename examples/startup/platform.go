@@ -104,7 +104,7 @@ func (p *platform) components() []registry.Component {
 	return components
 }
 
-// offer registers what a component does when it is ready, and until it stops.
+// offer registers a component's service when it is ready, until it stops.
 func offer(service registry.Service[Answer], name string, answer Answer) func(context.Context, *registry.Registry) (*registry.Registration, error) {
 	return func(ctx context.Context, reg *registry.Registry) (*registry.Registration, error) {
 		return service.Register(ctx, reg, registry.Provider[Answer]{Name: name, Instance: answer})
@@ -118,7 +118,7 @@ func (p *platform) call(ctx context.Context, service registry.Service[Answer], t
 	})
 }
 
-// speak answers with what the model, the memory and a tool say.
+// speak answers with the results of the model, the memory and a tool.
 func (p *platform) speak(ctx context.Context, text string) (string, error) {
 	said := make([]string, 0, 3)
 	for _, service := range []registry.Service[Answer]{Tool, Memory, Chat} {

@@ -126,7 +126,7 @@ type search struct {
 	component []int
 	nodes     []visit
 	queue     []int
-	looked    int // at how many nodes and edges
+	visited   int // nodes and edges so far
 }
 
 // visit is the mark of a search at a node. The next search, which starts elsewhere,
@@ -134,7 +134,7 @@ type search struct {
 type visit struct {
 	reached int // the start from which the node was last reached
 	closing int // the last start that needs the node
-	depth   int // how far the start is
+	depth   int // distance from the start
 	parent  int
 }
 
@@ -150,9 +150,9 @@ func (s *search) shortest(members []int, searches int) (cycle []int) {
 		bound += (1 + len(s.feeds.of(node))) * searches
 	}
 	length := math.MaxInt
-	s.looked = 0
+	s.visited = 0
 	for _, start := range members {
-		if length == 2 || s.looked >= bound {
+		if length == 2 || s.visited >= bound {
 			break
 		}
 		if last := s.from(start, length); last != none {
@@ -191,7 +191,7 @@ func (s *search) from(start, limit int) int {
 			break
 		}
 		feeds := s.feeds.of(node)
-		s.looked += 1 + len(feeds)
+		s.visited += 1 + len(feeds)
 		for _, feed := range feeds {
 			if feed < start || s.component[feed] != component {
 				continue

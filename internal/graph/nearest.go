@@ -56,8 +56,8 @@ type distance struct {
 	current, before, beforeThat []int
 }
 
-// between returns how far a and b are apart, or any number above limit if it is
-// more than that. It fills in of each row only what is so near the diagonal that
+// between returns the distance of a and b, or any number above limit if it is more
+// than that. It fills in of each row only what is so near the diagonal that
 // it may matter, between two numbers that are too large.
 func (d *distance) between(a, b []rune, limit int) int {
 	if apart := max(len(a)-len(b), len(b)-len(a)); apart > limit {

@@ -138,7 +138,7 @@ func (a *adjacency) topological() (order, left []int) {
 	return order, left
 }
 
-// left returns how many needs each node has.
+// left returns the number of needs of each node.
 func (a *adjacency) left() []int {
 	left := make([]int, a.needs.count())
 	for node := range left {

@@ -72,7 +72,7 @@ func (r rows) turned() rows {
 	return gather(r.count(), r.values, owners)
 }
 
-// folded returns r without what a row repeats of values below the number of rows.
+// folded returns r without repetitions in a row, of values below the number of rows.
 // It takes the memory of r.
 func (r rows) folded() rows {
 	holder := make([]int, r.count()) // one more than the last row seen to hold the value

@@ -27,7 +27,7 @@ func (r *Ring[T]) Push(value T) {
 	r.length++
 }
 
-// Pop removes the oldest value; lost is how many were dropped just before it.
+// Pop removes the oldest value; lost is the number of values dropped just before it.
 func (r *Ring[T]) Pop() (value T, lost uint64, ok bool) {
 	if r.length == 0 {
 		return value, 0, false
@@ -47,7 +47,7 @@ func (r *Ring[T]) Values() []T {
 	return values
 }
 
-// Len returns how many values the ring holds.
+// Len returns the number of values in the ring.
 func (r *Ring[T]) Len() int { return r.length }
 
 func (r *Ring[T]) drop() {

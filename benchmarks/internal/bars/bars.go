@@ -1,4 +1,4 @@
-// Package bars has what the registry has to reach beside what it is made of, and
+// Package bars holds the bars that the registry has to reach against its parts, and
 // how that is measured.
 package bars
 

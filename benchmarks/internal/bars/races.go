@@ -140,7 +140,7 @@ func within(name string, atMost time.Duration, ours contest.Contestant) Race {
 	}}
 }
 
-// allocating is a bar for what an operation of ours allocates.
+// allocating is a bar for the allocations of an operation of ours.
 func allocating(name string, atMost float64, ours contest.Contestant) Race {
 	return Race{[]Bar{{name, 1}}, func(context.Context, contest.Settings) ([]Figure, error) {
 		runners, free, err := prepare(ours)

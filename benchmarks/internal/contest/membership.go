@@ -105,7 +105,7 @@ func members(many int, strategy registry.Strategy) []registry.Provider[Model] {
 // heap returns the bytes in use when all garbage is gone.
 func heap() int64 {
 	runtime.GC()
-	runtime.GC() // what finalizers and sync.Pool held
+	runtime.GC() // memory kept by finalizers and sync.Pool
 	var stats runtime.MemStats
 	runtime.ReadMemStats(&stats)
 	return int64(stats.HeapAlloc) //nolint:gosec // far below

@@ -18,7 +18,7 @@ var service = registry.NewService[Model]("model")
 type Setting struct {
 	Providers int // default: 8
 	Strategy  registry.Strategy
-	Open      int           // of how many of the first ones calls have failed until their breakers opened
+	Open      int           // the number of first providers whose breakers are open, by failed calls
 	Timeout   time.Duration // of an attempt; default: the registry's
 	Probed    bool          // their health is known from probes
 	Listening bool          // their functions listen to the context

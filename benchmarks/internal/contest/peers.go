@@ -32,7 +32,7 @@ import (
 // Providers is the number of candidates of every contestant.
 const Providers = 8
 
-// AttemptTimeout is the default of the registry, and what the others are given.
+// AttemptTimeout is the default of the registry, and the timeout of the others.
 const AttemptTimeout = 30 * time.Second
 
 // Model is the picked and called type; its work is next to nothing.
@@ -172,7 +172,7 @@ func grpcRoundRobin() (Loop, func() error, error) {
 }
 
 // kratosSelector selects a node and reports that it is done, the way kratos
-// counts what is in flight.
+// counts the calls in flight.
 func kratosSelector[O any](name string, build func(...O) kratos.Selector) Contestant {
 	return contestant(name, func() Loop {
 		picks := build()

@@ -38,9 +38,9 @@ func listPackages(ctx context.Context, patterns []string) (packages []*goPackage
 	return packages, nil
 }
 
-// command is a command that is ended together with those that it starts.
+// command is a command that is killed together with its child processes.
 func command(ctx context.Context, name string, arguments ...string) *exec.Cmd {
-	c := exec.CommandContext(ctx, name, arguments...) //nolint:gosec // go, and what it has built
+	c := exec.CommandContext(ctx, name, arguments...) //nolint:gosec // go, and binaries that it has built
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }
 	c.WaitDelay = time.Second

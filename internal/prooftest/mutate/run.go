@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// test is one test, how long it takes, and the mutants that it reaches.
+// test is one test with its duration and the mutants that it reaches.
 type test struct {
 	suite   *suite
 	name    string
@@ -78,7 +78,7 @@ func (s *suite) traceOne(ctx context.Context, name, path string) (test, error) {
 	return t, err
 }
 
-// batchTime is about how long the tests of a batch take: the first one that fails ends
+// batchTime is the approximate duration of a batch: the first test that fails ends
 // them all.
 const batchTime = 3 * time.Second
 

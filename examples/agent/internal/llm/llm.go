@@ -23,7 +23,7 @@ type Reply struct {
 	Model string
 }
 
-// Piece is a part of a streamed answer. The last one says so: a stream that ends
+// Piece is a part of a streamed answer. The last one is marked: a stream that ends
 // without it was cut, which the SDKs do not tell from a complete one.
 type Piece struct {
 	Text string
@@ -184,7 +184,7 @@ func pieces[E any](stream events[E], piece func(E) Piece) iter.Seq2[Piece, error
 	}
 }
 
-// LastResort is a ChatModel that always has something to say.
+// LastResort is a ChatModel that always answers.
 type LastResort struct{}
 
 // Chat returns a text that asks the user to wait.
