@@ -218,7 +218,7 @@ func (v *View) Float() float64 { return float64(v.Random()>>11) / (1 << 53) }
 func (v *View) State() *atomic.Value { return &v.look.Cursor.state }
 
 // Draw returns an eligible candidate, each with the same probability, or -1.
-func (v *View) Draw() int { return v.drawBeside(-1) }
+func (v *View) Draw() int { return v.drawOther(-1) }
 
 // DrawTwo returns two different eligible candidates, each pair with the same probability. With
 // only one eligible candidate the second is -1, without any both are.
@@ -227,11 +227,11 @@ func (v *View) DrawTwo() (first, second int) {
 	if first < 0 {
 		return -1, -1
 	}
-	return first, v.drawBeside(first)
+	return first, v.drawOther(first)
 }
 
-// drawBeside draws a candidate other than other.
-func (v *View) drawBeside(other int) int {
+// drawOther draws a candidate other than other.
+func (v *View) drawOther(other int) int {
 	if v.look.Large == nil {
 		mask := v.look.Mask
 		if other >= 0 {
@@ -254,18 +254,18 @@ func (v *View) drawBeside(other int) int {
 		count--
 	}
 	if count <= 0 {
-		return v.nextBeside(0, other)
+		return v.nextOther(0, other)
 	}
-	at := v.nextBeside(0, other)
+	at := v.nextOther(0, other)
 	for range v.IntN(count) {
-		if next := v.nextBeside(at+1, other); next >= 0 {
+		if next := v.nextOther(at+1, other); next >= 0 {
 			at = next
 		}
 	}
 	return at
 }
 
-func (v *View) nextBeside(from, other int) int {
+func (v *View) nextOther(from, other int) int {
 	i := v.Next(from)
 	if i >= 0 && i == other {
 		i = v.Next(i + 1)
