@@ -30,16 +30,16 @@ bench: ## run the benchmarks
 cover: ## statement coverage of the root and internal packages; fails below 92 %
 	go run ./internal/prooftest/cover -least 92
 
-mutate: ## change the library in many places, one at a time: do its tests notice?
+mutate: ## change the library in many places, one at a time, and run its tests
 	$(MUTATE) -with '$(WITH)' . $$(go list ./internal/... | grep -v prooftest)
 
-soak: ## random faults for a minute, under a ledger
+soak: ## random faults for a minute, with every call counted
 	go run ./benchmarks/soak -for 60s
 
 fuzz: ## run each fuzz target for FUZZTIME
 	go run ./internal/prooftest/fuzz -for $(FUZZTIME)
 
-figures: ## measure again what docs/reliability.md says: an hour
+figures: ## measure the figures of docs/reliability.md again: an hour
 	go run ./benchmarks/soak -for 60s -write docs/reliability.md
 	go run ./internal/prooftest/cover -least 92 -write docs/reliability.md
 	go run ./internal/prooftest/fuzz -for $(FUZZTIME) -write docs/reliability.md
@@ -54,7 +54,7 @@ standalone: ## test each module without the workspace
 vuln: ## look for known vulnerabilities (needs: make tools, and the vulnerability database)
 	@for dir in $$(go list -m -f '{{.Dir}}'); do (cd $$dir && $(CURDIR)/bin/govulncheck ./...) || exit 1; done
 
-ci: ## all that CI does
+ci: ## everything that CI runs
 	bash .ci/run
 
 .PHONY: help test race tools lint fmt bench cover mutate soak fuzz figures tidy standalone vuln ci

@@ -1,9 +1,9 @@
-// Package event names what can change in a registry.
+// Package event names the changes of a registry.
 package event
 
 import "time"
 
-// Kind is what changed. Kinds are stable words, fit for logs and metrics.
+// Kind names a kind of change. Kinds are stable words, fit for logs and metrics.
 type Kind string
 
 // The kinds of event.
@@ -16,21 +16,21 @@ const (
 	Drained Kind = "drained"
 	// Changed: a setting was changed; Reason names it, From and To are its values.
 	Changed Kind = "changed"
-	// BreakerOpened: calls to the provider are refused; Until says how long.
+	// BreakerOpened: calls to the provider are refused until Until.
 	BreakerOpened Kind = "breaker_opened"
-	// BreakerHalfOpened: the provider is on trial.
+	// BreakerHalfOpened: the provider gets trial calls.
 	BreakerHalfOpened Kind = "breaker_half_opened"
-	// BreakerClosed: the provider is back.
+	// BreakerClosed: the provider gets calls again.
 	BreakerClosed Kind = "breaker_closed"
 	// Starting: the provider's first probe failed; it may still become healthy.
 	Starting Kind = "starting"
 	// Healthy: the provider's health is good.
 	Healthy Kind = "healthy"
-	// Degraded: the provider answers, but not as it should.
+	// Degraded: the provider answers, but not as expected.
 	Degraded Kind = "degraded"
 	// Unhealthy: the provider's health went bad; Err is the cause.
 	Unhealthy Kind = "unhealthy"
-	// Trend: the provider seems to go another way, from From to To.
+	// Trend: the trend of the provider's probes changed from From to To.
 	Trend Kind = "trend"
 	// CapabilityOut: a capability of the provider does not work; Reason names it.
 	CapabilityOut Kind = "capability_out"
@@ -38,10 +38,10 @@ const (
 	CapabilityBack Kind = "capability_back"
 	// ProbeStuck: a probe of the provider ignores its context.
 	ProbeStuck Kind = "probe_stuck"
-	// MonitorLate: many unrelated probes are late together, so that this machine
-	// is suspected; such results are not counted for a while.
+	// MonitorLate: many unrelated probes are late together, so that this machine is the likely
+	// cause; such results are not counted for a while.
 	MonitorLate Kind = "monitor_late"
-	// Recovered: the provider's recovery hook says that it has helped.
+	// Recovered: the provider's recovery hook returned without an error.
 	Recovered Kind = "recovered"
 	// RecoveryFailed: the provider's recovery hook failed with Err.
 	RecoveryFailed Kind = "recovery_failed"
@@ -50,32 +50,32 @@ const (
 	// Parked: the provider refuses this client (credentials, quota, billing); it
 	// is left alone until Until, or until it is reset.
 	Parked Kind = "parked"
-	// CooldownEnded: the provider may be asked again.
+	// CooldownEnded: the provider may be called again.
 	CooldownEnded Kind = "cooldown_ended"
 	// NotReady: the provider's factory failed with Err; it is tried again after Until.
 	NotReady Kind = "not_ready"
 	// Ready: the provider's factory made its instance.
 	Ready Kind = "ready"
-	// SelectorFailed: a group's strategy did something wrong, which Reason names. The
-	// group's order stands in for an answer that is none; two picks in a row that were
-	// timed and slow are told too. It is told once a minute for each group.
+	// SelectorFailed: a group's strategy gave an invalid answer, for which the group's order
+	// was used, or was slow in two timed picks in a row; Reason names the fault. There is at
+	// most one such event a minute for each group.
 	SelectorFailed Kind = "selector_failed"
 	// LeaseExpired: a lease was not reported in time and counts as a failure.
 	LeaseExpired Kind = "lease_expired"
-	// Closing: the registry refuses new picks; it is the last event but for the
-	// drains of its providers and Closed.
+	// Closing: the registry refuses new picks; after it come only the drains of its providers
+	// and Closed.
 	Closing Kind = "closing"
-	// Closed: the registry has ended.
+	// Closed: the registry is closed.
 	Closed Kind = "closed"
 )
 
-// Event is one change. Fields that a kind has no use for are zero.
+// Event is one change. Fields that do not apply to its kind are zero.
 type Event struct {
 	// Sequence numbers the events of one registry from 1, without a gap.
 	Sequence uint64 `json:"sequence"`
-	// Time is when the change was made.
+	// Time is the moment of the change.
 	Time time.Time `json:"time"`
-	// Kind is what changed.
+	// Kind is the kind of change.
 	Kind Kind `json:"kind"`
 	// Service is the service of the provider.
 	Service string `json:"service,omitempty"`
@@ -86,11 +86,11 @@ type Event struct {
 	// From and To are the values before and after.
 	From string `json:"from,omitempty"`
 	To   string `json:"to,omitempty"`
-	// Reason says why, in words.
+	// Reason explains the change, in words.
 	Reason string `json:"reason,omitempty"`
-	// Until is when the new state ends by itself.
+	// Until is the moment at which the new state ends by itself.
 	Until time.Time `json:"until,omitzero"`
-	// Err is the cause, where there is one.
+	// Err is the cause, if there is one.
 	Err error `json:"-"`
 	// Lost counts the events that this subscriber missed just before this one.
 	Lost uint64 `json:"lost,omitempty"`

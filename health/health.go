@@ -1,5 +1,5 @@
-// Package health holds the words of a provider's health: the policy by which a
-// registry probes it, the states it can be in, and what is told of it.
+// Package health holds the vocabulary of a provider's health: the policy by which a registry
+// probes it, its states and its reports.
 package health
 
 import (
@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// State is how a provider is, as far as its probes and the program say. States
+// State is the health of a provider according to its probes and to the program. States
 // marshal as their names.
 //
 //	          first success
@@ -20,24 +20,24 @@ import (
 //	Starting ─────────┘            Unhealthy ◀──────────┘
 //	   └── fall failures ──────────▶   └── rise successes ──▶ Healthy or Degraded
 //
-// Between Healthy and Degraded decides the score, which one failed probe lowers
-// enough. A provider without a probe is healthy until the program says otherwise.
+// The score decides between Healthy and Degraded; one failed probe lowers it enough. A
+// provider without a probe is healthy until the program marks it otherwise.
 type State uint8
 
 // The states. Providers that are Healthy or Degraded can be picked.
 const (
 	// Unknown is a provider whose first probe has no result yet.
 	Unknown State = iota
-	// Starting is one that has not been healthy yet and may still become so.
+	// Starting is a provider that has not been healthy yet and may still become so.
 	Starting
-	// Healthy is one that answers.
+	// Healthy is a provider that answers.
 	Healthy
-	// Degraded is one with a score below 0.8: it answers, but not as it should, or
-	// has failed fewer times in a row than make it unhealthy.
+	// Degraded is a provider with a score below 0.8: it answers, but not as expected, or has
+	// failed fewer times in a row than make it unhealthy.
 	Degraded
-	// Unhealthy is one that does not answer, or that the program says is unwell.
+	// Unhealthy is a provider that does not answer, or that the program marked as unhealthy.
 	Unhealthy
-	// Draining is one that has left the registry.
+	// Draining is a provider that has left the registry.
 	Draining
 
 	stateCount
@@ -54,18 +54,18 @@ func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 // UnmarshalText accepts the name of a state.
 func (s *State) UnmarshalText(text []byte) error { return unmarshal(s, stateNames[:], text, "state") }
 
-// Trend is where a provider seems to go: what its probes take and how often they
-// fail, compared with what it used to be. It ejects nobody.
+// Trend compares how long the latest probes take, and how often they fail, with their history.
+// A trend does not eject a provider.
 type Trend uint8
 
 // The trends.
 const (
 	// Steady is as usual, or too early to tell: before 100 probes only failures count.
 	Steady Trend = iota
-	// Degrading is slower than it used to be.
+	// Degrading is slower than usual.
 	Degrading
-	// AtRisk is slower than it used to be and already takes a noticeable part of
-	// its time limit (3 %), or fails often (a quarter of the last probes or so).
+	// AtRisk is slower than usual and already takes a noticeable part of the time limit (3 %),
+	// or fails often (about a quarter of the last probes).
 	AtRisk
 
 	trendCount
@@ -99,70 +99,69 @@ func unmarshal[T ~uint8](into *T, names []string, text []byte, what string) erro
 	return fmt.Errorf("health: unknown %s %q", what, text)
 }
 
-// Probe checks something: nil is well. An error made by [Limp] is an answer, too,
-// but a degraded one. ctx ends at the time limit of the probe, and when the
-// provider leaves. A probe may panic; it must heed ctx, else it is told to be
-// stuck, and no other probe takes its place until it returns.
+// Probe checks a provider; nil means healthy. An error made by [Limp] counts as an answer of a
+// degraded provider. ctx ends at the time limit of the probe, and when the provider leaves. A
+// probe may panic. It must heed ctx: one that does not is reported as stuck, and no other probe
+// of the provider runs until it returns.
 type Probe func(ctx context.Context) error
 
-// Checker is an instance that can be asked how it is. A registry probes the
-// instances that implement it, unless [Policy] says otherwise.
+// Checker is an instance with a health check of its own. A registry probes the instances that
+// implement it, unless [Policy] says otherwise.
 type Checker interface {
 	CheckHealth(ctx context.Context) error
 }
 
-// Policy says how a provider is probed. The zero value of each field is its
-// default; without a probe nothing is done and the provider is healthy.
+// Policy configures the probes of a provider. The zero value of each field is its default; a
+// provider without a probe is healthy.
 type Policy struct {
 	// Probe checks the provider. Default: CheckHealth of an instance that is a
 	// [Checker]; for one that a factory makes, from when it is made.
 	Probe Probe
-	// Capabilities have probes of their own: while one of them fails, the provider
-	// does not count as having that capability, and goes on with the others.
+	// Capabilities have probes of their own: while one of them fails, the provider does not
+	// count as having that capability, and keeps the others.
 	Capabilities map[string]Probe
-	// Off turns probing off, of a Checker as well.
+	// Off turns probing off, also for a [Checker].
 	Off bool
 
 	// Interval is the time from the end of a probe to the next one, within ±10 %.
 	// Default: 30 s.
 	Interval time.Duration
-	// FastInterval is the time while it starts, fails, is unhealthy or at risk.
+	// FastInterval replaces Interval while the provider starts, fails, is unhealthy or at risk.
 	// Default: a sixth of Interval.
 	FastInterval time.Duration
-	// IdleInterval is the time for a healthy provider that was given no call since
-	// the last probe. Default: twice Interval.
+	// IdleInterval replaces Interval for a healthy provider that got no call since the last
+	// probe. Default: twice Interval.
 	IdleInterval time.Duration
-	// TrustCalls lets calls stand in for probes: while a healthy provider has
-	// answered some since the last probe, and failed none, it is not probed, five
-	// times in a row at most.
+	// TrustCalls lets calls replace probes: while a healthy provider has answered some since
+	// the last probe and failed none, it is not probed, at most five times in a row.
 	TrustCalls bool
 	// Timeout bounds one probe. Default: 5 s.
 	Timeout time.Duration
 
-	// Fall is how many failures in a row make the provider unhealthy. Default: 3.
+	// Fall is the number of failures in a row that make the provider unhealthy. Default: 3.
 	Fall int
-	// Rise is how many successes in a row make an unhealthy one healthy again, and
-	// a degraded one. Default: 2. The first success of all is enough by itself.
+	// Rise is the number of successes in a row after which an unhealthy or degraded provider is
+	// healthy. Default: 2. The first success of all is enough by itself.
 	Rise int
-	// StartTime is how long a provider that has not been healthy yet may fail
-	// before it is called unhealthy. Default: until Fall failures.
+	// StartTime is the time for which a provider that has not been healthy yet may fail before
+	// it is unhealthy. Default: until Fall failures.
 	StartTime time.Duration
-	// Expected is how long an answer of the probe usually takes. One that takes
-	// more than one and a half of it is degraded. Default: anything goes.
+	// Expected is the usual time of an answer of the probe. A provider that takes more than one
+	// and a half times as long is degraded. Default: no expectation.
 	Expected time.Duration
 
-	// Groups are what the provider's health counts for, such as [Readiness] and
+	// Groups are the groups that the provider's health counts for, such as [Readiness] and
 	// [Liveness] or words of your own. Default: Readiness.
 	Groups []string
 
-	// Recover, when set, runs after the provider has become unhealthy, one at a
-	// time: it may reconnect, restart or replace something. An error is tried
-	// again after a delay that grows from 1 s to 1 min, until it is healthy again.
-	// Its success is followed by a probe. Its context ends after RecoverTimeout,
-	// and when the provider leaves. It does not run when the cause is a dependency.
+	// Recover, when set, runs after the provider has become unhealthy, one run at a time: it
+	// may reconnect, restart or replace something. After an error it runs again, with a delay
+	// that grows from 1 s to 1 min, until the provider is healthy. A success is followed by a
+	// probe. Its context ends after RecoverTimeout, and when the provider leaves. It does not
+	// run when the cause is a dependency.
 	Recover func(ctx context.Context) error
-	// RecoverLimit is how many times it runs before somebody else has to help, of which
-	// the event of the last failure speaks. Default: 5.
+	// RecoverLimit bounds the number of runs in a row; the event of the last failure reports that
+	// no more will follow. Default: 5.
 	RecoverLimit int
 	// RecoverTimeout bounds one run. Default: 30 s.
 	RecoverTimeout time.Duration
@@ -170,19 +169,19 @@ type Policy struct {
 
 // Groups that orchestrators know.
 const (
-	// Readiness is whether requests can be served.
+	// Readiness is the group of providers without which requests cannot be served.
 	Readiness = "readiness"
-	// Liveness is whether the process should go on.
+	// Liveness is the group of providers without which the process should be restarted.
 	Liveness = "liveness"
 )
 
-// limp is an answer that is not as it should be.
+// limp is the error of a degraded answer.
 type limp struct{ error }
 
 func (l limp) Unwrap() error { return l.error }
 
-// Limp makes an error for a [Probe] that got an answer, but not a good one: the
-// provider is degraded for that reason and goes on. A nil err stays nil.
+// Limp makes an error for a [Probe] that got an answer, but not a good one: the provider is
+// degraded for that reason and stays eligible. A nil err stays nil.
 func Limp(err error) error {
 	if err == nil {
 		return nil
@@ -196,21 +195,21 @@ func IsLimp(err error) bool {
 	return errors.As(err, &l)
 }
 
-// usage is where a probe's context leads.
+// usage is the key of the reporting function in a probe's context.
 type usage struct{}
 
-// Use is called by a probe to tell how much of a resource is in use, such as
-// 0.93 of "gpu memory"; what is outside [0, 1] is cut. A provider that uses more
-// than 0.88 of any is degraded. With a context that is not a probe's it does
-// nothing. It must not be called after the probe has returned.
+// Use reports that a share of a resource is in use, such as 0.93 of "gpu memory"; values
+// outside [0, 1] are clipped. Probes call it with their context. A provider that uses more than
+// 0.88 of any resource is degraded. With a context that is not a probe's it does nothing. It
+// must not be called after the probe has returned.
 func Use(ctx context.Context, resource string, share float64) {
 	if note, ok := ctx.Value(usage{}).(func(string, float64)); ok && !math.IsNaN(share) {
 		note(resource, min(max(share, 0), 1))
 	}
 }
 
-// WithUse returns a context whose probe tells note what it uses. Registries make
-// one for each probe; others need it to run probes by themselves, as in tests.
+// WithUse returns a context for a probe, in which [Use] calls note. Registries make one for
+// each probe; other code needs it to run probes by itself, as in tests.
 func WithUse(ctx context.Context, note func(resource string, share float64)) context.Context {
 	return context.WithValue(ctx, usage{}, note)
 }

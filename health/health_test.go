@@ -20,7 +20,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var errCause = errors.New("cause")
 
-func TestState_ReadsAndWritesNames(t *testing.T) {
+func TestStateAndTrend_MarshalAsTheirNames(t *testing.T) {
 	t.Parallel()
 	states := []health.State{health.Unknown, health.Starting, health.Healthy, health.Degraded, health.Unhealthy, health.Draining}
 	text, err := json.Marshal(states)
@@ -58,7 +58,7 @@ func TestScore_IsTheProductOfItsFactors(t *testing.T) {
 		{"as expected", func(f *health.Facts) { f.Took, f.Expected = time.Second, time.Second }, 1},
 		{"half slower", func(f *health.Facts) { f.Took, f.Expected = 1500*time.Millisecond, time.Second }, 0.8},
 		{"three times slower", func(f *health.Facts) { f.Took, f.Expected = 3*time.Second, time.Second }, 0.4},
-		{"slow, without expectation", func(f *health.Facts) { f.Took = time.Hour }, 1},
+		{"slow, without an expectation", func(f *health.Facts) { f.Took = time.Hour }, 1},
 		{"much in use", func(f *health.Facts) { f.Usage = 0.8 }, 1},
 		{"too much in use", func(f *health.Facts) { f.Usage = 0.88 }, 0.8},
 		{"all in use", func(f *health.Facts) { f.Usage = 1 }, 0.5},
@@ -71,7 +71,7 @@ func TestScore_IsTheProductOfItsFactors(t *testing.T) {
 	}
 }
 
-func TestScore_StaysWithinBounds(t *testing.T) {
+func TestScore_StaysWithinItsBounds(t *testing.T) {
 	t.Parallel()
 	require.NoError(t, quick.Check(func(failures, fall uint8, limps bool, took, expected int64, usage float64, out uint8) bool {
 		score := health.Score(health.Facts{
@@ -82,7 +82,7 @@ func TestScore_StaysWithinBounds(t *testing.T) {
 	}, nil))
 }
 
-func TestLimp_IsFoundInWrappedErrors(t *testing.T) {
+func TestIsLimp_FindsWrappedErrors(t *testing.T) {
 	t.Parallel()
 	require.NoError(t, health.Limp(nil))
 	limp := health.Limp(errCause)
@@ -93,9 +93,9 @@ func TestLimp_IsFoundInWrappedErrors(t *testing.T) {
 	require.False(t, health.IsLimp(nil))
 }
 
-func TestUse_ReachesRunnerOfProbe(t *testing.T) {
+func TestUse_CallsTheNoteOfTheContext(t *testing.T) {
 	t.Parallel()
-	health.Use(t.Context(), "cpu", 0.5) // without a listener
+	health.Use(t.Context(), "cpu", 0.5) // no note in the context
 	told := make(map[string]float64)
 	ctx := health.WithUse(t.Context(), func(resource string, share float64) { told[resource] = share })
 	probe := health.Probe(func(ctx context.Context) error {

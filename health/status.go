@@ -2,75 +2,74 @@ package health
 
 import "time"
 
-// DegradedBelow is the score under which a provider is degraded.
+// DegradedBelow is the score below which a provider is degraded.
 const DegradedBelow = 0.8
 
-// Status is what is known of one provider's health.
+// Status is a snapshot of one provider's health.
 type Status struct {
-	// State is how it is, Since when, and Reason says why in words.
+	// State is the current state, Since the moment it began, and Reason its cause in words.
 	State  State     `json:"state"`
 	Since  time.Time `json:"since"`
 	Reason string    `json:"reason,omitempty"`
-	// Err is the cause: of the last failure, or what the program said.
+	// Err is the cause: the error of the last failure, or the one the program gave.
 	Err error `json:"-"`
-	// Because names the providers that this one depends on and that are the reason
-	// as far as anybody knows.
+	// Because names the providers that this one depends on and that are the known cause.
 	Because []string `json:"because,omitempty"`
 	// Score is from 0, for dead, to 1, for as it should be. See [Score].
 	Score float64 `json:"score"`
-	// Trend is where it seems to go.
+	// Trend compares the latest probes with their history.
 	Trend Trend `json:"trend"`
 
-	// Probed says whether there is a probe; what follows is zero without one.
+	// Probed reports whether there is a probe; the fields that follow are zero without one.
 	Probed bool `json:"probed"`
-	// CheckedAt is when the last probe ended, and Took how long it took.
+	// CheckedAt is the end of the last probe, and Took its duration.
 	CheckedAt time.Time     `json:"checked_at,omitzero"`
 	Took      time.Duration `json:"took,omitempty"`
-	// NextCheck is when the next one is due.
+	// NextCheck is the time of the next probe.
 	NextCheck time.Time `json:"next_check,omitzero"`
-	// Failures is how many have failed in a row.
+	// Failures is the number of probes that have failed in a row.
 	Failures int `json:"failures,omitempty"`
-	// StuckSince is when a probe began that has not returned although its time is
-	// over; zero when there is none.
+	// StuckSince is the start of a probe that has not returned although its time is over; zero
+	// without one.
 	StuckSince time.Time `json:"stuck_since,omitzero"`
-	// Suspected says that the last failure was not counted: many unrelated probes
-	// were late together, so that the reason is likely this machine.
+	// Suspected reports that the last failure was not counted: many unrelated probes were late
+	// together, so that the likely cause is this machine.
 	Suspected bool `json:"suspected,omitempty"`
 	// Out are the capabilities that do not work, with the reason.
 	Out map[string]string `json:"out,omitempty"`
-	// Usage is what the probe told with [Use].
+	// Usage holds the shares that the probe reported with [Use].
 	Usage map[string]float64 `json:"usage,omitempty"`
-	// Groups are what it counts for.
+	// Groups are the groups that the provider counts for.
 	Groups []string `json:"groups,omitempty"`
 }
 
 // Transition is one change of state.
 type Transition struct {
-	// Time is when it happened.
+	// Time is the moment of the change.
 	Time time.Time `json:"time"`
 	// From and To are the states before and after.
 	From State `json:"from"`
 	To   State `json:"to"`
-	// Reason says why.
+	// Reason is the cause.
 	Reason string `json:"reason,omitempty"`
-	// Score is that after the change.
+	// Score is the score after the change.
 	Score float64 `json:"score"`
 }
 
-// Facts are what a score is made of.
+// Facts are the input of [Score].
 type Facts struct {
-	// Known says whether there was any result.
+	// Known reports whether there was any result.
 	Known bool
-	// Failures is how many probes have failed in a row, of the Fall that make it
+	// Failures is the number of failures in a row, and Fall the number that makes the provider
 	// unhealthy.
 	Failures, Fall int
-	// Limps says that the last answer was made with [Limp].
+	// Limps reports that the last answer was made with [Limp].
 	Limps bool
-	// Took is the time of the last answer, Expected what is usual; zero: anything.
+	// Took is the time of the last answer, Expected the usual one; zero for no expectation.
 	Took, Expected time.Duration
 	// Usage is the highest share of a resource that is in use.
 	Usage float64
-	// Out is how many capabilities of those Checked do not work.
+	// Out is the number of capabilities that do not work, of those Checked.
 	Out, Checked int
 }
 
@@ -113,11 +112,11 @@ func Score(f Facts) float64 {
 	return connectivity * response * resources * capabilities
 }
 
-// Overall is the health of a registry, or of a group within it.
+// Overall is the health of a registry, or of one group of its providers.
 type Overall struct {
 	// State is Healthy, Degraded or Unhealthy.
 	State State `json:"state"`
-	// Reason says why it is not healthy.
+	// Reason is the cause, unless it is healthy.
 	Reason string `json:"reason,omitempty"`
 	// Healthy, Degraded and Unhealthy count the services below.
 	Healthy   int `json:"healthy"`
@@ -134,9 +133,9 @@ type Service struct {
 	State    State  `json:"state"`
 	Reason   string `json:"reason,omitempty"`
 	Required bool   `json:"required,omitempty"`
-	// Eligible is how many of the providers could be given a call now.
+	// Eligible is the number of providers that could get a call now.
 	Eligible int `json:"eligible"`
-	// Providers are in the order in which they would be asked.
+	// Providers are in the order in which they would be tried.
 	Providers []Provider `json:"providers"`
 }
 

@@ -1,8 +1,8 @@
-// Package hedge asks another provider too when the first takes long, and takes
-// the first answer: for calls whose latency matters more than their cost.
+// Package hedge calls another provider too when the first one takes long, and returns the first
+// answer: for calls whose latency matters more than their cost.
 //
-// It is a package of its own because a function that runs in several goroutines
-// costs what [registry.Call] does not.
+// It is a package of its own because a function that runs in several goroutines has costs that
+// [registry.Call] avoids.
 package hedge
 
 import (
@@ -10,11 +10,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -24,13 +24,12 @@ const (
 	mostAllowed  = 16
 )
 
-// Policy says when another provider is asked. The zero value is the default.
+// Policy configures the additional calls. The zero value of each field is its default.
 type Policy struct {
-	// After is how long an answer may take before another provider is asked too.
-	// Default: 2 s. A good value is the 95th percentile of the latency.
+	// After is the time without an answer after which another provider is called too. Default:
+	// 2 s. A good value is the 95th percentile of the latency.
 	After time.Duration
-	// Most is how many providers are asked at most, the first included; up to 16.
-	// Default: 2.
+	// Most bounds the number of providers called, the first included; up to 16. Default: 2.
 	Most int
 }
 
@@ -58,24 +57,23 @@ func (p Policy) withDefaults(options []registry.CallOption) (Policy, error) {
 	return p, nil
 }
 
-// Call runs function on the best provider, and on another one each time that
-// [Policy.After] passes without an answer or one of them fails in a way that
-// moves on. The first answer is returned.
+// Call runs function on the best provider, and on another one each time that [Policy.After]
+// passes without an answer or a provider fails with an outcome that fails over. It returns the
+// first answer.
 //
-// Every provider that is asked is leased: it passes the same budget, limits and
-// breaker as a [registry.Call] does, and its outcome counts. The others are
-// cancelled when an answer is there, and not counted; their places stay taken
-// until their functions return. The context of the winner is not cancelled when
-// Call returns, so that a body can still be read: it ends with ctx, and with the
-// attempt timeout.
+// Each of these providers is leased: it passes the same budget, limits and breaker as a
+// [registry.Call] does, and its outcome counts. After the first answer the others are
+// cancelled, and not counted; their slots stay taken until their functions return. The context
+// of the winner is not cancelled when Call returns, so that a body can still be read: it ends
+// with ctx, and with the attempt timeout.
 //
-// function runs in goroutines of its own, several at once; [registry.Registry.Close]
-// waits for them. It must not have side effects: [registry.OnceOnly] is refused,
-// with an error that matches [registry.ErrInvalid], as is [registry.ReportTo], whose
-// report losers would still be changing; the hooks of [registry.Options] see it all. A
-// panic is recorded and goes on to the caller, unless
-// [registry.Options.PanicsAsErrors] is set. When all fail the error is a
-// [registry.CallError]; when ctx ends first it matches ctx's error and cause.
+// function runs in goroutines of its own, several at once; [registry.Registry.Close] waits for
+// them. It must not have side effects: [registry.OnceOnly] is refused, with an error that
+// matches [registry.ErrInvalid], and so is [registry.ReportTo], since losers would change the
+// report after Call has returned; the hooks of [registry.Options] see every attempt. A panic is
+// recorded and goes on to the caller, unless [registry.Options.PanicsAsErrors] is set. When all
+// fail the error is a [registry.CallError]; when ctx ends first it matches ctx's error and
+// cause.
 func Call[T, R any](
 	ctx context.Context, resolver *registry.Resolver[T], policy Policy,
 	function func(context.Context, T) (R, error), options ...registry.CallOption,
@@ -89,7 +87,7 @@ func Call[T, R any](
 		return none, &registry.FieldError{Field: "ctx, function", Value: "nil", Bound: "both", Err: registry.ErrInvalid}
 	}
 	h := &hedged[T, R]{service: resolver.Service(), function: function, caller: ctx, most: int64(policy.Most), results: make(chan result[R], mostAllowed)}
-	// The end of the race tells the losers, and those who still wait for a place.
+	// The end of the race cancels the losers, and attempts that still wait for a slot.
 	h.race, h.end = context.WithCancel(ctx)
 	defer h.end()
 
@@ -97,7 +95,7 @@ func Call[T, R any](
 	if err != nil {
 		return none, err
 	}
-	h.asked.Store(1)
+	h.called.Store(1)
 	go h.run(first)
 	return h.await(policy, first)
 }
@@ -109,27 +107,27 @@ type hedged[T, R any] struct {
 	caller   context.Context //nolint:containedctx // lives as long as the call
 	race     context.Context //nolint:containedctx // ends with the race
 	end      context.CancelFunc
-	results  chan result[R] // has room for one of each run
+	results  chan result[R] // buffers one result of each run
 	most     int64
-	asked    atomic.Int64
-	won      atomic.Bool // somebody has the answer, or the caller has gone
+	called   atomic.Int64
+	won      atomic.Bool // the call is decided: an answer, a failure or the end of the caller
 }
 
-// result is how a run ended.
+// result is the end of a run.
 type result[R any] struct {
 	value    R
 	won      bool
-	final    bool // nobody else is to be asked
+	final    bool // no other provider may be tried
 	err      error
 	panicked *registry.PanicError
 }
 
-// mayAsk takes one of the providers that may be asked.
+// mayAsk reserves one of the allowed providers, if any is left.
 func (h *hedged[T, R]) mayAsk() bool {
-	if h.asked.Add(1) <= h.most {
+	if h.called.Add(1) <= h.most {
 		return true
 	}
-	h.asked.Add(-1)
+	h.called.Add(-1)
 	return false
 }
 
@@ -184,76 +182,59 @@ func (h *hedged[T, R]) winner() R {
 	}
 }
 
-// ended is the error of a caller that has gone.
+// ended returns the error of a caller whose context has ended.
 func (h *hedged[T, R]) ended() error {
 	return fmt.Errorf("hedge: call of service %q: %w: %w", h.service, h.caller.Err(), context.Cause(h.caller))
 }
 
-// another asks a provider that was not asked before.
+// another runs on a provider that was not tried before, if there is one.
 func (h *hedged[T, R]) another(first *registry.Lease[T]) {
-	sent := false
-	defer func() {
-		if !sent { // a hook or an authoriser exits the goroutine
-			h.results <- result[R]{}
-		}
-	}()
+	var r result[R]
+	defer func() { h.results <- r }() // also when a hook or an authoriser exits the goroutine
 	lease, err := first.Beside()
-	sent = true
 	if err != nil {
-		h.asked.Add(-1) // nobody was
-		h.results <- result[R]{}
+		h.called.Add(-1) // no provider was called
 		return
 	}
-	h.run(lease)
+	h.failOver(lease, &r)
 }
 
-// run asks the provider, and those that its failure leads to.
+// run runs on the provider of the lease.
 func (h *hedged[T, R]) run(lease *registry.Lease[T]) {
 	var r result[R]
-	defer func() { h.results <- r }() // whatever exits the goroutine
+	defer func() { h.results <- r }() // also when the function exits the goroutine
+	h.failOver(lease, &r)
+}
+
+// failOver runs on the provider of the lease, and then on those that its failures lead to.
+func (h *hedged[T, R]) failOver(lease *registry.Lease[T], r *result[R]) {
 	for lease != nil {
-		lease = h.attempt(lease, &r)
+		lease = h.attempt(lease, r)
 	}
 }
 
-// attempt asks one provider, and returns the lease of the next one, if there is one.
+// attempt runs on one provider, and returns the lease of the next one, if there is one.
 func (h *hedged[T, R]) attempt(lease *registry.Lease[T], r *result[R]) (next *registry.Lease[T]) {
-	ctx, cancel, detach := outliving(h.caller, lease.Context())
-	var value R
+	r.err, r.final = errExited, true // the result if the function exits the goroutine
+	var won bool
 	var err error
-	returned := false
-	defer func() {
-		if returned {
-			return
-		}
-		cancel()
-		if thrown := recover(); thrown != nil {
-			r.panicked = &registry.PanicError{Value: thrown, Stack: debug.Stack()}
-			return
-		}
-		r.err, r.final = errExited, true
-	}()
-	err = lease.Guard(func() (err error) {
-		value, err = h.function(ctx, lease.Value)
-		return err
-	})
-	if err == nil && h.won.CompareAndSwap(false, true) {
-		detach() // from the lease, whose end is not to end the context
-		r.value, r.won, returned = value, true, true
+	panicked := fault.Run(func() error { r.value, won, err = h.ask(lease); return nil })
+	if errors.As(panicked, &r.panicked) {
+		return nil
+	}
+	r.err, r.final, r.won = nil, false, won
+	if won {
 		lease.Done(nil)
 		return nil
 	}
-	returned = true
-	cancel()
 	if h.caller.Err() == nil && (err == nil || h.won.Load()) {
 		lease.Done(verdict.As(cmp.Or(err, errLost), verdict.Verdict{Class: verdict.ClassHedgeLoser}))
 		return nil
 	}
-	r.err, r.final = err, false
+	r.err = err
 	if !h.mayAsk() {
 		class := lease.Done(err)
-		rule := class.Rule().Next
-		r.err, r.final = err, rule == verdict.NextNo
+		r.final = class.Rule().Next == verdict.NextNo
 		if failure := lease.Failure(); failure != nil {
 			r.err = failure
 		}
@@ -261,8 +242,8 @@ func (h *hedged[T, R]) attempt(lease *registry.Lease[T], r *result[R]) (next *re
 	}
 	next, failure := lease.MoveOn(err)
 	if next == nil {
-		h.asked.Add(-1)
-		if failure != nil { // else a classifier takes the error for an answer
+		h.called.Add(-1)
+		if failure != nil { // else a classifier counts the error as an answer
 			r.err = failure
 		}
 		attempts := lease.Attempts()
@@ -271,9 +252,29 @@ func (h *hedged[T, R]) attempt(lease *registry.Lease[T], r *result[R]) (next *re
 	return next
 }
 
+// ask calls the function with the provider of the lease. The context of the function ends
+// with it, also when it panics or exits the goroutine, unless it is the first to answer.
+func (h *hedged[T, R]) ask(lease *registry.Lease[T]) (value R, won bool, err error) {
+	ctx, cancel, detach := outliving(h.caller, lease.Context())
+	defer func() {
+		if !won {
+			cancel()
+		}
+	}()
+	err = lease.Guard(func() (err error) {
+		value, err = h.function(ctx, lease.Value)
+		return err
+	})
+	if err == nil && h.won.CompareAndSwap(false, true) {
+		detach() // the end of the lease must not end the winner's context
+		won = true
+	}
+	return value, won, err
+}
+
 var (
 	errExited = errors.New("hedge: the function ended its goroutine (runtime.Goexit)")
-	errLost   = errors.New("hedge: another answered first")
+	errLost   = errors.New("hedge: another provider answered first")
 )
 
 // outliving returns a context with the values, deadline and end of the lease's
@@ -283,7 +284,7 @@ func outliving(caller, lease context.Context) (_ context.Context, cancel, detach
 	inner, cancelInner := context.WithCancelCause(context.WithoutCancel(lease))
 	ctx, release := inner, context.CancelFunc(func() {})
 	if deadline, ok := lease.Deadline(); ok {
-		// What remembers it forgets it then, however long the caller lives.
+		// The deadline releases the callbacks, even if the caller's context never ends.
 		ctx, release = context.WithDeadlineCause(inner, deadline, registry.ErrAttemptTimeout)
 	}
 	stopLease := context.AfterFunc(lease, func() { cancelInner(context.Cause(lease)) })

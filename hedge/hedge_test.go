@@ -67,7 +67,7 @@ func counts(t *testing.T, reg *registry.Registry, name string) [4]uint64 {
 	return [4]uint64{info.Successes, info.Failures, info.Ignored, info.InFlight}
 }
 
-func TestCall_FastAnswerTriesNoOther(t *testing.T) {
+func TestCall_FastAnswerCallsNoOtherProvider(t *testing.T) {
 	t.Parallel()
 	bubble(t, []server{{name: "a"}, {name: "b"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
 		answer, err := hedge.Call(t.Context(), r, second, serve)
@@ -92,7 +92,7 @@ func TestCall_SlowLoserIsNotCounted(t *testing.T) {
 	})
 }
 
-func TestTrap_CancelledLosersOpenTheBreaker(t *testing.T) {
+func TestCall_CancelledLosersDoNotOpenTheBreaker(t *testing.T) {
 	t.Parallel()
 	bubble(t, []server{{name: "a", takes: time.Minute}, {name: "b"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
 		for range 50 {
@@ -107,7 +107,7 @@ func TestTrap_CancelledLosersOpenTheBreaker(t *testing.T) {
 	})
 }
 
-func TestCall_FailureTriesNextAtOnce(t *testing.T) {
+func TestCall_FailureCallsTheNextAtOnceAndEachOnce(t *testing.T) {
 	t.Parallel()
 	servers := []server{{name: "a", err: errDown}, {name: "b", err: errDown}, {name: "c", err: errDown}, {name: "d"}}
 	bubble(t, servers, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
@@ -137,7 +137,7 @@ func TestCall_HedgesGoToDifferentProviders(t *testing.T) {
 	})
 }
 
-func TestCall_PermanentErrorEndsRace(t *testing.T) {
+func TestCall_CallersMistakeEndsTheRace(t *testing.T) {
 	t.Parallel()
 	bubble(t, []server{{name: "a", err: verdict.Permanent(errDown)}, {name: "b"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
 		_, err := hedge.Call(t.Context(), r, second, serve)
@@ -146,7 +146,7 @@ func TestCall_PermanentErrorEndsRace(t *testing.T) {
 	})
 }
 
-func TestCall_NoOtherProviderIsNoError(t *testing.T) {
+func TestCall_WithoutAnotherProviderIsNoError(t *testing.T) {
 	t.Parallel()
 	bubble(t, []server{{name: "a", takes: 5 * time.Second}}, func(t *testing.T, _ *registry.Registry, r *registry.Resolver[server]) {
 		answer, err := hedge.Call(t.Context(), r, second, serve)
@@ -159,7 +159,7 @@ func TestCall_NoOtherProviderIsNoError(t *testing.T) {
 	})
 }
 
-func TestCall_CancelledCallerEndsAll(t *testing.T) {
+func TestCall_EndsWithItsCaller(t *testing.T) {
 	t.Parallel()
 	bubble(t, []server{{name: "a", takes: time.Hour}, {name: "b", takes: time.Hour}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
 		ctx, cancel := context.WithCancelCause(t.Context())
@@ -174,7 +174,7 @@ func TestCall_CancelledCallerEndsAll(t *testing.T) {
 	})
 }
 
-func TestCall_AttemptTimeoutIsAFailure(t *testing.T) {
+func TestCall_AttemptTimeoutIsAFailureAndNoForgottenLease(t *testing.T) {
 	t.Parallel()
 	bubble(t, []server{{name: "a", takes: time.Hour}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
 		_, err := hedge.Call(t.Context(), r, second, serve, registry.AttemptTimeout(10*time.Second))
@@ -185,7 +185,7 @@ func TestCall_AttemptTimeoutIsAFailure(t *testing.T) {
 	})
 }
 
-func TestTrap_ContextOfWinnerEndsWithReturn(t *testing.T) {
+func TestCall_WinnersContextOutlivesTheReturn(t *testing.T) {
 	t.Parallel()
 	bubble(t, []server{{name: "a"}}, func(t *testing.T, _ *registry.Registry, r *registry.Resolver[server]) {
 		caller, cancel := context.WithCancel(t.Context())
@@ -205,7 +205,7 @@ func TestTrap_ContextOfWinnerEndsWithReturn(t *testing.T) {
 	})
 }
 
-func TestCall_StuckLoserKeepsPermitUntilReturn(t *testing.T) {
+func TestCall_DeafLoserKeepsItsSlotUntilItReturns(t *testing.T) {
 	t.Parallel()
 	bubble(t, []server{{name: "a"}, {name: "b"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
 		answer, err := hedge.Call(t.Context(), r, second, func(_ context.Context, s server) (string, error) {
@@ -223,7 +223,7 @@ func TestCall_StuckLoserKeepsPermitUntilReturn(t *testing.T) {
 	})
 }
 
-func TestCall_PanicIsRecordedAndRaisedAgain(t *testing.T) {
+func TestCall_PanicIsRecordedAndReachesTheCaller(t *testing.T) {
 	t.Parallel()
 	bubble(t, []server{{name: "a"}, {name: "b"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
 		require.PanicsWithValue(t, "boom", func() {
@@ -235,7 +235,7 @@ func TestCall_PanicIsRecordedAndRaisedAgain(t *testing.T) {
 	})
 }
 
-func TestCall_BadInputIsAnError(t *testing.T) {
+func TestCall_RefusesBadInput(t *testing.T) {
 	t.Parallel()
 	bubble(t, []server{{name: "a"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
 		var report registry.CallReport

@@ -15,7 +15,7 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-func TestCall_ErrorTakenAsAnswerIsReturned(t *testing.T) {
+func TestCall_ReturnsAnErrorThatAClassifierCountsAsAnAnswer(t *testing.T) {
 	t.Parallel()
 	errNo := verdict.As(errors.New("the answer is no"), verdict.Verdict{Class: verdict.ClassSuccess})
 	bubble(t, []server{{name: "a", err: errNo}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
@@ -26,7 +26,7 @@ func TestCall_ErrorTakenAsAnswerIsReturned(t *testing.T) {
 	})
 }
 
-func TestReport_OfSuccessHasNoError(t *testing.T) {
+func TestCall_SuccessIsReportedWithoutAnError(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	var reports []registry.CallReport
@@ -45,7 +45,7 @@ func TestReport_OfSuccessHasNoError(t *testing.T) {
 	})
 }
 
-func TestCall_HedgeWithoutProviderCostsNoRetry(t *testing.T) {
+func TestCall_HedgeWithoutAProviderTakesNoRetryBudget(t *testing.T) {
 	t.Parallel()
 	ps := []registry.Provider[server]{{Name: "a", Retry: registry.RetryPolicy{Retries: 1}}}
 	with(t, registry.Options{}, ps, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {

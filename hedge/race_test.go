@@ -32,7 +32,7 @@ func with(t *testing.T, o registry.Options, ps []registry.Provider[server], test
 	})
 }
 
-func TestCall_LosersAreNotCountedWhateverTheirClass(t *testing.T) {
+func TestCall_LosersAreNeverCounted(t *testing.T) {
 	t.Parallel()
 	ps := []registry.Provider[server]{{Name: "slow", Instance: server{takes: time.Hour}}, {Name: "fast"}}
 	with(t, registry.Options{Classify: func(err error) verdict.Verdict {
@@ -50,7 +50,7 @@ func TestCall_LosersAreNotCountedWhateverTheirClass(t *testing.T) {
 	})
 }
 
-func TestCall_HookGoexitDoesNotBlockCaller(t *testing.T) {
+func TestCall_ExitOfAHookDoesNotBlockTheCaller(t *testing.T) {
 	t.Parallel()
 	ps := []registry.Provider[server]{{Name: "a"}}
 	with(t, registry.Options{AfterAttempt: func(context.Context, registry.CallReport, registry.Attempt) {
@@ -64,7 +64,7 @@ func TestCall_HookGoexitDoesNotBlockCaller(t *testing.T) {
 	})
 }
 
-func TestCall_ClassifierGoexitDoesNotBlockCaller(t *testing.T) {
+func TestCall_ExitOfAClassifierDoesNotBlockTheCaller(t *testing.T) {
 	t.Parallel()
 	ps := []registry.Provider[server]{{Name: "a", Instance: server{err: errDown}}}
 	with(t, registry.Options{Classify: func(error) verdict.Verdict { runtime.Goexit(); panic(0) }}, ps, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
@@ -76,7 +76,7 @@ func TestCall_ClassifierGoexitDoesNotBlockCaller(t *testing.T) {
 	})
 }
 
-func TestCall_AuthorizerGoexitDoesNotBlockCaller(t *testing.T) {
+func TestCall_ExitOfAnAuthorizerDoesNotBlockTheCaller(t *testing.T) {
 	t.Parallel()
 	ps := []registry.Provider[server]{{Name: "a", Instance: server{err: errDown}}, {Name: "b"}}
 	with(t, registry.Options{Authorize: func(_ context.Context, _, _, p string) error {
@@ -93,7 +93,7 @@ func TestCall_AuthorizerGoexitDoesNotBlockCaller(t *testing.T) {
 	})
 }
 
-func TestCall_SecondOfTwoAnswersIsCancelled(t *testing.T) {
+func TestCall_SecondAnswerIsCancelled(t *testing.T) {
 	t.Parallel()
 	bubble(t, []server{{name: "a"}, {name: "b"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
 		caller, cancel := context.WithCancel(t.Context())
@@ -118,12 +118,12 @@ func TestCall_SecondOfTwoAnswersIsCancelled(t *testing.T) {
 		synctest.Wait()
 		time.Sleep(20 * time.Second)
 		other := map[string]string{"a": "b", "b": "a"}[got]
-		require.Error(t, ctxs[other].Err(), "this answer is not returned, so its caller cannot close what it holds")
+		require.Error(t, ctxs[other].Err(), "this answer is dropped, so nothing else could close what it holds")
 		require.NoError(t, ctxs[got].Err())
 	})
 }
 
-func TestCall_ErrorIsNotAboutUntriedProviders(t *testing.T) {
+func TestCall_ErrorNamesOnlyProvidersItCalled(t *testing.T) {
 	t.Parallel()
 	f := server{err: verdict.Fatal(errDown, 0)}
 	bubble(t, []server{{name: "a", err: f.err}, {name: "b", err: f.err}, {name: "c"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
@@ -132,7 +132,7 @@ func TestCall_ErrorIsNotAboutUntriedProviders(t *testing.T) {
 	})
 }
 
-func TestCall_RateLimitErrorHasDelay(t *testing.T) {
+func TestCall_RateLimitHasARetryTime(t *testing.T) {
 	t.Parallel()
 	bubble(t, []server{{name: "a", err: verdict.RateLimited(errDown, 10*time.Second)}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
 		_, err := hedge.Call(t.Context(), r, hedge.Policy{}, serve)
@@ -142,7 +142,7 @@ func TestCall_RateLimitErrorHasDelay(t *testing.T) {
 	})
 }
 
-func TestCall_LeadsToNoSmallerWindow(t *testing.T) {
+func TestCall_TooLongNeverLeadsToASmallerWindow(t *testing.T) {
 	t.Parallel()
 	ps := []registry.Provider[server]{
 		{Name: "big", Window: 100, Instance: server{err: verdict.As(errDown, verdict.Verdict{Class: verdict.ClassTooLong})}},
@@ -156,7 +156,7 @@ func TestCall_LeadsToNoSmallerWindow(t *testing.T) {
 	})
 }
 
-func TestCall_WinnerContextEndsWithCallerAndTimeout(t *testing.T) {
+func TestCall_WinnersContextEndsWithTheCallerAndTheTimeout(t *testing.T) {
 	t.Parallel()
 	with(t, registry.Options{}, []registry.Provider[server]{{Name: "a"}}, func(t *testing.T, _ *registry.Registry, r *registry.Resolver[server]) {
 		watched := func(caller context.Context) (ended chan time.Time) {
@@ -167,7 +167,7 @@ func TestCall_WinnerContextEndsWithCallerAndTimeout(t *testing.T) {
 				return "", nil
 			})
 			require.NoError(t, err)
-			runtime.GC() // an owner of the channel alone is told as well
+			runtime.GC() // a channel without another reference is collected as well
 			return ended
 		}
 		caller, cancel := context.WithCancel(t.Context())
@@ -181,7 +181,7 @@ func TestCall_WinnerContextEndsWithCallerAndTimeout(t *testing.T) {
 	})
 }
 
-func TestCall_RotationAdvancesOnce(t *testing.T) {
+func TestCall_AdvancesTheRotationOnce(t *testing.T) {
 	t.Parallel()
 	ps := []registry.Provider[server]{
 		{Name: "a", Strategy: registry.StrategyRoundRobin, Instance: server{err: errDown}, Breaker: registry.BreakerPolicy{FailureThreshold: 1000}},
@@ -197,7 +197,7 @@ func TestCall_RotationAdvancesOnce(t *testing.T) {
 	})
 }
 
-func TestCall_OutageIsNotAmplified(t *testing.T) {
+func TestCall_DoesNotAmplifyAnOutage(t *testing.T) {
 	t.Parallel()
 	mk := func(n string) registry.Provider[server] {
 		return registry.Provider[server]{Name: n, Instance: server{err: errDown}, Breaker: registry.BreakerPolicy{FailureThreshold: 1e6}}
@@ -214,18 +214,18 @@ func TestCall_OutageIsNotAmplified(t *testing.T) {
 	})
 }
 
-func TestCall_WaitsForCooldownIfAsked(t *testing.T) {
+func TestCall_WaitsForACooldownByOption(t *testing.T) {
 	t.Parallel()
 	bubble(t, []server{{name: "a", err: verdict.RateLimited(errDown, 20*time.Second)}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
 		began := time.Now()
 		_, err := hedge.Call(t.Context(), r, second, serve, registry.WaitForCooldown())
 		require.Error(t, err)
 		a, _ := reg.Provider("a")
-		require.True(t, time.Since(began) == 0 || a.Info().Attempts > 1, "waits, and then tries none")
+		require.True(t, time.Since(began) == 0 || a.Info().Attempts > 1, "waits, and then calls no provider")
 	})
 }
 
-func TestCall_ErrorKeepsCauseOfCaller(t *testing.T) {
+func TestCall_ErrorKeepsTheCauseOfTheCaller(t *testing.T) {
 	t.Parallel()
 	bad := 0
 	for range 100 {
@@ -245,7 +245,7 @@ func TestCall_ErrorKeepsCauseOfCaller(t *testing.T) {
 	require.Zero(t, bad)
 }
 
-func TestCall_AttemptsShareIdempotencyKey(t *testing.T) {
+func TestCall_AttemptsShareTheIdempotencyKey(t *testing.T) {
 	t.Parallel()
 	bubble(t, []server{{name: "a", err: errDown}, {name: "b"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
 		keys := make(chan string, 2)

@@ -19,32 +19,28 @@ import (
 )
 
 const (
-	// mostRead is how much JSON is looked at.
+	// mostRead bounds the JSON that is read.
 	mostRead = 64 << 10
-	// mostDrained is how much more is read, so that the connection can be used
-	// again.
+	// mostDrained bounds the rest that is read, so that the connection can be used again.
 	mostDrained = 256 << 10
-	// mostConnections is more than one for probes that run at once.
+	// mostConnections is more than one, for probes that run at once.
 	mostConnections = 4
 )
 
-// HTTPOptions are the settings of [HTTP]. The zero value is the default of each.
+// HTTPOptions configure [HTTP]. The zero value of each field is its default.
 type HTTPOptions struct {
 	// Method is GET, HEAD, OPTIONS or POST, without a body. Default: GET.
 	Method string
-	// Header is sent with each request; a Host in it takes the place of the URL's.
-	// It is copied. Default: what net/http sends.
+	// Header is sent with each request; a Host in it replaces that of the URL. It is copied.
+	// Default: the headers of net/http.
 	Header http.Header
-	// Codes are the status codes that are expected, each from 200 to 599.
-	// Default: 200.
+	// Codes are the expected status codes, each from 200 to 599. Default: 200.
 	Codes []int
-	// CodeOnly leaves it at the status code, whatever the body says. Default: JSON
-	// is read.
+	// CodeOnly ignores the body. Default: JSON is read.
 	CodeOnly bool
-	// Client sends the requests; its redirects, cookies and time limits are as it
-	// has them. Default: one of its own, like [http.DefaultClient] but with 4
-	// connections at most, one of them kept alive, and without following
-	// redirects: they are answers, and as a rule not expected ones.
+	// Client sends the requests, with its own redirects, cookies and time limits. Default: a
+	// client like [http.DefaultClient] but with at most 4 connections, one of them kept alive,
+	// and without following redirects: these are answers, and as a rule not expected ones.
 	Client *http.Client
 }
 
@@ -92,7 +88,7 @@ func isNoValueCharacter(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f 
 
 func newClient() *http.Client {
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true}
-	if usual, ok := http.DefaultTransport.(*http.Transport); ok { // programs may put something else there
+	if usual, ok := http.DefaultTransport.(*http.Transport); ok { // programs may replace it
 		transport = usual.Clone()
 	}
 	transport.DisableKeepAlives = false
@@ -100,8 +96,8 @@ func newClient() *http.Client {
 	return &http.Client{Transport: unredirected{transport}}
 }
 
-// unredirected forgets where redirects lead. A client that is merely told not to
-// follow them still fails on a malformed one, and then does not say the code.
+// unredirected removes the targets of redirects. A client that merely does not follow
+// them still fails on a malformed target, and its error then lacks the status code.
 type unredirected struct{ *http.Transport }
 
 func (u unredirected) RoundTrip(request *http.Request) (*http.Response, error) {
@@ -112,24 +108,22 @@ func (u unredirected) RoundTrip(request *http.Request) (*http.Response, error) {
 	return response, err
 }
 
-// HTTP returns a probe that asks an HTTP server. The server is well when the
-// status code is expected, the body is complete and, where it is JSON
-// (application/json or anything that ends in +json), what it says is good:
+// HTTP returns a probe that sends a request to an HTTP server. The server is healthy when the
+// status code is expected, the body is complete and, where it is JSON (application/json or
+// anything that ends in +json), its content is good:
 //
-//   - "status" at its top, in any case, is one of healthy, ok, up, pass, passing
-//     and serving, or missing. With degraded, warn or warning the server limps
-//     ([health.Limp]). Any other value is a failure, as is JSON that is malformed
-//     or longer than 64 KiB.
-//   - Each number from 0 to 1 in the objects "usage" and "resources" is told with
-//     [health.Use], whatever the status.
+//   - "status" at its top, in any case, is one of healthy, ok, up, pass, passing and serving,
+//     or missing. With degraded, warn or warning the server is degraded ([health.Limp]). Any
+//     other value is a failure, as is JSON that is malformed or longer than 64 KiB.
+//   - Each number from 0 to 1 in the objects "usage" and "resources" is reported with
+//     [health.Use], independent of the status.
 //
-// Of a body that is not JSON up to 256 KiB are read. The probe blocks until then
-// or until its context ends; there is no other time limit. Its error names the
-// status code, where there is one.
+// Of a body that is not JSON up to 256 KiB are read. The probe blocks until then or until its
+// context ends; there is no other time limit. Its error names the status code, where there is
+// one.
 //
-// A url that is not an absolute one of http or https, and options out of bounds,
-// are errors that match [ErrInvalid]. User information in the URL is sent as
-// basic authentication.
+// A url that is not an absolute one of http or https, and options out of bounds, are errors
+// that match [ErrInvalid]. User information in the URL is sent as basic authentication.
 func HTTP(url string, options HTTPOptions) (health.Probe, error) {
 	target, err := parse(url)
 	if err != nil {
@@ -150,7 +144,7 @@ func HTTP(url string, options HTTPOptions) (health.Probe, error) {
 	}, nil
 }
 
-// parse never shows the error of the parser, which quotes secrets.
+// parse drops the error of the parser, which quotes secrets.
 func parse(text string) (*url.URL, error) {
 	target, err := url.Parse(text)
 	if err == nil && (target.Scheme == "http" || target.Scheme == "https") && target.Hostname() != "" &&
@@ -170,13 +164,13 @@ func ask(ctx context.Context, request *http.Request, options HTTPOptions) error 
 	if err != nil {
 		var outer *url.Error
 		if errors.As(err, &outer) {
-			err = outer.Err // the outer one shows the URL
+			err = outer.Err // the outer error contains the URL
 		}
 		return err
 	}
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode == http.StatusSwitchingProtocols {
-		return unexpected(response, options) // what follows is no body, and does not end
+		return unexpected(response, options) // the rest is no body, and does not end
 	}
 	var said error
 	expected := slices.Contains(options.Codes, response.StatusCode)
@@ -201,7 +195,7 @@ func unexpected(response *http.Response, options HTTPOptions) error {
 	return fmt.Errorf("%s, want %s", status(response), strings.Trim(fmt.Sprint(options.Codes), "[]"))
 }
 
-// status has the usual words, not those of the server.
+// status returns the standard text of the code, not the server's.
 func status(response *http.Response) string {
 	return strings.TrimSpace(fmt.Sprintf("%d %s", response.StatusCode, http.StatusText(response.StatusCode)))
 }
@@ -217,7 +211,7 @@ func isJSON(contentType string) bool {
 	return media == "application/json" || strings.HasSuffix(media, "+json")
 }
 
-// listen reads JSON. said is why it is not good, err why it could not be read.
+// listen reads JSON. said reports bad content, err a failure to read it.
 func listen(ctx context.Context, body io.Reader) (said, err error) {
 	text, err := io.ReadAll(io.LimitReader(body, mostRead+1))
 	switch {
@@ -234,7 +228,7 @@ func listen(ctx context.Context, body io.Reader) (said, err error) {
 	if json.Unmarshal(text, &report) != nil {
 		return nil, nil //nolint:nilerr // valid, but no object: there is no status in it
 	}
-	tell(ctx, figures(report.Usage, report.Resources))
+	reportUsage(ctx, figures(report.Usage, report.Resources))
 	return judge(report.Status), nil
 }
 

@@ -72,7 +72,7 @@ func refused(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-func TestHTTP_ReadsStatusAndJSON(t *testing.T) {
+func TestHTTP_JudgesStatusCodeAndJSON(t *testing.T) {
 	t.Parallel()
 	const (
 		well  = "well"
@@ -150,7 +150,7 @@ func TestHTTP_ReadsStatusAndJSON(t *testing.T) {
 	}
 }
 
-func TestHTTP_ReportsUse(t *testing.T) {
+func TestHTTP_ReportsUsage(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		body string
@@ -177,7 +177,7 @@ func TestHTTP_ReportsUse(t *testing.T) {
 	}
 }
 
-func TestHTTP_BoundsDecompressedBody(t *testing.T) {
+func TestHTTP_BoundsTheDecompressedBody(t *testing.T) {
 	t.Parallel()
 	var bomb bytes.Buffer
 	writer := gzip.NewWriter(&bomb)
@@ -193,7 +193,7 @@ func TestHTTP_BoundsDecompressedBody(t *testing.T) {
 	require.ErrorContains(t, err, "longer than 64 KiB")
 }
 
-func TestHTTP_RequestFollowsOptions(t *testing.T) {
+func TestHTTP_SendsTheRequestOfItsOptions(t *testing.T) {
 	t.Parallel()
 	requests := make(chan *http.Request, 1)
 	server := serve(t, func(_ http.ResponseWriter, r *http.Request) { requests <- r })
@@ -211,7 +211,7 @@ func TestHTTP_RequestFollowsOptions(t *testing.T) {
 	require.Equal(t, []string{"a", "b"}, request.Header.Values("X-Many"))
 }
 
-func TestHTTP_SendsUserOfURL(t *testing.T) {
+func TestHTTP_SendsUserInformationOfTheURL(t *testing.T) {
 	t.Parallel()
 	server := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if user, password, _ := r.BasicAuth(); user != "user" || password != "pass word" {
@@ -250,7 +250,7 @@ func TestHTTP_RedirectIsAnAnswer(t *testing.T) {
 	require.NotContains(t, err.Error(), "secret")
 }
 
-func TestHTTP_ReusesConnection(t *testing.T) {
+func TestHTTP_ReusesItsConnection(t *testing.T) {
 	t.Parallel()
 	for name, handler := range map[string]http.HandlerFunc{
 		"well":     answer(200, "text/plain", "fine"),
@@ -278,7 +278,7 @@ func TestHTTP_ReusesConnection(t *testing.T) {
 	}
 }
 
-func TestHTTP_EndlessBodyIsLeftAtBound(t *testing.T) {
+func TestHTTP_StopsReadingAnEndlessBody(t *testing.T) {
 	t.Parallel()
 	server := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		for {
@@ -290,7 +290,7 @@ func TestHTTP_EndlessBodyIsLeftAtBound(t *testing.T) {
 	require.NoError(t, probeOf(t, server.URL, probes.HTTPOptions{})(t.Context()))
 }
 
-func TestHTTP_HungServerFailsWithContext(t *testing.T) {
+func TestHTTP_HangingServerFailsWithTheContext(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		header, body string
@@ -357,7 +357,7 @@ type tripper func(*http.Request) (*http.Response, error)
 
 func (f tripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-func TestHTTP_TruncatedBodyFails(t *testing.T) {
+func TestHTTP_FailsOnATruncatedBody(t *testing.T) {
 	t.Parallel()
 	server := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "10")
@@ -368,7 +368,7 @@ func TestHTTP_TruncatedBodyFails(t *testing.T) {
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 }
 
-func TestHTTP_AbsentServerFails(t *testing.T) {
+func TestHTTP_FailsWithoutAServer(t *testing.T) {
 	t.Parallel()
 	url := "http://" + refused(t) + "/healthz"
 	err := probeOf(t, url, probes.HTTPOptions{})(t.Context())
@@ -377,7 +377,7 @@ func TestHTTP_AbsentServerFails(t *testing.T) {
 	require.ErrorContains(t, err, "GET "+url+": ")
 }
 
-func TestHTTP_UntrustedCertificateFails(t *testing.T) {
+func TestHTTP_RefusesAnUnknownCertificate(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewUnstartedServer(answer(200, "text/plain", "fine"))
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
@@ -390,7 +390,7 @@ func TestHTTP_UntrustedCertificateFails(t *testing.T) {
 	require.NoError(t, probeOf(t, server.URL, probes.HTTPOptions{Client: server.Client()})(t.Context()))
 }
 
-func TestHTTP_OtherProtocolFails(t *testing.T) {
+func TestHTTP_FailsOnAnotherProtocol(t *testing.T) {
 	t.Parallel()
 	plain := serve(t, answer(200, "text/plain", "fine"))
 	err := probeOf(t, strings.Replace(plain.URL, "http", "https", 1), probes.HTTPOptions{})(t.Context())
@@ -409,7 +409,7 @@ func TestHTTP_OtherProtocolFails(t *testing.T) {
 	require.ErrorContains(t, err, "malformed HTTP")
 }
 
-func TestHTTP_ErrorsHideSecrets(t *testing.T) {
+func TestHTTP_FailureContainsNoSecrets(t *testing.T) {
 	t.Parallel()
 	server := serve(t, answer(503, "text/plain", ""))
 	secret := func(address string) string {
@@ -452,7 +452,7 @@ func TestHTTP_CookiesDoNotAccumulate(t *testing.T) {
 	require.EqualValues(t, 1, sent.Load())
 }
 
-func TestHTTP_MayRunConcurrently(t *testing.T) {
+func TestHTTP_IsSafeForConcurrentUse(t *testing.T) {
 	t.Parallel()
 	server := serve(t, answer(200, "application/json", `{"status":"ok","usage":{"memory":0.5}}`))
 	probe := probeOf(t, server.URL, probes.HTTPOptions{})

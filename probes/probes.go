@@ -1,9 +1,9 @@
-// Package probes holds ready-made probes for [health.Policy]: of HTTP and TCP
-// servers, and several probes as one.
+// Package probes provides probes for [health.Policy]: of HTTP and TCP servers, and combinations
+// of several probes.
 //
-// Every probe may be used by several goroutines at once and heeds its context.
-// The error of one that fails is one line, keeps its causes for [errors.Is] and
-// [errors.As], and shows neither the user information nor the query of a URL.
+// Every probe may be used by several goroutines at once and heeds its context. The error of a
+// failed probe is one line, keeps its causes for [errors.Is] and [errors.As], and contains
+// neither the user information nor the query of a URL.
 package probes
 
 import (
@@ -18,8 +18,8 @@ import (
 	"github.com/capreg/registry/internal/oneline"
 )
 
-// ErrInvalid is bad input of a function that makes a probe; the text of the error
-// names field, value and bound.
+// ErrInvalid matches errors about the input of a function that makes a probe; the text names
+// field, value and bound.
 var ErrInvalid = errors.New("invalid input")
 
 var errNoProbe = errors.New("no probe")
@@ -28,11 +28,11 @@ func refuse(field, value, bound string) error {
 	return fmt.Errorf("probes: %w: %s is %s: want %s", ErrInvalid, field, value, bound)
 }
 
-// WithTimeout returns a probe that ends the context of the given one after d. An
-// answer that comes later than that is a failure, even a good one, and matches
-// [context.DeadlineExceeded]. With a d of zero or less every answer is late.
+// WithTimeout returns a probe that ends the context of the given one after d. A later answer is
+// a failure, even a good one, and matches [context.DeadlineExceeded]. With a d of zero or less
+// every answer is late.
 //
-// It runs the given probe in its own goroutine and waits for it to return.
+// It runs the given probe in the goroutine of the caller and waits for it to return.
 func WithTimeout(probe health.Probe, d time.Duration) health.Probe {
 	return func(ctx context.Context) error {
 		if probe == nil {
@@ -45,7 +45,7 @@ func WithTimeout(probe health.Probe, d time.Duration) health.Probe {
 			return err
 		}
 		late := &failure{text: fmt.Sprintf("no answer within %v", d), causes: []error{context.DeadlineExceeded}}
-		if err != nil && !health.IsLimp(err) { // a late limp is no answer either
+		if err != nil && !health.IsLimp(err) { // a late degraded answer is a failure too
 			late.text += ": " + textOf(err)
 			late.causes = append(late.causes, err)
 		}
@@ -53,7 +53,7 @@ func WithTimeout(probe health.Probe, d time.Duration) health.Probe {
 	}
 }
 
-// failure is a text of one line, and what led to it.
+// failure is an error of one line with its causes.
 type failure struct {
 	text   string
 	causes []error
@@ -63,7 +63,7 @@ func (f *failure) Error() string { return f.text }
 
 func (f *failure) Unwrap() []error { return f.causes }
 
-// longestText bounds the text of one cause, of whatever it was made.
+// longestText bounds the text of one cause.
 const longestText = 512
 
 func textOf(err error) string { return oneline.Cut(oneline.Of(err.Error()), longestText) }
@@ -75,12 +75,11 @@ func quoted(value string) string { return fmt.Sprintf("%q", oneline.Cut(value, l
 
 var words = regexp.MustCompile(`[^\s"]+`)
 
-// scrubbed is a text without the secrets of any URLs in it.
+// scrubbed returns the text without the secrets of any URLs in it.
 func scrubbed(text string) string { return words.ReplaceAllStringFunc(text, withoutSecrets) }
 
-// withoutSecrets is a URL without user information and query. It is for those
-// that cannot be parsed as well, so where it is unclear which part is which, all
-// but the scheme goes.
+// withoutSecrets returns a URL without user information and query. It also takes URLs that
+// cannot be parsed: where the parts are ambiguous, everything but the scheme is removed.
 func withoutSecrets(url string) string {
 	scheme, rest, found := strings.Cut(url, "://")
 	if !found || strings.ContainsAny(scheme, "@?") {

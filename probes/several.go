@@ -16,22 +16,22 @@ import (
 var (
 	errNothing = errors.New("no probes")
 	errExited  = errors.New("the probe ended its goroutine (runtime.Goexit)")
-	errEnough  = errors.New("another probe is well")
+	errEnough  = errors.New("another probe is healthy")
 )
 
-// All returns a probe that is well when all of the given ones are. They run at
-// once, each in a goroutine of its own, under the context of the probe; it returns
-// when they all have, so they must heed that.
+// All returns a probe that is healthy when all of the given ones are. They run at once, each in
+// a goroutine of its own, under the context of the probe. It returns when all have returned, so
+// they must heed that context.
 //
-// The error names those that fail, in the order of their names; when none does,
-// those that limp, and then it is a limp. A probe that panics or ends its
-// goroutine fails, and the others go on. Of a resource that several tell of with
-// [health.Use] the highest share is told. named is copied; an empty one is well.
+// The error names the failed probes, in the order of their names; without a failure, the
+// degraded ones, and is then a degraded answer itself. A probe that panics or ends its
+// goroutine fails, and the others go on. Of a resource that several report with [health.Use]
+// the highest share is reported. named is copied; an empty one is healthy.
 func All(named map[string]health.Probe) health.Probe {
 	named = maps.Clone(named)
 	return func(ctx context.Context) error {
 		parts := run(ctx, named, func(*part) {})
-		tell(ctx, shares(parts))
+		reportUsage(ctx, shares(parts))
 		if failed := those(parts, fails); len(failed) > 0 {
 			return joined(failed)
 		}
@@ -39,14 +39,14 @@ func All(named map[string]health.Probe) health.Probe {
 	}
 }
 
-// Any returns a probe that is well when one of the given ones is. They run at
-// once, each in a goroutine of its own. The first that is well ends the context of
-// the others; the probe returns when they all have, so they must heed that.
+// Any returns a probe that is healthy when one of the given ones is. They run at once, each in
+// a goroutine of its own. The first healthy one ends the context of the others. The probe
+// returns when all have returned, so they must heed that context.
 //
-// When none is well the error names all of them, in the order of their names; it
-// is a limp when one of them is. A probe that panics or ends its goroutine fails,
-// and the others go on. What is in use is told of the one that is well, else of
-// those that limp, else of all: see [All]. named is copied; an empty one fails.
+// When none is healthy the error names all of them, in the order of their names; it is a
+// degraded answer when one of them is. A probe that panics or ends its goroutine fails, and the
+// others go on. The reported usage is that of the healthy probe, else of the degraded ones,
+// else of all: see [All]. named is copied; an empty one fails.
 func Any(named map[string]health.Probe) health.Probe {
 	named = maps.Clone(named)
 	return func(ctx context.Context) error {
@@ -68,18 +68,18 @@ func Any(named map[string]health.Probe) health.Probe {
 		limping := those(parts, limps)
 		switch {
 		case winner != nil:
-			tell(ctx, shares(winner))
+			reportUsage(ctx, shares(winner))
 			return nil
 		case len(limping) > 0:
-			tell(ctx, shares(limping))
+			reportUsage(ctx, shares(limping))
 			return health.Limp(joined(parts))
 		}
-		tell(ctx, shares(parts))
+		reportUsage(ctx, shares(parts))
 		return joined(parts)
 	}
 }
 
-// outcome is how a part of several probes is.
+// outcome is the result of one of several probes.
 type outcome uint8
 
 const (
@@ -126,7 +126,7 @@ func (p *part) run(ctx context.Context) {
 		}
 		p.outcome, p.err = fails, errExited
 		if value := recover(); value != nil {
-			// The value may be an error that is a limp: it is no cause.
+			// The value may be an error made by Limp, which must not become a cause.
 			p.err = fmt.Errorf("the probe panicked: %v", value)
 		}
 		p.text = textOf(p.err)
@@ -135,7 +135,7 @@ func (p *part) run(ctx context.Context) {
 	if p.probe != nil {
 		p.err = p.probe(health.WithUse(ctx, p.use))
 	}
-	// The methods of the error are the user's code, too.
+	// The methods of the error are user code, too.
 	switch {
 	case p.err == nil:
 		p.outcome = well
@@ -166,7 +166,7 @@ func those(parts []*part, are outcome) []*part {
 	return found
 }
 
-// joined is the errors of the parts as one, nil for none.
+// joined returns the errors of the parts as one, nil for none.
 func joined(parts []*part) error {
 	if len(parts) == 0 {
 		return nil
@@ -178,7 +178,7 @@ func joined(parts []*part) error {
 	return &failure{text: strings.Join(texts, "; "), causes: causes}
 }
 
-// shares is what the parts use; where several use a resource, the highest share.
+// shares returns the usage of the parts; of a resource that several use, the highest share.
 func shares(parts []*part) map[string]float64 {
 	highest := make(map[string]float64)
 	for _, p := range parts {
@@ -191,8 +191,8 @@ func shares(parts []*part) map[string]float64 {
 	return highest
 }
 
-// tell passes on what is in use, always in the same order.
-func tell(ctx context.Context, shares map[string]float64) {
+// reportUsage reports the usage, always in the same order.
+func reportUsage(ctx context.Context, shares map[string]float64) {
 	for _, resource := range slices.Sorted(maps.Keys(shares)) {
 		health.Use(ctx, resource, shares[resource])
 	}

@@ -49,7 +49,7 @@ func (b broken) probe(context.Context) error { return b }
 
 type named = map[string]health.Probe
 
-func TestAll_CombinesProbes(t *testing.T) {
+func TestAllAndAny_Results(t *testing.T) {
 	t.Parallel()
 	const fine = ""
 	for name, test := range map[string]struct {
@@ -111,7 +111,7 @@ func TestAll_CombinesProbes(t *testing.T) {
 	}
 }
 
-func TestAll_RunsConcurrentlyAndWaits(t *testing.T) {
+func TestAll_RunsConcurrentlyAndWaitsForEach(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
@@ -121,7 +121,7 @@ func TestAll_RunsConcurrentlyAndWaits(t *testing.T) {
 	})
 }
 
-func TestAll_EndsWithContext(t *testing.T) {
+func TestAll_EndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, errSlow)
@@ -132,7 +132,7 @@ func TestAll_EndsWithContext(t *testing.T) {
 	})
 }
 
-func TestAny_SuccessEndsOthersAndWaits(t *testing.T) {
+func TestAny_HealthyProbeEndsTheOthers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
@@ -150,7 +150,7 @@ func TestAny_SuccessEndsOthersAndWaits(t *testing.T) {
 	})
 }
 
-func TestAny_PrefersHealthyToDegraded(t *testing.T) {
+func TestAny_WaitsForAHealthyProbeDespiteADegradedOne(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
@@ -159,7 +159,7 @@ func TestAny_PrefersHealthyToDegraded(t *testing.T) {
 	})
 }
 
-func TestAny_EndsWithContext(t *testing.T) {
+func TestAny_EndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -171,7 +171,7 @@ func TestAny_EndsWithContext(t *testing.T) {
 	})
 }
 
-func TestAll_ReportsUse(t *testing.T) {
+func TestAllAndAny_ReportUsage(t *testing.T) {
 	t.Parallel()
 	uses := func(share float64, then health.Probe) health.Probe {
 		return func(ctx context.Context) error {
@@ -194,7 +194,7 @@ func TestAll_ReportsUse(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				told := make(usage) // without a lock: all is told by the goroutine of the probe
+				told := make(usage) // without a lock: the goroutine of the probe reports all
 				_ = test.probe(health.WithUse(t.Context(), func(resource string, share float64) { told[resource] = share }))
 				require.Equal(t, test.want, told)
 			})
@@ -202,7 +202,7 @@ func TestAll_ReportsUse(t *testing.T) {
 	}
 }
 
-func TestTimeout_LateAnswerIsAFailure(t *testing.T) {
+func TestWithTimeout_LateAnswerIsAFailure(t *testing.T) {
 	t.Parallel()
 	// deaf ignores its context.
 	deaf := func(d time.Duration, then health.Probe) health.Probe {
@@ -245,7 +245,7 @@ func TestTimeout_LateAnswerIsAFailure(t *testing.T) {
 	}
 }
 
-func TestTimeout_OuterContextIsNoTimeout(t *testing.T) {
+func TestWithTimeout_EndOfTheOuterContextIsNoTimeout(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, errSlow)

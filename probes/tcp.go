@@ -12,25 +12,25 @@ import (
 	"github.com/capreg/registry/internal/oneline"
 )
 
-// mostExpected bounds how much of an answer is looked at.
+// mostExpected bounds the bytes of an answer that are read.
 const mostExpected = 64 << 10
 
-// TCPOptions are the settings of [TCP]. The zero value is the default of each.
+// TCPOptions configure [TCP]. The zero value of each field is its default.
 type TCPOptions struct {
-	// Send is sent once the connection stands; it is copied, and never shown in an
+	// Send is sent once the connection is established; it is copied, and never part of an
 	// error. Default: nothing.
 	Send []byte
-	// Expect is what the answer has to begin with, up to 64 KiB; it is copied.
-	// Default: nothing is read.
+	// Expect is the required beginning of the answer, up to 64 KiB; it is copied. Default: no
+	// answer is read.
 	Expect []byte
 }
 
-// TCP returns a probe that connects to a server and closes the connection again.
-// With [TCPOptions.Expect] it reads until the answer is there or differs.
+// TCP returns a probe that connects to a server and closes the connection again. With
+// [TCPOptions.Expect] it reads until the answer is complete or differs.
 //
-// It blocks until then or until its context ends; there is no other time limit.
-// An address that is not host:port with a port from 1 to 65535, and options out
-// of bounds, are errors that match [ErrInvalid].
+// It blocks until then or until its context ends; there is no other time limit. An address that
+// is not host:port with a port from 1 to 65535, and options out of bounds, are errors that
+// match [ErrInvalid].
 func TCP(address string, options TCPOptions) (health.Probe, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil || host == "" || !isPort(port) {
@@ -52,7 +52,7 @@ func TCP(address string, options TCPOptions) (health.Probe, error) {
 func (o TCPOptions) exchange(ctx context.Context, address string) error {
 	err := o.connect(ctx, address)
 	if err != nil && ctx.Err() != nil {
-		// What the network says is how it was told of that: a time limit that nobody set.
+		// The error of the network is a timeout that stems from the context.
 		cause := context.Cause(ctx)
 		return &failure{text: textOf(cause) + ": " + textOf(err), causes: []error{ctx.Err(), cause}}
 	}
@@ -77,8 +77,8 @@ func (o TCPOptions) converse(connection net.Conn) error {
 			return err
 		}
 	}
-	// No more is read than is expected, and so no more is shown: some servers
-	// quote what they were sent.
+	// Only the expected number of bytes is read, so no more can appear in an error: some
+	// servers quote their input.
 	answer := make([]byte, 0, len(o.Expect))
 	for len(answer) < len(o.Expect) {
 		n, err := connection.Read(answer[len(answer):len(o.Expect)])

@@ -13,8 +13,8 @@ import (
 	"github.com/capreg/registry/probes"
 )
 
-// talker returns the address of a server that sends something to every client, and
-// tells what it heard when the other side has closed.
+// talker returns the address of a server that greets every client, and
+// sends its input to the channel when the other side has closed.
 func talker(t *testing.T, says string, heard chan<- string) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // ends with the test
@@ -40,7 +40,7 @@ func talker(t *testing.T, says string, heard chan<- string) string {
 	return listener.Addr().String()
 }
 
-func TestTCP_ExpectedAnswerSucceeds(t *testing.T) {
+func TestTCP_ChecksTheAnswer(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		says    string
@@ -82,7 +82,7 @@ func TestTCP_ExpectedAnswerSucceeds(t *testing.T) {
 	}
 }
 
-func TestTCP_AbsentServerFails(t *testing.T) {
+func TestTCP_FailsWithoutAServer(t *testing.T) {
 	t.Parallel()
 	address := refused(t)
 	probe, err := probes.TCP(address, probes.TCPOptions{})
@@ -93,7 +93,7 @@ func TestTCP_AbsentServerFails(t *testing.T) {
 	require.ErrorContains(t, err, "TCP "+address+": ")
 }
 
-func TestTCP_HungServerFailsWithContext(t *testing.T) {
+func TestTCP_HangingServerFailsWithTheContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // ends with the test
@@ -124,7 +124,7 @@ func TestTCP_HungServerFailsWithContext(t *testing.T) {
 	require.NoError(t, listener.Close())
 }
 
-func TestTCP_ClosingServerFails(t *testing.T) {
+func TestTCP_FailsWhenTheServerCloses(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // ends with the test
 	require.NoError(t, err)

@@ -19,30 +19,30 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// ChatServer speaks the chat completions API of OpenAI, plain and as server-sent
-// events, for tests of providers that are built on an SDK or on HTTP. Each request
-// plays the next step of its [Script]:
+// ChatServer speaks the chat completions API of OpenAI, plain and as server-sent events, for
+// tests of providers that are built on an SDK or on HTTP. Each request plays the next step of
+// its [Script]:
 //
-//   - [OK] answers, and streams word by word to whoever asks for a stream;
-//   - [HTTPStatus], [RateLimit] and [Fail] are the status code of the class, with
-//     Retry-After and an error in JSON; an error of the transport closes the
-//     connection without an answer, a malformed answer is a page of HTML with 200,
-//     and what is not classified is a 500;
-//   - [Hang] answers nothing until the client leaves;
-//   - [Cut] ends a stream after so many words without its end mark, as if it were
-//     complete. [CutWith] ends it with an error inside the stream, or by closing the
-//     connection when that is an error of the transport or of no class. An answer
-//     that is no stream is cut in its middle;
+//   - [OK] answers, word by word if the request asks for a stream;
+//   - [HTTPStatus], [RateLimit] and [Fail] answer with the status code of the class, with
+//     Retry-After and an error in JSON; an error of the transport closes the connection without
+//     an answer, a malformed answer is a page of HTML with 200, and an unclassified error is a
+//     500;
+//   - [Hang] does not answer until the client leaves;
+//   - [Cut] ends a stream after so many words without its end mark, as if it were complete.
+//     [CutWith] ends it with an error inside the stream, or by closing the connection when that
+//     is an error of the transport or of no class. An answer that is no stream is cut in its
+//     middle;
 //   - [Stall] is a stream that stops after so many words, and hangs;
 //   - [Panic] and [Exit] close the connection without an answer.
 //
-// GET of the models answers that there is one, and plays no step. Its methods are
-// safe for concurrent use.
+// A GET of the models lists one model, and plays no step. Its methods are safe for concurrent
+// use.
 type ChatServer struct {
 	tb     testing.TB
 	url    string
 	server *http.Server
-	served chan struct{} // closed when it accepts nothing more
+	served chan struct{} // closed when no more connections are accepted
 	client *http.Client
 	close  sync.Once
 
@@ -57,28 +57,28 @@ type ChatServer struct {
 	connected sync.WaitGroup // connections, with the requests on them
 }
 
-// ChatRequest is a request as the server has understood it.
+// ChatRequest is a request as parsed by the server.
 type ChatRequest struct {
-	// Model is who was asked.
+	// Model is the requested model.
 	Model string
-	// Messages are what was said, Prompt the text of the last one.
+	// Messages are the conversation, Prompt the text of the last one.
 	Messages []ChatMessage
 	Prompt   string
-	// Stream says that the answer was wanted piece by piece.
+	// Stream reports that the answer was requested as a stream.
 	Stream bool
-	// Header and Body are what was sent.
+	// Header and Body are those of the request.
 	Header http.Header
 	Body   []byte
 
-	usage bool // it wants to know what a stream has cost
+	usage bool // it asks for the usage of a stream
 }
 
-// ChatMessage is one message of a conversation; what is no text is left out.
+// ChatMessage is one message of a conversation, without the content that is no text.
 type ChatMessage struct{ Role, Text string }
 
-// NewChatServer starts a server on a free port of this machine, which is closed with
-// the test. Without a script it answers everything. In a bubble of
-// [testing/synctest] use [NewPipeServer].
+// NewChatServer starts a server on a free port of this machine, which is closed with the test.
+// Without a script it answers every request. In a bubble of [testing/synctest] use
+// [NewPipeServer].
 func NewChatServer(tb testing.TB, script *Script) *ChatServer {
 	tb.Helper()
 	var config net.ListenConfig
@@ -130,40 +130,40 @@ func newChatServer(tb testing.TB, script *Script, listener net.Listener, url str
 	return s
 }
 
-// URL returns the base URL that SDKs want, with "/v1/" at its end.
+// URL returns the base URL for SDKs, with "/v1/" at its end.
 func (s *ChatServer) URL() string { return s.url }
 
-// Client returns a client that reaches the server. It is the only one that does when
-// the server stands on pipes.
+// Client returns a client that reaches the server. It is the only one that reaches a server
+// made by [NewPipeServer].
 func (s *ChatServer) Client() *http.Client { return s.client }
 
 // Script returns the script.
 func (s *ChatServer) Script() *Script { return s.script }
 
-// Answer replaces what is answered, which is what was said. The function is called
-// by several requests at the same time.
+// Answer replaces the default answers, which quote the prompt. The function is called by
+// several requests at the same time.
 func (s *ChatServer) Answer(answer func(ChatRequest) string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answer = answer
 }
 
-// Requests returns the requests that came to be answered, in order.
+// Requests returns the requests that reached the script, in order.
 func (s *ChatServer) Requests() []ChatRequest {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.requests)
 }
 
-// Hits returns how many requests came to be answered.
+// Hits returns the number of requests that reached the script.
 func (s *ChatServer) Hits() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.requests)
 }
 
-// Close ends the server: requests in progress are cut, later ones are refused. It may
-// be called any number of times; the end of the test does.
+// Close ends the server: requests in progress are cut, later ones are refused. It may be called
+// any number of times; the end of the test calls it.
 func (s *ChatServer) Close() {
 	s.tb.Helper()
 	s.close.Do(func() {
@@ -177,7 +177,7 @@ func (s *ChatServer) Close() {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		s.connected.Wait() // net/http lingers on those whose request was too long or no HTTP
+		s.connected.Wait() // net/http keeps connections open after requests that were too long or no HTTP
 	}()
 	late := time.NewTimer(grace)
 	defer late.Stop()
@@ -188,15 +188,15 @@ func (s *ChatServer) Close() {
 	}
 }
 
-// AssertNoRetries checks that call, which is to ask this server once through the
-// client under test, makes one request for each failure and returns its error: that
-// the retries of an SDK are off. SDKs retry by default; then the registry learns
-// late of failures and never of rate limits, and each of its attempts is several.
+// AssertNoRetries checks that the retries of an SDK are off: that call, which must send one
+// request to this server through the client under test, makes no second request after a failure
+// and returns its error. SDKs retry by default; then the registry learns late of failures and
+// never of rate limits, and each of its attempts is several.
 //
-// It lets call fail in the ways that SDKs retry, in turn: 408, 409, 429, 500, 502, 503,
-// 529 and a closed connection, on which no steps of the script are spent. A second
-// request ends ctx, so that nobody waits for an SDK's delays. Requests of others count
-// as well, so there must be none meanwhile.
+// It makes call fail in the ways that SDKs retry, in turn: 408, 409, 429, 500, 502, 503, 529
+// and a closed connection, which take no steps of the script. A second request ends ctx, so
+// that the test does not wait for an SDK's delays. Other requests count as well, so there must
+// be none meanwhile.
 func (s *ChatServer) AssertNoRetries(call func(ctx context.Context) error) bool {
 	s.tb.Helper()
 	good := true
@@ -222,7 +222,7 @@ func (s *ChatServer) AssertNoRetries(call func(ctx context.Context) error) bool 
 	return good
 }
 
-// retryCheck is one call that is looked at for retries.
+// retryCheck observes one call for retries.
 type retryCheck struct {
 	step  Step
 	hits  int
@@ -243,15 +243,14 @@ func (s *ChatServer) callOnce(step Step, call func(context.Context) error) (hits
 	return check.hits, err
 }
 
-// turn is what becomes of one request.
+// turn is the handling of one request.
 type turn struct {
 	number int
 	step   Step
 	answer func(ChatRequest) string
 }
 
-// enter notes the request and says what becomes of it; false when the server is being
-// closed.
+// enter records the request and returns its handling; false when the server is being closed.
 func (s *ChatServer) enter(w http.ResponseWriter, request ChatRequest) (t turn, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -267,7 +266,7 @@ func (s *ChatServer) enter(w http.ResponseWriter, request ChatRequest) (t turn, 
 	if s.check.hits++; s.check.hits > 1 {
 		s.check.again()
 	}
-	w.Header().Set("Connection", "close") // net/http itself tries again on one that was used before
+	w.Header().Set("Connection", "close") // net/http retries on a connection that was used before
 	s.script.skip()
 	t.step = s.check.step
 	return t, true
@@ -362,7 +361,7 @@ func textOf(content json.RawMessage) string {
 	var parts []struct {
 		Text string `json:"text"`
 	}
-	_ = json.Unmarshal(content, &parts) // what is neither has no text
+	_ = json.Unmarshal(content, &parts) // other content has no text
 	var all strings.Builder
 	for _, part := range parts {
 		all.WriteString(part.Text)
@@ -404,7 +403,7 @@ func (r *chatReply) cut() {
 	panic(http.ErrAbortHandler)
 }
 
-// stream sends an answer word by word, as far as the step lets it.
+// stream sends an answer word by word, as far as the step allows.
 func (r *chatReply) stream(ctx context.Context, step Step) {
 	r.w.Header().Set("Content-Type", "text/event-stream")
 	flush(r.w) // the headers come before the first word, however long that takes

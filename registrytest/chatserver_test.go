@@ -21,7 +21,7 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// statusError is what a client of a test makes of an error.
+// statusError is an error response as an error of the test's client.
 type statusError struct {
 	code  int
 	after string
@@ -30,7 +30,7 @@ type statusError struct {
 
 func (e *statusError) Error() string { return http.StatusText(e.code) + " " + e.word }
 
-// post asks a server with net/http alone.
+// post sends a request with net/http alone.
 func post(ctx context.Context, s *registrytest.ChatServer, body string) (*http.Response, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL()+"chat/completions", strings.NewReader(body))
 	if err != nil {
@@ -91,7 +91,7 @@ func onBoth(t *testing.T, test func(t *testing.T, start func(*registrytest.Scrip
 	})
 }
 
-func TestChatServer_AnswersWholeAndStreamed(t *testing.T) {
+func TestChatServer_AnswersWholeAndWordByWord(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, start func(*registrytest.Script) *registrytest.ChatServer) {
 		server := start(nil)
@@ -125,7 +125,7 @@ func TestChatServer_AnswersWholeAndStreamed(t *testing.T) {
 	})
 }
 
-func TestChatServer_FailsAsScripted(t *testing.T) {
+func TestChatServer_FailsByItsScript(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, start func(*registrytest.Script) *registrytest.ChatServer) {
 		server := start(nil)
@@ -209,7 +209,7 @@ func TestChatServer_CutsAndStallsStreams(t *testing.T) {
 	})
 }
 
-func TestChatServer_FindsClientRetries(t *testing.T) {
+func TestAssertNoRetries_DetectsRetries(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, start func(*registrytest.Script) *registrytest.ChatServer) {
 		server := start(registrytest.NewScript(registrytest.Error(errDown)))
@@ -252,7 +252,7 @@ func TestChatServer_FindsClientRetries(t *testing.T) {
 	}
 }
 
-func TestChatServer_StuckRequestFailsTest(t *testing.T) {
+func TestChatServer_DeafRequestFailsTheTest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var asked atomic.Bool
@@ -270,7 +270,7 @@ func TestChatServer_StuckRequestFailsTest(t *testing.T) {
 	})
 }
 
-func TestChatServer_SurvivesBrokenClients(t *testing.T) {
+func TestChatServer_OutlivesBrokenClients(t *testing.T) {
 	t.Parallel()
 	tooLong := fmt.Sprintf(`{"messages": [{"role": "user", "content": %q}]}`, strings.Repeat("x", 17<<20))
 	for name, sent := range map[string]string{

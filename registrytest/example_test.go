@@ -89,7 +89,7 @@ func ExampleOverride() {
 		talk(t, models) // the first one fails once
 		talk(t, models)
 		undo()
-		registrytest.Override(t, reg, chat) // by no provider: an outage
+		registrytest.Override(t, reg, chat) // without instances: an outage
 		_, err := models.Get(t.Context())
 		fmt.Println(errors.Is(err, registry.ErrUnavailable))
 	})

@@ -8,14 +8,14 @@ import (
 	"github.com/capreg/registry/health"
 )
 
-// Health is the health of a fake: put it into one, and the registry probes it, for it
-// is a [health.Checker]; a fake that holds it by value must be given as a pointer. The
-// zero value is well.
+// Health is the health of a fake. Embed it in a fake, and the registry probes it, as it
+// implements [health.Checker]; a fake that holds it by value must be given as a pointer. The
+// zero value is healthy.
 //
-// As every provider that is probed, the fake is picked from its first good probe on, and
-// until then others are where there are any; what is set later is noticed by the next
-// probe. To have either now, call [registry.Registration.CheckHealth]. For a probe with
-// a script of its own, set [health.Policy.Probe] to its [Script.Play].
+// Like every provider with a probe, the fake is picked from its first good probe on, and until
+// then only if there is no other provider; a later change takes effect with the next probe. To
+// have either now, call [registry.Registration.CheckHealth]. For a probe with a script of its
+// own, set [health.Policy.Probe] to its [Script.Play].
 //
 // Its methods are safe for concurrent use.
 type Health struct {
@@ -28,15 +28,15 @@ type Health struct {
 
 var _ health.Checker = (*Health)(nil)
 
-// Set says how the fake is from now on: nil is well, an error made by [health.Limp]
-// degraded, another one ill.
+// Set sets the result of later probes: nil is healthy, an error made by [health.Limp] degraded,
+// any other error unhealthy.
 func (h *Health) Set(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.err = err
 }
 
-// Use says how much of a resource the fake uses from now on, from 0 to 1.
+// Use sets the share of a resource that later probes report, from 0 to 1.
 func (h *Health) Use(resource string, share float64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -46,14 +46,14 @@ func (h *Health) Use(resource string, share float64) {
 	h.use[resource] = share
 }
 
-// Checks returns how many times the fake has been probed.
+// Checks returns the number of probes so far.
 func (h *Health) Checks() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.checks
 }
 
-// CheckHealth returns what was set.
+// CheckHealth returns the error of [Health.Set] and reports the usage.
 func (h *Health) CheckHealth(ctx context.Context) error {
 	h.mu.Lock()
 	h.checks++

@@ -14,33 +14,32 @@ import (
 	"github.com/capreg/registry/health"
 )
 
-// ProbeSuite says how probes of one kind are made. Each function sets something up
-// that is as its name says, for as long as the test goes on, and returns a probe of
-// it. One that is nil is left out.
+// ProbeSuite makes the probes under test. Each function sets up a target in the state of its
+// name, until the end of the test, and returns a probe of it. A nil function is left out.
 type ProbeSuite struct {
-	// Well makes a probe of what answers as it should.
+	// Well makes a probe of a healthy target.
 	Well func(tb testing.TB) health.Probe
-	// Limping makes a probe of what answers, but not as it should; see [health.Limp].
+	// Limping makes a probe of a target that answers, but badly; see [health.Limp].
 	Limping func(tb testing.TB) health.Probe
-	// Ill makes a probe of what fails.
+	// Ill makes a probe of a target that fails.
 	Ill func(tb testing.TB) health.Probe
-	// Silent makes a probe of what never answers.
+	// Silent makes a probe of a target that never answers.
 	Silent func(tb testing.TB) health.Probe
 }
 
-// TestProbe checks that probes keep what [health.Probe] asks of them:
+// TestProbe checks that probes fulfil the contract of [health.Probe]:
 //
-//   - they find what there is to find, each time and several at a time, and so does a
-//     registry that they are given to;
-//   - they return when their context ends, with an error where there was no answer
-//     (which needs Silent), and when it has ended before;
+//   - they report the state of the target, each time and several at a time, and so does a
+//     registry that uses them;
+//   - they return when their context ends, with an error where there was no answer (which needs
+//     Silent), and when it has ended before;
 //   - they neither panic nor end their goroutine, and their errors are one line.
 //
-// What answers stays as it is, so a probe that remembers an answer passes: test that
-// what changes is noticed by yourself.
+// The targets do not change, so a probe that remembers an answer passes: a test of your own
+// must check that changes are noticed.
 //
-// It starts goroutines and waits for them; it works in a bubble of
-// [testing/synctest] if the probes do.
+// It starts goroutines and waits for them; it works in a bubble of [testing/synctest] if the
+// probes do.
 func TestProbe(tb testing.TB, suite ProbeSuite) {
 	tb.Helper()
 	for _, kind := range []struct {
@@ -108,7 +107,7 @@ var (
 	errStuck  = errors.New("it did not return")
 )
 
-// panicked is a panic of what is under test.
+// panicked is a panic of the code under test.
 type panicked struct {
 	value any
 	stack []byte
@@ -116,8 +115,7 @@ type panicked struct {
 
 func (p *panicked) Error() string { return fmt.Sprintf("it panicked: %v\n%s", p.value, p.stack) }
 
-// outcome is what became of a function under test: its error, or what is wrong with
-// how it ended.
+// outcome is the end of a function under test: its error, or the fault in its end.
 type outcome struct{ err, wrong error }
 
 // begin runs f in a goroutine of its own.
@@ -138,7 +136,7 @@ func begin(f func() error) <-chan outcome {
 
 // within runs f, and gives up when it takes too long.
 func within(f func() error) outcome {
-	enough := time.NewTimer(patience)
+	enough := time.NewTimer(testLimit)
 	defer enough.Stop()
 	select {
 	case is := <-begin(f):
@@ -153,13 +151,13 @@ func (p probing) run(ctx context.Context) outcome {
 	return within(func() error { return p.probe(ctx) })
 }
 
-// patience is how long what is under test may take for what should take no time.
-const patience = 10 * time.Second
+// testLimit bounds operations under test that should take no time.
+const testLimit = 10 * time.Second
 
 func (p probing) finds(want string) {
 	p.tb.Helper()
 	for range 2 {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), testLimit)
 		is := p.run(ctx)
 		cancel()
 		p.check(want, is)
@@ -169,7 +167,7 @@ func (p probing) finds(want string) {
 func (p probing) findsAtOnce(want string) {
 	p.tb.Helper()
 	const many = 8
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testLimit)
 	defer cancel()
 	var outcomes [many]outcome
 	var all sync.WaitGroup
@@ -209,7 +207,7 @@ func (p probing) checkText(err error) {
 	}
 }
 
-// heedsEnd checks what happens when the context has ended before.
+// heedsEnd checks a probe whose context has ended before.
 func (p probing) heedsEnd() {
 	p.tb.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -219,7 +217,7 @@ func (p probing) heedsEnd() {
 	}
 }
 
-// givesUp checks what happens when the context ends meanwhile.
+// givesUp checks a probe whose context ends meanwhile.
 func (p probing) givesUp() {
 	p.tb.Helper()
 	const limit = 50 * time.Millisecond
@@ -239,9 +237,9 @@ func (p probing) givesUp() {
 		case is.wrong != nil:
 			p.fail("when its context %s %v", name, is.wrong)
 		case ctx.Err() == nil:
-			p.fail("it returned (%v) before its context ended: is what it probes silent?", is.err)
+			p.fail("it returned (%v) before its context ended: is the target silent?", is.err)
 		case is.err == nil:
-			p.fail("when its context %s it found that all is well", name)
+			p.fail("when its context %s it reported a healthy target", name)
 		case health.IsLimp(is.err):
 			p.fail("when its context %s it found an answer (%v)", name, is.err)
 		default:
@@ -251,7 +249,7 @@ func (p probing) givesUp() {
 	}
 }
 
-// isWorthIn checks what a registry makes of it.
+// isWorthIn checks the state that a registry derives from the probe.
 func (p probing) isWorthIn(want health.State) {
 	p.tb.Helper()
 	reg, err := registry.New(registry.Options{})
@@ -266,7 +264,7 @@ func (p probing) isWorthIn(want health.State) {
 	if err != nil {
 		p.tb.Fatalf("registrytest: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*testLimit)
 	defer cancel()
 	status, err := registration.CheckHealth(ctx)
 	if err != nil || status.State != want {

@@ -15,23 +15,23 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// Recorder keeps the calls, leases and events of a registry from [Record] on. Its
-// assertions fail the test and go on. One that fails prints the trail: every call
-// with who was asked, why, and what became of it, between the events. A test that
-// fails for any other reason gets it at its end.
+// Recorder records the calls, leases and events of a registry, beginning with [Record]. Its
+// assertions fail the test and go on. A failed assertion prints the trail: every call with its
+// attempts, their reasons and their outcomes, between the events. A test that fails for any
+// other reason prints it at its end.
 //
-// Calls and leases are kept when they are over; look-ups by Get are not calls. A
-// hedged call is over when its losers have returned, which may be after its answer; in
-// a bubble, [testing/synctest.Wait] waits for those that heed their context. Its methods are
-// safe for concurrent use.
+// Calls and leases are recorded when they are over; look-ups by Get are not calls. A hedged
+// call is over when its losers have returned, which may be after its answer; in a bubble,
+// [testing/synctest.Wait] waits for those that heed their context. Its methods are safe for
+// concurrent use.
 type Recorder struct {
 	tb    testing.TB
 	began time.Time
 	from  *registry.Subscription
-	ended context.Context //nolint:containedctx // for looking without waiting
+	ended context.Context //nolint:containedctx // has ended: for reading without waiting
 
-	// mu guards the fields below. The registry's own lock may be taken while it is
-	// held; no code of a user runs.
+	// mu guards the fields below. The registry's own lock may be taken while it is held; no
+	// user code runs.
 	mu      sync.Mutex
 	calls   []call
 	events  []event.Event
@@ -43,7 +43,7 @@ type call struct {
 	report registry.CallReport
 }
 
-// most is how many events a recorder holds between two calls.
+// most is the capacity for events between two calls.
 const most = 1 << 16
 
 // Record begins a record that ends with the test. It ends the test when the registry
@@ -71,7 +71,7 @@ func Record(tb testing.TB, reg *registry.Registry) *Recorder {
 
 // add keeps a call. The registry calls it.
 func (r *Recorder) add(_ context.Context, report registry.CallReport) {
-	report = cloned(report) // others are given the same, such as who asked for it with ReportTo
+	report = cloned(report) // shared with other receivers, such as ReportTo
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.readLocked()
@@ -113,7 +113,7 @@ func (r *Recorder) Events() []event.Event {
 	return slices.Clone(r.events)
 }
 
-// Clear forgets what was recorded so far, so that assertions speak of what comes.
+// Clear drops the record so far, so that assertions apply to later calls and events.
 func (r *Recorder) Clear() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -121,8 +121,8 @@ func (r *Recorder) Clear() {
 	r.calls, r.events, r.printed = nil, nil, ""
 }
 
-// Trail returns calls and events in words, in the order of time, each with the time
-// since the record began. A call stands where it ended.
+// Trail returns calls and events in words, in the order of time, each with the time since the
+// record began. A call appears at its end.
 func (r *Recorder) Trail() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -149,7 +149,7 @@ func (r *Recorder) Trail() string {
 	return strings.TrimSuffix(text.String(), "\n")
 }
 
-// AssertCalls checks how many calls and leases are over.
+// AssertCalls checks the number of calls and leases that are over.
 func (r *Recorder) AssertCalls(want int) bool {
 	r.tb.Helper()
 	if got := len(r.Calls()); got != want {
@@ -158,7 +158,8 @@ func (r *Recorder) AssertCalls(want int) bool {
 	return true
 }
 
-// AssertAttempts checks whom the last call asked, in order, with repetitions.
+// AssertAttempts checks the providers of the attempts of the last call, in order, with
+// repetitions.
 func (r *Recorder) AssertAttempts(providers ...string) bool {
 	r.tb.Helper()
 	last, ok := r.last()
@@ -175,7 +176,7 @@ func (r *Recorder) AssertAttempts(providers ...string) bool {
 	return true
 }
 
-// AssertAnsweredBy checks who answered the last call.
+// AssertAnsweredBy checks the provider that answered the last call.
 func (r *Recorder) AssertAnsweredBy(provider string) bool {
 	r.tb.Helper()
 	last, ok := r.last()
@@ -183,7 +184,7 @@ func (r *Recorder) AssertAnsweredBy(provider string) bool {
 	case !ok:
 		return r.fail("no call is over, want one that %q answers", provider)
 	case answeredBy(last) == "":
-		return r.fail("nobody answered the last call, want %q", provider)
+		return r.fail("no provider answered the last call, want %q", provider)
 	case answeredBy(last) != provider:
 		return r.fail("%q answered the last call, want %q", answeredBy(last), provider)
 	}
@@ -206,7 +207,7 @@ func (r *Recorder) AssertFailed(target error) bool {
 	return true
 }
 
-// AssertAsked checks how many attempts the provider was given in all calls together.
+// AssertAsked checks the number of attempts of the provider in all calls together.
 func (r *Recorder) AssertAsked(provider string, want int) bool {
 	r.tb.Helper()
 	got := 0
@@ -286,7 +287,7 @@ func (r *Recorder) print() {
 	}
 }
 
-// answeredBy returns who answered; nobody when the call failed.
+// answeredBy returns the provider that answered; "" when the call failed.
 func answeredBy(report registry.CallReport) string {
 	if report.Err != nil {
 		return ""

@@ -15,7 +15,7 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-func TestRecord_HasCallsLeasesAndEvents(t *testing.T) {
+func TestRecorder_RecordsCallsLeasesAndEvents(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		reg := registrytest.New(t, registry.Options{})
@@ -53,7 +53,7 @@ func TestRecord_HasCallsLeasesAndEvents(t *testing.T) {
 			"            - local (failover): success in 0s",
 			"        2s  event breaker_opened cloud: 2 failures in a row (closed → open) for 1m0s",
 			"            - not cloud: breaker open (2 failures in a row), retry in 1m0s",
-			`event changed: override ( → TestRecord_Has`, `call of "chat" failed`, `overridden by "TestRecord_Has`,
+			`event changed: override ( → TestRecorder_Records`, `call of "chat" failed`, `overridden by "TestRecorder_Records`,
 		} {
 			require.Contains(t, trail, want)
 		}
@@ -65,7 +65,7 @@ func TestRecord_HasCallsLeasesAndEvents(t *testing.T) {
 	})
 }
 
-func TestRecord_FailedAssertionPrintsTrail(t *testing.T) {
+func TestRecorder_FailedAssertionPrintsTheTrail(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		assert func(*registrytest.Recorder) bool
@@ -115,11 +115,11 @@ func TestRecord_FailedAssertionPrintsTrail(t *testing.T) {
 		require.False(t, record.AssertFailed(registry.ErrClosed))
 		require.False(t, record.AssertAnsweredBy("a"))
 	})
-	require.Contains(t, s.text(), "nobody answered the last call")
+	require.Contains(t, s.text(), "no provider answered the last call")
 	require.Contains(t, s.text(), "unknown in ")
 }
 
-func TestRecord_PrintsEveryPart(t *testing.T) {
+func TestRecorder_PrintsEachPartOfARecord(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := spyOn(t, "Test", func(tb testing.TB) {
@@ -139,7 +139,7 @@ func TestRecord_PrintsEveryPart(t *testing.T) {
 	})
 }
 
-func TestRecord_IsACopy(t *testing.T) {
+func TestRecorder_CopiesReports(t *testing.T) {
 	t.Parallel()
 	reg := registrytest.New(t, registry.Options{})
 	add(t, reg, provider{Name: "a"})
@@ -151,7 +151,7 @@ func TestRecord_IsACopy(t *testing.T) {
 	record.AssertAttempts("a")
 }
 
-func TestRecord_HedgedCallIsKeptAfterLosersReturn(t *testing.T) {
+func TestRecorder_RecordsAHedgedCallAfterItsLosers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		reg := registrytest.New(t, registry.Options{})
@@ -170,7 +170,7 @@ func TestRecord_HedgedCallIsKeptAfterLosersReturn(t *testing.T) {
 	})
 }
 
-func TestRecord_FailedTestGetsTrailAtEnd(t *testing.T) {
+func TestRecorder_FailedTestPrintsTheTrailAtItsEnd(t *testing.T) {
 	t.Parallel()
 	s := spyOn(t, "Test", func(tb testing.TB) {
 		reg := registrytest.New(tb, registry.Options{})

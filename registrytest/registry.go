@@ -10,16 +10,15 @@ import (
 	"github.com/capreg/registry"
 )
 
-// grace is how long calls in flight may go on at the end of a test.
+// grace is the time that calls in flight have at the end of a test.
 const grace = 3 * time.Second
 
-// New returns an empty registry that is closed when the test and its subtests are
-// over. Bad options end the test.
+// New returns an empty registry that is closed at the end of the test and its subtests. Invalid
+// options end the test.
 //
-// The end of the test fails it for what it leaves behind: calls that go on and leases
-// that were not reported within three seconds (they are then told to end), user code
-// that does not stop, and errors of instances that are closed. A test may close the
-// registry itself.
+// The test fails at its end for leftovers: calls that go on and leases that were not reported
+// within three seconds (their contexts end then), user code that does not stop, and errors of
+// instances that are closed. A test may close the registry itself.
 func New(tb testing.TB, options registry.Options) *registry.Registry {
 	tb.Helper()
 	reg, err := registry.New(options)
@@ -47,7 +46,7 @@ func closeRegistry(tb testing.TB, reg *registry.Registry) {
 	}
 }
 
-// inFlight says what goes on.
+// inFlight describes the calls that go on.
 func inFlight(reg *registry.Registry) string {
 	var busy []string
 	for info := range reg.All() {
@@ -61,21 +60,20 @@ func inFlight(reg *registry.Registry) string {
 	return strings.Join(busy, ", ") + ": end calls and report leases (Done) before"
 }
 
-// Swap puts instance in the place of the named provider until the test and its
-// subtests are over, or undo is called; see [registry.Service.Swap] for what the
-// stand-in has of the provider and what it has not. It ends the test when it is
-// refused: when no such provider is registered, or another test has something in the
-// place of providers of this registry.
+// Swap replaces the named provider by instance until the end of the test and its subtests, or
+// until undo is called; see [registry.Service.Swap] for the attributes that the replacement
+// shares with the provider. It ends the test when it is refused: when no such provider is
+// registered, or another test has replaced providers of this registry.
 //
-// Where the service's type is an interface, name it, as in
-// Swap[ChatModel](t, reg, LLM, "cloud", fake).
+// Where the service's type is an interface, name it, as in Swap[ChatModel](t, reg, LLM,
+// "cloud", fake).
 //
-// A provider that leaves takes its stand-in with it, and its name is refused until undo:
-// where the program registers it anew, as a restart or a source of providers does, use
+// A provider that leaves takes its replacement with it, and its name is refused until undo.
+// Where the program registers it again, as a restart or a source of providers does, use
 // [Override].
 //
-// Swaps may be nested and undone in any order. undo waits, as the end of the test
-// does, for calls in flight on the stand-in, and may be called any number of times.
+// Swaps may be nested and undone in any order. undo waits, as the end of the test does, for
+// calls in flight on the replacement, and may be called any number of times.
 func Swap[T any](tb testing.TB, reg *registry.Registry, service registry.Service[T], provider string, instance T) (undo func()) {
 	tb.Helper()
 	end, err := service.Swap(reg, tb.Name(), provider, instance)
@@ -85,11 +83,11 @@ func Swap[T any](tb testing.TB, reg *registry.Registry, service registry.Service
 	return undoing(tb, fmt.Sprintf("swap of provider %q", provider), end)
 }
 
-// Override lets the given instances alone serve the service until the test and its
-// subtests are over, or undo is called, whatever is registered before or meanwhile:
-// the first one as long as it can be picked, then the next. They have every
-// capability and are seen by every handler. Without instances the service is out
-// altogether. The rest is as in [Swap]; see [registry.Service.Override].
+// Override makes the given instances the only ones that serve the service until the end of the
+// test and its subtests, or until undo is called, whichever providers are registered before or
+// meanwhile: the first one as long as it is eligible, then the next. They have every capability
+// and are visible to every handler. Without instances the service is out altogether. The rest
+// is as in [Swap]; see [registry.Service.Override].
 func Override[T any](tb testing.TB, reg *registry.Registry, service registry.Service[T], instances ...T) (undo func()) {
 	tb.Helper()
 	providers := make([]registry.Provider[T], len(instances))
@@ -99,8 +97,8 @@ func Override[T any](tb testing.TB, reg *registry.Registry, service registry.Ser
 	return OverrideWith(tb, reg, service, providers...)
 }
 
-// OverrideWith is [Override] with providers that have names, groups, policies,
-// capabilities: those that have capabilities have no others.
+// OverrideWith is [Override] with providers that have names, groups, policies and capabilities.
+// A provider with capabilities has only these.
 func OverrideWith[T any](tb testing.TB, reg *registry.Registry, service registry.Service[T], providers ...registry.Provider[T]) (undo func()) {
 	tb.Helper()
 	end, err := service.Override(reg, tb.Name(), providers...)
@@ -110,7 +108,7 @@ func OverrideWith[T any](tb testing.TB, reg *registry.Registry, service registry
 	return undoing(tb, fmt.Sprintf("override of service %q", service.Name()), end)
 }
 
-// undoing has end called by the end of the test at the latest.
+// undoing returns undo, which calls end once, at the latest at the end of the test.
 func undoing(tb testing.TB, what string, end func(context.Context) error) (undo func()) {
 	tb.Helper()
 	undo = func() {

@@ -30,7 +30,7 @@ type chatModel interface {
 
 var chat = registry.NewService[chatModel]("chat")
 
-// fake is what a test would write.
+// fake is a fake as a test would write it.
 type fake struct {
 	*registrytest.Script
 
@@ -128,7 +128,7 @@ func spyOn(t *testing.T, name string, test func(tb testing.TB)) *spy {
 	return s
 }
 
-func TestNew_RegistryClosesWithTest(t *testing.T) {
+func TestNew_ClosesTheRegistryWithItsTest(t *testing.T) {
 	t.Parallel()
 	var reg *registry.Registry
 	s := spyOn(t, "Test", func(tb testing.TB) {
@@ -145,7 +145,7 @@ func TestNew_RegistryClosesWithTest(t *testing.T) {
 	require.False(t, s.failed, "a test may close it")
 }
 
-func TestNew_BadOptionsEndTest(t *testing.T) {
+func TestNew_BadOptionsEndTheTest(t *testing.T) {
 	t.Parallel()
 	s := spyOn(t, "Test", func(tb testing.TB) {
 		registrytest.New(tb, registry.Options{DrainTimeout: -1})
@@ -154,7 +154,7 @@ func TestNew_BadOptionsEndTest(t *testing.T) {
 	require.Contains(t, s.text(), "Options.DrainTimeout")
 }
 
-func TestNew_LeftoversFailTest(t *testing.T) {
+func TestNew_LeftoversFailTheTest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var lease *registry.Lease[chatModel]
@@ -191,7 +191,7 @@ func (slowToClose) Close() error {
 	return nil
 }
 
-func TestNew_SlowCloserDoesNotBlameCalls(t *testing.T) {
+func TestNew_SlowCloserIsNotReportedAsACall(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := spyOn(t, "Test", func(tb testing.TB) {
@@ -208,7 +208,7 @@ func TestNew_SlowCloserDoesNotBlameCalls(t *testing.T) {
 	})
 }
 
-func TestSwap_EndsWithTest(t *testing.T) {
+func TestSwap_EndsWithItsTest(t *testing.T) {
 	reg := registrytest.New(t, registry.Options{})
 	add(t, reg, provider{Name: "cloud"})
 	t.Run("test", func(t *testing.T) {
@@ -228,7 +228,7 @@ func TestSwap_EndsWithTest(t *testing.T) {
 	require.Equal(t, "cloud", asked(t, reg))
 }
 
-func TestOverride_FailsOverAmongInstances(t *testing.T) {
+func TestOverride_FailsOverAmongItsInstances(t *testing.T) {
 	t.Parallel()
 	reg := registrytest.New(t, registry.Options{ForbidMocks: true})
 	add(t, reg, provider{Name: "cloud"})
@@ -248,7 +248,7 @@ func TestOverride_FailsOverAmongInstances(t *testing.T) {
 	require.Equal(t, "cloud", asked(t, reg))
 }
 
-func TestSwap_RefusalEndsTestWithAdvice(t *testing.T) {
+func TestSwap_RefusalEndsTheTestWithAdvice(t *testing.T) {
 	t.Parallel()
 	reg := registrytest.New(t, registry.Options{})
 	add(t, reg, provider{Name: "cloud"})
@@ -275,7 +275,7 @@ func TestSwap_RefusalEndsTestWithAdvice(t *testing.T) {
 	require.Equal(t, "cloud", asked(t, reg))
 }
 
-func TestSwap_LongerCallFailsTest(t *testing.T) {
+func TestSwap_LongCallFailsTheTest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		reg := registrytest.New(t, registry.Options{})
@@ -294,7 +294,7 @@ func TestSwap_LongerCallFailsTest(t *testing.T) {
 	})
 }
 
-func TestScript_ErrorsHaveTheirClass(t *testing.T) {
+func TestFail_RegistryGetsEachClass(t *testing.T) {
 	t.Parallel()
 	for class := verdict.ClassUnknown; class <= verdict.ClassIgnored; class++ {
 		if class == verdict.ClassSuccess {
@@ -310,7 +310,7 @@ func TestScript_ErrorsHaveTheirClass(t *testing.T) {
 	}
 }
 
-func TestScript_HangsPanicsAndExits(t *testing.T) {
+func TestScript_RegistryGetsHangsPanicsAndExits(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		reg := registrytest.New(t, registry.Options{PanicsAsErrors: true})

@@ -15,8 +15,8 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// Step is what becomes of one call of a fake. The zero value answers at once, as
-// [OK] does. Steps are values: the methods return changed copies.
+// Step is the outcome of one call of a fake. The zero value answers at once, as [OK] does.
+// Steps are values: the methods return changed copies.
 type Step struct {
 	kind  kind
 	err   error
@@ -41,10 +41,10 @@ const (
 	kindStall
 )
 
-// OK is an answer.
+// OK returns a step that answers.
 func OK() Step { return Step{} }
 
-// Error is the given error; nil is an answer.
+// Error returns a step that fails with the error; nil is an answer.
 func Error(err error) Step {
 	if err == nil {
 		return OK()
@@ -52,9 +52,8 @@ func Error(err error) Step {
 	return Step{kind: kindError, err: err}
 }
 
-// Fail is an error that is stated to be of that class, whatever classifiers say; one
-// that is stated to be a success is an answer. See [Panic], [Exit] and [Hang] for
-// what is not told by an error.
+// Fail returns a step that fails with an error of that class, independent of classifiers; a
+// success is an answer. See [Panic], [Exit] and [Hang] for outcomes without an error.
 func Fail(class verdict.Class) Step {
 	if class == verdict.ClassSuccess {
 		return OK()
@@ -62,15 +61,15 @@ func Fail(class verdict.Class) Step {
 	return Error(verdict.As(fmt.Errorf("scripted: %v", class), verdict.Verdict{Class: class}))
 }
 
-// RateLimit is a refusal for load that asks to be left alone for the given time; zero
-// leaves the time to the registry.
+// RateLimit returns a step that is refused by a rate limit, with the given delay; zero leaves
+// the delay to the registry.
 func RateLimit(after time.Duration) Step {
 	return Error(verdict.RateLimited(&statusError{http.StatusTooManyRequests, after, ""}, after))
 }
 
-// HTTPStatus is an error with a status code of HTTP and, where it is more than zero,
-// the delay of a Retry-After header. It is classified as [verdict.OfHTTPStatus] says,
-// unless a classifier says otherwise; servers of this package answer with it.
+// HTTPStatus returns a step that fails with an HTTP status code and, if it is more than zero,
+// the delay of a Retry-After header. It is classified by [verdict.OfHTTPStatus], unless a
+// classifier takes precedence; servers of this package answer with the code.
 func HTTPStatus(code int, retryAfter time.Duration) Step {
 	return Error(&statusError{code, retryAfter, ""})
 }
@@ -90,42 +89,41 @@ func (e *statusError) HTTPStatusCode() int { return e.code }
 
 func (e *statusError) RetryAfter() time.Duration { return e.after }
 
-// Hang waits for the end of the call's context, and returns its error.
+// Hang returns a step that waits for the end of the call's context, and returns its error.
 func Hang() Step { return Step{kind: kindHang} }
 
-// Panic panics with the value.
+// Panic returns a step that panics with the value.
 func Panic(value any) Step { return Step{kind: kindPanic, value: value} }
 
-// Exit ends the goroutine with [runtime.Goexit].
+// Exit returns a step that ends the goroutine with [runtime.Goexit].
 func Exit() Step { return Step{kind: kindExit} }
 
-// Cut ends a stream after so many items as if it were complete, but without its end
-// mark. What is no stream fails with an error that wraps [io.ErrUnexpectedEOF].
+// Cut returns a step that ends a stream after so many items as if it were complete, but without
+// its end mark. A call that is no stream fails with an error that wraps [io.ErrUnexpectedEOF].
 func Cut(items int) Step { return CutWith(items, nil) }
 
-// CutWith ends a stream after so many items with the given error. What is no stream
-// fails with it.
+// CutWith returns a step that ends a stream after so many items with the given error. A call
+// that is no stream fails with it.
 func CutWith(items int, err error) Step { return Step{kind: kindCut, items: max(items, 0), err: err} }
 
-// Stall is a stream that gives so many items, and then nothing until the context of
-// the call ends. What is no stream hangs.
+// Stall returns a step whose stream gives so many items, and then nothing until the context of
+// the call ends. A call that is no stream hangs.
 func Stall(items int) Step { return Step{kind: kindStall, items: max(items, 0)} }
 
-// After lets the step wait for the given time first, or until the context of the
-// call ends, whose error it then is.
+// After makes the step wait for the given time first, or until the context of the call ends,
+// whose error it then returns.
 func (s Step) After(delay time.Duration) Step { s.delay = delay; return s }
 
-// Until lets the step wait first until the channel is closed, or until the context
-// of the call ends. It serves tests on real time: what has begun to wait goes on
-// when the test says so.
+// Until makes the step wait first until the channel is closed, or until the context of the call
+// ends. It serves tests on real time: a waiting call goes on when the test closes the channel.
 func (s Step) Until(released <-chan struct{}) Step { s.until = released; return s }
 
-// Deaf lets [Step.After] and [Step.Until] wait without heeding the context of the
-// call, as code does that cannot be cut short.
+// Deaf makes [Step.After] and [Step.Until] ignore the context of the call, as code does that
+// cannot be cancelled.
 func (s Step) Deaf() Step { s.deaf = true; return s }
 
-// Times lets the step stand for so many calls in a row of a sequence; less than one
-// is one. Elsewhere than in a sequence it has no effect.
+// Times repeats the step for so many calls in a row of a sequence; less than one is one.
+// Outside a sequence it has no effect.
 func (s Step) Times(n int) Step { s.times = n; return s }
 
 // String returns the step in words.
@@ -165,7 +163,8 @@ func (s Step) String() string {
 	return text.String()
 }
 
-// wait waits as the step says, and returns the error of the context when that ends it.
+// wait waits for the delay and the channel of the step, and returns the error of the context
+// when that ends first.
 func (s Step) wait(ctx context.Context) error {
 	ended := ctx.Done()
 	if s.deaf {
@@ -214,7 +213,7 @@ func hang(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// play plays the step of what is no stream.
+// play plays the step of a call that is no stream.
 func (s Step) play(ctx context.Context) error {
 	if err := s.open(ctx); err != nil {
 		return err
@@ -232,15 +231,15 @@ func (s Step) play(ctx context.Context) error {
 	}
 }
 
-// Script decides what each call of a fake meets. In this order, it is
+// Script decides the outcome of each call of a fake. In this order, it is
 //
-//  1. the step of a time that is now ([Script.During]),
-//  2. a step that chance brings ([Script.Sometimes]),
+//  1. the step of a period that includes now ([Script.During]),
+//  2. a random step ([Script.Sometimes]),
 //  3. the next step of the sequence ([NewScript], [Script.Then]),
-//  4. what is left when the sequence is over ([Script.Always]): an answer by default.
+//  4. the step after the end of the sequence ([Script.Always]): an answer by default.
 //
-// The zero value answers every call. Its methods are safe for concurrent use, return
-// the script, and may be called while it is in use.
+// The zero value answers every call. Its methods are safe for concurrent use, return the
+// script, and may be called while it is in use.
 type Script struct {
 	// mu guards the fields below; it is not held while a step is played.
 	mu       sync.Mutex
@@ -263,8 +262,8 @@ type period struct {
 	step        Step
 }
 
-// NewScript returns a script with a sequence: one step for each call, in order. When
-// it is over, calls are answered; see [Script.Always].
+// NewScript returns a script with a sequence: one step for each call, in order. After its end
+// calls are answered; see [Script.Always].
 func NewScript(steps ...Step) *Script { return new(Script).Then(steps...) }
 
 // Then adds steps to the sequence.
@@ -275,7 +274,7 @@ func (s *Script) Then(steps ...Step) *Script {
 	return s
 }
 
-// Always says what calls meet when the sequence is over.
+// Always sets the outcome of calls after the end of the sequence.
 func (s *Script) Always(step Step) *Script {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -283,10 +282,10 @@ func (s *Script) Always(step Step) *Script {
 	return s
 }
 
-// Sometimes lets calls meet the step with the given probability, from 0 to 1, in a
-// random sequence that depends on the seed alone. It panics for other probabilities.
-// Several are asked in the order in which they were said, each only for calls that those
-// before have let pass: give them different seeds.
+// Sometimes gives calls the step with the given probability, from 0 to 1, in a random sequence
+// that depends on the seed alone. It panics for other probabilities. Several are drawn in the
+// order in which they were added, each only for calls that the earlier ones did not take: give
+// them different seeds.
 func (s *Script) Sometimes(seed uint64, probability float64, step Step) *Script {
 	if !(probability >= 0 && probability <= 1) {
 		panic(fmt.Sprintf("registrytest: probability is %v: want 0 to 1", probability))
@@ -297,8 +296,7 @@ func (s *Script) Sometimes(seed uint64, probability float64, step Step) *Script 
 	return s
 }
 
-// During lets calls meet the step that begin from one time on and before another,
-// both counted from now.
+// During gives the step to calls that begin in a period; its ends are counted from now.
 func (s *Script) During(from, until time.Duration, step Step) *Script {
 	now := time.Now()
 	s.mu.Lock()
@@ -307,7 +305,7 @@ func (s *Script) During(from, until time.Duration, step Step) *Script {
 	return s
 }
 
-// Clear forgets everything that is to come: calls are answered.
+// Clear drops all later steps: calls are answered.
 func (s *Script) Clear() *Script {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -315,14 +313,14 @@ func (s *Script) Clear() *Script {
 	return s
 }
 
-// Calls returns how many calls have begun.
+// Calls returns the number of calls that have begun.
 func (s *Script) Calls() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.begun
 }
 
-// InFlight returns how many calls have begun and not ended. Streams count while they
+// InFlight returns the number of calls that have begun and not ended. Streams count while they
 // are being read.
 func (s *Script) InFlight() int {
 	s.mu.Lock()
@@ -330,7 +328,7 @@ func (s *Script) InFlight() int {
 	return s.inFlight
 }
 
-// Left returns how many calls the rest of the sequence is for.
+// Left returns the number of calls in the rest of the sequence.
 func (s *Script) Left() (calls int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -340,8 +338,8 @@ func (s *Script) Left() (calls int) {
 	return calls
 }
 
-// Play plays the step of the next call and returns its error; nil is for the fake's
-// own answer. It blocks, panics or exits where the step does.
+// Play plays the step of the next call and returns its error; nil leaves the answer to the
+// fake. It blocks, panics or exits where the step does.
 func (s *Script) Play(ctx context.Context) error {
 	step := s.next()
 	defer s.done()
@@ -390,9 +388,9 @@ func (s *Script) done() {
 	s.inFlight--
 }
 
-// Stream plays the step of the next call on a stream of the given items: an error
-// comes before the first item, a cut or a stall after some of them. The items are to
-// be read once, until ctx ends.
+// Stream plays the step of the next call on a stream of the given items: an error comes before
+// the first item, a cut or a stall after some of them. The items can be read once, until ctx
+// ends.
 func Stream[I any](ctx context.Context, s *Script, items ...I) (iter.Seq2[I, error], error) {
 	step := s.next()
 	opened := false

@@ -17,7 +17,7 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-func TestScript_PlaysSequenceThenAnswers(t *testing.T) {
+func TestScript_PlaysItsSequenceInOrder(t *testing.T) {
 	t.Parallel()
 	s := registrytest.NewScript(registrytest.Error(errDown).Times(2), registrytest.OK()).Then(registrytest.RateLimit(time.Minute))
 	require.Equal(t, 4, s.Left())
@@ -37,7 +37,7 @@ func TestScript_PlaysSequenceThenAnswers(t *testing.T) {
 	require.NoError(t, registrytest.NewScript(registrytest.Error(nil)).Play(t.Context()))
 }
 
-func TestScript_ChanceDependsOnSeedAlone(t *testing.T) {
+func TestSometimes_DependsOnItsSeedAlone(t *testing.T) {
 	t.Parallel()
 	const calls = 10000
 	run := func(seed uint64) (failed int, which []bool) {
@@ -60,7 +60,7 @@ func TestScript_ChanceDependsOnSeedAlone(t *testing.T) {
 	require.Panics(t, func() { registrytest.NewScript().Sometimes(1, 1.1, registrytest.OK()) })
 }
 
-func TestScript_PeriodPrecedesChanceAndSequence(t *testing.T) {
+func TestDuring_PrecedesSometimesAndTheSequence(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := registrytest.NewScript(registrytest.Fail(verdict.ClassBadRequest)).
@@ -75,7 +75,7 @@ func TestScript_PeriodPrecedesChanceAndSequence(t *testing.T) {
 	})
 }
 
-func TestStep_WaitsWithinContextUnlessDeaf(t *testing.T) {
+func TestStep_WaitsAndHeedsItsContextUnlessDeaf(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		timed := func(step registrytest.Step) (time.Duration, error) {
@@ -113,7 +113,7 @@ func TestStep_WaitsWithinContextUnlessDeaf(t *testing.T) {
 	})
 }
 
-func TestStep_PanicsExitsAndCuts(t *testing.T) {
+func TestStep_PanicExitAndCut(t *testing.T) {
 	t.Parallel()
 	s := registrytest.NewScript(registrytest.Panic("boom"), registrytest.Exit(), registrytest.Cut(2), registrytest.CutWith(2, errDown))
 	require.PanicsWithValue(t, "boom", func() { _ = s.Play(t.Context()) })
@@ -131,7 +131,7 @@ func TestStep_PanicsExitsAndCuts(t *testing.T) {
 	require.Zero(t, s.InFlight())
 }
 
-func TestStep_StatusHasClassOfServer(t *testing.T) {
+func TestHTTPStatus_IsClassifiedLikeAServers(t *testing.T) {
 	t.Parallel()
 	s := registrytest.NewScript(registrytest.HTTPStatus(http.StatusServiceUnavailable, time.Second), registrytest.HTTPStatus(http.StatusUnauthorized, 0))
 	require.Equal(t, verdict.Verdict{Class: verdict.ClassOverloaded, After: time.Second}, verdict.Of(s.Play(t.Context())))
@@ -140,7 +140,7 @@ func TestStep_StatusHasClassOfServer(t *testing.T) {
 	require.EqualError(t, err, "scripted: 401 Unauthorized")
 }
 
-func TestStep_StreamsFailCutAndStall(t *testing.T) {
+func TestStream_FailsIsCutAndStalls(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		read := func(step registrytest.Step) (got []int, err error) {
@@ -192,7 +192,7 @@ func TestStep_StreamsFailCutAndStall(t *testing.T) {
 	require.ErrorIs(t, last, context.Canceled)
 }
 
-func TestStep_HasAString(t *testing.T) {
+func TestStep_String(t *testing.T) {
 	t.Parallel()
 	for want, step := range map[string]registrytest.Step{
 		"answer":                                  registrytest.OK(),
@@ -228,7 +228,7 @@ func TestScript_IsSafeForConcurrentUse(t *testing.T) {
 	require.Zero(t, s.InFlight())
 }
 
-func TestFake_HealthIsSetByTest(t *testing.T) {
+func TestHealth_ReturnsTheSetResult(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		reg := registrytest.New(t, registry.Options{})

@@ -16,23 +16,21 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// TestSelector checks that a strategy of one's own keeps what [selection.Selector]
-// asks of it. newSelector makes a selector; two of them are to be the same.
+// TestSelector checks that a strategy fulfils the contract of [selection.Selector]. newSelector
+// makes a selector; two of them must be equivalent. The selector
 //
-//   - It picks somebody who is eligible, whoever that is, among one candidate or
-//     hundreds, measured or not, with a key or without, also when the same call asks
-//     again; where somebody goes while it looks, and nobody is left, it neither panics
-//     nor goes on for ever;
-//   - a look that changes nothing ([selection.View.Peeking]) foretells the next pick;
-//   - what it remembers is in the cursor: picks for one group depend on no others;
-//   - several goroutines can pick at the same time, which the race detector watches;
-//   - what it says of candidates, if it does, are numbers, and saying it changes
-//     nothing;
-//   - it takes less than a millisecond, at least in one of some picks: a busy machine
-//     makes no selector slow;
-//   - a registry finds no fault with it.
+//   - picks an eligible candidate among one or hundreds, measured or not, with a key or
+//     without, also when the same call picks again; when all candidates leave during a pick, it
+//     neither panics nor loops for ever;
+//   - predicts the next pick while peeking ([selection.View.Peeking]);
+//   - keeps its state in the cursor: picks for one group depend on no others;
+//   - is safe for concurrent use, which the race detector checks;
+//   - describes candidates, if at all, with numbers and without changing anything;
+//   - takes less than a millisecond, at least in one of some picks, as a busy machine makes no
+//     selector slow;
+//   - works in a registry without a reported fault.
 //
-// Whether it chooses well is for tests of its own, with [selection.NewSet].
+// The quality of its picks is for tests of its own, with [selection.NewSet].
 func TestSelector(tb testing.TB, newSelector func() selection.Selector) {
 	tb.Helper()
 	s := &selecting{tb: tb, make: newSelector, said: make(map[string]bool)}
@@ -52,7 +50,7 @@ type selecting struct {
 	said map[string]bool
 }
 
-// fail reports what is wrong, once.
+// fail reports each fault once.
 func (s *selecting) fail(format string, args ...any) {
 	s.tb.Helper()
 	text := fmt.Sprintf(format, args...)
@@ -65,15 +63,15 @@ func (s *selecting) fail(format string, args ...any) {
 	}
 }
 
-// field is a group with somebody eligible.
+// field is a group with at least one eligible candidate.
 type field struct {
 	set    *selection.Set
 	cursor *selection.Cursor
 	is     []bool // eligible
-	key    string // that of the one who asks; most have none
+	key    string // the caller's; most have none
 }
 
-// Has and Next are those of [selection.Eligible].
+// Has and Next implement [selection.Eligible].
 func (f *field) Has(i int) bool { return i >= 0 && i < len(f.is) && f.is[i] }
 
 func (f *field) Next(i int) int {
@@ -95,7 +93,7 @@ func (f *field) String() string {
 	return fmt.Sprintf("%d of %d eligible", eligible, len(f.is))
 }
 
-// look returns what a pick sees at a fixed time.
+// look returns the input of a pick at a fixed time.
 func (f *field) look(peek bool, asked int) selection.Look {
 	const mostBits = 64
 	look := selection.Look{
@@ -116,7 +114,7 @@ func (f *field) look(peek bool, asked int) selection.Look {
 // moment is the time of all picks.
 const moment = time.Hour
 
-// newField returns a group of so many candidates, of all kinds.
+// newField returns a group of size candidates of all kinds.
 func newField(size int, seed uint64) *field {
 	random := rand.New(rand.NewPCG(seed, uint64(size))) //nolint:gosec // to be repeated
 	members := make([]selection.Member, size)
@@ -127,7 +125,7 @@ func newField(size int, seed uint64) *field {
 			Region: []string{"", "eu-west-1", "us-east-1"}[i%3], Version: fmt.Sprintf("v1.%d", i), Tags: []string{"a"}, Capabilities: []string{"b"},
 		}
 		if i%4 == 3 {
-			continue // one that nothing is known of
+			continue // without measurements
 		}
 		vitals := selection.NewVitals(time.Duration(random.Int64N(int64(moment))), 0)
 		vitals.SetHealth(random.Float64(), health.Trend(i%3))
@@ -167,7 +165,7 @@ func eachField(yield func(*field) bool) {
 	}
 }
 
-// pick makes one pick, and reports when it goes wrong.
+// pick makes one pick, and reports a panic, an exit or a timeout.
 func (s *selecting) pick(selector selection.Selector, f *field, peek bool, asked int) (at int, ok bool) {
 	s.tb.Helper()
 	picks := make(chan int, 1)
@@ -179,12 +177,12 @@ func (s *selecting) pick(selector selection.Selector, f *field, peek bool, asked
 	return <-picks, true
 }
 
-// picked is a pick that has to be of somebody eligible.
+// picked makes one pick and checks that it is eligible.
 func (s *selecting) picked(selector selection.Selector, f *field, peek bool, asked int) (at int, ok bool) {
 	s.tb.Helper()
 	at, ok = s.pick(selector, f, peek, asked)
 	if ok && !f.Has(at) {
-		s.fail("with %v it picked %d, who is not eligible", f, at)
+		s.fail("with %v it picked %d, which is not eligible", f, at)
 		return at, false
 	}
 	return at, ok
@@ -208,7 +206,7 @@ func (s *selecting) picksTheEligible() {
 	}
 }
 
-// leaving is a large group whose members go while somebody looks.
+// leaving is a large group whose members leave during a pick.
 type leaving struct {
 	*field
 
@@ -233,7 +231,7 @@ func (s *selecting) survivesThatAllLeave() {
 		look.Large = &leaving{field: f, left: looks}
 		is := within(func() error { _ = s.make().Pick(f.set.View(look)); return nil })
 		if is.wrong != nil {
-			s.fail("when all leave while it looks %v", is.wrong)
+			s.fail("when all leave during a pick %v", is.wrong)
 			return
 		}
 	}
@@ -249,17 +247,17 @@ func (s *selecting) foretells() {
 			first, ok1 := s.picked(selector, f, true, 0)
 			second, ok2 := s.picked(selector, f, true, 0)
 			if f.cursor.Turns() != turns {
-				s.fail("a look that is to change nothing took a turn")
+				s.fail("a peek took a turn")
 			}
 			third, ok3 := s.picked(selector, f, false, 0)
 			switch {
 			case !ok1 || !ok2 || !ok3:
 				return
 			case first != second:
-				s.fail("two looks that change nothing saw different picks: what it remembers, and its randomness, belong into the view")
+				s.fail("two peeks gave different picks: its state and its randomness belong into the view")
 				return
 			case first != third:
-				s.fail("a look that changes nothing did not foretell the pick: what it remembers, and its randomness, belong into the view")
+				s.fail("a peek did not predict the pick: its state and its randomness belong into the view")
 				return
 			}
 		}
@@ -285,7 +283,7 @@ func (s *selecting) remembersByGroup() {
 		return picked
 	}
 	if alone, beside := run(false), run(true); fmt.Sprint(alone) != fmt.Sprint(beside) {
-		s.fail("picks for one group depend on those for another: what it remembers, and its randomness, belong into the view")
+		s.fail("picks for one group depend on those for another: its state and its randomness belong into the view")
 	}
 }
 
@@ -305,7 +303,7 @@ func (s *selecting) isSafeForConcurrentUse() {
 					return
 				}
 				if !f.Has(at) {
-					s.fail("in several goroutines it picked %d, who is not eligible", at)
+					s.fail("in several goroutines it picked %d, which is not eligible", at)
 					return
 				}
 			}
@@ -338,7 +336,7 @@ func (s *selecting) describes() {
 			return
 		}
 		if after, ok := s.picked(selector, f, true, 0); ok && after != before || f.cursor.Turns() != turns {
-			s.fail("describing candidates changed who is picked")
+			s.fail("describing candidates changed the pick")
 		}
 	}
 }
@@ -357,7 +355,7 @@ func (s *selecting) checkDetail(d selection.Detail) {
 
 func (s *selecting) isQuick() {
 	s.tb.Helper()
-	const size, picks, tooLong = 200, 20, time.Millisecond // the last is what a registry calls slow
+	const size, picks, tooLong = 200, 20, time.Millisecond // the last is the registry's limit for slow picks
 	f := newField(size, 1)
 	selector := s.make()
 	var took time.Duration
@@ -373,7 +371,7 @@ func (s *selecting) isQuick() {
 	s.fail("with %v every pick took %v or longer, the last one %v", f, tooLong, took)
 }
 
-// isWelcome checks that a registry is content with it.
+// isWelcome checks that a registry reports no fault of the selector.
 func (s *selecting) isWelcome() {
 	s.tb.Helper()
 	reg, err := registry.New(registry.Options{})

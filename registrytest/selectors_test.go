@@ -27,7 +27,7 @@ func (d describing) Describe(v selection.View, i int) selection.Detail { return 
 
 func first(v selection.View) int { return v.Next(0) }
 
-func TestSelectorSuite_AcceptsGoodSelectors(t *testing.T) {
+func TestTestSelector_PassesGoodSelectors(t *testing.T) {
 	t.Parallel()
 	for name, selector := range map[string]selection.Selector{
 		"first":  selection.Func(first),
@@ -62,7 +62,7 @@ func TestSelectorSuite_AcceptsGoodSelectors(t *testing.T) {
 	}
 }
 
-func TestSelectorSuite_AcceptsBuiltInSelectors(t *testing.T) {
+func TestTestSelector_PassesReadyMadeSelectors(t *testing.T) {
 	t.Parallel()
 	for i, strategy := range selectors.All() {
 		t.Run(strategy.String(), func(t *testing.T) {
@@ -75,15 +75,15 @@ func TestSelectorSuite_AcceptsBuiltInSelectors(t *testing.T) {
 	}
 }
 
-func TestSelectorSuite_FindsBadSelectors(t *testing.T) {
+func TestTestSelector_DetectsBadSelectors(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		selector func() selection.Selector
 		want     string
 	}{
-		"anybody": {func() selection.Selector { return selection.Func(func(selection.View) int { return 0 }) }, "who is not eligible"},
-		"nobody":  {func() selection.Selector { return selection.Func(func(selection.View) int { return -1 }) }, "picked -1"},
-		"panic":   {func() selection.Selector { return selection.Func(func(selection.View) int { panic("boom") }) }, "it panicked: boom"},
+		"any":   {func() selection.Selector { return selection.Func(func(selection.View) int { return 0 }) }, "which is not eligible"},
+		"none":  {func() selection.Selector { return selection.Func(func(selection.View) int { return -1 }) }, "picked -1"},
+		"panic": {func() selection.Selector { return selection.Func(func(selection.View) int { panic("boom") }) }, "it panicked: boom"},
 		"exit": {func() selection.Selector {
 			return selection.Func(func(selection.View) int { runtime.Goexit(); return 0 })
 		}, "it ended its goroutine"},
@@ -93,14 +93,14 @@ func TestSelectorSuite_FindsBadSelectors(t *testing.T) {
 		"slow": {func() selection.Selector {
 			return selection.Func(func(v selection.View) int { time.Sleep(time.Millisecond); return v.Next(0) })
 		}, "every pick took 1ms or longer"},
-		"nobody left": {func() selection.Selector {
+		"none left": {func() selection.Selector {
 			return selection.Func(func(v selection.View) int {
 				if v.Next(0) < 0 {
-					panic("nobody")
+					panic("none left")
 				}
 				return v.Next(0)
 			})
-		}, "when all leave while it looks it panicked: nobody"},
+		}, "when all leave during a pick it panicked: none left"},
 		"own dice": {func() selection.Selector {
 			return selection.Func(func(v selection.View) int {
 				if at := v.Next(rand.IntN(v.Len())); at >= 0 {
@@ -131,7 +131,7 @@ func TestSelectorSuite_FindsBadSelectors(t *testing.T) {
 				}
 				return v.Next(0)
 			})
-		}, "two looks that change nothing saw different picks"},
+		}, "two peeks gave different picks"},
 		"always a key": {func() selection.Selector {
 			return selection.Func(func(v selection.View) int {
 				if v.Key() == "" {

@@ -12,38 +12,39 @@ import (
 	"github.com/capreg/registry"
 )
 
-// Source is a source of providers under test: a program's own code that keeps the
-// providers of a registry as something outside says, such as a file, a name in DNS
-// or a catalogue of services, together with that outside.
+// Source is a source of providers under test: a program's own code that registers the providers
+// listed elsewhere, such as in a file, a DNS name or a service catalogue, together with control
+// over that listing.
 type Source struct {
-	// Run is the source. It registers what is outside, follows its changes, and
-	// returns when ctx has ended.
+	// Run is the source. It registers the listed providers, follows changes, and returns when
+	// ctx has ended.
 	Run func(ctx context.Context, reg *registry.Registry) error
-	// Set makes the outside have providers of these names and no others. One that it
-	// had before is unchanged.
+	// Set makes the listing contain providers of these names and no others. A provider that was
+	// listed before is unchanged.
 	Set func(names ...string)
-	// Unreachable makes the outside unreachable, or reachable again. nil: it always is.
+	// Unreachable makes the listing unreachable, or reachable again. nil: it is always
+	// reachable.
 	Unreachable func(bool)
-	// Name is the name that the source registers a provider under. nil: its own.
+	// Name returns the name under which the source registers a provider. nil: its own.
 	Name func(name string) string
-	// Within is how soon the source notices what changes. Zero: five seconds.
+	// Within bounds the time until the source notices a change. Zero: five seconds.
 	Within time.Duration
 }
 
-// TestSource checks that a source of providers does what programs rely on. Each check
-// has a source of its own, which newSource makes:
+// TestSource checks that a source of providers fulfils the expectations of programs. Each check
+// has a source of its own, made by newSource:
 //
-//   - what is outside is registered, what comes is added and what goes is removed;
-//     what stays is left alone, with its breaker, its counts and its calls;
-//   - while the outside is unreachable what is known stays;
-//   - a name that somebody else has keeps nothing but that one out, and other
-//     providers are left alone;
-//   - when its context ends it returns, and not before, without an error but the
-//     context's, and what it has registered leaves (see [registry.Provider.Until]);
+//   - listed providers are registered, new ones are added and deleted ones removed; unchanged
+//     ones are left alone, with their breakers, counts and calls;
+//   - while the listing is unreachable the known providers stay;
+//   - a name that is already taken excludes only that provider, and providers of other owners
+//     are left alone;
+//   - it returns when its context ends, and not before, without an error but the context's, and
+//     its providers leave (see [registry.Provider.Until]);
 //   - when the registry closes it goes on until then, or returns.
 //
-// It starts goroutines and waits for them; it works in a bubble of
-// [testing/synctest] if the source does.
+// It starts goroutines and waits for them; it works in a bubble of [testing/synctest] if the
+// source does.
 func TestSource(tb testing.TB, newSource func(tb testing.TB) Source) {
 	tb.Helper()
 	for _, check := range []struct {
@@ -102,7 +103,7 @@ func TestSource(tb testing.TB, newSource func(tb testing.TB) Source) {
 			s.Unreachable(false)
 			s.has("a")
 		}},
-		{"a name that somebody else has keeps out nothing but that one", func(s *sourcing) {
+		{"a name that is already taken excludes only that provider", func(s *sourcing) {
 			other := s.register(s.nameOf("b"))
 			before := other.Info().Generation
 			s.Set("a", "b", "c")
@@ -111,7 +112,7 @@ func TestSource(tb testing.TB, newSource func(tb testing.TB) Source) {
 			s.Set("c")
 			s.has("c")
 			if now := other.Info(); now.Generation != before || !now.Eligible {
-				s.fail("the provider of somebody else is not what it was: %v", now.Reason)
+				s.fail("the provider of another owner has changed: %v", now.Reason)
 			}
 		}},
 		{"what it has registered leaves when its context ends", func(s *sourcing) {
@@ -155,7 +156,7 @@ type sourcing struct {
 	ended   <-chan outcome // nil before the start, and when it was read
 }
 
-// fail reports the first thing that is wrong with a check: the rest follows from it.
+// fail reports the first fault of a check; later ones follow from it.
 func (s *sourcing) fail(format string, args ...any) {
 	s.tb.Helper()
 	if !s.failed {
@@ -185,10 +186,10 @@ func (s *sourcing) begin() {
 		s.tb.Fatalf("registrytest: %v", err)
 	}
 	s.reg, s.others, s.changes = reg, map[string]bool{}, reg.Subscribe(0)
-	s.register("registrytest/somebody else's")
+	s.register("registrytest/another owner's")
 }
 
-// register adds a provider that is not of the source.
+// register adds a provider of another owner.
 func (s *sourcing) register(name string) *registry.Registration {
 	s.tb.Helper()
 	registration, err := registry.NewService[*Source]("registrytest/suite").Register(context.Background(), s.reg,
@@ -212,7 +213,7 @@ func (s *sourcing) end() {
 	s.stop()
 	for name := range s.others {
 		if _, ok := s.reg.Provider(name); !ok && !s.closed {
-			s.fail("the provider %q of somebody else has left", name)
+			s.fail("the provider %q of another owner has left", name)
 		}
 	}
 	s.changes.Close()
@@ -287,7 +288,7 @@ func (s *sourcing) has(names ...string) {
 	}
 }
 
-// early says that the source has returned, if it has.
+// early returns a message if the source has returned.
 func (s *sourcing) early() string {
 	select {
 	case is := <-s.ended:
@@ -324,10 +325,10 @@ func (s *sourcing) generation(name string) uint64 {
 	return 0
 }
 
-// same checks that the provider was not registered anew.
+// same checks that the provider was not registered again.
 func (s *sourcing) same(name string, before uint64) {
 	s.tb.Helper()
 	if now := s.generation(name); now != before {
-		s.fail("%q was registered anew: its breaker, its counts and its calls are gone", name)
+		s.fail("%q was registered again: its breaker, its counts and its calls are gone", name)
 	}
 }

@@ -32,7 +32,7 @@ func goodProbes() registrytest.ProbeSuite {
 	}
 }
 
-func TestProbeSuite_AcceptsGoodProbes(t *testing.T) {
+func TestTestProbe_PassesGoodProbes(t *testing.T) {
 	t.Parallel()
 	test := func(t *testing.T) {
 		t.Helper()
@@ -43,7 +43,7 @@ func TestProbeSuite_AcceptsGoodProbes(t *testing.T) {
 	synctest.Test(t, test)
 }
 
-func TestProbeSuite_AcceptsBuiltInProbes(t *testing.T) {
+func TestTestProbe_PassesReadyMadeProbes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		of := func(prepare func(*registrytest.ChatServer)) func(testing.TB) health.Probe {
@@ -62,7 +62,7 @@ func TestProbeSuite_AcceptsBuiltInProbes(t *testing.T) {
 	})
 }
 
-func TestProbeSuite_FindsBadProbes(t *testing.T) {
+func TestTestProbe_DetectsBadProbes(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		change func(*registrytest.ProbeSuite)
@@ -83,10 +83,10 @@ func TestProbeSuite_FindsBadProbes(t *testing.T) {
 		"deaf": {func(s *registrytest.ProbeSuite) {
 			s.Silent = making(func(context.Context) error { time.Sleep(time.Minute); return errDown })
 		}, "when its context is cancelled it did not return"},
-		"speaks": {func(s *registrytest.ProbeSuite) { s.Silent = s.Ill }, "is what it probes silent?"},
+		"speaks": {func(s *registrytest.ProbeSuite) { s.Silent = s.Ill }, "is the target silent?"},
 		"well in the end": {func(s *registrytest.ProbeSuite) {
 			s.Silent = making(func(ctx context.Context) error { <-ctx.Done(); return nil })
-		}, "it found that all is well"},
+		}, "it reported a healthy target"},
 		"limp in the end": {func(s *registrytest.ProbeSuite) {
 			s.Silent = making(func(ctx context.Context) error { <-ctx.Done(); return health.Limp(ctx.Err()) })
 		}, "it found an answer"},
@@ -134,7 +134,7 @@ func (o *outside) read() ([]string, error) {
 	return slices.Clone(o.names), nil
 }
 
-// run is a source that polls, with the bugs that are asked for.
+// run is a source that polls, with the given bugs.
 func (o *outside) run(ctx context.Context, reg *registry.Registry) error {
 	known := map[string]*registry.Registration{}
 	every := time.NewTicker(time.Second)
@@ -225,7 +225,7 @@ func newOutside(bugs ...string) func(testing.TB) registrytest.Source {
 	}
 }
 
-func TestSourceSuite_AcceptsGoodSource(t *testing.T) {
+func TestTestSource_PassesAGoodSource(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := spyOn(t, "Test", func(tb testing.TB) { registrytest.TestSource(tb, newOutside()) })
@@ -250,15 +250,15 @@ func TestSourceSuite_AcceptsGoodSource(t *testing.T) {
 	})
 }
 
-func TestSourceSuite_FindsBadSources(t *testing.T) {
+func TestTestSource_DetectsBadSources(t *testing.T) {
 	t.Parallel()
 	for bug, want := range map[string]string{
-		"anew":                `what stays is left alone: "a" was registered anew`,
+		"anew":                `what stays is left alone: "a" was registered again`,
 		"keeps":               "what goes is removed, and what stays is left alone: after 5s there are [a b c], want [b]",
 		"forgets":             "what is known stays while the outside is unreachable",
 		"gives up":            "the source has returned: down",
-		"stops at a conflict": "a name that somebody else has keeps out nothing but that one: after 5s there are [a], want [a c]",
-		"takes over":          "somebody else",
+		"stops at a conflict": "a name that is already taken excludes only that provider: after 5s there are [a], want [a c]",
+		"takes over":          "another owner",
 		"leaves them":         "what it has registered leaves when its context ends: after 5s there are [a b], want []",
 		"returns":             "its context goes on: the source has returned: <nil>",
 		"goes on":             "it goes on 5s after its context has ended",

@@ -5,50 +5,49 @@ import (
 	"time"
 )
 
-// Policy is how a service treats its groups and what is measured of its providers.
-// The zero value is strict: a group is exhausted before the next one is asked,
-// whoever is eligible again has its whole share at once, and every breaker may open.
+// Policy configures the groups of a service and the measurements of its providers. The zero
+// value is strict: a group is exhausted before the next one is tried, a provider that is
+// eligible again has its whole share at once, and every breaker may open.
 type Policy struct {
-	// SlowStart is the time over which a provider that has become eligible again
-	// comes back to its whole weight, where the strategy heeds weights. After t it
-	// has
+	// SlowStart is the time over which a provider that has become eligible again regains its
+	// whole weight, where the strategy heeds weights. After t it has
 	//
 	//	weight · max(Floor, (t / SlowStart)^(1/Aggression))
 	//
-	// which is the formula of Envoy. Of use only beside others: when all are new, all
-	// shares are the same. Default: none.
+	// which is the formula of Envoy. It matters only beside other providers: when all are new,
+	// all shares are the same. Default: none.
 	SlowStart time.Duration `json:"slow_start,omitempty"`
-	// SlowStartFloor is the share to begin with, up to 1. Default: 0.1.
+	// SlowStartFloor is the initial share, up to 1. Default: 0.1.
 	SlowStartFloor float64 `json:"slow_start_floor,omitempty"`
-	// SlowStartAggression bends the way up: 1 is a straight line, more is faster at
-	// the beginning. Default: 1.
+	// SlowStartAggression bends the curve: 1 is a straight line, more is faster at the
+	// beginning. Default: 1.
 	SlowStartAggression float64 `json:"slow_start_aggression,omitempty"`
 
-	// SpillOver lets a group that has lost members hand part of its load to the next
-	// ones before it is exhausted. It is the factor by which the members that are left
-	// may be loaded, at least 1; 1.4 is usual:
+	// SpillOver lets a group that has lost members hand part of its load to the next groups
+	// before it is exhausted. It is the factor by which the remaining members may be loaded, at
+	// least 1; 1.4 is usual:
 	//
 	//	health(g) = min(1, SpillOver · eligible(g) / members(g))
 	//	sum       = min(1, Σ health)
-	//	load(g)   = min(what is left, health(g) / sum), groups ascending
+	//	load(g)   = min(the rest, health(g) / sum), groups ascending
 	//
-	// With 1.4 a group spills when fewer than 5/7 of it are eligible. This is the
-	// formula of Envoy's priority levels. After the group of the pick come the others
-	// in their order. Look-ups of one key ([WithKey]) fall to one group as long as no
-	// load changes. A mock is never asked before a real provider. Default, 0: strict.
+	// With 1.4 a group spills when fewer than 5/7 of it are eligible. This is the formula of
+	// Envoy's priority levels. After the group of the pick come the others in their order.
+	// Look-ups of one key ([WithKey]) go to one group as long as no load changes. A mock is
+	// never tried before a real provider. Default, 0: strict.
 	SpillOver float64 `json:"spill_over,omitempty"`
 
-	// MaxEjected is the share of a group whose breakers may be open or half-open at
-	// once because of failures. One that would open beyond that stays closed and is
-	// asked again at its next failure:
+	// MaxEjected is the share of a group whose breakers may be open or half-open at once
+	// because of failures. A breaker that would open beyond that stays closed and decides again
+	// at its next failure:
 	//
-	//	it may open when nobody else is out, or (out + 1) / members ≤ MaxEjected
+	//	it may open when no other is out, or (out + 1) / members ≤ MaxEjected
 	//
-	// What is forced open counts as out, and is not held back. Default, 0: no cap.
+	// A breaker that is forced open counts as out, and always opens. Default, 0: no cap.
 	MaxEjected float64 `json:"max_ejected,omitempty"`
 
-	// LeastBad lets calls that nobody admits try the one that is the first to come
-	// back by itself, as if every provider were a last resort. Default: they fail.
+	// LeastBad lets calls that no provider admits try the one that will be eligible first, as
+	// if every provider were a last resort. Default: they fail.
 	LeastBad bool `json:"least_bad,omitempty"`
 
 	// Decay is the time after which measurements have lost 63 % of their weight. It
@@ -56,8 +55,8 @@ type Policy struct {
 	Decay time.Duration `json:"decay,omitempty"`
 }
 
-// Check returns the field that is out of bounds, its value and the bound; an empty
-// field when all is well.
+// Check returns the field that is out of bounds, its value and the bound; an empty field when
+// all are valid.
 func (p Policy) Check() (field string, value any, bound string) {
 	switch {
 	case p.SlowStart < 0:
@@ -100,13 +99,13 @@ func (r *ramp) at(t time.Duration) float64 {
 	return max(share, r.floor)
 }
 
-// MayEject reports whether one more of a group may go out because of failures.
+// MayEject reports whether one more member of a group may be ejected because of failures.
 func (p Policy) MayEject(out, members int) bool {
 	return p.MaxEjected == 0 || out == 0 || float64(out+1) <= p.MaxEjected*float64(members)
 }
 
-// Spill returns which group is asked first for a number from 0 up to 1, given how
-// many of each are eligible and members; -1 when nobody is eligible.
+// Spill returns the group to try first for a number from 0 up to 1, given the numbers of
+// eligible candidates and of members of each; -1 when no candidate is eligible.
 func (p Policy) Spill(at float64, eligible, members []int) int {
 	sum := 0.0
 	for i := range eligible {
@@ -128,7 +127,7 @@ func (p Policy) Spill(at float64, eligible, members []int) int {
 		at -= load
 		left -= load
 	}
-	return first // what rounding has left
+	return first // a rounding error is left
 }
 
 func (p Policy) health(eligible, members int) float64 {

@@ -15,54 +15,53 @@ import (
 // ErrUnmet is a provider that does not meet the requirements of a query.
 var ErrUnmet = errors.New("requirement not met")
 
-// Request is what a selector knows of the kind of query that is asked. It is
-// shared and must not be changed.
+// Request is the kind of query of a pick, as selectors see it. It is shared and must not be
+// changed.
 type Request struct {
-	// Service is what is asked for, and Handler by whom.
+	// Service is the requested service, and Handler the handler of the query.
 	Service, Handler string
 	// Require are the capabilities that every candidate has.
 	Require []string
-	// Prefer are words that candidates better have; see [Candidate.Fit].
+	// Prefer are preferred words; see [Candidate.Fit].
 	Prefer []string
-	// Near is the region of the one who asks; see [Candidate.Proximity].
+	// Near is the region of the caller; see [Candidate.Proximity].
 	Near string
-	// Where is what every candidate meets.
+	// Where are the requirements that every candidate meets.
 	Where Requirements
 }
 
-// Requirements are what a provider must meet to be a candidate at all, whatever
-// the strategy. The zero value asks for nothing.
+// Requirements filter the candidates of a query before any strategy. The zero value excludes no
+// provider.
 type Requirements struct {
-	// MaxLatency leaves out who has lately taken longer; see [Candidate.Latency].
-	// A provider that has not answered yet is let in, and so is one whose latency
-	// has lost enough of its weight, so that it can prove itself again.
+	// MaxLatency excludes providers that have lately taken longer; see [Candidate.Latency]. A
+	// provider without an answer so far is included, and so is one whose measured latency has
+	// lost enough of its weight, so that it gets another chance.
 	MaxLatency time.Duration `json:"max_latency,omitempty"`
-	// MaxCost leaves out who costs more. A provider without a cost costs nothing.
+	// MaxCost excludes providers that cost more. A provider without a cost costs nothing.
 	MaxCost float64 `json:"max_cost,omitempty"`
-	// MinVersion leaves out older ones, and those without a version; see
-	// [CompareVersions].
+	// MinVersion excludes older providers, and those without a version; see [CompareVersions].
 	MinVersion string `json:"min_version,omitempty"`
-	// Tags are words that a provider must have as tags, all of them.
+	// Tags are the tags that a provider must have, all of them.
 	Tags []string `json:"tags,omitempty"`
-	// Regions are where a provider may be, one of them. None: anywhere.
+	// Regions are the accepted regions. None: any region.
 	Regions []string `json:"regions,omitempty"`
-	// Exclude are the names of providers that are left out.
+	// Exclude are the names of excluded providers.
 	Exclude []string `json:"exclude,omitempty"`
 }
 
-// IsZero reports whether nothing is asked for.
+// IsZero reports whether there are no requirements.
 func (r Requirements) IsZero() bool {
 	return r.MaxLatency == 0 && r.MaxCost == 0 && r.MinVersion == "" && len(r.Tags) == 0 && len(r.Regions) == 0 && len(r.Exclude) == 0
 }
 
-// Clone returns a copy that shares nothing.
+// Clone returns a deep copy.
 func (r Requirements) Clone() Requirements {
 	r.Tags, r.Regions, r.Exclude = slices.Clone(r.Tags), slices.Clone(r.Regions), slices.Clone(r.Exclude)
 	return r
 }
 
-// Unmet says which requirement, but for the latency, the profile does not meet: a
-// stable code, and the same in words. Both are empty when it meets them all.
+// Unmet returns the first requirement, other than the latency, that the profile does not meet:
+// a stable code, and the same in words. Both are empty when it meets all.
 func (r Requirements) Unmet(p *Profile) (code, words string) {
 	if r.IsZero() {
 		return "", ""
@@ -87,7 +86,7 @@ func (r Requirements) Unmet(p *Profile) (code, words string) {
 	return "", ""
 }
 
-// String returns the requirements in words; nothing for the zero value.
+// String returns the requirements in words; empty for the zero value.
 func (r Requirements) String() string {
 	var parts []string
 	add := func(set bool, format string, value any) {
@@ -104,10 +103,9 @@ func (r Requirements) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// Proximity returns how near two regions are, from 0 to 1: the share of the labels
-// of near, which are parted by dashes, that region begins with. "eu-west-1" is 2/3
-// near to "eu-west-2". Where near is empty everything is 1; where only region is,
-// nobody knows, and it is 1/2.
+// Proximity returns how near two regions are, from 0 to 1: the share of the labels of near,
+// which are separated by dashes, that region begins with. "eu-west-1" is 2/3 near to
+// "eu-west-2". An empty near gives 1; an unknown region (empty) gives 1/2.
 func Proximity(near, region string) float64 {
 	switch {
 	case near == "" || near == region:
@@ -123,17 +121,16 @@ func Proximity(near, region string) float64 {
 	return float64(same) / float64(len(labels))
 }
 
-// keyOfContext is the key under which a context has the key of its caller.
+// keyOfContext is the context key of the caller's sticky key.
 type keyOfContext struct{}
 
-// WithKey returns a context whose look-ups and calls stick to one provider by that
-// key, where the strategy heeds it: a session, a user, a prompt. A key in the query
-// comes before it.
+// WithKey returns a context whose look-ups and calls stick to one provider by that key, where
+// the strategy heeds it: a session, a user, a prompt. A key in the query takes precedence.
 func WithKey(ctx context.Context, key string) context.Context {
 	return context.WithValue(ctx, keyOfContext{}, key)
 }
 
-// KeyFrom returns the key that [WithKey] has put into the context, or "".
+// KeyFrom returns the key that [WithKey] put into the context, or "".
 func KeyFrom(ctx context.Context) string {
 	if ctx == nil {
 		return ""
@@ -142,11 +139,11 @@ func KeyFrom(ctx context.Context) string {
 	return key
 }
 
-// CompareVersions orders versions: -1, 0 or 1 as a is older than, as old as or
-// newer than b. It is the order of Semantic Versioning 2.0.0 for any number of
-// numbers: a leading v does not matter, missing numbers are 0, what follows a + does
-// not count, and what follows a - is older than the same without it. Parts that are
-// no number come after numbers, in the order of their bytes.
+// CompareVersions returns -1, 0 or 1 when a is older than, as old as or newer than b. It is the
+// order of Semantic Versioning 2.0.0 for any number of numbers: a leading v does not matter,
+// missing numbers are 0, everything after a + is ignored, and a version with a - is older than
+// the same without it. Parts that are no number come after numbers, in the order of their
+// bytes.
 func CompareVersions(a, b string) int {
 	a, before := cutVersion(a)
 	b, beforeB := cutVersion(b)
@@ -164,7 +161,7 @@ func CompareVersions(a, b string) int {
 	return compareParts(before, beforeB, "")
 }
 
-// cutVersion returns the numbers and what says that it is not that version yet.
+// cutVersion splits a version into its numbers and its pre-release part.
 func cutVersion(version string) (numbers, before string) {
 	version = strings.TrimPrefix(version, "v")
 	version, _, _ = strings.Cut(version, "+")
@@ -172,7 +169,7 @@ func cutVersion(version string) (numbers, before string) {
 	return numbers, before
 }
 
-// compareParts compares part by part; missing stands for those that one has not.
+// compareParts compares part by part; missing replaces the parts that one side lacks.
 func compareParts(a, b, missing string) int {
 	for a != "" || b != "" {
 		var one, other string
@@ -215,8 +212,8 @@ func isNumber(text string) bool {
 	return text != "" && strings.Trim(text, "0123456789") == ""
 }
 
-// Check returns the field that is out of bounds, its value and the bound; an empty
-// field when all is well.
+// Check returns the field that is out of bounds, its value and the bound; an empty field when
+// all are valid.
 func (r Requirements) Check() (field string, value any, bound string) {
 	switch {
 	case r.MaxLatency < 0:

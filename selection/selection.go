@@ -1,9 +1,8 @@
-// Package selection holds the words of choosing among the providers of a group:
-// the interface that strategies implement, what they can see of each candidate,
-// and the policy and requirements that surround them. Package selectors has the
-// strategies that are ready to use.
+// Package selection holds the vocabulary of picking among the providers of a group: the
+// interface that strategies implement, their view of the candidates, and the policy and
+// requirements around them. Package selectors has ready-made strategies.
 //
-// A strategy of your own is a function of what it sees:
+// A strategy of your own is a function of that view:
 //
 //	cheapest := selection.New("CHEAPEST", selection.Func(func(v selection.View) int {
 //		best := v.Next(0)
@@ -27,41 +26,39 @@ import (
 
 // Selector picks among the eligible candidates of one group.
 type Selector interface {
-	// Pick returns the index of the candidate to ask, which must be eligible.
-	// Anything else, and a panic, stands for the first eligible one, and is told
-	// in an event.
+	// Pick returns the index of the candidate to call, which must be eligible. After any other
+	// answer, and after a panic, the first eligible candidate is used and an event reports the
+	// fault.
 	//
-	// It runs in the goroutine of the look-up, under no lock, at the same time as
-	// other picks, and should take nanoseconds: it must not block. After a failure
-	// it is asked again for the same call, without those that had their turn.
+	// It runs in the goroutine of the look-up, under no lock, concurrently with other picks,
+	// and should take nanoseconds: it must not block. After a failure it runs again for the
+	// same call, without the candidates already tried.
 	//
-	// What it remembers belongs into the [Cursor] of the view ([View.Turn],
-	// [View.Random], [View.State]), which is kept for each group and kind of query
-	// however members come and go. When [View.Peeking] is true somebody only wants
-	// to know, and nothing may change.
+	// State belongs into the [Cursor] of the view ([View.Turn], [View.Random], [View.State]),
+	// which is kept for each group and kind of query while members come and go. When
+	// [View.Peeking] is true the pick is only an explanation, and must not change anything.
 	Pick(v View) int
 }
 
-// Func is a function that is a [Selector].
+// Func is a function that implements [Selector].
 type Func func(v View) int
 
 // Pick calls the function.
 func (f Func) Pick(v View) int { return f(v) }
 
-// Describer is a [Selector] that can say what it thinks of a candidate. It must
-// change nothing.
+// Describer is a [Selector] that can explain its rating of a candidate. It must change nothing.
 type Describer interface {
-	// Describe speaks of candidate i of the view.
+	// Describe returns the rating of candidate i of the view.
 	Describe(v View, i int) Detail
 }
 
-// Detail is what a selector says of one candidate, for explanations.
+// Detail is a selector's rating of one candidate, for explanations.
 type Detail struct {
-	// Score is what it compares, in the unit that Words name.
+	// Score is the compared value, in the unit that Words name.
 	Score float64 `json:"score"`
-	// Words say what the score is, such as "load" (less is better).
+	// Words name the score, such as "load" (less is better).
 	Words string `json:"words,omitempty"`
-	// Factors are what a score is made of.
+	// Factors are the parts of the score.
 	Factors []FactorValue `json:"factors,omitempty"`
 }
 
@@ -88,15 +85,15 @@ func (d Detail) String() string {
 	return text.String()
 }
 
-// Strategy is how a group picks among its eligible candidates: a [Selector] under
-// a name. Two strategies of one name are the same, so the name of one with
-// settings has to tell them.
+// Strategy decides which eligible candidate of a group is picked: a [Selector] under a name.
+// Two strategies of one name are the same, so a strategy with settings must have them in its
+// name.
 //
-// The zero value means "whatever the group has"; a new group then gets [Fallback].
-// A Strategy reads and writes text and JSON as its name, FALLBACK and ROUND_ROBIN
-// in any case; the zero value is the empty text. A name that was read and is none
-// of these two stands for a strategy that the registry knows by that name, or that
-// the group has. A Strategy is immutable and safe for concurrent use.
+// The zero value keeps the strategy of the group; a new group then gets [Fallback]. A Strategy
+// reads and writes text and JSON as its name, FALLBACK and ROUND_ROBIN in any case; the zero
+// value is the empty text. Any other name that was read refers to a strategy that the registry
+// knows by that name, or that the group has. A Strategy is immutable and safe for concurrent
+// use.
 type Strategy struct{ kind *kind }
 
 // kind is a strategy that is not zero.
@@ -104,7 +101,7 @@ type kind struct {
 	name     string
 	selector Selector // nil: one of the two that registries bring, or only a name
 	builtIn  bool
-	made     bool // by New: it has to have a selector, and a name of its own
+	made     bool // by New: a selector and a name of its own are required
 }
 
 //nolint:gochecknoglobals // immutable
@@ -116,15 +113,15 @@ var (
 // longestName bounds the name of a strategy, which appears in every listing.
 const longestName = 256
 
-// New returns a strategy. It never fails: a bad name (empty, longer than 256 bytes,
-// not printable, FALLBACK, ROUND_ROBIN) or a nil selector is an error of whatever
-// uses the strategy.
+// New returns a strategy. It never fails: a bad name (empty, longer than 256 bytes, not
+// printable, FALLBACK, ROUND_ROBIN) or a nil selector is reported by the first use of the
+// strategy, and by [Strategy.Check].
 func New(name string, selector Selector) Strategy {
 	return Strategy{&kind{name: name, selector: selector, made: true}}
 }
 
-// Fallback takes the first eligible candidate in the order of priority and
-// registration, always the same while it stays eligible.
+// Fallback picks the first eligible candidate in the order of priority and registration, always
+// the same while it stays eligible.
 func Fallback() Strategy { return Strategy{fallback} }
 
 // RoundRobin rotates over the eligible candidates; priorities do not matter inside
@@ -142,8 +139,8 @@ func (s Strategy) String() string {
 	return s.kind.name
 }
 
-// Selector returns what picks; nil for FALLBACK and ROUND_ROBIN, which are the
-// registry's own, and for a strategy that is only a name.
+// Selector returns the selector; nil for FALLBACK and ROUND_ROBIN, which are built into the
+// registry, and for a strategy that is only a name.
 func (s Strategy) Selector() Selector {
 	if s.kind == nil {
 		return nil
@@ -156,11 +153,11 @@ func (s Strategy) Same(other Strategy) bool {
 	return s.kind == other.kind || s.kind != nil && other.kind != nil && s.kind.name == other.kind.name
 }
 
-// Named reports whether the strategy is only a name, to be looked up.
+// Named reports whether the strategy is only a name that a registry has to look up.
 func (s Strategy) Named() bool { return s.kind != nil && !s.kind.made && !s.kind.builtIn }
 
-// Check returns what is wrong with the strategy, if anything. Whether somebody
-// knows a name is not checked.
+// Check returns an error if the name or the selector of the strategy is invalid. It does not
+// check that a registry knows the name.
 func (s Strategy) Check() error {
 	if s.kind == nil || s.kind.builtIn {
 		return nil
@@ -182,7 +179,8 @@ func (s Strategy) Check() error {
 	return nil
 }
 
-// isNil reports whether there is no selector, also where a nil hides in one.
+// isNil reports whether the selector is nil, also as a nil pointer or function in the
+// interface.
 func isNil(selector Selector) bool {
 	if selector == nil {
 		return true
@@ -195,7 +193,7 @@ func isNil(selector Selector) bool {
 	}
 }
 
-// MarshalText returns the name, or what [Strategy.Check] says.
+// MarshalText returns the name, or the error of [Strategy.Check].
 func (s Strategy) MarshalText() ([]byte, error) {
 	if err := s.Check(); err != nil {
 		return nil, err

@@ -14,7 +14,7 @@ import (
 	"github.com/capreg/registry/selection"
 )
 
-func TestStrategy_ReadsAndWritesName(t *testing.T) {
+func TestStrategy_MarshalsAsItsName(t *testing.T) {
 	t.Parallel()
 	pick := selection.Func(func(selection.View) int { return 0 })
 	own := selection.New("MINE", pick)
@@ -45,7 +45,7 @@ func TestStrategy_ReadsAndWritesName(t *testing.T) {
 	require.Equal(t, selection.Fallback(), kept)
 }
 
-func TestVersions_FollowSemanticVersioning(t *testing.T) {
+func TestCompareVersions_FollowsSemanticVersioning(t *testing.T) {
 	t.Parallel()
 	ascending := []string{
 		"", "0.0.1", "0.9", "1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-alpha.beta", "1.0.0-beta", "1.0.0-beta.2", "1.0.0-beta.11",
@@ -81,7 +81,7 @@ func FuzzVersions_AreOrdered(f *testing.F) {
 	})
 }
 
-func TestProximity_IsShareOfCommonLabels(t *testing.T) {
+func TestProximity_IsTheShareOfCommonLabels(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		near, region string
@@ -123,31 +123,31 @@ func naiveSpill(spill float64, eligible, members []int) (shares []float64) {
 	return shares
 }
 
-func TestSpillOver_MatchesFormula(t *testing.T) {
+func TestSpill_FollowsItsFormula(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(100) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		n := 1 + random.IntN(5)
 		eligible, members := make([]int, n), make([]int, n)
-		nobody := true
+		none := true
 		for i := range n {
 			members[i] = random.IntN(6)
 			eligible[i] = random.IntN(members[i] + 1)
-			nobody = nobody && eligible[i] == 0
+			none = none && eligible[i] == 0
 		}
 		policy := selection.Policy{SpillOver: 1 + random.Float64()}
 		const numbers = 2000
 		counts := make([]float64, n)
 		for k := range numbers {
 			first := policy.Spill((float64(k)+0.5)/numbers, eligible, members)
-			if nobody {
+			if none {
 				require.Equal(t, -1, first)
 				continue
 			}
 			require.Positive(t, eligible[first])
 			counts[first]++
 		}
-		if nobody {
+		if none {
 			continue
 		}
 		for i, share := range naiveSpill(policy.SpillOver, eligible, members) {
@@ -156,7 +156,7 @@ func TestSpillOver_MatchesFormula(t *testing.T) {
 	}
 }
 
-func TestEjection_AllowsAtLeastOne(t *testing.T) {
+func TestMayEject_AlwaysAllowsOneOfAGroup(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		cap          float64
@@ -200,7 +200,7 @@ func (n *naiveVitals) end(now, took, decay time.Duration, outcome selection.Outc
 	}
 }
 
-func TestVitals_MatchNaiveModel(t *testing.T) {
+func TestVitals_AgreeWithANaiveModel(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(20) {
 		random := rand.New(rand.NewPCG(seed, 2))
@@ -237,7 +237,7 @@ func TestVitals_MatchNaiveModel(t *testing.T) {
 	}
 }
 
-func TestVitals_QueryMeasurementsComeFirst(t *testing.T) {
+func TestPerformanceHere_PrefersTheKindOfQuery(t *testing.T) {
 	t.Parallel()
 	v, here, elsewhere := selection.NewVitals(0, 0), &selection.Track{}, &selection.Track{}
 	look := func(track *selection.Track) selection.Candidate {
@@ -260,7 +260,7 @@ func TestVitals_QueryMeasurementsComeFirst(t *testing.T) {
 	require.False(t, look(nil).Cold())
 }
 
-// large has the eligible members of a set with more than 64.
+// large implements Eligible for a set with more than 64 candidates.
 type large []bool
 
 func (l large) Has(i int) bool { return i >= 0 && i < len(l) && l[i] }
@@ -274,7 +274,7 @@ func (l large) Next(i int) int {
 	return -1
 }
 
-func TestView_DrawsEligibleUniformly(t *testing.T) {
+func TestView_ReportsEligibleCandidatesAndDrawsUniformly(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{1, 2, 7, 64, 65, 200} {
 		for seed := range uint64(6) {
@@ -337,7 +337,7 @@ func requireUniformDraws(t *testing.T, set *selection.Set, look selection.Look, 
 	}
 }
 
-func TestWithKey_IsReadFromContext(t *testing.T) {
+func TestKeyFrom_ReturnsTheKeyOfTheContext(t *testing.T) {
 	t.Parallel()
 	require.Empty(t, selection.KeyFrom(t.Context()))
 	require.Empty(t, selection.KeyFrom(nil)) //nolint:staticcheck // a look-up may have none
@@ -350,7 +350,7 @@ func TestWithKey_IsReadFromContext(t *testing.T) {
 	require.Empty(t, v.Key())
 }
 
-func TestHash_IsStableAcrossProcesses(t *testing.T) {
+func TestHash_IsTheSameInEveryProcess(t *testing.T) {
 	t.Parallel()
 	// As written down once: other values would move every session.
 	require.Equal(t, uint64(0xf52a15e9a9b5e89b), selection.Hash(""))
@@ -362,7 +362,7 @@ func TestHash_IsStableAcrossProcesses(t *testing.T) {
 	require.NotEqual(t, id(selection.Profile{Service: "ab", Name: "c"}), id(selection.Profile{Service: "a", Name: "bc"}))
 }
 
-func TestRequirements_HaveAString(t *testing.T) {
+func TestRequirements_String(t *testing.T) {
 	t.Parallel()
 	r := selection.Requirements{
 		MaxLatency: time.Second, MaxCost: 2, MinVersion: "1.2", Tags: []string{"a", "b"}, Regions: []string{"eu", "us"}, Exclude: []string{"x"},
@@ -381,7 +381,7 @@ func TestRequirements_HaveAString(t *testing.T) {
 	}
 }
 
-func TestSlowStart_MatchesFormula(t *testing.T) {
+func TestRamp_FollowsItsFormula(t *testing.T) {
 	t.Parallel()
 	policy := selection.Policy{SlowStart: 100 * time.Second, SlowStartFloor: 0.05, SlowStartAggression: 2}
 	v := selection.NewVitals(time.Hour, 0)

@@ -8,19 +8,19 @@ import (
 	"github.com/capreg/registry/health"
 )
 
-// Profile is what does not change about a provider while it is a member.
+// Profile holds the attributes of a provider that do not change while it is a member.
 type Profile struct {
 	// Service, Handler and Name identify it.
 	Service, Handler, Name string
-	// Capabilities, Tags and Metadata are what it declares.
+	// Capabilities, Tags and Metadata are its declarations.
 	Capabilities, Tags []string
 	Metadata           map[string]string
-	// Version and Region are its version and where it is.
+	// Version and Region are its version and its location.
 	Version, Region string
-	// Weight is its share beside others; zero counts as 1, less than 1e-100 as that
-	// much, and more than 1e100 as that.
+	// Weight is its share relative to others. Zero counts as 1; values are clipped to the range
+	// from 1e-100 to 1e100.
 	Weight float64
-	// Cost is what a request costs, in a unit of your choice.
+	// Cost is the cost of a request, in a unit of your choice.
 	Cost float64
 }
 
@@ -28,14 +28,14 @@ type Profile struct {
 type Member struct {
 	// Profile is copied.
 	Profile Profile
-	// Vitals are what is measured; nil: nothing is.
+	// Vitals are its measurements; nil for none.
 	Vitals *Vitals
-	// Context is what is measured for this kind of query; nil: nothing is.
+	// Context is its track for this kind of query; nil for none.
 	Context *Track
 }
 
-// Set is the candidates of one group for one kind of query, in order. It is
-// immutable but for what is measured.
+// Set holds the candidates of one group for one kind of query, in order. It is immutable except
+// for the measurements.
 type Set struct {
 	request    *Request
 	candidates []candidate
@@ -44,7 +44,7 @@ type Set struct {
 	ramp       ramp
 }
 
-// candidate is what a [Candidate] points at.
+// candidate is the data behind a [Candidate].
 type candidate struct {
 	vitals    *Vitals
 	context   *Track
@@ -64,8 +64,8 @@ type ramp struct {
 	power  float64
 }
 
-// NewSet returns the set of the members for a request. Registries make one for each
-// group and kind of query; others need it to test selectors.
+// NewSet returns the set of the members for a request. Registries make one for each group and
+// kind of query; other code needs it to test selectors.
 func NewSet(r Request, p Policy, members []Member) *Set {
 	s := &Set{request: &r, candidates: make([]candidate, len(members)), equal: true}
 	s.ramp = p.ramp()
@@ -104,10 +104,10 @@ const (
 	heaviest = 1e100
 )
 
-// unmeasured are the vitals of members that have none. Nothing writes to them.
+// unmeasured are the vitals of members without any. They are never written to.
 var unmeasured = NewVitals(0, 0) //nolint:gochecknoglobals // immutable
 
-// fitOf returns the share of what is preferred that the provider has.
+// fitOf returns the share of the preferred words that the provider has.
 func fitOf(r *Request, p *Profile) float64 {
 	if len(r.Prefer) == 0 {
 		return 1
@@ -121,11 +121,11 @@ func fitOf(r *Request, p *Profile) float64 {
 	return float64(has) / float64(len(r.Prefer))
 }
 
-// Len returns how many candidates there are, eligible or not.
+// Len returns the number of candidates, eligible or not.
 func (s *Set) Len() int { return len(s.candidates) }
 
-// Candidate is one provider as a selector sees it at one moment. It is a small
-// value; its methods take no lock and allocate nothing.
+// Candidate is one provider as a selector sees it at one moment. It is a small value; its
+// methods take no lock and allocate nothing.
 type Candidate struct {
 	*candidate
 
@@ -135,13 +135,13 @@ type Candidate struct {
 // Name returns the name of the provider.
 func (c Candidate) Name() string { return c.profile.Name }
 
-// Handler returns the handler that the provider is registered for; "" is global.
+// Handler returns the handler that the provider is registered for; "" for all handlers.
 func (c Candidate) Handler() string { return c.profile.Handler }
 
 // Version returns the version of the provider.
 func (c Candidate) Version() string { return c.profile.Version }
 
-// Region returns where the provider is.
+// Region returns the location of the provider.
 func (c Candidate) Region() string { return c.profile.Region }
 
 // Metadata returns one value of the provider's metadata.
@@ -155,11 +155,11 @@ func (c Candidate) HasCapability(capability string) bool {
 	return slices.Contains(c.profile.Capabilities, capability)
 }
 
-// Cost returns what a request costs.
+// Cost returns the cost of a request.
 func (c Candidate) Cost() float64 { return c.profile.Cost }
 
-// ID returns a number that stands for service, handler and name: the same in every
-// process and after every restart.
+// ID returns a hash of service, handler and name: the same in every process and after every
+// restart.
 func (c Candidate) ID() uint64 { return c.id }
 
 // Weight returns the weight of the provider, reduced by [Candidate.Ramp].
@@ -170,12 +170,11 @@ func (c Candidate) Weight() float64 {
 	return c.weight * c.Ramp()
 }
 
-// FullWeight returns the weight of the provider, whenever it has come back.
+// FullWeight returns the weight of the provider without slow start.
 func (c Candidate) FullWeight() float64 { return c.weight }
 
-// Ramp returns how much of its share the provider is to have after it has become
-// eligible again, from the floor of [Policy.SlowStart] to 1; see there for the
-// formula.
+// Ramp returns the slow-start factor of the provider after it has become eligible again, from
+// the floor of [Policy.SlowStart] to 1; see there for the formula.
 func (c Candidate) Ramp() float64 {
 	if c.ramp == nil {
 		return 1
@@ -183,41 +182,39 @@ func (c Candidate) Ramp() float64 {
 	return c.ramp.at(c.RecoveredFor())
 }
 
-// RecoveredFor returns the time since the provider became eligible again, after its
-// breaker or its health had kept calls away, or since it was registered.
+// RecoveredFor returns the time since the provider became eligible again, after its breaker or
+// its health had blocked calls, or since it was registered.
 func (c Candidate) RecoveredFor() time.Duration {
 	return max(c.now-time.Duration(c.vitals.ready.Load()), 0)
 }
 
-// InFlight returns how many attempts and leases of the provider have not ended.
+// InFlight returns the number of attempts and leases of the provider that have not ended.
 func (c Candidate) InFlight() int { return int(c.vitals.inFlight.Load()) }
 
-// Cold reports whether nothing was measured of the provider yet.
+// Cold reports whether the provider has no measurements yet.
 func (c Candidate) Cold() bool {
 	_, _, measured := c.vitals.overall.read(0, c.vitals)
 	return !measured
 }
 
-// Latency returns the peak-sensitive moving average of the time that answers took,
-// without queues; zero before the first. A sample that is longer than the average
-// replaces it, a shorter one moves it by 1−w, and when it is read it has lost weight
-// as time went by:
+// Latency returns the peak-sensitive moving average of the time that answers took, without
+// queues; zero before the first. A sample that is longer than the average replaces it, a
+// shorter one moves it by 1−w, and the value returned decays with its age:
 //
 //	average ← sample                          where sample > average
 //	average ← sample·(1−w) + average·w        else, w = exp(−age/decay)
 //	Latency = average·exp(−age/decay)
 //
-// A provider that was slow therefore gets another chance, sooner the less slow it
-// was. This is the peak EWMA of Finagle. Streams and hedges count until the first
-// item.
+// A provider that was slow therefore gets another chance, sooner the less slow it was. This is
+// the peak EWMA of Finagle. Streams and hedges count until the first item.
 func (c Candidate) Latency() time.Duration {
 	latency, _ := c.Performance()
 	return time.Duration(latency)
 }
 
-// Failing returns how much the provider fails, from 0 to 1: each failure moves it by
-// a fifth of the way to 1, each answer by a fifth of the way to 0, and time lets it
-// decay as [Candidate.Latency] does.
+// Failing returns a moving average of failures, from 0 to 1: each failure moves it by a fifth
+// of the way to 1, each answer by a fifth of the way to 0, and it decays with time as
+// [Candidate.Latency] does.
 func (c Candidate) Failing() float64 {
 	_, failing := c.Performance()
 	return failing
@@ -229,8 +226,8 @@ func (c Candidate) Performance() (latency, failing float64) {
 	return latency, failing
 }
 
-// PerformanceHere is Performance in queries of this kind; in all, as long as none has
-// been measured.
+// PerformanceHere returns Performance for queries of this kind, and the overall one as long as
+// no such query was measured.
 func (c Candidate) PerformanceHere() (latency, failing float64) {
 	if c.context != nil {
 		if latency, failing, measured := c.context.read(tickOf(c.now), c.vitals); measured {
@@ -240,9 +237,9 @@ func (c Candidate) PerformanceHere() (latency, failing float64) {
 	return c.Performance()
 }
 
-// Measured returns all that is measured of candidate i in one reading, which is the
-// fastest way to look at every candidate: [Candidate.PerformanceHere], how many
-// attempts are in flight, and the score and the trend of its health.
+// Measured returns all measurements of candidate i in one reading, which is the fastest way to
+// read every candidate: [Candidate.PerformanceHere], the number of attempts in flight, and the
+// score and the trend of its health.
 func (v *View) Measured(i int) (latency, failing, inFlight, score float64, trend health.Trend) {
 	if v.look.Now == 0 {
 		v.readClock()
@@ -258,7 +255,7 @@ func (v *View) Measured(i int) (latency, failing, inFlight, score float64, trend
 		slow, bad = known.overall.latency.Load(), known.overall.failing.Load()
 	}
 	if slow != 0 {
-		// As fade does it, without a call for what was measured lately.
+		// Like fade, without a call for a recent measurement.
 		fading := math.Float32frombits(uint32(slow >> 32))
 		if age := int32(tick - uint32(slow)); age > 0 { //nolint:gosec // differences of ticks wrap
 			x := float32(age) * math.Float32frombits(known.rate.Load())
@@ -273,8 +270,8 @@ func (v *View) Measured(i int) (latency, failing, inFlight, score float64, trend
 	if bad != 0 {
 		failing = float64(known.fade(bad, tick))
 	}
-	wellness := known.health.Load()
-	return latency, failing, float64(known.inFlight.Load()), float64(math.Float32frombits(uint32(wellness >> 32))), health.Trend(wellness & 0xff)
+	state := known.health.Load()
+	return latency, failing, float64(known.inFlight.Load()), float64(math.Float32frombits(uint32(state >> 32))), health.Trend(state & 0xff)
 }
 
 // Traits returns [Candidate.Proximity], [Candidate.Fit] and [Candidate.Thrift] of
@@ -289,20 +286,20 @@ func (c Candidate) Health() float64 {
 	return float64(math.Float32frombits(uint32(c.vitals.health.Load() >> 32)))
 }
 
-// Trend returns where the provider's health seems to go.
+// Trend returns the trend of the provider's health.
 func (c Candidate) Trend() health.Trend {
 	return health.Trend(c.vitals.health.Load() & 0xff)
 }
 
-// Fit returns the share of the words preferred by the query that the provider has as
-// capability or tag, from 0 to 1; 1 when none are.
+// Fit returns the share of the words preferred by the query that the provider has as capability
+// or tag, from 0 to 1; 1 when the query prefers none.
 func (c Candidate) Fit() float64 { return c.fit }
 
-// Proximity returns how near the provider is; see the function [Proximity].
+// Proximity returns how near the provider is to the caller; see the function [Proximity].
 func (c Candidate) Proximity() float64 { return c.proximity }
 
-// Thrift returns how cheap the provider is: 1 − cost / the highest cost of the group.
-// It is 1 where nothing costs anything.
+// Thrift returns how cheap the provider is: 1 − cost / the highest cost of the group. It is 1
+// where all are free.
 func (c Candidate) Thrift() float64 { return c.thrift }
 
 // hashOf returns a hash of the parts, with a fixed seed: FNV-1a, mixed.
@@ -311,7 +308,7 @@ func hashOf(parts ...string) uint64 {
 	sum := uint64(offset)
 	for i, part := range parts {
 		if i > 0 {
-			sum *= prime // a byte of zero: names have none that would be mistaken for it
+			sum *= prime // a zero byte separates: no name contains one
 		}
 		for j := range len(part) {
 			sum = (sum ^ uint64(part[j])) * prime
@@ -320,8 +317,8 @@ func hashOf(parts ...string) uint64 {
 	return Mix(sum)
 }
 
-// Hash returns a hash of the text that is the same in every process: for selectors
-// that stick to a key.
+// Hash returns a hash of the text that is the same in every process, for selectors that stick
+// to a key.
 func Hash(text string) uint64 { return hashOf(text) }
 
 // Mix spreads the bits of x over all of the result, one to one (the finaliser of

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Cursor is what a strategy remembers for one group and one kind of query. It
-// outlives changes of membership. Use [NewCursor]; it is safe for concurrent use.
+// Cursor is the memory of a strategy for one group and one kind of query. It outlives changes
+// of membership. Use [NewCursor]; it is safe for concurrent use.
 type Cursor struct {
 	turn  atomic.Uint64
 	seed  uint64
@@ -17,13 +17,13 @@ type Cursor struct {
 	_ [96]byte // the cache lines of others
 }
 
-// NewCursor returns a cursor whose randomness begins with the seed.
+// NewCursor returns a cursor whose random numbers are seeded with seed.
 func NewCursor(seed uint64) *Cursor { return &Cursor{seed: seed} }
 
-// Turns returns how many turns were taken.
+// Turns returns the number of turns taken.
 func (c *Cursor) Turns() uint64 { return c.turn.Load() }
 
-// Eligible says who of a set with more than 64 candidates can be asked.
+// Eligible reports the eligible candidates of a set with more than 64 candidates.
 type Eligible interface {
 	// Has reports whether candidate i is eligible, and Next returns the smallest
 	// eligible one from i on, or -1.
@@ -31,21 +31,21 @@ type Eligible interface {
 	Next(i int) int
 }
 
-// Look is what a [View] is made of, beside the set.
+// Look is the input of a [View], in addition to the set.
 type Look struct {
-	// Mask has a bit for each eligible candidate of a set of up to 64, and Large
-	// tells those of a larger one.
+	// Mask has a bit for each eligible candidate of a set of up to 64; Large reports those of a
+	// larger set.
 	Mask  uint64
 	Large Eligible
-	// Cursor is what the strategy remembers; it must not be nil.
+	// Cursor is the memory of the strategy; it must not be nil.
 	Cursor *Cursor
-	// Peek leaves it as it is.
+	// Peek leaves the cursor unchanged.
 	Peek bool
-	// Asked is how many candidates the same call has been given before, and First what
-	// [Cursor.Turns] was when it was given the first one.
+	// Asked is the number of candidates that the same call has tried before, and First the
+	// value of [Cursor.Turns] at its first one.
 	Asked int
 	First uint64
-	// Now is the time on the clock of the vitals; zero: what Clock says since Epoch.
+	// Now is the time on the clock of the vitals; zero: the time since Epoch, read on demand.
 	Now   time.Duration
 	Epoch *time.Time
 	// Context, Key and Caller are those of the look-up.
@@ -53,9 +53,9 @@ type Look struct {
 	Key, Caller string
 }
 
-// View is what a selector sees: the candidates of one group, who of them is eligible
-// at this moment, and who asks. It is meant for one pick, in one goroutine; copies
-// draw the same numbers.
+// View is the input of a selector: the candidates of one group, which of them are eligible at
+// this moment, and the query. It is meant for one pick, in one goroutine; copies draw the same
+// numbers.
 type View struct {
 	set    *Set
 	look   Look
@@ -64,16 +64,16 @@ type View struct {
 	mixed  bool // random has begun
 }
 
-// View returns a view of the set. Registries make one for each pick; others need it
-// to test selectors.
+// View returns a view of the set. Registries make one for each pick; other code needs it to
+// test selectors.
 func (s *Set) View(look Look) View { return View{set: s, look: look} }
 
-// Len returns how many candidates the group has, eligible or not: indices are from 0
-// up to it, in the order of priority and registration, and stay the same as long as
-// no member joins or leaves.
+// Len returns the number of candidates of the group, eligible or not. Indices are from 0 up to
+// it, in the order of priority and registration, and stay the same as long as no member joins
+// or leaves.
 func (v *View) Len() int { return len(v.set.candidates) }
 
-// Eligible reports whether candidate i can be asked.
+// Eligible reports whether candidate i can be picked.
 func (v *View) Eligible(i int) bool {
 	if v.look.Large != nil {
 		return v.look.Large.Has(i)
@@ -92,11 +92,11 @@ func (v *View) Next(i int) int {
 	return -1
 }
 
-// Mask returns the eligible candidates as bits, the lowest for the first one, of a
-// group of up to 64; false for a larger one. It is the fastest way through them.
+// Mask returns the eligible candidates of a group of up to 64 as bits, the lowest for the first
+// one; false for a larger group. It is the fastest way to iterate.
 func (v *View) Mask() (mask uint64, ok bool) { return v.look.Mask, v.look.Large == nil }
 
-// Count returns how many candidates are eligible.
+// Count returns the number of eligible candidates.
 func (v *View) Count() int {
 	if v.look.Large == nil {
 		return bits.OnesCount64(v.look.Mask)
@@ -116,8 +116,8 @@ func (v *View) At(i int) Candidate {
 	return Candidate{&v.set.candidates[i], v.look.Now}
 }
 
-// Now returns the time on the clock that [Candidate.RecoveredFor] counts in. It is
-// read once.
+// Now returns the time on the clock of [Candidate.RecoveredFor]. The clock is read once for
+// each view.
 func (v *View) Now() time.Duration {
 	if v.look.Now == 0 {
 		v.readClock()
@@ -133,8 +133,8 @@ func (v *View) readClock() {
 	}
 }
 
-// EqualWeights reports whether all candidates weigh the same, so that a strategy need
-// not look at weights.
+// EqualWeights reports whether all candidates have the same weight, so that a strategy may
+// ignore weights.
 func (v *View) EqualWeights() bool { return v.set.equal && v.set.ramp.window == 0 }
 
 // Weight returns the weight of candidate i; see [Candidate.Weight].
@@ -146,10 +146,10 @@ func (v *View) Weight(i int) float64 {
 	return v.At(i).Weight()
 }
 
-// ID is [Candidate.ID] of candidate i.
+// ID returns [Candidate.ID] of candidate i.
 func (v *View) ID(i int) uint64 { return v.set.candidates[i].id }
 
-// Request returns what is asked. It must not be changed.
+// Request returns the kind of query. It must not be changed.
 func (v *View) Request() *Request { return v.set.request }
 
 // Context returns the context of the look-up, for its values. It is never nil.
@@ -160,8 +160,8 @@ func (v *View) Context() context.Context {
 	return v.look.Context
 }
 
-// Key returns what the query says that its providers stick to, or else what the
-// context does ([WithKey]); "" when neither does.
+// Key returns the sticky key of the query, or else the one of the context ([WithKey]); ""
+// without either.
 func (v *View) Key() string {
 	if v.look.Key != "" {
 		return v.look.Key
@@ -169,19 +169,17 @@ func (v *View) Key() string {
 	return KeyFrom(v.look.Context)
 }
 
-// Caller returns who is answerable for the call; "" for a plain look-up.
+// Caller returns the caller that the call is accounted to; "" for a plain look-up.
 func (v *View) Caller() string { return v.look.Caller }
 
-// Asked returns how many candidates of the group the same call was given before.
+// Asked returns the number of candidates of the group that the same call has tried before.
 func (v *View) Asked() int { return v.look.Asked }
 
-// Peeking reports whether somebody only wants to know, as explanations do: nothing
-// may change.
+// Peeking reports whether the pick must not change anything, as in explanations.
 func (v *View) Peeking() bool { return v.look.Peek || v.look.Asked > 0 }
 
-// Turn takes a number: one more than that of the pick before, of this group and kind
-// of query. While peeking it counts on without taking any, from where the first pick
-// of the same call began.
+// Turn takes the next number of this group and kind of query. While peeking it counts on from
+// the number of the first pick of the same call, without taking any.
 func (v *View) Turn() uint64 {
 	if v.Peeking() {
 		first := v.look.First
@@ -194,13 +192,13 @@ func (v *View) Turn() uint64 {
 	return v.look.Cursor.turn.Add(1) - 1
 }
 
-// Random returns 64 random bits. The first for a pick takes a turn; for one turn they
-// are always the same, so that explanations foretell what is picked.
+// Random returns 64 random bits. The first for a pick takes a turn; for one turn they are
+// always the same, so that explanations predict the pick.
 func (v *View) Random() uint64 {
 	const golden = 0x9e3779b97f4a7c15
 	if !v.mixed {
 		v.mixed = true
-		// Mixed, so that the draws of one turn are not those of the next one.
+		// Mixed, so that the draws of one turn differ from those of the next.
 		v.random = Mix(v.look.Cursor.seed + v.Turn()*golden + uint64(v.look.Asked)<<48) //nolint:gosec // not negative
 	}
 	v.random += golden
@@ -216,25 +214,24 @@ func (v *View) IntN(n int) int {
 // Float returns a random number from 0 up to 1.
 func (v *View) Float() float64 { return float64(v.Random()>>11) / (1 << 53) }
 
-// State returns where a selector may keep what it wants to remember for this group
-// and kind of query.
+// State returns a place for a selector's own state for this group and kind of query.
 func (v *View) State() *atomic.Value { return &v.look.Cursor.state }
 
 // Draw returns an eligible candidate, each with the same probability, or -1.
-func (v *View) Draw() int { return v.drawBeside(-1) }
+func (v *View) Draw() int { return v.drawOther(-1) }
 
-// DrawTwo returns two different eligible candidates, each pair with the same
-// probability. Where there is only one the second is -1, where there is none both are.
+// DrawTwo returns two different eligible candidates, each pair with the same probability. With
+// only one eligible candidate the second is -1, without any both are.
 func (v *View) DrawTwo() (first, second int) {
 	first = v.Draw()
 	if first < 0 {
 		return -1, -1
 	}
-	return first, v.drawBeside(first)
+	return first, v.drawOther(first)
 }
 
-// drawBeside draws one that is not other.
-func (v *View) drawBeside(other int) int {
+// drawOther draws a candidate other than other.
+func (v *View) drawOther(other int) int {
 	if v.look.Large == nil {
 		mask := v.look.Mask
 		if other >= 0 {
@@ -257,18 +254,18 @@ func (v *View) drawBeside(other int) int {
 		count--
 	}
 	if count <= 0 {
-		return v.nextBeside(0, other)
+		return v.nextOther(0, other)
 	}
-	at := v.nextBeside(0, other)
+	at := v.nextOther(0, other)
 	for range v.IntN(count) {
-		if next := v.nextBeside(at+1, other); next >= 0 {
+		if next := v.nextOther(at+1, other); next >= 0 {
 			at = next
 		}
 	}
 	return at
 }
 
-func (v *View) nextBeside(from, other int) int {
+func (v *View) nextOther(from, other int) int {
 	i := v.Next(from)
 	if i >= 0 && i == other {
 		i = v.Next(i + 1)
@@ -283,7 +280,7 @@ func nextIn(mask uint64) int {
 	return bits.TrailingZeros64(mask)
 }
 
-// pickBit returns the position of bit number n of those that are set.
+// pickBit returns the position of the nth bit that is set, counted from 0.
 func pickBit(mask uint64, n int) int {
 	if mask&(mask+1) == 0 { // all of the lowest
 		return n

@@ -8,35 +8,34 @@ import (
 	"github.com/capreg/registry/health"
 )
 
-// DefaultDecay is the time after which what was measured of a provider has lost
-// 63 % of its weight, unless [Policy] says otherwise.
+// DefaultDecay is the time after which measurements of a provider have lost 63 % of their
+// weight, unless [Policy] says otherwise.
 const DefaultDecay = 10 * time.Second
 
-// failureWeight is how far one failure moves [Candidate.Failing] towards 1, and one
-// answer towards 0.
+// failureWeight is the fraction of the way to 1 by which a failure moves [Candidate.Failing],
+// and of the way to 0 by which an answer does.
 const failureWeight = 0.2
 
-// Outcome is what an attempt says of a provider's performance.
+// Outcome classifies the end of an attempt for measurements.
 type Outcome uint8
 
 // The outcomes.
 const (
-	// Answered is an answer in time, whatever it says.
+	// Answered is an answer in time, whatever its content.
 	Answered Outcome = iota
-	// Failed is the provider's fault.
+	// Failed is a failure of the provider.
 	Failed
-	// Neutral says nothing but how long it went on: the attempt was cancelled, or
-	// refused for load.
+	// Neutral measures only a duration: the attempt was cancelled, or refused for load.
 	Neutral
 )
 
-// Vitals are the load and the performance of one provider, as strategies see them.
-// They belong to one registration, whoever joins and leaves around it, and are
-// safe for concurrent use. Use [NewVitals].
+// Vitals are the load and the performance of one provider, as strategies see them. They belong
+// to one registration, independent of the other members, and are safe for concurrent use. Use
+// [NewVitals].
 type Vitals struct {
 	inFlight atomic.Int64
 	overall  Track
-	// ready is when the provider became eligible again, on the registry's clock.
+	// ready is the time at which the provider became eligible again, on the registry's clock.
 	ready atomic.Int64
 	// health is the score as a float32, and the trend.
 	health atomic.Uint64
@@ -46,17 +45,17 @@ type Vitals struct {
 	_ [76]byte // the cache lines of others
 }
 
-// Track is how a provider has performed lately: in all, or for one kind of query.
-// The zero value has measured nothing. It is safe for concurrent use.
+// Track holds the recent performance of a provider, overall or for one kind of query. The zero
+// value has no measurements. It is safe for concurrent use.
 type Track struct {
-	// Each is a float32 and the tick at which it was right. Nothing was measured
-	// while both are zero.
+	// Each is a float32 and the tick at which it was written. Both are zero without a
+	// measurement.
 	latency atomic.Uint64 // in nanoseconds
 	failing atomic.Uint64
 }
 
-// NewVitals returns the vitals of a provider that is eligible from now on, on a
-// clock of your choice. Without a decay it is [DefaultDecay].
+// NewVitals returns the vitals of a provider that becomes eligible at now, on a clock of your
+// choice. A decay of zero or less is [DefaultDecay].
 func NewVitals(now, decay time.Duration) *Vitals {
 	v := &Vitals{}
 	v.Ready(now)
@@ -65,7 +64,7 @@ func NewVitals(now, decay time.Duration) *Vitals {
 	return v
 }
 
-// SetDecay changes how fast measurements lose their weight; zero: [DefaultDecay].
+// SetDecay changes the time in which measurements lose weight; zero is [DefaultDecay].
 func (v *Vitals) SetDecay(decay time.Duration) {
 	if decay <= 0 {
 		decay = DefaultDecay
@@ -73,26 +72,26 @@ func (v *Vitals) SetDecay(decay time.Duration) {
 	v.rate.Store(math.Float32bits(float32(float64(1<<tickShift) / float64(decay))))
 }
 
-// SetHealth notes the score and the trend of the provider's health.
+// SetHealth records the score and the trend of the provider's health.
 func (v *Vitals) SetHealth(score float64, trend health.Trend) {
 	v.health.Store(uint64(math.Float32bits(float32(score)))<<32 | uint64(trend))
 }
 
-// Ready notes that the provider has become eligible again.
+// Ready records that the provider has become eligible again.
 func (v *Vitals) Ready(now time.Duration) { v.ready.Store(int64(now)) }
 
-// Latency is [Candidate.Latency] at that time.
+// Latency returns [Candidate.Latency] at the given time.
 func (v *Vitals) Latency(now time.Duration) time.Duration {
 	latency, _, _ := v.overall.read(tickOf(now), v)
 	return time.Duration(latency)
 }
 
-// Begin counts an attempt in.
+// Begin counts an attempt as in flight.
 func (v *Vitals) Begin() { v.inFlight.Add(1) }
 
-// End counts an attempt out, and learns from it; took is the time that the provider
-// needed, without queues. context is what it is measured in beside the whole; it may
-// be nil.
+// End ends an attempt and records its outcome; took is the time that the provider needed,
+// without queues. context is the track of the kind of query, recorded in addition to the overall one;
+// it may be nil.
 func (v *Vitals) End(now, took time.Duration, outcome Outcome, context *Track) {
 	rate := math.Float32frombits(v.rate.Load())
 	v.overall.observe(tickOf(now), rate, took, outcome)
@@ -102,7 +101,7 @@ func (v *Vitals) End(now, took time.Duration, outcome Outcome, context *Track) {
 	v.inFlight.Add(-1)
 }
 
-// tickShift makes ticks of nanoseconds: 4.2 ms each, so that 32 bits last 208 days.
+// tickShift turns nanoseconds into ticks of 4.2 ms, so that 32 bits last 208 days.
 const tickShift = 22
 
 func tickOf(now time.Duration) uint32 { return uint32(uint64(now) >> tickShift) } //nolint:gosec // it wraps
@@ -111,7 +110,7 @@ func pack(value float32, tick uint32) uint64 {
 	return uint64(math.Float32bits(value))<<32 | uint64(tick)
 }
 
-// unpack returns the value as it was, and what of its weight is left.
+// unpack returns the stored value and the remaining fraction of its weight.
 func unpack(word uint64, tick uint32, rate float32) (value, left float32) {
 	value = math.Float32frombits(uint32(word >> 32))
 	age := int32(tick - uint32(word)) //nolint:gosec // differences of ticks wrap
@@ -121,13 +120,13 @@ func unpack(word uint64, tick uint32, rate float32) (value, left float32) {
 	return value, decay(float32(age) * rate)
 }
 
-// fresh is up to what decay takes three terms.
+// fresh is the largest age for which decay needs only three terms.
 const fresh = 1.0 / 16
 
-// decay returns exp(−x) within 3 parts in a million, for x from 0 on: 2⁻ⁿ for whole n
-// through the exponent, and a short series for what is left, which is at most ln(2)/2.
+// decay returns exp(−x) within 3 parts in a million, for x ≥ 0: 2⁻ⁿ for whole n through the
+// exponent, and a short series for the rest, which is at most ln(2)/2.
 func decay(x float32) float32 {
-	const largest = 80 // beyond that nothing is left of anything
+	const largest = 80 // beyond that the result is 0
 	switch {
 	case x < fresh:
 		return 1 - x + x*x*(1.0/2-x/6)
@@ -137,13 +136,13 @@ func decay(x float32) float32 {
 	n := int32(x*math.Log2E + 0.5)
 	z := float32(n)*math.Ln2 - x
 	squared := z * z
-	series := 1 + z + squared*(1.0/2+z/6+squared*(1.0/24+z/120)) // in few steps that wait for each other
+	series := 1 + z + squared*(1.0/2+z/6+squared*(1.0/24+z/120)) // few dependent steps
 	return series * math.Float32frombits(uint32(127-n)<<23)      //nolint:gosec // n is 0 to 116
 }
 
-// observe learns from an attempt. The latency follows the peak: more than what is
-// known replaces it at once, less moves it by the weight that time has taken from
-// it. What did not answer counts only when it took longer than answers do.
+// observe records an attempt. The latency follows the peak: a longer sample replaces the value
+// at once, a shorter one moves it by the weight that the value has lost with time. An attempt
+// without an answer counts only when it took longer than answers do.
 func (t *Track) observe(tick uint32, rate float32, took time.Duration, outcome Outcome) {
 	sample := float32(max(took, 1))
 	for {
@@ -192,13 +191,13 @@ func (t *Track) observe(tick uint32, rate float32, took time.Duration, outcome O
 	}
 }
 
-// read returns what is known now, and false where nothing was measured.
+// read returns the present values, and false when there is no measurement.
 func (t *Track) read(tick uint32, v *Vitals) (latency, failing float64, measured bool) {
 	slow, bad := t.latency.Load(), t.failing.Load()
 	return float64(v.fade(slow, tick)), float64(v.fade(bad, tick)), slow|bad != 0
 }
 
-// fade returns what is left of a measurement.
+// fade returns the remaining value of a measurement.
 func (v *Vitals) fade(word uint64, tick uint32) float32 {
 	value := math.Float32frombits(uint32(word >> 32))
 	if age := int32(tick - uint32(word)); age > 0 && word != 0 { //nolint:gosec // differences of ticks wrap

@@ -11,7 +11,7 @@ import (
 	"github.com/capreg/registry/selectors"
 )
 
-func TestSelectors_PickWithoutAllocating(t *testing.T) { //nolint:paralleltest // AllocsPerRun counts all goroutines
+func TestPick_AllocatesNothing(t *testing.T) { //nolint:paralleltest // AllocsPerRun counts all goroutines
 	for _, s := range selectors.All() {
 		for _, n := range []int{1, 8, 64, 1000} {
 			g := measured(n, true)

@@ -35,11 +35,11 @@ func BenchmarkPick(b *testing.B) {
 					g := measured(n, weighted)
 					look, selector := g.look(), s.Selector()
 					epoch := time.Now().Add(-g.now)
-					look.Now, look.Epoch = 0, &epoch // as a registry does: a selector that needs the time reads the clock
+					look.Now, look.Epoch = 0, &epoch // as in a registry: a strategy that needs the time reads the clock
 					b.ReportAllocs()
 					for b.Loop() {
 						if selector.Pick(g.set.View(look)) < 0 {
-							b.Fatal("none picked")
+							b.Fatal("no candidate")
 						}
 					}
 				})

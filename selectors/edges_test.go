@@ -11,7 +11,7 @@ import (
 	"github.com/capreg/registry/selectors"
 )
 
-func TestSelectors_ShareWeightsOfAnySize(t *testing.T) {
+func TestWeightedRoundRobin_DistributesWeightsOfAnySize(t *testing.T) {
 	t.Parallel()
 	for name, weights := range map[string][]float64{
 		"huge":      {math.MaxFloat64, math.MaxFloat64 / 2},

@@ -36,7 +36,7 @@ func ExampleAll() {
 	// STICKY
 }
 
-// A selector is tested without a registry: a set of candidates, and a look at it.
+// A selector is tested without a registry: a set of candidates, and a view of it.
 func ExampleWeightedRoundRobin() {
 	set := selection.NewSet(selection.Request{}, selection.Policy{}, []selection.Member{
 		{Profile: selection.Profile{Name: "a", Weight: 3}},

@@ -18,7 +18,7 @@ type group struct {
 	vitals []*selection.Vitals
 	cursor *selection.Cursor
 	now    time.Duration
-	down   uint64 // the members that are not eligible
+	down   uint64 // the candidates that are not eligible
 	key    string
 }
 
@@ -45,7 +45,7 @@ func newGroup(r selection.Request, p selection.Policy, all ...selection.Profile)
 	return g
 }
 
-// bitmap has the eligible members of a large group.
+// bitmap implements Eligible for a large group.
 type bitmap []bool
 
 func (b bitmap) Has(i int) bool { return i >= 0 && i < len(b) && b[i] }

@@ -6,19 +6,18 @@ import (
 	"github.com/capreg/registry/selection"
 )
 
-// LeastLoaded returns the strategy LEAST_LOADED: of two eligible candidates, drawn at
-// random, the one with less load:
+// LeastLoaded returns the strategy LEAST_LOADED: of two eligible candidates, drawn at random,
+// the one with less load:
 //
 //	load = (in flight + 1) / weight / (1 − failing)⁴
 //
-// Two choices come close to the best of all and let no herd form (Mitzenmacher, "The
-// Power of Two Choices in Randomized Load Balancing", 2001). The last term keeps away
-// from a provider that fails at once and therefore looks idle: one failure makes it 2.4
-// times as loaded, ten in a row 7,500 times; see [selection.Candidate.Failing]. On a
-// tie it takes the first one drawn.
+// Two choices come close to the best of all and avoid herds (Mitzenmacher, "The Power of Two
+// Choices in Randomized Load Balancing", 2001). The last term avoids a provider that fails at
+// once and therefore looks idle: one failure makes it 2.4 times as loaded, ten in a row 7,500
+// times; see [selection.Candidate.Failing]. On a tie it takes the first one drawn.
 //
-// The load is that of this program. A provider whose requests are short and one whose
-// requests are few look the same.
+// The load is that of this program. A provider with short requests and one with few requests
+// look the same.
 func LeastLoaded() selection.Strategy { return selection.New("LEAST_LOADED", leastLoaded{}) }
 
 type leastLoaded struct{}
@@ -32,7 +31,7 @@ func (leastLoaded) Pick(v selection.View) int {
 	return a
 }
 
-// Describe tells the load.
+// Describe returns the load.
 func (leastLoaded) Describe(v selection.View, i int) selection.Detail {
 	return selection.Detail{Score: loadOf(v.At(i)), Words: "load"}
 }
@@ -42,27 +41,27 @@ func loadOf(c selection.Candidate) float64 {
 	return float64(c.InFlight()+1) / c.Weight() * penalty(failing)
 }
 
-// penalty is by how much a candidate that fails is put back.
+// penalty is the factor by which failures increase the load or cost of a candidate.
 func penalty(failing float64) float64 {
-	const least = 1e-3 // so that one that only fails can still be told from worse
+	const least = 1e-3 // so that candidates that only fail still differ
 	fine := max(1-failing, least)
 	return 1 / (fine * fine * fine * fine)
 }
 
-// LatencyAware returns the strategy LATENCY_AWARE: of two eligible candidates, drawn at
-// random, the one whose answer is likely to come sooner:
+// LatencyAware returns the strategy LATENCY_AWARE: of two eligible candidates, drawn at random,
+// the one that is likely to answer sooner:
 //
 //	cost = latency · (in flight + 1) / weight / (1 − failing)⁴
 //
-// The latency is a moving average that jumps to a peak and loses weight with time (the
-// peak EWMA of Finagle; see [selection.Candidate.Latency]): a provider that gets slow
-// is noticed with its first slow answer, and tried again after some time, the sooner
-// the less slow it was. Time in the queues of this program is not charged.
+// The latency is a moving average that jumps to a peak and loses weight with time (the peak
+// EWMA of Finagle; see [selection.Candidate.Latency]): a provider that gets slow is noticed
+// with its first slow answer, and tried again after some time, the sooner the less slow it was.
+// Time in the queues of this program is not counted.
 //
-// One of which nothing is known costs nothing while it is idle, and more than all others
-// while it has a request, so it is tried with one request at a time until its first
-// answer. One that has only failed costs more than all others until
-// [selection.Policy.Decay] has made its failures small.
+// A candidate without measurements costs nothing while it is idle, and more than all others
+// while it has a request, so it gets one request at a time until its first answer. A candidate
+// that has only failed costs more than all others until [selection.Policy.Decay] has made its
+// failures small.
 func LatencyAware() selection.Strategy { return selection.New("LATENCY_AWARE", latencyAware{}) }
 
 type latencyAware struct{}
@@ -76,17 +75,17 @@ func (latencyAware) Pick(v selection.View) int {
 	return a
 }
 
-// Describe tells the cost.
+// Describe returns the cost.
 func (latencyAware) Describe(v selection.View, i int) selection.Detail {
 	return selection.Detail{Score: costOf(v.At(i)) / float64(time.Millisecond), Words: "expected ms"}
 }
 
-// costUnknown is the latency of one that has never answered, in nanoseconds: 39 h, more
+// costUnknown is the latency of a candidate that has never answered, in nanoseconds: 39 h, more
 // than any other (Finagle's 2⁴⁷−1).
 const (
 	costUnknown = 1<<47 - 1
-	// forgiven is what of its failures has to be left for one that has never answered
-	// to get another try.
+	// forgiven is the failure average below which a candidate that has never answered gets
+	// another try.
 	forgiven = 0.05
 )
 

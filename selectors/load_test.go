@@ -14,7 +14,7 @@ import (
 	"github.com/capreg/registry/selectors"
 )
 
-// naiveCost is what the two strategies compare, from what a test has put in.
+// naiveCost returns the cost that the two strategies compare, from the input of a test.
 type naiveCost struct {
 	inFlight         int
 	weight           float64
@@ -34,7 +34,7 @@ func (c naiveCost) of(s selection.Strategy) float64 {
 	return load * (1<<47 - 1)
 }
 
-func TestTwoChoices_TakesBetterOfPair(t *testing.T) {
+func TestTwoChoices_TakeTheBetterOfEachPair(t *testing.T) {
 	t.Parallel()
 	for _, s := range []selection.Strategy{selectors.LeastLoaded(), selectors.LatencyAware()} {
 		for seed := range uint64(25) {
@@ -97,7 +97,7 @@ func requireTwoChoices(t *testing.T, g *group, s selection.Strategy, costs []nai
 	}
 }
 
-func TestLoadAware_FastFailuresAttractNoTraffic(t *testing.T) {
+func TestTwoChoices_FastFailingProviderAttractsNoTraffic(t *testing.T) {
 	t.Parallel()
 	for _, s := range []selection.Strategy{selectors.LeastLoaded(), selectors.LatencyAware(), selectors.Scored()} {
 		g := newGroup(selection.Request{}, selection.Policy{}, profiles(4, nil)...)
@@ -119,7 +119,7 @@ func TestLoadAware_FastFailuresAttractNoTraffic(t *testing.T) {
 	}
 }
 
-func TestLoadAware_ColdProviderGetsOneRequestAtATime(t *testing.T) {
+func TestLatencyAware_ColdProviderGetsOneRequestAtATime(t *testing.T) {
 	t.Parallel()
 	s := selectors.LatencyAware()
 	g := newGroup(selection.Request{}, selection.Policy{}, profiles(3, nil)...)
@@ -128,12 +128,12 @@ func TestLoadAware_ColdProviderGetsOneRequestAtATime(t *testing.T) {
 	first := slices.IndexFunc(make([]struct{}, 50), func(struct{}) bool { return g.pick(s) == 2 })
 	require.GreaterOrEqual(t, first, 0, "it is tried")
 	g.vitals[2].Begin()
-	require.Zero(t, g.shares(s, 1000)[2], "and not again while its speed is unknown")
+	require.Zero(t, g.shares(s, 1000)[2], "and not again before its first answer")
 	g.vitals[2].End(g.now, 10*time.Millisecond, selection.Answered, nil)
 	require.InDelta(t, 333, g.shares(s, 1000)[2], 100)
 }
 
-func TestLoadAware_SlowProviderIsAvoidedThenRetried(t *testing.T) {
+func TestLatencyAware_AvoidsASlowProviderAndTriesItAgainLater(t *testing.T) {
 	t.Parallel()
 	s := selectors.LatencyAware()
 	g := newGroup(selection.Request{}, selection.Policy{Decay: time.Second}, profiles(2, nil)...)

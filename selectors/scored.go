@@ -11,42 +11,42 @@ import (
 	"github.com/capreg/registry/selection"
 )
 
-// Factor is one thing that [Scored] looks at.
+// Factor is one weighted component of the score of [Scored].
 type Factor struct {
 	// Name appears in explanations.
 	Name string
 	// Weight is its share of the score, relative to the weights of the others, at
 	// least 0.
 	Weight float64
-	// Value is how good the candidate is, from 0 to 1; what is outside is taken as the
-	// nearer bound, and NaN as 0. It runs for each eligible candidate in each pick, in
-	// its goroutine: it must not block. b is what all candidates are compared with.
+	// Value returns the quality of the candidate, from 0 to 1; values outside are clipped, and
+	// NaN is 0. It runs for each eligible candidate in each pick, in its goroutine: it must not
+	// block. b holds the references for comparison.
 	Value func(c selection.Candidate, b Benchmark) float64
 }
 
-// Benchmark is what the eligible candidates of a pick are compared with.
+// Benchmark holds the references to which the eligible candidates of a pick are compared.
 type Benchmark struct {
-	// Busiest is how many attempts the busiest one has in flight.
+	// Busiest is the number of attempts in flight of the busiest candidate.
 	Busiest int
-	// Fastest is the lowest latency for this kind of query among those that have
+	// Fastest is the lowest latency for this kind of query among the candidates that have
 	// answered, in nanoseconds; zero when none has.
 	Fastest float64
 }
 
-// Load is how idle a candidate is, beside the busiest one:
+// Load returns how idle a candidate is, compared with the busiest one:
 //
 //	1 − in flight / (in flight of the busiest + 1)
 func Load(c selection.Candidate, b Benchmark) float64 {
 	return 1 - float64(c.InFlight())/float64(b.Busiest+1)
 }
 
-// Performance is how fast, reliable and healthy a candidate is for this kind of query:
+// Performance returns how fast, reliable and healthy a candidate is for this kind of query:
 //
 //	fastest / latency · (1 − failing) · score of its health
 //
-// and half of that when it is at risk, four fifths when it is degrading. One that has
-// not answered yet counts as the fastest, so that it gets its chance; its first requests
-// are bounded by the load that they are.
+// and half of that when it is at risk, four fifths when it is degrading. A candidate that has
+// not answered yet counts as the fastest, so that it gets its chance; its load bounds its first
+// requests.
 func Performance(c selection.Candidate, b Benchmark) float64 {
 	latency, failing := c.PerformanceHere()
 	return speed(latency, b.Fastest) * quality(failing, c.Health(), c.Trend())
@@ -69,20 +69,18 @@ func quality(failing, score float64, trend health.Trend) float64 {
 	return value
 }
 
-// Proximity is how near the candidate is to the one who asks; see
-// [selection.Proximity].
+// Proximity returns how near the candidate is to the caller; see [selection.Proximity].
 func Proximity(c selection.Candidate, _ Benchmark) float64 { return c.Proximity() }
 
-// Specialisation is which part of what the query prefers the candidate has; see
+// Specialisation returns the share of the preferred words that the candidate has; see
 // [selection.Candidate.Fit].
 func Specialisation(c selection.Candidate, _ Benchmark) float64 { return c.Fit() }
 
-// Cost is how cheap the candidate is: 1 − cost / the highest cost in the group.
+// Cost returns how cheap the candidate is: 1 − cost / the highest cost in the group.
 func Cost(c selection.Candidate, _ Benchmark) float64 { return c.Thrift() }
 
-// DefaultFactors returns what [Scored] looks at by default: 0.30 load, 0.25
-// performance, 0.15 proximity, 0.20 specialisation and 0.10 cost. Change what it
-// returns at will.
+// DefaultFactors returns the default factors of [Scored]: 0.30 load, 0.25 performance, 0.15
+// proximity, 0.20 specialisation and 0.10 cost. The result may be changed.
 func DefaultFactors() []Factor {
 	return []Factor{
 		{"load", 0.30, Load},
@@ -93,18 +91,18 @@ func DefaultFactors() []Factor {
 	}
 }
 
-// Tie is how near a score must be to the best one to be as good.
+// Tie is the distance from the best score within which a score counts as equal.
 const Tie = 0.1
 
-// Scored returns the strategy SCORED: the eligible candidate with the highest weighted
-// mean of its factors, [DefaultFactors] unless others are given. Those within [Tie] of
-// it are as good, and one of them is drawn in proportion to the weights of the
-// providers, so that no herd forms.
+// Scored returns the strategy SCORED: the eligible candidate with the highest weighted mean of
+// its factors, [DefaultFactors] if none are given. Candidates within [Tie] of the best score
+// are equal, and one of them is drawn in proportion to the weights of the providers, which
+// avoids herds.
 //
-// Strategies of one name are one to a registry, so that of other factors is named after
-// them, with their weights. A factor without a name or a value, two of one name, a
-// weight that is negative or no number, and weights that are all zero are errors of
-// whatever uses the strategy.
+// A registry identifies strategies by name, so the name of one with other factors contains
+// them, with their weights. A factor without a name or a value, two of one name, a weight that
+// is negative or no number, and weights that are all zero are reported by the first use of the
+// strategy.
 func Scored(factors ...Factor) selection.Strategy {
 	if len(factors) == 0 {
 		return selection.New("SCORED", newScored(DefaultFactors()))
@@ -150,7 +148,7 @@ func newScored(factors []Factor) selection.Selector {
 	return s
 }
 
-// sort puts a factor where it costs least: those of this package need no call.
+// sort files a factor where it costs least: the ones of this package need no call.
 func (s *scored) sort(f Factor) {
 	for weight, own := range map[*float64]func(selection.Candidate, Benchmark) float64{
 		&s.load: Load, &s.performance: Performance, &s.proximity: Proximity, &s.specialisation: Specialisation, &s.cost: Cost,
@@ -163,11 +161,11 @@ func (s *scored) sort(f Factor) {
 	s.others = append(s.others, f)
 }
 
-// fewCandidates is for how many what is measured is kept during a pick; that of more
-// is read again.
+// fewCandidates is the largest number of candidates whose measurements are kept during a pick;
+// in larger groups they are read again.
 const fewCandidates = 16
 
-// add makes the benchmark heed one more candidate.
+// add includes one more candidate in the benchmark.
 func (b *Benchmark) add(latency, inFlight float64) {
 	if busy := int(inFlight); busy > b.Busiest {
 		b.Busiest = busy
@@ -183,7 +181,7 @@ func (s *scored) Pick(v selection.View) int {
 	if !ok || v.Len() > fewCandidates {
 		return s.pickOfMany(&v)
 	}
-	// Not one array of structs: what is written piece by piece is slow to be copied.
+	// Separate arrays: structs that are written field by field are slow to copy.
 	var latencies, qualities, scores [fewCandidates]float64
 	var b Benchmark
 	for rest := mask; rest != 0; rest &= rest - 1 {
@@ -240,7 +238,7 @@ func drawTie(v *selection.View, ties uint64) int {
 	}
 }
 
-// pickOfMany is Pick for groups of which not all scores are kept.
+// pickOfMany is Pick for groups whose scores are not all kept.
 func (s *scored) pickOfMany(v *selection.View) int {
 	b, best := benchmarkOf(v), -1.0
 	for i := v.Next(0); i >= 0; i = v.Next(i + 1) {
@@ -259,7 +257,7 @@ func (s *scored) pickOfMany(v *selection.View) int {
 			picked = i
 		}
 	}
-	if picked < 0 { // they have all got worse meanwhile
+	if picked < 0 { // all scores have dropped meanwhile
 		return v.Next(0)
 	}
 	return picked
@@ -301,7 +299,7 @@ func bounded(value float64) float64 {
 	return 0 // NaN as well
 }
 
-// Describe tells the score and what it is made of.
+// Describe returns the score and its factors.
 func (s *scored) Describe(v selection.View, i int) selection.Detail {
 	b, c := benchmarkOf(&v), v.At(i)
 	d := selection.Detail{Words: "score", Factors: make([]selection.FactorValue, 0, len(s.factors))}
@@ -314,5 +312,5 @@ func (s *scored) Describe(v selection.View, i int) selection.Detail {
 	return d
 }
 
-// readable rounds away what arithmetic has left.
+// readable rounds away the errors of floating-point arithmetic.
 func readable(x float64) float64 { return math.Round(x*1e9) / 1e9 }

@@ -47,7 +47,7 @@ func randomScores(random *rand.Rand) *group {
 	return g
 }
 
-func TestScored_DrawsByWeightAmongTies(t *testing.T) {
+func TestScored_DrawsTiesByWeight(t *testing.T) {
 	t.Parallel()
 	strategies := []selection.Strategy{
 		selectors.Scored(),
@@ -80,7 +80,7 @@ func TestScored_DrawsByWeightAmongTies(t *testing.T) {
 	}
 }
 
-func TestScored_IsWeightedMeanOfFactors(t *testing.T) {
+func TestScored_ScoreIsTheWeightedMeanOfItsFactors(t *testing.T) {
 	t.Parallel()
 	g := newGroup(selection.Request{Near: "eu-west-1", Prefer: []string{"vision", "long"}}, selection.Policy{}, profiles(2, func(i int, p *selection.Profile) {
 		p.Region, p.Cost, p.Tags = []string{"eu-west-1", "eu-west-2"}[i], float64(1+i*3), []string{"vision"}
@@ -114,7 +114,7 @@ func TestScored_IsWeightedMeanOfFactors(t *testing.T) {
 	}
 }
 
-func TestScored_BadFactorsAreAnError(t *testing.T) {
+func TestScored_RefusesBadFactors(t *testing.T) {
 	t.Parallel()
 	value := selectors.Load
 	for _, factors := range [][]selectors.Factor{

@@ -11,7 +11,7 @@ import (
 	"github.com/capreg/registry/selectors"
 )
 
-func TestSelectors_HaveUniqueNames(t *testing.T) {
+func TestAll_StrategiesHaveUniqueNamesAndSelectors(t *testing.T) {
 	t.Parallel()
 	names := make(map[string]bool)
 	for _, s := range selectors.All() {
@@ -24,7 +24,7 @@ func TestSelectors_HaveUniqueNames(t *testing.T) {
 	require.Len(t, names, 6)
 }
 
-func TestSelectors_PickOnlyEligible(t *testing.T) {
+func TestPick_ReturnsEligibleCandidatesOnly(t *testing.T) {
 	t.Parallel()
 	for _, s := range selectors.All() {
 		for seed := range uint64(100) {
@@ -40,7 +40,7 @@ func TestSelectors_PickOnlyEligible(t *testing.T) {
 	}
 }
 
-func TestSelectors_PickFromThousands(t *testing.T) {
+func TestPick_LargeGroupsBehaveLikeSmallOnes(t *testing.T) {
 	t.Parallel()
 	for _, s := range selectors.All() {
 		g := newGroup(selection.Request{}, selection.Policy{}, profiles(1000, func(i int, p *selection.Profile) { p.Weight = float64(i % 3) })...)
@@ -52,7 +52,7 @@ func TestSelectors_PickFromThousands(t *testing.T) {
 	}
 }
 
-func TestSelectors_PeekPredictsPick(t *testing.T) {
+func TestPick_PeekPredictsThePickAndChangesNothing(t *testing.T) {
 	t.Parallel()
 	for _, s := range selectors.All() {
 		for seed := range uint64(30) {
@@ -72,7 +72,7 @@ func TestSelectors_PeekPredictsPick(t *testing.T) {
 	}
 }
 
-func TestSelectors_OfferEachCandidateOnce(t *testing.T) {
+func TestPick_GivesACallEachCandidateOnce(t *testing.T) {
 	t.Parallel()
 	for _, s := range selectors.All() {
 		random := rand.New(rand.NewPCG(1, 7))

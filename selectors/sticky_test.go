@@ -12,7 +12,7 @@ import (
 	"github.com/capreg/registry/selectors"
 )
 
-// owners returns the provider of each of many keys.
+// owners returns the candidate of each of many keys.
 func owners(g *group, keys int) []int {
 	all := make([]int, keys)
 	for i := range all {
@@ -22,7 +22,7 @@ func owners(g *group, keys int) []int {
 	return all
 }
 
-func TestSticky_IsStableAcrossProcesses(t *testing.T) {
+func TestSticky_KeyStaysWithOneProviderInEveryProcess(t *testing.T) {
 	t.Parallel()
 	g := newGroup(selection.Request{}, selection.Policy{}, profiles(5, nil)...)
 	first := owners(g, 500)
@@ -32,7 +32,7 @@ func TestSticky_IsStableAcrossProcesses(t *testing.T) {
 	require.Equal(t, []int{0, 1, 4, 0, 0, 2, 4, 4, 1, 0}, first[:10])
 }
 
-func TestSticky_SpreadsKeysByWeight(t *testing.T) {
+func TestSticky_DistributesKeysByWeight(t *testing.T) {
 	t.Parallel()
 	for _, weights := range [][]float64{{1, 1, 1, 1}, {1, 2, 3, 4}, {0.5, 10, 1, 1}} {
 		total, counts, want := 0.0, make([]int, 4), make([]float64, 4)
@@ -50,7 +50,7 @@ func TestSticky_SpreadsKeysByWeight(t *testing.T) {
 	}
 }
 
-func TestSticky_RemovalMovesOnlyItsKeys(t *testing.T) {
+func TestSticky_OnlyKeysOfALeavingProviderMove(t *testing.T) {
 	t.Parallel()
 	for _, weight := range []float64{0, 3} {
 		g := newGroup(selection.Request{}, selection.Policy{}, profiles(6, func(i int, p *selection.Profile) {
@@ -92,7 +92,7 @@ func naiveOwner(key string, all []selection.Profile, g *group) int {
 	return best
 }
 
-func TestSticky_MatchesNaiveModel(t *testing.T) {
+func TestSticky_AgreesWithANaiveModel(t *testing.T) {
 	t.Parallel()
 	for _, equal := range []bool{true, false} {
 		all := profiles(9, func(i int, p *selection.Profile) {
@@ -108,7 +108,7 @@ func TestSticky_MatchesNaiveModel(t *testing.T) {
 	}
 }
 
-func TestSticky_FailoverFollowsOrderOfKey(t *testing.T) {
+func TestSticky_FailoverFollowsTheOrderOfTheKey(t *testing.T) {
 	t.Parallel()
 	g := newGroup(selection.Request{}, selection.Policy{}, profiles(4, nil)...)
 	g.key = "session"
@@ -139,7 +139,7 @@ func TestSticky_QueryKeyPrecedesContextKey(t *testing.T) {
 	require.NotEqual(t, pick(ctx, ""), pick(ctx, "b"))
 }
 
-func TestSticky_RequestsWithoutKeyAreShared(t *testing.T) {
+func TestSticky_DistributesRequestsWithoutAKey(t *testing.T) {
 	t.Parallel()
 	g := newGroup(selection.Request{}, selection.Policy{}, profiles(4, func(i int, p *selection.Profile) { p.Weight = float64(1 + i) })...)
 	requireShares(t, []float64{0.1, 0.2, 0.3, 0.4}, g.shares(selectors.Sticky(), 4000))

@@ -2,8 +2,8 @@ package selectors
 
 import "github.com/capreg/registry/selection"
 
-// Random returns the strategy RANDOM: each eligible candidate with a probability in
-// proportion to its weight, whatever was picked before.
+// Random returns the strategy RANDOM: each eligible candidate with a probability in proportion
+// to its weight, independent of earlier picks.
 func Random() selection.Strategy { return selection.New("RANDOM", random{}) }
 
 type random struct{}
@@ -16,7 +16,7 @@ func (random) Pick(v selection.View) int {
 	return drawWeighted(&v)
 }
 
-// Describe tells the weight.
+// Describe returns the weight.
 func (random) Describe(v selection.View, i int) selection.Detail {
 	return selection.Detail{Score: v.Weight(i), Words: "weight"}
 }
@@ -35,22 +35,22 @@ func drawWeighted(v *selection.View) int {
 			break
 		}
 	}
-	return last // the last one where rounding has left something
+	return last // a rounding error is left
 }
 
-// WeightedRoundRobin returns the strategy WEIGHTED_ROUND_ROBIN: the eligible candidates
-// in turns, each in as many rounds as its weight is of the largest one among them.
+// WeightedRoundRobin returns the strategy WEIGHTED_ROUND_ROBIN: the eligible candidates in
+// turns, each in a share of the rounds that is its weight relative to the largest one.
 //
-// It is the static stride scheduler of gRPC: turn number s belongs to candidate s mod n
-// in round s div n, which takes it when
+// It is the static stride scheduler of gRPC: turn number s belongs to candidate s mod n in
+// round s div n, which takes it when
 //
 //	(w·round + offset) mod 65535 ≥ 65535 − w, w = 65535·weight/largest
 //
-// and leaves it to the next turn else. So of any stretch of picks during which nobody
-// comes, goes or changes its weight, a candidate with share p has p·picks, give or take
-// 2 + n·p, whoever picks at the same time. Weights below 1/65535 of the largest count as
-// that much. With equal weights it takes turns as ROUND_ROBIN does, but that who comes
-// and goes shifts the turns.
+// and leaves it to the next turn otherwise. So over any stretch of picks without a change of
+// members, eligibility or weights, a candidate with share p has p·picks ± (2 + n·p), however
+// many picks run concurrently. Weights below 1/65535 of the largest count as that much. With
+// equal weights it takes turns as ROUND_ROBIN does, except that changes of membership and
+// eligibility shift the turns.
 //
 // The expected cost of a pick grows with the largest weight over the mean weight.
 func WeightedRoundRobin() selection.Strategy {
@@ -65,7 +65,7 @@ const (
 	strideOffset = 1<<15 - 1
 )
 
-// Pick takes the next turn that its candidate takes.
+// Pick takes turns until one is used by its candidate.
 func (stride) Pick(v selection.View) int {
 	count := uint64(v.Count()) //nolint:gosec // not negative
 	if count <= 1 {
@@ -78,14 +78,14 @@ func (stride) Pick(v selection.View) int {
 	for i := v.Next(0); i >= 0; i = v.Next(i + 1) {
 		largest = max(largest, v.Weight(i))
 	}
-	// A candidate of the largest weight takes each of its turns, so this ends within
-	// count turns of whoever picks alone.
+	// A candidate of the largest weight takes each of its turns, so without concurrent
+	// picks this ends within count turns.
 	for {
 		turn := v.Turn()
 		rank, round := turn%count, turn/count
 		i := nth(&v, int(rank)) //nolint:gosec // below count
 		if i < 0 {
-			return v.Next(0) // of a large group some have become ineligible meanwhile
+			return v.Next(0) // in a large group, candidates became ineligible meanwhile
 		}
 		weight := strideWeight(v.Weight(i), largest)
 		if (weight*round+rank*strideOffset)%strideFull >= strideFull-weight {
@@ -98,12 +98,12 @@ func strideWeight(weight, largest float64) uint64 {
 	return max(uint64(weight/largest*strideFull+0.5), 1)
 }
 
-// Describe tells the weight.
+// Describe returns the weight.
 func (stride) Describe(v selection.View, i int) selection.Detail {
 	return selection.Detail{Score: v.Weight(i), Words: "weight"}
 }
 
-// nth returns eligible candidate number n, from 0, or -1.
+// nth returns the nth eligible candidate, counted from 0, or -1.
 func nth(v *selection.View, n int) int {
 	i := v.Next(0)
 	for ; n > 0 && i >= 0; n-- {

@@ -56,7 +56,7 @@ func randomWeights(random *rand.Rand) (*group, []float64) {
 	return g, shares
 }
 
-func TestRandom_SharesByWeight(t *testing.T) {
+func TestRandom_GivesSharesByWeight(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(25) {
 		random := rand.New(rand.NewPCG(seed, 1))
@@ -86,7 +86,7 @@ func TestWeightedRoundRobin_KeepsSharesOverAnyStretch(t *testing.T) {
 	}
 }
 
-func TestWeightedRoundRobin_KeepsSharesAmongGoroutines(t *testing.T) {
+func TestWeightedRoundRobin_KeepsSharesAmongManyGoroutines(t *testing.T) {
 	t.Parallel()
 	weights := []float64{1, 2, 3, 4}
 	g := newGroup(selection.Request{}, selection.Policy{}, profiles(4, func(i int, p *selection.Profile) { p.Weight = weights[i] })...)
@@ -118,7 +118,7 @@ func TestWeightedRoundRobin_EqualWeightsTakeTurns(t *testing.T) {
 	}
 }
 
-func TestWeightedRoundRobin_TinyWeightsEndQuickly(t *testing.T) {
+func TestWeightedRoundRobin_ExtremeWeightsEndQuickly(t *testing.T) {
 	t.Parallel()
 	for _, weights := range [][]float64{{1e300, 1e-300, 1}, {math.MaxFloat64, math.SmallestNonzeroFloat64, math.MaxFloat64}} {
 		g := newGroup(selection.Request{}, selection.Policy{}, profiles(3, func(i int, p *selection.Profile) { p.Weight = weights[i] })...)
@@ -134,7 +134,7 @@ func TestWeightedRoundRobin_TinyWeightsEndQuickly(t *testing.T) {
 	}
 }
 
-func TestSlowStart_ReducesShareAfterRecovery(t *testing.T) {
+func TestSlowStart_ReducesTheShareOfARecoveredProvider(t *testing.T) {
 	t.Parallel()
 	g := newGroup(selection.Request{}, selection.Policy{SlowStart: 10 * time.Second}, profiles(2, nil)...)
 	g.vitals[1].Ready(g.now)

@@ -8,10 +8,10 @@ import (
 	"github.com/capreg/registry/internal/oneline"
 )
 
-// Plan is what a start would do: the components in the order of their batches.
+// Plan lists the components of a start in the order of their batches.
 type Plan struct {
-	// Batches are the names of the components, each in the batch after the last of
-	// its needs. They are a view: unless asked to, a start does not wait for them.
+	// Batches are the names of the components, each in the batch after the last of its needs.
+	// They are a view: by default a start does not wait for whole batches.
 	Batches [][]string `json:"batches"`
 	// Steps are the components in that order.
 	Steps []Step `json:"steps"`
@@ -22,13 +22,13 @@ type Step struct {
 	Name    string `json:"name"`
 	Version string `json:"version,omitempty"`
 	Batch   int    `json:"batch"`
-	// After is who it comes after.
+	// After are the components that it starts after.
 	After []Link `json:"after,omitempty"`
-	// Absent are optional needs that nobody satisfies.
+	// Absent are optional needs without a provider.
 	Absent []Need `json:"absent,omitempty"`
 }
 
-// Link is why one component comes after another.
+// Link connects a component with one that it starts after.
 type Link struct {
 	// Name is the other one.
 	Name string `json:"name"`
@@ -36,8 +36,7 @@ type Link struct {
 	Need Need `json:"need"`
 }
 
-// String returns the batches as text, one a line, with what each component comes
-// after.
+// String returns the batches as text, one per line, each component with those it starts after.
 func (p Plan) String() string {
 	var text strings.Builder
 	step := 0
@@ -71,21 +70,21 @@ func b2i(b bool) int {
 	return 0
 }
 
-// ErrPlan is what every [PlanError] matches.
+// ErrPlan is matched by every [PlanError].
 var ErrPlan = errors.New("components cannot be started in any order")
 
-// PlanError is all that is wrong with what components need of each other.
+// PlanError lists every fault in the needs of components.
 type PlanError struct {
-	// Missing are needs that nobody satisfies.
+	// Missing are needs without a provider.
 	Missing []Missing `json:"missing,omitempty"`
-	// Cycles are components that wait for each other: for each knot of them a
-	// shortest one. A component that needs itself is a cycle of one.
+	// Cycles are components that wait for each other: a shortest cycle for each group of them.
+	// A component that needs itself is a cycle of one.
 	Cycles []Cycle `json:"cycles,omitempty"`
 	// Duplicates are names that several components have.
 	Duplicates []string `json:"duplicates,omitempty"`
 }
 
-// Missing is a need that nobody satisfies.
+// Missing is a need without a provider.
 type Missing struct {
 	Component string `json:"component"`
 	Need      Need   `json:"need"`
@@ -93,7 +92,7 @@ type Missing struct {
 	Nearest []string `json:"nearest,omitempty"`
 }
 
-// Cycle is some components of which each needs the next one, and the last the first.
+// Cycle is a chain of components of which each needs the next one, and the last the first.
 type Cycle []Link
 
 // String returns the cycle with the need on each edge.
@@ -118,7 +117,7 @@ func (c Cycle) String() string {
 	return text.String()
 }
 
-// Error names everything that is wrong, in one line.
+// Error returns every fault, in one line.
 func (e *PlanError) Error() string {
 	var all []string
 	for _, name := range e.Duplicates {

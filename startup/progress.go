@@ -9,9 +9,9 @@ import (
 	"github.com/capreg/registry/internal/oneline"
 )
 
-// Progress returns a listener that shows people how far a start or stop is: on a
-// terminal one line that changes, and a line for each component that fails; to
-// anything else a line for each event. Errors of writing are ignored.
+// Progress returns a listener that prints the progress of a start or stop: on a terminal one
+// line that changes, and a line for each component that fails; to any other writer a line for
+// each event. Errors of writing are ignored.
 func Progress(out io.Writer) func(Event) {
 	terminal := false
 	if file, ok := out.(*os.File); ok {

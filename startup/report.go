@@ -10,57 +10,57 @@ import (
 	"github.com/capreg/registry/internal/oneline"
 )
 
-// Report is what happened in a start. Times are from its beginning.
+// Report describes a start. Times are from its beginning.
 type Report struct {
-	// Began is when the start began, and Wall how long it took.
+	// Began is the beginning of the start, and Wall its duration.
 	Began time.Time     `json:"began"`
 	Wall  time.Duration `json:"wall"`
 	// Work is the sum of all durations, and CriticalPath the longest chain of them.
 	Work         time.Duration `json:"work"`
 	CriticalPath time.Duration `json:"critical_path"`
-	// Efficiency is CriticalPath / Wall: 1 when nothing could have been faster
-	// without a component being so.
+	// Efficiency is CriticalPath / Wall: 1 when only faster components could have made the
+	// start faster.
 	Efficiency float64 `json:"efficiency"`
 	// Chain are the components of the critical path, in order.
 	Chain []string `json:"chain"`
 	// Components are in the order of the plan.
 	Components []Component `json:"components"`
-	// RolledBack says that what had been started was stopped again.
+	// RolledBack reports that the started components were stopped again.
 	RolledBack bool `json:"rolled_back,omitempty"`
-	// Err is why the start failed.
+	// Err is the error of a failed start.
 	Err error `json:"-"`
 }
 
-// Component is how one component fared.
+// Component describes one component in a start.
 type Component struct {
 	Name    string `json:"name"`
 	Version string `json:"version,omitempty"`
 	State   State  `json:"state"`
 	Batch   int    `json:"batch"`
-	// Queued is when its needs were ready, Started when its Start began, Returned
-	// when that returned and Ready when it was ready; zero when it came to that
-	// never or at once.
+	// Queued is the time at which its needs were ready, Started the one at which its Start
+	// began, Returned at which that returned and Ready at which it was ready; zero for a step
+	// that took place at once or never.
 	Queued   time.Duration `json:"queued"`
 	Started  time.Duration `json:"started"`
 	Returned time.Duration `json:"returned"`
 	Ready    time.Duration `json:"ready"`
-	// Probes is how often readiness was asked.
+	// Probes is the number of readiness probes.
 	Probes int `json:"probes,omitempty"`
 	// BlockedBy is the need that was ready last.
 	BlockedBy string `json:"blocked_by,omitempty"`
-	// Absent are optional needs that nobody satisfied, or whose providers failed.
+	// Absent are optional needs without a provider, or whose providers failed.
 	Absent []string `json:"absent,omitempty"`
-	// Late says that its start returned after its time, and was undone.
+	// Late reports that its start returned after its time limit, and was undone.
 	Late bool `json:"late,omitempty"`
-	// Restarts is how often it was started again.
+	// Restarts is the number of its restarts.
 	Restarts int `json:"restarts,omitempty"`
-	// Reason says why it failed or was skipped.
+	// Reason explains its failure or why it was skipped.
 	Reason string `json:"reason,omitempty"`
 	// Err is the cause.
 	Err error `json:"-"`
 }
 
-// Took is how long the component took to be ready.
+// Took returns the time from the start of the component until it was ready.
 func (c Component) Took() time.Duration {
 	if c.Ready < c.Started {
 		return 0
@@ -68,7 +68,7 @@ func (c Component) Took() time.Duration {
 	return c.Ready - c.Started
 }
 
-// MarshalJSON adds the text of Err, as "error".
+// MarshalJSON adds the text of Err as "error".
 func (r Report) MarshalJSON() ([]byte, error) {
 	type plain Report
 	marked := struct {
@@ -82,13 +82,13 @@ func (r Report) MarshalJSON() ([]byte, error) {
 	return json.Marshal(marked)
 }
 
-// deepest is how far the text of a chain is indented at most: it would else grow with
-// the square of its length.
+// deepest bounds the indentation of a chain, whose text would otherwise grow with the square of
+// its length.
 const deepest = 40
 
 // String returns the critical chain, the longest component last, as `systemd-analyze
-// critical-chain` does: after @ is when each began, after + how long it took. Below
-// it are those that did not become ready.
+// critical-chain` does: the start time of each follows @, its duration follows +. Below it are
+// the components that did not become ready.
 func (r Report) String() string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "%d components in %v, critical path %v, efficiency %.0f %%",

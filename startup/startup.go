@@ -1,6 +1,6 @@
-// Package startup holds the words of an orchestrated start: what components need,
-// what is done when one fails, the plan, the report and the events. What acts on
-// them is registry.Orchestrator.
+// Package startup holds the vocabulary of an orchestrated start: the needs of components, the
+// policies for failures, the plan, the report and the events. The engine is
+// registry.Orchestrator.
 package startup
 
 import (
@@ -11,21 +11,20 @@ import (
 	"time"
 )
 
-// Need is something that has to be there before a component starts: a capability,
-// provided by one or more other components, or a component by its name. The zero
-// value of the other fields is the ordinary need: all providers must be ready, and
-// the component stops before they do.
+// Need is a prerequisite of a component: a capability, provided by one or more other
+// components, or a component by its name. By default all its providers must be ready, and the
+// component stops before they do.
 type Need struct {
-	// Capability is what is needed, or Component who; one of the two.
+	// Capability or Component names the prerequisite; exactly one of the two is set.
 	Capability string `json:"capability,omitempty"`
 	Component  string `json:"component,omitempty"`
-	// Any is satisfied by the first provider that is ready, and fails only when
-	// all have failed.
+	// Any is satisfied by the first provider that is ready, and fails only when all have
+	// failed.
 	Any bool `json:"any,omitempty"`
-	// Optional waits for the providers that there are, and goes on without those
-	// that fail or do not exist; the report says so.
+	// Optional waits for the existing providers, and goes on without those that fail or do not
+	// exist; the report lists them.
 	Optional bool `json:"optional,omitempty"`
-	// OrderOnly only comes after them, whatever becomes of them.
+	// OrderOnly only starts the component after the providers, whether or not they succeed.
 	OrderOnly bool `json:"order_only,omitempty"`
 }
 
@@ -38,7 +37,7 @@ func Capabilities(capabilities ...string) []Need {
 	return needs
 }
 
-// String returns what is needed, such as `"sql" (optional)`.
+// String returns the need, such as `"sql" (optional)`.
 func (n Need) String() string {
 	words := []string{fmt.Sprintf("%q", n.Capability)}
 	if n.Component != "" {
@@ -55,98 +54,95 @@ func (n Need) String() string {
 	return strings.Join(words, " ")
 }
 
-// Policy says what is done when a component fails to start.
+// Policy is the reaction to a component that fails to start.
 type Policy uint8
 
 // The policies.
 const (
-	// Abort ends the start and rolls back what was started, unless the component
-	// is not critical: then it is as with SkipDependants.
+	// Abort ends the start and rolls back the started components. For a component that is not
+	// critical it acts as SkipDependants.
 	Abort Policy = iota
-	// SkipDependants leaves out what needs the component, and goes on.
+	// SkipDependants skips the components that need the failed one, and goes on.
 	SkipDependants
-	// Continue starts what needs the component all the same.
+	// Continue starts the components that need the failed one all the same.
 	Continue
 )
 
-// RestartMode says when a component that ended by itself is started again.
+// RestartMode selects the ends of a component after which it is started again.
 type RestartMode uint8
 
 // The modes.
 const (
-	// Never leaves it: the orchestration has failed when it was critical and ended
-	// with an error.
+	// Never does not restart: the orchestration has failed when the component was critical and
+	// ended with an error.
 	Never RestartMode = iota
-	// OnFailure starts it again after an error or a panic.
+	// OnFailure restarts it after an error or a panic.
 	OnFailure
-	// Always starts it again however it ended.
+	// Always restarts it after any end.
 	Always
 )
 
 // Restart is the restart policy of a component. The zero value never restarts.
 type Restart struct {
-	// Mode says after what. Default: Never.
+	// Mode selects the ends that cause a restart. Default: Never.
 	Mode RestartMode
-	// Limit is how many restarts are borne: each adds one to a count that halves
-	// every Decay, and beyond Limit the component is given up. Default: 5.
+	// Limit bounds the restarts: each adds one to a count that halves every Decay, and beyond
+	// Limit the component has failed for good. Default: 5.
 	Limit int
-	// Decay is that time. Default: 30 s.
+	// Decay is the half-life of that count. Default: 30 s.
 	Decay time.Duration
-	// FirstDelay is the delay before the first restart, MaxDelay the longest; in
-	// between it doubles. Default: 100 ms and 15 s.
+	// FirstDelay is the delay before the first restart, MaxDelay the longest; in between it
+	// doubles. Default: 100 ms and 15 s.
 	FirstDelay, MaxDelay time.Duration
-	// Dependants are stopped before, and started again after it.
+	// Dependants are stopped before the restart, and started again after it.
 	Dependants bool
 }
 
-// Options are the settings of an orchestration. The zero value is the default of
-// each.
+// Options configure an orchestration. The zero value of each field is its default.
 type Options struct {
-	// MaxConcurrent bounds how many start at once; those on the longest path come
-	// first. Default: any number.
+	// MaxConcurrent bounds the number of components that start at once; those on the longest
+	// path come first. Default: no bound.
 	MaxConcurrent int
-	// Batches starts batch by batch, each when the one before is ready. Default:
-	// each component as soon as its own needs are ready, which takes no longer than
-	// the longest chain.
+	// Batches starts batch by batch, each when the one before is ready. Default: each component
+	// as soon as its own needs are ready, which takes no longer than the longest chain.
 	Batches bool
-	// OnFailure is what happens when a component fails to start. Default: Abort.
+	// OnFailure is the reaction to a component that fails to start. Default: Abort.
 	OnFailure Policy
-	// StartTimeout bounds the start of each component that has no own bound, until
-	// it is ready. Default: 30 s.
+	// StartTimeout bounds the start of each component without a bound of its own, until it is
+	// ready. Default: 30 s.
 	StartTimeout time.Duration
-	// StopTimeout bounds the stop of each. Default: 10 s.
+	// StopTimeout bounds the stop of each component. Default: 10 s.
 	StopTimeout time.Duration
-	// Last is the report of an earlier start, whose durations tell which path is
-	// the longest. Default: every component counts the same.
+	// Last is the report of an earlier start, from whose durations the longest path is
+	// computed. Default: every component counts the same.
 	Last *Report
-	// Listen gets the events in order, from one goroutine and under no lock; one
-	// that falls behind loses the oldest and is told how many. See [Progress].
+	// Listen gets the events in order, from one goroutine and under no lock. A listener that
+	// falls behind loses the oldest events; [Event.Lost] counts them. See [Progress].
 	Listen func(Event)
 }
 
-// State is how far a component is.
+// State is the progress of a component.
 type State uint8
 
 // The states of a component.
 const (
-	// Waiting is for its needs, or for its turn.
+	// Waiting is before the start: for its needs, or for its turn.
 	Waiting State = iota
-	// Starting is while Start runs, and until it is ready.
+	// Starting is while Start runs, and until the component is ready.
 	Starting
-	// Ready is up.
+	// Ready is running.
 	Ready
-	// Failed is not started, or ended by itself and given up.
+	// Failed is a failed start, or an end by itself without another restart.
 	Failed
-	// Skipped is not started because of what it needs, or because the start was
-	// aborted.
+	// Skipped is not started, because of a failed need or because the start was aborted.
 	Skipped
-	// Restarting is between its end and its next start.
+	// Restarting is between an end and the next start.
 	Restarting
 	// Stopping is while Stop runs.
 	Stopping
-	// Stopped is down, as it should be.
+	// Stopped is after a regular stop.
 	Stopped
-	// Stuck is a start or a stop that does not return although its time is over.
+	// Stuck is a start or a stop that has not returned although its time is over.
 	Stuck
 
 	stateCount
@@ -178,71 +174,71 @@ func (s *State) UnmarshalText(text []byte) error {
 	return fmt.Errorf("startup: unknown state %q", text)
 }
 
-// Event is one change of one component. The last one of a start, and of a stop, is
-// of no component.
+// Event is one change of one component. The last event of a start, and of a stop, has no
+// component.
 type Event struct {
-	// Time is when it happened.
+	// Time is the moment of the change.
 	Time time.Time `json:"time"`
-	// Component is whose state it is, and State what it is now.
+	// Component is the name of the component, and State its new state.
 	Component string `json:"component,omitempty"`
 	State     State  `json:"state"`
-	// Took is how long the component was starting or stopping.
+	// Took is the time that the component was starting or stopping.
 	Took time.Duration `json:"took,omitempty"`
-	// Settled and Total count the components whose start is decided.
+	// Settled and Total count the components whose start is decided, and all.
 	Settled int `json:"settled"`
 	Total   int `json:"total"`
-	// Reason says why it failed or was skipped.
+	// Reason explains a failure or why the component was skipped.
 	Reason string `json:"reason,omitempty"`
 	// Lost counts the events that were dropped just before this one.
 	Lost uint64 `json:"lost,omitempty"`
 }
 
-// Supervisor is what a [Run] tells: an orchestrator.
+// Supervisor receives the reports of a [Run]. Orchestrators implement it.
 type Supervisor interface {
 	// RunContext returns the context of the component's life.
 	RunContext() context.Context
-	// ComponentReady is called when the component says that it is ready.
+	// ComponentReady is called when the component reports that it is ready.
 	ComponentReady()
 	// ComponentEnded is called when the component has ended by itself.
 	ComponentEnded(err error)
-	// ComponentGo runs f in a goroutine of the component's.
+	// ComponentGo runs f in a goroutine of the component.
 	ComponentGo(f func(context.Context) error)
 }
 
-// Run is what a component is given at its start, for as long as it runs. Its
-// methods are safe for concurrent use.
+// Run is the handle that a component gets at its start, for as long as it runs. Its methods are
+// safe for concurrent use.
 type Run struct {
 	supervisor Supervisor
 	ended      atomic.Bool
 }
 
-// NewRun returns a Run that tells the supervisor; for orchestrators, and for tests
-// of components.
+// NewRun returns a Run that reports to the supervisor; for orchestrators, and for tests of
+// components.
 func NewRun(s Supervisor) *Run { return &Run{supervisor: s} }
 
-// Context returns the context of the component's life: it ends when the component
-// is stopped. The context that Start is given ends with the start instead.
+// Context returns the context of the component's life: it ends when the component is stopped.
+// The context of Start ends with the start instead.
 func (r *Run) Context() context.Context { return r.supervisor.RunContext() }
 
-// Ready says that the component is ready, where it has said that it would. It may
-// be called before Start returns and more than once.
+// Ready reports that the component is ready, for components that announce it. It may be called
+// before Start returns and more than once.
 func (r *Run) Ready() { r.supervisor.ComponentReady() }
 
-// Go runs f for as long as the component lives, in a goroutine that is waited for
-// when it stops. When f returns before, the component has ended, with its error, and
-// its restart policy decides what follows; a panic is an error.
+// Go runs f for as long as the component lives, in a goroutine that the stop waits for. When f
+// returns earlier, the component has ended, with its error, and its restart policy applies; a
+// panic counts as an error.
 func (r *Run) Go(f func(ctx context.Context) error) { r.supervisor.ComponentGo(f) }
 
-// Ended says that the component has ended by itself, with that error or without
-// one. Only the first such report counts.
+// Ended reports that the component has ended by itself, with an error or nil. Only the first
+// report counts.
 func (r *Run) Ended(err error) {
 	if r.ended.CompareAndSwap(false, true) {
 		r.supervisor.ComponentEnded(err)
 	}
 }
 
-// Definition is a service as documents describe it. Its names map onto a
-// component: see the method From of registry.Component.
+// Definition describes a service as documents do. Its names map onto a component: see the
+// method From of registry.Component.
 type Definition struct {
 	Name             string            `json:"name"`
 	Version          string            `json:"version,omitempty"`

@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestState_ReadsAndWritesNames(t *testing.T) {
+func TestState_MarshalsAsItsName(t *testing.T) {
 	t.Parallel()
 	for state := startup.Waiting; state <= startup.Stuck; state++ {
 		text, err := state.MarshalText()
@@ -30,13 +30,13 @@ func TestState_ReadsAndWritesNames(t *testing.T) {
 	require.Error(t, new(startup.State).UnmarshalText([]byte("up")))
 }
 
-func TestNeed_HasAString(t *testing.T) {
+func TestNeed_String(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, `"sql"`, startup.Capabilities("sql")[0].String())
 	require.Equal(t, `component "db" (any) (optional) (order only)`, startup.Need{Component: "db", Any: true, Optional: true, OrderOnly: true}.String())
 }
 
-func TestReport_JSONHasError(t *testing.T) {
+func TestReport_JSONHasTheError(t *testing.T) {
 	t.Parallel()
 	text, err := json.Marshal(startup.Report{Err: errors.New("no disk"), Components: []startup.Component{{Name: "a", State: startup.Failed}}})
 	require.NoError(t, err)
@@ -70,7 +70,7 @@ func (a *alone) ComponentGo(f func(context.Context) error) {
 	close(a.ran)
 }
 
-func TestRun_ReportsEndOnce(t *testing.T) {
+func TestRun_ReportsToItsSupervisorAndEndsOnce(t *testing.T) {
 	t.Parallel()
 	a := &alone{ran: make(chan struct{})}
 	run := startup.NewRun(a)
@@ -84,7 +84,7 @@ func TestRun_ReportsEndOnce(t *testing.T) {
 	require.Len(t, a.ended, 1)
 }
 
-func TestReport_TextHasALineForEachComponent(t *testing.T) {
+func TestStrings_HaveALineForEachComponentWithAnyName(t *testing.T) {
 	t.Parallel()
 	const name = "a\nb\x1b[2J"
 	var out bytes.Buffer
@@ -97,7 +97,7 @@ func TestReport_TextHasALineForEachComponent(t *testing.T) {
 	require.NotContains(t, report.String(), "\x1b")
 }
 
-func TestReport_TextGrowsLinearlyWithChain(t *testing.T) {
+func TestReport_StringOfALongChainGrowsWithItsLength(t *testing.T) {
 	t.Parallel()
 	report := startup.Report{Chain: make([]string, 10_000)}
 	require.Less(t, len(report.String()), 2_000_000)

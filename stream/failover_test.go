@@ -32,7 +32,7 @@ func with(t *testing.T, o registry.Options, ps []registry.Provider[model], test 
 	})
 }
 
-func TestReader_CanBeClosedDuringRead(t *testing.T) {
+func TestReader_CloseDuringARead(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		pr, pw := io.Pipe()
@@ -49,7 +49,7 @@ func TestReader_CanBeClosedDuringRead(t *testing.T) {
 		go func() {
 			defer close(done)
 			if n, err := body.Read(b); n != 0 || err == nil {
-				t.Errorf("read %d bytes that were not written, error %v", n, err)
+				t.Errorf("read %d bytes that were never written, error %v", n, err)
 			}
 		}()
 		synctest.Wait()
@@ -60,7 +60,7 @@ func TestReader_CanBeClosedDuringRead(t *testing.T) {
 	})
 }
 
-func TestReport_OfStreamHasAllAttempts(t *testing.T) {
+func TestOpen_ReportHasAllAttempts(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a", open: errDown}, {name: "b", steps: says("x")}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		var rep registry.CallReport
@@ -73,7 +73,7 @@ func TestReport_OfStreamHasAllAttempts(t *testing.T) {
 	})
 }
 
-func TestReader_StoppingAtEndMarkHasReadAll(t *testing.T) {
+func TestStream_IsCompleteAtTheEndMark(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a", steps: says("x y")}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		s, err := stream.Open(t.Context(), r, open, options())
@@ -88,7 +88,7 @@ func TestReader_StoppingAtEndMarkHasReadAll(t *testing.T) {
 	})
 }
 
-func TestReader_EndMarkClosesBreaker(t *testing.T) {
+func TestStream_ReadToTheEndMarkClosesTheBreaker(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a", steps: says("x y")}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		a, _ := reg.Provider("a")
@@ -110,7 +110,7 @@ func TestReader_EndMarkClosesBreaker(t *testing.T) {
 	})
 }
 
-func TestStream_RotationAdvancesOnce(t *testing.T) {
+func TestOpen_AdvancesTheRotationOnce(t *testing.T) {
 	t.Parallel()
 	ps := []registry.Provider[model]{
 		{Name: "a", Strategy: registry.StrategyRoundRobin, Instance: model{open: errDown}, Breaker: registry.BreakerPolicy{FailureThreshold: 1000}},
@@ -132,7 +132,7 @@ func TestStream_RotationAdvancesOnce(t *testing.T) {
 	})
 }
 
-func TestStream_ErrorKeepsCauseOfCaller(t *testing.T) {
+func TestOpen_ErrorKeepsTheCauseOfTheCaller(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		mine := errors.New("the user pressed stop")
@@ -147,7 +147,7 @@ func TestStream_ErrorKeepsCauseOfCaller(t *testing.T) {
 	})
 }
 
-func TestStream_WaitsForCooldownIfAsked(t *testing.T) {
+func TestOpen_WaitsForACooldownByOption(t *testing.T) {
 	t.Parallel()
 	limited := true
 	bubble(t, []model{{name: "a", steps: says("x")}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
@@ -168,7 +168,7 @@ func TestStream_WaitsForCooldownIfAsked(t *testing.T) {
 	})
 }
 
-func TestStream_LateFirstItemIsNotCommitted(t *testing.T) {
+func TestOpen_LateFirstItemFailsOver(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a"}, {name: "b", steps: says("x")}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		s, err := stream.Open(t.Context(), r, func(ctx context.Context, m model) (iter.Seq2[string, error], error) {
@@ -194,7 +194,7 @@ func TestStream_LateFirstItemIsNotCommitted(t *testing.T) {
 	})
 }
 
-func TestStream_ItemAtTimeoutCommitsToNoEndedAttempt(t *testing.T) {
+func TestOpen_ItemAtTheLimitDoesNotCommit(t *testing.T) {
 	t.Parallel()
 	broken := 0
 	for range 50 {
@@ -211,7 +211,7 @@ func TestStream_ItemAtTimeoutCommitsToNoEndedAttempt(t *testing.T) {
 	require.Zero(t, broken)
 }
 
-func TestStream_SilenceUntilDeadlineCounts(t *testing.T) {
+func TestOpen_SilenceUntilTheDeadlineCounts(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a", steps: []step{{after: time.Hour}}}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		a, _ := reg.Provider("a")
@@ -225,7 +225,7 @@ func TestStream_SilenceUntilDeadlineCounts(t *testing.T) {
 	})
 }
 
-func TestStream_AttemptsShareIdempotencyKey(t *testing.T) {
+func TestOpen_AttemptsShareTheIdempotencyKey(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a"}, {name: "b", steps: says("x")}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		var keys []string
@@ -242,7 +242,7 @@ func TestStream_AttemptsShareIdempotencyKey(t *testing.T) {
 	})
 }
 
-func TestStream_RefusedContentFailsOverIfAllowed(t *testing.T) {
+func TestOpen_RefusedStreamFailsOverWhenAllowed(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a", open: verdict.As(errDown, verdict.Verdict{Class: verdict.ClassRefused})}, {name: "b", steps: says("x")}}, func(t *testing.T, reg *registry.Registry, _ *registry.Resolver[model]) {
 		r := service.Bind(reg, registry.Query{TryRefused: true})
@@ -253,7 +253,7 @@ func TestStream_RefusedContentFailsOverIfAllowed(t *testing.T) {
 	})
 }
 
-func TestStream_AbandonedBlamesNoProvider(t *testing.T) {
+func TestClose_BlamesNoProviderWhateverTheClassifierReturns(t *testing.T) {
 	t.Parallel()
 	ps := []registry.Provider[model]{{Name: "a", Instance: model{steps: says("x y z")}}}
 	with(t, registry.Options{Classify: func(err error) verdict.Verdict {
@@ -266,7 +266,7 @@ func TestStream_AbandonedBlamesNoProvider(t *testing.T) {
 	})
 }
 
-func TestStream_OutageIsNotAmplified(t *testing.T) {
+func TestOpen_DoesNotAmplifyAnOutage(t *testing.T) {
 	t.Parallel()
 	ps := []registry.Provider[model]{
 		{Name: "a", Instance: model{open: errDown}, Breaker: registry.BreakerPolicy{FailureThreshold: 1e6}},
@@ -291,7 +291,7 @@ func TestStream_OutageIsNotAmplified(t *testing.T) {
 	})
 }
 
-func TestStream_PanicsAsErrorsFailOver(t *testing.T) {
+func TestOpen_PanicFailsOverByOption(t *testing.T) {
 	t.Parallel()
 	ps := []registry.Provider[model]{{Name: "a"}, {Name: "b", Instance: model{steps: says("x")}}}
 	with(t, registry.Options{PanicsAsErrors: true}, ps, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
@@ -325,7 +325,7 @@ func TestStream_SlowReaderBlamesNoProvider(t *testing.T) {
 	})
 }
 
-func TestStream_ForgottenIsReleasedAtTimeout(t *testing.T) {
+func TestStream_ForgottenStreamIsReleasedAfterItsTimeout(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a", steps: says("1 2 3")}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		var cleaned bool

@@ -13,32 +13,30 @@ import (
 
 const chunkSize = 32 << 10
 
-// ReaderOptions are the settings of a stream of bytes. The zero value is the
-// default of each.
+// ReaderOptions configure a stream of bytes. The zero value of each field is its default.
 type ReaderOptions struct {
-	// Options are those of a stream whose items are chunks of bytes as they come
-	// in; KeepAlive and Last look at one chunk.
+	// Options are those of a stream whose items are chunks of bytes as they arrive; KeepAlive
+	// and Last get one chunk.
 	Options[[]byte]
 
-	// End is what a complete stream ends with, such as "data: [DONE]\n\n". It is
-	// found across chunks and handed over; nothing behind it is read. Default:
-	// every stream that ends without an error is complete, unless Last is set.
+	// End is the end mark of a complete stream, such as "data: [DONE]\n\n". It is found across
+	// chunks and handed over; nothing behind it is read. Default: every stream that ends
+	// without an error is complete, unless Last is set.
 	End []byte
 }
 
-// chunk is some bytes, the last ones when they end with the end mark.
+// chunk holds some bytes, the last ones of the stream when they end with the end mark.
 type chunk struct {
 	data []byte
 	last bool
 }
 
-// Reader is [Open] for providers that answer with an io.ReadCloser, such as the
-// body of an HTTP response. Its Read returns io.EOF only behind a complete
-// stream, and its Close gives the provider back whatever was read. The result is
-// for one reader.
+// Reader is [Open] for providers that answer with an io.ReadCloser, such as the body of an HTTP
+// response. Its Read returns io.EOF only behind a complete stream, and its Close releases the
+// provider, read to the end or not. The result is for one reader.
 //
-// open must tie what it returns to its context, as net/http does: a body that
-// ignores it cannot be cut short.
+// open must tie its result to its context, as net/http does: a body that ignores it cannot be
+// cancelled.
 func Reader[T any](
 	ctx context.Context, resolver *registry.Resolver[T],
 	open func(ctx context.Context, provider T) (io.ReadCloser, error), options ReaderOptions,
@@ -73,12 +71,12 @@ func Reader[T any](
 	return &reader{stream: s}, nil
 }
 
-// chunks yields what it reads from body, and closes it at the end.
+// chunks yields the bytes of body, and closes it at the end.
 func chunks(body io.ReadCloser, end []byte) iter.Seq2[chunk, error] {
 	return func(yield func(chunk, error) bool) {
 		defer func() { _ = body.Close() }()
 		buffer := make([]byte, chunkSize)
-		var tail []byte // of what was read: the end mark may have begun there
+		var tail []byte // of the bytes read so far: the end mark may have begun there
 		for {
 			n, err := body.Read(buffer)
 			if n > 0 {
@@ -101,8 +99,8 @@ func chunks(body io.ReadCloser, end []byte) iter.Seq2[chunk, error] {
 	}
 }
 
-// findEnd cuts the chunk behind the end mark, if that is complete in it, and
-// returns the tail in which the mark may have begun.
+// findEnd cuts the chunk behind the end mark, if the mark is complete in it, and returns the
+// tail in which the mark may have begun.
 func findEnd(tail []byte, c chunk, end []byte) ([]byte, chunk) {
 	seen := append(tail, c.data...) //nolint:gocritic // tail is not used again
 	if at := bytes.Index(seen, end); at >= 0 {

@@ -25,7 +25,7 @@ type countedBody struct {
 
 func (b countedBody) Close() error { b.closed.Add(1); return nil }
 
-func TestReader_LateBodyIsClosed(t *testing.T) {
+func TestReader_ClosesALateBody(t *testing.T) {
 	t.Parallel()
 	var opened, closed atomic.Int64
 	bubble(t, []model{{name: "a"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
@@ -39,7 +39,7 @@ func TestReader_LateBodyIsClosed(t *testing.T) {
 	})
 }
 
-func TestStream_PanickingOptionReleasesIterator(t *testing.T) {
+func TestStream_PanicOfAnOptionReleasesTheIterator(t *testing.T) {
 	t.Parallel()
 	ended := false
 	bubble(t, []model{{name: "a"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {

@@ -1,12 +1,10 @@
-// Package stream opens streams on providers and moves on to the next one until
-// the first item is there.
+// Package stream opens streams on providers and fails over until the first item has arrived.
 //
-// After the first item has been handed over the stream is committed: nobody else
-// can go on where it was cut. So a stream that ends without its end mark is an
-// error, never a success; with [Options.Whole] the items are held back until the
-// end mark, and a cut stream is answered elsewhere instead. What the end mark is says
-// [Options.Last] or [ReaderOptions.End]: without one, every end without an error is
-// a complete one, for nothing tells it from a cut.
+// Once the first item has been handed over the stream is committed: no other provider can
+// continue it. So a stream that ends without its end mark is an error, never a success. With
+// [Options.Whole] the items are held back until the end mark, and another provider replaces a
+// cut stream. The end mark is defined by [Options.Last] or [ReaderOptions.End]. Without one,
+// every end without an error is complete, as a cut cannot be detected.
 package stream
 
 import (
@@ -20,19 +18,20 @@ import (
 	"time"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/verdict"
 )
 
 var (
-	// ErrFirstItem is the cause of a stream that gave no first item in time.
+	// ErrFirstItem is the cause of a stream whose first item did not arrive in time.
 	ErrFirstItem = errors.New("no first item in time")
-	// ErrStalled is the cause of a stream that gave no further item in time.
+	// ErrStalled is the cause of a stream whose next item did not arrive in time.
 	ErrStalled = errors.New("stream stalled")
-	// ErrTruncated is a stream that ended without its end mark.
+	// ErrTruncated reports a stream that ended without its end mark.
 	ErrTruncated = errors.New("stream ended without its end mark")
-	// ErrTooLong is a whole answer of more than [Options.MostItems] items.
+	// ErrTooLong reports a whole answer of more than [Options.MostItems] items.
 	ErrTooLong = errors.New("more items than allowed")
-	// ErrClosed is a stream that was read after its end, or twice.
+	// ErrClosed reports a read after the end of the stream, or a second reader.
 	ErrClosed = errors.New("stream closed")
 )
 
@@ -42,32 +41,28 @@ const (
 	defaultMostItems   = 1 << 16
 )
 
-// Options are the settings of a stream of items. The zero value is the default
-// of each.
+// Options configure a stream of items. The zero value of each field is its default.
 type Options[I any] struct {
-	// FirstTimeout is how long the first item may take, the opening included.
-	// Default: 30 s.
+	// FirstTimeout bounds the time until the first item, the opening included. Default: 30 s.
 	FirstTimeout time.Duration
-	// StallTimeout is how long each further item may take. The time that the
-	// reader takes between two items is not counted. Default: 30 s.
+	// StallTimeout bounds the time until each further item. The reader's own time between two
+	// items is not counted. Default: 30 s.
 	StallTimeout time.Duration
-	// Timeout bounds the whole stream; the provider's own attempt timeout does
-	// not. Default: 1 h.
+	// Timeout bounds the whole stream, instead of the provider's attempt timeout. Default: 1 h.
 	Timeout time.Duration
-	// KeepAlive says of an item that it carries nothing. Such items are not
-	// handed over, and stop no clock. Default: none.
+	// KeepAlive reports whether an item carries no content. Such items are not handed over, and
+	// reset no time limit. Default: none.
 	KeepAlive func(I) bool
-	// Last says of an item that it is the end mark; it is handed over as well,
-	// and nothing after it is read. Default: every stream that ends without an
-	// error is complete.
+	// Last reports whether an item is the end mark; it is handed over as well, and nothing
+	// after it is read. Default: every stream that ends without an error is complete.
 	Last func(I) bool
-	// Whole holds the items back until the end, so that a stream that is cut can
-	// still be answered by the next provider.
+	// Whole holds the items back until the end, so that the next provider can still replace a
+	// stream that is cut.
 	Whole bool
 	// MostItems bounds a whole answer. Default: 65,536.
 	MostItems int
-	// Call are options of the lease, such as [registry.Caller]. A once-only
-	// stream moves on only when nothing was sent.
+	// Call are options of the lease, such as [registry.Caller]. A once-only stream fails over
+	// only when nothing was sent.
 	Call []registry.CallOption
 }
 
@@ -97,45 +92,42 @@ func refuse(field string, value any, bound string) error {
 	return &registry.FieldError{Field: field, Value: fmt.Sprint(value), Bound: bound, Err: registry.ErrInvalid}
 }
 
-// Stream is a stream of items from one provider. It holds its lease, with its
-// place and its context, until it has been read to its end or closed. It is for
-// one reader; Close may be called from anywhere.
+// Stream is a stream of items from one provider. It holds its lease, with its slot and its
+// context, until it has been read to its end or closed. It is for one reader; Close may be
+// called from any goroutine.
 type Stream[I any] struct {
 	provider string
 	toFirst  time.Duration
 	attempts []registry.Attempt
 
-	pull    func() (I, error, bool) // nil when everything was read
-	end     func(error)
-	release func() // lets go of the provider's iterator; not while pull runs
-	held    []I    // read already, not handed over
+	pull     func() (I, error, bool) // nil after the last item
+	end      func(error)
+	release  func() // stops the provider's iterator; not while pull runs
+	buffered []I    // read but not handed over yet
 
-	// mu guards the fields below; no function of a provider is called while it is
-	// held.
+	// mu guards the fields below; no function of a provider is called while it is held.
 	mu       sync.Mutex
-	over     error         // why the stream ended while nobody read
-	gone     chan struct{} // closed when that has been reported; nil until then
-	begun    bool          // somebody reads, or has read
-	reading  bool          // somebody reads now
+	over     error         // the cause of an end between two reads
+	gone     chan struct{} // closed when over has been reported; nil without over
+	begun    bool          // the one reader has begun
+	reading  bool          // a read is in progress
 	closed   bool
 	finished bool
 	released bool
 }
 
-// Provider returns the name of the provider that answers.
+// Provider returns the name of the provider of the stream.
 func (s *Stream[I]) Provider() string { return s.provider }
 
-// TimeToFirst returns how long the provider took for the first item, which is
-// also what counts as its latency.
+// TimeToFirst returns the time until the first item, which is also the recorded latency.
 func (s *Stream[I]) TimeToFirst() time.Duration { return s.toFirst }
 
-// Attempts returns the tries that failed before.
+// Attempts returns the failed attempts before this stream.
 func (s *Stream[I]) Attempts() []registry.Attempt { return s.attempts }
 
-// All yields the items. A stream that is cut, stalls or ends without its end mark
-// yields one error at last, which names the provider and unwraps to the cause; an
-// error that was yielded is final. Breaking off the
-// loop closes the stream. It can be read once: after that it yields an error that
+// All yields the items. A stream that is cut, stalls or ends without its end mark yields one
+// error at last, which names the provider and unwraps to the cause; an error is final. Leaving
+// the loop closes the stream. A stream can be read once: a second time yields an error that
 // matches [ErrClosed].
 func (s *Stream[I]) All() iter.Seq2[I, error] {
 	return func(yield func(I, error) bool) {
@@ -165,8 +157,8 @@ func (s *Stream[I]) next() (item I, err error, more bool) {
 	}
 	defer s.leave()
 	switch {
-	case len(s.held) > 0:
-		item, s.held = s.held[0], s.held[1:]
+	case len(s.buffered) > 0:
+		item, s.buffered = s.buffered[0], s.buffered[1:]
 		return item, nil, true
 	case s.pull == nil:
 		return item, nil, false
@@ -188,7 +180,7 @@ func (s *Stream[I]) next() (item I, err error, more bool) {
 	return item, nil, more
 }
 
-// named returns the error with whose it is.
+// named adds the name of the provider to the error.
 func (s *Stream[I]) named(err error) error {
 	return fmt.Errorf("stream of provider %q: %w", s.provider, err)
 }
@@ -214,8 +206,7 @@ func (s *Stream[I]) enter() bool {
 	return true
 }
 
-// leave ends the reading of an item, and lets go of a stream that was closed
-// meanwhile.
+// leave ends the read of an item, and closes a stream whose Close was called meanwhile.
 func (s *Stream[I]) leave() {
 	s.mu.Lock()
 	s.reading = false
@@ -232,8 +223,7 @@ func (s *Stream[I]) isClosed() bool {
 	return s.closed
 }
 
-// isOver returns why the stream ended while nobody read, once that has been
-// reported.
+// isOver returns the cause of an end between two reads, once that has been reported.
 func (s *Stream[I]) isOver() error {
 	s.mu.Lock()
 	over, gone := s.over, s.gone
@@ -244,9 +234,9 @@ func (s *Stream[I]) isOver() error {
 	return over
 }
 
-// letGo lets go of the provider's iterator when the context has ended while nobody
-// reads: perhaps nobody ever will.
-func (s *Stream[I]) letGo(cause error) {
+// releaseBetweenReads releases the provider's iterator when the context ends between two reads: there may
+// never be another one.
+func (s *Stream[I]) releaseBetweenReads(cause error) {
 	s.mu.Lock()
 	release := !s.reading && !s.released
 	s.released = s.released || release
@@ -257,8 +247,8 @@ func (s *Stream[I]) letGo(cause error) {
 	s.mu.Unlock()
 	if release {
 		s.finish(cause)
-		defer func() { _ = recover() }() // of the provider's code, where nobody else could
-		s.release()
+		// The provider's code may panic, and this goroutine has no caller to catch it.
+		_ = fault.Run(func() error { s.release(); return nil })
 	}
 }
 
@@ -275,9 +265,9 @@ func (s *Stream[I]) finish(err error) {
 
 var errAbandoned = errors.New("stream: abandoned by its reader")
 
-// Close ends the stream and gives the provider back. A stream that was not read
-// to its end says nothing about the provider. It always returns nil, and may be
-// called any number of times, also while another goroutine reads.
+// Close ends the stream and releases the provider. A stream that was not read to its end says
+// nothing about the provider. It always returns nil, and may be called any number of times,
+// also while another goroutine reads.
 func (s *Stream[I]) Close() error {
 	s.mu.Lock()
 	s.closed = true
@@ -291,16 +281,15 @@ func (s *Stream[I]) Close() error {
 	return nil
 }
 
-// Open opens a stream on the best provider, and on the next one when that fails
-// before its first item; with [Options.Whole], before its end. It returns when
-// the first item is there, or the whole answer.
+// Open opens a stream on the best provider, and on the next one when that fails before its
+// first item; with [Options.Whole], before its end. It returns when the first item has arrived,
+// or the whole answer.
 //
-// open gets the context of the stream, which lives until the stream has ended,
-// and returns what yields its items. Both run in the goroutine of Open and of the
-// reader, and must heed that context: it is how time limits reach them. ctx
-// bounds the whole stream; while somebody else could be asked, the first item may
-// take half of what remains. Everything counts as in [registry.Call]: budgets,
-// limits, breakers, retries, reports and errors.
+// open gets the context of the stream, which lives until the stream has ended, and returns an
+// iterator over the items. Both run in the goroutine of Open and of the reader, and must heed
+// that context, by which time limits reach them. ctx bounds the whole stream; while another
+// provider could be tried, the first item may take half of the remaining time. Budgets, limits,
+// breakers, retries, reports and errors are as in [registry.Call].
 func Open[T, I any](
 	ctx context.Context, resolver *registry.Resolver[T],
 	open func(ctx context.Context, provider T) (iter.Seq2[I, error], error), options Options[I],
@@ -322,7 +311,7 @@ func Open[T, I any](
 			return s, nil
 		}
 		if lease, err = lease.MoveOn(failure); lease == nil && err == nil {
-			err = failure // a classifier takes it for an answer
+			err = failure // a classifier counts it as an answer
 		}
 	}
 	return nil, err
@@ -338,11 +327,11 @@ type attempt[T, I any] struct {
 	cancel context.CancelCauseFunc
 	items  func() (I, error, bool)
 	stop   func()
-	ended  bool         // the end mark was seen, or the end where there is no mark
-	busy   atomic.Int64 // how long the provider took for its items
+	ended  bool         // the end mark was read, or the end where no mark is defined
+	busy   atomic.Int64 // the time that the provider took for its items
 }
 
-// stopReading ends the context of the stream and lets go of its iterator.
+// stopReading ends the context of the stream and stops its iterator.
 func (a *attempt[T, I]) stopReading() {
 	if a.cancel != nil {
 		a.cancel(context.Canceled)
@@ -352,7 +341,7 @@ func (a *attempt[T, I]) stopReading() {
 	}
 }
 
-// firstTimeout is how long the first item may take.
+// firstTimeout returns the time limit of the first item.
 func (a *attempt[T, I]) firstTimeout() time.Duration {
 	limit := a.options.FirstTimeout
 	if deadline, ok := a.lease.Context().Deadline(); ok && a.lease.More() {
@@ -361,7 +350,7 @@ func (a *attempt[T, I]) firstTimeout() time.Duration {
 	return limit
 }
 
-// begin is first, and lets go of everything unless that returns a stream.
+// begin is first, and releases everything unless that returns a stream.
 func (a *attempt[T, I]) begin(open func(context.Context, T) (iter.Seq2[I, error], error)) (s *Stream[I], err error) {
 	defer func() {
 		if s == nil {
@@ -382,8 +371,8 @@ func (a *attempt[T, I]) first(open func(context.Context, T) (iter.Seq2[I, error]
 		return err
 	})
 	if err != nil {
-		if items != nil { // it came too late; what it holds is let go of by running it
-			letGoOf(a.lease, items)
+		if items != nil { // it came too late; running it releases its resources
+			runToRelease(a.lease, items)
 		}
 		return nil, err
 	}
@@ -400,16 +389,16 @@ func (a *attempt[T, I]) first(open func(context.Context, T) (iter.Seq2[I, error]
 	a.lease.Answered()
 	a.lease.Patience(a.options.Timeout)
 	if more {
-		s.held = append(s.held, item)
+		s.buffered = append(s.buffered, item)
 	}
 	for more && !a.ended && a.options.Whole {
 		if item, err, more = a.pull(a.options.StallTimeout, ErrStalled); err != nil {
 			return nil, err
 		}
 		if more {
-			s.held = append(s.held, item)
+			s.buffered = append(s.buffered, item)
 		}
-		if len(s.held) > a.options.MostItems {
+		if len(s.buffered) > a.options.MostItems {
 			return nil, verdict.As(ErrTooLong, verdict.Verdict{Class: verdict.ClassMalformed})
 		}
 	}
@@ -421,17 +410,17 @@ func (a *attempt[T, I]) first(open func(context.Context, T) (iter.Seq2[I, error]
 	s.pull = func() (I, error, bool) {
 		item, err, more := a.pull(a.options.StallTimeout, ErrStalled)
 		if err == nil && a.ended {
-			s.finish(nil) // nothing that the reader does now changes that
+			s.finish(nil) // the reader can no longer change the outcome
 		}
 		return item, err, more
 	}
 	s.end, s.release = a.finish, a.stop
-	context.AfterFunc(a.ctx, func() { s.letGo(a.tooSlowFor(context.Cause(a.ctx))) })
+	context.AfterFunc(a.ctx, func() { s.releaseBetweenReads(a.tooSlowFor(context.Cause(a.ctx))) })
 	return s, nil
 }
 
-// tooSlowFor returns the error of a stream whose time is over, and which says
-// nothing about the provider when it was mostly the reader who took it.
+// tooSlowFor returns the error of a stream whose time is over. It is marked to say nothing
+// about the provider when the reader took most of the time.
 func (a *attempt[T, I]) tooSlowFor(err error) error {
 	if errors.Is(context.Cause(a.lease.Context()), registry.ErrAttemptTimeout) && a.busy.Load() < int64(a.options.Timeout/2) {
 		return verdict.Ignore(err)
@@ -439,9 +428,9 @@ func (a *attempt[T, I]) tooSlowFor(err error) error {
 	return err
 }
 
-// letGoOf runs an iterator that nobody will read until it gives up what it holds; its
-// context has ended.
-func letGoOf[T, I any](lease *registry.Lease[T], items iter.Seq2[I, error]) {
+// runToRelease runs an iterator without a reader until it releases its resources; its context has
+// ended.
+func runToRelease[T, I any](lease *registry.Lease[T], items iter.Seq2[I, error]) {
 	_ = lease.Guard(func() (err error) {
 		for _, err = range items {
 			break
@@ -450,16 +439,15 @@ func letGoOf[T, I any](lease *registry.Lease[T], items iter.Seq2[I, error]) {
 	})
 }
 
-// finish is how the stream reports its end. Its code may be reading at this
-// moment, in another goroutine: then it ends by its context, and what it holds is
-// let go by whoever reads.
+// finish reports the end of the stream. The provider's code may be running at this moment, in
+// the goroutine of a read: then its context ends it, and that goroutine releases it.
 func (a *attempt[T, I]) finish(err error) {
 	a.cancel(context.Canceled)
 	a.lease.Done(err)
 }
 
-// pull returns the next item that carries something. more is false at a complete
-// end; an end that is not is an error.
+// pull returns the next item with content. more is false at a complete end; an incomplete end
+// is an error.
 func (a *attempt[T, I]) pull(limit time.Duration, late error) (item I, err error, more bool) {
 	if a.ended {
 		return item, nil, false
@@ -494,8 +482,8 @@ func (a *attempt[T, I]) pull(limit time.Duration, late error) (item I, err error
 	return item, nil, more
 }
 
-// within runs f, whose context ends when it takes too long. What comes then is
-// late, for the context of all that would follow has ended.
+// within runs f and ends its context after limit. A later result is an error as well, since the
+// context of everything that would follow has ended.
 func (a *attempt[T, I]) within(limit time.Duration, late error, f func() error) error {
 	timer := time.AfterFunc(limit, func() { a.cancel(late) })
 	returned := false
@@ -516,8 +504,8 @@ func (a *attempt[T, I]) within(limit time.Duration, late error, f func() error) 
 	return verdict.As(late, verdict.Verdict{Class: verdict.ClassStalled})
 }
 
-// cause waits for the context, which its timer is about to end, and returns why it
-// has ended.
+// cause waits for the end of the context, which its timer is about to cancel, and returns the
+// cause.
 func (a *attempt[T, I]) cause() error {
 	<-a.ctx.Done()
 	return context.Cause(a.ctx)

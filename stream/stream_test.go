@@ -24,7 +24,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// step is what a model does next: it waits, then says something or fails.
+// step is one step of a model: it waits, then sends an item or fails.
 type step struct {
 	after time.Duration
 	item  string
@@ -117,7 +117,7 @@ func counts(t *testing.T, reg *registry.Registry, name string) [4]uint64 {
 	return [4]uint64{info.Successes, info.Failures, info.Ignored, info.InFlight}
 }
 
-func TestStream_SucceedsAtItsEndAndHoldsPermit(t *testing.T) {
+func TestStream_SucceedsAtItsEndAndKeepsItsSlotUntilThen(t *testing.T) {
 	t.Parallel()
 	steps := []step{{after: 3 * time.Second, item: "one"}, {after: time.Second, item: "two"}, {item: "[DONE]"}}
 	bubble(t, []model{{name: "a", steps: steps}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
@@ -138,7 +138,7 @@ func TestStream_SucceedsAtItsEndAndHoldsPermit(t *testing.T) {
 	})
 }
 
-func TestTrap_StreamFailsOverOnlyBeforeFirstItem(t *testing.T) {
+func TestStream_FailsOverOnlyBeforeItsFirstItem(t *testing.T) {
 	t.Parallel()
 	late := []step{{item: "one"}, {err: errDown}}
 	models := []model{
@@ -187,7 +187,7 @@ func TestStream_WithoutEndMarkIsTruncated(t *testing.T) {
 	})
 }
 
-func TestStream_KeepAlivesDoNotResetTimeout(t *testing.T) {
+func TestStream_KeepAlivesResetNoTimeLimit(t *testing.T) {
 	t.Parallel()
 	var alive []step
 	for range 100 {
@@ -208,7 +208,7 @@ func TestStream_KeepAlivesDoNotResetTimeout(t *testing.T) {
 	})
 }
 
-func TestWhole_FailsOverFromCutStream(t *testing.T) {
+func TestOpen_WholeAnswerFailsOverFromACutStream(t *testing.T) {
 	t.Parallel()
 	models := []model{
 		{name: "cut", steps: []step{{item: "half"}, {err: io.ErrUnexpectedEOF}}},
@@ -235,7 +235,7 @@ func TestWhole_FailsOverFromCutStream(t *testing.T) {
 	})
 }
 
-func TestStream_AbandoningReaderFreesProvider(t *testing.T) {
+func TestStream_EarlyBreakBlamesNoProviderAndReleasesIt(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a", steps: says("one two three")}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		s, err := stream.Open(t.Context(), r, open, options())
@@ -254,7 +254,7 @@ func TestStream_AbandoningReaderFreesProvider(t *testing.T) {
 	})
 }
 
-func TestStream_CanBeClosedDuringRead(t *testing.T) {
+func TestClose_DuringARead(t *testing.T) {
 	t.Parallel()
 	steps := []step{{item: "one"}, {after: time.Second, item: "two"}, {after: time.Hour, item: "never"}}
 	bubble(t, []model{{name: "a", steps: steps}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
@@ -276,7 +276,7 @@ func TestStream_CanBeClosedDuringRead(t *testing.T) {
 	})
 }
 
-func TestStream_EndsWithCaller(t *testing.T) {
+func TestStream_EndsWithItsCaller(t *testing.T) {
 	t.Parallel()
 	steps := []step{{item: "one"}, {after: time.Hour, item: "two"}}
 	bubble(t, []model{{name: "a", steps: steps}, {name: "b"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
@@ -294,7 +294,7 @@ func TestStream_EndsWithCaller(t *testing.T) {
 	})
 }
 
-func TestStream_HasItsOwnTimeout(t *testing.T) {
+func TestStream_TimeoutReplacesTheAttemptTimeout(t *testing.T) {
 	t.Parallel()
 	var steps []step
 	for range 1000 {
@@ -335,7 +335,7 @@ func TestStream_OnceOnlyFailsOverOnlyIfNothingSent(t *testing.T) {
 	})
 }
 
-func TestStream_PermanentErrorReturnsAtOnce(t *testing.T) {
+func TestOpen_ReturnsACallersMistakeAtOnce(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a", open: verdict.Permanent(errDown)}, {name: "b", steps: says("x")}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		_, err := stream.Open(t.Context(), r, open, options())
@@ -344,7 +344,7 @@ func TestStream_PermanentErrorReturnsAtOnce(t *testing.T) {
 	})
 }
 
-func TestStream_TotalFailureNamesAllProviders(t *testing.T) {
+func TestOpen_ErrorNamesEveryProviderWhenAllFail(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a", open: errDown}, {name: "b", open: errDown}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		a, _ := reg.Provider("a")
@@ -360,7 +360,7 @@ func TestStream_TotalFailureNamesAllProviders(t *testing.T) {
 	})
 }
 
-func TestStream_PanicIsRecordedAndRaisedAgain(t *testing.T) {
+func TestStream_PanicIsRecordedAndReachesTheReader(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		require.PanicsWithValue(t, "open", func() {
@@ -378,7 +378,7 @@ func TestStream_PanicIsRecordedAndRaisedAgain(t *testing.T) {
 	})
 }
 
-func TestStream_BadInputIsAnError(t *testing.T) {
+func TestOpen_RefusesBadInput(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a", steps: says("x")}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		for field, o := range map[string]stream.Options[string]{
@@ -410,7 +410,7 @@ func body(steps string, rest io.Reader) func(context.Context, model) (io.ReadClo
 	}
 }
 
-func TestReader_FindsEndMarkAcrossChunks(t *testing.T) {
+func TestReader_FindsTheEndMarkAcrossChunks(t *testing.T) {
 	t.Parallel()
 	end := []byte("data: [DONE]\n\n")
 	bubble(t, []model{{name: "a"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {

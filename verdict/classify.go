@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// marked is an error whose verdict was stated by the one who knows.
+// marked is an error with an explicit verdict.
 type marked struct {
 	error
 
@@ -26,8 +26,8 @@ func (m *marked) Unwrap() error { return m.error }
 
 func (m *marked) Verdict() Verdict { return m.verdict }
 
-// As states the verdict of err: whoever classifies it takes v. The result wraps
-// err and has its text. A nil err stays nil.
+// As wraps err with the verdict v, which every classification of the result returns. The result
+// wraps err and has its text. A nil err stays nil.
 func As(err error, v Verdict) error {
 	if err == nil {
 		return nil
@@ -35,8 +35,8 @@ func As(err error, v Verdict) error {
 	return &marked{error: err, verdict: v}
 }
 
-// Stated returns the verdict that was stated of err by [As] or its shorthands,
-// unless an error around the mark says its own: then nothing was stated of that.
+// Stated returns the verdict that [As] or one of its shorthands gave to err. It reports false
+// when there is none, or when an error around the mark has a verdict of its own.
 func Stated(err error) (v Verdict, stated bool) {
 	var speaks interface{ Verdict() Verdict }
 	if !errors.As(err, &speaks) {
@@ -49,41 +49,40 @@ func Stated(err error) (v Verdict, stated bool) {
 	return mark.verdict, true
 }
 
-// NotSent states that the request certainly never reached the provider, so that
-// even a once-only call may go to the next one. A nil err stays nil.
+// NotSent marks err as one of a request that certainly never reached the provider, so that even
+// a once-only call may go to the next one. A nil err stays nil.
 func NotSent(err error) error { return As(err, Verdict{Class: ClassNotSent}) }
 
-// Permanent states that the caller's request is at fault: the call ends with
-// this error and the provider is not blamed. A nil err stays nil.
+// Permanent marks err as the fault of the caller's request: the call ends with this error and
+// the provider is not blamed. A nil err stays nil.
 func Permanent(err error) error { return As(err, Verdict{Class: ClassBadRequest}) }
 
-// RateLimited states that the provider asked to be left alone for the given
-// time; zero or less leaves the time to the registry. A nil err stays nil.
+// RateLimited marks err as a request of the provider to be left alone for the given time; zero
+// or less leaves the time to the registry. A nil err stays nil.
 func RateLimited(err error, after time.Duration) error {
 	return As(err, Verdict{Class: ClassRateLimited, After: max(after, 0)})
 }
 
-// Fatal states that only an operator can mend the cause (credentials, quota,
-// billing), so that the provider is parked for the given time; zero or less
-// leaves the time to the registry: minutes, growing. A nil err stays nil.
+// Fatal marks err as a failure that only an operator can fix (credentials, quota, billing): the
+// provider is parked for the given time. Zero or less leaves the time to the registry: minutes,
+// growing. A nil err stays nil.
 func Fatal(err error, parkFor time.Duration) error {
 	return As(err, Verdict{Class: ClassFatal, After: max(parkFor, 0)})
 }
 
-// Ignore states that the error says nothing about the provider and ends the
-// call: the breaker sees neither success nor failure. A nil err stays nil.
+// Ignore marks err as saying nothing about the provider; it ends the call, and the breaker
+// records neither success nor failure. A nil err stays nil.
 func Ignore(err error) error { return As(err, Verdict{Class: ClassIgnored}) }
 
-// Of classifies err by what the package knows, the outermost that speaks first:
+// Of classifies err by the first of these that applies, and among nested errors by the outermost:
 //
-//   - the marks of [As] and its shorthands, and errors with a method
-//     Verdict() Verdict;
-//   - errors with HTTPStatusCode() int, and RetryAfter() time.Duration where
-//     they have it: see [OfHTTPStatus];
+//   - the marks of [As] and its shorthands, and errors with a method Verdict() Verdict;
+//   - errors with HTTPStatusCode() int, and RetryAfter() time.Duration where they have it: see
+//     [OfHTTPStatus];
 //   - errors with GRPCStatus(), as those of gRPC: see [OfGRPCCode];
 //   - timeouts, and errors of the network and of TLS.
 //
-// A nil error is [ClassSuccess], anything that is not recognised [ClassUnknown].
+// A nil error is [ClassSuccess], an error that is not recognised [ClassUnknown].
 func Of(err error) Verdict {
 	if err == nil {
 		return Verdict{Class: ClassSuccess}
@@ -107,10 +106,10 @@ func Of(err error) Verdict {
 		return OfGRPCCode(code)
 	}
 	switch {
-	case isDialRefused(err): // also where that took too long
+	case isDialRefused(err): // also when the dial timed out
 		return Verdict{Class: ClassNotSent}
 	case errors.Is(err, context.DeadlineExceeded):
-		// The registry looks at the contexts first: neither the caller's nor the
+		// The registry checks the contexts first: neither the caller's nor the
 		// attempt's has ended, so this is a timeout of the provider's own client.
 		return Verdict{Class: ClassAttemptTimeout}
 	case isTransport(err):
@@ -119,8 +118,8 @@ func Of(err error) Verdict {
 	return Verdict{}
 }
 
-// OfHTTPStatus classifies an HTTP status code and the delay of its Retry-After
-// header, zero when it had none. A code below 400 is [ClassUnknown].
+// OfHTTPStatus classifies an HTTP status code and the delay of its Retry-After header, zero
+// without one. A code below 400 is [ClassUnknown].
 func OfHTTPStatus(code int, retryAfter time.Duration) Verdict {
 	switch {
 	case code == http.StatusTooManyRequests:
@@ -143,7 +142,7 @@ func OfHTTPStatus(code int, retryAfter time.Duration) Verdict {
 	return Verdict{}
 }
 
-// OfGRPCCode classifies a status code of gRPC; OK and Canceled are [ClassUnknown].
+// OfGRPCCode classifies a gRPC status code; OK and Canceled are [ClassUnknown].
 func OfGRPCCode(code uint32) Verdict {
 	classes := [...]Class{
 		3:  ClassBadRequest,     // InvalidArgument
@@ -176,7 +175,7 @@ func grpcCode(err error) (uint32, bool) {
 	if code, ok := ownGRPCCode(err); ok {
 		return code, true
 	}
-	switch wrapper := err.(type) { //nolint:errorlint // this is the walk through the tree
+	switch wrapper := err.(type) { //nolint:errorlint // this visits the whole tree
 	case interface{ Unwrap() error }:
 		return grpcCode(wrapper.Unwrap())
 	case interface{ Unwrap() []error }:
@@ -201,8 +200,8 @@ func ownGRPCCode(err error) (uint32, bool) {
 	return uint32(code.Call(nil)[0].Uint()), true //nolint:gosec // its kind is uint32
 }
 
-// RetryAfter reads the value of a Retry-After header in both its forms, seconds
-// and an HTTP date; zero when it holds neither or a time that has passed.
+// RetryAfter parses the value of a Retry-After header in both its forms, seconds and an HTTP
+// date. It returns zero for any other value and for a time that has passed.
 func RetryAfter(header string) time.Duration {
 	header = strings.TrimSpace(header)
 	if seconds, err := strconv.ParseFloat(header, 64); err == nil {
@@ -217,10 +216,10 @@ func RetryAfter(header string) time.Duration {
 	return 0
 }
 
-// longestDelay bounds what a server can ask for in a header.
+// longestDelay bounds the delay that a server can ask for in a header.
 const longestDelay = 10 * 365 * 24 * time.Hour
 
-// isDialRefused reports whether no connection came about, so nothing was sent.
+// isDialRefused reports whether no connection was established, so that nothing was sent.
 func isDialRefused(err error) bool {
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		return true

@@ -6,17 +6,17 @@ import (
 	"github.com/capreg/registry/internal/oneline"
 )
 
-// PanicError is a panic of user code that was turned into an error: of a factory, a hook,
-// or, by option, of a call. It means [ClassPanic].
+// PanicError is a panic of user code turned into an error. The code may be a factory, a hook
+// or, by option, a call. Its class is [ClassPanic].
 type PanicError struct {
-	// Value is what was passed to panic; nil when the code ended its goroutine
-	// with runtime.Goexit.
+	// Value is the argument of panic; nil when the code ended its goroutine with
+	// runtime.Goexit.
 	Value any
 	// Stack is the stack of the goroutine at the panic.
 	Stack []byte
 }
 
-// Error returns the panic's value, without the stack, in one line.
+// Error returns the panic's value in one line, without the stack.
 func (e *PanicError) Error() string {
 	if e.Value == nil {
 		return "registry: goroutine exited (runtime.Goexit)"
@@ -24,7 +24,7 @@ func (e *PanicError) Error() string {
 	return oneline.Of(fmt.Sprintf("registry: panic: %v", e.Value))
 }
 
-// Verdict returns what a panic means.
+// Verdict returns a verdict of [ClassPanic].
 func (e *PanicError) Verdict() Verdict { return Verdict{Class: ClassPanic} }
 
 // Unwrap returns the panic's value when it is an error.

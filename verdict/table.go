@@ -1,52 +1,51 @@
 package verdict
 
-// Retry says whether the same provider may be tried again.
+// Retry reports whether the same provider may be tried again.
 type Retry uint8
 
-// The answers to "retry here?".
+// The values of Retry.
 const (
-	// RetryNo is never.
+	// RetryNo never tries the provider again.
 	RetryNo Retry = iota
-	// RetryYes is within the provider's retry policy and budget.
+	// RetryYes tries it again within the provider's retry policy and budget.
 	RetryYes
-	// RetryWhenWaiting is only inside the caller's deadline, when nobody else
-	// is left and waiting was asked for.
+	// RetryWhenWaiting tries it again only within the caller's deadline, when no other provider
+	// is left and the caller asked for waiting.
 	RetryWhenWaiting
 )
 
-// Next says whether the next provider may be asked.
+// Next reports whether the next provider may be tried.
 type Next uint8
 
-// The answers to "next provider?".
+// The values of Next.
 const (
 	// NextNo ends the call.
 	NextNo Next = iota
-	// NextYes asks the next provider, except for a once-only call whose
-	// function was entered.
+	// NextYes tries the next provider, except for a once-only call whose function was entered.
 	NextYes
-	// NextAlways asks the next provider even for a once-only call: nothing was sent.
+	// NextAlways tries the next provider even for a once-only call: nothing was sent.
 	NextAlways
-	// NextFree asks the next provider without sleep, budget or record: the
-	// function was not entered.
+	// NextFree tries the next provider without delay, budget or record: the function was not
+	// entered.
 	NextFree
-	// NextBeforeFirstItem asks the next provider as long as nothing was handed over.
+	// NextBeforeFirstItem tries the next provider as long as no item was handed over.
 	NextBeforeFirstItem
-	// NextLargerWindow asks only providers that declare a larger window.
+	// NextLargerWindow tries only providers that declare a larger window.
 	NextLargerWindow
-	// NextWhenAllowed asks the next provider only when the query allows it.
+	// NextWhenAllowed tries the next provider only when the query allows it.
 	NextWhenAllowed
-	// NextByOption asks the next provider only when panics are turned into errors.
+	// NextByOption tries the next provider only when panics are turned into errors.
 	NextByOption
 )
 
-// Blame says what the circuit breaker learns.
+// Blame is the result that the circuit breaker records.
 type Blame uint8
 
-// What a breaker learns from an outcome.
+// The values of Blame.
 const (
 	// BlameNeutral is neither success nor failure; a trial slot is given back.
 	BlameNeutral Blame = iota
-	// BlameSuccess is an answer in time, whatever it says.
+	// BlameSuccess is an answer in time, whatever its content.
 	BlameSuccess
 	// BlameFailure is the provider's fault.
 	BlameFailure
@@ -55,11 +54,11 @@ const (
 	// BlameWhenLong is a failure when the attempt ran for half of its own
 	// timeout or more, else neutral.
 	BlameWhenLong
-	// BlameNotRecorded is for attempts that never were.
+	// BlameNotRecorded is for attempts that did not take place.
 	BlameNotRecorded
 )
 
-// Cooldown says how long the provider is left alone.
+// Cooldown is the kind of pause that the provider gets.
 type Cooldown uint8
 
 // The kinds of cooldown.
@@ -70,47 +69,47 @@ const (
 	CooldownReset
 	// CooldownShort is for overload: from 5 to 30 s, growing.
 	CooldownShort
-	// CooldownAsked is the delay the server asked for and up to a tenth more, else
-	// from 2 s to 1 min, growing.
+	// CooldownAsked is the delay the server asked for plus up to a tenth, else from 2 s to 1
+	// min, growing.
 	CooldownAsked
-	// CooldownLong is for what an operator must mend: from 5 min to 1 h, growing, with
-	// an event.
+	// CooldownLong is for causes that only an operator can fix: from 5 min to 1 h, growing,
+	// with an event.
 	CooldownLong
-	// CooldownModel is for a provider that does not have what was asked for: from 1 to
-	// 10 min, growing.
+	// CooldownModel is for a provider that does not have the requested model or resource: from
+	// 1 to 10 min, growing.
 	CooldownModel
 )
 
-// Tally says which counter of the provider the outcome moves. Each attempt
-// moves exactly one, so that attempts = successes + failures + ignored + limited.
+// Tally names the counter of the provider that the outcome increments. Each attempt increments
+// exactly one, so that attempts = successes + failures + ignored + limited.
 type Tally uint8
 
 // The counters of a provider.
 const (
-	// TallyNone is for attempts that never were.
+	// TallyNone is for attempts that did not take place.
 	TallyNone Tally = iota
-	// TallySuccess counts answers, also the ones that say no.
+	// TallySuccess counts answers, including rejections of the request.
 	TallySuccess
-	// TallyFailure counts what is the provider's fault.
+	// TallyFailure counts failures of the provider.
 	TallyFailure
-	// TallyIgnored counts what says nothing about the provider.
+	// TallyIgnored counts outcomes that say nothing about the provider.
 	TallyIgnored
 	// TallyLimited counts refusals for load, limits and credentials.
 	TallyLimited
 )
 
-// Rule is one row of the table: all that follows from a class.
+// Rule is one row of the table: everything that follows from a class.
 type Rule struct {
-	// RetryHere says whether the same provider may be tried again.
+	// RetryHere reports whether the same provider may be tried again.
 	RetryHere Retry
-	// Next says whether the next provider may be asked.
+	// Next reports whether the next provider may be tried.
 	Next Next
-	// Blame says what the circuit breaker learns.
+	// Blame is the result that the circuit breaker records.
 	Blame Blame
-	// Cooldown says how long the provider is left alone.
+	// Cooldown is the kind of pause that the provider gets.
 	Cooldown Cooldown
-	// Tally says which counter of the provider moves; where Blame depends on
-	// the attempt, a failure moves the failures instead.
+	// Tally is the counter that is incremented; where Blame depends on the attempt, a failure
+	// increments the failures instead.
 	Tally Tally
 }
 
@@ -121,8 +120,8 @@ type row struct {
 
 // table is the one place where the meaning of an outcome is decided.
 //
-// A failure after the first item of a stream keeps its class's blame and
-// cooldown and never moves on; whoever hands the items over knows that.
+// A failure after the first item of a stream keeps the blame and cooldown of its class and
+// never fails over; the code that hands over the items enforces that.
 //
 //nolint:gochecknoglobals // immutable data
 var table = [classCount]row{

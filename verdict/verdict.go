@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// Class is what an outcome means; its [Rule] says what follows from it.
+// Class is the meaning of an outcome; its [Rule] holds everything that follows from it.
 //
 // The zero value is [ClassUnknown]. Classes marshal as their names.
 type Class uint8
 
 // The classes of outcome. An attempt ends in exactly one of them.
 const (
-	// ClassUnknown is an error that nobody recognises. It fails over and counts.
+	// ClassUnknown is an error that no rule or classifier recognises. It fails over and counts.
 	ClassUnknown Class = iota
 	// ClassSuccess is an answer without error.
 	ClassSuccess
@@ -22,10 +22,10 @@ const (
 	ClassCancelled
 	// ClassCallerDeadline is an attempt that ran into its caller's deadline.
 	ClassCallerDeadline
-	// ClassAttemptTimeout is an attempt that took longer than it may while the
-	// caller was still waiting, by the registry's clock or its client's own.
+	// ClassAttemptTimeout is an attempt that exceeded its time limit while the caller was still
+	// waiting, by the registry's clock or its client's own.
 	ClassAttemptTimeout
-	// ClassStalled is a stream that gave no first item, or no further one, in time.
+	// ClassStalled is a stream whose first or next item did not arrive in time.
 	ClassStalled
 	// ClassNotSent is a request that certainly never reached the provider.
 	ClassNotSent
@@ -33,22 +33,22 @@ const (
 	ClassTransport
 	// ClassServerError is the provider's own failure, such as HTTP 5xx or 408.
 	ClassServerError
-	// ClassOverloaded is a provider that says it has no capacity at the moment.
+	// ClassOverloaded is a provider that reports that it has no capacity at the moment.
 	ClassOverloaded
 	// ClassRateLimited is a provider that asks this client to slow down.
 	ClassRateLimited
 	// ClassFatal is a refusal that only an operator can end: credentials, quota, billing.
 	ClassFatal
-	// ClassUnavailable is a 503 without a sign of capacity: a server error after
-	// which the provider is also left alone for a short while.
+	// ClassUnavailable is a 503 without a sign of overload: a server error after which the
+	// provider also cools down for a short while.
 	ClassUnavailable
-	// ClassNotFound is a provider that does not have what was asked for, such as a model.
+	// ClassNotFound is a provider that does not have the requested thing, such as a model.
 	ClassNotFound
-	// ClassTooLong is a request that exceeds what this provider can take in.
+	// ClassTooLong is a request that exceeds the size this provider accepts.
 	ClassTooLong
 	// ClassRefused is content that the provider's policy refuses.
 	ClassRefused
-	// ClassBadRequest is the caller's own mistake: it fails everywhere.
+	// ClassBadRequest is a mistake of the caller: it fails with every provider.
 	ClassBadRequest
 	// ClassCannot is a provider that could not be entered: it lacks the
 	// capability, is saturated, open, cooling down, draining or not ready.
@@ -59,7 +59,7 @@ const (
 	ClassPanic
 	// ClassExit is a function that ended its goroutine with [runtime.Goexit].
 	ClassExit
-	// ClassHedgeLoser is an attempt that was cancelled because another answered first.
+	// ClassHedgeLoser is an attempt that was cancelled because another provider answered first.
 	ClassHedgeLoser
 	// ClassForgotten is a lease that was not reported before it expired.
 	ClassForgotten
@@ -80,8 +80,7 @@ func Classes() []Class {
 	return all
 }
 
-// Rule returns what follows from the class; for a value that is no class, the
-// rule of [ClassUnknown].
+// Rule returns the rule of the class. A value that is no class has the rule of [ClassUnknown].
 func (c Class) Rule() Rule {
 	if c >= classCount {
 		c = ClassUnknown
@@ -113,16 +112,15 @@ func (c *Class) UnmarshalText(text []byte) error {
 
 // Verdict is the class of one outcome together with the delay its provider asked for.
 type Verdict struct {
-	// Class is what the outcome means.
+	// Class is the class of the outcome.
 	Class Class
-	// After is how long the provider asked to be left alone. Zero leaves the
-	// delay to the rule of the class; with any class a positive value makes the
-	// registry skip the provider for that long.
+	// After is the time for which the provider asked to be left alone. Zero leaves the delay to
+	// the rule of the class; with any class a positive value makes the registry skip the
+	// provider for that long.
 	After time.Duration
 }
 
-// Classifier recognises errors. It must be safe for concurrent use and decide
-// on values ([errors.Is], [errors.As]), never on message text. The zero Verdict
-// passes the error on to the next classifier. A classifier that panics is
-// treated as one that passes.
+// Classifier recognises errors. It must be safe for concurrent use and decide on values
+// ([errors.Is], [errors.As]), never on message text. The zero Verdict passes the error on to
+// the next classifier. A classifier that panics counts as one that passes.
 type Classifier func(err error) Verdict

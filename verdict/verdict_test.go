@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 var errCause = errors.New("cause")
 
 // The table, once more and independently: what users can rely on.
-func TestClass_HasARow(t *testing.T) {
+func TestRule_EveryClassHasARow(t *testing.T) {
 	t.Parallel()
 	type row struct {
 		retry    verdict.Retry
@@ -82,7 +82,7 @@ func TestClass_HasARow(t *testing.T) {
 	}
 }
 
-func TestClass_ReadsAndWritesNames(t *testing.T) {
+func TestClass_MarshalsAsItsName(t *testing.T) {
 	t.Parallel()
 	seen := make(map[string]bool)
 	for _, class := range verdict.Classes() {
@@ -100,7 +100,7 @@ func TestClass_ReadsAndWritesNames(t *testing.T) {
 	require.Equal(t, verdict.ClassUnknown.Rule(), verdict.Class(200).Rule())
 }
 
-func TestMarks_SurviveWrapping(t *testing.T) {
+func TestOf_FindsMarksThroughAnyWrapping(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		err  error
@@ -135,7 +135,7 @@ func (s status) Error() string             { return "status" }
 func (s status) HTTPStatusCode() int       { return s.code }
 func (s status) RetryAfter() time.Duration { return s.after }
 
-func TestStatus_HasItsClass(t *testing.T) {
+func TestOfHTTPStatus_Classes(t *testing.T) {
 	t.Parallel()
 	for code, want := range map[int]verdict.Verdict{
 		400: {Class: verdict.ClassBadRequest}, 401: {Class: verdict.ClassFatal}, 402: {Class: verdict.ClassFatal},
@@ -176,7 +176,7 @@ func TestOf_NetworkErrorsAreTransportOrNotSent(t *testing.T) {
 	require.Equal(t, verdict.ClassSuccess, verdict.Of(nil).Class)
 }
 
-func TestOf_RecognizesBrokenSockets(t *testing.T) {
+func TestOf_RecognisesRealSocketsThatRefuseOrBreak(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		connection, _, err := http.NewResponseController(w).Hijack()
@@ -199,7 +199,7 @@ func TestOf_RecognizesBrokenSockets(t *testing.T) {
 	require.Equal(t, verdict.ClassNotSent, verdict.Of(get()).Class)
 }
 
-func TestRetryAfter_ReadsBothForms(t *testing.T) {
+func TestRetryAfter_ParsesBothForms(t *testing.T) {
 	t.Parallel()
 	for header, want := range map[string]time.Duration{
 		"7": 7 * time.Second, " 0.5 ": 500 * time.Millisecond, "0": 0, "-3": 0, "": 0, "soon": 0, "NaN": 0, "Inf": 10 * 365 * 24 * time.Hour,
@@ -232,7 +232,7 @@ type otherError struct{}
 func (otherError) Error() string             { return "other" }
 func (otherError) GRPCStatus(int) (int, int) { return 0, 0 }
 
-func TestGRPCCode_HasItsClass(t *testing.T) {
+func TestOfGRPCCode_Classes(t *testing.T) {
 	t.Parallel()
 	for code, want := range map[grpcCode]verdict.Class{
 		0: verdict.ClassUnknown, 1: verdict.ClassUnknown, 2: verdict.ClassUnknown, 3: verdict.ClassBadRequest,
@@ -249,7 +249,7 @@ type speaker struct{ error }
 
 func (speaker) Verdict() verdict.Verdict { return verdict.Verdict{Class: verdict.ClassTooLong} }
 
-func TestOf_OutermostVerdictWins(t *testing.T) {
+func TestOf_PrefersTheOutermostVerdict(t *testing.T) {
 	t.Parallel()
 	inner := speaker{errCause}
 	require.Equal(t, verdict.ClassTooLong, verdict.Of(fmt.Errorf("x: %w", inner)).Class)
@@ -257,7 +257,7 @@ func TestOf_OutermostVerdictWins(t *testing.T) {
 	require.Equal(t, verdict.ClassTooLong, verdict.Of(speaker{verdict.Fatal(errCause, 0)}).Class)
 }
 
-func TestGRPCCode_IsFoundInJoinedErrors(t *testing.T) {
+func TestOf_FindsGRPCCodesBehindJoinedErrors(t *testing.T) {
 	t.Parallel()
 	invalid := &grpcError{&grpcStatus{3}}
 	for _, err := range []error{
@@ -267,13 +267,13 @@ func TestGRPCCode_IsFoundInJoinedErrors(t *testing.T) {
 	}
 }
 
-func TestOf_SlowDialSentNothing(t *testing.T) {
+func TestOf_DialTimeoutIsNotSent(t *testing.T) {
 	t.Parallel()
 	err := &net.OpError{Op: "dial", Net: "tcp", Err: context.DeadlineExceeded}
 	require.Equal(t, verdict.ClassNotSent, verdict.Of(err).Class)
 }
 
-func TestOf_StatedVerdictDiffersFromGuess(t *testing.T) {
+func TestStated_IgnoresVerdictsOfTheErrorItself(t *testing.T) {
 	t.Parallel()
 	marked := verdict.Permanent(errCause)
 	for _, err := range []error{marked, fmt.Errorf("around: %w", marked), errors.Join(errCause, marked)} {

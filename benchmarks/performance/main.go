@@ -1,4 +1,4 @@
-// Command performance measures the registry and those beside it, and writes what it
+// Command performance measures the registry and its peers, and writes what it
 // finds as a document.
 //
 //	go run ./benchmarks/performance
@@ -28,7 +28,7 @@ func main() {
 	}
 }
 
-// settings say what is measured.
+// settings select the measurements.
 type settings struct {
 	contest.Settings
 
@@ -68,5 +68,5 @@ func run(ctx context.Context, arguments []string) error {
 	if err := document(ctx, &text, s); err != nil {
 		return err
 	}
-	return os.WriteFile(*to, text.Bytes(), 0o644) //nolint:gosec // a document, for everybody
+	return os.WriteFile(*to, text.Bytes(), 0o644) //nolint:gosec // a document that all may read
 }

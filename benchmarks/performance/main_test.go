@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 		goleak.IgnoreAnyFunction("github.com/afex/hystrix-go/hystrix.(*poolMetrics).Monitor"))
 }
 
-func TestDocument_HasEveryBarAndContestant(t *testing.T) { //nolint:paralleltest // it measures
+func TestDocument_HasEveryBarAndEveryContestant(t *testing.T) { //nolint:paralleltest // it measures
 	if contest.Cores() < 2 {
 		t.Skip("a bar is about two cores")
 	}
@@ -48,21 +48,21 @@ func TestDocument_HasEveryBarAndContestant(t *testing.T) { //nolint:paralleltest
 	}
 }
 
-func TestNumbers_AreReadable(t *testing.T) {
+func TestDocument_NumbersAreReadable(t *testing.T) {
 	t.Parallel()
 	for want, figure := range map[string]float64{"0": 0, "1.5": 1.5, "12": 12, "123": 123.4, "1,234": 1234.4, "1,234,567": 1_234_567} {
 		require.Equal(t, want, number(figure))
 	}
 }
 
-func TestArguments_BadAreErrors(t *testing.T) {
+func TestMain_RefusesBadArguments(t *testing.T) {
 	t.Parallel()
 	for _, arguments := range [][]string{{"-rounds", "0"}, {"-turns", "0"}, {"-turn", "0"}, {"-largest", "0"}, {"-unheard-of"}} {
 		require.Error(t, run(t.Context(), arguments), arguments)
 	}
 }
 
-func TestRun_InterruptedIsAnErrorAndWritesNothing(t *testing.T) {
+func TestMain_InterruptionIsAnErrorAndWritesNothing(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -1,5 +1,5 @@
-// Command ratios measures the registry against what it is made of, and against
-// bars that say how much faster it has to be.
+// Command ratios measures the registry against its parts and its peers, and checks the
+// ratios against bars.
 //
 //	go run ./benchmarks/ratios
 //
@@ -10,7 +10,7 @@
 // and ends with status 1 when one is short. Every figure is the median of rounds in
 // which the contestants took turns, the fastest of which counts: garbage collections
 // are in none, but with long turns (-turns 1 -turn 20ms). Where a bar is absolute, the
-// second figure is what is allowed, and the bar is 1. Names say it where a figure is no
+// second figure is the allowed value, and the bar is 1. Names say it where a figure is no
 // time: -allocs are allocations of one operation, -bytes are bytes.
 //
 // The bar scale needs two cores that are free at the same time. It is the round with the
@@ -41,7 +41,7 @@ func main() {
 	}
 }
 
-// errShort is a run with a bar that is not met.
+// errShort reports a run with a bar that was missed.
 var errShort = errors.New("a bar is short")
 
 func run(ctx context.Context, arguments []string, out io.Writer) error {

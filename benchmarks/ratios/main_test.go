@@ -17,7 +17,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // quick is as little as can be measured.
 var quick = []string{"-rounds", "1", "-turns", "1", "-turn", "10us", "-many", "100"}
 
-func TestRun_WritesOneLinePerBar(t *testing.T) { //nolint:paralleltest // it measures
+func TestMain_EveryBarIsOneLine(t *testing.T) { //nolint:paralleltest // it measures
 	if contest.Cores() < 2 {
 		t.Skip("a bar is about two cores")
 	}
@@ -45,20 +45,20 @@ func TestRun_WritesOneLinePerBar(t *testing.T) { //nolint:paralleltest // it mea
 	require.Equal(t, wanted, names)
 }
 
-func TestRun_MeasuresOnlySelectedBars(t *testing.T) { //nolint:paralleltest // it measures
+func TestMain_MeasuresOnlyTheSelectedBars(t *testing.T) { //nolint:paralleltest // it measures
 	var out strings.Builder
 	require.NoError(t, run(t.Context(), append([]string{"-only", "^get-allocs$|^register-bytes$"}, quick...), &out))
 	require.Regexp(t, `(?s)^get-allocs [^\n]+\nregister-bytes [^\n]+\n$`, out.String())
 }
 
-func TestArguments_BadAreErrors(t *testing.T) {
+func TestMain_RefusesBadArguments(t *testing.T) {
 	t.Parallel()
 	for _, arguments := range [][]string{{"-rounds", "0"}, {"-turns", "0"}, {"-turn", "0"}, {"-many", "0"}, {"-only", "("}, {"-unheard-of"}} {
 		require.Error(t, run(t.Context(), arguments, &strings.Builder{}), arguments)
 	}
 }
 
-func TestRun_InterruptedIsAnError(t *testing.T) {
+func TestMain_InterruptionIsAnError(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -1,5 +1,5 @@
-// Command selection lets every strategy share out the same load over the same eight
-// providers, of which one is slow and one fails at once, and prints what callers saw.
+// Command selection runs every strategy with the same load over the same eight providers,
+// of which one is slow and one fails at once, and prints the results that callers got.
 //
 //	go run ./benchmarks/selection
 //
@@ -7,9 +7,9 @@
 // both the 99th percentile and the errors. The last line has all figures, for programs
 // to read.
 //
-// Calls arrive at random times, whoever is still busy (an open loop). Each is made once
-// and nowhere else, and no breaker opens, so that the choice is all that counts; beside
-// it stand the same calls with breakers and fail-over. The strategies run at the same
+// Calls arrive at random times, independent of earlier ones (an open loop). Each is made
+// once, without fail-over, and no breaker opens, so that only the pick counts; the same
+// calls with breakers and fail-over are listed beside it. The strategies run at the same
 // time, each in a registry of its own; the providers sleep, so the machine has little to
 // do.
 package main
@@ -40,7 +40,7 @@ func main() {
 	}
 }
 
-// errBehind is what the exit status says.
+// errBehind causes the exit status 1.
 var errBehind = errors.New("a strategy that heeds load or latency is not ahead of ROUND_ROBIN")
 
 // strategies are all that are compared.
@@ -48,7 +48,7 @@ func strategies() []registry.Strategy {
 	return append([]registry.Strategy{registry.StrategyFallback, registry.StrategyRoundRobin}, selectors.All()...)
 }
 
-// run simulates, and writes what it finds.
+// run simulates, and writes the results.
 func run(ctx context.Context, arguments []string, to io.Writer) error {
 	flags := flag.NewFlagSet("selection", flag.ContinueOnError)
 	flags.SetOutput(to)
@@ -75,7 +75,7 @@ func run(ctx context.Context, arguments []string, to io.Writer) error {
 	return compare(rows)
 }
 
-// row is what the callers of one strategy saw.
+// row holds the results of one strategy.
 type row struct {
 	strategy       string
 	alone, guarded outcome
@@ -100,7 +100,7 @@ func write(to io.Writer, load workload, rows []row) error {
 	fmt.Fprintf(&text, "%d calls at %g a second over 8 providers of %d places that take %v,\n", load.calls, load.rate, places, usual)
 	fmt.Fprintf(&text, "but for one that takes %v and one that fails within %v:\n\n", slow, quick)
 	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', tabwriter.AlignRight)
-	// Flush has the error of whatever went wrong.
+	// Flush returns the first error.
 	_, _ = fmt.Fprintln(table, "\tp50\tp99\terrors\tslow one\tfailing one\t│\tp50\tp99\terrors\t")
 	for _, r := range rows {
 		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%.2f%%\t%.1f%%\t%.1f%%\t│\t%s\t%s\t%.2f%%\t\n", r.strategy,
@@ -124,7 +124,7 @@ func write(to io.Writer, load workload, rows []row) error {
 
 func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d)/1e6) }
 
-// compare says who is not ahead.
+// compare reports the strategies that are not ahead.
 func compare(rows []row) error {
 	by := make(map[string]outcome)
 	for _, r := range rows {

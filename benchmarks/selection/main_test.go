@@ -13,7 +13,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestSimulation_LatencyAndLoadBeatRoundRobin(t *testing.T) {
+func TestSimulation_LatencyAwareAndLeastLoadedAreAhead(t *testing.T) {
 	t.Parallel()
 	for _, seed := range []string{"1", "2"} {
 		synctest.Test(t, func(t *testing.T) { // on fake time: the same everywhere
@@ -26,7 +26,7 @@ func TestSimulation_LatencyAndLoadBeatRoundRobin(t *testing.T) {
 	}
 }
 
-func TestSimulation_SharesMatchStrategies(t *testing.T) {
+func TestSimulation_SharesOfEachStrategy(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		rows, err := simulateAll(t.Context(), workload{calls: 2000, rate: 240, seed: 7})
@@ -50,7 +50,7 @@ func TestSimulation_SharesMatchStrategies(t *testing.T) {
 	})
 }
 
-func TestSimulation_SlowerStrategyIsAnError(t *testing.T) {
+func TestMain_FailsWhenAStrategyIsBehind(t *testing.T) {
 	t.Parallel()
 	good, bad := outcome{p99: time.Second, errors: 0.1}, outcome{p99: 2 * time.Second, errors: 0.2}
 	table := func(latency, load outcome) []row {
@@ -62,7 +62,7 @@ func TestSimulation_SlowerStrategyIsAnError(t *testing.T) {
 	require.ErrorContains(t, compare(table(good, outcome{p99: time.Second, errors: 0.2})), "LEAST_LOADED")
 }
 
-func TestArguments_BadAreErrorsAndHelpIsNot(t *testing.T) {
+func TestMain_RefusesBadArgumentsButNotHelp(t *testing.T) {
 	t.Parallel()
 	for _, arguments := range [][]string{{"-calls", "1"}, {"-rate", "0"}, {"-rate", "NaN"}, {"-unheard-of"}} {
 		require.Error(t, run(t.Context(), arguments, &strings.Builder{}), "%v", arguments)
@@ -70,7 +70,7 @@ func TestArguments_BadAreErrorsAndHelpIsNot(t *testing.T) {
 	require.NoError(t, run(t.Context(), []string{"-h"}, &strings.Builder{}))
 }
 
-func TestSimulation_InterruptedIsAnError(t *testing.T) {
+func TestMain_InterruptionIsAnError(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

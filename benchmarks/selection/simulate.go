@@ -14,14 +14,14 @@ import (
 	"github.com/capreg/registry/selection"
 )
 
-// workload is what every strategy has to share out.
+// workload is the load that every strategy distributes.
 type workload struct {
 	calls int
 	rate  float64 // calls a second
 	seed  uint64
 }
 
-// outcome is what callers saw.
+// outcome holds the results that callers got.
 type outcome struct {
 	p50, p99          time.Duration // of the calls that were answered
 	errors            float64       // part of the calls
@@ -30,7 +30,7 @@ type outcome struct {
 
 const (
 	members  = 8
-	places   = 4 // what a provider serves at once; further requests wait in it
+	places   = 4 // concurrent requests of a provider; further ones wait in it
 	sessions = 500
 
 	usual = 10 * time.Millisecond // mean, exponentially distributed
@@ -48,11 +48,11 @@ type server struct {
 
 var (
 	errBroken = errors.New("broken")
-	// service is what the simulation calls.
+	// service is the service that the simulation calls.
 	service = registry.NewService[*server]("server")
 )
 
-// request is one call: when it begins, how much work it is, and for whom.
+// request is one call: its begin, its work and its caller.
 type request struct {
 	at   time.Duration
 	work float64 // of the mean
@@ -117,7 +117,7 @@ func simulate(ctx context.Context, strategy registry.Strategy, load workload, gu
 	return s.outcome(servers), ctx.Err()
 }
 
-// simulation collects what callers see.
+// simulation collects the results of callers.
 type simulation struct {
 	resolver *registry.Resolver[*server]
 	options  []registry.CallOption

@@ -14,12 +14,12 @@ import (
 )
 
 const (
-	settleTime = 5 * time.Second // for what was forgotten to expire, and for states to follow
+	settleTime = 5 * time.Second // for forgotten leases to expire, and for states to follow
 	settleStep = 20 * time.Millisecond
 )
 
-// rest lets everything come to rest and compares what the registry says of itself with
-// what the backends, the callers and a subscriber have seen.
+// rest lets everything come to rest and compares the counts of the registry with those of
+// the backends, the callers and a subscriber.
 func (w *world) rest(random *rand.Rand) {
 	w.calm.Store(true)
 	defer w.calm.Store(false)
@@ -68,7 +68,7 @@ func (w *world) openPlaces() {
 	}
 }
 
-// audit returns what is wrong with a registry in which nothing is going on.
+// audit returns the faults of a registry at rest.
 func (w *world) audit() (problems []string) {
 	report := func(format string, values ...any) { problems = append(problems, fmt.Sprintf(format, values...)) }
 	gates := w.gates()
@@ -158,7 +158,7 @@ func (m *member) audit() (problems []string) {
 	return problems
 }
 
-// auditPicking compares who is said to be eligible with who is picked.
+// auditPicking compares the reported eligibility with the picks.
 func (w *world) auditPicking(r *registry.Resolver[*backend]) (problems []string) {
 	report := func(format string, values ...any) { problems = append(problems, fmt.Sprintf(format, values...)) }
 	var callable, steady, leased []string
@@ -205,7 +205,7 @@ func (w *world) auditPicking(r *registry.Resolver[*backend]) (problems []string)
 	return problems
 }
 
-// lastResort reports whether a provider may be asked although it is not eligible.
+// lastResort reports whether a provider may be tried although it is not eligible.
 func (w *world) lastResort(name string) bool {
 	p, ok := w.reg.Provider(name)
 	return ok && p.Info().LastResort
@@ -257,7 +257,7 @@ func (w *world) close(ctx context.Context) {
 	}
 }
 
-// afterwards checks a registry that is closed, and whose callers have gone.
+// afterwards checks a closed registry after the end of its calls.
 func (w *world) afterwards() (leaked uint64) {
 	w.reading.Wait()
 	problems := w.untilNone(func() (problems []string) {

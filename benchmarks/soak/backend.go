@@ -18,19 +18,19 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// mood is how a backend behaves for a while.
+// mood is the behaviour of a backend for a while.
 type mood int32
 
 const (
 	well    mood = iota // answers nearly always
 	shaky               // fails every other time, in any way
 	down                // answers nothing
-	limited             // asks to be left alone
+	limited             // rate limited
 	broken              // panics, exits, hangs
 	moodCount
 )
 
-// fault is what one try on a backend comes to.
+// fault is the outcome of one try on a backend.
 type fault int
 
 const (
@@ -45,7 +45,7 @@ const (
 	faultPanic           // of the provider's code
 	faultExit            // runtime.Goexit
 	faultHangUp          // the caller goes away meanwhile
-	faultBadAnswer       // what a caller does wrong
+	faultBadAnswer       // a mistake of the caller
 	faultCount
 )
 
@@ -79,7 +79,7 @@ func (m mood) draw(random *rand.Rand) fault {
 	return faultNone
 }
 
-// account is the backend's own book of what was asked of it, for one registration.
+// account counts the backend's own tries, for one registration.
 // It outlives the backend, so that nothing but the registry keeps that alive.
 type account struct {
 	name  string
@@ -95,11 +95,11 @@ type account struct {
 	closed  atomic.Int64  // of them: closed
 	held    atomic.Int64  // iterators and bodies that are open
 
-	places int // a bulkhead that nobody changes; 0: none
+	places int // a bulkhead that does not change; 0: none
 	inside atomic.Int64
 }
 
-// faults counts what was done to the registry.
+// faults counts the injected faults and changes.
 type faults struct {
 	tries  [faultCount]atomic.Uint64
 	mu     sync.Mutex // guards others
@@ -115,7 +115,7 @@ func (f *faults) note(what string) {
 // backend is an instance of the service.
 type backend struct{ account *account }
 
-// answer says which try of which call it answers.
+// answer identifies the try and the call that it answers.
 type answer struct{ call, try uint64 }
 
 var backends = registry.NewService[*backend]("backend")
@@ -125,7 +125,7 @@ var (
 	errTwice = errors.New("closed twice")
 )
 
-// statusError is what a client makes of an HTTP status.
+// statusError is an HTTP status as an error of a client.
 type statusError struct {
 	code  int
 	after time.Duration
@@ -181,7 +181,7 @@ func (b *backend) serve(ctx context.Context, o *op) (answer, error) {
 	return answer{o.number, try}, nil
 }
 
-// behave does what the mood says: an answer is nil.
+// behave acts by the mood; nil is an answer.
 func (b *backend) behave(ctx context.Context, o *op, random *rand.Rand) error {
 	drawn := mood(b.account.mood.Load()).draw(random)
 	b.account.seen.tries[drawn].Add(1)
@@ -223,7 +223,7 @@ func (b *backend) behave(ctx context.Context, o *op, random *rand.Rand) error {
 	return nil
 }
 
-// someTime is what a server asks for: nothing, or up to 200 ms.
+// someTime is the delay that a server asks for: none, or up to 200 ms.
 func someTime(random *rand.Rand) time.Duration {
 	if random.IntN(4) == 0 {
 		return 0
@@ -251,10 +251,10 @@ func wireError(o *op, random *rand.Rand) error {
 	return errIll
 }
 
-// CheckHealth is the probe of instances that are asked how they are.
+// CheckHealth is the probe of the instances that are Checkers.
 func (b *backend) CheckHealth(ctx context.Context) error { return b.account.probe(ctx) }
 
-// sickness is how the probes of a backend end.
+// sickness is the outcome of the probes of a backend.
 type sickness int32
 
 const (
@@ -296,7 +296,7 @@ func (a *account) product(born *births) *backend {
 	return born.deliver(a)
 }
 
-// Close is called by the registry on what factories made.
+// Close is called by the registry on instances made by factories.
 func (b *backend) Close() error {
 	if b.account.closed.Add(1) > b.account.made.Load() {
 		return errTwice
@@ -304,7 +304,7 @@ func (b *backend) Close() error {
 	return nil
 }
 
-// births knows how many backends have not been collected.
+// births counts the backends that were not garbage-collected.
 type births struct{ all, gone atomic.Int64 }
 
 func (c *births) deliver(a *account) *backend {

@@ -8,7 +8,7 @@ import (
 	"github.com/capreg/registry/event"
 )
 
-// history is what the events of a registry say, as a subscriber sees it.
+// history is the state of a registry according to its events.
 type history struct {
 	name   string
 	ledger *ledger
@@ -22,11 +22,11 @@ type history struct {
 	kinds    map[event.Kind]uint64
 }
 
-// past is what the events say of one provider.
+// past is the state of one provider according to the events.
 type past struct {
 	provider string
 	breaker  string
-	health   string // empty: no event has said
+	health   string // empty: no event so far
 }
 
 func newHistory(name string, books *ledger) *history {
@@ -53,7 +53,7 @@ func (h *history) note(e event.Event) {
 	h.missed += e.Lost
 	h.kinds[e.Kind]++
 	if h.missed > 0 {
-		return // nothing follows from what was missed
+		return // events were missed
 	}
 	switch e.Kind {
 	case event.Registered:
@@ -95,14 +95,14 @@ func (h *history) turn(e event.Event, state func(*past) *string) {
 	*state(p) = e.To
 }
 
-// counts returns how many are there, and how many have left and not drained.
+// counts returns the numbers of present members, and of those that have left and not drained.
 func (h *history) counts() (present, draining int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return len(h.present), len(h.draining)
 }
 
-// of returns what the events say of a provider; whole is false when some were missed.
+// of returns the state of a provider by its events; whole is false when some were missed.
 func (h *history) of(generation uint64) (p past, known, whole bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -7,18 +7,18 @@ import (
 	"sync"
 )
 
-// outcome is how a call of the soak ended.
+// outcome is the end of a call of the soak.
 type outcome string
 
 const (
 	answered  outcome = "answered"
 	failed    outcome = "failed"      // with the error of a call that was tried
-	refused   outcome = "unavailable" // nobody could be entered
+	refused   outcome = "unavailable" // no provider admitted the call
 	cancelled outcome = "cancelled"   // by its own context
-	forgotten outcome = "forgotten"   // a lease or stream that nobody ended
+	forgotten outcome = "forgotten"   // a lease or stream that was never ended
 	panicked  outcome = "panicked"    // through the caller, as it was planned
 	exited    outcome = "exited"      // likewise, by runtime.Goexit
-	unplanned outcome = "unplanned"   // a panic or an exit that nobody had planned
+	unplanned outcome = "unplanned"   // a panic or an exit that was not planned
 )
 
 // ledger has each call of the soak once: from its beginning to its one end.
@@ -33,7 +33,7 @@ type ledger struct {
 	breaks uint64   // all of them
 }
 
-// tally is what the ledger counts by.
+// tally is a key of the ledger's counts.
 type tally struct {
 	kind    string
 	outcome outcome
@@ -67,7 +67,7 @@ func (l *ledger) end(number uint64, how outcome) {
 	}
 }
 
-// lose notes calls on whose number the books disagree.
+// lose records calls on whose number the two counts disagree.
 func (l *ledger) lose(calls uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -99,7 +99,7 @@ func (s sums) String() string {
 	return fmt.Sprintf("calls %d lost %d stuck %d leaked %d races-of-state %d", s.calls, s.lost, s.stuck, s.leaked, s.broken)
 }
 
-// sum returns the totals; what is open is stuck.
+// sum returns the totals; an open call is stuck.
 func (l *ledger) sum() sums {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -114,7 +114,7 @@ func (l *ledger) sum() sums {
 	return s
 }
 
-// rows returns how many calls of each kind ended how, in order.
+// rows returns the number of calls of each kind and outcome, in order.
 func (l *ledger) rows() (kinds []string, outcomes []outcome, counts map[tally]uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

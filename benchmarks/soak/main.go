@@ -1,16 +1,16 @@
 // Command soak makes calls of every kind on registries in which everything goes wrong at
-// once, under a ledger: providers that err in each class, hang, panic, exit, ask to be
-// left alone and break their streams; that come, go, are replaced and change their
+// once, and counts every call: providers that err in each class, hang, panic, exit, cool
+// down and break their streams; that come, go, are replaced and change their
 // settings, their health and their breakers; leases that are forgotten, hedges, callers
 // that go away, and registries that close meanwhile.
 //
 //	go run ./benchmarks/soak -for 60s
 //
-// Every few seconds all comes to rest, and what each registry says of itself is compared
-// with what its callers, its backends and a subscriber have seen. The last line says how
-// many calls there were, how many of them were lost or counted twice, how many have not
-// come back, what was left behind after Close, and how often two states contradicted
-// each other. The exit status is 0 when those are none.
+// Every few seconds all comes to rest, and the counts of each registry are compared with
+// those of its callers, its backends and a subscriber. The last line has the number of
+// calls, of those that were lost or counted twice, of those that have not returned, of
+// leftovers after Close, and of contradictions between two states. The exit status is 0
+// when all but the first are 0.
 package main
 
 import (
@@ -116,7 +116,7 @@ func (s *soak) soak(ctx context.Context) error {
 	return errors.Join(err, ctx.Err())
 }
 
-// phaseLength is how long it is until all comes to rest, or is closed.
+// phaseLength is the time until all comes to rest, or is closed.
 const phaseLength = 2 * time.Second
 
 // live is the life of one registry: two phases that end in rest, and one in Close.
@@ -211,7 +211,7 @@ func (w *world) uncollected() uint64 {
 	return uint64(w.census.alive()) //nolint:gosec // not below zero
 }
 
-// report is what happened, as a document shows it.
+// report holds the results for a document.
 func (s *soak) report() string {
 	var text strings.Builder
 	for _, problem := range s.ledger.broken {
@@ -232,7 +232,7 @@ func (s *soak) report() string {
 		}
 		fmt.Fprintln(&text)
 	}
-	fmt.Fprint(&text, "\n| what was done to them | times |\n|---|---|\n")
+	fmt.Fprint(&text, "\n| injected fault or change | times |\n|---|---|\n")
 	for f := range faultCount {
 		if count := s.seen.tries[f].Load(); count > 0 {
 			fmt.Fprintf(&text, "| a try: %v | %d |\n", f, count)
@@ -241,7 +241,7 @@ func (s *soak) report() string {
 	for _, what := range slices.Sorted(maps.Keys(s.seen.others)) {
 		fmt.Fprintf(&text, "| %s | %d |\n", what, s.seen.others[what])
 	}
-	fmt.Fprint(&text, "\n| what they said | times |\n|---|---|\n")
+	fmt.Fprint(&text, "\n| event | times |\n|---|---|\n")
 	for _, kind := range slices.Sorted(maps.Keys(s.kinds)) {
 		fmt.Fprintf(&text, "| %s | %d |\n", kind, s.kinds[kind])
 	}

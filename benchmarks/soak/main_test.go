@@ -24,7 +24,7 @@ func lastLine(text string) string {
 	return lines[len(lines)-1]
 }
 
-func TestSoak_LosesNothingAndWritesFigures(t *testing.T) {
+func TestSoak_LosesNothingAndWritesItsFigures(t *testing.T) {
 	t.Parallel()
 	page := filepath.Join(t.TempDir(), "page.md")
 	require.NoError(t, os.WriteFile(page, []byte("<!-- soak: begin -->\n<!-- soak: end -->\n"), 0o600))
@@ -36,21 +36,21 @@ func TestSoak_LosesNothingAndWritesFigures(t *testing.T) {
 	require.Contains(t, string(text), lastLine(out.String()))
 }
 
-func TestArguments_BadAreErrors(t *testing.T) {
+func TestMain_RefusesBadArguments(t *testing.T) {
 	t.Parallel()
 	for _, arguments := range [][]string{{"-for", "1ms"}, {"-callers", "0"}, {"-unheard-of"}} {
 		require.Error(t, run(t.Context(), arguments, &strings.Builder{}), arguments)
 	}
 }
 
-func TestSoak_InterruptedIsAnError(t *testing.T) {
+func TestSoak_InterruptionIsAnError(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.ErrorIs(t, run(ctx, []string{"-for", "1s"}, &strings.Builder{}), context.Canceled)
 }
 
-func TestLedger_ReportsLostAndStuck(t *testing.T) {
+func TestLedger_ReportsLostAndStuckCalls(t *testing.T) {
 	t.Parallel()
 	l := newLedger()
 	fine, twice, silent := l.begin(kindCall), l.begin(kindCall), l.begin(kindLease)
@@ -86,7 +86,7 @@ func audited(t *testing.T) *world {
 	return w
 }
 
-func TestAudit_FindsDisagreement(t *testing.T) {
+func TestAudit_DetectsDifferences(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]struct {
 		change func(w *world, m *member) (undo func())
@@ -108,7 +108,7 @@ func TestAudit_FindsDisagreement(t *testing.T) {
 			m.account.held.Add(1)
 			return func() { m.account.held.Add(-1) }
 		}, "are open"},
-		"a lookup that was not counted": {func(w *world, _ *member) func() {
+		"a look-up that was not counted": {func(w *world, _ *member) func() {
 			w.lookups.Add(1)
 			return func() { w.lookups.Add(^uint64(0)) }
 		}, "look-ups"},
@@ -147,7 +147,7 @@ func TestAudit_FindsDisagreement(t *testing.T) {
 	}
 }
 
-func TestAudit_DisagreementIsALostCall(t *testing.T) {
+func TestAudit_DifferencesAreLostCalls(t *testing.T) {
 	t.Parallel()
 	w := audited(t)
 	w.present()[0].account.entered.Add(2)
@@ -155,7 +155,7 @@ func TestAudit_DisagreementIsALostCall(t *testing.T) {
 	require.Equal(t, uint64(2), w.ledger.sum().lost)
 }
 
-func TestHistory_FindsImpossibleEvents(t *testing.T) {
+func TestHistory_DetectsImpossibleEvents(t *testing.T) {
 	t.Parallel()
 	joined := event.Event{Sequence: 1, Kind: event.Registered, Provider: "p", Generation: 1}
 	opened := event.Event{Sequence: 2, Kind: event.BreakerOpened, Provider: "p", Generation: 1, From: "closed", To: "open"}
@@ -190,7 +190,7 @@ func TestHistory_FindsImpossibleEvents(t *testing.T) {
 	require.True(t, known && whole)
 }
 
-func TestViews_ImpossibleAreFound(t *testing.T) {
+func TestAudit_DetectsImpossibleViews(t *testing.T) {
 	t.Parallel()
 	open, closed := registry.BreakerOpen, registry.BreakerClosed
 	for _, info := range []registry.Info{
@@ -207,7 +207,7 @@ func TestViews_ImpossibleAreFound(t *testing.T) {
 	require.NotEmpty(t, checkOverall(health.Overall{Healthy: 1}))
 }
 
-func TestSoak_UnplannedPanicsAndExitsAreFound(t *testing.T) {
+func TestSoak_DetectsUnplannedPanicsAndExits(t *testing.T) {
 	t.Parallel()
 	w := &world{ledger: newLedger()}
 	o := &op{number: 1, ledger: w.ledger}

@@ -42,7 +42,7 @@ type op struct {
 	names []string
 }
 
-// noteTry notes that a provider was asked, and that a once-only call is not asked twice.
+// noteTry records a try of a provider, and checks that a once-only call is not tried twice.
 func (o *op) noteTry(provider string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -73,14 +73,14 @@ func (o *op) asked() []string {
 	return slices.Clone(o.names)
 }
 
-// longestCall bounds every call by its context; slack is what a machine may be late,
+// longestCall bounds every call by its context; slack is the delay that a machine may add,
 // and a function may take that heeds no context.
 const (
 	longestCall = 600 * time.Millisecond
 	slack       = 10 * time.Second
 )
 
-// lateCalls is how many calls each caller makes on a registry that has closed.
+// lateCalls is the number of calls that each caller makes on a closed registry.
 const lateCalls = 10
 
 // live makes calls until the context ends, or the registry has closed.
@@ -132,17 +132,17 @@ func (w *world) make(seed uint64) {
 	}
 }
 
-// crashed says how a call ended that did not return, and whether it was meant to.
+// crashed records the end of a call that did not return, and whether that was planned.
 func (w *world) crashed(o *op, value any) outcome {
 	if value == nil {
 		if !o.crash.Load() {
-			w.ledger.broke("%s %d: its goroutine has exited, which nobody had planned", o.kind, o.number)
+			w.ledger.broke("%s %d: its goroutine has exited, which was not planned", o.kind, o.number)
 			return unplanned
 		}
 		return exited
 	}
 	if plan, ok := value.(planned); !ok || plan.call != o.number || w.panicsAreErrors {
-		w.ledger.broke("%s %d: a panic that nobody had planned: %v", o.kind, o.number, value)
+		w.ledger.broke("%s %d: a panic that was not planned: %v", o.kind, o.number, value)
 		return unplanned
 	}
 	return panicked
@@ -185,7 +185,7 @@ func (w *world) run(o *op) outcome {
 	return w.call(o)
 }
 
-// options draws what varies a call.
+// options draws the options of a call.
 func (o *op) options() (options []registry.CallOption, report *registry.CallReport) {
 	if o.random.IntN(10) == 0 && o.kind != kindHedge {
 		o.once = true
@@ -198,7 +198,7 @@ func (o *op) options() (options []registry.CallOption, report *registry.CallRepo
 		options = append(options, registry.WaitForCooldown())
 	}
 	if o.random.IntN(5) == 0 {
-		options = append(options, registry.Caller([]string{"anna", "ben", "nobody"}[o.random.IntN(3)]))
+		options = append(options, registry.Caller([]string{"anna", "ben", "unknown"}[o.random.IntN(3)]))
 	}
 	if o.random.IntN(3) == 0 && o.kind == kindCall {
 		report = &registry.CallReport{}
@@ -207,7 +207,7 @@ func (o *op) options() (options []registry.CallOption, report *registry.CallRepo
 	return options, report
 }
 
-// of says how a call ended that has returned an error.
+// of returns the outcome of a call from its error.
 func (o *op) of(err error) outcome {
 	var call *registry.CallError
 	switch {

@@ -17,7 +17,7 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// call makes a call and checks what it returns against what the backends have seen.
+// call makes a call and checks its result against the counts of the backends.
 func (w *world) call(o *op) outcome {
 	options, report := o.options()
 	checked := false
@@ -52,7 +52,7 @@ func (w *world) call(o *op) outcome {
 	return o.of(err)
 }
 
-// checkReport compares the report of a call with what the backends have seen.
+// checkReport compares the report of a call with the counts of the backends.
 func (o *op) checkReport(report *registry.CallReport) {
 	var reported []string
 	seen := make(map[string]bool)
@@ -121,7 +121,7 @@ func (w *world) lease(o *op) outcome {
 	return how
 }
 
-// report ends a lease that was acquired beside another.
+// report ends a lease that was acquired in addition to another.
 func (w *world) report(o *op, lease *registry.Lease[*backend]) {
 	lease.Value.account.entered.Add(1)
 	if o.random.IntN(4) > 0 { // else it is forgotten
@@ -142,7 +142,7 @@ func (w *world) doneTwice(o *op, lease *registry.Lease[*backend]) {
 	}
 }
 
-// many asks everybody there is.
+// many looks up all providers.
 func (w *world) many(o *op) outcome {
 	options, _ := o.options()
 	limit := o.random.IntN(4)
@@ -169,7 +169,7 @@ func (w *world) many(o *op) outcome {
 	return o.of(err)
 }
 
-// hedge asks several at once.
+// hedge calls several providers at once.
 func (w *world) hedge(o *op) outcome {
 	options, _ := o.options()
 	policy := hedge.Policy{After: between(o.random, time.Millisecond, 20*time.Millisecond), Most: 1 + o.random.IntN(3)}
@@ -185,7 +185,7 @@ func (w *world) hedge(o *op) outcome {
 	return o.of(err)
 }
 
-// item is one of a stream: the last one says so.
+// item is an item of a stream; last marks the final one.
 type item struct {
 	call, try uint64
 	number    int

@@ -33,7 +33,7 @@ type world struct {
 
 	// mu guards the fields below; no method of the registry is called while it is held.
 	mu      sync.Mutex
-	members []*member // present, and those whose books are not closed
+	members []*member // present, and those not audited yet
 	made    uint64
 }
 
@@ -42,7 +42,7 @@ type member struct {
 	*registry.Registration
 
 	account *account
-	fixed   bool // nobody changes its limits
+	fixed   bool // its limits do not change
 }
 
 const (
@@ -60,11 +60,11 @@ func newWorld(name string, books *ledger, seen *faults, hooked bool) (*world, er
 		options.BeforeCall = func(ctx context.Context, _ registry.CallReport) context.Context { w.before.Add(1); return ctx }
 		options.AfterCall = func(_ context.Context, r registry.CallReport) {
 			if w.after.Add(1)%512 == 0 {
-				panic(errIll) // of a hook: it is to reach nobody
+				panic(errIll) // of a hook: it must not reach a caller
 			}
 		}
 		options.Authorize = func(_ context.Context, caller, _, provider string) error {
-			if caller == "nobody" && len(provider)%2 == 0 {
+			if caller == "unknown" && len(provider)%2 == 0 {
 				return errIll
 			}
 			return nil

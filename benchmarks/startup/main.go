@@ -35,7 +35,7 @@ const (
 	planAtMost  = 2.0  // median time / that of the sort written by hand
 )
 
-// run measures, and writes what it finds. That a bar is missed is no error.
+// run measures, and writes the results. A missed bar is no error.
 func run(ctx context.Context, arguments []string, to io.Writer) error {
 	out := &page{to: to}
 	flags := flag.NewFlagSet("startup", flag.ContinueOnError)

@@ -12,7 +12,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestRun_LastLineHasAllFigures(t *testing.T) {
+func TestMain_LastLineHasAllFigures(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
 	require.NoError(t, run(t.Context(), []string{"-graphs", "2", "-rounds", "1"}, &out))
@@ -23,21 +23,21 @@ func TestRun_LastLineHasAllFigures(t *testing.T) {
 	}
 }
 
-func TestArguments_BadAreErrors(t *testing.T) {
+func TestMain_RefusesBadArguments(t *testing.T) {
 	t.Parallel()
 	for _, arguments := range [][]string{{"-graphs", "0"}, {"-rounds", "many"}, {"-unheard-of"}} {
 		require.Error(t, run(t.Context(), arguments, &strings.Builder{}), arguments)
 	}
 }
 
-func TestRun_InterruptedIsAnError(t *testing.T) {
+func TestMain_InterruptionIsAnError(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.ErrorIs(t, run(ctx, []string{"-graphs", "1"}, &strings.Builder{}), context.Canceled)
 }
 
-func TestGraph_IsTheSameForASeed(t *testing.T) {
+func TestGraph_DependsOnItsSeedAlone(t *testing.T) {
 	t.Parallel()
 	g := drawGraph(7, 100)
 	require.Equal(t, g, drawGraph(7, 100))
@@ -50,13 +50,13 @@ func TestGraph_IsTheSameForASeed(t *testing.T) {
 	}
 }
 
-func TestLongestChain_FollowsSlowestNeeds(t *testing.T) {
+func TestGraph_LongestChain(t *testing.T) {
 	t.Parallel()
 	g := graph{names: []string{"a", "b", "c", "d"}, needs: [][]int{nil, nil, {0, 1}, nil}}
 	require.Equal(t, 5*time.Second, g.longestChain([]time.Duration{time.Second, 2 * time.Second, 3 * time.Second, 4 * time.Second}))
 }
 
-func TestSortByHand_RefusesCycles(t *testing.T) {
+func TestByHand_RefusesCycles(t *testing.T) {
 	t.Parallel()
 	named := func(name string, needs ...string) task { return task{name: name, needs: needs, start: nothing} }
 	require.NoError(t, startByHand(t.Context(), []task{named("a", "b"), named("b")}))

@@ -26,14 +26,14 @@ type contender struct {
 	start func(context.Context) (stop func(context.Context) error, err error)
 }
 
-// result is what one contender took: at the median, and each time as much memory.
+// result is the median time of one contender, and its memory.
 type result struct {
 	took  time.Duration
 	bytes uint64
 }
 
-// roomyHeap is how much a program holds beside the graph so that no collection falls
-// into a start. With nothing beside it, ten thousand components are most of the heap
+// roomyHeap is the memory held in addition to the graph, so that no collection falls
+// into a start. Without it, ten thousand components are most of the heap
 // and a start ends in one.
 const roomyHeap = 128 << 20
 
@@ -105,8 +105,8 @@ type task struct {
 	start func(context.Context) error
 }
 
-// byHand sorts and starts batch by batch, without any of what makes a start robust:
-// what somebody writes who needs no more.
+// byHand sorts and starts batch by batch, without anything that makes a start robust:
+// the minimal hand-written version.
 func byHand(g graph) contender {
 	tasks := make([]task, len(g.names))
 	for i := range tasks {
@@ -176,7 +176,7 @@ func startByHand(ctx context.Context, tasks []task) error {
 	return nil
 }
 
-// part is what containers make of a component.
+// part is a component in the form of the containers.
 type part struct{ name string }
 
 // inFx makes a named value of each component, which takes those that it needs and

@@ -19,7 +19,7 @@ const (
 	longest     = 50 * time.Millisecond
 )
 
-// graph is who needs whom: each node some of those before it.
+// graph holds dependencies: each node needs some of those before it.
 type graph struct {
 	names []string
 	needs [][]int
@@ -36,7 +36,7 @@ func drawGraph(seed uint64, size int) graph {
 	return g
 }
 
-// component returns a node, which needs what others provide.
+// component returns a node as a component with its needs.
 func (g graph) component(i int, start func(context.Context) error) registry.Component {
 	needs := make([]startup.Need, len(g.needs[i]))
 	for at, need := range g.needs[i] {
@@ -48,7 +48,7 @@ func (g graph) component(i int, start func(context.Context) error) registry.Comp
 	}
 }
 
-// longestChain returns how long a start takes at least.
+// longestChain returns the least time of a start.
 func (g graph) longestChain(takes []time.Duration) (whole time.Duration) {
 	ends := make([]time.Duration, len(takes))
 	for i := range takes {

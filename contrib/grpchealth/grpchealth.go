@@ -1,6 +1,6 @@
 // Package grpchealth makes a probe of the gRPC health service, version 1.
 //
-// It is a module of its own, so that nobody else depends on gRPC.
+// It is a module of its own, so that other users do not depend on gRPC.
 package grpchealth
 
 import (
@@ -64,7 +64,7 @@ func judge(status grpc_health_v1.HealthCheckResponse_ServingStatus) error {
 	return fmt.Errorf("%s (%s)", words, status)
 }
 
-// failure is an error in one line, whatever the server wrote into it.
+// failure is an error in one line, whatever its text contains.
 type failure struct {
 	prefix string
 	err    error

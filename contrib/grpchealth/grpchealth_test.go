@@ -85,7 +85,7 @@ func says(answer servingStatus) teller {
 	}}
 }
 
-func TestProbe_SucceedsWhileServing(t *testing.T) {
+func TestProbe_HealthyWhileServing(t *testing.T) {
 	t.Parallel()
 	for name, connection := range map[string]func(*testing.T, grpc_health_v1.HealthServer) *grpc.ClientConn{
 		"in memory": inMemory, "over loopback": overLoopback,
@@ -115,7 +115,7 @@ func TestProbe_SucceedsWhileServing(t *testing.T) {
 	}
 }
 
-func TestProbe_OtherStatusFailsWithText(t *testing.T) {
+func TestProbe_OtherAnswersFail(t *testing.T) {
 	t.Parallel()
 	for answer, want := range map[servingStatus]string{
 		grpc_health_v1.HealthCheckResponse_NOT_SERVING:     "it does not serve (NOT_SERVING)",
@@ -128,7 +128,7 @@ func TestProbe_OtherStatusFailsWithText(t *testing.T) {
 	}
 }
 
-func TestProbe_ErrorKeepsStatusInOneLine(t *testing.T) {
+func TestProbe_ErrorKeepsTheStatusInOneLine(t *testing.T) {
 	t.Parallel()
 	conn := inMemory(t, teller{check: func(context.Context) (*grpc_health_v1.HealthCheckResponse, error) {
 		return nil, status.Error(codes.ResourceExhausted, "too many\nprobes")
@@ -142,13 +142,13 @@ func TestProbe_ErrorKeepsStatusInOneLine(t *testing.T) {
 	require.Equal(t, verdict.ClassRateLimited, verdict.Of(err).Class)
 }
 
-func TestProbe_ServerWithoutHealthServiceFails(t *testing.T) {
+func TestProbe_FailsWithoutAHealthService(t *testing.T) {
 	t.Parallel()
 	err := grpchealth.Probe(inMemory(t, nil), "")(t.Context())
 	require.Equal(t, codes.Unimplemented, status.Code(err))
 }
 
-func TestProbe_AbsentServerFails(t *testing.T) {
+func TestProbe_FailsWithoutAServer(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // ends at once
 	require.NoError(t, err)
@@ -161,7 +161,7 @@ func TestProbe_AbsentServerFails(t *testing.T) {
 	require.EqualError(t, grpchealth.Probe(nil, "")(t.Context()), "gRPC health of the server: there is no connection")
 }
 
-func TestProbe_HungServerFailsWithContext(t *testing.T) {
+func TestProbe_HangingServerFailsWithTheContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	conn := overLoopback(t, teller{check: func(ctx context.Context) (*grpc_health_v1.HealthCheckResponse, error) {
@@ -178,7 +178,7 @@ func TestProbe_HungServerFailsWithContext(t *testing.T) {
 	require.Equal(t, codes.DeadlineExceeded, status.Code(probe(expired)))
 }
 
-func TestProbe_MayRunConcurrently(t *testing.T) {
+func TestProbe_IsSafeForConcurrentUse(t *testing.T) {
 	t.Parallel()
 	probe := grpchealth.Probe(overLoopback(t, health.NewServer()), "")
 	var running sync.WaitGroup

@@ -100,7 +100,7 @@ func (b *backends) add(added backend, client func() llm.ChatModel) {
 	b.models = append(b.models, added)
 }
 
-// nameOf returns who answered: a call's function sees only the instance.
+// nameOf returns the name of a backend: a call's function sees only the instance.
 func (b *backends) nameOf(m llm.ChatModel) string {
 	if name, ok := b.names.Load(m); ok {
 		return name.(string) //nolint:forcetypeassert // add stores nothing else
@@ -108,7 +108,7 @@ func (b *backends) nameOf(m llm.ChatModel) string {
 	return "last-resort"
 }
 
-// tier names who takes part when a backend answers: itself, or all that take
+// tier names the group of a backend that answers: itself, or all that take
 // turns with it.
 func (b *backends) tier(name string) string {
 	for _, wired := range b.models {

@@ -3,7 +3,7 @@
 //
 // With no flags and no API keys it starts its own servers on loopback, which
 // speak the wire formats of OpenAI and Anthropic, asks 200 questions, makes the
-// servers fail one after another, and shows who answers. With OPENAI_API_KEY or
+// servers fail one after another, and shows which one answers. With OPENAI_API_KEY or
 // ANTHROPIC_API_KEY set it talks to the real services and makes nothing fail.
 // With -chat it answers what you type.
 package main
@@ -119,10 +119,9 @@ func impatient() registry.BreakerPolicy {
 	return registry.BreakerPolicy{FailureThreshold: 3, RecoveryTimeout: 1500 * time.Millisecond, SuccessThreshold: 2}
 }
 
-// wireModels registers the models. The clouds are asked first, in order of
+// wireModels registers the models. The clouds are tried first, in order of
 // priority; the local servers share the load that is left; the built-in answer
-// comes last. Factories, because whoever makes a client owns it: the registry
-// closes what they made.
+// comes last. Factories, so that the registry owns the clients and closes them.
 func (a *agent) wireModels(ctx context.Context) error {
 	breaker, timeout := impatient(), attemptTimeout
 	if a.backends.real {
@@ -164,8 +163,8 @@ func (a *agent) wireChannels(ctx context.Context) error {
 	return errors.Join(terminal, webhook)
 }
 
-// classify tells the registry what the vendors' codes mean where the HTTP
-// status alone does not say it.
+// classify classifies the vendors' codes where the HTTP
+// status alone is ambiguous.
 func classify(err error) verdict.Verdict {
 	var failure *llm.Error
 	if !errors.As(err, &failure) {
@@ -184,14 +183,14 @@ func classify(err error) verdict.Verdict {
 	return verdict.Verdict{}
 }
 
-// answered is a reply and who gave it.
+// answered is a reply and the backend that gave it.
 type answered struct {
 	llm.Reply
 
 	by string
 }
 
-// ask is all that the agent knows of failover: nothing.
+// ask contains no code for failover.
 func (a *agent) ask(ctx context.Context, question string) (answered, error) {
 	return registry.Call(ctx, a.models, func(ctx context.Context, m llm.ChatModel) (answered, error) {
 		reply, err := m.Chat(ctx, question)
@@ -200,7 +199,7 @@ func (a *agent) ask(ctx context.Context, question string) (answered, error) {
 }
 
 // askForStream is ask for an answer that comes piece by piece. It is wanted whole:
-// so a stream that is cut halfway is answered by somebody else.
+// so another backend replaces a stream that is cut halfway.
 func (a *agent) askForStream(ctx context.Context, question string) (answered, error) {
 	s, err := stream.Open(ctx, a.models, func(ctx context.Context, m llm.ChatModel) (iter.Seq2[llm.Piece, error], error) {
 		return m.Stream(ctx, question)
@@ -218,7 +217,7 @@ func (a *agent) askForStream(ctx context.Context, question string) (answered, er
 	return answered{Reply: llm.Reply{Text: text.String()}, by: s.Provider()}, nil
 }
 
-// streaming says how long pieces may take and which one is the last. Pieces
+// streaming configures the time limits and the end mark of a stream. Pieces
 // without text keep a connection alive and no more.
 func (a *agent) streaming(whole bool) stream.Options[llm.Piece] {
 	options := stream.Options[llm.Piece]{
@@ -249,7 +248,7 @@ func (a *agent) notify(ctx context.Context, message string) error {
 	return err
 }
 
-// watch shows what happens in the registry, as it happens.
+// watch prints the events of the registry.
 func (a *agent) watch() {
 	defer close(a.watching)
 	for e := range a.events.All(context.Background()) {
@@ -273,14 +272,14 @@ func (a *agent) chat(ctx context.Context, in io.Reader) error {
 	return lines.Err()
 }
 
-// reply shows the answer to a person as it comes. What was shown cannot be taken
-// back, so a stream that is cut is said to be.
+// reply prints the answer as it arrives. Printed text cannot be taken back, so a
+// message follows a stream that is cut.
 func (a *agent) reply(ctx context.Context, question string) error {
 	s, err := stream.Open(ctx, a.models, func(ctx context.Context, m llm.ChatModel) (iter.Seq2[llm.Piece, error], error) {
 		return m.Stream(ctx, question)
 	}, a.streaming(false))
 	if err != nil {
-		return a.show(ctx, "nobody can answer: "+err.Error())
+		return a.show(ctx, "no backend can answer: "+err.Error())
 	}
 	a.screen.part("[" + s.Provider() + "] ")
 	for piece, err := range s.All() {

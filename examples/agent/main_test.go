@@ -27,7 +27,7 @@ func output(t *testing.T, in string, arguments ...string) ([]string, error) {
 	return strings.Split(strings.TrimSpace(string(text)), "\n"), failure
 }
 
-func TestSession_LosesNothingUnderFaults(t *testing.T) {
+func TestSession_LosesNothing(t *testing.T) {
 	lines, err := output(t, "", "-questions", "40")
 	require.NoError(t, err)
 	require.True(t, strings.HasPrefix(lines[len(lines)-1], "served 40/40 lost 0  "), lines[len(lines)-1])
@@ -50,14 +50,14 @@ func TestChat_AnswersLinesUntilAnEmptyOne(t *testing.T) {
 	require.NotContains(t, text, "unread")
 }
 
-func TestArguments_BadAreErrors(t *testing.T) {
+func TestMain_RefusesBadArguments(t *testing.T) {
 	for _, arguments := range [][]string{{"-questions", "0"}, {"-questions", "many"}, {"-unheard-of"}} {
 		_, err := output(t, "", arguments...)
 		require.Error(t, err, arguments)
 	}
 }
 
-func TestSession_EndsWhenInterrupted(t *testing.T) {
+func TestSession_EndsWhenItIsInterrupted(t *testing.T) {
 	t.Setenv("OPENAI_API_KEY", "")
 	t.Setenv("ANTHROPIC_API_KEY", "")
 	ctx, cancel := context.WithCancel(t.Context())

@@ -9,12 +9,12 @@ import (
 
 // screen shows lines, and on a terminal keeps one line of progress below them.
 type screen struct {
-	// mu guards the fields below, and keeps what is written in one piece.
+	// mu guards the fields below, and keeps each output in one piece.
 	mu       sync.Mutex
 	out      *os.File
 	terminal bool
 	progress string
-	tier     string // who answered last
+	tier     string // of the last answer
 }
 
 func newScreen(out *os.File) *screen {

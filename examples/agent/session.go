@@ -16,7 +16,7 @@ import (
 // pace is the time from one question to the next: 200 of them take 16 s.
 const pace = 80 * time.Millisecond
 
-// act is what happens before a question, given as a share of the session.
+// act is a fault before a question, at a share of the session.
 type act struct {
 	at   float64
 	what string
@@ -37,7 +37,7 @@ func script() []act {
 			return nil
 		}
 	}
-	// The operator has mended the key, and says so: nobody else could know.
+	// The operator has fixed the key and resets the provider, which cannot notice by itself.
 	mended := func(name string) func(*agent) error {
 		return func(a *agent) error {
 			provider, _ := a.registry.Provider(name)
@@ -126,7 +126,7 @@ func (a *agent) deliver(ctx context.Context, n int, reply answered) error {
 	return a.show(ctx, "answer    "+reply.Text)
 }
 
-// summary ends with the line that says it all.
+// summary ends with the line of totals.
 func (a *agent) summary(ctx context.Context, questions int, served map[string]int, lost int) error {
 	names := make([]string, 0, len(served))
 	total := 0
@@ -146,7 +146,7 @@ func (a *agent) summary(ctx context.Context, questions int, served map[string]in
 	return a.show(ctx, fmt.Sprintf("served %d/%d lost %d  %s", total, questions, lost, strings.Join(shares, ", ")))
 }
 
-// describe puts an event into words; "" for those that are no news.
+// describe describes an event; "" for events that are not printed.
 func describe(e event.Event) string {
 	switch e.Kind {
 	case event.BreakerOpened:

@@ -17,43 +17,42 @@ import (
 	"github.com/capreg/registry"
 )
 
-// Config is what the gateway serves, as its file says it. The zero value of a
-// field is its default.
+// Config configures the gateway. The zero value of each field is its default.
 type Config struct {
 	// Clients maps the name of each client to the environment variable that
-	// holds its key. Without clients everybody is let in.
+	// holds its key. Without clients every request is admitted.
 	Clients map[string]string `json:"clients"`
 	// Upstreams are the servers that answer, by name.
 	Upstreams map[string]Upstream `json:"upstreams"`
-	// Routes say who answers for which model.
+	// Routes map models to upstreams.
 	Routes []Route `json:"routes"`
-	// Timeouts bound what is done for one request.
+	// Timeouts bound the work for one request.
 	Timeouts Timeouts `json:"timeouts"`
 	// WholeAnswers holds streams back until they are complete, so that one that
-	// is cut is answered by somebody else. Each route can ask for it as well.
+	// is cut is answered by another upstream. Each route can ask for it as well.
 	WholeAnswers bool `json:"whole_answers"`
 }
 
 // Upstream is a server with an API like OpenAI's.
 type Upstream struct {
-	// URL is where "/chat/completions" is appended to; it often ends in "/v1".
+	// URL is the base to which "/chat/completions" is appended; it often ends in "/v1".
 	URL string `json:"url"`
 	// Key is the environment variable that holds the key. None: no key is sent.
 	Key string `json:"key_variable"`
 	// Models maps the names that clients use to those of the upstream. Without
 	// it names are passed on as they are; with it the upstream has no others.
 	Models map[string]string `json:"models"`
-	// Concurrency bounds the requests in progress; more wait for a place, here or
+	// Concurrency bounds the requests in progress; more wait for a slot, here or
 	// at another upstream. Zero: any number.
 	Concurrency int `json:"concurrency"`
 }
 
-// Route says who answers for a model.
+// Route maps a model to the upstreams that answer for it.
 type Route struct {
 	// Model is a name, or the beginning of names and a star: "gpt-*". The most
 	// exact route is taken.
 	Model string `json:"model"`
-	// Groups are asked one after another.
+	// Groups are tried one after another.
 	Groups []Group `json:"groups"`
 	// WholeAnswers is that of [Config], for this route.
 	WholeAnswers bool `json:"whole_answers"`
@@ -88,7 +87,7 @@ func (d *Duration) UnmarshalText(text []byte) error {
 
 func or(d Duration, usual time.Duration) time.Duration { return cmp.Or(time.Duration(d), usual) }
 
-// readConfig reads the configuration; what it does not know is an error.
+// readConfig reads the configuration; an unknown field is an error.
 func readConfig(from io.Reader) (Config, error) {
 	var config Config
 	decoder := json.NewDecoder(from)
@@ -110,7 +109,7 @@ func readConfigFile(path string) (Config, error) {
 	return readConfig(bytes.NewReader(text))
 }
 
-// check finds what the registry would not: it is told names, and these must exist.
+// check finds names that do not exist, which the registry would not notice.
 func (c Config) check() error {
 	var found []error
 	wrong := func(field string, value any, want string) {

@@ -56,7 +56,7 @@ func newGateway(ctx context.Context, config Config, logger *log.Logger) (_ *gate
 	}
 	events := g.registry.Subscribe(0)
 	g.told = make(chan struct{})
-	go g.tell(events) //nolint:gosec // it ends with the registry, not with ctx
+	go g.logEvents(events) //nolint:gosec // it ends with the registry, not with ctx
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.close(ctx))
@@ -110,8 +110,8 @@ func (g *gateway) wire(
 
 func handlerOf(model string) string { return "model " + model }
 
-// tell logs what changes for the upstreams, until the registry is closed.
-func (g *gateway) tell(events *registry.Subscription) {
+// logEvents logs the changes of the upstreams, until the registry is closed.
+func (g *gateway) logEvents(events *registry.Subscription) {
 	defer close(g.told)
 	for {
 		e, err := events.Next(context.Background())
@@ -159,7 +159,7 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (g *gateway) admitted(serve func(http.ResponseWriter, *http.Request, string)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if len(g.keys) == 0 {
-			serve(w, r, "anybody")
+			serve(w, r, "anonymous")
 			return
 		}
 		scheme, key, _ := strings.Cut(r.Header.Get("Authorization"), " ")
@@ -179,7 +179,7 @@ func (g *gateway) admitted(serve func(http.ResponseWriter, *http.Request, string
 	}
 }
 
-// request is what a client asks. Fields that the gateway does not know are
+// request is the body of a client's request. Fields that the gateway does not know are
 // passed on as they are.
 type request struct {
 	model    string
@@ -218,7 +218,7 @@ func (q request) body(model string) ([]byte, error) {
 	return json.Marshal(fields)
 }
 
-// route returns who answers for the model: the route of its name, or the one
+// route returns the route of the model: the one of its name, or the one
 // with the longest beginning.
 func (g *gateway) route(model string) (name string, ok bool) {
 	if _, ok := g.routes[model]; ok && !strings.HasSuffix(model, "*") {
@@ -278,7 +278,7 @@ func (g *gateway) answer(ctx context.Context, w http.ResponseWriter, route strin
 	return nil
 }
 
-// stream serves an answer as it comes, from whoever gives the first token.
+// stream serves an answer as it arrives, from the first upstream that yields a token.
 func (g *gateway) stream(ctx context.Context, w http.ResponseWriter, route string, asked request, client string) error {
 	upstream := ""
 	parts, err := stream.Open(ctx, g.routes[route], func(ctx context.Context, t *target) (iter.Seq2[part, error], error) {
@@ -325,12 +325,12 @@ func (g *gateway) stream(ctx context.Context, w http.ResponseWriter, route strin
 func (g *gateway) failedOver(attempts []registry.Attempt) {
 	for _, attempt := range attempts {
 		if attempt.Err != nil {
-			g.log.Printf("%s: %v: somebody else answers", attempt.Provider, attempt.Class)
+			g.log.Printf("%s: %v: another upstream answers", attempt.Provider, attempt.Class)
 		}
 	}
 }
 
-// served says in the headers who answers.
+// served names the answering upstream in the headers.
 func served(w http.ResponseWriter, upstream, model string, attempts int) {
 	w.Header().Set("X-Served-By", upstream)
 	w.Header().Set("X-Served-Model", model)
@@ -379,8 +379,8 @@ func explain(ctx context.Context, w http.ResponseWriter, err error) {
 	refuse(w, status, code, message)
 }
 
-// callersOwn reports whether the client is told what the upstream said, because
-// it is about its request.
+// callersOwn reports whether the client gets the upstream's error, because it is
+// about its request.
 func callersOwn(class verdict.Class) bool {
 	switch class {
 	case verdict.ClassBadRequest, verdict.ClassTooLong, verdict.ClassRefused, verdict.ClassNotFound:
@@ -409,7 +409,7 @@ func errorBody(code, message string) []byte {
 	return body
 }
 
-// models lists what clients can ask for by name.
+// models lists the models that clients can name.
 func (g *gateway) models(w http.ResponseWriter, _ *http.Request, _ string) {
 	type model struct {
 		ID      string `json:"id"`
@@ -427,7 +427,7 @@ func (g *gateway) models(w http.ResponseWriter, _ *http.Request, _ string) {
 	_ = json.NewEncoder(w).Encode(map[string]any{"object": "list", "data": list})
 }
 
-// status says who would get the next request of each route, and why not the others.
+// status reports the next upstream of each route, and why others are not eligible.
 func (g *gateway) status(w http.ResponseWriter, _ *http.Request, _ string) {
 	var text bytes.Buffer
 	for _, name := range slices.Sorted(maps.Keys(g.routes)) {

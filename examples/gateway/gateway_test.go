@@ -43,7 +43,7 @@ func start(t *testing.T, config Config) string {
 	return server.URL
 }
 
-// two starts two upstreams and a gateway that asks them one after the other.
+// two starts two upstreams and a gateway that tries them one after the other.
 func two(t *testing.T, change func(*Config)) (url string, first, second *loopback.Server) {
 	t.Helper()
 	config := Config{
@@ -64,7 +64,7 @@ func two(t *testing.T, change func(*Config)) (url string, first, second *loopbac
 	return start(t, config), servers[0], servers[1]
 }
 
-// post asks for a plain or a streamed answer.
+// post requests a plain or a streamed answer.
 func post(t *testing.T, url, body string) (got reply, text string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/v1/chat/completions", strings.NewReader(body))
@@ -79,7 +79,7 @@ func post(t *testing.T, url, body string) (got reply, text string) {
 	return reply{response.StatusCode, response.Header}, string(all)
 }
 
-// reply is what a response says before its body.
+// reply is the head of a response.
 type reply struct {
 	StatusCode int
 	Header     http.Header
@@ -99,7 +99,7 @@ func refusal(t *testing.T, text string) errorObject {
 	return said
 }
 
-func TestGateway_WorksWithOfficialSDK(t *testing.T) {
+func TestGateway_ServesTheOfficialSDK(t *testing.T) {
 	t.Parallel()
 	url, _, _ := two(t, nil)
 	transport := &http.Transport{}
@@ -126,7 +126,7 @@ func TestGateway_WorksWithOfficialSDK(t *testing.T) {
 	require.Equal(t, "demo", models.Data[0].ID)
 }
 
-func TestGateway_FailsOverToNextUpstream(t *testing.T) {
+func TestGateway_FailsOverToTheNextUpstream(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]func(*loopback.Server){
 		"server error":  func(s *loopback.Server) { s.Behave(loopback.Behaviour{Status: 500}) },
@@ -153,7 +153,7 @@ func TestGateway_FailsOverToNextUpstream(t *testing.T) {
 	}
 }
 
-func TestStream_CutFailsOverOnlyWithWholeAnswers(t *testing.T) {
+func TestGateway_CutStreamFailsOverOnlyWithWholeAnswers(t *testing.T) {
 	t.Parallel()
 	for _, whole := range []bool{false, true} {
 		url, first, _ := two(t, func(c *Config) { c.Routes[0].WholeAnswers = whole })
@@ -173,7 +173,7 @@ func TestStream_CutFailsOverOnlyWithWholeAnswers(t *testing.T) {
 	}
 }
 
-func TestGateway_AllParkedReturnsDelayWithoutRequests(t *testing.T) {
+func TestGateway_RefusesWithRetryAfterWhenAllAreParked(t *testing.T) {
 	t.Parallel()
 	url, first, second := two(t, nil)
 	for _, server := range []*loopback.Server{first, second} {
@@ -191,7 +191,7 @@ func TestGateway_AllParkedReturnsDelayWithoutRequests(t *testing.T) {
 	require.Equal(t, int64(1), second.Hits())
 }
 
-func TestGateway_RefusedUpstreamKeyIsNotClientError(t *testing.T) {
+func TestGateway_RefusedKeyIsNotTheClientsFault(t *testing.T) {
 	t.Parallel()
 	url, first, second := two(t, nil)
 	first.Behave(loopback.Behaviour{Status: 401})
@@ -203,7 +203,7 @@ func TestGateway_RefusedUpstreamKeyIsNotClientError(t *testing.T) {
 	}
 }
 
-func TestGateway_ClientErrorKeepsUpstreamText(t *testing.T) {
+func TestGateway_PassesOnTheUpstreamsErrorForAClientsMistake(t *testing.T) {
 	t.Parallel()
 	for _, code := range []string{"invalid_value", "context_length_exceeded"} {
 		url, first, second := two(t, nil)
@@ -217,7 +217,7 @@ func TestGateway_ClientErrorKeepsUpstreamText(t *testing.T) {
 	}
 }
 
-func TestTimeout_OfRequestIsReported(t *testing.T) {
+func TestGateway_EndsAfterItsTotalTime(t *testing.T) {
 	t.Parallel()
 	url, first, second := two(t, func(c *Config) { c.Timeouts.Total = Duration(100 * time.Millisecond) })
 	first.Behave(loopback.Behaviour{Hang: true})
@@ -229,7 +229,7 @@ func TestTimeout_OfRequestIsReported(t *testing.T) {
 	}
 }
 
-func TestTimeout_InQueueIsReported(t *testing.T) {
+func TestGateway_EndsAfterItsTotalTimeInTheQueue(t *testing.T) {
 	t.Parallel()
 	url, first, second := two(t, func(c *Config) {
 		c.Timeouts.Total = Duration(300 * time.Millisecond)
@@ -264,7 +264,7 @@ func TestTimeout_InQueueIsReported(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 }
 
-func TestGateway_WrongMethodAndPathDiffer(t *testing.T) {
+func TestGateway_DistinguishesWrongMethodAndPath(t *testing.T) {
 	t.Parallel()
 	url, _, _ := two(t, nil)
 	for path, status := range map[string]int{"/v1/models": http.StatusMethodNotAllowed, "/v2": http.StatusNotFound} {
@@ -282,7 +282,7 @@ func TestGateway_WrongMethodAndPathDiffer(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 }
 
-func TestGateway_MissingModelCausesNoCooldown(t *testing.T) {
+func TestGateway_MissingModelCoolsDownNoUpstream(t *testing.T) {
 	t.Parallel()
 	url, first, second := two(t, func(c *Config) {
 		c.Routes[0].Model = "*"
@@ -305,7 +305,7 @@ func TestGateway_MissingModelCausesNoCooldown(t *testing.T) {
 	require.Equal(t, "model_not_found", refusal(t, text).Code)
 }
 
-func TestGateway_UpstreamGetsOnlyMappedModels(t *testing.T) {
+func TestGateway_CallsUpstreamsOnlyForTheirModels(t *testing.T) {
 	t.Parallel()
 	url, first, second := two(t, func(c *Config) {
 		c.Routes[0].Model = "de*"
@@ -323,7 +323,7 @@ func TestGateway_UpstreamGetsOnlyMappedModels(t *testing.T) {
 	require.Equal(t, int64(1), second.Hits())
 }
 
-func TestGateway_AcceptsOnlyKnownKeys(t *testing.T) {
+func TestGateway_AdmitsOnlyKnownKeys(t *testing.T) {
 	t.Setenv("GATEWAY_TEST_KEY", "secret-a")
 	url, first, _ := two(t, func(c *Config) { c.Clients = map[string]string{"a": "GATEWAY_TEST_KEY"} })
 	response, _ := post(t, url, plain)
@@ -346,7 +346,7 @@ func TestGateway_AcceptsOnlyKnownKeys(t *testing.T) {
 	require.Equal(t, int64(1), first.Hits())
 }
 
-func TestGateway_BadRequestsHaveOpenAIErrors(t *testing.T) {
+func TestGateway_AnswersBadRequestsInTheFormatOfOpenAI(t *testing.T) {
 	t.Parallel()
 	url, first, _ := two(t, nil)
 	for body, code := range map[string]string{
@@ -362,7 +362,7 @@ func TestGateway_BadRequestsHaveOpenAIErrors(t *testing.T) {
 	require.Zero(t, first.Hits())
 }
 
-func TestGateway_DisconnectedClientBlamesNoUpstream(t *testing.T) {
+func TestGateway_ClientThatLeavesBlamesNoUpstream(t *testing.T) {
 	t.Parallel()
 	url, first, _ := two(t, nil)
 	first.Behave(loopback.Behaviour{Hang: true})
@@ -463,7 +463,7 @@ func FuzzGateway_AnyUpstreamBytesGetAnAnswer(f *testing.F) {
 	})
 }
 
-func TestConfiguration_ErrorNamesField(t *testing.T) {
+func TestConfig_ErrorNamesTheField(t *testing.T) {
 	t.Parallel()
 	const upstreams = `"upstreams":{"a":{"url":"http://127.0.0.1:1/v1","models":{"m":"n"}}}`
 	for text, want := range map[string]string{
@@ -496,7 +496,7 @@ func TestConfiguration_ErrorNamesField(t *testing.T) {
 	}
 }
 
-func TestConfiguration_ExampleFileIsValid(t *testing.T) {
+func TestConfig_ExampleFileIsValid(t *testing.T) {
 	t.Setenv("GATEWAY_KEY_TEAM_A", "a")
 	t.Setenv("OPENAI_API_KEY", "b")
 	config, err := readConfigFile("gateway.json")
@@ -513,7 +513,7 @@ func TestConfiguration_ExampleFileIsValid(t *testing.T) {
 	require.Equal(t, registry.StrategyRoundRobin, config.Routes[1].Groups[0].Strategy)
 }
 
-func TestProgram_ServesDefaultsUntilStopped(t *testing.T) {
+func TestMain_ServesWithoutAConfigurationUntilInterrupted(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	var out lines
@@ -534,7 +534,7 @@ func TestProgram_ServesDefaultsUntilStopped(t *testing.T) {
 	require.NoError(t, <-ended)
 }
 
-func TestProgram_RefusesBadArguments(t *testing.T) {
+func TestMain_RefusesBadArguments(t *testing.T) {
 	t.Parallel()
 	bad := filepath.Join(t.TempDir(), "bad.json")
 	require.NoError(t, os.WriteFile(bad, []byte("{}"), 0o600))

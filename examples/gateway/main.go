@@ -10,8 +10,8 @@
 //	curl -s localhost:8080/v1/models
 //	curl -s localhost:8080/status
 //
-// [Config] says what a configuration file holds; gateway.json is one. The headers
-// X-Served-By, X-Served-Model and X-Attempts of an answer say whose it is.
+// [Config] documents the configuration file; gateway.json is one. The headers
+// X-Served-By, X-Served-Model and X-Attempts of an answer name its source.
 package main
 
 import (
@@ -84,7 +84,7 @@ func run(ctx context.Context, arguments []string, out io.Writer) (err error) {
 		return err
 	}
 	if len(config.Clients) == 0 {
-		logger.Print("no clients are configured: everybody is let in")
+		logger.Print("no clients are configured: every request is admitted")
 	}
 	logger.Printf("listening on http://%s", listener.Addr())
 	return serve(ctx, &http.Server{

@@ -20,10 +20,10 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// mostBytes bounds what is read of one answer, and of one request.
+// mostBytes bounds the bytes that are read of one answer, and of one request.
 const mostBytes = 32 << 20
 
-// target is what a route asks: an upstream, under the name that it knows the
+// target is a destination of a route: an upstream, under the name that it knows the
 // model by.
 type target struct {
 	upstream string
@@ -35,7 +35,7 @@ type target struct {
 }
 
 // newClient returns a client with connections of its own, so that an upstream
-// that hangs holds up nobody else. It follows no redirects: the key is meant for
+// that hangs does not delay others. It follows no redirects: the key is meant for
 // one host.
 func newClient() *http.Client {
 	return &http.Client{
@@ -47,7 +47,7 @@ func newClient() *http.Client {
 	}
 }
 
-// ask sends the request and returns the response, whose status is 200.
+// ask sends the request and returns the response, with status 200.
 func (t *target) ask(ctx context.Context, asked request) (*http.Response, error) {
 	body, err := asked.body(cmp.Or(t.model, asked.model))
 	if err != nil {
@@ -77,7 +77,7 @@ func (t *target) ask(ctx context.Context, asked request) (*http.Response, error)
 	}
 	defer func() { _ = response.Body.Close() }()
 	const mostOfAnError = 64 << 10
-	text, _ := io.ReadAll(io.LimitReader(response.Body, mostOfAnError)) // the status says enough
+	text, _ := io.ReadAll(io.LimitReader(response.Body, mostOfAnError)) // the status is enough
 	refusal := &upstreamError{
 		status: response.StatusCode, after: verdict.RetryAfter(response.Header.Get("Retry-After")), anyModel: t.anyModel,
 	}
@@ -92,7 +92,7 @@ type answer struct {
 	body     []byte
 }
 
-// chat asks for a complete answer.
+// chat requests a complete answer.
 func (t *target) chat(ctx context.Context, asked request) (answer, error) {
 	response, err := t.ask(ctx, asked)
 	if err != nil {
@@ -122,7 +122,7 @@ type part struct {
 
 const endOfStream = "[DONE]"
 
-// stream asks for an answer piece by piece. What comes before the first token,
+// stream requests an answer piece by piece. What comes before the first token,
 // such as the role, comes together with it, so that it is not taken for one.
 func (t *target) stream(ctx context.Context, asked request) (iter.Seq2[part, error], error) {
 	response, err := t.ask(ctx, asked) //nolint:bodyclose // the iterator closes it
@@ -173,7 +173,7 @@ func sse(data []byte) []byte {
 	return []byte("data: " + strings.ReplaceAll(string(data), "\n", "\ndata: ") + "\n\n")
 }
 
-// content is what the gateway looks at in an answer, or in an event of a stream.
+// content is the part of an answer, or of an event of a stream, that the gateway reads.
 type content struct {
 	Model   string          `json:"model"`
 	Error   json.RawMessage `json:"error"`
@@ -220,7 +220,7 @@ func (c content) finishes() bool {
 	return len(c.Choices) > 0 && c.Choices[0].FinishReason != nil && *c.Choices[0].FinishReason != ""
 }
 
-// errorObject is an error as OpenAI's API says it.
+// errorObject is an error in the format of OpenAI's API.
 type errorObject struct {
 	Message string `json:"message"`
 	Type    string `json:"type"`
@@ -237,7 +237,7 @@ func errorIn(text []byte) (said errorObject, ok bool) {
 		return said, false
 	}
 	if json.Unmarshal(body.Error, &said) != nil {
-		_ = json.Unmarshal(body.Error, &said.Message) // some say it in a word
+		_ = json.Unmarshal(body.Error, &said.Message) // some servers send a plain string
 	}
 	return said, true
 }
@@ -281,7 +281,7 @@ func (e *upstreamError) Error() string {
 	return text
 }
 
-// Verdict says what statuses alone do not.
+// Verdict returns the class of the error, where its status alone is ambiguous.
 func (e *upstreamError) Verdict() verdict.Verdict {
 	switch {
 	case e.said.Code == "context_length_exceeded":
@@ -290,7 +290,7 @@ func (e *upstreamError) Verdict() verdict.Verdict {
 		return verdict.Verdict{Class: verdict.ClassFatal}
 	case e.status == http.StatusNotFound && e.anyModel:
 		// The upstream has no such model, which says nothing about the other ones
-		// of the route: somebody else may have it, and nobody rests.
+		// of the route: another upstream may have it, and none cools down.
 		return verdict.Verdict{Class: verdict.ClassRefused}
 	}
 	return verdict.OfHTTPStatus(e.status, e.after)

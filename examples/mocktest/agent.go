@@ -23,7 +23,7 @@ type ChatModel interface {
 // LLM is the service that the agent asks.
 var LLM = registry.NewService[ChatModel]("llm")
 
-// Config says where the models are.
+// Config holds the addresses of the models.
 type Config struct {
 	CloudURL, LocalURL string // with "/v1/" at the end; empty: the usual ones
 	Key                string
@@ -34,7 +34,7 @@ type Config struct {
 type Agent struct{ models *registry.Resolver[ChatModel] }
 
 // New registers the real models, the cloud before a local one, and returns an agent
-// that asks them.
+// that calls them.
 func New(ctx context.Context, reg *registry.Registry, config Config) (*Agent, error) {
 	err := LLM.Classify(reg, classify)
 	_, err1 := LLM.Register(ctx, reg, registry.Provider[ChatModel]{
@@ -46,7 +46,7 @@ func New(ctx context.Context, reg *registry.Registry, config Config) (*Agent, er
 	return &Agent{LLM.Bind(reg, registry.Query{})}, errors.Join(err, err1, err2)
 }
 
-// Answer asks the models, the next one when one fails.
+// Answer calls the models, the next one when one fails.
 func (a *Agent) Answer(ctx context.Context, question string) (string, error) {
 	return registry.Call(ctx, a.models, func(ctx context.Context, m ChatModel) (string, error) {
 		return m.Chat(ctx, "Answer in one sentence: "+question)
@@ -54,7 +54,7 @@ func (a *Agent) Answer(ctx context.Context, question string) (string, error) {
 }
 
 // model is a ChatModel on the official SDK, whose own retries are off: the registry
-// knows whom to ask instead.
+// knows the next model to try.
 type model struct {
 	client openai.Client
 	name   string

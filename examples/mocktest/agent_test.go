@@ -46,7 +46,7 @@ func TestAgent_CloudAnswers(t *testing.T) {
 	require.Equal(t, "42", answer)
 }
 
-func TestAgent_LocalModelAnswersDuringCloudOutage(t *testing.T) {
+func TestAgent_LocalModelAnswersWhileTheCloudIsDown(t *testing.T) {
 	t.Parallel()
 	agent, reg := newAgent(t)
 	down := registrytest.NewScript(registrytest.Fail(verdict.ClassServerError))
@@ -64,7 +64,7 @@ func TestAgent_LocalModelAnswersDuringCloudOutage(t *testing.T) {
 }
 
 // In a bubble an hour takes no time.
-func TestAgent_RateLimitedCloudRestsForItsDelay(t *testing.T) {
+func TestAgent_RateLimitedCloudCoolsDown(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		agent, reg := newAgent(t)
@@ -84,17 +84,17 @@ func TestAgent_RateLimitedCloudRestsForItsDelay(t *testing.T) {
 	})
 }
 
-func TestAgent_TotalOutageIsAnError(t *testing.T) {
+func TestAgent_FailsInAnOutage(t *testing.T) {
 	t.Parallel()
 	agent, reg := newAgent(t)
-	registrytest.Override(t, reg, mocktest.LLM) // by no provider
+	registrytest.Override(t, reg, mocktest.LLM) // without instances: an outage
 
 	_, err := agent.Answer(t.Context(), "?")
 	require.ErrorIs(t, err, registry.ErrUnavailable)
 }
 
 // The real providers, with the official SDK, against a server that fails as they do.
-func TestProvider_ReportsRateLimitWithoutRetrying(t *testing.T) {
+func TestModel_ReportsARateLimitWithoutRetrying(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		server := registrytest.NewPipeServer(t, registrytest.NewScript(registrytest.RateLimit(time.Hour)))

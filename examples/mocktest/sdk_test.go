@@ -30,7 +30,7 @@ func newClient(server *registrytest.ChatServer, options ...option.RequestOption)
 	}, options...)...)
 }
 
-// spy is a test whose failures are looked at.
+// spy is a test that records its failures.
 type spy struct {
 	testing.TB
 
@@ -41,7 +41,7 @@ func (s *spy) Errorf(format string, args ...any) {
 	s.lines = append(s.lines, fmt.Sprintf(format, args...))
 }
 
-func TestSDK_OwnRetriesAreFound(t *testing.T) {
+func TestAssertNoRetries_DetectsRetriesOfTheSDK(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &spy{TB: t}
@@ -66,7 +66,7 @@ func TestSDK_OwnRetriesAreFound(t *testing.T) {
 	})
 }
 
-func TestSDK_ReadsStreams(t *testing.T) {
+func TestModel_ReadsStreamsOfAServer(t *testing.T) {
 	t.Parallel()
 	read := func(t *testing.T, server *registrytest.ChatServer) (text, finish string, tokens int64, err error) {
 		t.Helper()

@@ -1,4 +1,4 @@
-// Command quickstart asks two models; the first is down, so the second answers.
+// Command quickstart calls two models; the first is down, so the second answers.
 package main
 
 import (
@@ -32,7 +32,7 @@ func main() {
 		})
 		fmt.Println(reply, err)
 	}
-	fmt.Println(llm.Explain()) // five failures in a row: nobody asks the cloud for a minute
+	fmt.Println(llm.Explain()) // five failures in a row: the cloud gets no calls for a minute
 	if err := reg.Close(ctx); err != nil {
 		panic(err)
 	}

@@ -35,7 +35,7 @@ func main() {
 	}
 }
 
-// settings are what the command line says.
+// settings holds the flags of the command line.
 type settings struct {
 	fail, wait bool
 	dot, trace string
@@ -91,7 +91,7 @@ type session struct {
 	trace        string
 }
 
-// once starts the platform, asks it something and stops it.
+// once starts the platform, sends it a question and stops it.
 func (s session) once(ctx context.Context) error {
 	ctx, release := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer release()
@@ -146,7 +146,7 @@ func (s session) report() error {
 	return err
 }
 
-// rolledBack shows what a start that failed has undone.
+// rolledBack prints the components that a failed start has stopped again.
 func (s session) rolledBack() error {
 	err := s.report()
 	s.watch.wait()
@@ -188,7 +188,7 @@ func (w *watcher) listen(e startup.Event) {
 func (w *watcher) wait() { <-w.down }
 
 func toFile(path string, write func(io.Writer) error) error {
-	file, err := os.Create(path) //nolint:gosec // the user says where
+	file, err := os.Create(path) //nolint:gosec // a path given by the user
 	if err != nil {
 		return err
 	}

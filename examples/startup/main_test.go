@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// page is what is written, to be read meanwhile; written is told of each time.
+// page collects the output, for concurrent reads; written is signalled after each write.
 type page struct {
 	mu      sync.Mutex
 	text    strings.Builder
@@ -60,7 +60,7 @@ func requireOrder(t *testing.T, names []string, order ...string) {
 	}
 }
 
-func TestPlatform_StartsAlongLongestChainAndStopsInReverse(t *testing.T) {
+func TestPlatform_StartsAlongItsLongestChainAndStopsInReverse(t *testing.T) {
 	t.Parallel()
 	var out, progress page
 	dot, trace := filepath.Join(t.TempDir(), "plan.dot"), filepath.Join(t.TempDir(), "start.json")
@@ -87,7 +87,7 @@ func TestPlatform_StartsAlongLongestChainAndStopsInReverse(t *testing.T) {
 	require.Contains(t, string(traced), `"name":"model"`)
 }
 
-func TestPlatform_FailureRollsBack(t *testing.T) {
+func TestPlatform_FailedStartRollsBack(t *testing.T) {
 	t.Parallel()
 	for _, arguments := range [][]string{{"-fail"}, {"-fail", "-wait"}} {
 		var out, progress page
@@ -103,7 +103,7 @@ func TestPlatform_FailureRollsBack(t *testing.T) {
 	}
 }
 
-func TestPlatform_RunsUntilInterrupted(t *testing.T) {
+func TestPlatform_RunsUntilItIsInterrupted(t *testing.T) {
 	t.Parallel()
 	ctx, interrupt := context.WithCancel(t.Context())
 	var progress page
@@ -131,7 +131,7 @@ func TestPlatform_InterruptedStartRollsBack(t *testing.T) {
 	}
 }
 
-func TestArguments_BadAreErrors(t *testing.T) {
+func TestMain_RefusesBadArguments(t *testing.T) {
 	t.Parallel()
 	for _, arguments := range [][]string{{"-unheard-of"}, {"-wait=maybe"}, {"-dot", t.TempDir()}} {
 		var out, progress page
@@ -142,7 +142,7 @@ func TestArguments_BadAreErrors(t *testing.T) {
 	require.Contains(t, progress.String(), "-trace")
 }
 
-func TestPlatform_PictureErrorStops(t *testing.T) {
+func TestPlatform_StopsWhenAPictureCannotBeWritten(t *testing.T) {
 	t.Parallel()
 	var out, progress page
 	err := run(t.Context(), []string{"-trace", filepath.Join(t.TempDir(), "no", "such", "folder")}, &out, &progress)
@@ -150,7 +150,7 @@ func TestPlatform_PictureErrorStops(t *testing.T) {
 	require.Len(t, after(t, out.String(), "stopped, in this order"), 15)
 }
 
-func TestWatcher_KeepsOrderOfStops(t *testing.T) {
+func TestWatcher_KeepsTheOrderOfStops(t *testing.T) {
 	t.Parallel()
 	w := newWatcher(func(startup.Event) {})
 	for _, name := range []string{"b", "a", ""} {

@@ -20,7 +20,7 @@ type part struct {
 	provides []string // unless set, its name
 	needs    []startup.Need
 	warmUp   time.Duration // from its start until it is well
-	broken   error         // what its start finds, after that time
+	broken   error         // the error of its start, after that time
 	register func(context.Context, *registry.Registry) (*registry.Registration, error)
 	serve    http.HandlerFunc // at /ask
 

@@ -35,8 +35,8 @@ type platform struct {
 	parts    []*part
 }
 
-// newPlatform returns what the platform is made of. Where a start takes so much time
-// as the others have, what matters is who needs whom.
+// newPlatform returns the components of the platform. Where a start takes so much time
+// as the others have, the dependencies matter most.
 func newPlatform(reg *registry.Registry, damaged bool) *platform {
 	p := &platform{registry: reg}
 	needs := startup.Capabilities
@@ -104,21 +104,21 @@ func (p *platform) components() []registry.Component {
 	return components
 }
 
-// offer registers what a component does when it is ready, and until it stops.
+// offer registers a component's service when it is ready, until it stops.
 func offer(service registry.Service[Answer], name string, answer Answer) func(context.Context, *registry.Registry) (*registry.Registration, error) {
 	return func(ctx context.Context, reg *registry.Registry) (*registry.Registration, error) {
 		return service.Register(ctx, reg, registry.Provider[Answer]{Name: name, Instance: answer})
 	}
 }
 
-// call asks whoever offers the service at the moment.
+// call calls the present provider of the service.
 func (p *platform) call(ctx context.Context, service registry.Service[Answer], text string) (string, error) {
 	return registry.Call(ctx, service.Bind(p.registry, registry.Query{}), func(ctx context.Context, answer Answer) (string, error) {
 		return answer(ctx, text)
 	})
 }
 
-// speak answers with what the model, the memory and a tool say.
+// speak answers with the results of the model, the memory and a tool.
 func (p *platform) speak(ctx context.Context, text string) (string, error) {
 	said := make([]string, 0, 3)
 	for _, service := range []registry.Service[Answer]{Tool, Memory, Chat} {
@@ -131,7 +131,7 @@ func (p *platform) speak(ctx context.Context, text string) (string, error) {
 	return strings.Join(said, "; "), nil
 }
 
-// answer is what the front does with a question.
+// answer answers a question at the front.
 func (p *platform) answer(w http.ResponseWriter, r *http.Request) {
 	said, err := p.call(r.Context(), Speak, r.FormValue("text"))
 	if err != nil {
@@ -141,7 +141,7 @@ func (p *platform) answer(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, said) // the client may be gone
 }
 
-// ask asks the front over HTTP.
+// ask sends a question to the front over HTTP.
 func (p *platform) ask(ctx context.Context, text string) (answer string, err error) {
 	transport := &http.Transport{}
 	defer transport.CloseIdleConnections()

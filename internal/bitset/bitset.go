@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 )
 
-// OneWord is how many integers of a set, from zero on, are read at one moment.
+// OneWord is the number of integers of a set, from zero on, that are read atomically.
 const OneWord = wordBits
 
 const (
@@ -21,8 +21,8 @@ const (
 // and never wait; calls of its writers, Add and Remove, must be serialised by
 // the caller. Use New to make one.
 //
-// It is a bitmap with a pyramid of summaries above it: a bit of one level says
-// whether the word it stands for, one level below, has any bit set. Next
+// It is a bitmap with a pyramid of summaries above it: a bit of one level is
+// set if its word, one level below, has any bit set. Next
 // therefore visits a handful of words however many positions there are.
 //
 // Writers keep one invariant at every instant, not only between calls: a
@@ -149,9 +149,9 @@ func (s *Set) Next(from, to int) int {
 	return s.search(max(from, wordBits), min(to, s.size))
 }
 
-// search is Next from the second word on. It looks at what is left of a word,
+// search is Next from the second word on. It searches the rest of a word,
 // climbs one level when that is nothing and descends one when it is something.
-// Each step starts right after all that has been looked at, so an empty word
+// Each step starts right after all that has been searched, so an empty word
 // below a set summary bit is passed like any other, and the search always ends.
 func (s *Set) search(from, to int) int {
 	if from >= to { // also of a set without levels
@@ -197,7 +197,7 @@ func (s *Set) Mask(from, n int) uint64 {
 	return mask & (allOnes >> (wordBits - uint(n)))
 }
 
-// CountIn returns how many members are in [from, to). It is safe for concurrent
+// CountIn returns the number of members in [from, to). It is safe for concurrent
 // use and visits each word of the range.
 func (s *Set) CountIn(from, to int) (count int) {
 	for from = max(from, 0); from < to && from < s.size; from += wordBits {

@@ -48,7 +48,7 @@ func TestNew_IsEmpty(t *testing.T) {
 	}
 }
 
-func TestNew_ZeroSizeHasNoMembers(t *testing.T) {
+func TestNew_WithoutCapacityHasNoMembers(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{0, -1, math.MinInt} {
 		set := bitset.New(n)
@@ -59,7 +59,7 @@ func TestNew_ZeroSizeHasNoMembers(t *testing.T) {
 	}
 }
 
-func TestNext_YieldsAllMembersInOrder(t *testing.T) {
+func TestNext_VisitsAllMembersInOrder(t *testing.T) {
 	t.Parallel()
 	for _, n := range sizes {
 		for _, step := range []int{1, 7, 63, 64, 65, 4096, 5000} {
@@ -75,7 +75,7 @@ func TestNext_YieldsAllMembersInOrder(t *testing.T) {
 	}
 }
 
-func TestNext_FindsLoneMemberFromAnywhere(t *testing.T) {
+func TestNext_FindsALoneMember(t *testing.T) {
 	t.Parallel()
 	for _, n := range sizes {
 		for _, lone := range []int{0, n / 3, n / 2, n - 1} {
@@ -105,7 +105,7 @@ func TestNext_SkipsRemovedMembers(t *testing.T) {
 	}
 }
 
-func TestNext_ClampsBounds(t *testing.T) {
+func TestNext_ClampsItsBounds(t *testing.T) {
 	t.Parallel()
 	for _, n := range sizes {
 		set := bitset.New(n)
@@ -122,7 +122,7 @@ func TestNext_ClampsBounds(t *testing.T) {
 	}
 }
 
-func TestNext_ContinuesPastEmptyWordUnderSummary(t *testing.T) {
+func TestNext_PassesAnEmptyWordBelowASetSummary(t *testing.T) {
 	t.Parallel()
 	const n = 300_000
 	set := bitset.New(n)
@@ -142,7 +142,7 @@ func TestNext_ContinuesPastEmptyWordUnderSummary(t *testing.T) {
 	require.Equal(t, -1, set.Next(0, n))
 }
 
-func TestAdd_AndRemoveAreIdempotent(t *testing.T) {
+func TestAddAndRemove_AreIdempotent(t *testing.T) {
 	t.Parallel()
 	for _, n := range sizes {
 		set := bitset.New(n)
@@ -159,7 +159,7 @@ func TestAdd_AndRemoveAreIdempotent(t *testing.T) {
 	}
 }
 
-func TestHas_OutOfRangeIsNeverAMember(t *testing.T) {
+func TestHas_IsFalseOutOfRange(t *testing.T) {
 	t.Parallel()
 	for _, n := range sizes {
 		set := filled(n)
@@ -172,7 +172,7 @@ func TestHas_OutOfRangeIsNeverAMember(t *testing.T) {
 	}
 }
 
-func TestNext_NeverSkipsLastingMember(t *testing.T) {
+func TestNext_NeverMissesALastingMember(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{64, 10_000, 300_000} {
 		set := bitset.New(n)
@@ -225,7 +225,7 @@ func spinUntil(done func() bool) {
 	}
 }
 
-func TestNext_FindsMemberSeenByHas(t *testing.T) {
+func TestNext_FindsAMemberSeenByHas(t *testing.T) {
 	t.Parallel()
 	// Each member is alone in its word, so that each Add writes summaries. The
 	// writer waits until the reader is looking, so that they meet in the act.
@@ -330,7 +330,7 @@ func BenchmarkNext(b *testing.B) {
 	}
 }
 
-// BenchmarkNothing is what a loop of these benchmarks costs without a body.
+// BenchmarkNothing measures the loop of these benchmarks without a body.
 func BenchmarkNothing(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {

@@ -9,7 +9,7 @@ import (
 	"github.com/capreg/registry/internal/bitset"
 )
 
-func TestMask_AndCountMatchMembers(t *testing.T) {
+func TestMaskAndCount_AgreeWithHas(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))
 	for _, size := range []int{0, 1, 63, 64, 65, 127, 128, 129, 200, 5000} {

@@ -1,12 +1,11 @@
-// Package drift notices that something gets slower or fails more often than it
-// used to, before it is down.
+// Package drift detects that something gets slower or fails more often than usual, before it is
+// down.
 //
-// Latencies are looked at in logarithms, so that noise is symmetric and factors
-// add up, and are cut to a few deviations (winsorised), so that single outliers
-// say nothing. A one-sided cumulative sum (Page 1954) of what exceeds the learned
-// mean by more than one deviation raises the alarm. The constants come from
-// replayed noise and ramps: textbook ones (k = ½, h = 5) raise ten alarms in
-// 10,000 samples of ordinary latencies.
+// Latencies are compared as logarithms, so that noise is symmetric and factors add up, and are
+// cut to a few deviations (winsorised), so that single outliers do not matter. A one-sided
+// cumulative sum (Page 1954) of the excess over the learned mean plus one deviation raises the
+// alarm. The constants come from replayed noise and ramps: textbook ones (k = ½, h = 5) raise
+// ten alarms in 10,000 samples of ordinary latencies.
 package drift
 
 import (
@@ -27,23 +26,22 @@ const (
 	levelPace = 0.2   // of the latency average
 	levelGate = 0.03  // of the time limit: faster than this is no risk
 	errorGate = 0.25  // of samples that fail
-	floor     = 0.01  // ms; faster than this is not told apart
+	floor     = 0.01  // ms; shorter times count as this
 	leastDev  = 0.1   // of the logarithm
 )
 
-// Detector learns what is usual and says when that changes for the worse. The
-// zero value is ready; it is not safe for concurrent use. A sample allocates
-// nothing.
+// Detector learns the usual latency and reports changes for the worse. The zero value is ready;
+// it is not safe for concurrent use. A sample allocates nothing.
 type Detector struct {
 	mean, variance float64 // of the logarithm of milliseconds
-	sum            float64 // what exceeds the mean, cumulated
+	sum            float64 // the cumulated excess over the mean
 	errors         float64 // exponential average
 	level          float64 // exponential average, in milliseconds
 	n              int
 }
 
-// Observe takes one sample: how long it took, and
-// whether it failed. One that ran out of time took all of it.
+// Observe adds one sample: its duration, and whether it failed. The duration of a timeout is
+// the whole time limit.
 func (d *Detector) Observe(took time.Duration, failed bool) {
 	ms := max(float64(took)/float64(time.Millisecond), floor)
 	x := math.Log(ms)

@@ -57,7 +57,7 @@ func lead(seed uint64, ramp int, factor func(part float64) float64, alarm func(*
 	return -1
 }
 
-func TestDetector_NoticesRampsEarly(t *testing.T) {
+func TestDetector_DetectsRampsBeforeFailures(t *testing.T) {
 	t.Parallel()
 	queueing := func(part float64) float64 { return 1 / max(1-part, 0.005) } // of one server: 1/(1-utilisation)
 	exponential := func(part float64) float64 { return math.Pow(200, part) }
@@ -80,7 +80,7 @@ func TestDetector_NoticesRampsEarly(t *testing.T) {
 	}
 }
 
-func TestDetector_MoreErrorsAreARisk(t *testing.T) {
+func TestAtRisk_MoreFrequentErrors(t *testing.T) {
 	t.Parallel()
 	var leads []int
 	for seed := range uint64(200) {
@@ -173,7 +173,7 @@ func TestDetector_NoiseRaisesNoAlarm(t *testing.T) {
 	}
 }
 
-func TestDetector_AlarmEndsAndNewLevelBecomesNormal(t *testing.T) {
+func TestDegrading_EndsWithTheUsualOrANewLevel(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 1))
 	var d drift.Detector
@@ -194,7 +194,7 @@ func TestDetector_AlarmEndsAndNewLevelBecomesNormal(t *testing.T) {
 	require.False(t, d.Degrading(), "that is how it is now")
 }
 
-func TestDetector_SlowerButFastIsNoRisk(t *testing.T) {
+func TestAtRisk_SlowerButStillFastIsNoRisk(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 1))
 	var d drift.Detector
@@ -208,7 +208,7 @@ func TestDetector_SlowerButFastIsNoRisk(t *testing.T) {
 	require.False(t, d.AtRisk(limit))
 }
 
-func TestDetector_AllocatesNothing(t *testing.T) { //nolint:paralleltest // AllocsPerRun counts all goroutines
+func TestObserve_AllocatesNothing(t *testing.T) { //nolint:paralleltest // AllocsPerRun counts all goroutines
 	var d drift.Detector
 	require.Zero(t, testing.AllocsPerRun(1000, func() { d.Observe(10*time.Millisecond, false) }))
 }

@@ -13,17 +13,17 @@ import (
 
 // naive is the detector as its documentation says, with all its samples in a list.
 type naive struct {
-	logs         []float64
-	mean, spread float64 // of the logarithms; spread is the variance
-	sum          float64
-	errors       float64
-	level        float64
+	logs           []float64
+	mean, variance float64 // of the logarithms
+	sum            float64
+	errors         float64
+	level          float64
 }
 
 func (n *naive) observe(ms float64, failed bool) {
 	ms = math.Max(ms, 0.01)
 	x := math.Log(ms)
-	usual := math.Max(math.Sqrt(n.spread), 0.1)
+	usual := math.Max(math.Sqrt(n.variance), 0.1)
 	learned := len(n.logs) >= 100
 	if learned {
 		deviations := math.Min(math.Max((x-n.mean)/usual, -4), 4)
@@ -33,18 +33,18 @@ func (n *naive) observe(ms float64, failed bool) {
 	switch {
 	case !learned:
 		n.logs = append(n.logs, x)
-		n.mean, n.spread = 0, 0
+		n.mean, n.variance = 0, 0
 		for _, log := range n.logs {
 			n.mean += log / float64(len(n.logs))
 		}
 		for _, log := range n.logs {
-			n.spread += (log - n.mean) * (log - n.mean) / float64(len(n.logs))
+			n.variance += (log - n.mean) * (log - n.mean) / float64(len(n.logs))
 		}
 	case n.sum > 8:
 		n.mean += 0.002 * within
 	default:
 		n.mean += 0.005 * within
-		n.spread = 0.995*n.spread + 0.005*within*within
+		n.variance = 0.995*n.variance + 0.005*within*within
 	}
 	n.errors *= 0.9
 	if failed {
@@ -59,7 +59,7 @@ func (n *naive) atRisk(limit time.Duration) bool {
 	return n.errors > 0.25 || n.degrading() && n.level >= 0.03*limit.Seconds()*1000
 }
 
-func TestDetector_MatchesDocumentedModel(t *testing.T) {
+func TestDetector_AgreesWithItsDocumentation(t *testing.T) {
 	t.Parallel()
 	degraded, risky := 0, 0
 	for seed := range uint64(200) {

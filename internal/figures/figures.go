@@ -1,4 +1,4 @@
-// Package figures puts what a program has measured into documents, so that no figure is
+// Package figures writes the measurements of programs into documents, so that no figure is
 // typed by hand.
 package figures
 
@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Replace replaces what stands in a document between the two marks of a block,
-// <!-- name: begin --> and <!-- name: end -->, each on a line of its own.
+// Replace replaces the text of a document between the two marks of a block, <!-- name: begin
+// --> and <!-- name: end -->, each on a line of its own.
 func Replace(path, name, content string) error {
 	text, err := os.ReadFile(path) //nolint:gosec // a document of the tree
 	if err != nil {

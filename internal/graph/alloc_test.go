@@ -9,7 +9,7 @@ import (
 )
 
 // The race detector allocates by itself, so this runs without it.
-func TestNeighbours_ReadWithoutAllocating(t *testing.T) { //nolint:paralleltest // AllocsPerRun counts all goroutines
+func TestNeeds_AllocatesNothing(t *testing.T) { //nolint:paralleltest // AllocsPerRun counts all goroutines
 	g := large(100, 3)
 	g.Order()
 	sum := 0

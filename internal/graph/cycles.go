@@ -5,10 +5,10 @@ import (
 	"slices"
 )
 
-// patience is how many nodes and edges Cycles may look at in search of the shortest
-// cycles. The components share it by their size, so that there is time for as many
-// searches through all of each.
-const patience = 1 << 25
+// searchBudget bounds the nodes and edges that Cycles visits in search of the shortest cycles.
+// The components share it by their size, which allows each the same number of searches through
+// all of it.
+const searchBudget = 1 << 25
 
 // Cycles returns a cycle out of each set of nodes that all need each other, be
 // it indirectly: none if the graph has an order. Each begins with its smallest
@@ -17,7 +17,7 @@ const patience = 1 << 25
 //
 // Each is the shortest of its set, and of several the one with the smallest node
 // where they first differ. To find it may take a search from each node of the set.
-// These are bounded: in the whole graph to 2²⁵ nodes and edges looked at, which is
+// These are bounded: in the whole graph to 2²⁵ visits of nodes and edges, which is
 // enough for sets of up to 1,000 nodes where there are 33,000 nodes and edges. In
 // larger sets the search begins with the smallest nodes and may end before the last
 // ones; what is returned is the shortest cycle found until then. That a set has
@@ -36,7 +36,7 @@ func (g *Graph) Cycles() [][]int {
 	for node := range s.nodes {
 		s.nodes[node] = visit{reached: none, closing: none}
 	}
-	searches := max(patience/(g.nodes+len(built.feeds.values)), 1)
+	searches := max(searchBudget/(g.nodes+len(built.feeds.values)), 1)
 	cycles := make([][]int, count)
 	for i, members := range groups(count, component).all() {
 		cycles[i] = s.shortest(members, searches)
@@ -60,11 +60,11 @@ func (a *adjacency) components() (of []int, count int) {
 	const closed = math.MaxInt // lowest: its component is complete
 	var (
 		buffer  = make([]int, 3*nodes)
-		entered = buffer[:nodes]          // when the node was met, from one on
+		entered = buffer[:nodes]          // when the node was reached, from one on
 		lowest  = buffer[nodes : 2*nodes] // the earliest entered that is known to be in its component
 		cursor  = buffer[2*nodes:]        // which edge is next
 		path    []int
-		open    []int // met, but of components that are not complete
+		open    []int // reached, but of components that are not complete
 		clock   int
 	)
 	of = make([]int, nodes)
@@ -126,15 +126,15 @@ type search struct {
 	component []int
 	nodes     []visit
 	queue     []int
-	looked    int // at how many nodes and edges
+	visited   int // nodes and edges so far
 }
 
-// visit is what a search leaves at a node. It is of no meaning to the next one,
-// which starts elsewhere.
+// visit is the mark of a search at a node. The next search, which starts elsewhere,
+// ignores it.
 type visit struct {
 	reached int // the start from which the node was last reached
 	closing int // the last start that needs the node
-	depth   int // how far the start is
+	depth   int // distance from the start
 	parent  int
 }
 
@@ -150,9 +150,9 @@ func (s *search) shortest(members []int, searches int) (cycle []int) {
 		bound += (1 + len(s.feeds.of(node))) * searches
 	}
 	length := math.MaxInt
-	s.looked = 0
+	s.visited = 0
 	for _, start := range members {
-		if length == 2 || s.looked >= bound {
+		if length == 2 || s.visited >= bound {
 			break
 		}
 		if last := s.from(start, length); last != none {
@@ -191,7 +191,7 @@ func (s *search) from(start, limit int) int {
 			break
 		}
 		feeds := s.feeds.of(node)
-		s.looked += 1 + len(feeds)
+		s.visited += 1 + len(feeds)
 		for _, feed := range feeds {
 			if feed < start || s.component[feed] != component {
 				continue

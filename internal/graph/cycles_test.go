@@ -25,7 +25,7 @@ func requireCycle(t *testing.T, g *graph.Graph, cycle []int) {
 	}
 }
 
-func TestCycles_EachComponentHasItsShortest(t *testing.T) {
+func TestCycles_EachComponentHasItsShortestCycle(t *testing.T) {
 	t.Parallel()
 	g := graph.New(12)
 	for _, edge := range [][2]int{
@@ -40,7 +40,7 @@ func TestCycles_EachComponentHasItsShortest(t *testing.T) {
 	require.Equal(t, [][]int{{1, 2, 3}, {4, 6}, {7}, {10, 11}}, g.Cycles())
 }
 
-func TestCycles_TiesTakeSmallerNodes(t *testing.T) {
+func TestCycles_PrefersSmallerNodes(t *testing.T) {
 	t.Parallel()
 	g := graph.New(8)
 	for _, edge := range [][2]int{{0, 5}, {5, 3}, {3, 0}, {0, 4}, {4, 7}, {7, 0}, {4, 6}, {6, 0}, {1, 2}, {2, 7}, {7, 1}} {
@@ -116,7 +116,7 @@ func TestCycles_FindsManySmallOnes(t *testing.T) {
 	}
 }
 
-func TestCycles_FindsShortestOfThousandNodes(t *testing.T) {
+func TestCycles_FindsTheShortestOfAThousandNodes(t *testing.T) {
 	t.Parallel()
 	// The large cycles lead to one search through nearly everything after the
 	// other, and only one of the last finds the small one.
@@ -133,7 +133,7 @@ func TestCycles_FindsShortestOfThousandNodes(t *testing.T) {
 	require.Equal(t, [][]int{{nodes - 3, nodes - 1}}, g.Cycles())
 }
 
-func TestCycles_SearchIsBoundedAndFindsOne(t *testing.T) {
+func TestCycles_BoundedSearchStillFindsACycle(t *testing.T) {
 	t.Parallel()
 	for _, seed := range []uint64{1, 2, 3} {
 		rng := rand.New(rand.NewPCG(seed, 0))

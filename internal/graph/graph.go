@@ -1,6 +1,5 @@
-// Package graph provides mechanisms for graphs of dependencies: in which order,
-// in which layers and with which priority to take the nodes, and where they wait
-// for each other in a circle. It also finds what a misspelt word may have meant.
+// Package graph provides algorithms for dependency graphs: order, layers, priorities
+// and cycles of the nodes. It also finds words similar to a misspelt one.
 package graph
 
 import (
@@ -9,31 +8,29 @@ import (
 	"sync/atomic"
 )
 
-// Graph is a directed graph of the nodes 0..Len()-1. An edge goes from what must
-// come first to what needs it. Use New to make one.
+// Graph is a directed graph of the nodes 0..Len()-1. An edge goes from a node to one that needs
+// it and must come after it. Use New to make one.
 //
-// Cycles are allowed, but leave the nodes on them, and all that need one of
-// those, without an order: they never become ready. Each method says what it
-// does with them.
+// Cycles are allowed, but the nodes on them, and all that need one of those, have no order:
+// they never become ready. Each method says how it treats them.
 //
-// Add must not be called while any other method is. All the others only read,
-// and are safe for concurrent use. None of them recurses, and each takes time in
-// proportion to the nodes and edges unless it says otherwise. Methods that are
-// given a node panic if it is out of range.
+// Add must not be called while any other method is. All the others only read, and are safe for
+// concurrent use. None of them recurses, and each takes time in proportion to the nodes and
+// edges unless it says otherwise. Methods with a node as parameter panic if it is out of range.
 type Graph struct {
 	nodes int
 
 	// The edges as they were added: edge i goes from firsts[i] to thens[i].
 	firsts, thens []int
 
-	// built is made from the edges by whoever reads first after an Add. Building
-	// serialises those who come together.
+	// built is made from the edges by the first read after an Add. Concurrent reads
+	// are serialised while it is built.
 	built    atomic.Pointer[adjacency]
 	building sync.Mutex
 }
 
-// adjacency is what the reading methods see of a Graph. It never changes, and
-// each of its rows is ascending and without repetition.
+// adjacency is the read-only form of a Graph. It never changes, and each of its rows is
+// ascending and without repetition.
 type adjacency struct {
 	needs, feeds rows
 }
@@ -65,16 +62,16 @@ func (g *Graph) Add(first, then int) {
 // Len returns the number of nodes.
 func (g *Graph) Len() int { return g.nodes }
 
-// Needs returns what must come right before node, ascending. The result belongs
-// to the graph and must not be changed; a later Add does not change it either.
+// Needs returns the direct predecessors of node, ascending. The result belongs to the graph and
+// must not be changed; a later Add does not change it either.
 func (g *Graph) Needs(node int) []int { return g.adjacency().needs.of(node) }
 
-// Feeds returns what needs node directly, ascending. The result belongs to the
-// graph and must not be changed; a later Add does not change it either.
+// Feeds returns the direct successors of node, ascending. The result belongs to the graph and
+// must not be changed; a later Add does not change it either.
 func (g *Graph) Feeds(node int) []int { return g.adjacency().feeds.of(node) }
 
-// Reaches tells for each node whether it is one of from or needs any of them,
-// directly or not.
+// Reaches reports for each node whether it is one of from or needs any of them, directly or
+// not.
 func (g *Graph) Reaches(from ...int) []bool {
 	feeds := g.adjacency().feeds
 	reached := make([]bool, g.nodes)

@@ -45,7 +45,7 @@ func ascending(nodes int) []int {
 
 func one(int) time.Duration { return 1 }
 
-func TestGraph_WithoutNodesIsEmpty(t *testing.T) {
+func TestGraph_WithoutNodes(t *testing.T) {
 	t.Parallel()
 	for _, g := range []*graph.Graph{graph.New(0), graph.New(-1), graph.New(math.MinInt), {}} {
 		require.Zero(t, g.Len())
@@ -74,7 +74,7 @@ func TestLayers_NodesWithoutEdgesAreOneLayer(t *testing.T) {
 	require.Empty(t, g.Feeds(999))
 }
 
-func TestGraph_ParallelEdgesAreOne(t *testing.T) {
+func TestAdd_ParallelEdgesAreOne(t *testing.T) {
 	t.Parallel()
 	g := graph.New(3)
 	for range 3 {
@@ -88,7 +88,7 @@ func TestGraph_ParallelEdgesAreOne(t *testing.T) {
 	require.Equal(t, []int{1}, g.Feeds(0))
 }
 
-func TestCycles_SelfEdgeIsACycle(t *testing.T) {
+func TestCycles_SelfEdgeIsACycleOfOne(t *testing.T) {
 	t.Parallel()
 	g := graph.New(4)
 	g.Add(0, 1)
@@ -114,7 +114,7 @@ func TestGraph_NodesOutOfRangePanic(t *testing.T) {
 	require.Empty(t, g.Feeds(0))
 }
 
-func TestGraph_EdgesAddedAfterReadCount(t *testing.T) {
+func TestAdd_AfterARead(t *testing.T) {
 	t.Parallel()
 	g := graph.New(3)
 	g.Add(2, 0)
@@ -128,7 +128,7 @@ func TestGraph_EdgesAddedAfterReadCount(t *testing.T) {
 	require.Equal(t, []int{0}, before)
 }
 
-func TestNeighbours_AppendDoesNotChangeGraph(t *testing.T) {
+func TestNeeds_AppendDoesNotChangeTheGraph(t *testing.T) {
 	t.Parallel()
 	g := graph.New(3)
 	g.Add(0, 1)
@@ -139,7 +139,7 @@ func TestNeighbours_AppendDoesNotChangeGraph(t *testing.T) {
 	require.Equal(t, []int{1}, g.Needs(2))
 }
 
-func TestOrder_TakesSmallestReadyNode(t *testing.T) {
+func TestOrder_TakesTheSmallestThatIsReady(t *testing.T) {
 	t.Parallel()
 	g := graph.New(6)
 	g.Add(5, 0)
@@ -150,7 +150,7 @@ func TestOrder_TakesSmallestReadyNode(t *testing.T) {
 	require.Equal(t, []int{2, 3, 1, 4, 5, 0}, order)
 }
 
-func TestOrder_AndLayersRespectEveryEdge(t *testing.T) {
+func TestOrderAndLayers_RespectEveryEdgeOfALargeGraph(t *testing.T) {
 	t.Parallel()
 	g := large(10_000, 3)
 	order, ok := g.Order()
@@ -188,7 +188,7 @@ func TestReaches_NothingFromNothing(t *testing.T) {
 	require.Equal(t, []bool{true, true, true}, g.Reaches(1, 1))
 }
 
-func TestRank_IsHeaviestPathToEnd(t *testing.T) {
+func TestRanks_HeaviestPathToTheEnd(t *testing.T) {
 	t.Parallel()
 	weights := []time.Duration{1, 10, 2, 3, 4}
 	weight := func(node int) time.Duration { return weights[node] }
@@ -210,7 +210,7 @@ func TestRank_IsHeaviestPathToEnd(t *testing.T) {
 	require.Equal(t, time.Duration(12), length)
 }
 
-func TestRank_ClampsWeights(t *testing.T) {
+func TestRanks_ClampsWeights(t *testing.T) {
 	t.Parallel()
 	weights := []time.Duration{5, math.MinInt64, math.MaxInt64, math.MaxInt64, -1}
 	weight := func(node int) time.Duration { return weights[node] }
@@ -221,7 +221,7 @@ func TestRank_ClampsWeights(t *testing.T) {
 	require.Equal(t, time.Duration(math.MaxInt64), length)
 }
 
-func TestRank_ReadsEachWeightOnce(t *testing.T) {
+func TestRanks_CallsWeightOnceForNodesWithAnOrder(t *testing.T) {
 	t.Parallel()
 	g := graph.New(5)
 	g.Add(0, 1)
@@ -240,14 +240,14 @@ func TestRank_ReadsEachWeightOnce(t *testing.T) {
 	require.Zero(t, length)
 }
 
-func TestCriticalPath_OfCyclesAloneIsEmpty(t *testing.T) {
+func TestCritical_GraphOfCyclesHasNone(t *testing.T) {
 	t.Parallel()
 	path, length := ring(3).Critical(one)
 	require.Empty(t, path)
 	require.Zero(t, length)
 }
 
-func TestGraph_HandlesLongChain(t *testing.T) {
+func TestGraph_LongChain(t *testing.T) {
 	t.Parallel()
 	g := chain(long)
 	order, ok := g.Order()
@@ -266,7 +266,7 @@ func TestGraph_HandlesLongChain(t *testing.T) {
 	require.True(t, reached[long-1])
 }
 
-func TestGraph_HandlesLongReverseChain(t *testing.T) {
+func TestGraph_LongChainBackwards(t *testing.T) {
 	t.Parallel()
 	g := graph.New(long)
 	for node := range long - 1 {
@@ -280,7 +280,7 @@ func TestGraph_HandlesLongReverseChain(t *testing.T) {
 	require.Len(t, g.Layers(), long)
 }
 
-func TestGraph_HandlesDenseEdges(t *testing.T) {
+func TestGraph_Dense(t *testing.T) {
 	t.Parallel()
 	const nodes = 500
 	g := graph.New(nodes)
@@ -306,7 +306,7 @@ func TestGraph_HandlesDenseEdges(t *testing.T) {
 	require.False(t, ok)
 }
 
-func TestGraph_ConcurrentReadersAgree(t *testing.T) {
+func TestGraph_ConcurrentReadersSeeTheSame(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(5, 6))
 	for range 20 {

@@ -110,7 +110,7 @@ func (m model) distances() [][]int {
 	return distances
 }
 
-// ordered tells which nodes neither lie on a cycle nor need one that does.
+// ordered returns the nodes that neither lie on a cycle nor need one that does.
 func (m model) ordered() []bool {
 	distances := m.distances()
 	ordered := make([]bool, len(m))
@@ -276,12 +276,12 @@ func requireLikeWeights(t *testing.T, m model, g *graph.Graph) {
 	require.Equal(t, length, gotLength, "%v", m)
 }
 
-func TestModel_EveryGraphOfThreeNodes(t *testing.T) {
+func TestGraph_EveryGraphOfThreeNodesIsLikeTheModel(t *testing.T) {
 	t.Parallel()
 	requireAllLike(t, 3, 1)
 }
 
-func TestModel_EveryFifthGraphOfFourNodes(t *testing.T) {
+func TestGraph_EveryFifthGraphOfFourNodesIsLikeTheModel(t *testing.T) {
 	t.Parallel()
 	requireAllLike(t, 4, 5)
 }
@@ -300,7 +300,7 @@ func requireAllLike(t *testing.T, nodes, step int) {
 	}
 }
 
-func TestModel_RandomGraphs(t *testing.T) {
+func TestGraph_RandomGraphsAreLikeTheModel(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(3, 4))
 	for range 2000 {

@@ -6,11 +6,11 @@ import (
 	"unicode"
 )
 
-// Nearest returns the words among which word may have been meant, at most so
-// many, the nearest first and then by alphabet. Words are as far apart as there
-// are runes to insert, to delete, to replace or to swap with their neighbour,
-// whatever their case: at most two here, or a third of word if that is more. What
-// shares nothing with it was not meant, however short both are.
+// Nearest returns the words most similar to word, at most so many, the nearest first and then
+// by alphabet. The distance of two words is the number of runes to insert, to delete, to
+// replace or to swap with their neighbour, ignoring case; it must be at most two here, or a
+// third of word if that is more. A word that shares no rune with it is never similar, however
+// short both are.
 func Nearest(word string, among []string, most int) []string {
 	type candidate struct {
 		word     string
@@ -56,8 +56,8 @@ type distance struct {
 	current, before, beforeThat []int
 }
 
-// between returns how far a and b are apart, or any number above limit if it is
-// more than that. It fills in of each row only what is so near the diagonal that
+// between returns the distance of a and b, or any number above limit if it is more
+// than that. It fills in of each row only what is so near the diagonal that
 // it may matter, between two numbers that are too large.
 func (d *distance) between(a, b []rune, limit int) int {
 	if apart := max(len(a)-len(b), len(b)-len(a)); apart > limit {

@@ -12,7 +12,7 @@ import (
 	"github.com/capreg/registry/internal/graph"
 )
 
-func TestNearest_FindsLikelyWords(t *testing.T) {
+func TestNearest_ReturnsSimilarWords(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name  string
@@ -49,7 +49,7 @@ func TestNearest_FindsLikelyWords(t *testing.T) {
 	}
 }
 
-func TestNearest_KeepsItsInput(t *testing.T) {
+func TestNearest_DoesNotChangeItsInput(t *testing.T) {
 	t.Parallel()
 	among := []string{"rat", "hat", "cat"}
 	require.Equal(t, []string{"cat", "hat", "rat"}, graph.Nearest("cat", among, 3))
@@ -74,7 +74,7 @@ func apart(a, b []rune) int {
 	return steps
 }
 
-func TestNearest_MatchesEditDistance(t *testing.T) {
+func TestNearest_AgreesWithTheDefinitionOfTheDistance(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(11, 12))
 	word := func() string {

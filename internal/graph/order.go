@@ -8,7 +8,7 @@ import (
 	"github.com/capreg/registry/internal/bitset"
 )
 
-// none is the node that there is not.
+// none stands for the absence of a node.
 const none = -1
 
 // Order returns all nodes, each after all it needs: always the smallest that is
@@ -50,7 +50,7 @@ func (g *Graph) Layers() [][]int {
 	for node := range layer {
 		layer[node] = none
 	}
-	order, _ := built.walk()
+	order, _ := built.topological()
 	count := 0
 	for _, node := range order {
 		for _, need := range built.needs.of(node) {
@@ -63,23 +63,21 @@ func (g *Graph) Layers() [][]int {
 	return groups(count, layer).all()
 }
 
-// Ranks returns for each node the weight of the heaviest path that starts there,
-// its own weight included: how much time passes at least from its beginning to
-// the end of all that need it. To take those with the highest rank first is
-// critical-path scheduling.
+// Ranks returns for each node the weight of the heaviest path that starts there, its own weight
+// included: the least time from its beginning to the end of all that need it. Taking the nodes
+// with the highest rank first is critical-path scheduling.
 //
-// Negative weights count as zero, and a sum that no Duration can hold as the
-// longest one. Nodes without an order are on no path, and their rank is zero.
-// The weight of a node is asked for at most once.
+// Negative weights count as zero, and a sum that exceeds a Duration as the longest one. Nodes
+// without an order are on no path, and their rank is zero. weight is called at most once for
+// each node.
 func (g *Graph) Ranks(weight func(node int) time.Duration) []time.Duration {
 	ranks, _, _ := g.adjacency().rank(weight)
 	return ranks
 }
 
-// Critical returns the heaviest path, up to a node that no other with an order
-// needs, and its weight. Of several it is the one with the smallest node where
-// they first differ. What Ranks says of weights and of nodes without an order
-// holds here too; if no node has one, there is no path.
+// Critical returns the heaviest path, up to a node that no other with an order needs, and its
+// weight. Of several it is the one with the smallest node where they first differ. Weights and
+// nodes without an order are treated as in Ranks; if no node has an order, there is no path.
 func (g *Graph) Critical(weight func(node int) time.Duration) (path []int, length time.Duration) {
 	ranks, next, order := g.adjacency().rank(weight)
 	start := none
@@ -101,7 +99,7 @@ func (g *Graph) Critical(weight func(node int) time.Duration) (path []int, lengt
 // rank returns the ranks, what follows each node on its heaviest path, and the
 // nodes for which that is so.
 func (a *adjacency) rank(weight func(node int) time.Duration) (ranks []time.Duration, next, order []int) {
-	order, left := a.walk()
+	order, left := a.topological()
 	ranks = make([]time.Duration, len(left))
 	next = make([]int, len(left))
 	for _, node := range slices.Backward(order) {
@@ -118,9 +116,9 @@ func (a *adjacency) rank(weight func(node int) time.Duration) (ranks []time.Dura
 	return ranks, next, order
 }
 
-// walk returns the nodes that have an order, in one that is quicker found than
+// topological returns the nodes that have an order, in one that is found faster than
 // that of Order, and how many needs of each node are not among them.
-func (a *adjacency) walk() (order, left []int) {
+func (a *adjacency) topological() (order, left []int) {
 	left = a.left()
 	order = make([]int, 0, len(left))
 	for node, needs := range left {
@@ -140,7 +138,7 @@ func (a *adjacency) walk() (order, left []int) {
 	return order, left
 }
 
-// left returns how many needs each node has.
+// left returns the number of needs of each node.
 func (a *adjacency) left() []int {
 	left := make([]int, a.needs.count())
 	for node := range left {

@@ -6,7 +6,7 @@ type rows struct {
 	values []int
 }
 
-// gather puts each of values into the row that its key tells, in their order.
+// gather puts each of values into the row of its key, in their order.
 // Those with a negative key are left out.
 func gather(count int, keys, values []int) rows {
 	// Two places ahead, so that the sums below are where the row before starts,
@@ -72,7 +72,7 @@ func (r rows) turned() rows {
 	return gather(r.count(), r.values, owners)
 }
 
-// folded returns r without what a row repeats of values below the number of rows.
+// folded returns r without repetitions in a row, of values below the number of rows.
 // It takes the memory of r.
 func (r rows) folded() rows {
 	holder := make([]int, r.count()) // one more than the last row seen to hold the value

@@ -1,9 +1,8 @@
-// Package ring holds a bounded queue that gives up its oldest values.
+// Package ring holds a bounded queue that drops its oldest values.
 package ring
 
-// Ring is a first-in first-out queue of bounded length: where it is full, a push
-// drops the oldest value and counts it. It grows as it is used. It is not safe
-// for concurrent use.
+// Ring is a first-in first-out queue of bounded length: when it is full, a push drops the
+// oldest value and counts it. It grows on demand. It is not safe for concurrent use.
 type Ring[T any] struct {
 	values []T
 	head   int // of the oldest
@@ -28,7 +27,7 @@ func (r *Ring[T]) Push(value T) {
 	r.length++
 }
 
-// Pop removes the oldest value; lost is how many were dropped just before it.
+// Pop removes the oldest value; lost is the number of values dropped just before it.
 func (r *Ring[T]) Pop() (value T, lost uint64, ok bool) {
 	if r.length == 0 {
 		return value, 0, false
@@ -48,7 +47,7 @@ func (r *Ring[T]) Values() []T {
 	return values
 }
 
-// Len returns how many values the ring holds.
+// Len returns the number of values in the ring.
 func (r *Ring[T]) Len() int { return r.length }
 
 func (r *Ring[T]) drop() {

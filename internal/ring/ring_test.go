@@ -12,7 +12,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestRing_KeepsOrder(t *testing.T) {
+func TestRing_PopsInOrder(t *testing.T) {
 	t.Parallel()
 	r := ring.New[int](100)
 	for i := range 20 {
@@ -29,7 +29,7 @@ func TestRing_KeepsOrder(t *testing.T) {
 	require.False(t, ok)
 }
 
-func TestRing_FullDropsOldestAndCounts(t *testing.T) {
+func TestPush_DropsAndCountsTheOldestWhenFull(t *testing.T) {
 	t.Parallel()
 	r := ring.New[int](3)
 	for i := range 5 {
@@ -44,7 +44,7 @@ func TestRing_FullDropsOldestAndCounts(t *testing.T) {
 	require.Zero(t, lost, "what was lost is told once")
 }
 
-func TestRing_ZeroLengthHoldsOne(t *testing.T) {
+func TestNew_WithoutLengthHoldsOne(t *testing.T) {
 	t.Parallel()
 	r := ring.New[string](-1)
 	r.Push("a")
@@ -83,7 +83,7 @@ func FuzzRing_MatchesSlice(f *testing.F) {
 	})
 }
 
-func TestValues_AreACopyFromOldest(t *testing.T) {
+func TestValues_ReturnsACopyOldestFirst(t *testing.T) {
 	t.Parallel()
 	r := ring.New[int](3)
 	require.Empty(t, r.Values())
@@ -99,7 +99,7 @@ func TestValues_AreACopyFromOldest(t *testing.T) {
 	require.Equal(t, 2, r.Len())
 }
 
-func TestRing_DoesNotKeepRemovedAlive(t *testing.T) {
+func TestPop_ReleasesTheValue(t *testing.T) {
 	t.Parallel()
 	r := ring.New[*[64]byte](2)
 	freed := make(chan struct{}, 3)

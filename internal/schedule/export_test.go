@@ -1,5 +1,5 @@
 package schedule
 
-// LateAlarm does what the goroutine of a stale alarm does, one that was overtaken by others
+// LateAlarm acts like the goroutine of an alarm that is late
 // between its deadline and its first instruction.
 func (s *Scheduler) LateAlarm() { s.runDue() }

@@ -29,9 +29,9 @@ type Scheduler struct {
 	seen    time.Duration // the last reading of the clock, in time since epoch
 
 	// alarm starts runDue on a goroutine of its own. Unless running, it is set
-	// for the first deadline of waiting and stopped if there is none. That its
-	// goroutine may be late, and find itself overtaken by a Stop, an After or
-	// another such goroutine, is harmless: it looks for itself at what is due.
+	// for the first deadline of waiting and stopped if there is none. Its
+	// goroutine may be late, after a Stop, an After or another such goroutine;
+	// that is harmless, as it checks by itself which timers are due.
 	alarm *time.Timer
 }
 
@@ -51,14 +51,13 @@ func New() *Scheduler {
 	return &Scheduler{epoch: time.Now(), idle: make(chan struct{})}
 }
 
-// After arranges for run to be called once, when d has elapsed and not before;
-// a negative d counts as zero. It is safe for concurrent use, and may be called
-// from inside a run.
+// After arranges for run to be called once, when d has elapsed and not before; a negative d
+// counts as zero. It is safe for concurrent use, and may be called from inside a run.
 //
-// Calls are made in the order of deadlines, and of creation where these are
-// equal, never two at a time and never under a lock. A run must not block, for
-// it holds up all others, and must not panic: there is nobody to recover, so
-// that the process dies. On a closed scheduler the timer never fires.
+// Calls are made in the order of deadlines, and of creation where these are equal, never two at
+// a time and never under a lock. A run must not block, for it delays all others, and must not
+// panic: nothing recovers it, so that the process dies. On a closed scheduler the timer never
+// fires.
 func (s *Scheduler) After(d time.Duration, run func()) *Timer {
 	deadline := time.Since(s.epoch) + max(d, 0)
 	if deadline < 0 {
@@ -129,9 +128,9 @@ func (s *Scheduler) shut() {
 	}
 }
 
-// runDue is what the alarm starts. The end is deferred so that a run which ends
-// its goroutine, as a failing assertion of a test does, strands neither the
-// other timers nor Close.
+// runDue runs the timers that are due; the alarm starts it. The end is deferred so that a run
+// which ends its goroutine, as a failing assertion of a test does, blocks neither the other
+// timers nor Close.
 func (s *Scheduler) runDue() {
 	if !s.begin() {
 		return

@@ -1,7 +1,6 @@
 package schedule_test
 
 import (
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"runtime"
@@ -38,7 +37,7 @@ func elapse(d time.Duration) {
 	synctest.Wait()
 }
 
-func TestTimer_FiresInOrderOfDeadlines(t *testing.T) {
+func TestScheduler_FiresInOrderOfDeadlines(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		var fired []int
@@ -51,7 +50,7 @@ func TestTimer_FiresInOrderOfDeadlines(t *testing.T) {
 	})
 }
 
-func TestTimer_EqualDeadlinesFireInOrderOfCreation(t *testing.T) {
+func TestScheduler_FiresEqualDeadlinesInOrderOfCreation(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		var fired []int
@@ -64,7 +63,7 @@ func TestTimer_EqualDeadlinesFireInOrderOfCreation(t *testing.T) {
 	})
 }
 
-func TestTimer_FiresExactlyAtItsTime(t *testing.T) {
+func TestAfter_FiresExactlyAtItsDeadline(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		start := time.Now()
@@ -81,7 +80,7 @@ func TestTimer_FiresExactlyAtItsTime(t *testing.T) {
 	})
 }
 
-func TestTimer_NeverFiresEarlyOnRealClock(t *testing.T) {
+func TestAfter_NeverFiresEarlyByTheRealClock(t *testing.T) {
 	t.Parallel()
 	s := schedule.New()
 	defer s.Close()
@@ -97,7 +96,7 @@ func TestTimer_NeverFiresEarlyOnRealClock(t *testing.T) {
 	}
 }
 
-func TestTimer_ZeroDelayFiresAtOnceOutsideAfter(t *testing.T) {
+func TestAfter_WithoutDelayFiresAtOnceButNotInside(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		start := time.Now()
@@ -111,7 +110,7 @@ func TestTimer_ZeroDelayFiresAtOnceOutsideAfter(t *testing.T) {
 	})
 }
 
-func TestTimer_LongestDelayDoesNotFire(t *testing.T) {
+func TestAfter_EndOfTimeDoesNotFire(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		elapse(time.Hour)
@@ -124,7 +123,7 @@ func TestTimer_LongestDelayDoesNotFire(t *testing.T) {
 	})
 }
 
-func TestStop_KeepsOrderOfOthers(t *testing.T) {
+func TestStop_OthersKeepTheirOrder(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		var fired []int
@@ -147,7 +146,7 @@ func TestStop_KeepsOrderOfOthers(t *testing.T) {
 	})
 }
 
-func TestStop_IsTooLateAfterFiring(t *testing.T) {
+func TestStop_IsTooLateAfterTheRun(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		var self atomic.Pointer[schedule.Timer]
@@ -157,7 +156,7 @@ func TestStop_IsTooLateAfterFiring(t *testing.T) {
 	})
 }
 
-func TestStop_FromRunReachesTimersDueNow(t *testing.T) {
+func TestStop_InsideARunStopsTimersDueAtTheSameInstant(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		var second atomic.Pointer[schedule.Timer]
@@ -167,7 +166,7 @@ func TestStop_FromRunReachesTimersDueNow(t *testing.T) {
 	})
 }
 
-func TestTimer_EarlierDeadlineIsServedFirst(t *testing.T) {
+func TestAfter_EarlierDeadlineMovesTheAlarm(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		start := time.Now()
@@ -182,7 +181,7 @@ func TestTimer_EarlierDeadlineIsServedFirst(t *testing.T) {
 	})
 }
 
-func TestTimer_LaterDeadlineIsServedAfterStop(t *testing.T) {
+func TestStop_MovesTheAlarmToTheNextDeadline(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		start := time.Now()
@@ -195,7 +194,7 @@ func TestTimer_LaterDeadlineIsServedAfterStop(t *testing.T) {
 	})
 }
 
-func TestTimer_RunMayCreateTimers(t *testing.T) {
+func TestAfter_InsideARun(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		start := time.Now()
@@ -212,7 +211,7 @@ func TestTimer_RunMayCreateTimers(t *testing.T) {
 	})
 }
 
-func TestTimer_RunHoldsNoLock(t *testing.T) {
+func TestScheduler_RunsUnderNoLock(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		release := make(chan struct{})
@@ -229,7 +228,7 @@ func TestTimer_RunHoldsNoLock(t *testing.T) {
 	})
 }
 
-func TestTimer_StaleAlarmRunsNothing(t *testing.T) {
+func TestScheduler_LateAlarmRunsNothing(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		var fired atomic.Int32
@@ -262,7 +261,7 @@ func goroutine() string {
 	return strings.Fields(string(stack[:runtime.Stack(stack, false)]))[1]
 }
 
-func TestTimer_ThousandsDueAtOnceUseOneGoroutine(t *testing.T) {
+func TestScheduler_RunsThousandsOnOneGoroutine(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		seen := map[string]int{}
@@ -285,8 +284,8 @@ func workers() int {
 		strings.Count(string(stacks), "schedule.(*Scheduler).runDue")
 }
 
-// It is not parallel: it looks at all goroutines of the process.
-func TestScheduler_HasNoGoroutineWhileIdle(t *testing.T) {
+// It is not parallel: it counts all goroutines of the process.
+func TestScheduler_HasNoGoroutineWhileNothingIsDue(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		for i := range 1000 {
 			s.After(time.Duration(1+i%10)*time.Second, func() {})
@@ -298,7 +297,7 @@ func TestScheduler_HasNoGoroutineWhileIdle(t *testing.T) {
 	})
 }
 
-func TestTimer_GoexitLeavesNoOtherBehind(t *testing.T) {
+func TestScheduler_GoesOnAfterARunThatExits(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		fired := 0
@@ -313,83 +312,9 @@ func TestTimer_GoexitLeavesNoOtherBehind(t *testing.T) {
 	})
 }
 
-func TestClose_WaitsForRunInProgress(t *testing.T) {
-	t.Parallel()
-	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
-		release := make(chan struct{})
-		ended := false
-		s.After(0, func() {
-			<-release
-			ended = true
-		})
-		s.After(0, func() { require.Fail(t, "a run began after Close") })
-		late := s.After(time.Second, func() { require.Fail(t, "a run began after Close") })
-		synctest.Wait()
-
-		var closers sync.WaitGroup
-		var closed atomic.Int32
-		for range 3 {
-			closers.Go(func() {
-				s.Close()
-				closed.Add(1)
-			})
-		}
-		elapse(time.Hour)
-		require.Zero(t, closed.Load())
-		close(release)
-		closers.Wait()
-		require.True(t, ended)
-		require.False(t, late.Stop())
-	})
-}
-
-func TestClose_DropsAllTimers(t *testing.T) {
-	t.Parallel()
-	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
-		timers := make([]*schedule.Timer, 100)
-		for i := range timers {
-			timers[i] = s.After(time.Duration(i+1), func() { require.Fail(t, "fired after Close") })
-		}
-		s.Close()
-		elapse(time.Second)
-		for _, timer := range timers {
-			require.False(t, timer.Stop())
-		}
-		s.Close()
-	})
-}
-
-func TestClose_LaterTimersNeverFire(t *testing.T) {
-	t.Parallel()
-	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
-		s.Close()
-		timer := s.After(0, func() { require.Fail(t, "fired after Close") })
-		elapse(time.Second)
-		require.False(t, timer.Stop())
-	})
-}
-
-func TestClose_TimersOfLastRunNeverFire(t *testing.T) {
-	t.Parallel()
-	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
-		release := make(chan struct{})
-		s.After(0, func() {
-			<-release
-			s.After(0, func() { require.Fail(t, "a run began after Close") })
-		})
-		synctest.Wait()
-		go func() {
-			synctest.Wait()
-			close(release)
-		}()
-		s.Close()
-		elapse(time.Second)
-	})
-}
-
 // It uses the actual clock, to have goroutines of the alarm overtaken by calls of
 // After, Stop and Close.
-func TestStop_OrFireUnderContention(t *testing.T) {
+func TestScheduler_EveryTimerIsFiredOrStoppedUnderContention(t *testing.T) {
 	t.Parallel()
 	s := schedule.New()
 	const goroutines, timers = 8, 2000
@@ -423,79 +348,4 @@ func TestStop_OrFireUnderContention(t *testing.T) {
 	pending.Wait()
 	require.EqualValues(t, goroutines*timers, fired.Load()+stopped.Load())
 	s.Close()
-}
-
-func TestClose_LeavesNothingUnderContention(t *testing.T) {
-	t.Parallel()
-	for range 200 {
-		s := schedule.New()
-		var closed, late atomic.Bool
-		var all sync.WaitGroup
-		for range 3 {
-			all.Go(func() {
-				for i := range 50 {
-					s.After(time.Duration(i)*time.Microsecond, func() {
-						late.CompareAndSwap(false, closed.Load())
-					}).Stop()
-					s.After(0, func() {
-						late.CompareAndSwap(false, closed.Load())
-					})
-				}
-			})
-		}
-		s.Close()
-		closed.Store(true)
-		all.Wait()
-		require.False(t, late.Load(), "running after Close")
-	}
-}
-
-// It is not parallel: counting allocations counts those of all goroutines.
-func TestTimer_CostsOneAllocation(t *testing.T) {
-	s := schedule.New()
-	defer s.Close()
-	run := func() {}
-	s.After(time.Hour, run)
-	require.InDelta(t, 1, testing.AllocsPerRun(100, func() {
-		s.After(time.Minute, run).Stop()
-	}), 0.01)
-}
-
-func BenchmarkAfterAndStop(b *testing.B) {
-	for _, waiting := range []int{0, 1, 1000, 100_000} {
-		for _, first := range []bool{true, false} {
-			b.Run(fmt.Sprintf("waiting=%d/first=%t", waiting, first), func(b *testing.B) {
-				s := schedule.New()
-				defer s.Close()
-				run := func() {}
-				for range waiting {
-					s.After(time.Hour, run)
-				}
-				d := 2 * time.Hour
-				if first {
-					d = time.Minute
-				}
-				b.ReportAllocs()
-				for b.Loop() {
-					s.After(d, run).Stop()
-				}
-			})
-		}
-	}
-}
-
-func BenchmarkAfterAndFire(b *testing.B) {
-	const burst = 1000
-	s := schedule.New()
-	defer s.Close()
-	var fired sync.WaitGroup
-	b.ReportAllocs()
-	for b.Loop() {
-		fired.Add(burst)
-		for range burst {
-			s.After(0, fired.Done)
-		}
-		fired.Wait()
-	}
-	b.ReportMetric(float64(b.Elapsed())/float64(b.N)/burst, "ns/timer")
 }

@@ -1,5 +1,5 @@
-// Package slots limits how many may do something at once. Whoever finds no free
-// slot may wait, first come first served, at several limits together.
+// Package slots limits concurrency. A caller without a free slot may wait, first come first
+// served, at several limits together.
 package slots
 
 import (
@@ -9,15 +9,15 @@ import (
 	"sync/atomic"
 )
 
-// Slots is a number of slots. It is made by [New] and must not be copied; its
-// methods are safe for concurrent use. Taking and releasing a slot takes no lock
-// while nobody waits.
+// Slots is a limited number of slots with a queue. Use [New]; it must not be copied. Its
+// methods are safe for concurrent use. Taking and releasing a slot takes no lock while the
+// queue is empty.
 type Slots struct {
-	// word is the number of slots taken, with the flag waiting set while the
-	// queue is not empty. While it is set, word changes only under mu, so that
-	// nobody gets in before those who wait.
+	// word is the number of slots taken, with the flag waiting set while the queue is not
+	// empty. While it is set, word changes only under mu, so that the queue cannot be
+	// overtaken.
 	word atomic.Uint64
-	// limit and room are written under mu.
+	// limit and room are written under mu; room bounds the queue.
 	limit atomic.Int64
 	room  atomic.Int64
 
@@ -27,7 +27,7 @@ type Slots struct {
 
 const waiting = 1 << 63
 
-// New returns limit free slots, at which up to room may wait.
+// New returns limit free slots with a queue for up to room waits.
 func New(limit, room int) *Slots {
 	s := &Slots{}
 	s.limit.Store(int64(limit))
@@ -35,10 +35,10 @@ func New(limit, room int) *Slots {
 	return s
 }
 
-// Taken returns how many slots are taken, and Waiting how many wait.
+// Taken returns the number of slots that are taken.
 func (s *Slots) Taken() int { return int(s.word.Load() &^ waiting) } //nolint:gosec // a count
 
-// Waiting returns how many wait for a slot.
+// Waiting returns the length of the queue.
 func (s *Slots) Waiting() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -51,7 +51,7 @@ func (s *Slots) Free() bool {
 	return word&waiting == 0 && int64(word) < s.limit.Load() //nolint:gosec // a count
 }
 
-// TryAcquire takes a slot if one is free and nobody waits for it.
+// TryAcquire takes a slot if one is free and the queue is empty.
 func (s *Slots) TryAcquire() bool {
 	for {
 		word := s.word.Load()
@@ -64,7 +64,7 @@ func (s *Slots) TryAcquire() bool {
 	}
 }
 
-// Release gives a slot back, to whoever waits longest.
+// Release gives a slot back, to the first in the queue if there is one.
 func (s *Slots) Release() {
 	for {
 		word := s.word.Load()
@@ -81,8 +81,8 @@ func (s *Slots) Release() {
 	s.grant()
 }
 
-// Resize changes the number of slots and the room for those who wait. Whoever is
-// in, or waits, remains so.
+// Resize changes the number of slots and the bound of the queue. Slots that are taken and waits
+// in the queue remain.
 func (s *Slots) Resize(limit, room int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -91,8 +91,8 @@ func (s *Slots) Resize(limit, room int) {
 	s.grant()
 }
 
-// grant hands free slots to those who wait. Whoever has got one elsewhere keeps
-// the position. Caller holds mu.
+// grant hands free slots to the queue. A wait that got a slot elsewhere keeps its position.
+// Caller holds mu.
 func (s *Slots) grant() {
 	for at := s.queue.Front(); at != nil && int64(s.word.Load()&^waiting) < s.limit.Load(); { //nolint:gosec // a count
 		first := at.Value.(*ticket) //nolint:forcetypeassert // nothing else is queued
@@ -109,12 +109,12 @@ func (s *Slots) grant() {
 	}
 }
 
-// Wait is a wait at several Slots: the first that has a slot to give ends it. It
-// is for one goroutine.
+// Wait is a wait at several Slots: the first that grants a slot ends it. It is for one
+// goroutine.
 type Wait struct {
 	claimed atomic.Bool
-	granted chan int // has room for the one grant
-	taken   bool     // what was granted was handed out
+	granted chan int // buffers the one grant
+	taken   bool     // For has returned the grant
 	tickets []*ticket
 }
 
@@ -122,15 +122,15 @@ type ticket struct {
 	wait    *Wait
 	slots   *Slots
 	at      int
-	left    bool          // for good; the owner of the wait says so
+	left    bool          // for good, by Leave
 	element *list.Element // guarded by slots.mu; nil when it left the queue
 }
 
-// NewWait returns a wait at nothing yet. It must be ended with [Wait.End].
+// NewWait returns a wait in no queue. It must be ended with [Wait.End].
 func NewWait() *Wait { return &Wait{granted: make(chan int, 1)} }
 
-// Join lines up at one more, which the wait calls by a number of its own; false when
-// there is no room. It may be called whenever For is not waiting.
+// Join adds the wait to the queue of s, which at numbers for the caller; false when the queue
+// is full. It may be called whenever For is not waiting.
 func (w *Wait) Join(s *Slots, at int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -145,9 +145,9 @@ func (w *Wait) Join(s *Slots, at int) bool {
 	return true
 }
 
-// For waits for a slot until ctx ends, or wake is closed, which it reports. It
-// returns the number of the slots that gave one, -1 when none did; the positions in
-// the other queues remain.
+// For waits for a slot until ctx ends, or wake is closed, which it reports. It returns the
+// number of the Slots that granted one, -1 when none did; the positions in the other queues
+// remain.
 func (w *Wait) For(ctx context.Context, wake <-chan struct{}) (at int, woken bool) {
 	at = -1
 	select {
@@ -164,25 +164,25 @@ func (w *Wait) For(ctx context.Context, wake <-chan struct{}) (at int, woken boo
 	return at, woken
 }
 
-// Resume goes on waiting after a slot was given, which was released or is of no
-// use, and lines up anew where it was.
+// Resume continues the wait after a granted slot was released or is of no use, and joins that
+// queue again at its end.
 func (w *Wait) Resume(at int) {
 	for _, t := range w.tickets {
 		if t.at == at && !t.left {
-			t.again()
+			t.rejoin()
 		}
 	}
 	w.taken = false
 	w.claimed.Store(false)
 	for _, t := range w.tickets {
 		t.slots.mu.Lock()
-		t.slots.grant() // it may have passed this wait by
+		t.slots.grant() // a slot may have become free while this wait was claimed
 		t.slots.mu.Unlock()
 	}
 }
 
-// again lines up at the end, where there is room.
-func (t *ticket) again() {
+// rejoin joins the queue at its end, if it is not full.
+func (t *ticket) rejoin() {
 	t.slots.mu.Lock()
 	defer t.slots.mu.Unlock()
 	if t.element == nil && int64(t.slots.queue.Len()) < t.slots.room.Load() {
@@ -201,7 +201,7 @@ func (w *Wait) Leave(at int) {
 	}
 }
 
-// End leaves all queues, and gives back a slot that came too late.
+// End leaves all queues, and gives back a slot that was granted but not returned by For.
 func (w *Wait) End() {
 	if !w.claimed.CompareAndSwap(false, true) && !w.taken {
 		at := <-w.granted

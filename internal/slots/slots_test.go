@@ -36,7 +36,7 @@ func got(ctx context.Context, w *slots.Wait) int {
 	return at
 }
 
-func TestSlots_AdmitNoMoreThanCapacity(t *testing.T) {
+func TestTryAcquire_NeverExceedsTheLimit(t *testing.T) {
 	t.Parallel()
 	s := slots.New(2, 0)
 	require.True(t, s.Free())
@@ -50,7 +50,7 @@ func TestSlots_AdmitNoMoreThanCapacity(t *testing.T) {
 	require.Nil(t, queueAt([]*slots.Slots{s}), "no room to wait")
 }
 
-func TestWait_ServesInOrderBeforeNewcomers(t *testing.T) {
+func TestWait_FirstComeFirstServed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := slots.New(1, 10)
@@ -79,7 +79,7 @@ func TestWait_ServesInOrderBeforeNewcomers(t *testing.T) {
 	})
 }
 
-func TestWait_AtSeveralTakesFirstFree(t *testing.T) {
+func TestWait_TakesTheFirstFreeOfSeveral(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		a, b, none := slots.New(1, 1), slots.New(1, 1), slots.New(1, 0)
@@ -95,7 +95,7 @@ func TestWait_AtSeveralTakesFirstFree(t *testing.T) {
 	})
 }
 
-func TestWait_EndsWithContextWithoutTrace(t *testing.T) {
+func TestWait_EndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := slots.New(1, 2)
@@ -112,7 +112,7 @@ func TestWait_EndsWithContextWithoutTrace(t *testing.T) {
 	})
 }
 
-func TestWait_UnusedSlotKeepsPositionElsewhere(t *testing.T) {
+func TestResume_KeepsThePositionElsewhere(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		a, b := slots.New(1, 5), slots.New(1, 5)
@@ -140,7 +140,7 @@ func TestWait_UnusedSlotKeepsPositionElsewhere(t *testing.T) {
 	})
 }
 
-func TestWait_LateSlotIsReturned(t *testing.T) {
+func TestEnd_ReleasesALateGrant(t *testing.T) {
 	t.Parallel()
 	s := slots.New(1, 5)
 	require.True(t, s.TryAcquire())
@@ -151,7 +151,7 @@ func TestWait_LateSlotIsReturned(t *testing.T) {
 	require.True(t, s.Free())
 }
 
-func TestWait_WokenKeepsPosition(t *testing.T) {
+func TestFor_WakeKeepsThePosition(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := slots.New(1, 5)
@@ -168,7 +168,7 @@ func TestWait_WokenKeepsPosition(t *testing.T) {
 	})
 }
 
-func TestSlots_GrowingAdmitsWaiters(t *testing.T) {
+func TestResize_MoreSlotsAdmitTheQueue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := slots.New(1, 5)
@@ -186,7 +186,7 @@ func TestSlots_GrowingAdmitsWaiters(t *testing.T) {
 	})
 }
 
-func TestSlots_NoneLostOrDoubledUnderLoad(t *testing.T) {
+func TestSlots_NoneLostOrGrantedTwiceUnderLoad(t *testing.T) {
 	t.Parallel()
 	const limit = 3
 	all := []*slots.Slots{slots.New(limit, 4), slots.New(limit, 4)}
@@ -245,7 +245,7 @@ func full(t *testing.T, room int) *slots.Slots {
 	return s
 }
 
-func TestWait_AtFreeSlotReturnsAtOnce(t *testing.T) {
+func TestJoin_FreeSlotIsGrantedAtOnce(t *testing.T) {
 	t.Parallel()
 	s := slots.New(1, 1)
 	wait := queueAt([]*slots.Slots{s})
@@ -254,7 +254,7 @@ func TestWait_AtFreeSlotReturnsAtOnce(t *testing.T) {
 	require.Zero(t, s.Waiting())
 }
 
-func TestWait_ResumedQueuesAtItsPosition(t *testing.T) {
+func TestResume_JoinsTheQueueAgain(t *testing.T) {
 	t.Parallel()
 	s := full(t, 1)
 	wait := queueAt([]*slots.Slots{s})
@@ -274,7 +274,7 @@ func TestWait_ResumedQueuesAtItsPosition(t *testing.T) {
 	require.True(t, s.TryAcquire())
 }
 
-func TestWait_ResumedAtFullQueueWaitsElsewhere(t *testing.T) {
+func TestResume_WithoutRoomWaitsElsewhere(t *testing.T) {
 	t.Parallel()
 	a, b := full(t, 1), full(t, 1)
 	wait := queueAt([]*slots.Slots{a, b})
@@ -292,7 +292,7 @@ func TestWait_ResumedAtFullQueueWaitsElsewhere(t *testing.T) {
 	other.End()
 }
 
-func TestWait_SlotAfterResumeIsReturned(t *testing.T) {
+func TestEnd_ReleasesALateGrantAfterResume(t *testing.T) {
 	t.Parallel()
 	s := full(t, 1)
 	wait := queueAt([]*slots.Slots{s})
@@ -300,13 +300,13 @@ func TestWait_SlotAfterResumeIsReturned(t *testing.T) {
 	at, _ := wait.For(t.Context(), nil)
 	require.Equal(t, 0, at)
 	wait.Resume(0)
-	s.Release() // it is granted, and not taken
+	s.Release() // it is granted, and For does not take it
 	wait.End()
 	require.Zero(t, s.Taken())
 	require.True(t, s.TryAcquire())
 }
 
-func TestWait_DoesNotReturnToLeftQueue(t *testing.T) {
+func TestResume_DoesNotRejoinAQueueThatWasLeft(t *testing.T) {
 	t.Parallel()
 	a, b := full(t, 1), full(t, 1)
 	wait := queueAt([]*slots.Slots{a, b})
@@ -314,7 +314,7 @@ func TestWait_DoesNotReturnToLeftQueue(t *testing.T) {
 	require.Zero(t, a.Waiting())
 	require.Equal(t, 1, b.Waiting())
 	a.Release()
-	require.True(t, a.TryAcquire(), "no wait is left")
+	require.True(t, a.TryAcquire(), "the queue is empty")
 	b.Release()
 	at, _ := wait.For(t.Context(), nil)
 	require.Equal(t, 1, at)
@@ -323,7 +323,7 @@ func TestWait_DoesNotReturnToLeftQueue(t *testing.T) {
 	wait.End()
 }
 
-func TestWait_ReturnsOnlyLateSlot(t *testing.T) {
+func TestEnd_ReleasesOnlyTheLateGrant(t *testing.T) {
 	t.Parallel()
 	a, b := full(t, 1), full(t, 1)
 	wait := queueAt([]*slots.Slots{a, b})
@@ -333,7 +333,7 @@ func TestWait_ReturnsOnlyLateSlot(t *testing.T) {
 	require.Equal(t, 1, b.Taken())
 }
 
-func TestWait_ServedElsewhereBlocksNoOther(t *testing.T) {
+func TestWait_LeavesQueuesAfterAGrantElsewhere(t *testing.T) {
 	t.Parallel()
 	a, b := full(t, 1), full(t, 1)
 	wait := queueAt([]*slots.Slots{a, b})
@@ -346,7 +346,7 @@ func TestWait_ServedElsewhereBlocksNoOther(t *testing.T) {
 	require.True(t, b.TryAcquire())
 }
 
-func TestSlots_QueueLengthCanChange(t *testing.T) {
+func TestResize_ChangesTheBoundOfTheQueue(t *testing.T) {
 	t.Parallel()
 	s := full(t, 0)
 	require.Nil(t, queueAt([]*slots.Slots{s}))

@@ -1,6 +1,6 @@
 package striped
 
-// What the tests see of how goroutines are spread.
+// Exported for tests: the distribution of goroutines.
 const LinePair = linePair
 
 var StripesFor = stripesFor

@@ -12,7 +12,7 @@ const (
 	minStripes = 8
 	maxStripes = 64
 
-	// linePair is what may not be shared by two cells: the adjacent-line
+	// linePair is the memory that two cells must not share: the adjacent-line
 	// prefetcher of common processors moves lines of 64 bytes in pairs.
 	linePair = 128
 
@@ -80,7 +80,7 @@ func Here() Stripe {
 }
 
 // Local returns the cell for the calling goroutine. Several goroutines may be given
-// the same cell, so a T must bear concurrent use. It is safe for concurrent use and
+// the same cell, so a T must be safe for concurrent use. It is safe for concurrent use and
 // allocates only on the first call.
 func (c *Cells[T]) Local() *T {
 	if c.first.Load() == nil {

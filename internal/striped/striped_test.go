@@ -48,7 +48,7 @@ func TestCells_ConcurrentAddsLoseNothing(t *testing.T) {
 	require.EqualValues(t, 2*goroutines*adds, misses)
 }
 
-func TestCells_ConcurrentFirstCallsAgree(t *testing.T) {
+func TestLocal_ConcurrentFirstCallsAgree(t *testing.T) {
 	t.Parallel()
 	const goroutines, rounds = 2, 2000
 	fresh := make([]striped.Cells[counters], rounds)
@@ -75,7 +75,7 @@ func TestCells_ConcurrentFirstCallsAgree(t *testing.T) {
 	}
 }
 
-func TestEach_MayRunDuringChanges(t *testing.T) {
+func TestEach_DuringChanges(t *testing.T) {
 	t.Parallel()
 	var cells striped.Cells[counters]
 	var all sync.WaitGroup
@@ -138,7 +138,7 @@ func requireApart[T any](t *testing.T) {
 	}
 }
 
-func TestCells_ShareNoCacheLinePair(t *testing.T) {
+func TestCells_ShareNoLinePair(t *testing.T) {
 	t.Parallel()
 	requireApart[atomic.Uint32](t)
 	requireApart[atomic.Uint64](t)
@@ -147,7 +147,7 @@ func TestCells_ShareNoCacheLinePair(t *testing.T) {
 	requireApart[[40]byte](t)
 }
 
-func TestCells_PointersKeepTargetsAlive(t *testing.T) {
+func TestCells_KeepPointersAlive(t *testing.T) {
 	t.Parallel()
 	var cells striped.Cells[atomic.Pointer[[]int]]
 	for cell := range cells.Each {
@@ -179,7 +179,7 @@ func TestLocal_GoroutineKeepsItsCell(t *testing.T) {
 	require.LessOrEqual(t, len(seen), 4)
 }
 
-func TestLocal_GoroutinesSpreadOverCells(t *testing.T) {
+func TestLocal_DistributesGoroutines(t *testing.T) {
 	t.Parallel()
 	var cells striped.Cells[counters]
 	var all, alive sync.WaitGroup
@@ -203,7 +203,7 @@ func TestLocal_GoroutinesSpreadOverCells(t *testing.T) {
 	require.GreaterOrEqual(t, used, striped.Stripes()/2)
 }
 
-func TestCells_CountIsAPowerOfTwo(t *testing.T) {
+func TestStripes_PowerOfTwoWithinBounds(t *testing.T) {
 	t.Parallel()
 	for procs, want := range map[int]uint{1: 8, 2: 8, 4: 8, 5: 16, 8: 16, 9: 32, 16: 32, 17: 64, 32: 64, 33: 64, 1024: 64} {
 		require.Equal(t, want, striped.StripesFor(procs), "procs=%d", procs)
@@ -211,7 +211,7 @@ func TestCells_CountIsAPowerOfTwo(t *testing.T) {
 }
 
 // It is not parallel: counting allocations counts those of all goroutines.
-func TestLocal_OnlyFirstAllocates(t *testing.T) {
+func TestLocal_AllocatesOnlyOnce(t *testing.T) {
 	var cells striped.Cells[counters]
 	require.Zero(t, testing.AllocsPerRun(100, func() { total(&cells) }))
 	fresh := make([]striped.Cells[counters], 101)

@@ -1,4 +1,4 @@
-// Package window counts what happened in the last while.
+// Package window counts events over a sliding time.
 package window
 
 import (
@@ -8,7 +8,7 @@ import (
 
 const slices = 10
 
-// Counts are how many things happened, and how many of them were bad and slow.
+// Counts holds the number of events, and of those the bad and the slow ones.
 type Counts struct{ Total, Bad, Slow int }
 
 func (c *Counts) add(other Counts) {
@@ -17,9 +17,9 @@ func (c *Counts) add(other Counts) {
 	c.Slow += other.Slow
 }
 
-// Window counts over a sliding time, in slices of a tenth of it: what it forgets
-// is at least nine tenths of its length old. It is made by [New]; its methods are
-// safe for concurrent use.
+// Window counts over a sliding time, in slices of a tenth of it: an event is dropped when it is
+// between nine tenths and the whole of that time old. Use [New]; its methods are safe for
+// concurrent use.
 type Window struct {
 	slice time.Duration
 
@@ -33,8 +33,8 @@ type Window struct {
 // New returns an empty window of the given length.
 func New(length time.Duration) *Window { return &Window{slice: max(length/slices, 1)} }
 
-// Add counts one thing at a time since some epoch, and returns what the window
-// holds then. Time that goes back counts as no time at all.
+// Add counts one event at a time since some epoch, and returns the counts of the window then. A
+// time before the newest one counts as the newest.
 func (w *Window) Add(now time.Duration, bad, slow bool) Counts {
 	one := Counts{Total: 1}
 	if bad {
@@ -51,7 +51,7 @@ func (w *Window) Add(now time.Duration, bad, slow bool) Counts {
 	return w.total
 }
 
-// Counts returns what the window holds at a time since the epoch.
+// Counts returns the counts of the window at a time since the epoch.
 func (w *Window) Counts(now time.Duration) Counts {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -59,14 +59,14 @@ func (w *Window) Counts(now time.Duration) Counts {
 	return w.total
 }
 
-// Clear forgets everything.
+// Clear drops all events.
 func (w *Window) Clear() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.counts, w.total = [slices]Counts{}, Counts{}
 }
 
-// advance forgets the slices that have left the window. Caller holds mu.
+// advance drops the slices that have left the window. Caller holds mu.
 func (w *Window) advance(now time.Duration) {
 	current := int64(now / w.slice)
 	for range min(current-w.newest, slices) {

@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestWindow_DropsOlderThanLength(t *testing.T) {
+func TestWindow_DropsOldEvents(t *testing.T) {
 	t.Parallel()
 	w := window.New(10 * time.Second)
 	require.Equal(t, window.Counts{Total: 1, Bad: 1}, w.Add(0, true, false))
@@ -28,7 +28,7 @@ func TestWindow_DropsOlderThanLength(t *testing.T) {
 }
 
 // The model keeps every event.
-func TestWindow_MatchesListOfEvents(t *testing.T) {
+func TestWindow_AgreesWithAListOfEvents(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))
 	const slice = 100 * time.Millisecond
@@ -63,7 +63,7 @@ func TestWindow_MatchesListOfEvents(t *testing.T) {
 	}
 }
 
-func TestWindow_ConcurrentAddsLoseNothing(t *testing.T) {
+func TestWindow_IsSafeForConcurrentUse(t *testing.T) {
 	t.Parallel()
 	w := window.New(time.Hour)
 	var counting sync.WaitGroup

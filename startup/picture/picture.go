@@ -1,5 +1,5 @@
-// Package picture writes plans and reports of a start in the formats of programs that
-// draw: Graphviz and the viewers of Chrome traces.
+// Package picture writes plans and reports of a start for drawing programs: Graphviz and the
+// viewers of Chrome traces.
 package picture
 
 import (
@@ -16,14 +16,13 @@ import (
 	"github.com/capreg/registry/startup"
 )
 
-// DOT writes the plan as a graph for Graphviz: a box for each component, those of one
-// batch below each other, and an arrow from what is needed to who needs it, as the
-// start goes.
+// DOT writes the plan as a graph for Graphviz: a box for each component, those of one batch
+// below each other, and an arrow from each provider to the component that needs it.
 //
-// Arrows are solid for needs, dashed for optional ones and dotted where only the order
-// matters; their heads are hollow where any one provider is enough. They are labelled
-// with the capability where that is not the provider's name. Absent needs are not
-// drawn. The error is that of w.
+// Arrows are solid for needs, dashed for optional ones and dotted where only the order matters;
+// their heads are hollow where any one provider is enough. They are labelled with the
+// capability where that is not the provider's name. Absent needs are not drawn. The error is
+// that of w.
 func DOT(w io.Writer, plan startup.Plan) error {
 	out := bufio.NewWriter(w) // it keeps the first error for Flush
 	_, _ = out.WriteString("digraph plan {\n\trankdir=LR;\n\tnode [shape=box];\n")
@@ -63,8 +62,8 @@ func attributesOf(link startup.Link) (attributes []string) {
 	return attributes
 }
 
-// quote returns the text as a string of DOT that is also shown as it is: labels have
-// escapes of their own, which begin with a backslash.
+// quote returns the text as a string of DOT that is displayed unchanged: labels have escapes of
+// their own, which begin with a backslash.
 func quote(text string) string {
 	var quoted strings.Builder
 	quoted.WriteByte('"')
@@ -94,7 +93,7 @@ func quote(text string) string {
 // in different lanes, which are the threads of the trace. The arguments of a bar say
 // how the component fared, and "critical" whether it is on the critical path. A
 // component that did not become ready ends where its Start returned or, when its
-// readiness was asked after that, where the whole start ended; those that never began
+// readiness was probed after that, where the whole start ended; those that never began
 // are left out. The error is that of w.
 func ChromeTrace(w io.Writer, report startup.Report) error {
 	out := bufio.NewWriter(w) // it keeps the first error for Flush
@@ -141,7 +140,7 @@ type arguments struct {
 	Reason    string        `json:"reason,omitempty"`
 }
 
-// span is when a component was in the start.
+// span is a component with its times in the start.
 type span struct {
 	*startup.Component
 
@@ -182,13 +181,13 @@ func eventsOf(report startup.Report) (events []traceEvent) {
 	return events
 }
 
-// lane is a row of the picture, and when what it shows last ends.
+// lane is a row of the picture, and the end of its last bar.
 type lane struct {
 	end    time.Duration
 	number int
 }
 
-// lanes are a heap of those that end first, and of those the upper ones.
+// lanes is a heap ordered by end, and then by number.
 type lanes []lane
 
 func (l *lanes) Len() int { return len(*l) }

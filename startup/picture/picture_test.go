@@ -100,7 +100,7 @@ func drawn(t *testing.T, plan startup.Plan) string {
 	return text.String()
 }
 
-func TestPicture_OfNothing(t *testing.T) {
+func TestPicture_OfNoComponents(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, "digraph plan {\n\trankdir=LR;\n\tnode [shape=box];\n}\n", drawn(t, startup.Plan{}))
 	require.Empty(t, traced(t, startup.Report{}))
@@ -132,7 +132,7 @@ func traced(tb testing.TB, report startup.Report) []bar {
 	return trace.Events
 }
 
-func TestLanes_OverlappingComponentsDiffer(t *testing.T) {
+func TestChromeTrace_OverlappingComponentsHaveDifferentLanes(t *testing.T) {
 	t.Parallel()
 	ready := func(name string, queued, started, ready time.Duration) startup.Component {
 		return startup.Component{Name: name, State: startup.Ready, Queued: queued, Started: started, Returned: ready, Ready: ready}
@@ -150,7 +150,7 @@ func TestLanes_OverlappingComponentsDiffer(t *testing.T) {
 	require.Equal(t, map[string]int{"a": 1, "b": 2, "c": 2, "d": 1, `"quoted" <é>`: 1}, lanes)
 }
 
-func TestPicture_ShowsUnreadyUpToFailure(t *testing.T) {
+func TestChromeTrace_ShowsComponentsThatDidNotBecomeReady(t *testing.T) {
 	t.Parallel()
 	ends := make(map[string]float64)
 	for _, b := range traced(t, startup.Report{Wall: 90 * time.Microsecond, Components: []startup.Component{
@@ -184,7 +184,7 @@ func (f *full) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestPicture_ReturnsWriterErrors(t *testing.T) {
+func TestPicture_ReturnsErrorsOfTheWriter(t *testing.T) {
 	t.Parallel()
 	report := startup.Report{}
 	plan := platform()

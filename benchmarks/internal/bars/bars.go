@@ -1,4 +1,4 @@
-// Package bars has what the registry has to reach beside what it is made of, and
+// Package bars holds the bars that the registry has to reach against its parts, and
 // how that is measured.
 package bars
 
@@ -15,8 +15,8 @@ type Bar struct {
 	Ratio float64
 }
 
-// Figure is what was measured for a bar: nanoseconds, unless the name of the bar
-// says otherwise. Where a bar is absolute, Theirs is what is allowed.
+// Figure is the measurement of a bar, in nanoseconds unless the name of the bar has
+// another unit. Where a bar is absolute, Theirs is the allowed value.
 type Figure struct{ Ours, Theirs float64 }
 
 // Ratio returns ours / theirs; zero for nothing, also of nothing.

@@ -12,7 +12,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestBar_IsShortWhenRatioIsExceeded(t *testing.T) {
+func TestBar_FailsAboveItsRatio(t *testing.T) {
 	t.Parallel()
 	b := bars.Bar{Name: "call", Ratio: 0.6}
 	require.Equal(t, "call 60.0 100.0 0.600 0.600 ok", b.Line(bars.Figure{Ours: 60, Theirs: 100}))
@@ -22,7 +22,7 @@ func TestBar_IsShortWhenRatioIsExceeded(t *testing.T) {
 	require.False(t, none.Met(bars.Figure{Ours: 1}))
 }
 
-func TestBars_HaveUniqueNames(t *testing.T) {
+func TestBars_NamesAreUnique(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
 	for _, r := range bars.Races(1) {
@@ -34,7 +34,7 @@ func TestBars_HaveUniqueNames(t *testing.T) {
 }
 
 // Named from here, a peer costs what it costs where its contestants are written.
-func TestBars_PlainBreakerDoesNotAllocate(t *testing.T) {
+func TestBars_PeersBreakerDoesNotAllocate(t *testing.T) {
 	loop, free, err := contest.Gobreaker().Make()
 	require.NoError(t, err)
 	require.Zero(t, testing.AllocsPerRun(100, func() { loop(1) }))

@@ -12,7 +12,7 @@ import (
 )
 
 // Races are the measurements of all bars, in the order in which they are shown; many
-// is how many providers are registered and removed.
+// is the number of providers that are registered and removed.
 func Races(many int) []Race {
 	one := contest.Setting{Providers: 1}
 	plain := contest.Setting{Timeout: registry.NoTimeout, Probed: true}
@@ -44,7 +44,7 @@ func Races(many int) []Race {
 		// Twice the throughput is half the time: 1.6 times of it is 1/1.6 of the time.
 		cores("scale", 1/1.6, call),
 
-		within("reject", time.Microsecond, contest.Refused("nobody admits", contest.Setting{Open: contest.Providers})),
+		within("reject", time.Microsecond, contest.Refused("none admits", contest.Setting{Open: contest.Providers})),
 		against("failover", 1.3, contest.Call("first of three open", contest.Setting{Providers: 3, Open: 1}), contest.Call("none open", three)),
 
 		{[]Bar{{"register", 1}, {"unregister", 1}, {"register-bytes", 1}}, func(ctx context.Context, s contest.Settings) ([]Figure, error) {
@@ -115,7 +115,7 @@ func inPlaces(places int, measure func() (Figure, error)) (Figure, error) {
 			figure, err := measure()
 			figures = append(figures, figure)
 			failed <- err
-			<-over // until then nobody else gets the stack
+			<-over // until then the stack is not reused
 		}()
 		if err := <-failed; err != nil {
 			return Figure{}, err
@@ -140,7 +140,7 @@ func within(name string, atMost time.Duration, ours contest.Contestant) Race {
 	}}
 }
 
-// allocating is a bar for what an operation of ours allocates.
+// allocating is a bar for the allocations of an operation of ours.
 func allocating(name string, atMost float64, ours contest.Contestant) Race {
 	return Race{[]Bar{{name, 1}}, func(context.Context, contest.Settings) ([]Figure, error) {
 		runners, free, err := prepare(ours)
@@ -183,7 +183,7 @@ func flapping(ctx context.Context, s contest.Settings) ([]Figure, error) {
 	return []Figure{{stormy, calm}}, err
 }
 
-// membership is what it takes to register many providers and to remove them, and
+// membership measures the registration and removal of many providers, and
 // the bytes of each. It has fewer rounds: one takes as long as all turns of others.
 func membership(ctx context.Context, s contest.Settings, many int) ([]Figure, error) {
 	m, err := contest.Joins(ctx, many, min(s.Rounds, 5))

@@ -15,28 +15,28 @@ import (
 	"time"
 )
 
-// Loop does its work n times, one after another. It bears being run by several
+// Loop does its work n times, one after another. It may be run by several
 // goroutines at once.
 type Loop func(n int)
 
 // Contestant is one way to do some work.
 type Contestant struct {
 	Name string
-	// Make prepares the work, and returns what frees it again.
+	// Make prepares the work, and returns a function that frees it.
 	Make func() (Loop, func() error, error)
 }
 
-// Runner is a contestant that is ready, and on how many cores it runs.
+// Runner is a contestant that is ready to run on a number of cores.
 type Runner struct {
 	Loop  Loop
 	Cores int
 }
 
-// Settings say how long to measure.
+// Settings bound a measurement.
 type Settings struct {
 	Rounds int           // the median of which counts
 	Turns  int           // that each contestant takes in a round; the fastest of them counts
-	Turn   time.Duration // how long one is
+	Turn   time.Duration // the length of a turn
 }
 
 // Flags defines a flag for each setting. A turn is by default shorter than the time for
@@ -71,7 +71,7 @@ func Race(ctx context.Context, settings Settings, runners ...Runner) ([]float64,
 	return medians, nil
 }
 
-// Cores returns how many cores there are to measure with.
+// Cores returns the number of available cores.
 func Cores() int { return min(runtime.GOMAXPROCS(0), runtime.NumCPU()) }
 
 // Rounds returns the nanoseconds of an operation of each runner in every round. Who
@@ -106,11 +106,11 @@ func Rounds(ctx context.Context, settings Settings, runners ...Runner) ([][]floa
 	return figures, nil
 }
 
-// calibrate returns how many operations fill a turn on one core: on several ones it
+// calibrate returns the number of operations that fill a turn on one core: on several ones it
 // would measure whether they are free just then.
 func (r Runner) calibrate(turn time.Duration) int {
 	r.Cores = 1
-	r.run(1) // what is made at first need is made now
+	r.run(1) // lazy initialisation happens now
 	for n := 1; ; n *= 2 {
 		took := min(r.run(n), r.run(n), r.run(n)) // the one that was interrupted least
 		if took >= turn/2 {
@@ -119,7 +119,7 @@ func (r Runner) calibrate(turn time.Duration) int {
 	}
 }
 
-// run does n operations on each core and returns how long all of them took.
+// run does n operations on each core and returns the time that all of them took.
 func (r Runner) run(n int) time.Duration {
 	others := make([]other, r.Cores-1)
 	var done atomic.Int32
@@ -173,11 +173,11 @@ func answered(others []other) bool {
 	return true
 }
 
-// Cost is what an operation allocates.
+// Cost holds the allocations of an operation.
 type Cost struct{ Allocs, Bytes float64 }
 
-// Allocations returns what an operation allocates: what two tries say alike, or the
-// least of a few, as other goroutines of the program may allocate meanwhile.
+// Allocations returns the allocations of an operation: a result that two tries share, or
+// the least of a few, as other goroutines of the program may allocate meanwhile.
 func Allocations(loop Loop) Cost {
 	const operations, tries = 2000, 5
 	least := Cost{math.Inf(1), math.Inf(1)}
@@ -196,8 +196,8 @@ func Allocations(loop Loop) Cost {
 	return least
 }
 
-// each rounds to tenths: a map that grows now and then belongs to nobody's operation,
-// but what one in ten operations allocates does.
+// each rounds to tenths: a map that grows now and then belongs to no operation,
+// but an allocation of one in ten operations does.
 func each(total uint64, operations float64) float64 {
 	return math.Round(float64(total)*10/operations) / 10
 }

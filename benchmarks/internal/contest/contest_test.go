@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 		goleak.IgnoreAnyFunction("github.com/afex/hystrix-go/hystrix.(*poolMetrics).Monitor"))
 }
 
-func TestContest_EveryContestantDoesItsWork(t *testing.T) {
+func TestContestants_DoTheirWork(t *testing.T) {
 	t.Parallel()
 	for _, c := range slices.Concat(contest.OurPickers(), contest.Pickers(), contest.OurCalls(), contest.Guards(),
 		contest.OurListening(), contest.Listening()) {
@@ -34,7 +34,7 @@ func TestContest_EveryContestantDoesItsWork(t *testing.T) {
 	}
 }
 
-func TestRace_TellsFastFromSlowInTurns(t *testing.T) {
+func TestRace_DistinguishesFastFromSlow(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var order []string
@@ -52,7 +52,7 @@ func TestRace_TellsFastFromSlowInTurns(t *testing.T) {
 	})
 }
 
-func TestQuantile_IsAMeasuredValue(t *testing.T) {
+func TestQuantile_IsAMeasuredFigure(t *testing.T) {
 	t.Parallel()
 	figures := []float64{5, 1, 4, 2, 3}
 	require.InDelta(t, 3, contest.Quantile(figures, 0.5), 0)
@@ -60,7 +60,7 @@ func TestQuantile_IsAMeasuredValue(t *testing.T) {
 	require.InDelta(t, 5, contest.Quantile(figures, 1), 0)
 }
 
-func TestAllocations_AreOfOneOperation(t *testing.T) { //nolint:paralleltest // it counts those of the program
+func TestCost_CountsTheAllocationsOfAnOperation(t *testing.T) { //nolint:paralleltest // it counts those of the program
 	var kept *[64]byte
 	cost := contest.Allocations(func(n int) {
 		for range n {
@@ -79,14 +79,14 @@ func TestAllocations_AreOfOneOperation(t *testing.T) { //nolint:paralleltest // 
 	_ = kept
 }
 
-func TestCores_MoreThanPresentIsAnError(t *testing.T) {
+func TestLoop_RefusesMoreCoresThanThereAre(t *testing.T) {
 	t.Parallel()
 	settings := contest.Settings{Rounds: 1, Turns: 1, Turn: 10 * time.Microsecond}
 	_, err := contest.Race(t.Context(), settings, contest.Runner{Loop: func(int) {}, Cores: runtime.NumCPU() + 1})
 	require.ErrorContains(t, err, "cores are needed")
 }
 
-func TestMembership_IsMeasuredOnLiveRegistry(t *testing.T) { //nolint:paralleltest // it measures the heap
+func TestMembership_MeasuresALiveRegistry(t *testing.T) { //nolint:paralleltest // it measures the heap
 	m, err := contest.Join(t.Context(), 200)
 	require.NoError(t, err)
 	require.Positive(t, m.Register)
@@ -94,7 +94,7 @@ func TestMembership_IsMeasuredOnLiveRegistry(t *testing.T) { //nolint:parallelte
 	require.Positive(t, m.Bytes)
 }
 
-func TestMembership_IsLargerForCalledProviders(t *testing.T) { //nolint:paralleltest // it measures the heap
+func TestMembership_CalledProvidersAreLarger(t *testing.T) { //nolint:paralleltest // it measures the heap
 	at, err := contest.Joins(t.Context(), 200, 3)
 	require.NoError(t, err)
 	called, err := contest.Called(t.Context(), 200)
@@ -103,7 +103,7 @@ func TestMembership_IsLargerForCalledProviders(t *testing.T) { //nolint:parallel
 }
 
 // What the document and the bars claim to be recorded is recorded in what they measure.
-func TestCalls_AreRecordedWhenMeasured(t *testing.T) {
+func TestOurs_MeasuredCallsAreRecorded(t *testing.T) {
 	t.Parallel()
 	for name, setting := range map[string]contest.Setting{
 		"without timeout": {Probed: true, Timeout: registry.NoTimeout},
@@ -142,7 +142,7 @@ func TestCalls_AreRecordedWhenMeasured(t *testing.T) {
 	}
 }
 
-func TestOpenBreakers_AreOpenedByFailures(t *testing.T) {
+func TestOurs_OpenBreakersWereOpenedByFailures(t *testing.T) {
 	t.Parallel()
 	reg, err := contest.Setting{Open: 3, Strategy: registry.StrategyRoundRobin}.Populate()
 	require.NoError(t, err)
@@ -153,6 +153,6 @@ func TestOpenBreakers_AreOpenedByFailures(t *testing.T) {
 		b := p.Breaker()
 		require.Equal(t, i < 3, b.State == registry.BreakerOpen, i)
 		require.False(t, b.Forced)
-		require.Equal(t, i < 3, p.Info().Failures > 0, "no other is touched")
+		require.Equal(t, i < 3, p.Info().Failures > 0, "the others are not affected")
 	}
 }

@@ -13,10 +13,10 @@ import (
 )
 
 // roundRobinPicker returns the picker that gRPC's round_robin makes for n
-// connections that are ready. There is no network: a client that the balancer is
-// told of calls every connection ready.
+// connections that are ready. There is no network: the client of the balancer
+// reports every connection as ready.
 func roundRobinPicker(n int) (balancer.Picker, func() error, error) {
-	client := &clientOfNobody{}
+	client := &fakeClient{}
 	balanced := balancer.Get(roundrobin.Name).Build(client, balancer.BuildOptions{})
 	closing := func() error {
 		balanced.Close()
@@ -56,23 +56,23 @@ func roundRobinPicker(n int) (balancer.Picker, func() error, error) {
 	return client.state.Picker, closing, nil
 }
 
-// clientOfNobody is a client of a balancer. What it embeds is nil, and never called.
-type clientOfNobody struct {
+// fakeClient is a client of a balancer. The embedded interface is nil, and never called.
+type fakeClient struct {
 	balancer.ClientConn
 
 	connections []*connection
 	state       balancer.State
 }
 
-func (c *clientOfNobody) NewSubConn(_ []resolver.Address, options balancer.NewSubConnOptions) (balancer.SubConn, error) {
+func (c *fakeClient) NewSubConn(_ []resolver.Address, options balancer.NewSubConnOptions) (balancer.SubConn, error) {
 	made := &connection{listen: options.StateListener}
 	c.connections = append(c.connections, made)
 	return made, nil
 }
 
-func (c *clientOfNobody) UpdateState(state balancer.State) { c.state = state }
+func (c *fakeClient) UpdateState(state balancer.State) { c.state = state }
 
-func (*clientOfNobody) ResolveNow(resolver.ResolveNowOptions) {}
+func (*fakeClient) ResolveNow(resolver.ResolveNowOptions) {}
 
 type connection struct {
 	balancer.SubConn

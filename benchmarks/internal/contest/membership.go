@@ -11,7 +11,7 @@ import (
 	"github.com/capreg/registry"
 )
 
-// Membership is what it costs to have providers.
+// Membership measures the cost of registrations.
 type Membership struct {
 	Register, Unregister time.Duration // of all of them, one by one
 	Bytes                float64       // of the heap for each, at rest
@@ -34,7 +34,7 @@ func Joins(ctx context.Context, many, times int) (Membership, error) {
 	}, nil
 }
 
-// Join registers many providers, looks at the heap and removes them again.
+// Join registers many providers, measures the heap and removes them again.
 func Join(ctx context.Context, many int) (m Membership, err error) {
 	reg, err := registry.New(registry.Options{})
 	if err != nil {
@@ -105,7 +105,7 @@ func members(many int, strategy registry.Strategy) []registry.Provider[Model] {
 // heap returns the bytes in use when all garbage is gone.
 func heap() int64 {
 	runtime.GC()
-	runtime.GC() // what finalizers and sync.Pool held
+	runtime.GC() // memory kept by finalizers and sync.Pool
 	var stats runtime.MemStats
 	runtime.ReadMemStats(&stats)
 	return int64(stats.HeapAlloc) //nolint:gosec // far below

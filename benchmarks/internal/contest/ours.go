@@ -13,12 +13,12 @@ import (
 
 var service = registry.NewService[Model]("model")
 
-// Setting is what a registry holds when it is measured. The zero value is eight
+// Setting configures a measured registry. The zero value is eight
 // providers of one group with everything as it is by default.
 type Setting struct {
 	Providers int // default: 8
 	Strategy  registry.Strategy
-	Open      int           // of how many of the first ones calls have failed until their breakers opened
+	Open      int           // the number of first providers whose breakers are open, by failed calls
 	Timeout   time.Duration // of an attempt; default: the registry's
 	Probed    bool          // their health is known from probes
 	Listening bool          // their functions listen to the context
@@ -163,7 +163,7 @@ func call(r *registry.Resolver[Model], prompt int) (int, error) {
 	})
 }
 
-// Refused is a call that finds nobody who admits it.
+// Refused is a call that no provider admits.
 func Refused(name string, s Setting) Contestant {
 	return s.contestant(name, func(reg *registry.Registry) Loop {
 		r := Bind(reg)

@@ -29,13 +29,13 @@ import (
 	"google.golang.org/grpc/balancer"
 )
 
-// Providers is how many there are to pick from, with every contestant.
+// Providers is the number of candidates of every contestant.
 const Providers = 8
 
-// AttemptTimeout is the default of the registry, and what the others are given.
+// AttemptTimeout is the default of the registry, and the timeout of the others.
 const AttemptTimeout = 30 * time.Second
 
-// Model is what is picked and called; its work is next to nothing.
+// Model is the picked and called type; its work is next to nothing.
 type Model interface {
 	Answer(ctx context.Context, prompt int) (int, error)
 }
@@ -98,7 +98,7 @@ const key = "model-0"
 // put the closures that they pass to generic methods on the heap, at a price that
 // their users do not pay.
 
-// SyncMap is the look-up that everybody writes.
+// SyncMap is the usual hand-written look-up.
 //
 //go:noinline
 func SyncMap() Contestant {
@@ -171,8 +171,8 @@ func grpcRoundRobin() (Loop, func() error, error) {
 	}, closing, nil
 }
 
-// kratosSelector selects a node and reports that it is done, which is how kratos
-// counts what is in flight.
+// kratosSelector selects a node and reports that it is done, the way kratos
+// counts the calls in flight.
 func kratosSelector[O any](name string, build func(...O) kratos.Selector) Contestant {
 	return contestant(name, func() Loop {
 		picks := build()
@@ -371,7 +371,7 @@ func failsafeThreeOf(name string, build func(int) Model) Contestant {
 	})
 }
 
-// Concurrent is how many places the bulkheads have.
+// Concurrent is the number of slots of the bulkheads.
 const Concurrent = 64
 
 // FailsafeStack is all of failsafe-go that a call of the registry has as well.
@@ -410,7 +410,7 @@ func hystrixDo() Contestant {
 	})
 }
 
-// Clock is what a call cannot do without, as it says how long it took.
+// Clock is the minimum cost of a call that measures its duration.
 func Clock() Contestant {
 	return contestant("the clock, read twice", func() Loop {
 		epoch := time.Now()

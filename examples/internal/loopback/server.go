@@ -25,7 +25,7 @@ const (
 	Anthropic
 )
 
-// Behaviour is how a server treats its next requests.
+// Behaviour decides the answers to the next requests.
 type Behaviour struct {
 	// Status is the HTTP status to answer with; zero answers the question.
 	Status int
@@ -69,7 +69,7 @@ func Start(name string, dialect Dialect) (*Server, error) {
 // URL returns the base URL, without a path. It stays the same for the server's life.
 func (s *Server) URL() string { return "http://" + s.address }
 
-// Hits returns how many requests have arrived.
+// Hits returns the number of requests that have arrived.
 func (s *Server) Hits() int64 { return s.hits.Load() }
 
 // Behave changes how requests are treated. Requests that hang are let go with
@@ -371,7 +371,7 @@ func StartSink(ctx context.Context) (*Sink, error) {
 // URL returns where to post messages to.
 func (s *Sink) URL() string { return s.url }
 
-// Messages returns how many messages have arrived.
+// Messages returns the number of messages that have arrived.
 func (s *Sink) Messages() int64 { return s.messages.Load() }
 
 // Close ends the webhook.

@@ -1,9 +1,9 @@
-// Command cover measures how many statements of the root and internal packages are
-// reached by the tests of those packages together, and fails when it is too few.
+// Command cover measures the share of statements of the root and internal packages that are
+// reached by the tests of those packages together, and fails when it is too low.
 //
 //	go run ./internal/prooftest/cover -least 92
 //
-// With -missing it lists what is not reached; with -write the figures go into the block
+// With -missing it lists the statements that are not reached; with -write the figures go into the block
 // of a document that is marked for them.
 package main
 
@@ -103,7 +103,7 @@ func parse(text string) (blocks map[string]block, err error) {
 	for line := range strings.Lines(text) {
 		fields := strings.Fields(line)
 		if len(fields) != 3 {
-			continue // the first line says how it was counted
+			continue // the first line is the mode
 		}
 		b := block{place: fields[0], reached: fields[2] != "0"}
 		if _, err := fmt.Sscan(fields[1], &b.statements); err != nil {

@@ -3,7 +3,7 @@
 //
 //	go run ./internal/prooftest/fuzz -for 30s
 //
-// With -write a table of what ran goes into the block of a document that is marked for it.
+// With -write a table of the runs goes into the block of a document that is marked for it.
 package main
 
 import (
@@ -129,10 +129,10 @@ var (
 	executions  = regexp.MustCompile(`execs: (\d+)`)
 )
 
-// mostShown is how much of what a target says is shown when it finds something.
+// mostShown bounds the output of a target that is printed with a finding.
 const mostShown = 8 << 10
 
-// fuzz runs one target and returns how many times it did.
+// fuzz runs one target and returns the number of executions.
 func (t target) fuzz(ctx context.Context, length time.Duration) (count string, err error) {
 	//nolint:gosec // go, with a target that was found in the tree
 	command := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", length.String(), "-fuzzminimizetime", "10x", ".")

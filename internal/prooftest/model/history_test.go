@@ -41,7 +41,7 @@ type asking struct {
 	rank   int // of the priority
 }
 
-// reply is what came back.
+// reply is the result of an operation.
 type reply struct {
 	number  int // of an instance; 0: none
 	numbers string
@@ -126,8 +126,8 @@ func step(providers []present, in asking, out reply) (legal bool, after []presen
 		}
 		return out.number == providers[firstWell].number, providers
 	case opCall:
-		// A call considers the providers of its beginning: a better one may join while the best
-		// one leaves. The provider that it uses is registered and healthy at that moment.
+		// A call iterates over the members at its begin: a better one may join while the
+		// best one leaves. The provider it enters is a healthy member at that moment.
 		if out.number == 0 {
 			return firstWell < 0, providers
 		}
@@ -181,7 +181,7 @@ func (h *handles) add(number int, handle *registry.Registration) {
 	h.of[number] = handle
 }
 
-// one returns the handle of a provider that was registered, perhaps long gone.
+// one returns the handle of a provider that was registered and may have left since.
 func (h *handles) one(random *rand.Rand) (number int, handle *registry.Registration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -311,14 +311,14 @@ func printed(history []porcupine.Operation) string {
 }
 
 // Without this, a specification that allows everything would prove nothing.
-func TestHistories_ImpossibleOnesAreFound(t *testing.T) {
+func TestHistories_DetectsImpossibleOnes(t *testing.T) {
 	t.Parallel()
 	at := func(call, back int64, in asking, out reply) porcupine.Operation {
 		return porcupine.Operation{Input: in, Call: call, Output: out, Return: back}
 	}
 	a := at(0, 1, asking{what: opRegister, name: "a", number: 1}, reply{})
 	for name, history := range map[string][]porcupine.Operation{
-		"a lookup of none":         {a, at(2, 3, asking{what: opGet}, reply{})},
+		"a look-up of none":        {a, at(2, 3, asking{what: opGet}, reply{})},
 		"one that has left":        {a, at(2, 3, asking{what: opUnregister, number: 1}, reply{}), at(4, 5, asking{what: opGet}, reply{number: 1})},
 		"a name taken twice":       {a, at(2, 3, asking{what: opRegister, name: "a", number: 2}, reply{})},
 		"the second best":          {a, at(2, 3, asking{what: opRegister, name: "b", number: 2}, reply{}), at(4, 5, asking{what: opGet}, reply{number: 2})},
@@ -336,8 +336,8 @@ func TestHistories_ImpossibleOnesAreFound(t *testing.T) {
 	}, time.Minute))
 }
 
-// A provider of the first two groups, or of one group, is healthy at every moment.
-func TestModel_BestEligibleTierIsAlwaysUsed(t *testing.T) {
+// A member of the first two groups, or of one group, is healthy at every moment.
+func TestGet_NeverFindsAWorseOneWhileTheBestTakeTurnsInBeingHealthy(t *testing.T) {
 	t.Parallel()
 	for name, second := range map[string]registry.Provider[int]{
 		"of one group": {Strategy: registry.StrategyRoundRobin}, "of two groups": {Group: 1, Strategy: registry.StrategyRoundRobin},

@@ -3,13 +3,13 @@
 package model_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"runtime"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,7 +42,7 @@ var (
 	errModel = errors.New("model")
 )
 
-// outcome is what an attempt comes to, and what follows from it; the table of the
+// outcome is the end of an attempt with its consequences; the table of the
 // documentation in other words.
 type outcome struct {
 	name   string
@@ -53,7 +53,7 @@ type outcome struct {
 	cools  time.Duration
 }
 
-// asked is how long a server asks to be left alone.
+// asked is the delay that a server asks for.
 const asked = 10 * time.Second
 
 var (
@@ -76,7 +76,7 @@ var (
 
 const leaseTime = 30 * time.Second
 
-// machine is the registry beside its oracle.
+// machine is the registry with its oracle.
 type machine struct {
 	t       *testing.T
 	reg     *registry.Registry
@@ -98,7 +98,7 @@ func (m *machine) drawQuery(rt *rapid.T) registry.Query {
 	return q
 }
 
-// drawProvider returns a registered provider; nil if there is none.
+// drawProvider returns a registered provider; nil when there is none.
 func (m *machine) drawProvider(rt *rapid.T) *provider {
 	if len(m.oracle.providers) == 0 {
 		return nil
@@ -245,237 +245,6 @@ func (m *machine) pass(d time.Duration) {
 	m.oracle.pass(d)
 }
 
-// Call makes a call with an outcome for each attempt.
-func (m *machine) Call(rt *rapid.T) {
-	q := m.drawQuery(rt)
-	script := rapid.SliceOfN(rapid.SampledFrom(outcomes), 6, 6).Draw(rt, "outcomes")
-	once := rapid.IntRange(0, 3).Draw(rt, "once") == 0
-	var options []registry.CallOption
-	if once {
-		options = append(options, registry.OnceOnly())
-	}
-	var tried []string
-	got, err := registry.Call(m.t.Context(), services.Bind(m.reg, q), func(_ context.Context, name string) (string, error) {
-		tried = append(tried, name)
-		return name, script[len(tried)-1].err
-	}, options...)
-
-	expected, last := m.expectCall(rt, q, script, once)
-	require.Equal(rt, expected, tried)
-	switch {
-	case len(expected) == 0:
-		m.requireUnavailable(rt, q, err)
-	case last.err == nil:
-		require.NoError(rt, err)
-		require.Equal(rt, expected[len(expected)-1], got)
-	default:
-		var failure *registry.CallError
-		require.ErrorAs(rt, err, &failure)
-		require.ErrorIs(rt, err, errModel)
-		names := make([]string, len(failure.Attempts))
-		for i, a := range failure.Attempts {
-			names[i] = a.Provider
-		}
-		require.Equal(rt, expected, names)
-	}
-}
-
-// expectCall is Call by the oracle. It returns the providers tried and the last outcome.
-func (m *machine) expectCall(rt *rapid.T, q registry.Query, script []outcome, once bool) (asked []string, last outcome) {
-	o := m.oracle
-	entering := make(map[group]bool)
-	for _, p := range o.order(q, (*provider).callable) {
-		if !entering[p.group()] { // the walk enters a group
-			entering[p.group()] = true
-			o.picked(q, p)
-		}
-		if p.full() {
-			continue
-		}
-		last = script[len(asked)]
-		asked = append(asked, p.name)
-		o.settle(o.enter(p), last)
-		m.adoptCooldown(rt, p, last)
-		if moves := last.next == "always" || !once && (last.next == "yes" || last.next == "refused" && q.TryRefused); !moves {
-			break
-		}
-	}
-	if len(asked) > 0 {
-		o.hits++
-	} else {
-		o.misses++
-	}
-	return asked, last
-}
-
-// adoptCooldown takes over the end of a cooldown, of which a part is random, after a look
-// at its bounds.
-func (m *machine) adoptCooldown(rt *rapid.T, p *provider, out outcome) {
-	if out.cools == 0 || slices.Contains(m.oracle.gone, p) {
-		return
-	}
-	least, most := m.oracle.now+out.cools, m.oracle.now+out.cools+out.cools/10+1
-	until := m.handles[p].Info().CooldownUntil.Sub(m.began)
-	if m.oracle.defect == "lets a later cooldown shorten" {
-		p.cooling = 0
-	}
-	require.GreaterOrEqual(rt, until, max(p.cooling, least))
-	require.LessOrEqual(rt, until, max(p.cooling, most))
-	p.cooling = until
-}
-
-// requireUnavailable checks that the error matches every reason that there is.
-func (m *machine) requireUnavailable(rt *rapid.T, q registry.Query, err error) {
-	require.ErrorIs(rt, err, registry.ErrUnavailable)
-	for _, p := range m.oracle.candidates(q) {
-		for _, reason := range []struct {
-			there bool
-			is    error
-		}{
-			{p.sick, registry.ErrUnhealthy},
-			{p.state == registry.BreakerOpen, registry.ErrBreakerOpen},
-			{p.callable() && p.full(), registry.ErrAtCapacity},
-		} {
-			if reason.there {
-				require.ErrorIs(rt, err, reason.is, p.name)
-			}
-		}
-		// One that is parked beside others is cooling down, alone it is credentials.
-		require.False(rt, p.cooling > 0 && !errors.Is(err, registry.ErrCoolingDown) && !errors.Is(err, registry.ErrCredentials), p.name)
-	}
-	require.NotContains(rt, err.Error(), "\n")
-}
-
-// Get looks up.
-func (m *machine) Get(rt *rapid.T) {
-	q := m.drawQuery(rt)
-	got, err := services.Bind(m.reg, q).Get(m.t.Context())
-	order := m.oracle.order(q, (*provider).steady)
-	if len(order) == 0 {
-		m.oracle.misses++
-		require.ErrorIs(rt, err, registry.ErrUnavailable)
-		return
-	}
-	m.oracle.hits++
-	m.oracle.picked(q, order[0])
-	require.NoError(rt, err)
-	require.Equal(rt, order[0].name, got)
-}
-
-// Many looks up all there are.
-func (m *machine) Many(rt *rapid.T) {
-	q := m.drawQuery(rt)
-	limit := rapid.IntRange(0, 2).Draw(rt, "limit")
-	got, err := services.Bind(m.reg, q).Many(m.t.Context(), limit)
-	m.oracle.forget(q)
-	var expected []string
-	for _, p := range m.oracle.candidates(q) {
-		if p.steady() && (limit == 0 || len(expected) < limit) {
-			expected = append(expected, p.name)
-		}
-	}
-	if len(expected) == 0 {
-		m.oracle.misses++
-		require.ErrorIs(rt, err, registry.ErrUnavailable)
-		return
-	}
-	m.oracle.hits++
-	require.NoError(rt, err)
-	require.Equal(rt, expected, got)
-}
-
-// Acquire leases a provider and keeps it.
-func (m *machine) Acquire(rt *rapid.T) {
-	q := m.drawQuery(rt)
-	got, err := services.Bind(m.reg, q).Acquire(m.t.Context())
-	entering := make(map[group]bool)
-	for _, p := range m.oracle.order(q, (*provider).callable) {
-		if !entering[p.group()] {
-			entering[p.group()] = true
-			m.oracle.picked(q, p)
-		}
-		if !p.full() {
-			require.NoError(rt, err)
-			require.Equal(rt, p.name, got.Value)
-			m.hold(m.oracle.enter(p), got)
-			m.oracle.hits++
-			return
-		}
-	}
-	m.oracle.misses++
-	m.requireUnavailable(rt, q, err)
-}
-
-// AcquireMany leases all there are and keeps them.
-func (m *machine) AcquireMany(rt *rapid.T) {
-	q := m.drawQuery(rt)
-	limit := rapid.IntRange(0, 2).Draw(rt, "limit")
-	got, err := services.Bind(m.reg, q).AcquireMany(m.t.Context(), limit)
-	m.oracle.forget(q)
-	count := 0
-	for _, p := range m.oracle.candidates(q) {
-		if !p.callable() || p.full() || count == limit && limit > 0 {
-			continue
-		}
-		require.Less(rt, count, len(got))
-		require.Equal(rt, p.name, got[count].Value)
-		m.hold(m.oracle.enter(p), got[count])
-		count++
-	}
-	require.Len(rt, got, count)
-	if count == 0 {
-		m.oracle.misses++
-		m.requireUnavailable(rt, q, err)
-		return
-	}
-	m.oracle.hits++
-	require.NoError(rt, err)
-}
-
-func (m *machine) hold(l *lease, got *registry.Lease[string]) {
-	l.expires = m.oracle.now + leaseTime + time.Second
-	m.oracle.leases = append(m.oracle.leases, l)
-	m.held[l] = got
-}
-
-// Done reports a lease, which may have expired.
-func (m *machine) Done(rt *rapid.T) {
-	if len(m.held) == 0 {
-		return
-	}
-	all := m.allHeld()
-	m.report(rt, all[rapid.IntRange(0, len(all)-1).Draw(rt, "lease")], rapid.SampledFrom(outcomes).Draw(rt, "outcome"))
-}
-
-func (m *machine) allHeld() []*lease {
-	all := make([]*lease, 0, len(m.held))
-	for l := range m.held {
-		all = append(all, l)
-	}
-	slices.SortFunc(all, func(a, b *lease) int {
-		if a.began != b.began {
-			return int(a.began - b.began)
-		}
-		return strings.Compare(fmt.Sprint(a.of.name, a.of.joined), fmt.Sprint(b.of.name, b.of.joined))
-	})
-	return all
-}
-
-func (m *machine) report(rt *rapid.T, l *lease, out outcome) {
-	open := slices.Contains(m.oracle.leases, l)
-	if open && m.oracle.now >= l.began+leaseTime {
-		out = fine // any error would be blamed on the time that is over
-	}
-	class := m.held[l].Done(out.err)
-	delete(m.held, l)
-	if !open {
-		require.Equal(rt, verdict.ClassIgnored, class, "it has expired")
-		return
-	}
-	m.oracle.end(l, out)
-	m.adoptCooldown(rt, l.of, out)
-}
-
 // check compares all that can be read.
 func (m *machine) check(rt *rapid.T) {
 	o := m.oracle
@@ -561,9 +330,19 @@ func play(t *testing.T, rt *rapid.T, defect string) {
 // rapid tells errors apart by the stacks that they come from, and shrinks a failure to
 // whatever has the same one: cases that cannot be must come from elsewhere.
 func throwInvalid(thrown any) { panic(thrown) }
+
 func throwFailure(thrown any) { panic(thrown) }
 
 func TestModel_RegistryMatchesNaiveOne(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) { play(t, rt, "") })
+}
+
+func FuzzModel_RegistryMatchesNaiveOne(f *testing.F) {
+	f.Add([]byte{})
+	f.Add(bytes.Repeat([]byte("a registry is asked, changed and asked again"), 40))
+	f.Fuzz(func(t *testing.T, input []byte) {
+		rapid.MakeFuzz(func(rt *rapid.T) { play(t, rt, "") })(t, input)
+		require.False(t, t.Failed())
+	})
 }

@@ -14,9 +14,9 @@ import (
 type oracle struct {
 	now        time.Duration
 	providers  []*provider
-	gone       []*provider // removed: their counts are still looked at
+	gone       []*provider // removed: their counts are still checked
 	strategies map[group]registry.Strategy
-	turns      map[string]map[group]turn // by query: the provider picked last
+	turns      map[string]map[group]turn // by query: the last pick
 	leases     []*lease
 	joined     int
 	hits       uint64
@@ -80,7 +80,7 @@ func (p *provider) group() group { return group{p.handler, p.number, p.mock} }
 func (p *provider) turn() turn   { return turn{p.priority.Rank(), p.joined} }
 func (p *provider) full() bool   { return p.places > 0 && p.inside >= p.places }
 
-// steady reports whether Get returns it, whose outcomes are not reported.
+// steady reports whether Get gives it.
 func (p *provider) steady() bool {
 	return !p.sick && p.cooling == 0 && p.state == registry.BreakerClosed
 }
@@ -124,8 +124,8 @@ func (o *oracle) candidates(q registry.Query) (wanted []*provider) {
 	return wanted
 }
 
-// order returns the candidates that may be entered in the order in which a walk enters
-// them: group by group, and in a rotating one from behind the one picked last.
+// order returns the candidates that may be entered, in that order: group by group, and a
+// rotating one beginning behind the member that was picked last.
 func (o *oracle) order(q registry.Query, may func(*provider) bool) (order []*provider) {
 	o.forget(q)
 	rest := o.candidates(q)
@@ -163,8 +163,8 @@ func (o *oracle) picked(q registry.Query, p *provider) {
 	}
 }
 
-// forget drops the turns of groups that the query sees no member of: the next member
-// starts over.
+// forget drops the turns of groups without a member for the query: its next member begins a
+// new rotation.
 func (o *oracle) forget(q registry.Query) {
 	turns := o.turns[key(q)]
 	if turns == nil {

@@ -26,8 +26,8 @@ func (m mutant) String() string {
 	return fmt.Sprintf("%s:%d: %s: %q becomes %q", m.File, m.Line, m.Operator, m.Before, m.After)
 }
 
-// helpers is a file beside those that are changed. A mutant is switched on by its number;
-// all others do what was there before.
+// helpers is a file in addition to those that are changed. A mutant is switched on by its number;
+// all others keep the original code.
 const helpers = `package %s
 
 import (
@@ -160,7 +160,7 @@ func zzNext[T zzNumber](n int, a T) T {
 }
 `
 
-// finder collects the mutants of a package, and what is to be inserted for them.
+// finder collects the mutants of a package, and the code to insert for them.
 type finder struct {
 	text    map[string][]byte // by path
 	files   *token.FileSet

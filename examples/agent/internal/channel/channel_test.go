@@ -39,7 +39,7 @@ func TestWebhook_PostsEachMessageOnce(t *testing.T) {
 	require.Equal(t, channel.StatusError(http.StatusBadRequest), webhook.Send(t.Context(), ""))
 }
 
-func TestWebhook_FailureHasStatus(t *testing.T) {
+func TestWebhook_ErrorHasTheStatus(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusInternalServerError)

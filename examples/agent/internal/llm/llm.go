@@ -23,7 +23,7 @@ type Reply struct {
 	Model string
 }
 
-// Piece is a part of a streamed answer. The last one says so: a stream that ends
+// Piece is a part of a streamed answer. The last one is marked: a stream that ends
 // without it was cut, which the SDKs do not tell from a complete one.
 type Piece struct {
 	Text string
@@ -49,8 +49,8 @@ type OpenAI struct {
 // empty one is OpenAI's own.
 //
 // The SDK's own retries are off: it would try a failing server three times,
-// sleeping between, before anybody else is asked, and an answer that came after
-// a 429 would hide the rate limit. The registry knows whom to ask instead.
+// sleeping between, before another model is tried, and an answer that came after
+// a 429 would hide the rate limit. The registry knows the next model to try.
 func NewOpenAI(baseURL, apiKey, model string) *OpenAI {
 	transport := newTransport()
 	options := []openaioption.RequestOption{
@@ -161,7 +161,7 @@ func (a *Anthropic) Close() error {
 	return nil
 }
 
-// events is what the streams of both SDKs have in common.
+// events is the common interface of the streams of both SDKs.
 type events[E any] interface {
 	Next() bool
 	Current() E
@@ -184,15 +184,15 @@ func pieces[E any](stream events[E], piece func(E) Piece) iter.Seq2[Piece, error
 	}
 }
 
-// LastResort is a ChatModel that always has something to say.
+// LastResort is a ChatModel that always answers.
 type LastResort struct{}
 
-// Chat asks for patience.
+// Chat returns a text that asks the user to wait.
 func (LastResort) Chat(context.Context, string) (Reply, error) {
 	return Reply{Text: "All models are busy; I noted your question.", Model: "built-in"}, nil
 }
 
-// Stream asks for patience, too.
+// Stream streams the same text.
 func (l LastResort) Stream(ctx context.Context, prompt string) (iter.Seq2[Piece, error], error) {
 	reply, err := l.Chat(ctx, prompt)
 	return func(yield func(Piece, error) bool) { yield(Piece{Text: reply.Text, Last: true}, err) }, nil
@@ -201,13 +201,13 @@ func (l LastResort) Stream(ctx context.Context, prompt string) (iter.Seq2[Piece,
 var errNoAnswer = errors.New("llm: the answer holds no text")
 
 // newTransport gives each provider connections of its own, so that one that
-// hangs holds up nobody else.
+// hangs does not delay others.
 func newTransport() *http.Transport {
 	return &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 4, IdleConnTimeout: 30 * time.Second}
 }
 
 // Error is an SDK's error without its body and URL, which may echo a key. It
-// says what a registry's classifier asks for and unwraps to the SDK's error.
+// provides the methods that a registry's classifier reads and unwraps to the SDK's error.
 type Error struct {
 	status int
 	code   string
@@ -226,7 +226,7 @@ func (e *Error) Error() string {
 // HTTPStatusCode returns the status of the answer.
 func (e *Error) HTTPStatusCode() int { return e.status }
 
-// RetryAfter returns how long the server asked to be left alone; zero when it
+// RetryAfter returns the delay that the server asked for; zero when it
 // did not.
 func (e *Error) RetryAfter() time.Duration { return e.after }
 
@@ -255,7 +255,7 @@ func fromSDK(err error) error {
 	return err
 }
 
-// retryAfter reads the header that says how long to wait.
+// retryAfter reads the header with the delay.
 func retryAfter(response *http.Response) time.Duration {
 	if response == nil {
 		return 0

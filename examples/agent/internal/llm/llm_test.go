@@ -49,7 +49,7 @@ func eachSDK(t *testing.T, test func(t *testing.T, server *loopback.Server, mode
 	}
 }
 
-func TestChat_ReturnsAnswerWithModel(t *testing.T) {
+func TestChat_ReplyNamesItsModel(t *testing.T) {
 	t.Parallel()
 	eachSDK(t, func(t *testing.T, _ *loopback.Server, model client) {
 		reply, err := model.Chat(t.Context(), "two words")
@@ -59,7 +59,7 @@ func TestChat_ReturnsAnswerWithModel(t *testing.T) {
 	})
 }
 
-func TestStream_HasPiecesAndALastOne(t *testing.T) {
+func TestStream_LastPieceIsMarked(t *testing.T) {
 	t.Parallel()
 	eachSDK(t, func(t *testing.T, server *loopback.Server, model client) {
 		for _, cut := range []bool{false, true} {
@@ -81,7 +81,7 @@ func TestStream_HasPiecesAndALastOne(t *testing.T) {
 	})
 }
 
-func TestStream_ErrorEqualsThatOfChat(t *testing.T) {
+func TestStream_ErrorIsThatOfChat(t *testing.T) {
 	t.Parallel()
 	eachSDK(t, func(t *testing.T, server *loopback.Server, model client) {
 		server.Behave(loopback.Behaviour{Status: http.StatusTooManyRequests, RetryAfter: 7 * time.Second})
@@ -95,7 +95,7 @@ func TestStream_ErrorEqualsThatOfChat(t *testing.T) {
 	})
 }
 
-func TestClassify_EachStatusHasItsClassAfterOneRequest(t *testing.T) {
+func TestError_EachStatusHasItsClassAndCostsOneRequest(t *testing.T) {
 	t.Parallel()
 	eachSDK(t, func(t *testing.T, server *loopback.Server, model client) {
 		for status, class := range map[int]verdict.Class{
@@ -115,7 +115,7 @@ func TestClassify_EachStatusHasItsClassAfterOneRequest(t *testing.T) {
 	})
 }
 
-func TestClassify_KeepsDelayOfServer(t *testing.T) {
+func TestError_KeepsTheRetryDelay(t *testing.T) {
 	t.Parallel()
 	eachSDK(t, func(t *testing.T, server *loopback.Server, model client) {
 		server.Behave(loopback.Behaviour{Status: http.StatusTooManyRequests, RetryAfter: 7 * time.Second})
@@ -124,7 +124,7 @@ func TestClassify_KeepsDelayOfServer(t *testing.T) {
 	})
 }
 
-func TestError_HasVendorCodeButNoBody(t *testing.T) {
+func TestError_ContainsTheVendorsCodeButNoBody(t *testing.T) {
 	t.Parallel()
 	eachSDK(t, func(t *testing.T, server *loopback.Server, model client) {
 		server.Behave(loopback.Behaviour{Status: http.StatusTooManyRequests, Code: "insufficient_quota"})
@@ -139,7 +139,7 @@ func TestError_HasVendorCodeButNoBody(t *testing.T) {
 	})
 }
 
-func TestChat_HungServerEndsWithContext(t *testing.T) {
+func TestChat_HangingServerEndsWithTheContext(t *testing.T) {
 	t.Parallel()
 	eachSDK(t, func(t *testing.T, server *loopback.Server, model client) {
 		server.Behave(loopback.Behaviour{Hang: true})
@@ -151,7 +151,7 @@ func TestChat_HungServerEndsWithContext(t *testing.T) {
 	})
 }
 
-func TestChat_RefusingServerWasSentNothing(t *testing.T) {
+func TestServer_RefusedRequestWasNotSent(t *testing.T) {
 	t.Parallel()
 	eachSDK(t, func(t *testing.T, server *loopback.Server, model client) {
 		_, err := model.Chat(t.Context(), "?")
