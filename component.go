@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/lifecycle"
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/startup"
 )
@@ -77,53 +78,92 @@ func (c Component) From(d startup.Definition) Component {
 	return c
 }
 
-// componentLists holds the words and needs of many components: one allocation for
-// each.
+// checkComponents returns the components as the engine takes them: with their defaults, and with
+// lists of their own.
+func (o *Orchestrator) checkComponents(components []Component) ([]lifecycle.Component, error) {
+	checked := make([]lifecycle.Component, len(components))
+	lists := newComponentLists(components)
+	for i := range components {
+		if err := o.checkComponent(&components[i], &checked[i], lists); err != nil {
+			return nil, err
+		}
+	}
+	return checked, nil
+}
+
+// componentLists holds the capabilities and needs of many components: one allocation
+// for each.
 type componentLists struct {
-	words []string
-	needs []startup.Need
+	provides []string
+	needs    []startup.Need
 }
 
 func newComponentLists(components []Component) *componentLists {
-	words, needs := 0, 0
+	provides, needs := 0, 0
 	for i := range components {
-		words += len(components[i].Provides)
+		provides += len(components[i].Provides)
 		needs += len(components[i].Needs)
 	}
-	return &componentLists{make([]string, 0, words), make([]startup.Need, 0, needs)}
+	return &componentLists{make([]string, 0, provides), make([]startup.Need, 0, needs)}
 }
 
-// checkComponent fills in the defaults, and makes the lists the component's own.
-func checkComponent(c *Component, options *startup.Options, lists *componentLists) error {
+// checkComponent fills in what the engine takes of a component.
+func (o *Orchestrator) checkComponent(c *Component, checked *lifecycle.Component, lists *componentLists) (err error) {
 	if err := checkName("Component.Name", c.Name); err != nil {
 		return err
 	}
-	first := len(lists.words)
+	*checked = lifecycle.Component{
+		Name: c.Name, Version: c.Version, Start: c.Start, Stop: c.Stop, Notifies: c.Notifies, Ready: c.Ready,
+		StartTimeout: c.StartTimeout, StopTimeout: c.StopTimeout, NonCritical: c.NonCritical, Restart: c.Restart,
+	}
+	if checked.Provides, err = lists.checkProvides(c); err != nil {
+		return err
+	}
+	if checked.Needs, err = lists.checkNeeds(c); err != nil {
+		return err
+	}
+	if err := checkTimes(checked, &o.options); err != nil {
+		return err
+	}
+	checked.Register, err = o.checkRegister(c)
+	return err
+}
+
+// checkProvides returns the capabilities of a component, each once.
+func (l *componentLists) checkProvides(c *Component) ([]string, error) {
+	first := len(l.provides)
 	for i, word := range c.Provides {
 		if checkName("", word) != nil {
-			return checkName(componentField(c, fmt.Sprintf("Provides[%d]", i)), word)
+			return nil, checkName(componentField(c.Name, fmt.Sprintf("Provides[%d]", i)), word)
 		}
-		if !slices.Contains(lists.words[first:], word) {
-			lists.words = append(lists.words, word)
+		if !slices.Contains(l.provides[first:], word) {
+			l.provides = append(l.provides, word)
 		}
 	}
-	c.Provides = slices.Clip(lists.words[first:])
-	first = len(lists.needs)
-	lists.needs = append(lists.needs, c.Needs...)
-	c.Needs = slices.Clip(lists.needs[first:])
+	return slices.Clip(l.provides[first:]), nil
+}
+
+func (l *componentLists) checkNeeds(c *Component) ([]startup.Need, error) {
 	for i := range c.Needs {
 		need := &c.Needs[i]
 		if (need.Capability == "") == (need.Component == "") {
-			return invalid(componentField(c, fmt.Sprintf("Needs[%d]", i)), need.String(), "either a Capability or a Component")
+			return nil, invalid(componentField(c.Name, fmt.Sprintf("Needs[%d]", i)), need.String(), "either a Capability or a Component")
 		}
-		if checkName("", cmp.Or(need.Capability, need.Component)) != nil {
-			return checkName(componentField(c, fmt.Sprintf("Needs[%d]", i)), cmp.Or(need.Capability, need.Component))
+		if name := cmp.Or(need.Capability, need.Component); checkName("", name) != nil {
+			return nil, checkName(componentField(c.Name, fmt.Sprintf("Needs[%d]", i)), name)
 		}
 	}
+	first := len(l.needs)
+	l.needs = append(l.needs, c.Needs...)
+	return slices.Clip(l.needs[first:]), nil
+}
+
+// checkTimes fills in the defaults of timeouts and of the restart policy.
+func checkTimes(c *lifecycle.Component, options *startup.Options) error {
 	for _, d := range [...]struct {
-		name  string
-		value *time.Duration
-		usual time.Duration
+		name   string
+		value  *time.Duration
+		preset time.Duration
 	}{
 		{"StartTimeout", &c.StartTimeout, options.StartTimeout},
 		{"StopTimeout", &c.StopTimeout, options.StopTimeout},
@@ -132,32 +172,51 @@ func checkComponent(c *Component, options *startup.Options, lists *componentList
 		{"Restart.MaxDelay", &c.Restart.MaxDelay, max(defaultLongestPause, c.Restart.FirstDelay)},
 	} {
 		if *d.value < 0 || *d.value > longestComponentWait {
-			return invalid(componentField(c, d.name), *d.value, fmt.Sprintf("0 (default %v) to %v", d.usual, longestComponentWait))
+			return invalid(componentField(c.Name, d.name), *d.value, fmt.Sprintf("0 (default %v) to %v", d.preset, longestComponentWait))
 		}
 		if *d.value == 0 {
-			*d.value = d.usual
+			*d.value = d.preset
 		}
 	}
-	if c.Restart.Limit < 0 {
-		return invalid(componentField(c, "Restart.Limit"), c.Restart.Limit, fmt.Sprintf("0 (default %d) or more", defaultRestartLimit))
-	}
-	if c.Restart.Mode > startup.Always {
-		return invalid(componentField(c, "Restart.Mode"), c.Restart.Mode, "Never, OnFailure or Always")
+	switch {
+	case c.Restart.Limit < 0:
+		return invalid(componentField(c.Name, "Restart.Limit"), c.Restart.Limit, fmt.Sprintf("0 (default %d) or more", defaultRestartLimit))
+	case c.Restart.Mode > startup.Always:
+		return invalid(componentField(c.Name, "Restart.Mode"), c.Restart.Mode, "Never, OnFailure or Always")
 	}
 	c.Restart.Limit = cmp.Or(c.Restart.Limit, defaultRestartLimit)
-	c.Register = slices.Clone(c.Register)
+	return nil
+}
+
+// checkRegister returns the callbacks with which the engine registers what a component provides.
+func (o *Orchestrator) checkRegister(c *Component) ([]func(context.Context) (lifecycle.Handle, error), error) {
+	if len(c.Register) == 0 {
+		return nil, nil
+	}
+	reg := o.registry
+	if reg == nil {
+		return nil, invalid(componentField(c.Name, "Register"), verbatim("set"), "nothing without a registry")
+	}
+	callbacks := make([]func(context.Context) (lifecycle.Handle, error), len(c.Register))
 	for i, register := range c.Register {
 		if register == nil {
-			return invalid(componentField(c, fmt.Sprintf("Register[%d]", i)), verbatim("nil"), "a function")
+			return nil, invalid(componentField(c.Name, fmt.Sprintf("Register[%d]", i)), verbatim("nil"), "a function")
+		}
+		callbacks[i] = func(ctx context.Context) (lifecycle.Handle, error) {
+			registration, err := register(ctx, reg)
+			if err != nil || registration == nil {
+				return nil, err
+			}
+			return registration, nil
 		}
 	}
-	return nil
+	return callbacks, nil
 }
 
 // componentField names a field for an error. It is not made before there is one: most
 // of the time of a plan would go into that.
-func componentField(c *Component, name string) string {
-	return fmt.Sprintf("Component[%q].%s", oneline.Cut(c.Name, 64), name)
+func componentField(component, field string) string {
+	return fmt.Sprintf("Component[%q].%s", oneline.Cut(component, 64), field)
 }
 
 // checkStartup returns the options with their defaults.
