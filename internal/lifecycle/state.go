@@ -3,7 +3,8 @@ package lifecycle
 import "github.com/capreg/registry/startup"
 
 // A node has a stage, which is where its component is in its run, and a goal, which is what it is to become.
-// Both change in [Engine.enter] only.
+// Both change in [Engine.enter] only, which
+// tests hold to this table.
 //
 //	planned ─▶ waiting ─▶ starting ─▶ checking ─▶ running
 //	              ▲        │  │  │      │   │      │   │
@@ -82,20 +83,6 @@ const (
 )
 
 func (g goal) restarts() bool { return g == toRestart || g == toFollow }
-
-// next has the stages that may follow each stage.
-var next = [stageCount][]stage{ //nolint:gochecknoglobals // immutable
-	planned:    {waiting},
-	waiting:    {starting, down},
-	starting:   {starting, checking, stopping, stuckStart, down},
-	checking:   {checking, running, draining, stopping},
-	running:    {running, draining, stopping},
-	draining:   {stopping},
-	stopping:   {stuckStop, down},
-	stuckStart: {stopping, down},
-	stuckStop:  {down},
-	down:       {waiting, down},
-}
 
 // shown has the state that users see. A stage never has a goal that is not in its row.
 var shown = [stageCount][goalCount]startup.State{ //nolint:gochecknoglobals // immutable
