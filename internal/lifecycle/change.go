@@ -24,9 +24,9 @@ func (e *Engine) Add(ctx context.Context, components []Component) error {
 		e.mu.Unlock()
 		return fmt.Errorf("registry: components cannot be added while others start or stop: %w", fault.ErrClosed)
 	}
-	added, err := e.extend(components)
+	added, err := e.addToPlan(components)
 	if err == nil && len(ended) > 0 && e.phase == phaseRunning {
-		e.forget(added)
+		e.removeFromPlan(added)
 		err = startError(ended)
 	}
 	if err != nil || e.phase == phaseNew {
@@ -45,7 +45,7 @@ func (e *Engine) Add(ctx context.Context, components []Component) error {
 		select {
 		case <-one:
 		case <-ctx.Done():
-			e.abandon(added, startError(fault.OfContext(ctx)))
+			e.abortAdded(added, startError(fault.OfContext(ctx)))
 			<-one
 		}
 	}
@@ -56,21 +56,21 @@ func (e *Engine) Add(ctx context.Context, components []Component) error {
 	return nil
 }
 
-// abandon aborts the first starts of nodes. It takes mu.
-func (e *Engine) abandon(nodes []*node, err error) {
+// abortAdded aborts the first starts of nodes. It takes mu.
+func (e *Engine) abortAdded(nodes []*node, err error) {
 	c := causeOf(err) // a user's method: outside the lock
 	e.lock()
 	defer e.mu.Unlock()
 	for _, n := range nodes {
 		switch {
 		case !n.isOpen() || n.wasReady:
-		case !n.stage.up():
-			e.cancelStart(n, c)
+		case !n.stage.live():
+			e.skip(n, c)
 		case n.stage.launching():
-			n.more().abandoned = c
+			n.more().unrepeatable = c
 			e.abortStart(n, c)
 		default: // it goes down with what it needs, and must not start again
-			n.more().abandoned = c
+			n.more().unrepeatable = c
 		}
 	}
 	e.commit()
@@ -115,7 +115,7 @@ func (e *Engine) removeUnused(nodes []*node) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.forget(slices.DeleteFunc(unused, func(n *node) bool { return n.calls > 0 }))
+	e.removeFromPlan(slices.DeleteFunc(unused, func(n *node) bool { return n.calls > 0 }))
 }
 
 // unusedOf returns those of the nodes that no other node needs, directly or not.
@@ -157,7 +157,7 @@ func (e *Engine) Remove(ctx context.Context, name string) error {
 	select {
 	case <-isDown:
 	case <-ctx.Done():
-		e.hurry(n)
+		e.cancelStop(n)
 		select {
 		case <-isDown:
 		case <-limit.Over:
@@ -165,10 +165,10 @@ func (e *Engine) Remove(ctx context.Context, name string) error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if n.stage.up() || n.calls > 0 {
+	if n.stage.live() || n.calls > 0 {
 		return fmt.Errorf("registry: component %q: %w", oneline.Cut(name, maxName), fault.ErrStuck)
 	}
-	e.forget([]*node{n})
+	e.removeFromPlan([]*node{n})
 	if n.stopErr() == nil {
 		return nil
 	}
@@ -203,9 +203,9 @@ var errRemoved = errors.New("it is being removed")
 // remove begins to stop a node for good. The channel is closed when it is down.
 func (e *Engine) remove(n *node) <-chan struct{} {
 	n.removed = true
-	if !n.stage.up() {
+	if !n.stage.live() {
 		if n.isOpen() {
-			e.cancelStart(n, cause{text: "it was removed"})
+			e.skip(n, cause{text: "it was removed"})
 		}
 		isDown := make(chan struct{})
 		close(isDown)
@@ -226,11 +226,11 @@ func (e *Engine) remove(n *node) <-chan struct{} {
 	return isDown
 }
 
-// hurry ends the context of the stop of a node, also when that has not begun. It takes mu.
-func (e *Engine) hurry(n *node) {
+// cancelStop ends the context of the stop of a node, also when that has not begun. It takes mu.
+func (e *Engine) cancelStop(n *node) {
 	e.mu.Lock()
 	x := n.more()
-	x.hurried = true
+	x.stopCancelled = true
 	ctx := x.stopContext
 	e.mu.Unlock()
 	if ctx != nil {

@@ -28,7 +28,7 @@ func (n *node) checkAt() (at time.Duration, ok bool) {
 	switch {
 	case n.stage == checking && n.calls == 0:
 		return n.deadline, true
-	case n.stage.up() && n.stage != running && n.calls > 0:
+	case n.stage.live() && n.stage != running && n.calls > 0:
 		return n.deadline + tasks.Grace, true
 	}
 	return 0, false
@@ -41,7 +41,7 @@ func (e *Engine) sweep() {
 	e.sweeper = nil
 	for _, n := range e.nodes {
 		if at, ok := n.checkAt(); ok && e.now >= at {
-			e.expire(n)
+			e.timeOut(n)
 		}
 	}
 	e.commit()
@@ -52,8 +52,8 @@ func (e *Engine) sweep() {
 	}
 }
 
-// expire ends a start or a stop whose time is over.
-func (e *Engine) expire(n *node) {
+// timeOut ends a start or a stop whose time is over.
+func (e *Engine) timeOut(n *node) {
 	switch n.stage { //nolint:exhaustive // no other stage has a deadline
 	case starting:
 		c := e.timeout(n)
@@ -62,15 +62,15 @@ func (e *Engine) expire(n *node) {
 		if x := n.extras; x != nil && x.endRunContext != nil {
 			go x.endRunContext(n.endOfRun())
 		}
-		e.giveUp(n, stuckStart, c.text+"; its start does not return")
-		e.release(n)
+		e.markStuck(n, stuckStart, c.text+"; its start does not return")
+		e.releaseNeeds(n)
 	case checking:
 		e.failCheck(n, e.timeout(n))
 	case draining: // its probe, or what registers it, does not return
 		e.beginStop(n, n.goal)
 	case stopping:
-		e.giveUp(n, stuckStop, "its stop does not return")
-		e.release(n)
+		e.markStuck(n, stuckStop, "its stop does not return")
+		e.releaseNeeds(n)
 	}
 }
 

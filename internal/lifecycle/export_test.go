@@ -48,7 +48,7 @@ func (e *Engine) Check() (wrong error) {
 	open, up, launching := 0, 0, 0
 	for _, n := range e.nodes {
 		open += difference(false, n.isOpen())
-		up += difference(false, n.stage.up())
+		up += difference(false, n.stage.live())
 		launching += difference(false, n.stage.launching())
 		switch {
 		case n.stage > waiting && n.state() == startup.Waiting:
@@ -59,8 +59,8 @@ func (e *Engine) Check() (wrong error) {
 			return fmt.Errorf("%s has a negative count", n.c.Name)
 		}
 	}
-	if open != e.open || up != e.up || launching != e.launching || len(e.changed) > 0 {
-		return fmt.Errorf("%d open, %d up, %d launching, counted as %d, %d, %d", open, up, launching, e.open, e.up, e.launching)
+	if open != e.open || up != e.live || launching != e.launching || len(e.changed) > 0 {
+		return fmt.Errorf("%d open, %d up, %d launching, counted as %d, %d, %d", open, up, launching, e.open, e.live, e.launching)
 	}
 	return nil
 }

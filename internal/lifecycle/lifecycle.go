@@ -76,7 +76,7 @@ func (e *InUseError) Unwrap() error { return fault.ErrConflict }
 // Engine starts, supervises and stops components. Use [New] to create one. It is used once, and its methods
 // are safe for concurrent use.
 //
-//	new ──Start──▶ starting ──all decided──▶ running ──Stop──▶ stopping ──all down──▶ stopped
+//	new ──Start──▶ starting ──all decided──▶ running ──Stop──▶ stopping ──none live─▶ stopped
 //	 │                └──── failure, Stop: roll back ─────────────▲                      ▲
 //	 └──────────────────────────────────Stop────────────────────────────────────────────┘
 type Engine struct {
@@ -110,7 +110,7 @@ type Engine struct {
 	arriving  int   // workers that are on their way to due
 	launching int   // nodes that are starting or checking
 	open      int   // nodes whose outcome is not decided
-	up        int   // nodes that are up: a stop waits for them
+	live      int   // nodes of which code may run: a stop waits for them
 	batch     int   // the present one, when batches are wanted
 	batchOpen []int // of each batch, how many nodes are open
 
@@ -120,7 +120,7 @@ type Engine struct {
 	decided chan struct{} // closed when the start is decided, and rolled back where it failed
 	failed  chan struct{} // closed when the program is to end
 	halt    chan struct{} // closed when a stop begins
-	stopped chan struct{} // closed when everything is down
+	stopped chan struct{} // closed when nothing is live
 
 	events     *ring.Ring[startup.Event] // for the listener; nil without one
 	delivering bool
@@ -152,7 +152,7 @@ func New(options startup.Options, components []Component) (*Engine, error) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if _, err := e.extend(components); err != nil {
+	if _, err := e.addToPlan(components); err != nil {
 		return nil, err
 	}
 	return e, nil
@@ -196,7 +196,7 @@ func (e *Engine) Start(ctx context.Context) (startup.Report, error) {
 	select {
 	case <-e.decided:
 	case <-ctx.Done():
-		e.abandonStart(startError(fault.OfContext(ctx)))
+		e.abortWithContext(startError(fault.OfContext(ctx)))
 		<-e.decided
 	}
 	ended = endOf(ctx)
@@ -212,8 +212,8 @@ func (e *Engine) Start(ctx context.Context) (startup.Report, error) {
 	return e.Report(), err
 }
 
-// abandonStart rolls a start back whose context has ended. It takes mu.
-func (e *Engine) abandonStart(err error) {
+// abortWithContext rolls a start back whose context has ended. It takes mu.
+func (e *Engine) abortWithContext(err error) {
 	e.lock()
 	defer e.mu.Unlock()
 	if e.phase == phaseStarting {
@@ -275,7 +275,7 @@ func (e *Engine) stopErrors(ctx context.Context) error {
 	var stuck []string
 	var causes []error
 	for _, n := range e.nodes {
-		if n.calls > 0 || n.stage.up() || n.state() == startup.Stuck {
+		if n.calls > 0 || n.stage.live() || n.state() == startup.Stuck {
 			stuck = append(stuck, fmt.Sprintf("component %q", n.c.Name))
 		}
 		if err := n.stopErr(); err != nil {

@@ -3,14 +3,13 @@ package lifecycle
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/startup"
 )
 
 // A waiting node counts the outcomes of the members of its needs. What it has counted of a member is the
-// member's field outcome, which changes in propagate only: so counts and outcomes always agree, in whatever
+// member's field outcome, which changes in publish only: so counts and outcomes always agree, in whatever
 // order nodes change.
 
 // needStatus is how far a need of a waiting node is.
@@ -50,15 +49,15 @@ func (e *Engine) recount(n *node) {
 			if member.outcome != undecided {
 				e.count(n, need, member)
 			}
-			if need.status == needFailed {
-				break
-			}
 		}
 		if need.status == needFailed {
-			break
+			e.enter(n, down, toSkip)
+			return
 		}
 	}
-	e.follow(n)
+	if n.unmet == 0 {
+		e.enqueue(n)
+	}
 }
 
 // resetNeeds forgets what the node has counted.
@@ -108,65 +107,55 @@ func (d *dependency) disappointment(member *node) string {
 	return fmt.Sprintf("%v of %q, which %v", d.need, member.c.Name, member.state())
 }
 
-// follow queues a waiting node whose needs are satisfied, and skips one of which a need has failed.
-func (e *Engine) follow(n *node) {
-	switch {
-	case slices.ContainsFunc(n.needs, func(d dependency) bool { return d.status == needFailed }):
-		e.enter(n, down, toSkip)
-	case n.unmet == 0:
-		e.enqueue(n)
+// propagate publishes the outcomes that have changed, until nothing follows from that any more.
+func (e *Engine) propagate() {
+	for last := len(e.changed) - 1; last >= 0; last = len(e.changed) - 1 {
+		n := e.changed[last]
+		e.changed[last] = nil
+		e.changed = e.changed[:last]
+		if n.outcome != n.currentOutcome() {
+			e.publish(n)
+		}
 	}
 }
 
-// propagate tells dependants the outcomes that have changed, until nothing follows from that any more.
-func (e *Engine) propagate() {
-	for at := 0; at < len(e.changed); at++ { // it grows meanwhile
-		n := e.changed[at]
-		before, after := n.outcome, n.currentOutcome()
-		n.outcome = after
-		if before == after {
-			continue
-		}
-		if after == unavailable {
-			e.escalate(n)
-		}
-		switch {
-		case e.ending():
-		case before == undecided:
-			e.countInDependants(n)
-		default:
-			e.recountDependants(n)
-		}
+// publish lets the dependants of a node, and the engine, act on its new outcome.
+func (e *Engine) publish(n *node) {
+	before := n.outcome
+	n.outcome = n.currentOutcome()
+	if n.outcome == unavailable {
+		e.escalate(n)
 	}
-	clear(e.changed)
-	e.changed = e.changed[:0]
+	switch {
+	case e.ending():
+	case before == undecided:
+		e.countInDependants(n)
+	default:
+		e.recountDependants(n)
+	}
 }
 
 // countInDependants counts a new outcome in the nodes that wait for it.
 func (e *Engine) countInDependants(member *node) {
 	for _, d := range member.dependants {
-		need := d.dependency()
-		if d.node.stage == waiting && need.status == needWaiting {
-			e.count(d.node, need, member)
-			e.followNeed(d.node, need)
+		n, need := d.node, d.dependency()
+		if n.stage != waiting || need.status != needWaiting {
+			continue
+		}
+		e.count(n, need, member)
+		switch {
+		case need.status == needFailed:
+			e.enter(n, down, toSkip)
+		case n.unmet == 0:
+			e.enqueue(n)
 		}
 	}
 }
 
-// followNeed is follow for the need that has changed.
-func (e *Engine) followNeed(n *node, need *dependency) {
-	switch {
-	case need.status == needFailed:
-		e.enter(n, down, toSkip)
-	case need.status == needSatisfied && n.unmet == 0:
-		e.enqueue(n)
-	}
-}
-
-// recountDependants lets the nodes that wait for a member count their needs again, since they have counted
-// another outcome of it.
+// recountDependants recounts the needs of the nodes that wait for a member: they have counted an earlier outcome
+// of it.
 func (e *Engine) recountDependants(member *node) {
-	var last *node // those with several needs of the member stand beside each other
+	var last *node // the needs of one node are adjacent
 	for _, d := range member.dependants {
 		if d.node.stage == waiting && d.node != last {
 			last = d.node

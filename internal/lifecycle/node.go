@@ -21,7 +21,7 @@ type node struct {
 	dependants []dependant
 	batch      int
 	rank       time.Duration // length of the longest path from here to an end
-	unplaced   int32         // needs without a batch; while planning
+	unbatched   int32         // needs without a batch; while planning
 
 	// These change in enter only, but for outcome, which is what the dependants know.
 	stage   stage
@@ -97,10 +97,10 @@ type extras struct {
 
 	stopErr     error
 	stopContext *attemptctx.Context
-	hurried     bool // the context of the stop is to end at once
+	stopCancelled     bool // the context of the stop is to end at once
 
 	aborted   cause // why the start fails as soon as its own code has returned
-	abandoned cause // why the first start is not waited for any more, and not repeated
+	unrepeatable cause // why the first start is not waited for any more, and not repeated
 
 	first     *milestones // of the first start, once there is another one
 	restarts  int
@@ -134,11 +134,11 @@ func (n *node) aborted() cause {
 	return n.extras.aborted
 }
 
-func (n *node) abandoned() cause {
+func (n *node) unrepeatable() cause {
 	if n.extras == nil {
 		return cause{}
 	}
-	return n.extras.abandoned
+	return n.extras.unrepeatable
 }
 
 func (n *node) blocked() bool { return n.extras != nil && n.extras.blockers > 0 }

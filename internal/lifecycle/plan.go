@@ -14,7 +14,7 @@ type dependency struct {
 	need     *startup.Need
 	members  []*node // that can satisfy it
 	unknown  int32   // members without an outcome
-	unplaced int32   // members without a batch; while planning
+	unbatched int32   // members without a batch; while planning
 	status   needStatus
 
 	any, optional, orderOnly bool // as in need, without a further memory access
@@ -32,8 +32,8 @@ func (d dependant) dependency() *dependency { return &d.node.needs[d.need] }
 // could wait for each other.
 func (d dependant) blocksRemoval() bool { return !d.dependency().orderOnly || d.dependency().any }
 
-// extend adds components to the plan; on an error nothing has changed.
-func (e *Engine) extend(components []Component) (added []*node, err error) {
+// addToPlan adds components to the plan; on an error nothing has changed.
+func (e *Engine) addToPlan(components []Component) (added []*node, err error) {
 	nodes := append(slices.Clip(e.nodes), make([]*node, len(components))...)
 	added = nodes[len(e.nodes):]
 	made := make([]node, len(components)) // one allocation for all
@@ -52,12 +52,12 @@ func (e *Engine) extend(components []Component) (added []*node, err error) {
 	return added, nil
 }
 
-// forget removes nodes from the plan.
-func (e *Engine) forget(gone []*node) {
+// removeFromPlan removes nodes from the plan.
+func (e *Engine) removeFromPlan(gone []*node) {
 	disconnect(gone)
 	e.nodes = slices.DeleteFunc(slices.Clone(e.nodes), setOf(gone).has)
 	p := newPlanner(e.nodes)
-	p.place() // nodes that only came after the others are in earlier batches now
+	p.assignBatches() // nodes that only came after the others are in earlier batches now
 	e.names = p.names
 }
 
@@ -84,7 +84,7 @@ type names map[string]owners
 // owners are positions in a plan, each one more than it is, so that zero is none.
 type owners struct {
 	component int32 // the component of that name
-	provider  int32 // the only provider of the capability; below zero, a position in planner.several
+	provider  int32 // the only provider of the capability; negative: a position in planner.several
 }
 
 // planner resolves needs and gives nodes their batches.
@@ -170,7 +170,7 @@ func (p *planner) connect(added []*node) error {
 	failure := &startup.PlanError{Duplicates: p.duplicates}
 	failure.Missing = p.resolve(added)
 	p.link(added)
-	if p.place() > 0 {
+	if p.assignBatches() > 0 {
 		failure.Cycles = p.cycles()
 	}
 	if len(failure.Missing)+len(failure.Duplicates)+len(failure.Cycles) > 0 {
@@ -279,16 +279,16 @@ func disconnect(gone []*node) {
 	}
 }
 
-// unplaced is the batch of a node that has none.
-const unplaced = -1
+// noBatch is the batch of a node that has none.
+const noBatch = -1
 
-// place gives each node the batch in which it can start when nothing fails, and returns how many nodes never
+// assignBatches gives each node the batch in which it can start when nothing fails, and returns how many nodes never
 // can.
-func (p *planner) place() (never int) {
+func (p *planner) assignBatches() (never int) {
 	order := make([]*node, 0, len(p.nodes))
 	for _, n := range p.nodes {
-		n.countUnplaced()
-		if n.unplaced == 0 {
+		n.countUnbatched()
+		if n.unbatched == 0 {
 			n.batch = 0
 			order = append(order, n)
 		}
@@ -296,10 +296,10 @@ func (p *planner) place() (never int) {
 	for at := 0; at < len(order); at++ { // it grows meanwhile
 		for _, d := range order[at].dependants {
 			need := d.dependency()
-			if need.unplaced--; need.unplaced != 0 {
+			if need.unbatched--; need.unbatched != 0 {
 				continue
 			}
-			if d.node.unplaced--; d.node.unplaced == 0 {
+			if d.node.unbatched--; d.node.unbatched == 0 {
 				d.node.batch = order[at].batch + 1
 				order = append(order, d.node)
 			}
@@ -308,17 +308,17 @@ func (p *planner) place() (never int) {
 	return len(p.nodes) - len(order)
 }
 
-// countUnplaced takes a node out of its batch, and counts the needs that have to get one before it.
-func (n *node) countUnplaced() {
-	n.batch, n.unplaced = unplaced, 0
+// countUnbatched takes a node out of its batch, and counts the needs that have to get one before it.
+func (n *node) countUnbatched() {
+	n.batch, n.unbatched = noBatch, 0
 	for at := range n.needs {
 		need := &n.needs[at]
-		need.unplaced = int32(len(need.members)) //nolint:gosec // there is no memory for more
+		need.unbatched = int32(len(need.members)) //nolint:gosec // there is no memory for more
 		if need.any {
-			need.unplaced = min(need.unplaced, 1)
+			need.unbatched = min(need.unbatched, 1)
 		}
-		if need.unplaced > 0 {
-			n.unplaced++
+		if need.unbatched > 0 {
+			n.unbatched++
 		}
 	}
 }
@@ -327,12 +327,12 @@ func (n *node) countUnplaced() {
 func (p *planner) cycles() []startup.Cycle {
 	g := graph.New(len(p.nodes))
 	for _, n := range p.nodes {
-		if n.batch != unplaced {
+		if n.batch != noBatch {
 			continue
 		}
 		for _, need := range n.needs {
 			for _, member := range need.members {
-				if member.batch == unplaced {
+				if member.batch == noBatch {
 					g.Add(member.id, n.id)
 				}
 			}

@@ -1,7 +1,7 @@
 package lifecycle_test
 
 import (
-	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -64,7 +64,7 @@ func TestPlan_SuggestsNoNamesForManyMissingOnes(t *testing.T) {
 	var j journal
 	components := []component{j.component("database", 0)}
 	for i := range 150 {
-		components = append(components, j.component(fmt.Sprint(i), 0, "databse"))
+		components = append(components, j.component(strconv.Itoa(i), 0, "databse"))
 	}
 	wrong := planError(t, components...)
 	require.Len(t, wrong.Missing, 150)

@@ -101,7 +101,7 @@ func (w *world) isCalm() bool {
 
 // fail ends code in one of the ways in which it can, which may be no failure.
 func (w *world) fail(a *actor) error {
-	switch w.duration(a, 4) {
+	switch int(w.duration(a, 4)) {
 	case 0:
 		panic("failure")
 	case 1:

@@ -32,7 +32,7 @@ func (e *Engine) push(event startup.Event) {
 	event.Time, event.Total = e.epoch.Add(e.now), len(e.nodes)
 	event.Settled = event.Total - e.open
 	if e.ending() {
-		event.Settled = event.Total - e.up
+		event.Settled = event.Total - e.live
 	}
 	e.events.Push(event)
 	if !e.delivering {

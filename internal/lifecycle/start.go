@@ -61,7 +61,7 @@ func (n *node) use() {
 			transitive = n.transitiveUsers()
 		}
 		for _, member := range need.members {
-			if member.currentOutcome() == available && !(need.any && transitive.has(member)) {
+			if member.currentOutcome() == available && (!need.any || !transitive.has(member)) {
 				member.users++
 				n.uses = append(n.uses, member)
 			}
@@ -125,7 +125,7 @@ func (e *Engine) failStart(n *node, c cause) {
 	if n.leftovers() {
 		e.beginStop(n, g) // without its Stop
 	} else {
-		e.finish(n, g)
+		e.endStop(n, g)
 	}
 }
 
@@ -152,7 +152,7 @@ func (e *Engine) goalAfterFailure(n *node) goal {
 			return toStop
 		}
 		return toFail
-	case n.goal == toFollow && n.abandoned().err == nil:
+	case n.goal == toFollow && n.unrepeatable().err == nil:
 		return toRestart
 	case n.wasReady && n.mayRestart(e.now):
 		return toRestart
@@ -181,15 +181,15 @@ func (e *Engine) startReturnedLate(n *node, c cause) {
 func (e *Engine) check(n *node) {
 	switch {
 	case e.interrupted(n):
-		e.rollbackNode(n)
+		e.stopInterrupted(n)
 	case n.c.Notifies && !n.notified:
 	case n.c.Ready != nil:
 		n.calls++
 		n.more().probes++
-		go e.probe(n, n.ctx)
+		go e.probe(n.ctx, n)
 	case len(n.c.Register) > 0:
 		n.calls++
-		go e.register(n, n.ctx)
+		go e.register(n.ctx, n)
 	default:
 		e.becomeReady(n)
 	}
@@ -200,8 +200,8 @@ func (e *Engine) interrupted(n *node) bool {
 	return n.stage != checking || e.ending() || n.removed || n.aborted().err != nil
 }
 
-// rollbackNode undoes a start that was interrupted, once no code of it runs.
-func (e *Engine) rollbackNode(n *node) {
+// stopInterrupted undoes a start that was interrupted, once no code of it runs.
+func (e *Engine) stopInterrupted(n *node) {
 	switch {
 	case n.calls > 0:
 	case n.stage == draining:
@@ -216,18 +216,18 @@ func (e *Engine) rollbackNode(n *node) {
 }
 
 // probe asks a component whether it is ready. It takes mu.
-func (e *Engine) probe(n *node, ctx context.Context) {
+func (e *Engine) probe(ctx context.Context, n *node) {
 	fault.RunThen(func() error { return n.c.Ready(ctx) }, func(err error) {
 		c := causeOf(err)
 		e.lock()
 		defer e.mu.Unlock()
 		switch {
 		case !e.interrupted(n) && err == nil && len(n.c.Register) > 0:
-			go e.register(n, ctx)
+			go e.register(ctx, n)
 			return // its code runs on
 		case e.interrupted(n):
 			n.calls--
-			e.rollbackNode(n)
+			e.stopInterrupted(n)
 		case err == nil:
 			n.calls--
 			e.becomeReady(n)
@@ -265,7 +265,7 @@ func (e *Engine) checkAgain(n *node, run int32) {
 }
 
 // register registers what a component provides. It takes mu.
-func (e *Engine) register(n *node, ctx context.Context) {
+func (e *Engine) register(ctx context.Context, n *node) {
 	var handles []Handle
 	fault.RunThen(func() error {
 		for _, register := range n.c.Register {
@@ -286,7 +286,7 @@ func (e *Engine) register(n *node, ctx context.Context) {
 		e.keepHandles(n, handles)
 		switch {
 		case e.interrupted(n):
-			e.rollbackNode(n)
+			e.stopInterrupted(n)
 		case err != nil:
 			e.failCheck(n, c)
 		default:

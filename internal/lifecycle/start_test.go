@@ -328,7 +328,7 @@ func TestStart_ContextEndsWithTheStart(t *testing.T) {
 		type key struct{}
 		var startCtx, runCtx context.Context
 		c := component{Name: "a", Start: func(ctx context.Context, run *startup.Run) error {
-			startCtx, runCtx = ctx, run.Context() //nolint:fatcontext // to look at
+			startCtx, runCtx = ctx, run.Context()
 			deadline, ok := ctx.Deadline()
 			require.True(t, ok)
 			require.Equal(t, 30*time.Second, time.Until(deadline))

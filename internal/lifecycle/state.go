@@ -59,8 +59,8 @@ const (
 	stageCount
 )
 
-// up reports whether something of the component may run: what it uses must not stop.
-func (s stage) up() bool { return starting <= s && s <= stopping }
+// live reports whether something of the component may run: what it uses must not stop.
+func (s stage) live() bool { return starting <= s && s <= stopping }
 
 // launching reports whether the component takes a turn: one of those that start at once.
 func (s stage) launching() bool { return s == starting || s == checking }
@@ -138,7 +138,7 @@ func (e *Engine) enter(n *node, to stage, g goal) {
 	if e.watch != nil {
 		e.watch(from, to)
 	}
-	e.up += difference(from.up(), to.up())
+	e.live += difference(from.live(), to.live())
 	e.launching += difference(from.launching(), to.launching())
 	if open := n.isOpen(); open != wasOpen {
 		e.countOpen(n, difference(wasOpen, open))
@@ -199,7 +199,7 @@ func (e *Engine) endPhase() {
 		e.wall = e.now - e.began
 		close(e.decided)
 		e.emitPhase(startup.Ready, e.wall)
-	case e.phase == phaseStopping && e.up == 0:
+	case e.phase == phaseStopping && e.live == 0:
 		e.phase = phaseStopped
 		e.emitPhase(startup.Stopped, 0)
 		close(e.stopped)

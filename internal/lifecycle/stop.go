@@ -32,8 +32,8 @@ func (e *Engine) stopAll() {
 	go e.startContexts.Cancel(startError([]error{fault.ErrClosed}))
 	for _, n := range e.nodes {
 		switch {
-		case !n.stage.up() && n.isOpen():
-			e.cancelStart(n, cause{errStopping, errStopping.Error()})
+		case !n.stage.live() && n.isOpen():
+			e.skip(n, cause{errStopping, errStopping.Error()})
 		case n.stage.launching() && n.calls > 0: // its context has ended
 			n.deadline = min(n.deadline, e.now+n.c.StopTimeout)
 			e.arm(n.deadline + tasks.Grace)
@@ -43,8 +43,8 @@ func (e *Engine) stopAll() {
 	}
 }
 
-// cancelStart takes a node that is not up out of the start, or out of its restart.
-func (e *Engine) cancelStart(n *node, c cause) {
+// skip takes a node that is not up out of the start, or out of its restart.
+func (e *Engine) skip(n *node, c cause) {
 	n.cancelTimer()
 	if n.wasReady {
 		e.enter(n, down, toStop)
@@ -55,7 +55,7 @@ func (e *Engine) cancelStart(n *node, c cause) {
 }
 
 // stoppable reports whether the stop of a node can begin: it is up, no code of it runs, and it was not begun.
-func (n *node) stoppable() bool { return n.stage.up() && n.stage != stopping && n.calls == 0 }
+func (n *node) stoppable() bool { return n.stage.live() && n.stage != stopping && n.calls == 0 }
 
 // stopIfUnused stops a node, when everything is being stopped, once it is not used any more.
 func (e *Engine) stopIfUnused(n *node) {
@@ -89,7 +89,7 @@ func (e *Engine) beginStop(n *node, g goal) {
 // runStop runs the stop of a node. It takes mu.
 func (e *Engine) runStop(n *node, deadline time.Time) {
 	ctx := attemptctx.New(e.values, deadline, &e.stopContexts, nil)
-	e.tearDown(ctx, n, func(err error) {
+	e.callStop(ctx, n, func(err error) {
 		ctx.End()
 		e.lock()
 		defer e.mu.Unlock()
@@ -99,7 +99,7 @@ func (e *Engine) runStop(n *node, deadline time.Time) {
 		}
 		switch n.stage { //nolint:exhaustive // a stop runs in these only
 		case stopping:
-			e.finish(n, n.goal)
+			e.endStop(n, n.goal)
 		case stuckStop:
 			e.enter(n, down, toStop)
 		}
@@ -107,20 +107,20 @@ func (e *Engine) runStop(n *node, deadline time.Time) {
 	})
 }
 
-// tearDown undoes a run: what it registered is unregistered, its run context ends, its Stop is called, and its
+// callStop undoes a run: what it registered is unregistered, its run context ends, its Stop is called, and its
 // goroutines are waited for. done has the errors, also when code of the component exits its goroutine. It takes
 // mu.
-func (e *Engine) tearDown(ctx *attemptctx.Context, n *node, done func(error)) {
+func (e *Engine) callStop(ctx *attemptctx.Context, n *node, done func(error)) {
 	e.mu.Lock()
 	var handles []Handle
 	var endRunContext context.CancelCauseFunc
-	started, hurried := n.started, false
+	started, stopCancelled := n.started, false
 	if x := n.extras; x != nil {
 		handles, endRunContext, x.handles = x.handles, x.endRunContext, nil
-		hurried, x.stopContext = x.hurried, ctx
+		stopCancelled, x.stopContext = x.stopCancelled, ctx
 	}
 	e.mu.Unlock()
-	if hurried {
+	if stopCancelled {
 		ctx.End()
 	}
 	var errs []error
@@ -186,28 +186,28 @@ func (e *Engine) awaitWorkers(ctx context.Context, n *node) error {
 	}
 }
 
-// finish takes a node down whose stop is over, or whose Start failed and left nothing behind. A node that was to
+// endStop takes a node down whose stop is over, or whose Start failed and left nothing behind. A node that was to
 // restart does so, unless that is not wanted any more or code of its last run has not returned.
-func (e *Engine) finish(n *node, g goal) {
+func (e *Engine) endStop(n *node, g goal) {
 	switch {
 	case !g.restarts():
 		e.enter(n, down, g)
 	case e.ending() || n.removed:
 		e.enter(n, down, toStop)
-	case n.abandoned().err != nil:
-		n.cause = n.abandoned()
+	case n.unrepeatable().err != nil:
+		n.cause = n.unrepeatable()
 		e.enter(n, down, toFail)
 	case n.calls > 0:
-		e.giveUp(n, stuckStop, "code of its last run does not return")
+		e.markStuck(n, stuckStop, "code of its last run does not return")
 	default:
 		e.enter(n, down, g)
 		e.scheduleRestart(n)
 	}
-	e.release(n)
+	e.releaseNeeds(n)
 }
 
-// giveUp leaves a node to itself whose code does not return: it counts as down.
-func (e *Engine) giveUp(n *node, s stage, text string) {
+// markStuck leaves a node to itself whose code does not return: it counts as down.
+func (e *Engine) markStuck(n *node, s stage, text string) {
 	n.cause.text = text
 	if n.cause.err == nil {
 		n.cause.err = fault.Wrap(text+": ", fault.ErrStuck)
@@ -215,8 +215,8 @@ func (e *Engine) giveUp(n *node, s stage, text string) {
 	e.enter(n, s, toFail)
 }
 
-// release releases what a node that is down has used, and lets those stop that waited for it.
-func (e *Engine) release(n *node) {
+// releaseNeeds releases what a node that is down has used, and lets those stop that waited for it.
+func (e *Engine) releaseNeeds(n *node) {
 	for _, used := range n.uses {
 		used.users--
 		if e.phase == phaseStopping {

@@ -12,8 +12,8 @@ import (
 	"github.com/capreg/registry/startup"
 )
 
-// active reports whether the run goes on.
-func (r *componentRun) active() bool {
+// current reports whether the run goes on.
+func (r *componentRun) current() bool {
 	return r.node.run == r.number && (r.node.stage.launching() || r.node.stage == running)
 }
 
@@ -22,7 +22,7 @@ func (r *componentRun) RunContext() context.Context {
 	r.engine.mu.Lock()
 	defer r.engine.mu.Unlock()
 	n, x := r.node, r.node.more()
-	if n.run != r.number || x.runContext == nil && !r.active() {
+	if n.run != r.number || x.runContext == nil && !r.current() {
 		ended, cancel := context.WithCancelCause(r.engine.values)
 		cancel(n.endOfRun())
 		return ended
@@ -38,7 +38,7 @@ func (r *componentRun) ComponentReady() {
 	r.engine.mu.Lock()
 	defer r.engine.mu.Unlock()
 	n := r.node
-	if !r.active() || n.notified {
+	if !r.current() || n.notified {
 		return
 	}
 	n.notified = true
@@ -51,7 +51,7 @@ func (r *componentRun) ComponentReady() {
 func (r *componentRun) ComponentGo(f func(context.Context) error) {
 	ctx := r.RunContext()
 	r.engine.mu.Lock()
-	if !r.active() || f == nil {
+	if !r.current() || f == nil {
 		r.engine.mu.Unlock()
 		return
 	}
@@ -90,23 +90,23 @@ func (r *componentRun) ComponentEnded(err error) {
 	e.lock()
 	defer e.mu.Unlock()
 	switch {
-	case !r.active() || e.ending() || n.removed || n.goal != toServe:
+	case !r.current() || e.ending() || n.removed || n.goal != toServe:
 		return
 	case n.stage.launching():
-		e.endEarly(n, c)
+		e.failEarlyEnd(n, c)
 	case err == nil && n.c.Restart.Mode != startup.Always:
 		n.cause.text = c.text
 	case n.mayRestart(e.now):
 		n.cause = c
-		e.endForRestart(n)
+		e.restartRunning(n)
 	default:
-		e.endForGood(n, c)
+		e.failRunning(n, c)
 	}
 	e.commit()
 }
 
-// endEarly makes the start of a component fail that has ended before it was ready. Only its first end counts.
-func (e *Engine) endEarly(n *node, c cause) {
+// failEarlyEnd makes the start of a component fail that has ended before it was ready. Only its first end counts.
+func (e *Engine) failEarlyEnd(n *node, c cause) {
 	if n.aborted().err != nil {
 		return
 	}
@@ -119,9 +119,9 @@ func (e *Engine) endEarly(n *node, c cause) {
 	}
 }
 
-// endForGood gives a component up that was ready: it is stopped with the others, and what it registered is
+// failRunning gives a component up that was ready: it is stopped with the others, and what it registered is
 // unregistered now.
-func (e *Engine) endForGood(n *node, c cause) {
+func (e *Engine) failRunning(n *node, c cause) {
 	if c.err == nil {
 		c.err = errors.New(c.text)
 	}
@@ -132,9 +132,9 @@ func (e *Engine) endForGood(n *node, c cause) {
 	}
 }
 
-// endForRestart takes a component down that has ended, after its dependants where it says so, to start them
+// restartRunning takes a component down that has ended, after its dependants where it says so, to start them
 // again.
-func (e *Engine) endForRestart(n *node) {
+func (e *Engine) restartRunning(n *node) {
 	n.countRestart(e.now)
 	e.enter(n, draining, toRestart)
 	if n.c.Restart.Dependants {
@@ -187,7 +187,7 @@ func blockByUsers(n *node) (followers []*node) {
 	for pending := []*node{n}; len(pending) > 0; {
 		from := pending[len(pending)-1]
 		pending = pending[:len(pending)-1]
-		var last *node // those with several needs of it stand beside each other
+		var last *node // the needs of one node are adjacent
 		for _, d := range from.dependants {
 			user := d.node
 			if user == last || d.dependency().orderOnly || !user.isUsing(from) || user.goal == toFail || user.removed {
@@ -209,7 +209,7 @@ func blockByUsers(n *node) (followers []*node) {
 }
 
 // isUsing reports whether a node is up and was started with another one.
-func (n *node) isUsing(other *node) bool { return n.stage.up() && slices.Contains(n.uses, other) }
+func (n *node) isUsing(other *node) bool { return n.stage.live() && slices.Contains(n.uses, other) }
 
 // stopIfUnblocked begins to stop a node that is to restart, once those are down that go before it: all its users
 // when everything is being stopped meanwhile.
