@@ -41,7 +41,7 @@ func (e *Engine) sweep() {
 	e.sweeper = nil
 	for _, n := range e.nodes {
 		if at, ok := n.checkAt(); ok && e.now >= at {
-			e.timeOut(n)
+			e.expire(n)
 		}
 	}
 	e.commit()
@@ -52,20 +52,19 @@ func (e *Engine) sweep() {
 	}
 }
 
-// timeOut ends a start or a stop whose time is over.
-func (e *Engine) timeOut(n *node) {
+// expire ends a start or a stop whose time is over.
+func (e *Engine) expire(n *node) {
 	switch n.stage { //nolint:exhaustive // no other stage has a deadline
 	case starting:
-		c := e.timeout(n)
-		n.cause.err = c.err
+		n.cause = n.timeoutCause()
 		n.ctx.EndAside()
 		if x := n.extras; x != nil && x.endRunContext != nil {
 			go x.endRunContext(n.endOfRun())
 		}
-		e.markStuck(n, stuckStart, c.text+"; its start does not return")
+		e.markStuck(n, stuckStart, n.cause.text+"; its start does not return")
 		e.releaseNeeds(n)
 	case checking:
-		e.failCheck(n, e.timeout(n))
+		e.failCheck(n, n.timeoutCause())
 	case draining: // its probe, or what registers it, does not return
 		e.beginStop(n, n.goal)
 	case stopping:
@@ -74,8 +73,8 @@ func (e *Engine) timeOut(n *node) {
 	}
 }
 
-// timeout returns why a start that takes too long fails.
-func (e *Engine) timeout(n *node) cause {
+// timeoutCause returns why a start that takes too long fails.
+func (n *node) timeoutCause() cause {
 	if aborted := n.aborted(); aborted.err != nil {
 		return aborted
 	}

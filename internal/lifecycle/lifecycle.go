@@ -9,14 +9,15 @@
 // Where to read:
 //
 //	state.go      stages and goals of a component, and the one function that changes them
-//	plan.go       who provides what, batches, and what is wrong with a plan
+//	plan.go       providers of needs, batches, and what is wrong with a plan
 //	needs.go      what the outcome of one component means for those that need it
-//	turns.go      whose turn it is to start, and the workers that call Start
+//	turns.go      the order and number of starts, and the workers that call Start
 //	start.go      from Start to ready, or back
-//	stop.go       the way down
-//	deadlines.go  what takes too long
+//	stop.go       stops, and the rollback of a start
+//	deadlines.go  timeouts of what does not heed its context
 //	supervise.go  runs that end by themselves, and restarts
 //	change.go     Add and Remove
+//	run.go        Run, and signals
 //	report.go     events and the report
 package lifecycle
 
@@ -53,8 +54,8 @@ type Component struct {
 	Restart                   startup.Restart
 }
 
-// Handle is something that a component has registered. Unregister is called once, before the component stops,
-// or twice when its run was given up before.
+// Handle is something that a component has registered. Unregister is called before the component stops; it may
+// be called twice, and concurrently, when the component has failed before.
 type Handle interface {
 	Unregister(ctx context.Context) error
 }
@@ -103,9 +104,9 @@ type Engine struct {
 	rolledBack  bool  // the start has failed
 	err         error // why the start failed, or the program is to end
 
-	changed   []*node // whose outcome is not what their dependants know
+	changed   []*node // nodes whose outcome their dependants have not counted
 	turns     turns   // nodes that may start, and wait for their turn
-	due       []*node // nodes whose turn it is, from taken on
+	due       []*node // nodes that have their turn, from taken on
 	taken     int
 	arriving  int   // workers that are on their way to due
 	launching int   // nodes that are starting or checking

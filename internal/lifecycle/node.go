@@ -21,12 +21,11 @@ type node struct {
 	dependants []dependant
 	batch      int
 	rank       time.Duration // length of the longest path from here to an end
-	unbatched   int32         // needs without a batch; while planning
+	unbatched  int32         // needs without a batch; while planning
 
-	// These change in enter only, but for outcome, which is what the dependants know.
-	stage   stage
-	goal    goal
-	outcome outcome
+	stage   stage   // changes in enter only
+	goal    goal    // changes in enter only
+	outcome outcome // that the dependants have counted; changes in publish only
 
 	// Facts that no stage implies.
 	notified bool // the component has reported that it is ready
@@ -36,7 +35,7 @@ type node struct {
 
 	unmet int32   // needs that are not satisfied
 	calls int32   // functions of the component that run, but for goroutines of its run
-	users int32   // nodes that are up and use it
+	users int32   // live nodes that use it
 	run   int32   // counts the runs
 	uses  []*node // what the run was started with
 
@@ -95,11 +94,11 @@ type extras struct {
 	decided chan struct{} // closed when the outcome is; nil unless an Add waits
 	down    chan struct{} // closed when the node is down; nil unless a removal waits
 
-	stopErr     error
-	stopContext *attemptctx.Context
-	stopCancelled     bool // the context of the stop is to end at once
+	stopErr       error
+	stopContext   *attemptctx.Context
+	stopCancelled bool // the context of the stop is to end at once
 
-	aborted   cause // why the start fails as soon as its own code has returned
+	aborted      cause // why the start fails as soon as its own code has returned
 	unrepeatable cause // why the first start is not waited for any more, and not repeated
 
 	first     *milestones // of the first start, once there is another one

@@ -11,11 +11,11 @@ import (
 
 // dependency is a need of a node.
 type dependency struct {
-	need     *startup.Need
-	members  []*node // that can satisfy it
-	unknown  int32   // members without an outcome
+	need      *startup.Need
+	members   []*node // that can satisfy it
+	unknown   int32   // members without an outcome
 	unbatched int32   // members without a batch; while planning
-	status   needStatus
+	status    needStatus
 
 	any, optional, orderOnly bool // as in need, without a further memory access
 }

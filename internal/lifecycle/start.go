@@ -98,7 +98,7 @@ func (e *Engine) startReturned(r *componentRun, err error) {
 	}
 	e.lock()
 	n.calls--
-	if n.stage != starting {
+	if n.stage == stuckStart {
 		e.startReturnedLate(n, c)
 		e.commit()
 		return
@@ -166,14 +166,12 @@ func (e *Engine) startReturnedLate(n *node, c cause) {
 		n.started = true
 		n.more().late = true
 	}
-	switch {
-	case n.stage != stuckStart:
-	case n.started || n.leftovers():
+	if n.started || n.leftovers() {
 		e.beginStop(n, toStop)
-	default:
-		n.cause = c
-		e.enter(n, down, toFail)
+		return
 	}
+	n.cause = c
+	e.enter(n, down, toFail)
 }
 
 // check goes on with a node whose Start has returned: it is rolled back, is ready, is probed, or has still to
@@ -247,7 +245,7 @@ const (
 	maxPause   = 25 * time.Millisecond
 )
 
-// scheduleProbe asks again after a pause.
+// scheduleProbe probes once more after a pause.
 func (e *Engine) scheduleProbe(n *node) {
 	x, run := n.more(), n.run
 	x.pause = min(max(x.pause+x.pause/5, firstPause), max((e.now-n.began)/20, maxPause))
@@ -314,7 +312,7 @@ func (e *Engine) becomeReady(n *node) {
 		x.delay = 0
 	}
 	n.ctx.EndAside()
-	e.enter(n, running, n.goal)
+	e.enter(n, running, toServe)
 }
 
 // failCheck ends a start whose Start had returned: the component is stopped once no code of it runs, which is

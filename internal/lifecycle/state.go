@@ -3,45 +3,48 @@ package lifecycle
 import "github.com/capreg/registry/startup"
 
 // A node has a stage, which is where its component is in its run, and a goal, which is what it is to become.
-// Both change in [Engine.enter] only, which
-// tests hold to this table.
+// Both change in [Engine.enter] only, and tests check every transition against this table.
 //
-//	planned ─▶ waiting ─▶ starting ─▶ checking ─▶ running
-//	              ▲        │  │  │      │   │      │   │
-//	              │        │  │  ▼      │   ▼      ▼   │
-//	              │        │  │ stuck-  │  draining    │
-//	              │        │  │ Start   │   │          │
-//	              │        │  ▼  ▼      ▼   ▼          ▼
-//	              │        │ ──────── stopping ─────────
-//	              │        ▼             │   │
-//	              └────── down ◀─────────┘   ▼
-//	              restart   ▲─────────── stuckStop
+//	planned
+//	   │
+//	   ▼
+//	waiting ──▶ starting ──▶ checking ──▶ running
+//	   ▲  │       │    │       │    │      │   │
+//	   │  │       │    ▼       │    ▼      ▼   │
+//	   │  │       │ stuckStart │   draining    │
+//	   │  │       │    │  │    │      │        │
+//	   │  │       │    │  ▼    ▼      ▼        ▼
+//	   │  │       │    │ ───── stopping ────────
+//	   │  ▼       ▼    ▼          │     │
+//	   └──────── down ◀───────────┘     ▼
+//	   restart    ▲──────────────── stuckStop
 //
 //	from        to          when
 //	planned     waiting     Start or Add
-//	waiting     starting    needs satisfied, and its turn
+//	waiting     starting    its needs are satisfied, and it has its turn
 //	            down        a need has failed (toSkip); deadlock (toFail); everything stops or it is removed
-//	                        (toSkip; toStop where it was ready before)
+//	                        (toSkip, or toStop where it was ready before)
 //	starting    checking    Start returned nil
-//	            down        Start failed, and left nothing behind
-//	            stopping    Start failed, and left goroutines or a run context behind
+//	            down        Start failed and left nothing behind
+//	            stopping    Start failed and left goroutines or a run context behind
 //	            stuckStart  Start has not returned in time
-//	checking    running     notified, probed and registered
-//	            draining    not ready in time, failed, or aborted
+//	checking    running     it is notified, probed and registered
+//	            draining    it is not ready in time, has failed or was aborted
 //	            stopping    everything stops, or it is removed
-//	running     draining    ended by itself, and is to restart
+//	running     draining    it has ended and is to restart
 //	            stopping    everything stops, it is removed, or it restarts with what it needs
-//	            running     ended by itself for good (toFail): it stops with the others
-//	any of the last three to itself: what it needs has ended (toFollow), and it stops once its own dependants
-//	                        are down, or its start has been aborted
+//	            running     it has ended for good (toFail), and stops with the others
 //	draining    stopping    its dependants are down and its own code has returned, or took too long
 //	stopping    down        its stop has returned
 //	            stuckStop   its stop, or code of a run that is to restart, has not returned in time
 //	stuckStart  stopping    Start returned after all, and there is something to undo
 //	            down        Start failed after all
-//	stuckStop   down        the stop returned after all
-//	down        waiting     the delay before a restart is over
-//	            down        the restart was cancelled
+//	stuckStop   down        its stop returned after all
+//	down        waiting     the delay before its restart is over
+//	            down        its restart was cancelled
+//
+// A component that is starting, checking or running stays there when what it needs has ended and is to restart
+// (toFollow): it stops once its start has been aborted, or its own dependants are down.
 type stage uint8
 
 const (
@@ -59,13 +62,13 @@ const (
 	stageCount
 )
 
-// live reports whether something of the component may run: what it uses must not stop.
+// live reports whether code of the component may run: what it uses must not stop.
 func (s stage) live() bool { return starting <= s && s <= stopping }
 
 // launching reports whether the component takes a turn: one of those that start at once.
 func (s stage) launching() bool { return s == starting || s == checking }
 
-// timed reports whether the stage is part of a start or stop, the duration of which events tell.
+// timed reports whether the stage is part of a start or stop, the duration of which is in events.
 func (s stage) timed() bool { return starting <= s && s <= stuckStop && s != running }
 
 // goal is what a component is to become.
@@ -177,8 +180,8 @@ func (e *Engine) countOpen(n *node, change int) {
 	}
 }
 
-// commit carries out what follows from the changes of nodes, and ends every step that made some: dependants
-// learn of outcomes, deadlocks are broken, turns are given, and a start or stop that is complete ends.
+// commit carries out what follows from the changes of nodes, and ends every step that made some: outcomes
+// reach dependants, deadlocks are broken, turns are given, and a start or stop that is complete ends.
 func (e *Engine) commit() {
 	e.propagate()
 	for n := e.deadlocked(); n != nil; n = e.deadlocked() {
@@ -191,7 +194,7 @@ func (e *Engine) commit() {
 	e.endPhase()
 }
 
-// endPhase ends a start when every outcome is decided, and a stop when everything is down.
+// endPhase ends a start when every outcome is decided, and a stop when nothing is live.
 func (e *Engine) endPhase() {
 	switch {
 	case e.phase == phaseStarting && e.open == 0:

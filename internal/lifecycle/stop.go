@@ -43,7 +43,7 @@ func (e *Engine) stopAll() {
 	}
 }
 
-// skip takes a node that is not up out of the start, or out of its restart.
+// skip takes a node that is not live out of the start, or cancels its restart.
 func (e *Engine) skip(n *node, c cause) {
 	n.cancelTimer()
 	if n.wasReady {
@@ -54,17 +54,17 @@ func (e *Engine) skip(n *node, c cause) {
 	e.enter(n, down, toSkip)
 }
 
-// stoppable reports whether the stop of a node can begin: it is up, no code of it runs, and it was not begun.
+// stoppable reports whether the stop of a node can begin: it is live, no code of it runs, and the stop has not begun.
 func (n *node) stoppable() bool { return n.stage.live() && n.stage != stopping && n.calls == 0 }
 
-// stopIfUnused stops a node, when everything is being stopped, once it is not used any more.
+// stopIfUnused begins to stop a node that no other uses, when everything is being stopped.
 func (e *Engine) stopIfUnused(n *node) {
 	if n.stoppable() && n.users == 0 {
 		e.stop(n)
 	}
 }
 
-// stop stops a node for good, unless it is to restart, which is decided when it is down.
+// stop begins to stop a node. One that is to restart keeps that goal: endStop decides whether it still does.
 func (e *Engine) stop(n *node) {
 	g := n.goal
 	if g == toServe {
@@ -186,8 +186,8 @@ func (e *Engine) awaitWorkers(ctx context.Context, n *node) error {
 	}
 }
 
-// endStop takes a node down whose stop is over, or whose Start failed and left nothing behind. A node that was to
-// restart does so, unless that is not wanted any more or code of its last run has not returned.
+// endStop takes a node down when its stop is over, or when its Start failed and left nothing behind. A node that
+// was to restart does so, unless everything stops, it was removed, or code of its last run has not returned.
 func (e *Engine) endStop(n *node, g goal) {
 	switch {
 	case !g.restarts():
@@ -206,7 +206,7 @@ func (e *Engine) endStop(n *node, g goal) {
 	e.releaseNeeds(n)
 }
 
-// markStuck leaves a node to itself whose code does not return: it counts as down.
+// markStuck counts a node as down although its code does not return.
 func (e *Engine) markStuck(n *node, s stage, text string) {
 	n.cause.text = text
 	if n.cause.err == nil {
@@ -215,7 +215,7 @@ func (e *Engine) markStuck(n *node, s stage, text string) {
 	e.enter(n, s, toFail)
 }
 
-// releaseNeeds releases what a node that is down has used, and lets those stop that waited for it.
+// releaseNeeds releases what a node has used, and stops what waited for that.
 func (e *Engine) releaseNeeds(n *node) {
 	for _, used := range n.uses {
 		used.users--

@@ -119,7 +119,7 @@ func (e *Engine) failEarlyEnd(n *node, c cause) {
 	}
 }
 
-// failRunning gives a component up that was ready: it is stopped with the others, and what it registered is
+// failRunning fails a component that was ready, for good: it is stopped with the others, and what it registered is
 // unregistered now.
 func (e *Engine) failRunning(n *node, c cause) {
 	if c.err == nil {
@@ -132,8 +132,8 @@ func (e *Engine) failRunning(n *node, c cause) {
 	}
 }
 
-// restartRunning takes a component down that has ended, after its dependants where it says so, to start them
-// again.
+// restartRunning restarts a component that has ended; where its policy says so, with its dependants, which stop
+// before it.
 func (e *Engine) restartRunning(n *node) {
 	n.countRestart(e.now)
 	e.enter(n, draining, toRestart)
@@ -165,7 +165,7 @@ func (n *node) countRestart(now time.Duration) {
 
 var errNeedEnded = errors.New("a component that it needs has ended")
 
-// stopDependants lets all that use a node, directly or not, stop before it and start again after it.
+// stopDependants makes all nodes that use a node, directly or not, stop before it and start again after it.
 func (e *Engine) stopDependants(n *node) {
 	followers := blockByUsers(n)
 	for _, follower := range followers {
@@ -198,7 +198,7 @@ func blockByUsers(n *node) (followers []*node) {
 			x := user.more()
 			x.blocks = append(x.blocks, from)
 			if user.restarts() || seen.has(user) {
-				continue // and its own users do, or stay, as its policy says
+				continue // its own policy has decided for its users
 			}
 			seen[user] = struct{}{}
 			pending = append(pending, user)
@@ -208,11 +208,11 @@ func blockByUsers(n *node) (followers []*node) {
 	return followers
 }
 
-// isUsing reports whether a node is up and was started with another one.
+// isUsing reports whether a node is live and was started with another one.
 func (n *node) isUsing(other *node) bool { return n.stage.live() && slices.Contains(n.uses, other) }
 
-// stopIfUnblocked begins to stop a node that is to restart, once those are down that go before it: all its users
-// when everything is being stopped meanwhile.
+// stopIfUnblocked begins to stop a node that is to restart, once its blockers are down; all its users when
+// everything is being stopped meanwhile.
 func (e *Engine) stopIfUnblocked(n *node) {
 	if n.restarts() && n.stoppable() && !n.blocked() && (!e.ending() || n.users == 0) {
 		e.beginStop(n, n.goal)

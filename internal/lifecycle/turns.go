@@ -8,8 +8,8 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// A node whose needs are satisfied waits in turns, then in due, for a worker, which calls its Start. A node
-// whose needs come and go may be in several places; it starts once.
+// A node whose needs are satisfied waits in turns, and then in due for a worker, which calls its Start. A node
+// whose needs were satisfied more than once may be queued more than once; it starts once.
 
 // turns is a heap of nodes: the earliest batch first, where batches count, and then the longest path.
 type turns struct {
@@ -132,6 +132,7 @@ func (e *Engine) work() {
 func (e *Engine) takeDue() *componentRun {
 	for e.pendingTurns() > 0 {
 		n := e.due[e.taken]
+		e.due[e.taken] = nil
 		if e.taken++; e.taken == len(e.due) {
 			e.due, e.taken = e.due[:0], 0
 		}
@@ -140,7 +141,7 @@ func (e *Engine) takeDue() *componentRun {
 			e.startWorker()
 			return r
 		}
-		e.commit() // it has been started from another place or cancelled, or waits again: its turn is free
+		e.commit() // it has been started or skipped meanwhile, or waits for its needs: its turn is free
 	}
 	return nil
 }
