@@ -123,7 +123,8 @@ func unusedOf(nodes []*node) []*node {
 	unused := setOf(nodes)
 	var used []*node
 	for _, n := range nodes {
-		if n.wasReady && slices.ContainsFunc(n.dependants, func(d dependant) bool { return !unused.has(d.node) && d.blocksRemoval() }) {
+		isUsed := func(d dependant) bool { return !unused.has(d.node) && d.blocksRemoval() }
+		if n.wasReady && slices.ContainsFunc(n.dependants, isUsed) {
 			used = append(used, n)
 		}
 	}
@@ -192,8 +193,8 @@ func (e *Engine) removable(name string) (*node, error) {
 		return nil, &InUseError{Users: slices.Compact(users)}
 	}
 	if e.phase != phaseNew && e.phase != phaseRunning || n.isOpen() && !n.wasReady {
-		return nil, fmt.Errorf("registry: component %q cannot be removed while it starts, or while all components start or stop: %w",
-			oneline.Cut(name, maxName), fault.ErrClosed)
+		const format = "registry: component %q cannot be removed while it starts, or while all components start or stop: %w"
+		return nil, fmt.Errorf(format, oneline.Cut(name, maxName), fault.ErrClosed)
 	}
 	return n, nil
 }

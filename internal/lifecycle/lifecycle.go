@@ -271,6 +271,7 @@ func (e *Engine) Stop(ctx context.Context) error {
 
 // stopErrors names what is not down, and what went wrong. It takes mu.
 func (e *Engine) stopErrors(ctx context.Context) error {
+	ended := endOf(ctx)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	var stuck []string
@@ -285,7 +286,8 @@ func (e *Engine) stopErrors(ctx context.Context) error {
 	}
 	if len(stuck) > 0 {
 		slices.Sort(stuck)
-		causes = append([]error{fmt.Errorf("%s: %w", strings.Join(stuck, ", "), fault.ErrStuck)}, append(fault.OfContext(ctx), causes...)...)
+		first := fmt.Errorf("%s: %w", strings.Join(stuck, ", "), fault.ErrStuck)
+		causes = append(append([]error{first}, ended...), causes...)
 	}
 	if len(causes) == 0 {
 		return nil

@@ -108,6 +108,7 @@ func TestStop_NamesWhatIsStuckAndStopsTheRest(t *testing.T) {
 		require.ErrorContains(t, err, `component "deaf": still running`)
 		require.ErrorContains(t, err, `component "panics": registry: panic: stop`)
 		require.NotContains(t, err.Error(), `"db"`)
+		require.NotContains(t, err.Error(), "no error")
 		require.Contains(t, j.all(), "-db")
 		requireState(t, e, "deaf", startup.Stuck)
 		close(release)

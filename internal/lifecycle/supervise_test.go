@@ -429,7 +429,9 @@ func TestRestart_AtOnceIsOneAtATime(t *testing.T) {
 		return nil
 	}
 	c.Stop = func(context.Context) error { up.Add(-1); return nil }
-	e = started(t, startup.Options{}, c)
+	e = build(t, startup.Options{}, c)
+	_, err := e.Start(t.Context())
+	require.NoError(t, err)
 	for starts.Load() < 500 && !t.Failed() {
 		runtime.Gosched()
 	}
