@@ -153,6 +153,43 @@ func TestAdd_EndsWithItsContextWhileANeedRestarts(t *testing.T) {
 	})
 }
 
+func TestAdd_AbortsAStartForAGraceOnly(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		var j journal
+		e := started(t, startup.Options{})
+		deaf := component{Name: "deaf", Start: func(context.Context, *startup.Run) error { time.Sleep(10 * time.Second); return nil }}
+		deaf.Stop = func(context.Context) error { j.note("-deaf"); return nil }
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		require.ErrorIs(t, add(ctx, e, deaf), context.DeadlineExceeded)
+		require.Equal(t, 2*time.Second, time.Since(began))
+		requireState(t, e, "deaf", startup.Stuck)
+		pass(time.Minute)
+		require.Equal(t, []string{"-deaf"}, j.all())
+		require.NoError(t, stopped(t, e))
+	})
+}
+
+func TestAdd_ThatIsAbortedWhileANeedRestartsFailsAtOnce(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		var j, seen journal
+		db := j.ending("db", 2*time.Second, startup.Restart{Mode: startup.Always, Dependants: true, FirstDelay: time.Hour, MaxDelay: time.Hour})
+		e := started(t, startup.Options{Listen: func(e startup.Event) { seen.note("%s %v", e.Component, e.State) }}, db)
+		user := j.component("user", 0, "db")
+		user.Start = func(context.Context, *startup.Run) error { time.Sleep(2500 * time.Millisecond); return errBroken }
+		ctx, cancel := context.WithTimeout(t.Context(), 2200*time.Millisecond)
+		defer cancel()
+		require.ErrorIs(t, add(ctx, e, user), context.DeadlineExceeded)
+		pass(0)
+		require.NotContains(t, seen.all(), "user restarting")
+		require.Contains(t, seen.all(), "user failed")
+		require.NoError(t, stopped(t, e))
+	})
+}
+
 // nosyError is an error whose text asks the engine.
 type nosyError struct{ e *lifecycle.Engine }
 
@@ -263,6 +300,27 @@ func TestRemove_OfADependantWhileItsNeedRestarts(t *testing.T) {
 		pass(10 * time.Second)
 		require.NoError(t, stopped(t, e))
 		require.Equal(t, 1, count(&j, "+user"))
+	})
+}
+
+func TestRemove_OfARestartThatIsStuckIsNoFailureOfTheProgram(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		var j journal
+		release := make(chan struct{})
+		a := j.ending("a", time.Second, startup.Restart{Mode: startup.Always})
+		a.Stop = func(context.Context) error { <-release; return nil }
+		e := started(t, startup.Options{}, a)
+		pass(2 * time.Second)
+		require.ErrorIs(t, e.Remove(t.Context(), "a"), fault.ErrStuck)
+		select {
+		case <-e.Failed():
+			t.Error("the program is to end")
+		default:
+		}
+		close(release)
+		pass(0)
+		require.NoError(t, stopped(t, e))
 	})
 }
 

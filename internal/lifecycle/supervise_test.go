@@ -356,8 +356,9 @@ func TestRun_OfAnEarlierLifeIsOver(t *testing.T) {
 			if old == nil {
 				old = run
 				time.AfterFunc(time.Second, func() { run.Ended(errBroken) })
+				return nil
 			}
-			return nil
+			return run.Context().Err()
 		}
 		e := started(t, startup.Options{}, c)
 		pass(time.Minute)
@@ -378,6 +379,27 @@ func TestRun_OfWhatIsDownGivesAContextThatHasEnded(t *testing.T) {
 		e := started(t, startup.Options{}, component{Name: "a", Start: func(_ context.Context, r *startup.Run) error { run = r; return nil }})
 		require.NoError(t, stopped(t, e))
 		require.Error(t, run.Context().Err())
+	})
+}
+
+func TestRestart_ThatIsOvertakenByAStopKeepsTheOrder(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		var j journal
+		slow := func(c component) component {
+			stop := c.Stop
+			c.Stop = func(ctx context.Context) error { time.Sleep(2 * time.Second); return stop(ctx) }
+			return c
+		}
+		failed := slow(slow(j.ending("failed", time.Second, startup.Restart{}, "base"))) // stops only with everything
+		failed.NonCritical = true
+		e := started(t, startup.Options{}, j.ending("base", 2*time.Second, startup.Restart{Mode: startup.Always, Dependants: true}),
+			failed, slow(j.component("user", 0, "base")))
+		pass(3 * time.Second)
+		requireState(t, e, "failed", startup.Failed)
+		requireState(t, e, "base", startup.Restarting)
+		require.NoError(t, stopped(t, e))
+		require.Equal(t, []string{"-user", "-failed", "-base"}, j.all()[3:])
 	})
 }
 
