@@ -8,64 +8,67 @@ import (
 	"time"
 
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/lifecycle"
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/startup"
 )
 
 const (
-	defaultStartTimeout  = 30 * time.Second
-	defaultStopTimeout   = 10 * time.Second
-	defaultRestartLimit  = 5
-	defaultRestartDecay  = 30 * time.Second
-	defaultFirstRestart  = 100 * time.Millisecond
-	defaultLongestPause  = 15 * time.Second
-	longestComponentWait = 24 * time.Hour
+	defaultStartTimeout      = 30 * time.Second
+	defaultStopTimeout       = 10 * time.Second
+	defaultRestartLimit      = 5
+	defaultRestartDecay      = 30 * time.Second
+	defaultFirstRestartDelay = 100 * time.Millisecond
+	defaultMaxRestartDelay   = 15 * time.Second
+	maxComponentTimeout      = 24 * time.Hour
 )
 
-// Component is a part of a program that an [Orchestrator] starts, once what it
-// needs is ready, and stops before that. Only its Name has to be set.
+// Component is a part of a program that an [Orchestrator] starts when what it needs
+// is ready, and stops before that. Only its Name has to be set.
 type Component struct {
 	// Name identifies the component; at most 256 bytes. Version and Description
 	// describe it.
 	Name, Version, Description string
-	// Provides are the capabilities that others can need.
+	// Provides lists the capabilities that others can need.
 	Provides []string
-	// Needs is what has to be there before it starts.
+	// Needs lists what has to be ready before the component starts.
 	Needs []startup.Need
 
 	// Start starts the component and returns when that is done. ctx ends with the
-	// start timeout, and when the start is aborted: it is for starting only. What
+	// start timeout, and when the start is aborted: it is for starting only. Work that
 	// goes on takes run.Context, or run.Go. An error, a panic or the end of its
 	// goroutine is a failure, after which Stop is not called.
 	Start func(ctx context.Context, run *startup.Run) error
 	// Stop undoes what Start did. It is called once for each Start that returned
-	// without an error, also where that was too late, after the run context has
+	// without an error, also when that was too late, after the run context has
 	// ended; ctx ends with the stop timeout.
 	Stop func(ctx context.Context) error
-	// Notifies says that the component tells when it is ready, with run.Ready.
+	// Notifies makes the component ready only after it has called run.Ready.
 	Notifies bool
-	// Ready, when set, is asked whether the component is ready: when Start has
-	// returned and it was notified where Notifies is set; then again after delays
-	// that grow by a fifth, from 1 ms to 25 ms or 5 % of the time it has taken.
+	// Ready, when set, is called until it returns nil, which makes the component ready:
+	// first when Start has returned and, where Notifies is set, run.Ready was called;
+	// then after delays that grow by a fifth, from 1 ms to 25 ms or 5 % of the time that
+	// the start has taken.
 	Ready health.Probe
-	// Register is what is registered in the registry when the component is ready,
-	// in order, and removed before it stops: its dependants start after that.
+	// Register lists functions that register what the component provides. They are
+	// called in order when it is otherwise ready, before its dependants start; the
+	// registrations are removed before it stops.
 	Register []func(context.Context, *Registry) (*Registration, error)
 
 	// StartTimeout bounds the time until it is ready, StopTimeout that of its stop.
 	// Default: those of [startup.Options].
 	StartTimeout, StopTimeout time.Duration
-	// NonCritical lets the others go on when it fails: what needs it is skipped.
+	// NonCritical lets the others go on when it fails: its dependants are skipped.
 	NonCritical bool
-	// Restart is what happens when it ends by itself. Default: it is not started
-	// again, and when it is critical and ended with an error, that ends
-	// [Orchestrator.Run].
+	// Restart configures what happens when it ends by itself. Default: it is not
+	// restarted, and an end with an error ends [Orchestrator.Run] when the component is
+	// critical.
 	Restart startup.Restart
 }
 
-// From returns the component with what the definition says, where it says nothing
-// itself: name, version, description, capabilities and needs. The rest of a
-// definition is for readers.
+// From returns the component with its empty fields filled in from a definition: name,
+// version, description, capabilities and needs. The rest of a definition is
+// documentation.
 func (c Component) From(d startup.Definition) Component {
 	c.Name, c.Version, c.Description = cmp.Or(c.Name, d.Name), cmp.Or(c.Version, d.Version), cmp.Or(c.Description, d.Description)
 	if len(c.Provides) == 0 {
@@ -77,87 +80,146 @@ func (c Component) From(d startup.Definition) Component {
 	return c
 }
 
-// componentLists holds the words and needs of many components: one allocation for
-// each.
+// checkComponents validates components and converts them for the engine, which owns the
+// result: with their defaults, and with lists of their own.
+func (o *Orchestrator) checkComponents(components []Component) ([]lifecycle.Component, error) {
+	checked := make([]lifecycle.Component, len(components))
+	lists := newComponentLists(components)
+	for i := range components {
+		if err := o.checkComponent(&components[i], &checked[i], lists); err != nil {
+			return nil, err
+		}
+	}
+	return checked, nil
+}
+
+// componentLists holds the capabilities and needs of many components: one allocation
+// for each.
 type componentLists struct {
-	words []string
-	needs []startup.Need
+	provides []string
+	needs    []startup.Need
 }
 
 func newComponentLists(components []Component) *componentLists {
-	words, needs := 0, 0
+	provides, needs := 0, 0
 	for i := range components {
-		words += len(components[i].Provides)
+		provides += len(components[i].Provides)
 		needs += len(components[i].Needs)
 	}
-	return &componentLists{make([]string, 0, words), make([]startup.Need, 0, needs)}
+	return &componentLists{make([]string, 0, provides), make([]startup.Need, 0, needs)}
 }
 
-// checkComponent fills in the defaults, and makes the lists the component's own.
-func checkComponent(c *Component, options *startup.Options, lists *componentLists) error {
+// checkComponent validates a component and converts it.
+func (o *Orchestrator) checkComponent(c *Component, checked *lifecycle.Component, lists *componentLists) (err error) {
 	if err := checkName("Component.Name", c.Name); err != nil {
 		return err
 	}
-	first := len(lists.words)
+	*checked = lifecycle.Component{
+		Name: c.Name, Version: c.Version, Start: c.Start, Stop: c.Stop, Notifies: c.Notifies, Ready: c.Ready,
+		StartTimeout: c.StartTimeout, StopTimeout: c.StopTimeout, NonCritical: c.NonCritical, Restart: c.Restart,
+	}
+	if checked.Provides, err = lists.checkProvides(c); err != nil {
+		return err
+	}
+	if checked.Needs, err = lists.checkNeeds(c); err != nil {
+		return err
+	}
+	if err := checkTimes(checked, &o.options); err != nil {
+		return err
+	}
+	checked.Register, err = o.checkRegister(c)
+	return err
+}
+
+// checkProvides returns the capabilities of a component, each once.
+func (l *componentLists) checkProvides(c *Component) ([]string, error) {
+	first := len(l.provides)
 	for i, word := range c.Provides {
 		if checkName("", word) != nil {
-			return checkName(componentField(c, fmt.Sprintf("Provides[%d]", i)), word)
+			return nil, checkName(componentField(c.Name, fmt.Sprintf("Provides[%d]", i)), word)
 		}
-		if !slices.Contains(lists.words[first:], word) {
-			lists.words = append(lists.words, word)
+		if !slices.Contains(l.provides[first:], word) {
+			l.provides = append(l.provides, word)
 		}
 	}
-	c.Provides = slices.Clip(lists.words[first:])
-	first = len(lists.needs)
-	lists.needs = append(lists.needs, c.Needs...)
-	c.Needs = slices.Clip(lists.needs[first:])
+	return slices.Clip(l.provides[first:]), nil
+}
+
+// checkNeeds returns the needs of a component.
+func (l *componentLists) checkNeeds(c *Component) ([]startup.Need, error) {
 	for i := range c.Needs {
 		need := &c.Needs[i]
 		if (need.Capability == "") == (need.Component == "") {
-			return invalid(componentField(c, fmt.Sprintf("Needs[%d]", i)), need.String(), "either a Capability or a Component")
+			return nil, invalid(componentField(c.Name, fmt.Sprintf("Needs[%d]", i)), need.String(), "either a Capability or a Component")
 		}
-		if checkName("", cmp.Or(need.Capability, need.Component)) != nil {
-			return checkName(componentField(c, fmt.Sprintf("Needs[%d]", i)), cmp.Or(need.Capability, need.Component))
+		if name := cmp.Or(need.Capability, need.Component); checkName("", name) != nil {
+			return nil, checkName(componentField(c.Name, fmt.Sprintf("Needs[%d]", i)), name)
 		}
 	}
+	first := len(l.needs)
+	l.needs = append(l.needs, c.Needs...)
+	return slices.Clip(l.needs[first:]), nil
+}
+
+// checkTimes fills in the defaults of timeouts and of the restart policy.
+func checkTimes(c *lifecycle.Component, options *startup.Options) error {
 	for _, d := range [...]struct {
-		name  string
-		value *time.Duration
-		usual time.Duration
+		name   string
+		value  *time.Duration
+		preset time.Duration
 	}{
 		{"StartTimeout", &c.StartTimeout, options.StartTimeout},
 		{"StopTimeout", &c.StopTimeout, options.StopTimeout},
 		{"Restart.Decay", &c.Restart.Decay, defaultRestartDecay},
-		{"Restart.FirstDelay", &c.Restart.FirstDelay, defaultFirstRestart},
-		{"Restart.MaxDelay", &c.Restart.MaxDelay, max(defaultLongestPause, c.Restart.FirstDelay)},
+		{"Restart.FirstDelay", &c.Restart.FirstDelay, defaultFirstRestartDelay},
+		{"Restart.MaxDelay", &c.Restart.MaxDelay, max(defaultMaxRestartDelay, c.Restart.FirstDelay)},
 	} {
-		if *d.value < 0 || *d.value > longestComponentWait {
-			return invalid(componentField(c, d.name), *d.value, fmt.Sprintf("0 (default %v) to %v", d.usual, longestComponentWait))
+		if *d.value < 0 || *d.value > maxComponentTimeout {
+			return invalid(componentField(c.Name, d.name), *d.value, fmt.Sprintf("0 (default %v) to %v", d.preset, maxComponentTimeout))
 		}
 		if *d.value == 0 {
-			*d.value = d.usual
+			*d.value = d.preset
 		}
 	}
-	if c.Restart.Limit < 0 {
-		return invalid(componentField(c, "Restart.Limit"), c.Restart.Limit, fmt.Sprintf("0 (default %d) or more", defaultRestartLimit))
-	}
-	if c.Restart.Mode > startup.Always {
-		return invalid(componentField(c, "Restart.Mode"), c.Restart.Mode, "Never, OnFailure or Always")
+	switch {
+	case c.Restart.Limit < 0:
+		return invalid(componentField(c.Name, "Restart.Limit"), c.Restart.Limit, fmt.Sprintf("0 (default %d) or more", defaultRestartLimit))
+	case c.Restart.Mode > startup.Always:
+		return invalid(componentField(c.Name, "Restart.Mode"), c.Restart.Mode, "Never, OnFailure or Always")
 	}
 	c.Restart.Limit = cmp.Or(c.Restart.Limit, defaultRestartLimit)
-	c.Register = slices.Clone(c.Register)
+	return nil
+}
+
+// checkRegister returns the callbacks with which the engine registers what a component provides.
+func (o *Orchestrator) checkRegister(c *Component) ([]func(context.Context) (lifecycle.Handle, error), error) {
+	if len(c.Register) == 0 {
+		return nil, nil
+	}
+	reg := o.registry
+	if reg == nil {
+		return nil, invalid(componentField(c.Name, "Register"), raw("set"), "nothing without a registry")
+	}
+	callbacks := make([]func(context.Context) (lifecycle.Handle, error), len(c.Register))
 	for i, register := range c.Register {
 		if register == nil {
-			return invalid(componentField(c, fmt.Sprintf("Register[%d]", i)), raw("nil"), "a function")
+			return nil, invalid(componentField(c.Name, fmt.Sprintf("Register[%d]", i)), raw("nil"), "a function")
+		}
+		callbacks[i] = func(ctx context.Context) (lifecycle.Handle, error) {
+			registration, err := register(ctx, reg)
+			if err != nil || registration == nil {
+				return nil, err
+			}
+			return registration, nil
 		}
 	}
-	return nil
+	return callbacks, nil
 }
 
 // componentField names a field for an error. It is not made before there is one: most
 // of the time of a plan would go into that.
-func componentField(c *Component, name string) string {
-	return fmt.Sprintf("Component[%q].%s", oneline.Cut(c.Name, 64), name)
+func componentField(component, field string) string {
+	return fmt.Sprintf("Component[%q].%s", oneline.Cut(component, 64), field)
 }
 
 // checkStartup returns the options with their defaults.
@@ -167,10 +229,10 @@ func checkStartup(o startup.Options) (startup.Options, error) {
 		return o, invalid("Options.MaxConcurrent", o.MaxConcurrent, "0 (any number) or more")
 	case o.OnFailure > startup.Continue:
 		return o, invalid("Options.OnFailure", o.OnFailure, "Abort, SkipDependants or Continue")
-	case o.StartTimeout < 0 || o.StartTimeout > longestComponentWait:
-		return o, invalid("Options.StartTimeout", o.StartTimeout, fmt.Sprintf("0 (default %v) to %v", defaultStartTimeout, longestComponentWait))
-	case o.StopTimeout < 0 || o.StopTimeout > longestComponentWait:
-		return o, invalid("Options.StopTimeout", o.StopTimeout, fmt.Sprintf("0 (default %v) to %v", defaultStopTimeout, longestComponentWait))
+	case o.StartTimeout < 0 || o.StartTimeout > maxComponentTimeout:
+		return o, invalid("Options.StartTimeout", o.StartTimeout, fmt.Sprintf("0 (default %v) to %v", defaultStartTimeout, maxComponentTimeout))
+	case o.StopTimeout < 0 || o.StopTimeout > maxComponentTimeout:
+		return o, invalid("Options.StopTimeout", o.StopTimeout, fmt.Sprintf("0 (default %v) to %v", defaultStopTimeout, maxComponentTimeout))
 	}
 	o.StartTimeout = cmp.Or(o.StartTimeout, defaultStartTimeout)
 	o.StopTimeout = cmp.Or(o.StopTimeout, defaultStopTimeout)

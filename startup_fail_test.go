@@ -138,7 +138,7 @@ func TestStart_MutualWaitAfterFailureFails(t *testing.T) {
 		a := registry.Component{Name: "a", Needs: []startup.Need{{Capability: "x", Any: true}}}
 		o := testkit.Orchestrate(t, startup.Options{}, c, b, a)
 		_, err := o.Start(t.Context())
-		require.ErrorContains(t, err, "wait for each other")
+		require.ErrorContains(t, err, "deadlock: waits for components that wait for it")
 		require.NoError(t, o.Stop(t.Context()))
 	})
 }
