@@ -27,7 +27,7 @@ type missCount struct {
 const (
 	missEnded   code = "context_ended"
 	missUnknown code = "unknown_service"
-	missNone    code = "nobody_in_sight"
+	missNone    code = "none_in_sight"
 	missClosed       = codeClosed
 )
 

@@ -99,7 +99,7 @@ func (c *call) withinBudget(p *provider) bool {
 	if known == nil || p.gateNow()&gateHalfOpen != 0 || known.Allow() {
 		return true
 	}
-	c.skip(p, "retry_budget_spent", &reason{ErrAtCapacity, "budget for further attempts spent", nil}, 0)
+	c.skip(p, codeBudgetSpent, &reason{ErrAtCapacity, "budget for further attempts spent", nil}, 0)
 	return false
 }
 
@@ -109,7 +109,7 @@ func (c *call) authorized(p *provider) bool {
 		return p.registry.options.Authorize(c.caller.ctx, c.options.caller, p.service.name, p.name())
 	})
 	if err != nil {
-		c.skip(p, "denied", &reason{ErrDenied, ErrDenied.Error() + ": " + oneline.Cut(fault.Text(err), 300), err}, 0)
+		c.skip(p, codeDenied, &reason{ErrDenied, ErrDenied.Error() + ": " + oneline.Cut(fault.Text(err), 300), err}, 0)
 	}
 	return err == nil
 }
@@ -126,7 +126,7 @@ func (c *call) passLimits(p *provider, e admission) (used limit.Permit, ok bool)
 	switch {
 	case retryIn > 0: // also where it is full: callers that have used up their rate do not queue
 		c.leavePlace()
-		c.skip(p, "throttled", &reason{ErrAtCapacity, "rate of the caller used up", nil}, retryIn)
+		c.skip(p, codeThrottled, &reason{ErrAtCapacity, "rate of the caller used up", nil}, retryIn)
 	case full:
 		used.GiveBack()
 		c.full = append(c.full, p)
@@ -178,13 +178,13 @@ func (c *call) widerThan(p *provider) bool {
 }
 
 // skip notes why the call passed a provider by that looks eligible.
-func (c *call) skip(p *provider, code string, why *reason, retryIn time.Duration) {
+func (c *call) skip(p *provider, code code, why *reason, retryIn time.Duration) {
 	c.refused = append(c.refused, p)
 	c.skips = append(c.skips, p.skipped(code, why, retryIn))
 }
 
 // skipped returns the provider as a candidate that was refused.
-func (p *provider) skipped(code string, why *reason, retryIn time.Duration) Candidate {
+func (p *provider) skipped(code code, why *reason, retryIn time.Duration) Candidate {
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
 	return Candidate{

@@ -116,14 +116,12 @@ func (it *iterator) nextOfPlan(by *pick.Caller) *provider {
 // more reports whether another provider is eligible. It moves nothing.
 func (it *iterator) more() bool { return it.rest.More() }
 
-// pass notes that p, which next returned, was not taken. It reports whether p was replaced
-// meanwhile and the iteration starts over.
-func (it *iterator) pass(p *provider) (restarted bool) {
-	if it.restartIfReplaced(p) {
-		return true
+// pass notes that p, which next returned, was not taken: the iteration starts over if p was
+// replaced meanwhile.
+func (it *iterator) pass(p *provider) {
+	if !it.restartIfReplaced(p) {
+		it.found = it.found || p.gateNow()&it.want.blockers() == 0
 	}
-	it.found = it.found || p.gateNow()&it.want.blockers() == 0
-	return false
 }
 
 // take notes that a provider that next returned was taken.

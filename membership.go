@@ -45,7 +45,7 @@ func (r *Registry) register(ctx context.Context, svc *service, e entry) (*Regist
 	if err := r.askAdmission(ctx, e.definition); err != nil {
 		return nil, err
 	}
-	p, replaced, err := r.join(svc, e) //nolint:contextcheck // its probes outlive ctx
+	p, replaced, err := r.join(svc, e)
 	if err != nil {
 		return nil, err
 	}

@@ -119,7 +119,7 @@ func (p *provider) obtain(ctx context.Context, others func() bool) *instance {
 		return made
 	}
 	by := newCaller(ctx)
-	p.makeInstance(&by, others, p.attemptTimeout())
+	p.makeInstance(&by, others, p.attemptTimeout()) //nolint:contextcheck // by has it
 	return p.instance.Load()
 }
 

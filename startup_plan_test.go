@@ -51,7 +51,7 @@ func TestPlan_ReportsAllErrorsAtOnce(t *testing.T) {
 	require.Contains(t, wrong.Missing[2].Nearest, "app")
 	require.Len(t, wrong.Cycles, 2)
 	for _, part := range []string{
-		`there are several components "twice"`, `"app" needs "databse", which nobody provides: did you mean database?`,
+		`there are several components "twice"`, `"app" needs "databse", which no component provides: did you mean database?`,
 		`"self" needs "self" of itself`, `"b" needs "c" of "c", which needs "b" of "b"`,
 	} {
 		require.Contains(t, err.Error(), part)

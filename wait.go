@@ -218,13 +218,12 @@ func (c *call) firstReturn() (earliest time.Time, changed <-chan struct{}) {
 		if !c.mayWaitFor(p) {
 			continue
 		}
-		switch p.gateNow() & gateBlocked {
-		case 0: // it has just ended
+		blocked := p.gateNow() & gateBlocked
+		if blocked == 0 { // it has just ended
 			return time.Now(), registry.changedLocked()
-		case gateCooling:
-			if until := p.cooldownNow().Until(); earliest.IsZero() || until.Before(earliest) {
-				earliest = until
-			}
+		}
+		if until := p.cooldownNow().Until(); blocked == gateCooling && (earliest.IsZero() || until.Before(earliest)) {
+			earliest = until
 		}
 	}
 	return earliest, registry.changedLocked()

@@ -44,8 +44,8 @@ func (p Policy) withDefaults(options []registry.CallOption) (Policy, error) {
 		return p, refuse("Policy.Most", p.Most, fmt.Sprintf("0 (default %d) to %d", defaultMost, mostAllowed))
 	}
 	for _, option := range options {
-		if text := option.String(); text == "OnceOnly" || text == "ReportTo" {
-			return p, refuse("options", text, "options that make sense for several providers at once")
+		if option.IsOnceOnly() || option.IsReportTo() {
+			return p, refuse("options", option, "options that make sense for several providers at once")
 		}
 	}
 	if p.After == 0 {

@@ -13,7 +13,7 @@ type Analytics struct {
 	Misses  uint64 `json:"misses"`
 	// MissesByReason counts the misses by the codes of the reasons that blocked the candidates,
 	// a miss once for each code among them; and "context_ended", "unknown_service",
-	// "nobody_in_sight" and "closed".
+	// "none_in_sight" and "closed".
 	MissesByReason map[string]uint64 `json:"misses_by_reason,omitempty"`
 	// Attempts counts the attempts and leases of the present members, and Failovers those of
 	// them that followed the failure of another provider.

@@ -124,7 +124,7 @@ func (e *PlanError) Error() string {
 		all = append(all, fmt.Sprintf("there are several components %q", name))
 	}
 	for _, missing := range e.Missing {
-		text := fmt.Sprintf("%q needs %v, which nobody provides", missing.Component, missing.Need)
+		text := fmt.Sprintf("%q needs %v, which no component provides", missing.Component, missing.Need)
 		if len(missing.Nearest) > 0 {
 			text += ": did you mean " + strings.Join(missing.Nearest, ", ") + "?"
 		}

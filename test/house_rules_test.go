@@ -19,10 +19,6 @@ import (
 // longestFile is the number of lines that a file may have, tests too.
 const longestFile = 600
 
-// longFiles are the files that are still longer. The list only gets shorter.
-var longFiles = []string{
-}
-
 // namedByRule are the folders whose test functions follow the rule of names. The list only gets longer.
 var namedByRule = []string{
 	".", "benchmarks", "benchmarks/internal/bars", "benchmarks/internal/contest",
@@ -110,11 +106,7 @@ func TestHouse_NoFileIsTooLong(t *testing.T) {
 		if ast.IsGenerated(parsedHead(t, text)) {
 			return nil
 		}
-		if slices.Contains(longFiles, path) {
-			require.Greater(t, lines, longestFile, "%s is short enough now: take it off the list", path)
-		} else {
-			require.LessOrEqual(t, lines, longestFile, path)
-		}
+		require.LessOrEqual(t, lines, longestFile, path)
 		return nil
 	})
 }
