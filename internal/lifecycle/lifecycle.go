@@ -93,6 +93,7 @@ type Engine struct {
 	mu    sync.Mutex
 	nodes []*node
 	names names
+	anyOf bool // some need is satisfied by any of several
 	phase phase
 	now   time.Duration        // of this step, since epoch
 	watch func(from, to stage) // sees every transition; for tests

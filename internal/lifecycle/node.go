@@ -11,21 +11,18 @@ import (
 	"github.com/capreg/registry/startup"
 )
 
-// node is a component in the plan and its progress.
+// node is a component in the plan and its progress. What every start reads comes first, so that it shares cache
+// lines.
 type node struct {
-	id int // position in the plan
-	c  *Component
-
 	// Planning sets these.
 	needs      []dependency
 	dependants []dependant
-	batch      int
-	rank       time.Duration // length of the longest path from here to an end
-	unbatched  int32         // needs without a batch; while planning
 
-	stage   stage   // changes in enter only
-	goal    goal    // changes in enter only
-	outcome outcome // that the dependants have counted; changes in publish only
+	unmet     int32   // needs that are not satisfied
+	unbatched int32   // needs without a batch; while planning
+	stage     stage   // changes in enter only
+	goal      goal    // changes in enter only
+	outcome   outcome // that the dependants have counted; changes in publish only
 
 	// Facts that no stage implies.
 	notified bool // the component has reported that it is ready
@@ -33,7 +30,12 @@ type node struct {
 	wasReady bool // in this run or an earlier one
 	removed  bool // by Remove, or since its Add failed: it must not restart
 
-	unmet int32   // needs that are not satisfied
+	// Planning sets these, too.
+	c     *Component
+	id    int // position in the plan
+	batch int
+	rank  time.Duration // length of the longest path from here to an end
+
 	calls int32   // functions of the component that run, but for goroutines of its run
 	users int32   // live nodes that use it
 	run   int32   // counts the runs

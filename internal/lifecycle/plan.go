@@ -48,7 +48,7 @@ func (e *Engine) addToPlan(components []Component) (added []*node, err error) {
 	if e.options.MaxConcurrent > 0 {
 		p.rank(e.options.Last)
 	}
-	e.nodes, e.names = nodes, p.names
+	e.nodes, e.names, e.anyOf = nodes, p.names, e.anyOf || p.anyOf
 	return added, nil
 }
 
@@ -93,6 +93,7 @@ type planner struct {
 	names      names
 	several    [][]*node // the providers of each capability that has more than one, in the order of the plan
 	duplicates []string  // names of more than one component
+	anyOf      bool      // a need that was resolved is satisfied by any of several
 }
 
 func newPlanner(nodes []*node) *planner {
@@ -192,6 +193,7 @@ func (p *planner) resolve(added []*node) (missing []startup.Missing) {
 		for i := range n.c.Needs {
 			need := &n.c.Needs[i]
 			members := p.providers(n, need)
+			p.anyOf = p.anyOf || need.Any
 			switch {
 			case len(members) > 0:
 				all = append(all, dependency{

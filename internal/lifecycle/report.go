@@ -9,11 +9,8 @@ import (
 	"github.com/capreg/registry/startup"
 )
 
-// emit gives the listener the state of a node, which was at another stage before.
+// emit gives the listener the state of a node, which was at another stage before. There is a listener.
 func (e *Engine) emit(n *node, from stage) {
-	if e.events == nil {
-		return
-	}
 	event := startup.Event{Component: n.c.Name, State: n.state(), Reason: n.cause.text}
 	if from.timed() && event.State != startup.Stopping {
 		event.Took = e.now - n.since
@@ -74,33 +71,31 @@ func (e *Engine) Report() startup.Report {
 		r.Wall = e.now - e.began
 	}
 	nodes := e.inTime()
-	r.Components = e.describeNodes(nodes)
-	e.addCriticalPath(&r, nodes)
+	var ready []time.Duration
+	r.Components, ready = e.describeNodes(nodes)
+	e.addCriticalPath(&r, nodes, ready)
 	if r.Wall > 0 {
 		r.Efficiency = min(float64(r.CriticalPath)/float64(r.Wall), 1)
 	}
 	return r
 }
 
-// describeNodes returns what the report has of each node.
-func (e *Engine) describeNodes(nodes []*node) []startup.Component {
+// describeNodes returns what the report has of each node, and by their positions in the plan when they became ready.
+func (e *Engine) describeNodes(nodes []*node) (all []startup.Component, ready []time.Duration) {
 	at := make([]int32, len(nodes)) // of each node in the report
 	for i, n := range nodes {
 		at[n.id] = int32(i)
 	}
-	all := make([]startup.Component, len(nodes))
+	all, ready = make([]startup.Component, len(nodes)), make([]time.Duration, len(nodes))
 	for _, n := range e.nodes { // as they lie in memory
 		n.describe(&all[at[n.id]], e.began)
+		ready[n.id] = n.firstStart().ready
 	}
-	return all
+	return all, ready
 }
 
 // addCriticalPath adds the sum of all durations to a report, and the longest chain of them.
-func (e *Engine) addCriticalPath(r *startup.Report, nodes []*node) {
-	ready := make([]time.Duration, len(nodes)) // when each node was
-	for _, n := range e.nodes {
-		ready[n.id] = n.firstStart().ready
-	}
+func (e *Engine) addCriticalPath(r *startup.Report, nodes []*node, ready []time.Duration) {
 	paths := make([]time.Duration, len(nodes)) // the longest one that ends with each node
 	before := make([]int32, len(nodes))        // the node before it on that path, plus one
 	var last *node
@@ -135,7 +130,7 @@ func (e *Engine) addCriticalPath(r *startup.Report, nodes []*node) {
 // of several would have been enough that may not be so: then they are in the order in which they became ready.
 func (e *Engine) inTime() []*node {
 	nodes := inBatches(e.nodes)
-	if slices.ContainsFunc(nodes, (*node).mayPrecedeNeed) {
+	if e.anyOf && slices.ContainsFunc(nodes, (*node).mayPrecedeNeed) {
 		slices.SortStableFunc(nodes, func(a, b *node) int { return cmp.Compare(a.firstStart().ready, b.firstStart().ready) })
 	}
 	return nodes
