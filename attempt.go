@@ -80,34 +80,27 @@ func (c *caller) err() error {
 }
 
 // admit counts the attempt in and passes it through the gate and the breaker, or leaves no
-// trace. timeout zero is the provider's. It blocks only for a factory, within the caller's
-// context and the attempt timeout. others, which may be nil, reports whether another provider
-// could be asked after this one. hits, which may be nil, counts the look-up that it answers.
+// trace. It does not block. hits, which may be nil, counts the look-up that it answers.
 //
 // The order matters: first the count, then a look at the gate, so that a drain that closes
 // the gate and then reads the counts misses no attempt.
-func (a *attempt) admit(p *provider, by *caller, others func() bool, timeout time.Duration, hits *striped.Cells[lookups]) bool {
-	if timeout == 0 {
-		timeout = p.attemptTimeout()
-	}
-	a.provider, a.timeout, a.watch = p, timeout, nil
-	if p.instance.Load() == nil && !p.makeInstance(by, others, timeout) {
-		return false
-	}
+func (a *attempt) admit(p *provider, timeout time.Duration, hits *striped.Cells[lookups]) bool {
 	stripe := striped.Here()
-	if a.cell = p.counts.At(stripe); a.cell == nil {
-		a.cell = p.counts.Local()
+	cell := p.counts.At(stripe)
+	if cell == nil {
+		cell = p.counts.Local()
 	}
-	a.cell.attempts.Add(1)
+	cell.attempts.Add(1)
+	a.provider, a.cell, a.timeout, a.watch = p, cell, timeout, nil
 	if a.instance = p.instance.Load(); a.instance == nil || p.gateNow()&a.blockers() != 0 {
-		p.withdraw(a.cell)
+		p.withdraw(cell)
 		return false
 	}
 	var ok bool
 	if a.generation, ok = p.breaker.AdmitClosed(); ok { // inlined, which Admit is not
 		a.trial = false
 	} else if a.generation, a.trial, ok = p.breaker.Admit(); !ok && !a.lastResort {
-		p.withdraw(a.cell)
+		p.withdraw(cell)
 		return false
 	}
 	if hits != nil {
@@ -117,15 +110,20 @@ func (a *attempt) admit(p *provider, by *caller, others func() bool, timeout tim
 	if a.vitals = p.vitals.Load(); a.vitals != nil {
 		a.vitals.Begin()
 	}
-	if a.timeout == NoTimeout {
-		a.ctx, a.shortened = nil, false
-	} else {
-		var limit time.Duration
-		limit, a.shortened = p.attemptLimit(by, a.timeout, a.began, others)
-		a.ctx = p.attemptContext(by.ctx, a.began, limit, a.ctx)
-	}
 	a.state = attemptRunning
 	return true
+}
+
+// limitTime makes the context of an admitted attempt. others, which may be nil, reports whether
+// another provider could be asked after it.
+func (a *attempt) limitTime(by *caller, others func() bool) {
+	if a.timeout == NoTimeout {
+		a.ctx, a.shortened = nil, false
+		return
+	}
+	var limit time.Duration
+	limit, a.shortened = a.provider.attemptLimit(by, a.timeout, a.began, others)
+	a.ctx = a.provider.attemptContext(by.ctx, a.began, limit, a.ctx)
 }
 
 // blockers returns the reasons that keep the attempt away: of a last resort only those that
@@ -287,24 +285,6 @@ func (c *counts) add(o outcome) {
 	case verdict.TallyIgnored, verdict.TallyNone:
 		c.ignored.Add(1)
 	}
-}
-
-// recordSuccess records a success of a call's first attempt. One like those before it
-// teaches nothing but the counts.
-func (a *attempt) recordSuccess() {
-	p := a.provider
-	elapsed := p.registry.now() - a.began
-	if p.effects.successTracked() || a.trial || !p.breaker.Unaffected(a.generation) {
-		a.record(a.resolve(verdict.Verdict{Class: verdict.ClassSuccess}, elapsed, 0, nil))
-		return
-	}
-	a.state = attemptOver
-	if a.ctx != nil {
-		a.ctx.End()
-	}
-	a.cell.latency.Add(uint64(max(elapsed, 0)))
-	a.cell.successes.Add(1)
-	p.exit()
 }
 
 // recordInterruption records the attempt of a function that did not return: value is what it

@@ -131,32 +131,42 @@ func (f *firstAttempt) admit(ctx context.Context, query *queryPlan) bool {
 	if p.gateNow() != 0 || p.limits.Load() != nil || p.vitals.Load() != nil {
 		return false
 	}
-	by := caller{ctx: ctx}
-	if p.attemptTimeout() != NoTimeout { // else it need not be asked for
-		by.deadline, by.hasDeadline = ctx.Deadline()
+	timeout := p.attemptTimeout()
+	if timeout == NoTimeout {
+		return f.attempt.admit(p, timeout, &query.service.lookups)
 	}
-	others := func() bool { return plan.moreBehind(picked) }
-	if !f.attempt.admit(p, &by, others, 0, &query.service.lookups) {
+	by := newCaller(ctx) // before anything is counted: its methods are a user's
+	if !f.attempt.admit(p, timeout, &query.service.lookups) {
 		return false
 	}
-	if f.trial { // the breaker has opened and half-opened since the gate was read
-		f.watchTrial()
-	}
+	f.limitTime(&by, func() bool { return plan.moreBehind(picked) })
 	return true
 }
 
 // recordUnlessFailed is deferred around the function. A failure is left to the call, which
-// goes on from there.
+// goes on from there. A success like those before it teaches nothing but the counts.
 func (f *firstAttempt) recordUnlessFailed() {
-	switch f.state {
-	case attemptAnswered:
-		f.recordSuccess()
-	case attemptRunning: // it panics, or exits its goroutine
-		if panicked := f.recordInterruption(recover()); panicked != nil {
-			panic(panicked.Value)
+	if f.state != attemptAnswered {
+		if f.state == attemptRunning { // it panics, or exits its goroutine
+			if panicked := f.recordInterruption(recover()); panicked != nil {
+				panic(panicked.Value)
+			}
 		}
-	case attemptIdle, attemptOver:
+		return
 	}
+	p := f.provider
+	elapsed := p.registry.now() - f.began
+	if p.effects.successTracked() || !p.breaker.Unaffected(f.generation) {
+		f.record(f.resolve(verdict.Verdict{Class: verdict.ClassSuccess}, elapsed, 0, nil))
+		return
+	}
+	f.state = attemptOver
+	if f.ctx != nil {
+		f.ctx.End()
+	}
+	f.cell.latency.Add(uint64(max(elapsed, 0)))
+	f.cell.successes.Add(1)
+	p.exit()
 }
 
 // call is one operation of a user: attempts on the providers that an iteration offers, until

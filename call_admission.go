@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/capreg/registry/internal/fault"
@@ -60,11 +61,14 @@ func (c *call) enter(p *provider, e admission) bool {
 	if c.entries == 0 && !e.uncounted {
 		hits = &c.query.service.lookups
 	}
-	if !a.admit(p, &c.caller, func() bool { return c.othersAfter(p) }, c.options.timeout, hits) {
+	others := func() bool { return c.othersAfter(p) }
+	timeout := cmp.Or(c.options.timeout, p.attemptTimeout())
+	if p.instance.Load() == nil && !p.makeInstance(&c.caller, others, timeout) || !a.admit(p, timeout, hits) {
 		used.GiveBack()
 		c.leavePlace()
 		return false
 	}
+	a.limitTime(&c.caller, others)
 	c.noteEntry(p, e)
 	return true
 }
