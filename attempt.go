@@ -265,11 +265,15 @@ func (a *attempt) record(o outcome) {
 		p.cool(verdict.Verdict{Class: o.class, After: o.after}, o.cooldown, o.cause)
 	}
 	a.cell.add(o)
+	a.leavePlace()
+	p.exit()
+}
+
+func (a *attempt) leavePlace() {
 	if a.place != nil {
 		a.place.Release()
 		a.place = nil
 	}
-	p.exit()
 }
 
 // add counts the end of an attempt: after it, the attempt is not in flight any more.

@@ -65,7 +65,7 @@ func (c *call) enter(p *provider, e admission) bool {
 	timeout := cmp.Or(c.options.timeout, p.attemptTimeout())
 	if p.instance.Load() == nil && !p.makeInstance(&c.caller, others, timeout) || !a.admit(p, timeout, hits) {
 		used.GiveBack()
-		c.leavePlace()
+		a.leavePlace()
 		return false
 	}
 	a.limitTime(&c.caller, others)
@@ -129,7 +129,7 @@ func (c *call) passLimits(p *provider, e admission) (used limit.Permit, ok bool)
 	used, retryIn := l.Take(c.options.caller)
 	switch {
 	case retryIn > 0: // also where it is full: callers that have used up their rate do not queue
-		c.leavePlace()
+		c.attempt.leavePlace()
 		c.skip(p, codeThrottled, &reason{ErrAtCapacity, "rate of the caller used up", nil}, retryIn)
 	case full:
 		used.GiveBack()
@@ -150,13 +150,6 @@ func (c *call) takePlace(l *limit.Limits) bool {
 	}
 	c.attempt.place = l.Slots()
 	return true
-}
-
-func (c *call) leavePlace() {
-	if c.attempt.place != nil {
-		c.attempt.place.Release()
-		c.attempt.place = nil
-	}
 }
 
 // othersAfter reports whether an attempt on p has to leave time for another provider, to which

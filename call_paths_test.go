@@ -37,7 +37,7 @@ func paths() map[string]func(*registry.Options, *testkit.Provider) []registry.Ca
 			return nil
 		},
 		"with limits": func(_ *registry.Options, p *testkit.Provider) []registry.CallOption {
-			p.Limits = registry.LimitPolicy{MaxConcurrent: 3}
+			p.Limits = registry.LimitPolicy{MaxConcurrent: 3, Rate: 1 << 20}
 			return nil
 		},
 	}

@@ -58,14 +58,22 @@ type iterator struct {
 }
 
 // iterate returns an iteration in the order of the strategies, whose rotations it moves.
-func (q *queryPlan) iterate(want condition) iterator {
-	plan := q.current()
-	return iterator{query: q, plan: plan, want: want, rest: plan.Iterate(want.of(plan))}
+func (q *queryPlan) iterate(want condition) (it iterator) {
+	it.begin(q, q.current(), -1, want)
+	return it
 }
 
 // iterateFrom is iterate on a plan of which the candidate to begin with was picked.
-func (q *queryPlan) iterateFrom(plan *plan, picked int, want condition) iterator {
-	return iterator{query: q, plan: plan, want: want, rest: plan.IterateFrom(want.of(plan), picked)}
+func (q *queryPlan) iterateFrom(plan *plan, picked int, want condition) (it iterator) {
+	it.begin(q, plan, picked, want)
+	return it
+}
+
+// begin makes a zero iterator one that begins with the picked candidate of the plan, or with the
+// one that the plan picks where picked is -1.
+func (it *iterator) begin(q *queryPlan, plan *plan, picked int, want condition) {
+	it.query, it.plan, it.want = q, plan, want
+	it.rest = plan.IterateFrom(want.of(plan), picked)
 }
 
 // list returns an iteration in the order of the plan, which moves no rotation.

@@ -29,7 +29,7 @@ func newLeaseCall(ctx context.Context, query *queryPlan, key string, options []C
 	c := &leaseCall{open: 1}
 	c.claims.list = c.claims.inline[:0]
 	c.first.shared = c
-	if err := c.first.begin(ctx, query, key, options); err != nil {
+	if err := c.first.begin(ctx, query, key, options, nil); err != nil {
 		return nil, err
 	}
 	return c, nil

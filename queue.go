@@ -153,7 +153,7 @@ func (c *call) enterGranted(q *queueing, at int) (entered bool) {
 	c.attempt.place = from.slots
 	defer func() {
 		if !entered {
-			c.leavePlace() // deferred: an authoriser may exit the goroutine
+			c.attempt.leavePlace() // deferred: an authoriser may exit the goroutine
 		}
 	}()
 	first := slices.IndexFunc(from.providers, func(p *provider) bool { return p.gateNow()&gateBlocked == 0 && c.wants(p) })
@@ -179,7 +179,7 @@ func (c *call) enterAnother(q *queueing) bool {
 	others.shared = c.shared
 	others.restarts = maxRestarts // the wait looks again by itself
 	for p := others.next(&c.by); p != nil; p = others.next(&c.by) {
-		if c.hadTurn(p) || !c.wants(p) {
+		if c.alreadyTried(p) || !c.wants(p) {
 			continue
 		}
 		if c.claimAndEnter(p, admission{reason: c.nextReason()}) {

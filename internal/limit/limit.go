@@ -67,6 +67,15 @@ func (l *Limits) Slots() *slots.Slots { return l.slots }
 // Full reports whether an attempt would find no free place now.
 func (l *Limits) Full() bool { return l != nil && l.slots != nil && !l.slots.Free() }
 
+// TakePlace takes a place where that is all that the limits ask for: there is a bulkhead and no rate. On
+// false it has taken none.
+func (l *Limits) TakePlace() (place *slots.Slots, ok bool) {
+	if l.rates != nil || l.slots == nil || !l.slots.TryAcquire() {
+		return nil, false
+	}
+	return l.slots, true
+}
+
 // Take uses up one attempt of the caller's rate. If none is left, retryIn is positive and says when one is.
 func (l *Limits) Take(caller string) (used Permit, retryIn time.Duration) {
 	if l.rates == nil {

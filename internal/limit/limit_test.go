@@ -202,3 +202,22 @@ func TestRates_ConcurrentCallersNeverExceedTheBurst(t *testing.T) {
 		require.Equal(t, int64(16*20-burst), refused.Load())
 	})
 }
+
+func TestTakePlace_TakesOneWhereThatIsAllTheLimitsAskFor(t *testing.T) {
+	t.Parallel()
+	bulkhead := limit.New(limit.Policy{Bulkhead: true, MaxConcurrent: 1}, nil)
+	place, ok := bulkhead.TakePlace()
+	require.True(t, ok)
+	require.True(t, bulkhead.Full())
+	_, ok = bulkhead.TakePlace()
+	require.False(t, ok, "it is full")
+	place.Release()
+	require.False(t, bulkhead.Full())
+
+	_, ok = limit.New(limit.Policy{Rate: 1, Burst: 1}, nil).TakePlace()
+	require.False(t, ok, "there is no bulkhead")
+	rated := limit.New(limit.Policy{Bulkhead: true, MaxConcurrent: 1, Rate: 1, Burst: 1}, nil)
+	_, ok = rated.TakePlace()
+	require.False(t, ok, "the caller's rate is to be asked, too")
+	require.False(t, rated.Full())
+}

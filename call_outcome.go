@@ -1,0 +1,187 @@
+package registry
+
+import (
+	"slices"
+	"time"
+
+	"github.com/capreg/registry/internal/limit"
+	"github.com/capreg/registry/verdict"
+)
+
+// concludeAttempt records the outcome of the attempt, decides what follows, and reports whether
+// the call ends with it.
+func (c *call) concludeAttempt(err error) (over bool) {
+	a := &c.attempt
+	elapsed := a.elapsed()
+	if err == nil {
+		o := a.resolve(verdict.Verdict{Class: verdict.ClassSuccess}, elapsed, 0, nil)
+		a.record(o)
+		if c.observed {
+			c.noteAttempt(o.class, elapsed, nil)
+			c.report(nil)
+		}
+		c.state = callEnded
+		return true
+	}
+	v := c.judgeAndRecord(err, elapsed)
+	c.noteAttempt(v.Class, elapsed, err)
+	c.follow(v, c.options.onceOnly, c.query.query.TryRefused, a.provider.definition.Window)
+	c.state = callChoosing
+	switch {
+	case c.planRetry(v):
+		c.state = callRetrying
+	case c.final():
+		c.state = callEnded
+	}
+	return c.state == callEnded
+}
+
+// judgeAndRecord records the attempt with its verdict, also when a classifier exits the
+// goroutine.
+func (c *call) judgeAndRecord(err error, elapsed time.Duration) (v verdict.Verdict) {
+	defer func() { c.attempt.record(c.attempt.resolve(v, elapsed, 0, err)) }()
+	if c.panicked != nil {
+		c.panicked = nil
+		return verdict.Verdict{Class: verdict.ClassPanic}
+	}
+	v, c.cause = c.attempt.judge(&c.caller, err)
+	return v
+}
+
+// concludeInterruption ends an attempt whose function did not return: value is what it panicked
+// with, nil when it ended its goroutine.
+func (c *call) concludeInterruption(value any) error {
+	a := &c.attempt
+	if value != nil && a.provider.registry.options.PanicsAsErrors {
+		c.panicked = newPanicError(value)
+		return c.panicked
+	}
+	elapsed := a.elapsed()
+	if value == nil && c.state == callPreparing { // it was not the provider's code
+		c.concludeAborted(a.resolve(verdict.Verdict{Class: verdict.ClassIgnored}, elapsed, 0, nil), elapsed)
+		return nil
+	}
+	panicked := a.recordInterruption(value)
+	if panicked == nil {
+		c.noteAborted(verdict.ClassExit, elapsed, nil)
+		return nil
+	}
+	c.noteAborted(verdict.ClassPanic, elapsed, panicked)
+	panic(value)
+}
+
+// concludeAborted records an attempt that ends the goroutine before its function was entered.
+func (c *call) concludeAborted(o outcome, elapsed time.Duration) {
+	c.attempt.record(o)
+	c.noteAborted(o.class, elapsed, nil)
+}
+
+// noteAborted tells of an attempt, and a call, that end the goroutine, or their caller.
+func (c *call) noteAborted(class verdict.Class, elapsed time.Duration, cause error) {
+	c.state = callEnded
+	if c.observed {
+		c.noteAttempt(class, elapsed, cause)
+		c.report(cause)
+	}
+}
+
+// planRetry reports whether the provider is to be tried again, after c.delay.
+func (c *call) planRetry(v verdict.Verdict) bool {
+	p, rule := c.attempt.provider, v.Class.Rule()
+	known := p.effects.retry()
+	if known == nil || c.retried.tries >= known.policy.Retries || rule.RetryHere != verdict.RetryYes ||
+		c.options.onceOnly && rule.Next != verdict.NextAlways {
+		return false
+	}
+	if c.retried.delays == nil {
+		c.retried.delays = known.policy.delays()
+	}
+	delay := limit.FullJitter(c.retried.delays.NextBackOff())
+	switch blocked := p.gateNow() & gateBlocked; {
+	case blocked == gateCooling && v.After > 0 && !c.providers.more():
+		// The server's delay wins, and has become a cooldown, which is over when its timer
+		// has fired.
+		cooldown, _ := p.returns()
+		delay = cooldown + time.Millisecond
+	case blocked != 0:
+		return false
+	}
+	if c.caller.hasDeadline && delay >= time.Until(c.caller.deadline) || !known.Allow() {
+		return false
+	}
+	c.retried.tries++
+	c.delay = delay
+	return true
+}
+
+// fail ends the call with its error.
+func (c *call) fail() error {
+	err := c.failure()
+	if c.observed {
+		c.report(err)
+	}
+	return err
+}
+
+// history holds the attempts of a call that have ended, and what may follow them.
+type history struct {
+	attempts []Attempt // the ones that failed; all when observed, or of leases
+	causes   []error   // why the registry ended some of them
+	cause    error     // why it ended the present one, if it did
+	step     nextStep
+	window   int // with stepLargerWindow: only providers with a larger one remain
+}
+
+// nextStep is what may follow the attempts of a call so far. It only grows.
+type nextStep uint8
+
+const (
+	stepAnyProvider  nextStep = iota
+	stepLargerWindow          // only a provider with a larger window
+	stepNone                  // the outcome is final
+	stepOnceOnly              // another provider could be asked, but the call must not run twice
+)
+
+// final reports whether no further provider may be asked.
+func (h *history) final() bool { return h.step >= stepNone }
+
+func (h *history) clone() history {
+	copied := *h
+	copied.attempts, copied.causes = slices.Clone(h.attempts), slices.Clone(h.causes)
+	return copied
+}
+
+// add notes an attempt that has ended, and why the registry ended it, if it did.
+func (h *history) add(ended Attempt, cause error) {
+	h.attempts = append(h.attempts, ended)
+	if cause != nil {
+		h.causes = append(h.causes, cause)
+	}
+}
+
+// follow decides what may follow an attempt that was no success; window is that of its
+// provider.
+func (h *history) follow(v verdict.Verdict, onceOnly, tryRefused bool, window int) {
+	next := v.Class.Rule().Next
+	step := stepNone
+	switch next {
+	case verdict.NextAlways, verdict.NextYes, verdict.NextFree, verdict.NextBeforeFirstItem, verdict.NextByOption:
+		step = stepAnyProvider
+	case verdict.NextLargerWindow:
+		step, h.window = stepLargerWindow, max(h.window, window)
+	case verdict.NextWhenAllowed:
+		if tryRefused {
+			step = stepAnyProvider
+		}
+	case verdict.NextNo:
+	}
+	if step != stepNone && onceOnly && next != verdict.NextAlways {
+		step = stepOnceOnly
+	}
+	h.step = max(h.step, step)
+}
+
+// tried reports whether the provider of that name was asked.
+func (h *history) tried(provider string) bool {
+	return slices.ContainsFunc(h.attempts, func(a Attempt) bool { return a.Provider == provider })
+}

@@ -1,0 +1,229 @@
+package registry
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/capreg/registry/internal/pick"
+	"github.com/capreg/registry/verdict"
+)
+
+// call is one operation of a user: attempts on the providers that an iteration offers, until
+// one answers or none is left. It lives on its caller's stack.
+//
+//	state     | what happens                                       | next state
+//	choosing  | a provider of the iteration admits the call         | preparing
+//	          | none is left, and a wait ends with a place          | preparing
+//	          | none is left, and a wait ends otherwise             | choosing
+//	          | none is left, and nothing to wait for               | exhausted
+//	          | the caller's context ends                           | choosing, for good
+//	retrying  | the same provider admits the call after the delay   | preparing
+//	          | it does not, or the outcome before was final        | choosing, exhausted
+//	preparing | the hook before the attempt returns                 | running
+//	running   | the function answers, or its outcome is final       | ended
+//	          | the provider may be tried again                     | retrying
+//	          | another provider may be asked                       | choosing
+//
+// Every attempt, those of leases too, is admitted by [call.enter], judged by [attempt.judge]
+// and recorded by [attempt.record].
+type call struct {
+	attempt   attempt
+	state     callState
+	observed  bool // hooks, observers or a report see it
+	caller    caller
+	query     *queryPlan
+	by        pick.Caller // what selectors can know of it
+	options   CallOption
+	shared    *leaseCall // of leases; nil for a call that runs a function
+	providers iterator
+	began     time.Duration   // set when observed
+	hookCtx   context.Context //nolint:containedctx // of the attempt, as a hook has changed it; nil: none has
+
+	history
+
+	entries   int  // of functions
+	rounds    int  // of iterations that follow a wait for a cooldown
+	comebacks int  // attempts that it has made after such a wait
+	sawProbes bool // it has waited for first probes
+	reason    attemptReason
+	delay     time.Duration // before the present attempt
+	retried   retried
+	panicked  *PanicError
+	skips     []Candidate // providers that were refused for a reason that no gate shows
+	refused   []*provider // the same
+	full      []*provider // had no place free
+}
+
+type callState uint8
+
+const (
+	callChoosing  callState = iota // the next provider is to be found
+	callRetrying                   // the same provider is to be tried again
+	callPreparing                  // a provider was entered, and the hook before the attempt runs
+	callRunning                    // the function runs
+	callExhausted                  // no provider is left
+	callEnded                      // the outcome is final
+)
+
+// retried counts how often a call has tried one provider again.
+type retried struct {
+	provider *provider
+	tries    int // beyond the first
+	delays   *backoff.ExponentialBackOff
+}
+
+// begin prepares the first choice of a provider. The iteration starts with the one that a first
+// attempt has picked, whose turn it is, if it has; first may be nil.
+func (c *call) begin(ctx context.Context, query *queryPlan, key string, options []CallOption, first *firstAttempt) (err error) {
+	if ctx == nil {
+		return errNilContext()
+	}
+	if len(options) > 0 { // else the price of copying none would be a tenth of the call's
+		if c.options, err = mergeOptions(options); err != nil {
+			return err
+		}
+	}
+	c.query = query
+	registry := query.service.registry
+	if c.options.caller == "" {
+		c.options.caller = query.query.Handler
+	}
+	c.observed = c.options.report != nil || registry.hooked || registry.observers.Load() != nil
+	if c.observed {
+		c.began = registry.now()
+		ctx = c.beforeCall(ctx)
+	}
+	c.caller = newCaller(ctx)
+	c.by = pick.Caller{Context: ctx, Key: key, Name: c.options.caller}
+	c.iterateWith(first)
+	return nil
+}
+
+// iterate begins an iteration over the providers of the query.
+func (c *call) iterate() {
+	c.providers = iterator{shared: c.shared}
+	c.providers.begin(c.query, c.query.current(), -1, admitting)
+}
+
+// iterateWith is iterate for a new call, with what its first attempt has picked.
+func (c *call) iterateWith(first *firstAttempt) {
+	c.providers.shared = c.shared
+	if first != nil && first.plan != nil {
+		c.providers.begin(c.query, first.plan, first.picked, admitting)
+	} else {
+		c.providers.begin(c.query, c.query.current(), -1, admitting)
+	}
+}
+
+// continueFrom makes the call one whose first attempt was that one.
+func (c *call) continueFrom(ctx context.Context, query *queryPlan, key string, first *firstAttempt) {
+	c.query, c.attempt = query, first.attempt
+	c.caller = newCaller(ctx)
+	first.state = attemptOver // not before: the context is a user's
+	c.options.caller = query.query.Handler
+	c.by = pick.Caller{Context: ctx, Key: key, Name: c.options.caller}
+	c.state, c.reason, c.entries, c.retried.provider = callRunning, attemptFirst, 1, first.provider
+	c.iterateWith(first)
+	c.providers.next(&c.by) // the picked one
+	c.providers.take()
+}
+
+// nextAttempt enters the next provider that admits the call, or the same one again. On false
+// the call is over.
+func (c *call) nextAttempt() bool {
+	if c.state == callRetrying {
+		c.state = callChoosing
+		if c.sleep(c.delay) && c.claimAndEnter(c.attempt.provider, admission{reason: attemptRetry, paid: true}) {
+			return true
+		}
+	}
+	for c.mayAsk() {
+		p := c.providers.next(&c.by)
+		if p == nil {
+			switch c.waitForProvider() {
+			case waitEntered:
+				return true
+			case waitAgain:
+				continue
+			case waitOver:
+			}
+			break
+		}
+		if c.tryProvider(p) {
+			return true
+		}
+	}
+	if c.entries == 0 {
+		c.query.service.lookups.Local().misses.Add(1)
+	}
+	if !c.final() && c.caller.err() == nil {
+		c.state = callExhausted
+	}
+	return false
+}
+
+// mayAsk reports whether another provider may be asked at all.
+func (c *call) mayAsk() bool {
+	return c.state == callChoosing && !c.final() && c.caller.ctx.Err() == nil
+}
+
+// tryProvider enters a provider that the iteration offers, or passes it by.
+func (c *call) tryProvider(p *provider) bool {
+	if c.providers.restarts > 0 && c.alreadyTried(p) {
+		return false
+	}
+	if c.wants(p) && c.claimAndEnter(p, admission{reason: c.nextReason()}) {
+		c.providers.take()
+		return true
+	}
+	if !c.tried(p.name()) {
+		c.providers.pass(p)
+	}
+	return false
+}
+
+// wants reports whether the call has use for a provider: its window is large enough, and after
+// a wait it was not asked before, or only turned the call away.
+func (c *call) wants(p *provider) bool {
+	if c.step == stepLargerWindow && p.definition.Window <= c.window {
+		return false
+	}
+	return c.rounds == 0 || c.mayReturnTo(p)
+}
+
+// alreadyTried reports whether p has failed, refused or been full before the iteration started over,
+// or is another lease's of the call. One that failed may be returned to after a wait.
+func (c *call) alreadyTried(p *provider) bool {
+	if slices.Contains(c.refused, p) || slices.Contains(c.full, p) {
+		return true
+	}
+	if c.tried(p.name()) {
+		return c.rounds == 0 || c.comebacks >= maxComebacks || !c.mayReturnTo(p)
+	}
+	return c.shared != nil && c.shared.claimed(p.name())
+}
+
+// mayReturnTo reports whether a call that has waited may ask the provider: it has not asked it
+// yet, or was only turned away.
+func (c *call) mayReturnTo(p *provider) bool {
+	for _, ran := range slices.Backward(c.attempts) {
+		if ran.Provider == p.name() {
+			return ran.Class.Rule().RetryHere == verdict.RetryWhenWaiting
+		}
+	}
+	return true
+}
+
+// nextReason returns why the next provider of the iteration is asked.
+func (c *call) nextReason() attemptReason {
+	switch {
+	case c.rounds > 0:
+		return attemptWaited
+	case c.entries > 0:
+		return attemptFailover
+	}
+	return attemptFirst
+}
