@@ -11,15 +11,15 @@ import (
 
 // Checked returns the policy with its defaults filled in, or the first field that is out of bounds.
 func (p Policy) Checked() (Policy, *check.Violation) {
-	v := cmp.Or(p.checkRates(), p.checkGrowth())
+	v := cmp.Or(checkRates(&p), checkGrowth(&p))
 	if v == nil {
-		v = cmp.Or(p.fillCounts(), p.fillTimes(), p.checkTrials())
+		v = cmp.Or(fillCounts(&p), fillTimes(&p), checkTrials(&p))
 	}
 	return p, v
 }
 
 // checkRates checks the rates, and that what belongs to a rate comes with one.
-func (p *Policy) checkRates() *check.Violation {
+func checkRates(p *Policy) *check.Violation {
 	part := check.Range[float64]{Max: 1}
 	if v := cmp.Or(part.Check("FailureRate", p.FailureRate), part.Check("SlowRate", p.SlowRate),
 		part.Check("RecoveryJitter", p.RecoveryJitter)); v != nil {
@@ -44,7 +44,7 @@ var windows = check.Range[time.Duration]{ //nolint:gochecknoglobals // immutable
 }
 
 // checkGrowth checks the growth of the recovery time.
-func (p *Policy) checkGrowth() *check.Violation {
+func checkGrowth(p *Policy) *check.Violation {
 	if v := (check.Range[float64]{Zero: "default 1", Min: 1, Max: 1000}).Check("RecoveryGrowth", p.RecoveryGrowth); v != nil {
 		return v
 	}
@@ -55,7 +55,7 @@ func (p *Policy) checkGrowth() *check.Violation {
 }
 
 // fillCounts checks the thresholds and fills in their defaults, which differ with a rate.
-func (p *Policy) fillCounts() *check.Violation {
+func fillCounts(p *Policy) *check.Violation {
 	failures := check.Range[int]{Default: 5, Max: math.MaxInt32}
 	minimum := check.Range[int]{Zero: "default 0", Max: math.MaxInt32}
 	if p.hasRate() {
@@ -70,7 +70,7 @@ func (p *Policy) fillCounts() *check.Violation {
 }
 
 // fillTimes checks the window and the recovery times, and fills in their defaults.
-func (p *Policy) fillTimes() *check.Violation {
+func fillTimes(p *Policy) *check.Violation {
 	if p.hasRate() {
 		_ = windows.Fill("Window", &p.Window) // which checkRates has checked
 	}
@@ -89,7 +89,7 @@ func (p *Policy) fillTimes() *check.Violation {
 }
 
 // checkTrials checks that no trial begins that could not count.
-func (p *Policy) checkTrials() *check.Violation {
+func checkTrials(p *Policy) *check.Violation {
 	if p.TrialSlots > p.SuccessThreshold {
 		return check.Refuse("TrialSlots", p.TrialSlots, fmt.Sprintf("at most SuccessThreshold (%d)", p.SuccessThreshold))
 	}
