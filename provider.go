@@ -229,21 +229,14 @@ func (e *entry) checkNames() error {
 }
 
 // checkPolicies checks all policies and fills in their defaults.
-func (e *entry) checkPolicies() (err error) {
-	if e.timeout, err = checkTimeout("AttemptTimeout", e.timeout); err != nil {
-		return err
-	}
-	if e.breaker, err = e.breaker.withDefaults(); err != nil {
-		return err
-	}
+func (e *entry) checkPolicies() error {
+	var wrong [5]error
+	e.timeout, wrong[0] = checkTimeout("AttemptTimeout", e.timeout)
+	e.breaker, wrong[1] = e.breaker.withDefaults()
 	if e.retry != (RetryPolicy{}) {
-		if e.retry, err = e.retry.withDefaults(); err != nil {
-			return err
-		}
+		e.retry, wrong[2] = e.retry.withDefaults()
 	}
-	if e.limits, err = e.limits.withDefaults(); err != nil {
-		return err
-	}
-	e.health, err = withProbeDefaults(e.health, e.definition.Capabilities)
-	return err
+	e.limits, wrong[3] = e.limits.withDefaults()
+	e.health, wrong[4] = withProbeDefaults(e.health, e.definition.Capabilities)
+	return cmp.Or(wrong[:]...)
 }
