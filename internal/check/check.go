@@ -1,4 +1,4 @@
-// Package check says what is wrong with input, as data.
+// Package check validates input and reports violations as data.
 //
 // Each check returns nil, or a [Violation] with field, value and bound. Checks of several fields are joined by
 // [cmp.Or], which keeps the first violation; a check that holds allocates nothing, and no text is made before there is
