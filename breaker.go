@@ -1,9 +1,7 @@
 package registry
 
 import (
-	"cmp"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/capreg/registry/event"
@@ -55,85 +53,10 @@ type BreakerPolicy struct {
 	TrialSlots int `json:"trial_slots"`
 }
 
-// withDefaults returns a checked copy in which no field is zero.
+// withDefaults returns a checked copy with its defaults filled in.
 func (p BreakerPolicy) withDefaults() (BreakerPolicy, error) {
-	if err := p.checkRates(); err != nil {
-		return p, err
-	}
-	type number struct {
-		field    string
-		value    *int
-		fallback int
-	}
-	threshold, minimum := 5, 0
-	if p.rates() {
-		threshold, minimum = 0, 20
-		p.Window = cmp.Or(p.Window, 30*time.Second)
-	}
-	for _, n := range []number{
-		{"Breaker.FailureThreshold", &p.FailureThreshold, threshold},
-		{"Breaker.MinimumCalls", &p.MinimumCalls, minimum},
-		{"Breaker.SuccessThreshold", &p.SuccessThreshold, 3},
-		{"Breaker.TrialSlots", &p.TrialSlots, 1},
-	} {
-		if *n.value < 0 || *n.value > math.MaxInt32 {
-			return p, invalid(n.field, *n.value, fmt.Sprintf("0 (default %d) to %d", n.fallback, math.MaxInt32))
-		}
-		if *n.value == 0 {
-			*n.value = n.fallback
-		}
-	}
-	if p.RecoveryTimeout < 0 {
-		return p, invalid("Breaker.RecoveryTimeout", p.RecoveryTimeout, "0 (default 60s) or more")
-	}
-	if p.RecoveryTimeout == 0 {
-		p.RecoveryTimeout = 60 * time.Second
-	}
-	if p.RecoveryGrowth > 1 {
-		if p.MaxRecoveryTimeout == 0 {
-			p.MaxRecoveryTimeout = time.Duration(min(float64(p.RecoveryTimeout)*10, float64(math.MaxInt64/2)))
-		}
-		if p.MaxRecoveryTimeout < p.RecoveryTimeout {
-			return p, invalid("Breaker.MaxRecoveryTimeout", p.MaxRecoveryTimeout,
-				fmt.Sprintf("at least RecoveryTimeout (%v)", p.RecoveryTimeout))
-		}
-	}
-	if p.TrialSlots > p.SuccessThreshold {
-		return p, invalid("Breaker.TrialSlots", p.TrialSlots,
-			fmt.Sprintf("at most SuccessThreshold (%d)", p.SuccessThreshold))
-	}
-	return p, nil
-}
-
-// rates reports whether a rate opens the breaker.
-func (p BreakerPolicy) rates() bool { return p.FailureRate > 0 || p.SlowRate > 0 }
-
-func (p BreakerPolicy) checkRates() error {
-	part := func(field string, value float64) error {
-		if math.IsNaN(value) || value < 0 || value > 1 {
-			return invalid(field, value, "0 to 1")
-		}
-		return nil
-	}
-	if err := cmp.Or(part("Breaker.FailureRate", p.FailureRate), part("Breaker.SlowRate", p.SlowRate),
-		part("Breaker.RecoveryJitter", p.RecoveryJitter)); err != nil {
-		return err
-	}
-	switch {
-	case p.SlowAfter < 0 || p.SlowRate > 0 && p.SlowAfter == 0:
-		return invalid("Breaker.SlowAfter", p.SlowAfter, "more than 0 together with SlowRate")
-	case p.SlowAfter > 0 && p.SlowRate == 0:
-		return invalid("Breaker.SlowAfter", p.SlowAfter, "0 without a SlowRate")
-	case p.Window < 0 || p.Window > 0 && !p.rates():
-		return invalid("Breaker.Window", p.Window, "0 (default 30s) or more, and a FailureRate or SlowRate")
-	case p.MinimumCalls > 0 && !p.rates():
-		return invalid("Breaker.MinimumCalls", p.MinimumCalls, "0 without a FailureRate or SlowRate")
-	case math.IsNaN(p.RecoveryGrowth) || p.RecoveryGrowth != 0 && p.RecoveryGrowth < 1 || p.RecoveryGrowth > 1000:
-		return invalid("Breaker.RecoveryGrowth", p.RecoveryGrowth, "0 (default 1), or 1 to 1000")
-	case p.MaxRecoveryTimeout < 0 || p.MaxRecoveryTimeout > 0 && p.RecoveryGrowth <= 1:
-		return invalid("Breaker.MaxRecoveryTimeout", p.MaxRecoveryTimeout, "0 or more, and a RecoveryGrowth above 1")
-	}
-	return nil
+	checked, v := breaker.Policy(p).Checked()
+	return BreakerPolicy(checked), asFieldError("Breaker.", v)
 }
 
 // BreakerState is one of the three states of a breaker.

@@ -1,71 +1,39 @@
 package registry
 
 import (
-	"fmt"
-	"math"
-	"net/url"
-	"reflect"
-	"slices"
-	"strings"
+	"cmp"
 	"time"
-	"unicode/utf8"
 
-	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/check"
+	"github.com/capreg/registry/internal/probe"
+	"github.com/capreg/registry/selection"
 )
 
 // longestName bounds names and words, in bytes.
-const longestName = 256
+const longestName = check.LongestName
+
+// asFieldError returns a violation as a [FieldError]; nil for none. The prefix says where the field is.
+func asFieldError(prefix string, v *check.Violation) error {
+	if v == nil {
+		return nil
+	}
+	return &FieldError{Field: prefix + v.Field, Value: v.Value, Bound: v.Bound, Err: ErrInvalid}
+}
 
 func (d Definition) checkDescription() error {
 	if !d.Priority.valid() {
 		return errBadPriority(d.Priority)
 	}
-	if err := checkStrategy(d.Strategy); err != nil {
+	if err := cmp.Or(checkStrategy(d.Strategy), checkWeight(d.Weight)); err != nil {
 		return err
 	}
-	if err := checkWeight(d.Weight); err != nil {
-		return err
-	}
-	if !(d.Cost >= 0) || math.IsInf(d.Cost, 0) {
-		return invalid("Cost", d.Cost, "0 or more")
-	}
-	if d.Region != "" {
-		if err := checkName("Region", d.Region); err != nil {
-			return err
-		}
-	}
-	if d.Window < 0 {
-		return invalid("Window", d.Window, "0 or more")
-	}
-	if err := checkEndpoint(d.Endpoint); err != nil {
-		return err
-	}
-	return d.checkTexts()
-}
-
-func (d Definition) checkTexts() error {
-	for field, text := range map[string]string{"Version": d.Version, "Description": d.Description, "Endpoint": d.Endpoint} {
-		if !utf8.ValidString(text) {
-			return invalid(field, text, "valid UTF-8")
-		}
-	}
-	for key, value := range d.Metadata {
-		if key == "" || !utf8.ValidString(key) || !utf8.ValidString(value) {
-			return invalid(fmt.Sprintf("Metadata[%q]", oneline.Cut(key, 64)), value, "a non-empty key and valid UTF-8")
-		}
-	}
-	return nil
-}
-
-func checkEndpoint(endpoint string) error {
-	if endpoint == "" {
-		return nil
-	}
-	u, err := url.Parse(endpoint)
-	if err != nil || !u.IsAbs() || u.Opaque != "" || u.Host == "" && !strings.HasPrefix(u.Path, "/") {
-		return invalid("Endpoint", endpoint, "a URL such as https://host/path or unix:///path")
-	}
-	return nil
+	return asFieldError("", cmp.Or(
+		check.Range[float64]{}.Check("Cost", d.Cost), check.OptionalName("Region", d.Region),
+		check.Range[int]{}.Check("Window", d.Window), check.URL("Endpoint", d.Endpoint),
+		check.Text("Version", d.Version), check.Text("Description", d.Description), check.Text("Endpoint", d.Endpoint),
+		check.Texts("Metadata", d.Metadata),
+	))
 }
 
 func checkStrategy(s Strategy) error {
@@ -76,82 +44,37 @@ func checkStrategy(s Strategy) error {
 	return nil
 }
 
-func checkWeight(weight float64) error {
-	if !(weight >= 0) || math.IsInf(weight, 0) {
-		return invalid("Weight", weight, "0 (default 1) or more")
+func checkSelection(name string, policy selection.Policy) error {
+	if field, value, bound := policy.Check(); field != "" {
+		return invalid(name+"."+field, value, bound)
 	}
 	return nil
+}
+
+func checkWeight(weight float64) error {
+	return asFieldError("", check.Range[float64]{Default: 1}.Check("Weight", weight))
 }
 
 // checkTimeout returns the timeout with its default.
 func checkTimeout(field string, timeout time.Duration) (time.Duration, error) {
-	if timeout < 0 {
-		return 0, invalid(field, timeout, "0 (default 30s) or more, or NoTimeout")
-	}
-	if timeout == 0 {
-		return defaultAttemptTimeout, nil
-	}
-	return timeout, nil
+	v := check.Range[time.Duration]{Default: 30 * time.Second, Suffix: ", or NoTimeout"}.Fill(field, &timeout)
+	return timeout, asFieldError("", v)
 }
 
-func checkServiceName(name string) error {
-	return checkName("Service", name)
-}
+func checkServiceName(name string) error { return checkName("Service", name) }
 
-func checkName(field, name string) error {
-	switch {
-	case isPlainName(name):
-		return nil // as nearly all are
-	case name == "":
-		return invalid(field, name, "a name")
-	case len(name) > longestName:
-		return invalid(field, name, fmt.Sprintf("at most %d bytes, not %d", longestName, len(name)))
-	case !utf8.ValidString(name):
-		return invalid(field, name, "valid UTF-8")
-	case strings.TrimSpace(name) != name:
-		return invalid(field, name, "no space at its ends")
-	}
-	return nil
-}
-
-// isPlainName reports whether a name is visible ASCII and not too long.
-func isPlainName(name string) bool {
-	for i := range len(name) {
-		if c := name[i]; c <= ' ' || c > '~' {
-			return false
-		}
-	}
-	return name != "" && len(name) <= longestName
-}
+func checkName(field, name string) error { return asFieldError("", check.Name(field, name)) }
 
 // checkWords returns a copy of words without repetitions, in the order given.
 func checkWords(field string, words []string) ([]string, error) {
-	if len(words) == 0 {
-		return nil, nil
-	}
-	folded := make([]string, 0, len(words))
-	for i, word := range words {
-		if checkName(field, word) != nil {
-			return nil, checkName(fmt.Sprintf("%s[%d]", field, i), word)
-		}
-		if !slices.Contains(folded, word) {
-			folded = append(folded, word)
-		}
-	}
-	return folded, nil
+	v := check.Words(field, &words)
+	return words, asFieldError("", v)
 }
 
-// isNil reports whether value is nil, or a nil pointer, map, channel, function or slice
-// in an interface.
-func isNil(value any) bool {
-	if value == nil {
-		return true
-	}
-	v := reflect.ValueOf(value)
-	switch v.Kind() {
-	case reflect.Pointer, reflect.Map, reflect.Chan, reflect.Func, reflect.Interface, reflect.Slice, reflect.UnsafePointer:
-		return v.IsNil()
-	default:
-		return false
-	}
+// withProbeDefaults returns a checked copy of the policy with its defaults filled in.
+func withProbeDefaults(p health.Policy, capabilities []string) (health.Policy, error) {
+	p, v := probe.Checked(p, capabilities)
+	return p, asFieldError("Health.", v)
 }
+
+func isNil(value any) bool { return check.IsNil(value) }

@@ -3,24 +3,13 @@ package registry
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/check"
 	"github.com/capreg/registry/internal/lifecycle"
-	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/startup"
-)
-
-const (
-	defaultStartTimeout      = 30 * time.Second
-	defaultStopTimeout       = 10 * time.Second
-	defaultRestartLimit      = 5
-	defaultRestartDecay      = 30 * time.Second
-	defaultFirstRestartDelay = 100 * time.Millisecond
-	defaultMaxRestartDelay   = 15 * time.Second
-	maxComponentTimeout      = 24 * time.Hour
 )
 
 // Component is a part of a program that an [Orchestrator] starts when what it needs
@@ -84,129 +73,43 @@ func (c Component) From(d startup.Definition) Component {
 // result: with their defaults, and with lists of their own.
 func (o *Orchestrator) checkComponents(components []Component) ([]lifecycle.Component, error) {
 	checked := make([]lifecycle.Component, len(components))
-	lists := newComponentLists(components)
 	for i := range components {
-		if err := o.checkComponent(&components[i], &checked[i], lists); err != nil {
-			return nil, err
+		c := &components[i]
+		checked[i] = lifecycle.Component{
+			Name: c.Name, Version: c.Version, Provides: c.Provides, Needs: c.Needs, Start: c.Start, Stop: c.Stop,
+			Notifies: c.Notifies, Ready: c.Ready, StartTimeout: c.StartTimeout, StopTimeout: c.StopTimeout,
+			NonCritical: c.NonCritical, Restart: c.Restart,
+		}
+	}
+	if v := lifecycle.CheckComponents(checked, o.options); v != nil {
+		return nil, asFieldError("", v)
+	}
+	for i := range components {
+		var v *check.Violation
+		if checked[i].Register, v = o.callbacks(components[i].Register); v != nil {
+			return nil, asFieldError(lifecycle.ComponentField(components[i].Name, ""), v)
 		}
 	}
 	return checked, nil
 }
 
-// componentLists holds the capabilities and needs of many components: one allocation
-// for each.
-type componentLists struct {
-	provides []string
-	needs    []startup.Need
-}
-
-func newComponentLists(components []Component) *componentLists {
-	provides, needs := 0, 0
-	for i := range components {
-		provides += len(components[i].Provides)
-		needs += len(components[i].Needs)
-	}
-	return &componentLists{make([]string, 0, provides), make([]startup.Need, 0, needs)}
-}
-
-// checkComponent validates a component and converts it.
-func (o *Orchestrator) checkComponent(c *Component, checked *lifecycle.Component, lists *componentLists) (err error) {
-	if err := checkName("Component.Name", c.Name); err != nil {
-		return err
-	}
-	*checked = lifecycle.Component{
-		Name: c.Name, Version: c.Version, Start: c.Start, Stop: c.Stop, Notifies: c.Notifies, Ready: c.Ready,
-		StartTimeout: c.StartTimeout, StopTimeout: c.StopTimeout, NonCritical: c.NonCritical, Restart: c.Restart,
-	}
-	if checked.Provides, err = lists.checkProvides(c); err != nil {
-		return err
-	}
-	if checked.Needs, err = lists.checkNeeds(c); err != nil {
-		return err
-	}
-	if err := checkTimes(checked, &o.options); err != nil {
-		return err
-	}
-	checked.Register, err = o.checkRegister(c)
-	return err
-}
-
-// checkProvides returns the capabilities of a component, each once.
-func (l *componentLists) checkProvides(c *Component) ([]string, error) {
-	first := len(l.provides)
-	for i, word := range c.Provides {
-		if checkName("", word) != nil {
-			return nil, checkName(componentField(c.Name, fmt.Sprintf("Provides[%d]", i)), word)
-		}
-		if !slices.Contains(l.provides[first:], word) {
-			l.provides = append(l.provides, word)
-		}
-	}
-	return slices.Clip(l.provides[first:]), nil
-}
-
-// checkNeeds returns the needs of a component.
-func (l *componentLists) checkNeeds(c *Component) ([]startup.Need, error) {
-	for i := range c.Needs {
-		need := &c.Needs[i]
-		if (need.Capability == "") == (need.Component == "") {
-			return nil, invalid(componentField(c.Name, fmt.Sprintf("Needs[%d]", i)), need.String(), "either a Capability or a Component")
-		}
-		if name := cmp.Or(need.Capability, need.Component); checkName("", name) != nil {
-			return nil, checkName(componentField(c.Name, fmt.Sprintf("Needs[%d]", i)), name)
-		}
-	}
-	first := len(l.needs)
-	l.needs = append(l.needs, c.Needs...)
-	return slices.Clip(l.needs[first:]), nil
-}
-
-// checkTimes fills in the defaults of timeouts and of the restart policy.
-func checkTimes(c *lifecycle.Component, options *startup.Options) error {
-	for _, d := range [...]struct {
-		name   string
-		value  *time.Duration
-		preset time.Duration
-	}{
-		{"StartTimeout", &c.StartTimeout, options.StartTimeout},
-		{"StopTimeout", &c.StopTimeout, options.StopTimeout},
-		{"Restart.Decay", &c.Restart.Decay, defaultRestartDecay},
-		{"Restart.FirstDelay", &c.Restart.FirstDelay, defaultFirstRestartDelay},
-		{"Restart.MaxDelay", &c.Restart.MaxDelay, max(defaultMaxRestartDelay, c.Restart.FirstDelay)},
-	} {
-		if *d.value < 0 || *d.value > maxComponentTimeout {
-			return invalid(componentField(c.Name, d.name), *d.value, fmt.Sprintf("0 (default %v) to %v", d.preset, maxComponentTimeout))
-		}
-		if *d.value == 0 {
-			*d.value = d.preset
-		}
-	}
-	switch {
-	case c.Restart.Limit < 0:
-		return invalid(componentField(c.Name, "Restart.Limit"), c.Restart.Limit, fmt.Sprintf("0 (default %d) or more", defaultRestartLimit))
-	case c.Restart.Mode > startup.Always:
-		return invalid(componentField(c.Name, "Restart.Mode"), c.Restart.Mode, "Never, OnFailure or Always")
-	}
-	c.Restart.Limit = cmp.Or(c.Restart.Limit, defaultRestartLimit)
-	return nil
-}
-
-// checkRegister returns the callbacks with which the engine registers what a component provides.
-func (o *Orchestrator) checkRegister(c *Component) ([]func(context.Context) (lifecycle.Handle, error), error) {
-	if len(c.Register) == 0 {
+// callbacks returns the functions with which the engine registers what a component provides.
+func (o *Orchestrator) callbacks(
+	register []func(context.Context, *Registry) (*Registration, error),
+) ([]func(context.Context) (lifecycle.Handle, error), *check.Violation) {
+	if len(register) == 0 {
 		return nil, nil
 	}
-	reg := o.registry
-	if reg == nil {
-		return nil, invalid(componentField(c.Name, "Register"), raw("set"), "nothing without a registry")
+	if o.registry == nil {
+		return nil, check.Refuse("Register", raw("set"), "nothing without a registry")
 	}
-	callbacks := make([]func(context.Context) (lifecycle.Handle, error), len(c.Register))
-	for i, register := range c.Register {
-		if register == nil {
-			return nil, invalid(componentField(c.Name, fmt.Sprintf("Register[%d]", i)), raw("nil"), "a function")
+	callbacks := make([]func(context.Context) (lifecycle.Handle, error), len(register))
+	for i, f := range register {
+		if f == nil {
+			return nil, check.Refuse(check.Item("Register", i), raw("nil"), "a function")
 		}
 		callbacks[i] = func(ctx context.Context) (lifecycle.Handle, error) {
-			registration, err := register(ctx, reg)
+			registration, err := f(ctx, o.registry)
 			if err != nil || registration == nil {
 				return nil, err
 			}
@@ -214,27 +117,4 @@ func (o *Orchestrator) checkRegister(c *Component) ([]func(context.Context) (lif
 		}
 	}
 	return callbacks, nil
-}
-
-// componentField names a field for an error. It is not made before there is one: most
-// of the time of a plan would go into that.
-func componentField(component, field string) string {
-	return fmt.Sprintf("Component[%q].%s", oneline.Cut(component, 64), field)
-}
-
-// checkStartup returns the options with their defaults.
-func checkStartup(o startup.Options) (startup.Options, error) {
-	switch {
-	case o.MaxConcurrent < 0:
-		return o, invalid("Options.MaxConcurrent", o.MaxConcurrent, "0 (any number) or more")
-	case o.OnFailure > startup.Continue:
-		return o, invalid("Options.OnFailure", o.OnFailure, "Abort, SkipDependants or Continue")
-	case o.StartTimeout < 0 || o.StartTimeout > maxComponentTimeout:
-		return o, invalid("Options.StartTimeout", o.StartTimeout, fmt.Sprintf("0 (default %v) to %v", defaultStartTimeout, maxComponentTimeout))
-	case o.StopTimeout < 0 || o.StopTimeout > maxComponentTimeout:
-		return o, invalid("Options.StopTimeout", o.StopTimeout, fmt.Sprintf("0 (default %v) to %v", defaultStopTimeout, maxComponentTimeout))
-	}
-	o.StartTimeout = cmp.Or(o.StartTimeout, defaultStartTimeout)
-	o.StopTimeout = cmp.Or(o.StopTimeout, defaultStopTimeout)
-	return o, nil
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/capreg/registry/internal/check"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/pick"
@@ -91,7 +92,7 @@ func invalid(field string, value any, bound string) error {
 }
 
 // raw is a description of a value, which is not quoted as a string would be.
-type raw string
+type raw = check.Raw
 
 func errNilContext() error { return invalid("ctx", raw("nil"), "a context") }
 
@@ -100,12 +101,8 @@ func errBadPriority(p Priority) error {
 }
 
 func refuse(kind error, field string, value any, bound string) error {
-	const longest = 64
-	text := fmt.Sprintf("%v", value)
-	if s, ok := value.(string); ok {
-		text = fmt.Sprintf("%q", oneline.Cut(s, longest))
-	}
-	return &FieldError{Field: field, Value: oneline.Cut(text, longest+8), Bound: bound, Err: kind}
+	v := check.Refuse(field, value, bound)
+	return &FieldError{Field: v.Field, Value: v.Value, Bound: v.Bound, Err: kind}
 }
 
 // UnavailableError is the error of a look-up or call that found no eligible provider.

@@ -269,7 +269,7 @@ func (r *Registration) SetHealth(policy health.Policy) (previous health.Policy, 
 		end = p.followPolicy(health.Healthy)
 		p.publishHealth()
 		p.health.watch.Recover()
-		return healthSettings(previous), healthSettings(policy), nil
+		return probe.Settings(previous), probe.Settings(policy), nil
 	})
 	if end != nil {
 		end(errPolicyChanged)

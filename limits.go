@@ -1,10 +1,9 @@
 package registry
 
 import (
-	"cmp"
-	"fmt"
-	"math"
 	"time"
+
+	"github.com/capreg/registry/internal/limit"
 )
 
 // LimitPolicy configures the limits of a provider, or of all providers of its [Provider.Domain] together. The
@@ -33,49 +32,10 @@ type LimitPolicy struct {
 	Burst int `json:"burst,omitempty"`
 }
 
-const (
-	defaultConcurrency = 10
-	defaultQueue       = 50
-	defaultQueueWait   = 30 * time.Second
-)
-
 // withDefaults returns a checked copy with its defaults filled in.
 func (p LimitPolicy) withDefaults() (LimitPolicy, error) {
-	for _, n := range []struct {
-		field string
-		value int
-		usual int
-	}{
-		{"Limits.MaxConcurrent", p.MaxConcurrent, defaultConcurrency},
-		{"Limits.MaxQueue", p.MaxQueue, defaultQueue},
-		{"Limits.Burst", p.Burst, 0},
-	} {
-		if n.value < 0 || n.value > math.MaxInt32 {
-			return p, invalid(n.field, n.value, fmt.Sprintf("0 (default %d) to %d", n.usual, math.MaxInt32))
-		}
-	}
-	switch {
-	case p.MaxWait < 0:
-		return p, invalid("Limits.MaxWait", p.MaxWait, "0 (default 30s) or more")
-	case p.NoQueue && (p.MaxQueue > 0 || p.MaxWait > 0):
-		return p, invalid("Limits.NoQueue", true, "false together with MaxQueue or MaxWait")
-	case math.IsNaN(p.Rate) || p.Rate < 0 || p.Rate > math.MaxInt32:
-		return p, invalid("Limits.Rate", p.Rate, fmt.Sprintf("0 (any rate) to %d a second", math.MaxInt32))
-	case p.Burst > 0 && p.Rate == 0:
-		return p, invalid("Limits.Burst", p.Burst, "0 without a Rate")
-	}
-	if p.Bulkhead || p.MaxConcurrent > 0 || p.MaxQueue > 0 || p.NoQueue || p.MaxWait > 0 {
-		p.Bulkhead = true
-		p.MaxConcurrent = cmp.Or(p.MaxConcurrent, defaultConcurrency)
-		if !p.NoQueue {
-			p.MaxQueue = cmp.Or(p.MaxQueue, defaultQueue)
-			p.MaxWait = cmp.Or(p.MaxWait, defaultQueueWait)
-		}
-	}
-	if p.Rate > 0 {
-		p.Burst = cmp.Or(p.Burst, int(math.Ceil(p.Rate)))
-	}
-	return p, nil
+	checked, v := limit.Policy(p).Checked()
+	return LimitPolicy(checked), asFieldError("Limits.", v)
 }
 
 // full reports whether an attempt would find no free place now.

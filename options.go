@@ -11,13 +11,9 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/capreg/registry/internal/check"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
-)
-
-const (
-	defaultDrainTimeout = 30 * time.Second
-	maxDecisions        = 1 << 20
 )
 
 // Options configures a [Registry]. The zero value of each field is its default.
@@ -84,42 +80,28 @@ type Options struct {
 
 // checked returns a checked copy with its defaults filled in.
 func (o Options) checked() (Options, error) {
-	switch {
-	case o.DrainTimeout < 0:
-		return o, invalid("Options.DrainTimeout", o.DrainTimeout, "0 (default 30s) or more")
-	case o.OnlyMocks && o.ForbidMocks:
-		return o, invalid("Options.OnlyMocks", true, "false together with ForbidMocks")
-	case o.ProbeConcurrency < 0:
-		return o, invalid("Options.ProbeConcurrency", o.ProbeConcurrency,
-			fmt.Sprintf("0 (default %d) or more", defaultProbeConcurrency))
+	if v := (check.Range[time.Duration]{Default: 30 * time.Second}).Fill("DrainTimeout", &o.DrainTimeout); v != nil {
+		return o, asFieldError("Options.", v)
 	}
-	o.DrainTimeout = cmp.Or(o.DrainTimeout, defaultDrainTimeout)
-	o.ProbeConcurrency = cmp.Or(o.ProbeConcurrency, defaultProbeConcurrency)
+	if o.OnlyMocks && o.ForbidMocks {
+		return o, invalid("Options.OnlyMocks", true, "false together with ForbidMocks")
+	}
 	o.Required = slices.Clone(o.Required)
-	for i, name := range o.Required {
-		if err := checkName(fmt.Sprintf("Options.Required[%d]", i), name); err != nil {
-			return o, err
-		}
+	if v := cmp.Or(
+		check.Range[int]{Default: 32}.Fill("ProbeConcurrency", &o.ProbeConcurrency),
+		check.Names("Required", o.Required),
+	); v != nil {
+		return o, asFieldError("Options.", v)
 	}
 	if err := checkSelection("Options.Selection", o.Selection); err != nil {
 		return o, err
 	}
-	if o.Decisions < 0 || o.Decisions > maxDecisions {
-		return o, invalid("Options.Decisions", o.Decisions, fmt.Sprintf("0 (none) to %d", maxDecisions))
-	}
-	return o, nil
+	return o, asFieldError("Options.", check.Range[int]{Zero: "none", Max: 1 << 20}.Check("Decisions", o.Decisions))
 }
 
 // hasHooks reports whether any of the four hooks is set.
 func (o Options) hasHooks() bool {
 	return o.BeforeCall != nil || o.AfterCall != nil || o.BeforeAttempt != nil || o.AfterAttempt != nil
-}
-
-func checkSelection(name string, policy selection.Policy) error {
-	if field, value, bound := policy.Check(); field != "" {
-		return invalid(name+"."+field, value, bound)
-	}
-	return nil
 }
 
 // strategies are the strategies of Options.Strategies by name. They never change.

@@ -28,28 +28,21 @@ const (
 // Rank returns the rank of the priority: 0, 1, 2, 3 or 9; lower is asked first. The
 // rank of an invalid value is 255.
 func (p Priority) Rank() int {
-	switch p {
-	case PriorityCritical, PriorityHigh, PriorityNormal, PriorityLow:
-		return int(p - PriorityCritical)
-	case PriorityFallback:
+	switch {
+	case !p.valid():
+		return 255
+	case p == PriorityFallback:
 		return 9
 	}
-	return 255
+	return int(p - PriorityCritical)
 }
+
+var priorityNames = [...]string{"CRITICAL", "HIGH", "NORMAL", "LOW", "FALLBACK"} //nolint:gochecknoglobals // immutable
 
 // String returns the name of the priority, such as "CRITICAL".
 func (p Priority) String() string {
-	switch p {
-	case PriorityCritical:
-		return "CRITICAL"
-	case PriorityHigh:
-		return "HIGH"
-	case PriorityNormal:
-		return "NORMAL"
-	case PriorityLow:
-		return "LOW"
-	case PriorityFallback:
-		return "FALLBACK"
+	if p.valid() {
+		return priorityNames[p-PriorityCritical]
 	}
 	return fmt.Sprintf("priority(%d)", int8(p))
 }

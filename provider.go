@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -10,12 +11,11 @@ import (
 	"time"
 
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/check"
 	"github.com/capreg/registry/verdict"
 )
 
 const (
-	// defaultAttemptTimeout bounds an attempt whose provider states no other time.
-	defaultAttemptTimeout = 30 * time.Second
 	// maxLeaseWithoutTimeout ends leases of providers with NoTimeout, so that a
 	// forgotten lease does not keep its permit for ever.
 	maxLeaseWithoutTimeout = time.Hour
@@ -173,10 +173,8 @@ func newEntry[T any](service string, p Provider[T]) (entry, error) {
 	if err := e.checkPolicies(); err != nil {
 		return entry{}, err
 	}
-	if e.definition.Domain != "" {
-		if err := checkName("Domain", e.definition.Domain); err != nil {
-			return entry{}, err
-		}
+	if v := check.OptionalName("Domain", e.definition.Domain); v != nil {
+		return entry{}, asFieldError("", v)
 	}
 	var err error
 	e.instance, e.build, err = p.source()
@@ -215,49 +213,30 @@ func buildWith[T any](factory func(context.Context) (T, error)) func(context.Con
 }
 
 // checkNames checks name, handler, lifetime and words.
-func (e *entry) checkNames() (err error) {
+func (e *entry) checkNames() error {
 	d := &e.definition
-	if d.Name != "" {
-		if err := checkName("Name", d.Name); err != nil {
-			return err
-		}
-	} else if e.replace {
+	if d.Name == "" && e.replace {
 		return invalid("Replace", true, "a Name that says which provider is replaced")
 	}
-	if d.Handler != "" {
-		if err := checkName("Handler", d.Handler); err != nil {
-			return err
-		}
+	if v := cmp.Or(check.OptionalName("Name", d.Name), check.OptionalName("Handler", d.Handler)); v != nil {
+		return asFieldError("", v)
 	}
 	if e.until != nil && isNil(e.until) {
 		return invalid("Until", raw(fmt.Sprintf("a nil %T", e.until)), "a context, or nothing")
 	}
-	if d.Capabilities, err = checkWords("Capabilities", d.Capabilities); err != nil {
-		return err
-	}
-	if d.Requires, err = checkWords("Requires", d.Requires); err != nil {
-		return err
-	}
-	d.Tags, err = checkWords("Tags", d.Tags)
-	return err
+	return asFieldError("", cmp.Or(check.Words("Capabilities", &d.Capabilities), check.Words("Requires", &d.Requires),
+		check.Words("Tags", &d.Tags)))
 }
 
 // checkPolicies checks all policies and fills in their defaults.
-func (e *entry) checkPolicies() (err error) {
-	if e.timeout, err = checkTimeout("AttemptTimeout", e.timeout); err != nil {
-		return err
-	}
-	if e.breaker, err = e.breaker.withDefaults(); err != nil {
-		return err
-	}
+func (e *entry) checkPolicies() error {
+	var wrong [5]error
+	e.timeout, wrong[0] = checkTimeout("AttemptTimeout", e.timeout)
+	e.breaker, wrong[1] = e.breaker.withDefaults()
 	if e.retry != (RetryPolicy{}) {
-		if e.retry, err = e.retry.withDefaults(); err != nil {
-			return err
-		}
+		e.retry, wrong[2] = e.retry.withDefaults()
 	}
-	if e.limits, err = e.limits.withDefaults(); err != nil {
-		return err
-	}
-	e.health, err = withProbeDefaults(e.health, e.definition.Capabilities)
-	return err
+	e.limits, wrong[3] = e.limits.withDefaults()
+	e.health, wrong[4] = withProbeDefaults(e.health, e.definition.Capabilities)
+	return cmp.Or(wrong[:]...)
 }

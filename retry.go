@@ -1,9 +1,6 @@
 package registry
 
 import (
-	"cmp"
-	"fmt"
-	"math"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -39,42 +36,10 @@ type RetryPolicy struct {
 	Floor float64 `json:"floor"`
 }
 
-const (
-	maxRetries        = 100
-	defaultFirstDelay = 200 * time.Millisecond
-	defaultMaxDelay   = 5 * time.Second
-	defaultBudget     = 10
-	defaultRefund     = 0.1
-	minRefund         = 0.001
-	defaultFloor      = 0.5
-	maxRetryDelay     = 10 * 365 * 24 * time.Hour
-)
-
 // withDefaults returns a checked copy in which only Retries may be zero.
 func (p RetryPolicy) withDefaults() (RetryPolicy, error) {
-	switch {
-	case p.Retries < 0 || p.Retries > maxRetries:
-		return p, invalid("Retry.Retries", p.Retries, fmt.Sprintf("0 to %d", maxRetries))
-	case p.FirstDelay < 0 || p.FirstDelay > maxRetryDelay:
-		return p, invalid("Retry.FirstDelay", p.FirstDelay, fmt.Sprintf("0 (default 200ms) to %v", maxRetryDelay))
-	case p.MaxDelay < 0 || p.MaxDelay > maxRetryDelay:
-		return p, invalid("Retry.MaxDelay", p.MaxDelay, fmt.Sprintf("0 (default 5s) to %v", maxRetryDelay))
-	case p.Budget < 0 || p.Budget > math.MaxInt32:
-		return p, invalid("Retry.Budget", p.Budget, fmt.Sprintf("0 (default 10) to %d", math.MaxInt32))
-	case math.IsNaN(p.Refund) || p.Refund < 0 || p.Refund > 1 || p.Refund > 0 && p.Refund < minRefund:
-		return p, invalid("Retry.Refund", p.Refund, "0 (default 0.1), or 0.001 to 1")
-	case math.IsNaN(p.Floor) || p.Floor < 0 || p.Floor > math.MaxInt32:
-		return p, invalid("Retry.Floor", p.Floor, fmt.Sprintf("0 (default 0.5) to %d a second", math.MaxInt32))
-	}
-	p.FirstDelay = cmp.Or(p.FirstDelay, defaultFirstDelay)
-	p.MaxDelay = cmp.Or(p.MaxDelay, max(defaultMaxDelay, p.FirstDelay))
-	if p.MaxDelay < p.FirstDelay {
-		return p, invalid("Retry.MaxDelay", p.MaxDelay, fmt.Sprintf("at least FirstDelay (%v)", p.FirstDelay))
-	}
-	p.Budget = cmp.Or(p.Budget, defaultBudget)
-	p.Refund = cmp.Or(p.Refund, defaultRefund)
-	p.Floor = cmp.Or(p.Floor, defaultFloor)
-	return p, nil
+	checked, v := limit.RetryPolicy(p).Checked()
+	return RetryPolicy(checked), asFieldError("Retry.", v)
 }
 
 // defaultRetryPolicy returns the policy of a provider that was given none.
@@ -95,5 +60,5 @@ type retryState struct {
 }
 
 func newRetryState(p RetryPolicy) *retryState {
-	return &retryState{p, limit.NewBudget(limit.BudgetPolicy{Tokens: p.Budget, Refund: p.Refund, Floor: p.Floor})}
+	return &retryState{p, limit.NewBudget(limit.RetryPolicy(p))}
 }

@@ -30,9 +30,9 @@ type Orchestrator struct {
 // they provide in reg; nil where none does. The error is a [FieldError], or a
 // [startup.PlanError] with everything that is wrong about their needs.
 func NewOrchestrator(reg *Registry, options startup.Options, components ...Component) (*Orchestrator, error) {
-	options, err := checkStartup(options)
-	if err != nil {
-		return nil, err
+	options, v := lifecycle.CheckedOptions(options)
+	if v != nil {
+		return nil, asFieldError("Options.", v)
 	}
 	if reg != nil && !reg.made() {
 		return nil, errNotMade()

@@ -18,10 +18,11 @@ package selection
 import (
 	"errors"
 	"fmt"
-	"reflect"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/capreg/registry/internal/check"
 )
 
 // Selector picks among the eligible candidates of one group.
@@ -173,24 +174,10 @@ func (s Strategy) Check() error {
 		return fmt.Errorf("selection: the name of the strategy %q cannot be printed", name)
 	case strings.TrimSpace(name) != name:
 		return fmt.Errorf("selection: the name of the strategy %q has spaces at its ends", name)
-	case s.kind.made && isNil(s.kind.selector):
+	case s.kind.made && check.IsNil(s.kind.selector):
 		return fmt.Errorf("selection: the strategy %q has no selector", name)
 	}
 	return nil
-}
-
-// isNil reports whether the selector is nil, also as a nil pointer or function in the
-// interface.
-func isNil(selector Selector) bool {
-	if selector == nil {
-		return true
-	}
-	switch v := reflect.ValueOf(selector); v.Kind() {
-	case reflect.Pointer, reflect.Map, reflect.Func, reflect.Slice, reflect.Chan:
-		return v.IsNil()
-	default:
-		return false
-	}
 }
 
 // MarshalText returns the name, or the error of [Strategy.Check].

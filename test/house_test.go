@@ -94,7 +94,7 @@ const (
 // tiers has every package of the root module but those beside the root, which is where a
 // package stands that is not listed.
 var tiers = map[string]tier{
-	"internal/bitset": mechanism, "internal/drift": mechanism, "internal/figures": mechanism, "internal/graph": mechanism,
+	"internal/bitset": mechanism, "internal/check": mechanism, "internal/drift": mechanism, "internal/figures": mechanism, "internal/graph": mechanism,
 	"internal/oneline": mechanism, "internal/ring": mechanism, "internal/schedule": mechanism, "internal/slots": mechanism,
 	"internal/striped": mechanism, "internal/window": mechanism,
 
@@ -114,7 +114,7 @@ var only = map[string][]string{
 	"event":     {},
 	"health":    {},
 	"verdict":   {"internal/oneline"},
-	"selection": {"health"},
+	"selection": {"health", "internal/check"},
 	"startup":   {"internal/graph", "internal/oneline", "internal/figures"},
 	"probes":    {"health", "internal/oneline", "internal/fault"},
 	"selectors": {"selection", "health"},

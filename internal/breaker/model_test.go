@@ -349,7 +349,7 @@ func TestBreaker_SurvivesConcurrentUse(t *testing.T) {
 	for worker := range uint64(8) {
 		done.Go(func() {
 			random := rand.New(rand.NewPCG(worker, 2))
-			for range 3000 {
+			for i := 0; i < 3000 || trials.Load() == 0; i++ {
 				switch random.IntN(200) {
 				case 0:
 					b.Reset()

@@ -9,9 +9,9 @@ import (
 	"github.com/capreg/registry/internal/window"
 )
 
-// Policy configures a breaker. Its owner documents the fields, fills in the defaults and
-// checks the bounds: a rate comes with a Window and MinimumCalls, RecoveryTimeout,
-// SuccessThreshold and TrialSlots are more than zero.
+// Policy configures a breaker. Its owner documents the fields; [Policy.Checked] checks them and
+// fills in the defaults. After that a rate comes with a Window and MinimumCalls, and
+// RecoveryTimeout, SuccessThreshold and TrialSlots are more than zero.
 type Policy struct {
 	FailureThreshold int     // failures in a row that open; zero: no such rule
 	FailureRate      float64 // part of the outcomes in the Window; zero: no such rule

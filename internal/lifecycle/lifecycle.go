@@ -8,6 +8,7 @@
 //
 // Where to read:
 //
+//	check.go      bounds and defaults of options and components
 //	state.go      stages and goals of a component, and the one function that changes them
 //	plan.go       providers of needs, batches, and what is wrong with a plan
 //	needs.go      what the outcome of one component means for those that need it

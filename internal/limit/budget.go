@@ -9,16 +9,6 @@ import (
 // token is the unit of a budget, in thousandths.
 const token = 1000
 
-// BudgetPolicy configures a [Budget]. All fields are positive.
-type BudgetPolicy struct {
-	// Tokens is the size of a full budget.
-	Tokens int
-	// Refund is the part of a token, 0.001 to 1, that a success gives back.
-	Refund float64
-	// Floor is the rate of attempts, per second, that are allowed whatever the budget.
-	Floor float64
-}
-
 // Budget bounds the attempts on a target that are not the first of their call, as gRPC's retry throttling
 // does: a failure takes a token, a success gives a part of one back, and attempts are allowed while more than
 // half of the tokens are left. Use [NewBudget] to create one. All methods are safe for concurrent use.
@@ -29,10 +19,10 @@ type Budget struct {
 	floor  *rate.Limiter
 }
 
-// NewBudget returns a full budget.
-func NewBudget(p BudgetPolicy) *Budget {
+// NewBudget returns the full budget of a policy with its defaults filled in.
+func NewBudget(p RetryPolicy) *Budget {
 	b := &Budget{
-		full: int64(p.Tokens) * token, refund: int64(p.Refund * token),
+		full: int64(p.Budget) * token, refund: int64(p.Refund * token),
 		floor: rate.NewLimiter(rate.Limit(p.Floor), max(int(p.Floor), 1)),
 	}
 	b.Refill()

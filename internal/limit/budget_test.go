@@ -15,7 +15,7 @@ import (
 func TestBudget_AllowsWhileMoreThanHalfIsLeft(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := limit.NewBudget(limit.BudgetPolicy{Tokens: 10, Refund: 0.1, Floor: 0.5})
+		b := limit.NewBudget(limit.RetryPolicy{Budget: 10, Refund: 0.1, Floor: 0.5})
 		for range 4 {
 			b.Spend()
 			for range 100 {
@@ -52,7 +52,7 @@ func TestBudget_FloorIsASteadyRate(t *testing.T) {
 	t.Parallel()
 	for _, floor := range []float64{0.5, 1, 4} {
 		synctest.Test(t, func(t *testing.T) {
-			b := limit.NewBudget(limit.BudgetPolicy{Tokens: 1, Refund: 0.1, Floor: floor})
+			b := limit.NewBudget(limit.RetryPolicy{Budget: 1, Refund: 0.1, Floor: floor})
 			b.Spend()
 			allowed := 0
 			for range 1000 { // 100 s
@@ -68,17 +68,17 @@ func TestBudget_FloorIsASteadyRate(t *testing.T) {
 
 func TestBudget_AgreesWithANaiveModel(t *testing.T) {
 	t.Parallel()
-	for _, p := range []limit.BudgetPolicy{
-		{Tokens: 10, Refund: 0.1, Floor: 0.5},
-		{Tokens: 1, Refund: 1, Floor: 1},
-		{Tokens: 7, Refund: 0.25, Floor: 3},
-		{Tokens: 1000, Refund: 0.001, Floor: 0.01},
+	for _, p := range []limit.RetryPolicy{
+		{Budget: 10, Refund: 0.1, Floor: 0.5},
+		{Budget: 1, Refund: 1, Floor: 1},
+		{Budget: 7, Refund: 0.25, Floor: 3},
+		{Budget: 1000, Refund: 0.001, Floor: 0.01},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			random := rand.New(rand.NewPCG(5, uint64(p.Tokens)))
+			random := rand.New(rand.NewPCG(5, uint64(p.Budget)))
 			b := limit.NewBudget(p)
 			// In thousandths, so that the model adds without rounding.
-			full, refund := p.Tokens*1000, int(p.Refund*1000)
+			full, refund := p.Budget*1000, int(p.Refund*1000)
 			tokens := full
 			burst := max(float64(int(p.Floor)), 1)
 			floor, at := burst, time.Now()
@@ -123,7 +123,7 @@ func TestBudget_AgreesWithANaiveModel(t *testing.T) {
 
 func TestBudget_ConcurrentOutcomesAreAllCounted(t *testing.T) {
 	t.Parallel()
-	b := limit.NewBudget(limit.BudgetPolicy{Tokens: 1000, Refund: 1, Floor: 0.001})
+	b := limit.NewBudget(limit.RetryPolicy{Budget: 1000, Refund: 1, Floor: 0.001})
 	b.Spend()
 	require.True(t, b.Allow())
 	var workers sync.WaitGroup

@@ -12,18 +12,6 @@ import (
 	"github.com/capreg/registry/internal/slots"
 )
 
-// Policy configures [Limits], with its defaults filled in. The registry documents its fields under the name
-// LimitPolicy.
-type Policy struct {
-	Bulkhead      bool
-	MaxConcurrent int
-	MaxQueue      int
-	NoQueue       bool
-	MaxWait       time.Duration
-	Rate          float64
-	Burst         int
-}
-
 // Limits are the limits of a domain in force. Nil limits nothing. All methods are safe for concurrent use.
 type Limits struct {
 	policy Policy

@@ -1,0 +1,170 @@
+// Package check validates input and reports violations as data.
+//
+// Each check returns nil, or a [Violation] with field, value and bound. Checks of several fields are joined by
+// [cmp.Or], which keeps the first violation; a check that holds allocates nothing, and no text is made before there is
+// a violation. A [Range] is written once, and is the check of a number, its default and the text of its bound.
+//
+// The package runs no code of the input, but for the String methods of refused values. It knows no domain word: the
+// package that uses it knows the names of its fields, and turns a violation into an error.
+package check
+
+import (
+	"fmt"
+	"net/url"
+	"reflect"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/capreg/registry/internal/oneline"
+)
+
+// LongestName bounds names and words, in bytes.
+const LongestName = 256
+
+// longestValue bounds the text of a refused value, in bytes.
+const longestValue = 64
+
+// Violation is a field with a value that is refused.
+type Violation struct {
+	// Field is the name of the field, such as "Capabilities[1]".
+	Field string
+	// Value is the refused value as text, cut to a printable length.
+	Value string
+	// Bound describes the values that would have been accepted.
+	Bound string
+}
+
+// Raw is a description of a value, which is not quoted as a string would be.
+type Raw string
+
+// Refuse returns the violation of a value.
+func Refuse(field string, value any, bound string) *Violation {
+	text := fmt.Sprintf("%v", value)
+	if s, ok := value.(string); ok {
+		text = fmt.Sprintf("%q", oneline.Cut(s, longestValue))
+	}
+	return &Violation{field, oneline.Cut(text, longestValue+8), bound}
+}
+
+// Name checks a name: not empty, not too long, valid UTF-8, no space at its ends.
+func Name(field, name string) *Violation {
+	switch {
+	case isPlainName(name):
+		return nil // as nearly all are
+	case name == "":
+		return Refuse(field, name, "a name")
+	case len(name) > LongestName:
+		return Refuse(field, name, fmt.Sprintf("at most %d bytes, not %d", LongestName, len(name)))
+	case !utf8.ValidString(name):
+		return Refuse(field, name, "valid UTF-8")
+	case strings.TrimSpace(name) != name:
+		return Refuse(field, name, "no space at its ends")
+	}
+	return nil
+}
+
+// isPlainName reports whether a name is visible ASCII and not too long.
+func isPlainName(name string) bool {
+	for i := range len(name) {
+		if c := name[i]; c <= ' ' || c > '~' {
+			return false
+		}
+	}
+	return name != "" && len(name) <= LongestName
+}
+
+// OptionalName checks a name that may be empty.
+func OptionalName(field, name string) *Violation {
+	if name == "" {
+		return nil
+	}
+	return Name(field, name)
+}
+
+// Names checks a list of names.
+func Names(field string, names []string) *Violation {
+	for i, name := range names {
+		if v := Name(field, name); v != nil {
+			v.Field = Item(field, i)
+			return v
+		}
+	}
+	return nil
+}
+
+// Words checks a list of names, and replaces it by a copy without repetitions, in the order given.
+func Words(field string, words *[]string) *Violation {
+	if v := Names(field, *words); v != nil {
+		return v
+	}
+	var folded []string
+	if len(*words) > 0 {
+		folded = AppendOnce(make([]string, 0, len(*words)), *words)
+	}
+	*words = folded
+	return nil
+}
+
+// AppendOnce appends each of the words once.
+func AppendOnce(folded, words []string) []string {
+	first := len(folded)
+	for _, word := range words {
+		if !slices.Contains(folded[first:], word) {
+			folded = append(folded, word)
+		}
+	}
+	return folded
+}
+
+// Text checks that a text is valid UTF-8.
+func Text(field, text string) *Violation {
+	if !utf8.ValidString(text) {
+		return Refuse(field, text, "valid UTF-8")
+	}
+	return nil
+}
+
+// Texts checks that keys are not empty, and keys and values valid UTF-8.
+func Texts(field string, texts map[string]string) *Violation {
+	for key, value := range texts {
+		if key == "" || !utf8.ValidString(key) || !utf8.ValidString(value) {
+			return Refuse(Key(field, key), value, "a non-empty key and valid UTF-8")
+		}
+	}
+	return nil
+}
+
+// URL checks that a text is an absolute URL with a host or an absolute path, or empty.
+func URL(field, text string) *Violation {
+	if text == "" {
+		return nil
+	}
+	u, err := url.Parse(text)
+	if err != nil || !u.IsAbs() || u.Opaque != "" || u.Host == "" && !strings.HasPrefix(u.Path, "/") {
+		return Refuse(field, text, "a URL such as https://host/path or unix:///path")
+	}
+	return nil
+}
+
+// Item names an item of a list.
+func Item(field string, i int) string { return fmt.Sprintf("%s[%d]", field, i) }
+
+// Key names a value of a map.
+func Key(field, key string) string {
+	return fmt.Sprintf("%s[%q]", field, oneline.Cut(key, longestValue))
+}
+
+// IsNil reports whether value is nil, or a nil pointer, map, channel, function or slice in an interface.
+func IsNil(value any) bool {
+	if value == nil {
+		return true
+	}
+	v := reflect.ValueOf(value)
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Map, reflect.Chan, reflect.Func, reflect.Interface, reflect.Slice, reflect.UnsafePointer:
+		return v.IsNil()
+	default:
+		return false
+	}
+}
