@@ -75,7 +75,7 @@ func (d *drain) checkIdle() {
 		r.mu.Lock()
 		delete(r.draining, d.provider)
 		release := !r.closing || d.releaseAtOnce
-		r.bus.publish(d.provider.event(event.Event{Kind: event.Drained}))
+		r.bus.Publish(d.provider.event(event.Event{Kind: event.Drained}))
 		r.mu.Unlock()
 		close(d.idle)
 		if deadline := d.callDeadline.Load(); deadline != nil {

@@ -340,7 +340,7 @@ func (l *Lease[T]) expire() {
 	}
 	p, elapsed := l.attempt.provider, l.attempt.elapsed()
 	p.registry.mu.Lock()
-	p.registry.bus.publish(p.event(event.Event{
+	p.registry.bus.Publish(p.event(event.Event{
 		Kind: event.LeaseExpired, Reason: fmt.Sprintf("not reported within %v", elapsed.Round(time.Millisecond)),
 	}))
 	p.registry.mu.Unlock()

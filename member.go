@@ -236,7 +236,7 @@ func (p *provider) changeGateLocked(cleared, set gate, change *event.Event) {
 		at.plan.set(at.at, now)
 	}
 	if change != nil {
-		p.registry.bus.publish(p.event(*change))
+		p.registry.bus.Publish(p.event(*change))
 	}
 	if before&gateBlocked != 0 && now&gateBlocked == 0 || before&gateUnproven != 0 && now != before {
 		p.registry.wakeWaiters() // also those that wait for a first probe no longer

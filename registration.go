@@ -228,7 +228,7 @@ func (r *Registration) change(what string, apply func(*provider) (from, to any, 
 		return err
 	}
 	p.service.outdate()
-	p.registry.bus.publish(p.event(event.Event{
+	p.registry.bus.Publish(p.event(event.Event{
 		Kind: event.Changed, Reason: what, From: fmt.Sprint(from), To: fmt.Sprint(to),
 	}))
 	return nil

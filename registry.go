@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/bus"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/probe"
@@ -71,8 +72,8 @@ func New(options Options) (*Registry, error) {
 	r.life, r.end = context.WithCancelCause(context.Background())
 	r.services.Store(&map[string]*service{})
 	r.unattended.Store(r.isUnattended())
-	r.bus = newBus(r)
-	r.probes = probe.NewQueue(r.life, probeHost{r}, options.ProbeConcurrency)
+	r.bus = bus.New(engineHost{r}, options.Logger)
+	r.probes = probe.NewQueue(r.life, engineHost{r}, options.ProbeConcurrency)
 	return r, nil
 }
 
@@ -175,9 +176,9 @@ func (r *Registry) releaseAll(limit tasks.GraceWait) error {
 		r.schedule.Close() // otherwise it still has to expire leases that are not reported
 	}
 	r.mu.Lock()
-	if !r.bus.closed {
-		r.bus.publish(event.Event{Kind: event.Closed})
-		r.bus.close()
+	if !r.bus.Closed() {
+		r.bus.Publish(event.Event{Kind: event.Closed})
+		r.bus.Close()
 	}
 	r.mu.Unlock()
 	if err := r.tasks.Wait(limit); err != nil {

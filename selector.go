@@ -37,7 +37,7 @@ func (s *service) selectorFailed(f pick.Failure) {
 	}
 	s.registry.mu.Lock()
 	defer s.registry.mu.Unlock()
-	s.registry.bus.publish(change)
+	s.registry.bus.Publish(change)
 }
 
 func requestOf(q *Query, service string) selection.Request {

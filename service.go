@@ -233,7 +233,7 @@ func (s *service) setSelection(policy selection.Policy) (previous selection.Poli
 		}
 	}
 	s.outdate()
-	r.bus.publish(event.Event{
+	r.bus.Publish(event.Event{
 		Kind: event.Changed, Service: s.name, Reason: "selection",
 		From: fmt.Sprintf("%+v", previous), To: fmt.Sprintf("%+v", policy),
 	})
