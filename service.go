@@ -154,11 +154,6 @@ func (s Service[T]) queryPlan(r *Registry, q *Query) (*queryPlan, error) {
 	return svc.queryPlan(q)
 }
 
-func (q Query) clone() Query {
-	q.Require, q.Prefer, q.Where = slices.Clone(q.Require), slices.Clone(q.Prefer), q.Where.Clone()
-	return q
-}
-
 // service is a service in one registry. It is created at the first use of its key and
 // never removed.
 type service struct {
