@@ -145,7 +145,7 @@ func newLease[T any](shared *leaseCall, c *call) *Lease[T] {
 	}
 	shared.mu.Lock()
 	shared.open++
-	shared.claims.entered(l.attempt.provider)
+	shared.claims.Enter(l.attempt.provider)
 	if shared.first.attempt.ctx == nil {
 		shared.first.attempt.ctx = l.attempt.ctx // it has the key of the call
 	}

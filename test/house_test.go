@@ -100,7 +100,8 @@ var tiers = map[string]tier{
 
 	"event": vocabulary, "health": vocabulary, "selection": vocabulary, "startup": vocabulary, "verdict": vocabulary,
 
-	"internal/attemptctx": engine, "internal/breaker": engine, "internal/bus": engine, "internal/cooldown": engine, "internal/fault": engine,
+	"internal/attemptctx": engine, "internal/breaker": engine, "internal/bus": engine, "internal/claim": engine,
+	"internal/cooldown": engine, "internal/fault": engine,
 	"internal/lazy": engine, "internal/lifecycle": engine, "internal/limit": engine, "internal/pick": engine,
 	"internal/probe": engine, "internal/query": engine, "internal/tasks": engine,
 
