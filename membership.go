@@ -51,7 +51,7 @@ func (r *Registry) register(ctx context.Context, svc *service, e entry) (*Regist
 		return nil, err
 	}
 	if replaced != nil {
-		replaced.drain.cancelAfter(r.options.DrainTimeout)
+		replaced.drain.StartWithin(r.options.DrainTimeout)
 	}
 	return &Registration{provider: p}, nil
 }
@@ -77,7 +77,7 @@ func (r *Registry) join(svc *service, e entry) (joined, replaced *provider, err 
 	joined, replaced, err = r.insert(svc, e)
 	r.mu.Unlock()
 	if err == nil && e.until != nil {
-		joined.drain.watchLifetime(e.until)
+		joined.watchLifetime(e.until)
 	}
 	return joined, replaced, err
 }

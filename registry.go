@@ -43,7 +43,7 @@ type Registry struct {
 	// mu guards membership and every gate, plan, rotation table, event sequence
 	// and subscriber, so that a change and its event are one step. Picking does
 	// not take it. No code of a user runs while it is held, and nothing waits.
-	// The locks of breakers and factories are taken before it, never after.
+	// The locks of breakers, drains and factories are taken before it, never after.
 	// Functions whose names end in Locked are called with it held.
 	mu sync.Mutex
 	membership
@@ -160,10 +160,10 @@ func (r *Registry) Close(ctx context.Context) error {
 func (r *Registry) drainAll(ctx context.Context) {
 	quiesceAll(r.leaving)
 	for _, p := range r.leaving {
-		p.drain.awaitIdle(ctx)
+		p.drain.AwaitIdle(ctx)
 	}
 	for _, p := range r.leaving {
-		p.drain.cancelCalls() // without effect where nothing is in flight
+		p.drain.CancelCalls() // without effect where nothing is in flight
 	}
 }
 
@@ -198,12 +198,12 @@ func (r *Registry) releaseInstances(limit tasks.GraceWait) (failures []error) {
 		if !late && isClosed(limit.Over) {
 			late = true
 			for _, other := range r.leaving[i:] {
-				other.drain.releaseWhenIdle()
+				other.drain.ReleaseWhenIdle()
 			}
 			limit = limit.Again()
 			defer limit.Stop()
 		}
-		if err := p.drain.release(limit); err != nil {
+		if err := p.drain.Release(limit); err != nil {
 			failures = append(failures, err)
 		}
 	}
