@@ -13,8 +13,10 @@ import (
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/probe"
+	"github.com/capreg/registry/internal/record"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/tasks"
+	"github.com/capreg/registry/selection"
 )
 
 // Registry holds the providers of services and gives out the best one that is able,
@@ -34,7 +36,7 @@ type Registry struct {
 	observers  atomic.Pointer[[]*observer]         // copied on write, under mu; nil: none
 	unattended atomic.Bool                         // calls begin as sprints; see isUnattended
 	probes     *probe.Queue
-	decisions  *decisions // nil: not recorded
+	decisions  *record.Latest[selection.Decision] // nil: not recorded
 
 	// life is the context of factories and probes; end cancels it.
 	life context.Context //nolint:containedctx // the registry's own lifetime
@@ -65,7 +67,7 @@ func New(options Options) (*Registry, error) {
 		return nil, err
 	}
 	r := &Registry{
-		options: options, strategies: known, hooked: options.hasHooks(), decisions: newDecisions(options.Decisions),
+		options: options, strategies: known, hooked: options.hasHooks(), decisions: record.NewLatest[selection.Decision](options.Decisions),
 		seed: maphash.MakeSeed(), epoch: time.Now(), schedule: schedule.New(),
 		membership: newMembership(), closed: make(chan struct{}),
 	}

@@ -27,7 +27,7 @@ var namedByRule = []string{
 	"examples/agent/internal/llm", "examples/gateway", "examples/mocktest", "examples/startup",
 	"health", "hedge", "internal/attemptctx", "internal/bitset", "internal/breaker", "internal/bus", "internal/claim", "internal/cooldown", "internal/drain", "internal/drift", "internal/fault",
 	"internal/figures", "internal/graph", "internal/lazy", "internal/lifecycle", "internal/limit", "internal/oneline", "internal/overall", "internal/pick", "internal/probe", "internal/prooftest/model",
-	"internal/query", "internal/ring", "internal/schedule", "internal/slots", "internal/striped", "internal/tasks",
+	"internal/query", "internal/record", "internal/ring", "internal/schedule", "internal/slots", "internal/striped", "internal/tasks",
 	"internal/window", "probes", "registrytest", "selection", "selectors", "startup", "startup/picture",
 	"stream", "test", "verdict", "internal/testkit",
 }

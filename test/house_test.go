@@ -95,7 +95,7 @@ const (
 // package stands that is not listed.
 var tiers = map[string]tier{
 	"internal/bitset": mechanism, "internal/drift": mechanism, "internal/figures": mechanism, "internal/graph": mechanism,
-	"internal/oneline": mechanism, "internal/ring": mechanism, "internal/schedule": mechanism, "internal/slots": mechanism,
+	"internal/oneline": mechanism, "internal/record": mechanism, "internal/ring": mechanism, "internal/schedule": mechanism, "internal/slots": mechanism,
 	"internal/striped": mechanism, "internal/window": mechanism,
 
 	"event": vocabulary, "health": vocabulary, "selection": vocabulary, "startup": vocabulary, "verdict": vocabulary,
