@@ -4,24 +4,14 @@ import (
 	"cmp"
 	"maps"
 	"slices"
-	"sync"
 
 	"github.com/capreg/registry/internal/pick"
-	"github.com/capreg/registry/internal/ring"
+	"github.com/capreg/registry/internal/record"
 	"github.com/capreg/registry/selection"
 )
 
-// missCounter counts the look-ups of a service that found no provider, by reason.
-type missCounter struct {
-	// mu guards counts. Nothing is called while it is held.
-	mu     sync.Mutex
-	counts []missCount // of few codes: a map would take longer
-}
-
-type missCount struct {
-	code  code
-	count uint64
-}
+// missCounter counts the look-ups of a service that found no provider, by code.
+type missCounter struct{ record.Counter }
 
 // Codes of misses that concern no candidate.
 const (
@@ -53,29 +43,7 @@ func (m *missCounter) count(why *UnavailableError) {
 			}
 		}
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, code := range codes {
-		at := slices.IndexFunc(m.counts, func(known missCount) bool { return known.code == code })
-		if at < 0 {
-			at = len(m.counts)
-			m.counts = append(m.counts, missCount{code: code})
-		}
-		m.counts[at].count++
-	}
-}
-
-// byReason returns the counts by code; nil when there is none.
-func (m *missCounter) byReason() (counts map[string]uint64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, known := range m.counts {
-		if counts == nil {
-			counts = make(map[string]uint64, len(m.counts))
-		}
-		counts[known.code] = known.count
-	}
-	return counts
+	m.Add(codes...)
 }
 
 // Selection returns the outcomes of the look-ups and the shares of the attempts of a
@@ -90,7 +58,7 @@ func (r *Registry) Selection(serviceName string) (selection.Analytics, bool) {
 		a.Hits += cell.hits.Load()
 		a.Misses += cell.misses.Load()
 	}
-	a.Lookups, a.MissesByReason = a.Hits+a.Misses, svc.misses.byReason()
+	a.Lookups, a.MissesByReason = a.Hits+a.Misses, svc.misses.ByReason()
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -121,35 +89,9 @@ func (r *Registry) Selection(serviceName string) (selection.Analytics, bool) {
 	return a, true
 }
 
-// decisions keeps the latest picks.
-type decisions struct {
-	// mu guards kept. Nothing is called while it is held.
-	mu   sync.Mutex
-	kept *ring.Ring[selection.Decision]
-}
-
-func newDecisions(limit int) *decisions {
-	if limit == 0 {
-		return nil
-	}
-	return &decisions{kept: ring.New[selection.Decision](limit)}
-}
-
-// add keeps a pick.
-func (d *decisions) add(made selection.Decision) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.kept.Push(made)
-}
-
 // Decisions returns the latest picks, oldest first, at most [Options.Decisions]. It
 // contains a pick for each look-up and for each attempt that a strategy chose the
 // provider of; Many, AcquireMany, retries and last resorts are not picks.
 func (r *Registry) Decisions() []selection.Decision {
-	if r.decisions == nil {
-		return nil
-	}
-	r.decisions.mu.Lock()
-	defer r.decisions.mu.Unlock()
-	return r.decisions.kept.Values()
+	return r.decisions.Values()
 }

@@ -186,7 +186,7 @@ func (p *provider) attemptContext(by context.Context, began, limit time.Duration
 	if limit != NoTimeout {
 		deadline = p.registry.epoch.Add(began + limit)
 	}
-	return attemptctx.New(by, deadline, &p.drain.calls, before)
+	return attemptctx.New(by, deadline, p.drain.Calls(), before)
 }
 
 // context returns what the function gets.

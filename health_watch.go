@@ -11,19 +11,19 @@ import (
 	"github.com/capreg/registry/internal/schedule"
 )
 
-// probeHost lets the queue of probes use the registry's lock, clock and goroutines.
-type probeHost struct{ registry *Registry }
+// engineHost lets the queue of probes and the bus use the lock, clock and goroutines of the registry.
+type engineHost struct{ registry *Registry }
 
-func (h probeHost) Lock()              { h.registry.mu.Lock() }
-func (h probeHost) Unlock()            { h.registry.mu.Unlock() }
-func (h probeHost) Now() time.Duration { return h.registry.now() }
+func (h engineHost) Lock()              { h.registry.mu.Lock() }
+func (h engineHost) Unlock()            { h.registry.mu.Unlock() }
+func (h engineHost) Now() time.Duration { return h.registry.now() }
 
-func (h probeHost) After(d time.Duration, run func()) *schedule.Timer {
+func (h engineHost) After(d time.Duration, run func()) *schedule.Timer {
 	return h.registry.schedule.After(d, run)
 }
 
-func (h probeHost) Go(name string, f func()) bool { return h.registry.tasks.Start(name, f) }
-func (h probeHost) Publish(change event.Event)    { h.registry.bus.publish(change) }
+func (h engineHost) Go(name string, f func()) bool { return h.registry.tasks.Start(name, f) }
+func (h engineHost) Publish(change event.Event)    { h.registry.bus.Publish(change) }
 
 // probeSubject lets the watch over a provider publish what it finds. Its methods are called with Registry.mu held.
 type probeSubject struct{ provider *provider }
@@ -42,7 +42,7 @@ func (s probeSubject) Publish(change event.Event) {
 	if change.Kind == event.CapabilityOut || change.Kind == event.CapabilityBack {
 		p.service.outdate()
 	}
-	p.registry.bus.publish(p.event(change))
+	p.registry.bus.Publish(p.event(change))
 	if change.Kind == event.CapabilityBack {
 		p.registry.wakeWaiters()
 	}

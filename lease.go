@@ -145,7 +145,7 @@ func newLease[T any](shared *leaseCall, c *call) *Lease[T] {
 	}
 	shared.mu.Lock()
 	shared.open++
-	shared.claims.entered(l.attempt.provider)
+	shared.claims.Enter(l.attempt.provider)
 	if shared.first.attempt.ctx == nil {
 		shared.first.attempt.ctx = l.attempt.ctx // it has the key of the call
 	}
@@ -340,7 +340,7 @@ func (l *Lease[T]) expire() {
 	}
 	p, elapsed := l.attempt.provider, l.attempt.elapsed()
 	p.registry.mu.Lock()
-	p.registry.bus.publish(p.event(event.Event{
+	p.registry.bus.Publish(p.event(event.Event{
 		Kind: event.LeaseExpired, Reason: fmt.Sprintf("not reported within %v", elapsed.Round(time.Millisecond)),
 	}))
 	p.registry.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/capreg/registry/internal/claim"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/verdict"
 )
@@ -19,7 +20,7 @@ type leaseCall struct {
 	// mu guards the fields below; nothing is called while it is held.
 	mu       sync.Mutex
 	history  history
-	claims   claims
+	claims   claim.Set[*provider]
 	open     int   // leases, and searches, in progress; zero again: the call is over
 	answered bool  // one of them was a success
 	failure  error // of the last search that found no provider
@@ -27,7 +28,6 @@ type leaseCall struct {
 
 func newLeaseCall(ctx context.Context, query *queryPlan, key string, options []CallOption) (*leaseCall, error) {
 	c := &leaseCall{open: 1}
-	c.claims.list = c.claims.inline[:0]
 	c.first.shared = c
 	if err := c.first.begin(ctx, query, key, options, nil); err != nil {
 		return nil, err
@@ -75,7 +75,7 @@ func (c *leaseCall) search() call {
 	s.history = c.history.clone()
 	s.entries, s.sawProbes, s.skips, s.refused, s.full = 1, true, nil, nil, nil
 	s.iterate()
-	s.providers.rest.Mode = c.claims.mode(s.providers.plan)
+	s.providers.rest.Mode = c.modeLocked(s.providers.plan)
 	s.providers.take()
 	return s
 }
@@ -113,23 +113,29 @@ func (c *leaseCall) note(ended Attempt, cause error, window int) (soFar CallRepo
 func (c *leaseCall) claim(p *provider, again bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.claims.add(p, again)
+	if again {
+		return c.claims.Reclaim(p)
+	}
+	return c.claims.Claim(p)
 }
 
 // unclaim gives a provider back that was not entered, or whose lease is over.
 func (c *leaseCall) unclaim(p *provider) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.claims.remove(p)
+	c.claims.Release(p)
 }
 
 // claimed reports whether a provider of the name was entered by the call, or is about to be.
 func (c *leaseCall) claimed(name string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.ContainsFunc(c.claims.list, func(other claim) bool {
-		return other.state != claimFree && other.provider.name() == name
-	})
+	for p := range c.claims.All() {
+		if p.name() == name {
+			return true
+		}
+	}
+	return false
 }
 
 // had reports whether p was entered by the call, or is about to be.
@@ -139,83 +145,14 @@ func (c *leaseCall) had(p *provider) bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	known := c.claims.find(p)
-	return known != nil && known.state != claimFree
+	return c.claims.Has(p)
 }
 
-// claims are the providers that the leases of one call have, or had.
-type claims struct {
-	list   []claim
-	inline [4]claim // for the first of them
-}
-
-// claim is one provider of a call.
-//
-//	free ── add ──▶ entering ── entered ──▶ leased ── remove ──▶ over ── add again ──▶ reentering
-//	 ▲                 │ remove                ▲                   ▲                     │  │
-//	 └─────────────────┘                       └───────────────────┼────────── entered ──┘  │
-//	                                                               └───────────── remove ───┘
-type claim struct {
-	provider *provider
-	state    claimState
-}
-
-type claimState uint8
-
-const (
-	claimFree       claimState = iota // it was not entered after all
-	claimEntering                     // a search is about to enter it
-	claimLeased                       // a lease of it goes on
-	claimOver                         // its lease is over
-	claimReentering                   // its lease is over, and a search is about to enter it again
-)
-
-func (c *claims) find(p *provider) *claim {
-	for i := range c.list {
-		if c.list[i].provider == p {
-			return &c.list[i]
-		}
-	}
-	return nil
-}
-
-func (c *claims) add(p *provider, again bool) bool {
-	known := c.find(p)
-	switch {
-	case known == nil:
-		c.list = append(c.list, claim{p, claimEntering})
-	case known.state == claimFree:
-		known.state = claimEntering
-	case known.state == claimOver && again:
-		known.state = claimReentering
-	default:
-		return false
-	}
-	return true
-}
-
-func (c *claims) entered(p *provider) {
-	if known := c.find(p); known != nil {
-		known.state = claimLeased
-	}
-}
-
-func (c *claims) remove(p *provider) {
-	known := c.find(p)
-	switch {
-	case known == nil:
-	case known.state == claimEntering:
-		known.state = claimFree
-	case known.state == claimLeased || known.state == claimReentering:
-		known.state = claimOver
-	}
-}
-
-// mode returns the mode of an iteration that takes turns in the tiers behind those that the call has
-// entered.
-func (c *claims) mode(p *plan) pick.Mode {
+// modeLocked returns the mode of an iteration that takes turns in the tiers behind those that the call has
+// entered. Caller holds mu.
+func (c *leaseCall) modeLocked(p *plan) pick.Mode {
 	for at, candidate := range slices.Backward(p.candidates) {
-		if known := c.find(candidate); known != nil && known.state >= claimLeased {
+		if c.claims.Entered(candidate) {
 			return pick.PeekUntil(p.TierOf(at) + 1)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/drain"
 	"github.com/capreg/registry/internal/lazy"
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/striped"
@@ -26,9 +27,10 @@ type provider struct {
 	limits   atomic.Pointer[limit.Limits] // of its domain; nil: none
 	effects  successEffects
 
-	replacement replacement
-	lazy        *lazy.Instance[*instance] // nil for instances that were passed in
-	drain       drain
+	replacement  replacement
+	lazy         *lazy.Instance[*instance] // nil for instances that were passed in
+	drain        drain.Drain
+	stopLifetime atomic.Pointer[func() bool] // of the watch over Provider.Until
 
 	// definition is immutable but for Priority, Group, Strategy and Weight; those, group
 	// and the fields below are guarded by Registry.mu.
@@ -127,10 +129,9 @@ func newProvider(svc *service, e entry, generation uint64) *provider {
 			registry: svc.registry, service: svc, generation: generation, order: generation, overrideID: e.overrideID,
 			matchesAny: e.overrideID > 0 && len(e.definition.Capabilities) == 0, classify: e.classify,
 		},
-		drain:      drain{idle: make(chan struct{}), released: make(chan struct{})},
 		definition: e.definition,
 	}
-	p.drain.provider = p
+	p.drain.Init(drainHost{p}, p.name())
 	p.ready = svc.registry.now()
 	p.timeout.Store(int64(e.timeout))
 	if e.retry != (RetryPolicy{}) {
@@ -205,7 +206,7 @@ func (p *provider) missing(capabilities []string) string {
 // exit is called after the end of an attempt was counted.
 func (p *provider) exit() {
 	if p.hasLeft() {
-		p.drain.checkIdle()
+		p.drain.CheckIdle()
 	}
 }
 
@@ -236,7 +237,7 @@ func (p *provider) changeGateLocked(cleared, set gate, change *event.Event) {
 		at.plan.set(at.at, now)
 	}
 	if change != nil {
-		p.registry.bus.publish(p.event(*change))
+		p.registry.bus.Publish(p.event(*change))
 	}
 	if before&gateBlocked != 0 && now&gateBlocked == 0 || before&gateUnproven != 0 && now != before {
 		p.registry.wakeWaiters() // also those that wait for a first probe no longer

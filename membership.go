@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/bus"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
 )
@@ -21,7 +22,7 @@ type membership struct {
 	draining     map[*provider]struct{}            // removed, with calls in flight
 	overrides    []*override                       // in force, oldest first
 	eligibility  chan struct{}                     // closed when a provider becomes eligible or leaves; nil while nothing waits
-	bus          bus
+	bus          *bus.Bus
 	closing      bool
 
 	generation     uint64 // of the latest provider
@@ -50,7 +51,7 @@ func (r *Registry) register(ctx context.Context, svc *service, e entry) (*Regist
 		return nil, err
 	}
 	if replaced != nil {
-		replaced.drain.cancelAfter(r.options.DrainTimeout)
+		replaced.drain.StartWithin(r.options.DrainTimeout)
 	}
 	return &Registration{provider: p}, nil
 }
@@ -76,7 +77,7 @@ func (r *Registry) join(svc *service, e entry) (joined, replaced *provider, err 
 	joined, replaced, err = r.insert(svc, e)
 	r.mu.Unlock()
 	if err == nil && e.until != nil {
-		joined.drain.watchLifetime(e.until)
+		joined.watchLifetime(e.until)
 	}
 	return joined, replaced, err
 }
@@ -105,7 +106,7 @@ func (m *membership) insert(svc *service, e entry) (joined, replaced *provider, 
 	m.index(joined)
 	svc.groups.assign(joined, id, e.definition.Strategy)
 	svc.outdate()
-	m.bus.publish(joined.event(event.Event{Kind: event.Registered}))
+	m.bus.Publish(joined.event(event.Event{Kind: event.Registered}))
 	joined.watchFirst()
 	m.wakeWaiters()
 	return joined, replaced, nil
@@ -204,7 +205,7 @@ func (m *membership) remove(p *provider, reason string) {
 func (m *membership) beginDrain(p *provider, reason string) {
 	m.draining[p] = struct{}{}
 	p.gate.Store(uint32(p.gateNow() | gateGone))
-	m.bus.publish(p.event(event.Event{Kind: event.Draining, Reason: reason}))
+	m.bus.Publish(p.event(event.Event{Kind: event.Draining, Reason: reason}))
 }
 
 // unregister takes the provider out of the registry together with its replacements, and
@@ -230,7 +231,7 @@ func (r *Registry) removeAll() (left []*provider, first bool) {
 		return nil, false
 	}
 	r.closing = true
-	r.bus.publish(event.Event{Kind: event.Closing})
+	r.bus.Publish(event.Event{Kind: event.Closing})
 	for _, p := range slices.SortedFunc(maps.Values(r.providers), byGeneration) {
 		r.remove(p, "registry closing")
 	}

@@ -205,8 +205,8 @@ func (r *Registry) replace(replaced *provider, fake *instance, policy BreakerPol
 	replaced.replacement.by.Store(p)
 	r.updateHidden(replaced)
 	r.updateHidden(p)
-	r.bus.publish(replaced.event(event.Event{Kind: event.Changed, Reason: "swap", To: owner}))
-	r.bus.publish(p.event(event.Event{Kind: event.Registered}))
+	r.bus.Publish(replaced.event(event.Event{Kind: event.Changed, Reason: "swap", To: owner}))
+	r.bus.Publish(p.event(event.Event{Kind: event.Registered}))
 	p.watchFirst()
 	r.wakeWaiters()
 	return p, o, nil
@@ -271,7 +271,7 @@ func (r *Registry) undoReplace(p *provider, o *override) bool {
 	r.beginDrain(p, "swap undone")
 	if by == nil {
 		r.updateHidden(of)
-		r.bus.publish(of.event(event.Event{Kind: event.Changed, Reason: "swap", From: o.owner}))
+		r.bus.Publish(of.event(event.Event{Kind: event.Changed, Reason: "swap", From: o.owner}))
 	}
 	r.wakeWaiters()
 	return true
@@ -334,7 +334,7 @@ func (s *service) override(by string, entries []entry) (undo func(context.Contex
 	r.mu.Lock()
 	s.overrides = append(s.overrides, o)
 	r.updateHiddenOf(s)
-	r.bus.publish(event.Event{Kind: event.Changed, Service: s.name, Reason: "override", To: by})
+	r.bus.Publish(event.Event{Kind: event.Changed, Service: s.name, Reason: "override", To: by})
 	r.mu.Unlock()
 	return func(ctx context.Context) error {
 		if ctx == nil {
@@ -362,6 +362,6 @@ func (s *service) undoOverride(o *override, fakes []*provider) (left []*provider
 		}
 	}
 	r.updateHiddenOf(s)
-	r.bus.publish(event.Event{Kind: event.Changed, Service: s.name, Reason: "override", From: o.owner})
+	r.bus.Publish(event.Event{Kind: event.Changed, Service: s.name, Reason: "override", From: o.owner})
 	return left
 }

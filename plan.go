@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/capreg/registry/internal/pick"
+	"github.com/capreg/registry/internal/query"
 	"github.com/capreg/registry/selection"
 )
 
@@ -81,14 +82,14 @@ func (s *service) queryPlan(asked *Query) (*queryPlan, error) {
 	if known := s.knownQueryPlan(&q); known != nil {
 		return known, nil
 	}
-	created := &queryPlan{service: s, query: q, selective: len(q.Require) > 0 || !plain(&q)}
+	created := &queryPlan{service: s, query: q, selective: (*query.Query)(&q).Selective()}
 	s.attach(created)
 	return created, nil
 }
 
 // knownQueryPlan returns the attached one of an equal query, or nil.
 func (s *service) knownQueryPlan(q *Query) *queryPlan {
-	if known, ok := (*s.plans.Load())[hashQuery(q, s.registry.seed)]; ok && sameQuery(q, &known.query) {
+	if known, ok := (*s.plans.Load())[s.registry.hash(q)]; ok && same(q, &known.query) {
 		return known
 	}
 	return nil
@@ -98,13 +99,13 @@ func (s *service) knownQueryPlan(q *Query) *queryPlan {
 // Registry.mu.
 func (s *service) attach(added *queryPlan) {
 	all := maps.Clone(*s.plans.Load())
-	hash := hashQuery(&added.query, s.registry.seed)
+	hash := s.registry.hash(&added.query)
 	if other, ok := all[hash]; ok { // another query with the same hash
 		s.detach(other)
 	}
 	if len(s.planOrder) >= maxQueryPlans {
 		oldest := s.planOrder[0]
-		delete(all, hashQuery(&oldest.query, s.registry.seed))
+		delete(all, s.registry.hash(&oldest.query))
 		s.detach(oldest)
 	}
 	all[hash] = added

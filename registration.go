@@ -34,7 +34,7 @@ func (r *Registration) Definition() Definition {
 
 // Left returns a channel that is closed when the provider has left the registry and
 // its last call has ended.
-func (r *Registration) Left() <-chan struct{} { return r.provider.drain.idle }
+func (r *Registration) Left() <-chan struct{} { return r.provider.drain.Idle() }
 
 // Unregister removes the provider. New picks stop at once. Unregister then blocks
 // until calls and leases in flight have ended and an instance that a factory made is
@@ -228,7 +228,7 @@ func (r *Registration) change(what string, apply func(*provider) (from, to any, 
 		return err
 	}
 	p.service.outdate()
-	p.registry.bus.publish(p.event(event.Event{
+	p.registry.bus.Publish(p.event(event.Event{
 		Kind: event.Changed, Reason: what, From: fmt.Sprint(from), To: fmt.Sprint(to),
 	}))
 	return nil

@@ -9,11 +9,14 @@ import (
 	"time"
 
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/bus"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/probe"
+	"github.com/capreg/registry/internal/record"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/tasks"
+	"github.com/capreg/registry/selection"
 )
 
 // Registry holds the providers of services and gives out the best one that is able,
@@ -33,7 +36,7 @@ type Registry struct {
 	observers  atomic.Pointer[[]*observer]         // copied on write, under mu; nil: none
 	unattended atomic.Bool                         // calls begin as sprints; see isUnattended
 	probes     *probe.Queue
-	decisions  *decisions // nil: not recorded
+	decisions  *record.Latest[selection.Decision] // nil: not recorded
 
 	// life is the context of factories and probes; end cancels it.
 	life context.Context //nolint:containedctx // the registry's own lifetime
@@ -42,7 +45,7 @@ type Registry struct {
 	// mu guards membership and every gate, plan, rotation table, event sequence
 	// and subscriber, so that a change and its event are one step. Picking does
 	// not take it. No code of a user runs while it is held, and nothing waits.
-	// The locks of breakers and factories are taken before it, never after.
+	// The locks of breakers, drains and factories are taken before it, never after.
 	// Functions whose names end in Locked are called with it held.
 	mu sync.Mutex
 	membership
@@ -64,15 +67,15 @@ func New(options Options) (*Registry, error) {
 		return nil, err
 	}
 	r := &Registry{
-		options: options, strategies: known, hooked: options.hasHooks(), decisions: newDecisions(options.Decisions),
+		options: options, strategies: known, hooked: options.hasHooks(), decisions: record.NewLatest[selection.Decision](options.Decisions),
 		seed: maphash.MakeSeed(), epoch: time.Now(), schedule: schedule.New(),
 		membership: newMembership(), closed: make(chan struct{}),
 	}
 	r.life, r.end = context.WithCancelCause(context.Background())
 	r.services.Store(&map[string]*service{})
 	r.unattended.Store(r.isUnattended())
-	r.bus = newBus(r)
-	r.probes = probe.NewQueue(r.life, probeHost{r}, options.ProbeConcurrency)
+	r.bus = bus.New(engineHost{r}, options.Logger)
+	r.probes = probe.NewQueue(r.life, engineHost{r}, options.ProbeConcurrency)
 	return r, nil
 }
 
@@ -159,10 +162,10 @@ func (r *Registry) Close(ctx context.Context) error {
 func (r *Registry) drainAll(ctx context.Context) {
 	quiesceAll(r.leaving)
 	for _, p := range r.leaving {
-		p.drain.awaitIdle(ctx)
+		p.drain.AwaitIdle(ctx)
 	}
 	for _, p := range r.leaving {
-		p.drain.cancelCalls() // without effect where nothing is in flight
+		p.drain.CancelCalls() // without effect where nothing is in flight
 	}
 }
 
@@ -175,9 +178,9 @@ func (r *Registry) releaseAll(limit tasks.GraceWait) error {
 		r.schedule.Close() // otherwise it still has to expire leases that are not reported
 	}
 	r.mu.Lock()
-	if !r.bus.closed {
-		r.bus.publish(event.Event{Kind: event.Closed})
-		r.bus.close()
+	if !r.bus.Closed() {
+		r.bus.Publish(event.Event{Kind: event.Closed})
+		r.bus.Close()
 	}
 	r.mu.Unlock()
 	if err := r.tasks.Wait(limit); err != nil {
@@ -197,12 +200,12 @@ func (r *Registry) releaseInstances(limit tasks.GraceWait) (failures []error) {
 		if !late && isClosed(limit.Over) {
 			late = true
 			for _, other := range r.leaving[i:] {
-				other.drain.releaseWhenIdle()
+				other.drain.ReleaseWhenIdle()
 			}
 			limit = limit.Again()
 			defer limit.Stop()
 		}
-		if err := p.drain.release(limit); err != nil {
+		if err := p.drain.Release(limit); err != nil {
 			failures = append(failures, err)
 		}
 	}

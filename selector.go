@@ -17,7 +17,7 @@ func (s *queryPlan) selectorHooks(p *plan, groups []*group) pick.Hooks {
 	hooks := pick.Hooks{Fault: s.service.selectorFailed}
 	if kept := s.service.registry.decisions; kept != nil {
 		hooks.Decided = func(d pick.Decision) {
-			kept.add(selection.Decision{
+			kept.Add(selection.Decision{
 				Time: time.Now(), Service: s.service.name, Query: strings.TrimSpace(s.query.String()),
 				Provider: p.candidates[d.Candidate].name(), Group: groups[d.Tier].key.number, Strategy: d.Strategy,
 				Eligible: d.Eligible, Candidates: d.Candidates, Asked: d.Asked, Detail: d.Detail,
@@ -37,7 +37,7 @@ func (s *service) selectorFailed(f pick.Failure) {
 	}
 	s.registry.mu.Lock()
 	defer s.registry.mu.Unlock()
-	s.registry.bus.publish(change)
+	s.registry.bus.Publish(change)
 }
 
 func requestOf(q *Query, service string) selection.Request {

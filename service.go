@@ -154,11 +154,6 @@ func (s Service[T]) queryPlan(r *Registry, q *Query) (*queryPlan, error) {
 	return svc.queryPlan(q)
 }
 
-func (q Query) clone() Query {
-	q.Require, q.Prefer, q.Where = slices.Clone(q.Require), slices.Clone(q.Prefer), q.Where.Clone()
-	return q
-}
-
 // service is a service in one registry. It is created at the first use of its key and
 // never removed.
 type service struct {
@@ -233,7 +228,7 @@ func (s *service) setSelection(policy selection.Policy) (previous selection.Poli
 		}
 	}
 	s.outdate()
-	r.bus.publish(event.Event{
+	r.bus.Publish(event.Event{
 		Kind: event.Changed, Service: s.name, Reason: "selection",
 		From: fmt.Sprintf("%+v", previous), To: fmt.Sprintf("%+v", policy),
 	})

@@ -94,15 +94,18 @@ const (
 // tiers has every package of the root module but those beside the root, which is where a
 // package stands that is not listed.
 var tiers = map[string]tier{
-	"internal/bitset": mechanism, "internal/check": mechanism, "internal/drift": mechanism, "internal/figures": mechanism, "internal/graph": mechanism,
-	"internal/oneline": mechanism, "internal/ring": mechanism, "internal/schedule": mechanism, "internal/slots": mechanism,
+	"internal/bitset": mechanism, "internal/check": mechanism, "internal/drift": mechanism,
+	"internal/figures": mechanism, "internal/graph": mechanism, "internal/oneline": mechanism,
+	"internal/record": mechanism, "internal/ring": mechanism, "internal/schedule": mechanism,
+	"internal/slots":   mechanism,
 	"internal/striped": mechanism, "internal/window": mechanism,
 
 	"event": vocabulary, "health": vocabulary, "selection": vocabulary, "startup": vocabulary, "verdict": vocabulary,
 
-	"internal/attemptctx": engine, "internal/breaker": engine, "internal/cooldown": engine, "internal/fault": engine,
-	"internal/lazy": engine, "internal/lifecycle": engine, "internal/limit": engine, "internal/pick": engine,
-	"internal/probe": engine, "internal/tasks": engine,
+	"internal/attemptctx": engine, "internal/breaker": engine, "internal/bus": engine, "internal/claim": engine,
+	"internal/cooldown": engine, "internal/drain": engine, "internal/fault": engine,
+	"internal/lazy": engine, "internal/lifecycle": engine, "internal/limit": engine, "internal/overall": engine, "internal/pick": engine,
+	"internal/probe": engine, "internal/query": engine, "internal/tasks": engine,
 
 	".": root,
 
