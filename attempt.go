@@ -266,7 +266,7 @@ func (a *attempt) record(o outcome) {
 	case o.cooldown != verdict.CooldownNone || o.after > 0:
 		p.cool(verdict.Verdict{Class: o.class, After: o.after}, o.cooldown, o.cause)
 	}
-	a.cell.add(o)
+	a.cell.countEnd(o)
 	if a.place != nil {
 		a.place.Release()
 		a.place = nil
@@ -274,8 +274,8 @@ func (a *attempt) record(o outcome) {
 	p.exit()
 }
 
-// add counts the end of an attempt: after it, the attempt is not in flight any more.
-func (c *counts) add(o outcome) {
+// countEnd counts the end of an attempt: after it, the attempt is not in flight any more.
+func (c *counts) countEnd(o outcome) {
 	switch o.tally {
 	case verdict.TallySuccess:
 		c.latency.Add(uint64(max(o.latency, 0)))
@@ -389,4 +389,15 @@ func (p *provider) spend(result breaker.Outcome) {
 
 func newPanicError(value any) *PanicError {
 	return &PanicError{Value: value, Stack: debug.Stack()}
+}
+
+// obtain returns the provider's instance, waiting for its factory within ctx and the attempt
+// timeout; nil when there is none to be had.
+func (p *provider) obtain(ctx context.Context, others func() bool) *instance {
+	if made := p.instance.Load(); made != nil {
+		return made
+	}
+	by := newCaller(ctx)
+	p.makeInstance(&by, others, p.attemptTimeout()) //nolint:contextcheck // by has it
+	return p.instance.Load()
 }

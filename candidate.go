@@ -223,3 +223,13 @@ func describeBlockersLocked(c *Candidate, p *provider, blocked gate, at time.Tim
 		c.RetryIn = 0
 	}
 }
+
+// refusedCandidate returns the provider as a candidate that turned a call away although it looked eligible.
+func refusedCandidate(p *provider, code code, why *reason, retryIn time.Duration) Candidate {
+	p.registry.mu.Lock()
+	defer p.registry.mu.Unlock()
+	return Candidate{
+		Provider: p.name(), Handler: p.definition.Handler, Group: p.group.key.number, Priority: p.definition.Priority,
+		Mock: p.shownAsMock(), Strategy: p.group.strategy.String(), Breaker: p.gateNow().breaker(), Code: code, Reason: why.words, RetryIn: retryIn, Err: why,
+	}
+}

@@ -189,7 +189,7 @@ func (*serviceState) mismatch(p *provider, q Query) *unwanted {
 		return &unwanted{codeLacking, fmt.Sprintf("%v: %q", ErrNoCapability, oneline.Cut(lacking, 64)), []error{ErrNoCapability}}
 	}
 	if !q.Where.IsZero() && !p.matchesAny {
-		profile := p.profile()
+		profile := profileOf(&p.definition)
 		if code, words := q.Where.Unmet(&profile); code != "" {
 			return &unwanted{code, words, []error{selection.ErrUnmet}}
 		}

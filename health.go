@@ -357,3 +357,12 @@ func (p *provider) whyUnproven() (text string, next time.Duration, cause error) 
 	}
 	return "starting: " + reason, p.health.watch.NextProbeIn(), err
 }
+
+// showVitals copies the provider's health to its vitals, if it has any. Caller holds Registry.mu.
+func (p *provider) showVitals() {
+	known := p.vitals.Load()
+	if known == nil {
+		return
+	}
+	known.SetHealth(p.scoreLocked(), p.trendLocked())
+}

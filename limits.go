@@ -77,6 +77,3 @@ func (p LimitPolicy) withDefaults() (LimitPolicy, error) {
 	}
 	return p, nil
 }
-
-// full reports whether an attempt would find no free place now.
-func (p *provider) full() bool { return p.limits.Load().Full() }

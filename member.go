@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -305,4 +306,22 @@ func (p *provider) definitionLocked() Definition {
 	d := p.definition.clone()
 	d.Group, d.Strategy, d.Mock = p.group.key.number, p.group.strategy, p.shownAsMock()
 	return d
+}
+
+// full reports whether an attempt would find no free place now.
+func (p *provider) full() bool { return p.limits.Load().Full() }
+
+// errReleased returns the cause with which the contexts of the provider's factory and of its instance end.
+func (p *provider) errReleased() error {
+	return fmt.Errorf("registry: provider %q: %w", p.name(), ErrClosed)
+}
+
+// returns reports when the provider comes back by itself, and whether it has asked to be left
+// alone until then.
+func (p *provider) returns() (retryIn time.Duration, asked bool) {
+	circuit := p.breaker.stats()
+	p.registry.mu.Lock()
+	defer p.registry.mu.Unlock()
+	cooling := p.cooldownNow()
+	return max(circuit.RetryIn, time.Until(cooling.Until())), cooling.Active() && !cooling.Guessed()
 }

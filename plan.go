@@ -212,8 +212,8 @@ type planSource struct {
 func (b *planSource) tiers() (tiers []pick.Tier) {
 	scope := 0
 	for i, c := range b.candidates {
-		if i == 0 || c.tierKey() != b.candidates[i-1].tierKey() {
-			if i > 0 && !c.sharesLoad(b.candidates[i-1]) {
+		if i == 0 || tierKeyOf(c) != tierKeyOf(b.candidates[i-1]) {
+			if i > 0 && !shareLoad(c, b.candidates[i-1]) {
 				scope++
 			}
 			tiers = append(tiers, pick.Tier{Strategy: c.group.strategy, Scope: scope, Faults: &c.group.faults})
@@ -224,18 +224,18 @@ func (b *planSource) tiers() (tiers []pick.Tier) {
 	return tiers
 }
 
-// sharesLoad reports whether the group of one provider may spill over to that of the other: groups share a load
-// among those of a handler, among the global ones, and among mocks.
-func (p *provider) sharesLoad(other *provider) bool {
-	return p.definition.Handler == other.definition.Handler && p.mock() == other.mock()
+// shareLoad reports whether the group of one provider may spill over to that of the other: the groups of one
+// handler share a load, the global groups do, and mocks share none with real providers.
+func shareLoad(a, b *provider) bool {
+	return a.definition.Handler == b.definition.Handler && a.mock() == b.mock()
 }
 
 // OrderKey implements [pick.Source].
-func (b *planSource) OrderKey(candidate int) uint64 { return b.candidates[candidate].orderKey() }
+func (b *planSource) OrderKey(candidate int) uint64 { return orderKeyOf(b.candidates[candidate]) }
 
 // Rotation implements [pick.Source] with the rotation of the plan before.
 func (b *planSource) Rotation(tier int) *pick.Rotation {
-	key := b.candidates[b.first[tier]].tierKey()
+	key := tierKeyOf(b.candidates[b.first[tier]])
 	kept := pick.RotationFor(b.target.rotations[key], b.groups[tier].strategy)
 	b.rotations[key] = kept
 	return kept
@@ -244,14 +244,14 @@ func (b *planSource) Rotation(tier int) *pick.Rotation {
 // Member implements [pick.Source].
 func (b *planSource) Member(candidate int, measured bool) selection.Member {
 	p := b.candidates[candidate]
-	m := selection.Member{Profile: p.profile()}
+	m := selection.Member{Profile: profileOf(&p.definition)}
 	if measured {
 		track := b.target.tracks[p]
 		if track == nil {
 			track = &selection.Track{}
 		}
 		b.tracks[p] = track
-		m.Vitals, m.Context = p.measure(), track
+		m.Vitals, m.Context = measure(p), track
 	}
 	return m
 }
@@ -287,7 +287,7 @@ func compareProviders(a, b *provider) int {
 		compareBool(a.mock(), b.mock()),
 		cmp.Compare(a.group.key.number, b.group.key.number),
 		cmp.Compare(a.overrideID, b.overrideID),
-		cmp.Compare(a.orderKey(), b.orderKey()),
+		cmp.Compare(orderKeyOf(a), orderKeyOf(b)),
 	)
 }
 
@@ -302,14 +302,14 @@ func compareBool(a, b bool) int {
 	}
 }
 
-// orderKey orders the providers of one group: priority, then registration.
+// orderKeyOf returns the key by which the providers of one group are sorted: priority, then registration.
 // Caller holds Registry.mu.
-func (p *provider) orderKey() uint64 {
+func orderKeyOf(p *provider) uint64 {
 	const sequenceBits = 44
 	return uint64(p.definition.Priority.Rank())<<sequenceBits | p.order&(1<<sequenceBits-1) //nolint:gosec // ranks are 0 to 9
 }
 
-// tierKey returns the tier that the provider is in. Caller holds Registry.mu.
-func (p *provider) tierKey() tierKey {
+// tierKeyOf returns the tier that the provider is in. Caller holds Registry.mu.
+func tierKeyOf(p *provider) tierKey {
 	return tierKey{handler: p.definition.Handler, number: p.group.key.number, overrideID: p.overrideID, mock: p.mock()}
 }

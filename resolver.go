@@ -112,17 +112,6 @@ func (r *Resolver[T]) missed(ctx context.Context) error {
 	return unavailable
 }
 
-// obtain returns the provider's instance, waiting for its factory within ctx and the attempt
-// timeout; nil when there is none to be had.
-func (p *provider) obtain(ctx context.Context, others func() bool) *instance {
-	if made := p.instance.Load(); made != nil {
-		return made
-	}
-	by := newCaller(ctx)
-	p.makeInstance(&by, others, p.attemptTimeout()) //nolint:contextcheck // by has it
-	return p.instance.Load()
-}
-
 // Many returns the instances of all providers that Get would give, in order, at most limit
 // of them; zero or less means all. Rotations do not move. The error is an
 // [UnavailableError]: there is at least one instance, or an error. It blocks as

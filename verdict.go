@@ -10,17 +10,17 @@ import (
 
 // classifyError takes what was stated of the error, or asks the classifiers of the
 // provider, the service and the registry, and the built-in one.
-func (p *provider) classifyError(err error) verdict.Verdict {
+func (i *identity) classifyError(err error) verdict.Verdict {
 	var v verdict.Verdict
 	stated := false
 	if fault.Run(func() error { v, stated = verdict.Stated(err); return nil }) == nil && stated {
 		return v
 	}
 	var ofService verdict.Classifier
-	if set := p.service.classify.Load(); set != nil {
+	if set := i.service.classify.Load(); set != nil {
 		ofService = *set
 	}
-	for _, classify := range []verdict.Classifier{p.classify, ofService, p.registry.options.Classify} {
+	for _, classify := range []verdict.Classifier{i.classify, ofService, i.registry.options.Classify} {
 		if classify == nil {
 			continue
 		}

@@ -172,16 +172,6 @@ func (p *plan) lastResort(wants func(*provider) bool) (best *provider) {
 	return best
 }
 
-// returns reports when the provider comes back by itself, and whether it has asked to be left
-// alone until then.
-func (p *provider) returns() (retryIn time.Duration, asked bool) {
-	circuit := p.breaker.stats()
-	p.registry.mu.Lock()
-	defer p.registry.mu.Unlock()
-	cooling := p.cooldownNow()
-	return max(circuit.RetryIn, time.Until(cooling.Until())), cooling.Active() && !cooling.Guessed()
-}
-
 // maxComebacks bounds how many attempts one call makes after waiting for the end of a
 // cooldown.
 const maxComebacks = 16
