@@ -201,14 +201,14 @@ func (a *attempt) context(by context.Context) context.Context {
 
 func (a *attempt) elapsed() time.Duration { return a.provider.registry.now() - a.began }
 
-// outcome is what the end of an attempt means, resolved once: recording it asks no table.
+// outcome is the meaning of the end of an attempt, resolved once: recording it asks no table.
 type outcome struct {
 	class    verdict.Class
 	result   breaker.Outcome
 	tally    verdict.Tally
 	cooldown verdict.Cooldown
 	slow     bool          // it took longer than the breaker's policy wants
-	cutShort bool          // it was cut, for the sake of others, sooner than the provider usually answers
+	cutEarly bool          // it was cut, for the sake of others, sooner than the provider usually answers
 	latency  time.Duration // until the answer began
 	after    time.Duration // what the server asked to wait
 	cause    error         // what the function returned
@@ -233,7 +233,7 @@ func (a *attempt) resolve(v verdict.Verdict, elapsed, latency time.Duration, cau
 		o.tally = verdict.TallyFailure // also when it is one only because it ran long
 	}
 	if v.Class == verdict.ClassAttemptTimeout && a.shortened && elapsed < a.provider.totals().MeanLatency {
-		o.cutShort = true
+		o.cutEarly = true
 		if a.provider.effects.cuts() < maxForgivenCuts {
 			o.result, o.tally = breaker.Neutral, verdict.TallyIgnored
 		}
@@ -326,7 +326,7 @@ const maxForgivenCuts = 3
 // countCut counts the attempts in a row that were cut short.
 func (p *provider) countCut(o outcome) {
 	switch {
-	case o.cutShort:
+	case o.cutEarly:
 		p.effects.addCut()
 	case o.tally == verdict.TallySuccess:
 		p.effects.endCuts()
@@ -398,6 +398,6 @@ func (p *provider) obtain(ctx context.Context, others func() bool) *instance {
 		return made
 	}
 	by := newCaller(ctx)
-	p.makeInstance(&by, others, p.attemptTimeout()) //nolint:contextcheck // by has it
+	p.makeInstance(&by, others, p.attemptTimeout())
 	return p.instance.Load()
 }

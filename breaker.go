@@ -189,9 +189,9 @@ type BreakerStats struct {
 	Closed     uint64 `json:"closed"`
 	Resets     uint64 `json:"resets"`
 	ForcedOpen uint64 `json:"forced_open"`
-	// TimeOpen is how long it has been open in total, this time included.
+	// TimeOpen is the time that it has been open in total, this time included.
 	TimeOpen time.Duration `json:"time_open"`
-	// LastFailure is when a failure was last counted; zero when never.
+	// LastFailure is the time at which a failure was last counted; zero when none was.
 	LastFailure time.Time `json:"last_failure,omitzero"`
 	// Policy is the policy in force, defaults filled in.
 	Policy BreakerPolicy `json:"policy"`

@@ -50,7 +50,7 @@ func Call[T, R any](
 // continueCall is Call from where the first attempt has left it: with its error, or before it. It is
 // a function of its own so that a call that succeeds at once does not pay for the state of one
 // that does not.
-func continueCall[T, R any](
+func continueCall[T, R any]( //nolint:gocognit // one body, so that the state of the call stays on its stack
 	ctx context.Context, resolver *Resolver[T], function func(context.Context, T) (R, error), options []CallOption,
 	first *firstAttempt, err error,
 ) (none R, _ error) {
@@ -315,7 +315,7 @@ func (c *call) mayAsk() bool {
 
 // tryProvider enters a provider that the iteration offers, or passes it by.
 func (c *call) tryProvider(p *provider) bool {
-	if c.providers.restarts > 0 && c.hadTurn(p) {
+	if c.providers.restarts > 0 && c.triedBefore(p) {
 		return false
 	}
 	if c.wants(p) && c.claimAndEnter(p, admission{reason: c.nextReason()}) {
@@ -337,9 +337,9 @@ func (c *call) wants(p *provider) bool {
 	return c.rounds == 0 || c.mayReturnTo(p)
 }
 
-// hadTurn reports whether p has failed, refused or been full before the iteration started over,
+// triedBefore reports whether p has failed, refused or been full before the iteration started over,
 // or is another lease's of the call. One that failed may be returned to after a wait.
-func (c *call) hadTurn(p *provider) bool {
+func (c *call) triedBefore(p *provider) bool {
 	if slices.Contains(c.refused, p) || slices.Contains(c.full, p) {
 		return true
 	}
@@ -495,7 +495,7 @@ type history struct {
 	window   int // with stepLargerWindow: only providers with a larger one remain
 }
 
-// nextStep is what may follow the attempts of a call so far. It only grows.
+// nextStep bounds the attempts that may follow those of a call so far. It only grows.
 type nextStep uint8
 
 const (

@@ -51,7 +51,7 @@ func (r *Resolver[T]) boundFor(ctx context.Context) (*queryPlan, error) {
 // It blocks only for a factory that has not run yet, within ctx and the provider's attempt
 // timeout, and for a first probe that has no result yet where no other provider is eligible.
 // The error is an [UnavailableError].
-func (r *Resolver[T]) Get(ctx context.Context) (T, error) {
+func (r *Resolver[T]) Get(ctx context.Context) (T, error) { //nolint:gocognit // the hot path, in the order of its likelihood
 	if r != nil && r.plan != nil {
 		if plan := r.plan.plan.Load(); plan != nil {
 			at := plan.Healthy.First()

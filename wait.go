@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// waitEnd is how a wait ended.
+// waitEnd is the way in which a wait ended.
 type waitEnd uint8
 
 const (
@@ -29,7 +29,7 @@ func await(ctx context.Context, limit time.Duration, wake <-chan struct{}) waitE
 	}
 }
 
-// waitResult is what became of a call's wait for a provider.
+// waitResult is the result of a call's wait for a provider.
 type waitResult uint8
 
 const (
@@ -97,7 +97,7 @@ func (q *queryPlan) awaitFirstProbe(ctx context.Context, want condition) bool {
 	}
 }
 
-// probeHope is what may be waited for where first probes have no result yet.
+// probeHope describes a wait for the first results of probes.
 type probeHope struct {
 	changed <-chan struct{} // closed when a provider may have become eligible; nil: no hope
 	limit   time.Duration   // the longest time that it can take
