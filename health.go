@@ -31,7 +31,7 @@ type healthState struct {
 	history   *ring.Ring[health.Transition] // nil before the first transition
 }
 
-// manualMark is what the program says of a provider's health.
+// manualMark is the mark that the program has put on a provider's health.
 type manualMark struct {
 	err  error // of MarkUnhealthy; nil: nothing is said
 	text string

@@ -31,7 +31,7 @@ type Registry struct {
 	schedule   *schedule.Scheduler
 	services   atomic.Pointer[map[string]*service] // copied on write, under mu
 	observers  atomic.Pointer[[]*observer]         // copied on write, under mu; nil: none
-	unattended atomic.Bool                         // calls begin as sprints; see isUnattended
+	unattended atomic.Bool                         // calls begin with a first attempt; see isUnattended
 	probes     *probe.Queue
 	decisions  *decisions // nil: not recorded
 
