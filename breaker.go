@@ -248,7 +248,7 @@ func breakerOutcome(blame verdict.Blame, ranLong bool) breaker.Outcome {
 // hold the breaker's lock, and take Registry.mu.
 type breakerHost struct{ provider *provider }
 
-func (h breakerHost) MayOpen() bool { return h.provider.mayEject() }
+func (h breakerHost) MayOpen() bool { return h.provider.tryEject() }
 
 func (h breakerHost) TrialsFull(full bool) {
 	var set gate

@@ -20,7 +20,7 @@ type membership struct {
 	domains      map[string]*domain                // the shared ones, by key; see domainKey
 	draining     map[*provider]struct{}            // removed, with calls in flight
 	overrides    []*override                       // in force, oldest first
-	eligibility  chan struct{}                     // closed when a provider becomes eligible or leaves; nil while nothing waits
+	waiters      chan struct{}                     // closed when a provider becomes eligible or leaves; nil while nothing waits
 	bus          bus
 	closing      bool
 
@@ -100,7 +100,7 @@ func (m *membership) insert(svc *service, e entry) (joined, replaced *provider, 
 	joined = newProvider(svc, e, m.generation)
 	svc.registry.enterDomain(joined, e.limits)
 	if svc.hides(joined) != (hiding{}) {
-		joined.gate.Store(uint32(joined.gateNow() | gateReal))
+		joined.gate.Store(uint32(joined.gateNow() | gateHidden))
 	}
 	m.index(joined)
 	svc.groups.assign(joined, id, e.definition.Strategy)
@@ -149,6 +149,7 @@ func (m *membership) checkName(svc *service, name string, replace bool) (replace
 	return taken, nil
 }
 
+// unusedName returns a name for a provider that was registered without one.
 func (m *membership) unusedName(service string) string {
 	for {
 		m.unnamed++
@@ -159,7 +160,7 @@ func (m *membership) unusedName(service string) string {
 	}
 }
 
-// index makes p found by its name, its capabilities and its service.
+// index enters p under its name, its capabilities and its service.
 func (m *membership) index(p *provider) {
 	m.providers[p.name()] = p
 	for _, capability := range p.definition.Capabilities {
@@ -173,6 +174,7 @@ func (m *membership) index(p *provider) {
 	p.service.members[p] = struct{}{}
 }
 
+// unindex undoes index.
 func (m *membership) unindex(p *provider) {
 	delete(m.providers, p.name())
 	for _, capability := range p.definition.Capabilities {
@@ -243,11 +245,11 @@ func (r *Registry) removeAll() (left []*provider, first bool) {
 	return left, true
 }
 
-// wakeWaiters makes those that wait for an eligible provider look at the plan again.
+// wakeWaiters wakes all calls that wait for an eligible provider, to read the plan again.
 func (m *membership) wakeWaiters() {
-	if m.eligibility != nil {
-		close(m.eligibility)
-		m.eligibility = nil
+	if m.waiters != nil {
+		close(m.waiters)
+		m.waiters = nil
 	}
 }
 
@@ -260,10 +262,10 @@ func (r *Registry) changed() <-chan struct{} {
 
 // changedLocked is [Registry.changed] within a step.
 func (m *membership) changedLocked() <-chan struct{} {
-	if m.eligibility == nil {
-		m.eligibility = make(chan struct{})
+	if m.waiters == nil {
+		m.waiters = make(chan struct{})
 	}
-	return m.eligibility
+	return m.waiters
 }
 
 // having returns the current providers with all the capabilities, in any order.

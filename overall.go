@@ -56,7 +56,7 @@ func (r *Registry) infosAndHidden() (infos []Info, hidden map[string]bool) {
 	defer r.mu.Unlock()
 	hidden = make(map[string]bool)
 	for name, p := range r.providers {
-		if p.gateNow()&gateReal != 0 {
+		if p.gateNow()&gateHidden != 0 {
 			hidden[name] = true
 		}
 	}

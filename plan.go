@@ -34,7 +34,7 @@ type position struct {
 type queryPlan struct {
 	service   *service
 	query     Query // normal
-	selective bool  // the query may not want a provider that it sees
+	selective bool  // the query may refuse a provider that it sees
 	plan      atomic.Pointer[plan]
 
 	// The fields below outlive the plans, so that a change of membership restarts nothing. lookups counts those
@@ -61,8 +61,8 @@ func (s *queryPlan) current() *plan {
 	return s.service.rebuild(s)
 }
 
-// maxQueryPlans bounds how many queries of one service keep a plan. The oldest gives way; its
-// rotations start afresh at its next lookup.
+// maxQueryPlans bounds the queries of one service that keep a plan. The oldest is detached; its rotations
+// start afresh at its next lookup.
 const maxQueryPlans = 256
 
 // queryPlan checks the query and returns its plan, which equal queries share.
@@ -86,7 +86,7 @@ func (s *service) queryPlan(asked *Query) (*queryPlan, error) {
 	return created, nil
 }
 
-// knownQueryPlan returns the attached one of an equal query, or nil.
+// knownQueryPlan returns the attached plan of an equal query, or nil.
 func (s *service) knownQueryPlan(q *Query) *queryPlan {
 	if known, ok := (*s.plans.Load())[hashQuery(q, s.registry.seed)]; ok && sameQuery(q, &known.query) {
 		return known
@@ -127,7 +127,7 @@ func (s *service) drop(out *queryPlan) {
 		return
 	}
 	for _, p := range old.candidates {
-		p.places = slices.DeleteFunc(p.places, func(at position) bool { return at.plan == old })
+		p.positions = slices.DeleteFunc(p.positions, func(at position) bool { return at.plan == old })
 	}
 }
 
@@ -148,8 +148,8 @@ func (s *service) rebuild(target *queryPlan) *plan {
 	}
 	if !target.attached {
 		if twin := s.knownQueryPlan(&target.query); twin != nil {
-			// Another resolver has come to ask the same since target gave way: they share its
-			// turns. Each lookup of this one takes the lock.
+			// Another resolver has attached an equal query since target was detached: both use
+			// its plan and rotations. Each lookup through target takes the lock.
 			if p := twin.plan.Load(); p != nil {
 				return p
 			}
@@ -191,7 +191,7 @@ func (s *service) build(target *queryPlan) *plan {
 	}, &source)
 	target.rotations, target.tracks = source.rotations, source.tracks
 	for i, c := range p.candidates {
-		c.places = append(c.places, position{plan: p, at: i})
+		c.positions = append(c.positions, position{plan: p, at: i})
 		p.set(i, c.gateNow())
 	}
 	return p
@@ -203,7 +203,7 @@ type planSource struct {
 	target     *queryPlan
 	candidates []*provider
 	first      []int    // the first candidate of each tier
-	groups     []*group // that it is of
+	groups     []*group // the group of each tier
 	rotations  map[tierKey]*pick.Rotation
 	tracks     map[*provider]*selection.Track
 }
@@ -251,13 +251,13 @@ func (b *planSource) Member(candidate int, measured bool) selection.Member {
 			track = &selection.Track{}
 		}
 		b.tracks[p] = track
-		m.Vitals, m.Context = measure(p), track
+		m.Vitals, m.Context = vitalsOf(p), track
 	}
 	return m
 }
 
-// scopes returns what a query sees, before capabilities: the handler's own
-// providers, then the global ones, each in the one order. Caller holds
+// scopes returns the providers that a query sees, whatever their capabilities: the
+// handler's own, then the global ones, each in the one order. Caller holds
 // Registry.mu and must not change what it gets.
 func (s *service) scopes(q Query) [][]*provider {
 	if s.sorted == nil {

@@ -76,7 +76,8 @@ func New(options Options) (*Registry, error) {
 	return r, nil
 }
 
-// isUnattended reports whether nothing of the registry's is to see every call.
+// isUnattended reports whether no hook, observer or option of the registry has to see every call, so that calls
+// may begin with a first attempt alone.
 func (r *Registry) isUnattended() bool {
 	return !r.hooked && r.options.Authorize == nil && !r.options.PanicsAsErrors && r.observers.Load() == nil
 }
@@ -166,8 +167,8 @@ func (r *Registry) drainAll(ctx context.Context) {
 	}
 }
 
-// releaseAll releases the instances in order, ends everything else, and returns what
-// did not end. It may be called again, and concurrently.
+// releaseAll releases the instances in order, ends everything else, and returns an error
+// that names all that did not end. It may be called again, and concurrently.
 func (r *Registry) releaseAll(limit tasks.GraceWait) error {
 	failures := r.releaseInstances(limit)
 	r.end(fmt.Errorf("registry: %w", ErrClosed))

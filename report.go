@@ -74,7 +74,7 @@ type CallReport struct {
 	Caller string `json:"caller,omitempty"`
 	// Attempts are the tries so far, the successful one included, in order.
 	Attempts []Attempt `json:"attempts"`
-	// Skipped are the providers that were not entered and could not have been,
+	// Skipped are the providers that were not tried and could not have been,
 	// or not for this call, with the reason. It is filled in at the end.
 	Skipped []Candidate `json:"skipped,omitempty"`
 	// Duration is the time that the call took in all. It is filled in at the end.
@@ -155,7 +155,7 @@ func (c *call) present() Attempt {
 	return Attempt{Provider: c.attempt.provider.name(), Why: c.reason.String(), Trial: c.attempt.trial, Delay: c.delay}
 }
 
-// noteAttempt notes the outcome of the attempt and tells the hook.
+// noteAttempt notes the outcome of the attempt and runs the hook after it.
 func (c *call) noteAttempt(class verdict.Class, elapsed time.Duration, err error) {
 	ended := c.present()
 	ended.Class, ended.Duration, ended.Err = class, elapsed, err
@@ -166,7 +166,7 @@ func (c *call) noteAttempt(class verdict.Class, elapsed time.Duration, err error
 	}
 }
 
-// tellAttempt tells the hook of an attempt that has ended.
+// tellAttempt runs the hook after an attempt that has ended.
 func (c *call) tellAttempt(ctx context.Context, report CallReport, ended Attempt) {
 	if hook := c.query.service.registry.options.AfterAttempt; hook != nil {
 		_ = fault.Run(func() error { hook(ctx, report, ended); return nil })
@@ -242,10 +242,10 @@ func (c *call) failure() error {
 	return failure
 }
 
-// unavailable explains why there was no provider, or no other one, for the call.
+// unavailable returns the error of a call without a provider, or without another one.
 func (c *call) unavailable() *UnavailableError {
 	unavailable := c.query.unavailable(admitting, c.by)
-	for _, skip := range slices.Backward(c.skips) { // the last one is why
+	for _, skip := range slices.Backward(c.skips) { // the last reason counts
 		for i := range unavailable.Candidates {
 			if candidate := &unavailable.Candidates[i]; skip.Provider == candidate.Provider && candidate.Eligible {
 				*candidate = skip

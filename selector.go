@@ -55,9 +55,9 @@ func profileOf(d *Definition) selection.Profile {
 	}
 }
 
-// measure returns the vitals of the provider. They are made for the first plan that reads
-// them. Caller holds Registry.mu.
-func measure(p *provider) *selection.Vitals {
+// vitalsOf returns the vitals of the provider, made for the first plan that reads them. Caller holds
+// Registry.mu.
+func vitalsOf(p *provider) *selection.Vitals {
 	known := p.vitals.Load()
 	if known == nil {
 		known = selection.NewVitals(p.ready, p.service.policy.Decay)
