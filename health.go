@@ -257,7 +257,7 @@ func (r *Registration) HealthHistory() []health.Transition {
 
 // SetHealth changes the health policy and returns the previous one, with its
 // defaults. The provider stays as it is until the new policy's first result,
-// which comes at once; a probe in progress is told to end and its result dropped.
+// which comes at once; a probe in progress is cancelled and its result dropped.
 func (r *Registration) SetHealth(policy health.Policy) (previous health.Policy, err error) {
 	if policy, err = withProbeDefaults(policy, r.provider.definition.Capabilities); err != nil {
 		return health.Policy{}, err

@@ -83,7 +83,7 @@ type replacement struct {
 // measurements holds the counts and metrics of a provider.
 type measurements struct {
 	counts     striped.Cells[counts]
-	vitals     atomic.Pointer[selection.Vitals] // nil: no strategy looks at them
+	vitals     atomic.Pointer[selection.Vitals] // nil: no strategy reads them
 	tookOver   atomic.Uint64                    // attempts after the failure of another provider
 	heldClosed atomic.Uint64                    // times its breaker stayed closed for the sake of the group
 }
@@ -251,7 +251,8 @@ func (p *provider) event(change event.Event) event.Event {
 }
 
 // tryEject keeps calls away from the provider and returns true, unless its breaker may not open because of
-// selection.Policy.MaxEjected. Both are one step, so that no other provider uses up the bound meanwhile. Caller holds breaker.mu.
+// selection.Policy.MaxEjected. Both are one step, so that no other provider uses up the bound meanwhile.
+// Caller holds breaker.mu.
 func (p *provider) tryEject() bool {
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()

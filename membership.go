@@ -111,7 +111,7 @@ func (m *membership) insert(svc *service, e entry) (joined, replaced *provider, 
 	return joined, replaced, nil
 }
 
-// checkEntry checks the entry against what is registered, and returns the provider that
+// checkEntry checks the entry against the members, and returns the provider that
 // it replaces.
 func (m *membership) checkEntry(svc *service, e entry, id groupID) (replaced *provider, err error) {
 	name, r := e.definition.Name, svc.registry

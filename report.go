@@ -19,7 +19,7 @@ type Attempt struct {
 	// "queued" (for a place), "waited" (for the end of a cooldown), "many" (all
 	// were asked) or "last resort".
 	Why string `json:"why"`
-	// Trial says that its breaker was half-open.
+	// Trial reports whether its breaker was half-open.
 	Trial bool `json:"trial,omitempty"`
 	// Class is the class of the outcome.
 	Class verdict.Class `json:"class"`

@@ -52,7 +52,7 @@ func TestHouse_RootStaysWithinLineBudget(t *testing.T) {
 func TestHouse_ProviderStaysSmall(t *testing.T) {
 	t.Parallel()
 	files := parseDir(t, ".")
-	require.LessOrEqual(t, countFields(structOf(t, files, "provider")), providerFieldsAtMost)
+	fields := countFields(structOf(t, files, "provider"))
 	in := make(map[string]bool)
 	for name, file := range files {
 		for _, f := range functionsOf(file) {
@@ -62,6 +62,8 @@ func TestHouse_ProviderStaysSmall(t *testing.T) {
 		}
 	}
 	require.NotEmpty(t, in)
+	t.Logf("%d of %d fields, methods in %d of %d files", fields, providerFieldsAtMost, len(in), providerFilesAtMost)
+	require.LessOrEqual(t, fields, providerFieldsAtMost)
 	require.LessOrEqual(t, len(in), providerFilesAtMost, "%v", slices.Sorted(maps.Keys(in)))
 }
 
@@ -78,7 +80,8 @@ func TestHouse_StateOfCallIsNoBagOfBooleans(t *testing.T) {
 			}
 		}
 	}
-	require.LessOrEqual(t, len(bools), callBoolsAtMost, "%v", bools)
+	t.Logf("%d of %d: %v", len(bools), callBoolsAtMost, bools)
+	require.LessOrEqual(t, len(bools), callBoolsAtMost)
 }
 
 func TestHouse_LocksAreSeldomLeftToCallers(t *testing.T) {

@@ -19,7 +19,7 @@ import (
 // a comment is a thing.
 const personWordsAtMost = 15
 
-var personWord = regexp.MustCompile(`(?i)\b(somebody|nobody|whoever|whom|everybody|anybody)\b`)
+var personWord = regexp.MustCompile(`(?i)\b(who|whom|whoever|somebody|someone|nobody|everybody|everyone|anybody|anyone)\b`)
 
 // retired are words that the code once had for things that have a common name. They are neither parts of
 // names nor words of comments, in any inflection that is listed.
