@@ -33,7 +33,8 @@ var retired = map[string]string{
 	"unravel": "break the deadlock", "summon": "start", "summons": "starts",
 	"recycle": "restart", "recycled": "restarted", "outlast": "wait for", "outlasts": "waits for",
 	"downed": "stopped", "verbatim": "unquoted, raw",
-	"hadturn": "tried before", "cutshort": "shortened", "forgivescut": "cuts in a row", "glance": "peek, preview",
+	"knot": "deadlock, cycle", "adopt": "wrap", "adopts": "wraps", "maker": "lazy instance, factory",
+	"weigh": "apply, score", "recall": "stop", "hadturn": "tried before", "cutshort": "cut early, shortened", "forgivescut": "cuts in a row", "glance": "peek, preview",
 }
 
 // definition matches a comment that defines its subject by a question.
