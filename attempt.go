@@ -199,14 +199,14 @@ func (a *attempt) context(by context.Context) context.Context {
 
 func (a *attempt) elapsed() time.Duration { return a.provider.registry.now() - a.began }
 
-// outcome is what the end of an attempt means, resolved once: recording it asks no table.
+// outcome is the meaning of the end of an attempt, resolved once: recording it asks no table.
 type outcome struct {
 	class    verdict.Class
 	result   breaker.Outcome
 	tally    verdict.Tally
 	cooldown verdict.Cooldown
 	slow     bool          // it took longer than the breaker's policy wants
-	cutShort bool          // it was cut, for the sake of others, sooner than the provider usually answers
+	cutEarly bool          // it was cut, for the sake of others, sooner than the provider usually answers
 	latency  time.Duration // until the answer began
 	after    time.Duration // what the server asked to wait
 	cause    error         // what the function returned
@@ -231,7 +231,7 @@ func (a *attempt) resolve(v verdict.Verdict, elapsed, latency time.Duration, cau
 		o.tally = verdict.TallyFailure // also when it is one only because it ran long
 	}
 	if v.Class == verdict.ClassAttemptTimeout && a.shortened && elapsed < a.provider.totals().MeanLatency {
-		o.cutShort = true
+		o.cutEarly = true
 		if a.provider.effects.cuts() < maxForgivenCuts {
 			o.result, o.tally = breaker.Neutral, verdict.TallyIgnored
 		}
@@ -264,7 +264,7 @@ func (a *attempt) record(o outcome) {
 	case o.cooldown != verdict.CooldownNone || o.after > 0:
 		p.cool(verdict.Verdict{Class: o.class, After: o.after}, o.cooldown, o.cause)
 	}
-	a.cell.add(o)
+	a.cell.countEnd(o)
 	a.leavePlace()
 	p.exit()
 }
@@ -276,8 +276,8 @@ func (a *attempt) leavePlace() {
 	}
 }
 
-// add counts the end of an attempt: after it, the attempt is not in flight any more.
-func (c *counts) add(o outcome) {
+// countEnd counts the end of an attempt: after it, the attempt is not in flight any more.
+func (c *counts) countEnd(o outcome) {
 	switch o.tally {
 	case verdict.TallySuccess:
 		c.latency.Add(uint64(max(o.latency, 0)))
@@ -310,7 +310,7 @@ const maxForgivenCuts = 3
 // countCut counts the attempts in a row that were cut short.
 func (p *provider) countCut(o outcome) {
 	switch {
-	case o.cutShort:
+	case o.cutEarly:
 		p.effects.addCut()
 	case o.tally == verdict.TallySuccess:
 		p.effects.endCuts()
@@ -373,4 +373,15 @@ func (p *provider) spend(result breaker.Outcome) {
 
 func newPanicError(value any) *PanicError {
 	return &PanicError{Value: value, Stack: debug.Stack()}
+}
+
+// obtain returns the provider's instance, waiting for its factory within ctx and the attempt
+// timeout; nil when there is none to be had.
+func (p *provider) obtain(ctx context.Context, others func() bool) *instance {
+	if made := p.instance.Load(); made != nil {
+		return made
+	}
+	by := newCaller(ctx)
+	p.makeInstance(&by, others, p.attemptTimeout())
+	return p.instance.Load()
 }

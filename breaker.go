@@ -112,9 +112,9 @@ type BreakerStats struct {
 	Closed     uint64 `json:"closed"`
 	Resets     uint64 `json:"resets"`
 	ForcedOpen uint64 `json:"forced_open"`
-	// TimeOpen is how long it has been open in total, this time included.
+	// TimeOpen is the time that it has been open in total, this time included.
 	TimeOpen time.Duration `json:"time_open"`
-	// LastFailure is when a failure was last counted; zero when never.
+	// LastFailure is the time at which a failure was last counted; zero when none was.
 	LastFailure time.Time `json:"last_failure,omitzero"`
 	// Policy is the policy in force, defaults filled in.
 	Policy BreakerPolicy `json:"policy"`
@@ -171,7 +171,7 @@ func breakerOutcome(blame verdict.Blame, ranLong bool) breaker.Outcome {
 // hold the breaker's lock, and take Registry.mu.
 type breakerHost struct{ provider *provider }
 
-func (h breakerHost) MayOpen() bool { return h.provider.mayEject() }
+func (h breakerHost) MayOpen() bool { return h.provider.tryEject() }
 
 func (h breakerHost) TrialsFull(full bool) {
 	var set gate

@@ -44,7 +44,7 @@ func Call[T, R any](
 // continueCall is Call from where the first attempt has left it: with its error, or before it. It is
 // a function of its own so that a call that succeeds at once does not pay for the state of one
 // that does not.
-func continueCall[T, R any](
+func continueCall[T, R any]( //nolint:gocognit // one body, so that the state of the call stays on its stack
 	ctx context.Context, resolver *Resolver[T], function func(context.Context, T) (R, error), options []CallOption,
 	first *firstAttempt, err error,
 ) (none R, _ error) {

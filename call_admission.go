@@ -177,15 +177,5 @@ func (c *call) widerThan(p *provider) bool {
 // skip notes why the call passed a provider by that looks eligible.
 func (c *call) skip(p *provider, code code, why *reason, retryIn time.Duration) {
 	c.refused = append(c.refused, p)
-	c.skips = append(c.skips, p.skipped(code, why, retryIn))
-}
-
-// skipped returns the provider as a candidate that was refused.
-func (p *provider) skipped(code code, why *reason, retryIn time.Duration) Candidate {
-	p.registry.mu.Lock()
-	defer p.registry.mu.Unlock()
-	return Candidate{
-		Provider: p.name(), Handler: p.definition.Handler, Group: p.group.key.number, Priority: p.definition.Priority,
-		Mock: p.shownAsMock(), Strategy: p.group.strategy.String(), Breaker: p.gateNow().breaker(), Code: code, Reason: why.words, RetryIn: retryIn, Err: why,
-	}
+	c.skips = append(c.skips, refusedCandidate(p, code, why, retryIn))
 }

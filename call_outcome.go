@@ -132,7 +132,7 @@ type history struct {
 	window   int // with stepLargerWindow: only providers with a larger one remain
 }
 
-// nextStep is what may follow the attempts of a call so far. It only grows.
+// nextStep bounds the attempts that may follow those of a call so far. It only grows.
 type nextStep uint8
 
 const (

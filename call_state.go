@@ -172,7 +172,7 @@ func (c *call) mayAsk() bool {
 
 // tryProvider enters a provider that the iteration offers, or passes it by.
 func (c *call) tryProvider(p *provider) bool {
-	if c.providers.restarts > 0 && c.alreadyTried(p) {
+	if c.providers.restarts > 0 && c.triedBefore(p) {
 		return false
 	}
 	if c.wants(p) && c.claimAndEnter(p, admission{reason: c.nextReason()}) {
@@ -194,9 +194,9 @@ func (c *call) wants(p *provider) bool {
 	return c.rounds == 0 || c.mayReturnTo(p)
 }
 
-// alreadyTried reports whether p has failed, refused or been full before the iteration started over,
+// triedBefore reports whether p has failed, refused or been full before the iteration started over,
 // or is another lease's of the call. One that failed may be returned to after a wait.
-func (c *call) alreadyTried(p *provider) bool {
+func (c *call) triedBefore(p *provider) bool {
 	if slices.Contains(c.refused, p) || slices.Contains(c.full, p) {
 		return true
 	}

@@ -47,7 +47,7 @@ type Candidate struct {
 	// RetryIn is the time until all that keeps calls away has ended by itself; zero
 	// when something does not, or its end is unknown.
 	RetryIn time.Duration `json:"retry_in,omitempty"`
-	// Detail is the assessment of it by the strategy of its group, such as a table of
+	// Detail is the assessment by the strategy of its group, such as a table of
 	// factors; nil when the strategy describes nothing. [Resolver.Explain] fills it in.
 	Detail *selection.Detail `json:"detail,omitempty"`
 	// Err matches the sentinel of every reason present and unwraps to their causes.
@@ -116,7 +116,7 @@ func (r *reason) Unwrap() []error {
 	return errs
 }
 
-// unwanted is the reason that a query does not accept a provider that it sees.
+// unwanted is the reason why a query does not accept a provider that it sees.
 type unwanted struct {
 	code code
 	what string
@@ -145,7 +145,7 @@ var blockers = [...]struct {
 	{gateGone, func(*provider, time.Time) blocker {
 		return blocker{codeClosed, &reason{ErrClosed, ErrClosed.Error(), nil}, 0}
 	}},
-	{gateReal, func(p *provider, _ time.Time) blocker {
+	{gateHidden, func(p *provider, _ time.Time) blocker {
 		hidden := p.service.hides(p)
 		return blocker{hidden.code, &reason{ErrUnavailable, hidden.String(), nil}, 0}
 	}},
@@ -180,8 +180,7 @@ var blockers = [...]struct {
 	}},
 }
 
-// describeLocked fills in c, which is zero. It is the one place where a gate is put into
-// words.
+// describeLocked fills in c, which is zero. Nothing else puts a gate into words.
 func describeLocked(c *Candidate, p *provider, at time.Time) {
 	now := p.gateNow()
 	c.Provider, c.Handler, c.Group = p.name(), p.definition.Handler, p.group.key.number
@@ -221,5 +220,15 @@ func describeBlockersLocked(c *Candidate, p *provider, blocked gate, at time.Tim
 	c.Err = fault.Join("", reasons)
 	if endless {
 		c.RetryIn = 0
+	}
+}
+
+// refusedCandidate returns the provider as a candidate that turned a call away although it looked eligible.
+func refusedCandidate(p *provider, code code, why *reason, retryIn time.Duration) Candidate {
+	p.registry.mu.Lock()
+	defer p.registry.mu.Unlock()
+	return Candidate{
+		Provider: p.name(), Handler: p.definition.Handler, Group: p.group.key.number, Priority: p.definition.Priority,
+		Mock: p.shownAsMock(), Strategy: p.group.strategy.String(), Breaker: p.gateNow().breaker(), Code: code, Reason: why.words, RetryIn: retryIn, Err: why,
 	}
 }

@@ -65,10 +65,9 @@ func checkServiceName(name string) error { return checkName("Service", name) }
 
 func checkName(field, name string) error { return asFieldError("", check.Name(field, name)) }
 
-// checkWords returns a copy of words without repetitions, in the order given.
-func checkWords(field string, words []string) ([]string, error) {
-	v := check.Words(field, &words)
-	return words, asFieldError("", v)
+// checkWords checks a list of words, such as capabilities.
+func checkWords(field string, words []string) error {
+	return asFieldError("", check.Words(field, &words))
 }
 
 // withProbeDefaults returns a checked copy of the policy with its defaults filled in.

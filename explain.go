@@ -91,7 +91,7 @@ func (s *queryPlan) explain(want condition, by pick.Caller) Explanation {
 	eligible := want.of(plan)
 	e := Explanation{Service: s.service.name, Query: s.query.clone()}
 	e.Query.Key = by.Key
-	winner := plan.free(eligible, by)
+	winner := plan.firstFree(eligible, by)
 	if winner == nil && want == admitting && !plan.AnyEligible(eligible) { // a full one would be waited for
 		winner = plan.lastResort(func(*provider) bool { return true })
 	}
@@ -102,20 +102,20 @@ func (s *queryPlan) explain(want condition, by pick.Caller) Explanation {
 	return e
 }
 
-// survey returns the candidates, or the reason that there are none.
+// survey returns the candidates, or the reason why there are none.
 func (s *queryPlan) survey(plan *plan, want condition, by pick.Caller) ([]Candidate, error) {
-	seen := s.inSight(plan, want)
+	seen := s.visible(plan, want)
 	if len(seen) == 0 {
 		return seen, s.service.whyEmpty()
 	}
 	if plan.NeedsCaller() {
-		plan.detail(seen, want.of(plan), by)
+		plan.addDetails(seen, want.of(plan), by)
 	}
 	return seen, nil
 }
 
-// free returns the provider that would be tried first: the first one with a free permit.
-func (p *plan) free(eligible *bitset.Set, by pick.Caller) *provider {
+// firstFree returns the provider that would be tried first: the first one with a free permit.
+func (p *plan) firstFree(eligible *bitset.Set, by pick.Caller) *provider {
 	rest := p.Iterate(eligible)
 	rest.Mode = pick.Preview
 	for i := rest.Next(&by); i >= 0; i = rest.Next(&by) {
@@ -128,7 +128,7 @@ func (p *plan) free(eligible *bitset.Set, by pick.Caller) *provider {
 
 var errNoneVisible = errors.New("no provider is visible to this handler")
 
-// whyEmpty returns the reason that a query sees no provider at all.
+// whyEmpty returns the reason why a query sees no provider at all.
 func (s *service) whyEmpty() error {
 	s.registry.mu.Lock()
 	defer s.registry.mu.Unlock()
@@ -141,9 +141,9 @@ func (s *service) whyEmpty() error {
 	return ErrUnknownService
 }
 
-// inSight returns the plan's candidates followed by the providers that the query sees
+// visible returns the plan's candidates followed by the providers that the query sees
 // but does not accept, all at one moment.
-func (s *queryPlan) inSight(p *plan, want condition) []Candidate {
+func (s *queryPlan) visible(p *plan, want condition) []Candidate {
 	s.service.registry.mu.Lock()
 	defer s.service.registry.mu.Unlock()
 	now := s.service.registry.epoch.Add(s.service.registry.now()) // cheaper than time.Now
@@ -183,13 +183,13 @@ func (s *queryPlan) describe(c *Candidate, p *provider, now time.Time, want cond
 	}
 }
 
-// mismatch returns the reason that a query does not accept a provider; nil when it does.
+// mismatch returns the reason why a query does not accept a provider; nil when it does.
 func (*serviceState) mismatch(p *provider, q Query) *unwanted {
 	if lacking := p.missing(q.Require); lacking != "" {
 		return &unwanted{codeLacking, fmt.Sprintf("%v: %q", ErrNoCapability, oneline.Cut(lacking, 64)), []error{ErrNoCapability}}
 	}
 	if !q.Where.IsZero() && !p.matchesAny {
-		profile := p.profile()
+		profile := profileOf(&p.definition)
 		if code, words := q.Where.Unmet(&profile); code != "" {
 			return &unwanted{code, words, []error{selection.ErrUnmet}}
 		}
@@ -197,19 +197,19 @@ func (*serviceState) mismatch(p *provider, q Query) *unwanted {
 	return p.outage(q.Require)
 }
 
-// detail adds the details of the selectors of the plan, and marks candidates that are too
+// addDetails adds the details of the selectors of the plan, and marks candidates that are too
 // slow for the query.
-func (p *plan) detail(candidates []Candidate, eligible *bitset.Set, by pick.Caller) {
+func (p *plan) addDetails(candidates []Candidate, eligible *bitset.Set, by pick.Caller) {
 	for i := range p.candidates {
 		if latency, bound, retryIn, slow := p.TooSlow(i); slow {
-			tooSlow(&candidates[i], latency, bound, retryIn)
+			markTooSlow(&candidates[i], latency, bound, retryIn)
 		}
 		candidates[i].Detail = p.Describe(i, eligible, &by)
 	}
 }
 
-// tooSlow marks a candidate whose latency exceeds the bound of the query.
-func tooSlow(c *Candidate, latency, bound, retryIn time.Duration) {
+// markTooSlow marks a candidate whose latency exceeds the bound of the query.
+func markTooSlow(c *Candidate, latency, bound, retryIn time.Duration) {
 	words := fmt.Sprintf("latency %v, more than %v", latency.Round(time.Microsecond), bound)
 	why := &reason{selection.ErrUnmet, words, nil}
 	if c.Eligible {

@@ -29,15 +29,15 @@ func (h factoryHost) After(d time.Duration, f func()) (stop func() bool) {
 
 func (h factoryHost) Ready(made *instance) {
 	h.provider.instance.Store(made)
-	h.provider.setNotReady(lazy.Failure{}, &event.Event{Kind: event.Ready})
+	h.setNotReady(lazy.Failure{}, &event.Event{Kind: event.Ready})
 	h.provider.watchMade()
 }
 
 func (h factoryHost) NotReady(f lazy.Failure) {
-	h.provider.setNotReady(f, &event.Event{Kind: event.NotReady, Err: f.Err, Reason: f.Text, Until: f.Until})
+	h.setNotReady(f, &event.Event{Kind: event.NotReady, Err: f.Err, Reason: f.Text, Until: f.Until})
 }
 
-func (h factoryHost) Retry() { h.provider.setNotReady(lazy.Failure{}, nil) }
+func (h factoryHost) Retry() { h.setNotReady(lazy.Failure{}, nil) }
 
 func (h factoryHost) Discard(made *instance) error {
 	if made.closer == nil {
@@ -47,7 +47,8 @@ func (h factoryHost) Discard(made *instance) error {
 }
 
 // setNotReady keeps calls away while the factory has failed, and lets them in when f is zero.
-func (p *provider) setNotReady(f lazy.Failure, change *event.Event) {
+func (h factoryHost) setNotReady(f lazy.Failure, change *event.Event) {
+	p := h.provider
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
 	p.notReady = f
@@ -56,9 +57,4 @@ func (p *provider) setNotReady(f lazy.Failure, change *event.Event) {
 	} else {
 		p.changeGateLocked(gateNotReady, 0, change)
 	}
-}
-
-// errReleased is the cause with which the context of the provider's factory, and of what it made, ends.
-func (p *provider) errReleased() error {
-	return fmt.Errorf("registry: provider %q: %w", p.name(), ErrClosed)
 }

@@ -13,14 +13,14 @@ const (
 	gateHalfOpen                    // its breaker is half-open: calls may be trials
 	gateTrialsFull                  // ... and all trial slots are taken
 	gateCooling                     // it asked to be left alone
-	gateReal                        // a test has replaced it, or only mocks are picked
+	gateHidden                      // a test has replaced it, or only mocks are picked
 
 	// gateAway has the reasons after which a provider comes back to a slow start.
 	gateAway = gateUnproven | gateUnhealthy | gateOpen | gateHalfOpen
 	// gateHelpless has the reasons that keep even a last resort away.
-	gateHelpless = gateGone | gateNotReady | gateReal
+	gateHelpless = gateGone | gateNotReady | gateHidden
 	// gateBlocked has the reasons that keep every call away.
-	gateBlocked = gateGone | gateNotReady | gateUnproven | gateUnhealthy | gateOpen | gateTrialsFull | gateCooling | gateReal
+	gateBlocked = gateGone | gateNotReady | gateUnproven | gateUnhealthy | gateOpen | gateTrialsFull | gateCooling | gateHidden
 )
 
 // breaker returns the state of the breaker as far as calls see it.

@@ -18,8 +18,8 @@ import (
 
 const historyLength = 32 // transitions that are remembered, for each provider
 
-// healthState is the health of one provider: what its probes say, what the program says, and what of it was
-// published. Registry.mu guards all of it.
+// healthState is the health of one provider: the results of its probes, the mark of the program, and the state that
+// was published last. Registry.mu guards all of it.
 type healthState struct {
 	policy health.Policy // with its defaults
 	watch  *probe.Watch  // nil: there never was anything to probe or to recover
@@ -31,14 +31,14 @@ type healthState struct {
 	history   *ring.Ring[health.Transition] // nil before the first transition
 }
 
-// manualMark is what the program says of a provider's health.
+// manualMark is the mark that the program has put on a provider's health.
 type manualMark struct {
-	err  error // of MarkUnhealthy; nil: nothing is said
+	err  error // of MarkUnhealthy; nil: no mark
 	text string
 }
 
-// stateLocked returns the state to publish: that of a provider that has left first, then what the program says, then
-// what the probes say. Caller holds Registry.mu.
+// stateLocked returns the state to publish: draining for a provider that has left, else the mark of the program, else
+// the result of the probes.
 func (p *provider) stateLocked() (state health.State, reason string, cause error) {
 	switch {
 	case p.hasLeft():
@@ -139,14 +139,14 @@ func (p *provider) because() []string {
 	return slices.Compact(search.causes)
 }
 
-// causeSearch collects why a provider cannot work, along what it requires.
+// causeSearch collects the reasons why a provider cannot work, along its requirements.
 type causeSearch struct {
 	of     *provider
 	seen   map[*provider]bool
 	causes []string
 }
 
-// visit adds the causes among what p requires, and reports whether there are any but the provider itself.
+// visit adds the causes among the requirements of p, and reports whether there are any besides the provider itself.
 func (s *causeSearch) visit(p *provider) (others bool) {
 	for _, capability := range p.definition.Requires {
 		members := p.registry.byCapability[capability]
@@ -163,7 +163,7 @@ func (s *causeSearch) visit(p *provider) (others bool) {
 	return others
 }
 
-// blame adds a provider that does not work, or in its place what it requires and is the cause.
+// blame adds a provider that does not work, or the causes among its requirements instead.
 func (s *causeSearch) blame(member *provider) {
 	if s.seen[member] {
 		return
@@ -184,13 +184,13 @@ func worksIn(members map[*provider]struct{}, capability string) bool {
 	return false
 }
 
-// answersLocked reports whether the provider is healthy or degraded. Caller holds Registry.mu.
+// answersLocked reports whether the provider is healthy or degraded.
 func (p *provider) answersLocked() bool {
 	state, _, _ := p.stateLocked()
 	return state == health.Healthy || state == health.Degraded
 }
 
-// healthLocked returns what is known of the provider's health. Caller holds Registry.mu.
+// healthLocked returns the health of the provider as far as it is known.
 func (p *provider) healthLocked() health.Status {
 	h := &p.health
 	s := h.watch.Status()
@@ -213,10 +213,10 @@ func (r *Registration) MarkUnhealthy(reason error) error {
 	return r.mark(reason)
 }
 
-// MarkHealthy takes back what [Registration.MarkUnhealthy] said, and counts as
-// the successes that an unhealthy provider needs; probes that fail afterwards
-// count from the beginning. Its breaker stays as it is: good health closes no
-// breaker, as it says nothing of the calls.
+// MarkHealthy removes the mark of [Registration.MarkUnhealthy], and counts as the
+// successes that an unhealthy provider needs; probes that fail afterwards count from
+// the beginning. Its breaker stays as it is: good health closes no breaker, as it says
+// nothing about calls.
 func (r *Registration) MarkHealthy() error { return r.mark(nil) }
 
 func (r *Registration) mark(unhealthy error) error {
@@ -235,7 +235,7 @@ func (r *Registration) mark(unhealthy error) error {
 	return nil
 }
 
-// Health returns what is known of the provider's health. It probes nothing and
+// Health returns the provider's health as far as it is known. It probes nothing and
 // changes nothing.
 func (r *Registration) Health() health.Status {
 	r.provider.registry.mu.Lock()
@@ -257,7 +257,7 @@ func (r *Registration) HealthHistory() []health.Transition {
 
 // SetHealth changes the health policy and returns the previous one, with its
 // defaults. The provider stays as it is until the new policy's first result,
-// which comes at once; a probe in progress is told to end and its result dropped.
+// which comes at once; a probe in progress is cancelled and its result dropped.
 func (r *Registration) SetHealth(policy health.Policy) (previous health.Policy, err error) {
 	if policy, err = withProbeDefaults(policy, r.provider.definition.Capabilities); err != nil {
 		return health.Policy{}, err
@@ -277,10 +277,10 @@ func (r *Registration) SetHealth(policy health.Policy) (previous health.Policy, 
 	return previous, err
 }
 
-// CheckHealth probes the provider now, whenever its next probe would have been
-// due, and returns what is known afterwards. It waits for a probe in progress
-// rather than begin another, and not for one that is stuck. When ctx ends first
-// the error is the context's; a provider that has left is [ErrNotRegistered].
+// CheckHealth probes the provider now, whenever its next probe is due, and returns the
+// health that is known afterwards. It waits for a probe in progress rather than begin
+// another, and not for one that is stuck. When ctx ends first, the error is the
+// context's; for a provider that has left it matches [ErrNotRegistered].
 func (r *Registration) CheckHealth(ctx context.Context) (health.Status, error) {
 	if ctx == nil {
 		return health.Status{}, errNilContext()
@@ -308,8 +308,8 @@ func (r *Registration) CheckHealth(ctx context.Context) (health.Status, error) {
 	}
 }
 
-// CheckHealth probes every provider now, and returns [Registry.Health] of what is
-// known afterwards. The probes count for [Options.ProbeConcurrency] as all do.
+// CheckHealth probes every provider now, and returns the result of [Registry.Health]
+// afterwards. Its probes count for [Options.ProbeConcurrency] like all others.
 func (r *Registry) CheckHealth(ctx context.Context) (health.Overall, error) {
 	if ctx == nil {
 		return health.Overall{}, errNilContext()
@@ -335,8 +335,7 @@ func awaitAll(ctx context.Context, results []<-chan struct{}) error {
 	return nil
 }
 
-// outage returns why a capability that the provider declares does not work; nil
-// when it does. Caller holds Registry.mu.
+// outage returns the reason why one of the capabilities does not work; nil when all do. Caller holds Registry.mu.
 func (p *provider) outage(capabilities []string) *unwanted {
 	out := p.health.watch.Outage(capabilities)
 	if out == nil {
@@ -348,12 +347,21 @@ func (p *provider) outage(capabilities []string) *unwanted {
 	}
 }
 
-// whyUnproven returns why no probe of the provider has succeeded yet, and the time until the next one. Caller holds
-// Registry.mu.
+// whyUnproven returns the reason why no probe of the provider has succeeded yet, and the time until the next one.
+// Caller holds Registry.mu.
 func (p *provider) whyUnproven() (text string, next time.Duration, cause error) {
 	state, reason, err := p.health.watch.State()
 	if !p.health.watch.Active() || state == health.Unknown {
 		return "its first probe has no result yet", 0, nil
 	}
 	return "starting: " + reason, p.health.watch.NextProbeIn(), err
+}
+
+// showVitals copies the provider's health to its vitals, if it has any. Caller holds Registry.mu.
+func (p *provider) showVitals() {
+	known := p.vitals.Load()
+	if known == nil {
+		return
+	}
+	known.SetHealth(p.scoreLocked(), p.trendLocked())
 }

@@ -60,8 +60,8 @@ func (s probeSubject) RecoveryNeed() probe.RecoveryNeed {
 
 var errPolicyChanged = errors.New("registry: health policy changed")
 
-// followPolicy makes the provider's health follow the policy in force; state is what is known where nothing was watched
-// before. Caller holds Registry.mu, and calls the result without it: that ends what was watched before.
+// followPolicy makes the provider's health follow the policy in force; state is the health that is assumed where
+// nothing was watched before. Caller holds Registry.mu, and calls the result without it to end the previous watch.
 func (p *provider) followPolicy(state health.State) (end func(cause error)) {
 	h := &p.health
 	own := h.policy.Probe
@@ -91,8 +91,8 @@ func (p *provider) watchFirst() {
 	}
 }
 
-// watchMade begins the probes of an instance that a factory has made and that implements [health.Checker]. That it was
-// made counts as the first success.
+// watchMade begins the probes of an instance that a factory has made and that implements [health.Checker]. Its
+// making counts as the first success.
 func (p *provider) watchMade() {
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
@@ -107,7 +107,7 @@ func (p *provider) watchMade() {
 	}
 }
 
-// unwatch ends the watch over a provider that has left. Nothing keeps what its probes refer to.
+// unwatch ends the watch over a provider that has left, and drops all references to its probes.
 func (p *provider) unwatch() {
 	p.registry.mu.Lock()
 	end := p.health.watch.Stop()

@@ -8,7 +8,7 @@ import (
 	"github.com/capreg/registry/selection"
 )
 
-// condition is what a look-up asks of a provider to be eligible.
+// condition is the state of a provider that a look-up requires.
 type condition uint8
 
 const (

@@ -89,7 +89,7 @@ func (r *Resolver[T]) AcquireMany(ctx context.Context, limit int, options ...Cal
 			break
 		}
 		switch {
-		case c.providers.restarts > 0 && c.alreadyTried(p):
+		case c.providers.restarts > 0 && c.triedBefore(p):
 		case c.claimAndEnter(p, admission{reason: attemptMany, paid: true, uncounted: true}): //nolint:contextcheck // the call has it
 			c.providers.take()
 			leases = append(leases, leaseEntered[T](shared, &c)) //nolint:contextcheck // the call has it

@@ -37,6 +37,3 @@ func (p LimitPolicy) withDefaults() (LimitPolicy, error) {
 	checked, v := limit.Policy(p).Checked()
 	return LimitPolicy(checked), asFieldError("Limits.", v)
 }
-
-// full reports whether an attempt would find no free place now.
-func (p *provider) full() bool { return p.limits.Load().Full() }

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -61,8 +62,8 @@ type eligibility struct {
 	gate atomic.Uint32 // written under Registry.mu
 
 	// Guarded by Registry.mu.
-	places []position    // in the plans in force
-	ready  time.Duration // when breaker and health last let calls in again
+	positions []position    // in the plans in force
+	ready     time.Duration // when breaker and health last let calls in again
 }
 
 func (e *eligibility) gateNow() gate { return gate(e.gate.Load()) }
@@ -72,7 +73,7 @@ func (e *eligibility) hasLeft() bool { return e.gateNow()&gateGone != 0 }
 
 // superseded reports whether the provider has left, or is overridden. A plan that offers it
 // then is stale.
-func (e *eligibility) superseded() bool { return e.gateNow()&(gateGone|gateReal) != 0 }
+func (e *eligibility) superseded() bool { return e.gateNow()&(gateGone|gateHidden) != 0 }
 
 // replacement links the providers of one name from the original to the current one, which
 // a test has put in front of it.
@@ -84,13 +85,13 @@ type replacement struct {
 // measurements holds the counts and metrics of a provider.
 type measurements struct {
 	counts     striped.Cells[counts]
-	vitals     atomic.Pointer[selection.Vitals] // nil: no strategy looks at them
+	vitals     atomic.Pointer[selection.Vitals] // nil: no strategy reads them
 	tookOver   atomic.Uint64                    // attempts after the failure of another provider
 	heldClosed atomic.Uint64                    // times its breaker stayed closed for the sake of the group
 }
 
-// counts are the outcomes of a provider's attempts. Each attempt adds one to attempts
-// when it begins and one to another when it ends.
+// counts has the outcomes of a provider's attempts. Each attempt adds one to attempts when it begins, and one to
+// another count when it ends.
 type counts struct {
 	attempts, successes, failures, ignored, limited atomic.Uint64
 	latency                                         atomic.Uint64 // sum over the successes, in nanoseconds
@@ -102,8 +103,8 @@ type totals struct {
 	MeanLatency                                               time.Duration
 }
 
-// totals sums the counts. Those that end are read before those that begin, so that what
-// is in flight is never too low.
+// totals sums the counts. The ends of attempts are read before the beginnings, so that the number in flight is
+// never too low.
 func (m *measurements) totals() (sum totals) {
 	var latency uint64
 	for cell := range m.counts.Each {
@@ -203,7 +204,7 @@ func (p *provider) missing(capabilities []string) string {
 	return ""
 }
 
-// exit is called after the end of an attempt was counted.
+// exit lets a drain end with the last attempt in flight. It is called after the end of an attempt was counted.
 func (p *provider) exit() {
 	if p.hasLeft() {
 		p.drain.CheckIdle()
@@ -233,7 +234,7 @@ func (p *provider) changeGateLocked(cleared, set gate, change *event.Event) {
 			measured.Ready(p.ready)
 		}
 	}
-	for _, at := range p.places {
+	for _, at := range p.positions {
 		at.plan.set(at.at, now)
 	}
 	if change != nil {
@@ -244,16 +245,16 @@ func (p *provider) changeGateLocked(cleared, set gate, change *event.Event) {
 	}
 }
 
-// event fills in which provider the change is of.
+// event completes a change with the service, name and generation of the provider.
 func (p *provider) event(change event.Event) event.Event {
 	change.Service, change.Provider, change.Generation = p.service.name, p.name(), p.generation
 	return change
 }
 
-// mayEject reports whether the breaker of the provider may open because of failures. When
-// it may, mayEject keeps calls away in the same step, so that no other provider uses up
-// the bound of selection.Policy.MaxEjected meanwhile. Caller holds breaker.mu.
-func (p *provider) mayEject() bool {
+// tryEject keeps calls away from the provider and returns true, unless its breaker may not open because of
+// selection.Policy.MaxEjected. Both are one step, so that no other provider uses up the bound meanwhile.
+// Caller holds breaker.mu.
+func (p *provider) tryEject() bool {
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
 	policy := p.service.policy
@@ -306,4 +307,22 @@ func (p *provider) definitionLocked() Definition {
 	d := p.definition.clone()
 	d.Group, d.Strategy, d.Mock = p.group.key.number, p.group.strategy, p.shownAsMock()
 	return d
+}
+
+// full reports whether an attempt would find no free place now.
+func (p *provider) full() bool { return p.limits.Load().Full() }
+
+// errReleased returns the cause with which the contexts of the provider's factory and of its instance end.
+func (p *provider) errReleased() error {
+	return fmt.Errorf("registry: provider %q: %w", p.name(), ErrClosed)
+}
+
+// returns reports the time until the provider comes back by itself, and whether it has asked to be left alone
+// until then.
+func (p *provider) returns() (retryIn time.Duration, asked bool) {
+	circuit := p.breaker.stats()
+	p.registry.mu.Lock()
+	defer p.registry.mu.Unlock()
+	cooling := p.cooldownNow()
+	return max(circuit.RetryIn, time.Until(cooling.Until())), cooling.Active() && !cooling.Guessed()
 }

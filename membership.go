@@ -21,7 +21,7 @@ type membership struct {
 	domains      map[string]*domain                // the shared ones, by key; see domainKey
 	draining     map[*provider]struct{}            // removed, with calls in flight
 	overrides    []*override                       // in force, oldest first
-	eligibility  chan struct{}                     // closed when a provider becomes eligible or leaves; nil while nothing waits
+	waiters      chan struct{}                     // closed when a provider becomes eligible or leaves; nil while nothing waits
 	bus          *bus.Bus
 	closing      bool
 
@@ -101,7 +101,7 @@ func (m *membership) insert(svc *service, e entry) (joined, replaced *provider, 
 	joined = newProvider(svc, e, m.generation)
 	svc.registry.enterDomain(joined, e.limits)
 	if svc.hides(joined) != (hiding{}) {
-		joined.gate.Store(uint32(joined.gateNow() | gateReal))
+		joined.gate.Store(uint32(joined.gateNow() | gateHidden))
 	}
 	m.index(joined)
 	svc.groups.assign(joined, id, e.definition.Strategy)
@@ -112,7 +112,7 @@ func (m *membership) insert(svc *service, e entry) (joined, replaced *provider, 
 	return joined, replaced, nil
 }
 
-// checkEntry checks the entry against what is registered, and returns the provider that
+// checkEntry checks the entry against the members, and returns the provider that
 // it replaces.
 func (m *membership) checkEntry(svc *service, e entry, id groupID) (replaced *provider, err error) {
 	name, r := e.definition.Name, svc.registry
@@ -160,7 +160,7 @@ func (m *membership) unusedName(service string) string {
 	}
 }
 
-// index makes p found by its name, its capabilities and its service.
+// index enters p under its name, its capabilities and its service.
 func (m *membership) index(p *provider) {
 	m.providers[p.name()] = p
 	for _, capability := range p.definition.Capabilities {
@@ -246,9 +246,9 @@ func (r *Registry) removeAll() (left []*provider, first bool) {
 
 // wakeWaiters makes those that wait for an eligible provider look at the plan again.
 func (m *membership) wakeWaiters() {
-	if m.eligibility != nil {
-		close(m.eligibility)
-		m.eligibility = nil
+	if m.waiters != nil {
+		close(m.waiters)
+		m.waiters = nil
 	}
 }
 
@@ -261,10 +261,10 @@ func (r *Registry) changed() <-chan struct{} {
 
 // changedLocked is [Registry.changed] within a step.
 func (m *membership) changedLocked() <-chan struct{} {
-	if m.eligibility == nil {
-		m.eligibility = make(chan struct{})
+	if m.waiters == nil {
+		m.waiters = make(chan struct{})
 	}
-	return m.eligibility
+	return m.waiters
 }
 
 // having returns the current providers with all the capabilities, in any order.

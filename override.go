@@ -29,7 +29,7 @@ const overriddenBy = "overridden by "
 // notAMock are the words of codeMocksOnly.
 const notAMock = "not a mock, and only mocks are picked"
 
-// hiding is the reason for gateReal; the zero value is none.
+// hiding is the reason for gateHidden; the zero value is none.
 type hiding struct {
 	code code
 	by   string // the owner of the override; "": a replacement
@@ -45,7 +45,7 @@ func (h hiding) String() string {
 	return fmt.Sprintf("%s%q", overriddenBy, shortName(h.by))
 }
 
-// hides returns the reason that a member is not to be picked although it may be well.
+// hides returns the reason why a member is not picked, however healthy it is; the zero value: it is visible.
 func (s *serviceState) hides(p *provider) hiding {
 	for _, o := range slices.Backward(s.overrides) {
 		if o.id > p.overrideID {
@@ -107,16 +107,16 @@ func (m *membership) checkNotSwapped(name string) error {
 	return nil
 }
 
-// updateHidden makes the gate of a provider follow what hides it.
+// updateHidden makes the gate of a provider follow the overrides in force.
 func (m *membership) updateHidden(p *provider) {
 	if p.service.hides(p) != (hiding{}) {
-		p.changeGateLocked(0, gateReal, nil)
+		p.changeGateLocked(0, gateHidden, nil)
 	} else {
-		p.changeGateLocked(gateReal, 0, nil)
+		p.changeGateLocked(gateHidden, 0, nil)
 	}
 }
 
-// updateHiddenOf makes the gates of all providers of the service follow what hides them.
+// updateHiddenOf does so for all providers of the service.
 func (m *membership) updateHiddenOf(svc *service) {
 	svc.outdate() // first: a plan in force would offer some of them and hide others
 	for member := range svc.members {
@@ -230,7 +230,7 @@ func (m *membership) newReplacement(of *provider, fake *instance, policy Breaker
 	return p
 }
 
-// substitute lets one provider be found instead of another of the same name.
+// substitute makes a provider the member of its name, instead of another one.
 func (m *membership) substitute(from, to *provider) {
 	svc := from.service
 	m.unindex(from)

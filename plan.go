@@ -35,7 +35,7 @@ type position struct {
 type queryPlan struct {
 	service   *service
 	query     Query // normal
-	selective bool  // the query may not want a provider that it sees
+	selective bool  // the query may refuse a provider that it sees
 	plan      atomic.Pointer[plan]
 
 	// The fields below outlive the plans, so that a change of membership restarts nothing. lookups counts those
@@ -62,8 +62,8 @@ func (s *queryPlan) current() *plan {
 	return s.service.rebuild(s)
 }
 
-// maxQueryPlans bounds how many queries of one service keep a plan. The oldest gives way; its
-// rotations start afresh at its next lookup.
+// maxQueryPlans bounds the queries of one service that keep a plan. The oldest is detached; its rotations
+// start afresh at its next lookup.
 const maxQueryPlans = 256
 
 // queryPlan checks the query and returns its plan, which equal queries share.
@@ -87,7 +87,7 @@ func (s *service) queryPlan(asked *Query) (*queryPlan, error) {
 	return created, nil
 }
 
-// knownQueryPlan returns the attached one of an equal query, or nil.
+// knownQueryPlan returns the attached plan of an equal query, or nil.
 func (s *service) knownQueryPlan(q *Query) *queryPlan {
 	if known, ok := (*s.plans.Load())[s.registry.hash(q)]; ok && same(q, &known.query) {
 		return known
@@ -128,7 +128,7 @@ func (s *service) drop(out *queryPlan) {
 		return
 	}
 	for _, p := range old.candidates {
-		p.places = slices.DeleteFunc(p.places, func(at position) bool { return at.plan == old })
+		p.positions = slices.DeleteFunc(p.positions, func(at position) bool { return at.plan == old })
 	}
 }
 
@@ -149,8 +149,8 @@ func (s *service) rebuild(target *queryPlan) *plan {
 	}
 	if !target.attached {
 		if twin := s.knownQueryPlan(&target.query); twin != nil {
-			// Another resolver has come to ask the same since target gave way: they share its
-			// turns. Each lookup of this one takes the lock.
+			// Another resolver has attached an equal query since target was detached: both use
+			// its plan and rotations. Each lookup through target takes the lock.
 			if p := twin.plan.Load(); p != nil {
 				return p
 			}
@@ -192,7 +192,7 @@ func (s *service) build(target *queryPlan) *plan {
 	}, &source)
 	target.rotations, target.tracks = source.rotations, source.tracks
 	for i, c := range p.candidates {
-		c.places = append(c.places, position{plan: p, at: i})
+		c.positions = append(c.positions, position{plan: p, at: i})
 		p.set(i, c.gateNow())
 	}
 	return p
@@ -204,7 +204,7 @@ type planSource struct {
 	target     *queryPlan
 	candidates []*provider
 	first      []int    // the first candidate of each tier
-	groups     []*group // that it is of
+	groups     []*group // the group of each tier
 	rotations  map[tierKey]*pick.Rotation
 	tracks     map[*provider]*selection.Track
 }
@@ -213,8 +213,8 @@ type planSource struct {
 func (b *planSource) tiers() (tiers []pick.Tier) {
 	scope := 0
 	for i, c := range b.candidates {
-		if i == 0 || c.tierKey() != b.candidates[i-1].tierKey() {
-			if i > 0 && !c.sharesLoad(b.candidates[i-1]) {
+		if i == 0 || tierKeyOf(c) != tierKeyOf(b.candidates[i-1]) {
+			if i > 0 && !shareLoad(c, b.candidates[i-1]) {
 				scope++
 			}
 			tiers = append(tiers, pick.Tier{Strategy: c.group.strategy, Scope: scope, Faults: &c.group.faults})
@@ -225,18 +225,18 @@ func (b *planSource) tiers() (tiers []pick.Tier) {
 	return tiers
 }
 
-// sharesLoad reports whether the group of one provider may spill over to that of the other: groups share a load
-// among those of a handler, among the global ones, and among mocks.
-func (p *provider) sharesLoad(other *provider) bool {
-	return p.definition.Handler == other.definition.Handler && p.mock() == other.mock()
+// shareLoad reports whether the group of one provider may spill over to that of the other: the groups of one
+// handler share a load, the global groups do, and mocks share none with real providers.
+func shareLoad(a, b *provider) bool {
+	return a.definition.Handler == b.definition.Handler && a.mock() == b.mock()
 }
 
 // OrderKey implements [pick.Source].
-func (b *planSource) OrderKey(candidate int) uint64 { return b.candidates[candidate].orderKey() }
+func (b *planSource) OrderKey(candidate int) uint64 { return orderKeyOf(b.candidates[candidate]) }
 
 // Rotation implements [pick.Source] with the rotation of the plan before.
 func (b *planSource) Rotation(tier int) *pick.Rotation {
-	key := b.candidates[b.first[tier]].tierKey()
+	key := tierKeyOf(b.candidates[b.first[tier]])
 	kept := pick.RotationFor(b.target.rotations[key], b.groups[tier].strategy)
 	b.rotations[key] = kept
 	return kept
@@ -245,20 +245,20 @@ func (b *planSource) Rotation(tier int) *pick.Rotation {
 // Member implements [pick.Source].
 func (b *planSource) Member(candidate int, measured bool) selection.Member {
 	p := b.candidates[candidate]
-	m := selection.Member{Profile: p.profile()}
+	m := selection.Member{Profile: profileOf(&p.definition)}
 	if measured {
 		track := b.target.tracks[p]
 		if track == nil {
 			track = &selection.Track{}
 		}
 		b.tracks[p] = track
-		m.Vitals, m.Context = p.measure(), track
+		m.Vitals, m.Context = vitalsOf(p), track
 	}
 	return m
 }
 
-// scopes returns what a query sees, before capabilities: the handler's own
-// providers, then the global ones, each in the one order. Caller holds
+// scopes returns the providers that a query sees, whatever their capabilities: the
+// handler's own, then the global ones, each in the one order. Caller holds
 // Registry.mu and must not change what it gets.
 func (s *service) scopes(q Query) [][]*provider {
 	if s.sorted == nil {
@@ -288,7 +288,7 @@ func compareProviders(a, b *provider) int {
 		compareBool(a.mock(), b.mock()),
 		cmp.Compare(a.group.key.number, b.group.key.number),
 		cmp.Compare(a.overrideID, b.overrideID),
-		cmp.Compare(a.orderKey(), b.orderKey()),
+		cmp.Compare(orderKeyOf(a), orderKeyOf(b)),
 	)
 }
 
@@ -303,14 +303,14 @@ func compareBool(a, b bool) int {
 	}
 }
 
-// orderKey orders the providers of one group: priority, then registration.
+// orderKeyOf returns the key by which the providers of one group are sorted: priority, then registration.
 // Caller holds Registry.mu.
-func (p *provider) orderKey() uint64 {
+func orderKeyOf(p *provider) uint64 {
 	const sequenceBits = 44
 	return uint64(p.definition.Priority.Rank())<<sequenceBits | p.order&(1<<sequenceBits-1) //nolint:gosec // ranks are 0 to 9
 }
 
-// tierKey returns the tier that the provider is in. Caller holds Registry.mu.
-func (p *provider) tierKey() tierKey {
+// tierKeyOf returns the tier that the provider is in. Caller holds Registry.mu.
+func tierKeyOf(p *provider) tierKey {
 	return tierKey{handler: p.definition.Handler, number: p.group.key.number, overrideID: p.overrideID, mock: p.mock()}
 }

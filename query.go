@@ -55,7 +55,7 @@ func (q Query) check() error {
 	case q.OwnOnly:
 		return invalid("Query.OwnOnly", true, "a Handler")
 	}
-	if _, err := checkWords("Query.Require", q.Require); err != nil {
+	if err := checkWords("Query.Require", q.Require); err != nil {
 		return err
 	}
 	if field, value, bound := q.Where.Check(); field != "" {
@@ -75,7 +75,7 @@ func (q Query) check() error {
 		{"Query.Where.Regions", q.Where.Regions},
 		{"Query.Where.Exclude", q.Where.Exclude},
 	} {
-		if _, err := checkWords(list.field, list.words); err != nil {
+		if err := checkWords(list.field, list.words); err != nil {
 			return err
 		}
 	}

@@ -179,7 +179,7 @@ func (c *call) enterAnother(q *queueing) bool {
 	others.shared = c.shared
 	others.restarts = maxRestarts // the wait looks again by itself
 	for p := others.next(&c.by); p != nil; p = others.next(&c.by) {
-		if c.alreadyTried(p) || !c.wants(p) {
+		if c.triedBefore(p) || !c.wants(p) {
 			continue
 		}
 		if c.claimAndEnter(p, admission{reason: c.nextReason()}) {

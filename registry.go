@@ -34,7 +34,7 @@ type Registry struct {
 	schedule   *schedule.Scheduler
 	services   atomic.Pointer[map[string]*service] // copied on write, under mu
 	observers  atomic.Pointer[[]*observer]         // copied on write, under mu; nil: none
-	unattended atomic.Bool                         // calls begin as sprints; see isUnattended
+	unattended atomic.Bool                         // calls begin with a first attempt; see isUnattended
 	probes     *probe.Queue
 	decisions  *record.Latest[selection.Decision] // nil: not recorded
 
@@ -79,7 +79,8 @@ func New(options Options) (*Registry, error) {
 	return r, nil
 }
 
-// isUnattended reports whether nothing of the registry's is to see every call.
+// isUnattended reports whether no hook, observer or option of the registry has to see every call, so that calls
+// may begin with a first attempt alone.
 func (r *Registry) isUnattended() bool {
 	return !r.hooked && r.options.Authorize == nil && !r.options.PanicsAsErrors && r.observers.Load() == nil
 }
@@ -169,8 +170,8 @@ func (r *Registry) drainAll(ctx context.Context) {
 	}
 }
 
-// releaseAll releases the instances in order, ends everything else, and returns what
-// did not end. It may be called again, and concurrently.
+// releaseAll releases the instances in order, ends everything else, and returns an error
+// that names all that did not end. It may be called again, and concurrently.
 func (r *Registry) releaseAll(limit tasks.GraceWait) error {
 	failures := r.releaseInstances(limit)
 	r.end(fmt.Errorf("registry: %w", ErrClosed))

@@ -13,21 +13,21 @@ import (
 
 // Attempt is one try of a call on one provider.
 type Attempt struct {
-	// Provider is who was asked.
+	// Provider is the name of the provider that was tried.
 	Provider string `json:"provider"`
-	// Why is the reason of its selection: "first", "failover", "retry",
+	// Why is the reason for the attempt: "first", "failover", "retry",
 	// "queued" (for a place), "waited" (for the end of a cooldown), "many" (all
 	// were asked) or "last resort".
 	Why string `json:"why"`
-	// Trial says that its breaker was half-open.
+	// Trial reports whether its breaker was half-open.
 	Trial bool `json:"trial,omitempty"`
-	// Class is what the outcome means.
+	// Class is the class of the outcome.
 	Class verdict.Class `json:"class"`
-	// Delay is how long the call had slept or queued before it.
+	// Delay is the time that the call slept or queued before it.
 	Delay time.Duration `json:"delay,omitempty"`
-	// Duration is how long the attempt ran.
+	// Duration is the running time of the attempt.
 	Duration time.Duration `json:"duration"`
-	// Err is what the function returned.
+	// Err is the error that the function returned.
 	Err error `json:"-"`
 }
 
@@ -41,7 +41,7 @@ func (a Attempt) MarshalJSON() ([]byte, error) {
 	}{plain(a), textOf(a.Err)})
 }
 
-// attemptReason is why an attempt was made. It is told, and decides nothing.
+// attemptReason is the reason for an attempt. It is reported, and decides nothing.
 type attemptReason uint8
 
 const (
@@ -63,21 +63,21 @@ var attemptReasons = [...]string{
 // String returns the value of [Attempt.Why].
 func (r attemptReason) String() string { return attemptReasons[r] }
 
-// CallReport is what happened in one call, or in the leases of one: asked for with
-// [ReportTo], and given to the hooks of [Options]. In JSON, as everywhere in this
-// package, durations are numbers of nanoseconds.
+// CallReport describes the course of one call, or of the leases of one. [ReportTo] asks for it, and
+// the hooks of [Options] get it. In JSON, as everywhere in this package, durations are numbers of
+// nanoseconds.
 type CallReport struct {
-	// Service is what was called, and Handler by whom, as the query says.
+	// Service is the name of the service, and Handler the handler of the query.
 	Service string `json:"service"`
 	Handler string `json:"handler,omitempty"`
-	// Caller is who is answerable for it; see [Caller].
+	// Caller names the caller that is accountable for the call; see [Caller].
 	Caller string `json:"caller,omitempty"`
 	// Attempts are the tries so far, the successful one included, in order.
 	Attempts []Attempt `json:"attempts"`
-	// Skipped are the providers that were not entered and could not have been,
+	// Skipped are the providers that were not tried and could not have been,
 	// or not for this call, with the reason. It is filled in at the end.
 	Skipped []Candidate `json:"skipped,omitempty"`
-	// Duration is how long it took in all. It is filled in at the end.
+	// Duration is the time that the call took in all. It is filled in at the end.
 	Duration time.Duration `json:"duration"`
 	// Err is the error of the call, at its end.
 	Err error `json:"-"`
@@ -155,7 +155,7 @@ func (c *call) present() Attempt {
 	return Attempt{Provider: c.attempt.provider.name(), Why: c.reason.String(), Trial: c.attempt.trial, Delay: c.delay}
 }
 
-// noteAttempt notes the outcome of the attempt and tells the hook.
+// noteAttempt notes the outcome of the attempt and runs the hook after it.
 func (c *call) noteAttempt(class verdict.Class, elapsed time.Duration, err error) {
 	ended := c.present()
 	ended.Class, ended.Duration, ended.Err = class, elapsed, err
@@ -166,7 +166,7 @@ func (c *call) noteAttempt(class verdict.Class, elapsed time.Duration, err error
 	}
 }
 
-// tellAttempt tells the hook of an attempt that has ended.
+// tellAttempt runs the hook after an attempt that has ended.
 func (c *call) tellAttempt(ctx context.Context, report CallReport, ended Attempt) {
 	if hook := c.query.service.registry.options.AfterAttempt; hook != nil {
 		_ = fault.Run(func() error { hook(ctx, report, ended); return nil })
@@ -242,10 +242,10 @@ func (c *call) failure() error {
 	return failure
 }
 
-// unavailable explains why there was no provider, or no other one, for the call.
+// unavailable returns the error of a call without a provider, or without another one.
 func (c *call) unavailable() *UnavailableError {
 	unavailable := c.query.unavailable(admitting, c.by)
-	for _, skip := range slices.Backward(c.skips) { // the last one is why
+	for _, skip := range slices.Backward(c.skips) { // the last reason counts
 		for i := range unavailable.Candidates {
 			if candidate := &unavailable.Candidates[i]; skip.Provider == candidate.Provider && candidate.Eligible {
 				*candidate = skip

@@ -51,7 +51,7 @@ func (r *Resolver[T]) boundFor(ctx context.Context) (*queryPlan, error) {
 // It blocks only for a factory that has not run yet, within ctx and the provider's attempt
 // timeout, and for a first probe that has no result yet where no other provider is eligible.
 // The error is an [UnavailableError].
-func (r *Resolver[T]) Get(ctx context.Context) (T, error) {
+func (r *Resolver[T]) Get(ctx context.Context) (T, error) { //nolint:gocognit // the hot path, in the order of its likelihood
 	if r != nil && r.plan != nil {
 		if plan := r.plan.plan.Load(); plan != nil {
 			at := plan.Healthy.First()
@@ -110,17 +110,6 @@ func (r *Resolver[T]) missed(ctx context.Context) error {
 	}
 	svc.misses.count(unavailable)
 	return unavailable
-}
-
-// obtain returns the provider's instance, waiting for its factory within ctx and the attempt
-// timeout; nil when there is none to be had.
-func (p *provider) obtain(ctx context.Context, others func() bool) *instance {
-	if made := p.instance.Load(); made != nil {
-		return made
-	}
-	by := newCaller(ctx)
-	p.makeInstance(&by, others, p.attemptTimeout()) //nolint:contextcheck // by has it
-	return p.instance.Load()
 }
 
 // Many returns the instances of all providers that Get would give, in order, at most limit

@@ -47,18 +47,17 @@ func requestOf(q *Query, service string) selection.Request {
 	}
 }
 
-// profile returns what selectors and requirements see of the provider.
-func (p *provider) profile() selection.Profile {
-	d := &p.definition
+// profileOf returns the part of a definition that selectors and requirements see.
+func profileOf(d *Definition) selection.Profile {
 	return selection.Profile{
 		Service: d.Service, Handler: d.Handler, Name: d.Name, Capabilities: d.Capabilities, Tags: d.Tags,
 		Metadata: d.Metadata, Version: d.Version, Region: d.Region, Weight: d.Weight, Cost: d.Cost,
 	}
 }
 
-// measure returns the vitals of the provider. They are made for the first plan that reads
-// them. Caller holds Registry.mu.
-func (p *provider) measure() *selection.Vitals {
+// vitalsOf returns the vitals of the provider, made for the first plan that reads them. Caller holds
+// Registry.mu.
+func vitalsOf(p *provider) *selection.Vitals {
 	known := p.vitals.Load()
 	if known == nil {
 		known = selection.NewVitals(p.ready, p.service.policy.Decay)
@@ -66,13 +65,4 @@ func (p *provider) measure() *selection.Vitals {
 		p.showVitals()
 	}
 	return known
-}
-
-// showVitals copies the provider's health to its vitals, if it has any. Caller holds Registry.mu.
-func (p *provider) showVitals() {
-	known := p.vitals.Load()
-	if known == nil {
-		return
-	}
-	known.SetHealth(p.scoreLocked(), p.trendLocked())
 }

@@ -104,9 +104,9 @@ func (s Service[T]) Get(ctx context.Context, r *Registry, q Query) (T, error) {
 	return resolver.Get(ctx)
 }
 
-// SetSelection changes how the groups of the service are treated and what is
-// measured of its providers in that registry, from now on. It returns the previous
-// policy. Measurements are kept.
+// SetSelection changes the selection policy of the service in that registry, from now
+// on: the treatment of its groups and the measurements of its providers. It returns
+// the previous policy. Measurements are kept.
 //
 // The errors match [ErrInvalid] (a [FieldError] that names the field), [ErrConflict]
 // or [ErrClosed], and change nothing.

@@ -8,19 +8,19 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// classifyError takes what was stated of the error, or asks the classifiers of the
-// provider, the service and the registry, and the built-in one.
-func (p *provider) classifyError(err error) verdict.Verdict {
+// classifyError returns the verdict that was stated of the error, or else the one of the first classifier that has
+// one: those of the provider, the service and the registry, and the built-in one.
+func (i *identity) classifyError(err error) verdict.Verdict {
 	var v verdict.Verdict
 	stated := false
 	if fault.Run(func() error { v, stated = verdict.Stated(err); return nil }) == nil && stated {
 		return v
 	}
 	var ofService verdict.Classifier
-	if set := p.service.classify.Load(); set != nil {
+	if set := i.service.classify.Load(); set != nil {
 		ofService = *set
 	}
-	for _, classify := range []verdict.Classifier{p.classify, ofService, p.registry.options.Classify} {
+	for _, classify := range []verdict.Classifier{i.classify, ofService, i.registry.options.Classify} {
 		if classify == nil {
 			continue
 		}
@@ -65,8 +65,8 @@ func (a *attempt) judge(by *caller, err error) (v verdict.Verdict, cause error) 
 	return a.provider.classifyError(err), nil
 }
 
-// statedNeutral returns what was stated of an outcome that says nothing about the
-// provider, whatever has ended: that is known best by who ended it.
+// statedNeutral returns the verdict that was stated of an outcome which says nothing about the provider. It goes
+// before all contexts that have ended: the code that stated it knows best.
 func statedNeutral(err error) (v verdict.Verdict, neutral bool) {
 	_ = fault.Run(func() error { // its methods are a user's
 		stated, ok := verdict.Stated(err)

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// waitEnd is how a wait ended.
+// waitEnd is the way in which a wait ended.
 type waitEnd uint8
 
 const (
@@ -29,7 +29,7 @@ func await(ctx context.Context, limit time.Duration, wake <-chan struct{}) waitE
 	}
 }
 
-// waitResult is what became of a call's wait for a provider.
+// waitResult is the result of a call's wait for a provider.
 type waitResult uint8
 
 const (
@@ -97,7 +97,7 @@ func (q *queryPlan) awaitFirstProbe(ctx context.Context, want condition) bool {
 	}
 }
 
-// probeHope is what may be waited for where first probes have no result yet.
+// probeHope describes a wait for the first results of probes.
 type probeHope struct {
 	changed <-chan struct{} // closed when a provider may have become eligible; nil: no hope
 	limit   time.Duration   // the longest time that it can take
@@ -170,16 +170,6 @@ func (p *plan) lastResort(wants func(*provider) bool) (best *provider) {
 		}
 	}
 	return best
-}
-
-// returns reports when the provider comes back by itself, and whether it has asked to be left
-// alone until then.
-func (p *provider) returns() (retryIn time.Duration, asked bool) {
-	circuit := p.breaker.stats()
-	p.registry.mu.Lock()
-	defer p.registry.mu.Unlock()
-	cooling := p.cooldownNow()
-	return max(circuit.RetryIn, time.Until(cooling.Until())), cooling.Active() && !cooling.Guessed()
 }
 
 // maxComebacks bounds how many attempts one call makes after waiting for the end of a

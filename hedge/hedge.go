@@ -149,26 +149,34 @@ func (h *hedged[T, R]) await(policy Policy, first *registry.Lease[T]) (R, error)
 			if r.err != nil {
 				failure = r.err
 			}
-			over := r.panicked != nil || r.final || h.caller.Err() != nil
-			switch {
-			case r.won:
+			if r.won {
 				return r.value, nil
-			case !over:
-			case !h.won.CompareAndSwap(false, true):
-				return h.winner(), nil
-			case r.panicked != nil:
-				panic(r.panicked.Value)
-			case h.caller.Err() != nil:
-				return none, h.ended()
-			default:
-				return none, failure
+			}
+			if h.endsWith(r) {
+				return h.conclude(r, failure)
 			}
 		case <-h.caller.Done():
-			if h.won.CompareAndSwap(false, true) {
-				return none, h.ended()
-			}
-			return h.winner(), nil
+			return h.conclude(result[R]{}, failure)
 		}
+	}
+	return none, failure
+}
+
+// endsWith reports whether no further provider may be tried after r.
+func (h *hedged[T, R]) endsWith(r result[R]) bool {
+	return r.panicked != nil || r.final || h.caller.Err() != nil
+}
+
+// conclude ends the wait after r, as no further provider may be tried. A run that has won meanwhile
+// decides the result.
+func (h *hedged[T, R]) conclude(r result[R], failure error) (none R, _ error) {
+	switch {
+	case !h.won.CompareAndSwap(false, true):
+		return h.winner(), nil
+	case r.panicked != nil:
+		panic(r.panicked.Value)
+	case h.caller.Err() != nil:
+		return none, h.ended()
 	}
 	return none, failure
 }

@@ -50,16 +50,8 @@ func (o HTTPOptions) withDefaults() (HTTPOptions, error) {
 	default:
 		return o, refuse("HTTPOptions.Method", quoted(o.Method), "GET (default), HEAD, OPTIONS or POST")
 	}
-	for _, name := range slices.Sorted(maps.Keys(o.Header)) {
-		if name == "" || strings.ContainsFunc(name, isNoTokenCharacter) {
-			return o, refuse("HTTPOptions.Header", quoted(name), "names of header fields")
-		}
-		for i, value := range o.Header[name] {
-			if strings.ContainsFunc(value, isNoValueCharacter) {
-				// The value may be a secret.
-				return o, refuse(fmt.Sprintf("HTTPOptions.Header[%q][%d]", name, i), "of several lines or binary", "one line of text")
-			}
-		}
+	if err := checkHeader(o.Header); err != nil {
+		return o, err
 	}
 	o.Header = o.Header.Clone()
 	if o.Header == nil {
@@ -78,6 +70,21 @@ func (o HTTPOptions) withDefaults() (HTTPOptions, error) {
 		o.Client = newClient()
 	}
 	return o, nil
+}
+
+func checkHeader(header http.Header) error {
+	for _, name := range slices.Sorted(maps.Keys(header)) {
+		if name == "" || strings.ContainsFunc(name, isNoTokenCharacter) {
+			return refuse("HTTPOptions.Header", quoted(name), "names of header fields")
+		}
+		for i, value := range header[name] {
+			if strings.ContainsFunc(value, isNoValueCharacter) {
+				// The value may be a secret.
+				return refuse(fmt.Sprintf("HTTPOptions.Header[%q][%d]", name, i), "of several lines or binary", "one line of text")
+			}
+		}
+	}
+	return nil
 }
 
 func isNoTokenCharacter(r rune) bool {

@@ -420,14 +420,21 @@ func Stream[I any](ctx context.Context, s *Script, items ...I) (iter.Seq2[I, err
 				return
 			}
 		}
-		switch step.kind {
-		case kindCut:
-			if step.err != nil {
-				yield(none, step.err)
-			}
-		case kindStall:
-			yield(none, hang(ctx))
-		default:
+		if err := step.endOfStream(ctx); err != nil {
+			yield(none, err)
 		}
 	}, nil
+}
+
+// endOfStream returns the error that a stream has after its items: that of a cut, or of a context for
+// whose end a stall has waited.
+func (s Step) endOfStream(ctx context.Context) error {
+	switch s.kind {
+	case kindCut:
+		return s.err
+	case kindStall:
+		return hang(ctx)
+	default:
+		return nil
+	}
 }

@@ -140,10 +140,18 @@ func decay(x float32) float32 {
 	return series * math.Float32frombits(uint32(127-n)<<23)      //nolint:gosec // n is 0 to 116
 }
 
-// observe records an attempt. The latency follows the peak: a longer sample replaces the value
-// at once, a shorter one moves it by the weight that the value has lost with time. An attempt
-// without an answer counts only when it took longer than answers do.
+// observe records an attempt.
 func (t *Track) observe(tick uint32, rate float32, took time.Duration, outcome Outcome) {
+	t.observeLatency(tick, rate, took, outcome)
+	if outcome != Neutral {
+		t.observeFailing(tick, rate, outcome)
+	}
+}
+
+// observeLatency makes the latency follow the peak: a longer sample replaces the value at once, a
+// shorter one moves it by the weight that the value has lost with time. An attempt without an answer
+// counts only when it took longer than answers do.
+func (t *Track) observeLatency(tick uint32, rate float32, took time.Duration, outcome Outcome) {
 	sample := float32(max(took, 1))
 	for {
 		word := t.latency.Load()
@@ -160,15 +168,16 @@ func (t *Track) observe(tick uint32, rate float32, took time.Duration, outcome O
 			next = value
 		}
 		if next == value && (outcome != Answered || left == 1) {
-			break // a busy provider would write for each attempt
+			return // a busy provider would write for each attempt
 		}
 		if t.latency.CompareAndSwap(word, pack(next, tick)) {
-			break
+			return
 		}
 	}
-	if outcome == Neutral {
-		return
-	}
+}
+
+// observeFailing moves the share of failures by an outcome that is not neutral.
+func (t *Track) observeFailing(tick uint32, rate float32, outcome Outcome) {
 	for {
 		word := t.failing.Load()
 		if word == 0 && outcome == Answered {

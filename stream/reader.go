@@ -75,26 +75,31 @@ func Reader[T any](
 func chunks(body io.ReadCloser, end []byte) iter.Seq2[chunk, error] {
 	return func(yield func(chunk, error) bool) {
 		defer func() { _ = body.Close() }()
-		buffer := make([]byte, chunkSize)
-		var tail []byte // of the bytes read so far: the end mark may have begun there
-		for {
-			n, err := body.Read(buffer)
-			if n > 0 {
-				c := chunk{data: bytes.Clone(buffer[:n])}
-				if len(end) > 0 {
-					tail, c = findEnd(tail, c, end)
-				}
-				if !yield(c, nil) || c.last {
-					return
-				}
+		yieldChunks(body, end, yield)
+	}
+}
+
+// yieldChunks reads body until it ends or fails, the end mark is complete, or no more chunks are wanted.
+func yieldChunks(body io.Reader, end []byte, yield func(chunk, error) bool) {
+	buffer := make([]byte, chunkSize)
+	var tail []byte // of the bytes read so far: the end mark may have begun there
+	for {
+		n, err := body.Read(buffer)
+		if n > 0 {
+			c := chunk{data: bytes.Clone(buffer[:n])}
+			if len(end) > 0 {
+				tail, c = findEnd(tail, c, end)
 			}
-			if errors.Is(err, io.EOF) {
+			if !yield(c, nil) || c.last {
 				return
 			}
-			if err != nil {
-				yield(chunk{}, err)
-				return
-			}
+		}
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			yield(chunk{}, err)
+			return
 		}
 	}
 }

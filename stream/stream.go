@@ -365,21 +365,9 @@ func (a *attempt[T, I]) first(open func(context.Context, T) (iter.Seq2[I, error]
 	a.ctx, a.cancel = context.WithCancelCause(a.lease.Context())
 	a.lease.Patience(a.options.FirstTimeout)
 	limit := a.firstTimeout()
-	var items iter.Seq2[I, error]
-	err := a.within(limit, ErrFirstItem, func() (err error) {
-		items, err = open(a.ctx, a.lease.Value)
-		return err
-	})
-	if err != nil {
-		if items != nil { // it came too late; running it releases its resources
-			runToRelease(a.lease, items)
-		}
+	if err := a.open(limit, open); err != nil {
 		return nil, err
 	}
-	if items == nil {
-		return nil, verdict.As(errors.New("stream: open returned nothing to read"), verdict.Verdict{Class: verdict.ClassMalformed})
-	}
-	a.items, a.stop = iter.Pull2(items)
 	s := &Stream[I]{provider: a.lease.Provider()}
 	item, err, more := a.pull(limit-time.Since(a.began), ErrFirstItem)
 	if err != nil {
@@ -391,15 +379,9 @@ func (a *attempt[T, I]) first(open func(context.Context, T) (iter.Seq2[I, error]
 	if more {
 		s.buffered = append(s.buffered, item)
 	}
-	for more && !a.ended && a.options.Whole {
-		if item, err, more = a.pull(a.options.StallTimeout, ErrStalled); err != nil {
+	if more && a.options.Whole {
+		if err := a.readAll(s); err != nil {
 			return nil, err
-		}
-		if more {
-			s.buffered = append(s.buffered, item)
-		}
-		if len(s.buffered) > a.options.MostItems {
-			return nil, verdict.As(ErrTooLong, verdict.Verdict{Class: verdict.ClassMalformed})
 		}
 	}
 	if a.ended {
@@ -417,6 +399,43 @@ func (a *attempt[T, I]) first(open func(context.Context, T) (iter.Seq2[I, error]
 	s.end, s.release = a.finish, a.stop
 	context.AfterFunc(a.ctx, func() { s.releaseBetweenReads(a.tooSlowFor(context.Cause(a.ctx))) })
 	return s, nil
+}
+
+// open opens the stream within limit.
+func (a *attempt[T, I]) open(limit time.Duration, open func(context.Context, T) (iter.Seq2[I, error], error)) error {
+	var items iter.Seq2[I, error]
+	err := a.within(limit, ErrFirstItem, func() (err error) {
+		items, err = open(a.ctx, a.lease.Value)
+		return err
+	})
+	if err != nil {
+		if items != nil { // it came too late; running it releases its resources
+			runToRelease(a.lease, items)
+		}
+		return err
+	}
+	if items == nil {
+		return verdict.As(errors.New("stream: open returned nothing to read"), verdict.Verdict{Class: verdict.ClassMalformed})
+	}
+	a.items, a.stop = iter.Pull2(items)
+	return nil
+}
+
+// readAll reads the items behind the first one until the stream ends.
+func (a *attempt[T, I]) readAll(s *Stream[I]) error {
+	for more := true; more && !a.ended; {
+		item, err, another := a.pull(a.options.StallTimeout, ErrStalled)
+		if err != nil {
+			return err
+		}
+		if more = another; more {
+			s.buffered = append(s.buffered, item)
+		}
+		if len(s.buffered) > a.options.MostItems {
+			return verdict.As(ErrTooLong, verdict.Verdict{Class: verdict.ClassMalformed})
+		}
+	}
+	return nil
 }
 
 // tooSlowFor returns the error of a stream whose time is over. It is marked to say nothing

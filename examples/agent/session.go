@@ -75,18 +75,11 @@ func (a *agent) play(ctx context.Context, questions int) error {
 	tick := time.NewTicker(pace)
 	defer tick.Stop()
 	for n := range questions {
-		for len(acts) > 0 && float64(n) >= acts[0].at*float64(questions) {
-			a.screen.line("script    " + acts[0].what)
-			if err := acts[0].do(a); err != nil {
-				return err
-			}
-			acts = acts[1:]
+		var err error
+		if acts, err = a.perform(acts, n, questions); err != nil {
+			return err
 		}
-		ask := a.ask
-		if n%3 == 2 {
-			ask = a.askForStream
-		}
-		reply, err := ask(ctx, fmt.Sprintf("question %d: what is next?", n+1))
+		reply, err := a.askNumber(ctx, n)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -100,10 +93,7 @@ func (a *agent) play(ctx context.Context, questions int) error {
 				return err
 			}
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-		}
+		pause(ctx, tick)
 	}
 	a.screen.settle()
 	if err := a.summary(ctx, questions, served, lost); err != nil {
@@ -113,6 +103,35 @@ func (a *agent) play(ctx context.Context, questions int) error {
 		return fmt.Errorf("%d of %d questions lost", lost, questions)
 	}
 	return nil
+}
+
+// pause waits for the next tick, or for the end of ctx.
+func pause(ctx context.Context, tick *time.Ticker) {
+	select {
+	case <-tick.C:
+	case <-ctx.Done():
+	}
+}
+
+// askNumber asks question n, every third one for a stream.
+func (a *agent) askNumber(ctx context.Context, n int) (answered, error) {
+	ask := a.ask
+	if n%3 == 2 {
+		ask = a.askForStream
+	}
+	return ask(ctx, fmt.Sprintf("question %d: what is next?", n+1))
+}
+
+// perform performs the acts that are due before question n, and returns the others.
+func (a *agent) perform(acts []act, n, questions int) ([]act, error) {
+	for len(acts) > 0 && float64(n) >= acts[0].at*float64(questions) {
+		a.screen.line("script    " + acts[0].what)
+		if err := acts[0].do(a); err != nil {
+			return nil, err
+		}
+		acts = acts[1:]
+	}
+	return acts, nil
 }
 
 // deliver notifies programs of every answer, and shows people one in twenty-five.

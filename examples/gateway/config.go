@@ -111,73 +111,93 @@ func readConfigFile(path string) (Config, error) {
 
 // check finds names that do not exist, which the registry would not notice.
 func (c Config) check() error {
-	var found []error
-	wrong := func(field string, value any, want string) {
-		found = append(found, fmt.Errorf("configuration: %s is %q: want %s", field, fmt.Sprint(value), want))
-	}
-	keys := make(map[string]string)
-	for _, name := range slices.Sorted(maps.Keys(c.Clients)) {
-		key := os.Getenv(c.Clients[name])
-		if key == "" {
-			found = append(found, fmt.Errorf("configuration: clients.%s names no environment variable that is set", name))
-		} else if other, taken := keys[key]; taken {
-			found = append(found, fmt.Errorf("configuration: clients.%s has the same key as clients.%s", name, other))
-		}
-		keys[key] = name
-	}
+	var found problems
+	c.checkClients(&found)
 	for _, name := range slices.Sorted(maps.Keys(c.Upstreams)) {
-		upstream := c.Upstreams[name]
-		field := "upstreams." + name
-		if at, err := url.Parse(upstream.URL); err != nil || at.Host == "" || at.Scheme != "http" && at.Scheme != "https" {
-			wrong(field+".url", upstream.URL, "an absolute URL of http or https")
-		}
-		for model, known := range upstream.Models {
-			if model == "" || known == "" || strings.HasSuffix(model, "*") {
-				wrong(field+".models", model+": "+known, "two names")
-			}
-		}
-		if upstream.Key != "" && os.Getenv(upstream.Key) == "" {
-			// Its value is not shown: it may be the key itself.
-			found = append(found, fmt.Errorf("configuration: %s.key_variable names no environment variable that is set", field))
-		}
-		if upstream.Concurrency < 0 {
-			wrong(field+".concurrency", upstream.Concurrency, "0 (any number) or more")
-		}
+		c.Upstreams[name].check("upstreams."+name, &found)
 	}
 	if len(c.Routes) == 0 {
-		wrong("routes", "[]", "at least one")
+		found.wrong("routes", "[]", "at least one")
 	}
 	seen := make(map[string]bool)
 	for i, route := range c.Routes {
 		field := fmt.Sprintf("routes[%d]", i)
-		if route.Model == "" || strings.Contains(strings.TrimSuffix(route.Model, "*"), "*") {
-			wrong(field+".model", route.Model, "a name, or the beginning of one and a star")
-		}
 		if seen[route.Model] {
-			wrong(field+".model", route.Model, "one route for each")
+			found.wrong(field+".model", route.Model, "one route for each")
 		}
 		seen[route.Model] = true
-		if len(route.Groups) == 0 {
-			wrong(field+".groups", "[]", "at least one")
-		}
-		if !c.serves(route) {
-			wrong(field+".model", route.Model, "one that an upstream of the route has")
-		}
-		named := make(map[string]bool)
-		for j, group := range route.Groups {
-			field := fmt.Sprintf("%s.groups[%d].upstreams", field, j)
-			if len(group.Upstreams) == 0 {
-				wrong(field, "[]", "at least one")
-			}
-			for _, name := range group.Upstreams {
-				if _, known := c.Upstreams[name]; !known || named[name] {
-					wrong(field, name, "one of the upstreams, once")
-				}
-				named[name] = true
-			}
-		}
+		c.checkRoute(field, route, &found)
 	}
 	return errors.Join(found...)
+}
+
+// problems are the errors of a configuration.
+type problems []error
+
+// add adds the error of a field.
+func (p *problems) add(format string, args ...any) {
+	*p = append(*p, fmt.Errorf("configuration: "+format, args...))
+}
+
+// wrong adds the error of a field whose value is not the wanted one.
+func (p *problems) wrong(field string, value any, want string) {
+	p.add("%s is %q: want %s", field, fmt.Sprint(value), want)
+}
+
+func (c Config) checkClients(found *problems) {
+	keys := make(map[string]string)
+	for _, name := range slices.Sorted(maps.Keys(c.Clients)) {
+		key := os.Getenv(c.Clients[name])
+		if key == "" {
+			found.add("clients.%s names no environment variable that is set", name)
+		} else if other, taken := keys[key]; taken {
+			found.add("clients.%s has the same key as clients.%s", name, other)
+		}
+		keys[key] = name
+	}
+}
+
+func (u Upstream) check(field string, found *problems) {
+	if at, err := url.Parse(u.URL); err != nil || at.Host == "" || at.Scheme != "http" && at.Scheme != "https" {
+		found.wrong(field+".url", u.URL, "an absolute URL of http or https")
+	}
+	for model, known := range u.Models {
+		if model == "" || known == "" || strings.HasSuffix(model, "*") {
+			found.wrong(field+".models", model+": "+known, "two names")
+		}
+	}
+	if u.Key != "" && os.Getenv(u.Key) == "" {
+		// Its value is not shown: it may be the key itself.
+		found.add("%s.key_variable names no environment variable that is set", field)
+	}
+	if u.Concurrency < 0 {
+		found.wrong(field+".concurrency", u.Concurrency, "0 (any number) or more")
+	}
+}
+
+func (c Config) checkRoute(field string, route Route, found *problems) {
+	if route.Model == "" || strings.Contains(strings.TrimSuffix(route.Model, "*"), "*") {
+		found.wrong(field+".model", route.Model, "a name, or the beginning of one and a star")
+	}
+	if len(route.Groups) == 0 {
+		found.wrong(field+".groups", "[]", "at least one")
+	}
+	if !c.serves(route) {
+		found.wrong(field+".model", route.Model, "one that an upstream of the route has")
+	}
+	named := make(map[string]bool)
+	for j, group := range route.Groups {
+		field := fmt.Sprintf("%s.groups[%d].upstreams", field, j)
+		if len(group.Upstreams) == 0 {
+			found.wrong(field, "[]", "at least one")
+		}
+		for _, name := range group.Upstreams {
+			if _, known := c.Upstreams[name]; !known || named[name] {
+				found.wrong(field, name, "one of the upstreams, once")
+			}
+			named[name] = true
+		}
+	}
 }
 
 // expanded returns the routes with a route of its own for each model that an
@@ -194,15 +214,10 @@ func (c Config) expanded() []Route {
 		if own := c.of(route, route.Model); own.answered() {
 			all = append(all, own)
 		}
-		prefix, many := strings.CutSuffix(route.Model, "*")
-		for _, group := range route.Groups {
-			for _, upstream := range group.Upstreams {
-				for _, model := range slices.Sorted(maps.Keys(c.Upstreams[upstream].Models)) {
-					if many && strings.HasPrefix(model, prefix) && !routed[model] {
-						routed[model] = true
-						all = append(all, c.of(route, model))
-					}
-				}
+		for _, model := range c.mapped(route) {
+			if !routed[model] {
+				routed[model] = true
+				all = append(all, c.of(route, model))
 			}
 		}
 	}
@@ -214,17 +229,22 @@ func (c Config) serves(route Route) bool {
 	if c.of(route, route.Model).answered() {
 		return true
 	}
+	return len(c.mapped(route)) > 0
+}
+
+// mapped returns the models that upstreams of a route with a star map by name.
+func (c Config) mapped(route Route) (models []string) {
 	prefix, many := strings.CutSuffix(route.Model, "*")
 	for _, group := range route.Groups {
 		for _, upstream := range group.Upstreams {
-			for model := range c.Upstreams[upstream].Models {
+			for _, model := range slices.Sorted(maps.Keys(c.Upstreams[upstream].Models)) {
 				if many && strings.HasPrefix(model, prefix) {
-					return true
+					models = append(models, model)
 				}
 			}
 		}
 	}
-	return false
+	return models
 }
 
 // of returns the route for one model, with the upstreams that have it.

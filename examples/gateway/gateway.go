@@ -71,12 +71,8 @@ func newGateway(ctx context.Context, config Config, logger *log.Logger) (_ *gate
 		g.clients = append(g.clients, connections[name])
 	}
 	for _, route := range config.expanded() {
-		for rank, group := range route.Groups {
-			for _, name := range group.Upstreams {
-				if err := g.wire(ctx, route.Model, rank, group.Strategy, name, connections[name]); err != nil {
-					return nil, err
-				}
-			}
+		if err := g.wireRoute(ctx, route, connections); err != nil {
+			return nil, err
 		}
 		g.routes[route.Model] = Chat.Bind(g.registry, registry.Query{
 			Handler: handlerOf(route.Model), OwnOnly: true, TryRefused: strings.HasSuffix(route.Model, "*"),
@@ -87,6 +83,18 @@ func newGateway(ctx context.Context, config Config, logger *log.Logger) (_ *gate
 	g.mux.HandleFunc("GET /v1/models", g.admitted(g.models))
 	g.mux.HandleFunc("GET /status", g.admitted(g.status))
 	return g, nil
+}
+
+// wireRoute registers the upstreams of a route.
+func (g *gateway) wireRoute(ctx context.Context, route Route, connections map[string]*http.Client) error {
+	for rank, group := range route.Groups {
+		for _, name := range group.Upstreams {
+			if err := g.wire(ctx, route.Model, rank, group.Strategy, name, connections[name]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // wire registers the upstream for the route. All routes to one upstream share

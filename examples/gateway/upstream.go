@@ -132,40 +132,45 @@ func (t *target) stream(ctx context.Context, asked request) (iter.Seq2[part, err
 	return func(yield func(part, error) bool) {
 		events := ssestream.NewDecoder(response)
 		defer func() { _ = events.Close() }()
-		var before []byte
-		begun, finished := false, false
-		for events.Next() {
-			data := bytes.TrimSpace(events.Event().Data)
-			if len(data) == 0 {
-				continue // a comment, or an event that carries nothing
-			}
-			if string(data) == endOfStream {
-				yield(part{data: append(before, "data: [DONE]\n\n"...), last: true}, nil)
-				return
-			}
-			content, err := parse(data)
-			if err != nil {
-				yield(part{}, err)
-				return
-			}
-			begun = begun || content.carries()
-			finished = finished || content.finishes()
-			before = append(before, sse(data)...)
-			if !begun {
-				continue
-			}
-			if !yield(part{data: before, model: content.Model}, nil) {
-				return
-			}
-			before = nil
-		}
-		switch err := events.Err(); {
-		case err != nil:
-			yield(part{}, err)
-		case finished: // some servers leave out the end mark
-			yield(part{data: append(before, "data: [DONE]\n\n"...), last: true}, nil)
-		}
+		yieldParts(events, yield)
 	}, nil
+}
+
+// yieldParts reads the events until they end or fail, or no more parts are wanted.
+func yieldParts(events ssestream.Decoder, yield func(part, error) bool) {
+	var before []byte
+	begun, finished := false, false
+	for events.Next() {
+		data := bytes.TrimSpace(events.Event().Data)
+		if len(data) == 0 {
+			continue // a comment, or an event that carries nothing
+		}
+		if string(data) == endOfStream {
+			yield(part{data: append(before, "data: [DONE]\n\n"...), last: true}, nil)
+			return
+		}
+		content, err := parse(data)
+		if err != nil {
+			yield(part{}, err)
+			return
+		}
+		begun = begun || content.carries()
+		finished = finished || content.finishes()
+		before = append(before, sse(data)...)
+		if !begun {
+			continue
+		}
+		if !yield(part{data: before, model: content.Model}, nil) {
+			return
+		}
+		before = nil
+	}
+	switch err := events.Err(); {
+	case err != nil:
+		yield(part{}, err)
+	case finished: // some servers leave out the end mark
+		yield(part{data: append(before, "data: [DONE]\n\n"...), last: true}, nil)
+	}
 }
 
 // sse returns data as an event; data that holds line breaks needs a field each.

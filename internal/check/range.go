@@ -6,7 +6,7 @@ import (
 	"strconv"
 )
 
-// Number is what a [Range] can bound, such as int, [time.Duration] and float64.
+// Number is a type that a [Range] can bound, such as int, [time.Duration] and float64.
 type Number interface {
 	~int | ~int64 | ~float64
 }

@@ -57,66 +57,84 @@ func (a *adjacency) loops(node int) bool {
 // algorithm with a path of its own in place of the call stack.
 func (a *adjacency) components() (of []int, count int) {
 	nodes := a.feeds.count()
-	const closed = math.MaxInt // lowest: its component is complete
-	var (
-		buffer  = make([]int, 3*nodes)
-		entered = buffer[:nodes]          // when the node was reached, from one on
-		lowest  = buffer[nodes : 2*nodes] // the earliest entered that is known to be in its component
-		cursor  = buffer[2*nodes:]        // which edge is next
-		path    []int
-		open    []int // reached, but of components that are not complete
-		clock   int
-	)
-	of = make([]int, nodes)
-	copy(cursor, a.feeds.starts)
-	enter := func(node int) {
-		clock++
-		entered[node], lowest[node] = clock, clock
-		path, open = append(path, node), append(open, node)
+	buffer := make([]int, 3*nodes)
+	t := tarjan{
+		adjacency: a, of: make([]int, nodes),
+		entered: buffer[:nodes], lowest: buffer[nodes : 2*nodes], cursor: buffer[2*nodes:],
 	}
-	leave := func(node int) {
-		path = path[:len(path)-1]
-		if lowest[node] == entered[node] {
-			start := len(open) - 1
-			for open[start] != node {
-				start--
-			}
-			number := none
-			if start < len(open)-1 || a.loops(node) {
-				number = count
-				count++
-			}
-			for _, member := range open[start:] {
-				of[member], lowest[member] = number, closed
-			}
-			open = open[:start]
-		}
-		if len(path) > 0 {
-			parent := path[len(path)-1]
-			lowest[parent] = min(lowest[parent], lowest[node])
-		}
-	}
+	copy(t.cursor, a.feeds.starts)
 	for root := range nodes {
-		if entered[root] == 0 {
-			enter(root)
+		if t.entered[root] == 0 {
+			t.enter(root)
 		}
-		for len(path) > 0 {
-			node := path[len(path)-1]
-			if cursor[node] == a.feeds.starts[node+1] {
-				leave(node)
+		for len(t.path) > 0 {
+			node := t.path[len(t.path)-1]
+			if t.cursor[node] == a.feeds.starts[node+1] {
+				t.leave(node)
 				continue
 			}
-			feed := a.feeds.values[cursor[node]]
-			cursor[node]++
-			if entered[feed] == 0 {
-				enter(feed)
+			feed := a.feeds.values[t.cursor[node]]
+			t.cursor[node]++
+			if t.entered[feed] == 0 {
+				t.enter(feed)
 			} else {
-				lowest[node] = min(lowest[node], lowest[feed])
+				t.lowest[node] = min(t.lowest[node], t.lowest[feed])
 			}
 		}
 	}
 
-	return of, count
+	return t.of, t.count
+}
+
+// tarjan is the state of the numbering of components. Nodes are entered from one on.
+type tarjan struct {
+	*adjacency
+	of      []int // the numbers of the components
+	count   int
+	entered []int // when the node was reached
+	lowest  []int // the earliest entered that is known to be in the component; closed: that is complete
+	cursor  []int // which edge is next
+	path    []int
+	open    []int // reached, but of components that are not complete
+	clock   int
+}
+
+const closed = math.MaxInt
+
+// enter begins with a node.
+func (t *tarjan) enter(node int) {
+	t.clock++
+	t.entered[node], t.lowest[node] = t.clock, t.clock
+	t.path, t.open = append(t.path, node), append(t.open, node)
+}
+
+// leave ends the node at the end of the path, all edges of which were followed.
+func (t *tarjan) leave(node int) {
+	t.path = t.path[:len(t.path)-1]
+	if t.lowest[node] == t.entered[node] {
+		t.complete(node)
+	}
+	if len(t.path) > 0 {
+		parent := t.path[len(t.path)-1]
+		t.lowest[parent] = min(t.lowest[parent], t.lowest[node])
+	}
+}
+
+// complete numbers the component that was entered at node.
+func (t *tarjan) complete(node int) {
+	start := len(t.open) - 1
+	for t.open[start] != node {
+		start--
+	}
+	number := none
+	if start < len(t.open)-1 || t.loops(node) {
+		number = t.count
+		t.count++
+	}
+	for _, member := range t.open[start:] {
+		t.of[member], t.lowest[member] = number, closed
+	}
+	t.open = t.open[:start]
 }
 
 // search looks for shortest cycles inside components, in breadth from one node
@@ -171,17 +189,10 @@ func (s *search) shortest(members []int, searches int) (cycle []int) {
 // first difference of the best paths to them: the first that closes a cycle ends
 // the best one.
 func (s *search) from(start, limit int) int {
-	component := s.component[start]
-	closable := false
-	for _, need := range s.needs.of(start) {
-		if need > start && s.component[need] == component {
-			s.nodes[need].closing = start
-			closable = true
-		}
-	}
-	if !closable {
+	if !s.markClosing(start) {
 		return none
 	}
+	component := s.component[start]
 	s.nodes[start].reached, s.nodes[start].depth = start, 0
 	s.queue = append(s.queue[:0], start)
 	for at := 0; at < len(s.queue); at++ {
@@ -193,11 +204,8 @@ func (s *search) from(start, limit int) int {
 		feeds := s.feeds.of(node)
 		s.visited += 1 + len(feeds)
 		for _, feed := range feeds {
-			if feed < start || s.component[feed] != component {
-				continue
-			}
 			next := &s.nodes[feed]
-			if next.reached == start {
+			if feed < start || s.component[feed] != component || next.reached == start {
 				continue
 			}
 			next.reached, next.depth, next.parent = start, depth, node
@@ -209,6 +217,19 @@ func (s *search) from(start, limit int) int {
 	}
 
 	return none
+}
+
+// markClosing marks the nodes that close a cycle which begins with start and has no smaller node, and
+// reports whether there are any.
+func (s *search) markClosing(start int) (found bool) {
+	for _, need := range s.needs.of(start) {
+		if need > start && s.component[need] == s.component[start] {
+			s.nodes[need].closing = start
+			found = true
+		}
+	}
+
+	return found
 }
 
 // path returns the nodes from the start of the last search to last.

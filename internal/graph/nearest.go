@@ -57,7 +57,7 @@ type distance struct {
 }
 
 // between returns the distance of a and b, or any number above limit if it is more
-// than that. It fills in of each row only what is so near the diagonal that
+// than that. It fills in only the part of each row that is so near the diagonal that
 // it may matter, between two numbers that are too large.
 func (d *distance) between(a, b []rune, limit int) int {
 	if apart := max(len(a)-len(b), len(b)-len(a)); apart > limit {
@@ -77,18 +77,7 @@ func (d *distance) between(a, b []rune, limit int) int {
 		if from == 0 {
 			d.current[0] = i + 1
 		}
-		least := d.current[from]
-		for j := from; j < to; j++ {
-			steps := d.before[j]
-			if a[i] != b[j] {
-				steps = min(steps, d.before[j+1], d.current[j]) + 1
-				if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
-					steps = min(steps, d.beforeThat[j-1]+1)
-				}
-			}
-			d.current[j+1] = steps
-			least = min(least, steps)
-		}
+		least := d.fillRow(a, b, i, from, to)
 		if to < len(b) {
 			d.current[to+1] = limit + 1
 		}
@@ -99,4 +88,23 @@ func (d *distance) between(a, b []rune, limit int) int {
 	}
 
 	return d.current[len(b)]
+}
+
+// fillRow fills in the row of a[i] behind column from, up to column to, and returns the least number
+// from there on.
+func (d *distance) fillRow(a, b []rune, i, from, to int) (least int) {
+	least = d.current[from]
+	for j := from; j < to; j++ {
+		steps := d.before[j]
+		if a[i] != b[j] {
+			steps = min(steps, d.before[j+1], d.current[j]) + 1
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				steps = min(steps, d.beforeThat[j-1]+1)
+			}
+		}
+		d.current[j+1] = steps
+		least = min(least, steps)
+	}
+
+	return least
 }

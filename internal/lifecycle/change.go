@@ -11,7 +11,7 @@ import (
 	"github.com/capreg/registry/internal/tasks"
 )
 
-// maxName is how much of a name an error quotes.
+// maxName bounds the part of a name that an error quotes, in bytes.
 const maxName = 64
 
 // Add adds components, which are the engine's from then on. Before the start they join the plan. While others

@@ -12,7 +12,7 @@ import (
 // member's field outcome, which changes in publish only: so counts and outcomes always agree, in whatever
 // order nodes change.
 
-// needStatus is how far a need of a waiting node is.
+// needStatus is the state of one need of a waiting node.
 type needStatus uint8
 
 const (

@@ -77,7 +77,7 @@ func (c cause) before(other cause) cause {
 	return cause{fault.Join("", []error{c.err, other.err}), oneline.Cut(c.text+"; "+other.text, maxCauseText)}
 }
 
-// extras are what few components have, so that a plan of many stays small.
+// extras holds the fields that few components need, so that a plan of many stays small.
 type extras struct {
 	absent  []startup.Need // optional needs without a provider
 	missing []string       // what the component goes without

@@ -235,24 +235,8 @@ func (p *planner) missing(n *node, need startup.Need, suggest bool) startup.Miss
 // link makes the added nodes dependants of the members of their needs, and reserves space for what each uses.
 // All nodes share one allocation for either.
 func (p *planner) link(added []*node) {
-	counts := make([]int32, len(p.nodes))
-	members := 0
-	for _, n := range added {
-		for at := range n.needs {
-			members += len(n.needs[at].members)
-			for _, member := range n.needs[at].members {
-				counts[member.id]++
-			}
-		}
-	}
-	dependants, uses := make([]dependant, 0, members), make([]*node, 0, members)
-	for i := range counts {
-		count := int(counts[i])
-		if n := p.nodes[i]; count > 0 && len(n.dependants) == 0 {
-			n.dependants = dependants[len(dependants) : len(dependants) : len(dependants)+count]
-			dependants = dependants[:len(dependants)+count]
-		}
-	}
+	members := p.reserveDependants(added)
+	uses := make([]*node, 0, members)
 	for _, n := range added {
 		first := len(uses)
 		for at := range n.needs {
@@ -263,6 +247,28 @@ func (p *planner) link(added []*node) {
 		}
 		n.uses = uses[first:first:len(uses)]
 	}
+}
+
+// reserveDependants reserves space for the dependants that the added nodes will be, and returns their number.
+func (p *planner) reserveDependants(added []*node) (members int) {
+	counts := make([]int32, len(p.nodes))
+	for _, n := range added {
+		for at := range n.needs {
+			members += len(n.needs[at].members)
+			for _, member := range n.needs[at].members {
+				counts[member.id]++
+			}
+		}
+	}
+	dependants := make([]dependant, 0, members)
+	for i := range counts {
+		count := int(counts[i])
+		if n := p.nodes[i]; count > 0 && len(n.dependants) == 0 {
+			n.dependants = dependants[len(dependants) : len(dependants) : len(dependants)+count]
+			dependants = dependants[:len(dependants)+count]
+		}
+	}
+	return members
 }
 
 // disconnect undoes connect, in both directions.

@@ -71,7 +71,7 @@ func (s stage) launching() bool { return s == starting || s == checking }
 // timed reports whether the stage is part of a start or stop, the duration of which is in events.
 func (s stage) timed() bool { return starting <= s && s <= stuckStop && s != running }
 
-// goal is what a component is to become.
+// goal is the state that a component is moved towards.
 type goal uint8
 
 const (
@@ -113,7 +113,7 @@ func (n *node) restarts() bool { return n.goal.restarts() }
 // isOpen reports whether the outcome of the node is not decided.
 func (n *node) isOpen() bool { return n.stage == waiting || n.stage.launching() || n.restarts() }
 
-// outcome is what a node means for the needs of its dependants.
+// outcome is the effect of a node on the needs of its dependants.
 type outcome uint8
 
 const (
@@ -154,7 +154,7 @@ func (e *Engine) enter(n *node, to stage, g goal) {
 	}
 }
 
-// difference is what a count of things changes by when a condition of one changes.
+// difference returns the change of a count when the condition that it counts changes for one thing.
 func difference(before, after bool) int {
 	switch {
 	case before == after:

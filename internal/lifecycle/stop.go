@@ -146,7 +146,7 @@ func (e *Engine) callStop(ctx *attemptctx.Context, n *node, done func(error)) {
 	})
 }
 
-// endOfRun is why the context of a run ends.
+// endOfRun returns the cause with which the context of a run ends.
 func (n *node) endOfRun() error {
 	return fmt.Errorf("registry: component %q: %w", n.c.Name, fault.ErrClosed)
 }

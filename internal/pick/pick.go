@@ -20,7 +20,7 @@ import (
 	"github.com/capreg/registry/selection"
 )
 
-// Undecided is what [Plan.First] returns where a selector has to choose, which takes an [Iterator].
+// Undecided is the result of [Plan.First] where a selector has to choose, which takes an [Iterator].
 const Undecided = -2
 
 // Plan has the candidates of one query in their order. [Plan.Init] makes one, which must not be
@@ -41,7 +41,7 @@ type Plan struct {
 type Config struct {
 	// Tiers are in the order in which they are asked. Their candidates are numbered through.
 	Tiers []Tier
-	// Request is what is asked; its Where.MaxLatency leaves slower candidates out of each pick.
+	// Request is the query; its Where.MaxLatency leaves slower candidates out of each pick.
 	Request selection.Request
 	// Policy says whether tiers spill over, and how fast measurements fade.
 	Policy selection.Policy
@@ -243,9 +243,10 @@ func (p *Plan) first(eligible *bitset.Set, mode Mode) int {
 		head := eligible.Head()
 		i := bits.TrailingZeros64(head)
 		if head == 0 {
-			if i = eligible.First(); i < 0 {
-				return -1
-			}
+			i = eligible.First()
+		}
+		if i < 0 {
+			return -1
 		}
 		n := p.tierOf[i]
 		t := &p.tiers[n]

@@ -25,7 +25,7 @@ const (
 	capabilityOut
 )
 
-// capability is what a [Machine] knows of one capability.
+// capability holds the state that a [Machine] has for one capability.
 type capability struct {
 	name   string
 	state  capabilityState

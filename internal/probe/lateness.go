@@ -3,14 +3,14 @@ package probe
 import "time"
 
 const (
-	// latenessWindow is how far back results are compared, to tell providers that are late from a machine that is.
+	// latenessWindow is the age up to which results are compared, to tell late providers from a late machine.
 	latenessWindow = 30 * time.Second
 	// unrelatedLate is the least number of providers that share nothing and are late, for the machine to be suspected.
 	// They must be half of those with a result in the window.
 	unrelatedLate = 5
-	// longestSuspicion is how long the machine may be suspected at a stretch.
+	// longestSuspicion bounds the time for which the machine is suspected at a stretch.
 	longestSuspicion = 5 * time.Minute
-	// lateTimer is how late a timer must be to make the machine suspect by itself.
+	// lateTimer is the lateness of a timer that makes the machine suspect by itself.
 	lateTimer = time.Second
 )
 

@@ -18,7 +18,7 @@ import (
 	"github.com/capreg/registry/internal/schedule"
 )
 
-// Host is what a [Queue] needs of its owner. Its lock guards the queue, every watch made by it and what subjects
+// Host is the owner of a [Queue], as far as the queue needs it. Its lock guards the queue, every watch made by it and what subjects
 // publish, so that a change and its event are one step. Now, After, Go and Publish may be called while it is held.
 type Host interface {
 	sync.Locker

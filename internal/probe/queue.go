@@ -12,7 +12,7 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// mostSkipped is how many probes in a row calls may take the place of.
+// mostSkipped bounds the probes in a row that successful calls may replace.
 const mostSkipped = 5
 
 // Queue runs the probes of all watches, a limited number at once, each in a goroutine that ends with it. Probes that

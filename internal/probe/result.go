@@ -50,7 +50,7 @@ type Result struct {
 	Text string
 	// At is the time of the result.
 	At time.Time
-	// Took is how long the probe took, at most its timeout.
+	// Took is the duration of the probe, at most its timeout.
 	Took time.Duration
 	// Usage has the shares of resources that the probe reported with [health.Use].
 	Usage map[string]float64

@@ -97,14 +97,13 @@ func (g *Group) Wait(limit GraceWait) error {
 	return fault.Join("", append([]error{stuck}, fault.OfContext(limit.Context)...))
 }
 
-// Grace is how long code may take to end after its context told it to, before it is
-// called stuck.
+// Grace is the time that code has to end after its context has ended, before it counts as stuck.
 const Grace = time.Second
 
 // GraceWait is a wait that goes on for a [Grace] after its context has ended. Use [WithGrace] to
 // create one.
 type GraceWait struct {
-	// Context is what the caller gave for the wait.
+	// Context is the caller's context for the wait.
 	Context context.Context //nolint:containedctx // lives as long as the wait
 	// Over is closed when the wait is over.
 	Over <-chan struct{}

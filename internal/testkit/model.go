@@ -14,7 +14,7 @@ var ErrDown = errors.New("down")
 // Chat is the service of most tests.
 var Chat = registry.NewService[ChatModel]("chat")
 
-// ChatModel is what providers of [Chat] implement.
+// ChatModel is the interface of the service [Chat].
 type ChatModel interface {
 	Chat(ctx context.Context, prompt string) (string, error)
 }
