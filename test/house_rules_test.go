@@ -25,7 +25,7 @@ var namedByRule = []string{
 	"benchmarks/performance", "benchmarks/ratios", "benchmarks/selection", "benchmarks/soak",
 	"benchmarks/startup", "contrib/grpchealth", "examples/agent", "examples/agent/internal/channel",
 	"examples/agent/internal/llm", "examples/gateway", "examples/mocktest", "examples/startup",
-	"health", "hedge", "internal/attemptctx", "internal/bitset", "internal/breaker", "internal/bus", "internal/claim", "internal/cooldown", "internal/drain", "internal/drift", "internal/fault",
+	"health", "hedge", "internal/attemptctx", "internal/bitset", "internal/breaker", "internal/bus", "internal/claim", "internal/cooldown", "internal/domain", "internal/drain", "internal/drift", "internal/fault",
 	"internal/figures", "internal/graph", "internal/lazy", "internal/lifecycle", "internal/limit", "internal/oneline", "internal/overall", "internal/pick", "internal/probe", "internal/prooftest/model",
 	"internal/query", "internal/record", "internal/ring", "internal/schedule", "internal/slots", "internal/striped", "internal/tasks",
 	"internal/window", "probes", "registrytest", "selection", "selectors", "startup", "startup/picture",
