@@ -7,6 +7,8 @@ import (
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/cooldown"
+	"github.com/capreg/registry/internal/domain"
 	"github.com/capreg/registry/internal/drain"
 	"github.com/capreg/registry/internal/lazy"
 	"github.com/capreg/registry/internal/limit"
@@ -38,11 +40,10 @@ type provider struct {
 	definition Definition
 	group      *group
 	health     healthState
-	notReady   lazy.Failure  // of its factory
-	opening    openReason    // of the breaker, the last time
-	domain     *domain       // never another one
-	alone      domain        // the domain of a provider that shares none
-	cooldown   timedCooldown // the provider's own, beside its domain's
+	notReady   lazy.Failure              // of its factory
+	opening    openReason                // of the breaker, the last time
+	domain     *domain.Domain[*provider] // never another one
+	cooldown   cooldown.Timed            // the provider's own, beside its domain's
 }
 
 // identity distinguishes a registration from all others. It never changes.

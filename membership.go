@@ -8,6 +8,7 @@ import (
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/bus"
+	"github.com/capreg/registry/internal/domain"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
 )
@@ -18,7 +19,7 @@ import (
 type membership struct {
 	providers    map[string]*provider              // by name
 	byCapability map[string]map[*provider]struct{} // without empty sets
-	domains      map[string]*domain                // the shared ones, by key; see domainKey
+	domains      domain.Set[*provider]             // the shared ones, by key; see domainKey
 	draining     map[*provider]struct{}            // removed, with calls in flight
 	overrides    []*override                       // in force, oldest first
 	waiters      chan struct{}                     // closed when a provider becomes eligible or leaves; nil while nothing waits
@@ -34,7 +35,7 @@ func newMembership() membership {
 	return membership{
 		providers:    make(map[string]*provider),
 		byCapability: make(map[string]map[*provider]struct{}),
-		domains:      make(map[string]*domain),
+		domains:      make(domain.Set[*provider]),
 		draining:     make(map[*provider]struct{}),
 	}
 }

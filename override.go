@@ -242,11 +242,7 @@ func (m *membership) substitute(from, to *provider) {
 	svc.groups.assign(to, joined.key, joined.strategy) // first: a group ends with its last member
 	svc.groups.unassign(from)
 	if to.domain == nil {
-		var limits LimitPolicy
-		if l := from.domain.limits; l != nil {
-			limits = LimitPolicy(l.Policy())
-		}
-		svc.registry.enterDomain(to, limits)
+		svc.registry.enterDomain(to, LimitPolicy(from.domain.Policy()))
 	}
 	svc.outdate()
 }

@@ -145,9 +145,7 @@ func (r *Registration) SetLimits(policy LimitPolicy) (previous LimitPolicy, err 
 		return LimitPolicy{}, err
 	}
 	err = r.change("limits of the domain", func(p *provider) (from, to any, err error) {
-		if before := p.domain.limits; before != nil {
-			previous = LimitPolicy(before.Policy())
-		}
+		previous = LimitPolicy(p.domain.Policy())
 		p.limitDomain(policy)
 		return fmt.Sprintf("%+v", previous), fmt.Sprintf("%+v", policy), nil
 	})

@@ -1,7 +1,7 @@
 // Package cooldown computes how long a provider, or a failure domain, is left alone after an outcome.
 //
-// A [Cooldown] is a plain value: the caller passes the time, guards the value, and owns the timer that ends it.
-// The package never reads a clock, starts a timer or looks at an error beyond keeping it.
+// A [Cooldown] is a plain value: the caller passes the time and guards the value. A [Timed] adds the timer at its
+// end; what that does is the caller's. The package never looks at an error beyond keeping it.
 package cooldown
 
 import (
