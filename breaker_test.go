@@ -329,6 +329,46 @@ func TestBreaker_HungTrialReturnsItsSlot(t *testing.T) {
 	})
 }
 
+// openingContext opens and half-opens a breaker while it is asked for its deadline, which is
+// after the gate of the provider was read.
+type openingContext struct {
+	context.Context
+
+	open func()
+}
+
+func (c *openingContext) Deadline() (time.Time, bool) {
+	if c.open != nil {
+		open := c.open
+		c.open = nil
+		open()
+	}
+	return c.Context.Deadline()
+}
+
+func TestBreaker_HungTrialThatBeganAsAnOrdinaryAttemptReturnsItsSlot(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", AttemptTimeout: time.Minute})
+		ctx := &openingContext{Context: t.Context(), open: func() {
+			require.NoError(t, a.ForceOpen(time.Second, "test"))
+			testkit.Pass(2 * time.Second)
+		}}
+		release := make(chan struct{})
+		go func() {
+			_, _ = registry.Call(ctx, testkit.Bind(reg), func(context.Context, testkit.ChatModel) (string, error) {
+				<-release // it ignores its context
+				return "", nil
+			})
+		}()
+		testkit.Pass(3 * time.Second)
+		require.Equal(t, 1, a.Breaker().TrialsInFlight)
+		testkit.Pass(time.Minute + time.Second)
+		require.Equal(t, registry.BreakerOpen, a.Breaker().State, "a trial that does not return has failed")
+		close(release)
+	})
+}
+
 func TestBreaker_SlowTrialCountsAsFailed(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {

@@ -138,6 +138,9 @@ func (f *firstAttempt) admit(ctx context.Context, query *queryPlan) bool {
 		f.leavePlace()
 		return false
 	}
+	if f.trial { // its breaker has opened and half-opened since the gate was read
+		f.watchTrial()
+	}
 	if timeout != NoTimeout {
 		f.limitTime(&by, func() bool { return plan.moreBehind(picked) })
 	}

@@ -99,9 +99,9 @@ func (c *call) planRetry(v verdict.Verdict) bool {
 	delay := limit.FullJitter(c.retried.delays.NextBackOff())
 	switch blocked := p.gateNow() & gateBlocked; {
 	case blocked == gateCooling && v.After > 0 && !c.providers.more():
-		// The server's delay wins, and has become a cooldown, which is over when its timer
-		// has fired.
-		cooldown, _ := p.returns()
+		// A delay that came with an error that may be retried, such as a 503's, has become a
+		// cooldown, which is over when its timer has fired.
+		cooldown, _ := p.comesBackIn()
 		delay = cooldown + time.Millisecond
 	case blocked != 0:
 		return false

@@ -320,7 +320,7 @@ func (p *provider) errReleased() error {
 
 // returns reports the time until the provider comes back by itself, and whether it has asked to be left alone
 // until then.
-func (p *provider) returns() (retryIn time.Duration, asked bool) {
+func (p *provider) comesBackIn() (retryIn time.Duration, asked bool) {
 	circuit := p.breaker.stats()
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()

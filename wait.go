@@ -164,7 +164,7 @@ func (p *plan) lastResort(wants func(*provider) bool) (best *provider) {
 		if !other.definition.LastResort && !p.leastBad || now&gateBlocked == 0 || now&(gateHelpless|gateHalfOpen) != 0 || !wants(other) {
 			continue
 		}
-		retryIn, asked := other.returns()
+		retryIn, asked := other.comesBackIn()
 		if !asked && (best == nil || retryIn < soonest) {
 			best, soonest = other, retryIn
 		}

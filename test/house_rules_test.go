@@ -98,6 +98,14 @@ func TestHouse_TestNamesAreAboutThings(t *testing.T) {
 	}
 }
 
+func TestHouse_ContributingSaysWhatEachRootFileIsFor(t *testing.T) {
+	t.Parallel()
+	text := readText(t, "CONTRIBUTING.md")
+	for name := range parseDir(t, ".") {
+		require.Contains(t, text, "`"+filepath.Base(name)+"`")
+	}
+}
+
 func TestHouse_NoFileIsTooLong(t *testing.T) {
 	t.Parallel()
 	walk(t, func(path string, entry fs.DirEntry) error {

@@ -13,7 +13,7 @@ import (
 func TestSuccessEffects_FieldsAreUsedByTheirMethodsOnly(t *testing.T) {
 	t.Parallel()
 	files := parseDir(t, ".")
-	fields := fieldsOf(files[filepath.Join(top, "attempt_state.go")], "successEffects")
+	fields := fieldsOf(files[filepath.Join(top, "success_effects.go")], "successEffects")
 	require.Contains(t, fields, "tracked")
 	stores := 0
 	for name, file := range files {
