@@ -131,6 +131,11 @@ func (c *call) continueFrom(ctx context.Context, query *queryPlan, key string, f
 	c.providers.take()
 }
 
+// handOver leaves the attempt to a lease: its place and delay are not the call's any more.
+func (c *call) handOver() {
+	c.attempt.place, c.delay, c.state = nil, 0, callChoosing
+}
+
 // nextAttempt enters the next provider that admits the call, or the same one again. On false
 // the call is over.
 func (c *call) nextAttempt() bool {

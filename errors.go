@@ -25,6 +25,9 @@ var (
 	ErrConflict = fault.ErrConflict
 	// ErrNotRegistered reports an operation on a provider that has left the registry.
 	ErrNotRegistered = fault.ErrNotRegistered
+	// ErrLeaseDone is returned for a lease whose outcome was reported already, or that has
+	// expired.
+	ErrLeaseDone = errors.New("lease is done")
 
 	// ErrUnavailable reports a look-up or call that found no eligible provider. The
 	// [UnavailableError] also matches each of the causes below that is present.

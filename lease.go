@@ -8,19 +8,19 @@ import (
 	"time"
 
 	"github.com/capreg/registry/event"
-	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/tasks"
 	"github.com/capreg/registry/verdict"
 )
 
 // Lease is a provider that was acquired and whose outcome will be reported: for work that does
-// not fit into one function, such as a stream.
+// not fit into one function, such as a stream. Use [Resolver.Acquire] to get one, and report its
+// outcome with [Lease.Done] or [Lease.MoveOn].
 //
-// It counts as a call in flight until [Lease.Done] or [Lease.MoveOn], or until it expires: a
-// second after the attempt timeout of its provider, at which its context ends (after an hour
-// with [NoTimeout]), it ends as a failure, and an event says so. Its methods are safe for
-// concurrent use. Value may be used until then.
+// A lease counts as a call in flight until it ends: when its outcome is reported, or when it
+// expires, a second after its context has ended at the attempt timeout of its provider (after an
+// hour with [NoTimeout]). One that expires ends as a failure, and an event says so. Value may be used until then. All
+// methods are safe for concurrent use.
 //
 // The leases that come from one another belong to one call: they share its search for
 // providers, its report, its hooks and its idempotency key.
@@ -28,17 +28,22 @@ type Lease[T any] struct {
 	// Value is the provider's instance.
 	Value T
 
-	attempt  attempt
-	present  Attempt         // as it is told
-	ctx      context.Context //nolint:containedctx // what the holder works in
-	more     bool            // another provider could be asked
-	cause    error           // why the registry ended the attempt, if it did
-	retried  retried
-	call     *leaseCall
-	settled  atomic.Bool  // its outcome was reported, or it has expired
-	answered atomic.Int64 // when the answer began, since the attempt did
-	expected atomic.Int64 // how long the work in progress would be waited for; see Patience
-	expiry   atomic.Pointer[schedule.Timer]
+	// Fixed when the lease is made.
+	call    *leaseCall
+	ctx     context.Context //nolint:containedctx // what the holder works in
+	hasNext bool            // another provider could be asked
+	retried retried
+
+	// ended is set once, by the report, the expiry or the interruption that ends the lease; see
+	// [Lease.end]. What set it owns the fields below from then on. Until then they do not change.
+	ended   atomic.Bool
+	attempt attempt
+	cause   error   // why the registry ended the attempt, if it did
+	told    Attempt // the attempt as hooks and reports see it
+
+	firstByte atomic.Int64 // when the answer began, since the attempt did; 0: not yet
+	allowed   atomic.Int64 // see Patience; 0: the attempt timeout
+	expiry    atomic.Pointer[schedule.Timer]
 }
 
 // Acquire returns the best provider as a lease, for work whose outcome will be reported with
@@ -89,7 +94,7 @@ func (r *Resolver[T]) AcquireMany(ctx context.Context, limit int, options ...Cal
 			break
 		}
 		switch {
-		case c.providers.restarts > 0 && c.triedBefore(p):
+		case c.providers.restarts > 0 && c.triedBefore(p): // offered again by the current plan
 		case c.claimAndEnter(p, admission{reason: attemptMany, paid: true, uncounted: true}): //nolint:contextcheck // the call has it
 			c.providers.take()
 			leases = append(leases, leaseEntered[T](shared, &c)) //nolint:contextcheck // the call has it
@@ -135,27 +140,28 @@ func leaseEntered[T any](shared *leaseCall, c *call) *Lease[T] {
 // newLease makes the attempt of the call a lease.
 func newLease[T any](shared *leaseCall, c *call) *Lease[T] {
 	l := &Lease[T]{
-		Value: unwrap[T](c.attempt.instance), attempt: c.attempt, ctx: c.functionContext(), present: c.present(), call: shared,
-		more: !c.options.onceOnly && c.providers.more(), retried: c.retried,
+		Value: unwrap[T](c.attempt.instance), call: shared, ctx: c.functionContext(),
+		hasNext: !c.options.onceOnly && c.providers.more(), retried: c.retried,
+		attempt: c.attempt, told: c.present(),
 	}
-	c.attempt.place, c.delay, c.state = nil, 0, callChoosing // they are the lease's
-	expiry := maxLeaseWithoutTimeout
+	c.handOver()
+	shared.addLease(&l.attempt)
+	l.startExpiry()
+	return l
+}
+
+// startExpiry ends the lease a grace after the end of its context: a holder that heeds the
+// context reports in time.
+func (l *Lease[T]) startExpiry() {
+	limit := maxLeaseWithoutTimeout
 	if l.attempt.timeout != NoTimeout {
-		expiry = min(l.attempt.timeout, NoTimeout-tasks.Grace) + tasks.Grace // for those who heed the context
+		limit = min(l.attempt.timeout, NoTimeout-tasks.Grace) + tasks.Grace
 	}
-	shared.mu.Lock()
-	shared.open++
-	shared.claims.Enter(l.attempt.provider)
-	if shared.first.attempt.ctx == nil {
-		shared.first.attempt.ctx = l.attempt.ctx // it has the key of the call
-	}
-	shared.mu.Unlock()
-	timer := l.attempt.provider.registry.schedule.After(expiry, l.expire)
+	timer := l.attempt.provider.registry.schedule.After(limit, l.expire)
 	l.expiry.Store(timer)
-	if l.settled.Load() { // it has expired before the timer was known
+	if l.ended.Load() { // it has expired before the timer was known
 		timer.Stop()
 	}
-	return l
 }
 
 // Provider returns the name of the provider.
@@ -166,9 +172,6 @@ func (l *Lease[T]) Provider() string { return l.attempt.provider.name() }
 // to stop. With [NoTimeout] it is the context that was acquired with.
 func (l *Lease[T]) Context() context.Context { return l.ctx }
 
-// More reports whether another provider could be asked when the lease was given.
-func (l *Lease[T]) More() bool { return l.more }
-
 // Attempts returns the tries of the call that have failed, in order; with hooks or a report,
 // those that succeeded as well.
 func (l *Lease[T]) Attempts() []Attempt {
@@ -177,20 +180,11 @@ func (l *Lease[T]) Attempts() []Attempt {
 	return slices.Clone(l.call.history.attempts)
 }
 
-// Answered tells that the answer has begun, such as with the first item of a stream: the time
-// until the first such report is the latency of the provider, rather than the time until Done.
-func (l *Lease[T]) Answered() { l.answered.CompareAndSwap(0, int64(max(l.attempt.elapsed(), 1))) }
-
-// Patience tells how long the work in progress would be waited for, when that is not the
-// attempt timeout: a caller's deadline that comes before, but not before half of it, counts
-// against the provider.
-func (l *Lease[T]) Patience(d time.Duration) { l.expected.Store(int64(max(d, 0))) }
-
 // Done reports the outcome, as a function of [Call] would return it, frees the provider, and
 // returns what the outcome means. The call is over with its last lease. Only the first report
 // of a lease counts; one after its expiry is ignored, which [verdict.ClassIgnored] says.
 func (l *Lease[T]) Done(err error) (class verdict.Class) {
-	if !l.settled.CompareAndSwap(false, true) {
+	if !l.end() {
 		return verdict.ClassIgnored
 	}
 	defer l.call.close() // deferred: a hook may exit the goroutine
@@ -202,11 +196,10 @@ func (l *Lease[T]) Done(err error) (class verdict.Class) {
 // lease. It blocks as [Resolver.Acquire] does.
 //
 // It returns nil, nil after a success, the call's error when the outcome is final or no
-// provider is left, and an error matching [ErrNotRegistered] if the lease was already
-// reported.
+// provider is left, and an error matching [ErrLeaseDone] if the lease has ended already.
 func (l *Lease[T]) MoveOn(err error) (*Lease[T], error) {
-	if !l.settled.CompareAndSwap(false, true) {
-		return nil, fmt.Errorf("registry: lease of provider %q is over: %w", l.Provider(), ErrNotRegistered)
+	if !l.end() {
+		return nil, fmt.Errorf("registry: lease of provider %q: %w", l.Provider(), ErrLeaseDone)
 	}
 	defer l.call.close()
 	v := l.conclude(err)
@@ -226,70 +219,14 @@ func (l *Lease[T]) MoveOn(err error) (*Lease[T], error) {
 	return leaseNext[T](l.call, &c)
 }
 
-// Beside returns a lease of another provider for the same call while this one goes on, as a
-// second opinion or a hedge; no provider is leased twice. It blocks as [Resolver.Acquire]
-// does. For a call that is over, or must not run twice, the error is the one of the call so
-// far, and matches [ErrNotRegistered] where there is none.
-func (l *Lease[T]) Beside() (*Lease[T], error) {
-	if l.call.first.options.onceOnly || l.settled.Load() || !l.call.openSearch() {
-		if err := l.Failure(); err != nil {
-			return nil, err
-		}
-		return nil, fmt.Errorf("registry: no other provider can be asked for this call: %w", ErrNotRegistered)
-	}
-	defer l.call.close()
-	c := l.call.search()
-	if c.final() {
-		return nil, c.failure()
-	}
-	return leaseNext[T](l.call, &c)
-}
-
-// Failure returns the error of the call as if it ended now: for a holder that asks no other
-// provider. It is nil when no attempt of it has failed.
-func (l *Lease[T]) Failure() error {
-	attempts := l.Attempts()
-	if len(attempts) == 0 {
-		return nil
-	}
-	first := &l.call.first
-	failure := &CallError{Service: first.query.service.name, Attempts: attempts, OnceOnly: first.options.onceOnly, partial: true}
-	if ctx := first.caller.ctx; ctx.Err() != nil {
-		failure.ended = fault.OfContext(ctx)
-	}
-	return failure.withRetryIn(first.query)
-}
-
-// Guard runs a part of the work, such as the provider's own code, and treats its panic as
-// [Call] treats that of its function: it goes on after it was recorded, or becomes a
-// [PanicError] ([Options.PanicsAsErrors]) that is yet to be reported.
-func (l *Lease[T]) Guard(work func() error) (err error) {
-	returned := false
-	defer func() {
-		if returned {
-			return
-		}
-		value := recover()
-		switch {
-		case value == nil: // runtime.Goexit: the goroutine goes on exiting
-			l.abort(verdict.ClassExit, nil)
-		case l.attempt.provider.registry.options.PanicsAsErrors:
-			err = newPanicError(value)
-		default:
-			l.abort(verdict.ClassPanic, newPanicError(value))
-			panic(value)
-		}
-	}()
-	err = work()
-	returned = true
-	return err
-}
+// end takes the right to record the outcome of the lease. It is given once.
+func (l *Lease[T]) end() bool { return l.ended.CompareAndSwap(false, true) }
 
 // abort ends the lease with an outcome that needs no judgement.
 func (l *Lease[T]) abort(class verdict.Class, err error) {
-	if l.settled.CompareAndSwap(false, true) {
+	if l.end() {
 		defer l.call.close()
-		l.tell(l.record(verdict.Verdict{Class: class}, l.attempt.elapsed(), err))
+		l.runAfterAttempt(l.record(verdict.Verdict{Class: class}, l.attempt.elapsed(), err))
 	}
 }
 
@@ -298,8 +235,8 @@ func (l *Lease[T]) abort(class verdict.Class, err error) {
 func (l *Lease[T]) conclude(err error) (v verdict.Verdict) {
 	elapsed := l.attempt.elapsed()
 	defer func() {
-		l.tell(l.record(v, elapsed, err))
-		v.Class = l.present.Class
+		l.runAfterAttempt(l.record(v, elapsed, err))
+		v.Class = l.told.Class
 	}()
 	v, l.cause = l.attempt.judge(&l.call.first.caller, err)
 	return v
@@ -311,28 +248,28 @@ func (l *Lease[T]) record(v verdict.Verdict, elapsed time.Duration, err error) (
 		timer.Stop()
 	}
 	a := &l.attempt
-	if expected := l.expected.Load(); expected > 0 {
-		a.timeout = time.Duration(expected)
+	if allowed := l.allowed.Load(); allowed > 0 {
+		a.timeout = time.Duration(allowed)
 	}
-	o := a.resolve(v, elapsed, time.Duration(l.answered.Load()), err)
+	o := a.resolve(v, elapsed, time.Duration(l.firstByte.Load()), err)
 	a.record(o)
-	l.present.Class, l.present.Duration, l.present.Err = o.class, elapsed, err
+	l.told.Class, l.told.Duration, l.told.Err = o.class, elapsed, err
 	s := l.call
 	s.unclaim(a.provider)
-	return s.note(l.present, l.cause, a.provider.definition.Window)
+	return s.note(l.told, l.cause, a.provider.definition.Window)
 }
 
-// tell tells the hook of the attempt, which has ended.
-func (l *Lease[T]) tell(soFar CallReport) {
+// runAfterAttempt runs the hook after the attempt.
+func (l *Lease[T]) runAfterAttempt(soFar CallReport) {
 	if c := &l.call.first; c.observed {
-		c.tellAttempt(l.ctx, soFar, l.present)
+		c.tellAttempt(l.ctx, soFar, l.told)
 	}
 }
 
 // expire ends a lease that was not reported. The hooks run in a goroutine of their own: the
 // one that expires leases is shared by all of them.
 func (l *Lease[T]) expire() {
-	if !l.settled.CompareAndSwap(false, true) {
+	if !l.end() {
 		return
 	}
 	if l.attempt.ctx != nil {
@@ -351,7 +288,7 @@ func (l *Lease[T]) expire() {
 	}
 	p.registry.tasks.StartLast(fmt.Sprintf("hooks of an expired lease of provider %q", p.name()), func() {
 		defer l.call.close()
-		l.tell(soFar)
+		l.runAfterAttempt(soFar)
 	})
 }
 

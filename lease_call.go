@@ -66,6 +66,17 @@ func (c *leaseCall) close() {
 	c.first.report(failure)
 }
 
+// addLease notes that the provider of the attempt is leased.
+func (c *leaseCall) addLease(a *attempt) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open++
+	c.claims.Enter(a.provider)
+	if c.first.attempt.ctx == nil {
+		c.first.attempt.ctx = a.ctx // it has the key of the call
+	}
+}
+
 // search returns a copy of the call that goes on to the next provider. The rotations of tiers
 // that the call has entered do not move again.
 func (c *leaseCall) search() call {

@@ -293,3 +293,26 @@ func TestLease_BlockedHookAfterExpiryStopsNoTimer(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+func TestLease_MoveOnAndBesideOfAnEndedLeaseSaySo(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{Name: "a", AttemptTimeout: time.Second})
+		r := testkit.Bind(reg)
+		for name, end := range map[string]func(*registry.Lease[testkit.ChatModel]){
+			"reported": func(l *registry.Lease[testkit.ChatModel]) { l.Done(nil) },
+			"expired":  func(*registry.Lease[testkit.ChatModel]) { testkit.Pass(3 * time.Second) },
+		} {
+			lease, err := r.Acquire(t.Context())
+			require.NoError(t, err)
+			end(lease)
+			_, err = lease.MoveOn(testkit.ErrDown)
+			require.ErrorIs(t, err, registry.ErrLeaseDone, name)
+			require.Equal(t, `registry: lease of provider "a": lease is done`, err.Error())
+			if name == "reported" {
+				_, err = lease.Beside()
+				require.ErrorIs(t, err, registry.ErrLeaseDone, name)
+			}
+		}
+	})
+}

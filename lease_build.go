@@ -1,0 +1,85 @@
+package registry
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/verdict"
+)
+
+// The methods of this file are for packages that are built on leases, as stream and hedge are.
+
+// More reports whether another provider could be asked when the lease was given.
+func (l *Lease[T]) More() bool { return l.hasNext }
+
+// Answered tells that the answer has begun, such as with the first item of a stream: the time
+// until the first such report is the latency of the provider, rather than the time until Done.
+func (l *Lease[T]) Answered() {
+	l.firstByte.CompareAndSwap(0, int64(max(l.attempt.elapsed(), 1)))
+}
+
+// Patience sets how long the provider may take, where that is not the attempt timeout, such as
+// the time to the next item of a stream. It decides one thing: when the caller's deadline ends
+// the work, that is the provider's failure if half of d or more had passed, and otherwise says
+// nothing of the provider.
+func (l *Lease[T]) Patience(d time.Duration) { l.allowed.Store(int64(max(d, 0))) }
+
+// Beside returns a lease of another provider for the same call while this one goes on, as a
+// second opinion or a hedge; no provider is leased twice. It blocks as [Resolver.Acquire]
+// does. For a call that is over, or must not run twice, the error is the one of the call so
+// far, and matches [ErrLeaseDone] where there is none.
+func (l *Lease[T]) Beside() (*Lease[T], error) {
+	if l.call.first.options.onceOnly || l.ended.Load() || !l.call.openSearch() {
+		if err := l.Failure(); err != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("registry: no other provider can be asked for this call: %w", ErrLeaseDone)
+	}
+	defer l.call.close()
+	c := l.call.search()
+	if c.final() {
+		return nil, c.failure()
+	}
+	return leaseNext[T](l.call, &c)
+}
+
+// Failure returns the error of the call as if it ended now: for a holder that asks no other
+// provider. It is nil when no attempt of it has failed.
+func (l *Lease[T]) Failure() error {
+	attempts := l.Attempts()
+	if len(attempts) == 0 {
+		return nil
+	}
+	first := &l.call.first
+	failure := &CallError{Service: first.query.service.name, Attempts: attempts, OnceOnly: first.options.onceOnly, partial: true}
+	if ctx := first.caller.ctx; ctx.Err() != nil {
+		failure.ended = fault.OfContext(ctx)
+	}
+	return failure.withRetryIn(first.query)
+}
+
+// Guard runs a part of the work, such as the provider's own code, and treats its panic as
+// [Call] treats that of its function: it goes on after it was recorded, or becomes a
+// [PanicError] ([Options.PanicsAsErrors]) that is yet to be reported.
+func (l *Lease[T]) Guard(work func() error) (err error) {
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		value := recover()
+		switch {
+		case value == nil: // runtime.Goexit: the goroutine goes on exiting
+			l.abort(verdict.ClassExit, nil)
+		case l.attempt.provider.registry.options.PanicsAsErrors:
+			err = newPanicError(value)
+		default:
+			l.abort(verdict.ClassPanic, newPanicError(value))
+			panic(value)
+		}
+	}()
+	err = work()
+	returned = true
+	return err
+}
