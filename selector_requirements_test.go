@@ -173,7 +173,7 @@ func TestSelector_MeasurementsSurviveMembershipChanges(t *testing.T) {
 			_, err := r.Get(t.Context())
 			require.NoError(t, err)
 			require.NoError(t, other.Unregister(t.Context()))
-			_, err = a.SetWeight(float64(i))
+			_, err = a.SetWeight(float64(i + 1))
 			require.NoError(t, err)
 		}
 		for i := 0; i < len(state); i += 2 {
