@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 
@@ -67,7 +66,7 @@ func (r *Registry) Selection(serviceName string) (selection.Analytics, bool) {
 	seen := make(map[*group]bool) // members of a group may be apart: mocks are listed last
 	for _, p := range members {
 		a.Providers = append(a.Providers, selection.Share{
-			Provider: p.name(), Handler: p.definition.Handler, Group: p.group.key.number, Weight: cmp.Or(p.definition.Weight, 1),
+			Provider: p.name(), Handler: p.definition.Handler, Group: p.group.key.number, Weight: p.definition.share(),
 			Attempts: p.totals().Attempts, TookOver: p.tookOver.Load(), HeldClosed: p.heldClosed.Load(),
 		})
 		a.Attempts += a.Providers[len(a.Providers)-1].Attempts

@@ -254,7 +254,7 @@ func (a *attempt) record(o outcome) {
 	}
 	p.spend(o.result)
 	if a.vitals != nil {
-		a.vitals.End(p.registry.now(), o.latency, performance(o.result), a.track)
+		a.vitals.End(p.registry.now(), o.latency, performance(o), a.track)
 	}
 	switch {
 	case o.cooldown == verdict.CooldownReset:
@@ -317,16 +317,21 @@ func (p *provider) countCut(o outcome) {
 	}
 }
 
-// performance returns what strategies learn from a result.
-func performance(result breaker.Outcome) selection.Outcome {
-	switch result {
-	case breaker.Success:
-		return selection.Answered
-	case breaker.Failure:
+// performance returns what strategies learn from an outcome: a provider that says no at once, or
+// nothing at all, must not look fast or idle, whatever its breaker makes of that.
+func performance(o outcome) selection.Outcome {
+	if o.result == breaker.Failure {
 		return selection.Failed
-	case breaker.Neutral:
 	}
-	return selection.Neutral
+	switch o.class {
+	case verdict.ClassSuccess, verdict.ClassSlow:
+		return selection.Answered
+	case verdict.ClassCancelled, verdict.ClassCallerDeadline, verdict.ClassAttemptTimeout, verdict.ClassStalled:
+		return selection.Unanswered
+	case verdict.ClassHedgeLoser, verdict.ClassRemoved, verdict.ClassIgnored:
+		return selection.Neutral
+	}
+	return selection.Refused
 }
 
 // trialWatch ends the trial of a call whose function does not return, so that its slot is

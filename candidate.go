@@ -32,7 +32,7 @@ type Candidate struct {
 	//   - "eligible", or "trial" when the call would be a trial of a half-open breaker;
 	//   - what keeps calls away: "closed", "mocks_only", "overridden", "unhealthy",
 	//     "starting", "breaker_open", "trial_slots_full", "cooling_down", "parked",
-	//     "not_ready", "at_capacity";
+	//     "not_ready", "no_traffic", "at_capacity";
 	//   - what the query does not accept: "capability_missing", "capability_out",
 	//     "too_expensive", "too_old", "tag_missing", "other_region", "excluded",
 	//     "too_slow";
@@ -85,6 +85,7 @@ const (
 	codeCooling       code = "cooling_down"
 	codeParked        code = "parked"
 	codeNotReady      code = "not_ready"
+	codeNoTraffic     code = "no_traffic"
 	codeFull          code = "at_capacity"
 	codeLacking       code = "capability_missing"
 	codeCapabilityOut code = "capability_out"
@@ -148,6 +149,9 @@ var blockers = [...]struct {
 	{gateHidden, func(p *provider, _ time.Time) blocker {
 		hidden := p.service.hides(p)
 		return blocker{hidden.code, &reason{ErrUnavailable, hidden.String(), nil}, 0}
+	}},
+	{gateNoTraffic, func(*provider, time.Time) blocker {
+		return blocker{codeNoTraffic, &reason{ErrUnavailable, "no traffic: its weight is 0", nil}, 0}
 	}},
 	{gateUnhealthy, func(p *provider, _ time.Time) blocker {
 		_, text, cause := p.stateLocked()

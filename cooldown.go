@@ -152,7 +152,7 @@ func (r *Registry) checkDomain(e entry, leaving *provider) error {
 func (r *Registry) enterDomain(p *provider, policy LimitPolicy) {
 	p.domain = r.domains.Join(domainKey(p.definition.Domain, p.ofTest()), p)
 	if p.domain.Cooldown.Active() {
-		p.gate.Store(uint32(gateCooling))
+		p.gate.Store(uint32(p.gateNow() | gateCooling))
 	}
 	p.effects.setCooldownGrown(p.domain.Cooldown.Growth() > 0)
 	p.limits.Store(p.domain.Limits())

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -19,6 +20,7 @@ type Definition struct {
 	Group        int               `json:"group"`
 	Strategy     Strategy          `json:"strategy,omitzero"`
 	Weight       float64           `json:"weight,omitempty"`
+	NoTraffic    bool              `json:"no_traffic,omitempty"`
 	Mock         bool              `json:"mock,omitempty"`
 	LastResort   bool              `json:"last_resort,omitempty"`
 	Window       int               `json:"window,omitempty"`
@@ -31,6 +33,14 @@ type Definition struct {
 	Tags         []string          `json:"tags,omitempty"`
 	Region       string            `json:"region,omitempty"`
 	Cost         float64           `json:"cost,omitempty"`
+}
+
+// share returns the weight in force: 0 for no traffic, 1 by default.
+func (d *Definition) share() float64 {
+	if d.NoTraffic {
+		return 0
+	}
+	return cmp.Or(d.Weight, 1)
 }
 
 func (d Definition) clone() Definition {

@@ -14,13 +14,15 @@ const (
 	gateTrialsFull                  // ... and all trial slots are taken
 	gateCooling                     // it asked to be left alone
 	gateHidden                      // a test has replaced it, or only mocks are picked
+	gateNoTraffic                   // its weight is 0
 
 	// gateAway has the reasons after which a provider comes back to a slow start.
 	gateAway = gateUnproven | gateUnhealthy | gateOpen | gateHalfOpen
 	// gateHelpless has the reasons that keep even a last resort away.
-	gateHelpless = gateGone | gateNotReady | gateHidden
+	gateHelpless = gateGone | gateNotReady | gateHidden | gateNoTraffic
 	// gateBlocked has the reasons that keep every call away.
-	gateBlocked = gateGone | gateNotReady | gateUnproven | gateUnhealthy | gateOpen | gateTrialsFull | gateCooling | gateHidden
+	gateBlocked = gateGone | gateNotReady | gateUnproven | gateUnhealthy | gateOpen | gateTrialsFull | gateCooling | gateHidden |
+		gateNoTraffic
 )
 
 // breaker returns the state of the breaker as far as calls see it.

@@ -35,7 +35,7 @@ type provider struct {
 	drain        drain.Drain
 	stopLifetime atomic.Pointer[func() bool] // of the watch over Provider.Until
 
-	// definition is immutable but for Priority, Group, Strategy and Weight; those, group
+	// definition is immutable but for Priority, Group, Strategy, Weight and NoTraffic; those, group
 	// and the fields below are guarded by Registry.mu.
 	definition Definition
 	group      *group
@@ -135,6 +135,9 @@ func newProvider(svc *service, e entry, generation uint64) *provider {
 	}
 	p.drain.Init(drainHost{p}, p.name())
 	p.ready = svc.registry.now()
+	if e.definition.NoTraffic {
+		p.gate.Store(uint32(gateNoTraffic))
+	}
 	p.timeout.Store(int64(e.timeout))
 	if e.retry != (RetryPolicy{}) {
 		p.effects.setRetryPolicy(e.retry)
@@ -264,7 +267,7 @@ func (p *provider) tryEject() bool {
 	}
 	ejected, members := 0, 0
 	for other := range p.service.members {
-		if other.group != p.group || other.mock() != p.mock() {
+		if other.group != p.group || other.mock() != p.mock() || other.gateNow()&gateNoTraffic != 0 {
 			continue
 		}
 		members++

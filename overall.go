@@ -35,7 +35,7 @@ func (r *Registry) healthViews() []overall.Provider {
 				Eligible: info.Eligible, Reason: info.Reason,
 			},
 			Service: info.Service, Groups: info.Health.Groups,
-			Hidden: r.providers[info.Name].gateNow()&gateHidden != 0,
+			Hidden: r.providers[info.Name].gateNow()&(gateHidden|gateNoTraffic) != 0,
 		})
 	}
 	return views

@@ -64,8 +64,12 @@ type Provider[T any] struct {
 	// provides more strategies.
 	Strategy Strategy
 	// Weight is the provider's share among others, for strategies that use weights.
-	// Default: 1.
+	// Default: 1. See also NoTraffic.
 	Weight float64
+	// NoTraffic is a weight of 0: whatever the strategy, no look-up or call is given to the
+	// provider, until [Registration.SetWeight] gives it another weight. It is probed, and counts
+	// neither for nor against the health of its service.
+	NoTraffic bool
 	// Mock marks a provider that is not real. See [Options] for when mocks are picked.
 	Mock bool
 	// LastResort lets a call that no provider admits try this one although its breaker
@@ -156,7 +160,7 @@ func newEntry[T any](service string, p Provider[T]) (entry, error) {
 			Priority: p.Priority, Group: p.Group, Strategy: p.Strategy, Mock: p.Mock, LastResort: p.LastResort,
 			Window: p.Window, Domain: p.Domain, Version: p.Version, Description: p.Description, Endpoint: p.Endpoint,
 			Requires: p.Requires, Metadata: maps.Clone(p.Metadata), Tags: p.Tags, Region: p.Region,
-			Weight: p.Weight, Cost: p.Cost,
+			Weight: p.Weight, NoTraffic: p.NoTraffic, Cost: p.Cost,
 		},
 		timeout: p.AttemptTimeout, breaker: p.Breaker, retry: p.Retry, limits: p.Limits, health: p.Health,
 		classify: p.Classify, until: p.Until, replace: p.Replace,

@@ -108,15 +108,22 @@ func (r *Registration) SetStrategy(strategy Strategy) (previous Strategy, err er
 	return previous, err
 }
 
-// SetWeight changes the provider's share among others (zero: 1), for strategies that
-// use weights, and returns the previous one. Measurements are kept. The errors match
+// SetWeight changes the provider's share among others, for strategies that use weights, and
+// returns the previous one. Zero is no traffic, under any strategy: from now on no look-up or
+// call is given to the provider; those in progress go on. Measurements are kept. The errors match
 // [ErrInvalid] or [ErrNotRegistered].
 func (r *Registration) SetWeight(weight float64) (previous float64, err error) {
 	if err := checkWeight(weight); err != nil {
 		return 0, err
 	}
 	err = r.change("weight", func(p *provider) (from, to any, err error) {
-		previous, p.definition.Weight = p.definition.Weight, weight
+		previous = p.definition.share()
+		p.definition.Weight, p.definition.NoTraffic = weight, weight == 0
+		if weight == 0 {
+			p.changeGateLocked(0, gateNoTraffic, nil)
+		} else {
+			p.changeGateLocked(gateNoTraffic, 0, nil)
+		}
 		return previous, weight, nil
 	})
 	return previous, err

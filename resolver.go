@@ -50,9 +50,10 @@ func (r *Resolver[T]) boundFor(ctx context.Context) (*queryPlan, error) {
 //
 // It blocks only for a factory that has not run yet, within ctx and the provider's attempt
 // timeout, and for a first probe that has no result yet where no other provider is eligible.
-// The error is an [UnavailableError].
+// The error is an [UnavailableError]; with a context that has ended there is always one, which
+// matches the context's error.
 func (r *Resolver[T]) Get(ctx context.Context) (T, error) { //nolint:gocognit // the hot path, in the order of its likelihood
-	if r != nil && r.plan != nil {
+	if r != nil && r.plan != nil && ctx != nil && ctx.Err() == nil {
 		if plan := r.plan.plan.Load(); plan != nil {
 			at := plan.Healthy.First()
 			if !plan.InOrder {
@@ -63,9 +64,7 @@ func (r *Resolver[T]) Get(ctx context.Context) (T, error) { //nolint:gocognit //
 					r.plan.service.lookups.At(striped.Here()).hits.Add(1)
 					return unwrap[T](made), nil
 				}
-				if ctx != nil {
-					return r.get(ctx, r.plan.iterateFrom(plan, at, healthy))
-				}
+				return r.get(ctx, r.plan.iterateFrom(plan, at, healthy))
 			}
 		}
 	}
@@ -81,6 +80,9 @@ func (r *Resolver[T]) Get(ctx context.Context) (T, error) { //nolint:gocognit //
 func (r *Resolver[T]) get(ctx context.Context, providers iterator) (none T, err error) {
 	by := pick.Caller{Context: ctx, Key: r.key}
 	for waited := false; ; waited = true {
+		if ctx.Err() != nil {
+			return none, r.missed(ctx)
+		}
 		for p := providers.next(&by); p != nil && ctx.Err() == nil; p = providers.next(&by) {
 			made := p.obtain(ctx, providers.more)
 			if providers.restartIfReplaced(p) {
@@ -120,6 +122,9 @@ func (r *Resolver[T]) Many(ctx context.Context, limit int) ([]T, error) {
 	query, err := r.boundFor(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if ctx.Err() != nil {
+		return nil, r.missed(ctx)
 	}
 	query.awaitFirstProbe(ctx, healthy)
 	var found []T

@@ -43,7 +43,7 @@ func (s Service[T]) Provider(def Definition) Provider[T] {
 		LastResort: def.LastResort, Window: def.Window, Domain: def.Domain,
 		Version: def.Version, Description: def.Description, Endpoint: def.Endpoint,
 		Requires: slices.Clone(def.Requires), Metadata: maps.Clone(def.Metadata),
-		Tags: slices.Clone(def.Tags), Region: def.Region, Weight: def.Weight, Cost: def.Cost,
+		Tags: slices.Clone(def.Tags), Region: def.Region, Weight: def.Weight, NoTraffic: def.NoTraffic, Cost: def.Cost,
 	}
 }
 

@@ -118,7 +118,7 @@ const moment = time.Hour
 func newField(size int, seed uint64) *field {
 	random := rand.New(rand.NewPCG(seed, uint64(size))) //nolint:gosec // to be repeated
 	members := make([]selection.Member, size)
-	outcomes := []selection.Outcome{selection.Answered, selection.Failed, selection.Neutral}
+	outcomes := []selection.Outcome{selection.Answered, selection.Failed, selection.Neutral, selection.Refused, selection.Unanswered}
 	for i := range members {
 		members[i].Profile = selection.Profile{
 			Service: "suite", Name: fmt.Sprintf("p%d", i), Weight: float64(random.IntN(4)), Cost: random.Float64(),

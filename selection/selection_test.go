@@ -194,9 +194,9 @@ func (n *naiveVitals) end(now, took, decay time.Duration, outcome selection.Outc
 	switch outcome {
 	case selection.Answered:
 		n.failing, n.failingAt = failing*0.8, now
-	case selection.Failed:
+	case selection.Failed, selection.Refused:
 		n.failing, n.failingAt = failing+(1-failing)*0.2, now
-	case selection.Neutral:
+	case selection.Neutral, selection.Unanswered:
 	}
 }
 
@@ -212,7 +212,7 @@ func TestVitals_AgreeWithANaiveModel(t *testing.T) {
 		for range 300 {
 			now += time.Duration(random.ExpFloat64() * float64(decay) / 10)
 			took := time.Duration(1 + random.ExpFloat64()*1e8)
-			outcome := selection.Outcome(random.IntN(3))
+			outcome := selection.Outcome(random.IntN(4))
 			v.Begin()
 			v.End(now, took, outcome, track)
 			naive.end(now, took, decay, outcome)

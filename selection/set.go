@@ -212,9 +212,9 @@ func (c Candidate) Latency() time.Duration {
 	return time.Duration(latency)
 }
 
-// Failing returns a moving average of failures, from 0 to 1: each failure moves it by a fifth
-// of the way to 1, each answer by a fifth of the way to 0, and it decays with time as
-// [Candidate.Latency] does.
+// Failing returns a moving average of failures, from 0 to 1: each failure, refusal and attempt
+// that took longer than answers do without one ([Outcome]) moves it by a fifth of the way to 1,
+// each answer by a fifth of the way to 0, and it decays with time as [Candidate.Latency] does.
 func (c Candidate) Failing() float64 {
 	_, failing := c.Performance()
 	return failing

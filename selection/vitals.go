@@ -21,12 +21,19 @@ type Outcome uint8
 
 // The outcomes.
 const (
-	// Answered is an answer in time, whatever its content.
+	// Answered is an answer to the request, in time.
 	Answered Outcome = iota
 	// Failed is a failure of the provider.
 	Failed
-	// Neutral measures only a duration: the attempt was cancelled, or refused for load.
+	// Neutral measures only a duration: the attempt says nothing about the provider.
 	Neutral
+	// Refused is an answer that says no, for whatever reason: it counts as Failed does, so that a provider that
+	// says no at once is not taken for a fast one. Callers that ask for nonsense are refused everywhere, which
+	// changes no comparison.
+	Refused
+	// Unanswered is an attempt that ended before an answer, because its caller left or its time was over. It
+	// counts as Failed does if it took longer than answers do, or there was no answer yet, and else as Neutral.
+	Unanswered
 )
 
 // Vitals are the load and the performance of one provider, as strategies see them. They belong
@@ -142,6 +149,12 @@ func decay(x float32) float32 {
 
 // observe records an attempt.
 func (t *Track) observe(tick uint32, rate float32, took time.Duration, outcome Outcome) {
+	if outcome == Unanswered {
+		usual, left := unpack(t.latency.Load(), tick, rate)
+		if outcome = Failed; float32(took) < usual*left {
+			outcome = Neutral
+		}
+	}
 	t.observeLatency(tick, rate, took, outcome)
 	if outcome != Neutral {
 		t.observeFailing(tick, rate, outcome)
@@ -185,10 +198,10 @@ func (t *Track) observeFailing(tick uint32, rate float32, outcome Outcome) {
 		}
 		value, left := unpack(word, tick, rate)
 		value *= left
-		if outcome == Failed {
-			value += (1 - value) * failureWeight
-		} else {
+		if outcome == Answered {
 			value -= value * failureWeight
+		} else {
+			value += (1 - value) * failureWeight
 		}
 		next := uint64(0)
 		if value > 1.0/4096 {

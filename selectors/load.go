@@ -14,7 +14,8 @@ import (
 // Two choices come close to the best of all and avoid herds (Mitzenmacher, "The Power of Two
 // Choices in Randomized Load Balancing", 2001). The last term avoids a provider that fails at
 // once and therefore looks idle: one failure makes it 2.4 times as loaded, ten in a row 7,500
-// times; see [selection.Candidate.Failing]. On a tie it takes the first one drawn.
+// times; see [selection.Candidate.Failing]. One that has failed more than once of late, above 0.21,
+// is taken only if the other one has, too, whatever the load. On a tie it takes the first one drawn.
 //
 // The load is that of this program. A provider with short requests and one with few requests
 // look the same.
@@ -25,20 +26,44 @@ type leastLoaded struct{}
 // Pick compares two candidates.
 func (leastLoaded) Pick(v selection.View) int {
 	a, b := v.DrawTwo()
-	if b >= 0 && loadOf(v.At(b)) < loadOf(v.At(a)) {
+	if b >= 0 && better(v.At(b), v.At(a), loadOf) {
 		return b
 	}
 	return a
 }
 
-// Describe returns the load.
-func (leastLoaded) Describe(v selection.View, i int) selection.Detail {
-	return selection.Detail{Score: loadOf(v.At(i)), Words: "load"}
+// intolerable is the failure average above which neither load nor latency makes a candidate the better one of two
+// of which the other is below it: a candidate that says no at once, or hangs, is idle, and was fast perhaps. It is
+// more than one failure.
+const intolerable = 0.21
+
+// better reports whether a candidate is to be preferred to another one.
+func better(c, other selection.Candidate, cost func(selection.Candidate) (cost, failing float64)) bool {
+	mine, failing := cost(c)
+	its, otherFailing := cost(other)
+	if out := failing > intolerable; out != (otherFailing > intolerable) {
+		return !out
+	}
+	return mine < its
 }
 
-func loadOf(c selection.Candidate) float64 {
-	_, failing := c.Performance()
-	return float64(c.InFlight()+1) / c.Weight() * penalty(failing)
+// detail returns a score, with a remark on a candidate that fails too often for it to matter.
+func detail(score, failing float64, words string) selection.Detail {
+	if failing > intolerable {
+		words = "fails too often, " + words
+	}
+	return selection.Detail{Score: score, Words: words}
+}
+
+// Describe returns the load.
+func (leastLoaded) Describe(v selection.View, i int) selection.Detail {
+	load, failing := loadOf(v.At(i))
+	return detail(load, failing, "load")
+}
+
+func loadOf(c selection.Candidate) (load, failing float64) {
+	_, failing = c.Performance()
+	return float64(c.InFlight()+1) / c.Weight() * penalty(failing), failing
 }
 
 // penalty is the factor by which failures increase the load or cost of a candidate.
@@ -61,7 +86,8 @@ func penalty(failing float64) float64 {
 // A candidate without measurements costs nothing while it is idle, and more than all others
 // while it has a request, so it gets one request at a time until its first answer. A candidate
 // that has only failed costs more than all others until [selection.Policy.Decay] has made its
-// failures small.
+// failures small. One that has failed more than once of late is treated as by [LeastLoaded],
+// however fast it was.
 func LatencyAware() selection.Strategy { return selection.New("LATENCY_AWARE", latencyAware{}) }
 
 type latencyAware struct{}
@@ -69,7 +95,7 @@ type latencyAware struct{}
 // Pick compares two candidates.
 func (latencyAware) Pick(v selection.View) int {
 	a, b := v.DrawTwo()
-	if b >= 0 && costOf(v.At(b)) < costOf(v.At(a)) {
+	if b >= 0 && better(v.At(b), v.At(a), costOf) {
 		return b
 	}
 	return a
@@ -77,7 +103,8 @@ func (latencyAware) Pick(v selection.View) int {
 
 // Describe returns the cost.
 func (latencyAware) Describe(v selection.View, i int) selection.Detail {
-	return selection.Detail{Score: costOf(v.At(i)) / float64(time.Millisecond), Words: "expected ms"}
+	cost, failing := costOf(v.At(i))
+	return detail(cost/float64(time.Millisecond), failing, "expected ms")
 }
 
 // costUnknown is the latency of a candidate that has never answered, in nanoseconds: 39 h, more
@@ -89,14 +116,14 @@ const (
 	forgiven = 0.05
 )
 
-func costOf(c selection.Candidate) float64 {
+func costOf(c selection.Candidate) (cost, failing float64) {
 	latency, failing := c.Performance()
 	load := float64(c.InFlight())
 	if latency == 0 {
 		if failing < forgiven && load == 0 {
-			return 0
+			return 0, failing
 		}
 		latency = costUnknown
 	}
-	return latency * (load + 1) / c.Weight() * penalty(failing)
+	return latency * (load + 1) / c.Weight() * penalty(failing), failing
 }

@@ -23,6 +23,9 @@ type naiveCost struct {
 
 func (c naiveCost) of(s selection.Strategy) float64 {
 	load := float64(c.inFlight+1) / c.weight / math.Pow(max(1-c.failing, 1e-3), 4)
+	if c.failing > 0.21 {
+		load *= 1e30 // worse than any that fails less
+	}
 	switch {
 	case s.String() == "LEAST_LOADED":
 		return load

@@ -97,7 +97,8 @@ const Tie = 0.1
 // Scored returns the strategy SCORED: the eligible candidate with the highest weighted mean of
 // its factors, [DefaultFactors] if none are given. Candidates within [Tie] of the best score
 // are equal, and one of them is drawn in proportion to the weights of the providers, which
-// avoids herds.
+// avoids herds. A candidate that has failed more than once of late, with a failure average above
+// 0.21, is left out unless all have: it is idle, and was fast perhaps.
 //
 // A registry identifies strategies by name, so the name of one with other factors contains
 // them, with their weights. A factor without a name or a value, two of one name, a weight that
@@ -184,11 +185,18 @@ func (s *scored) Pick(v selection.View) int {
 	// Separate arrays: structs that are written field by field are slow to copy.
 	var latencies, qualities, scores [fewCandidates]float64
 	var b Benchmark
+	out := uint64(0)
 	for rest := mask; rest != 0; rest &= rest - 1 {
 		i := bits.TrailingZeros64(rest) % fewCandidates
 		latency, failing, inFlight, score, trend := v.Measured(i)
 		latencies[i], qualities[i], scores[i] = latency, quality(failing, score, trend), inFlight
+		if failing > intolerable {
+			out |= 1 << uint(i)
+		}
 		b.add(latency, inFlight)
+	}
+	if mask&^out != 0 {
+		mask &^= out
 	}
 	best, idle := -1.0, 1/float64(b.Busiest+1)
 	for rest := mask; rest != 0; rest &= rest - 1 {
@@ -241,14 +249,24 @@ func drawTie(v *selection.View, ties uint64) int {
 // pickOfMany is Pick for groups whose scores are not all kept.
 func (s *scored) pickOfMany(v *selection.View) int {
 	b, best := benchmarkOf(v), -1.0
+	all := true // none is good enough, so all are
 	for i := v.Next(0); i >= 0; i = v.Next(i + 1) {
-		best = max(best, s.score(v, i, b))
+		switch score := s.score(v, i, b); {
+		case !tolerable(v, i):
+			if all {
+				best = max(best, score)
+			}
+		case all:
+			all, best = false, score
+		default:
+			best = max(best, score)
+		}
 	}
 	// In one pass: each takes the place of the one before with the probability of its
 	// part in the weights so far.
 	picked, total := -1, 0.0
 	for i := v.Next(0); i >= 0; i = v.Next(i + 1) {
-		if s.score(v, i, b) < best-Tie {
+		if !all && !tolerable(v, i) || s.score(v, i, b) < best-Tie {
 			continue
 		}
 		weight := v.Weight(i)
@@ -261,6 +279,12 @@ func (s *scored) pickOfMany(v *selection.View) int {
 		return v.Next(0)
 	}
 	return picked
+}
+
+// tolerable reports whether a candidate fails seldom enough for its score to matter.
+func tolerable(v *selection.View, i int) bool {
+	_, failing, _, _, _ := v.Measured(i)
+	return failing <= intolerable
 }
 
 func benchmarkOf(v *selection.View) (b Benchmark) {
@@ -302,7 +326,8 @@ func bounded(value float64) float64 {
 // Describe returns the score and its factors.
 func (s *scored) Describe(v selection.View, i int) selection.Detail {
 	b, c := benchmarkOf(&v), v.At(i)
-	d := selection.Detail{Words: "score", Factors: make([]selection.FactorValue, 0, len(s.factors))}
+	_, failing := c.PerformanceHere()
+	d := selection.Detail{Words: detail(0, failing, "score").Words, Factors: make([]selection.FactorValue, 0, len(s.factors))}
 	for _, f := range s.factors {
 		value := bounded(f.Value(c, b))
 		d.Factors = append(d.Factors, selection.FactorValue{Name: f.Name, Weight: readable(f.Weight), Value: readable(value)})

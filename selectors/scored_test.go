@@ -3,6 +3,7 @@ package selectors_test
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -47,6 +48,13 @@ func randomScores(random *rand.Rand) *group {
 	return g
 }
 
+func indices(n int) (all []int) {
+	for i := range n {
+		all = append(all, i)
+	}
+	return all
+}
+
 func TestScored_DrawsTiesByWeight(t *testing.T) {
 	t.Parallel()
 	strategies := []selection.Strategy{
@@ -60,15 +68,19 @@ func TestScored_DrawsTiesByWeight(t *testing.T) {
 		g := randomScores(random)
 		s := strategies[seed%2]
 		v := g.set.View(g.look())
+		tolerable := func(i int) bool { return v.Eligible(i) && v.At(i).Failing() <= 0.21 }
+		if !slices.ContainsFunc(indices(v.Len()), tolerable) {
+			tolerable = v.Eligible
+		}
 		best, total := math.Inf(-1), 0.0
 		for i := range v.Len() {
-			if v.Eligible(i) {
+			if tolerable(i) {
 				best = max(best, describe(g, s, i).Score)
 			}
 		}
 		want := make([]float64, v.Len())
 		for i := range want {
-			if v.Eligible(i) && describe(g, s, i).Score >= best-selectors.Tie-1e-9 {
+			if tolerable(i) && describe(g, s, i).Score >= best-selectors.Tie-1e-9 {
 				want[i] = v.Weight(i)
 				total += want[i]
 			}

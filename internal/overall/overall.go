@@ -24,7 +24,7 @@ type Provider struct {
 
 	Service string
 	Groups  []string // of its health policy
-	Hidden  bool     // a test keeps calls away: it is listed and does not count
+	Hidden  bool     // a test or a weight of 0 keeps calls away: it is listed and does not count
 }
 
 // Of returns the health of the providers, which are ordered by service, and of the required services; with groups,
