@@ -3,11 +3,13 @@ package registry
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/check"
+	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/lifecycle"
 	"github.com/capreg/registry/startup"
 )
@@ -40,8 +42,10 @@ type Component struct {
 	// the start has taken.
 	Ready health.Probe
 	// Register lists functions that register what the component provides. They are
-	// called in order when it is otherwise ready, before its dependants start; the
-	// registrations are removed before it stops.
+	// called in order when it is otherwise ready; the component is ready, and its
+	// dependants start, when calls can be given to every provider, such as after its
+	// first good probe. The registrations are removed before it stops. The end of a
+	// crashed component does not wait for calls in flight: these are cancelled.
 	Register []func(context.Context, *Registry) (*Registration, error)
 
 	// StartTimeout bounds the time until it is ready, StopTimeout that of its stop.
@@ -49,9 +53,10 @@ type Component struct {
 	StartTimeout, StopTimeout time.Duration
 	// NonCritical lets the others go on when it fails: its dependants are skipped.
 	NonCritical bool
-	// Restart configures what happens when it ends by itself. Default: it is not
-	// restarted, and an end with an error ends [Orchestrator.Run] when the component is
-	// critical.
+	// Restart configures what happens when it ends by itself, or its first start fails.
+	// Default: it is not restarted, and an end with an error ends [Orchestrator.Run] when
+	// the component is critical. One that has ended is not ready any more: what it
+	// registered is withdrawn, and it stops with the others.
 	Restart startup.Restart
 }
 
@@ -113,8 +118,42 @@ func (o *Orchestrator) callbacks(
 			if err != nil || registration == nil {
 				return nil, err
 			}
-			return registration, nil
+			return componentHandle{registration}, nil
 		}
 	}
 	return callbacks, nil
+}
+
+// componentHandle is what a component has registered, as the engine sees it.
+type componentHandle struct{ *Registration }
+
+// AwaitEligible waits until the provider can be given a call. What a test or a policy of mocks hides is not waited for.
+func (h componentHandle) AwaitEligible(ctx context.Context) error {
+	if h.provider == nil {
+		return nil // a zero Registration: unregistering it is an error
+	}
+	r := h.provider.registry
+	for {
+		r.mu.Lock()
+		blocked := h.current().gateNow() & gateBlocked &^ gateHidden
+		changed := r.changedLocked()
+		r.mu.Unlock()
+		if blocked == 0 {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-h.Left():
+			return fmt.Errorf("provider %q: %w: it has left", h.Name(), ErrNotReady)
+		case <-ctx.Done():
+			causes := append([]error{fmt.Errorf("%w: %s", ErrNotReady, h.Info().Reason)}, fault.OfContext(ctx)...)
+			return fault.Join(fmt.Sprintf("provider %q: ", h.Name()), causes)
+		}
+	}
+}
+
+// Withdraw removes the provider and cancels the calls in flight, without waiting for them.
+func (h componentHandle) Withdraw() {
+	quiesceAll(h.provider.registry.unregister(h.provider, "its component has crashed"))
+	h.provider.drain.CancelCalls()
 }

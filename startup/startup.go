@@ -82,7 +82,8 @@ const (
 	Always
 )
 
-// Restart is the restart policy of a component. The zero value never restarts.
+// Restart is the restart policy of a component. The zero value never restarts. A first start
+// that fails is repeated by the same policy, within the start timeout of the component.
 type Restart struct {
 	// Mode selects the ends that cause a restart. Default: Never.
 	Mode RestartMode
@@ -132,7 +133,7 @@ const (
 	Starting
 	// Ready is running.
 	Ready
-	// Failed is a failed start, or an end by itself without another restart.
+	// Failed is a failed start, or an end by itself with an error and without another restart.
 	Failed
 	// Skipped is not started, because of a failed need or because the start was aborted.
 	Skipped
@@ -140,7 +141,7 @@ const (
 	Restarting
 	// Stopping is while Stop runs.
 	Stopping
-	// Stopped is after a regular stop.
+	// Stopped is after a regular stop, or an end by itself without an error.
 	Stopped
 	// Stuck is a start or a stop that has not returned although its time is over.
 	Stuck

@@ -23,11 +23,11 @@ func (e *Engine) arm(at time.Duration) {
 }
 
 // checkAt returns when a node is to be checked: at its deadline, or a grace later while code of it runs that
-// should heed that.
-func (n *node) checkAt() (at time.Duration, ok bool) {
+// should heed that. In a stop one that was starting again waits for those that use it.
+func (e *Engine) checkAt(n *node) (at time.Duration, ok bool) {
 	switch {
 	case n.stage == checking && n.calls == 0:
-		return n.deadline, true
+		return n.deadline, !e.ending()
 	case n.stage.live() && n.stage != running && n.calls > 0:
 		return n.deadline + tasks.Grace, true
 	}
@@ -40,13 +40,13 @@ func (e *Engine) sweep() {
 	defer e.mu.Unlock()
 	e.sweeper = nil
 	for _, n := range e.nodes {
-		if at, ok := n.checkAt(); ok && e.now >= at {
+		if at, ok := e.checkAt(n); ok && e.now >= at {
 			e.expire(n)
 		}
 	}
 	e.commit()
 	for _, n := range e.nodes {
-		if at, ok := n.checkAt(); ok {
+		if at, ok := e.checkAt(n); ok {
 			e.arm(at)
 		}
 	}

@@ -177,6 +177,7 @@ type handle struct {
 	journal *journal
 	name    string
 	takes   time.Duration
+	proven  time.Duration // until calls can be given to it
 	err     error
 }
 
@@ -184,6 +185,10 @@ func (h handle) Unregister(ctx context.Context) error {
 	h.journal.note("unregister %s", h.name)
 	return errors.Join(sleep(ctx, h.takes), h.err)
 }
+
+func (h handle) AwaitEligible(ctx context.Context) error { return sleep(ctx, h.proven) }
+
+func (h handle) Withdraw() { h.journal.note("withdraw %s", h.name) }
 
 // registering returns a callback that registers a handle after some time, and notes that.
 func (j *journal) registering(h handle, takes time.Duration, err error) func(context.Context) (lifecycle.Handle, error) {

@@ -55,10 +55,15 @@ type Component struct {
 	Restart                   startup.Restart
 }
 
-// Handle is something that a component has registered. Unregister is called before the component stops; it may
-// be called twice, and concurrently, when the component has failed before.
+// Handle is something that a component has registered. Its methods may be called more than once, and concurrently.
 type Handle interface {
+	// AwaitEligible waits until calls can be given to it. The error is its reason when ctx ends first.
+	AwaitEligible(ctx context.Context) error
+	// Unregister removes it, and waits for the calls in flight until ctx ends. It is called before a component stops.
 	Unregister(ctx context.Context) error
+	// Withdraw removes it and cancels the calls in flight, and waits for nothing. It is called for a component that
+	// has crashed.
+	Withdraw()
 }
 
 // InUseError is the refusal to remove a component that others need.

@@ -92,6 +92,7 @@ type extras struct {
 	workers       int           // goroutines of the run
 	idle          chan struct{} // closed when there are none; nil while nothing waits
 	handles       []Handle
+	crashed       bool // it has ended with an error: its restart does not wait for calls at its handles
 
 	decided chan struct{} // closed when the outcome is; nil unless an Add waits
 	down    chan struct{} // closed when the node is down; nil unless a removal waits
@@ -108,6 +109,7 @@ type extras struct {
 	intensity float64 // restarts, halved every Decay
 	endedAt   time.Duration
 	delay     time.Duration // before the next restart
+	startBy   time.Duration // when the tries of the first start are over; zero before the second one
 	blockers  int           // dependants that have to be down before its stop begins
 	blocks    []*node       // nodes that it is a blocker of
 }

@@ -298,6 +298,10 @@ func (r registration) Unregister(context.Context) error {
 	return nil
 }
 
+func (r registration) AwaitEligible(context.Context) error { return nil }
+
+func (r registration) Withdraw() { _ = r.Unregister(context.Background()) }
+
 func (w *world) register(n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

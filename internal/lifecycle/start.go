@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/capreg/registry/internal/attemptctx"
@@ -40,7 +41,7 @@ func (e *Engine) begin(n *node) *componentRun {
 // beginRun forgets the last run.
 func (n *node) beginRun(now time.Duration) {
 	if x := n.extras; x != nil {
-		x.probes, x.pause, x.runContext, x.endRunContext, x.stopErr = 0, 0, nil, nil, nil
+		x.probes, x.pause, x.runContext, x.endRunContext, x.stopErr, x.crashed = 0, 0, nil, nil, nil, false
 		x.aborted, x.late = cause{}, false
 	}
 	n.run++
@@ -48,11 +49,17 @@ func (n *node) beginRun(now time.Duration) {
 	n.notified, n.started = false, false
 	n.began, n.returned, n.ready = now, 0, 0
 	n.since, n.deadline = now, now+n.c.StartTimeout
+	if x := n.extras; x != nil && x.startBy > 0 && !n.wasReady {
+		n.deadline = x.startBy
+	}
 }
 
 // use notes what the node is started with. One of several that has come to need the node meanwhile is left out:
 // in a stop they would wait for each other.
 func (n *node) use() {
+	for _, used := range n.uses { // kept from its last run
+		used.users--
+	}
 	n.uses = n.uses[:0]
 	var transitive nodeSet
 	for i := range n.needs {
@@ -76,7 +83,7 @@ func (n *node) transitiveUsers() nodeSet {
 		from := pending[len(pending)-1]
 		pending = pending[:len(pending)-1]
 		for _, d := range from.dependants {
-			if !seen.has(d.node) && (!d.dependency().any || d.node.isUsing(from)) {
+			if !seen.has(d.node) && (!d.dependency().any || slices.Contains(d.node.uses, from)) {
 				seen[d.node] = struct{}{}
 				pending = append(pending, d.node)
 			}
@@ -143,8 +150,8 @@ func (e *Engine) fail(n *node, c cause) goal {
 	return g
 }
 
-// goalAfterFailure returns what becomes of a node whose start has failed: only one that was ready before is
-// started again.
+// goalAfterFailure returns what becomes of a node whose start has failed. By its policy it is started again; one that
+// was never ready only within the time of its first start.
 func (e *Engine) goalAfterFailure(n *node) goal {
 	switch {
 	case e.ending() || n.removed:
@@ -154,10 +161,19 @@ func (e *Engine) goalAfterFailure(n *node) goal {
 		return toFail
 	case n.goal == toFollow && n.unrepeatable().err == nil:
 		return toRestart
-	case n.wasReady && n.mayRestart(e.now):
+	case n.mayRestart(e.now) && (n.wasReady || n.mayRetryFirstStart(e.now)):
 		return toRestart
 	}
 	return toFail
+}
+
+// mayRetryFirstStart reports whether the first start of a node may be tried once more in the time that is left of it.
+func (n *node) mayRetryFirstStart(now time.Duration) bool {
+	x := n.more()
+	if x.startBy == 0 {
+		x.startBy = n.began + n.c.StartTimeout
+	}
+	return n.unrepeatable().err == nil && now+n.nextDelay() < x.startBy
 }
 
 // startReturnedLate undoes a start that is not waited for any more.
@@ -203,11 +219,11 @@ func (e *Engine) stopInterrupted(n *node) {
 	switch {
 	case n.calls > 0:
 	case n.stage == draining:
-		e.beginStop(n, n.goal)
+		e.stopWhenUnused(n)
 	case n.stage != checking: // it was stopped although its code ran
 	case e.ending() || n.removed:
 		n.ctx.EndAside()
-		e.beginStop(n, toStop)
+		e.stopWhenUnused(n)
 	default:
 		e.failCheck(n, n.aborted())
 	}
@@ -267,12 +283,20 @@ func (e *Engine) register(ctx context.Context, n *node) {
 	var handles []Handle
 	fault.RunThen(func() error {
 		for _, register := range n.c.Register {
+			if ctx.Err() != nil {
+				return fault.Join("", fault.OfContext(ctx)) // nothing is registered once the start is over
+			}
 			handle, err := register(ctx)
 			if err != nil {
 				return err
 			}
 			if handle != nil {
 				handles = append(handles, handle)
+			}
+		}
+		for _, handle := range handles {
+			if err := handle.AwaitEligible(ctx); err != nil {
+				return err
 			}
 		}
 		return nil

@@ -25,7 +25,7 @@ import "github.com/capreg/registry/startup"
 //	            down        a need has failed (toSkip); deadlock (toFail); everything stops or it is removed
 //	                        (toSkip, or toStop where it was ready before)
 //	starting    checking    Start returned nil
-//	            down        Start failed and left nothing behind
+//	            down        Start failed and left nothing behind (toFail, or toRestart by its policy)
 //	            stopping    Start failed and left goroutines or a run context behind
 //	            stuckStart  Start has not returned in time
 //	checking    running     it is notified, probed and registered
@@ -33,7 +33,7 @@ import "github.com/capreg/registry/startup"
 //	            stopping    everything stops, or it is removed
 //	running     draining    it has ended and is to restart
 //	            stopping    everything stops, it is removed, or it restarts with what it needs
-//	            running     it has ended for good (toFail), and stops with the others
+//	            running     it has ended for good, with an error (toFail) or without (toStop), and stops with the others
 //	draining    stopping    its dependants are down and its own code has returned, or took too long
 //	stopping    down        its stop has returned
 //	            stuckStop   its stop, or code of a run that is to restart, has not returned in time
@@ -93,7 +93,7 @@ var shown = [stageCount][goalCount]startup.State{ //nolint:gochecknoglobals // i
 	waiting:    {toServe: startup.Waiting},
 	starting:   {toServe: startup.Starting, toFollow: startup.Starting},
 	checking:   {toServe: startup.Starting, toFollow: startup.Starting},
-	running:    {toServe: startup.Ready, toFollow: startup.Ready, toFail: startup.Failed},
+	running:    {toServe: startup.Ready, toFollow: startup.Ready, toFail: startup.Failed, toStop: startup.Stopped},
 	draining:   {toRestart: startup.Restarting, toFail: startup.Failed, toStop: startup.Stopping},
 	stopping:   {toRestart: startup.Restarting, toFollow: startup.Stopping, toFail: startup.Failed, toStop: startup.Stopping},
 	stuckStart: {toFail: startup.Stuck},

@@ -64,6 +64,14 @@ func (e *Engine) stopIfUnused(n *node) {
 	}
 }
 
+// stopWhenUnused begins to stop a node; when everything is being stopped, after those that use it. These are there
+// where it was restarting.
+func (e *Engine) stopWhenUnused(n *node) {
+	if !e.ending() || n.users == 0 {
+		e.stop(n)
+	}
+}
+
 // stop begins to stop a node. One that is to restart keeps that goal: endStop decides whether it still does.
 func (e *Engine) stop(n *node) {
 	g := n.goal
@@ -114,16 +122,20 @@ func (e *Engine) callStop(ctx *attemptctx.Context, n *node, done func(error)) {
 	e.mu.Lock()
 	var handles []Handle
 	var endRunContext context.CancelCauseFunc
-	started, stopCancelled := n.started, false
+	started, stopCancelled, crashed := n.started, false, false
 	if x := n.extras; x != nil {
 		handles, endRunContext, x.handles = x.handles, x.endRunContext, nil
-		stopCancelled, x.stopContext = x.stopCancelled, ctx
+		stopCancelled, x.stopContext, crashed = x.stopCancelled, ctx, x.crashed && n.restarts()
 	}
 	e.mu.Unlock()
 	if stopCancelled {
 		ctx.End()
 	}
 	var errs []error
+	if crashed {
+		withdraw(handles)
+		handles = nil
+	}
 	for _, handle := range slices.Backward(handles) {
 		errs = append(errs, fault.List(fault.Run(func() error { return handle.Unregister(ctx) }))...)
 	}
@@ -215,15 +227,27 @@ func (e *Engine) markStuck(n *node, s stage, text string) {
 	e.enter(n, s, toFail)
 }
 
-// releaseNeeds releases what a node has used, and stops what waited for that.
-func (e *Engine) releaseNeeds(n *node) {
+// releaseUses releases what a node has used, and stops what waited for that.
+func (e *Engine) releaseUses(n *node) {
 	for _, used := range n.uses {
 		used.users--
-		if e.phase == phaseStopping {
+		switch {
+		case used.users > 0:
+		case !used.stage.live():
+			e.releaseUses(used)
+		case e.phase == phaseStopping:
 			e.stopIfUnused(used)
 		}
 	}
 	n.uses = n.uses[:0]
+}
+
+// releaseNeeds releases what a node that is down has used, and what waited for it. What uses a node that is to restart
+// stops before what that one has used: so it keeps that until its next start.
+func (e *Engine) releaseNeeds(n *node) {
+	if n.users == 0 || n.stage != down {
+		e.releaseUses(n)
+	}
 	x := n.extras
 	if x == nil {
 		return

@@ -331,7 +331,7 @@ func TestStop_ComesAfterRegistrationsHaveLeft(t *testing.T) {
 		e := started(t, startup.Options{}, c)
 		<-e.Failed()
 		pass(0)
-		require.Equal(t, []string{"+a", "register 1", "unregister 1"}, j.all(), "as soon as it has failed")
+		require.Equal(t, []string{"+a", "register 1", "withdraw 1"}, j.all(), "as soon as it has failed")
 		require.NoError(t, stopped(t, e))
 		require.Equal(t, []string{"unregister 1", "-a"}, j.all()[3:])
 	})

@@ -95,13 +95,15 @@ func (r *componentRun) ComponentEnded(err error) {
 	case n.stage.launching():
 		e.failEarlyEnd(n, c)
 	case err == nil && n.c.Restart.Mode != startup.Always:
-		n.cause.text = c.text
+		n.cause = c
+		e.enter(n, running, toStop)
 	case n.mayRestart(e.now):
 		n.cause = c
 		e.restartRunning(n)
 	default:
 		e.failRunning(n, c)
 	}
+	e.removeHandles(n, err != nil)
 	e.commit()
 }
 
@@ -114,22 +116,44 @@ func (e *Engine) failEarlyEnd(n *node, c cause) {
 		c = cause{errEndedEarly, errEndedEarly.Error()}
 	}
 	n.more().aborted = c
-	if n.stage == checking && n.calls == 0 {
+	switch {
+	case n.stage != checking:
+	case n.calls == 0:
 		e.failCheck(n, c)
+	default: // its probe, or the wait for what it has registered
+		n.ctx.EndAside()
 	}
 }
 
-// failRunning fails a component that was ready, for good: it is stopped with the others, and what it registered is
-// unregistered now.
+// removeHandles unregisters what a component has registered that has ended, at once: its stop may have to wait for its
+// dependants. The calls in flight at one that has crashed are cancelled, since what they wait for is gone.
+func (e *Engine) removeHandles(n *node, crashed bool) {
+	x := n.extras
+	if x == nil || len(x.handles) == 0 {
+		return
+	}
+	x.crashed = crashed
+	if crashed {
+		go withdraw(x.handles)
+	} else {
+		go e.unregister(n, x.handles)
+	}
+}
+
+// withdraw removes handles without waiting for the calls in flight. It takes no lock.
+func withdraw(handles []Handle) {
+	for _, handle := range slices.Backward(handles) {
+		_ = fault.Run(func() error { handle.Withdraw(); return nil })
+	}
+}
+
+// failRunning fails a component that was ready, for good: it is stopped with the others.
 func (e *Engine) failRunning(n *node, c cause) {
 	if c.err == nil {
 		c.err = errors.New(c.text)
 	}
 	n.cause = c
 	e.enter(n, running, toFail)
-	if x := n.extras; x != nil && len(x.handles) > 0 {
-		go e.unregister(n, x.handles) // its stop waits for that
-	}
 }
 
 // restartRunning restarts a component that has ended; where its policy says so, with its dependants, which stop
@@ -160,7 +184,12 @@ func (n *node) mayRestart(now time.Duration) bool {
 func (n *node) countRestart(now time.Duration) {
 	x := n.more()
 	x.intensity, x.endedAt = n.intensityAt(now)+1, now
-	x.delay = min(max(2*x.delay, n.c.Restart.FirstDelay), n.c.Restart.MaxDelay)
+	x.delay = n.nextDelay()
+}
+
+// nextDelay returns the delay before the next restart.
+func (n *node) nextDelay() time.Duration {
+	return min(max(2*n.more().delay, n.c.Restart.FirstDelay), n.c.Restart.MaxDelay)
 }
 
 var errNeedEnded = errors.New("a component that it needs has ended")

@@ -75,9 +75,9 @@ func TestRestart_ModeDecidesByTheEnd(t *testing.T) {
 		ends  error
 		state startup.State
 	}{
-		{startup.Never, nil, startup.Ready},
+		{startup.Never, nil, startup.Stopped},
 		{startup.Never, errBroken, startup.Failed},
-		{startup.OnFailure, nil, startup.Ready},
+		{startup.OnFailure, nil, startup.Stopped},
 		{startup.OnFailure, errBroken, startup.Restarting},
 		{startup.Always, nil, startup.Restarting},
 		{startup.Always, errBroken, startup.Restarting},
@@ -91,7 +91,7 @@ func TestRestart_ModeDecidesByTheEnd(t *testing.T) {
 			e := started(t, startup.Options{}, c)
 			pass(time.Minute)
 			requireState(t, e, "a", test.state)
-			if test.state == startup.Ready {
+			if test.state == startup.Stopped {
 				require.Equal(t, "ended by itself", e.Report().Components[0].Reason)
 			}
 			require.NoError(t, stopped(t, e))

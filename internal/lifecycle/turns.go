@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"container/heap"
+	"slices"
 
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/startup"
@@ -102,7 +103,7 @@ func (e *Engine) moveToNextBatch() {
 	for e.batch < len(e.batchOpen) && e.batchOpen[e.batch] <= 0 {
 		e.batch++
 	}
-	if e.launching == 0 && e.pendingTurns() == 0 && e.turns.Len() > 0 {
+	if e.launching == 0 && e.pendingTurns() == 0 && e.turns.Len() > 0 && !slices.ContainsFunc(e.nodes, (*node).restarts) {
 		e.batch = max(e.batch, e.turns.nodes[0].batch)
 	}
 }
