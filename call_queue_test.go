@@ -432,7 +432,8 @@ func TestQueue_DoesNotWaitForFullQueue(t *testing.T) {
 		synctest.Wait()
 		busy.Name, busy.Group, busy.Limits = "a", -1, registry.LimitPolicy{MaxConcurrent: 1, MaxQueue: 9, MaxWait: 5 * time.Second}
 		testkit.Add(t, reg, busy)
-		testkit.ConcurrentCalls(t, r, 1)
+		synctest.Wait()                  // the queued call is in, and its position in the queue of b free
+		testkit.ConcurrentCalls(t, r, 1) // queues at both
 		synctest.Wait()
 		began := time.Now()
 		_, err := testkit.Ask(t.Context(), r)

@@ -102,9 +102,10 @@ func (c *call) begin(ctx context.Context, query *queryPlan, key string, options 
 	return nil
 }
 
-// iterate begins an iteration over the providers of the query.
+// iterate begins an iteration over the providers of the query. One that finds none starts over
+// only for a call that has entered none: later ones may have no use for those eligible now.
 func (c *call) iterate() {
-	c.providers = iterator{shared: c.shared}
+	c.providers = iterator{shared: c.shared, found: c.entries > 0}
 	c.providers.begin(c.query, c.query.current(), -1, admitting)
 }
 

@@ -44,6 +44,26 @@ func TestWaitForCooldown_NeverMissesItsEnd(t *testing.T) {
 	})
 }
 
+func TestWaitForCooldown_AsksSelectorsOncePerWait(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		picks := 0
+		counting := testkit.NewStrategy("COUNTING", func(v selection.View) int {
+			picks++
+			return v.Next(0)
+		})
+		testkit.Add(t, reg, testkit.Provider{Name: "a", Strategy: counting, Instance: testkit.FailsTimes(1, "a", verdict.RateLimited(testkit.ErrDown, time.Second))})
+		b := testkit.Add(t, reg, testkit.Provider{Name: "b", Strategy: counting, Instance: testkit.Fails(testkit.ErrDown)})
+		go func() {
+			time.Sleep(time.Second / 2)
+			_ = b.MarkUnhealthy(testkit.ErrDown)
+			_ = b.MarkHealthy() // ends the wait, for a provider that the call has no use for
+		}()
+		require.Equal(t, "a", testkit.MustAsk(t, testkit.Bind(reg), registry.WaitForCooldown()))
+		require.LessOrEqual(t, picks, 6, "a, b; b again, which was tried, after each end of a wait; a")
+	})
+}
+
 func TestWaitForCooldown_WaitsForItsEnd(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
