@@ -2,6 +2,7 @@ package registry
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/capreg/registry/event"
@@ -167,6 +168,17 @@ func (p *provider) limitDomain(policy LimitPolicy) {
 	for _, member := range p.domain.Members() { // unsorted: p is in no group yet while it joins
 		member.limits.Store(p.domain.Limits())
 	}
+}
+
+// moveQueueTo makes the calls that queue for p queue for its successor, each in its turn, unless p shares its
+// places with others. Caller holds Registry.mu.
+func (p *provider) moveQueueTo(successor *provider) {
+	from, to := p.limits.Load(), successor.limits.Load()
+	shared := slices.ContainsFunc(p.domain.Members(), func(other *provider) bool { return other != p })
+	if shared || from == nil || to == nil || from.Slots() == nil || to.Slots() == nil {
+		return
+	}
+	from.Slots().MoveQueue(to.Slots())
 }
 
 // leaveDomain takes p out of its domain. Caller holds mu.

@@ -107,6 +107,9 @@ func (m *membership) insert(svc *service, e entry) (joined, replaced *provider, 
 	m.index(joined)
 	svc.groups.assign(joined, id, e.definition.Strategy)
 	svc.outdate()
+	if replaced != nil {
+		replaced.moveQueueTo(joined)
+	}
 	m.bus.Publish(joined.event(event.Event{Kind: event.Registered}))
 	joined.watchFirst()
 	m.wakeWaiters()

@@ -205,6 +205,7 @@ func (r *Registry) replace(replaced *provider, fake *instance, policy BreakerPol
 	replaced.replacement.by.Store(p)
 	r.updateHidden(replaced)
 	r.updateHidden(p)
+	replaced.moveQueueTo(p)
 	r.bus.Publish(replaced.event(event.Event{Kind: event.Changed, Reason: "swap", To: owner}))
 	r.bus.Publish(p.event(event.Event{Kind: event.Registered}))
 	p.watchFirst()
@@ -267,6 +268,7 @@ func (r *Registry) undoReplace(p *provider, o *override) bool {
 	r.beginDrain(p, "swap undone")
 	if by == nil {
 		r.updateHidden(of)
+		p.moveQueueTo(of)
 		r.bus.Publish(of.event(event.Event{Kind: event.Changed, Reason: "swap", From: o.owner}))
 	}
 	r.wakeWaiters()

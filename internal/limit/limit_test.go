@@ -89,9 +89,9 @@ func TestLimits_QueuedCallsGetInWhenTheBulkheadGoes(t *testing.T) {
 		require.True(t, l.Slots().TryAcquire())
 		entered := make(chan int, 1)
 		go func() {
-			queue := slots.NewWait()
+			queue := slots.NewWait("")
 			defer queue.End()
-			queue.Join(l.Slots(), 7)
+			queue.Join(l.Slots(), 7, nil)
 			at, _ := queue.For(t.Context(), nil)
 			entered <- at
 		}()

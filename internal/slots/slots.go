@@ -1,10 +1,8 @@
-// Package slots limits concurrency. A caller without a free slot may wait, first come first
-// served, at several limits together.
+// Package slots limits concurrency. A caller without a free slot may wait, at several limits together. The
+// queue of a limit takes turns among callers, and is first come first served for each of them.
 package slots
 
 import (
-	"container/list"
-	"context"
 	"sync"
 	"sync/atomic"
 )
@@ -21,8 +19,10 @@ type Slots struct {
 	limit atomic.Int64
 	room  atomic.Int64
 
+	// mu guards the queue and its tickets. Conditions of waits are called while it is held; they must not block.
 	mu    sync.Mutex
-	queue list.List // of *ticket, first come first
+	queue queue
+	heir  *Slots // where the queue has moved to; nil: nowhere
 }
 
 const waiting = 1 << 63
@@ -42,7 +42,7 @@ func (s *Slots) Taken() int { return int(s.word.Load() &^ waiting) } //nolint:go
 func (s *Slots) Waiting() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.queue.Len()
+	return s.queue.length
 }
 
 // Free reports whether TryAcquire would get a slot.
@@ -64,7 +64,7 @@ func (s *Slots) TryAcquire() bool {
 	}
 }
 
-// Release gives a slot back, to the first in the queue if there is one.
+// Release gives a slot back, to the next in the queue if there is one.
 func (s *Slots) Release() {
 	for {
 		word := s.word.Load()
@@ -91,137 +91,65 @@ func (s *Slots) Resize(limit, room int) {
 	s.grant()
 }
 
-// grant hands free slots to the queue. A wait that got a slot elsewhere keeps its position.
-// Caller holds mu.
-func (s *Slots) grant() {
-	for at := s.queue.Front(); at != nil && int64(s.word.Load()&^waiting) < s.limit.Load(); { //nolint:gosec // a count
-		first := at.Value.(*ticket) //nolint:forcetypeassert // nothing else is queued
-		at = at.Next()
-		if first.wait.claimed.CompareAndSwap(false, true) {
-			s.queue.Remove(first.element)
-			first.element = nil
-			s.word.Add(1)
-			first.wait.granted <- first.at
-		}
+// MoveQueue moves the queue to other slots, in its order and whatever their room, together with the waits that
+// join it from now on. Calls of MoveQueue must not overlap.
+func (s *Slots) MoveQueue(to *Slots) {
+	if s == to {
+		return
 	}
-	if s.queue.Len() == 0 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	to.mu.Lock()
+	defer to.mu.Unlock()
+	s.heir, to.heir = to, nil
+	for t := s.queue.pop(); t != nil; t = s.queue.pop() {
+		t.slots.Store(to)
+		t.number = 0
+		to.enqueue(t)
+	}
+	s.grant()
+	to.grant()
+}
+
+// enqueue queues a ticket, at its old position if it had one. Caller holds mu.
+func (s *Slots) enqueue(t *ticket) {
+	s.queue.push(t)
+	s.word.Or(waiting)
+}
+
+// grant hands free slots to the queue. A wait that got a slot elsewhere, or whose condition is not met, keeps
+// its position. Caller holds mu.
+func (s *Slots) grant() {
+	for s.hasFree() {
+		t := s.queue.claimNext()
+		if t == nil {
+			break
+		}
+		s.word.Add(1)
+		t.wait.granted <- t.at
+	}
+	if s.queue.length == 0 {
 		s.word.And(^uint64(waiting))
 	}
 }
 
-// Wait is a wait at several Slots: the first that grants a slot ends it. It is for one
-// goroutine.
-type Wait struct {
-	claimed atomic.Bool
-	granted chan int // buffers the one grant
-	taken   bool     // For has returned the grant
-	tickets []*ticket
+// hasFree reports whether a slot is free, whatever the queue. Caller holds mu.
+func (s *Slots) hasFree() bool {
+	return int64(s.word.Load()&^waiting) < s.limit.Load() //nolint:gosec // a count
 }
 
-type ticket struct {
-	wait    *Wait
-	slots   *Slots
-	at      int
-	left    bool          // for good, by Leave
-	element *list.Element // guarded by slots.mu; nil when it left the queue
-}
-
-// NewWait returns a wait in no queue. It must be ended with [Wait.End].
-func NewWait() *Wait { return &Wait{granted: make(chan int, 1)} }
-
-// Join adds the wait to the queue of s, which at numbers for the caller; false when the queue
-// is full. It may be called whenever For is not waiting.
-func (w *Wait) Join(s *Slots, at int) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if int64(s.queue.Len()) >= s.room.Load() {
+// makeRoom reports whether the queue has room for another wait of the caller. In a full one, the caller with
+// the most waits loses its last one to a caller with fewer. Caller holds mu.
+func (s *Slots) makeRoom(caller string) bool {
+	if int64(s.queue.length) < s.room.Load() {
+		return true
+	}
+	last := s.queue.lastOfLargest(s.queue.waitsOf(caller) + 1)
+	if last == nil || s.room.Load() == 0 {
 		return false
 	}
-	t := &ticket{wait: w, slots: s, at: at}
-	t.element = s.queue.PushBack(t)
-	w.tickets = append(w.tickets, t)
-	s.word.Or(waiting)
-	s.grant() // a slot may have become free before the flag was set
+	s.queue.remove(last)
+	last.lost = true
+	last.wait.notify()
 	return true
-}
-
-// For waits for a slot until ctx ends, or wake is closed, which it reports. It returns the
-// number of the Slots that granted one, -1 when none did; the positions in the other queues
-// remain.
-func (w *Wait) For(ctx context.Context, wake <-chan struct{}) (at int, woken bool) {
-	at = -1
-	select {
-	case at = <-w.granted:
-	default:
-		select {
-		case at = <-w.granted:
-		case <-wake:
-			woken = true
-		case <-ctx.Done():
-		}
-	}
-	w.taken = at >= 0
-	return at, woken
-}
-
-// Resume continues the wait after a granted slot was released or is of no use, and joins that
-// queue again at its end.
-func (w *Wait) Resume(at int) {
-	for _, t := range w.tickets {
-		if t.at == at && !t.left {
-			t.rejoin()
-		}
-	}
-	w.taken = false
-	w.claimed.Store(false)
-	for _, t := range w.tickets {
-		t.slots.mu.Lock()
-		t.slots.grant() // a slot may have become free while this wait was claimed
-		t.slots.mu.Unlock()
-	}
-}
-
-// rejoin joins the queue at its end, if it is not full.
-func (t *ticket) rejoin() {
-	t.slots.mu.Lock()
-	defer t.slots.mu.Unlock()
-	if t.element == nil && int64(t.slots.queue.Len()) < t.slots.room.Load() {
-		t.element = t.slots.queue.PushBack(t)
-		t.slots.word.Or(waiting)
-	}
-}
-
-// Leave leaves one queue for good.
-func (w *Wait) Leave(at int) {
-	for _, t := range w.tickets {
-		if t.at == at {
-			t.left = true
-			t.leave()
-		}
-	}
-}
-
-// End leaves all queues, and gives back a slot that was granted but not returned by For.
-func (w *Wait) End() {
-	if !w.claimed.CompareAndSwap(false, true) && !w.taken {
-		at := <-w.granted
-		for _, t := range w.tickets {
-			if t.at == at {
-				t.slots.Release()
-			}
-		}
-	}
-	for _, t := range w.tickets {
-		t.leave()
-	}
-}
-
-func (t *ticket) leave() {
-	t.slots.mu.Lock()
-	defer t.slots.mu.Unlock()
-	if t.element != nil {
-		t.slots.queue.Remove(t.element)
-		t.element = nil
-		t.slots.grant()
-	}
 }

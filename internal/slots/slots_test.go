@@ -16,9 +16,9 @@ import (
 
 // queueAt waits at all of them that have room; nil when none has.
 func queueAt(all []*slots.Slots) *slots.Wait {
-	wait, joined := slots.NewWait(), false
+	wait, joined := slots.NewWait(""), false
 	for at, s := range all {
-		joined = wait.Join(s, at) || joined
+		joined = wait.Join(s, at, nil) || joined
 	}
 	if !joined {
 		wait.End()
@@ -254,7 +254,7 @@ func TestJoin_FreeSlotIsGrantedAtOnce(t *testing.T) {
 	require.Zero(t, s.Waiting())
 }
 
-func TestResume_JoinsTheQueueAgain(t *testing.T) {
+func TestResume_TakesUpItsPosition(t *testing.T) {
 	t.Parallel()
 	s := full(t, 1)
 	wait := queueAt([]*slots.Slots{s})
@@ -274,7 +274,7 @@ func TestResume_JoinsTheQueueAgain(t *testing.T) {
 	require.True(t, s.TryAcquire())
 }
 
-func TestResume_WithoutRoomWaitsElsewhere(t *testing.T) {
+func TestResume_NeedsNoRoom(t *testing.T) {
 	t.Parallel()
 	a, b := full(t, 1), full(t, 1)
 	wait := queueAt([]*slots.Slots{a, b})
@@ -284,7 +284,7 @@ func TestResume_WithoutRoomWaitsElsewhere(t *testing.T) {
 	other := queueAt([]*slots.Slots{a})
 	require.NotNil(t, other)
 	wait.Resume(0)
-	require.Equal(t, 1, a.Waiting(), "the other one has its room")
+	require.Equal(t, 2, a.Waiting(), "it keeps its turn, although another one has taken its room")
 	b.Release()
 	at, _ = wait.For(t.Context(), nil)
 	require.Equal(t, 1, at)

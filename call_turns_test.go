@@ -1,0 +1,282 @@
+package registry_test
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/capreg/registry"
+	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/verdict"
+)
+
+// A burst of one caller is served in turns with the other callers, and makes room for them in a full queue.
+// Variants: calls and leases, a domain of several providers, callers named by Caller and by the query's handler.
+func TestTurns_BurstOfOneCallerLeavesRoomForOthers(t *testing.T) {
+	t.Parallel()
+	for name, domain := range map[string]string{"one provider": "", "a domain": "key"} {
+		for _, lease := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, ", lease ", lease), func(t *testing.T) {
+				t.Parallel()
+				testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+					for _, name := range []string{"a", "b"} {
+						testkit.Add(t, reg, testkit.Provider{
+							Name: name, Domain: domain, Limits: registry.LimitPolicy{MaxConcurrent: 1},
+							Instance: testkit.Takes(name, time.Second), AttemptTimeout: time.Hour,
+						})
+						if domain == "" {
+							break
+						}
+					}
+					r := testkit.Bind(reg)
+					var refused atomic.Int32
+					for range 51 {
+						go func() {
+							if _, err := testkit.Ask(t.Context(), r, registry.Caller("noisy")); err != nil {
+								assert.ErrorIs(t, err, registry.ErrAtCapacity)
+								refused.Add(1)
+							}
+						}()
+					}
+					synctest.Wait()
+					began := time.Now()
+					for range 3 {
+						if lease {
+							l, err := r.Acquire(t.Context(), registry.Caller("quiet"))
+							require.NoError(t, err)
+							l.Done(nil)
+						} else {
+							testkit.MustAsk(t, r, registry.Caller("quiet"))
+						}
+					}
+					require.LessOrEqual(t, time.Since(began), 9*time.Second, "after one turn of the other caller, which has just begun its own")
+					testkit.Pass(time.Minute)
+					require.LessOrEqual(t, refused.Load(), int32(24), "one made room, the others waited for 30 s at most")
+				})
+			})
+		}
+	}
+}
+
+func TestTurns_HandlersAreCallersOfTheQueue(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{
+			Name: "a", Limits: registry.LimitPolicy{MaxConcurrent: 1, MaxQueue: 3}, Instance: testkit.Takes("a", time.Second),
+		})
+		testkit.ConcurrentCalls(t, testkit.Chat.Bind(reg, registry.Query{Handler: "noisy"}), 4)
+		synctest.Wait()
+		quiet := testkit.Chat.Bind(reg, registry.Query{Handler: "quiet"})
+		began := time.Now()
+		testkit.MustAsk(t, quiet)
+		require.LessOrEqual(t, time.Since(began), 3*time.Second)
+		testkit.Pass(time.Minute)
+	})
+}
+
+// A caller that has no more than its share makes no room.
+func TestTurns_CallerWithItsShareKeepsItsPosition(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{
+			Name: "a", Limits: registry.LimitPolicy{MaxConcurrent: 1, MaxQueue: 2}, Instance: testkit.Takes("a", time.Second),
+		})
+		r := testkit.Bind(reg)
+		results := make(chan error, 3)
+		for i := range cap(results) {
+			go func() {
+				_, err := testkit.Ask(t.Context(), r, registry.Caller(strconv.Itoa(i)))
+				results <- err
+			}()
+			synctest.Wait()
+		}
+		_, err := testkit.Ask(t.Context(), r, registry.Caller("late"))
+		require.ErrorIs(t, err, registry.ErrAtCapacity)
+		for range cap(results) {
+			require.NoError(t, <-results)
+		}
+	})
+}
+
+func TestTurns_QueuedCallEntersProviderThatComesBack(t *testing.T) {
+	t.Parallel()
+	for name, block := range map[string]func(*testing.T, *registry.Registration) (unblock func()){
+		"breaker": func(t *testing.T, a *registry.Registration) func() {
+			t.Helper()
+			require.NoError(t, a.ForceOpen(time.Hour, "test"))
+			return func() { require.NoError(t, a.Reset()) }
+		},
+		"health": func(t *testing.T, a *registry.Registration) func() {
+			t.Helper()
+			require.NoError(t, a.MarkUnhealthy(testkit.ErrDown))
+			return func() { require.NoError(t, a.MarkHealthy()) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+				a := testkit.Add(t, reg, testkit.Provider{Name: "a", Limits: registry.LimitPolicy{MaxConcurrent: 1}})
+				testkit.Add(t, reg, testkit.Provider{Name: "b", Limits: registry.LimitPolicy{MaxConcurrent: 1}})
+				r := testkit.Bind(reg)
+				atA, err := r.Acquire(t.Context())
+				require.NoError(t, err)
+				atB, err := r.Acquire(t.Context())
+				require.NoError(t, err)
+				entered := make(chan string, 2)
+				for i := range cap(entered) {
+					go func() {
+						l, err := r.Acquire(t.Context())
+						assert.NoError(t, err)
+						entered <- fmt.Sprint(i, " at ", l.Provider())
+						time.Sleep(time.Second)
+						l.Done(nil)
+					}()
+					synctest.Wait()
+				}
+				unblock := block(t, a)
+				atA.Done(nil) // the turn of the first, which keeps it
+				synctest.Wait()
+				require.Empty(t, entered)
+				unblock()
+				synctest.Wait()
+				require.Equal(t, "0 at a", <-entered, "the first in turn, whichever wakes first")
+				require.Equal(t, "1 at a", <-entered)
+				atB.Done(nil)
+			})
+		})
+	}
+}
+
+// A queued call that waits for cooldowns keeps its turn through one. Variants: a rate limit, a breaker that opens
+// and closes by itself or by a reset, bad health; a cooldown longer than MaxWait; a deadline before the end.
+func TestTurns_QueuedCallWaitsForCooldown(t *testing.T) {
+	t.Parallel()
+	for name, delay := range map[string]time.Duration{"short": time.Second, "longer than MaxWait": 40 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+				first := true
+				testkit.Add(t, reg, testkit.Provider{
+					Name: "a", Limits: registry.LimitPolicy{MaxConcurrent: 1}, AttemptTimeout: time.Hour,
+					Instance: testkit.Answers(func() (string, error) {
+						if !first {
+							return "a", nil
+						}
+						first = false
+						time.Sleep(200 * time.Millisecond)
+						return "", verdict.RateLimited(testkit.ErrDown, delay)
+					}),
+				})
+				r := testkit.Bind(reg)
+				go func() { _, _ = testkit.Ask(t.Context(), r) }()
+				synctest.Wait()
+				order := make(chan int, 4)
+				for i := range cap(order) {
+					go func() {
+						testkit.MustAsk(t, r, registry.WaitForCooldown())
+						order <- i
+					}()
+					synctest.Wait()
+				}
+				short, cancel := context.WithTimeout(t.Context(), delay/2)
+				defer cancel()
+				began := time.Now()
+				_, err := testkit.Ask(short, r, registry.WaitForCooldown())
+				require.ErrorIs(t, err, registry.ErrCoolingDown)
+				require.Equal(t, 200*time.Millisecond, time.Since(began), "it cannot end in time")
+				for i := range cap(order) {
+					require.Equal(t, i, <-order)
+				}
+			})
+		})
+	}
+}
+
+func TestTurns_QueuedCallWaitsForBreaker(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Limits: registry.LimitPolicy{MaxConcurrent: 1}})
+		r := testkit.Bind(reg)
+		atA, err := r.Acquire(t.Context())
+		require.NoError(t, err)
+		waits, fails := make(chan error, 1), make(chan error, 1)
+		go func() { _, err := testkit.Ask(t.Context(), r, registry.WaitForCooldown()); waits <- err }()
+		go func() { _, err := testkit.Ask(t.Context(), r); fails <- err }()
+		synctest.Wait()
+		require.NoError(t, a.ForceOpen(10*time.Second, "test"))
+		atA.Done(nil)
+		synctest.Wait()
+		require.ErrorIs(t, <-fails, registry.ErrBreakerOpen, "it did not ask to wait")
+		began := time.Now()
+		require.NoError(t, <-waits)
+		require.InDelta(t, 10*time.Second, time.Since(began), float64(time.Millisecond))
+	})
+}
+
+// Calls that queue keep their order at the successor. Variants: replaced, swapped and back, with a probe that has
+// yet to succeed.
+func TestTurns_AreKeptThroughReplacement(t *testing.T) {
+	t.Parallel()
+	limits := registry.LimitPolicy{MaxConcurrent: 1, MaxWait: time.Hour}
+	next := testkit.Provider{Name: "a", Limits: limits, Replace: true, AttemptTimeout: time.Hour, Instance: testkit.Takes("new", time.Second)}
+	for name, replace := range map[string]func(*testing.T, *registry.Registry){
+		"replaced": func(t *testing.T, reg *registry.Registry) {
+			t.Helper()
+			testkit.Add(t, reg, next)
+		},
+		"replaced twice": func(t *testing.T, reg *registry.Registry) {
+			t.Helper()
+			testkit.Add(t, reg, next)
+			testkit.Pass(500 * time.Millisecond)
+			testkit.Add(t, reg, next)
+		},
+		"swapped": func(t *testing.T, reg *registry.Registry) {
+			t.Helper()
+			_, err := testkit.Chat.Swap(reg, "test", "a", testkit.Takes("fake", time.Second))
+			require.NoError(t, err)
+		},
+		"swapped and back": func(t *testing.T, reg *registry.Registry) {
+			t.Helper()
+			undo, err := testkit.Chat.Swap(reg, "test", "a", testkit.Takes("fake", time.Second))
+			require.NoError(t, err)
+			ctx, cancel := context.WithTimeout(t.Context(), 0)
+			defer cancel()
+			_ = undo(ctx)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+				old := next
+				old.Replace, old.Instance = false, testkit.Takes("old", time.Minute)
+				testkit.Add(t, reg, old)
+				r := testkit.Bind(reg)
+				testkit.ConcurrentCalls(t, r, 1)
+				synctest.Wait()
+				order := make(chan int, 8)
+				for i := range cap(order) {
+					go func() {
+						testkit.MustAsk(t, r)
+						order <- i
+					}()
+					synctest.Wait()
+				}
+				replace(t, reg)
+				for i := range cap(order) {
+					if i == 0 {
+						go func() { testkit.MustAsk(t, r) }() // a newcomer
+					}
+					require.Equal(t, i, <-order)
+				}
+				testkit.Pass(time.Hour)
+			})
+		})
+	}
+}
