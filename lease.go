@@ -214,6 +214,7 @@ func (l *Lease[T]) MoveOn(err error) (*Lease[T], error) {
 		return nil, nil //nolint:nilnil // the call is over, and well
 	}
 	c := l.call.search()
+	c.attempt.lastResort = l.attempt.lastResort // which another one may follow
 	c.attempt, c.retried = l.attempt, l.retried
 	c.follow(v, c.options.onceOnly, c.query.query.TryRefused, l.attempt.provider.definition.Window)
 	switch {
@@ -239,6 +240,7 @@ func (l *Lease[T]) Beside() (*Lease[T], error) {
 	}
 	defer l.call.close()
 	c := l.call.search()
+	c.attempt.lastResort = l.attempt.lastResort // which another one may follow
 	if c.final() {
 		return nil, c.failure()
 	}
