@@ -7,6 +7,7 @@ import (
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/striped"
 )
 
@@ -61,7 +62,7 @@ func (c *call) enter(p *provider, e admission) bool {
 	if c.entries == 0 && !e.uncounted {
 		hits = &c.query.service.lookups
 	}
-	others := func() bool { return c.othersAfter(p) }
+	others := func() bool { return c.othersAfter(p, e.lastResort) }
 	timeout := cmp.Or(c.options.timeout, p.attemptTimeout())
 	if p.instance.Load() == nil && !p.makeInstance(&c.caller, others, timeout) || !a.admit(p, timeout, hits) {
 		used.GiveBack()
@@ -154,9 +155,14 @@ func (c *call) takePlace(l *limit.Limits) bool {
 
 // othersAfter reports whether an attempt on p has to leave time for another provider, to which
 // the call would move on.
-func (c *call) othersAfter(p *provider) bool {
+func (c *call) othersAfter(p *provider, lastResort bool) bool {
 	if c.shared != nil || c.options.onceOnly || c.step == stepLargerWindow && !c.widerThan(p) {
 		return false
+	}
+	if lastResort {
+		return c.providers.plan.lastResort(&c.by, pick.Preview, func(other *provider) bool {
+			return other != p && c.wantsLastResort(other)
+		}) != nil
 	}
 	return c.providers.more()
 }

@@ -93,7 +93,7 @@ func (s *queryPlan) explain(want condition, by pick.Caller) Explanation {
 	e.Query.Key = by.Key
 	winner := plan.firstFree(eligible, by)
 	if winner == nil && want == admitting && !plan.AnyEligible(eligible) { // a full one would be waited for
-		winner = plan.lastResort(func(*provider) bool { return true })
+		winner = plan.lastResort(&by, pick.Preview, func(*provider) bool { return true })
 	}
 	if winner != nil {
 		e.Winner = winner.name()

@@ -38,6 +38,7 @@ func (l *Lease[T]) Beside() (*Lease[T], error) {
 	}
 	defer l.call.close()
 	c := l.call.search()
+	c.attempt.lastResort = l.attempt.lastResort // which another one may follow
 	if c.final() {
 		return nil, c.failure()
 	}

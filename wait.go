@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 	"time"
+
+	"github.com/capreg/registry/internal/pick"
 )
 
 // waitEnd is the way in which a wait ended.
@@ -135,41 +137,66 @@ func (p *plan) mayBecomeEligible() bool {
 	})
 }
 
-// tryLastResort enters, when nothing was entered, the provider that may be tried whatever keeps
-// it away and is the first to come back by itself. Where it was replaced meanwhile, the
-// iteration starts over.
+// tryLastResort enters, when nothing but last resorts was entered, the next provider that may be
+// tried whatever keeps it away. Where it was replaced meanwhile, the iteration starts over.
 func (c *call) tryLastResort() waitResult {
-	if c.entries > 0 || c.final() {
+	if c.entries > 0 && !c.attempt.lastResort || c.final() {
 		return waitOver
 	}
-	best := c.providers.plan.lastResort(c.wants)
-	switch {
-	case best == nil:
-		return waitOver
-	case c.claimAndEnter(best, admission{reason: attemptLastResort, lastResort: true}):
-		c.providers.take()
-		return waitEntered
-	case c.providers.restartIfReplaced(best):
-		return waitAgain
+	mode := pick.Advance
+	if c.entries > 0 {
+		mode = pick.Peek // the call has had its turn
 	}
-	return waitOver
+	var passed []*provider
+	untried := func(p *provider) bool { return !slices.Contains(passed, p) && c.wantsLastResort(p) }
+	for {
+		best := c.providers.plan.lastResort(&c.by, mode, untried)
+		switch {
+		case best == nil:
+			return waitOver
+		case c.claimAndEnter(best, admission{reason: attemptLastResort, lastResort: true}):
+			c.providers.take()
+			return waitEntered
+		case c.providers.restartIfReplaced(best):
+			return waitAgain
+		case c.caller.err() != nil:
+			return waitOver
+		}
+		passed, mode = append(passed, best), pick.Peek
+	}
 }
 
-// lastResort returns the provider that may be tried whatever keeps it away, among those
-// wanted; nil: none. Some reasons cannot be helped, and a provider on trial is tried enough.
-func (p *plan) lastResort(wants func(*provider) bool) (best *provider) {
+// wantsLastResort reports whether the call has use for a provider as a last resort.
+func (c *call) wantsLastResort(p *provider) bool { return c.wants(p) && !c.tried(p.name()) }
+
+// lastResort returns the provider that may be tried whatever keeps it away, among those wanted; nil: none. Some
+// reasons cannot be helped, and a provider on trial is tried enough. Of the group of the one that is the first to
+// come back by itself, its strategy picks, so that they take turns; FALLBACK picks that one.
+func (p *plan) lastResort(by *pick.Caller, mode pick.Mode, wants func(*provider) bool) *provider {
 	var soonest time.Duration
-	for _, other := range p.candidates {
+	var allowed []int
+	best := -1
+	for i, other := range p.candidates {
 		now := other.gateNow()
 		if !other.definition.LastResort && !p.leastBad || now&gateBlocked == 0 || now&(gateHelpless|gateHalfOpen) != 0 || !wants(other) {
 			continue
 		}
 		retryIn, asked := other.comesBackIn()
-		if !asked && (best == nil || retryIn < soonest) {
-			best, soonest = other, retryIn
+		if asked {
+			continue
+		}
+		allowed = append(allowed, i)
+		if best < 0 || retryIn < soonest {
+			best, soonest = i, retryIn
 		}
 	}
-	return best
+	if best < 0 {
+		return nil
+	}
+	if picked := p.PickAmong(allowed, best, mode, by); picked >= 0 {
+		best = picked
+	}
+	return p.candidates[best]
 }
 
 // maxComebacks bounds how many attempts one call makes after waiting for the end of a

@@ -46,8 +46,8 @@ type Policy struct {
 	// A breaker that is forced open counts as out, and always opens. Default, 0: no cap.
 	MaxEjected float64 `json:"max_ejected,omitempty"`
 
-	// LeastBad lets calls that no provider admits try the one that will be eligible first, as
-	// if every provider were a last resort. Default: they fail.
+	// LeastBad lets calls that no provider admits try one all the same, as if every provider
+	// were a last resort. Default: they fail.
 	LeastBad bool `json:"least_bad,omitempty"`
 
 	// Decay is the time after which measurements have lost 63 % of their weight. It

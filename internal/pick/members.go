@@ -55,10 +55,13 @@ func (p *Plan) members(t *tier, eligible *bitset.Set) subset {
 }
 
 func (p *Plan) largeMembers(t *tier, eligible *bitset.Set) *largeSubset {
-	if eligible == p.Healthy {
+	switch eligible {
+	case p.Healthy:
 		return t.healthy
+	case p.Admitting:
+		return t.admitting
 	}
-	return t.admitting
+	return &largeSubset{plan: p, tier: t, eligible: eligible}
 }
 
 // largeSubset has the members of a large tier that can be picked at the moment of a question. It implements

@@ -266,6 +266,31 @@ func (p *Plan) first(eligible *bitset.Set, mode Mode) int {
 	}
 }
 
+// PickAmong returns the first pick of a tier's strategy from the given candidates, whatever keeps calls away from
+// them: those in the tier of candidate like. It is -1 if the tier is in order, or its strategy picks none.
+func (p *Plan) PickAmong(candidates []int, like int, mode Mode, c *Caller) int {
+	t := &p.tiers[p.tierOf[like]]
+	if t.rotation == nil || t.picker != nil && t.picker.selector == nil && !t.picker.roundRobin {
+		return -1
+	}
+	among := bitset.New(p.Len())
+	for _, i := range candidates {
+		if i >= t.low && i < t.high {
+			among.Add(i)
+		}
+	}
+	it := p.Iterate(among)
+	it.Mode = mode
+	it.start = int32(t.low) //nolint:gosec // bounded by the number of candidates
+	if t.picker != nil {
+		return it.pick(t, p.members(t, among), 0, c)
+	}
+	if picked := p.take(t, among, mode == Advance); picked >= 0 {
+		return t.low + picked
+	}
+	return -1
+}
+
 // FastEnough reports whether the latency of candidate i is within the bound of the query.
 func (p *Plan) FastEnough(i int) bool {
 	return p.extras == nil || p.extras.maxLatency == 0 || p.latency(i) <= p.extras.maxLatency
