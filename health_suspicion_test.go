@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -87,4 +88,50 @@ func TestSuspicion_ShortIntervalsAreNone(t *testing.T) {
 		testkit.Pass(2 * time.Minute)
 		require.Equal(t, health.Unhealthy, y.Health().State, "%s", y.Health().Reason)
 	})
+}
+
+// Half of a fleet, or a little more, may hang, with short intervals or the usual ones, idle or not; while the others
+// answer in time this machine is not the cause. When all hang, it is suspected.
+func TestSuspicion_FallsOnNoMachineThatGetsAnswers(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		fleet, dark int
+		interval    time.Duration
+		within      time.Duration
+		unhealthy   bool
+	}{
+		{10, 5, 5 * time.Second, 2 * time.Minute, true},
+		{10, 6, 5 * time.Second, 2 * time.Minute, true},
+		{40, 24, 5 * time.Second, 2 * time.Minute, true},
+		{10, 6, 30 * time.Second, 4 * time.Minute, true},
+		{10, 10, 5 * time.Second, 2 * time.Minute, false},
+	} {
+		t.Run(fmt.Sprint(test.dark, " of ", test.fleet, " every ", test.interval), func(t *testing.T) {
+			t.Parallel()
+			testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+				var dark atomic.Bool
+				var all []*registry.Registration
+				for i := range test.fleet {
+					all = append(all, testkit.Add(t, reg, testkit.Provider{Name: fmt.Sprint(i), Health: health.Policy{
+						Interval: test.interval, Probe: func(ctx context.Context) error {
+							if dark.Load() && i < test.dark {
+								<-ctx.Done()
+								return ctx.Err()
+							}
+							return nil
+						},
+					}}))
+				}
+				testkit.Pass(5 * time.Minute)
+				dark.Store(true)
+				testkit.Pass(test.within)
+				for i, a := range all[:test.dark] {
+					require.Equal(t, test.unhealthy, a.Health().State == health.Unhealthy, "%d: %v", i, a.Health())
+				}
+				for _, a := range all[test.dark:] {
+					require.Equal(t, health.Healthy, a.Health().State)
+				}
+			})
+		})
+	}
 }

@@ -25,6 +25,11 @@ func (h engineHost) After(d time.Duration, run func()) *schedule.Timer {
 func (h engineHost) Go(name string, f func()) bool { return h.registry.tasks.Start(name, f) }
 func (h engineHost) Publish(change event.Event)    { h.registry.bus.Publish(change) }
 
+// probeHost is engineHost for probes and recovery hooks, all of which end with the life of the registry.
+type probeHost struct{ engineHost }
+
+func (h probeHost) Go(name string, f func()) bool { return h.registry.probing.Start(name, f) }
+
 // probeSubject lets the watch over a provider publish what it finds. Its methods are called with Registry.mu held.
 type probeSubject struct{ provider *provider }
 

@@ -50,7 +50,8 @@ type Registry struct {
 	mu sync.Mutex
 	membership
 
-	tasks   tasks.Group   // the goroutines of the registry
+	tasks   tasks.Group   // the goroutines of the registry, but for
+	probing tasks.Group   // those of probes and recovery hooks
 	leaving []*provider   // in Close, newest first; readable when closed is closed
 	closed  chan struct{} // closed when the first Close has ended
 }
@@ -75,7 +76,7 @@ func New(options Options) (*Registry, error) {
 	r.services.Store(&map[string]*service{})
 	r.unattended.Store(r.isUnattended())
 	r.bus = bus.New(engineHost{r}, options.Logger)
-	r.probes = probe.NewQueue(r.life, engineHost{r}, options.ProbeConcurrency)
+	r.probes = probe.NewQueue(r.life, probeHost{engineHost{r}}, options.ProbeConcurrency)
 	return r, nil
 }
 
@@ -132,7 +133,9 @@ func (r *Registry) Register(ctx context.Context, serviceName string, p Provider[
 // reverse order of registration; instances that were passed in remain the caller's.
 //
 // The errors of closers are joined. When user code still runs two seconds after ctx
-// has ended, the error names it and matches [ErrStuck] and the context's error. Close
+// has ended, the error names it and matches [ErrStuck] and the context's error; a probe
+// or recovery hook that ignores the end of its context is given up after ten seconds,
+// whatever ctx. Close
 // may be called any number of times and concurrently: each call waits, within its own
 // ctx, for the first one and, where that gave up, for what it waited for.
 //
@@ -170,6 +173,9 @@ func (r *Registry) drainAll(ctx context.Context) {
 	}
 }
 
+// stuckProbeLimit bounds how long a closing registry waits for probes that ignore the end of their context.
+const stuckProbeLimit = 10 * time.Second
+
 // releaseAll releases the instances in order, ends everything else, and returns an error
 // that names all that did not end. It may be called again, and concurrently.
 func (r *Registry) releaseAll(limit tasks.GraceWait) error {
@@ -184,8 +190,8 @@ func (r *Registry) releaseAll(limit tasks.GraceWait) error {
 		r.bus.Close()
 	}
 	r.mu.Unlock()
-	if err := r.tasks.Wait(limit); err != nil {
-		failures = append(failures, err)
+	for _, err := range []error{r.probing.WaitAtMost(stuckProbeLimit, limit), r.tasks.Wait(limit)} {
+		failures = append(failures, fault.List(err)...)
 	}
 	if len(failures) > 0 {
 		return fault.Join("registry: ", failures)

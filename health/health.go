@@ -100,7 +100,7 @@ func unmarshal[T ~uint8](into *T, names []string, text []byte, what string) erro
 }
 
 // Probe checks a provider; nil means healthy. An error made by [Limp] counts as an answer of a
-// degraded provider. ctx ends at the time limit of the probe, and when the provider leaves. A
+// degraded provider, one made by [Out] as a failure that counts at once. ctx ends at the time limit of the probe, and when the provider leaves. A
 // probe may panic. It must heed ctx: one that does not is reported as stuck, and no other probe
 // of the provider runs until it returns.
 type Probe func(ctx context.Context) error
@@ -193,6 +193,27 @@ func Limp(err error) error {
 func IsLimp(err error) bool {
 	var l limp
 	return errors.As(err, &l)
+}
+
+// out is the error of a probe that takes its provider out at once.
+type out struct{ error }
+
+func (o out) Unwrap() error { return o.error }
+
+// Out makes an error for a [Probe] that knows that the provider takes no more calls, such as one
+// that drains or is going away: it is unhealthy at once, whatever [Policy.Fall]. A nil err stays
+// nil.
+func Out(err error) error {
+	if err == nil {
+		return nil
+	}
+	return out{err}
+}
+
+// IsOut reports whether err was made by [Out].
+func IsOut(err error) bool {
+	var o out
+	return errors.As(err, &o)
 }
 
 // usage is the key of the reporting function in a probe's context.

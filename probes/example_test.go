@@ -37,7 +37,7 @@ func ExampleHTTP() {
 	fmt.Println("limps:", health.IsLimp(err))
 	// Output:
 	// gpu memory: 93 %
-	// GET http://server/healthz: 200 OK, but its status is "warn"
+	// GET http://server/healthz: 200 OK, but its status is "warn": {"status": "warn", "usage": {"gpu memory": 0.93}}
 	// limps: true
 }
 

@@ -21,8 +21,10 @@ import (
 const (
 	// mostRead bounds the JSON that is read.
 	mostRead = 64 << 10
-	// mostDrained bounds the rest that is read, so that the connection can be used again.
+	// mostDrained bounds the rest that is read, to see that it is complete.
 	mostDrained = 256 << 10
+	// mostQuoted bounds the part of an answer that an error quotes.
+	mostQuoted = 200
 	// mostConnections is more than one, for probes that run at once.
 	mostConnections = 4
 )
@@ -34,13 +36,20 @@ type HTTPOptions struct {
 	// Header is sent with each request; a Host in it replaces that of the URL. It is copied.
 	// Default: the headers of net/http.
 	Header http.Header
-	// Codes are the expected status codes, each from 200 to 599. Default: 200.
+	// Codes are the expected status codes, each from 200 to 599. Default: 200 to 299.
 	Codes []int
 	// CodeOnly ignores the body. Default: JSON is read.
 	CodeOnly bool
+	// Healthy, Degraded and Out are the words of "status" in JSON that mean that; any other
+	// word is a failure. Case and surrounding space do not matter. Those of Out are a failure
+	// that counts at once ([health.Out]). Defaults: healthy, ok, up, pass, passing and serving;
+	// degraded, warn and warning; draining, stopping and out_of_service.
+	Healthy, Degraded, Out []string
 	// Client sends the requests, with its own redirects, cookies and time limits. Default: a
-	// client like [http.DefaultClient] but with at most 4 connections, one of them kept alive,
-	// and without following redirects: these are answers, and as a rule not expected ones.
+	// client like [http.DefaultClient] but with at most 4 connections, and without following
+	// redirects: these are answers, and as a rule not expected ones. Each request has a
+	// connection of its own, as that of a new caller, also of a Client whose Transport is an
+	// [http.Transport], of which a copy is used. Other transports are used as they are.
 	Client *http.Client
 }
 
@@ -63,13 +72,37 @@ func (o HTTPOptions) withDefaults() (HTTPOptions, error) {
 		}
 	}
 	o.Codes = slices.Clone(o.Codes)
-	if len(o.Codes) == 0 {
-		o.Codes = []int{http.StatusOK}
-	}
+	o.Healthy = orWords(o.Healthy, "healthy", "ok", "up", "pass", "passing", "serving")
+	o.Degraded = orWords(o.Degraded, "degraded", "warn", "warning")
+	o.Out = orWords(o.Out, "draining", "stopping", "out_of_service")
 	if o.Client == nil {
 		o.Client = newClient()
+	} else {
+		o.Client = withNewConnections(o.Client)
 	}
 	return o, nil
+}
+
+// orWords returns a copy of the words as they are compared, or the usual ones where there are none.
+func orWords(words []string, usual ...string) []string {
+	if len(words) == 0 {
+		return usual
+	}
+	folded := make([]string, len(words))
+	for i, word := range words {
+		folded[i] = fold(word)
+	}
+	return folded
+}
+
+func fold(word string) string { return strings.ToLower(strings.TrimSpace(word)) }
+
+// expects reports whether the status code is a good one.
+func (o HTTPOptions) expects(code int) bool {
+	if len(o.Codes) == 0 {
+		return code >= 200 && code <= 299
+	}
+	return slices.Contains(o.Codes, code)
 }
 
 func checkHeader(header http.Header) error {
@@ -98,9 +131,26 @@ func newClient() *http.Client {
 	if usual, ok := http.DefaultTransport.(*http.Transport); ok { // programs may replace it
 		transport = usual.Clone()
 	}
-	transport.DisableKeepAlives = false
-	transport.MaxIdleConns, transport.MaxIdleConnsPerHost, transport.MaxConnsPerHost = 1, 1, mostConnections
+	transport.DisableKeepAlives, transport.MaxConnsPerHost = true, mostConnections
 	return &http.Client{Transport: unredirected{transport}}
+}
+
+// withNewConnections returns a copy of a client that keeps no connection. A kept one would hide that new callers are
+// refused, would itself be dead where the server is well, or would break a POST that cannot be sent again.
+func withNewConnections(client *http.Client) *http.Client {
+	base := client.Transport
+	if base == nil {
+		base = http.DefaultTransport
+	}
+	transport, ok := base.(*http.Transport)
+	if !ok {
+		return client
+	}
+	transport = transport.Clone()
+	transport.DisableKeepAlives = true
+	fresh := *client
+	fresh.Transport = transport
+	return &fresh
 }
 
 // unredirected removes the targets of redirects. A client that merely does not follow
@@ -119,15 +169,16 @@ func (u unredirected) RoundTrip(request *http.Request) (*http.Response, error) {
 // status code is expected, the body is complete and, where it is JSON (application/json or
 // anything that ends in +json), its content is good:
 //
-//   - "status" at its top, in any case, is one of healthy, ok, up, pass, passing and serving,
-//     or missing. With degraded, warn or warning the server is degraded ([health.Limp]). Any
-//     other value is a failure, as is JSON that is malformed or longer than 64 KiB.
+//   - "status" at its top, in any case, is one of [HTTPOptions.Healthy], or missing. With one of
+//     Degraded the server is degraded ([health.Limp]), with one of Out it is out at once
+//     ([health.Out]). Any other value is a failure, as is JSON that is malformed or longer than
+//     64 KiB.
 //   - Each number from 0 to 1 in the objects "usage" and "resources" is reported with
 //     [health.Use], independent of the status.
 //
 // Of a body that is not JSON up to 256 KiB are read. The probe blocks until then or until its
 // context ends; there is no other time limit. Its error names the status code, where there is
-// one.
+// one, and quotes the beginning of the answer.
 //
 // A url that is not an absolute one of http or https, and options out of bounds, are errors
 // that match [ErrInvalid]. User information in the URL is sent as basic authentication.
@@ -179,27 +230,29 @@ func ask(ctx context.Context, request *http.Request, options HTTPOptions) error 
 	if response.StatusCode == http.StatusSwitchingProtocols {
 		return unexpected(response, options) // the rest is no body, and does not end
 	}
-	var said error
-	expected := slices.Contains(options.Codes, response.StatusCode)
+	expected := options.expects(response.StatusCode)
+	content := answer{body: response.Body}
 	if expected && !options.CodeOnly && hasBody(response) && isJSON(response.Header.Get("Content-Type")) {
-		said, err = listen(ctx, response.Body)
+		content.judge(ctx, options)
 	}
-	if err == nil {
-		_, err = io.Copy(io.Discard, io.LimitReader(response.Body, mostDrained))
-	}
+	content.drain()
 	switch {
 	case !expected:
-		return unexpected(response, options)
-	case err != nil:
-		return fmt.Errorf("%s, but its body broke off: %w", status(response), err)
-	case said != nil:
-		return fmt.Errorf("%s, but %w", status(response), said)
+		return fmt.Errorf("%w%s", unexpected(response, options), content.quote())
+	case content.broken != nil:
+		return fmt.Errorf("%s, but its body broke off: %w", status(response), content.broken)
+	case content.bad != nil:
+		return fmt.Errorf("%s, but %w%s", status(response), content.bad, content.quote())
 	}
 	return nil
 }
 
 func unexpected(response *http.Response, options HTTPOptions) error {
-	return fmt.Errorf("%s, want %s", status(response), strings.Trim(fmt.Sprint(options.Codes), "[]"))
+	want := "200 to 299"
+	if len(options.Codes) > 0 {
+		want = strings.Trim(fmt.Sprint(options.Codes), "[]")
+	}
+	return fmt.Errorf("%s, want %s", status(response), want)
 }
 
 // status returns the standard text of the code, not the server's.
@@ -218,25 +271,59 @@ func isJSON(contentType string) bool {
 	return media == "application/json" || strings.HasSuffix(media, "+json")
 }
 
-// listen reads JSON. said reports bad content, err a failure to read it.
-func listen(ctx context.Context, body io.Reader) (said, err error) {
-	text, err := io.ReadAll(io.LimitReader(body, mostRead+1))
+// answer is the body of a response, and what is wrong with it.
+type answer struct {
+	body   io.Reader
+	begun  []byte // its beginning
+	bad    error  // its content
+	broken error  // the end of it is missing
+}
+
+// judge reads JSON.
+func (a *answer) judge(ctx context.Context, options HTTPOptions) {
+	text, err := io.ReadAll(io.LimitReader(a.body, mostRead+1))
+	a.begun, a.broken = text, err
 	switch {
 	case err != nil:
-		return nil, err
+		return
 	case len(text) > mostRead:
-		return errTooLong, nil
+		a.bad = errTooLong
+		return
 	case !json.Valid(text):
-		return errMalformed, nil
+		a.bad = errMalformed
+		return
 	}
 	var report struct {
 		Status, Usage, Resources json.RawMessage
 	}
 	if json.Unmarshal(text, &report) != nil {
-		return nil, nil //nolint:nilerr // valid, but no object: there is no status in it
+		return // valid, but no object: there is no status in it
 	}
 	reportUsage(ctx, figures(report.Usage, report.Resources))
-	return judge(report.Status), nil
+	a.bad = options.judge(report.Status)
+}
+
+// drain reads the rest.
+func (a *answer) drain() {
+	if a.broken != nil {
+		return
+	}
+	rest := io.LimitReader(a.body, mostDrained)
+	if len(a.begun) == 0 {
+		a.begun, a.broken = io.ReadAll(io.LimitReader(rest, mostQuoted))
+	}
+	if a.broken == nil {
+		_, a.broken = io.Copy(io.Discard, rest)
+	}
+}
+
+// quote returns the beginning of the answer for an error; empty where it is empty or binary.
+func (a *answer) quote() string {
+	text := strings.TrimSpace(strings.ToValidUTF8(string(a.begun[:min(len(a.begun), mostQuoted)]), ""))
+	if text == "" || strings.ContainsRune(text, 0) {
+		return ""
+	}
+	return ": " + oneline.Cut(oneline.Of(text), mostQuoted)
 }
 
 var (
@@ -245,7 +332,8 @@ var (
 	errNoWord    = errors.New("its status is not a string")
 )
 
-func judge(status json.RawMessage) error {
+// judge returns what is wrong with a status.
+func (o HTTPOptions) judge(status json.RawMessage) error {
 	if status == nil {
 		return nil
 	}
@@ -253,14 +341,16 @@ func judge(status json.RawMessage) error {
 	if json.Unmarshal(status, &word) != nil || word == nil {
 		return errNoWord
 	}
-	said := fmt.Errorf("its status is %s", quoted(*word))
-	switch strings.ToLower(strings.TrimSpace(*word)) {
-	case "healthy", "ok", "up", "pass", "passing", "serving":
+	is := fmt.Errorf("its status is %s", quoted(*word))
+	switch folded := fold(*word); {
+	case slices.Contains(o.Healthy, folded):
 		return nil
-	case "degraded", "warn", "warning":
-		return health.Limp(said)
+	case slices.Contains(o.Degraded, folded):
+		return health.Limp(is)
+	case slices.Contains(o.Out, folded):
+		return health.Out(is)
 	}
-	return said
+	return is
 }
 
 // figures are the shares in the objects; of a resource that is named twice, the

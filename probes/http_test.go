@@ -78,6 +78,7 @@ func TestHTTP_JudgesStatusCodeAndJSON(t *testing.T) {
 		well  = "well"
 		limps = "limps"
 		fails = "fails"
+		out   = "out"
 		json  = "application/json"
 	)
 	for name, test := range map[string]struct {
@@ -89,7 +90,17 @@ func TestHTTP_JudgesStatusCodeAndJSON(t *testing.T) {
 		"200":                           {code: 200, want: well},
 		"text is not read":              {code: 200, contentType: "text/plain", body: `{"status":"down"}`, want: well},
 		"no content type":               {code: 200, body: "fine", want: well},
-		"204 is not expected":           {code: 204, want: fails, text: "204 No Content, want 200"},
+		"204":                           {code: 204, want: well},
+		"206":                           {code: 206, contentType: "text/plain", body: "part", want: well},
+		"204 that is not expected":      {code: 204, options: probes.HTTPOptions{Codes: []int{200}}, want: fails, text: "204 No Content, want 200"},
+		"503 that says why":             {code: 503, contentType: "text/plain", body: "db is\n away", want: fails, text: "want 200 to 299: db is  away"},
+		"503 in binary":                 {code: 503, body: "\x00\x01", want: fails, text: "want 200 to 299"},
+		"draining":                      {code: 200, contentType: json, body: `{"status":"Draining"}`, want: out, text: `its status is "Draining": {"status":"Draining"}`},
+		"out of service":                {code: 200, contentType: json, body: `{"status":"OUT_OF_SERVICE"}`, want: out},
+		"own healthy word":              {code: 200, contentType: json, body: `{"status":"green"}`, options: probes.HTTPOptions{Healthy: []string{" Green"}}, want: well},
+		"own words replace":             {code: 200, contentType: json, body: `{"status":"ok"}`, options: probes.HTTPOptions{Healthy: []string{"green"}}, want: fails},
+		"own degraded word":             {code: 200, contentType: json, body: `{"status":"yellow"}`, options: probes.HTTPOptions{Degraded: []string{"yellow"}}, want: limps},
+		"own word for out":              {code: 200, contentType: json, body: `{"status":"red"}`, options: probes.HTTPOptions{Out: []string{"red"}}, want: out},
 		"204 that is expected":          {code: 204, contentType: json, options: probes.HTTPOptions{Codes: []int{200, 204}}, want: well},
 		"503":                           {code: 503, want: fails, text: "503 Service Unavailable, want 200"},
 		"503 with good JSON":            {code: 503, contentType: json, body: `{"status":"ok"}`, want: fails, text: "503 Service Unavailable"},
@@ -144,6 +155,7 @@ func TestHTTP_JudgesStatusCodeAndJSON(t *testing.T) {
 			}
 			requireLine(t, err)
 			require.Equal(t, test.want == limps, health.IsLimp(err))
+			require.Equal(t, test.want == out, health.IsOut(err))
 			require.ErrorContains(t, err, test.text)
 			require.ErrorContains(t, err, server.URL+"/healthz: ")
 		})
@@ -248,34 +260,6 @@ func TestHTTP_RedirectIsAnAnswer(t *testing.T) {
 	err := probeOf(t, server.URL+"/malformed", probes.HTTPOptions{Client: server.Client()})(t.Context())
 	requireLine(t, err)
 	require.NotContains(t, err.Error(), "secret")
-}
-
-func TestHTTP_ReusesItsConnection(t *testing.T) {
-	t.Parallel()
-	for name, handler := range map[string]http.HandlerFunc{
-		"well":     answer(200, "text/plain", "fine"),
-		"failing":  answer(503, "text/html", strings.Repeat("x", 100_000)),
-		"JSON":     answer(200, "application/json", `{"status":"ok"}`+strings.Repeat(" ", 30_000)),
-		"too long": answer(200, "application/json", strings.Repeat(" ", 200_000)),
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			var connections atomic.Int32
-			server := httptest.NewUnstartedServer(handler)
-			server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
-				if state == http.StateNew {
-					connections.Add(1)
-				}
-			}
-			server.Start()
-			t.Cleanup(server.Close)
-			probe := probeOf(t, server.URL, probes.HTTPOptions{})
-			for range 20 {
-				_ = probe(t.Context())
-			}
-			require.EqualValues(t, 1, connections.Load())
-		})
-	}
 }
 
 func TestHTTP_StopsReadingAnEndlessBody(t *testing.T) {

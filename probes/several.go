@@ -72,11 +72,24 @@ func Any(named map[string]health.Probe) health.Probe {
 			return nil
 		case len(limping) > 0:
 			reportUsage(ctx, shares(limping))
-			return health.Limp(joined(parts))
+			return health.Limp(unlessAllOut(parts))
 		}
 		reportUsage(ctx, shares(parts))
-		return joined(parts)
+		return unlessAllOut(parts)
 	}
+}
+
+// unlessAllOut returns the errors of the parts as one, which is no [health.Out] while one of them may come back: then
+// those that are out leave the mark behind.
+func unlessAllOut(parts []*part) error {
+	if slices.ContainsFunc(parts, func(p *part) bool { return !p.out }) {
+		for _, p := range parts {
+			for p.out && p.err != nil && health.IsOut(p.err) {
+				p.err = errors.Unwrap(p.err) // nil where it has several causes
+			}
+		}
+	}
+	return joined(parts)
 }
 
 // outcome is the result of one of several probes.
@@ -93,6 +106,7 @@ type part struct {
 	name    string
 	probe   health.Probe
 	outcome outcome
+	out     bool // a failure that counts at once
 	err     error
 	text    string
 
@@ -124,7 +138,7 @@ func (p *part) run(ctx context.Context) {
 		if returned {
 			return
 		}
-		p.outcome, p.err = fails, errExited
+		p.outcome, p.out, p.err = fails, false, errExited
 		if value := recover(); value != nil {
 			// The value may be an error made by Limp, which must not become a cause.
 			p.err = fmt.Errorf("the probe panicked: %v", value)
@@ -142,7 +156,7 @@ func (p *part) run(ctx context.Context) {
 	case health.IsLimp(p.err):
 		p.outcome, p.text = limps, textOf(p.err)
 	default:
-		p.outcome, p.text = fails, textOf(p.err)
+		p.outcome, p.out, p.text = fails, health.IsOut(p.err), textOf(p.err)
 	}
 	returned = true
 }
@@ -171,9 +185,12 @@ func joined(parts []*part) error {
 	if len(parts) == 0 {
 		return nil
 	}
-	texts, causes := make([]string, len(parts)), make([]error, len(parts))
+	texts, causes := make([]string, len(parts)), make([]error, 0, len(parts))
 	for i, p := range parts {
-		texts[i], causes[i] = oneline.Of(p.name)+": "+p.text, p.err
+		texts[i] = oneline.Of(p.name) + ": " + p.text
+		if p.err != nil {
+			causes = append(causes, p.err)
+		}
 	}
 	return &failure{text: strings.Join(texts, "; "), causes: causes}
 }

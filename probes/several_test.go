@@ -255,3 +255,19 @@ func TestWithTimeout_EndOfTheOuterContextIsNoTimeout(t *testing.T) {
 		require.EqualError(t, err, "slow")
 	})
 }
+
+// One of several can be out: all need it, and any other may do in its place.
+func TestAll_IsOutWithOneOfThem(t *testing.T) {
+	t.Parallel()
+	gone := func(context.Context) error { return fmt.Errorf("node: %w", health.Out(errors.New("draining"))) }
+	down := func(context.Context) error { return errors.New("down") }
+	limps := func(context.Context) error { return health.Limp(errors.New("slow")) }
+	require.True(t, health.IsOut(probes.All(map[string]health.Probe{"a": gone, "b": down})(t.Context())))
+	require.True(t, health.IsOut(probes.Any(map[string]health.Probe{"a": gone, "b": gone})(t.Context())))
+	for _, other := range []health.Probe{down, limps} {
+		err := probes.Any(map[string]health.Probe{"a": gone, "b": other})(t.Context())
+		require.False(t, health.IsOut(err))
+		require.ErrorContains(t, err, "a: node: draining")
+	}
+	require.True(t, health.IsOut(probes.WithTimeout(gone, time.Hour)(t.Context())))
+}

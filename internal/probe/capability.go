@@ -104,6 +104,9 @@ func (m *Machine) ObserveCapability(name string, r Result) (change *event.Event)
 	}
 	failed := r.Outcome.failed()
 	c.streak.count(failed)
+	if r.Out {
+		c.streak.failures = max(c.streak.failures, m.policy.Fall)
+	}
 	if failed {
 		c.reason, c.err = r.Text, r.Err
 	}

@@ -1,6 +1,10 @@
 package probe
 
-import "time"
+import (
+	"maps"
+	"slices"
+	"time"
+)
 
 const (
 	// latenessWindow is the age up to which results are compared, to tell late providers from a late machine.
@@ -8,6 +12,8 @@ const (
 	// unrelatedLate is the least number of providers that share nothing and are late, for the machine to be suspected.
 	// They must be half of those with a result in the window.
 	unrelatedLate = 5
+	// answersOfLate says how few answers in time speak for this machine: as many as one for so many that are late.
+	answersOfLate = 4
 	// longestSuspicion bounds the time for which the machine is suspected at a stretch.
 	longestSuspicion = 5 * time.Minute
 	// lateTimer is the lateness of a timer that makes the machine suspect by itself.
@@ -38,7 +44,8 @@ type evidence struct {
 //
 //	state      late result                                          next
 //	---------  ---------------------------------------------------  ----------
-//	trusted    of many unrelated providers, or after a late timer   suspected
+//	trusted    of many unrelated providers while too few others     suspected
+//	           answer, or after a late timer
 //	suspected  the same                                             suspected
 //	suspected  another                                              trusted
 //
@@ -77,7 +84,7 @@ func (l *lateness) noteTimer(planned, now time.Duration) {
 func (l *lateness) noteLate(of origin, now, timeout time.Duration) (blamed, began bool) {
 	l.note(evidence{of, now, true})
 	timerWasLate := l.lateTimerAt > 0 && now-l.lateTimerAt <= timeout+latenessWindow
-	if !timerWasLate && !l.manyLate(now) {
+	if !timerWasLate && !l.manyLate(now, timeout) {
 		l.state = trusted
 		return false, false
 	}
@@ -93,18 +100,32 @@ func (l *lateness) note(e evidence) {
 	l.next = (l.next + 1) % len(l.recent)
 }
 
-func (l *lateness) manyLate(now time.Duration) bool {
-	late := make(map[origin]bool)
+// manyLate reports whether enough unrelated providers are late together, and too few others answer in time since the
+// latest of them began to wait: a machine that gets those answers is not the cause.
+func (l *lateness) manyLate(now, timeout time.Duration) bool {
+	lateAt := make(map[origin]time.Duration) // the last late result of each; zero: none
 	for _, e := range l.recent {
 		if e.at > 0 && now-e.at <= latenessWindow {
-			late[e.of] = late[e.of] || e.late
+			lateAt[e.of] = max(lateAt[e.of], e.lateAt())
 		}
 	}
-	n := 0
-	for _, isLate := range late {
-		if isLate {
-			n++
+	late := slices.DeleteFunc(slices.Sorted(maps.Values(lateAt)), func(at time.Duration) bool { return at == 0 })
+	if len(late) < unrelatedLate || 2*len(late) < len(lateAt) {
+		return false
+	}
+	began := late[len(late)-unrelatedLate] - timeout // what is late for longer may be so for a reason of its own
+	answered := make(map[origin]bool)
+	for _, e := range l.recent {
+		if !e.late && e.at >= began && e.at > 0 && lateAt[e.of] == 0 {
+			answered[e.of] = true
 		}
 	}
-	return n >= unrelatedLate && 2*n >= len(late)
+	return len(answered)*answersOfLate < len(late)
+}
+
+func (e evidence) lateAt() time.Duration {
+	if e.late {
+		return e.at
+	}
+	return 0
 }

@@ -25,11 +25,11 @@ import (
 //
 // By score: Degraded below health.DegradedBelow, else Healthy.
 //
-//	(1) once StartTime is over; Starting until then
+//	(1) once StartTime is over, or by a failure made with health.Out; Starting until then
 //	(2) Healthy after Rise results in a row with a good score; Degraded until then
 //	(3) after Rise answers in a row; Unhealthy until then
 //
-// A suspected failure changes no state. Results of capabilities move the state between Healthy and Degraded only.
+// A failure made with health.Out stands for Fall failures. A suspected failure changes no state. Results of capabilities move the state between Healthy and Degraded only.
 // MarkHealthy leads from every state but Degraded to Healthy. The state Draining belongs to the registry.
 
 // Machine is the health of one provider: its state, and all that the state depends on. It is a value without lock
@@ -140,22 +140,25 @@ func (m *Machine) Observe(now time.Duration, r Result) (change *event.Event) {
 		return nil
 	}
 	m.streak.count(failed)
+	if r.Out {
+		m.streak.failures = max(m.streak.failures, m.policy.Fall)
+	}
 	m.facts.Failures = m.streak.failures
 	m.rescore()
-	m.state = m.next(now, failed)
+	m.state = m.next(now, failed, r.Out)
 	m.reason, m.err = m.explain(r)
 	return m.updateTrend()
 }
 
 // next returns the state after a result that counts.
-func (m *Machine) next(now time.Duration, failed bool) health.State {
+func (m *Machine) next(now time.Duration, failed, out bool) health.State {
 	fallen := m.streak.failures >= m.policy.Fall
 	switch m.state {
 	case health.Unknown, health.Starting:
 		switch {
 		case !failed:
 			return m.byScore()
-		case fallen && now-m.began >= m.policy.StartTime:
+		case fallen && (out || now-m.began >= m.policy.StartTime):
 			return health.Unhealthy
 		}
 		return health.Starting

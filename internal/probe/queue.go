@@ -224,7 +224,7 @@ func (q *Queue) suspect(c *check, r Result, now time.Duration) Result {
 		if c.capability == "" {
 			q.lateness.noteAnswer(of, now)
 		}
-	case r.Late && c.monitor.machine.Answering(c.capability):
+	case r.Late && !r.Out && c.monitor.machine.Answering(c.capability):
 		blamed, began := q.lateness.noteLate(of, now, c.monitor.policy.Timeout)
 		if began {
 			q.host.Publish(event.Event{

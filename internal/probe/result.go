@@ -43,6 +43,8 @@ func (o Outcome) failed() bool { return o == Failed || o == Suspected }
 // Result is the result of one probe.
 type Result struct {
 	Outcome Outcome
+	// Out says that the failure was made with [health.Out]: it counts as Fall failures.
+	Out bool
 	// Late says that there was no answer within the timeout.
 	Late bool
 	// Err is the error of the probe, and Text its text in one line.
@@ -68,17 +70,20 @@ func resultOf(err error, took, timeout time.Duration, usage map[string]float64) 
 		return r
 	}
 	r.Outcome = Failed
-	if !r.Late && isDegraded(err) {
+	switch {
+	case is(err, health.IsOut): // also when it comes late
+		r.Out = true
+	case !r.Late && is(err, health.IsLimp):
 		r.Outcome = Degraded
 	}
 	r.Text = oneline.Cut(fault.Text(r.Err), longestText)
 	return r
 }
 
-// isDegraded is [health.IsLimp] for errors of users, whose methods may panic.
-func isDegraded(err error) (degraded bool) {
-	_ = fault.Run(func() error { degraded = health.IsLimp(err); return nil })
-	return degraded
+// is asks whether an error is of a kind; its methods are a user's, and may panic.
+func is(err error, kind func(error) bool) (yes bool) {
+	_ = fault.Run(func() error { yes = kind(err); return nil })
+	return yes
 }
 
 // stuckResult is the result of a probe that has not returned although its context has ended.

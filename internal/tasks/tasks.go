@@ -66,7 +66,16 @@ func (g *Group) remove(ended *task) {
 
 // Wait lets no further goroutine start and waits for those running. When its time is over
 // first, the error names them and matches [fault.ErrStuck] and the context's error.
-func (g *Group) Wait(limit GraceWait) error {
+func (g *Group) Wait(limit GraceWait) error { return g.wait(limit, nil) }
+
+// WaitAtMost is [Group.Wait] for goroutines whose contexts have all ended: it waits for d at most, whatever the limit.
+func (g *Group) WaitAtMost(d time.Duration, limit GraceWait) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	return g.wait(limit, timer.C)
+}
+
+func (g *Group) wait(limit GraceWait, timeout <-chan time.Time) error {
 	g.mu.Lock()
 	g.sealed = true
 	if len(g.running) == 0 {
@@ -82,6 +91,7 @@ func (g *Group) Wait(limit GraceWait) error {
 	case <-done:
 		return nil
 	case <-limit.Over:
+	case <-timeout:
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -94,6 +104,9 @@ func (g *Group) Wait(limit GraceWait) error {
 	}
 	slices.Sort(names)
 	stuck := fmt.Errorf("%s: %w", strings.Join(names, ", "), fault.ErrStuck)
+	if limit.Context.Err() == nil {
+		return stuck
+	}
 	return fault.Join("", append([]error{stuck}, fault.OfContext(limit.Context)...))
 }
 
