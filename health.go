@@ -220,6 +220,7 @@ func (r *Registration) MarkUnhealthy(reason error) error {
 func (r *Registration) MarkHealthy() error { return r.mark(nil) }
 
 func (r *Registration) mark(unhealthy error) error {
+	unhealthy = fault.Bound(unhealthy)
 	text := oneline.Cut(fault.Text(unhealthy), 300) // a user's method: outside the lock
 	r.provider.registry.mu.Lock()
 	defer r.provider.registry.mu.Unlock()

@@ -262,8 +262,12 @@ func (l *Lease[T]) Failure() error {
 
 // Guard runs a part of the work, such as the provider's own code, and treats its panic as
 // [Call] treats that of its function: it goes on after it was recorded, or becomes a
-// [PanicError] ([Options.PanicsAsErrors]) that is yet to be reported.
+// [PanicError] ([Options.PanicsAsErrors]) that is yet to be reported. A nil work is an error that
+// matches [ErrInvalid].
 func (l *Lease[T]) Guard(work func() error) (err error) {
+	if work == nil {
+		return invalid("work", raw("nil"), "a function")
+	}
 	returned := false
 	defer func() {
 		if returned {
@@ -274,13 +278,13 @@ func (l *Lease[T]) Guard(work func() error) (err error) {
 		case value == nil: // runtime.Goexit: the goroutine goes on exiting
 			l.abort(verdict.ClassExit, nil)
 		case l.attempt.provider.registry.options.PanicsAsErrors:
-			err = newPanicError(value)
+			err = fault.Bound(newPanicError(value))
 		default:
 			l.abort(verdict.ClassPanic, newPanicError(value))
 			panic(value)
 		}
 	}()
-	err = work()
+	err = fault.Bound(work())
 	returned = true
 	return err
 }
@@ -289,7 +293,7 @@ func (l *Lease[T]) Guard(work func() error) (err error) {
 func (l *Lease[T]) abort(class verdict.Class, err error) {
 	if l.settled.CompareAndSwap(false, true) {
 		defer l.call.close()
-		l.tell(l.record(verdict.Verdict{Class: class}, l.attempt.elapsed(), err))
+		l.tell(l.record(verdict.Verdict{Class: class}, l.attempt.elapsed(), fault.Bound(err)))
 	}
 }
 
@@ -297,6 +301,7 @@ func (l *Lease[T]) abort(class verdict.Class, err error) {
 // returns the verdict with the class as it was counted.
 func (l *Lease[T]) conclude(err error) (v verdict.Verdict) {
 	elapsed := l.attempt.elapsed()
+	err = fault.Bound(err)
 	defer func() {
 		l.tell(l.record(v, elapsed, err))
 		v.Class = l.present.Class
@@ -329,15 +334,14 @@ func (l *Lease[T]) tell(soFar CallReport) {
 	}
 }
 
-// expire ends a lease that was not reported. The hooks run in a goroutine of their own: the
-// one that expires leases is shared by all of them.
+// expire ends a lease that was not reported. The hooks run in a goroutine of their own, and so do
+// the methods of the caller's context: the one that expires leases is shared by all of them.
 func (l *Lease[T]) expire() {
 	if !l.settled.CompareAndSwap(false, true) {
 		return
 	}
-	if l.attempt.ctx != nil {
-		l.attempt.ctx.Expire()
-	}
+	ended := l.attempt.ctx
+	l.attempt.ctx = nil
 	p, elapsed := l.attempt.provider, l.attempt.elapsed()
 	p.registry.mu.Lock()
 	p.registry.bus.Publish(p.event(event.Event{
@@ -345,6 +349,9 @@ func (l *Lease[T]) expire() {
 	}))
 	p.registry.mu.Unlock()
 	soFar := l.record(verdict.Verdict{Class: verdict.ClassForgotten}, elapsed, nil)
+	if ended != nil {
+		p.registry.tasks.StartLast(fmt.Sprintf("context of an expired lease of provider %q", p.name()), ended.Expire)
+	}
 	if !l.call.first.observed {
 		l.call.close()
 		return
