@@ -158,20 +158,36 @@ func newLease[T any](shared *leaseCall, c *call) *Lease[T] {
 	return l
 }
 
+// made reports whether the lease was handed out.
+func (l *Lease[T]) made() bool { return l != nil && l.call != nil }
+
 // Provider returns the name of the provider.
-func (l *Lease[T]) Provider() string { return l.attempt.provider.name() }
+func (l *Lease[T]) Provider() string {
+	if !l.made() {
+		return ""
+	}
+	return l.attempt.provider.name()
+}
 
 // Context returns the context to work in: it has the values of the context that was acquired
 // with and ends with it, at the attempt timeout, with the lease, and when the provider is told
 // to stop. With [NoTimeout] it is the context that was acquired with.
-func (l *Lease[T]) Context() context.Context { return l.ctx }
+func (l *Lease[T]) Context() context.Context {
+	if !l.made() {
+		return context.Background()
+	}
+	return l.ctx
+}
 
 // More reports whether another provider could be asked when the lease was given.
-func (l *Lease[T]) More() bool { return l.more }
+func (l *Lease[T]) More() bool { return l.made() && l.more }
 
 // Attempts returns the tries of the call that have failed, in order; with hooks or a report,
 // those that succeeded as well.
 func (l *Lease[T]) Attempts() []Attempt {
+	if !l.made() {
+		return nil
+	}
 	l.call.mu.Lock()
 	defer l.call.mu.Unlock()
 	return slices.Clone(l.call.history.attempts)
@@ -179,18 +195,28 @@ func (l *Lease[T]) Attempts() []Attempt {
 
 // Answered tells that the answer has begun, such as with the first item of a stream: the time
 // until the first such report is the latency of the provider, rather than the time until Done.
-func (l *Lease[T]) Answered() { l.answered.CompareAndSwap(0, int64(max(l.attempt.elapsed(), 1))) }
+func (l *Lease[T]) Answered() {
+	if !l.made() {
+		return
+	}
+	l.answered.CompareAndSwap(0, int64(max(l.attempt.elapsed(), 1)))
+}
 
 // Patience tells how long the work in progress would be waited for, when that is not the
 // attempt timeout: a caller's deadline that comes before, but not before half of it, counts
 // against the provider.
-func (l *Lease[T]) Patience(d time.Duration) { l.expected.Store(int64(max(d, 0))) }
+func (l *Lease[T]) Patience(d time.Duration) {
+	if !l.made() {
+		return
+	}
+	l.expected.Store(int64(max(d, 0)))
+}
 
 // Done reports the outcome, as a function of [Call] would return it, frees the provider, and
 // returns what the outcome means. The call is over with its last lease. Only the first report
 // of a lease counts; one after its expiry is ignored, which [verdict.ClassIgnored] says.
 func (l *Lease[T]) Done(err error) (class verdict.Class) {
-	if !l.settled.CompareAndSwap(false, true) {
+	if !l.made() || !l.settled.CompareAndSwap(false, true) {
 		return verdict.ClassIgnored
 	}
 	defer l.call.close() // deferred: a hook may exit the goroutine
@@ -205,7 +231,7 @@ func (l *Lease[T]) Done(err error) (class verdict.Class) {
 // provider is left, and an error matching [ErrNotRegistered] if the lease was already
 // reported.
 func (l *Lease[T]) MoveOn(err error) (*Lease[T], error) {
-	if !l.settled.CompareAndSwap(false, true) {
+	if !l.made() || !l.settled.CompareAndSwap(false, true) {
 		return nil, fmt.Errorf("registry: lease of provider %q is over: %w", l.Provider(), ErrNotRegistered)
 	}
 	defer l.call.close()
@@ -231,7 +257,7 @@ func (l *Lease[T]) MoveOn(err error) (*Lease[T], error) {
 // does. For a call that is over, or must not run twice, the error is the one of the call so
 // far, and matches [ErrNotRegistered] where there is none.
 func (l *Lease[T]) Beside() (*Lease[T], error) {
-	if l.call.first.options.onceOnly || l.settled.Load() || !l.call.openSearch() {
+	if !l.made() || l.call.first.options.onceOnly || l.settled.Load() || !l.call.openSearch() {
 		if err := l.Failure(); err != nil {
 			return nil, err
 		}
@@ -277,7 +303,7 @@ func (l *Lease[T]) Guard(work func() error) (err error) {
 		switch {
 		case value == nil: // runtime.Goexit: the goroutine goes on exiting
 			l.abort(verdict.ClassExit, nil)
-		case l.attempt.provider.registry.options.PanicsAsErrors:
+		case l.made() && l.attempt.provider.registry.options.PanicsAsErrors:
 			err = fault.Bound(newPanicError(value))
 		default:
 			l.abort(verdict.ClassPanic, newPanicError(value))
@@ -291,7 +317,7 @@ func (l *Lease[T]) Guard(work func() error) (err error) {
 
 // abort ends the lease with an outcome that needs no judgement.
 func (l *Lease[T]) abort(class verdict.Class, err error) {
-	if l.settled.CompareAndSwap(false, true) {
+	if l.made() && l.settled.CompareAndSwap(false, true) {
 		defer l.call.close()
 		l.tell(l.record(verdict.Verdict{Class: class}, l.attempt.elapsed(), fault.Bound(err)))
 	}

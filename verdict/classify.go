@@ -196,7 +196,11 @@ func ownGRPCCode(err error) (uint32, bool) {
 	if !method.IsValid() || method.Type().NumIn() != 0 || method.Type().NumOut() != 1 {
 		return 0, false
 	}
-	code := method.Call(nil)[0].MethodByName("Code")
+	status := method.Call(nil)[0]
+	if kind := status.Kind(); (kind == reflect.Interface || kind == reflect.Pointer) && status.IsNil() {
+		return 0, false
+	}
+	code := status.MethodByName("Code")
 	if !code.IsValid() || code.Type().NumIn() != 0 || code.Type().NumOut() != 1 || code.Type().Out(0).Kind() != reflect.Uint32 {
 		return 0, false
 	}
