@@ -48,6 +48,7 @@ func (m *missCounter) count(why *UnavailableError) {
 // Selection returns the outcomes of the look-ups and the shares of the attempts of a
 // service so far, and false for an unknown service. It changes nothing.
 func (r *Registry) Selection(serviceName string) (selection.Analytics, bool) {
+	r = r.orClosed()
 	svc := r.knownService(serviceName)
 	if svc == nil {
 		return selection.Analytics{}, false
@@ -92,5 +93,5 @@ func (r *Registry) Selection(serviceName string) (selection.Analytics, bool) {
 // contains a pick for each look-up and for each attempt that a strategy chose the
 // provider of; Many, AcquireMany, retries and last resorts are not picks.
 func (r *Registry) Decisions() []selection.Decision {
-	return r.decisions.Values()
+	return r.orClosed().decisions.Values()
 }

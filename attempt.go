@@ -9,6 +9,7 @@ import (
 
 	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/breaker"
+	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/slots"
 	"github.com/capreg/registry/internal/striped"
@@ -71,7 +72,7 @@ func newCaller(ctx context.Context) caller {
 // timer has yet to fire.
 func (c *caller) err() error {
 	if err := c.ctx.Err(); err != nil {
-		return err
+		return fault.Bound(err)
 	}
 	if c.hasDeadline && !time.Now().Before(c.deadline) {
 		return context.DeadlineExceeded
@@ -244,9 +245,6 @@ func (a *attempt) resolve(v verdict.Verdict, elapsed, latency time.Duration, cau
 func (a *attempt) record(o outcome) {
 	p := a.provider
 	a.state = attemptOver
-	if a.ctx != nil {
-		a.ctx.End()
-	}
 	p.countCut(o)
 	// Of an unaffected breaker there is nothing to learn, and no trial.
 	if (o.result == breaker.Failure || !p.breaker.Unaffected(a.generation)) && (!a.lastResort || a.trial) && a.watch.stop() {
@@ -267,6 +265,9 @@ func (a *attempt) record(o outcome) {
 	a.cell.countEnd(o)
 	a.leavePlace()
 	p.exit()
+	if a.ctx != nil { // at last: contexts derived from it may block
+		a.ctx.End()
+	}
 }
 
 func (a *attempt) leavePlace() {

@@ -165,10 +165,10 @@ func (f *firstAttempt) recordUnlessFailed() {
 		return
 	}
 	f.state = attemptOver
-	if f.ctx != nil {
-		f.ctx.End()
-	}
 	f.cell.latency.Add(uint64(max(elapsed, 0)))
 	f.cell.successes.Add(1)
 	p.exit()
+	if f.ctx != nil {
+		f.ctx.End()
+	}
 }

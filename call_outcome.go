@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/verdict"
 )
@@ -23,6 +24,7 @@ func (c *call) concludeAttempt(err error) (over bool) {
 		c.state = callEnded
 		return true
 	}
+	err = fault.Bound(err)
 	v := c.judgeAndRecord(err, elapsed)
 	c.noteAttempt(v.Class, elapsed, err)
 	c.follow(v, c.options.onceOnly, c.query.query.TryRefused, a.provider.definition.Window)
@@ -80,6 +82,7 @@ func (c *call) concludeAborted(o outcome, elapsed time.Duration) {
 func (c *call) noteAborted(class verdict.Class, elapsed time.Duration, cause error) {
 	c.state = callEnded
 	if c.observed {
+		cause = fault.Bound(cause)
 		c.noteAttempt(class, elapsed, cause)
 		c.report(cause)
 	}

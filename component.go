@@ -130,7 +130,7 @@ type componentHandle struct{ *Registration }
 // AwaitEligible waits until the provider can be given a call. What a test or a policy of mocks hides is not waited for.
 func (h componentHandle) AwaitEligible(ctx context.Context) error {
 	if h.provider == nil {
-		return nil // a zero Registration: unregistering it is an error
+		return invalid("Registration", raw("zero"), "one that a registry returned")
 	}
 	r := h.provider.registry
 	for {
@@ -154,6 +154,9 @@ func (h componentHandle) AwaitEligible(ctx context.Context) error {
 
 // Withdraw removes the provider and cancels the calls in flight, without waiting for them.
 func (h componentHandle) Withdraw() {
+	if h.provider == nil {
+		return
+	}
 	quiesceAll(h.provider.registry.unregister(h.provider, "its component has crashed"))
 	h.provider.drain.CancelCalls()
 }

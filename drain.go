@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/capreg/registry/event"
@@ -59,8 +60,9 @@ func (h drainHost) GiveUp() (finish func() error, blocks bool) {
 	}, !isClosed(ended)
 }
 
+// After runs f in a goroutine of its own: the contexts that it cancels may have methods of users.
 func (h drainHost) After(d time.Duration, f func()) *schedule.Timer {
-	return h.provider.registry.schedule.After(d, f)
+	return h.provider.registry.schedule.After(d, func() { h.Go(fmt.Sprintf("drain of provider %q", h.provider.name()), f) })
 }
 
 func (h drainHost) Go(name string, f func()) { h.provider.registry.tasks.StartLast(name, f) }

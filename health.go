@@ -220,9 +220,10 @@ func (r *Registration) MarkUnhealthy(reason error) error {
 func (r *Registration) MarkHealthy() error { return r.mark(nil) }
 
 func (r *Registration) mark(unhealthy error) error {
+	unhealthy = fault.Bound(unhealthy)
 	text := oneline.Cut(fault.Text(unhealthy), 300) // a user's method: outside the lock
-	r.provider.registry.mu.Lock()
-	defer r.provider.registry.mu.Unlock()
+	r.orLeft().registry.mu.Lock()
+	defer r.orLeft().registry.mu.Unlock()
 	p := r.current()
 	if err := r.presentLocked(); err != nil {
 		return err
@@ -238,16 +239,16 @@ func (r *Registration) mark(unhealthy error) error {
 // Health returns the provider's health as far as it is known. It probes nothing and
 // changes nothing.
 func (r *Registration) Health() health.Status {
-	r.provider.registry.mu.Lock()
-	defer r.provider.registry.mu.Unlock()
+	r.orLeft().registry.mu.Lock()
+	defer r.orLeft().registry.mu.Unlock()
 	return r.current().healthLocked()
 }
 
 // HealthHistory returns the last transitions of the provider's health, oldest
 // first, at most 32.
 func (r *Registration) HealthHistory() []health.Transition {
-	r.provider.registry.mu.Lock()
-	defer r.provider.registry.mu.Unlock()
+	r.orLeft().registry.mu.Lock()
+	defer r.orLeft().registry.mu.Unlock()
 	history := r.current().health.history
 	if history == nil {
 		return nil
@@ -259,7 +260,7 @@ func (r *Registration) HealthHistory() []health.Transition {
 // defaults. The provider stays as it is until the new policy's first result,
 // which comes at once; a probe in progress is cancelled and its result dropped.
 func (r *Registration) SetHealth(policy health.Policy) (previous health.Policy, err error) {
-	if policy, err = withProbeDefaults(policy, r.provider.definition.Capabilities); err != nil {
+	if policy, err = withProbeDefaults(policy, r.orLeft().definition.Capabilities); err != nil {
 		return health.Policy{}, err
 	}
 	var end func(cause error)
@@ -286,7 +287,7 @@ func (r *Registration) CheckHealth(ctx context.Context) (health.Status, error) {
 		return health.Status{}, errNilContext()
 	}
 	for {
-		r.provider.registry.mu.Lock()
+		r.orLeft().registry.mu.Lock()
 		p := r.current()
 		err := r.presentLocked()
 		watch := p.health.watch
@@ -311,6 +312,9 @@ func (r *Registration) CheckHealth(ctx context.Context) (health.Status, error) {
 // CheckHealth probes every provider now, and returns the result of [Registry.Health]
 // afterwards. Its probes count for [Options.ProbeConcurrency] like all others.
 func (r *Registry) CheckHealth(ctx context.Context) (health.Overall, error) {
+	if !r.made() {
+		return health.Overall{}, errNotMade()
+	}
 	if ctx == nil {
 		return health.Overall{}, errNilContext()
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/tasks"
 	"github.com/capreg/registry/verdict"
@@ -164,17 +165,33 @@ func (l *Lease[T]) startExpiry() {
 	}
 }
 
+// made reports whether the lease was handed out.
+func (l *Lease[T]) made() bool { return l != nil && l.call != nil }
+
 // Provider returns the name of the provider.
-func (l *Lease[T]) Provider() string { return l.attempt.provider.name() }
+func (l *Lease[T]) Provider() string {
+	if !l.made() {
+		return ""
+	}
+	return l.attempt.provider.name()
+}
 
 // Context returns the context to work in: it has the values of the context that was acquired
 // with and ends with it, at the attempt timeout, with the lease, and when the provider is told
 // to stop. With [NoTimeout] it is the context that was acquired with.
-func (l *Lease[T]) Context() context.Context { return l.ctx }
+func (l *Lease[T]) Context() context.Context {
+	if !l.made() {
+		return context.Background()
+	}
+	return l.ctx
+}
 
 // Attempts returns the tries of the call that have failed, in order; with hooks or a report,
 // those that succeeded as well.
 func (l *Lease[T]) Attempts() []Attempt {
+	if !l.made() {
+		return nil
+	}
 	l.call.mu.Lock()
 	defer l.call.mu.Unlock()
 	return slices.Clone(l.call.history.attempts)
@@ -221,19 +238,20 @@ func (l *Lease[T]) MoveOn(err error) (*Lease[T], error) {
 }
 
 // end takes the right to record the outcome of the lease. It is given once.
-func (l *Lease[T]) end() bool { return l.ended.CompareAndSwap(false, true) }
+func (l *Lease[T]) end() bool { return l.made() && l.ended.CompareAndSwap(false, true) }
 
 // abort ends the lease with an outcome that needs no judgement.
 func (l *Lease[T]) abort(class verdict.Class, err error) {
 	if l.end() {
 		defer l.call.close()
-		l.runAfterAttempt(l.record(verdict.Verdict{Class: class}, l.attempt.elapsed(), err))
+		l.runAfterAttempt(l.record(verdict.Verdict{Class: class}, l.attempt.elapsed(), fault.Bound(err)))
 	}
 }
 
 // conclude judges and records the outcome, also when a classifier exits the goroutine, and
 // returns the verdict with the class as it was counted.
 func (l *Lease[T]) conclude(err error) (v verdict.Verdict) {
+	err = fault.Bound(err)
 	elapsed := l.attempt.elapsed()
 	defer func() {
 		l.runAfterAttempt(l.record(v, elapsed, err))
@@ -267,15 +285,14 @@ func (l *Lease[T]) runAfterAttempt(soFar CallReport) {
 	}
 }
 
-// expire ends a lease that was not reported. The hooks run in a goroutine of their own: the
-// one that expires leases is shared by all of them.
+// expire ends a lease that was not reported. The hooks run in a goroutine of their own, and so do
+// the methods of the caller's context: the one that expires leases is shared by all of them.
 func (l *Lease[T]) expire() {
 	if !l.end() {
 		return
 	}
-	if l.attempt.ctx != nil {
-		l.attempt.ctx.Expire()
-	}
+	expired := l.attempt.ctx
+	l.attempt.ctx = nil
 	p, elapsed := l.attempt.provider, l.attempt.elapsed()
 	p.registry.mu.Lock()
 	p.registry.bus.Publish(p.event(event.Event{
@@ -283,6 +300,9 @@ func (l *Lease[T]) expire() {
 	}))
 	p.registry.mu.Unlock()
 	soFar := l.record(verdict.Verdict{Class: verdict.ClassForgotten}, elapsed, nil)
+	if expired != nil {
+		p.registry.tasks.StartLast(fmt.Sprintf("context of an expired lease of provider %q", p.name()), expired.Expire)
+	}
 	if !l.call.first.observed {
 		l.call.close()
 		return

@@ -11,26 +11,32 @@ import (
 // The methods of this file are for packages that are built on leases, as stream and hedge are.
 
 // More reports whether another provider could be asked when the lease was given.
-func (l *Lease[T]) More() bool { return l.hasNext }
+func (l *Lease[T]) More() bool { return l.made() && l.hasNext }
 
 // Answered tells that the answer has begun, such as with the first item of a stream: the time
 // until the first such report is the latency of the provider, rather than the time until Done.
 func (l *Lease[T]) Answered() {
-	l.firstByte.CompareAndSwap(0, int64(max(l.attempt.elapsed(), 1)))
+	if l.made() {
+		l.firstByte.CompareAndSwap(0, int64(max(l.attempt.elapsed(), 1)))
+	}
 }
 
 // Patience sets how long the provider may take, where that is not the attempt timeout, such as
 // the time to the next item of a stream. It decides one thing: when the caller's deadline ends
 // the work, that is the provider's failure if half of d or more had passed, and otherwise says
 // nothing of the provider.
-func (l *Lease[T]) Patience(d time.Duration) { l.allowed.Store(int64(max(d, 0))) }
+func (l *Lease[T]) Patience(d time.Duration) {
+	if l.made() {
+		l.allowed.Store(int64(max(d, 0)))
+	}
+}
 
 // Beside returns a lease of another provider for the same call while this one goes on, as a
 // second opinion or a hedge; no provider is leased twice. It blocks as [Resolver.Acquire]
 // does. For a call that is over, or must not run twice, the error is the one of the call so
 // far, and matches [ErrLeaseDone] where there is none.
 func (l *Lease[T]) Beside() (*Lease[T], error) {
-	if l.call.first.options.onceOnly || l.ended.Load() || !l.call.openSearch() {
+	if !l.made() || l.call.first.options.onceOnly || l.ended.Load() || !l.call.openSearch() {
 		if err := l.Failure(); err != nil {
 			return nil, err
 		}
@@ -62,8 +68,12 @@ func (l *Lease[T]) Failure() error {
 
 // Guard runs a part of the work, such as the provider's own code, and treats its panic as
 // [Call] treats that of its function: it goes on after it was recorded, or becomes a
-// [PanicError] ([Options.PanicsAsErrors]) that is yet to be reported.
+// [PanicError] ([Options.PanicsAsErrors]) that is yet to be reported. A nil work is an error that
+// matches [ErrInvalid].
 func (l *Lease[T]) Guard(work func() error) (err error) {
+	if work == nil {
+		return invalid("work", raw("nil"), "a function")
+	}
 	returned := false
 	defer func() {
 		if returned {
@@ -73,14 +83,14 @@ func (l *Lease[T]) Guard(work func() error) (err error) {
 		switch {
 		case value == nil: // runtime.Goexit: the goroutine goes on exiting
 			l.abort(verdict.ClassExit, nil)
-		case l.attempt.provider.registry.options.PanicsAsErrors:
-			err = newPanicError(value)
+		case l.made() && l.attempt.provider.registry.options.PanicsAsErrors:
+			err = fault.Bound(newPanicError(value))
 		default:
 			l.abort(verdict.ClassPanic, newPanicError(value))
 			panic(value)
 		}
 	}()
-	err = work()
+	err = fault.Bound(work())
 	returned = true
 	return err
 }

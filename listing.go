@@ -13,6 +13,7 @@ import (
 // Provider returns the handle of the provider with that name, and false when there is
 // none.
 func (r *Registry) Provider(name string) (*Registration, bool) {
+	r = r.orClosed()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p, ok := r.providers[name]
@@ -40,6 +41,7 @@ func (r *Registry) All() iter.Seq[Info] {
 // capabilities, in the order of [Registry.All]. Without capabilities it returns every
 // provider.
 func (r *Registry) Discover(capabilities ...string) []Info {
+	r = r.orClosed()
 	r.mu.Lock()
 	found := r.having(capabilities)
 	sortListing(found)
@@ -52,6 +54,7 @@ func (r *Registry) Discover(capabilities ...string) []Info {
 }
 
 func (r *Registry) listing() []*provider {
+	r = r.orClosed()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.listingLocked()
@@ -110,6 +113,7 @@ type Stats struct {
 
 // Stats returns the totals. It changes nothing.
 func (r *Registry) Stats() Stats {
+	r = r.orClosed()
 	var stats Stats
 	for _, svc := range *r.services.Load() {
 		for cell := range svc.lookups.Each {
@@ -143,6 +147,9 @@ func (r *Registry) Stats() Stats {
 // cause, and unwraps to one [UnavailableError] for each missing service. On a registry
 // that is closing it matches [ErrClosed].
 func (r *Registry) WaitReady(ctx context.Context, services ...string) error {
+	if !r.made() {
+		return errNotMade()
+	}
 	if len(services) == 0 {
 		services = r.options.Required
 	}

@@ -19,6 +19,7 @@ import (
 // Readiness. So a misspelt group is always healthy; use the constants of package
 // health, or your own.
 func (r *Registry) Health(groups ...string) health.Overall {
+	r = r.orClosed()
 	return overall.Of(r.healthViews(), r.options.Required, groups)
 }
 

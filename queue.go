@@ -256,7 +256,7 @@ func (c *call) judgeQueue(q *queueing, at int, waited time.Duration) queueState 
 func firstBack(providers []*provider) (returnsIn time.Duration, cools bool) {
 	returnsIn = math.MaxInt64
 	for _, p := range providers {
-		in, _ := p.returns()
+		in, _ := p.comesBackIn()
 		if in < returnsIn {
 			returnsIn = in
 		}

@@ -20,21 +20,21 @@ type Registration struct {
 }
 
 // Name returns the provider's name, including a name that the registry made.
-func (r *Registration) Name() string { return r.provider.name() }
+func (r *Registration) Name() string { return r.orLeft().name() }
 
 // Info returns the view of the provider at this moment. It changes nothing.
 func (r *Registration) Info() Info { return r.current().info() }
 
 // Definition returns the provider's serialisable description.
 func (r *Registration) Definition() Definition {
-	r.provider.registry.mu.Lock()
-	defer r.provider.registry.mu.Unlock()
+	r.orLeft().registry.mu.Lock()
+	defer r.orLeft().registry.mu.Unlock()
 	return r.current().definitionLocked()
 }
 
 // Left returns a channel that is closed when the provider has left the registry and
 // its last call has ended.
-func (r *Registration) Left() <-chan struct{} { return r.provider.drain.Idle() }
+func (r *Registration) Left() <-chan struct{} { return r.orLeft().drain.Idle() }
 
 // Unregister removes the provider. New picks stop at once. Unregister then blocks
 // until calls and leases in flight have ended and an instance that a factory made is
@@ -48,9 +48,9 @@ func (r *Registration) Unregister(ctx context.Context) error {
 	if ctx == nil {
 		return errNilContext()
 	}
-	left := r.provider.registry.unregister(r.provider, "unregistered")
+	left := r.orLeft().registry.unregister(r.orLeft(), "unregistered")
 	if left == nil {
-		left = []*provider{r.provider}
+		left = []*provider{r.orLeft()}
 	} else {
 		quiesceAll(left)
 	}
@@ -93,7 +93,7 @@ func (r *Registration) SetStrategy(strategy Strategy) (previous Strategy, err er
 	if err := checkStrategy(strategy); err != nil {
 		return previous, err
 	}
-	strategy = r.provider.registry.strategies.resolve(strategy)
+	strategy = r.orLeft().registry.strategies.resolve(strategy)
 	err = r.change("strategy of the group", func(p *provider) (from, to any, err error) {
 		if strategy.Named() && strategy.Same(p.group.strategy) {
 			strategy = p.group.strategy
@@ -222,8 +222,8 @@ func (r *Registration) Reset() error {
 
 // change makes one change of membership or settings, in one step with its event.
 func (r *Registration) change(what string, apply func(*provider) (from, to any, err error)) error {
-	r.provider.registry.mu.Lock()
-	defer r.provider.registry.mu.Unlock()
+	r.orLeft().registry.mu.Lock()
+	defer r.orLeft().registry.mu.Unlock()
 	if err := r.presentLocked(); err != nil {
 		return err
 	}
@@ -240,19 +240,19 @@ func (r *Registration) change(what string, apply func(*provider) (from, to any, 
 }
 
 // current returns the provider that the handle is of now.
-func (r *Registration) current() *provider { return r.provider.current() }
+func (r *Registration) current() *provider { return r.orLeft().current() }
 
 // member returns the provider that the handle is of now, or an error when it has left.
 func (r *Registration) member() (*provider, error) {
-	r.provider.registry.mu.Lock()
-	defer r.provider.registry.mu.Unlock()
+	r.orLeft().registry.mu.Lock()
+	defer r.orLeft().registry.mu.Unlock()
 	return r.current(), r.presentLocked()
 }
 
 // presentLocked returns an error when the provider has left.
 func (r *Registration) presentLocked() error {
 	if r.current().hasLeft() {
-		return fmt.Errorf("registry: provider %q: %w", r.provider.name(), ErrNotRegistered)
+		return fmt.Errorf("registry: provider %q: %w", r.orLeft().name(), ErrNotRegistered)
 	}
 	return nil
 }

@@ -89,6 +89,30 @@ func (r *Registry) isUnattended() bool {
 // made reports whether the registry was created by New.
 func (r *Registry) made() bool { return r != nil && r.schedule != nil }
 
+// orClosed returns the registry, or for one that was not created by New one that is empty and closed.
+func (r *Registry) orClosed() *Registry {
+	if r.made() {
+		return r
+	}
+	return notMade
+}
+
+//nolint:gochecknoglobals // closed, so that it never changes
+var notMade, left = func() (*Registry, *provider) {
+	r, _ := New(Options{}) // the zero value is valid
+	registration, _ := NewService[any]("none").Register(context.Background(), r, Provider[any]{Name: "none", Instance: 0})
+	_ = r.Close(context.Background())
+	return r, registration.provider
+}()
+
+// orLeft returns the provider, or for a handle that was not handed out one that has left.
+func (r *Registration) orLeft() *provider {
+	if r != nil && r.provider != nil {
+		return r.provider
+	}
+	return left
+}
+
 func errNotMade() error {
 	return invalid("Registry", raw("nil or zero"), "a registry made by New")
 }
@@ -141,8 +165,11 @@ func (r *Registry) Register(ctx context.Context, serviceName string, p Provider[
 //
 // ctx should not have ended yet: a program that stops on a signal passes a fresh one.
 func (r *Registry) Close(ctx context.Context) error {
-	if ctx == nil {
+	switch {
+	case ctx == nil:
 		return errNilContext()
+	case !r.made():
+		return nil // nothing of it runs
 	}
 	left, first := r.removeAll()
 	limit := tasks.WithGrace(ctx)

@@ -497,7 +497,7 @@ func TestStop_GoexitStillWaitsForRun(t *testing.T) {
 	})
 }
 
-func TestStop_ForeignRegistrationIsAnError(t *testing.T) {
+func TestStart_ZeroRegistrationIsAnError(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		o, err := registry.NewOrchestrator(reg, startup.Options{}, registry.Component{
@@ -508,7 +508,7 @@ func TestStop_ForeignRegistrationIsAnError(t *testing.T) {
 		})
 		require.NoError(t, err)
 		_, err = o.Start(t.Context())
-		require.NoError(t, err)
-		require.Error(t, o.Stop(t.Context()))
+		require.ErrorIs(t, err, registry.ErrInvalid)
+		require.ErrorContains(t, err, "Registration is zero: want one that a registry returned")
 	})
 }

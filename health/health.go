@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/capreg/registry/internal/errtree"
 )
 
 // State is the health of a provider according to its probes and to the program. States
@@ -192,7 +194,7 @@ func Limp(err error) error {
 // IsLimp reports whether err was made by [Limp].
 func IsLimp(err error) bool {
 	var l limp
-	return errors.As(err, &l)
+	return errors.As(errtree.Bound(err), &l)
 }
 
 // out is the error of a probe that takes its provider out at once.
@@ -224,6 +226,9 @@ type usage struct{}
 // 0.88 of any resource is degraded. With a context that is not a probe's it does nothing. It
 // must not be called after the probe has returned.
 func Use(ctx context.Context, resource string, share float64) {
+	if ctx == nil {
+		return
+	}
 	if note, ok := ctx.Value(usage{}).(func(string, float64)); ok && !math.IsNaN(share) {
 		note(resource, min(max(share, 0), 1))
 	}

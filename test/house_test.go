@@ -95,6 +95,7 @@ const (
 // package stands that is not listed.
 var tiers = map[string]tier{
 	"internal/bitset": mechanism, "internal/check": mechanism, "internal/drift": mechanism,
+	"internal/errtree": mechanism,
 	"internal/figures": mechanism, "internal/graph": mechanism, "internal/oneline": mechanism,
 	"internal/record": mechanism, "internal/ring": mechanism, "internal/schedule": mechanism,
 	"internal/slots":   mechanism,
@@ -115,8 +116,8 @@ var tiers = map[string]tier{
 // only has packages that import fewer than their tier may.
 var only = map[string][]string{
 	"event":     {},
-	"health":    {},
-	"verdict":   {"internal/oneline"},
+	"health":    {"internal/errtree"},
+	"verdict":   {"internal/oneline", "internal/errtree"},
 	"selection": {"health", "internal/check"},
 	"startup":   {"internal/graph", "internal/oneline", "internal/figures"},
 	"probes":    {"health", "internal/oneline", "internal/fault"},

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/capreg/registry/internal/errtree"
 )
 
 // marked is an error with an explicit verdict.
@@ -39,7 +41,7 @@ func As(err error, v Verdict) error {
 // when there is none, or when an error around the mark has a verdict of its own.
 func Stated(err error) (v Verdict, stated bool) {
 	var speaks interface{ Verdict() Verdict }
-	if !errors.As(err, &speaks) {
+	if !errors.As(errtree.Bound(err), &speaks) {
 		return Verdict{}, false
 	}
 	mark, stated := speaks.(*marked)
@@ -87,6 +89,7 @@ func Of(err error) Verdict {
 	if err == nil {
 		return Verdict{Class: ClassSuccess}
 	}
+	err = errtree.Bound(err)
 	var speaks interface{ Verdict() Verdict }
 	if errors.As(err, &speaks) {
 		return speaks.Verdict()
@@ -193,7 +196,11 @@ func ownGRPCCode(err error) (uint32, bool) {
 	if !method.IsValid() || method.Type().NumIn() != 0 || method.Type().NumOut() != 1 {
 		return 0, false
 	}
-	code := method.Call(nil)[0].MethodByName("Code")
+	status := method.Call(nil)[0]
+	if kind := status.Kind(); (kind == reflect.Interface || kind == reflect.Pointer) && status.IsNil() {
+		return 0, false
+	}
+	code := status.MethodByName("Code")
 	if !code.IsValid() || code.Type().NumIn() != 0 || code.Type().NumOut() != 1 || code.Type().Out(0).Kind() != reflect.Uint32 {
 		return 0, false
 	}

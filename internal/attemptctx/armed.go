@@ -19,6 +19,43 @@ type armedContext struct {
 	cause  atomic.Pointer[error] // of its end by us, if nothing had ended it before
 
 	before, after *armedContext // in its Set
+
+	caller callersContext
+}
+
+// callersContext is the caller's context as package context sees it. A context of a user may panic or block,
+// once its request is over say, and package context asks it at moments, and in goroutines, of its own. So what
+// can be asked once is asked when the attempt's context is armed, in the goroutine that asks for it.
+type callersContext struct {
+	context.Context
+
+	done <-chan struct{}
+	std  any // the context of package context that it is, or is derived from; nil: none
+}
+
+// derive asks the caller's context, and returns it for package context to derive from.
+func (c *callersContext) derive(caller context.Context) context.Context {
+	c.Context, c.done, c.std = caller, caller.Done(), caller.Value(contextKey())
+	return c
+}
+
+// Done returns what the caller's context has answered.
+func (c *callersContext) Done() <-chan struct{} { return c.done }
+
+// Err returns the error of the caller's context, [context.Canceled] where it cannot be asked.
+func (c *callersContext) Err() (err error) {
+	if fault.Run(func() error { err = c.Context.Err(); return nil }) != nil {
+		return context.Canceled
+	}
+	return err
+}
+
+// Value returns the caller's values.
+func (c *callersContext) Value(key any) any {
+	if key == contextKey() {
+		return c.std
+	}
+	return c.Context.Value(key)
 }
 
 // endCause returns the cause it was ended with, nil when something else ended it, also at

@@ -74,6 +74,9 @@ type keyOfCall struct{}
 // IdempotencyKey returns the key of the call that ctx is, or was derived from, an attempt
 // of; empty for other contexts.
 func IdempotencyKey(ctx context.Context) string {
+	if ctx == nil {
+		return ""
+	}
 	key, _ := ctx.Value(keyOfCall{}).(string)
 	return key
 }
@@ -136,9 +139,9 @@ func (c *Context) arm() *armedContext {
 	}
 	armed := &armedContext{}
 	if c.deadline.IsZero() || c.over {
-		armed.Context, armed.cancel = context.WithCancel(c.Context)
+		armed.Context, armed.cancel = context.WithCancel(armed.caller.derive(c.Context))
 	} else {
-		armed.Context, armed.cancel = context.WithDeadlineCause(c.Context, c.deadline, (*timeoutError)(c))
+		armed.Context, armed.cancel = context.WithDeadlineCause(armed.caller.derive(c.Context), c.deadline, (*timeoutError)(c))
 	}
 	if c.over {
 		armed.end(&errOver)
@@ -173,11 +176,13 @@ func (c *Context) EndAside() {
 	}
 }
 
-// Expire waits until the context has ended by its own deadline, which is due at this moment.
+// Expire is [Context.End] for a context whose own deadline, if it has one, is due: that is what it
+// ends by. It may block as the methods of the caller's context do.
 func (c *Context) Expire() {
 	if !c.deadline.IsZero() {
-		<-c.Done()
+		_ = fault.Run(func() error { <-c.Done(); return nil })
 	}
+	c.End()
 }
 
 // timeoutError is the cause of a context that ran into its own deadline, told from those of

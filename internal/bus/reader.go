@@ -37,6 +37,9 @@ type Reader struct {
 // Next returns the next event. It blocks while there is none, until ctx ends (the error then is the context's) or
 // until the reader has ended and nothing is left (the error then matches [fault.ErrClosed]).
 func (r *Reader) Next(ctx context.Context) (event.Event, error) {
+	if ctx == nil {
+		return event.Event{}, fmt.Errorf("registry: subscription: %w: nil context", fault.ErrInvalid)
+	}
 	for {
 		e, ok, ended := r.pop()
 		switch {

@@ -17,23 +17,29 @@ import (
 	"runtime/debug"
 	"strings"
 
+	"github.com/capreg/registry/internal/errtree"
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/verdict"
 )
 
 // Run runs user code and turns its panic, or the exit of its goroutine, into a
-// [verdict.PanicError]. After an exit the goroutine goes on exiting.
+// [verdict.PanicError]. After an exit the goroutine goes on exiting. An error that wraps itself
+// is cut, so that it can be searched; see [Bound].
 func Run(f func() error) (err error) {
 	returned := false
 	defer func() {
 		if !returned {
-			err = &verdict.PanicError{Value: recover(), Stack: debug.Stack()}
+			err = Bound(&verdict.PanicError{Value: recover(), Stack: debug.Stack()})
 		}
 	}()
-	err = f()
+	err = Bound(f())
 	returned = true
 	return err
 }
+
+// Bound returns an error of a user that can be searched and kept: err itself, unless it wraps
+// itself, or its Unwrap method panics.
+func Bound(err error) error { return errtree.Bound(err) }
 
 // RunThen is [Run], and calls done with the error whatever f does, also when f exits its
 // goroutine.
@@ -57,6 +63,7 @@ func Text(err error) (text string) {
 // IsTimeout reports whether err says that some time is over.
 func IsTimeout(err error) (timeout bool) {
 	_ = Run(func() error { // its methods are a user's
+		err := Bound(err)
 		var network net.Error
 		timeout = errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) ||
 			errors.As(err, &network) && network.Timeout()
@@ -101,7 +108,7 @@ func List(err error) []error {
 // OfContext returns the error of a context that has ended, and its cause where that says
 // more.
 func OfContext(ctx context.Context) []error {
-	err, cause := ctx.Err(), context.Cause(ctx)
+	err, cause := Bound(ctx.Err()), Bound(context.Cause(ctx))
 	if cause == nil || errors.Is(err, cause) {
 		return []error{err}
 	}

@@ -2,6 +2,7 @@ package testkit
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 )
 
@@ -49,3 +50,61 @@ func (c BadAfterFuncContext) Done() <-chan struct{} { return c.DoneChannel }
 
 // AfterFunc returns nil.
 func (BadAfterFuncContext) AfterFunc(func()) func() bool { return nil }
+
+// LoopError is an error that wraps itself.
+type LoopError struct{ _ int }
+
+// Error returns "loop".
+func (*LoopError) Error() string { return "loop" }
+
+// Unwrap returns the error itself.
+func (l *LoopError) Unwrap() error { return l }
+
+// BadUnwrapError is an error whose Unwrap method panics.
+type BadUnwrapError struct{}
+
+// Error returns "bad".
+func (BadUnwrapError) Error() string { return "bad" }
+
+// Unwrap panics.
+func (BadUnwrapError) Unwrap() error { panic("Unwrap") }
+
+// PooledContext is a context whose methods do something else once the request it belongs to is over.
+type PooledContext struct {
+	context.Context //nolint:containedctx // a context around another
+
+	over atomic.Pointer[func()]
+}
+
+// End makes the methods call over first.
+func (p *PooledContext) End(over func()) { p.over.Store(&over) }
+
+func (p *PooledContext) check() {
+	if over := p.over.Load(); over != nil {
+		(*over)()
+	}
+}
+
+// Done calls over, if the request is.
+func (p *PooledContext) Done() <-chan struct{} {
+	p.check()
+	return p.Context.Done()
+}
+
+// Err calls over, if the request is.
+func (p *PooledContext) Err() error {
+	p.check()
+	return p.Context.Err()
+}
+
+// Value calls over, if the request is.
+func (p *PooledContext) Value(key any) any {
+	p.check()
+	return p.Context.Value(key)
+}
+
+// Deadline calls over, if the request is.
+func (p *PooledContext) Deadline() (time.Time, bool) {
+	p.check()
+	return p.Context.Deadline()
+}
