@@ -329,6 +329,44 @@ func TestBreaker_HungTrialReturnsItsSlot(t *testing.T) {
 	})
 }
 
+// lateHalfOpen is a context whose first look at the deadline makes a breaker half-open.
+type lateHalfOpen struct {
+	context.Context //nolint:containedctx // a context around another
+
+	once     *sync.Once
+	provider *registry.Registration
+}
+
+func (c lateHalfOpen) Deadline() (time.Time, bool) {
+	c.once.Do(func() {
+		_ = c.provider.ForceOpen(time.Millisecond, "test")
+		time.Sleep(time.Second)
+	})
+	return c.Context.Deadline()
+}
+
+func TestBreaker_HungTrialReturnsItsSlotAlsoOfAFirstAttempt(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", AttemptTimeout: time.Second})
+		r := testkit.Bind(reg)
+		release := make(chan struct{})
+		var all sync.WaitGroup
+		all.Go(func() {
+			ctx := lateHalfOpen{context.Background(), &sync.Once{}, a}
+			_, _ = registry.Call(ctx, r, func(context.Context, testkit.ChatModel) (string, error) {
+				<-release // a client that ignores its context
+				return "", testkit.ErrDown
+			})
+		})
+		testkit.Pass(24 * time.Hour)
+		_, err := testkit.Ask(t.Context(), r)
+		require.NoError(t, err, "a day after a trial of one second hung")
+		close(release)
+		all.Wait()
+	})
+}
+
 func TestBreaker_SlowTrialCountsAsFailed(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {

@@ -138,6 +138,9 @@ func (f *firstAttempt) admit(ctx context.Context, query *queryPlan) bool {
 		f.leavePlace()
 		return false
 	}
+	if f.trial { // the breaker is half-open since the look at the gate
+		f.watchTrial()
+	}
 	if timeout != NoTimeout {
 		f.limitTime(&by, func() bool { return plan.moreBehind(picked) })
 	}
