@@ -149,6 +149,9 @@ func (it *iterator) restart() bool {
 	mode := it.rest.Mode
 	it.restarts++
 	it.plan, it.at = it.query.current(), -1
+	if it.shared != nil && mode != pick.Advance {
+		mode = it.shared.mode(it.plan) // its tiers may have other numbers
+	}
 	it.rest = it.plan.Iterate(it.want.of(it.plan))
 	it.rest.Mode = mode
 	return true

@@ -159,6 +159,13 @@ func (c *leaseCall) had(p *provider) bool {
 	return c.claims.Has(p)
 }
 
+// mode is modeLocked without mu.
+func (c *leaseCall) mode(p *plan) pick.Mode {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.modeLocked(p)
+}
+
 // modeLocked returns the mode of an iteration that takes turns in the tiers behind those that the call has
 // entered. Caller holds mu.
 func (c *leaseCall) modeLocked(p *plan) pick.Mode {

@@ -107,3 +107,33 @@ func TestBeside_DoesNotLeaseTwiceWhileWaiting(t *testing.T) {
 		testkit.Pass(10 * time.Second)
 	})
 }
+
+func TestMoveOn_TakesNoSecondTurnWhenTheSearchStartsOver(t *testing.T) {
+	t.Parallel()
+	var replace func(provider string)
+	testkit.Bubble(t, registry.Options{Authorize: func(_ context.Context, _, _, provider string) error {
+		if replace != nil {
+			replace(provider)
+		}
+		return nil
+	}}, func(t *testing.T, reg *registry.Registry) {
+		for _, name := range []string{"a", "b", "c", "d"} {
+			testkit.Add(t, reg, testkit.Provider{Name: name, Strategy: registry.StrategyRoundRobin})
+		}
+		r := testkit.Bind(reg)
+		lease, err := r.Acquire(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "a", lease.Provider())
+		replace = func(provider string) {
+			replace = nil
+			bad := testkit.Add(t, reg, testkit.Provider{Name: "bad", Group: -1})
+			require.NoError(t, bad.MarkUnhealthy(testkit.ErrDown))
+			testkit.Add(t, reg, testkit.Provider{Name: provider, Strategy: registry.StrategyRoundRobin, Replace: true})
+		}
+		lease, err = lease.MoveOn(testkit.ErrDown)
+		require.NoError(t, err)
+		lease.Done(nil)
+		require.Equal(t, "c", lease.Provider())
+		require.Equal(t, "c", testkit.MustAsk(t, r), "the call has taken one turn, that of a")
+	})
+}
