@@ -32,6 +32,7 @@ type Lease[T any] struct {
 	present  Attempt         // as it is told
 	ctx      context.Context //nolint:containedctx // what the holder works in
 	more     bool            // another provider could be asked
+	another  *provider       // the next one, if any could
 	cause    error           // why the registry ended the attempt, if it did
 	retried  retried
 	call     *leaseCall
@@ -138,10 +139,13 @@ func newLease[T any](shared *leaseCall, c *call) *Lease[T] {
 		Value: unwrap[T](c.attempt.instance), attempt: c.attempt, ctx: c.functionContext(), present: c.present(), call: shared,
 		more: !c.options.onceOnly && c.providers.more(), retried: c.retried,
 	}
+	if l.more {
+		l.another = c.providers.another()
+	}
 	c.attempt.place, c.delay, c.state = nil, 0, callChoosing // they are the lease's
 	expiry := maxLeaseWithoutTimeout
-	if l.attempt.timeout != NoTimeout {
-		expiry = min(l.attempt.timeout, NoTimeout-tasks.Grace) + tasks.Grace // for those who heed the context
+	if l.attempt.timeout.most != NoTimeout {
+		expiry = min(l.attempt.timeout.most, NoTimeout-tasks.Grace) + tasks.Grace // for those who heed the context
 	}
 	shared.mu.Lock()
 	shared.open++
@@ -181,9 +185,22 @@ func (l *Lease[T]) Attempts() []Attempt {
 // until the first such report is the latency of the provider, rather than the time until Done.
 func (l *Lease[T]) Answered() { l.answered.CompareAndSwap(0, int64(max(l.attempt.elapsed(), 1))) }
 
+// Share returns how long the answer may take to begin: most, or less where the caller's deadline
+// has to leave time for another provider, as for an attempt of [Call] without a timeout of its
+// own. In that case it is cut: a holder that gives up then reports [verdict.ClassCut].
+func (l *Lease[T]) Share(most time.Duration) (limit time.Duration, cut bool) {
+	deadline, bounded := l.ctx.Deadline()
+	if l.another == nil || !bounded {
+		return most, false
+	}
+	p := l.attempt.provider
+	share := p.share(time.Until(deadline), p.registry.now(), l.attempt.trial, l.another)
+	return min(most, share), share < most
+}
+
 // Patience tells how long the work in progress would be waited for, when that is not the
-// attempt timeout: a caller's deadline that comes before, but not before half of it, counts
-// against the provider.
+// attempt timeout: a caller's deadline that comes after it, and before the answer has begun,
+// counts against the provider.
 func (l *Lease[T]) Patience(d time.Duration) { l.expected.Store(int64(max(d, 0))) }
 
 // Done reports the outcome, as a function of [Call] would return it, frees the provider, and
@@ -302,6 +319,7 @@ func (l *Lease[T]) conclude(err error) (v verdict.Verdict) {
 		v.Class = l.present.Class
 	}()
 	v, l.cause = l.attempt.judge(&l.call.first.caller, err)
+	l.attempt.others = v.Class == verdict.ClassCallerDeadline && l.another != nil
 	return v
 }
 
@@ -312,7 +330,7 @@ func (l *Lease[T]) record(v verdict.Verdict, elapsed time.Duration, err error) (
 	}
 	a := &l.attempt
 	if expected := l.expected.Load(); expected > 0 {
-		a.timeout = time.Duration(expected)
+		a.timeout = attemptTimeout{time.Duration(expected), true}
 	}
 	o := a.resolve(v, elapsed, time.Duration(l.answered.Load()), err)
 	a.record(o)
