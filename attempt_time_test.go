@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -148,7 +150,8 @@ func TestAttemptTime_ExplicitTimeoutIsTakenAtItsWord(t *testing.T) {
 
 // One that hangs is found out within its breaker's threshold, and costs at most one call. The variants: it has
 // never answered, or has before; the backup answers soon, or takes most of the time; the breaker has another
-// threshold, or a rate; the timeout is a default, or is longer than the deadline, when the calls until then are lost.
+// threshold, or a rate; the timeout is a default, or is longer than the deadline, or the call must not run twice, when
+// the calls until then are lost.
 func TestAttemptTime_OneThatHangsIsFoundOut(t *testing.T) {
 	t.Parallel()
 	const second = time.Second
@@ -159,6 +162,7 @@ func TestAttemptTime_OneThatHangsIsFoundOut(t *testing.T) {
 		timeout  time.Duration
 		breaker  registry.BreakerPolicy
 		deadline time.Duration
+		options  []registry.CallOption
 		answered int // of 20, at least
 		within   int // calls
 	}{
@@ -174,6 +178,8 @@ func TestAttemptTime_OneThatHangsIsFoundOut(t *testing.T) {
 		{name: "rate", backup: second, breaker: registry.BreakerPolicy{FailureRate: 0.5, MinimumCalls: 5}, answered: 20},
 		{name: "explicit timeout longer than the deadline", backup: second, timeout: time.Minute, answered: 15},
 		{name: "without timeout", backup: second, timeout: registry.NoTimeout, answered: 15},
+		{name: "explicit timeout of the call", backup: second, options: []registry.CallOption{registry.AttemptTimeout(time.Minute)}, answered: 15},
+		{name: "once only", backup: second, options: []registry.CallOption{registry.OnceOnly()}, answered: 15},
 		{name: "explicit timeout within the deadline", backup: second, timeout: 8 * second, answered: 20},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -195,16 +201,71 @@ func TestAttemptTime_OneThatHangsIsFoundOut(t *testing.T) {
 					require.Equal(t, "a", testkit.MustAsk(t, testkit.Bind(reg)))
 				}
 				deadline, within := cmp.Or(c.deadline, 10*second), cmp.Or(c.within, 5)
-				n := answered(t, testkit.Bind(reg), within-1, deadline)
+				n := answered(t, testkit.Bind(reg), within-1, deadline, c.options...)
 				require.Equal(t, registry.BreakerClosed, a.Breaker().State)
-				n += answered(t, testkit.Bind(reg), 1, deadline)
+				n += answered(t, testkit.Bind(reg), 1, deadline, c.options...)
 				require.Equal(t, registry.BreakerOpen, a.Breaker().State)
-				n += answered(t, testkit.Bind(reg), 20-within, deadline)
+				n += answered(t, testkit.Bind(reg), 20-within, deadline, c.options...)
 				require.GreaterOrEqual(t, n, c.answered)
 				require.Equal(t, registry.BreakerClosed, b.Breaker().State)
 				require.Zero(t, b.Info().Failures)
 			})
 		})
+	}
+}
+
+// Calls at the same time find a hanging provider out as well, and no outcome is lost.
+func TestAttemptTime_ManyAtOnceFindOutOneThatHangs(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Hangs()})
+		b := testkit.Add(t, reg, testkit.Provider{Name: "b", Group: 1, Instance: testkit.Takes("b", time.Second)})
+		var all sync.WaitGroup
+		var n atomic.Int64
+		for range 100 {
+			all.Go(func() { n.Add(int64(answered(t, testkit.Bind(reg), 2, 10*time.Second))) })
+		}
+		all.Wait()
+		require.EqualValues(t, 200, n.Load())
+		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
+		require.EqualValues(t, 1, a.Breaker().Opened)
+		testkit.RequireCounts(t, a, 0, 0, 100, 0)
+		testkit.RequireCounts(t, b, 200, 0, 0, 0)
+	})
+}
+
+// One caller in a hurry does not take a provider away from the others: neither by its deadlines, nor by leaving, nor
+// by asking for what takes longer than it waits, while others are answered; alone, with a backup, by calls and leases.
+func TestAttemptTime_CallersInAHurrySwitchNothingOff(t *testing.T) {
+	t.Parallel()
+	for _, providers := range []int{1, 2} {
+		for _, timeout := range []time.Duration{0, 20 * time.Second, registry.NoTimeout} {
+			testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+				for i := range providers {
+					testkit.Add(t, reg, testkit.Provider{Name: fmt.Sprint("p", i), Group: i, AttemptTimeout: timeout, Instance: takes("x", 7*time.Second)})
+				}
+				r := testkit.Bind(reg)
+				testkit.MustAsk(t, r)
+				for range 20 {
+					require.Zero(t, answered(t, r, 1, 3*time.Second))
+					ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+					lease, err := r.Acquire(ctx)
+					require.NoError(t, err)
+					_, err = lease.Value.Chat(lease.Context(), "?")
+					require.Equal(t, verdict.ClassCallerDeadline, lease.Done(err))
+					cancel()
+					ctx, cancel = context.WithCancel(t.Context())
+					time.AfterFunc(3*time.Second, cancel)
+					_, err = testkit.Ask(ctx, r)
+					require.ErrorIs(t, err, context.Canceled)
+				}
+				for _, info := range testkit.Infos(reg) {
+					require.Equal(t, registry.BreakerClosed, info.Breaker.State)
+					require.Zero(t, info.Failures)
+				}
+				require.Equal(t, 20, answered(t, r, 20, 10*time.Second))
+			})
+		}
 	}
 }
 

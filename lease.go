@@ -139,7 +139,7 @@ func newLease[T any](shared *leaseCall, c *call) *Lease[T] {
 		Value: unwrap[T](c.attempt.instance), attempt: c.attempt, ctx: c.functionContext(), present: c.present(), call: shared,
 		more: !c.options.onceOnly && c.providers.more(), retried: c.retried,
 	}
-	if l.more {
+	if c.reason != attemptMany { // else the others are asked as well
 		l.another = c.providers.another()
 	}
 	c.attempt.place, c.delay, c.state = nil, 0, callChoosing // they are the lease's
@@ -190,7 +190,7 @@ func (l *Lease[T]) Answered() { l.answered.CompareAndSwap(0, int64(max(l.attempt
 // own. In that case it is cut: a holder that gives up then reports [verdict.ClassCut].
 func (l *Lease[T]) Share(most time.Duration) (limit time.Duration, cut bool) {
 	deadline, bounded := l.ctx.Deadline()
-	if l.another == nil || !bounded {
+	if l.another == nil || !l.more || !bounded {
 		return most, false
 	}
 	p := l.attempt.provider

@@ -291,6 +291,29 @@ func TestOpen_ABackupLosesNoStream(t *testing.T) {
 	}
 }
 
+// Behind its first item, a stream that is still being read when the caller's time is over blames no provider, also
+// where that time is its Timeout.
+func TestOpen_CallerDeadlineBehindTheFirstItemIsNeutral(t *testing.T) {
+	t.Parallel()
+	var steps []step
+	for range 100 {
+		steps = append(steps, step{after: time.Second, item: "x"})
+	}
+	bubble(t, []model{{name: "a", steps: steps}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
+		a, _ := reg.Provider("a")
+		for range 10 {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			s, err := stream.Open(ctx, r, open, stream.Options[string]{Timeout: 10 * time.Second})
+			require.NoError(t, err)
+			_, err = read(s)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			cancel()
+		}
+		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+		require.Zero(t, a.Info().Failures)
+	})
+}
+
 func TestOpen_AttemptsShareTheIdempotencyKey(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a"}, {name: "b", steps: says("x")}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
