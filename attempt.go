@@ -10,6 +10,7 @@ import (
 	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/breaker"
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/pace"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/slots"
 	"github.com/capreg/registry/internal/striped"
@@ -39,11 +40,12 @@ type attempt struct {
 	watch      *trialWatch         // nil unless a call is on trial
 	generation uint64              // of the breaker that admitted it
 	began      time.Duration       // on the registry's clock
-	timeout    time.Duration
+	timeout    attemptTimeout
 	state      attemptState
 	trial      bool // its breaker is half-open
 	lastResort bool // it was admitted whatever kept it away, and moves no breaker
 	shortened  bool // its time was cut to leave some for another provider
+	others     bool // when the caller's deadline came, another provider could have been asked
 }
 
 type attemptState uint8
@@ -85,14 +87,14 @@ func (c *caller) err() error {
 //
 // The order matters: first the count, then a look at the gate, so that a drain that closes
 // the gate and then reads the counts misses no attempt.
-func (a *attempt) admit(p *provider, timeout time.Duration, hits *striped.Cells[lookups]) bool {
+func (a *attempt) admit(p *provider, timeout attemptTimeout, hits *striped.Cells[lookups]) bool {
 	stripe := striped.Here()
 	cell := p.counts.At(stripe)
 	if cell == nil {
 		cell = p.counts.Local()
 	}
 	cell.attempts.Add(1)
-	a.provider, a.cell, a.timeout, a.watch = p, cell, timeout, nil
+	a.provider, a.cell, a.timeout, a.watch, a.others = p, cell, timeout, nil, false
 	if a.instance = p.instance.Load(); a.instance == nil || p.gateNow()&a.blockers() != 0 {
 		p.withdraw(cell)
 		return false
@@ -115,15 +117,15 @@ func (a *attempt) admit(p *provider, timeout time.Duration, hits *striped.Cells[
 	return true
 }
 
-// limitTime makes the context of an admitted attempt. others, which may be nil, reports whether
-// another provider could be asked after it.
-func (a *attempt) limitTime(by *caller, others func() bool) {
-	if a.timeout == NoTimeout {
+// limitTime makes the context of an admitted attempt. others, which may be nil, returns a provider
+// that could be asked after it.
+func (a *attempt) limitTime(by *caller, others func() *provider) {
+	if a.timeout.most == NoTimeout {
 		a.ctx, a.shortened = nil, false
 		return
 	}
 	var limit time.Duration
-	limit, a.shortened = a.provider.attemptLimit(by, a.timeout, a.began, others)
+	limit, a.shortened = a.provider.attemptLimit(by, a.timeout, a.began, a.trial, others)
 	a.ctx = a.provider.attemptContext(by.ctx, a.began, limit, a.ctx)
 }
 
@@ -144,12 +146,12 @@ func (p *provider) withdraw(cell *counts) {
 
 // makeInstance waits for the provider's factory, for no longer than an attempt may take, and
 // reports whether there is an instance.
-func (p *provider) makeInstance(by *caller, others func() bool, timeout time.Duration) bool {
+func (p *provider) makeInstance(by *caller, others func() *provider, timeout attemptTimeout) bool {
 	if p.lazy == nil {
 		return false // released meanwhile
 	}
 	ctx := by.ctx
-	if limit, _ := p.attemptLimit(by, timeout, p.registry.now(), others); limit != NoTimeout {
+	if limit, _ := p.attemptLimit(by, timeout, p.registry.now(), false, others); limit != NoTimeout {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, limit, ErrAttemptTimeout)
 		defer cancel()
@@ -158,26 +160,39 @@ func (p *provider) makeInstance(by *caller, others func() bool, timeout time.Dur
 	return made
 }
 
-// attemptLimit returns the longest time that an attempt may take: its timeout, or half of
-// what the caller has left while another candidate could be asked, in which case it is
-// shortened. It is NoTimeout where the caller's own deadline is limit enough. It runs no code
-// of a user, since the attempt has been counted.
-func (p *provider) attemptLimit(by *caller, timeout, now time.Duration, others func() bool) (limit time.Duration, shortened bool) {
-	if timeout == NoTimeout {
+// attemptLimit returns the longest time that an attempt may take: its timeout, or less where
+// that is a default and another candidate could be asked before the caller's deadline, in which
+// case it is shortened. It is NoTimeout where the caller's own deadline is limit enough. It runs
+// no code of a user, since the attempt has been counted.
+func (p *provider) attemptLimit(
+	by *caller, timeout attemptTimeout, now time.Duration, trial bool, others func() *provider,
+) (limit time.Duration, shortened bool) {
+	if timeout.most == NoTimeout {
 		return NoTimeout, false
 	}
-	limit = min(timeout, math.MaxInt64-now)
+	limit = min(timeout.most, math.MaxInt64-now)
 	if !by.hasDeadline {
 		return limit, false
 	}
 	remaining := by.deadline.Sub(p.registry.epoch) - now
-	if remaining/2 < limit && others != nil && others() {
-		limit, shortened = remaining/2, true
+	if !timeout.explicit && remaining/pace.SmallestShare < limit && others != nil {
+		if next := others(); next != nil {
+			share := p.share(remaining, now, trial, next)
+			limit, shortened = min(limit, share), share < limit
+		}
 	}
 	if limit >= remaining {
-		return NoTimeout, shortened
+		return NoTimeout, false
 	}
 	return max(limit, 0), shortened
+}
+
+// share returns the part of the remaining time that an attempt may take while next could be
+// asked after it.
+func (p *provider) share(remaining, now time.Duration, trial bool, next *provider) time.Duration {
+	own := p.effects.knownPace(now)
+	proof := trial || own.Waited > 0 && p.breaker.LastChance()
+	return pace.Share(remaining, own, next.effects.knownPace(now), proof)
 }
 
 // attemptContext makes the context of the function; before is that of the attempt of the
@@ -207,7 +222,7 @@ type outcome struct {
 	tally    verdict.Tally
 	cooldown verdict.Cooldown
 	slow     bool          // it took longer than the breaker's policy wants
-	cutEarly bool          // it was cut, for the sake of others, sooner than the provider usually answers
+	waited   time.Duration // without an answer, where that says something of the provider
 	latency  time.Duration // until the answer began
 	after    time.Duration // what the server asked to wait
 	cause    error         // what the function returned
@@ -216,7 +231,8 @@ type outcome struct {
 // resolve says what the verdict means for this attempt, which took elapsed in all; latency
 // is the time until its answer began, zero: all of it.
 func (a *attempt) resolve(v verdict.Verdict, elapsed, latency time.Duration, cause error) outcome {
-	if latency == 0 {
+	begun := latency > 0
+	if !begun {
 		latency = elapsed
 	}
 	slow := a.provider.breaker.Slow(latency)
@@ -225,19 +241,37 @@ func (a *attempt) resolve(v verdict.Verdict, elapsed, latency time.Duration, cau
 	}
 	rule := v.Class.Rule()
 	o := outcome{
-		class: v.Class, result: breakerOutcome(rule.Blame, elapsed >= a.timeout/2), tally: rule.Tally, cooldown: rule.Cooldown,
+		class: v.Class, result: breakerOutcome(rule.Blame), tally: rule.Tally, cooldown: rule.Cooldown,
 		slow: slow, latency: latency, after: v.After, cause: cause,
+	}
+	switch v.Class { //nolint:exhaustive // the others have ended by themselves
+	case verdict.ClassCut, verdict.ClassCallerDeadline, verdict.ClassAttemptTimeout, verdict.ClassStalled:
+		if !begun {
+			o.result, o.waited = a.resolveUnanswered(o.result, rule.Blame, elapsed)
+		}
 	}
 	if o.result == breaker.Failure {
 		o.tally = verdict.TallyFailure // also when it is one only because it ran long
 	}
-	if v.Class == verdict.ClassAttemptTimeout && a.shortened && elapsed < a.provider.totals().MeanLatency {
-		o.cutEarly = true
-		if a.provider.effects.cuts() < maxForgivenCuts {
-			o.result, o.tally = breaker.Neutral, verdict.TallyIgnored
-		}
-	}
 	return o
+}
+
+// resolveUnanswered is resolve for an attempt that was ended before its answer began: it returns
+// the outcome for the breaker, where result is that of the rule alone, and the time that the
+// provider was waited for, zero where that says nothing of it.
+func (a *attempt) resolveUnanswered(result breaker.Outcome, blame verdict.Blame, elapsed time.Duration) (_ breaker.Outcome, waited time.Duration) {
+	known := a.provider.effects.knownPace(a.began + elapsed)
+	switch telling := known.Telling(elapsed); {
+	case result == breaker.Failure:
+		return result, elapsed
+	case blame == verdict.BlameWhenLong && (a.timeout.explicit && elapsed >= a.timeout.most || known.FarBeyond(elapsed)):
+		return breaker.Failure, elapsed
+	case !telling:
+		return breaker.Neutral, 0
+	case blame == verdict.BlameWhenHanging || a.others:
+		return breaker.Unanswered, elapsed
+	}
+	return breaker.Neutral, elapsed
 }
 
 // record applies the outcome: the breaker learns, a cooldown begins or loses its growth, a
@@ -245,9 +279,9 @@ func (a *attempt) resolve(v verdict.Verdict, elapsed, latency time.Duration, cau
 func (a *attempt) record(o outcome) {
 	p := a.provider
 	a.state = attemptOver
-	p.countCut(o)
+	p.notePace(o)
 	// Of an unaffected breaker there is nothing to learn, and no trial.
-	if (o.result == breaker.Failure || !p.breaker.Unaffected(a.generation)) && (!a.lastResort || a.trial) && a.watch.stop() {
+	if (o.result.Blames() || !p.breaker.Unaffected(a.generation)) && (!a.lastResort || a.trial) && a.watch.stop() {
 		p.breaker.Record(a.generation, o.result, o.slow)
 	}
 	p.spend(o.result)
@@ -304,24 +338,23 @@ func (a *attempt) recordInterruption(value any) *PanicError {
 	return panicked
 }
 
-// maxForgivenCuts is the number of attempts in a row that may be shortened without blame:
-// with more, the provider is taken to hang rather than to be slow.
-const maxForgivenCuts = 3
-
-// countCut counts the attempts in a row that were cut short.
-func (p *provider) countCut(o outcome) {
+// notePace notes how long the provider took to answer, or was waited for.
+func (p *provider) notePace(o outcome) {
+	if isSuccess(o.class) {
+		p.effects.noteAnswer(o.latency)
+	}
 	switch {
-	case o.cutEarly:
-		p.effects.addCut()
+	case o.waited > 0:
+		p.effects.noteWait(o.waited)
 	case o.tally == verdict.TallySuccess:
-		p.effects.endCuts()
+		p.effects.endWait()
 	}
 }
 
 // performance returns what strategies learn from an outcome: a provider that says no at once, or
 // nothing at all, must not look fast or idle, whatever its breaker makes of that.
 func performance(o outcome) selection.Outcome {
-	if o.result == breaker.Failure {
+	if o.result.Blames() {
 		return selection.Failed
 	}
 	switch o.class {
@@ -344,7 +377,7 @@ type trialWatch struct {
 
 // watchTrial makes the trial a failure when the function is not back a grace after its time.
 func (a *attempt) watchTrial() {
-	limit := a.timeout
+	limit := a.timeout.most
 	if limit == NoTimeout {
 		limit = maxLeaseWithoutTimeout
 	}
@@ -373,7 +406,7 @@ func (p *provider) spend(result breaker.Outcome) {
 		p.effects.refundBudget()
 	case breaker.Failure:
 		p.effects.spendBudget()
-	case breaker.Neutral:
+	case breaker.Neutral, breaker.Unanswered:
 	}
 }
 
@@ -383,7 +416,7 @@ func newPanicError(value any) *PanicError {
 
 // obtain returns the provider's instance, waiting for its factory within ctx and the attempt
 // timeout; nil when there is none to be had.
-func (p *provider) obtain(ctx context.Context, others func() bool) *instance {
+func (p *provider) obtain(ctx context.Context, others func() *provider) *instance {
 	if made := p.instance.Load(); made != nil {
 		return made
 	}

@@ -155,13 +155,12 @@ func (b *providerBreaker) stats() BreakerStats {
 	}
 }
 
-// breakerOutcome returns what blame means for the breaker. An attempt ran long if it took
-// half of its timeout or more.
-func breakerOutcome(blame verdict.Blame, ranLong bool) breaker.Outcome {
-	switch {
-	case blame == verdict.BlameSuccess, blame == verdict.BlameWhenSlow: // the breaker itself looks at slow ones
+// breakerOutcome returns what blame means for the breaker, where that depends on nothing else.
+func breakerOutcome(blame verdict.Blame) breaker.Outcome {
+	switch blame { //nolint:exhaustive // the others are neutral
+	case verdict.BlameSuccess, verdict.BlameWhenSlow: // the breaker itself looks at slow ones
 		return breaker.Success
-	case blame == verdict.BlameFailure, blame == verdict.BlameWhenLong && ranLong:
+	case verdict.BlameFailure:
 		return breaker.Failure
 	}
 	return breaker.Neutral

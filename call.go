@@ -11,9 +11,10 @@ import (
 //
 // Before each attempt come, in this order, the provider's budget for further attempts,
 // [Options.Authorize], its limits and its breaker; what they keep away moves on to the next
-// provider at no cost. Each attempt is counted, and bounded by its context: the attempt
-// timeout, or half of what remains of the caller's deadline while another provider could
-// still be asked. What an outcome means, and whether the call moves on, is decided by the
+// provider at no cost. Each attempt is counted, and bounded by its context. An attempt timeout
+// that was given, by [Provider.AttemptTimeout] or the option [AttemptTimeout], is taken at its
+// word. Where none was, an attempt may be cut to leave time for another provider before the
+// caller's deadline: see below. What an outcome means, and whether the call moves on, is decided by the
 // table of package verdict. The function must heed its context; one that does not cannot be
 // cut short, and an answer that it gives after its time is returned all the same. ctx bounds
 // the whole call, and its values reach the function.
@@ -23,6 +24,14 @@ import (
 // bulkhead when no provider has a free one, for a factory, and for a first probe where no
 // other provider is eligible. A panic goes on to the caller after it has been recorded as the
 // provider's failure, unless [Options.PanicsAsErrors] is set.
+//
+// A cut leaves a provider the time of its longest answer of the last minutes and a quarter more,
+// and a provider that has never answered three quarters of the time left; it has more where the
+// next one needs less. One that has used up its time without an answer, for longer than the next
+// one has, only gets what the next one does not need, until it answers. A cut says nothing about
+// a provider that may just be slow ([verdict.ClassCut]); as many attempts without an answer in a
+// row as its breaker's threshold open the breaker. So does what uses up the caller's deadline
+// while another provider could have been asked.
 //
 // When no provider could be entered the error is an [UnavailableError]; when some were, or
 // ctx had ended, it is a [CallError] with every attempt. Both unwrap to their causes.
@@ -125,7 +134,7 @@ func (f *firstAttempt) admit(ctx context.Context, query *queryPlan) bool {
 	}
 	var by caller
 	timeout := p.attemptTimeout()
-	if timeout != NoTimeout {
+	if timeout.most != NoTimeout {
 		by = newCaller(ctx) // before anything is counted: its methods are a user's
 	}
 	if limits := p.limits.Load(); limits != nil {
@@ -141,8 +150,8 @@ func (f *firstAttempt) admit(ctx context.Context, query *queryPlan) bool {
 	if f.trial { // its breaker has opened and half-opened since the gate was read
 		f.watchTrial()
 	}
-	if timeout != NoTimeout {
-		f.limitTime(&by, func() bool { return plan.moreBehind(picked) })
+	if timeout.most != NoTimeout {
+		f.limitTime(&by, func() *provider { return plan.another(picked) })
 	}
 	return true
 }
@@ -160,6 +169,7 @@ func (f *firstAttempt) recordUnlessFailed() {
 	}
 	p := f.provider
 	elapsed := p.registry.now() - f.began
+	p.effects.noteAnswer(elapsed)
 	if f.place != nil || p.effects.successTracked() || !p.breaker.Unaffected(f.generation) {
 		f.record(f.resolve(verdict.Verdict{Class: verdict.ClassSuccess}, elapsed, 0, nil))
 		return

@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"cmp"
 	"time"
 
 	"github.com/capreg/registry/internal/fault"
@@ -62,8 +61,11 @@ func (c *call) enter(p *provider, e admission) bool {
 	if c.entries == 0 && !e.uncounted {
 		hits = &c.query.service.lookups
 	}
-	others := func() bool { return c.othersAfter(p, e.lastResort) }
-	timeout := cmp.Or(c.options.timeout, p.attemptTimeout())
+	others := func() *provider { return c.othersAfter(p, e.lastResort) }
+	timeout := p.attemptTimeout()
+	if c.options.timed {
+		timeout = attemptTimeout{c.options.timeout, true}
+	}
 	if p.instance.Load() == nil && !p.makeInstance(&c.caller, others, timeout) || !a.admit(p, timeout, hits) {
 		used.GiveBack()
 		a.leavePlace()
@@ -153,31 +155,33 @@ func (c *call) takePlace(l *limit.Limits) bool {
 	return true
 }
 
-// othersAfter reports whether an attempt on p has to leave time for another provider, to which
-// the call would move on.
-func (c *call) othersAfter(p *provider, lastResort bool) bool {
-	if c.shared != nil || c.options.onceOnly || c.step == stepLargerWindow && !c.widerThan(p) {
-		return false
-	}
-	if lastResort {
+// othersAfter returns the provider for which an attempt on p has to leave time, since the call would
+// move on to it; nil: none.
+func (c *call) othersAfter(p *provider, lastResort bool) *provider {
+	switch {
+	case c.shared != nil || c.options.onceOnly:
+		return nil
+	case c.step == stepLargerWindow:
+		return c.widerThan(p)
+	case lastResort:
 		return c.providers.plan.lastResort(&c.by, pick.Preview, func(other *provider) bool {
 			return other != p && c.wantsLastResort(other)
-		}) != nil
+		})
 	}
-	return c.providers.more()
+	return c.providers.another()
 }
 
-// widerThan reports whether a candidate beside p has a larger window than those that were too
-// small.
-func (c *call) widerThan(p *provider) bool {
+// widerThan returns a candidate beside p that has a larger window than those that were too small;
+// nil: none.
+func (c *call) widerThan(p *provider) *provider {
 	plan := c.providers.plan
 	eligible := admitting.of(plan)
 	for at := eligible.Next(0, len(plan.candidates)); at >= 0; at = eligible.Next(at+1, len(plan.candidates)) {
 		if other := plan.candidates[at]; other != p && other.definition.Window > c.window {
-			return true
+			return other
 		}
 	}
-	return false
+	return nil
 }
 
 // skip notes why the call passed a provider by that looks eligible.

@@ -82,7 +82,7 @@ func TestAttemptTimeout_IsThirtySecondsByDefault(t *testing.T) {
 	})
 }
 
-func TestAttemptTimeout_IsHalfTheRemainingTimeWithOthersLeft(t *testing.T) {
+func TestAttemptTimeout_LeavesAQuarterOfTheTimeWithOthersLeft(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		for _, name := range []string{"a", "b", "c"} {
@@ -97,26 +97,54 @@ func TestAttemptTimeout_IsHalfTheRemainingTimeWithOthersLeft(t *testing.T) {
 		var failed *registry.CallError
 		require.ErrorAs(t, err, &failed)
 		require.Equal(t, []registry.Attempt{
-			{Provider: "a", Why: "first", Class: verdict.ClassAttemptTimeout, Duration: 4 * time.Second, Err: context.DeadlineExceeded},
-			{Provider: "b", Why: "failover", Class: verdict.ClassAttemptTimeout, Duration: 2 * time.Second, Err: context.DeadlineExceeded},
-			{Provider: "c", Why: "failover", Class: verdict.ClassCallerDeadline, Duration: 2 * time.Second, Err: context.DeadlineExceeded},
+			{Provider: "a", Why: "first", Class: verdict.ClassCut, Duration: 6 * time.Second, Err: context.DeadlineExceeded},
+			{Provider: "b", Why: "failover", Class: verdict.ClassCut, Duration: 1500 * time.Millisecond, Err: context.DeadlineExceeded},
+			{Provider: "c", Why: "failover", Class: verdict.ClassCallerDeadline, Duration: 500 * time.Millisecond, Err: context.DeadlineExceeded},
 		}, failed.Attempts)
 	})
 }
 
-func TestAttemptTimeout_CallerDeadlineCountsAfterHalfTheTime(t *testing.T) {
+// The caller's deadline blames the only provider where it has had the time that its user chose, or far more
+// than its answers take: four times as much.
+func TestAttemptTimeout_CallerDeadlineCountsAfterFarTooLong(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		deadline          time.Duration
-		failures, ignored int
-	}{{4 * time.Second, 0, 1}, {5 * time.Second, 1, 0}} {
+		name                      string
+		timeout, answer, deadline time.Duration
+		deaf                      bool // it returns a second after its context has ended
+		failures                  int
+	}{
+		{name: "never answered", deadline: 29 * time.Second},
+		{name: "never answered, explicit timeout not reached", timeout: 10 * time.Second, deadline: 9900 * time.Millisecond},
+		{name: "never answered, explicit timeout reached", timeout: 10 * time.Second, deadline: 9900 * time.Millisecond, deaf: true, failures: 1},
+		{name: "not far longer than an answer", answer: 2 * time.Second, deadline: 7900 * time.Millisecond},
+		{name: "far longer than an answer", answer: 2 * time.Second, deadline: 8 * time.Second, failures: 1},
+		{name: "far longer, without timeout", timeout: registry.NoTimeout, answer: 2 * time.Second, deadline: 8 * time.Second, failures: 1},
+		{name: "far longer than an answer at once", deadline: 50 * time.Millisecond, answer: 1},
+	} {
 		testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-			a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Hangs(), AttemptTimeout: 10 * time.Second})
+			calls := 0
+			a := testkit.Add(t, reg, testkit.Provider{Name: "a", AttemptTimeout: c.timeout, Instance: testkit.ChatFunc(func(ctx context.Context, _ string) (string, error) {
+				if calls++; calls == 1 && c.answer > 0 {
+					time.Sleep(c.answer)
+					return "a", nil
+				}
+				<-ctx.Done()
+				if c.deaf {
+					time.Sleep(time.Second)
+				}
+				return "", ctx.Err()
+			})})
+			successes := 0
+			if c.answer > 0 {
+				testkit.MustAsk(t, testkit.Bind(reg))
+				successes++
+			}
 			ctx, cancel := context.WithTimeout(t.Context(), c.deadline)
 			defer cancel()
 			_, err := testkit.Ask(ctx, testkit.Bind(reg))
 			require.ErrorIs(t, err, context.DeadlineExceeded)
-			testkit.RequireCounts(t, a, 0, c.failures, c.ignored, 0)
+			testkit.RequireCounts(t, a, successes, c.failures, 1-c.failures, 0)
 			require.Equal(t, c.failures, a.Breaker().ConsecutiveFailures)
 		})
 	}

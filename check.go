@@ -57,7 +57,7 @@ func checkWeight(weight float64) error {
 
 // checkTimeout returns the timeout with its default.
 func checkTimeout(field string, timeout time.Duration) (time.Duration, error) {
-	v := check.Range[time.Duration]{Default: 30 * time.Second, Suffix: ", or NoTimeout"}.Fill(field, &timeout)
+	v := check.Range[time.Duration]{Default: defaultAttemptTimeout, Suffix: ", or NoTimeout"}.Fill(field, &timeout)
 	return timeout, asFieldError("", v)
 }
 

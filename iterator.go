@@ -124,6 +124,14 @@ func (it *iterator) nextOfPlan(by *pick.Caller) *provider {
 // more reports whether another provider is eligible. It moves nothing.
 func (it *iterator) more() bool { return it.rest.More() }
 
+// another returns a provider that could be asked next; nil if none is eligible. It moves nothing.
+func (it *iterator) another() *provider {
+	if it.listing {
+		return it.plan.candidate(it.want.of(it.plan).Next(int(it.at)+1, len(it.plan.candidates)))
+	}
+	return it.plan.candidate(it.rest.Another())
+}
+
 // pass notes that p, which next returned, was not taken: the iteration starts over if p was
 // replaced meanwhile.
 func (it *iterator) pass(p *provider) {
@@ -172,11 +180,19 @@ func (q *queryPlan) anyEligible(want condition) bool {
 	return plan.AnyEligible(eligible)
 }
 
-// moreBehind reports whether another candidate than the picked one is eligible.
-func (p *plan) moreBehind(picked int) bool {
+// another returns a candidate that is eligible behind the picked one; nil if there is none.
+func (p *plan) another(picked int) *provider {
 	rest := p.IterateFrom(p.Admitting, picked)
 	rest.Next(nil) // the picked one: no selector is asked
-	return rest.More()
+	return p.candidate(rest.Another())
+}
+
+// candidate returns candidate i; nil for -1.
+func (p *plan) candidate(i int) *provider {
+	if i < 0 {
+		return nil
+	}
+	return p.candidates[i]
 }
 
 // track returns the measurements of p for the query; nil: there are none.

@@ -33,6 +33,7 @@ type Lease[T any] struct {
 	call    *leaseCall
 	ctx     context.Context //nolint:containedctx // what the holder works in
 	hasNext bool            // another provider could be asked
+	another *provider       // the next one, if any could
 	retried retried
 
 	// ended is set once, by the report, the expiry or the interruption that ends the lease; see
@@ -145,6 +146,9 @@ func newLease[T any](shared *leaseCall, c *call) *Lease[T] {
 		hasNext: !c.options.onceOnly && c.providers.more(), retried: c.retried,
 		attempt: c.attempt, told: c.present(),
 	}
+	if c.reason != attemptMany { // else the others are asked as well
+		l.another = c.providers.another()
+	}
 	c.handOver()
 	shared.addLease(&l.attempt)
 	l.startExpiry()
@@ -155,8 +159,8 @@ func newLease[T any](shared *leaseCall, c *call) *Lease[T] {
 // context reports in time.
 func (l *Lease[T]) startExpiry() {
 	limit := maxLeaseWithoutTimeout
-	if l.attempt.timeout != NoTimeout {
-		limit = min(l.attempt.timeout, NoTimeout-tasks.Grace) + tasks.Grace
+	if most := l.attempt.timeout.most; most != NoTimeout {
+		limit = min(most, NoTimeout-tasks.Grace) + tasks.Grace
 	}
 	timer := l.attempt.provider.registry.schedule.After(limit, l.expire)
 	l.expiry.Store(timer)
@@ -258,6 +262,7 @@ func (l *Lease[T]) conclude(err error) (v verdict.Verdict) {
 		v.Class = l.told.Class
 	}()
 	v, l.cause = l.attempt.judge(&l.call.first.caller, err)
+	l.attempt.others = v.Class == verdict.ClassCallerDeadline && l.another != nil
 	return v
 }
 
@@ -268,7 +273,7 @@ func (l *Lease[T]) record(v verdict.Verdict, elapsed time.Duration, err error) (
 	}
 	a := &l.attempt
 	if allowed := l.allowed.Load(); allowed > 0 {
-		a.timeout = time.Duration(allowed)
+		a.timeout = attemptTimeout{time.Duration(allowed), true}
 	}
 	o := a.resolve(v, elapsed, time.Duration(l.firstByte.Load()), err)
 	a.record(o)

@@ -21,10 +21,25 @@ func (l *Lease[T]) Answered() {
 	}
 }
 
+// Share returns how long the answer may take to begin: most, or less where the caller's deadline
+// has to leave time for another provider, as for an attempt of [Call] without a timeout of its
+// own. In that case it is cut: a holder that gives up then reports [verdict.ClassCut].
+func (l *Lease[T]) Share(most time.Duration) (limit time.Duration, cut bool) {
+	if !l.made() {
+		return most, false
+	}
+	deadline, bounded := l.ctx.Deadline()
+	if l.another == nil || !l.hasNext || !bounded {
+		return most, false
+	}
+	p := l.attempt.provider
+	share := p.share(time.Until(deadline), p.registry.now(), l.attempt.trial, l.another)
+	return min(most, share), share < most
+}
+
 // Patience sets how long the provider may take, where that is not the attempt timeout, such as
-// the time to the next item of a stream. It decides one thing: when the caller's deadline ends
-// the work, that is the provider's failure if half of d or more had passed, and otherwise says
-// nothing of the provider.
+// the time to the next item of a stream: a caller's deadline that comes after it, and before the
+// answer has begun, counts against the provider.
 func (l *Lease[T]) Patience(d time.Duration) {
 	if l.made() {
 		l.allowed.Store(int64(max(d, 0)))

@@ -25,7 +25,7 @@ type provider struct {
 
 	// What a call reads.
 	instance atomic.Pointer[instance] // nil before a factory's success and after release
-	timeout  atomic.Int64             // of one attempt, in nanoseconds
+	timeout  atomic.Int64             // of one attempt, in nanoseconds; zero: none was given
 	breaker  providerBreaker
 	limits   atomic.Pointer[limit.Limits] // of its domain; nil: none
 	effects  successEffects
@@ -152,7 +152,21 @@ func newProvider(svc *service, e entry, generation uint64) *provider {
 	return p
 }
 
-func (p *provider) attemptTimeout() time.Duration { return time.Duration(p.timeout.Load()) }
+// attemptTimeout is the longest time of one attempt.
+type attemptTimeout struct {
+	most     time.Duration
+	explicit bool // the user has chosen it
+}
+
+// defaultAttemptTimeout bounds the attempts on a provider for which none was given.
+const defaultAttemptTimeout = 30 * time.Second
+
+func (p *provider) attemptTimeout() attemptTimeout {
+	if most := p.timeout.Load(); most != 0 {
+		return attemptTimeout{time.Duration(most), true}
+	}
+	return attemptTimeout{most: defaultAttemptTimeout}
+}
 
 func (p *provider) name() string { return p.definition.Name }
 func (p *provider) mock() bool   { return p.definition.Mock }
@@ -300,7 +314,7 @@ func (p *provider) infoLocked(breaker BreakerStats) Info {
 		Definition: p.definitionLocked(), Generation: p.generation,
 		Eligible: candidate.Eligible, Reason: candidate.Reason,
 		Health: p.healthLocked(), Breaker: breaker, CooldownUntil: p.cooldownNow().Until(),
-		Made: p.instance.Load() != nil, AttemptTimeout: time.Duration(p.timeout.Load()),
+		Made: p.instance.Load() != nil, AttemptTimeout: p.attemptTimeout().most,
 		Attempts: sum.Attempts, Successes: sum.Successes, Failures: sum.Failures, Ignored: sum.Ignored, Limited: sum.Limited,
 		InFlight: sum.InFlight, MeanLatency: sum.MeanLatency,
 	}

@@ -95,8 +95,9 @@ type Provider[T any] struct {
 	// Retry configures retries on this provider within one call, and their budget.
 	// Default: none.
 	Retry RetryPolicy
-	// AttemptTimeout bounds one attempt, and the life of an unreported lease.
-	// Default: 30 s. See also NoTimeout.
+	// AttemptTimeout bounds one attempt, and the life of an unreported lease. It is taken at its
+	// word, whichever other provider could be asked. Default: 30 s, or less where the caller's
+	// deadline has to leave time for another provider; see [Call]. See also NoTimeout.
 	AttemptTimeout time.Duration
 	// Breaker configures the provider's circuit breaker. Default: the zero policy with
 	// its own defaults.
@@ -235,7 +236,7 @@ func (e *entry) checkNames() error {
 // checkPolicies checks all policies and fills in their defaults.
 func (e *entry) checkPolicies() error {
 	var wrong [5]error
-	e.timeout, wrong[0] = checkTimeout("AttemptTimeout", e.timeout)
+	_, wrong[0] = checkTimeout("AttemptTimeout", e.timeout) // zero stays zero: it was not chosen
 	e.breaker, wrong[1] = e.breaker.withDefaults()
 	if e.retry != (RetryPolicy{}) {
 		e.retry, wrong[2] = e.retry.withDefaults()

@@ -129,17 +129,18 @@ func (r *Registration) SetWeight(weight float64) (previous float64, err error) {
 	return previous, err
 }
 
-// SetAttemptTimeout changes the attempt timeout (zero: 30 s) for attempts that begin
+// SetAttemptTimeout changes the attempt timeout (zero: the default) for attempts that begin
 // from now on, and returns the previous one. The errors match [ErrInvalid] or
 // [ErrNotRegistered].
 func (r *Registration) SetAttemptTimeout(timeout time.Duration) (previous time.Duration, err error) {
-	timeout, err = checkTimeout("AttemptTimeout", timeout)
+	most, err := checkTimeout("AttemptTimeout", timeout)
 	if err != nil {
 		return 0, err
 	}
 	err = r.change("attempt timeout", func(p *provider) (from, to any, err error) {
-		previous = time.Duration(p.timeout.Swap(int64(timeout)))
-		return previous, timeout, nil
+		previous = p.attemptTimeout().most
+		p.timeout.Store(int64(timeout))
+		return previous, most, nil
 	})
 	return previous, err
 }

@@ -84,7 +84,7 @@ func (r *Resolver[T]) get(ctx context.Context, providers iterator) (none T, err 
 			return none, r.missed(ctx)
 		}
 		for p := providers.next(&by); p != nil && ctx.Err() == nil; p = providers.next(&by) {
-			made := p.obtain(ctx, providers.more)
+			made := p.obtain(ctx, providers.another)
 			if providers.restartIfReplaced(p) {
 				continue
 			}

@@ -1,18 +1,23 @@
 package registry
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/capreg/registry/internal/pace"
+)
 
 // successEffects keeps what a success changes beyond the counters of its provider: the retry budget, the
-// growth of cooldowns and the streak of attempts that were cut short. While successTracked is false there is
+// growth of cooldowns and the attempts that have ended without an answer since the last one. While successTracked is false there is
 // none of these, and the fast path of a call records a success by its counters alone.
 //
 // trackSuccess is called before the state that makes it necessary changes: a success that sees the state
 // therefore also sees the flag. That is why only the methods below touch the fields (a test looks at that).
 type successEffects struct {
-	tracked   atomic.Bool                // set by trackSuccess, never cleared
-	retrying  atomic.Pointer[retryState] // nil: no failure yet, and the default policy
-	grown     atomic.Bool                // a cooldown has begun since the last success
-	cutStreak atomic.Uint32              // attempts in a row that were cut short for the sake of others
+	tracked  atomic.Bool                // set by trackSuccess, never cleared
+	retrying atomic.Pointer[retryState] // nil: no failure yet, and the default policy
+	grown    atomic.Bool                // a cooldown has begun since the last success
+	pace     pace.Pace                  // how long answers take; only what it knows of a wait is tracked
 }
 
 // trackSuccess makes every later success settle in full. A breaker whose policy looks at successes calls it
@@ -70,18 +75,17 @@ func (e *successEffects) setCooldownGrown(grown bool) {
 // cooldownGrown reports whether a success has a growth of cooldowns to end.
 func (e *successEffects) cooldownGrown() bool { return e.grown.Load() }
 
-// addCut counts an attempt that was cut short for the sake of others.
-func (e *successEffects) addCut() {
+// noteAnswer notes how long an answer took.
+func (e *successEffects) noteAnswer(took time.Duration) { e.pace.Answered(took) }
+
+// noteWait notes how long an attempt ran that has ended without an answer.
+func (e *successEffects) noteWait(took time.Duration) {
 	e.trackSuccess()
-	e.cutStreak.Add(1)
+	e.pace.Unanswered(took)
 }
 
-// cuts returns how many attempts in a row were cut short.
-func (e *successEffects) cuts() uint32 { return e.cutStreak.Load() }
+// endWait forgets the attempts that have ended without an answer.
+func (e *successEffects) endWait() { e.pace.EndWait() }
 
-// endCuts ends the streak of attempts that were cut short.
-func (e *successEffects) endCuts() {
-	if e.cutStreak.Load() > 0 {
-		e.cutStreak.Store(0)
-	}
-}
+// knownPace returns what the attempts so far tell of the time that an answer takes.
+func (e *successEffects) knownPace(now time.Duration) pace.Known { return e.pace.Known(now) }

@@ -38,6 +38,8 @@ func (i *identity) classifyError(err error) verdict.Verdict {
 // judge returns what an outcome means, and why the registry ended the attempt, if it did. The
 // contexts come first, the attempt's own before the caller's, which it would else be mistaken
 // for when it is itself the context of an attempt: a caller that went away blames no provider.
+// Only an answer of the provider, such as a rate limit, counts even when it came with the end of
+// its time.
 func (a *attempt) judge(by *caller, err error) (v verdict.Verdict, cause error) {
 	if err == nil {
 		return verdict.Verdict{Class: verdict.ClassSuccess}, nil
@@ -50,19 +52,46 @@ func (a *attempt) judge(by *caller, err error) (v verdict.Verdict, cause error) 
 			return verdict.Verdict{Class: verdict.ClassRemoved}, cause
 		}
 		if a.ctx.TimedOut(err) {
-			if v := a.provider.classifyError(err); v.Class == verdict.ClassNotSent {
-				return v, ErrAttemptTimeout // such as a dial that took all the time
-			}
-			return verdict.Verdict{Class: verdict.ClassAttemptTimeout}, ErrAttemptTimeout
+			return a.judgeTimedOut(err), ErrAttemptTimeout
 		}
 	}
 	if ended := by.err(); ended != nil {
+		if v, answered := a.provider.answerIn(err, ended); answered {
+			return v, nil
+		}
 		if errors.Is(ended, context.DeadlineExceeded) {
 			return verdict.Verdict{Class: verdict.ClassCallerDeadline}, nil
 		}
 		return verdict.Verdict{Class: verdict.ClassCancelled}, nil
 	}
 	return a.provider.classifyError(err), nil
+}
+
+// judgeTimedOut is judge for an attempt that its own limit has ended.
+func (a *attempt) judgeTimedOut(err error) verdict.Verdict {
+	v, answered := a.provider.answerIn(err, context.DeadlineExceeded)
+	switch {
+	case answered, v.Class == verdict.ClassNotSent: // such as a dial that took all the time
+		return v
+	case a.shortened:
+		return verdict.Verdict{Class: verdict.ClassCut}
+	}
+	return verdict.Verdict{Class: verdict.ClassAttemptTimeout}
+}
+
+// answerIn returns the verdict of the error of an attempt whose context has ended with the error ended, and
+// reports whether it is an answer of the provider: one that blames it for nothing, which a cut connection does, and
+// that is not what every error of an ended context means to the classifiers.
+func (i *identity) answerIn(err, ended error) (v verdict.Verdict, answered bool) {
+	v = i.classifyError(err)
+	switch v.Class { //nolint:exhaustive // the others are by their rule
+	case verdict.ClassCancelled, verdict.ClassCallerDeadline, verdict.ClassCut, verdict.ClassRemoved, verdict.ClassSuccess:
+		return v, false
+	}
+	if blame := v.Class.Rule().Blame; blame != verdict.BlameSuccess && blame != verdict.BlameNeutral {
+		return v, false
+	}
+	return v, i.classifyError(ended) != v
 }
 
 // statedNeutral returns the verdict that was stated of an outcome which says nothing about the provider. It goes

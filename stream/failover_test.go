@@ -211,17 +211,106 @@ func TestOpen_ItemAtTheLimitDoesNotCommit(t *testing.T) {
 	require.Zero(t, broken)
 }
 
+// The caller's deadline blames the only provider where that is silent for far longer than it ever was.
 func TestOpen_SilenceUntilTheDeadlineCounts(t *testing.T) {
 	t.Parallel()
-	bubble(t, []model{{name: "a", steps: []step{{after: time.Hour}}}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
+	for _, c := range []struct {
+		answers  bool
+		deadline time.Duration
+		state    registry.BreakerState
+	}{
+		{false, 29 * time.Second, registry.BreakerClosed},
+		{true, 3900 * time.Millisecond, registry.BreakerClosed},
+		{true, 4 * time.Second, registry.BreakerOpen},
+	} {
+		bubble(t, []model{{name: "a"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
+			a, _ := reg.Provider("a")
+			steps := []step{{after: time.Hour}}
+			slow := func(ctx context.Context, _ model) (iter.Seq2[string, error], error) {
+				return model{steps: steps}.stream(ctx)
+			}
+			if c.answers {
+				steps = []step{{after: time.Second, item: "x"}}
+				s, err := stream.Open(t.Context(), r, slow, stream.Options[string]{})
+				require.NoError(t, err)
+				_, err = read(s)
+				require.NoError(t, err)
+				steps = []step{{after: time.Hour}}
+			}
+			for range 5 {
+				ctx, cancel := context.WithTimeout(t.Context(), c.deadline)
+				_, err := stream.Open(ctx, r, slow, stream.Options[string]{}) // 30 s for the first item
+				require.Error(t, err)
+				cancel()
+			}
+			require.Equal(t, c.state, a.Breaker().State)
+		})
+	}
+}
+
+// The time for the first item is that of an attempt of a call: explicit at its word, else cut by what is measured,
+// without blame for one that is slow, until it hangs.
+func TestOpen_ABackupLosesNoStream(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name       string
+		a, b       time.Duration // until the first item
+		first      time.Duration
+		read, open int // of 20, at least; exactly so many of a's breaker
+	}{
+		{"explicit", 7 * time.Second, 7 * time.Second, 9 * time.Second, 20, 0},
+		{"explicit, longer than the deadline", 7 * time.Second, 7 * time.Second, time.Minute, 20, 0},
+		{"by default", 7 * time.Second, 7 * time.Second, 0, 20, 0},
+		{"one hangs", time.Hour, time.Second, 0, 20, 1},
+		{"one hangs, the other is slow", time.Hour, 7 * time.Second, 0, 19, 1},
+		{"one hangs, explicit and longer than the deadline", time.Hour, time.Second, time.Minute, 15, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, []model{
+				{name: "a", steps: []step{{after: c.a, item: "x"}}}, {name: "b", steps: []step{{after: c.b, item: "x"}}},
+			}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
+				complete := 0
+				for range 20 {
+					ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+					s, err := stream.Open(ctx, r, open, stream.Options[string]{FirstTimeout: c.first})
+					if err == nil {
+						_, err = read(s)
+					}
+					if err == nil {
+						complete++
+					}
+					cancel()
+				}
+				require.GreaterOrEqual(t, complete, c.read)
+				a, _ := reg.Provider("a")
+				require.Equal(t, c.open, int(a.Breaker().Opened-a.Breaker().HalfOpened))
+				require.Zero(t, a.Info().Failures)
+			})
+		})
+	}
+}
+
+// Behind its first item, a stream that is still being read when the caller's time is over blames no provider, also
+// where that time is its Timeout.
+func TestOpen_CallerDeadlineBehindTheFirstItemIsNeutral(t *testing.T) {
+	t.Parallel()
+	var steps []step
+	for range 100 {
+		steps = append(steps, step{after: time.Second, item: "x"})
+	}
+	bubble(t, []model{{name: "a", steps: steps}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		a, _ := reg.Provider("a")
-		for range 50 {
-			ctx, cancel := context.WithTimeout(t.Context(), 29*time.Second)
-			_, err := stream.Open(ctx, r, open, stream.Options[string]{}) // 30 s for the first item
-			require.Error(t, err)
+		for range 10 {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			s, err := stream.Open(ctx, r, open, stream.Options[string]{Timeout: 10 * time.Second})
+			require.NoError(t, err)
+			_, err = read(s)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
 			cancel()
 		}
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State, "50 times nothing in 29 s of 30")
+		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+		require.Zero(t, a.Info().Failures)
 	})
 }
 

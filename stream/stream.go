@@ -287,13 +287,14 @@ func (s *Stream[I]) Close() error {
 //
 // open gets the context of the stream, which lives until the stream has ended, and returns an
 // iterator over the items. Both run in the goroutine of Open and of the reader, and must heed
-// that context, by which time limits reach them. ctx bounds the whole stream; while another
-// provider could be tried, the first item may take half of the remaining time. Budgets, limits,
-// breakers, retries, reports and errors are as in [registry.Call].
+// that context, by which time limits reach them. ctx bounds the whole stream. Where no FirstTimeout
+// was given, the wait for the first item may be cut to leave time for another provider, as an
+// attempt of [registry.Call] is. Budgets, limits, breakers, retries, reports and errors are as in [registry.Call].
 func Open[T, I any](
 	ctx context.Context, resolver *registry.Resolver[T],
 	open func(ctx context.Context, provider T) (iter.Seq2[I, error], error), options Options[I],
 ) (*Stream[I], error) {
+	explicit := options.FirstTimeout > 0
 	options, err := options.withDefaults()
 	if err != nil {
 		return nil, err
@@ -303,7 +304,7 @@ func Open[T, I any](
 	}
 	lease, err := resolver.Acquire(ctx, append([]registry.CallOption{registry.AttemptTimeout(options.Timeout)}, options.Call...)...)
 	for err == nil {
-		a := &attempt[T, I]{lease: lease, options: options, began: time.Now()}
+		a := &attempt[T, I]{lease: lease, options: options, explicit: explicit, began: time.Now()}
 		failed := lease.Attempts()
 		s, failure := a.begin(open)
 		if failure == nil {
@@ -323,6 +324,8 @@ type attempt[T, I any] struct {
 	options Options[I]
 	began   time.Time
 
+	explicit bool // the user has chosen the FirstTimeout
+
 	ctx    context.Context //nolint:containedctx // the stream's
 	cancel context.CancelCauseFunc
 	items  func() (I, error, bool)
@@ -341,13 +344,22 @@ func (a *attempt[T, I]) stopReading() {
 	}
 }
 
-// firstTimeout returns the time limit of the first item.
-func (a *attempt[T, I]) firstTimeout() time.Duration {
-	limit := a.options.FirstTimeout
-	if deadline, ok := a.lease.Context().Deadline(); ok && a.lease.More() {
-		limit = min(limit, time.Until(deadline)/2)
+// firstTimeout returns the time limit of the first item, and reports whether it was cut to leave
+// time for another provider.
+func (a *attempt[T, I]) firstTimeout() (limit time.Duration, cut bool) {
+	if a.explicit {
+		return a.options.FirstTimeout, false
 	}
-	return limit
+	return a.lease.Share(a.options.FirstTimeout)
+}
+
+// ofCut returns the error of a stream whose first item did not arrive before the limit: the verdict
+// on one that was cut is not that it has stalled.
+func ofCut(err error, cut bool) error {
+	if v, stated := verdict.Stated(err); cut && stated && v.Class == verdict.ClassStalled {
+		return verdict.As(err, verdict.Verdict{Class: verdict.ClassCut})
+	}
+	return err
 }
 
 // begin is first, and releases everything unless that returns a stream.
@@ -364,14 +376,14 @@ func (a *attempt[T, I]) begin(open func(context.Context, T) (iter.Seq2[I, error]
 func (a *attempt[T, I]) first(open func(context.Context, T) (iter.Seq2[I, error], error)) (*Stream[I], error) {
 	a.ctx, a.cancel = context.WithCancelCause(a.lease.Context())
 	a.lease.Patience(a.options.FirstTimeout)
-	limit := a.firstTimeout()
+	limit, cut := a.firstTimeout()
 	if err := a.open(limit, open); err != nil {
-		return nil, err
+		return nil, ofCut(err, cut)
 	}
 	s := &Stream[I]{provider: a.lease.Provider()}
 	item, err, more := a.pull(limit-time.Since(a.began), ErrFirstItem)
 	if err != nil {
-		return nil, err
+		return nil, ofCut(err, cut)
 	}
 	s.toFirst = time.Since(a.began)
 	a.lease.Answered()

@@ -68,7 +68,16 @@ func TestTrap_CallersCancellationBlamesTheProvider(t *testing.T) {
 func TestTrap_CallersDeadlineIsTheOnlySignOfAHungProvider(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Hangs(), AttemptTimeout: 10 * time.Second})
+		calls := 0
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", AttemptTimeout: 10 * time.Second, Instance: testkit.ChatFunc(func(ctx context.Context, _ string) (string, error) {
+			if calls++; calls == 1 {
+				time.Sleep(time.Second) // which the time of the others is far longer than
+				return "a", nil
+			}
+			<-ctx.Done()
+			return "", ctx.Err()
+		})})
+		testkit.MustAsk(t, testkit.Bind(reg))
 		for range 5 {
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 			_, _ = testkit.Ask(ctx, testkit.Bind(reg))
@@ -120,7 +129,7 @@ func TestTrap_TotalTimeOfManyTries(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		for _, name := range []string{"a", "b", "c"} {
-			testkit.Add(t, reg, testkit.Provider{Name: name, Instance: testkit.Hangs(), AttemptTimeout: 5 * time.Second, Retry: registry.RetryPolicy{Retries: 2}})
+			testkit.Add(t, reg, testkit.Provider{Name: name, Instance: testkit.Hangs(), Retry: registry.RetryPolicy{Retries: 2}})
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
 		defer cancel()

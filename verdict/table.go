@@ -51,11 +51,15 @@ const (
 	BlameFailure
 	// BlameWhenSlow is a failure under a slow-call policy, else a success.
 	BlameWhenSlow
-	// BlameWhenLong is a failure when the attempt ran for half of its own
-	// timeout or more, else neutral.
+	// BlameWhenLong is a failure when the attempt ran for at least the timeout that was chosen
+	// for it, or for far longer than the provider's answers take, else neutral. Where another
+	// provider could have been asked it is as BlameWhenHanging.
 	BlameWhenLong
 	// BlameNotRecorded is for attempts that did not take place.
 	BlameNotRecorded
+	// BlameWhenHanging is neutral, until attempts in a row that ran longer than the provider's
+	// answers take have ended so, as many as the breaker's threshold: then they are failures.
+	BlameWhenHanging
 )
 
 // Cooldown is the kind of pause that the provider gets.
@@ -130,6 +134,7 @@ var table = [classCount]row{
 	ClassSlow:           {"slow success", Rule{RetryNo, NextNo, BlameWhenSlow, CooldownNone, TallySuccess}},
 	ClassCancelled:      {"cancelled", Rule{RetryNo, NextNo, BlameNeutral, CooldownNone, TallyIgnored}},
 	ClassCallerDeadline: {"caller's deadline", Rule{RetryNo, NextNo, BlameWhenLong, CooldownNone, TallyIgnored}},
+	ClassCut:            {"cut", Rule{RetryNo, NextYes, BlameWhenHanging, CooldownNone, TallyIgnored}},
 	ClassAttemptTimeout: {"attempt timeout", Rule{RetryNo, NextYes, BlameFailure, CooldownNone, TallyFailure}},
 	ClassStalled:        {"stalled", Rule{RetryNo, NextBeforeFirstItem, BlameFailure, CooldownNone, TallyFailure}},
 	ClassNotSent:        {"not sent", Rule{RetryYes, NextAlways, BlameFailure, CooldownNone, TallyFailure}},

@@ -67,6 +67,8 @@ const (
 	ClassRemoved
 	// ClassIgnored is an error that says nothing about the provider; see [Ignore].
 	ClassIgnored
+	// ClassCut is an attempt that the registry ended to leave time for another provider.
+	ClassCut
 
 	classCount
 )

@@ -50,6 +50,7 @@ func TestRule_EveryClassHasARow(t *testing.T) {
 		verdict.ClassSlow:           {no, stop, verdict.BlameWhenSlow, none, succeeded},
 		verdict.ClassCancelled:      {no, stop, neutral, none, ignored},
 		verdict.ClassCallerDeadline: {no, stop, verdict.BlameWhenLong, none, ignored},
+		verdict.ClassCut:            {no, on, verdict.BlameWhenHanging, none, ignored},
 		verdict.ClassAttemptTimeout: {no, on, failure, none, failed},
 		verdict.ClassStalled:        {no, verdict.NextBeforeFirstItem, failure, none, failed},
 		verdict.ClassNotSent:        {yes, verdict.NextAlways, failure, none, failed},

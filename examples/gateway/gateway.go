@@ -364,7 +364,7 @@ func explain(ctx context.Context, w http.ResponseWriter, err error) {
 				return
 			}
 			tries = append(tries, fmt.Sprintf("%s: %v", attempt.Provider, attempt.Class))
-			late = late && (attempt.Class == verdict.ClassAttemptTimeout || attempt.Class == verdict.ClassStalled)
+			late = late && (attempt.Class == verdict.ClassAttemptTimeout || attempt.Class == verdict.ClassCut || attempt.Class == verdict.ClassStalled)
 		}
 		status, code, message = http.StatusBadGateway, "upstream_error", "all upstreams failed: "+strings.Join(tries, "; ")
 		if late {

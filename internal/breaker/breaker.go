@@ -52,7 +52,13 @@ const (
 	Neutral Outcome = iota // counts for nothing; a trial gives back its slot
 	Success
 	Failure
+	// Unanswered is a call that was given up, perhaps too soon: it counts for nothing until such calls and
+	// failures in a row are as many as the threshold. Then each of them is a failure. A trial has failed.
+	Unanswered
 )
+
+// Blames reports whether the outcome may open a breaker.
+func (o Outcome) Blames() bool { return o >= Failure }
 
 // Host is the owner of a breaker. Its methods are called while the breaker's lock is held:
 // they must return soon, and must not call methods of the breaker that take that lock.
@@ -116,7 +122,7 @@ func (b *Breaker) Init(host Host, timers *schedule.Scheduler, policy Policy) {
 // closed and a success changes nothing.
 const (
 	mirrorState     = 0b0011 // State
-	mirrorFailing   = 0b0100 // closed, with failures since the last success
+	mirrorFailing   = 0b0100 // closed, with failures or unanswered calls since the last success
 	mirrorRated     = 0b1000 // a window counts all outcomes
 	generationShift = 4
 )
@@ -124,7 +130,7 @@ const (
 // publish makes the mirror show the guarded fields. Caller holds mu.
 func (b *Breaker) publish() {
 	word := b.period.generation<<generationShift | uint64(b.period.state)
-	if b.failuresInARow() > 0 {
+	if b.failuresInARow() > 0 || b.period.unanswered > 0 {
 		word |= mirrorFailing
 	}
 	if b.window.Load() != nil {
@@ -189,7 +195,7 @@ func (b *Breaker) Record(generation uint64, outcome Outcome, slow bool) {
 	switch State(word & mirrorState) {
 	case Closed:
 		counts := b.count(outcome, slow)
-		if outcome == Failure || counts.Total > 0 || word&mirrorFailing != 0 {
+		if outcome.Blames() || counts.Total > 0 || word&mirrorFailing != 0 {
 			b.recordClosed(generation, outcome, counts)
 		}
 	case HalfOpen:
@@ -202,7 +208,7 @@ func (b *Breaker) Record(generation uint64, outcome Outcome, slow bool) {
 // returns what the window holds then if the outcome may open the breaker, else zero.
 func (b *Breaker) count(outcome Outcome, slow bool) window.Counts {
 	w := b.window.Load()
-	if w == nil || outcome == Neutral {
+	if w == nil || outcome == Neutral || outcome == Unanswered {
 		return window.Counts{}
 	}
 	counts := w.Add(time.Since(b.epoch), outcome == Failure, slow)
@@ -220,6 +226,13 @@ func (b *Breaker) ForceOpen(openFor time.Duration, reason string) {
 	b.toOpen(openFor, reason, true)
 }
 
+// LastChance reports whether one more unanswered call may open the closed breaker.
+func (b *Breaker) LastChance() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.period.state == Closed && b.period.unanswered+b.failuresInARow() == b.policy.hangThreshold()-1
+}
+
 // Reset closes the breaker, and forgets what it counted. Calls that began before are of an
 // earlier generation.
 func (b *Breaker) Reset() {
@@ -231,6 +244,7 @@ func (b *Breaker) Reset() {
 		return
 	}
 	b.forget()
+	b.period.unanswered = 0
 	b.period.generation++
 	b.publish()
 }

@@ -194,6 +194,44 @@ func TestBreaker_FollowsItsTableOfTransitions(t *testing.T) {
 			b.call(breaker.Failure)
 			b.call(breaker.Failure)
 		}, breaker.Closed, ""},
+		"closed, unanswered below": {policy, breaker.Closed, func(b *rig) {
+			b.call(breaker.Unanswered)
+			b.call(breaker.Failure)
+			b.call(breaker.Neutral)
+		}, breaker.Closed, ""},
+		"closed, unanswered in a row": {policy, breaker.Closed, func(b *rig) {
+			b.call(breaker.Unanswered)
+			b.call(breaker.Unanswered)
+			require.True(b.t, b.LastChance())
+			b.call(breaker.Unanswered)
+			require.False(b.t, b.LastChance())
+		}, breaker.Open, "3 calls in a row without an answer"},
+		"closed, unanswered and then a failure": {policy, breaker.Closed, func(b *rig) {
+			b.call(breaker.Failure)
+			b.call(breaker.Unanswered)
+			b.call(breaker.Failure)
+		}, breaker.Open, "3 calls in a row without an answer"},
+		"closed, unanswered with a success between": {policy, breaker.Closed, func(b *rig) {
+			b.call(breaker.Unanswered)
+			b.call(breaker.Unanswered)
+			b.call(breaker.Success)
+			b.call(breaker.Unanswered)
+			b.call(breaker.Unanswered)
+		}, breaker.Closed, ""},
+		"closed, unanswered, reset between": {policy, breaker.Closed, func(b *rig) {
+			b.call(breaker.Unanswered)
+			b.call(breaker.Unanswered)
+			b.Reset()
+			b.call(breaker.Unanswered)
+		}, breaker.Closed, ""},
+		"closed, unanswered, by a rate alone": {with(func(p *breaker.Policy) {
+			p.FailureThreshold, p.FailureRate, p.Window, p.MinimumCalls = 0, 0.5, time.Minute, 2
+		}), breaker.Closed, func(b *rig) {
+			for range 5 {
+				b.call(breaker.Unanswered)
+			}
+		}, breaker.Open, "2 of 2 outcomes failures within 1m0s"},
+		"half-open, unanswered": {policy, breaker.HalfOpen, func(b *rig) { b.call(breaker.Unanswered) }, breaker.Open, "a trial failed"},
 		"closed, failure rate": {rated, breaker.Closed, func(b *rig) {
 			b.call(breaker.Success)
 			b.call(breaker.Failure)
@@ -394,6 +432,10 @@ func TestUnaffected_WhereASuccessWouldChangeNothing(t *testing.T) {
 		require.True(t, b.Unaffected(generation))
 		b.call(breaker.Failure)
 		require.False(t, b.Unaffected(generation), "it ends the failures in a row")
+		b.call(breaker.Success)
+		require.True(t, b.Unaffected(generation))
+		b.call(breaker.Unanswered)
+		require.False(t, b.Unaffected(generation), "it ends the unanswered calls")
 		b.call(breaker.Success)
 		require.True(t, b.Unaffected(generation))
 		b.Configure(with(func(p *breaker.Policy) { p.FailureRate, p.Window = 0.5, time.Minute }))

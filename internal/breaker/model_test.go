@@ -28,6 +28,7 @@ type model struct {
 	until    time.Time
 	number   int
 	failures int // in a row
+	silent   int // unanswered calls since the last success that are no failures yet
 	needed   int // successes that close, as when it opened
 	trials   int
 	good     int // trials
@@ -54,7 +55,7 @@ func (m *model) enter(state breaker.State, at time.Time, reason string) {
 	m.changes = append(m.changes, fmt.Sprintf("%v → %v: %s", m.state, state, reason))
 	m.state, m.since, m.reason, m.forced, m.until = state, at, reason, false, time.Time{}
 	m.number++
-	m.failures, m.trials, m.good = 0, 0, 0
+	m.failures, m.silent, m.trials, m.good = 0, 0, 0, 0
 	switch state {
 	case breaker.Closed:
 		m.totals.Closed++
@@ -116,7 +117,7 @@ func (m *model) record(call modelCall, result breaker.Outcome, slow bool) {
 func (m *model) recordTrial(result breaker.Outcome, slow bool) {
 	m.trials--
 	switch {
-	case result == breaker.Failure || result == breaker.Success && slow:
+	case result == breaker.Failure || result == breaker.Unanswered || result == breaker.Success && slow:
 		m.totals.LastFailure = time.Now()
 		m.reopened++
 		m.open(m.recoveryTime(), "a trial failed")
@@ -128,6 +129,11 @@ func (m *model) recordTrial(result breaker.Outcome, slow bool) {
 }
 
 func (m *model) recordClosed(result breaker.Outcome, slow bool) {
+	if result == breaker.Unanswered {
+		m.silent++
+		m.judgeSilent()
+		return
+	}
 	bad := result == breaker.Failure
 	reason := ""
 	if m.policy.FailureRate > 0 || m.policy.SlowRate > 0 {
@@ -146,8 +152,36 @@ func (m *model) recordClosed(result breaker.Outcome, slow bool) {
 	switch {
 	case reason != "" && !m.refuses:
 		m.open(m.recoveryTime(), reason)
-	case !bad:
-		m.failures = 0
+	case bad:
+		m.judgeSilent()
+	default:
+		m.failures, m.silent = 0, 0
+	}
+}
+
+// judgeSilent makes failures of the unanswered calls when they and the failures in a row are as many as the threshold, or five.
+func (m *model) judgeSilent() {
+	all, enough := m.silent+m.failures, m.policy.FailureThreshold
+	if enough == 0 {
+		enough = 5
+	}
+	if m.silent == 0 || all < enough {
+		return
+	}
+	m.totals.LastFailure = time.Now()
+	for ; m.silent > 0; m.silent-- {
+		if m.policy.FailureRate > 0 || m.policy.SlowRate > 0 {
+			m.outcomes = append(m.outcomes, outcome{time.Since(m.began), true, false})
+			if reason := m.rateReached(); reason != "" && !m.refuses {
+				m.open(m.recoveryTime(), reason)
+				return
+			}
+		}
+		m.failures++
+		if m.policy.FailureThreshold > 0 && m.failures >= m.policy.FailureThreshold && !m.refuses {
+			m.open(m.recoveryTime(), plural(all, "call")+" in a row without an answer")
+			return
+		}
 	}
 }
 
@@ -185,7 +219,7 @@ func (m *model) forceOpen(length time.Duration) {
 func (m *model) reset() {
 	if m.state == breaker.Closed {
 		m.number++
-		m.failures, m.reopened, m.outcomes = 0, 0, nil
+		m.failures, m.silent, m.reopened, m.outcomes = 0, 0, 0, nil
 		return
 	}
 	m.totals.Resets++
@@ -269,12 +303,12 @@ func (w *walk) step() string {
 		i := w.random.IntN(len(w.open))
 		call := w.open[i]
 		w.open = append(w.open[:i], w.open[i+1:]...)
-		result, slow := breaker.Outcome(w.random.IntN(3)), w.random.IntN(4) == 0
+		result, slow := breaker.Outcome(w.random.IntN(4)), w.random.IntN(4) == 0
 		unaffected := w.Unaffected(call.generation)
 		before := w.Stats()
 		w.Record(call.generation, result, slow)
 		w.model.record(call.model, result, slow)
-		if unaffected && result != breaker.Failure {
+		if unaffected && !result.Blames() {
 			require.Equal(w.t, before, w.Stats(), "nothing was to change")
 		}
 		return fmt.Sprint("record ", result, slow)
@@ -372,8 +406,8 @@ func TestBreaker_SurvivesConcurrentUse(t *testing.T) {
 					if trial {
 						trials.Add(1)
 					}
-					outcome, slow := breaker.Outcome(random.IntN(3)), b.Slow(math.MaxInt64)
-					if outcome == breaker.Failure || !b.Unaffected(generation) {
+					outcome, slow := breaker.Outcome(random.IntN(4)), b.Slow(math.MaxInt64)
+					if outcome.Blames() || !b.Unaffected(generation) {
 						b.Record(generation, outcome, slow)
 					}
 				}

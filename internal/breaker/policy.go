@@ -30,6 +30,14 @@ type Policy struct {
 
 func (p Policy) hasRate() bool { return p.FailureRate > 0 || p.SlowRate > 0 }
 
+// hangThreshold returns the number of unanswered calls in a row from which on they are failures.
+func (p Policy) hangThreshold() int {
+	if p.FailureThreshold > 0 {
+		return p.FailureThreshold
+	}
+	return 5
+}
+
 // rateReached says which rate the counts reach; "" for none.
 func (p Policy) rateReached(c window.Counts) string {
 	switch {

@@ -14,13 +14,15 @@ import (
 //	─────────  ───────────────────────────────────────  ─────────  ────────────
 //	closed     success, or failure below the threshold  closed
 //	closed     failures in a row reach the threshold ¹  open       RecoveryTimeout
+//	closed     unanswered, below the threshold ³        closed
+//	closed     unanswered calls reach the threshold ³   as after as many failures
 //	closed     failure or slow call reaches a rate ¹    open       RecoveryTimeout
 //	closed     Reset                                    closed     a generation
 //	open       recovery time is over                    half-open  trials
 //	open       Reset                                    closed
 //	half-open  success of a trial, not the last needed  half-open
 //	half-open  success of the last trial needed         closed
-//	half-open  failure or slow success of a trial       open       RecoveryTimeout, grown
+//	half-open  failure, slow success, no answer         open       RecoveryTimeout, grown
 //	half-open  Reset                                    closed
 //	any        ForceOpen                                open       the time asked for
 //	any        neutral outcome, or late outcome ²       the same
@@ -28,6 +30,7 @@ import (
 //
 // ¹ if Host.MayOpen agrees; else it stays closed, and the failures remain counted.
 // ² of a call that an earlier generation admitted.
+// ³ those since the last success, together with the failures in a row; five where the policy has no threshold.
 //
 // Each row that ends in another state, and ForceOpen of an open breaker, is one call of
 // transition: it begins a generation, publishes the mirror and calls Host.StateChanged.
@@ -43,6 +46,7 @@ type period struct {
 	since      time.Time
 	until      time.Time // end of the recovery time; zero unless open
 	trials     int       // that have no outcome yet; zero unless half-open
+	unanswered int       // calls since the last success that are no failures yet; zero unless closed
 }
 
 // transition ends the present period and begins the next. Every change of state goes
@@ -110,20 +114,61 @@ func (b *Breaker) recordClosed(generation uint64, outcome Outcome, counts window
 		b.toOpen(b.policy.openFor(0), reason, false)
 		return
 	}
-	switch {
-	case outcome == Failure:
-		if b.machine == nil {
-			b.machine = newClosedMachine(b.policy.FailureThreshold, 0, b.host.MayOpen)
-		}
-		failures := b.machine.Failures() + 1
-		if b.machine.Failure() != Closed {
+	switch outcome {
+	case Failure:
+		failures := b.failuresInARow() + 1
+		if b.countFailure() != Closed {
 			b.toOpen(b.policy.openFor(0), oneline.Plural(failures, "failure")+" in a row", false)
 			return
 		}
-	case outcome == Success && b.machine != nil:
-		b.machine.Success()
+		if b.failUnanswered() {
+			return
+		}
+	case Success:
+		b.period.unanswered = 0
+		if b.machine != nil {
+			b.machine.Success()
+		}
+	case Unanswered:
+		b.period.unanswered++
+		if b.failUnanswered() {
+			return
+		}
+	case Neutral:
 	}
 	b.publish()
+}
+
+// countFailure counts a failure in a row, and returns the state that the machine wants. Caller holds mu.
+func (b *Breaker) countFailure() State {
+	if b.machine == nil {
+		b.machine = newClosedMachine(b.policy.FailureThreshold, 0, b.host.MayOpen)
+	}
+	return b.machine.Failure()
+}
+
+// failUnanswered makes failures of the unanswered calls when they are enough, and reports whether that has opened
+// the breaker. Caller holds mu.
+func (b *Breaker) failUnanswered() (opened bool) {
+	unanswered, inARow := b.period.unanswered, b.period.unanswered+b.failuresInARow()
+	if unanswered == 0 || inARow < b.policy.hangThreshold() {
+		return false
+	}
+	b.period.unanswered = 0
+	b.totals.LastFailure = time.Now()
+	for range unanswered {
+		if w := b.window.Load(); w != nil {
+			if reason := b.policy.rateReached(w.Add(time.Since(b.epoch), true, false)); reason != "" && b.host.MayOpen() {
+				b.toOpen(b.policy.openFor(0), reason, false)
+				return true
+			}
+		}
+		if b.countFailure() != Closed {
+			b.toOpen(b.policy.openFor(0), oneline.Plural(inARow, "call")+" in a row without an answer", false)
+			return true
+		}
+	}
+	return false
 }
 
 // recordTrial records the outcome of a trial of a half-open period.
@@ -144,7 +189,7 @@ func (b *Breaker) recordTrial(generation uint64, outcome Outcome, slow bool) {
 			b.toClosed(oneline.Plural(successes, "trial") + " succeeded")
 			return
 		}
-	case Failure: // one is enough
+	case Failure, Unanswered: // one is enough
 		b.totals.LastFailure = time.Now()
 		b.failedRecoveries++
 		b.toOpen(b.policy.openFor(b.failedRecoveries), "a trial failed", false)

@@ -108,14 +108,21 @@ func (it *Iterator) Next(c *Caller) int {
 
 // More reports whether another candidate is eligible. It changes nothing and calls no selector. It is true
 // before the first Next.
-func (it *Iterator) More() bool {
+func (it *Iterator) More() bool { return it.state == ready || it.Another() >= 0 }
+
+// Another returns a candidate that is still to be offered, the first one where the order is known, or -1 if none
+// is eligible. It changes nothing and calls no selector.
+func (it *Iterator) Another() int {
 	switch it.state {
 	case over:
-		return false
+		return -1
 	case ready:
-		return true
+		return it.eligible.Next(0, it.plan.Len())
 	default:
-		return it.moreInTier() || it.moreInTiers(it.laterTiers())
+		if i := it.anotherInTier(); i >= 0 {
+			return i
+		}
+		return it.anotherInTiers(it.laterTiers())
 	}
 }
 
@@ -239,34 +246,43 @@ func (it *Iterator) search(from int, c *Caller) int {
 	}
 }
 
-// moreInTier is withinTier for More.
-func (it *Iterator) moreInTier() bool {
+// anotherInTier is withinTier for Another.
+func (it *Iterator) anotherInTier() int {
 	t := it.tier()
 	at, start := int(it.at), int(it.start)
 	switch it.state {
 	case wrapped:
-		return it.eligible.Next(at+1, start) >= 0
+		return it.eligible.Next(at+1, start)
 	case ascending:
-		return it.eligible.Next(at+1, t.high) >= 0 || t.rotation != nil && it.eligible.Next(t.low, start) >= 0
+		if i := it.eligible.Next(at+1, t.high); i >= 0 || t.rotation == nil {
+			return i
+		}
+		return it.eligible.Next(t.low, start)
 	default: // choosing
 		left := it.plan.members(t, it.eligible)
 		if left.large == nil {
-			return left.mask&^it.offered != 0
+			if left.mask &^= it.offered; left.mask == 0 {
+				return -1
+			}
+			return t.low + bits.TrailingZeros64(left.mask)
 		}
 		others := cmp.Or(it.large, left.large).without(at - t.low)
-		return others.Next(0) >= 0
+		if i := others.Next(0); i >= 0 {
+			return t.low + i
+		}
+		return -1
 	}
 }
 
-// moreInTiers is search for More.
-func (it *Iterator) moreInTiers(from int) bool {
+// anotherInTiers is search for Another.
+func (it *Iterator) anotherInTiers(from int) int {
 	p := it.plan
 	for i := it.eligible.Next(from, p.Len()); i >= 0; i = it.eligible.Next(i+1, p.Len()) {
 		if n := p.tierOf[i]; (!it.spilled || n != it.spillTier) && p.FastEnough(i) {
-			return true
+			return i
 		}
 	}
-	return false
+	return -1
 }
 
 // maxSpillTiers bounds the number of tiers that share a load.
