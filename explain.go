@@ -52,6 +52,9 @@ func (e Explanation) String() string {
 		if c.Mock {
 			text.WriteString(" (mock)")
 		}
+		if c.LastError != nil {
+			fmt.Fprintf(&text, "; last error at %s: %v", c.LastError.Time.Format(time.TimeOnly), c.LastError)
+		}
 	}
 	return text.String()
 }

@@ -28,6 +28,7 @@ type provider struct {
 	timeout  atomic.Int64             // of one attempt, in nanoseconds
 	breaker  providerBreaker
 	limits   atomic.Pointer[limit.Limits] // of its domain; nil: none
+	last     atomic.Pointer[verdict.LastError]
 	effects  successEffects
 
 	replacement  replacement
@@ -302,7 +303,7 @@ func (p *provider) infoLocked(breaker BreakerStats) Info {
 		Health: p.healthLocked(), Breaker: breaker, CooldownUntil: p.cooldownNow().Until(),
 		Made: p.instance.Load() != nil, AttemptTimeout: time.Duration(p.timeout.Load()),
 		Attempts: sum.Attempts, Successes: sum.Successes, Failures: sum.Failures, Ignored: sum.Ignored, Limited: sum.Limited,
-		InFlight: sum.InFlight, MeanLatency: sum.MeanLatency,
+		InFlight: sum.InFlight, MeanLatency: sum.MeanLatency, LastError: p.last.Load(),
 	}
 }
 
