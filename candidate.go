@@ -37,8 +37,9 @@ type Candidate struct {
 	//   - what the query does not accept: "capability_missing", "capability_out",
 	//     "too_expensive", "too_old", "tag_missing", "other_region", "excluded",
 	//     "too_slow";
-	//   - in the error of a call, why that call was turned away: "denied", "throttled",
-	//     "retry_budget_spent".
+	//   - "throttled", when the rate of the caller is used up, in explanations that of the
+	//     query's handler;
+	//   - in the error of a call, why that call was turned away: "denied", "retry_budget_spent".
 	Code string `json:"code"`
 	// Reason is the same in words, without RetryIn; empty when the provider is
 	// eligible without a trial. It names all reasons, Code the first.
