@@ -4,12 +4,14 @@ import (
 	"context"
 	"math"
 	"runtime/debug"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/breaker"
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/pace"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/slots"
@@ -277,6 +279,32 @@ func (a *attempt) resolveUnanswered(result breaker.Outcome, blame verdict.Blame,
 // record applies the outcome: the breaker learns, a cooldown begins or loses its growth, a
 // count moves, and the place is free again.
 func (a *attempt) record(o outcome) {
+	if o.cause != nil || o.result == breaker.Failure {
+		defer a.settle(o) // deferred: the Error method is a user's, and may exit the goroutine
+		a.provider.noteError(o)
+		return
+	}
+	a.settle(o)
+}
+
+// maxLastError bounds the text of the last error of a provider, in bytes.
+const maxLastError = 300
+
+// noteError remembers the error of an attempt for those who look why the provider is as it is.
+func (p *provider) noteError(o outcome) {
+	switch o.class {
+	case verdict.ClassCancelled, verdict.ClassHedgeLoser, verdict.ClassRemoved, verdict.ClassIgnored:
+		return
+	}
+	last := verdict.LastError{Class: o.class, Time: time.Now()}
+	if o.cause != nil {
+		last.Text = oneline.Of(oneline.Cut(strings.ToValidUTF8(fault.Text(o.cause), "?"), maxLastError-len("…")))
+	}
+	p.last.Store(&last)
+}
+
+// settle is record without the text of the error.
+func (a *attempt) settle(o outcome) {
 	p := a.provider
 	a.state = attemptOver
 	p.notePace(o)

@@ -183,6 +183,9 @@ func (h breakerHost) TrialsFull(full bool) {
 func (h breakerHost) StateChanged(c breaker.Change) {
 	p := h.provider
 	change := event.Event{From: c.From.String(), To: c.To.String(), Reason: c.Reason, Until: c.Until}
+	if last := p.last.Load(); last != nil && c.To == breaker.Open && !c.Forced {
+		change.Err = last
+	}
 	var set gate
 	var why openReason
 	switch c.To {

@@ -133,7 +133,7 @@ func (c *call) passLimits(p *provider, e admission) (used limit.Permit, ok bool)
 	switch {
 	case retryIn > 0: // also where it is full: callers that have used up their rate do not queue
 		c.attempt.leavePlace()
-		c.skip(p, codeThrottled, &reason{ErrAtCapacity, "rate of the caller used up", nil}, retryIn)
+		c.skip(p, codeThrottled, errThrottled(), retryIn)
 	case full:
 		used.GiveBack()
 		c.full = append(c.full, p)
@@ -142,6 +142,8 @@ func (c *call) passLimits(p *provider, e admission) (used limit.Permit, ok bool)
 	}
 	return limit.Permit{}, false
 }
+
+func errThrottled() *reason { return &reason{ErrAtCapacity, "rate of the caller used up", nil} }
 
 // takePlace takes a place if one is free or none is needed.
 func (c *call) takePlace(l *limit.Limits) bool {

@@ -11,6 +11,7 @@ import (
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/verdict"
 )
 
 // Candidate is a provider that a query sees, with the reasons that keep calls away from
@@ -36,8 +37,9 @@ type Candidate struct {
 	//   - what the query does not accept: "capability_missing", "capability_out",
 	//     "too_expensive", "too_old", "tag_missing", "other_region", "excluded",
 	//     "too_slow";
-	//   - in the error of a call, why that call was turned away: "denied", "throttled",
-	//     "retry_budget_spent".
+	//   - "throttled", when the rate of the caller is used up, in explanations that of the
+	//     query's handler;
+	//   - in the error of a call, why that call was turned away: "denied", "retry_budget_spent".
 	Code string `json:"code"`
 	// Reason is the same in words, without RetryIn; empty when the provider is
 	// eligible without a trial. It names all reasons, Code the first.
@@ -50,6 +52,8 @@ type Candidate struct {
 	// Detail is the assessment by the strategy of its group, such as a table of
 	// factors; nil when the strategy describes nothing. [Resolver.Explain] fills it in.
 	Detail *selection.Detail `json:"detail,omitempty"`
+	// LastError is the latest error of the provider; see [Info].
+	LastError *verdict.LastError `json:"last_error,omitempty"`
 	// Err matches the sentinel of every reason present and unwraps to their causes.
 	Err error `json:"-"`
 }
@@ -189,7 +193,7 @@ func describeLocked(c *Candidate, p *provider, at time.Time) {
 	now := p.gateNow()
 	c.Provider, c.Handler, c.Group = p.name(), p.definition.Handler, p.group.key.number
 	c.Priority, c.Mock, c.Breaker = p.definition.Priority, p.shownAsMock(), now.breaker()
-	c.Strategy = p.group.strategy.String()
+	c.Strategy, c.LastError = p.group.strategy.String(), p.last.Load()
 	switch blocked := now & gateBlocked; {
 	case blocked == gateOpen: // by far the most frequent refusal: its words are ready
 		c.Code, c.Reason, c.Err = codeOpen, p.opening.why.words, p.opening.err
@@ -234,5 +238,6 @@ func refusedCandidate(p *provider, code code, why *reason, retryIn time.Duration
 	return Candidate{
 		Provider: p.name(), Handler: p.definition.Handler, Group: p.group.key.number, Priority: p.definition.Priority,
 		Mock: p.shownAsMock(), Strategy: p.group.strategy.String(), Breaker: p.gateNow().breaker(), Code: code, Reason: why.words, RetryIn: retryIn, Err: why,
+		LastError: p.last.Load(),
 	}
 }

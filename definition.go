@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/verdict"
 )
 
 // Definition is the serialisable description of a provider. Its fields have the
@@ -91,4 +92,7 @@ type Info struct {
 	InFlight uint64 `json:"in_flight"`
 	// MeanLatency is the mean duration of the successes; zero before the first.
 	MeanLatency time.Duration `json:"mean_latency"`
+	// LastError is the latest error of an attempt, those of cancelled ones apart; nil before the first. It is not
+	// to be changed.
+	LastError *verdict.LastError `json:"last_error,omitempty"`
 }

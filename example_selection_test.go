@@ -119,7 +119,7 @@ func ExampleService_SetSelection() {
 	)
 	defer func() { _ = reg.Close(context.Background()) }()
 
-	if _, err := chat.SetSelection(reg, selection.Policy{SpillOver: 1.4, MaxEjected: 0.5}); err != nil {
+	if _, err := chat.SetSelection(reg, selection.Policy{SpillOver: 1.4, MaxEjected: 0.5, Seed: 1}); err != nil {
 		panic(err)
 	}
 	for _, name := range []string{"down-1", "down-2"} {

@@ -52,6 +52,9 @@ func (e Explanation) String() string {
 		if c.Mock {
 			text.WriteString(" (mock)")
 		}
+		if c.LastError != nil {
+			fmt.Fprintf(&text, "; last error at %s: %v", c.LastError.Time.Format(time.TimeOnly), c.LastError)
+		}
 	}
 	return text.String()
 }
@@ -99,7 +102,23 @@ func (s *queryPlan) explain(want condition, by pick.Caller) Explanation {
 		e.Winner = winner.name()
 	}
 	e.Candidates, e.Err = s.survey(plan, want, by)
+	if want == admitting {
+		plan.markThrottled(e.Candidates, by)
+	}
 	return e
+}
+
+// markThrottled marks candidates that the caller's rate keeps away.
+func (p *plan) markThrottled(candidates []Candidate, by pick.Caller) {
+	for i := range min(len(p.candidates), len(candidates)) {
+		c := &candidates[i]
+		retryIn := p.candidates[i].limits.Load().RetryIn(by.Name)
+		if retryIn == 0 || !c.Eligible && c.Code != codeFull {
+			continue
+		}
+		why := errThrottled()
+		c.Eligible, c.Code, c.Reason, c.RetryIn, c.Err = false, codeThrottled, why.words, retryIn, why
+	}
 }
 
 // survey returns the candidates, or the reason why there are none.
@@ -114,12 +133,13 @@ func (s *queryPlan) survey(plan *plan, want condition, by pick.Caller) ([]Candid
 	return seen, nil
 }
 
-// firstFree returns the provider that would be tried first: the first one with a free permit.
+// firstFree returns the provider that would be tried first: the first one with a free permit and an attempt left
+// of the caller's rate.
 func (p *plan) firstFree(eligible *bitset.Set, by pick.Caller) *provider {
 	rest := p.Iterate(eligible)
 	rest.Mode = pick.Preview
 	for i := rest.Next(&by); i >= 0; i = rest.Next(&by) {
-		if !p.candidates[i].full() {
+		if limits := p.candidates[i].limits.Load(); !limits.Full() && limits.RetryIn(by.Name) == 0 {
 			return p.candidates[i]
 		}
 	}

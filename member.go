@@ -28,6 +28,7 @@ type provider struct {
 	timeout  atomic.Int64             // of one attempt, in nanoseconds; zero: none was given
 	breaker  providerBreaker
 	limits   atomic.Pointer[limit.Limits] // of its domain; nil: none
+	last     atomic.Pointer[verdict.LastError]
 	effects  successEffects
 
 	replacement  replacement
@@ -316,7 +317,7 @@ func (p *provider) infoLocked(breaker BreakerStats) Info {
 		Health: p.healthLocked(), Breaker: breaker, CooldownUntil: p.cooldownNow().Until(),
 		Made: p.instance.Load() != nil, AttemptTimeout: p.attemptTimeout().most,
 		Attempts: sum.Attempts, Successes: sum.Successes, Failures: sum.Failures, Ignored: sum.Ignored, Limited: sum.Limited,
-		InFlight: sum.InFlight, MeanLatency: sum.MeanLatency,
+		InFlight: sum.InFlight, MeanLatency: sum.MeanLatency, LastError: p.last.Load(),
 	}
 }
 

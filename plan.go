@@ -3,6 +3,7 @@ package registry
 import (
 	"cmp"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 
@@ -180,6 +181,9 @@ func (s *service) build(target *queryPlan) *plan {
 
 	if s.policy.SpillOver > 0 && target.lookups == nil {
 		target.lookups = &atomic.Uint64{}
+		if s.policy.Seed == 0 {
+			target.lookups.Store(rand.Uint64()) //nolint:gosec // shares, not secrets
+		}
 	}
 	source := planSource{
 		target: target, candidates: p.candidates,
@@ -237,7 +241,7 @@ func (b *planSource) OrderKey(candidate int) uint64 { return orderKeyOf(b.candid
 // Rotation implements [pick.Source] with the rotation of the plan before.
 func (b *planSource) Rotation(tier int) *pick.Rotation {
 	key := tierKeyOf(b.candidates[b.first[tier]])
-	kept := pick.RotationFor(b.target.rotations[key], b.groups[tier].strategy)
+	kept := pick.RotationFor(b.target.rotations[key], b.groups[tier].strategy, b.target.service.policy.Seed)
 	b.rotations[key] = kept
 	return kept
 }

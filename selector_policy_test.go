@@ -86,7 +86,7 @@ func TestSelectionPolicy_SpilledCallContinuesInGroupOrder(t *testing.T) {
 		require.NoError(t, sick.MarkUnhealthy(testkit.ErrDown))
 		previous, err := testkit.Chat.SetSelection(reg, selection.Policy{SpillOver: 1})
 		require.NoError(t, err)
-		require.Equal(t, selection.Policy{}, previous)
+		require.Equal(t, selection.Policy{Seed: 1}, previous)
 		seen := make(map[string]int)
 		for range 100 {
 			seen[fmt.Sprint(testkit.CallOrder(t, reg, registry.Query{}))]++

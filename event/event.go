@@ -16,7 +16,8 @@ const (
 	Drained Kind = "drained"
 	// Changed: a setting was changed; Reason names it, From and To are its values.
 	Changed Kind = "changed"
-	// BreakerOpened: calls to the provider are refused until Until.
+	// BreakerOpened: calls to the provider are refused until Until; Err is its last error, a
+	// verdict.LastError, unless it was forced open.
 	BreakerOpened Kind = "breaker_opened"
 	// BreakerHalfOpened: the provider gets trial calls.
 	BreakerHalfOpened Kind = "breaker_half_opened"

@@ -53,6 +53,11 @@ type Policy struct {
 	// Decay is the time after which measurements have lost 63 % of their weight. It
 	// should be longer than the usual time between two calls. Default: 10 s.
 	Decay time.Duration `json:"decay,omitempty"`
+
+	// Seed makes the first picks of new rotations, and random draws, the same in every run, for tests and
+	// simulations: with 1 every rotation begins with the first candidate, with 2 with the second. Default, 0:
+	// anywhere, so that programs that ask once do not all begin with the same provider.
+	Seed uint64 `json:"seed,omitempty"`
 }
 
 // Check returns the field that is out of bounds, its value and the bound; an empty field when

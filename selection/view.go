@@ -23,6 +23,9 @@ func NewCursor(seed uint64) *Cursor { return &Cursor{seed: seed} }
 // Turns returns the number of turns taken.
 func (c *Cursor) Turns() uint64 { return c.turn.Load() }
 
+// Skip takes turns, so that those of different programs begin at different candidates.
+func (c *Cursor) Skip(turns uint64) { c.turn.Add(turns) }
+
 // Eligible reports the eligible candidates of a set with more than 64 candidates.
 type Eligible interface {
 	// Has reports whether candidate i is eligible, and Next returns the smallest

@@ -76,6 +76,7 @@ type Change struct {
 	From, To State
 	Reason   string
 	Until    time.Time // end of the recovery time; zero unless To is Open
+	Forced   bool      // by ForceOpen
 }
 
 // Breaker is a circuit breaker. It is a field of what it protects, so that admission reads

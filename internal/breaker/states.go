@@ -68,7 +68,7 @@ func (b *Breaker) transition(next period) {
 	next.generation = last.generation + 1
 	b.period = next
 	b.publish()
-	b.host.StateChanged(Change{From: last.state, To: next.state, Reason: next.reason, Until: next.until})
+	b.host.StateChanged(Change{From: last.state, To: next.state, Reason: next.reason, Until: next.until, Forced: next.forced})
 }
 
 // toOpen begins a recovery time. Caller holds mu.

@@ -55,6 +55,14 @@ func (l *Limits) Slots() *slots.Slots { return l.slots }
 // Full reports whether an attempt would find no free place now.
 func (l *Limits) Full() bool { return l != nil && l.slots != nil && !l.slots.Free() }
 
+// RetryIn returns the time until the caller's rate admits an attempt; zero: now. It uses up nothing.
+func (l *Limits) RetryIn(caller string) time.Duration {
+	if l == nil || l.rates == nil {
+		return 0
+	}
+	return l.rates.RetryIn(caller)
+}
+
 // TakePlace takes a place where that is all that the limits ask for: there is a bulkhead and no rate. On
 // false it has taken none.
 func (l *Limits) TakePlace() (place *slots.Slots, ok bool) {

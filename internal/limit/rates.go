@@ -64,6 +64,23 @@ func (r *Rates) Take(caller string) (used Permit, retryIn time.Duration) {
 	return used, 0
 }
 
+// RetryIn returns the time until the caller may make an attempt; zero: now. It uses up nothing and keeps nothing.
+func (r *Rates) RetryIn(caller string) time.Duration {
+	r.mu.Lock()
+	limiter := r.callers[caller]
+	if limiter == nil && len(r.callers) >= maxCallers {
+		limiter = r.shared
+	}
+	r.mu.Unlock()
+	if limiter == nil {
+		return 0
+	}
+	if missing := 1 - limiter.TokensAt(time.Now()); missing > 0 {
+		return time.Duration(min(math.Ceil(missing/r.perSecond*float64(time.Second)), 1<<62))
+	}
+	return 0
+}
+
 // limiterOf returns the caller's bucket, which is full at first.
 func (r *Rates) limiterOf(caller string, now time.Time) *rate.Limiter {
 	r.mu.Lock()

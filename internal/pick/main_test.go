@@ -37,7 +37,7 @@ func (f *fixture) Rotation(tier int) *pick.Rotation {
 	if f.rotations == nil {
 		f.rotations = make(map[int]*pick.Rotation)
 	}
-	f.rotations[tier] = pick.RotationFor(f.rotations[tier], f.config.Tiers[tier].Strategy)
+	f.rotations[tier] = pick.RotationFor(f.rotations[tier], f.config.Tiers[tier].Strategy, 1)
 	return f.rotations[tier]
 }
 

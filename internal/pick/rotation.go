@@ -10,26 +10,29 @@ import (
 )
 
 // Rotation remembers the last pick from a tier as the order key of the candidate, which stays right when
-// candidates join or leave. It also has the cursor of a selector. It outlives the plans of its query and is
+// candidates join or leave. The first pick is anywhere. It also has the cursor of a selector. It outlives the plans of its query and is
 // safe for concurrent use.
 type Rotation struct {
 	last     atomic.Uint64
+	begin    uint64 // where the first pick begins, for any number of members
 	cursor   *selection.Cursor
 	strategy selection.Strategy
 
-	_ [40]byte // a cache line of its own keeps the rotations of different queries apart
+	_ [32]byte // a cache line of its own keeps the rotations of different queries apart
 }
 
 // RotationFor returns previous if it belongs to the strategy, else a new rotation: a strategy must not find
-// the state of another one.
-func RotationFor(previous *Rotation, strategy selection.Strategy) *Rotation {
+// the state of another one. A new one begins where the seed says, see [selection.Policy].
+func RotationFor(previous *Rotation, strategy selection.Strategy, seed uint64) *Rotation {
 	if previous != nil && previous.strategy.Same(strategy) {
 		return previous
 	}
-	return &Rotation{
-		cursor:   selection.NewCursor(rand.Uint64()), //nolint:gosec // shares, not secrets
-		strategy: strategy,
+	if seed > 0 {
+		return &Rotation{cursor: selection.NewCursor(seed), begin: seed - 1, strategy: strategy}
 	}
+	r := &Rotation{cursor: selection.NewCursor(rand.Uint64()), begin: rand.Uint64(), strategy: strategy} //nolint:gosec // shares, not secrets
+	r.cursor.Skip(r.begin >> 32)
+	return r
 }
 
 // The lowest bits of a key are the position of its member in the tier, so that the last pick is found
@@ -44,7 +47,9 @@ const (
 func (t *tier) turn(members subset, move bool) (picked int, ok bool) {
 	last := t.rotation.last.Load()
 	before := int(last & positionMask)
-	if before >= len(t.keys) || t.keys[before] != last { // rare: it was picked from another plan
+	if last == 0 { // the first pick is anywhere: programs that ask once do not all ask the first one
+		before = int(t.rotation.begin%uint64(len(t.keys))) - 1 //nolint:gosec // below the number of members
+	} else if before >= len(t.keys) || t.keys[before] != last { // rare: it was picked from another plan
 		before = t.lastUpTo(last)
 	}
 	picked = members.next(before + 1)

@@ -35,9 +35,9 @@ func TestRotation_GoesOnWhenCandidatesJoinAndLeave(t *testing.T) {
 
 func TestRotationFor_KeepsWhatTheSameStrategyRemembers(t *testing.T) {
 	t.Parallel()
-	first := pick.RotationFor(nil, selection.RoundRobin())
-	require.Same(t, first, pick.RotationFor(first, selection.RoundRobin()))
-	require.NotSame(t, first, pick.RotationFor(first, selection.Fallback()))
+	first := pick.RotationFor(nil, selection.RoundRobin(), 1)
+	require.Same(t, first, pick.RotationFor(first, selection.RoundRobin(), 1))
+	require.NotSame(t, first, pick.RotationFor(first, selection.Fallback(), 1))
 }
 
 func TestRotation_SharesAreEvenWhileOthersFlip(t *testing.T) {

@@ -6,6 +6,7 @@
 package testkit
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"testing"
@@ -30,9 +31,11 @@ func Bubble(t *testing.T, options registry.Options, test func(t *testing.T, reg 
 	})
 }
 
-// New returns a registry that the test has to close.
+// New returns a registry that the test has to close. Its rotations begin with the first provider, unless the
+// options have a seed.
 func New(tb testing.TB, options registry.Options) *registry.Registry {
 	tb.Helper()
+	options.Selection.Seed = cmp.Or(options.Selection.Seed, 1)
 	reg, err := registry.New(options)
 	require.NoError(tb, err)
 	return reg

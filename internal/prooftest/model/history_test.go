@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/selection"
 )
 
 // Operations of a history.
@@ -266,7 +267,7 @@ func (c *client) perform(ctx context.Context, resolver *registry.Resolver[int], 
 // record lets some clients live side by side and returns what they saw.
 func record(t *testing.T, seed uint64, clients, operations int) (history []porcupine.Operation) {
 	t.Helper()
-	reg, err := registry.New(registry.Options{})
+	reg, err := registry.New(registry.Options{Selection: selection.Policy{Seed: 1}})
 	require.NoError(t, err)
 	all := &handles{of: make(map[int]*registry.Registration)}
 	began := time.Now()
@@ -344,7 +345,7 @@ func TestGet_NeverFindsAWorseOneWhileTheBestTakeTurnsInBeingHealthy(t *testing.T
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			reg, err := registry.New(registry.Options{})
+			reg, err := registry.New(registry.Options{Selection: selection.Policy{Seed: 1}})
 			require.NoError(t, err)
 			join := func(p registry.Provider[int]) *registry.Registration {
 				joined, err := numbered.Register(t.Context(), reg, p)

@@ -19,6 +19,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -303,7 +304,7 @@ func play(t *testing.T, rt *rapid.T, defect string) {
 	t.Helper()
 	var thrown any
 	synctest.Test(t, func(t *testing.T) {
-		reg, err := registry.New(registry.Options{DrainTimeout: 24 * 365 * time.Hour})
+		reg, err := registry.New(registry.Options{DrainTimeout: 24 * 365 * time.Hour, Selection: selection.Policy{Seed: 1}})
 		require.NoError(t, err)
 		m := &machine{
 			t: t, reg: reg, oracle: newOracle(), began: time.Now(),
