@@ -124,7 +124,7 @@ func (o *Orchestrator) callbacks(
 	return callbacks, nil
 }
 
-// componentHandle gives the engine the registrations of a component.
+// componentHandle lets the engine wait for, and remove, a provider that a component has registered.
 type componentHandle struct{ *Registration }
 
 // AwaitEligible waits until the provider can be given a call. What a test or a policy of mocks hides is not waited for.

@@ -145,7 +145,7 @@ func (r *Registry) Stats() Stats {
 //
 // When ctx ends first, the error matches [ErrNotReady] and the context's error and
 // cause, and unwraps to one [UnavailableError] for each missing service. On a registry
-// that is closing it matches [ErrClosed].
+// that is closing, or whose [Orchestrator] stops, it matches [ErrClosed].
 func (r *Registry) WaitReady(ctx context.Context, services ...string) error {
 	if !r.made() {
 		return errNotMade()
@@ -179,8 +179,8 @@ func (r *Registry) WaitReady(ctx context.Context, services ...string) error {
 func (r *Registry) unserved(services []string) (missing []string, changed <-chan struct{}, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closing {
-		return nil, nil, fmt.Errorf("registry: %w", ErrClosed)
+	if err := r.errStoppingLocked(); err != nil {
+		return nil, nil, err
 	}
 	for _, name := range services {
 		if svc := r.knownService(name); svc == nil || !svc.served() {

@@ -1,6 +1,10 @@
 package registry
 
 import (
+	"fmt"
+	"slices"
+	"strings"
+
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/overall"
 )
@@ -15,12 +19,54 @@ import (
 // when any is not healthy. The registry is unhealthy when a required service is
 // ([Options.Required]; without groups and for [health.Readiness]), or every
 // service is; it is degraded when any is not healthy. A registry without
-// providers is unhealthy. A group without providers is healthy, unless it is
+// providers is unhealthy, and so is one whose [Orchestrator] stops, from the first
+// moment of that on, until another one starts. A group without providers is healthy, unless it is
 // Readiness. So a misspelt group is always healthy; use the constants of package
 // health, or your own.
 func (r *Registry) Health(groups ...string) health.Overall {
 	r = r.orClosed()
-	return overall.Of(r.healthViews(), r.options.Required, groups)
+	all := overall.Of(r.healthViews(), r.options.Required, groups)
+	if (len(groups) == 0 || slices.Contains(groups, health.Readiness)) && r.errStopping() != nil {
+		all.State = health.Unhealthy
+		all.Reason = strings.TrimSuffix(stoppingText+"; "+all.Reason, "; ")
+	}
+	return all
+}
+
+const stoppingText = "the program is stopping"
+
+// errStopping returns the error of a registry that closes, or whose components are being stopped; nil for another.
+func (r *Registry) errStopping() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.errStoppingLocked()
+}
+
+func (r *Registry) errStoppingLocked() error {
+	switch {
+	case r.closing:
+		return fmt.Errorf("registry: %w", ErrClosed)
+	case r.stopping:
+		return fmt.Errorf("registry: %w: %s", ErrClosed, stoppingText)
+	}
+	return nil
+}
+
+// orchestrationStarts notes that the components of an orchestrator are being started.
+func (r *Registry) orchestrationStarts() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.orchestrated++
+	r.stopping = false
+}
+
+// orchestrationStops notes that the components of an orchestrator are being stopped.
+func (r *Registry) orchestrationStops() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.orchestrated--
+	r.stopping = r.orchestrated == 0
+	r.wakeWaiters()
 }
 
 // healthViews returns the health of every provider at one moment, in the one order.

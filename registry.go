@@ -50,6 +50,9 @@ type Registry struct {
 	mu sync.Mutex
 	membership
 
+	orchestrated int  // orchestrators that have started and do not stop; guarded by mu
+	stopping     bool // the last of them stops, or has: nothing is ready any more; guarded by mu
+
 	tasks   tasks.Group   // the goroutines of the registry, but for
 	probing tasks.Group   // those of probes and recovery hooks
 	leaving []*provider   // in Close, newest first; readable when closed is closed

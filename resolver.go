@@ -150,3 +150,47 @@ func (r *Resolver[T]) Many(ctx context.Context, limit int) ([]T, error) {
 	query.service.lookups.Local().hits.Add(1)
 	return found, nil
 }
+
+// Ready returns nil when a provider of the query could be given a call now, and an
+// [UnavailableError] with every candidate and its reason when none could. A provider
+// whose factory has not run yet counts. Ready runs nothing, moves no rotation and counts
+// no look-up. On a registry that is closing, or whose [Orchestrator] stops, the error
+// matches [ErrClosed].
+func (r *Resolver[T]) Ready() error {
+	query, err := r.bound()
+	if err != nil {
+		return err
+	}
+	if err := query.service.registry.errStopping(); err != nil {
+		return err
+	}
+	if providers := query.list(admitting); providers.next(nil) != nil {
+		return nil
+	}
+	return query.unavailable(admitting, pick.Caller{Key: r.key})
+}
+
+// WaitReady blocks until [Resolver.Ready] returns nil. It wakes on changes, without
+// polling. When ctx ends first, the error matches [ErrNotReady] and the context's error
+// and cause, and unwraps to the [UnavailableError].
+func (r *Resolver[T]) WaitReady(ctx context.Context) error {
+	query, err := r.boundFor(ctx)
+	if err != nil {
+		return err
+	}
+	registry := query.service.registry
+	for {
+		registry.mu.Lock()
+		changed, ended := registry.changedLocked(), registry.errStoppingLocked()
+		registry.mu.Unlock()
+		missing := r.Ready()
+		if missing == nil || ended != nil {
+			return missing
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fault.Join("registry: ", append(append([]error{ErrNotReady}, fault.OfContext(ctx)...), missing))
+		}
+	}
+}

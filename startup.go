@@ -45,6 +45,9 @@ func NewOrchestrator(reg *Registry, options startup.Options, components ...Compo
 	if o.engine, err = lifecycle.New(options, checked); err != nil {
 		return nil, err
 	}
+	if reg != nil {
+		o.engine.Notify(reg.orchestrationStarts, reg.orchestrationStops)
+	}
 	return o, nil
 }
 

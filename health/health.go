@@ -143,7 +143,9 @@ type Policy struct {
 	// Fall is the number of failures in a row that make the provider unhealthy. Default: 3.
 	Fall int
 	// Rise is the number of successes in a row after which an unhealthy or degraded provider is
-	// healthy. Default: 2. The first success of all is enough by itself.
+	// healthy. Default: 2. The first success of all is enough by itself. For one that falls
+	// again within 40 Intervals it doubles each time, up to 64 fold, and a longer time with Rise
+	// successes at its end is enough, too: an Interval that doubles, up to 64 of them.
 	Rise int
 	// StartTime is the time for which a provider that has not been healthy yet may fail before
 	// it is unhealthy. Default: until Fall failures.

@@ -104,6 +104,8 @@ type Engine struct {
 	now   time.Duration        // of this step, since epoch
 	watch func(from, to stage) // sees every transition; for tests
 
+	onStart, onStop func() // see Notify
+
 	values      context.Context //nolint:containedctx // the values of the context of Start, for later starts
 	starter     context.Context //nolint:containedctx // the context of Start
 	began, wall time.Duration
@@ -166,6 +168,10 @@ func New(options startup.Options, components []Component) (*Engine, error) {
 	return e, nil
 }
 
+// Notify sets what is called when a start begins, and at the first moment of the stop that follows. The functions must
+// be the host's, and must not call the engine, whose lock is held. It is called before anything else.
+func (e *Engine) Notify(onStart, onStop func()) { e.onStart, e.onStop = onStart, onStop }
+
 // lock takes mu for a step that changes something, and reads the clock once for all of it.
 func (e *Engine) lock() {
 	e.mu.Lock()
@@ -192,6 +198,9 @@ func (e *Engine) Start(ctx context.Context) (startup.Report, error) {
 		return e.Report(), fmt.Errorf("registry: the orchestrator has been started or stopped before: %w", fault.ErrClosed)
 	}
 	e.phase = phaseStarting
+	if e.onStart != nil {
+		e.onStart()
+	}
 	e.values, e.starter = context.WithoutCancel(ctx), ctx
 	e.began = e.now
 	e.wait(e.nodes)

@@ -27,6 +27,9 @@ func (e *Engine) rollback(err error) {
 // stopAll begins to stop everything.
 func (e *Engine) stopAll() {
 	e.phase = phaseStopping
+	if e.onStop != nil {
+		e.onStop()
+	}
 	e.turns.nodes = nil
 	close(e.halt)
 	go e.startContexts.Cancel(startError([]error{fault.ErrClosed}))

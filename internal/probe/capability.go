@@ -3,6 +3,7 @@ package probe
 import (
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/health"
@@ -14,7 +15,8 @@ import (
 //	--------  -------------------------  -------------------------
 //	untested  works                      out
 //	works     works                      out (Fall in a row)
-//	out       works (Rise in a row)      out
+//	out       works (Rise in a row;      out
+//	          more after a flap)
 //
 // An untested capability counts as working.
 type capabilityState uint8
@@ -30,6 +32,7 @@ type capability struct {
 	name   string
 	state  capabilityState
 	streak streak
+	damper damper
 	reason string // of the last failure
 	err    error
 }
@@ -66,11 +69,11 @@ func (c *capability) inherit(before []capability) {
 	}
 }
 
-func (c *capability) next(fall, rise int, failed bool) capabilityState {
+func (c *capability) next(now time.Duration, policy *health.Policy, failed bool) capabilityState {
 	switch {
-	case failed && (c.state == capabilityUntested || c.streak.failures >= fall):
+	case failed && (c.state == capabilityUntested || c.streak.failures >= policy.Fall):
 		return capabilityOut
-	case !failed && (c.state == capabilityUntested || c.streak.successes >= rise):
+	case !failed && (c.state != capabilityOut || c.damper.lets(now, policy.Interval, c.streak.successes, policy.Rise)):
 		return capabilityWorks
 	}
 	return c.state
@@ -97,7 +100,7 @@ func (m *Machine) countOut() (out int) {
 
 // ObserveCapability takes a result of the probe of a capability. It returns the change to publish when the capability
 // went out or came back, else nil. Results of capabilities without a probe are ignored.
-func (m *Machine) ObserveCapability(name string, r Result) (change *event.Event) {
+func (m *Machine) ObserveCapability(now time.Duration, name string, r Result) (change *event.Event) {
 	c := m.capability(name)
 	if c == nil || r.Outcome == Suspected {
 		return nil
@@ -111,14 +114,16 @@ func (m *Machine) ObserveCapability(name string, r Result) (change *event.Event)
 		c.reason, c.err = r.Text, r.Err
 	}
 	wasOut := c.state == capabilityOut
-	c.state = c.next(m.policy.Fall, m.policy.Rise, failed)
+	c.state = c.next(now, m.policy, failed)
 	isOut := c.state == capabilityOut
 	switch {
 	case isOut == wasOut:
 		return nil
 	case isOut:
+		c.damper.fall(now, m.policy.Interval)
 		change = &event.Event{Kind: event.CapabilityOut, Reason: name + ": " + r.Text, Err: r.Err}
 	default:
+		c.damper.comeBack(now)
 		change = &event.Event{Kind: event.CapabilityBack, Reason: name}
 	}
 	m.facts.Out = m.countOut()

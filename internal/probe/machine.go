@@ -27,7 +27,7 @@ import (
 //
 //	(1) once StartTime is over, or by a failure made with health.Out; Starting until then
 //	(2) Healthy after Rise results in a row with a good score; Degraded until then
-//	(3) after Rise answers in a row; Unhealthy until then
+//	(3) after Rise answers in a row; Unhealthy until then, and longer where it fell soon after it had come back (damper)
 //
 // A failure made with health.Out stands for Fall failures. A suspected failure changes no state. Results of capabilities move the state between Healthy and Degraded only.
 // MarkHealthy leads from every state but Degraded to Healthy. The state Draining belongs to the registry.
@@ -45,6 +45,7 @@ type Machine struct {
 	facts        health.Facts
 	score        float64
 	streak       streak // of the provider's own probe
+	damper       damper // of the provider's own probe
 	goodScores   int    // results in a row with a score that is not degraded
 	trend        health.Trend
 	detector     drift.Detector
@@ -119,6 +120,7 @@ func (m *Machine) MarkHealthy() {
 	}
 	m.state, m.reason, m.err = health.Healthy, "", nil
 	m.streak.failures = 0
+	m.damper = damper{}
 	m.facts.Known, m.facts.Failures, m.facts.Limps = true, 0, false
 	m.score = health.Score(m.facts)
 }
@@ -145,9 +147,22 @@ func (m *Machine) Observe(now time.Duration, r Result) (change *event.Event) {
 	}
 	m.facts.Failures = m.streak.failures
 	m.rescore()
+	before := m.state
 	m.state = m.next(now, failed, r.Out)
+	m.noteFlap(before, now)
 	m.reason, m.err = m.explain(r)
 	return m.updateTrend()
+}
+
+// noteFlap lets the damper follow a change of state.
+func (m *Machine) noteFlap(before health.State, now time.Duration) {
+	switch isOut := m.state == health.Unhealthy; {
+	case isOut == (before == health.Unhealthy):
+	case isOut:
+		m.damper.fall(now, m.policy.Interval)
+	default:
+		m.damper.comeBack(now)
+	}
 }
 
 // next returns the state after a result that counts.
@@ -168,7 +183,7 @@ func (m *Machine) next(now time.Duration, failed, out bool) health.State {
 		}
 		return m.byScoreInARow()
 	case health.Unhealthy:
-		if !failed && m.streak.successes >= m.policy.Rise {
+		if !failed && m.damper.lets(now, m.policy.Interval, m.streak.successes, m.policy.Rise) {
 			return m.byScore()
 		}
 	case health.Draining:
@@ -209,7 +224,7 @@ func (m *Machine) explain(r Result) (reason string, err error) {
 	case r.Outcome.failed():
 		return r.Text, r.Err
 	case m.state == health.Unhealthy:
-		return fmt.Sprintf("on its way back: %d of %d answers", m.streak.successes, m.policy.Rise), nil
+		return fmt.Sprintf("on its way back: %d of %d answers", m.streak.successes, m.damper.proof(m.policy.Rise)), nil
 	}
 	return m.whyDegraded(r), r.Err
 }
@@ -290,6 +305,9 @@ func (m *Machine) Interval(capability string, idle bool) time.Duration {
 	}
 	return m.policy.Interval
 }
+
+// answersAgain reports whether the last probe of the provider itself was answered.
+func (m *Machine) answersAgain() bool { return m.own && m.streak.successes > 0 }
 
 // TrustsCalls reports whether successful calls may take the place of the provider's own probe.
 func (m *Machine) TrustsCalls() bool {

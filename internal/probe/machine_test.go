@@ -207,9 +207,9 @@ func TestMachine_WithoutAProbeOfTheProviderIsHealthy(t *testing.T) {
 	require.Equal(t, healthy, status.State, "nothing says otherwise any more")
 	require.Empty(t, status.Reason)
 	require.InDelta(t, 1, status.Score, 0)
-	next.ObserveCapability("vision", failure())
-	next.ObserveCapability("vision", answer())
-	next.ObserveCapability("vision", answer())
+	next.ObserveCapability(0, "vision", failure())
+	next.ObserveCapability(0, "vision", answer())
+	next.ObserveCapability(0, "vision", answer())
 	require.InDelta(t, 1, next.Score(), 0, "failures of the probe that was removed do not count")
 
 	off := vision
@@ -241,7 +241,7 @@ func TestMachine_CapabilityFollowsTheTable(t *testing.T) {
 		var kinds []event.Kind
 		var out []bool
 		for _, r := range resultsOf(row.script) {
-			if change := m.ObserveCapability("vision", r); change != nil {
+			if change := m.ObserveCapability(0, "vision", r); change != nil {
 				kinds = append(kinds, change.Kind)
 			}
 			out = append(out, m.Outage([]string{"audio", "vision"}) != nil)
@@ -260,7 +260,7 @@ func TestMachine_CapabilityThatIsOutDegrades(t *testing.T) {
 	p.Capabilities = map[string]health.Probe{"vision": nil}
 	for own, want := range map[bool]health.State{true: degraded, false: healthy} {
 		m := probe.NewMachine(p, own, healthy, 0)
-		change := m.ObserveCapability("vision", failure())
+		change := m.ObserveCapability(0, "vision", failure())
 		require.Equal(t, &event.Event{Kind: event.CapabilityOut, Reason: "vision: down", Err: errDown}, change)
 		state, reason, _ := m.State()
 		require.Equal(t, degraded, state)
@@ -269,16 +269,16 @@ func TestMachine_CapabilityThatIsOutDegrades(t *testing.T) {
 		require.Equal(t, &probe.Outage{Capability: "vision", Reason: "down", Err: errDown}, m.Outage([]string{"vision"}))
 		next := m.Under(p, own, 0)
 		require.NotNil(t, next.Outage([]string{"vision"}), "another policy does not change that")
-		m.ObserveCapability("vision", answer())
-		require.Equal(t, &event.Event{Kind: event.CapabilityBack, Reason: "vision"}, m.ObserveCapability("vision", answer()))
+		m.ObserveCapability(0, "vision", answer())
+		require.Equal(t, &event.Event{Kind: event.CapabilityBack, Reason: "vision"}, m.ObserveCapability(0, "vision", answer()))
 		state, _, _ = m.State()
 		require.Equal(t, want, state, "own probe %t: its next good results bring it back, else nothing would", own)
 	}
 	m := probe.NewMachine(p, true, unhealthy, 0)
-	m.ObserveCapability("vision", failure())
+	m.ObserveCapability(0, "vision", failure())
 	state, _, _ := m.State()
 	require.Equal(t, unhealthy, state)
-	require.Nil(t, m.ObserveCapability("unknown", failure()))
+	require.Nil(t, m.ObserveCapability(0, "unknown", failure()))
 }
 
 func TestMachine_Interval(t *testing.T) {
@@ -307,7 +307,7 @@ func TestMachine_Interval(t *testing.T) {
 		require.Equal(t, row.idle, m.Interval("", true), "%v %s", row.from, row.script)
 	}
 	m := probe.NewMachine(p, true, healthy, 0)
-	m.ObserveCapability("vision", failure())
+	m.ObserveCapability(0, "vision", failure())
 	require.Equal(t, fast, m.Interval("vision", false), "it is out")
 	require.Equal(t, usual, m.Interval("", false))
 }
@@ -324,7 +324,7 @@ func TestMachine_Answering(t *testing.T) {
 	}
 	m := probe.NewMachine(p, true, healthy, 0)
 	require.False(t, m.Answering("vision"), "there is no answer yet")
-	m.ObserveCapability("vision", answer())
+	m.ObserveCapability(0, "vision", answer())
 	require.True(t, m.Answering("vision"))
 }
 

@@ -204,7 +204,7 @@ func (q *Queue) take(c *check, r Result) {
 	if c.capability == "" {
 		change = machine.Observe(now, r)
 	} else {
-		change = machine.ObserveCapability(c.capability, r)
+		change = machine.ObserveCapability(now, c.capability, r)
 	}
 	if change != nil {
 		w.subject.Publish(*change)

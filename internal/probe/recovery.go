@@ -80,16 +80,16 @@ func (w *Watch) Recover() {
 	if m.policy.Recover == nil || r.state == recoveryRunning || r.runs >= m.policy.RecoverLimit {
 		return
 	}
-	switch w.subject.RecoveryNeed() {
-	case RecoveryPostponed:
+	switch need := w.subject.RecoveryNeed(); {
+	case need == RecoveryNotNeeded:
+	case need == RecoveryPostponed, m.machine.answersAgain():
 		w.delayRecovery(m.policy.FastInterval)
-	case RecoveryNeeded:
+	default:
 		r.stopTimer()
 		r.runs++
 		if w.queue.host.Go(fmt.Sprintf("recovery of provider %q", w.id.Name), func() { w.runRecovery(m) }) {
 			r.state = recoveryRunning
 		}
-	case RecoveryNotNeeded:
 	}
 }
 
