@@ -61,7 +61,7 @@ func (o *Orchestrator) Plan() startup.Plan { return o.orEmpty().Plan() }
 // the first cause; it matches the context's error when ctx ended the start, and
 // [ErrClosed] when it was stopped or had been started before.
 func (o *Orchestrator) Start(ctx context.Context) (startup.Report, error) {
-	if err := o.check(ctx); err != nil {
+	if err := o.usable(ctx); err != nil {
 		return startup.Report{}, err
 	}
 	return o.engine.Start(ctx)
@@ -72,7 +72,7 @@ func (o *Orchestrator) Start(ctx context.Context) (startup.Report, error) {
 // contexts of the stop at once. The error is that of the start, of the component, or
 // of the stop; nil after an ordinary end.
 func (o *Orchestrator) Run(ctx context.Context, signals ...os.Signal) error {
-	if err := o.check(ctx); err != nil {
+	if err := o.usable(ctx); err != nil {
 		return err
 	}
 	return o.engine.Run(ctx, signals...)
@@ -89,7 +89,7 @@ func (o *Orchestrator) Run(ctx context.Context, signals ...os.Signal) error {
 // waits for the same stop. A function of a component calls it in a goroutine, since
 // it waits for that function.
 func (o *Orchestrator) Stop(ctx context.Context) error {
-	if err := o.check(ctx); err != nil {
+	if err := o.usable(ctx); err != nil {
 		return err
 	}
 	return o.engine.Stop(ctx)
@@ -102,7 +102,7 @@ func (o *Orchestrator) Stop(ctx context.Context) error {
 // for [NewOrchestrator] and [Orchestrator.Start]; nothing can be added during a
 // start or a stop, which is [ErrClosed].
 func (o *Orchestrator) Add(ctx context.Context, components ...Component) error {
-	if err := o.check(ctx); err != nil {
+	if err := o.usable(ctx); err != nil {
 		return err
 	}
 	checked, err := o.checkComponents(components)
@@ -116,7 +116,7 @@ func (o *Orchestrator) Add(ctx context.Context, components ...Component) error {
 // error matches [ErrConflict] and names them. An unknown name is [ErrNotRegistered].
 // It returns as [Orchestrator.Stop] does.
 func (o *Orchestrator) Remove(ctx context.Context, name string) error {
-	if err := o.check(ctx); err != nil {
+	if err := o.usable(ctx); err != nil {
 		return err
 	}
 	err := o.engine.Remove(ctx, name)
@@ -137,7 +137,7 @@ func (o *Orchestrator) Failed() <-chan struct{} { return o.orEmpty().Failed() }
 // Report returns how the start went, or goes.
 func (o *Orchestrator) Report() startup.Report { return o.orEmpty().Report() }
 
-func (o *Orchestrator) check(ctx context.Context) error {
+func (o *Orchestrator) usable(ctx context.Context) error {
 	if o == nil || o.engine == nil {
 		return invalid("Orchestrator", raw("nil or zero"), "an orchestrator made by NewOrchestrator")
 	}
