@@ -36,6 +36,7 @@ type Lease[T any] struct {
 	retried  retried
 	call     *leaseCall
 	settled  atomic.Bool  // its outcome was reported, or it has expired
+	freed    atomic.Bool  // the slot of its trial was given back, or will be with its outcome
 	answered atomic.Int64 // when the answer began, since the attempt did
 	expected atomic.Int64 // how long the work in progress would be waited for; see Patience
 	expiry   atomic.Pointer[schedule.Timer]
@@ -195,11 +196,16 @@ func (l *Lease[T]) Attempts() []Attempt {
 
 // Answered tells that the answer has begun, such as with the first item of a stream: the time
 // until the first such report is the latency of the provider, rather than the time until Done.
+// The lease of a half-open provider is a trial, and keeps no other one out from then on; its
+// outcome still counts.
 func (l *Lease[T]) Answered() {
 	if !l.made() {
 		return
 	}
-	l.answered.CompareAndSwap(0, int64(max(l.attempt.elapsed(), 1)))
+	first := l.answered.CompareAndSwap(0, int64(max(l.attempt.elapsed(), 1)))
+	if first && l.attempt.trial && l.freed.CompareAndSwap(false, true) {
+		l.attempt.provider.breaker.FreeTrial(l.attempt.generation)
+	}
 }
 
 // Patience tells how long the work in progress would be waited for, when that is not the
@@ -241,6 +247,7 @@ func (l *Lease[T]) MoveOn(err error) (*Lease[T], error) {
 	}
 	c := l.call.search()
 	c.attempt, c.retried = l.attempt, l.retried
+	c.attempt.freed = false
 	c.follow(v, c.options.onceOnly, c.query.query.TryRefused, l.attempt.provider.definition.Window)
 	switch {
 	case c.planRetry(v):
@@ -342,6 +349,7 @@ func (l *Lease[T]) record(v verdict.Verdict, elapsed time.Duration, err error) (
 		timer.Stop()
 	}
 	a := &l.attempt
+	a.freed = a.trial && !l.freed.CompareAndSwap(false, true)
 	if expected := l.expected.Load(); expected > 0 {
 		a.timeout = time.Duration(expected)
 	}
