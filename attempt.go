@@ -45,6 +45,7 @@ type attempt struct {
 	timeout    attemptTimeout
 	state      attemptState
 	trial      bool // its breaker is half-open
+	freed      bool // it is a trial, and has given its slot back
 	lastResort bool // it was admitted whatever kept it away, and moves no breaker
 	shortened  bool // its time was cut to leave some for another provider
 	others     bool // when the caller's deadline came, another provider could have been asked
@@ -310,7 +311,11 @@ func (a *attempt) settle(o outcome) {
 	p.notePace(o)
 	// Of an unaffected breaker there is nothing to learn, and no trial.
 	if (o.result.Blames() || !p.breaker.Unaffected(a.generation)) && (!a.lastResort || a.trial) && a.watch.stop() {
-		p.breaker.Record(a.generation, o.result, o.slow)
+		if a.freed {
+			p.breaker.RecordFreed(a.generation, o.result, o.slow)
+		} else {
+			p.breaker.Record(a.generation, o.result, o.slow)
+		}
 	}
 	p.spend(o.result)
 	if a.vitals != nil {

@@ -43,6 +43,7 @@ type Lease[T any] struct {
 	cause   error   // why the registry ended the attempt, if it did
 	told    Attempt // the attempt as hooks and reports see it
 
+	freed     atomic.Bool  // the slot of its trial was given back, or will be with its outcome
 	firstByte atomic.Int64 // when the answer began, since the attempt did; 0: not yet
 	allowed   atomic.Int64 // see Patience; 0: the attempt timeout
 	expiry    atomic.Pointer[schedule.Timer]
@@ -230,6 +231,7 @@ func (l *Lease[T]) MoveOn(err error) (*Lease[T], error) {
 	c := l.call.search()
 	c.attempt.lastResort = l.attempt.lastResort // which another one may follow
 	c.attempt, c.retried = l.attempt, l.retried
+	c.attempt.freed = false
 	c.follow(v, c.options.onceOnly, c.query.query.TryRefused, l.attempt.provider.definition.Window)
 	switch {
 	case c.planRetry(v):
@@ -272,6 +274,7 @@ func (l *Lease[T]) record(v verdict.Verdict, elapsed time.Duration, err error) (
 		timer.Stop()
 	}
 	a := &l.attempt
+	a.freed = a.trial && !l.freed.CompareAndSwap(false, true)
 	if allowed := l.allowed.Load(); allowed > 0 {
 		a.timeout = attemptTimeout{time.Duration(allowed), true}
 	}

@@ -15,9 +15,15 @@ func (l *Lease[T]) More() bool { return l.made() && l.hasNext }
 
 // Answered tells that the answer has begun, such as with the first item of a stream: the time
 // until the first such report is the latency of the provider, rather than the time until Done.
+// The lease of a half-open provider is a trial, and keeps no other one out from then on; its
+// outcome still counts.
 func (l *Lease[T]) Answered() {
-	if l.made() {
-		l.firstByte.CompareAndSwap(0, int64(max(l.attempt.elapsed(), 1)))
+	if !l.made() {
+		return
+	}
+	first := l.firstByte.CompareAndSwap(0, int64(max(l.attempt.elapsed(), 1)))
+	if first && l.attempt.trial && l.freed.CompareAndSwap(false, true) {
+		l.attempt.provider.breaker.FreeTrial(l.attempt.generation)
 	}
 }
 

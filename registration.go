@@ -45,6 +45,9 @@ func (r *Registration) Left() <-chan struct{} { return r.orLeft().drain.Idle() }
 // Unregister may be called any number of times: on a provider that has left it waits
 // in the same way.
 func (r *Registration) Unregister(ctx context.Context) error {
+	if r == nil || r.provider == nil {
+		return invalid("Registration", raw("nil or zero"), "a handle that was handed out")
+	}
 	if ctx == nil {
 		return errNilContext()
 	}

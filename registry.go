@@ -101,7 +101,7 @@ func (r *Registry) orClosed() *Registry {
 }
 
 //nolint:gochecknoglobals // closed, so that it never changes
-var notMade, left = func() (*Registry, *provider) {
+var notMade, neverIn = func() (*Registry, *provider) {
 	r, _ := New(Options{}) // the zero value is valid
 	registration, _ := NewService[any]("none").Register(context.Background(), r, Provider[any]{Name: "none", Instance: 0})
 	_ = r.Close(context.Background())
@@ -113,7 +113,7 @@ func (r *Registration) orLeft() *provider {
 	if r != nil && r.provider != nil {
 		return r.provider
 	}
-	return left
+	return neverIn
 }
 
 func errNotMade() error {

@@ -51,7 +51,7 @@ func TestRecorder_RecordsCallsLeasesAndEvents(t *testing.T) {
 			"        1s  call of \"chat\" answered by local in 1s",
 			"            - cloud (first): server error in 1s: scripted: server error",
 			"            - local (failover): success in 0s",
-			"        2s  event breaker_opened cloud: 2 failures in a row (closed → open) for 1m0s",
+			"        2s  event breaker_opened cloud: 2 failures in a row (closed → open): server error: scripted: server error for 1m0s",
 			"            - not cloud: breaker open (2 failures in a row), retry in 1m0s",
 			`event changed: override ( → TestRecorder_Records`, `call of "chat" failed`, `overridden by "TestRecorder_Records`,
 		} {

@@ -49,6 +49,12 @@ func FuzzReader_FindsEndMarkInAnyPieces(f *testing.F) {
 		read, err := readAll(t.Context(), bodies.Bind(reg, registry.Query{}), &pieces{text, sizes}, end)
 		at := bytes.Index(text, end)
 		switch {
+		case bytes.HasPrefix(end, []byte("data:")): // in any form of server-sent events
+			require.True(t, bytes.HasPrefix(text, read))
+			if at >= 0 {
+				require.NoError(t, err)
+				require.LessOrEqual(t, len(read), at+len(end))
+			}
 		case len(end) == 0:
 			require.NoError(t, err)
 			require.True(t, bytes.Equal(text, read))

@@ -7,8 +7,12 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"regexp"
+	"slices"
+	"unicode/utf8"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/internal/fault"
 )
 
 const chunkSize = 32 << 10
@@ -20,8 +24,10 @@ type ReaderOptions struct {
 	Options[[]byte]
 
 	// End is the end mark of a complete stream, such as "data: [DONE]\n\n". It is found across
-	// chunks and handed over; nothing behind it is read. Default: every stream that ends
-	// without an error is complete, unless Last is set.
+	// chunks and handed over; nothing behind it is read. One that begins with "data:" is a line of
+	// server-sent events: it is found with lines that end in CRLF or LF, with a space behind the
+	// colon or without, and as the last line also without what ends it. Default: every stream that
+	// ends without an error is complete, unless Last is set.
 	End []byte
 }
 
@@ -62,7 +68,7 @@ func Reader[T any](
 		if err != nil || body == nil {
 			return nil, err
 		}
-		return chunks(body, options.End), nil
+		return chunks(body, newEndMark(options.End)), nil
 	}, settings)
 	if err != nil {
 		return nil, err
@@ -72,7 +78,7 @@ func Reader[T any](
 }
 
 // chunks yields the bytes of body, and closes it at the end.
-func chunks(body io.ReadCloser, end []byte) iter.Seq2[chunk, error] {
+func chunks(body io.ReadCloser, end *endMark) iter.Seq2[chunk, error] {
 	return func(yield func(chunk, error) bool) {
 		defer func() { _ = body.Close() }()
 		yieldChunks(body, end, yield)
@@ -80,21 +86,24 @@ func chunks(body io.ReadCloser, end []byte) iter.Seq2[chunk, error] {
 }
 
 // yieldChunks reads body until it ends or fails, the end mark is complete, or no more chunks are wanted.
-func yieldChunks(body io.Reader, end []byte, yield func(chunk, error) bool) {
+func yieldChunks(body io.Reader, end *endMark, yield func(chunk, error) bool) {
 	buffer := make([]byte, chunkSize)
-	var tail []byte // of the bytes read so far: the end mark may have begun there
-	for {
+	for empty := 0; ; {
 		n, err := body.Read(buffer)
-		if n > 0 {
-			c := chunk{data: bytes.Clone(buffer[:n])}
-			if len(end) > 0 {
-				tail, c = findEnd(tail, c, end)
-			}
+		if empty++; n > 0 {
+			empty = 0
+			c := end.cut(chunk{data: bytes.Clone(buffer[:n])})
 			if !yield(c, nil) || c.last {
 				return
 			}
 		}
-		if errors.Is(err, io.EOF) {
+		if err == nil && empty >= mostEmptyReads {
+			err = io.ErrNoProgress
+		}
+		if err = fault.Bound(err); errors.Is(err, io.EOF) {
+			if end.reached() {
+				yield(chunk{last: true}, nil)
+			}
 			return
 		}
 		if err != nil {
@@ -104,17 +113,60 @@ func yieldChunks(body io.Reader, end []byte, yield func(chunk, error) bool) {
 	}
 }
 
-// findEnd cuts the chunk behind the end mark, if the mark is complete in it, and returns the
-// tail in which the mark may have begun.
-func findEnd(tail []byte, c chunk, end []byte) ([]byte, chunk) {
-	seen := append(tail, c.data...) //nolint:gocritic // tail is not used again
-	if at := bytes.Index(seen, end); at >= 0 {
-		c.data = c.data[:at+len(end)-len(tail)]
-		c.last = true
-		return nil, c
-	}
-	return bytes.Clone(seen[max(len(seen)-len(end)+1, 0):]), c
+// mostEmptyReads bounds the reads in a row that return neither bytes nor an error.
+const mostEmptyReads = 100
+
+// endMark finds the end mark in chunks. It is for one stream.
+type endMark struct {
+	exact  []byte
+	line   *regexp.Regexp // of server-sent events: the mark and the empty line behind it; nil: none
+	last   *regexp.Regexp // the mark as the last line
+	margin int            // by how much a match may be longer than exact
+	tail   []byte         // of the bytes read so far: the mark may have begun there
 }
+
+// newEndMark returns nil for no mark.
+func newEndMark(end []byte) *endMark {
+	if len(end) == 0 {
+		return nil
+	}
+	m := &endMark{exact: end}
+	if data, ok := bytes.CutPrefix(end, []byte("data:")); ok && len(bytes.TrimSpace(data)) > 0 && utf8.Valid(end) {
+		text := `(?:^|\n)data: ?` + regexp.QuoteMeta(string(bytes.TrimSpace(data)))
+		m.line, m.last, m.margin = regexp.MustCompile(text+`\r?\n\r?\n`), regexp.MustCompile(text+`[\r\n]*$`), len("\n \r\n\r\n")
+	}
+	return m
+}
+
+// cut cuts the chunk behind the end mark, if the mark is complete in it.
+func (m *endMark) cut(c chunk) chunk {
+	if m == nil {
+		return c
+	}
+	seen := slices.Concat(m.tail, c.data)
+	if behind := m.find(seen); behind > 0 {
+		c.data, c.last = c.data[:behind-len(m.tail)], true
+		return c
+	}
+	m.tail = bytes.Clone(seen[max(len(seen)-len(m.exact)-m.margin+1, 0):])
+	return c
+}
+
+// find returns the place behind the first end mark; 0: there is none.
+func (m *endMark) find(seen []byte) (behind int) {
+	if at := bytes.Index(seen, m.exact); at >= 0 {
+		behind = at + len(m.exact)
+	}
+	if m.line != nil {
+		if match := m.line.FindIndex(seen); match != nil && (behind == 0 || match[1] < behind) {
+			behind = match[1]
+		}
+	}
+	return behind
+}
+
+// reached reports whether the stream, which has ended, has the end mark as its last line.
+func (m *endMark) reached() bool { return m != nil && m.last != nil && m.last.Match(m.tail) }
 
 // reader reads a stream of chunks.
 type reader struct {

@@ -39,6 +39,7 @@ const (
 	defaultItemTimeout = 30 * time.Second
 	defaultTimeout     = time.Hour
 	defaultMostItems   = 1 << 16
+	tailTimeout        = time.Second // for an item behind the end mark
 )
 
 // Options configure a stream of items. The zero value of each field is its default.
@@ -50,11 +51,14 @@ type Options[I any] struct {
 	StallTimeout time.Duration
 	// Timeout bounds the whole stream, instead of the provider's attempt timeout. Default: 1 h.
 	Timeout time.Duration
-	// KeepAlive reports whether an item carries no content. Such items are not handed over, and
-	// reset no time limit. Default: none.
+	// KeepAlive reports whether an item carries no content, such as a preamble with the role, or a
+	// ping. Such items reset no time limit and commit to no provider: those before the first item
+	// with content are handed over together with it, later ones not at all. Default: none.
 	KeepAlive func(I) bool
-	// Last reports whether an item is the end mark; it is handed over as well, and nothing
-	// after it is read. Default: every stream that ends without an error is complete.
+	// Last reports whether an item is the end mark; it is handed over as well. The answer is
+	// complete with it, whatever follows: what still comes within a second, such as the usage, is
+	// handed over too, and no error of it. Default: every stream that ends without an error is
+	// complete.
 	Last func(I) bool
 	// Whole holds the items back until the end, so that the next provider can still replace a
 	// stream that is cut.
@@ -330,7 +334,9 @@ type attempt[T, I any] struct {
 	cancel context.CancelCauseFunc
 	items  func() (I, error, bool)
 	stop   func()
-	ended  bool         // the end mark was read, or the end where no mark is defined
+	ended  bool         // there is nothing more to read
+	whole  atomic.Bool  // the end mark was read, or the end where no mark is defined
+	early  []I          // the items without content before the first one with it
 	busy   atomic.Int64 // the time that the provider took for its items
 }
 
@@ -388,9 +394,10 @@ func (a *attempt[T, I]) first(open func(context.Context, T) (iter.Seq2[I, error]
 	s.toFirst = time.Since(a.began)
 	a.lease.Answered()
 	a.lease.Patience(a.options.Timeout)
-	if more {
+	if s.buffered = a.early; more {
 		s.buffered = append(s.buffered, item)
 	}
+	a.early = nil
 	if more && a.options.Whole {
 		if err := a.readAll(s); err != nil {
 			return nil, err
@@ -402,14 +409,16 @@ func (a *attempt[T, I]) first(open func(context.Context, T) (iter.Seq2[I, error]
 		return s, nil
 	}
 	s.pull = func() (I, error, bool) {
-		item, err, more := a.pull(a.options.StallTimeout, ErrStalled)
-		if err == nil && a.ended {
-			s.finish(nil) // the reader can no longer change the outcome
-		}
-		return item, err, more
+		return a.pull(a.options.StallTimeout, ErrStalled)
 	}
 	s.end, s.release = a.finish, a.stop
-	context.AfterFunc(a.ctx, func() { s.releaseBetweenReads(a.tooSlowFor(context.Cause(a.ctx))) })
+	context.AfterFunc(a.ctx, func() {
+		if a.whole.Load() {
+			s.releaseBetweenReads(nil)
+		} else {
+			s.releaseBetweenReads(a.tooSlowFor(a.caused(context.Cause(a.ctx))))
+		}
+	})
 	return s, nil
 }
 
@@ -443,7 +452,11 @@ func (a *attempt[T, I]) readAll(s *Stream[I]) error {
 		if more = another; more {
 			s.buffered = append(s.buffered, item)
 		}
-		if len(s.buffered) > a.options.MostItems {
+		switch {
+		case len(s.buffered) <= a.options.MostItems:
+		case a.whole.Load():
+			a.ended = true // what follows the end mark has no end
+		default:
 			return verdict.As(ErrTooLong, verdict.Verdict{Class: verdict.ClassMalformed})
 		}
 	}
@@ -453,7 +466,7 @@ func (a *attempt[T, I]) readAll(s *Stream[I]) error {
 // tooSlowFor returns the error of a stream whose time is over. It is marked to say nothing
 // about the provider when the reader took most of the time.
 func (a *attempt[T, I]) tooSlowFor(err error) error {
-	if errors.Is(context.Cause(a.lease.Context()), registry.ErrAttemptTimeout) && a.busy.Load() < int64(a.options.Timeout/2) {
+	if errors.Is(fault.Bound(context.Cause(a.lease.Context())), registry.ErrAttemptTimeout) && a.busy.Load() < int64(a.options.Timeout/2) {
 		return verdict.Ignore(err)
 	}
 	return err
@@ -474,7 +487,44 @@ func runToRelease[T, I any](lease *registry.Lease[T], items iter.Seq2[I, error])
 // the goroutine of a read: then its context ends it, and that goroutine releases it.
 func (a *attempt[T, I]) finish(err error) {
 	a.cancel(context.Canceled)
+	if a.whole.Load() {
+		err = nil // the reader can no longer change the outcome
+	}
 	a.lease.Done(err)
+}
+
+// caused adds why the context of the stream has ended, where err does not say it: the attempt
+// timeout, the end of the provider, or the caller's cause.
+func (a *attempt[T, I]) caused(err error) error {
+	ctx := a.lease.Context()
+	if err == nil || ctx.Err() == nil {
+		return err
+	}
+	if cause := fault.Bound(context.Cause(ctx)); cause != nil && !errors.Is(err, cause) {
+		return fmt.Errorf("%w: %w", cause, err)
+	}
+	return err
+}
+
+// pullTail returns the next item behind the end mark. The answer is complete: whatever is wrong
+// with what follows is its end.
+func (a *attempt[T, I]) pullTail() (item I, err error, more bool) {
+	_ = a.within(min(a.options.StallTimeout, tailTimeout), ErrStalled, func() (err error) {
+		for more = false; !more && err == nil; {
+			var ok bool
+			if item, err, ok = a.items(); !ok {
+				return nil
+			}
+			more = err == nil && (a.options.KeepAlive == nil || !a.options.KeepAlive(item))
+		}
+		return err
+	})
+	if !more {
+		a.ended = true
+		var none I
+		item = none
+	}
+	return item, nil, more
 }
 
 // pull returns the next item with content. more is false at a complete end; an incomplete end
@@ -482,6 +532,9 @@ func (a *attempt[T, I]) finish(err error) {
 func (a *attempt[T, I]) pull(limit time.Duration, late error) (item I, err error, more bool) {
 	if a.ended {
 		return item, nil, false
+	}
+	if a.whole.Load() {
+		return a.pullTail()
 	}
 	began := time.Now()
 	err = a.within(limit, late, func() error {
@@ -496,19 +549,23 @@ func (a *attempt[T, I]) pull(limit time.Duration, late error) (item I, err error
 				return verdict.As(ErrTruncated, verdict.Verdict{Class: verdict.ClassMalformed})
 			case !ok:
 				a.ended = true
+				a.whole.Store(true)
 				return nil
 			case a.options.KeepAlive != nil && a.options.KeepAlive(item):
+				if late == ErrFirstItem && len(a.early) < a.options.MostItems { //nolint:errorlint // this value
+					a.early = append(a.early, item)
+				}
 				continue
 			}
 			more = true
-			a.ended = a.options.Last != nil && a.options.Last(item)
+			a.whole.Store(a.options.Last != nil && a.options.Last(item))
 			return nil
 		}
 	})
 	a.busy.Add(int64(time.Since(began)))
 	if err != nil {
 		var none I
-		return none, a.tooSlowFor(err), false
+		return none, a.tooSlowFor(a.caused(err)), false
 	}
 	return item, nil, more
 }
@@ -539,5 +596,5 @@ func (a *attempt[T, I]) within(limit time.Duration, late error, f func() error) 
 // cause.
 func (a *attempt[T, I]) cause() error {
 	<-a.ctx.Done()
-	return context.Cause(a.ctx)
+	return fault.Bound(context.Cause(a.ctx))
 }

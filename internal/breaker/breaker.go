@@ -189,6 +189,27 @@ func (b *Breaker) Slow(elapsed time.Duration) bool {
 // Record records the outcome of a call that was admitted into the generation. It must be
 // called once for each trial.
 func (b *Breaker) Record(generation uint64, outcome Outcome, slow bool) {
+	b.record(generation, outcome, slow, 1)
+}
+
+// FreeTrial gives the slot of a trial back whose answer has begun, such as that of a long stream,
+// so that it keeps no other one out. Its outcome still counts: use [Breaker.RecordFreed] for it.
+func (b *Breaker) FreeTrial(generation uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.period.generation == generation && b.period.state == HalfOpen {
+		b.period.trials--
+		b.host.TrialsFull(b.trialsFull())
+	}
+}
+
+// RecordFreed is [Breaker.Record] for a trial that has given its slot back.
+func (b *Breaker) RecordFreed(generation uint64, outcome Outcome, slow bool) {
+	b.record(generation, outcome, slow, 0)
+}
+
+// record records an outcome; slots are those that the call has taken, if it is a trial.
+func (b *Breaker) record(generation uint64, outcome Outcome, slow bool, slots int) {
 	word := b.mirror.Load()
 	if word>>generationShift != generation {
 		return
@@ -200,7 +221,7 @@ func (b *Breaker) Record(generation uint64, outcome Outcome, slow bool) {
 			b.recordClosed(generation, outcome, counts)
 		}
 	case HalfOpen:
-		b.recordTrial(generation, outcome, slow)
+		b.recordTrial(generation, outcome, slow, slots)
 	case Open: // admits nothing
 	}
 }

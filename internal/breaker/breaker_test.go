@@ -509,3 +509,26 @@ func TestCleanPath_AllocatesNothing(t *testing.T) {
 		b.Record(generation, breaker.Success, false)
 	}))
 }
+
+func TestFreeTrial_GivesTheSlotBackAndTheOutcomeStillCounts(t *testing.T) {
+	t.Parallel()
+	bubble(t, policy, func(t *testing.T, b *rig) {
+		b.toHalfOpen()
+		long := b.admit(true)
+		require.True(t, b.refused())
+		b.FreeTrial(long)
+		require.False(t, b.host.isFull())
+		b.Record(b.admit(true), breaker.Success, false)
+		require.Zero(t, b.Stats().TrialsInFlight)
+		b.RecordFreed(long, breaker.Success, false)
+		require.Equal(t, breaker.Closed, b.state())
+		b.FreeTrial(long) // of an earlier generation
+		require.Zero(t, b.Stats().TrialsInFlight)
+
+		b.toHalfOpen()
+		failing := b.admit(true)
+		b.FreeTrial(failing)
+		b.RecordFreed(failing, breaker.Failure, false)
+		require.Equal(t, breaker.Open, b.state())
+	})
+}

@@ -23,6 +23,7 @@ import (
 //	half-open  success of a trial, not the last needed  half-open
 //	half-open  success of the last trial needed         closed
 //	half-open  failure, slow success, no answer         open       RecoveryTimeout, grown
+//	half-open  the answer of a trial begins (FreeTrial)  half-open
 //	half-open  Reset                                    closed
 //	any        ForceOpen                                open       the time asked for
 //	any        neutral outcome, or late outcome ²       the same
@@ -171,14 +172,14 @@ func (b *Breaker) failUnanswered() (opened bool) {
 	return false
 }
 
-// recordTrial records the outcome of a trial of a half-open period.
-func (b *Breaker) recordTrial(generation uint64, outcome Outcome, slow bool) {
+// recordTrial records the outcome of a trial of a half-open period, and gives back the slots it has.
+func (b *Breaker) recordTrial(generation uint64, outcome Outcome, slow bool, slots int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.period.generation != generation {
 		return // it has ended since the mirror was read, and its slots with it
 	}
-	b.period.trials--
+	b.period.trials -= slots
 	if outcome == Success && slow {
 		outcome = Failure
 	}

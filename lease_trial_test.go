@@ -1,0 +1,55 @@
+package registry_test
+
+import (
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/capreg/registry"
+	"github.com/capreg/registry/internal/testkit"
+)
+
+// Variants: an answer that begins before its outcome, never, twice, after the outcome, and after the breaker has moved on.
+func TestLease_TrialKeepsNoOtherOutOnceItsAnswerHasBegun(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.AddHalfOpen(t, reg, testkit.Provider{Name: "a", Breaker: registry.BreakerPolicy{SuccessThreshold: 2}})
+		r := testkit.Bind(reg)
+		first, err := r.Acquire(t.Context())
+		require.NoError(t, err)
+		_, err = r.Acquire(t.Context())
+		require.ErrorIs(t, err, registry.ErrBreakerOpen, "no answer yet")
+		first.Answered()
+		first.Answered()
+		second, err := r.Acquire(t.Context())
+		require.NoError(t, err)
+		_, err = r.Acquire(t.Context())
+		require.ErrorIs(t, err, registry.ErrBreakerOpen, "one slot was given back, not two")
+		second.Done(nil)
+		second.Answered()
+		require.Zero(t, a.Breaker().TrialsInFlight)
+		require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
+		third, err := r.Acquire(t.Context())
+		require.NoError(t, err)
+		first.Done(nil)
+		synctest.Wait()
+		require.Equal(t, registry.BreakerClosed, a.Breaker().State, "two trials have succeeded")
+		third.Answered() // of an earlier generation
+		third.Done(testkit.ErrDown)
+		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+		require.Zero(t, a.Breaker().TrialsInFlight)
+	})
+}
+
+func TestLease_TrialThatFailsAfterItsAnswerHasBegunOpensTheBreaker(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.AddHalfOpen(t, reg, testkit.Provider{Name: "a"})
+		l, err := testkit.Bind(reg).Acquire(t.Context())
+		require.NoError(t, err)
+		l.Answered()
+		l.Done(testkit.ErrDown)
+		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
+	})
+}
