@@ -11,7 +11,7 @@ import "sync/atomic"
 type successEffects struct {
 	tracked   atomic.Bool                // set by trackSuccess, never cleared
 	retrying  atomic.Pointer[retryState] // nil: no failure yet, and the default policy
-	grown     atomic.Bool                // a cooldown has begun since the last success
+	grown     atomic.Bool                // a cooldown has begun, or a refusal was counted, since the last success
 	cutStreak atomic.Uint32              // attempts in a row that were cut short for the sake of others
 }
 
@@ -59,7 +59,7 @@ func (e *successEffects) refillBudget() {
 	}
 }
 
-// setCooldownGrown notes whether the next success has a growth of cooldowns to end.
+// setCooldownGrown notes whether the next success has a growth of cooldowns, or a count of refusals, to end.
 func (e *successEffects) setCooldownGrown(grown bool) {
 	if grown {
 		e.trackSuccess()
@@ -67,7 +67,7 @@ func (e *successEffects) setCooldownGrown(grown bool) {
 	e.grown.Store(grown)
 }
 
-// cooldownGrown reports whether a success has a growth of cooldowns to end.
+// cooldownGrown reports whether a success has one of these to end.
 func (e *successEffects) cooldownGrown() bool { return e.grown.Load() }
 
 // addCut counts an attempt that was cut short for the sake of others.

@@ -161,13 +161,13 @@ func (c *call) othersAfter(p *provider) bool {
 	return c.providers.more()
 }
 
-// widerThan reports whether a candidate beside p has a larger window than those that were too
-// small.
+// widerThan reports whether the window of a candidate beside p may be larger than those that were
+// too small.
 func (c *call) widerThan(p *provider) bool {
 	plan := c.providers.plan
 	eligible := admitting.of(plan)
 	for at := eligible.Next(0, len(plan.candidates)); at >= 0; at = eligible.Next(at+1, len(plan.candidates)) {
-		if other := plan.candidates[at]; other != p && other.definition.Window > c.window {
+		if other := plan.candidates[at]; other != p && !c.tooSmall(other) {
 			return true
 		}
 	}

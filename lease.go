@@ -315,6 +315,9 @@ func (l *Lease[T]) record(v verdict.Verdict, elapsed time.Duration, err error) (
 		a.timeout = time.Duration(expected)
 	}
 	o := a.resolve(v, elapsed, time.Duration(l.answered.Load()), err)
+	if o.cooldown == verdict.CooldownThird {
+		o.call = l.call.serial()
+	}
 	a.record(o)
 	l.present.Class, l.present.Duration, l.present.Err = o.class, elapsed, err
 	s := l.call

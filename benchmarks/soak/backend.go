@@ -191,7 +191,7 @@ func (b *backend) behave(ctx context.Context, o *op, random *rand.Rand) error {
 	case faultClass:
 		classes := verdict.Classes()
 		class := classes[random.IntN(len(classes))]
-		if class.Rule().Next == verdict.NextAlways {
+		if class.Rule().OnceMovesOn {
 			o.unsent()
 		}
 		return verdict.As(errIll, verdict.Verdict{Class: class, After: someTime(random)})

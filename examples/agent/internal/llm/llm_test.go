@@ -100,8 +100,8 @@ func TestError_EachStatusHasItsClassAndCostsOneRequest(t *testing.T) {
 	eachSDK(t, func(t *testing.T, server *loopback.Server, model client) {
 		for status, class := range map[int]verdict.Class{
 			500: verdict.ClassServerError, 502: verdict.ClassServerError, 529: verdict.ClassOverloaded,
-			429: verdict.ClassRateLimited, 401: verdict.ClassFatal, 403: verdict.ClassFatal,
-			400: verdict.ClassBadRequest, 404: verdict.ClassNotFound,
+			429: verdict.ClassRateLimited, 401: verdict.ClassUnauthenticated, 403: verdict.ClassNotAllowed,
+			400: verdict.ClassBadRequest, 404: verdict.ClassResource,
 		} {
 			server.Behave(loopback.Behaviour{Status: status})
 			before := server.Hits()
