@@ -136,7 +136,7 @@ func isText(t reflect.Type) bool {
 // readFacts reads the facts of one error, not of those that it wraps.
 func readFacts(err error) (f facts) {
 	if response, ok := err.(*ResponseError); ok && response != nil { //nolint:errorlint // the tree is visited by the caller
-		return facts{status: response.StatusCode, words: response.words, after: response.After}
+		return response.facts()
 	}
 	value := reflect.ValueOf(err)
 	s := shapeOf(value.Type())

@@ -7,6 +7,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -43,6 +44,13 @@ func (e *ResponseError) HTTPStatusCode() int { return e.StatusCode }
 
 // RetryAfter returns the delay.
 func (e *ResponseError) RetryAfter() time.Duration { return e.After }
+
+func (e *ResponseError) facts() facts {
+	f := facts{status: e.StatusCode, words: slices.Clone(e.words), after: max(e.After, 0)}
+	f.addWord(e.Code)
+	f.addWord(e.Type)
+	return f
+}
 
 var errNoResponse = errors.New("no response")
 

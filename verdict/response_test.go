@@ -59,6 +59,7 @@ func TestFromResponse_IsNilBelow400(t *testing.T) {
 	for _, status := range []int{101, 200, 204, 302, 304, 399} {
 		require.NoError(t, verdict.FromResponse(answer(status)), status)
 	}
+	require.Equal(t, verdict.ClassFatal, verdict.Of(&verdict.ResponseError{StatusCode: 429, Code: "insufficient_quota"}).Class, "one of your own")
 	require.Equal(t, verdict.ClassMalformed, verdict.Of(verdict.FromResponse(nil)).Class)
 	require.Equal(t, verdict.ClassBadRequest, verdict.Of(verdict.FromResponse(&http.Response{StatusCode: http.StatusBadRequest})).Class, "no header, no body")
 }

@@ -71,11 +71,8 @@ var (
 		{"refused", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassRefused}), "success", "success", "refused", 0},
 		{"ignored", verdict.Ignore(errModel), "ignored", "none", "no", 0},
 		{"cannot", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassCannot}), "ignored", "none", "always", 0},
-		{"not for it", verdict.Cannot(errModel), "ignored", "none", "always", 0},
 		{"not allowed", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassNotAllowed}), "limited", "none", "always", 0},
-		{"ask elsewhere", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassElsewhere}), "ignored", "none", "always", 0},
 		{"refused by the resource", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassResource}), "success", "success", "no", 0},
-		{"unsupported", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassUnsupported}), "success", "success", "yes", 0},
 	}
 )
 
