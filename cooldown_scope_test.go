@@ -67,8 +67,8 @@ func TestCooldown_CoversWhatTheOutcomeIsAbout(t *testing.T) {
 	}
 }
 
-// Variants: one call that fails over within a domain, leases of one call, an answer of another provider of the domain
-// between, a refusal of the resource between, a slow success between.
+// Variants: one call that fails over within a domain, leases of one call, an answer between, a refusal of the resource
+// and a bad request between, a reset.
 func TestCooldown_OneCallerParksNoKey(t *testing.T) {
 	t.Parallel()
 	unauthenticated := testkit.StatusError{Code: 401}
@@ -110,6 +110,28 @@ func TestCooldown_OneCallerParksNoKey(t *testing.T) {
 			require.NotErrorIs(t, ask(), registry.ErrCredentials)
 			require.True(t, all[0].Info().Eligible, "a reset forgets the ones before")
 		}
+	})
+}
+
+func TestCooldown_LeasesOfOneCallParkNoKey(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		unauthenticated := testkit.StatusError{Code: 401}
+		for _, name := range []string{"a", "b", "c", "d"} {
+			testkit.Add(t, reg, testkit.Provider{Name: name, Domain: "key"})
+		}
+		first, err := testkit.Bind(reg).Acquire(t.Context())
+		require.NoError(t, err)
+		beside, err := first.Beside()
+		require.NoError(t, err)
+		beside.Done(unauthenticated)
+		lease := first
+		for range 2 {
+			lease, err = lease.MoveOn(unauthenticated)
+			require.NoError(t, err)
+		}
+		lease.Done(unauthenticated)
+		require.NotEmpty(t, testkit.MustAsk(t, testkit.Bind(reg)), "four refusals of one call")
 	})
 }
 
