@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"runtime/debug"
@@ -228,6 +229,8 @@ type outcome struct {
 	waited   time.Duration // without an answer, where that says something of the provider
 	latency  time.Duration // until the answer began
 	after    time.Duration // what the server asked to wait
+	scope    verdict.Scope // of the cooldown
+	call     uint64        // its number, where the cooldown counts calls
 	cause    error         // what the function returned
 }
 
@@ -245,7 +248,7 @@ func (a *attempt) resolve(v verdict.Verdict, elapsed, latency time.Duration, cau
 	rule := v.Class.Rule()
 	o := outcome{
 		class: v.Class, result: breakerOutcome(rule.Blame), tally: rule.Tally, cooldown: rule.Cooldown,
-		slow: slow, latency: latency, after: v.After, cause: cause,
+		slow: slow, latency: latency, after: v.After, scope: cmp.Or(v.Scope, rule.Scope), cause: cause,
 	}
 	switch v.Class { //nolint:exhaustive // the others have ended by themselves
 	case verdict.ClassCut, verdict.ClassCallerDeadline, verdict.ClassAttemptTimeout, verdict.ClassStalled:
@@ -321,13 +324,11 @@ func (a *attempt) settle(o outcome) {
 	if a.vitals != nil {
 		a.vitals.End(p.registry.now(), o.latency, performance(o), a.track)
 	}
-	switch {
-	case o.cooldown == verdict.CooldownReset:
-		if p.effects.cooldownGrown() {
-			p.endGrowth()
-		}
-	case o.cooldown != verdict.CooldownNone || o.after > 0:
-		p.cool(verdict.Verdict{Class: o.class, After: o.after}, o.cooldown, o.cause)
+	if o.tally == verdict.TallySuccess && p.effects.cooldownGrown() {
+		p.endGrowth(o.cooldown == verdict.CooldownReset)
+	}
+	if o.cooldown != verdict.CooldownNone && o.cooldown != verdict.CooldownReset || o.after > 0 {
+		p.cool(o)
 	}
 	a.cell.countEnd(o)
 	a.leavePlace()

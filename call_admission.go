@@ -179,7 +179,7 @@ func (c *call) widerThan(p *provider) *provider {
 	plan := c.providers.plan
 	eligible := admitting.of(plan)
 	for at := eligible.Next(0, len(plan.candidates)); at >= 0; at = eligible.Next(at+1, len(plan.candidates)) {
-		if other := plan.candidates[at]; other != p && other.definition.Window > c.window {
+		if other := plan.candidates[at]; other != p && !c.tooSmall(other) {
 			return other
 		}
 	}

@@ -90,14 +90,31 @@ func TestOnceOnly_HasWholeDeadline(t *testing.T) {
 	})
 }
 
-func TestOnceOnly_ErrorIsNotAboutUntriedProviders(t *testing.T) {
+// A key that is dead, a rate, a refusal for lack of a right: nothing was processed, so that the next one is asked.
+// Variants: every class whose rule says so (TestScenario_EveryVerdictRowHoldsForCalls), leases, statuses.
+func TestOnceOnly_MovesOnWhereNothingWasProcessed(t *testing.T) {
 	t.Parallel()
-	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(verdict.Fatal(testkit.ErrDown, 0))})
-		testkit.Add(t, reg, testkit.Provider{Name: "b"})
-		_, err := testkit.Ask(t.Context(), testkit.Bind(reg), registry.OnceOnly())
-		require.NotErrorIs(t, err, registry.ErrCredentials)
-	})
+	for name, err := range map[string]error{
+		"dead key": verdict.Fatal(testkit.ErrDown, 0), "rate": verdict.RateLimited(testkit.ErrDown, 0), "cannot": verdict.Cannot(testkit.ErrDown),
+		"429": testkit.StatusError{Code: 429}, "401": testkit.StatusError{Code: 401}, "403": testkit.StatusError{Code: 403},
+		"421": testkit.StatusError{Code: 421}, "425": testkit.StatusError{Code: 425}, "501": testkit.StatusError{Code: 501},
+	} {
+		testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+			a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(err)})
+			testkit.Add(t, reg, testkit.Provider{Name: "b"})
+			text, failure := testkit.Ask(t.Context(), testkit.Bind(reg), registry.OnceOnly())
+			require.NoError(t, failure, name)
+			require.Equal(t, "b", text, name)
+			require.Zero(t, a.Breaker().ConsecutiveFailures, name)
+			require.NoError(t, a.Reset())
+			lease, failure := testkit.Bind(reg).Acquire(t.Context(), registry.OnceOnly())
+			require.NoError(t, failure)
+			next, failure := lease.MoveOn(err)
+			require.NoError(t, failure, name)
+			require.Equal(t, "b", next.Provider(), name)
+			next.Done(nil)
+		})
+	}
 }
 
 func TestOnceOnly_RateLimitErrorHasDelay(t *testing.T) {
@@ -111,16 +128,29 @@ func TestOnceOnly_RateLimitErrorHasDelay(t *testing.T) {
 	})
 }
 
-func TestOnceOnly_DoesNotWaitAfterRefusal(t *testing.T) {
+func TestOnceOnly_WaitsAfterARefusalThatProcessedNothing(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(verdict.RateLimited(testkit.ErrDown, time.Second))})
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.FailsTimes(1, "a", verdict.RateLimited(testkit.ErrDown, time.Second))})
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		text, err := testkit.Ask(ctx, testkit.Bind(reg), registry.WaitForCooldown(), registry.OnceOnly())
+		require.NoError(t, err)
+		require.Equal(t, "a", text)
+		testkit.RequireCounts(t, a, 1, 0, 0, 1)
+	})
+}
+
+// Of a server that is overloaded it is not known that it has done nothing.
+func TestOnceOnly_DoesNotWaitAfterOverload(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(testkit.StatusError{Code: 529})})
+		b := testkit.Add(t, reg, testkit.Provider{Name: "b"})
 		_, err := testkit.Ask(t.Context(), testkit.Bind(reg), registry.WaitForCooldown(), registry.OnceOnly())
-		require.ErrorIs(t, err, testkit.ErrDown)
+		require.Error(t, err)
 		testkit.RequireCounts(t, a, 0, 0, 0, 1)
-		_, err = testkit.Ask(t.Context(), testkit.Bind(reg), registry.WaitForCooldown(), registry.OnceOnly())
-		require.ErrorIs(t, err, testkit.ErrDown, "not entered yet, it may wait")
-		testkit.RequireCounts(t, a, 0, 0, 0, 2)
+		testkit.RequireCounts(t, b, 0, 0, 0, 0)
 	})
 }
 

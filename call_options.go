@@ -16,9 +16,9 @@ type CallOption struct {
 }
 
 // OnceOnly marks a call with side effects: once its function was entered, it is never run a
-// second time, on no provider, unless the error says that nothing was sent
-// ([verdict.NotSent], a refused connection). Before that the call is free to move on. See
-// also [IdempotencyKey].
+// second time, on no provider, unless the error says that nothing was processed, such as a
+// refused connection, a rate limit, refused credentials or [verdict.Cannot]: see
+// [verdict.Rule]. Before that the call is free to move on. See also [IdempotencyKey].
 func OnceOnly() CallOption { return CallOption{onceOnly: true} }
 
 // AttemptTimeout replaces the attempt timeout of the provider that is asked, and the expiry

@@ -41,7 +41,13 @@ func (c *call) concludeAttempt(err error) (over bool) {
 // judgeAndRecord records the attempt with its verdict, also when a classifier exits the
 // goroutine.
 func (c *call) judgeAndRecord(err error, elapsed time.Duration) (v verdict.Verdict) {
-	defer func() { c.attempt.record(c.attempt.resolve(v, elapsed, 0, err)) }()
+	defer func() {
+		o := c.attempt.resolve(v, elapsed, 0, err)
+		if o.cooldown == verdict.CooldownThird {
+			o.call = c.serial()
+		}
+		c.attempt.record(o)
+	}()
 	if c.panicked != nil {
 		c.panicked = nil
 		return verdict.Verdict{Class: verdict.ClassPanic}
@@ -94,7 +100,7 @@ func (c *call) planRetry(v verdict.Verdict) bool {
 	p, rule := c.attempt.provider, v.Class.Rule()
 	known := p.effects.retry()
 	if known == nil || c.retried.tries >= known.policy.Retries || rule.RetryHere != verdict.RetryYes ||
-		c.options.onceOnly && rule.Next != verdict.NextAlways {
+		c.options.onceOnly && !rule.OnceMovesOn {
 		return false
 	}
 	if c.retried.delays == nil {
@@ -133,7 +139,7 @@ type history struct {
 	causes   []error   // why the registry ended some of them
 	cause    error     // why it ended the present one, if it did
 	step     nextStep
-	window   int // with stepLargerWindow: only providers with a larger one remain
+	window   int // with stepLargerWindow: only providers with a larger one, or an unknown one, remain
 }
 
 // nextStep bounds the attempts that may follow those of a call so far. It only grows.
@@ -141,7 +147,7 @@ type nextStep uint8
 
 const (
 	stepAnyProvider  nextStep = iota
-	stepLargerWindow          // only a provider with a larger window
+	stepLargerWindow          // only a provider with a larger or unknown window
 	stepNone                  // the outcome is final
 	stepOnceOnly              // another provider could be asked, but the call must not run twice
 )
@@ -166,10 +172,10 @@ func (h *history) add(ended Attempt, cause error) {
 // follow decides what may follow an attempt that was no success; window is that of its
 // provider.
 func (h *history) follow(v verdict.Verdict, onceOnly, tryRefused bool, window int) {
-	next := v.Class.Rule().Next
+	rule := v.Class.Rule()
 	step := stepNone
-	switch next {
-	case verdict.NextAlways, verdict.NextYes, verdict.NextFree, verdict.NextBeforeFirstItem, verdict.NextByOption:
+	switch rule.Next {
+	case verdict.NextYes, verdict.NextFree, verdict.NextBeforeFirstItem, verdict.NextByOption:
 		step = stepAnyProvider
 	case verdict.NextLargerWindow:
 		step, h.window = stepLargerWindow, max(h.window, window)
@@ -179,10 +185,15 @@ func (h *history) follow(v verdict.Verdict, onceOnly, tryRefused bool, window in
 		}
 	case verdict.NextNo:
 	}
-	if step != stepNone && onceOnly && next != verdict.NextAlways {
+	if step != stepNone && onceOnly && !rule.OnceMovesOn {
 		step = stepOnceOnly
 	}
 	h.step = max(h.step, step)
+}
+
+// tooSmall reports whether a provider has a window that was too small for the call.
+func (h *history) tooSmall(p *provider) bool {
+	return h.step == stepLargerWindow && p.definition.Window > 0 && p.definition.Window <= h.window
 }
 
 // tried reports whether the provider of that name was asked.

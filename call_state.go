@@ -51,6 +51,7 @@ type call struct {
 	reason    attemptReason
 	delay     time.Duration // before the present attempt
 	retried   retried
+	number    uint64 // given when it is asked for: see [call.serial]
 	panicked  *PanicError
 	skips     []Candidate // providers that were refused for a reason that no gate shows
 	refused   []*provider // the same
@@ -100,6 +101,14 @@ func (c *call) begin(ctx context.Context, query *queryPlan, key string, options 
 	c.by = pick.Caller{Context: ctx, Key: key, Name: c.options.caller}
 	c.iterateWith(first)
 	return nil
+}
+
+// serial returns a number that no other call of the registry has.
+func (c *call) serial() uint64 {
+	if c.number == 0 {
+		c.number = c.query.service.registry.serials.Add(1)
+	}
+	return c.number
 }
 
 // iterate begins an iteration over the providers of the query. One that finds none starts over
@@ -194,7 +203,7 @@ func (c *call) tryProvider(p *provider) bool {
 // wants reports whether the call has use for a provider: its window is large enough, and after
 // a wait it was not asked before, or only turned the call away.
 func (c *call) wants(p *provider) bool {
-	if c.step == stepLargerWindow && p.definition.Window <= c.window {
+	if c.tooSmall(p) {
 		return false
 	}
 	return c.rounds == 0 || c.mayReturnTo(p)

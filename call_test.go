@@ -134,18 +134,18 @@ func TestCall_PermanentErrorEndsFailuresInARow(t *testing.T) {
 	})
 }
 
-func TestCall_TooLongRequestGoesOnlyToLargerWindows(t *testing.T) {
+func TestCall_TooLongRequestGoesOnlyToLargerOrUnknownWindows(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		tooLong := verdict.As(errors.New("too long"), verdict.Verdict{Class: verdict.ClassTooLong})
 		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(tooLong), Window: 8000})
 		same := testkit.Add(t, reg, testkit.Provider{Name: "same", Window: 8000})
-		unknown := testkit.Add(t, reg, testkit.Provider{Name: "unknown"})
+		unknown := testkit.Add(t, reg, testkit.Provider{Name: "unknown", Instance: testkit.Fails(tooLong)})
 		larger := testkit.Add(t, reg, testkit.Provider{Name: "larger", Window: 32000})
 		require.Equal(t, "larger", testkit.MustAsk(t, testkit.Bind(reg)))
 		testkit.RequireCounts(t, a, 1, 0, 0, 0)
 		testkit.RequireCounts(t, same, 0, 0, 0, 0)
-		testkit.RequireCounts(t, unknown, 0, 0, 0, 0)
+		testkit.RequireCounts(t, unknown, 1, 0, 0, 0)
 		testkit.RequireCounts(t, larger, 1, 0, 0, 0)
 	})
 }

@@ -17,6 +17,7 @@ import (
 const (
 	endedInTime  = "its time is over"
 	endedByReset = "reset"
+	endedByKey   = "replaced, with credentials that may be new"
 )
 
 // cooldownNow returns the cooldown that keeps the provider away for longest, its own or its domain's. Caller
@@ -41,27 +42,27 @@ func sortedMembers(d *domain.Domain[*provider]) []*provider {
 	return members
 }
 
-// cool leaves the provider alone as the verdict says, together with its domain unless that is about the
-// provider alone.
-func (p *provider) cool(v verdict.Verdict, kind verdict.Cooldown, cause error) {
+// cool leaves the provider alone as the outcome says, or all of its domain.
+func (p *provider) cool(o outcome) {
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
 	if p.hasLeft() {
 		return
 	}
-	c := &p.domain.Cooldown
-	if kind == verdict.CooldownModel {
-		c = &p.cooldown
+	c := &p.cooldown
+	if o.scope == verdict.ScopeDomain {
+		c = &p.domain.Cooldown
 	}
 	before := c.Cooldown
-	if !c.Apply(cooldown.Request{Class: v.Class, Kind: kind, After: v.After, Cause: cause}, time.Now()) {
-		return
-	}
+	changed := c.Apply(cooldown.Request{Class: o.class, Kind: o.cooldown, After: o.after, Cause: o.cause, Call: o.call}, time.Now())
 	members := p.coolingWith(c)
-	if c.Growth() > before.Growth() {
+	if c.Pending() {
 		for _, member := range members {
 			member.effects.setCooldownGrown(true)
 		}
+	}
+	if !changed {
+		return
 	}
 	if c.Until().After(before.Until()) {
 		c.StartTimer(p.registry.schedule, p.cooldownEnd(c))
@@ -70,7 +71,7 @@ func (p *provider) cool(v verdict.Verdict, kind verdict.Cooldown, cause error) {
 	for _, member := range members {
 		var change *event.Event
 		if parks || member.gateNow()&gateCooling == 0 {
-			change = &event.Event{Kind: event.Cooling, Reason: v.Class.String(), Until: c.Until(), Err: cause}
+			change = &event.Event{Kind: event.Cooling, Reason: o.class.String(), Until: c.Until(), Err: o.cause}
 			if parks {
 				change.Kind = event.Parked
 			}
@@ -118,19 +119,36 @@ func (p *provider) resetCooldown() {
 	endCooldown(&p.domain.Cooldown, sortedMembers(p.domain), endedByReset)
 }
 
-// endGrowth ends the growth of cooldowns after a success. One in progress stays.
-func (p *provider) endGrowth() {
+// endGrowth ends the growth of cooldowns after a success, and after any answer the count of calls whose
+// credentials were refused. A cooldown in progress stays.
+func (p *provider) endGrowth(success bool) {
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
-	p.endGrowthLocked()
+	if success {
+		p.endGrowthLocked()
+		return
+	}
+	p.cooldown.ForgetRefusals()
+	p.domain.Cooldown.ForgetRefusals()
+}
+
+// forgiveKeyLocked ends what the registry holds against the credentials of the domain. Caller holds Registry.mu.
+func (p *provider) forgiveKeyLocked() {
+	shared := &p.domain.Cooldown
+	shared.ForgetRefusals()
+	if shared.State() == cooldown.Parked {
+		endCooldown(shared, sortedMembers(p.domain), endedByKey)
+	}
 }
 
 // endGrowthLocked is endGrowth for callers that hold Registry.mu.
 func (p *provider) endGrowthLocked() {
-	p.cooldown.ResetGrowth()
-	p.domain.Cooldown.ResetGrowth()
+	for _, c := range []*cooldown.Timed{&p.cooldown, &p.domain.Cooldown} {
+		c.ResetGrowth()
+		c.ForgetRefusals()
+	}
 	for _, member := range p.domain.Members() {
-		member.effects.setCooldownGrown(member.cooldown.Growth() > 0)
+		member.effects.setCooldownGrown(member.cooldown.Pending())
 	}
 }
 
@@ -155,7 +173,7 @@ func (r *Registry) enterDomain(p *provider, policy LimitPolicy) {
 	if p.domain.Cooldown.Active() {
 		p.gate.Store(uint32(p.gateNow() | gateCooling))
 	}
-	p.effects.setCooldownGrown(p.domain.Cooldown.Growth() > 0)
+	p.effects.setCooldownGrown(p.domain.Cooldown.Pending())
 	p.limits.Store(p.domain.Limits())
 	if policy != (LimitPolicy{}) && p.domain.Limits() == nil {
 		p.limitDomain(policy)

@@ -142,7 +142,7 @@ func TestCooldown_RefusedCredentialsParkProvider(t *testing.T) {
 		for range 20 {
 			require.Equal(t, "b", testkit.MustAsk(t, testkit.Bind(reg)))
 		}
-		testkit.RequireCounts(t, a, 0, 0, 0, 1)
+		testkit.RequireCounts(t, a, 0, 0, 0, 3) // the first two may have been the callers' own
 		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
 		require.Equal(t, []event.Kind{event.Parked}, testkit.Kinds(t, events))
 		require.GreaterOrEqual(t, time.Until(a.Info().CooldownUntil), 2*time.Minute)
@@ -197,7 +197,7 @@ func TestCooldown_ConcurrentRefusalsParkOnce(t *testing.T) {
 func TestCooldown_ErrorIsCredentialsWhenAllAreParked(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(testkit.StatusError{Code: 401})})
+		testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(verdict.Fatal(testkit.StatusError{Code: 401}, 0))})
 		testkit.Add(t, reg, testkit.Provider{Name: "b", Instance: testkit.Fails(verdict.Fatal(testkit.ErrDown, time.Hour))})
 		_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
 		testkit.RequireOneLine(t, err)
@@ -215,14 +215,14 @@ func TestCooldown_ErrorIsCredentialsWhenAllAreParked(t *testing.T) {
 func TestCooldown_ErrorIsNotCredentialsAfterOtherFailure(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(testkit.StatusError{Code: 401})})
+		testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(verdict.Fatal(testkit.StatusError{Code: 401}, 0))})
 		testkit.Add(t, reg, testkit.Provider{Name: "b", Instance: testkit.Fails(testkit.ErrDown)})
 		_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
 		require.NotErrorIs(t, err, registry.ErrCredentials)
 	})
 }
 
-func TestCooldown_ServiceUnavailableIsAFailureWithShortRest(t *testing.T) {
+func TestCooldown_ServiceUnavailableIsAFailureWithoutRest(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(testkit.StatusError{Code: 503})})
@@ -230,7 +230,7 @@ func TestCooldown_ServiceUnavailableIsAFailureWithShortRest(t *testing.T) {
 		require.Equal(t, "b", testkit.MustAsk(t, testkit.Bind(reg)))
 		testkit.RequireCounts(t, a, 0, 1, 0, 0)
 		require.Equal(t, 1, a.Breaker().ConsecutiveFailures)
-		require.InDelta(t, 4500*time.Millisecond, time.Until(a.Info().CooldownUntil), float64(500*time.Millisecond))
+		require.Zero(t, a.Info().CooldownUntil, "one answer takes no provider away")
 	})
 }
 

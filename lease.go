@@ -279,6 +279,9 @@ func (l *Lease[T]) record(v verdict.Verdict, elapsed time.Duration, err error) (
 		a.timeout = attemptTimeout{time.Duration(allowed), true}
 	}
 	o := a.resolve(v, elapsed, time.Duration(l.firstByte.Load()), err)
+	if o.cooldown == verdict.CooldownThird {
+		o.call = l.call.serial()
+	}
 	a.record(o)
 	l.told.Class, l.told.Duration, l.told.Err = o.class, elapsed, err
 	s := l.call

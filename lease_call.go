@@ -99,6 +99,13 @@ func (c *leaseCall) failed(err error) error {
 	return err
 }
 
+// serial returns the number of the call, the same for all of its leases.
+func (c *leaseCall) serial() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.first.serial()
+}
+
 // note notes an attempt that has ended, and returns the report so far where hooks want it.
 func (c *leaseCall) note(ended Attempt, cause error, window int) (soFar CallReport) {
 	first := &c.first

@@ -111,6 +111,9 @@ func (m *membership) insert(svc *service, e entry) (joined, replaced *provider, 
 		replaced.moveQueueTo(joined)
 	}
 	m.bus.Publish(joined.event(event.Event{Kind: event.Registered}))
+	if replaced != nil && replaced.domain == joined.domain {
+		joined.forgiveKeyLocked()
+	}
 	joined.watchFirst()
 	m.wakeWaiters()
 	return joined, replaced, nil

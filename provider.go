@@ -79,13 +79,13 @@ type Provider[T any] struct {
 	LastResort bool
 	// Window is the longest request that the provider accepts, in a unit of your
 	// choice such as tokens. A request that was too long for one provider moves on only
-	// to providers with a larger window. Default: 0, unknown.
+	// to providers whose window is larger, or unknown. Default: 0, unknown.
 	Window int
 
 	// Domain names a failure domain, which providers of any service can share: a key,
 	// a host, a GPU. Its members share their limits, and cool down together when one
-	// of them is rate limited, overloaded or refused for its credentials. A missing
-	// model concerns one provider alone, so register one for each model. Default: a
+	// of them is rate limited or has a dead key. Overload and a missing model concern
+	// one provider alone, so register one for each model. Default: a
 	// domain of its own.
 	Domain string
 	// Limits bounds the use of the provider's domain. The zero value takes the limits

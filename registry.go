@@ -35,6 +35,7 @@ type Registry struct {
 	services   atomic.Pointer[map[string]*service] // copied on write, under mu
 	observers  atomic.Pointer[[]*observer]         // copied on write, under mu; nil: none
 	unattended atomic.Bool                         // calls begin with a first attempt; see isUnattended
+	serials    atomic.Uint64                       // of calls: see [call.serial]
 	probes     *probe.Queue
 	decisions  *record.Latest[selection.Decision] // nil: not recorded
 

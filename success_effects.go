@@ -16,7 +16,7 @@ import (
 type successEffects struct {
 	tracked  atomic.Bool                // set by trackSuccess, never cleared
 	retrying atomic.Pointer[retryState] // nil: no failure yet, and the default policy
-	grown    atomic.Bool                // a cooldown has begun since the last success
+	grown    atomic.Bool                // a cooldown has begun, or a refusal was counted, since the last success
 	pace     pace.Pace                  // how long answers take; only what it knows of a wait is tracked
 }
 
@@ -64,7 +64,7 @@ func (e *successEffects) refillBudget() {
 	}
 }
 
-// setCooldownGrown notes whether the next success has a growth of cooldowns to end.
+// setCooldownGrown notes whether the next success has a growth of cooldowns, or a count of refusals, to end.
 func (e *successEffects) setCooldownGrown(grown bool) {
 	if grown {
 		e.trackSuccess()
@@ -72,7 +72,7 @@ func (e *successEffects) setCooldownGrown(grown bool) {
 	e.grown.Store(grown)
 }
 
-// cooldownGrown reports whether a success has a growth of cooldowns to end.
+// cooldownGrown reports whether a success has one of these to end.
 func (e *successEffects) cooldownGrown() bool { return e.grown.Load() }
 
 // noteAnswer notes how long an answer took.

@@ -248,7 +248,7 @@ func (c *call) firstReturn() (earliest time.Time, changed <-chan struct{}) {
 
 // mayWaitFor reports whether the call may ask p once its cooldown is over.
 func (c *call) mayWaitFor(p *provider) bool {
-	if c.step == stepLargerWindow && p.definition.Window <= c.window || slices.Contains(c.refused, p) || !c.mayReturnTo(p) {
+	if c.tooSmall(p) || slices.Contains(c.refused, p) || !c.mayReturnTo(p) {
 		return false
 	}
 	return c.shared == nil || c.tried(p.name()) || !c.shared.claimed(p.name())

@@ -513,15 +513,19 @@ func statusOf(err error) *statusError {
 
 //nolint:gochecknoglobals // immutable
 var statuses = map[verdict.Class]statusError{
-	verdict.ClassUnavailable:    {code: http.StatusServiceUnavailable},
-	verdict.ClassOverloaded:     {code: http.StatusServiceUnavailable},
-	verdict.ClassRateLimited:    {code: http.StatusTooManyRequests, what: "rate_limit_exceeded"},
-	verdict.ClassFatal:          {code: http.StatusUnauthorized, what: "invalid_api_key"},
-	verdict.ClassNotFound:       {code: http.StatusNotFound, what: "model_not_found"},
-	verdict.ClassTooLong:        {code: http.StatusBadRequest, what: "context_length_exceeded"},
-	verdict.ClassRefused:        {code: http.StatusBadRequest, what: "content_policy_violation"},
-	verdict.ClassBadRequest:     {code: http.StatusBadRequest, what: "invalid_request_error"},
-	verdict.ClassAttemptTimeout: {code: http.StatusGatewayTimeout},
+	verdict.ClassOverloaded:      {code: http.StatusServiceUnavailable},
+	verdict.ClassRateLimited:     {code: http.StatusTooManyRequests, what: "rate_limit_exceeded"},
+	verdict.ClassFatal:           {code: http.StatusUnauthorized, what: "invalid_api_key"},
+	verdict.ClassUnauthenticated: {code: http.StatusUnauthorized},
+	verdict.ClassNotAllowed:      {code: http.StatusForbidden},
+	verdict.ClassNotFound:        {code: http.StatusNotFound, what: "model_not_found"},
+	verdict.ClassResource:        {code: http.StatusConflict},
+	verdict.ClassElsewhere:       {code: http.StatusMisdirectedRequest},
+	verdict.ClassUnsupported:     {code: http.StatusBadRequest, what: "unsupported_parameter"},
+	verdict.ClassTooLong:         {code: http.StatusBadRequest, what: "context_length_exceeded"},
+	verdict.ClassRefused:         {code: http.StatusBadRequest, what: "content_policy_violation"},
+	verdict.ClassBadRequest:      {code: http.StatusBadRequest, what: "invalid_request_error"},
+	verdict.ClassAttemptTimeout:  {code: http.StatusGatewayTimeout},
 }
 
 // pipeListener accepts the other ends of pipes.

@@ -136,7 +136,7 @@ func TestChatServer_FailsByItsScript(t *testing.T) {
 			{registrytest.RateLimit(1500 * time.Millisecond), statusError{code: 429, after: "2"}},
 			{registrytest.HTTPStatus(503, 0), statusError{code: 503}},
 			{registrytest.Fail(verdict.ClassServerError), statusError{code: 500}},
-			{registrytest.Fail(verdict.ClassUnavailable), statusError{code: 503}},
+			{registrytest.HTTPStatus(503, 0), statusError{code: 503}},
 			{registrytest.Fail(verdict.ClassOverloaded), statusError{code: 529}},
 			{registrytest.Error(verdict.As(errDown, verdict.Verdict{Class: verdict.ClassOverloaded, After: time.Second})), statusError{code: 503, after: "1"}},
 			{registrytest.Fail(verdict.ClassFatal), statusError{code: 401, word: "invalid_api_key"}},

@@ -136,7 +136,7 @@ func TestHTTPStatus_IsClassifiedLikeAServers(t *testing.T) {
 	s := registrytest.NewScript(registrytest.HTTPStatus(http.StatusServiceUnavailable, time.Second), registrytest.HTTPStatus(http.StatusUnauthorized, 0))
 	require.Equal(t, verdict.Verdict{Class: verdict.ClassOverloaded, After: time.Second}, verdict.Of(s.Play(t.Context())))
 	err := s.Play(t.Context())
-	require.Equal(t, verdict.ClassFatal, verdict.Of(err).Class)
+	require.Equal(t, verdict.ClassUnauthenticated, verdict.Of(err).Class)
 	require.EqualError(t, err, "scripted: 401 Unauthorized")
 }
 

@@ -8,10 +8,12 @@
 // Providers state the class of an error in one of three ways, from the most direct to the most
 // general:
 //
-//   - they wrap it: [NotSent], [Permanent], [RateLimited], [Fatal], [Ignore], [As];
-//   - the error exposes an HTTP status (HTTPStatusCode() int) and, where the server gave one, a
-//     delay (RetryAfter() time.Duration);
-//   - a [Classifier] given to the registry or to the provider recognises it.
+//   - they wrap it: [NotSent], [Permanent], [Cannot], [RateLimited], [Fatal], [Ignore],
+//     [As];
+//   - the error has an HTTP status, a code or a type in its methods or fields, as those of most
+//     SDKs do, and where the server gave one a delay: see [Of]. [FromResponse] makes such an error;
+//   - a [Classifier] given to the registry or to the provider recognises it: one of yours, a
+//     [Map] of your errors, [HTTP] or [LLM].
 //
 // An error that none of these recognises is [ClassUnknown]: it fails over and it counts.
 package verdict

@@ -36,10 +36,26 @@ func ExampleOf() {
 	// <nil>: success
 	// status 500: server error
 	// status 429: rate limited
-	// status 401: fatal
+	// status 401: unauthenticated
 	// status 400: bad request
 	// context deadline exceeded: attempt timeout
 	// ?: unknown
+}
+
+// Map gives a program's own errors their class.
+func ExampleMap() {
+	errNoUser, errBusy := errors.New("no such user"), errors.New("busy")
+	classify := verdict.Map(map[error]verdict.Class{
+		errNoUser: verdict.ClassResource, // it is the answer
+		errBusy:   verdict.ClassOverloaded,
+	})
+	fmt.Println(classify(fmt.Errorf("users: %w", errNoUser)).Class)
+	fmt.Println(classify(errBusy).Class)
+	fmt.Println(classify(errors.New("else")).Class)
+	// Output:
+	// refused by the resource
+	// overloaded
+	// unknown
 }
 
 // A classifier recognises the errors of a client that one cannot change.

@@ -21,16 +21,14 @@ type Next uint8
 const (
 	// NextNo ends the call.
 	NextNo Next = iota
-	// NextYes tries the next provider, except for a once-only call whose function was entered.
+	// NextYes tries the next provider.
 	NextYes
-	// NextAlways tries the next provider even for a once-only call: nothing was sent.
-	NextAlways
 	// NextFree tries the next provider without delay, budget or record: the function was not
 	// entered.
 	NextFree
 	// NextBeforeFirstItem tries the next provider as long as no item was handed over.
 	NextBeforeFirstItem
-	// NextLargerWindow tries only providers that declare a larger window.
+	// NextLargerWindow tries only providers whose window is larger, or not declared.
 	NextLargerWindow
 	// NextWhenAllowed tries the next provider only when the query allows it.
 	NextWhenAllowed
@@ -79,9 +77,25 @@ const (
 	// CooldownLong is for causes that only an operator can fix: from 5 min to 1 h, growing,
 	// with an event.
 	CooldownLong
-	// CooldownModel is for a provider that does not have the requested model or resource: from
-	// 1 to 10 min, growing.
+	// CooldownModel is for a provider that does not have its model any more: from 1 to 10 min,
+	// growing.
 	CooldownModel
+	// CooldownThird is CooldownLong at the third of such outcomes in a row, on different calls
+	// with no answer between; the first two are only counted.
+	CooldownThird
+)
+
+// Scope reports what a pause covers.
+type Scope uint8
+
+// The scopes of a pause.
+const (
+	// ScopeDefault is, in a [Verdict], the scope of its class.
+	ScopeDefault Scope = iota
+	// ScopeProvider is the provider alone.
+	ScopeProvider
+	// ScopeDomain is every provider of its failure domain.
+	ScopeDomain
 )
 
 // Tally names the counter of the provider that the outcome increments. Each attempt increments
@@ -108,10 +122,15 @@ type Rule struct {
 	RetryHere Retry
 	// Next reports whether the next provider may be tried.
 	Next Next
+	// OnceMovesOn reports whether a once-only call may try again or elsewhere: the answer says
+	// that nothing was processed.
+	OnceMovesOn bool
 	// Blame is the result that the circuit breaker records.
 	Blame Blame
 	// Cooldown is the kind of pause that the provider gets.
 	Cooldown Cooldown
+	// Scope reports what that pause covers, unless the verdict says otherwise.
+	Scope Scope
 	// Tally is the counter that is incremented; where Blame depends on the attempt, a failure
 	// increments the failures instead.
 	Tally Tally
@@ -122,6 +141,12 @@ type row struct {
 	rule Rule
 }
 
+// The columns of the table that are no constants of their own.
+const (
+	onceStays, onceMoves   = false, true
+	ofProvider, ofItsShare = ScopeProvider, ScopeDomain
+)
+
 // table is the one place where the meaning of an outcome is decided.
 //
 // A failure after the first item of a stream keeps the blame and cooldown of its class and
@@ -129,31 +154,36 @@ type row struct {
 //
 //nolint:gochecknoglobals // immutable data
 var table = [classCount]row{
-	ClassUnknown:        {"unknown", Rule{RetryYes, NextYes, BlameFailure, CooldownNone, TallyFailure}},
-	ClassSuccess:        {"success", Rule{RetryNo, NextNo, BlameSuccess, CooldownReset, TallySuccess}},
-	ClassSlow:           {"slow success", Rule{RetryNo, NextNo, BlameWhenSlow, CooldownNone, TallySuccess}},
-	ClassCancelled:      {"cancelled", Rule{RetryNo, NextNo, BlameNeutral, CooldownNone, TallyIgnored}},
-	ClassCallerDeadline: {"caller's deadline", Rule{RetryNo, NextNo, BlameWhenLong, CooldownNone, TallyIgnored}},
-	ClassCut:            {"cut", Rule{RetryNo, NextYes, BlameWhenHanging, CooldownNone, TallyIgnored}},
-	ClassAttemptTimeout: {"attempt timeout", Rule{RetryNo, NextYes, BlameFailure, CooldownNone, TallyFailure}},
-	ClassStalled:        {"stalled", Rule{RetryNo, NextBeforeFirstItem, BlameFailure, CooldownNone, TallyFailure}},
-	ClassNotSent:        {"not sent", Rule{RetryYes, NextAlways, BlameFailure, CooldownNone, TallyFailure}},
-	ClassTransport:      {"transport", Rule{RetryYes, NextYes, BlameFailure, CooldownNone, TallyFailure}},
-	ClassServerError:    {"server error", Rule{RetryYes, NextYes, BlameFailure, CooldownNone, TallyFailure}},
-	ClassUnavailable:    {"unavailable", Rule{RetryNo, NextYes, BlameFailure, CooldownShort, TallyFailure}},
-	ClassOverloaded:     {"overloaded", Rule{RetryNo, NextYes, BlameNeutral, CooldownShort, TallyLimited}},
-	ClassRateLimited:    {"rate limited", Rule{RetryWhenWaiting, NextYes, BlameNeutral, CooldownAsked, TallyLimited}},
-	ClassFatal:          {"fatal", Rule{RetryNo, NextYes, BlameNeutral, CooldownLong, TallyLimited}},
-	ClassNotFound:       {"not found there", Rule{RetryNo, NextYes, BlameNeutral, CooldownModel, TallyIgnored}},
-	ClassTooLong:        {"too long for it", Rule{RetryNo, NextLargerWindow, BlameSuccess, CooldownNone, TallySuccess}},
-	ClassRefused:        {"refused content", Rule{RetryNo, NextWhenAllowed, BlameSuccess, CooldownNone, TallySuccess}},
-	ClassBadRequest:     {"bad request", Rule{RetryNo, NextNo, BlameSuccess, CooldownNone, TallySuccess}},
-	ClassCannot:         {"cannot", Rule{RetryNo, NextFree, BlameNotRecorded, CooldownNone, TallyNone}},
-	ClassMalformed:      {"malformed", Rule{RetryNo, NextBeforeFirstItem, BlameFailure, CooldownNone, TallyFailure}},
-	ClassPanic:          {"panic", Rule{RetryNo, NextByOption, BlameFailure, CooldownNone, TallyFailure}},
-	ClassExit:           {"exit", Rule{RetryNo, NextNo, BlameFailure, CooldownNone, TallyFailure}},
-	ClassHedgeLoser:     {"hedge loser", Rule{RetryNo, NextNo, BlameNeutral, CooldownNone, TallyIgnored}},
-	ClassForgotten:      {"forgotten", Rule{RetryNo, NextNo, BlameFailure, CooldownNone, TallyFailure}},
-	ClassRemoved:        {"removed", Rule{RetryNo, NextYes, BlameNeutral, CooldownNone, TallyIgnored}},
-	ClassIgnored:        {"ignored", Rule{RetryNo, NextNo, BlameNeutral, CooldownNone, TallyIgnored}},
+	ClassUnknown:         {"unknown", Rule{RetryYes, NextYes, onceStays, BlameFailure, CooldownNone, ofProvider, TallyFailure}},
+	ClassSuccess:         {"success", Rule{RetryNo, NextNo, onceStays, BlameSuccess, CooldownReset, ofItsShare, TallySuccess}},
+	ClassSlow:            {"slow success", Rule{RetryNo, NextNo, onceStays, BlameWhenSlow, CooldownNone, ofProvider, TallySuccess}},
+	ClassCancelled:       {"cancelled", Rule{RetryNo, NextNo, onceStays, BlameNeutral, CooldownNone, ofProvider, TallyIgnored}},
+	ClassCallerDeadline:  {"caller's deadline", Rule{RetryNo, NextNo, onceStays, BlameWhenLong, CooldownNone, ofProvider, TallyIgnored}},
+	ClassCut:             {"cut", Rule{RetryNo, NextYes, onceStays, BlameWhenHanging, CooldownNone, ofProvider, TallyIgnored}},
+	ClassAttemptTimeout:  {"attempt timeout", Rule{RetryNo, NextYes, onceStays, BlameFailure, CooldownNone, ofProvider, TallyFailure}},
+	ClassStalled:         {"stalled", Rule{RetryNo, NextBeforeFirstItem, onceStays, BlameFailure, CooldownNone, ofProvider, TallyFailure}},
+	ClassNotSent:         {"not sent", Rule{RetryYes, NextYes, onceMoves, BlameFailure, CooldownNone, ofProvider, TallyFailure}},
+	ClassTransport:       {"transport", Rule{RetryYes, NextYes, onceStays, BlameFailure, CooldownNone, ofProvider, TallyFailure}},
+	ClassServerError:     {"server error", Rule{RetryYes, NextYes, onceStays, BlameFailure, CooldownNone, ofProvider, TallyFailure}},
+	ClassOverloaded:      {"overloaded", Rule{RetryNo, NextYes, onceStays, BlameNeutral, CooldownShort, ofProvider, TallyLimited}},
+	ClassRateLimited:     {"rate limited", Rule{RetryWhenWaiting, NextYes, onceMoves, BlameNeutral, CooldownAsked, ofItsShare, TallyLimited}},
+	ClassFatal:           {"fatal", Rule{RetryNo, NextYes, onceMoves, BlameNeutral, CooldownLong, ofItsShare, TallyLimited}},
+	ClassUnauthenticated: {"unauthenticated", Rule{RetryNo, NextYes, onceMoves, BlameNeutral, CooldownThird, ofItsShare, TallyLimited}},
+	ClassNotAllowed:      {"not allowed", Rule{RetryNo, NextYes, onceMoves, BlameNeutral, CooldownNone, ofProvider, TallyLimited}},
+	ClassNotFound:        {"gone there", Rule{RetryNo, NextYes, onceMoves, BlameNeutral, CooldownModel, ofProvider, TallyIgnored}},
+	ClassResource:        {"refused by the resource", Rule{RetryNo, NextNo, onceStays, BlameSuccess, CooldownNone, ofProvider, TallySuccess}},
+	ClassElsewhere:       {"ask elsewhere", Rule{RetryYes, NextYes, onceMoves, BlameNeutral, CooldownNone, ofProvider, TallyIgnored}},
+	ClassTooLong:         {"too long for it", Rule{RetryNo, NextLargerWindow, onceMoves, BlameSuccess, CooldownNone, ofProvider, TallySuccess}},
+	ClassRefused:         {"refused content", Rule{RetryNo, NextWhenAllowed, onceStays, BlameSuccess, CooldownNone, ofProvider, TallySuccess}},
+	ClassBadRequest:      {"bad request", Rule{RetryNo, NextNo, onceStays, BlameSuccess, CooldownNone, ofProvider, TallySuccess}},
+	ClassUnsupported:     {"unsupported there", Rule{RetryNo, NextYes, onceStays, BlameSuccess, CooldownNone, ofProvider, TallySuccess}},
+	ClassNotForMe:        {"not for it", Rule{RetryNo, NextYes, onceMoves, BlameNeutral, CooldownNone, ofProvider, TallyIgnored}},
+	ClassCannot:          {"cannot", Rule{RetryNo, NextFree, onceMoves, BlameNotRecorded, CooldownNone, ofProvider, TallyNone}},
+	ClassMalformed:       {"malformed", Rule{RetryNo, NextBeforeFirstItem, onceStays, BlameFailure, CooldownNone, ofProvider, TallyFailure}},
+	ClassPanic:           {"panic", Rule{RetryNo, NextByOption, onceStays, BlameFailure, CooldownNone, ofProvider, TallyFailure}},
+	ClassExit:            {"exit", Rule{RetryNo, NextNo, onceStays, BlameFailure, CooldownNone, ofProvider, TallyFailure}},
+	ClassHedgeLoser:      {"hedge loser", Rule{RetryNo, NextNo, onceStays, BlameNeutral, CooldownNone, ofProvider, TallyIgnored}},
+	ClassForgotten:       {"forgotten", Rule{RetryNo, NextNo, onceStays, BlameFailure, CooldownNone, ofProvider, TallyFailure}},
+	ClassRemoved:         {"removed", Rule{RetryNo, NextYes, onceStays, BlameNeutral, CooldownNone, ofProvider, TallyIgnored}},
+	ClassIgnored:         {"ignored", Rule{RetryNo, NextNo, onceStays, BlameNeutral, CooldownNone, ofProvider, TallyIgnored}},
 }

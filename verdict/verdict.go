@@ -31,25 +31,40 @@ const (
 	ClassNotSent
 	// ClassTransport is a connection that broke: network, TLS, unexpected end.
 	ClassTransport
-	// ClassServerError is the provider's own failure, such as HTTP 5xx or 408.
+	// ClassServerError is the provider's own failure, such as HTTP 5xx, 408 or 424.
 	ClassServerError
 	// ClassOverloaded is a provider that reports that it has no capacity at the moment.
 	ClassOverloaded
 	// ClassRateLimited is a provider that asks this client to slow down.
 	ClassRateLimited
-	// ClassFatal is a refusal that only an operator can end: credentials, quota, billing.
+	// ClassFatal is a refusal that only an operator can end and that says so: a dead key, an
+	// exhausted quota, billing.
 	ClassFatal
-	// ClassUnavailable is a 503 without a sign of overload: a server error after which the
-	// provider also cools down for a short while.
-	ClassUnavailable
-	// ClassNotFound is a provider that does not have the requested thing, such as a model.
+	// ClassUnauthenticated is a refusal of credentials that may be the caller's own, such as HTTP
+	// 401. On different calls, with no answer between, three in a row are the provider's, which is
+	// then parked as by [ClassFatal].
+	ClassUnauthenticated
+	// ClassNotAllowed is a refusal of this request for lack of a right, such as HTTP 402, 403 or 407.
+	ClassNotAllowed
+	// ClassNotFound is a provider that does not have what it is there for, such as its model.
 	ClassNotFound
+	// ClassResource is the answer of a resource that is not there or does not allow what is asked,
+	// such as HTTP 404, 405, 409 or 412.
+	ClassResource
+	// ClassElsewhere is a provider that asks to be asked again or elsewhere, and has not processed
+	// the request, such as HTTP 421, 425 or 501.
+	ClassElsewhere
 	// ClassTooLong is a request that exceeds the size this provider accepts.
 	ClassTooLong
 	// ClassRefused is content that the provider's policy refuses.
 	ClassRefused
 	// ClassBadRequest is a mistake of the caller: it fails with every provider.
 	ClassBadRequest
+	// ClassUnsupported is a request that this provider refuses for what it asks and that another
+	// one may accept, such as a parameter that its model lacks.
+	ClassUnsupported
+	// ClassNotForMe is a provider that cannot do what is asked and has not tried; see [Cannot].
+	ClassNotForMe
 	// ClassCannot is a provider that could not be entered: it lacks the
 	// capability, is saturated, open, cooling down, draining or not ready.
 	ClassCannot
@@ -112,7 +127,7 @@ func (c *Class) UnmarshalText(text []byte) error {
 	return fmt.Errorf("verdict: unknown class %q", text)
 }
 
-// Verdict is the class of one outcome together with the delay its provider asked for.
+// Verdict is the class of one outcome together with the pause that follows from it.
 type Verdict struct {
 	// Class is the class of the outcome.
 	Class Class
@@ -120,6 +135,9 @@ type Verdict struct {
 	// the rule of the class; with any class a positive value makes the registry skip the
 	// provider for that long.
 	After time.Duration
+	// Scope says what the pause covers. The zero value is the scope of the class: a rate limit and
+	// a dead key hold for all that share a failure domain, an overload for one provider alone.
+	Scope Scope
 }
 
 // Classifier recognises errors. It must be safe for concurrent use and decide on values

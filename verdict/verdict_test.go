@@ -29,57 +29,43 @@ var errCause = errors.New("cause")
 // The table, once more and independently: what users can rely on.
 func TestRule_EveryClassHasARow(t *testing.T) {
 	t.Parallel()
-	type row struct {
-		retry    verdict.Retry
-		next     verdict.Next
-		blame    verdict.Blame
-		cooldown verdict.Cooldown
-		tally    verdict.Tally
-	}
-	const (
-		no, yes            = verdict.RetryNo, verdict.RetryYes
-		stop, on           = verdict.NextNo, verdict.NextYes
-		neutral            = verdict.BlameNeutral
-		success, failure   = verdict.BlameSuccess, verdict.BlameFailure
-		none               = verdict.CooldownNone
-		succeeded, failed  = verdict.TallySuccess, verdict.TallyFailure
-		ignored, wasLimted = verdict.TallyIgnored, verdict.TallyLimited
-	)
-	table := map[verdict.Class]row{
-		verdict.ClassSuccess:        {no, stop, success, verdict.CooldownReset, succeeded},
-		verdict.ClassSlow:           {no, stop, verdict.BlameWhenSlow, none, succeeded},
-		verdict.ClassCancelled:      {no, stop, neutral, none, ignored},
-		verdict.ClassCallerDeadline: {no, stop, verdict.BlameWhenLong, none, ignored},
-		verdict.ClassCut:            {no, on, verdict.BlameWhenHanging, none, ignored},
-		verdict.ClassAttemptTimeout: {no, on, failure, none, failed},
-		verdict.ClassStalled:        {no, verdict.NextBeforeFirstItem, failure, none, failed},
-		verdict.ClassNotSent:        {yes, verdict.NextAlways, failure, none, failed},
-		verdict.ClassTransport:      {yes, on, failure, none, failed},
-		verdict.ClassServerError:    {yes, on, failure, none, failed},
-		verdict.ClassOverloaded:     {no, on, neutral, verdict.CooldownShort, wasLimted},
-		verdict.ClassRateLimited:    {verdict.RetryWhenWaiting, on, neutral, verdict.CooldownAsked, wasLimted},
-		verdict.ClassFatal:          {no, on, neutral, verdict.CooldownLong, wasLimted},
-		verdict.ClassNotFound:       {no, on, neutral, verdict.CooldownModel, ignored},
-		verdict.ClassTooLong:        {no, verdict.NextLargerWindow, success, none, succeeded},
-		verdict.ClassRefused:        {no, verdict.NextWhenAllowed, success, none, succeeded},
-		verdict.ClassBadRequest:     {no, stop, success, none, succeeded},
-		verdict.ClassCannot:         {no, verdict.NextFree, verdict.BlameNotRecorded, none, verdict.TallyNone},
-		verdict.ClassMalformed:      {no, verdict.NextBeforeFirstItem, failure, none, failed},
-		verdict.ClassPanic:          {no, verdict.NextByOption, failure, none, failed},
-		verdict.ClassExit:           {no, stop, failure, none, failed},
-		verdict.ClassHedgeLoser:     {no, stop, neutral, none, ignored},
-		verdict.ClassForgotten:      {no, stop, failure, none, failed},
-		verdict.ClassUnavailable:    {no, on, failure, verdict.CooldownShort, failed},
-		verdict.ClassRemoved:        {no, on, neutral, none, ignored},
-		verdict.ClassIgnored:        {no, stop, neutral, none, ignored},
-		verdict.ClassUnknown:        {yes, on, failure, none, failed},
+	table := map[verdict.Class]verdict.Rule{
+		verdict.ClassUnknown:         {verdict.RetryYes, verdict.NextYes, false, verdict.BlameFailure, verdict.CooldownNone, verdict.ScopeProvider, verdict.TallyFailure},
+		verdict.ClassSuccess:         {verdict.RetryNo, verdict.NextNo, false, verdict.BlameSuccess, verdict.CooldownReset, verdict.ScopeDomain, verdict.TallySuccess},
+		verdict.ClassSlow:            {verdict.RetryNo, verdict.NextNo, false, verdict.BlameWhenSlow, verdict.CooldownNone, verdict.ScopeProvider, verdict.TallySuccess},
+		verdict.ClassCancelled:       {verdict.RetryNo, verdict.NextNo, false, verdict.BlameNeutral, verdict.CooldownNone, verdict.ScopeProvider, verdict.TallyIgnored},
+		verdict.ClassCallerDeadline:  {verdict.RetryNo, verdict.NextNo, false, verdict.BlameWhenLong, verdict.CooldownNone, verdict.ScopeProvider, verdict.TallyIgnored},
+		verdict.ClassCut:             {verdict.RetryNo, verdict.NextYes, false, verdict.BlameWhenHanging, verdict.CooldownNone, verdict.ScopeProvider, verdict.TallyIgnored},
+		verdict.ClassAttemptTimeout:  {verdict.RetryNo, verdict.NextYes, false, verdict.BlameFailure, verdict.CooldownNone, verdict.ScopeProvider, verdict.TallyFailure},
+		verdict.ClassStalled:         {verdict.RetryNo, verdict.NextBeforeFirstItem, false, verdict.BlameFailure, verdict.CooldownNone, verdict.ScopeProvider, verdict.TallyFailure},
+		verdict.ClassNotSent:         {verdict.RetryYes, verdict.NextYes, true, verdict.BlameFailure, verdict.CooldownNone, verdict.ScopeProvider, verdict.TallyFailure},
+		verdict.ClassTransport:       {verdict.RetryYes, verdict.NextYes, false, verdict.BlameFailure, verdict.CooldownNone, verdict.ScopeProvider, verdict.TallyFailure},
+		verdict.ClassServerError:     {verdict.RetryYes, verdict.NextYes, false, verdict.BlameFailure, verdict.CooldownNone, verdict.ScopeProvider, verdict.TallyFailure},
+		verdict.ClassOverloaded:      {verdict.RetryNo, verdict.NextYes, false, verdict.BlameNeutral, verdict.CooldownShort, verdict.ScopeProvider, verdict.TallyLimited},
+		verdict.ClassRateLimited:     {verdict.RetryWhenWaiting, verdict.NextYes, true, verdict.BlameNeutral, verdict.CooldownAsked, verdict.ScopeDomain, verdict.TallyLimited},
+		verdict.ClassFatal:           {verdict.RetryNo, verdict.NextYes, true, verdict.BlameNeutral, verdict.CooldownLong, verdict.ScopeDomain, verdict.TallyLimited},
+		verdict.ClassUnauthenticated: {verdict.RetryNo, verdict.NextYes, true, verdict.BlameNeutral, verdict.CooldownThird, verdict.ScopeDomain, verdict.TallyLimited},
+		verdict.ClassNotAllowed:      {verdict.RetryNo, verdict.NextYes, true, verdict.BlameNeutral, verdict.CooldownNone, verdict.ScopeProvider, verdict.TallyLimited},
+		verdict.ClassNotFound:        {verdict.RetryNo, verdict.NextYes, true, verdict.BlameNeutral, verdict.CooldownModel, verdict.ScopeProvider, verdict.TallyIgnored},
+		verdict.ClassResource:        {verdict.RetryNo, verdict.NextNo, false, verdict.BlameSuccess, verdict.CooldownNone, verdict.ScopeProvider, verdict.TallySuccess},
+		verdict.ClassElsewhere:       {verdict.RetryYes, verdict.NextYes, true, verdict.BlameNeutral, verdict.CooldownNone, verdict.ScopeProvider, verdict.TallyIgnored},
+		verdict.ClassTooLong:         {verdict.RetryNo, verdict.NextLargerWindow, true, verdict.BlameSuccess, verdict.CooldownNone, verdict.ScopeProvider, verdict.TallySuccess},
+		verdict.ClassRefused:         {verdict.RetryNo, verdict.NextWhenAllowed, false, verdict.BlameSuccess, verdict.CooldownNone, verdict.ScopeProvider, verdict.TallySuccess},
+		verdict.ClassBadRequest:      {verdict.RetryNo, verdict.NextNo, false, verdict.BlameSuccess, verdict.CooldownNone, verdict.ScopeProvider, verdict.TallySuccess},
+		verdict.ClassUnsupported:     {verdict.RetryNo, verdict.NextYes, false, verdict.BlameSuccess, verdict.CooldownNone, verdict.ScopeProvider, verdict.TallySuccess},
+		verdict.ClassNotForMe:        {verdict.RetryNo, verdict.NextYes, true, verdict.BlameNeutral, verdict.CooldownNone, verdict.ScopeProvider, verdict.TallyIgnored},
+		verdict.ClassCannot:          {verdict.RetryNo, verdict.NextFree, true, verdict.BlameNotRecorded, verdict.CooldownNone, verdict.ScopeProvider, verdict.TallyNone},
+		verdict.ClassMalformed:       {verdict.RetryNo, verdict.NextBeforeFirstItem, false, verdict.BlameFailure, verdict.CooldownNone, verdict.ScopeProvider, verdict.TallyFailure},
+		verdict.ClassPanic:           {verdict.RetryNo, verdict.NextByOption, false, verdict.BlameFailure, verdict.CooldownNone, verdict.ScopeProvider, verdict.TallyFailure},
+		verdict.ClassExit:            {verdict.RetryNo, verdict.NextNo, false, verdict.BlameFailure, verdict.CooldownNone, verdict.ScopeProvider, verdict.TallyFailure},
+		verdict.ClassHedgeLoser:      {verdict.RetryNo, verdict.NextNo, false, verdict.BlameNeutral, verdict.CooldownNone, verdict.ScopeProvider, verdict.TallyIgnored},
+		verdict.ClassForgotten:       {verdict.RetryNo, verdict.NextNo, false, verdict.BlameFailure, verdict.CooldownNone, verdict.ScopeProvider, verdict.TallyFailure},
+		verdict.ClassRemoved:         {verdict.RetryNo, verdict.NextYes, false, verdict.BlameNeutral, verdict.CooldownNone, verdict.ScopeProvider, verdict.TallyIgnored},
+		verdict.ClassIgnored:         {verdict.RetryNo, verdict.NextNo, false, verdict.BlameNeutral, verdict.CooldownNone, verdict.ScopeProvider, verdict.TallyIgnored},
 	}
 	require.Len(t, verdict.Classes(), len(table))
 	for _, class := range verdict.Classes() {
-		want := table[class]
-		require.Equal(t, verdict.Rule{
-			RetryHere: want.retry, Next: want.next, Blame: want.blame, Cooldown: want.cooldown, Tally: want.tally,
-		}, class.Rule(), "%v", class)
+		require.Equal(t, table[class], class.Rule(), "%v", class)
 	}
 }
 
@@ -112,6 +98,7 @@ func TestOf_FindsMarksThroughAnyWrapping(t *testing.T) {
 		{verdict.RateLimited(errCause, time.Second), verdict.Verdict{Class: verdict.ClassRateLimited, After: time.Second}},
 		{verdict.RateLimited(errCause, -1), verdict.Verdict{Class: verdict.ClassRateLimited}},
 		{verdict.Fatal(errCause, time.Hour), verdict.Verdict{Class: verdict.ClassFatal, After: time.Hour}},
+		{verdict.Cannot(errCause), verdict.Verdict{Class: verdict.ClassNotForMe}},
 		{verdict.Ignore(errCause), verdict.Verdict{Class: verdict.ClassIgnored}},
 		{verdict.As(errCause, verdict.Verdict{Class: verdict.ClassTooLong}), verdict.Verdict{Class: verdict.ClassTooLong}},
 	} {
@@ -121,41 +108,10 @@ func TestOf_FindsMarksThroughAnyWrapping(t *testing.T) {
 		require.Equal(t, "outer: cause", wrapped.Error())
 	}
 	for _, nothing := range []error{
-		verdict.NotSent(nil), verdict.Permanent(nil), verdict.RateLimited(nil, 1), verdict.Fatal(nil, 1), verdict.Ignore(nil),
+		verdict.NotSent(nil), verdict.Permanent(nil), verdict.RateLimited(nil, 1), verdict.Fatal(nil, 1), verdict.Ignore(nil), verdict.Cannot(nil),
 	} {
 		require.NoError(t, nothing)
 	}
-}
-
-type status struct {
-	code  int
-	after time.Duration
-}
-
-func (s status) Error() string             { return "status" }
-func (s status) HTTPStatusCode() int       { return s.code }
-func (s status) RetryAfter() time.Duration { return s.after }
-
-func TestOfHTTPStatus_Classes(t *testing.T) {
-	t.Parallel()
-	for code, want := range map[int]verdict.Verdict{
-		400: {Class: verdict.ClassBadRequest}, 401: {Class: verdict.ClassFatal}, 402: {Class: verdict.ClassFatal},
-		403: {Class: verdict.ClassFatal}, 404: {Class: verdict.ClassNotFound}, 408: {Class: verdict.ClassServerError},
-		413: {Class: verdict.ClassTooLong}, 422: {Class: verdict.ClassBadRequest}, 429: {Class: verdict.ClassRateLimited},
-		500: {Class: verdict.ClassServerError}, 502: {Class: verdict.ClassServerError},
-		503: {Class: verdict.ClassUnavailable}, 504: {Class: verdict.ClassServerError},
-		529: {Class: verdict.ClassOverloaded}, 599: {Class: verdict.ClassServerError},
-		200: {}, 302: {}, 0: {}, -1: {}, 600: {},
-	} {
-		require.Equal(t, want, verdict.Of(fmt.Errorf("sdk: %w", status{code: code})), "%d", code)
-	}
-	for code, want := range map[int]verdict.Class{
-		429: verdict.ClassRateLimited, 503: verdict.ClassOverloaded, 500: verdict.ClassServerError, 401: verdict.ClassFatal,
-	} {
-		require.Equal(t, verdict.Verdict{Class: want, After: 7 * time.Second},
-			verdict.Of(status{code: code, after: 7 * time.Second}), "%d", code)
-	}
-	require.Zero(t, verdict.Of(status{code: 429, after: -time.Second}).After)
 }
 
 func TestOf_NetworkErrorsAreTransportOrNotSent(t *testing.T) {
@@ -237,8 +193,10 @@ func TestOfGRPCCode_Classes(t *testing.T) {
 	t.Parallel()
 	for code, want := range map[grpcCode]verdict.Class{
 		0: verdict.ClassUnknown, 1: verdict.ClassUnknown, 2: verdict.ClassUnknown, 3: verdict.ClassBadRequest,
-		4: verdict.ClassAttemptTimeout, 5: verdict.ClassNotFound, 7: verdict.ClassFatal, 8: verdict.ClassRateLimited,
-		13: verdict.ClassServerError, 14: verdict.ClassTransport, 15: verdict.ClassMalformed, 16: verdict.ClassFatal, 99: verdict.ClassUnknown,
+		4: verdict.ClassAttemptTimeout, 5: verdict.ClassResource, 6: verdict.ClassResource, 7: verdict.ClassNotAllowed,
+		8: verdict.ClassRateLimited, 9: verdict.ClassResource, 10: verdict.ClassServerError, 11: verdict.ClassBadRequest,
+		12: verdict.ClassElsewhere, 13: verdict.ClassServerError, 14: verdict.ClassTransport, 15: verdict.ClassMalformed,
+		16: verdict.ClassUnauthenticated, 99: verdict.ClassUnknown,
 	} {
 		err := fmt.Errorf("call: %w", &grpcError{&grpcStatus{code}})
 		require.Equal(t, verdict.Verdict{Class: want}, verdict.Of(err), "%d", code)

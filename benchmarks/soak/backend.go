@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -191,15 +192,17 @@ func (b *backend) behave(ctx context.Context, o *op, random *rand.Rand) error {
 	case faultClass:
 		classes := verdict.Classes()
 		class := classes[random.IntN(len(classes))]
-		if class.Rule().Next == verdict.NextAlways {
+		if class.Rule().OnceMovesOn {
 			o.unsent()
 		}
 		return verdict.As(errIll, verdict.Verdict{Class: class, After: someTime(random)})
 	case faultWire:
 		return wireError(o, random)
 	case faultLimit:
+		o.unsent()
 		return verdict.RateLimited(errIll, someTime(random))
 	case faultPark:
+		o.unsent()
 		return verdict.Fatal(errIll, someTime(random))
 	case faultHang:
 		<-ctx.Done()
@@ -231,6 +234,9 @@ func someTime(random *rand.Rand) time.Duration {
 	return between(random, time.Millisecond, 200*time.Millisecond)
 }
 
+// unprocessed has the statuses that say that nothing was processed: a call that must not run twice moves on.
+var unprocessed = []int{401, 402, 403, 407, 421, 425, 429, 501}
+
 func wireError(o *op, random *rand.Rand) error {
 	switch random.IntN(7) {
 	case 0:
@@ -246,7 +252,11 @@ func wireError(o *op, random *rand.Rand) error {
 	case 4:
 		return &statusError{http.StatusServiceUnavailable, someTime(random)}
 	case 5:
-		return &statusError{400 + random.IntN(200), someTime(random)}
+		code := 400 + random.IntN(200)
+		if slices.Contains(unprocessed, code) {
+			o.unsent()
+		}
+		return &statusError{code, someTime(random)}
 	}
 	return errIll
 }

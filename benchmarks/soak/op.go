@@ -53,7 +53,7 @@ func (o *op) noteTry(provider string) {
 	o.names = append(o.names, provider)
 }
 
-// unsent takes back that something was sent.
+// unsent takes back that something was sent, or says that it was not processed.
 func (o *op) unsent() {
 	o.mu.Lock()
 	defer o.mu.Unlock()

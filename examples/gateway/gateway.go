@@ -357,18 +357,22 @@ func explain(ctx context.Context, w http.ResponseWriter, err error) {
 	case errors.As(err, &call):
 		retryIn = call.RetryIn
 		var tries []string
-		late := true
+		late, keys := true, true
 		for i, attempt := range call.Attempts {
 			if i == len(call.Attempts)-1 && errors.As(attempt.Err, &refusal) && callersOwn(attempt.Class) {
 				write(w, refusal.status, refusal.said)
 				return
 			}
 			tries = append(tries, fmt.Sprintf("%s: %v", attempt.Provider, attempt.Class))
+			keys = keys && (attempt.Class == verdict.ClassFatal || attempt.Class == verdict.ClassUnauthenticated)
 			late = late && (attempt.Class == verdict.ClassAttemptTimeout || attempt.Class == verdict.ClassCut || attempt.Class == verdict.ClassStalled)
 		}
 		status, code, message = http.StatusBadGateway, "upstream_error", "all upstreams failed: "+strings.Join(tries, "; ")
-		if late {
+		switch {
+		case late:
 			status, code = http.StatusGatewayTimeout, "timeout"
+		case keys:
+			code, message = "upstream_credentials", "the upstreams refuse the gateway's keys"
 		}
 	case errors.As(err, &unavailable):
 		retryIn = unavailable.RetryIn
@@ -391,7 +395,8 @@ func explain(ctx context.Context, w http.ResponseWriter, err error) {
 // about its request.
 func callersOwn(class verdict.Class) bool {
 	switch class {
-	case verdict.ClassBadRequest, verdict.ClassTooLong, verdict.ClassRefused, verdict.ClassNotFound:
+	case verdict.ClassBadRequest, verdict.ClassTooLong, verdict.ClassRefused, verdict.ClassNotFound,
+		verdict.ClassNotForMe, verdict.ClassResource, verdict.ClassUnsupported:
 		return true
 	default:
 		return false

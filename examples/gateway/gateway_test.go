@@ -205,7 +205,7 @@ func TestGateway_RefusedKeyIsNotTheClientsFault(t *testing.T) {
 
 func TestGateway_PassesOnTheUpstreamsErrorForAClientsMistake(t *testing.T) {
 	t.Parallel()
-	for _, code := range []string{"invalid_value", "context_length_exceeded"} {
+	for _, code := range []string{"invalid_value", "string_too_short"} {
 		url, first, second := two(t, nil)
 		first.Behave(loopback.Behaviour{Status: 400, Code: code})
 		for _, body := range []string{plain, streamed} {

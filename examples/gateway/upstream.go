@@ -286,17 +286,13 @@ func (e *upstreamError) Error() string {
 	return text
 }
 
-// Verdict returns the class of the error, where its status alone is ambiguous.
+// Verdict returns what the error means for the API of a language model.
 func (e *upstreamError) Verdict() verdict.Verdict {
-	switch {
-	case e.said.Code == "context_length_exceeded":
-		return verdict.Verdict{Class: verdict.ClassTooLong}
-	case e.said.Code == "insufficient_quota" || e.said.Type == "insufficient_quota": // with a 429
-		return verdict.Verdict{Class: verdict.ClassFatal}
-	case e.status == http.StatusNotFound && e.anyModel:
+	if e.status == http.StatusNotFound && e.anyModel {
 		// The upstream has no such model, which says nothing about the other ones
 		// of the route: another upstream may have it, and none cools down.
 		return verdict.Verdict{Class: verdict.ClassRefused}
 	}
-	return verdict.OfHTTPStatus(e.status, e.after)
+	code, _ := e.said.Code.(string)
+	return verdict.LLM(&verdict.ResponseError{StatusCode: e.status, Code: code, Type: e.said.Type, After: e.after})
 }

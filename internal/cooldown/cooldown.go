@@ -6,6 +6,7 @@ package cooldown
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/capreg/registry/verdict"
@@ -24,6 +25,10 @@ var growths = map[verdict.Cooldown]growth{
 	verdict.CooldownModel: {first: time.Minute, last: 10 * time.Minute},
 	verdict.CooldownLong:  {first: 5 * time.Minute, last: time.Hour},
 }
+
+// refusalsToPark is the number of calls in a row whose credentials are refused before the provider's are taken to be
+// dead. Fewer may be the callers' own.
+const refusalsToPark = 3
 
 // State tells whether a cooldown is in progress, and what ends it.
 type State uint8
@@ -49,6 +54,8 @@ const (
 //	parked   Apply, not later                parked   none
 //	any      End                             idle     growth stays
 //	any      ResetGrowth                     same     growth 0
+//	any      Apply, third kind               same     counts the call; at the third one as Apply, fatal
+//	any      ForgetRefusals                  same     no calls counted
 type Cooldown struct {
 	state   State
 	until   time.Time
@@ -56,6 +63,22 @@ type Cooldown struct {
 	cause   error
 	guessed bool
 	growth  int
+	refused refusals
+}
+
+// refusals has the calls in a row whose credentials were refused.
+type refusals struct {
+	calls [refusalsToPark]uint64
+	count int
+}
+
+// add counts a call, unless it is counted already, and reports whether that makes enough of them.
+func (r *refusals) add(call uint64) (enough bool) {
+	if r.count < refusalsToPark && !slices.Contains(r.calls[:r.count], call) {
+		r.calls[r.count] = call
+		r.count++
+	}
+	return r.count == refusalsToPark
 }
 
 // Request is the cooldown that one outcome asks for.
@@ -68,11 +91,19 @@ type Request struct {
 	After time.Duration
 	// Cause is the error to report while the cooldown lasts.
 	Cause error
+	// Call tells the calls of [verdict.CooldownThird] apart: one that is refused by several providers counts once.
+	Call uint64
 }
 
 // Apply begins the cooldown that the outcome asks for, or extends the one in progress: the latest deadline
 // wins. It reports whether anything changed.
 func (c *Cooldown) Apply(r Request, now time.Time) (changed bool) {
+	if r.Kind == verdict.CooldownThird {
+		r.Kind = verdict.CooldownNone
+		if c.refused.add(r.Call) {
+			r.Class, r.Kind = verdict.ClassFatal, verdict.CooldownLong
+		}
+	}
 	length := c.length(r)
 	if length <= 0 {
 		return false
@@ -143,10 +174,13 @@ func (g growth) at(step int) time.Duration {
 	return g.last
 }
 
-// End makes the cooldown idle. Its growth stays: only a success ends that.
+// End makes the cooldown idle. Its growth and the calls counted stay: only a success ends them.
 func (c *Cooldown) End() {
-	*c = Cooldown{growth: c.growth}
+	*c = Cooldown{growth: c.growth, refused: c.refused}
 }
+
+// ForgetRefusals forgets the calls whose credentials were refused.
+func (c *Cooldown) ForgetRefusals() { c.refused = refusals{} }
 
 // ResetGrowth makes the next cooldown as short as the first. One in progress stays as it is.
 func (c *Cooldown) ResetGrowth() { c.growth = 0 }
@@ -174,6 +208,9 @@ func (c *Cooldown) Guessed() bool { return c.guessed }
 
 // Growth returns how many cooldowns have begun since the last success.
 func (c *Cooldown) Growth() int { return c.growth }
+
+// Pending reports whether a success has something to end: growth, or calls counted.
+func (c *Cooldown) Pending() bool { return c.growth > 0 || c.refused.count > 0 }
 
 // Latest returns the cooldown with the later deadline: of a provider's own and its domain's the one that
 // decides. Of equal ones it is the domain's.

@@ -89,6 +89,37 @@ func TestCooldown_Transitions(t *testing.T) {
 	}
 }
 
+// Variants: the same call again, a success between, a delay that was asked for, one more after the third.
+func TestCooldown_ParksAtTheThirdCallInARow(t *testing.T) {
+	t.Parallel()
+	refused := func(call uint64, after time.Duration) cooldown.Request {
+		return cooldown.Request{Class: verdict.ClassUnauthenticated, Kind: verdict.CooldownThird, Call: call, After: after, Cause: errFirst}
+	}
+	var c cooldown.Cooldown
+	for _, call := range []uint64{1, 1, 2, 1, 2, 2} {
+		require.False(t, c.Apply(refused(call, 0), start))
+	}
+	require.True(t, c.Pending())
+	require.Equal(t, cooldown.Idle, c.State())
+	c.ForgetRefusals()
+	require.False(t, c.Pending())
+	for _, call := range []uint64{3, 4} {
+		require.False(t, c.Apply(refused(call, 0), start))
+	}
+	require.True(t, c.Apply(refused(5, 0), start))
+	require.Equal(t, cooldown.Parked, c.State())
+	require.Equal(t, verdict.ClassFatal, c.Class())
+	require.GreaterOrEqual(t, c.Until().Sub(start), 4*time.Minute)
+	c.End()
+	require.True(t, c.Apply(refused(5, 0), start), "still no success")
+	require.GreaterOrEqual(t, c.Until().Sub(start), 8*time.Minute, "it has grown")
+
+	var asked cooldown.Cooldown
+	require.True(t, asked.Apply(refused(1, time.Second), start))
+	require.Equal(t, cooldown.Cooling, asked.State(), "the delay alone")
+	require.Equal(t, start.Add(time.Second), asked.Until())
+}
+
 func TestCooldown_EndKeepsGrowthAndResetGrowthKeepsTheDeadline(t *testing.T) {
 	t.Parallel()
 	var c cooldown.Cooldown

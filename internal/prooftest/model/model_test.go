@@ -50,7 +50,7 @@ type outcome struct {
 	err    error
 	counts string // success, failure, ignored, limited
 	blame  string // success, failure, none
-	next   string // yes, no, always; refused: only when the query allows it
+	next   string // yes, no; always: also a call that must not run twice; refused: only when the query allows it
 	cools  time.Duration
 }
 
@@ -65,13 +65,15 @@ var (
 		{"unknown", errModel, "failure", "failure", "yes", 0},
 		{"server error", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassServerError}), "failure", "failure", "yes", 0},
 		{"not sent", verdict.NotSent(errModel), "failure", "failure", "always", 0},
-		{"rate limited", verdict.RateLimited(errModel, asked), "limited", "none", "yes", asked},
+		{"rate limited", verdict.RateLimited(errModel, asked), "limited", "none", "always", asked},
 		{"overloaded", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassOverloaded, After: asked}), "limited", "none", "yes", asked},
-		{"fatal", verdict.Fatal(errModel, 10*asked), "limited", "none", "yes", 10 * asked},
+		{"fatal", verdict.Fatal(errModel, 10*asked), "limited", "none", "always", 10 * asked},
 		{"bad request", verdict.Permanent(errModel), "success", "success", "no", 0},
 		{"refused", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassRefused}), "success", "success", "refused", 0},
 		{"ignored", verdict.Ignore(errModel), "ignored", "none", "no", 0},
-		{"cannot", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassCannot}), "ignored", "none", "yes", 0},
+		{"cannot", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassCannot}), "ignored", "none", "always", 0},
+		{"not allowed", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassNotAllowed}), "limited", "none", "always", 0},
+		{"refused by the resource", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassResource}), "success", "success", "no", 0},
 	}
 )
 

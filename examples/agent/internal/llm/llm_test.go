@@ -89,7 +89,7 @@ func TestStream_ErrorIsThatOfChat(t *testing.T) {
 		pieces, err := model.Stream(t.Context(), "?")
 		require.NoError(t, err)
 		for _, err := range pieces {
-			require.Equal(t, verdict.Verdict{Class: verdict.ClassRateLimited, After: 7 * time.Second}, verdict.Of(err))
+			requireLimited(t, err)
 		}
 		require.Equal(t, before+1, server.Hits())
 	})
@@ -100,8 +100,8 @@ func TestError_EachStatusHasItsClassAndCostsOneRequest(t *testing.T) {
 	eachSDK(t, func(t *testing.T, server *loopback.Server, model client) {
 		for status, class := range map[int]verdict.Class{
 			500: verdict.ClassServerError, 502: verdict.ClassServerError, 529: verdict.ClassOverloaded,
-			429: verdict.ClassRateLimited, 401: verdict.ClassFatal, 403: verdict.ClassFatal,
-			400: verdict.ClassBadRequest, 404: verdict.ClassNotFound,
+			429: verdict.ClassRateLimited, 401: verdict.ClassUnauthenticated, 403: verdict.ClassNotAllowed,
+			400: verdict.ClassBadRequest, 404: verdict.ClassResource,
 		} {
 			server.Behave(loopback.Behaviour{Status: status})
 			before := server.Hits()
@@ -115,12 +115,20 @@ func TestError_EachStatusHasItsClassAndCostsOneRequest(t *testing.T) {
 	})
 }
 
+// requireLimited checks a rate limit of 7 seconds, whether the SDK tells that it is one of a model or not.
+func requireLimited(t *testing.T, err error) {
+	t.Helper()
+	v := verdict.Of(err)
+	require.Equal(t, verdict.ClassRateLimited, v.Class)
+	require.Equal(t, 7*time.Second, v.After)
+}
+
 func TestError_KeepsTheRetryDelay(t *testing.T) {
 	t.Parallel()
 	eachSDK(t, func(t *testing.T, server *loopback.Server, model client) {
 		server.Behave(loopback.Behaviour{Status: http.StatusTooManyRequests, RetryAfter: 7 * time.Second})
 		_, err := model.Chat(t.Context(), "?")
-		require.Equal(t, verdict.Verdict{Class: verdict.ClassRateLimited, After: 7 * time.Second}, verdict.Of(err))
+		requireLimited(t, err)
 	})
 }
 

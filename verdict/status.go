@@ -1,0 +1,109 @@
+package verdict
+
+import (
+	"net/http"
+	"time"
+)
+
+const (
+	statusClosedByClient = 499 // of nginx: the client has gone
+	statusOverloaded     = 529 // of no standard; vendors use it
+)
+
+// statuses has the class of the HTTP statuses that their hundred alone does not tell, by RFC 9110: the ones of a
+// resource are the answer, whoever serves it. The rest of 4xx is [ClassBadRequest], of 5xx [ClassServerError].
+//
+//nolint:gochecknoglobals // immutable data
+var statuses = map[int]Class{
+	http.StatusUnauthorized:      ClassUnauthenticated,
+	http.StatusPaymentRequired:   ClassNotAllowed,
+	http.StatusForbidden:         ClassNotAllowed,
+	http.StatusProxyAuthRequired: ClassNotAllowed,
+
+	http.StatusNotFound:                   ClassResource,
+	http.StatusMethodNotAllowed:           ClassResource,
+	http.StatusNotAcceptable:              ClassResource,
+	http.StatusConflict:                   ClassResource,
+	http.StatusGone:                       ClassResource,
+	http.StatusPreconditionFailed:         ClassResource,
+	http.StatusUnsupportedMediaType:       ClassResource,
+	http.StatusLocked:                     ClassResource,
+	http.StatusPreconditionRequired:       ClassResource,
+	http.StatusUnavailableForLegalReasons: ClassResource,
+
+	http.StatusMisdirectedRequest: ClassElsewhere,
+	http.StatusTooEarly:           ClassElsewhere,
+	http.StatusNotImplemented:     ClassElsewhere,
+
+	http.StatusRequestTimeout:   ClassServerError,
+	http.StatusFailedDependency: ClassServerError,
+	http.StatusTooManyRequests:  ClassRateLimited,
+	statusClosedByClient:        ClassCancelled,
+	statusOverloaded:            ClassOverloaded,
+}
+
+// llmStatuses has the statuses that mean something else to the APIs of language models, where a resource is a
+// model and a conflict is one of their own.
+//
+//nolint:gochecknoglobals // immutable data
+var llmStatuses = map[int]Class{
+	http.StatusNotFound:              ClassNotForMe,
+	http.StatusGone:                  ClassNotForMe,
+	http.StatusConflict:              ClassElsewhere,
+	http.StatusRequestEntityTooLarge: ClassTooLong,
+}
+
+// OfHTTPStatus classifies an HTTP status code and the delay of its Retry-After header, zero
+// without one. A code below 400 is [ClassUnknown]. See [HTTP] and [LLM] for whole errors.
+func OfHTTPStatus(code int, retryAfter time.Duration) Verdict {
+	class, listed := statuses[code]
+	switch {
+	case listed:
+	case code == http.StatusServiceUnavailable && retryAfter > 0:
+		class = ClassOverloaded
+	case code >= 500 && code <= 599:
+		class = ClassServerError
+	case code >= 400 && code <= 499:
+		class = ClassBadRequest
+	}
+	return Verdict{Class: class, After: delayOf(class, retryAfter)}
+}
+
+// delayOf returns the delay where a server's delay is one for the provider: what it says of one request keeps no
+// other request away.
+func delayOf(class Class, after time.Duration) time.Duration {
+	switch class {
+	case ClassRateLimited, ClassOverloaded, ClassServerError, ClassFatal:
+		return max(after, 0)
+	default:
+		return 0
+	}
+}
+
+// grpcClasses has the classes of the gRPC status codes; OK and Canceled say nothing.
+//
+//nolint:gochecknoglobals // immutable data
+var grpcClasses = [...]Class{
+	3:  ClassBadRequest,      // InvalidArgument
+	4:  ClassAttemptTimeout,  // DeadlineExceeded
+	5:  ClassResource,        // NotFound
+	6:  ClassResource,        // AlreadyExists
+	7:  ClassNotAllowed,      // PermissionDenied
+	8:  ClassRateLimited,     // ResourceExhausted
+	9:  ClassResource,        // FailedPrecondition
+	10: ClassServerError,     // Aborted
+	11: ClassBadRequest,      // OutOfRange
+	12: ClassElsewhere,       // Unimplemented
+	13: ClassServerError,     // Internal
+	14: ClassTransport,       // Unavailable
+	15: ClassMalformed,       // DataLoss
+	16: ClassUnauthenticated, // Unauthenticated
+}
+
+// OfGRPCCode classifies a gRPC status code; OK and Canceled are [ClassUnknown].
+func OfGRPCCode(code uint32) Verdict {
+	if uint64(code) < uint64(len(grpcClasses)) {
+		return Verdict{Class: grpcClasses[code]}
+	}
+	return Verdict{}
+}
