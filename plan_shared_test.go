@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -65,7 +66,7 @@ func TestQuery_AnyNumberOfKindsCostsWhatOneCosts(t *testing.T) {
 	t.Parallel()
 	reg := testkit.New(t, registry.Options{})
 	for i := range 1000 {
-		testkit.Add(t, reg, testkit.Provider{Name: fmt.Sprint(i)})
+		testkit.Add(t, reg, testkit.Provider{Name: strconv.Itoa(i)})
 	}
 	took := make(map[int]time.Duration)
 	for _, n := range []int{256, 257, 1000} {
