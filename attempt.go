@@ -5,6 +5,7 @@ import (
 	"context"
 	"math"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -296,8 +297,7 @@ const maxLastError = 300
 
 // noteError remembers the error of an attempt for those who look why the provider is as it is.
 func (p *provider) noteError(o outcome) {
-	switch o.class {
-	case verdict.ClassCancelled, verdict.ClassHedgeLoser, verdict.ClassRemoved, verdict.ClassIgnored:
+	if isAny(o.class, verdict.ClassCancelled, verdict.ClassHedgeLoser, verdict.ClassRemoved, verdict.ClassIgnored) {
 		return
 	}
 	last := verdict.LastError{Class: o.class, Time: time.Now()}
@@ -391,16 +391,18 @@ func performance(o outcome) selection.Outcome {
 	if o.result.Blames() {
 		return selection.Failed
 	}
-	switch o.class {
-	case verdict.ClassSuccess, verdict.ClassSlow:
+	switch {
+	case isAny(o.class, verdict.ClassSuccess, verdict.ClassSlow):
 		return selection.Answered
-	case verdict.ClassCancelled, verdict.ClassCallerDeadline, verdict.ClassAttemptTimeout, verdict.ClassStalled:
+	case isAny(o.class, verdict.ClassCancelled, verdict.ClassCallerDeadline, verdict.ClassAttemptTimeout, verdict.ClassStalled):
 		return selection.Unanswered
-	case verdict.ClassHedgeLoser, verdict.ClassRemoved, verdict.ClassIgnored:
+	case isAny(o.class, verdict.ClassHedgeLoser, verdict.ClassRemoved, verdict.ClassIgnored):
 		return selection.Neutral
 	}
 	return selection.Refused
 }
+
+func isAny(class verdict.Class, of ...verdict.Class) bool { return slices.Contains(of, class) }
 
 // trialWatch ends the trial of a call whose function does not return, so that its slot is
 // free for another one.

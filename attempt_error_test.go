@@ -63,14 +63,14 @@ func TestLastError_IsInInfoExplanationAndEvent(t *testing.T) {
 	})
 }
 
-type errorThatExits struct{}
+type leavingError struct{}
 
-func (errorThatExits) Error() string { runtime.Goexit(); return "" }
+func (leavingError) Error() string { runtime.Goexit(); return "" }
 
 func TestLastError_OfAnErrorThatExitsLosesNoOutcome(t *testing.T) {
 	t.Parallel()
 	reg := testkit.New(t, registry.Options{})
-	a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(errorThatExits{})})
+	a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(leavingError{})})
 	testkit.Isolated(func() { _, _ = testkit.Ask(t.Context(), testkit.Bind(reg)) })
 	testkit.RequireCounts(t, a, 0, 1, 0, 0)
 	require.Zero(t, a.Info().InFlight)

@@ -37,7 +37,7 @@ type Definition struct {
 }
 
 // share returns the weight in force: 0 for no traffic, 1 by default.
-func (d *Definition) share() float64 {
+func (d Definition) share() float64 {
 	if d.NoTraffic {
 		return 0
 	}

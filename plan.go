@@ -45,6 +45,7 @@ type queryPlan struct {
 	tracks    map[*provider]*selection.Track
 	lookups   *atomic.Uint64
 	attached  bool // to its service
+	follows   bool // it has the plan of another one, see followers
 }
 
 // tierKey names a tier of one query across its plans.
@@ -63,8 +64,8 @@ func (s *queryPlan) current() *plan {
 	return s.service.rebuild(s)
 }
 
-// maxQueryPlans bounds the queries of one service that keep a plan. The oldest is detached; its rotations
-// start afresh at its next lookup.
+// maxQueryPlans bounds the queries of one service that keep a plan with rotations of their own. The others follow
+// the plan of another query with the same candidates; see followers.
 const maxQueryPlans = 256
 
 // queryPlan checks the query and returns its plan, which equal queries share.
@@ -84,8 +85,11 @@ func (s *service) queryPlan(asked *Query) (*queryPlan, error) {
 		return known, nil
 	}
 	created := &queryPlan{service: s, query: q, selective: (*query.Query)(&q).Selective()}
-	s.attach(created)
-	return created, nil
+	if len(s.planOrder) < maxQueryPlans {
+		s.attach(created)
+		return created, nil
+	}
+	return s.following.known(s.registry.hash(&q), created), nil
 }
 
 // knownQueryPlan returns the attached plan of an equal query, or nil.
@@ -138,6 +142,10 @@ func (s *service) outdate() {
 	for _, live := range s.planOrder {
 		s.drop(live)
 	}
+	for _, shared := range s.following.order {
+		s.drop(shared)
+	}
+	s.following.release()
 	s.sorted = nil
 }
 
@@ -156,8 +164,10 @@ func (s *service) rebuild(target *queryPlan) *plan {
 				return p
 			}
 			target = twin
-		} else {
+		} else if len(s.planOrder) < maxQueryPlans {
 			s.attach(target)
+		} else {
+			return s.follow(target)
 		}
 	}
 	built := s.build(target)
@@ -168,17 +178,24 @@ func (s *service) rebuild(target *queryPlan) *plan {
 // build makes a plan whose sets follow the gates of its candidates from now on. Caller holds
 // Registry.mu.
 func (s *service) build(target *queryPlan) *plan {
-	p := &plan{leastBad: s.policy.LeastBad}
-	for _, scope := range s.scopes(target.query) {
-		p.candidates = append(p.candidates, scope...)
+	return s.buildFrom(target, s.candidates(target.query))
+}
+
+// candidates returns the candidates of a query in their order. Caller holds Registry.mu.
+func (s *service) candidates(q Query) (found []*provider) {
+	for _, scope := range s.scopes(q) {
+		found = append(found, scope...)
 	}
-	p.candidates = slices.DeleteFunc(p.candidates, func(c *provider) bool {
-		return s.mismatch(c, target.query) != nil
-	})
+	found = slices.DeleteFunc(found, func(c *provider) bool { return s.mismatch(c, q) != nil })
 	// Stable: each scope is in the one order already; mocks go behind all the
 	// real ones of both scopes.
-	slices.SortStableFunc(p.candidates, func(a, b *provider) int { return compareBool(a.mock(), b.mock()) })
+	slices.SortStableFunc(found, func(a, b *provider) int { return compareBool(a.mock(), b.mock()) })
+	return found
+}
 
+// buildFrom is build with the candidates.
+func (s *service) buildFrom(target *queryPlan, candidates []*provider) *plan {
+	p := &plan{leastBad: s.policy.LeastBad, candidates: candidates}
 	if s.policy.SpillOver > 0 && target.lookups == nil {
 		target.lookups = &atomic.Uint64{}
 		if s.policy.Seed == 0 {

@@ -21,6 +21,8 @@ type Attempt struct {
 	Why string `json:"why"`
 	// Trial reports whether its breaker was half-open.
 	Trial bool `json:"trial,omitempty"`
+	// Mock reports whether the provider is a mock, or of an override.
+	Mock bool `json:"mock,omitempty"`
 	// Class is the class of the outcome.
 	Class verdict.Class `json:"class"`
 	// Delay is the time that the call slept or queued before it.
@@ -152,7 +154,10 @@ func (c *call) functionContext() context.Context {
 
 // present describes the attempt in progress.
 func (c *call) present() Attempt {
-	return Attempt{Provider: c.attempt.provider.name(), Why: c.reason.String(), Trial: c.attempt.trial, Delay: c.delay}
+	p := c.attempt.provider
+	return Attempt{
+		Provider: p.name(), Why: c.reason.String(), Trial: c.attempt.trial, Mock: p.mock() || p.overrideID > 0, Delay: c.delay,
+	}
 }
 
 // noteAttempt notes the outcome of the attempt and runs the hook after it.

@@ -52,7 +52,7 @@ func (r *Resolver[T]) boundFor(ctx context.Context) (*queryPlan, error) {
 // timeout, and for a first probe that has no result yet where no other provider is eligible.
 // The error is an [UnavailableError]; with a context that has ended there is always one, which
 // matches the context's error.
-func (r *Resolver[T]) Get(ctx context.Context) (T, error) { //nolint:gocognit // the hot path, in the order of its likelihood
+func (r *Resolver[T]) Get(ctx context.Context) (T, error) {
 	if r != nil && r.plan != nil && ctx != nil && ctx.Err() == nil {
 		if plan := r.plan.plan.Load(); plan != nil {
 			at := plan.Healthy.First()

@@ -3,6 +3,7 @@ package registry_test
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -36,7 +37,7 @@ func requireTurnsOfTheIll(t *testing.T, reg *registry.Registry, strategy selecti
 	t.Helper()
 	asked := make(map[string]int)
 	for i := range size {
-		name := fmt.Sprint(i)
+		name := strconv.Itoa(i)
 		member := testkit.Add(t, reg, testkit.Provider{Name: name, Strategy: strategy, LastResort: lastResort, Instance: testkit.Answers(func() (string, error) {
 			asked[name]++
 			if name == "0" {

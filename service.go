@@ -179,6 +179,7 @@ type serviceState struct {
 	overrides []*override // in force, oldest first
 	policy    selection.Policy
 	planOrder []*queryPlan           // attached ones, oldest first
+	following followers              // the queries beyond those
 	sorted    map[string][]*provider // by handler, each in the one order; nil when out of date
 }
 
