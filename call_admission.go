@@ -89,10 +89,9 @@ func (c *call) noteEntry(p *provider, e admission) {
 	switch e.reason {
 	case attemptFailover:
 		p.tookOver.Add(1)
-	case attemptWaited:
-		c.comebacks++
-	case attemptFirst, attemptRetry, attemptQueued, attemptMany, attemptLastResort:
+	case attemptFirst, attemptRetry, attemptQueued, attemptWaited, attemptMany, attemptLastResort:
 	}
+	c.waiting.giveBack() // of another provider
 	if p != c.retried.provider {
 		c.retried = retried{provider: p}
 	}
@@ -129,11 +128,23 @@ func (c *call) passLimits(p *provider, e admission) (used limit.Permit, ok bool)
 		return limit.Permit{}, true
 	}
 	full := !e.placed && !c.takePlace(l)
-	used, retryIn := l.Take(c.options.caller)
+	if full && c.waiting.holds(l) { // it keeps what it has waited for
+		c.full = append(c.full, p)
+		return limit.Permit{}, false
+	}
+	used, reserved := c.waiting.use(l)
+	var retryIn time.Duration
+	if !reserved {
+		used, retryIn = l.Take(c.options.caller)
+	}
 	switch {
 	case retryIn > 0: // also where it is full: callers that have used up their rate do not queue
 		c.attempt.leavePlace()
 		c.skip(p, codeThrottled, errThrottled(), retryIn)
+		if c.options.wait {
+			w := c.returning()
+			w.throttled = append(w.throttled, p)
+		}
 	case full:
 		used.GiveBack()
 		c.full = append(c.full, p)

@@ -27,11 +27,17 @@ func AttemptTimeout(timeout time.Duration) CallOption {
 	return CallOption{timed: true, timeout: timeout}
 }
 
-// WaitForCooldown lets the call wait, when no other provider is left, for the first one whose
-// cooldown ends within the caller's deadline, and ask it, again where it was this call that
-// it turned away, up to 16 times in all. Give such a call a deadline; without one it waits
-// for as long as the server asks. Default: it fails at once, and its error says when to come
-// back.
+// WaitForCooldown lets the call wait, when no other provider is left, for the first one that comes
+// back within the caller's deadline, and ask it, again where it was this call that it turned away:
+// for the end of a cooldown, or until the caller's own rate ([LimitPolicy]) has an attempt left,
+// which is then reserved for it. A call in a queue for places keeps its turn through a cooldown, and,
+// within MaxWait, while a breaker is open or the provider unhealthy.
+//
+// Those that wait for the same moment go one after the other, in the order in which they began to wait,
+// within a tenth of their wait (100 ms to 5 s). The time left bounds the wait, not a number of tries; a
+// call that is turned away again and again pauses for up to a second. Give such a call a deadline;
+// without one it waits for as long as the server asks. Default: it fails at once, and its error says
+// when to come back.
 func WaitForCooldown() CallOption { return CallOption{wait: true} }
 
 // ReportTo has the report of the call written to r when the call returns; for a lease, when

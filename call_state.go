@@ -45,9 +45,9 @@ type call struct {
 	history
 
 	entries   int  // of functions
-	rounds    int  // of iterations that follow a wait for a cooldown
-	comebacks int  // attempts that it has made after such a wait
+	rounds    int  // of iterations that follow a wait for a return
 	sawProbes bool // it has waited for first probes
+	waiting   *returning
 	reason    attemptReason
 	delay     time.Duration // before the present attempt
 	retried   retried
@@ -171,6 +171,7 @@ func (c *call) nextAttempt() bool {
 			return true
 		}
 	}
+	c.waiting.giveBack()
 	if c.entries == 0 {
 		c.query.service.lookups.Local().misses.Add(1)
 	}
@@ -216,7 +217,7 @@ func (c *call) triedBefore(p *provider) bool {
 		return true
 	}
 	if c.tried(p.name()) {
-		return c.rounds == 0 || c.comebacks >= maxComebacks || !c.mayReturnTo(p)
+		return c.rounds == 0 || !c.mayReturnTo(p)
 	}
 	return c.shared != nil && c.shared.claimed(p.name())
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -279,4 +280,154 @@ func TestTurns_AreKeptThroughReplacement(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A call waits for its own rate where waiting is asked for. Variants: calls and leases, several callers, a rate and a
+// place, a deadline that is too soon, no wish to wait, another provider, a provider that is replaced meanwhile.
+func TestWaitForCooldown_WaitsForOwnRate(t *testing.T) {
+	t.Parallel()
+	for name, limits := range map[string]registry.LimitPolicy{
+		"rate": {Rate: 1}, "rate and place": {Rate: 1, MaxConcurrent: 1}, "rate and full queue": {Rate: 1, MaxConcurrent: 1, NoQueue: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+				testkit.Add(t, reg, testkit.Provider{Name: "a", Limits: limits})
+				r := testkit.Bind(reg)
+				began := time.Now()
+				order := make(chan int, 20)
+				for i := range cap(order) {
+					go func() {
+						var report registry.CallReport
+						_, err := testkit.Ask(t.Context(), r, registry.WaitForCooldown(), registry.ReportTo(&report))
+						assert.NoError(t, err)
+						assert.Equal(t, time.Duration(i)*time.Second, time.Since(began).Round(time.Millisecond))
+						assert.Len(t, report.Attempts, 1)
+						order <- i
+					}()
+					synctest.Wait()
+				}
+				_, err := testkit.Ask(t.Context(), r)
+				require.ErrorIs(t, err, registry.ErrAtCapacity, "it did not ask to wait")
+				require.Equal(t, began, time.Now())
+				soon, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+				defer cancel()
+				_, err = testkit.Ask(soon, r, registry.WaitForCooldown())
+				require.ErrorIs(t, err, registry.ErrAtCapacity)
+				require.Equal(t, began, time.Now(), "it is not its turn in time")
+				testkit.MustAsk(t, r, registry.Caller("other"))
+				for i := range cap(order) {
+					require.Equal(t, i, <-order)
+				}
+				lease, err := r.Acquire(t.Context(), registry.WaitForCooldown())
+				require.NoError(t, err)
+				lease.Done(nil)
+				require.Equal(t, time.Duration(cap(order))*time.Second, time.Since(began).Round(time.Millisecond))
+			})
+		})
+	}
+}
+
+func TestWaitForCooldown_ReservedAttemptIsGivenBack(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{Name: "a", Limits: registry.LimitPolicy{Rate: 0.1}})
+		b := testkit.Add(t, reg, testkit.Provider{Name: "b"})
+		require.NoError(t, b.MarkUnhealthy(testkit.ErrDown))
+		r := testkit.Bind(reg)
+		testkit.MustAsk(t, r)
+		time.AfterFunc(time.Second, func() { _ = b.MarkHealthy() })
+		require.Equal(t, "b", testkit.MustAsk(t, r, registry.WaitForCooldown()))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.NoError(t, b.MarkUnhealthy(testkit.ErrDown))
+		_, err := testkit.Ask(ctx, r, registry.WaitForCooldown())
+		require.Error(t, err)
+		cancelled, cancelNow := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancelNow)
+		_, err = testkit.Ask(cancelled, r, registry.WaitForCooldown())
+		require.ErrorIs(t, err, context.Canceled)
+		testkit.Pass(8 * time.Second) // ten since the first
+		require.Equal(t, "a", testkit.MustAsk(t, r))
+	})
+}
+
+func TestWaitForCooldown_RateOfSuccessorCounts(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{Name: "a", Limits: registry.LimitPolicy{Rate: 0.01}})
+		r := testkit.Bind(reg)
+		testkit.MustAsk(t, r)
+		joinAfter(t, reg, time.Second, testkit.Provider{Name: "a", Replace: true, Instance: testkit.Says("new")})
+		began := time.Now()
+		require.Equal(t, "new", testkit.MustAsk(t, r, registry.WaitForCooldown()))
+		require.Equal(t, time.Second, time.Since(began))
+	})
+}
+
+// Those that wait for the same cooldown go one after the other, in their order, and what turns the first away
+// keeps the others. Variants: calls and leases, and a provider that recovers before the cooldown ends.
+func TestWaitForCooldown_CallsReturnOneByOne(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		var mu sync.Mutex
+		var asked []time.Time
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Answers(func() (string, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			asked = append(asked, time.Now())
+			if len(asked)%20 == 1 {
+				return "", verdict.RateLimited(testkit.ErrDown, time.Minute)
+			}
+			return "a", nil
+		})})
+		r := testkit.Bind(reg)
+		_, err := testkit.Ask(t.Context(), r)
+		require.ErrorIs(t, err, testkit.ErrDown)
+		order := make(chan int, 50)
+		for i := range cap(order) {
+			go func() {
+				if i%2 == 0 {
+					l, err := r.Acquire(t.Context(), registry.WaitForCooldown())
+					assert.NoError(t, err)
+					_, err = l.Value.Chat(l.Context(), "")
+					l.Done(err)
+				} else {
+					testkit.MustAsk(t, r, registry.WaitForCooldown())
+				}
+				order <- i
+			}()
+			synctest.Wait()
+		}
+		for range cap(order) {
+			<-order
+		}
+		for i := range asked[1:] {
+			require.Greater(t, asked[i+1], asked[i], "one at a time")
+		}
+		require.LessOrEqual(t, len(asked), 54)
+		require.Less(t, asked[len(asked)-1].Sub(asked[0]), 4*time.Minute)
+		testkit.RequireCounts(t, a, len(asked)-3, 0, 0, 3)
+	})
+}
+
+func TestWaitForCooldown_TimeBoundsTheWaitNotTries(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.FailsTimes(100, "a", verdict.RateLimited(testkit.ErrDown, time.Second))})
+		r := testkit.Bind(reg)
+		var report registry.CallReport
+		require.Equal(t, "a", testkit.MustAsk(t, r, registry.WaitForCooldown(), registry.ReportTo(&report)))
+		require.Len(t, report.Attempts, 101)
+		testkit.Add(t, reg, testkit.Provider{
+			Name: "a", Replace: true, Instance: testkit.Fails(verdict.RateLimited(testkit.ErrDown, time.Millisecond)),
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		began := time.Now()
+		_, err := testkit.Ask(ctx, r, registry.WaitForCooldown(), registry.ReportTo(&report))
+		require.Error(t, err)
+		require.LessOrEqual(t, time.Since(began), time.Minute)
+		require.Less(t, len(report.Attempts), 80, "it pauses for longer each time")
+	})
 }

@@ -33,7 +33,8 @@ type LimitPolicy struct {
 	MaxWait time.Duration `json:"max_wait,omitempty"`
 
 	// Rate bounds the attempts a second of each caller in the long run; zero: any number. See [Caller] for what
-	// counts as one caller.
+	// counts as one caller. An attempt beyond it moves on to the next provider, fails at once, or waits with
+	// [WaitForCooldown].
 	Rate float64 `json:"rate,omitempty"`
 	// Burst bounds those that come at once. Default: Rate, rounded up.
 	Burst int `json:"burst,omitempty"`

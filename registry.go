@@ -10,7 +10,9 @@ import (
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/bus"
+	"github.com/capreg/registry/internal/domain"
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/probe"
 	"github.com/capreg/registry/internal/record"
@@ -37,7 +39,8 @@ type Registry struct {
 	unattended atomic.Bool                         // calls begin with a first attempt; see isUnattended
 	serials    atomic.Uint64                       // of calls: see [call.serial]
 	probes     *probe.Queue
-	decisions  *record.Latest[selection.Decision] // nil: not recorded
+	decisions  *record.Latest[selection.Decision]     // nil: not recorded
+	returns    limit.Turns[*domain.Domain[*provider]] // of calls that wait until one comes back
 
 	// life is the context of factories and probes; end cancels it.
 	life context.Context //nolint:containedctx // the registry's own lifetime

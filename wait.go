@@ -2,9 +2,12 @@ package registry
 
 import (
 	"context"
+	"math"
 	"slices"
 	"time"
 
+	"github.com/capreg/registry/internal/domain"
+	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/pick"
 )
 
@@ -42,7 +45,7 @@ const (
 
 // waitForProvider waits, when the iteration has no provider left, for what the call may wait
 // for: a place, a first probe, a last resort that need not be waited for, the end of a
-// cooldown.
+// cooldown, the caller's own rate.
 func (c *call) waitForProvider() waitResult {
 	if c.awaitPlace() {
 		return waitEntered
@@ -53,7 +56,7 @@ func (c *call) waitForProvider() waitResult {
 	if result := c.tryLastResort(); result != waitOver {
 		return result
 	}
-	if c.awaitCooldown() {
+	if c.awaitReturn() {
 		return waitAgain
 	}
 	return waitOver
@@ -199,35 +202,167 @@ func (p *plan) lastResort(by *pick.Caller, mode pick.Mode, wants func(*provider)
 	return p.candidates[best]
 }
 
-// maxComebacks bounds how many attempts one call makes after waiting for the end of a
-// cooldown.
-const maxComebacks = 16
+// returning is a call that waits until a provider comes back: until a cooldown is over, or until the
+// caller's rate has an attempt left.
+//
+//	state     | what happens                          | next state
+//	waiting   | the provider is back                  | in turn
+//	          | the reserved attempt is due           | over: the call looks for a provider again
+//	          | nothing comes back within the time    | over: the call fails
+//	in turn   | those before it have gone             | over: the call looks for a provider again
+//	          | the provider has left again           | waiting, with its place in the order
+type returning struct {
+	number    uint64      // its place in the order, as long as the call lasts
+	throttled []*provider // those whose rate the caller had used up
+	limits    *limit.Limits
+	permit    limit.Permit // an attempt that is reserved, under limits; the zero value: none
+	due       time.Time    // when it may be made
+	inLine    *domain.Domain[*provider]
+}
 
-// awaitCooldown waits for the first provider whose cooldown ends in time, and begins a new
-// iteration. It returns false when there is none, or nothing to wait for.
-func (c *call) awaitCooldown() bool {
-	if !c.options.wait || c.comebacks >= maxComebacks {
-		return false
-	}
-	until, changed := c.firstReturn()
-	if until.IsZero() || c.caller.hasDeadline && !until.Before(c.caller.deadline) {
+// longestPause bounds the pause of a call that comes back again and again.
+const longestPause = time.Second
+
+// awaitReturn waits for the first provider that comes back in time, and begins a new iteration. It
+// returns false when there is none, or nothing to wait for. Only time bounds how often a call comes
+// back; it pauses for longer each time, up to a second.
+func (c *call) awaitReturn() bool {
+	if !c.options.wait {
 		return false
 	}
 	registry := c.query.service.registry
+	w := c.returning()
 	began := registry.now()
-	if await(c.caller.ctx, max(time.Until(until), time.Millisecond), changed) == waitCancelled {
+	c.reserveAttempt()
+	if !c.awaitFirstReturn(began) {
+		w.giveBack()
+		return false
+	}
+	if c.rounds > 0 && !c.sleep(min(time.Millisecond<<min(c.rounds, 10), longestPause)) {
 		return false
 	}
 	c.delay += registry.now() - began
 	c.iterate()
 	c.rounds++
-	c.refused = nil // those that refused are asked again
+	c.refused, w.throttled = nil, nil // those that refused are asked again
 	return true
 }
 
-// firstReturn returns the earliest end of a cooldown that alone keeps away a provider that the
+// returning returns the state of the waits of the call.
+func (c *call) returning() *returning {
+	if c.waiting == nil {
+		c.waiting = &returning{}
+	}
+	return c.waiting
+}
+
+// awaitFirstReturn waits until a provider is back and it is the call's turn, or until the reserved
+// attempt is due.
+func (c *call) awaitFirstReturn(began time.Duration) bool {
+	defer c.leaveLine() // deferred: the context is a user's
+	w := c.waiting
+	for c.caller.err() == nil {
+		back, changed := c.firstReturn()
+		switch {
+		case !w.due.IsZero() && (back.provider == nil || !back.now && !back.until.Before(w.due)):
+			if await(c.caller.ctx, time.Until(w.due), changed) == waitTimedOut {
+				return true
+			}
+		case back.provider == nil || !back.now && c.caller.hasDeadline && !back.until.Before(c.caller.deadline):
+			return false
+		case !back.now:
+			c.joinLine(back.provider)
+			left := max(time.Until(back.until), time.Millisecond)
+			c.query.service.registry.returns.StillAway(w.inLine, w.number, c.since(began)+left)
+			await(c.caller.ctx, left, changed)
+		case c.isItsTurn(back.provider):
+			return true
+		}
+	}
+	return false
+}
+
+// isItsTurn reports whether the call may ask a provider that is back, or waits for its turn. It does not
+// wait where that would leave it too little time.
+func (c *call) isItsTurn(p *provider) bool {
+	c.joinLine(p)
+	delay := p.registry.returns.Delay(c.waiting.inLine, c.waiting.number)
+	if delay == 0 || c.caller.hasDeadline && delay > time.Until(c.caller.deadline)/2 {
+		return true
+	}
+	await(c.caller.ctx, delay, nil)
+	return false
+}
+
+// joinLine makes the call one of those that wait for the provider.
+func (c *call) joinLine(p *provider) {
+	w := c.waiting
+	if w.number == 0 {
+		w.number = p.registry.returns.Number()
+	}
+	if w.inLine != p.domain {
+		c.leaveLine()
+		w.inLine = p.domain
+	}
+}
+
+func (c *call) leaveLine() {
+	if w := c.waiting; w.inLine != nil {
+		c.query.service.registry.returns.Leave(w.inLine, w.number)
+		w.inLine = nil
+	}
+}
+
+// reserveAttempt reserves, of the rates that the caller has used up, the attempt that comes first.
+func (c *call) reserveAttempt() {
+	w := c.waiting
+	within := time.Duration(math.MaxInt64)
+	if c.caller.hasDeadline {
+		within = time.Until(c.caller.deadline)
+	}
+	for _, p := range w.throttled {
+		l := p.limits.Load()
+		if l == nil || l == w.limits || p.superseded() || c.step == stepLargerWindow && p.definition.Window <= c.window {
+			continue
+		}
+		if permit, wait, ok := l.Reserve(c.options.caller, within); ok {
+			w.giveBack()
+			w.limits, w.permit, w.due, within = l, permit, time.Now().Add(wait), wait
+		}
+	}
+}
+
+// giveBack gives the reserved attempt back, if there is one.
+func (w *returning) giveBack() {
+	if w != nil {
+		w.permit.GiveBack()
+		w.limits, w.permit, w.due = nil, limit.Permit{}, time.Time{}
+	}
+}
+
+// holds reports whether an attempt is reserved under the limits.
+func (w *returning) holds(l *limit.Limits) bool { return w != nil && w.limits == l }
+
+// use returns the reserved attempt under the limits if it is due; it is the user's then.
+func (w *returning) use(l *limit.Limits) (permit limit.Permit, ok bool) {
+	if w == nil || w.limits != l || time.Now().Before(w.due) {
+		return limit.Permit{}, false
+	}
+	permit = w.permit
+	w.limits, w.permit, w.due = nil, limit.Permit{}, time.Time{}
+	return permit, true
+}
+
+// comeback is a provider that comes back to a call, by itself at a known time; the zero value: none.
+type comeback struct {
+	provider *provider
+	until    time.Time
+	now      bool // it is back
+}
+
+// firstReturn returns the provider whose cooldown, which alone keeps it away, ends first, of those that the
 // call may ask, and a channel that is closed when a provider becomes eligible before.
-func (c *call) firstReturn() (earliest time.Time, changed <-chan struct{}) {
+func (c *call) firstReturn() (first comeback, changed <-chan struct{}) {
 	registry, plan := c.query.service.registry, c.query.current()
 	registry.mu.Lock()
 	defer registry.mu.Unlock()
@@ -237,13 +372,13 @@ func (c *call) firstReturn() (earliest time.Time, changed <-chan struct{}) {
 		}
 		blocked := p.gateNow() & gateBlocked
 		if blocked == 0 { // it has just ended
-			return time.Now(), registry.changedLocked()
+			return comeback{provider: p, now: true}, registry.changedLocked()
 		}
-		if until := p.cooldownNow().Until(); blocked == gateCooling && (earliest.IsZero() || until.Before(earliest)) {
-			earliest = until
+		if until := p.cooldownNow().Until(); blocked == gateCooling && (first.provider == nil || until.Before(first.until)) {
+			first = comeback{provider: p, until: until}
 		}
 	}
-	return earliest, registry.changedLocked()
+	return first, registry.changedLocked()
 }
 
 // mayWaitFor reports whether the call may ask p once its cooldown is over.

@@ -43,9 +43,14 @@ type Permit struct {
 // GiveBack undoes the use. It counts as of the time of the use, since x/time/rate gives nothing back of a token
 // that could be used at once.
 func (p Permit) GiveBack() {
-	if p.reserved != nil {
-		p.reserved.CancelAt(p.at)
+	if p.reserved == nil {
+		return
 	}
+	at := p.at
+	if now := time.Now(); now.Before(at) {
+		at = now
+	}
+	p.reserved.CancelAt(at)
 }
 
 // Take uses up one attempt of the caller's rate. If none is left, retryIn is positive and says when one is.
@@ -79,6 +84,21 @@ func (r *Rates) RetryIn(caller string) time.Duration {
 		return time.Duration(min(math.Ceil(missing/r.perSecond*float64(time.Second)), 1<<62))
 	}
 	return 0
+}
+
+// Reserve uses up the next attempt of the caller's rate that is not reserved, which may be made after a wait: in
+// this way those that wait go one after the other, in their order. ok is false, and nothing is used up, when it
+// would have to wait for longer than within.
+func (r *Rates) Reserve(caller string, within time.Duration) (used Permit, wait time.Duration, ok bool) {
+	now := time.Now()
+	reserved := r.limiterOf(caller, now).ReserveN(now, 1)
+	wait = reserved.DelayFrom(now)
+	used = Permit{reserved, now.Add(wait)}
+	if !reserved.OK() || wait >= within {
+		used.GiveBack()
+		return Permit{}, wait, false
+	}
+	return used, wait, true
 }
 
 // limiterOf returns the caller's bucket, which is full at first.

@@ -1,0 +1,104 @@
+package limit_test
+
+import (
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/capreg/registry/internal/limit"
+)
+
+func TestTurns_SpreadReturnsInOrder(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var turns limit.Turns[string]
+		numbers := make([]uint64, 10)
+		for i := range numbers {
+			numbers[i] = turns.Number()
+			turns.StillAway("a", numbers[i], 10*time.Second)
+		}
+		began := time.Now()
+		var mu sync.Mutex
+		var order []uint64
+		var gone []time.Duration
+		var all sync.WaitGroup
+		for _, at := range rand.Perm(len(numbers)) {
+			all.Go(func() {
+				for {
+					delay := turns.Delay("a", numbers[at])
+					if delay == 0 {
+						break
+					}
+					time.Sleep(delay)
+				}
+				mu.Lock()
+				order, gone = append(order, numbers[at]), append(gone, time.Since(began))
+				mu.Unlock()
+				turns.Leave("a", numbers[at])
+			})
+		}
+		all.Wait()
+		require.Equal(t, numbers, order)
+		for i, after := range gone {
+			require.Equal(t, time.Duration(i)*100*time.Millisecond, after)
+		}
+		require.Zero(t, turns.Delay("a", turns.Number()), "the line has ended")
+	})
+}
+
+func TestTurns_SpreadIsATenthWithinBounds(t *testing.T) {
+	t.Parallel()
+	for wait, spread := range map[time.Duration]time.Duration{
+		0: 100 * time.Millisecond, 20 * time.Second: 2 * time.Second, time.Hour: 5 * time.Second,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var turns limit.Turns[string]
+			turns.StillAway("a", 1, wait)
+			turns.StillAway("a", 2, 0)
+			turns.StillAway("b", 3, 0)
+			require.Zero(t, turns.Delay("a", 1))
+			require.Equal(t, spread, turns.Delay("a", 2), "a gap, and one for the first, which has not left")
+			turns.Leave("a", 1)
+			require.Equal(t, spread/2, turns.Delay("a", 2))
+			turns.StillAway("a", 2, 0)
+			require.Zero(t, turns.Delay("a", 2), "the first of those that wait again")
+			require.Zero(t, turns.Delay("b", 3))
+			turns.Leave("c", 1)
+		})
+	}
+}
+
+func TestReserve_GivesTheNextAttempts(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rates := limit.NewRates(1, 1)
+		_, retryIn := rates.Take("a")
+		require.Zero(t, retryIn)
+		for i := range 3 {
+			_, wait, ok := rates.Reserve("a", time.Minute)
+			require.True(t, ok)
+			require.Equal(t, time.Duration(i+1)*time.Second, wait)
+		}
+		last, _, ok := rates.Reserve("a", 5*time.Second)
+		require.True(t, ok)
+		_, _, ok = rates.Reserve("a", 5*time.Second)
+		require.False(t, ok, "not in time")
+		last.GiveBack()
+		_, wait, ok := rates.Reserve("a", 5*time.Second)
+		require.True(t, ok)
+		require.Equal(t, 4*time.Second, wait)
+		_, retryIn = rates.Take("a")
+		require.Positive(t, retryIn, "nothing overtakes")
+		_, wait, ok = limit.New(limit.Policy{Bulkhead: true}, nil).Reserve("a", 1)
+		require.True(t, ok)
+		require.Zero(t, wait)
+		rated := limit.New(limit.Policy{Rate: 1, Burst: 1}, nil)
+		_, wait, ok = rated.Reserve("a", time.Second)
+		require.True(t, ok)
+		require.Zero(t, wait)
+	})
+}
