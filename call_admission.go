@@ -35,9 +35,8 @@ func (c *call) claimAndEnter(p *provider, e admission) (entered bool) {
 	return c.enter(p, e)
 }
 
-// enter passes the call through everything that may keep it away from p, in the order that
-// costs those it keeps away least: a full bulkhead takes no trial slot, and a caller that is
-// not allowed to takes no place.
+// enter passes the call through everything that may keep it away from p, in the order that costs those it keeps
+// away least: a full bulkhead takes no trial slot, and a caller that is not allowed to takes no place.
 func (c *call) enter(p *provider, e admission) bool {
 	a := &c.attempt
 	if !e.placed {
@@ -91,15 +90,15 @@ func (c *call) noteEntry(p *provider, e admission) {
 		p.tookOver.Add(1)
 	case attemptFirst, attemptRetry, attemptQueued, attemptWaited, attemptMany, attemptLastResort:
 	}
-	c.waiting.giveBack() // of another provider
+	c.waiting.end() // an attempt that is reserved elsewhere
 	if p != c.retried.provider {
 		c.retried = retried{provider: p}
 	}
 	c.entries++
 }
 
-// withinBudget reports whether p bears another attempt that is not the first of its call. A
-// trial is one that the breaker wants.
+// withinBudget reports whether p bears another attempt that is not the first of its call. A trial is one that
+// the breaker wants.
 func (c *call) withinBudget(p *provider) bool {
 	known := p.effects.retry()
 	if known == nil || p.gateNow()&gateHalfOpen != 0 || known.Allow() {
@@ -120,8 +119,7 @@ func (c *call) authorized(p *provider) bool {
 	return err == nil
 }
 
-// passLimits takes a place in the bulkhead, if there is one to be had at once, and uses the
-// caller's rate.
+// passLimits takes a place in the bulkhead, if there is one to be had at once, and uses the caller's rate.
 func (c *call) passLimits(p *provider, e admission) (used limit.Permit, ok bool) {
 	l := p.limits.Load()
 	if l == nil {
@@ -132,11 +130,7 @@ func (c *call) passLimits(p *provider, e admission) (used limit.Permit, ok bool)
 		c.full = append(c.full, p)
 		return limit.Permit{}, false
 	}
-	used, reserved := c.waiting.use(l)
-	var retryIn time.Duration
-	if !reserved {
-		used, retryIn = l.Take(c.options.caller)
-	}
+	used, retryIn := c.waiting.take(l, c.options.caller)
 	switch {
 	case retryIn > 0: // also where it is full: callers that have used up their rate do not queue
 		c.attempt.leavePlace()

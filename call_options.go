@@ -21,31 +21,30 @@ type CallOption struct {
 // [verdict.Rule]. Before that the call is free to move on. See also [IdempotencyKey].
 func OnceOnly() CallOption { return CallOption{onceOnly: true} }
 
-// AttemptTimeout replaces the attempt timeout of the provider that is asked, and the expiry
-// of a lease. It must be more than zero; see also [NoTimeout].
+// AttemptTimeout replaces the attempt timeout of the provider that is asked, and the expiry of a lease. It must
+// be more than zero; see also [NoTimeout].
 func AttemptTimeout(timeout time.Duration) CallOption {
 	return CallOption{timed: true, timeout: timeout}
 }
 
-// WaitForCooldown lets the call wait, when no other provider is left, for the first one that comes
-// back within the caller's deadline, and ask it, again where it was this call that it turned away:
-// for the end of a cooldown, or until the caller's own rate ([LimitPolicy]) has an attempt left,
-// which is then reserved for it. A call in a queue for places keeps its turn through a cooldown, and,
-// within MaxWait, while a breaker is open or the provider unhealthy.
+// WaitForCooldown lets the call wait, when no other provider is left, for the first one that comes back within
+// the caller's deadline, and ask it, again where it was this call that it turned away: for the end of a
+// cooldown, or until the caller's own rate ([LimitPolicy]) has an attempt left, which is then reserved for it.
+// A call in a queue for places keeps its turn through a cooldown, and, within MaxWait, while a breaker is open
+// or the provider unhealthy.
 //
-// Those that wait for the same moment go one after the other, in the order in which they began to wait,
-// within a tenth of their wait (100 ms to 5 s). The time left bounds the wait, not a number of tries; a
-// call that is turned away again and again pauses for up to a second. Give such a call a deadline;
-// without one it waits for as long as the server asks. Default: it fails at once, and its error says
-// when to come back.
+// Those that wait for the same moment go one after the other, in the order in which they began to wait, within
+// a tenth of their wait (100 ms to 5 s). The time left bounds the wait, not a number of tries; a call that is
+// turned away again and again pauses for up to a second. Give such a call a deadline; without one it waits for
+// as long as the server asks. Default: it fails at once, and its error says when to come back.
 func WaitForCooldown() CallOption { return CallOption{wait: true} }
 
-// ReportTo has the report of the call written to r when the call returns; for a lease, when
-// it is reported or expires. r must not be read before.
+// ReportTo has the report of the call written to r when the call returns; for a lease, when it is reported or
+// expires. r must not be read before.
 func ReportTo(r *CallReport) CallOption { return CallOption{report: r} }
 
-// Caller names the party that is answerable for the call: rates of [LimitPolicy] are counted
-// and [Options.Authorize] decides for each caller. Default: the query's handler.
+// Caller names the party that is answerable for the call: rates of [LimitPolicy] are counted and
+// [Options.Authorize] decides for each caller. Default: the query's handler.
 func Caller(name string) CallOption { return CallOption{caller: name} }
 
 // IsOnceOnly reports whether the option is [OnceOnly].

@@ -11,8 +11,8 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// call is one operation of a user: attempts on the providers that an iteration offers, until
-// one answers or none is left. It lives on its caller's stack.
+// call is one operation of a user: attempts on the providers that an iteration offers, until one answers or
+// none is left. It lives on its caller's stack.
 //
 //	state     | what happens                                       | next state
 //	choosing  | a provider of the iteration admits the call         | preparing
@@ -27,8 +27,8 @@ import (
 //	          | the provider may be tried again                     | retrying
 //	          | another provider may be asked                       | choosing
 //
-// Every attempt, those of leases too, is admitted by [call.enter], judged by [attempt.judge]
-// and recorded by [attempt.record].
+// Every attempt, those of leases too, is admitted by [call.enter], judged by [attempt.judge] and recorded by
+// [attempt.record].
 type call struct {
 	attempt   attempt
 	state     callState
@@ -76,8 +76,8 @@ type retried struct {
 	delays   *backoff.ExponentialBackOff
 }
 
-// begin prepares the first choice of a provider. The iteration starts with the one that a first
-// attempt has picked, whose turn it is, if it has; first may be nil.
+// begin prepares the first choice of a provider. The iteration starts with the one that a first attempt has
+// picked, whose turn it is, if it has; first may be nil.
 func (c *call) begin(ctx context.Context, query *queryPlan, key string, options []CallOption, first *firstAttempt) (err error) {
 	if ctx == nil {
 		return errNilContext()
@@ -171,7 +171,7 @@ func (c *call) nextAttempt() bool {
 			return true
 		}
 	}
-	c.waiting.giveBack()
+	c.waiting.end()
 	if c.entries == 0 {
 		c.query.service.lookups.Local().misses.Add(1)
 	}
@@ -201,8 +201,8 @@ func (c *call) tryProvider(p *provider) bool {
 	return false
 }
 
-// wants reports whether the call has use for a provider: its window is large enough, and after
-// a wait it was not asked before, or only turned the call away.
+// wants reports whether the call has use for a provider: its window is large enough, and after a wait it was
+// not asked before, or only turned the call away.
 func (c *call) wants(p *provider) bool {
 	if c.tooSmall(p) {
 		return false
@@ -210,8 +210,8 @@ func (c *call) wants(p *provider) bool {
 	return c.rounds == 0 || c.mayReturnTo(p)
 }
 
-// triedBefore reports whether p has failed, refused or been full before the iteration started over,
-// or is another lease's of the call. One that failed may be returned to after a wait.
+// triedBefore reports whether p has failed, refused or been full before the iteration started over, or is
+// another lease's of the call. One that failed may be returned to after a wait.
 func (c *call) triedBefore(p *provider) bool {
 	if slices.Contains(c.refused, p) || slices.Contains(c.full, p) {
 		return true
@@ -222,8 +222,8 @@ func (c *call) triedBefore(p *provider) bool {
 	return c.shared != nil && c.shared.claimed(p.name())
 }
 
-// mayReturnTo reports whether a call that has waited may ask the provider: it has not asked it
-// yet, or was only turned away.
+// mayReturnTo reports whether a call that has waited may ask the provider: it has not asked it yet, or was only
+// turned away.
 func (c *call) mayReturnTo(p *provider) bool {
 	for _, ran := range slices.Backward(c.attempts) {
 		if ran.Provider == p.name() {

@@ -9,16 +9,16 @@ import (
 // LimitPolicy configures the limits of a provider, or of all providers of its [Provider.Domain] together. The
 // zero value limits nothing.
 //
-// A call that finds no free place moves on to the next provider, which costs it nothing. Only when no
-// provider has a free place does it queue, at all of them at once. Callers ([Caller]) take turns in a queue, and
-// the calls of one caller are served in the order in which they came. In a full queue a caller that has more
-// calls than the newcomer's makes room: its last call fails or moves on.
+// A call that finds no free place moves on to the next provider, which costs it nothing. Only when no provider
+// has a free place does it queue, at all of them at once. Callers ([Caller]) take turns in a queue, and the
+// calls of one caller are served in the order in which they came. In a full queue a caller that has more calls
+// than the newcomer's makes room: its last call fails or moves on.
 //
-// A call keeps its turn while it queues. If the provider is replaced, queued calls move to its successor's queue
-// in their order; within a shared domain that is the same queue. When its turn comes it checks again whether the
-// provider admits it. If that is blocked meanwhile (its breaker is open, it cools down, it is unhealthy), the call
-// keeps its turn as long as it waits for another provider too, and goes on waiting with [WaitForCooldown]; else
-// it fails.
+// A call keeps its turn while it queues. If the provider is replaced, queued calls move to its successor's
+// queue in their order; within a shared domain that is the same queue. When its turn comes it checks again
+// whether the provider admits it. If that is blocked meanwhile (its breaker is open, it cools down, it is
+// unhealthy), the call keeps its turn as long as it waits for another provider too, and goes on waiting with
+// [WaitForCooldown]; else it fails.
 type LimitPolicy struct {
 	// Bulkhead bounds the attempts and leases in progress. Setting one of the next four fields does so as well.
 	Bulkhead bool `json:"bulkhead,omitempty"`
@@ -28,8 +28,8 @@ type LimitPolicy struct {
 	MaxQueue int `json:"max_queue,omitempty"`
 	// NoQueue lets no call wait.
 	NoQueue bool `json:"no_queue,omitempty"`
-	// MaxWait bounds the time that a call waits, in all queues together, without the time in which it waits for the
-	// end of a cooldown. Default: 30 s.
+	// MaxWait bounds the time that a call waits, in all queues together, without the time in which it waits for
+	// the end of a cooldown. Default: 30 s.
 	MaxWait time.Duration `json:"max_wait,omitempty"`
 
 	// Rate bounds the attempts a second of each caller in the long run; zero: any number. See [Caller] for what

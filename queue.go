@@ -10,9 +10,9 @@ import (
 	"github.com/capreg/registry/internal/slots"
 )
 
-// queueing is a call that queues, at once, for the places of all providers that had none free.
-// It ends with the first place at which a provider admits the call, with another provider
-// that the call can enter meanwhile, or when every queue was left.
+// queueing is a call that queues, at once, for the places of all providers that had none free. It ends with the
+// first place at which a provider admits the call, with another provider that the call can enter meanwhile, or
+// when every queue was left.
 //
 //	queued ── a place is granted ──▶ granted ── admitted ──▶ entered
 //	  ▲ ▲                               │ refused for good: leaves that queue
@@ -30,8 +30,7 @@ type queueing struct {
 	looked time.Duration // since began, when the queues were last looked at
 }
 
-// queue is one queue for places, and the providers whose places they are: several, in a
-// domain.
+// queue is one queue for places, and the providers whose places they are: several, in a domain.
 type queue struct {
 	slots     *slots.Slots
 	providers []*provider   // those that may admit the call
@@ -51,8 +50,8 @@ const (
 	queueLeft                    // it was left for good
 )
 
-// awaitPlace queues at the providers that had no place free, and enters the one that is first
-// to have one and still admits the call, or another one that can be entered meanwhile.
+// awaitPlace queues at the providers that had no place free, and enters the one that is first to have one and
+// still admits the call, or another one that can be entered meanwhile.
 func (c *call) awaitPlace() bool {
 	if len(c.full) == 0 {
 		return false
@@ -89,8 +88,8 @@ func (c *call) awaitPlace() bool {
 	}
 }
 
-// dropReplaced forgets full providers that were replaced: their successors are in the current
-// plan. It reports whether there were any.
+// dropReplaced forgets full providers that were replaced: their successors are in the current plan. It reports
+// whether there were any.
 func (c *call) dropReplaced() bool {
 	before := len(c.full)
 	c.full = slices.DeleteFunc(c.full, (*provider).superseded)
@@ -105,8 +104,8 @@ func (c *call) skipFull() {
 	c.full = nil
 }
 
-// awaitTurn waits for a place, for at most limit, and returns the number of the queue that gave
-// one, -1 when none did; woken reports that membership or eligibility has changed.
+// awaitTurn waits for a place, for at most limit, and returns the number of the queue that gave one, -1 when
+// none did; woken reports that membership or eligibility has changed.
 func (q *queueing) awaitTurn(caller context.Context, limit time.Duration, changed <-chan struct{}) (at int, woken bool) {
 	ctx, cancel := context.WithTimeout(caller, limit)
 	defer cancel()
@@ -117,8 +116,7 @@ func (c *call) since(began time.Duration) time.Duration {
 	return c.query.service.registry.now() - began
 }
 
-// join lines up at the full providers at which the call does not queue yet, once for each
-// domain.
+// join lines up at the full providers at which the call does not queue yet, once for each domain.
 func (c *call) join(q *queueing) {
 	for _, p := range c.full {
 		l := p.limits.Load()
@@ -139,8 +137,8 @@ func (c *call) join(q *queueing) {
 	}
 }
 
-// mayAdmit returns the condition for the turn of a call: that one of the providers is not blocked,
-// or was replaced, so that the call has to look for its successor.
+// mayAdmit returns the condition for the turn of a call: that one of the providers is not blocked, or was
+// replaced, so that the call has to look for its successor.
 func mayAdmit(providers []*provider) func() bool {
 	providers = slices.Clone(providers)
 	return func() bool {
@@ -184,9 +182,9 @@ func allSuperseded(providers []*provider) bool {
 	return !slices.ContainsFunc(providers, func(p *provider) bool { return !p.superseded() })
 }
 
-// leaveHopeless leaves the queues in which the call has waited for too long, has lost its position, or
-// whose providers have left, and returns how long it may wait in the others. Those whose turn came in
-// vain are left only when there are no others.
+// leaveHopeless leaves the queues in which the call has waited for too long, has lost its position, or whose
+// providers have left, and returns how long it may wait in the others. Those whose turn came in vain are left
+// only when there are no others.
 func (c *call) leaveHopeless(q *queueing) (limit time.Duration) {
 	waited := c.since(q.began)
 	for at := range q.queues {
@@ -251,8 +249,8 @@ func (c *call) judgeQueue(q *queueing, at int, waited time.Duration) queueState 
 	return queueVain
 }
 
-// firstBack returns the time until the first of blocked providers may come back by itself, zero where
-// that is not known, and whether a cooldown is all that it waits for.
+// firstBack returns the time until the first of blocked providers may come back by itself, zero where that is
+// not known, and whether a cooldown is all that it waits for.
 func firstBack(providers []*provider) (returnsIn time.Duration, cools bool) {
 	returnsIn = math.MaxInt64
 	for _, p := range providers {
@@ -265,8 +263,7 @@ func firstBack(providers []*provider) (returnsIn time.Duration, cools bool) {
 	return max(returnsIn, 0), cools
 }
 
-// enterGranted enters the first provider of the queue that admits the call, whose place was
-// given to it.
+// enterGranted enters the first provider of the queue that admits the call, whose place was given to it.
 func (c *call) enterGranted(q *queueing, at int) (entered bool) {
 	c.followQueue(q, at)
 	from := &q.queues[at]
@@ -294,8 +291,8 @@ func (c *call) enterGranted(q *queueing, at int) (entered bool) {
 	return true
 }
 
-// keepsTurn reports whether a call goes on waiting for p, which did not admit it: it was blocked
-// meanwhile, and did not turn this call away.
+// keepsTurn reports whether a call goes on waiting for p, which did not admit it: it was blocked meanwhile, and
+// did not turn this call away.
 func (c *call) keepsTurn(p *provider) bool {
 	return !slices.Contains(c.refused, p) && !c.shared.had(p) && p.instance.Load() != nil
 }

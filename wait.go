@@ -43,9 +43,8 @@ const (
 	waitEntered                   // a provider was entered
 )
 
-// waitForProvider waits, when the iteration has no provider left, for what the call may wait
-// for: a place, a first probe, a last resort that need not be waited for, the end of a
-// cooldown, the caller's own rate.
+// waitForProvider waits, when the iteration has no provider left, for what the call may wait for: a place, a
+// first probe, a last resort that need not be waited for, the end of a cooldown, the caller's own rate.
 func (c *call) waitForProvider() waitResult {
 	if c.awaitPlace() {
 		return waitEntered
@@ -70,8 +69,8 @@ func (c *call) sleep(delay time.Duration) bool {
 	return c.caller.err() == nil
 }
 
-// awaitFirstProbe waits for the first results of probes when nothing was entered, and begins a
-// new iteration where a provider can be.
+// awaitFirstProbe waits for the first results of probes when nothing was entered, and begins a new iteration
+// where a provider can be.
 func (c *call) awaitFirstProbe() bool {
 	if c.entries > 0 || c.final() || c.sawProbes || len(c.skips) > 0 {
 		return false
@@ -84,8 +83,8 @@ func (c *call) awaitFirstProbe() bool {
 	return true
 }
 
-// awaitFirstProbe waits, where the only hope is in providers that were never probed, for the
-// first results of their probes, within ctx. It reports whether a provider is eligible.
+// awaitFirstProbe waits, where the only hope is in providers that were never probed, for the first results of
+// their probes, within ctx. It reports whether a provider is eligible.
 func (q *queryPlan) awaitFirstProbe(ctx context.Context, want condition) bool {
 	var deadline time.Time
 	for {
@@ -202,8 +201,8 @@ func (p *plan) lastResort(by *pick.Caller, mode pick.Mode, wants func(*provider)
 	return p.candidates[best]
 }
 
-// returning is a call that waits until a provider comes back: until a cooldown is over, or until the
-// caller's rate has an attempt left.
+// returning is a call that waits until a provider comes back: until a cooldown is over, or until the caller's
+// rate has an attempt left.
 //
 //	state     | what happens                          | next state
 //	waiting   | the provider is back                  | in turn
@@ -212,30 +211,26 @@ func (p *plan) lastResort(by *pick.Caller, mode pick.Mode, wants func(*provider)
 //	in turn   | those before it have gone             | over: the call looks for a provider again
 //	          | the provider has left again           | waiting, with its place in the order
 type returning struct {
-	number    uint64      // its place in the order, as long as the call lasts
-	throttled []*provider // those whose rate the caller had used up
-	limits    *limit.Limits
-	permit    limit.Permit // an attempt that is reserved, under limits; the zero value: none
-	due       time.Time    // when it may be made
-	inLine    *domain.Domain[*provider]
+	turn      limit.Turn[*domain.Domain[*provider]] // its place in the order, as long as the call lasts
+	throttled []*provider                           // those whose rate the caller had used up
+	reserved  limit.Reserved
 }
 
 // longestPause bounds the pause of a call that comes back again and again.
 const longestPause = time.Second
 
-// awaitReturn waits for the first provider that comes back in time, and begins a new iteration. It
-// returns false when there is none, or nothing to wait for. Only time bounds how often a call comes
-// back; it pauses for longer each time, up to a second.
+// awaitReturn waits for the first provider that comes back in time, and begins a new iteration. It returns
+// false when there is none, or nothing to wait for. Only time bounds how often a call comes back; it pauses for
+// longer each time, up to a second.
 func (c *call) awaitReturn() bool {
 	if !c.options.wait {
 		return false
 	}
-	registry := c.query.service.registry
-	w := c.returning()
+	registry, w := c.query.service.registry, c.returning()
 	began := registry.now()
 	c.reserveAttempt()
 	if !c.awaitFirstReturn(began) {
-		w.giveBack()
+		w.reserved.GiveBack()
 		return false
 	}
 	if c.rounds > 0 && !c.sleep(min(time.Millisecond<<min(c.rounds, 10), longestPause)) {
@@ -251,29 +246,28 @@ func (c *call) awaitReturn() bool {
 // returning returns the state of the waits of the call.
 func (c *call) returning() *returning {
 	if c.waiting == nil {
-		c.waiting = &returning{}
+		c.waiting = &returning{turn: c.query.service.registry.returns.Turn()}
 	}
 	return c.waiting
 }
 
-// awaitFirstReturn waits until a provider is back and it is the call's turn, or until the reserved
-// attempt is due.
+// awaitFirstReturn waits until a provider is back and it is the call's turn, or until the reserved attempt is
+// due.
 func (c *call) awaitFirstReturn(began time.Duration) bool {
-	defer c.leaveLine() // deferred: the context is a user's
 	w := c.waiting
+	defer w.turn.Leave() // deferred: the context is a user's
 	for c.caller.err() == nil {
 		back, changed := c.firstReturn()
 		switch {
-		case !w.due.IsZero() && (back.provider == nil || !back.now && !back.until.Before(w.due)):
-			if await(c.caller.ctx, time.Until(w.due), changed) == waitTimedOut {
+		case !w.reserved.Due().IsZero() && (back.provider == nil || !back.now && !back.until.Before(w.reserved.Due())):
+			if await(c.caller.ctx, time.Until(w.reserved.Due()), changed) == waitTimedOut {
 				return true
 			}
 		case back.provider == nil || !back.now && c.caller.hasDeadline && !back.until.Before(c.caller.deadline):
 			return false
 		case !back.now:
-			c.joinLine(back.provider)
 			left := max(time.Until(back.until), time.Millisecond)
-			c.query.service.registry.returns.StillAway(w.inLine, w.number, c.since(began)+left)
+			w.turn.StillAway(back.provider.domain, c.since(began)+left)
 			await(c.caller.ctx, left, changed)
 		case c.isItsTurn(back.provider):
 			return true
@@ -282,35 +276,15 @@ func (c *call) awaitFirstReturn(began time.Duration) bool {
 	return false
 }
 
-// isItsTurn reports whether the call may ask a provider that is back, or waits for its turn. It does not
-// wait where that would leave it too little time.
+// isItsTurn reports whether the call may ask a provider that is back, or waits for its turn. It does not wait
+// where that would leave it too little time.
 func (c *call) isItsTurn(p *provider) bool {
-	c.joinLine(p)
-	delay := p.registry.returns.Delay(c.waiting.inLine, c.waiting.number)
+	delay := c.waiting.turn.Delay(p.domain)
 	if delay == 0 || c.caller.hasDeadline && delay > time.Until(c.caller.deadline)/2 {
 		return true
 	}
 	await(c.caller.ctx, delay, nil)
 	return false
-}
-
-// joinLine makes the call one of those that wait for the provider.
-func (c *call) joinLine(p *provider) {
-	w := c.waiting
-	if w.number == 0 {
-		w.number = p.registry.returns.Number()
-	}
-	if w.inLine != p.domain {
-		c.leaveLine()
-		w.inLine = p.domain
-	}
-}
-
-func (c *call) leaveLine() {
-	if w := c.waiting; w.inLine != nil {
-		c.query.service.registry.returns.Leave(w.inLine, w.number)
-		w.inLine = nil
-	}
 }
 
 // reserveAttempt reserves, of the rates that the caller has used up, the attempt that comes first.
@@ -322,35 +296,31 @@ func (c *call) reserveAttempt() {
 	}
 	for _, p := range w.throttled {
 		l := p.limits.Load()
-		if l == nil || l == w.limits || p.superseded() || c.step == stepLargerWindow && p.definition.Window <= c.window {
+		if l == nil || p.superseded() || c.step == stepLargerWindow && p.definition.Window <= c.window {
 			continue
 		}
-		if permit, wait, ok := l.Reserve(c.options.caller, within); ok {
-			w.giveBack()
-			w.limits, w.permit, w.due, within = l, permit, time.Now().Add(wait), wait
+		if wait, ok := w.reserved.Reserve(l, c.options.caller, within); ok {
+			within = wait
 		}
 	}
 }
 
-// giveBack gives the reserved attempt back, if there is one.
-func (w *returning) giveBack() {
+// end gives a reserved attempt back.
+func (w *returning) end() {
 	if w != nil {
-		w.permit.GiveBack()
-		w.limits, w.permit, w.due = nil, limit.Permit{}, time.Time{}
+		w.reserved.GiveBack()
 	}
 }
 
 // holds reports whether an attempt is reserved under the limits.
-func (w *returning) holds(l *limit.Limits) bool { return w != nil && w.limits == l }
+func (w *returning) holds(l *limit.Limits) bool { return w != nil && w.reserved.Holds(l) }
 
-// use returns the reserved attempt under the limits if it is due; it is the user's then.
-func (w *returning) use(l *limit.Limits) (permit limit.Permit, ok bool) {
-	if w == nil || w.limits != l || time.Now().Before(w.due) {
-		return limit.Permit{}, false
+// take is [limit.Limits.Take] with the reserved attempt, if there is one.
+func (w *returning) take(l *limit.Limits, caller string) (used limit.Permit, retryIn time.Duration) {
+	if w == nil {
+		return l.Take(caller)
 	}
-	permit = w.permit
-	w.limits, w.permit, w.due = nil, limit.Permit{}, time.Time{}
-	return permit, true
+	return w.reserved.Take(l, caller)
 }
 
 // comeback is a provider that comes back to a call, by itself at a known time; the zero value: none.

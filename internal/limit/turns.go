@@ -29,6 +29,46 @@ type line struct {
 	next    time.Time     // before which none may go; zero while waiting
 }
 
+// Turn is the place of one call in the order of arrival, which it keeps as long as it waits, for whatever key. It is
+// for one goroutine.
+type Turn[K comparable] struct {
+	turns  *Turns[K]
+	number uint64
+	key    K
+	waits  bool // in the line of key
+}
+
+// Turn returns the next place in the order.
+func (t *Turns[K]) Turn() Turn[K] { return Turn[K]{turns: t, number: t.Number()} }
+
+// StillAway is [Turns.StillAway] of the call.
+func (t *Turn[K]) StillAway(key K, wait time.Duration) {
+	t.join(key)
+	t.turns.StillAway(key, t.number, wait)
+}
+
+// Delay is [Turns.Delay] of the call.
+func (t *Turn[K]) Delay(key K) time.Duration {
+	t.join(key)
+	return t.turns.Delay(key, t.number)
+}
+
+// Leave ends the wait. The place in the order remains.
+func (t *Turn[K]) Leave() {
+	if t.waits {
+		t.turns.Leave(t.key, t.number)
+		t.waits = false
+	}
+}
+
+// join notes the key that the call waits for; it waits for one at a time.
+func (t *Turn[K]) join(key K) {
+	if t.waits && t.key != key {
+		t.Leave()
+	}
+	t.key, t.waits = key, true
+}
+
 // Number returns the next number in the order of arrival, which a call keeps as long as it waits.
 func (t *Turns[K]) Number() uint64 {
 	t.mu.Lock()

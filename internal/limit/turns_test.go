@@ -102,3 +102,53 @@ func TestReserve_GivesTheNextAttempts(t *testing.T) {
 		require.Zero(t, wait)
 	})
 }
+
+func TestReserved_KeepsOneAttempt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		slow := limit.New(limit.Policy{Rate: 0.5, Burst: 1}, nil)
+		fast := limit.New(limit.Policy{Rate: 1, Burst: 1}, nil)
+		slow.Take("a")
+		fast.Take("a")
+		var reserved limit.Reserved
+		reserved.GiveBack()
+		for range 2 { // once
+			wait, ok := reserved.Reserve(slow, "a", time.Minute)
+			require.True(t, ok)
+			require.Equal(t, 2*time.Second, wait)
+		}
+		_, ok := reserved.Reserve(fast, "a", time.Second)
+		require.False(t, ok)
+		require.True(t, reserved.Holds(slow), "it keeps the one that it has")
+		_, ok = reserved.Reserve(fast, "a", 2*time.Second)
+		require.True(t, ok)
+		require.True(t, reserved.Holds(fast))
+		require.Equal(t, time.Now().Add(time.Second), reserved.Due())
+		_, retryIn := reserved.Take(fast, "a")
+		require.Positive(t, retryIn, "it is not due")
+		time.Sleep(time.Second)
+		_, retryIn = reserved.Take(fast, "a")
+		require.Zero(t, retryIn)
+		require.Zero(t, reserved.Due())
+		time.Sleep(time.Second)
+		_, retryIn = reserved.Take(slow, "a")
+		require.Zero(t, retryIn, "the other one was given back")
+	})
+}
+
+func TestTurn_KeepsItsPlaceFromLineToLine(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var turns limit.Turns[string]
+		first, second := turns.Turn(), turns.Turn()
+		second.StillAway("a", 0)
+		first.StillAway("b", 0)
+		first.StillAway("a", 0)
+		require.Positive(t, second.Delay("a"))
+		require.Zero(t, first.Delay("a"))
+		first.Leave()
+		first.Leave()
+		require.Zero(t, second.Delay("b"), "alone")
+		second.Leave()
+	})
+}
