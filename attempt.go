@@ -42,6 +42,7 @@ type attempt struct {
 	vitals     *selection.Vitals   // where strategies see its load and latency; nil: none looks
 	track      *selection.Track    // the same for the query of the call
 	watch      *trialWatch         // nil unless a call is on trial
+	other      *provider           // for which its time was cut, or which could be asked at the caller's deadline; nil: none
 	generation uint64              // of the breaker that admitted it
 	began      time.Duration       // on the registry's clock
 	timeout    attemptTimeout
@@ -49,8 +50,6 @@ type attempt struct {
 	trial      bool // its breaker is half-open
 	freed      bool // it is a trial, and has given its slot back
 	lastResort bool // it was admitted whatever kept it away, and moves no breaker
-	shortened  bool // its time was cut to leave some for another provider
-	others     bool // when the caller's deadline came, another provider could have been asked
 }
 
 type attemptState uint8
@@ -99,7 +98,7 @@ func (a *attempt) admit(p *provider, timeout attemptTimeout, hits *striped.Cells
 		cell = p.counts.Local()
 	}
 	cell.attempts.Add(1)
-	a.provider, a.cell, a.timeout, a.watch, a.others = p, cell, timeout, nil, false
+	a.provider, a.cell, a.timeout, a.watch, a.other = p, cell, timeout, nil, nil
 	if a.instance = p.instance.Load(); a.instance == nil || p.gateNow()&a.blockers() != 0 {
 		p.withdraw(cell)
 		return false
@@ -126,11 +125,11 @@ func (a *attempt) admit(p *provider, timeout attemptTimeout, hits *striped.Cells
 // that could be asked after it.
 func (a *attempt) limitTime(by *caller, others func() *provider) {
 	if a.timeout.most == NoTimeout {
-		a.ctx, a.shortened = nil, false
+		a.ctx = nil
 		return
 	}
 	var limit time.Duration
-	limit, a.shortened = a.provider.attemptLimit(by, a.timeout, a.began, a.trial, others)
+	limit, a.other = a.provider.attemptLimit(by, a.timeout, a.began, a.trial, others)
 	a.ctx = a.provider.attemptContext(by.ctx, a.began, limit, a.ctx)
 }
 
@@ -166,30 +165,31 @@ func (p *provider) makeInstance(by *caller, others func() *provider, timeout att
 }
 
 // attemptLimit returns the longest time that an attempt may take: its timeout, or less where
-// that is a default and another candidate could be asked before the caller's deadline, in which
-// case it is shortened. It is NoTimeout where the caller's own deadline is limit enough. It runs
+// that is a default and another candidate could be asked before the caller's deadline, for which
+// it is cut. It is NoTimeout where the caller's own deadline is limit enough. It runs
 // no code of a user, since the attempt has been counted.
 func (p *provider) attemptLimit(
 	by *caller, timeout attemptTimeout, now time.Duration, trial bool, others func() *provider,
-) (limit time.Duration, shortened bool) {
+) (limit time.Duration, cutFor *provider) {
 	if timeout.most == NoTimeout {
-		return NoTimeout, false
+		return NoTimeout, nil
 	}
 	limit = min(timeout.most, math.MaxInt64-now)
 	if !by.hasDeadline {
-		return limit, false
+		return limit, nil
 	}
 	remaining := by.deadline.Sub(p.registry.epoch) - now
 	if !timeout.explicit && remaining/pace.SmallestShare < limit && others != nil {
 		if next := others(); next != nil {
-			share := p.share(remaining, now, trial, next)
-			limit, shortened = min(limit, share), share < limit
+			if share := p.share(remaining, now, trial, next); share < limit {
+				limit, cutFor = share, next
+			}
 		}
 	}
 	if limit >= remaining {
-		return NoTimeout, false
+		return NoTimeout, nil
 	}
-	return max(limit, 0), shortened
+	return max(limit, 0), cutFor
 }
 
 // share returns the part of the remaining time that an attempt may take while next could be
@@ -267,15 +267,16 @@ func (a *attempt) resolve(v verdict.Verdict, elapsed, latency time.Duration, cau
 // the outcome for the breaker, where result is that of the rule alone, and the time that the
 // provider was waited for, zero where that says nothing of it.
 func (a *attempt) resolveUnanswered(result breaker.Outcome, blame verdict.Blame, elapsed time.Duration) (_ breaker.Outcome, waited time.Duration) {
-	known := a.provider.effects.knownPace(a.began + elapsed)
-	switch telling := known.Telling(elapsed); {
+	now := a.began + elapsed
+	known := a.provider.effects.knownPace(now)
+	switch telling := known.Telling(elapsed, a.provider.service.pace.Known(now)); {
 	case result == breaker.Failure:
 		return result, elapsed
 	case blame == verdict.BlameWhenLong && (a.timeout.explicit && elapsed >= a.timeout.most || known.FarBeyond(elapsed)):
 		return breaker.Failure, elapsed
 	case !telling:
 		return breaker.Neutral, 0
-	case blame == verdict.BlameWhenHanging || a.others:
+	case blame == verdict.BlameWhenHanging || a.other != nil:
 		return breaker.Unanswered, elapsed
 	}
 	return breaker.Neutral, elapsed
@@ -374,8 +375,8 @@ func (a *attempt) recordInterruption(value any) *PanicError {
 
 // notePace notes how long the provider took to answer, or was waited for.
 func (p *provider) notePace(o outcome) {
-	if isSuccess(o.class) {
-		p.effects.noteAnswer(o.latency)
+	if isSuccess(o.class) && p.effects.noteAnswer(o.latency) {
+		p.service.pace.Answered(o.latency)
 	}
 	switch {
 	case o.waited > 0:

@@ -238,7 +238,7 @@ func TestAttemptTime_ManyAtOnceFindOutOneThatHangs(t *testing.T) {
 // by asking for what takes longer than it waits, while others are answered; alone, with a backup, by calls and leases.
 func TestAttemptTime_CallersInAHurrySwitchNothingOff(t *testing.T) {
 	t.Parallel()
-	for _, providers := range []int{1, 2} {
+	for _, providers := range []int{1, 2, 3} {
 		for _, timeout := range []time.Duration{0, 20 * time.Second, registry.NoTimeout} {
 			testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 				for i := range providers {

@@ -169,7 +169,9 @@ func (f *firstAttempt) recordUnlessFailed() {
 	}
 	p := f.provider
 	elapsed := p.registry.now() - f.began
-	p.effects.noteAnswer(elapsed)
+	if p.effects.noteAnswer(elapsed) {
+		p.service.pace.Answered(elapsed)
+	}
 	if f.place != nil || p.effects.successTracked() || !p.breaker.Unaffected(f.generation) {
 		f.record(f.resolve(verdict.Verdict{Class: verdict.ClassSuccess}, elapsed, 0, nil))
 		return

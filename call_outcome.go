@@ -53,7 +53,9 @@ func (c *call) judgeAndRecord(err error, elapsed time.Duration) (v verdict.Verdi
 		return verdict.Verdict{Class: verdict.ClassPanic}
 	}
 	v, c.cause = c.attempt.judge(&c.caller, err)
-	c.attempt.others = v.Class == verdict.ClassCallerDeadline && c.providers.another() != nil
+	if v.Class == verdict.ClassCallerDeadline {
+		c.attempt.other = c.providers.another()
+	}
 	return v
 }
 

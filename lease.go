@@ -264,7 +264,7 @@ func (l *Lease[T]) conclude(err error) (v verdict.Verdict) {
 		v.Class = l.told.Class
 	}()
 	v, l.cause = l.attempt.judge(&l.call.first.caller, err)
-	l.attempt.others = v.Class == verdict.ClassCallerDeadline && l.another != nil
+	l.attempt.other = l.another
 	return v
 }
 

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/pace"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/selection"
@@ -164,6 +165,7 @@ type service struct {
 	classify atomic.Pointer[verdict.Classifier]
 	lookups  striped.Cells[lookups]
 	misses   missCounter
+	pace     pace.Pace // of the longest answers of any provider
 
 	serviceState
 }

@@ -75,8 +75,8 @@ func (e *successEffects) setCooldownGrown(grown bool) {
 // cooldownGrown reports whether a success has one of these to end.
 func (e *successEffects) cooldownGrown() bool { return e.grown.Load() }
 
-// noteAnswer notes how long an answer took.
-func (e *successEffects) noteAnswer(took time.Duration) { e.pace.Answered(took) }
+// noteAnswer notes how long an answer took, and reports whether none took longer of late.
+func (e *successEffects) noteAnswer(took time.Duration) (longest bool) { return e.pace.Answered(took) }
 
 // noteWait notes how long an attempt ran that has ended without an answer.
 func (e *successEffects) noteWait(took time.Duration) {

@@ -73,7 +73,7 @@ func (a *attempt) judgeTimedOut(err error) verdict.Verdict {
 	switch {
 	case answered, v.Class == verdict.ClassNotSent: // such as a dial that took all the time
 		return v
-	case a.shortened:
+	case a.other != nil:
 		return verdict.Verdict{Class: verdict.ClassCut}
 	}
 	return verdict.Verdict{Class: verdict.ClassAttemptTimeout}

@@ -31,18 +31,17 @@ type Pace struct {
 	waited  atomic.Int64 // longest telling attempt without an answer since the last one
 }
 
-// Answered notes the duration of an answer. It is one load where another one took longer of late.
-func (p *Pace) Answered(took time.Duration) {
-	if int64(took) >= p.longest.Load() {
-		p.raise(int64(max(took, 1)))
-	}
+// Answered notes the duration of an answer, and reports whether none took longer of late. Else it is one load.
+func (p *Pace) Answered(took time.Duration) (longest bool) {
+	return int64(took) >= p.longest.Load() && p.raise(int64(max(took, 1)))
 }
 
-func (p *Pace) raise(took int64) {
+// raise notes the duration of what may be the longest answer. It returns true.
+func (p *Pace) raise(took int64) bool {
 	for {
 		longest := p.longest.Load()
 		if took <= longest || p.longest.CompareAndSwap(longest, took) {
-			return
+			return true
 		}
 	}
 }
@@ -82,11 +81,11 @@ func (p *Pace) Known(now time.Duration) Known {
 }
 
 // Telling reports whether an attempt of that duration without an answer says something of the provider: it ran
-// longer than any answer takes. Once one has, shorter ones tell as well, until there is an answer. Where there
-// never was an answer, a tenth of a second is enough.
-func (k Known) Telling(took time.Duration) bool {
+// longer than any answer takes. Once one has, shorter ones tell as well, until there is an answer. A provider that
+// has never answered may take as long as its peers do, and a tenth of a second.
+func (k Known) Telling(took time.Duration, peers Known) bool {
 	if k.Longest == 0 {
-		return took >= leastTelling
+		return took >= leastTelling && (k.Waited > 0 || took > peers.Longest)
 	}
 	return took >= min(leastTelling, far*k.Longest) && (k.Waited > 0 || took > k.Longest)
 }

@@ -71,23 +71,27 @@ func TestKnown_TellsWhatALackOfAnAnswerSays(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		known   pace.Known
+		peers   time.Duration
 		took    time.Duration
 		telling bool
 		far     bool
 	}{
-		{pace.Known{}, 99 * time.Millisecond, false, false},
-		{pace.Known{}, 100 * time.Millisecond, true, false},
-		{pace.Known{}, time.Hour, true, false},
-		{pace.Known{Longest: second}, second, false, false},
-		{pace.Known{Longest: second}, second + 1, true, false},
-		{pace.Known{Longest: second}, 4 * second, true, true},
-		{pace.Known{Longest: second, Waited: 2 * second}, 100 * time.Millisecond, true, false},
-		{pace.Known{Longest: second, Waited: 2 * second}, 99 * time.Millisecond, false, false},
-		{pace.Known{Longest: time.Millisecond}, 3 * time.Millisecond, false, false},
-		{pace.Known{Longest: time.Millisecond}, 4 * time.Millisecond, true, false},
-		{pace.Known{Longest: time.Millisecond}, 100 * time.Millisecond, true, true},
+		{pace.Known{}, 0, 99 * time.Millisecond, false, false},
+		{pace.Known{}, 0, 100 * time.Millisecond, true, false},
+		{pace.Known{}, 0, time.Hour, true, false},
+		{pace.Known{}, second, second, false, false},
+		{pace.Known{}, second, second + 1, true, false},
+		{pace.Known{Waited: 2 * second}, second, second / 2, true, false},
+		{pace.Known{Longest: second}, 0, second, false, false},
+		{pace.Known{Longest: second}, 0, second + 1, true, false},
+		{pace.Known{Longest: second}, 0, 4 * second, true, true},
+		{pace.Known{Longest: second, Waited: 2 * second}, 0, 100 * time.Millisecond, true, false},
+		{pace.Known{Longest: second, Waited: 2 * second}, 0, 99 * time.Millisecond, false, false},
+		{pace.Known{Longest: time.Millisecond}, 0, 3 * time.Millisecond, false, false},
+		{pace.Known{Longest: time.Millisecond}, 0, 4 * time.Millisecond, true, false},
+		{pace.Known{Longest: time.Millisecond}, 0, 100 * time.Millisecond, true, true},
 	} {
-		require.Equal(t, c.telling, c.known.Telling(c.took), "%+v %v", c.known, c.took)
+		require.Equal(t, c.telling, c.known.Telling(c.took, pace.Known{Longest: c.peers}), "%+v %v", c.known, c.took)
 		require.Equal(t, c.far, c.known.FarBeyond(c.took), "%+v %v", c.known, c.took)
 	}
 }
