@@ -18,6 +18,7 @@
 //	deadlines.go  timeouts of what does not heed its context
 //	supervise.go  runs that end by themselves, and restarts
 //	change.go     Add and Remove
+//	manual.go     Restart
 //	run.go        Run, and signals
 //	report.go     events and the report
 package lifecycle
