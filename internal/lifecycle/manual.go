@@ -22,15 +22,15 @@ func (e *Engine) Restart(ctx context.Context, name string) error {
 	}
 	x := n.more()
 	x.intensity, x.delay, x.startBy, x.unrepeatable = 0, 0, 0, cause{}
-	switch {
-	case n.stage == running:
+	switch n.stage { //nolint:exhaustive // elsewhere it starts anyway
+	case running:
 		n.cause = cause{}
 		e.enter(n, draining, toRestart)
 		if n.c.Restart.Dependants {
 			e.stopDependants(n)
 		}
 		e.stopIfUnblocked(n)
-	case n.stage == down:
+	case down:
 		n.cancelTimer()
 		e.wait([]*node{n})
 	}
