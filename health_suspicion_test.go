@@ -112,7 +112,7 @@ func TestSuspicion_FallsOnNoMachineThatGetsAnswers(t *testing.T) {
 				var dark atomic.Bool
 				var all []*registry.Registration
 				for i := range test.fleet {
-					all = append(all, testkit.Add(t, reg, testkit.Provider{Name: fmt.Sprint(i), Health: health.Policy{
+					all = append(all, testkit.Add(t, reg, testkit.Provider{Name: strconv.Itoa(i), Health: health.Policy{
 						Interval: test.interval, Probe: func(ctx context.Context) error {
 							if dark.Load() && i < test.dark {
 								<-ctx.Done()

@@ -130,6 +130,19 @@ func (o *Orchestrator) Remove(ctx context.Context, name string) error {
 	return err
 }
 
+// Restart stops a component and starts it again, and returns when it is ready or its start
+// has failed; one that is down, since it failed, has ended or was skipped, is started. Its
+// dependants are stopped before and started after it where [startup.Restart.Dependants]
+// says so. It forgets the restarts counted so far. When ctx ends first, the error is the
+// context's, and the restart goes on. An unknown name is [ErrNotRegistered]; before all
+// have started, and in a stop, the error matches [ErrClosed].
+func (o *Orchestrator) Restart(ctx context.Context, name string) error {
+	if err := checkStartupContext(ctx); err != nil {
+		return err
+	}
+	return o.engine.Restart(ctx, name)
+}
+
 // State returns the state of the named component; false when there is none.
 func (o *Orchestrator) State(name string) (startup.State, bool) { return o.orEmpty().State(name) }
 

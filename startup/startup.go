@@ -117,8 +117,10 @@ type Options struct {
 	// Last is the report of an earlier start, from whose durations the longest path is
 	// computed. Default: every component counts the same.
 	Last *Report
-	// Listen gets the events in order, from one goroutine and under no lock. A listener that
-	// falls behind loses the oldest events; [Event.Lost] counts them. See [Progress].
+	// Listen gets the events in order, from one goroutine and under no lock. Start, Run and Stop
+	// return after it has heard of everything, but do not wait for a listener that takes ten
+	// seconds for one event, such as one that calls Stop itself. One that falls behind by 65,536
+	// events loses the oldest; [Event.Lost] counts them. See [Progress].
 	Listen func(Event)
 }
 

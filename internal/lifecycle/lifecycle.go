@@ -18,6 +18,7 @@
 //	deadlines.go  timeouts of what does not heed its context
 //	supervise.go  runs that end by themselves, and restarts
 //	change.go     Add and Remove
+//	manual.go     Restart
 //	run.go        Run, and signals
 //	report.go     events and the report
 package lifecycle
@@ -134,6 +135,10 @@ type Engine struct {
 
 	events     *ring.Ring[startup.Event] // for the listener; nil without one
 	delivering bool
+	pushed     uint64        // how many events there were
+	popped     uint64        // ... and were given to the listener, or dropped
+	heard      uint64        // ... after which the listener has returned
+	progress   chan struct{} // closed when heard grows; nil while nothing waits
 }
 
 type phase uint8
@@ -147,7 +152,7 @@ const (
 )
 
 // maxEvents bounds how many events wait for a slow listener.
-const maxEvents = 1024
+const maxEvents = 1 << 16
 
 // New returns an engine of the components, which are the engine's from then on. Options and components have
 // their defaults. The error is a [startup.PlanError].
@@ -216,6 +221,9 @@ func (e *Engine) Start(ctx context.Context) (startup.Report, error) {
 		e.abortWithContext(startError(fault.OfContext(ctx)))
 		<-e.decided
 	}
+	limit := tasks.WithGrace(ctx)
+	defer limit.Stop()
+	e.awaitListener(limit.Over)
 	ended = endOf(ctx)
 	e.mu.Lock()
 	var err error
@@ -282,6 +290,7 @@ func (e *Engine) Stop(ctx context.Context) error {
 		case <-limit.Over:
 		}
 	}
+	e.awaitListener(limit.Over)
 	return e.stopErrors(ctx)
 }
 

@@ -32,6 +32,7 @@ func (e *Engine) push(event startup.Event) {
 		event.Settled = event.Total - e.live
 	}
 	e.events.Push(event)
+	e.pushed++
 	if !e.delivering {
 		e.delivering = true
 		go e.deliver()
@@ -52,6 +53,41 @@ func (e *Engine) deliver() {
 	exited = false
 }
 
+// slowListener is the time of a listener for one event after which it is not waited for: it may wait for a start or a stop
+// itself.
+const slowListener = 10 * time.Second
+
+// awaitListener waits until the listener has heard of everything that has happened so far. It takes mu.
+func (e *Engine) awaitListener(over <-chan struct{}) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for until := e.pushed; e.heard < until; {
+		if e.progress == nil {
+			e.progress = make(chan struct{})
+		}
+		progress := e.progress
+		e.mu.Unlock()
+		patient := awaitProgress(progress, over)
+		e.mu.Lock()
+		if !patient {
+			return
+		}
+	}
+}
+
+// awaitProgress reports whether there was progress, before the wait was over or took too long.
+func awaitProgress(progress, over <-chan struct{}) bool {
+	slow := time.NewTimer(slowListener)
+	defer slow.Stop()
+	select {
+	case <-progress:
+		return true
+	case <-over:
+	case <-slow.C:
+	}
+	return false
+}
+
 // nextEvent returns the oldest event that was not delivered; false when there is none. It takes mu.
 func (e *Engine) nextEvent() (startup.Event, bool) {
 	e.mu.Lock()
@@ -59,6 +95,14 @@ func (e *Engine) nextEvent() (startup.Event, bool) {
 	event, lost, ok := e.events.Pop()
 	event.Lost = lost
 	e.delivering = ok
+	e.heard = e.popped
+	if ok {
+		e.popped += lost + 1
+	}
+	if e.progress != nil {
+		close(e.progress)
+		e.progress = nil
+	}
 	return event, ok
 }
 

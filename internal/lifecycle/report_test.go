@@ -2,11 +2,13 @@ package lifecycle_test
 
 import (
 	"context"
+	"runtime"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/capreg/registry/internal/lifecycle"
 	"github.com/capreg/registry/startup"
 )
 
@@ -90,6 +92,38 @@ func TestListener_GetsEveryChangeInOrder(t *testing.T) {
 	})
 }
 
+// The listener can be slow, exit its goroutine, or wait for a stop itself.
+func TestListener_HearsEverythingBeforeStartAndStopReturn(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		var j, seen journal
+		e := build(t, startup.Options{Listen: func(e startup.Event) {
+			time.Sleep(time.Second)
+			seen.note("%s %v", e.Component, e.State)
+			runtime.Goexit()
+		}}, j.component("a", 0), j.component("b", 0, "a"))
+		_, err := e.Start(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, []string{"a starting", "a ready", "b starting", "b ready", " ready"}, seen.all())
+		require.NoError(t, stopped(t, e))
+		require.Equal(t, []string{"b stopping", "b stopped", "a stopping", "a stopped", " stopped"}, seen.all()[5:])
+	})
+	bubble(t, func(t *testing.T) {
+		var j journal
+		var e *lifecycle.Engine
+		e = build(t, startup.Options{Listen: func(event startup.Event) {
+			if event.Component == "" && event.State == startup.Ready {
+				_ = e.Stop(t.Context())
+				j.note("stopped")
+			}
+		}}, j.component("a", 0))
+		_, err := e.Start(t.Context())
+		require.NoError(t, err)
+		pass(time.Minute)
+		require.Contains(t, j.all(), "stopped")
+	})
+}
+
 func TestListener_ThatFallsBehindLosesTheOldest(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T) {
@@ -99,7 +133,7 @@ func TestListener_ThatFallsBehindLosesTheOldest(t *testing.T) {
 		c := component{Name: "b", Restart: startup.Restart{Mode: startup.Always, Limit: 1 << 30, FirstDelay: 1, MaxDelay: 1}}
 		runs := 0
 		c.Start = func(_ context.Context, run *startup.Run) error {
-			if runs++; runs == 2000 {
+			if runs++; runs == 70_000 {
 				close(ended)
 				return nil
 			}

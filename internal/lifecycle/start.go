@@ -282,24 +282,7 @@ func (e *Engine) checkAgain(n *node, run int32) {
 func (e *Engine) register(ctx context.Context, n *node) {
 	var handles []Handle
 	fault.RunThen(func() error {
-		for _, register := range n.c.Register {
-			if ctx.Err() != nil {
-				return fault.Join("", fault.OfContext(ctx)) // nothing is registered once the start is over
-			}
-			handle, err := register(ctx)
-			if err != nil {
-				return err
-			}
-			if handle != nil {
-				handles = append(handles, handle)
-			}
-		}
-		for _, handle := range handles {
-			if err := handle.AwaitEligible(ctx); err != nil {
-				return err
-			}
-		}
-		return nil
+		return registerAll(ctx, n.c.Register, &handles)
 	}, func(err error) {
 		c := causeOf(err)
 		e.lock()
@@ -316,6 +299,29 @@ func (e *Engine) register(ctx context.Context, n *node) {
 		}
 		e.commit()
 	})
+}
+
+// registerAll calls the functions in order, adds what they return to handles, and waits until calls can be given to it.
+// Nothing is registered once the start is over.
+func registerAll(ctx context.Context, functions []func(context.Context) (Handle, error), handles *[]Handle) error {
+	for _, register := range functions {
+		if ctx.Err() != nil {
+			return fault.Join("", fault.OfContext(ctx))
+		}
+		handle, err := register(ctx)
+		if err != nil {
+			return err
+		}
+		if handle != nil {
+			*handles = append(*handles, handle)
+		}
+	}
+	for _, handle := range *handles {
+		if err := handle.AwaitEligible(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // keepHandles keeps what a component has registered for its stop, or unregisters it when that has begun.
