@@ -137,7 +137,7 @@ func (o *Orchestrator) Remove(ctx context.Context, name string) error {
 // context's, and the restart goes on. An unknown name is [ErrNotRegistered]; before all
 // have started, and in a stop, the error matches [ErrClosed].
 func (o *Orchestrator) Restart(ctx context.Context, name string) error {
-	if err := checkStartupContext(ctx); err != nil {
+	if err := o.usable(ctx); err != nil {
 		return err
 	}
 	return o.engine.Restart(ctx, name)
