@@ -88,7 +88,7 @@ func (c *call) noteEntry(p *provider, e admission) {
 		p.tookOver.Add(1)
 	case attemptWaited:
 		c.comebacks++
-	case attemptFirst, attemptRetry, attemptQueued, attemptMany, attemptLastResort:
+	case attemptFirst, attemptRetry, attemptQueued, attemptMany, attemptHedge, attemptLastResort:
 	}
 	if p != c.retried.provider {
 		c.retried = retried{provider: p}
