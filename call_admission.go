@@ -88,7 +88,7 @@ func (c *call) noteEntry(p *provider, e admission) {
 	switch e.reason {
 	case attemptFailover:
 		p.tookOver.Add(1)
-	case attemptFirst, attemptRetry, attemptQueued, attemptWaited, attemptMany, attemptLastResort:
+	case attemptFirst, attemptRetry, attemptQueued, attemptWaited, attemptMany, attemptHedge, attemptLastResort:
 	}
 	c.waiting.end() // an attempt that is reserved elsewhere
 	if p != c.retried.provider {

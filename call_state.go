@@ -238,6 +238,8 @@ func (c *call) nextReason() attemptReason {
 	switch {
 	case c.rounds > 0:
 		return attemptWaited
+	case c.reason == attemptHedge: // set by [Lease.Beside]
+		return attemptHedge
 	case c.entries > 0:
 		return attemptFailover
 	}

@@ -69,6 +69,7 @@ func (l *Lease[T]) Beside() (*Lease[T], error) {
 	if c.final() {
 		return nil, c.failure()
 	}
+	c.reason = attemptHedge
 	return leaseNext[T](l.call, &c)
 }
 

@@ -17,7 +17,7 @@ type Attempt struct {
 	Provider string `json:"provider"`
 	// Why is the reason for the attempt: "first", "failover", "retry",
 	// "queued" (for a place), "waited" (for the end of a cooldown), "many" (all
-	// were asked) or "last resort".
+	// were asked), "hedge" (beside one in progress) or "last resort".
 	Why string `json:"why"`
 	// Trial reports whether its breaker was half-open.
 	Trial bool `json:"trial,omitempty"`
@@ -53,13 +53,14 @@ const (
 	attemptQueued
 	attemptWaited
 	attemptMany
+	attemptHedge
 	attemptLastResort
 )
 
 //nolint:gochecknoglobals // immutable data
 var attemptReasons = [...]string{
 	attemptFirst: "first", attemptFailover: "failover", attemptRetry: "retry", attemptQueued: "queued",
-	attemptWaited: "waited", attemptMany: "many", attemptLastResort: "last resort",
+	attemptWaited: "waited", attemptMany: "many", attemptHedge: "hedge", attemptLastResort: "last resort",
 }
 
 // String returns the value of [Attempt.Why].

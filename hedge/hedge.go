@@ -31,6 +31,10 @@ type Policy struct {
 	After time.Duration
 	// Most bounds the number of providers called, the first included; up to 16. Default: 2.
 	Most int
+	// Discard is called with each value that a provider has returned without an error after the
+	// call was decided, so that it can be closed. It runs in the goroutine of that provider's
+	// function, and its panic is recovered. Default: the value is dropped.
+	Discard func(value any)
 }
 
 func (p Policy) withDefaults(options []registry.CallOption) (Policy, error) {
@@ -63,7 +67,9 @@ func (p Policy) withDefaults(options []registry.CallOption) (Policy, error) {
 //
 // Each of these providers is leased: it passes the same budget, limits and breaker as a
 // [registry.Call] does, and its outcome counts. After the first answer the others are
-// cancelled, and not counted; their slots stay taken until their functions return. The context
+// cancelled, and not counted, however ctx ends then; their slots stay taken until their functions
+// return. An error of another provider than the first one that is about the request does not end
+// the call while the first one may answer. The context
 // of the winner is not cancelled when Call returns, so that a body can still be read: it ends
 // with ctx, and with the attempt timeout.
 //
@@ -86,7 +92,7 @@ func Call[T, R any](
 	if ctx == nil || function == nil {
 		return none, &registry.FieldError{Field: "ctx, function", Value: "nil", Bound: "both", Err: registry.ErrInvalid}
 	}
-	h := &hedged[T, R]{service: resolver.Service(), function: function, caller: ctx, most: int64(policy.Most), results: make(chan result[R], mostAllowed)}
+	h := &hedged[T, R]{service: resolver.Service(), function: function, caller: ctx, most: int64(policy.Most), discard: policy.Discard, results: make(chan result[R], mostAllowed)}
 	// The end of the race cancels the losers, and attempts that still wait for a slot.
 	h.race, h.end = context.WithCancel(ctx)
 	defer h.end()
@@ -110,12 +116,21 @@ type hedged[T, R any] struct {
 	results  chan result[R] // buffers one result of each run
 	most     int64
 	called   atomic.Int64
-	won      atomic.Bool // the call is decided: an answer, a failure or the end of the caller
+	discard  func(any)
+	decision atomic.Uint32 // open until one of the others is swapped in
 }
+
+// What a call is decided by.
+const (
+	open     uint32 = iota
+	answered        // an answer
+	failed          // a failure, or the end of the caller
+)
 
 // result is the end of a run.
 type result[R any] struct {
 	value    R
+	first    bool // of the provider that was called first, or those its failures led to
 	won      bool
 	final    bool // no other provider may be tried
 	err      error
@@ -152,7 +167,7 @@ func (h *hedged[T, R]) await(policy Policy, first *registry.Lease[T]) (R, error)
 			if r.won {
 				return r.value, nil
 			}
-			if h.endsWith(r) {
+			if h.endsWith(r, running) {
 				return h.conclude(r, failure)
 			}
 		case <-h.caller.Done():
@@ -162,16 +177,16 @@ func (h *hedged[T, R]) await(policy Policy, first *registry.Lease[T]) (R, error)
 	return none, failure
 }
 
-// endsWith reports whether no further provider may be tried after r.
-func (h *hedged[T, R]) endsWith(r result[R]) bool {
-	return r.panicked != nil || r.final || h.caller.Err() != nil
+// endsWith reports whether the call ends with r, beside which others are running.
+func (h *hedged[T, R]) endsWith(r result[R], running int) bool {
+	return r.panicked != nil || r.final && (r.first || running == 0) || h.caller.Err() != nil
 }
 
 // conclude ends the wait after r, as no further provider may be tried. A run that has won meanwhile
 // decides the result.
 func (h *hedged[T, R]) conclude(r result[R], failure error) (none R, _ error) {
 	switch {
-	case !h.won.CompareAndSwap(false, true):
+	case !h.decision.CompareAndSwap(open, failed):
 		return h.winner(), nil
 	case r.panicked != nil:
 		panic(r.panicked.Value)
@@ -209,7 +224,7 @@ func (h *hedged[T, R]) another(first *registry.Lease[T]) {
 
 // run runs on the provider of the lease.
 func (h *hedged[T, R]) run(lease *registry.Lease[T]) {
-	var r result[R]
+	r := result[R]{first: true}
 	defer func() { h.results <- r }() // also when the function exits the goroutine
 	h.failOver(lease, &r)
 }
@@ -235,7 +250,10 @@ func (h *hedged[T, R]) attempt(lease *registry.Lease[T], r *result[R]) (next *re
 		lease.Done(nil)
 		return nil
 	}
-	if h.caller.Err() == nil && (err == nil || h.won.Load()) {
+	if err == nil {
+		h.drop(r)
+	}
+	if h.lost(err) {
 		lease.Done(verdict.As(cmp.Or(err, errLost), verdict.Verdict{Class: verdict.ClassHedgeLoser}))
 		return nil
 	}
@@ -260,6 +278,23 @@ func (h *hedged[T, R]) attempt(lease *registry.Lease[T], r *result[R]) (next *re
 	return next
 }
 
+// lost reports whether an attempt that ended with err, without winning, is a loser. After an answer it
+// is one however the caller's context ends.
+func (h *hedged[T, R]) lost(err error) bool {
+	decision := h.decision.Load()
+	return decision == answered || h.caller.Err() == nil && (err == nil || decision == failed)
+}
+
+// drop discards a value that is not returned.
+func (h *hedged[T, R]) drop(r *result[R]) {
+	var none R
+	value := r.value
+	r.value = none
+	if h.discard != nil {
+		_ = fault.Run(func() error { h.discard(value); return nil })
+	}
+}
+
 // ask calls the function with the provider of the lease. The context of the function ends
 // with it, also when it panics or exits the goroutine, unless it is the first to answer.
 func (h *hedged[T, R]) ask(lease *registry.Lease[T]) (value R, won bool, err error) {
@@ -273,7 +308,7 @@ func (h *hedged[T, R]) ask(lease *registry.Lease[T]) (value R, won bool, err err
 		value, err = h.function(ctx, lease.Value)
 		return err
 	})
-	if err == nil && h.won.CompareAndSwap(false, true) {
+	if err == nil && h.decision.CompareAndSwap(open, answered) {
 		detach() // the end of the lease must not end the winner's context
 		won = true
 	}

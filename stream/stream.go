@@ -508,7 +508,7 @@ func (a *attempt[T, I]) caused(err error) error {
 
 // pullTail returns the next item behind the end mark. The answer is complete: whatever is wrong
 // with what follows is its end.
-func (a *attempt[T, I]) pullTail() (item I, err error, more bool) {
+func (a *attempt[T, I]) pullTail() (item I, more bool) {
 	_ = a.within(min(a.options.StallTimeout, tailTimeout), ErrStalled, func() (err error) {
 		for more = false; !more && err == nil; {
 			var ok bool
@@ -524,7 +524,7 @@ func (a *attempt[T, I]) pullTail() (item I, err error, more bool) {
 		var none I
 		item = none
 	}
-	return item, nil, more
+	return item, more
 }
 
 // pull returns the next item with content. more is false at a complete end; an incomplete end
@@ -534,7 +534,8 @@ func (a *attempt[T, I]) pull(limit time.Duration, late error) (item I, err error
 		return item, nil, false
 	}
 	if a.whole.Load() {
-		return a.pullTail()
+		item, more = a.pullTail()
+		return item, nil, more
 	}
 	began := time.Now()
 	err = a.within(limit, late, func() error {

@@ -48,8 +48,10 @@ type Context struct {
 
 var _ context.Context = (*Context)(nil)
 
-// errOver is the cause of contexts whose attempt has returned.
-var errOver = fmt.Errorf("attempt is over: %w", context.Canceled)
+// errOver is the cause of contexts whose attempt has returned. Code that reads the body of a response after that
+// finds it.
+var errOver = fmt.Errorf("registry: the attempt is over, and its context with it: what lives on that, such as the body of a response, "+
+	"needs Acquire or package stream: %w", context.Canceled)
 
 // New returns the context of an attempt. Its own deadline may be zero: none. before is the
 // context of the attempt of the same call before it, if any, whose idempotency key it shares.

@@ -130,7 +130,7 @@ func (c *cut) Is(target error) bool {
 		if same(err, target) {
 			return true
 		}
-		if matcher, ok := err.(interface{ Is(error) bool }); ok && matcher.Is(target) { //nolint:errorlint // this error itself
+		if matcher, ok := err.(interface{ Is(error) bool }); ok && matcher.Is(target) {
 			return true
 		}
 	}
@@ -145,7 +145,7 @@ func (c *cut) As(target any) bool {
 			value.Set(reflect.ValueOf(err))
 			return true
 		}
-		if finder, ok := err.(interface{ As(any) bool }); ok && finder.As(target) { //nolint:errorlint // this error itself
+		if finder, ok := err.(interface{ As(any) bool }); ok && finder.As(target) {
 			return true
 		}
 	}

@@ -49,7 +49,7 @@ func (l list) Unwrap() []error { return append(l, l) }
 type matcher struct{ itself }
 
 func (m *matcher) Unwrap() error   { return m }
-func (m *matcher) Is(t error) bool { return t == errCause } //nolint:errorlint // what an Is method does
+func (m *matcher) Is(t error) bool { return t == errCause }
 func (m *matcher) As(target any) bool {
 	found, ok := target.(*endless)
 	if ok {
@@ -75,7 +75,7 @@ func TestBound_EndsEveryTree(t *testing.T) {
 		require.NotErrorIs(t, bounded, errors.New("another"))
 		require.Equal(t, err.Error(), bounded.Error())
 		require.Equal(t, err.Error(), fmt.Sprintf("%+v", bounded))
-		require.Nil(t, errors.Unwrap(bounded))
+		require.NoError(t, errors.Unwrap(bounded))
 		require.Same(t, bounded, errtree.Bound(bounded))
 		var none interface{ Nothing() }
 		require.NotErrorAs(t, fmt.Errorf("again: %w", bounded), &none)
