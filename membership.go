@@ -100,6 +100,9 @@ func (m *membership) insert(svc *service, e entry) (joined, replaced *provider, 
 	}
 	m.generation++
 	joined = newProvider(svc, e, m.generation)
+	if replaced != nil {
+		joined.order = replaced.order
+	}
 	svc.registry.enterDomain(joined, e.limits)
 	if svc.hides(joined) != (hiding{}) {
 		joined.gate.Store(uint32(joined.gateNow() | gateHidden))

@@ -114,7 +114,8 @@ type Provider[T any] struct {
 	// is removed and its calls in flight are drained within [Options.DrainTimeout].
 	Until context.Context
 	// Replace replaces the provider of the same name and service, if there is one. The
-	// old one is drained within [Options.DrainTimeout]; the new one starts afresh.
+	// old one is drained within [Options.DrainTimeout]; the new one starts afresh,
+	// but keeps its position and its turn in rotations.
 	Replace bool
 
 	// Version, Description and Endpoint describe the provider. An endpoint must be an
