@@ -220,7 +220,7 @@ func (r *Registration) MarkUnhealthy(reason error) error {
 func (r *Registration) MarkHealthy() error { return r.mark(nil) }
 
 func (r *Registration) mark(unhealthy error) error {
-	text := oneline.Cut(fault.Text(unhealthy), 300) // a user's method: outside the lock
+	text := shortReason(fault.Text(unhealthy)) // a user's method: outside the lock
 	r.provider.registry.mu.Lock()
 	defer r.provider.registry.mu.Unlock()
 	p := r.current()

@@ -419,7 +419,7 @@ func TestReplace_KeepsTurnInRotation(t *testing.T) {
 				r := testkit.Bind(reg)
 				var turns strings.Builder
 				for range 9 {
-					for _, name := range strings.Split(replaced, "") {
+					for name := range strings.SplitSeq(replaced, "") {
 						testkit.Add(t, reg, testkit.Provider{Name: name, Strategy: registry.StrategyRoundRobin, Replace: true})
 					}
 					turns.WriteString(testkit.MustAsk(t, r))
