@@ -141,7 +141,7 @@ func (b *providerBreaker) forceOpen(openFor time.Duration, reason string) error 
 	if openFor <= 0 {
 		return invalid("ForceOpen duration", openFor, "more than 0")
 	}
-	b.ForceOpen(openFor, reason)
+	b.ForceOpen(openFor, shortReason(reason))
 	return nil
 }
 

@@ -3,6 +3,8 @@ package registry
 import (
 	"fmt"
 	"time"
+
+	"github.com/capreg/registry/internal/check"
 )
 
 // CallOption varies one call or lease. Options cost no allocation.
@@ -43,8 +45,9 @@ func WaitForCooldown() CallOption { return CallOption{wait: true} }
 // expires. r must not be read before.
 func ReportTo(r *CallReport) CallOption { return CallOption{report: r} }
 
-// Caller names the party that is answerable for the call: rates of [LimitPolicy] are counted and
-// [Options.Authorize] decides for each caller. Default: the query's handler.
+// Caller names the party that is answerable for the call: rates of [LimitPolicy] are counted
+// and [Options.Authorize] decides for each caller. The name has at most 256 bytes. Default:
+// the query's handler.
 func Caller(name string) CallOption { return CallOption{caller: name} }
 
 // IsOnceOnly reports whether the option is [OnceOnly].
@@ -87,6 +90,9 @@ func mergeOptions(options []CallOption) (merged CallOption, err error) {
 	}
 	if merged.timed && merged.timeout <= 0 {
 		return merged, invalid("AttemptTimeout", merged.timeout, "more than 0, or NoTimeout")
+	}
+	if v := check.OptionalName("Caller", merged.caller); v != nil {
+		return merged, asFieldError("", v)
 	}
 	return merged, nil
 }

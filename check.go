@@ -6,6 +6,7 @@ import (
 
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/check"
+	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/probe"
 	"github.com/capreg/registry/selection"
 )
@@ -31,7 +32,7 @@ func (d Definition) checkDescription() error {
 	return asFieldError("", cmp.Or(
 		check.Range[float64]{}.Check("Cost", d.Cost), check.OptionalName("Region", d.Region),
 		check.Range[int]{}.Check("Window", d.Window), check.URL("Endpoint", d.Endpoint),
-		check.Text("Version", d.Version), check.Text("Description", d.Description), check.Text("Endpoint", d.Endpoint),
+		check.Line("Version", d.Version), check.Text("Description", d.Description),
 		check.Texts("Metadata", d.Metadata),
 	))
 }
@@ -75,5 +76,8 @@ func withProbeDefaults(p health.Policy, capabilities []string) (health.Policy, e
 	p, v := probe.Checked(p, capabilities)
 	return p, asFieldError("Health.", v)
 }
+
+// shortReason cuts a reason rather than refuse it: what it is given for must happen.
+func shortReason(text string) string { return oneline.Short(text, longestName) }
 
 func isNil(value any) bool { return check.IsNil(value) }

@@ -37,12 +37,13 @@
 // A [Query] names the capabilities that are required, all of them, and optionally the
 // handler whose own providers come before the global ones. The providers that match are
 // the candidates, in one order: groups ascending, inside a group [PriorityCritical] to
-// [PriorityFallback], then the order of registration. A group is exhausted before the next
-// is tried. [StrategyFallback] picks the first eligible candidate of a group,
-// [StrategyRoundRobin] rotates over them. Package selectors provides strategies for
-// weights, load, latency, scores and sessions; package selection helps to write another.
-// [Query].Where leaves out providers that do not meet a requirement, whatever the
-// strategy. [Service.SetSelection] lets groups spill over before they are exhausted.
+// [PriorityFallback], then the order of registration, in which a provider takes over from
+// the one that it replaces. A group is exhausted before the next is tried.
+// [StrategyFallback] picks the first eligible candidate of a group, [StrategyRoundRobin]
+// rotates over them. Package selectors provides strategies for weights, load, latency,
+// scores and sessions; package selection helps to write another. [Query].Where leaves out
+// providers that do not meet a requirement, whatever the strategy. [Service.SetSelection]
+// lets groups spill over before they are exhausted.
 //
 // A provider is eligible when its factory has not just failed, its first probe has
 // succeeded, it is healthy, its breaker admits calls, it is not cooling down and it is not

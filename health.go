@@ -221,7 +221,7 @@ func (r *Registration) MarkHealthy() error { return r.mark(nil) }
 
 func (r *Registration) mark(unhealthy error) error {
 	unhealthy = fault.Bound(unhealthy)
-	text := oneline.Cut(fault.Text(unhealthy), 300) // a user's method: outside the lock
+	text := shortReason(fault.Text(unhealthy)) // a user's method: outside the lock
 	r.orLeft().registry.mu.Lock()
 	defer r.orLeft().registry.mu.Unlock()
 	p := r.current()

@@ -114,7 +114,9 @@ type Stats struct {
 // Stats returns the totals. It changes nothing.
 func (r *Registry) Stats() Stats {
 	r = r.orClosed()
-	var stats Stats
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	stats := Stats{Hits: r.forgotten.hits.Load(), Misses: r.forgotten.misses.Load()}
 	for _, svc := range *r.services.Load() {
 		for cell := range svc.lookups.Each {
 			stats.Hits += cell.hits.Load()
@@ -122,8 +124,6 @@ func (r *Registry) Stats() Stats {
 		}
 	}
 	stats.Lookups = stats.Hits + stats.Misses
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	stats.Providers = len(r.providers)
 	for _, p := range r.providers {
 		if p.gateNow()&gateBlocked == 0 {

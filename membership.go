@@ -88,6 +88,10 @@ func (m *membership) insert(svc *service, e entry) (joined, replaced *provider, 
 	if m.closing {
 		return nil, nil, fmt.Errorf("registry: %w", ErrClosed)
 	}
+	if svc, err = svc.list(); err != nil {
+		return nil, nil, err
+	}
+	defer svc.forgetIdle() // where the entry is refused
 	if e.definition.Name == "" {
 		e.definition.Name = m.unusedName(svc.name)
 	}
@@ -100,6 +104,9 @@ func (m *membership) insert(svc *service, e entry) (joined, replaced *provider, 
 	}
 	m.generation++
 	joined = newProvider(svc, e, m.generation)
+	if replaced != nil {
+		joined.order = replaced.order
+	}
 	svc.registry.enterDomain(joined, e.limits)
 	if svc.hides(joined) != (hiding{}) {
 		joined.gate.Store(uint32(joined.gateNow() | gateHidden))
@@ -225,6 +232,7 @@ func (r *Registry) unregister(p *provider, reason string) (left []*provider) {
 	}
 	left = p.chain()
 	r.remove(left[0], reason)
+	p.service.forgetIdle()
 	return left
 }
 

@@ -152,7 +152,7 @@ func (m *membership) updateHiddenOf(svc *service) {
 // The errors match [ErrInvalid], [ErrConflict], [ErrNotRegistered] or [ErrClosed], and
 // change nothing.
 func (s Service[T]) Swap(r *Registry, by, name string, instance T) (undo func(context.Context) error, err error) {
-	svc, err := s.in(r)
+	svc, _, err := s.find(r)
 	if err != nil {
 		return nil, err
 	}

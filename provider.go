@@ -50,8 +50,8 @@ type Provider[T any] struct {
 	// requests: queries of that handler see it before the global providers, other
 	// queries do not see it. Empty or "*": global.
 	Handler string
-	// Capabilities lists the words that requests can require. They are compared exactly;
-	// repetitions are dropped.
+	// Capabilities lists the words that requests can require, at most 256. They are compared
+	// exactly; repetitions are dropped.
 	Capabilities []string
 	// Priority orders the providers of a group. Default: PriorityNormal.
 	Priority Priority
@@ -115,15 +115,17 @@ type Provider[T any] struct {
 	// is removed and its calls in flight are drained within [Options.DrainTimeout].
 	Until context.Context
 	// Replace replaces the provider of the same name and service, if there is one. The
-	// old one is drained within [Options.DrainTimeout]; the new one starts afresh.
+	// old one is drained within [Options.DrainTimeout]; the new one starts afresh,
+	// but keeps its position and its turn in rotations.
 	Replace bool
 
-	// Version, Description and Endpoint describe the provider. An endpoint must be an
-	// absolute URL.
+	// Version, Description and Endpoint describe the provider. A version has at most 256
+	// bytes, the others 16 KiB. An endpoint must be an absolute URL.
 	Version, Description, Endpoint string
 	// Requires lists the capabilities that this provider needs of others.
 	Requires []string
-	// Metadata holds any further description, such as the model.
+	// Metadata holds any further description, such as the model: at most 256 texts of at
+	// most 16 KiB each.
 	Metadata map[string]string
 	// Tags lists words that queries can ask for and strategies can use, beside the
 	// capabilities.

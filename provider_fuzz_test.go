@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/testkit"
 )
 
@@ -51,7 +52,8 @@ func FuzzDefinitionInJSON(f *testing.F) {
 // words returns those that a provider may have as capabilities.
 func words(wanted []string) (fit []string) {
 	for _, word := range wanted {
-		if word != "" && len(word) <= 256 && strings.TrimSpace(word) == word && strings.ToValidUTF8(word, "") == word {
+		if word != "" && len(word) <= 256 && strings.TrimSpace(word) == word && strings.ToValidUTF8(word, "") == word &&
+			oneline.Of(word) == word && len(fit) < 256 {
 			fit = append(fit, word)
 		}
 	}

@@ -13,7 +13,7 @@ type Query struct {
 	// OwnOnly leaves the global providers out; it needs a Handler.
 	OwnOnly bool `json:"own_only,omitempty"`
 	// Require lists the capabilities that a provider must have, all of them,
-	// compared exactly.
+	// compared exactly. This list and the others have at most 256 words each.
 	Require []string `json:"require,omitempty"`
 	// TryRefused tries the next provider after one has refused the content. Default:
 	// the refusal is the answer.

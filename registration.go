@@ -200,8 +200,8 @@ func (r *Registration) SetBreaker(policy BreakerPolicy) (previous BreakerPolicy,
 func (r *Registration) Breaker() BreakerStats { return r.current().breaker.stats() }
 
 // ForceOpen opens the breaker for the given time, which must be more than zero,
-// whatever its state; then the breaker is half-open. The reason is part of errors and
-// explanations. The next ordinary opening has the ordinary recovery time again. The
+// whatever its state; then the breaker is half-open. The reason, cut to one line of 256 bytes,
+// is part of errors and explanations. The next ordinary opening has the ordinary recovery time again. The
 // errors match [ErrInvalid] or [ErrNotRegistered].
 func (r *Registration) ForceOpen(openFor time.Duration, reason string) error {
 	p, err := r.member()

@@ -35,6 +35,7 @@ type Registry struct {
 	epoch      time.Time // of now(); set in New, so that it belongs to a bubble of synctest
 	schedule   *schedule.Scheduler
 	services   atomic.Pointer[map[string]*service] // copied on write, under mu
+	forgotten  lookups                             // of services that are no longer listed
 	observers  atomic.Pointer[[]*observer]         // copied on write, under mu; nil: none
 	unattended atomic.Bool                         // calls begin with a first attempt; see isUnattended
 	serials    atomic.Uint64                       // of calls: see [call.serial]
@@ -128,8 +129,8 @@ func errNotMade() error {
 func (r *Registry) now() time.Duration { return time.Since(r.epoch) }
 
 // Register adds a provider to a service that is known by its name only, such as from
-// a configuration file, and returns its handle. The service must have been bound to
-// its Go type before, for example by [Service.Bind] or [Service.Register].
+// a configuration file, and returns its handle. The service must be bound to
+// its Go type, by [Service.Bind] for good or by a provider that is registered.
 //
 // An instance of another type is a [FieldError]; a factory that makes one leaves its
 // provider not ready. Otherwise Register behaves like [Service.Register]. The errors

@@ -407,3 +407,35 @@ func TestRotation_FairnessBounds(t *testing.T) {
 		})
 	}
 }
+
+// Variants: all members replaced before each pick, one of them, the next in turn; with FALLBACK the position stays.
+func TestReplace_KeepsTurnInRotation(t *testing.T) {
+	t.Parallel()
+	for _, replaced := range []string{"a", "b", "c", "ab", "bc", "ac", "abc", "cba"} {
+		t.Run(replaced, func(t *testing.T) {
+			t.Parallel()
+			testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+				testkit.AddRing(t, reg, "a", "b", "c")
+				r := testkit.Bind(reg)
+				var turns strings.Builder
+				for range 9 {
+					for name := range strings.SplitSeq(replaced, "") {
+						testkit.Add(t, reg, testkit.Provider{Name: name, Strategy: registry.StrategyRoundRobin, Replace: true})
+					}
+					turns.WriteString(testkit.MustAsk(t, r))
+				}
+				require.Equal(t, "abcabcabc", turns.String())
+			})
+		})
+	}
+}
+
+func TestReplace_KeepsPositionInFallback(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{Name: "a"})
+		testkit.Add(t, reg, testkit.Provider{Name: "b"})
+		testkit.Add(t, reg, testkit.Provider{Name: "a", Replace: true})
+		require.Equal(t, "a", testkit.MustAsk(t, testkit.Bind(reg)))
+	})
+}

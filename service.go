@@ -19,16 +19,17 @@ import (
 // Service is the typed key of a service: a name bound to one Go type.
 //
 // Declare it once, as a package-level variable, and use it to register and to
-// resolve. A registry binds the name to the type when the key is first used with
-// it; from then on another type for the same name is an error matching
-// [ErrConflict]. A Service holds no state, may be copied, and is safe for
-// concurrent use.
+// resolve. A registry binds the name to the type with its first provider, or by
+// [Service.Bind], [Service.Classify] or [Service.SetSelection]; from then on another type
+// for the same name is an error matching [ErrConflict]. A name that only providers have
+// bound is forgotten with the last of them. A Service holds no state, may be copied, and
+// is safe for concurrent use.
 type Service[T any] struct {
 	name string
 }
 
 // NewService returns the key of the named service. It never fails: a bad name
-// (empty, longer than 256 bytes, not UTF-8, with spaces at its ends) is an error
+// (empty, longer than 256 bytes, not UTF-8, with control characters or spaces at its ends) is an error
 // of each operation that uses the key.
 func NewService[T any](name string) Service[T] { return Service[T]{name: name} }
 
@@ -65,7 +66,7 @@ func (s Service[T]) Register(ctx context.Context, r *Registry, p Provider[T]) (*
 	if err != nil {
 		return nil, err
 	}
-	svc, err := s.in(r)
+	svc, _, err := s.find(r)
 	if err != nil {
 		return nil, err
 	}
@@ -92,16 +93,27 @@ func (s Service[T]) Classify(r *Registry, classify verdict.Classifier) error {
 // allocates nothing. Bind itself never fails; a bad query, key or registry is an
 // error of each method of the resolver.
 func (s Service[T]) Bind(r *Registry, q Query) *Resolver[T] {
-	plan, err := s.queryPlan(r, &q)
+	var plan *queryPlan
+	svc, err := s.in(r)
+	if err == nil {
+		plan, err = svc.queryPlan(&q)
+	}
 	kept := q.clone()
 	return &Resolver[T]{plan: plan, service: s.name, query: &kept, key: kept.Key, err: err}
 }
 
 // Get is [Resolver.Get] for a query that is used once. [Service.Bind] is faster
-// for a query that is used again.
+// for a query that is used again. Nothing is kept of a name that the registry does not
+// know.
 func (s Service[T]) Get(ctx context.Context, r *Registry, q Query) (T, error) {
-	plan, err := s.queryPlan(r, &q)
-	resolver := Resolver[T]{plan: plan, key: q.Key, err: err}
+	svc, listed, err := s.find(r)
+	resolver := Resolver[T]{key: q.Key, err: err}
+	if err == nil {
+		resolver.plan, resolver.err = svc.queryPlan(&q)
+	}
+	if err == nil && !listed {
+		defer r.forgotten.add(svc)
+	}
 	return resolver.Get(ctx)
 }
 
@@ -133,30 +145,36 @@ func (s Service[T]) check(r *Registry) error {
 	return checkServiceName(s.name)
 }
 
-// in returns the service of the key in the registry, and binds it at the first use.
+// in returns the service of the key in the registry, which it binds for good.
 func (s Service[T]) in(r *Registry) (*service, error) {
-	if err := s.check(r); err != nil {
+	svc, _, err := s.find(r)
+	if err != nil {
 		return nil, err
 	}
-	return r.bindService(s.name, bindingOf[T]())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if svc, err = svc.list(); err == nil {
+		svc.bound = true
+	}
+	return svc, err
 }
 
-func (s Service[T]) queryPlan(r *Registry, q *Query) (*queryPlan, error) {
+// find returns the service of the key in the registry, or a new one that is not listed.
+func (s Service[T]) find(r *Registry) (svc *service, listed bool, err error) {
 	if !r.made() {
-		return nil, errNotMade()
+		return nil, false, errNotMade()
 	}
-	svc := r.knownService(s.name)
-	if svc == nil || svc.binding.goType != reflect.TypeFor[T]() {
-		var err error
-		if svc, err = s.in(r); err != nil {
-			return nil, err
-		}
+	if svc = r.knownService(s.name); svc != nil {
+		return svc, true, svc.checkType(reflect.TypeFor[T]())
 	}
-	return svc.queryPlan(q)
+	if err := checkServiceName(s.name); err != nil {
+		return nil, false, err
+	}
+	return newService(r, s.name, bindingOf[T]()), false, nil
 }
 
-// service is a service in one registry. It is created at the first use of its key and
-// never removed.
+// service is a service in one registry. It is listed from its first provider, or until the registry closes from its
+// binding, and forgotten when neither is left. Of a name there is at most one that is listed.
 type service struct {
 	registry *Registry
 	name     string
@@ -176,6 +194,7 @@ type lookups struct{ hits, misses atomic.Uint64 }
 // serviceState is the part of a service that Registry.mu guards. All its methods are
 // called with that mutex held.
 type serviceState struct {
+	bound     bool // for good, by more than its providers
 	members   map[*provider]struct{}
 	groups    groups
 	overrides []*override // in force, oldest first
@@ -187,25 +206,45 @@ type serviceState struct {
 
 func (r *Registry) knownService(name string) *service { return (*r.services.Load())[name] }
 
-// bindService returns the service of that name and Go type, and creates it at the
-// first use of the name.
-func (r *Registry) bindService(name string, b binding) (*service, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	known := *r.services.Load()
-	svc, ok := known[name]
-	if !ok {
-		svc = newService(r, name, b)
-		services := maps.Clone(known)
-		services[name] = svc
-		r.services.Store(&services)
-		return svc, nil
+func (s *service) checkType(goType reflect.Type) error {
+	if s.binding.goType == goType {
+		return nil
 	}
-	if svc.binding.goType != b.goType {
-		return nil, refuse(ErrConflict, "Service", name,
-			fmt.Sprintf("Go type %v, which it is bound to, not %v", svc.binding.goType, b.goType))
+	return refuse(ErrConflict, "Service", s.name,
+		fmt.Sprintf("Go type %v, which it is bound to, not %v", s.binding.goType, goType))
+}
+
+// list makes look-ups find the service, and returns it, or the one that another goroutine has listed meanwhile.
+// Caller holds Registry.mu.
+func (s *service) list() (*service, error) {
+	known := *s.registry.services.Load()
+	if listed, ok := known[s.name]; ok {
+		return listed, listed.checkType(s.binding.goType)
 	}
-	return svc, nil
+	services := maps.Clone(known)
+	services[s.name] = s
+	s.registry.services.Store(&services)
+	return s, nil
+}
+
+// forgetIdle forgets the service when it has no provider, and nothing but providers has bound it. Caller holds
+// Registry.mu.
+func (s *service) forgetIdle() {
+	if s.bound || len(s.members) > 0 || s.registry.knownService(s.name) != s {
+		return
+	}
+	services := maps.Clone(*s.registry.services.Load())
+	delete(services, s.name)
+	s.registry.services.Store(&services)
+	s.registry.forgotten.add(s)
+}
+
+// add adds the look-ups of a service that is forgotten.
+func (l *lookups) add(forgotten *service) {
+	for cell := range forgotten.lookups.Each {
+		l.hits.Add(cell.hits.Load())
+		l.misses.Add(cell.misses.Load())
+	}
 }
 
 func newService(r *Registry, name string, b binding) *service {

@@ -9,7 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
+
+	"github.com/capreg/registry/internal/check"
 )
 
 // ErrUnmet is a provider that does not meet the requirements of a query.
@@ -220,8 +221,9 @@ func (r Requirements) Check() (field string, value any, bound string) {
 		return "MaxLatency", r.MaxLatency, "0 (any) or more"
 	case !(r.MaxCost >= 0) || math.IsInf(r.MaxCost, 0):
 		return "MaxCost", r.MaxCost, "0 (any) or more"
-	case !utf8.ValidString(r.MinVersion):
-		return "MinVersion", r.MinVersion, "valid UTF-8"
+	}
+	if v := check.Line("MinVersion", r.MinVersion); v != nil {
+		return v.Field, r.MinVersion, v.Bound
 	}
 	return "", nil, ""
 }

@@ -14,13 +14,21 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/capreg/registry/internal/oneline"
 )
 
-// LongestName bounds names and words, in bytes.
-const LongestName = 256
+const (
+	// LongestName bounds names, words and other texts of one line, in bytes.
+	LongestName = 256
+	// LongestText bounds texts of several lines, in bytes.
+	LongestText = 1 << 14
+	// LongestList bounds lists of words and tables of texts: what compares two of them takes the product of their
+	// lengths.
+	LongestList = 256
+)
 
 // longestValue bounds the text of a refused value, in bytes.
 const longestValue = 64
@@ -47,19 +55,34 @@ func Refuse(field string, value any, bound string) *Violation {
 	return &Violation{field, oneline.Cut(text, longestValue+8), bound}
 }
 
-// Name checks a name: not empty, not too long, valid UTF-8, no space at its ends.
+// Name checks a name: a line that is not empty, without space at its ends.
 func Name(field, name string) *Violation {
 	switch {
 	case isPlainName(name):
 		return nil // as nearly all are
 	case name == "":
 		return Refuse(field, name, "a name")
-	case len(name) > LongestName:
-		return Refuse(field, name, fmt.Sprintf("at most %d bytes, not %d", LongestName, len(name)))
-	case !utf8.ValidString(name):
-		return Refuse(field, name, "valid UTF-8")
-	case strings.TrimSpace(name) != name:
+	case len(name) <= LongestName && strings.TrimSpace(name) != name && utf8.ValidString(name):
 		return Refuse(field, name, "no space at its ends")
+	}
+	return Line(field, name)
+}
+
+// Line checks a text of one line, which may be empty: not too long, valid UTF-8, no control characters.
+func Line(field, text string) *Violation {
+	return bounded(field, text, LongestName, func(r rune) bool {
+		return unicode.IsControl(r) || r == '\u2028' || r == '\u2029'
+	})
+}
+
+func bounded(field, text string, longest int, refused func(rune) bool) *Violation {
+	switch {
+	case len(text) > longest:
+		return Refuse(field, text, fmt.Sprintf("at most %d bytes, not %d", longest, len(text)))
+	case !utf8.ValidString(text):
+		return Refuse(field, text, "valid UTF-8")
+	case strings.ContainsFunc(text, refused):
+		return Refuse(field, text, "no control characters")
 	}
 	return nil
 }
@@ -95,6 +118,9 @@ func Names(field string, names []string) *Violation {
 
 // Words checks a list of names, and replaces it by a copy without repetitions, in the order given.
 func Words(field string, words *[]string) *Violation {
+	if n := len(*words); n > LongestList {
+		return Refuse(field, Raw(fmt.Sprintf("%d words", n)), fmt.Sprintf("at most %d words", LongestList))
+	}
 	if v := Names(field, *words); v != nil {
 		return v
 	}
@@ -117,19 +143,24 @@ func AppendOnce(folded, words []string) []string {
 	return folded
 }
 
-// Text checks that a text is valid UTF-8.
+// Text checks a text of any number of lines: not too long, valid UTF-8, no control characters but tabs and ends of lines.
 func Text(field, text string) *Violation {
-	if !utf8.ValidString(text) {
-		return Refuse(field, text, "valid UTF-8")
-	}
-	return nil
+	return bounded(field, text, LongestText, func(r rune) bool {
+		return unicode.IsControl(r) && r != '\n' && r != '\r' && r != '\t'
+	})
 }
 
-// Texts checks that keys are not empty, and keys and values valid UTF-8.
+// Texts checks that keys are names and values texts, and their number.
 func Texts(field string, texts map[string]string) *Violation {
+	if n := len(texts); n > LongestList {
+		return Refuse(field, Raw(fmt.Sprintf("%d texts", n)), fmt.Sprintf("at most %d texts", LongestList))
+	}
 	for key, value := range texts {
-		if key == "" || !utf8.ValidString(key) || !utf8.ValidString(value) {
-			return Refuse(Key(field, key), value, "a non-empty key and valid UTF-8")
+		if v := Name("", key); v != nil {
+			return Refuse(Key(field, key), key, v.Bound)
+		}
+		if v := Text(Key(field, key), value); v != nil {
+			return v
 		}
 	}
 	return nil
@@ -139,6 +170,9 @@ func Texts(field string, texts map[string]string) *Violation {
 func URL(field, text string) *Violation {
 	if text == "" {
 		return nil
+	}
+	if v := Text(field, text); v != nil {
+		return v
 	}
 	u, err := url.Parse(text)
 	if err != nil || !u.IsAbs() || u.Opaque != "" || u.Host == "" && !strings.HasPrefix(u.Path, "/") {

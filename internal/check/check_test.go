@@ -1,6 +1,8 @@
 package check_test
 
 import (
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"unsafe"
@@ -50,6 +52,10 @@ func TestName_Bounds(t *testing.T) {
 		"a\xff":       {"F", `"a\xff"`, "valid UTF-8"},
 		" a":          {"F", `" a"`, "no space at its ends"},
 		"a\u00a0":     {"F", `"a\u00a0"`, "no space at its ends"},
+		"a\nb":        {"F", `"a\nb"`, "no control characters"},
+		"a\x00b":      {"F", `"a\x00b"`, "no control characters"},
+		"a\x7f":       {"F", `"a\x7f"`, "no control characters"},
+		"a\u2028b":    {"F", `"a\u2028b"`, "no control characters"},
 	} {
 		requireViolation(t, want, check.Name("F", name), name)
 		if name == "" {
@@ -91,28 +97,60 @@ func TestAppendOnce_LeavesEarlierWordsAlone(t *testing.T) {
 	require.Equal(t, []string{"a", "a", "b"}, check.AppendOnce([]string{"a"}, []string{"a", "b", "a"}))
 }
 
-func TestText_IsValidUTF8(t *testing.T) {
+func TestWords_AreBounded(t *testing.T) {
 	t.Parallel()
-	require.Nil(t, check.Text("F", ""))
-	require.Nil(t, check.Text("F", " any\n"))
-	requireViolation(t, check.Violation{Field: "F", Value: `"\xff"`, Bound: "valid UTF-8"}, check.Text("F", "\xff"))
+	words := slices.Repeat([]string{"w"}, check.LongestList+1)
+	most := words[1:]
+	require.Nil(t, check.Words("F", &most))
+	requireViolation(t, check.Violation{Field: "F", Value: "257 words", Bound: "at most 256 words"}, check.Words("F", &words))
 }
 
-func TestTexts_HaveKeysAndAreValidUTF8(t *testing.T) {
+func TestLine_IsBoundedAndHasNoControlCharacters(t *testing.T) {
 	t.Parallel()
-	const bound = "a non-empty key and valid UTF-8"
+	longest := strings.Repeat("x", check.LongestName)
+	for text, want := range map[string]check.Violation{
+		"": none, "a b.": none, longest: none,
+		longest + "x": {"F", `"` + longest[:64] + `…"`, "at most 256 bytes, not 257"},
+		"\xff":        {"F", `"\xff"`, "valid UTF-8"},
+		"a\t":         {"F", `"a\t"`, "no control characters"},
+	} {
+		requireViolation(t, want, check.Line("F", text), text)
+	}
+}
+
+func TestText_IsBoundedAndHasLines(t *testing.T) {
+	t.Parallel()
+	longest := strings.Repeat("x", check.LongestText)
+	for text, want := range map[string]check.Violation{
+		"": none, "any\r\n\ttext": none, longest: none,
+		longest + "x": {"F", `"` + longest[:64] + `…"`, "at most 16384 bytes, not 16385"},
+		"\xff":        {"F", `"\xff"`, "valid UTF-8"},
+		"a\x00":       {"F", `"a\x00"`, "no control characters"},
+	} {
+		requireViolation(t, want, check.Text("F", text), text)
+	}
+}
+
+func TestTexts_HaveNamesAsKeysAndTextsAsValues(t *testing.T) {
+	t.Parallel()
 	require.Nil(t, check.Texts("F", nil))
-	require.Nil(t, check.Texts("F", map[string]string{"a": "", "b c": "d"}))
+	require.Nil(t, check.Texts("F", map[string]string{"a": "", "b c": "d\n"}))
 	for _, row := range []struct {
 		key, value string
 		want       check.Violation
 	}{
-		{"", "v", check.Violation{Field: `F[""]`, Value: `"v"`, Bound: bound}},
-		{"k", "\xff", check.Violation{Field: `F["k"]`, Value: `"\xff"`, Bound: bound}},
-		{"\xff", "v", check.Violation{Field: `F["\xff"]`, Value: `"v"`, Bound: bound}},
+		{"", "v", check.Violation{Field: `F[""]`, Value: `""`, Bound: "a name"}},
+		{"k", "\xff", check.Violation{Field: `F["k"]`, Value: `"\xff"`, Bound: "valid UTF-8"}},
+		{"\xff", "v", check.Violation{Field: `F["\xff"]`, Value: `"\xff"`, Bound: "valid UTF-8"}},
+		{"a\n", "v", check.Violation{Field: `F["a\n"]`, Value: `"a\n"`, Bound: "no space at its ends"}},
 	} {
 		requireViolation(t, row.want, check.Texts("F", map[string]string{row.key: row.value}))
 	}
+	many := make(map[string]string)
+	for i := range check.LongestList + 1 {
+		many[strconv.Itoa(i)] = ""
+	}
+	requireViolation(t, check.Violation{Field: "F", Value: "257 texts", Bound: "at most 256 texts"}, check.Texts("F", many))
 }
 
 func TestURL_IsAbsoluteWithHostOrPath(t *testing.T) {

@@ -28,6 +28,15 @@ func Cut(text string, n int) string {
 	return strings.ToValidUTF8(text[:n], "") + "…"
 }
 
+// Short returns text as valid UTF-8 in one line of at most n bytes.
+func Short(text string, n int) string {
+	const mark = "…"
+	if text = Of(strings.ToValidUTF8(text, "\uFFFD")); len(text) > n {
+		return Cut(text, n-len(mark))
+	}
+	return text
+}
+
 // Plural counts things in words, such as "1 call" and "2 calls".
 func Plural[N int | uint64](n N, thing string) string {
 	if n == 1 {

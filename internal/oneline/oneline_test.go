@@ -43,3 +43,12 @@ func FuzzCutAndOf(f *testing.F) {
 		require.True(t, utf8.ValidString(short) || !utf8.ValidString(text))
 	})
 }
+
+func TestShort_IsOneLineOfBoundedLength(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"": "", "12345678": "12345678", "123456789": "12345…", "a\nb\xff": "a b\uFFFD", "1234é678": "1234…",
+	} {
+		require.Equal(t, want, oneline.Short(text, 8), text)
+	}
+}

@@ -54,6 +54,7 @@ type reply struct {
 type present struct {
 	name         string
 	number, rank int
+	order        int // among equals: that of the one that it replaced
 	sick         bool
 }
 
@@ -74,7 +75,7 @@ func sequential() porcupine.Model {
 func formatState(providers []present) string {
 	lines := make([]string, len(providers))
 	for i, p := range providers {
-		lines[i] = fmt.Sprintf("%s %d %d %t", p.name, p.number, p.rank, p.sick)
+		lines[i] = fmt.Sprintf("%s %d %d %d %t", p.name, p.number, p.rank, p.order, p.sick)
 	}
 	return strings.Join(lines, "\n")
 }
@@ -82,7 +83,7 @@ func formatState(providers []present) string {
 func parseState(state string) (providers []present) {
 	for line := range strings.Lines(state) {
 		var p present
-		if _, err := fmt.Sscanf(strings.TrimSpace(line), "%s %d %d %t", &p.name, &p.number, &p.rank, &p.sick); err != nil {
+		if _, err := fmt.Sscanf(strings.TrimSpace(line), "%s %d %d %d %t", &p.name, &p.number, &p.rank, &p.order, &p.sick); err != nil {
 			panic(err)
 		}
 		providers = append(providers, p)
@@ -99,17 +100,22 @@ func step(providers []present, in asking, out reply) (legal bool, after []presen
 	after = slices.Clone(providers)
 	switch in.what {
 	case opRegister, opReplace:
+		joined := present{in.name, in.number, in.rank, 0, false}
+		for _, p := range providers {
+			joined.order = max(joined.order, p.order+1)
+		}
 		if byName >= 0 {
 			if in.what == opRegister {
 				return out.refused, providers
 			}
+			joined.order = providers[byName].order
 			after = slices.Delete(after, byName, byName+1)
 		}
-		behind := slices.IndexFunc(after, func(p present) bool { return p.rank > in.rank })
+		behind := slices.IndexFunc(after, func(p present) bool { return p.rank > in.rank || p.rank == in.rank && p.order > joined.order })
 		if behind < 0 {
 			behind = len(after)
 		}
-		return !out.refused, slices.Insert(after, behind, present{in.name, in.number, in.rank, false})
+		return !out.refused, slices.Insert(after, behind, joined)
 	case opUnregister:
 		if byNumber >= 0 {
 			after = slices.Delete(after, byNumber, byNumber+1)

@@ -35,7 +35,7 @@ type group struct {
 func (g group) whole() group { return group{g.handler, g.number, false} }
 
 // turn is a place in the order of a group.
-type turn struct{ rank, joined int }
+type turn struct{ rank, order int }
 
 type provider struct {
 	name         string
@@ -45,6 +45,7 @@ type provider struct {
 	capabilities []string
 	mock         bool
 	joined       int
+	order        int           // among equals: when the name joined, also where that was replaced since
 	threshold    int           // failures in a row that open its breaker
 	recovery     time.Duration // how long that stays open
 	wins, slots  int           // trials that close it, and how many at once
@@ -77,7 +78,7 @@ func newOracle() *oracle {
 }
 
 func (p *provider) group() group { return group{p.handler, p.number, p.mock} }
-func (p *provider) turn() turn   { return turn{p.priority.Rank(), p.joined} }
+func (p *provider) turn() turn   { return turn{p.priority.Rank(), p.order} }
 func (p *provider) full() bool   { return p.places > 0 && p.inside >= p.places }
 
 // steady reports whether Get gives it.
@@ -118,7 +119,7 @@ func (o *oracle) candidates(q registry.Query) (wanted []*provider) {
 		return cmp.Or(
 			cmp.Compare(number(a.mock), number(b.mock)),
 			cmp.Compare(number(a.handler == ""), number(b.handler == "")),
-			cmp.Compare(a.number, b.number), cmp.Compare(a.priority.Rank(), b.priority.Rank()), cmp.Compare(a.joined, b.joined),
+			cmp.Compare(a.number, b.number), cmp.Compare(a.priority.Rank(), b.priority.Rank()), cmp.Compare(a.order, b.order),
 		)
 	})
 	return wanted
@@ -139,7 +140,7 @@ func (o *oracle) order(q registry.Query, may func(*provider) bool) (order []*pro
 		rest = rest[end:]
 		if last, known := o.turns[key(q)][g]; known && o.rotates(g) {
 			behind := slices.IndexFunc(members, func(p *provider) bool {
-				return cmp.Or(cmp.Compare(p.turn().rank, last.rank), cmp.Compare(p.turn().joined, last.joined)) > 0
+				return cmp.Or(cmp.Compare(p.turn().rank, last.rank), cmp.Compare(p.turn().order, last.order)) > 0
 			})
 			if behind > 0 {
 				members = slices.Concat(members[behind:], members[:behind])
@@ -199,7 +200,10 @@ func (o *oracle) join(p *provider, wanted registry.Strategy) (conflict bool) {
 		o.strategies[p.group().whole()] = cmp.Or(wanted, registry.StrategyFallback)
 	}
 	o.joined++
-	p.joined = o.joined
+	p.joined, p.order = o.joined, o.joined
+	if replaced != nil {
+		p.order = replaced.order
+	}
 	o.providers = append(o.providers, p)
 	return false
 }
