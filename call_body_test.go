@@ -33,7 +33,7 @@ func TestCall_BodyReadAfterItSaysWhatIsWrong(t *testing.T) {
 	for _, options := range [][]registry.CallOption{nil, {registry.Caller("x")}} {
 		var kept context.Context
 		response, err := registry.Call(t.Context(), r, func(ctx context.Context, c *http.Client) (*http.Response, error) {
-			kept = ctx
+			kept = ctx //nolint:fatcontext // what a careless user does
 			return get(ctx, c)
 		}, options...)
 		require.NoError(t, err)

@@ -96,11 +96,11 @@ func TestRegistry_NilArgumentsAreErrorsOrNothing(t *testing.T) {
 	_, err = new(registry.Orchestrator).Start(t.Context())
 	require.ErrorIs(t, err, registry.ErrInvalid)
 	require.ErrorIs(t, new(registry.Registry).WaitReady(t.Context()), registry.ErrInvalid)
-	require.Equal(t, verdict.Verdict{}, verdict.Of(grpcWithoutStatus{}))
+	require.Equal(t, verdict.Verdict{}, verdict.Of(statuslessError{}))
 }
 
-// grpcWithoutStatus is an error like those of gRPC whose status is nil.
-type grpcWithoutStatus struct{}
+// statuslessError is an error like those of gRPC whose status is nil.
+type statuslessError struct{}
 
-func (grpcWithoutStatus) Error() string                          { return "x" }
-func (grpcWithoutStatus) GRPCStatus() interface{ Code() uint32 } { return nil }
+func (statuslessError) Error() string                          { return "x" }
+func (statuslessError) GRPCStatus() interface{ Code() uint32 } { return nil }

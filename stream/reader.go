@@ -100,16 +100,20 @@ func yieldChunks(body io.Reader, end *endMark, yield func(chunk, error) bool) {
 		if err == nil && empty >= mostEmptyReads {
 			err = io.ErrNoProgress
 		}
-		if err = fault.Bound(err); errors.Is(err, io.EOF) {
-			if end.reached() {
-				yield(chunk{last: true}, nil)
-			}
-			return
-		}
 		if err != nil {
-			yield(chunk{}, err)
+			yieldEnd(fault.Bound(err), end, yield)
 			return
 		}
+	}
+}
+
+// yieldEnd yields what follows from the end of the body: its error, or the last chunk when the end mark is complete.
+func yieldEnd(err error, end *endMark, yield func(chunk, error) bool) {
+	switch {
+	case !errors.Is(err, io.EOF):
+		yield(chunk{}, err)
+	case end.reached():
+		yield(chunk{last: true}, nil)
 	}
 }
 

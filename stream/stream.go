@@ -538,30 +538,9 @@ func (a *attempt[T, I]) pull(limit time.Duration, late error) (item I, err error
 		return item, nil, more
 	}
 	began := time.Now()
-	err = a.within(limit, late, func() error {
-		for {
-			var err error
-			var ok bool
-			item, err, ok = a.items()
-			switch {
-			case err != nil:
-				return err
-			case !ok && a.options.Last != nil:
-				return verdict.As(ErrTruncated, verdict.Verdict{Class: verdict.ClassMalformed})
-			case !ok:
-				a.ended = true
-				a.whole.Store(true)
-				return nil
-			case a.options.KeepAlive != nil && a.options.KeepAlive(item):
-				if late == ErrFirstItem && len(a.early) < a.options.MostItems { //nolint:errorlint // this value
-					a.early = append(a.early, item)
-				}
-				continue
-			}
-			more = true
-			a.whole.Store(a.options.Last != nil && a.options.Last(item))
-			return nil
-		}
+	err = a.within(limit, late, func() (err error) {
+		item, err, more = a.pullContent(late == ErrFirstItem) //nolint:errorlint // this value
+		return err
 	})
 	a.busy.Add(int64(time.Since(began)))
 	if err != nil {

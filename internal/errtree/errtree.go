@@ -64,7 +64,7 @@ func bounded(err error, depth int, left *int) bool {
 }
 
 // unwrap returns what err wraps: one error, or many. It reports false when its method panics.
-func unwrap(err error) (one error, many []error, ok bool) {
+func unwrap(err error) (one error, many []error, ok bool) { //nolint:staticcheck // the error is what is returned
 	defer func() {
 		if !ok {
 			_ = recover()
