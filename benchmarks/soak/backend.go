@@ -234,8 +234,8 @@ func someTime(random *rand.Rand) time.Duration {
 	return between(random, time.Millisecond, 200*time.Millisecond)
 }
 
-// unprocessed has the statuses that say that nothing was processed: a call that must not run twice moves on.
-var unprocessed = []int{401, 402, 403, 407, 421, 425, 429, 501}
+// unprocessed returns the statuses that say that nothing was processed: a call that must not run twice moves on.
+func unprocessed() []int { return []int{401, 402, 403, 407, 421, 425, 429, 501} }
 
 func wireError(o *op, random *rand.Rand) error {
 	switch random.IntN(7) {
@@ -253,7 +253,7 @@ func wireError(o *op, random *rand.Rand) error {
 		return &statusError{http.StatusServiceUnavailable, someTime(random)}
 	case 5:
 		code := 400 + random.IntN(200)
-		if slices.Contains(unprocessed, code) {
+		if slices.Contains(unprocessed(), code) {
 			o.unsent()
 		}
 		return &statusError{code, someTime(random)}
