@@ -295,7 +295,8 @@ func (w *world) reader(o *op) outcome {
 	}
 	defer func() { _ = body.Close() }()
 	text, err := io.ReadAll(body)
-	switch complete := bytes.HasSuffix(text, endMark); {
+	// The mark is complete without its line ends: servers of events leave them out.
+	switch complete := bytes.HasSuffix(bytes.TrimRight(text, "\n"), bytes.TrimRight(endMark, "\n")); {
 	case err != nil:
 		return failed
 	case !complete:
