@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -148,6 +150,58 @@ func TestSet_CancelEndsContextsPresentAndToComeWithTheFirstCause(t *testing.T) {
 		}
 		contexts[3].End()
 		require.Equal(t, errStop, contexts[3].Cancelled())
+	})
+}
+
+func TestSet_CancelReachesTheContextsLeftInWhateverOrderOthersEnded(t *testing.T) {
+	t.Parallel()
+	for first := range 4 {
+		for second := range 4 {
+			bubble(t, func(t *testing.T, caller context.Context, set *attemptctx.Set) {
+				contexts := make([]*attemptctx.Context, 4)
+				for i := range contexts {
+					contexts[i] = attemptctx.New(caller, time.Time{}, set, nil)
+					require.NoError(t, contexts[i].Err())
+				}
+				contexts[first].End()
+				contexts[second].End()
+				set.Cancel(errStop)
+				for i, c := range contexts {
+					if i != first && i != second {
+						require.Equal(t, errStop, c.Cancelled(), "%d, after %d and %d", i, first, second)
+					}
+					c.End()
+				}
+			})
+		}
+	}
+}
+
+func TestSet_KeepsNothingOfAContextThatHasEnded(t *testing.T) {
+	t.Parallel()
+	var set attemptctx.Set
+	value := func() weak.Pointer[[64]byte] {
+		value := new([64]byte)
+		c := attemptctx.New(context.WithValue(context.Background(), contextKey{}, value), time.Time{}, &set, nil)
+		require.NoError(t, c.Err())
+		c.End()
+		return weak.Make(value)
+	}()
+	runtime.GC()
+	runtime.GC()
+	require.Nil(t, value.Value())
+	set.Cancel(errStop) // the set is alive until here
+}
+
+func TestContext_HasTheCallersValuesAlsoWhenItHasEnded(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, caller context.Context, set *attemptctx.Set) {
+		ended, cancelled := attemptctx.New(caller, time.Time{}, set, nil), attemptctx.New(caller, time.Time{}, set, nil)
+		require.NoError(t, errors.Join(ended.Err(), cancelled.Err()))
+		ended.End()
+		set.Cancel(errStop)
+		require.Equal(t, "value", ended.Value(contextKey{}))
+		require.Equal(t, "value", cancelled.Value(contextKey{}))
 	})
 }
 

@@ -223,3 +223,47 @@ func TestReader_AllStopsWithItsLoop(t *testing.T) {
 	}
 	require.Len(t, rest(t, r), 1)
 }
+
+func TestNew_WithoutLoggerStartsNoGoroutine(t *testing.T) {
+	t.Parallel()
+	o := newOwner(t, nil)
+	o.publish(event.Event{})
+	require.Empty(t, o.started)
+}
+
+// lateContext blocks its Done method until open is closed.
+type lateContext struct {
+	context.Context
+
+	open <-chan struct{}
+}
+
+func (c lateContext) Done() <-chan struct{} {
+	<-c.open
+	return c.Context.Done()
+}
+
+func TestReader_PassesTheSignalOnWhenOneEventIsLeft(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o := newOwner(t, nil)
+		r := o.subscribe(0)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		open := make(chan struct{})
+		var late context.Context = lateContext{ctx, open}
+		read := make(chan uint64, 2)
+		for range 2 {
+			go func() {
+				if e, err := r.Next(late); err == nil {
+					read <- e.Sequence
+				}
+			}()
+		}
+		synctest.Wait() // both have found nothing, and are about to wait for the signal
+		o.publish(event.Event{}, event.Event{})
+		close(open)
+		synctest.Wait()
+		require.Len(t, read, 2)
+	})
+}

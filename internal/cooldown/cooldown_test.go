@@ -199,6 +199,20 @@ func TestCooldown_LengthsAreSpread(t *testing.T) {
 	}
 }
 
+func TestCooldown_LengthsUseAllOfTheirJitter(t *testing.T) {
+	t.Parallel()
+	shortest, longest := time.Duration(1<<63-1), time.Duration(0)
+	for range 2000 {
+		var guessed, asked cooldown.Cooldown
+		guessed.Apply(limited(0, nil), start)
+		shortest = min(shortest, guessed.Until().Sub(start))
+		asked.Apply(limited(time.Minute, nil), start)
+		longest = max(longest, asked.Until().Sub(start))
+	}
+	require.Less(t, shortest, 2*time.Second*82/100, "a fifth less than guessed")
+	require.Greater(t, longest, time.Minute*1095/1000, "a tenth more than asked for")
+}
+
 // naive is the model: it keeps every outcome of the cooldown in progress and computes the rest from them.
 type naive struct {
 	requests []cooldown.Request // of the cooldown in progress

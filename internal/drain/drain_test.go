@@ -287,6 +287,52 @@ func TestAwaitAll_CancelsCallsWhenContextEnds(t *testing.T) {
 	})
 }
 
+func TestStartWithin_QuiescesAndReleasesAnIdleProviderAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := newProvider(t)
+		p.StartWithin(time.Minute)
+		require.Equal(t, []string{"quiesce", "drained", "give up"}, p.seen())
+		require.True(t, isClosed(p.Released()))
+	})
+}
+
+func TestAwaitAll_ReturnsTheOnlyFailure(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := newProvider(t)
+		p.finish = func() error { return errClosing }
+		p.Start()
+		require.EqualError(t, drain.AwaitAll(t.Context(), []*drain.Drain{&p.Drain}), `registry: closing provider "p": disk full`)
+	})
+}
+
+// countingContext counts the functions that wait for its end. Package context leaves that to its AfterFunc.
+type countingContext struct {
+	context.Context
+
+	done    chan struct{}
+	waiting int
+}
+
+func (c *countingContext) Done() <-chan struct{} { return c.done }
+
+func (c *countingContext) AfterFunc(func()) (stop func() bool) {
+	c.waiting++
+	return func() bool { c.waiting--; return true }
+}
+
+func TestAwaitAll_LeavesNothingBehindInItsContext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := newProvider(t)
+		p.Start()
+		ctx := &countingContext{Context: context.Background(), done: make(chan struct{})}
+		require.NoError(t, drain.AwaitAll(ctx, []*drain.Drain{&p.Drain}))
+		require.Zero(t, ctx.waiting)
+	})
+}
+
 // Calls that end at the same moment, and a release that is asked for meanwhile, leave one release.
 func TestDrain_ConcurrentEndsReleaseOnce(t *testing.T) {
 	t.Parallel()

@@ -107,3 +107,25 @@ func TestIsTimeout_BelievesEveryKindAndSurvivesMethodsThatPanic(t *testing.T) {
 	require.False(t, fault.IsTimeout(nil))
 	require.False(t, fault.IsTimeout(panickingError{}))
 }
+
+// matching is an error of a user that matches another one by its Is method, and has no Timeout method.
+type matching struct{ target error }
+
+func (matching) Error() string          { return "matching" }
+func (m matching) Is(target error) bool { return target == m.target }
+
+// networkError is an error of package net's kind.
+type networkError struct{ timeout bool }
+
+func (networkError) Error() string   { return "network" }
+func (n networkError) Timeout() bool { return n.timeout }
+func (networkError) Temporary() bool { return false }
+
+func TestIsTimeout_NeedsOneReasonAlone(t *testing.T) {
+	t.Parallel()
+	require.True(t, fault.IsTimeout(matching{context.DeadlineExceeded}))
+	require.True(t, fault.IsTimeout(matching{os.ErrDeadlineExceeded}))
+	require.True(t, fault.IsTimeout(fmt.Errorf("dial: %w", networkError{timeout: true})))
+	require.False(t, fault.IsTimeout(fmt.Errorf("dial: %w", networkError{timeout: false})))
+	require.False(t, fault.IsTimeout(matching{errCause}))
+}
