@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/tasks"
 )
 
@@ -85,4 +86,21 @@ func TestGraceWait_IsNeverOverOnceStopped(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestGroup_WaitAtMostEndsAfterItsTimeWhateverTheLimit(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var group tasks.Group
+		limit := tasks.WithGrace(t.Context())
+		defer limit.Stop()
+		require.True(t, group.Start("a", func() { time.Sleep(3 * time.Second) }))
+		began := time.Now()
+		err := group.WaitAtMost(time.Second, limit)
+		require.EqualError(t, err, "a: still running", "its context has not ended")
+		require.ErrorIs(t, err, fault.ErrStuck)
+		require.Equal(t, time.Second, time.Since(began))
+		require.NoError(t, group.WaitAtMost(time.Minute, limit))
+		require.Equal(t, 3*time.Second, time.Since(began))
+	})
 }
