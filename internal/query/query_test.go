@@ -4,6 +4,7 @@ import (
 	"hash/maphash"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -166,4 +167,29 @@ func TestString_DescribesWhatIsSet(t *testing.T) {
 	} {
 		require.Equal(t, want, q.String())
 	}
+}
+
+func TestString_CutsLongWords(t *testing.T) {
+	t.Parallel()
+	name, list := strings.Repeat("n", 64), strings.Repeat("l", 200)
+	for want, q := range map[string]query.Query{
+		" for handler " + name: {Handler: name},
+		" requiring " + list:   {Require: []string{list}},
+		" preferring " + list:  {Prefer: []string{list}},
+		" near " + name:        {Near: name},
+	} {
+		require.Equal(t, want, q.String(), "it fits")
+	}
+	for want, q := range map[string]query.Query{
+		" for handler " + name + "…": {Handler: name + "n"},
+		" requiring " + list + "…":   {Require: []string{list + "l"}},
+		" preferring " + list + "…":  {Prefer: []string{list + "l"}},
+		" near " + name + "…":        {Near: name + "n"},
+	} {
+		require.Equal(t, want, q.String())
+	}
+	q := query.Query{Where: selection.Requirements{Tags: []string{strings.Repeat("t", 300)}}}
+	where, cut := q.Where.String(), q.String()
+	require.Greater(t, len(where), 200)
+	require.Equal(t, " where "+where[:200]+"…", cut)
 }
