@@ -46,6 +46,7 @@ type host struct {
 	lag       time.Duration // of timers
 	closing   bool
 	started   int // goroutines
+	timers    int // those that were set
 	published []event.Event
 	subjects  int
 }
@@ -53,6 +54,7 @@ type host struct {
 func (h *host) Now() time.Duration { return time.Since(h.epoch) }
 
 func (h *host) After(d time.Duration, run func()) *schedule.Timer {
+	h.timers++
 	return h.scheduler.After(d+h.lag, run)
 }
 
