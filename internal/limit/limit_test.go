@@ -2,6 +2,8 @@ package limit_test
 
 import (
 	"math"
+	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -177,6 +179,59 @@ func TestRates_CallersBeyondTheBoundShareOneBucket(t *testing.T) {
 		require.True(t, take(0))
 		require.False(t, take(0), "a caller that is not idle is not forgotten")
 	})
+}
+
+func TestRates_UnknownCallersMayAskAtOnceUnlessTheyAreBeyondTheBound(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const bound = 1 << 16
+		rates := limit.NewRates(1, 1)
+		for caller := range bound {
+			rates.Take(strconv.Itoa(caller))
+		}
+		require.Zero(t, rates.RetryIn("unknown"), "the bucket that they share is full")
+		for range 3 {
+			_, _, ok := rates.Reserve("beyond", time.Hour)
+			require.True(t, ok)
+		}
+		require.Equal(t, 3*time.Second, rates.RetryIn("unknown"))
+		time.Sleep(time.Second)
+		_, retryIn := rates.Take("known")
+		require.Zero(t, retryIn, "idle callers were dropped")
+		require.Zero(t, rates.RetryIn("unknown"), "it would have a bucket of its own")
+	})
+}
+
+func TestRates_OneOfConcurrentTakesGetsTheLastToken(t *testing.T) {
+	t.Parallel()
+	const rounds, takers = 20_000, 2
+	rates := limit.NewRates(0.001, 2)
+	callers := make([]string, rounds)
+	for n := range callers {
+		callers[n] = strconv.Itoa(n)
+		rates.Take(callers[n])
+	}
+	var ready, allowed [rounds]atomic.Int32
+	var workers sync.WaitGroup
+	for range takers {
+		workers.Go(func() {
+			for n, caller := range callers {
+				ready[n].Add(1)
+				for spins := 1; ready[n].Load() < takers; spins++ {
+					if spins%1000 == 0 {
+						runtime.Gosched()
+					}
+				}
+				if _, retryIn := rates.Take(caller); retryIn == 0 {
+					allowed[n].Add(1)
+				}
+			}
+		})
+	}
+	workers.Wait()
+	for n := range allowed {
+		require.EqualValues(t, 1, allowed[n].Load(), "of caller %d", n)
+	}
 }
 
 func TestRates_ConcurrentCallersNeverExceedTheBurst(t *testing.T) {
