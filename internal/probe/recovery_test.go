@@ -227,11 +227,10 @@ func TestRecovery_SetsNoTimerAfterItsLastRun(t *testing.T) {
 			p.Interval, p.RecoverLimit = 2*time.Hour, 1
 		})
 		require.Len(t, runs.times(), 1)
-		before := 0
-		h.locked(func() { before = h.timers })
+		before := h.timers.Load()
 		close(fail)
 		synctest.Wait()
 		require.Contains(t, a.kinds(), event.RecoveryFailed)
-		h.locked(func() { require.Equal(t, before, h.timers) })
+		require.Equal(t, before, h.timers.Load())
 	})
 }
