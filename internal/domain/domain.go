@@ -72,13 +72,11 @@ func (s Set[M]) Join(key string, m M) *Domain[M] {
 
 // Leave takes m out of its domain, which ends with its last member: its cooldown does not end any more.
 func (s Set[M]) Leave(d *Domain[M], m M) {
-	if d.members != nil {
-		delete(d.members, m)
-		if len(d.members) > 0 {
-			return
-		}
-		delete(s, d.key)
+	delete(d.members, m) // nothing to delete in a domain of one, nor of its empty key
+	if len(d.members) > 0 {
+		return
 	}
+	delete(s, d.key)
 	d.Cooldown.StopTimer()
 }
 

@@ -48,6 +48,22 @@ func TestBudget_AllowsWhileMoreThanHalfIsLeft(t *testing.T) {
 	})
 }
 
+func TestBudget_AFailureTakesWhatIsLeftOfAToken(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := limit.NewBudget(limit.RetryPolicy{Budget: 1, Refund: 0.001, Floor: 0.001})
+		b.Spend()
+		b.Refund()
+		b.Spend()
+		for range 500 {
+			b.Refund()
+		}
+		require.False(t, floorless(b), "exactly half is left")
+		b.Refund()
+		require.True(t, floorless(b))
+	})
+}
+
 func TestBudget_FloorIsASteadyRate(t *testing.T) {
 	t.Parallel()
 	for _, floor := range []float64{0.5, 1, 4} {

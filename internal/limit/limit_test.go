@@ -2,6 +2,7 @@ package limit_test
 
 import (
 	"math"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -177,6 +178,60 @@ func TestRates_CallersBeyondTheBoundShareOneBucket(t *testing.T) {
 		require.True(t, take(0))
 		require.False(t, take(0), "a caller that is not idle is not forgotten")
 	})
+}
+
+func TestRates_UnknownCallersMayAskAtOnceUnlessTheyAreBeyondTheBound(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const bound = 1 << 16
+		rates := limit.NewRates(1, 1)
+		for caller := range bound {
+			rates.Take(strconv.Itoa(caller))
+		}
+		require.Zero(t, rates.RetryIn("unknown"), "the bucket that they share is full")
+		for range 3 {
+			_, _, ok := rates.Reserve("beyond", time.Hour)
+			require.True(t, ok)
+		}
+		require.Equal(t, 3*time.Second, rates.RetryIn("unknown"))
+		time.Sleep(time.Second)
+		_, retryIn := rates.Take("known")
+		require.Zero(t, retryIn, "idle callers were dropped")
+		require.Zero(t, rates.RetryIn("unknown"), "it would have a bucket of its own")
+	})
+}
+
+func TestRates_TakeAndReserveDoNotShareTheLastToken(t *testing.T) { //nolint:paralleltest // its workers have to collide
+	const rounds = 40_000
+	rates := limit.NewRates(0.001, 2)
+	callers := make([]string, rounds)
+	for n := range callers {
+		callers[n] = strconv.Itoa(n)
+		rates.Take(callers[n])
+	}
+	var ready, allowed [rounds]atomic.Int32
+	var workers sync.WaitGroup
+	for _, use := range []func(caller string) bool{
+		func(caller string) bool { _, retryIn := rates.Take(caller); return retryIn == 0 },
+		func(caller string) bool { _, _, ok := rates.Reserve(caller, 1); return ok },
+	} {
+		workers.Go(func() {
+			for n, caller := range callers {
+				ready[n].Add(1)
+				for spins := 0; ready[n].Load() < 2 && spins < 1000; spins++ {
+				} // the worker that is behind catches up
+				if use(caller) {
+					allowed[n].Add(1)
+				}
+			}
+		})
+	}
+	workers.Wait()
+	for n := range allowed {
+		if got := allowed[n].Load(); got != 1 {
+			t.Fatalf("%d attempts of caller %d with one token", got, n)
+		}
+	}
 }
 
 func TestRates_ConcurrentCallersNeverExceedTheBurst(t *testing.T) {

@@ -188,6 +188,22 @@ func TestSelector_PreviewDrawsWhatTheNextPickDraws(t *testing.T) {
 	}
 }
 
+func TestSelector_FailoverKeepsTheTurnOfTheFirstPick(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{3, 70} {
+		var turns []uint64
+		p := of(chosen(size, func(v selection.View) int { turns = append(turns, v.Turn()); return v.Next(0) })).plan()
+		first, second := p.Iterate(p.Healthy), p.Iterate(p.Healthy)
+		first.Next(nil)
+		second.Next(nil)
+		for range 2 {
+			first.Next(nil)
+			second.Next(nil)
+		}
+		require.Equal(t, []uint64{0, 1, 0, 1, 0, 1}, turns)
+	}
+}
+
 func TestDecisions_HaveEachPickThatCounts(t *testing.T) {
 	t.Parallel()
 	f := of(fallback(2), roundRobin(70), chosen(3, last)).records()

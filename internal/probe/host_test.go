@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,6 +42,7 @@ type host struct {
 	scheduler *schedule.Scheduler
 	tasks     tasks.Group
 	epoch     time.Time
+	timers    atomic.Int64 // those that were set
 
 	// The mutex guards the fields below.
 	lag       time.Duration // of timers
@@ -53,6 +55,7 @@ type host struct {
 func (h *host) Now() time.Duration { return time.Since(h.epoch) }
 
 func (h *host) After(d time.Duration, run func()) *schedule.Timer {
+	h.timers.Add(1)
 	return h.scheduler.After(d+h.lag, run)
 }
 

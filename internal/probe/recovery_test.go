@@ -192,3 +192,45 @@ func TestRecovery_EndsWithTheProvider(t *testing.T) {
 		require.Len(t, runs.times(), 1)
 	})
 }
+
+func TestRecovery_AskedForDuringADelayReplacesTheDelay(t *testing.T) {
+	t.Parallel()
+	inBubble(t, 1, func(t *testing.T, h *host) {
+		var p target
+		a := h.provider(probe.Identity{Name: "a"})
+		h.locked(func() { a.dependent = true })
+		var runs runs
+		dependent := askedOnly()
+		dependent.Fall, dependent.FastInterval = 1, 2*time.Second
+		dependent.Recover = func(context.Context) error { runs.note(); return errDown }
+		p.set(errDown, 0)
+		a.configure(dependent, p.probe)
+		pass(1900 * time.Millisecond)
+		require.Empty(t, runs.times())
+		h.locked(func() {
+			a.dependent = false
+			a.watch.Recover()
+		})
+		pass(400 * time.Millisecond) // the delay that was replaced is over, the one after the failure lasts for longer
+		require.Len(t, runs.times(), 1)
+		pass(2 * time.Second)
+		require.GreaterOrEqual(t, len(runs.times()), 2)
+	})
+}
+
+func TestRecovery_SetsNoTimerAfterItsLastRun(t *testing.T) {
+	t.Parallel()
+	inBubble(t, 1, func(t *testing.T, h *host) {
+		var p target
+		fail := make(chan struct{})
+		a, runs := h.recovering(&p, func(context.Context) error { <-fail; return errDown }, func(p *health.Policy) {
+			p.Interval, p.RecoverLimit = 2*time.Hour, 1
+		})
+		require.Len(t, runs.times(), 1)
+		before := h.timers.Load()
+		close(fail)
+		synctest.Wait()
+		require.Contains(t, a.kinds(), event.RecoveryFailed)
+		require.Equal(t, before, h.timers.Load())
+	})
+}
