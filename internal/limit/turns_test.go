@@ -43,9 +43,12 @@ func TestTurns_SpreadReturnsInOrder(t *testing.T) {
 		}
 		all.Wait()
 		require.Equal(t, numbers, order)
-		for i, after := range gone {
-			require.Equal(t, time.Duration(i)*100*time.Millisecond, after)
+		require.Zero(t, gone[0], "the first goes at once")
+		for i, after := range gone[1:] {
+			// One that wakes at the moment at which the one before it leaves may wait a gap more.
+			require.GreaterOrEqual(t, after-gone[i], 100*time.Millisecond)
 		}
+		require.LessOrEqual(t, gone[len(gone)-1], 2*time.Second)
 		require.Zero(t, turns.Delay("a", turns.Number()), "the line has ended")
 	})
 }
