@@ -23,8 +23,7 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// attempt is one try of a call or lease on one provider, from its admission to the
-// recording of its outcome.
+// attempt is one try of a call or lease on one provider, from its admission to the recording of its outcome.
 //
 //	        admit                 function returns nil
 //	idle ──────────▶ running ─────────────────────────▶ answered ── record ──▶ over
@@ -74,8 +73,7 @@ func newCaller(ctx context.Context) caller {
 	return c
 }
 
-// err returns the error of the caller's context, also when its deadline has passed and its
-// timer has yet to fire.
+// err returns the error of the caller's context, also when its deadline has passed and its timer has yet to fire.
 func (c *caller) err() error {
 	if err := c.ctx.Err(); err != nil {
 		return fault.Bound(err)
@@ -133,8 +131,7 @@ func (a *attempt) limitTime(by *caller, others func() *provider) {
 	a.ctx = a.provider.attemptContext(by.ctx, a.began, limit, a.ctx)
 }
 
-// blockers returns the reasons that keep the attempt away: of a last resort only those that
-// cannot be helped.
+// blockers returns the reasons that keep the attempt away: of a last resort only those that cannot be helped.
 func (a *attempt) blockers() gate {
 	if a.lastResort {
 		return gateHelpless
@@ -164,10 +161,9 @@ func (p *provider) makeInstance(by *caller, others func() *provider, timeout att
 	return made
 }
 
-// attemptLimit returns the longest time that an attempt may take: its timeout, or less where
-// that is a default and another candidate could be asked before the caller's deadline, for which
-// it is cut. It is NoTimeout where the caller's own deadline is limit enough. It runs
-// no code of a user, since the attempt has been counted.
+// attemptLimit returns the longest time that an attempt may take: its timeout, or less where that is a default and
+// another candidate could be asked before the caller's deadline, for which it is cut. It is NoTimeout where the
+// caller's own deadline is limit enough. It runs no code of a user, since the attempt has been counted.
 func (p *provider) attemptLimit(
 	by *caller, timeout attemptTimeout, now time.Duration, trial bool, others func() *provider,
 ) (limit time.Duration, cutFor *provider) {
@@ -192,8 +188,7 @@ func (p *provider) attemptLimit(
 	return max(limit, 0), cutFor
 }
 
-// share returns the part of the remaining time that an attempt may take while next could be
-// asked after it.
+// share returns the part of the remaining time that an attempt may take while next could be asked after it.
 func (p *provider) share(remaining, now time.Duration, trial bool, next *provider) time.Duration {
 	own := p.effects.knownPace(now)
 	proof := trial || own.Waited > 0 && p.breaker.LastChance()
@@ -405,8 +400,7 @@ func performance(o outcome) selection.Outcome {
 
 func isAny(class verdict.Class, of ...verdict.Class) bool { return slices.Contains(of, class) }
 
-// trialWatch ends the trial of a call whose function does not return, so that its slot is
-// free for another one.
+// trialWatch ends the trial of a call whose function does not return, so that its slot is free for another one.
 type trialWatch struct {
 	over  atomic.Bool // the breaker was told an outcome
 	timer *schedule.Timer

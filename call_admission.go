@@ -178,8 +178,7 @@ func (c *call) othersAfter(p *provider, lastResort bool) *provider {
 	return c.providers.another()
 }
 
-// widerThan returns a candidate beside p that has a larger window than those that were too small;
-// nil: none.
+// widerThan returns a candidate beside p that has a larger window than those that were too small; nil: none.
 func (c *call) widerThan(p *provider) *provider {
 	plan := c.providers.plan
 	eligible := admitting.of(plan)

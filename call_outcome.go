@@ -38,8 +38,7 @@ func (c *call) concludeAttempt(err error) (over bool) {
 	return c.state == callEnded
 }
 
-// judgeAndRecord records the attempt with its verdict, also when a classifier exits the
-// goroutine.
+// judgeAndRecord records the attempt with its verdict, also when a classifier exits the goroutine.
 func (c *call) judgeAndRecord(err error, elapsed time.Duration) (v verdict.Verdict) {
 	defer func() {
 		o := c.attempt.resolve(v, elapsed, 0, err)
@@ -171,8 +170,7 @@ func (h *history) add(ended Attempt, cause error) {
 	}
 }
 
-// follow decides what may follow an attempt that was no success; window is that of its
-// provider.
+// follow decides what may follow an attempt that was no success; window is that of its provider.
 func (h *history) follow(v verdict.Verdict, onceOnly, tryRefused bool, window int) {
 	rule := v.Class.Rule()
 	step := stepNone

@@ -146,8 +146,7 @@ func (c *call) handOver() {
 	c.attempt.place, c.delay, c.state = nil, 0, callChoosing
 }
 
-// nextAttempt enters the next provider that admits the call, or the same one again. On false
-// the call is over.
+// nextAttempt enters the next provider that admits the call, or the same one again. On false the call is over.
 func (c *call) nextAttempt() bool {
 	if c.state == callRetrying {
 		c.state = callChoosing

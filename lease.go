@@ -53,9 +53,8 @@ type Lease[T any] struct {
 // [Lease.Done] or [Lease.MoveOn]. Like [Call] it moves on from providers that cannot be
 // entered; what happens after that is the caller's to report.
 //
-// It blocks only for a factory or a first probe that has no result yet and for a place in a
-// full bulkhead, within ctx. The error is an [UnavailableError], or a [CallError] when ctx had
-// ended.
+// It blocks only for a factory or a first probe that has no result yet and for a place in a full bulkhead, within
+// ctx. The error is an [UnavailableError], or a [CallError] when ctx had ended.
 func (r *Resolver[T]) Acquire(ctx context.Context, options ...CallOption) (*Lease[T], error) {
 	query, err := r.bound()
 	if err != nil {
@@ -74,9 +73,8 @@ func (r *Resolver[T]) Acquire(ctx context.Context, options ...CallOption) (*Leas
 // reported by itself. Rotations do not move, and the call does not queue. A provider that
 // replaces another one meanwhile is among them, once, and perhaps out of order.
 //
-// It blocks for factories and first probes that have no result yet, within ctx. The error is
-// an [UnavailableError], or a [CallError] when ctx had ended: there is at least one lease, or
-// an error.
+// It blocks for factories and first probes that have no result yet, within ctx. The error is an [UnavailableError],
+// or a [CallError] when ctx had ended: there is at least one lease, or an error.
 func (r *Resolver[T]) AcquireMany(ctx context.Context, limit int, options ...CallOption) ([]*Lease[T], error) {
 	query, err := r.bound()
 	if err != nil {
@@ -123,8 +121,7 @@ func leaseNext[T any](shared *leaseCall, c *call) (*Lease[T], error) {
 	return nil, shared.failed(c.failure())
 }
 
-// leaseEntered hands out the provider that the call has entered, and gives it back when a hook
-// exits the goroutine.
+// leaseEntered hands out the provider that the call has entered, and gives it back when a hook exits the goroutine.
 func leaseEntered[T any](shared *leaseCall, c *call) *Lease[T] {
 	if c.observed {
 		returned := false
@@ -156,8 +153,7 @@ func newLease[T any](shared *leaseCall, c *call) *Lease[T] {
 	return l
 }
 
-// startExpiry ends the lease a grace after the end of its context: a holder that heeds the
-// context reports in time.
+// startExpiry ends the lease a grace after the end of its context: a holder that heeds the context reports in time.
 func (l *Lease[T]) startExpiry() {
 	limit := maxLeaseWithoutTimeout
 	if most := l.attempt.timeout.most; most != NoTimeout {
@@ -213,9 +209,8 @@ func (l *Lease[T]) Done(err error) (class verdict.Class) {
 	return l.conclude(err).Class
 }
 
-// MoveOn reports the outcome as [Lease.Done] does, and goes on with the call as [Call] does:
-// with a retry, where the provider's policy has one, or with the next provider, as a new
-// lease. It blocks as [Resolver.Acquire] does.
+// MoveOn reports the outcome as [Lease.Done] does, and goes on with the call as [Call] does: with a retry, where
+// the provider's policy has one, or with the next provider, as a new lease. It blocks as [Resolver.Acquire] does.
 //
 // It returns nil, nil after a success, the call's error when the outcome is final or no
 // provider is left, and an error matching [ErrLeaseDone] if the lease has ended already.

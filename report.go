@@ -15,9 +15,8 @@ import (
 type Attempt struct {
 	// Provider is the name of the provider that was tried.
 	Provider string `json:"provider"`
-	// Why is the reason for the attempt: "first", "failover", "retry",
-	// "queued" (for a place), "waited" (for the end of a cooldown), "many" (all
-	// were asked), "hedge" (beside one in progress) or "last resort".
+	// Why is the reason for the attempt: "first", "failover", "retry", "queued" (for a place), "waited" (for the
+	// end of a cooldown), "many" (all were asked), "hedge" (beside one in progress) or "last resort".
 	Why string `json:"why"`
 	// Trial reports whether its breaker was half-open.
 	Trial bool `json:"trial,omitempty"`
@@ -66,9 +65,8 @@ var attemptReasons = [...]string{
 // String returns the value of [Attempt.Why].
 func (r attemptReason) String() string { return attemptReasons[r] }
 
-// CallReport describes the course of one call, or of the leases of one. [ReportTo] asks for it, and
-// the hooks of [Options] get it. In JSON, as everywhere in this package, durations are numbers of
-// nanoseconds.
+// CallReport describes the course of one call, or of the leases of one. [ReportTo] asks for it, and the hooks of
+// [Options] get it. In JSON, as everywhere in this package, durations are numbers of nanoseconds.
 type CallReport struct {
 	// Service is the name of the service, and Handler the handler of the query.
 	Service string `json:"service"`
@@ -103,10 +101,9 @@ func textOf(err error) string {
 	return fault.Text(err)
 }
 
-// IdempotencyKey returns a random key that is the same in every attempt of one
-// call, for servers that recognise a request they have seen. ctx is the context
-// that the function of a [Call] was given, or that of a lease; any other context,
-// and those of attempts with [NoTimeout], have none: the result is empty.
+// IdempotencyKey returns a random key that is the same in every attempt of one call, for servers that recognise a
+// request they have seen. ctx is the context that the function of a [Call] was given, or that of a lease; any other
+// context, and those of attempts with [NoTimeout], have none: the result is empty.
 func IdempotencyKey(ctx context.Context) string {
 	return attemptctx.IdempotencyKey(ctx)
 }

@@ -35,11 +35,10 @@ func (i *identity) classifyError(err error) verdict.Verdict {
 	return v
 }
 
-// judge returns what an outcome means, and why the registry ended the attempt, if it did. The
-// contexts come first, the attempt's own before the caller's, which it would else be mistaken
-// for when it is itself the context of an attempt: a caller that went away blames no provider.
-// Only an answer of the provider, such as a rate limit, counts even when it came with the end of
-// its time.
+// judge returns what an outcome means, and why the registry ended the attempt, if it did. The contexts come first,
+// the attempt's own before the caller's, which it would else be mistaken for when it is itself the context of an
+// attempt: a caller that went away blames no provider. Only an answer of the provider, such as a rate limit, counts
+// even when it came with the end of its time.
 func (a *attempt) judge(by *caller, err error) (v verdict.Verdict, cause error) {
 	if err == nil {
 		return verdict.Verdict{Class: verdict.ClassSuccess}, nil

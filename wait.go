@@ -251,8 +251,7 @@ func (c *call) returning() *returning {
 	return c.waiting
 }
 
-// awaitFirstReturn waits until a provider is back and it is the call's turn, or until the reserved attempt is
-// due.
+// awaitFirstReturn waits until a provider is back and it is the call's turn, or until the reserved attempt is due.
 func (c *call) awaitFirstReturn(began time.Duration) bool {
 	w := c.waiting
 	defer w.turn.Leave() // deferred: the context is a user's
