@@ -190,9 +190,9 @@ func (p *provider) attemptLimit(
 
 // share returns the part of the remaining time that an attempt may take while next could be asked after it.
 func (p *provider) share(remaining, now time.Duration, trial bool, next *provider) time.Duration {
-	own := p.effects.knownPace(now)
+	own := p.effects.KnownPace(now)
 	proof := trial || own.Waited > 0 && p.breaker.LastChance()
-	return pace.Share(remaining, own, next.effects.knownPace(now), proof)
+	return pace.Share(remaining, own, next.effects.KnownPace(now), proof)
 }
 
 // attemptContext makes the context of the function; before is that of the attempt of the
@@ -263,7 +263,7 @@ func (a *attempt) resolve(v verdict.Verdict, elapsed, latency time.Duration, cau
 // provider was waited for, zero where that says nothing of it.
 func (a *attempt) resolveUnanswered(result breaker.Outcome, blame verdict.Blame, elapsed time.Duration) (_ breaker.Outcome, waited time.Duration) {
 	now := a.began + elapsed
-	known := a.provider.effects.knownPace(now)
+	known := a.provider.effects.KnownPace(now)
 	switch telling := known.Telling(elapsed, a.provider.service.pace.Known(now)); {
 	case result == breaker.Failure:
 		return result, elapsed
@@ -316,11 +316,11 @@ func (a *attempt) settle(o outcome) {
 			p.breaker.Record(a.generation, o.result, o.slow)
 		}
 	}
-	p.spend(o.result)
+	p.effects.MoveBudget(o.result)
 	if a.vitals != nil {
 		a.vitals.End(p.registry.now(), o.latency, performance(o), a.track)
 	}
-	if o.tally == verdict.TallySuccess && p.effects.cooldownGrown() {
+	if o.tally == verdict.TallySuccess && p.effects.CooldownGrown() {
 		p.endGrowth(o.cooldown == verdict.CooldownReset)
 	}
 	if o.cooldown != verdict.CooldownNone && o.cooldown != verdict.CooldownReset || o.after > 0 {
@@ -370,14 +370,14 @@ func (a *attempt) recordInterruption(value any) *PanicError {
 
 // notePace notes how long the provider took to answer, or was waited for.
 func (p *provider) notePace(o outcome) {
-	if isSuccess(o.class) && p.effects.noteAnswer(o.latency) {
+	if isSuccess(o.class) && p.effects.NoteAnswer(o.latency) {
 		p.service.pace.Answered(o.latency)
 	}
 	switch {
 	case o.waited > 0:
-		p.effects.noteWait(o.waited)
+		p.effects.NoteWait(o.waited)
 	case o.tally == verdict.TallySuccess:
-		p.effects.endWait()
+		p.effects.EndWait()
 	}
 }
 
@@ -428,17 +428,6 @@ func (w *trialWatch) stop() bool {
 	}
 	w.timer.Stop()
 	return w.over.CompareAndSwap(false, true)
-}
-
-// spend moves the budget for further attempts.
-func (p *provider) spend(result breaker.Outcome) {
-	switch result {
-	case breaker.Success:
-		p.effects.refundBudget()
-	case breaker.Failure:
-		p.effects.spendBudget()
-	case breaker.Neutral, breaker.Unanswered:
-	}
 }
 
 func newPanicError(value any) *PanicError {

@@ -190,7 +190,7 @@ func (h breakerHost) StateChanged(c breaker.Change) {
 		change.Kind, set = event.BreakerHalfOpened, gateHalfOpen
 	case breaker.Closed:
 		change.Kind = event.BreakerClosed
-		p.effects.refillBudget()
+		p.effects.RefillBudget()
 	}
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()

@@ -169,10 +169,10 @@ func (f *firstAttempt) recordUnlessFailed() {
 	}
 	p := f.provider
 	elapsed := p.registry.now() - f.began
-	if p.effects.noteAnswer(elapsed) {
+	if p.effects.NoteAnswer(elapsed) {
 		p.service.pace.Answered(elapsed)
 	}
-	if f.place != nil || p.effects.successTracked() || !p.breaker.Unaffected(f.generation) {
+	if f.place != nil || p.effects.Tracked() || !p.breaker.Unaffected(f.generation) {
 		f.record(f.resolve(verdict.Verdict{Class: verdict.ClassSuccess}, elapsed, 0, nil))
 		return
 	}

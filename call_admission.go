@@ -100,7 +100,7 @@ func (c *call) noteEntry(p *provider, e admission) {
 // withinBudget reports whether p bears another attempt that is not the first of its call. A trial is one that
 // the breaker wants.
 func (c *call) withinBudget(p *provider) bool {
-	known := p.effects.retry()
+	known := p.effects.Retry()
 	if known == nil || p.gateNow()&gateHalfOpen != 0 || known.Allow() {
 		return true
 	}

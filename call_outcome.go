@@ -99,13 +99,13 @@ func (c *call) noteAborted(class verdict.Class, elapsed time.Duration, cause err
 // planRetry reports whether the provider is to be tried again, after c.delay.
 func (c *call) planRetry(v verdict.Verdict) bool {
 	p, rule := c.attempt.provider, v.Class.Rule()
-	known := p.effects.retry()
-	if known == nil || c.retried.tries >= known.policy.Retries || rule.RetryHere != verdict.RetryYes ||
+	known := p.effects.Retry()
+	if known == nil || c.retried.tries >= known.Policy.Retries || rule.RetryHere != verdict.RetryYes ||
 		c.options.onceOnly && !rule.OnceMovesOn {
 		return false
 	}
 	if c.retried.delays == nil {
-		c.retried.delays = known.policy.delays()
+		c.retried.delays = limit.NewDelays(known.Policy.FirstDelay, known.Policy.MaxDelay, limit.NoJitter)
 	}
 	delay := limit.FullJitter(c.retried.delays.NextBackOff())
 	switch blocked := p.gateNow() & gateBlocked; {

@@ -58,7 +58,7 @@ func (p *provider) cool(o outcome) {
 	members := p.coolingWith(c)
 	if c.Pending() {
 		for _, member := range members {
-			member.effects.setCooldownGrown(true)
+			member.effects.SetCooldownGrown(true)
 		}
 	}
 	if !changed {
@@ -148,7 +148,7 @@ func (p *provider) endGrowthLocked() {
 		c.ForgetRefusals()
 	}
 	for _, member := range p.domain.Members() {
-		member.effects.setCooldownGrown(member.cooldown.Pending())
+		member.effects.SetCooldownGrown(member.cooldown.Pending())
 	}
 }
 
@@ -173,7 +173,7 @@ func (r *Registry) enterDomain(p *provider, policy LimitPolicy) {
 	if p.domain.Cooldown.Active() {
 		p.gate.Store(uint32(p.gateNow() | gateCooling))
 	}
-	p.effects.setCooldownGrown(p.domain.Cooldown.Pending())
+	p.effects.SetCooldownGrown(p.domain.Cooldown.Pending())
 	p.limits.Store(p.domain.Limits())
 	if policy != (LimitPolicy{}) && p.domain.Limits() == nil {
 		p.limitDomain(policy)
