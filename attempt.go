@@ -1,11 +1,9 @@
 package registry
 
 import (
-	"cmp"
 	"context"
 	"math"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -14,6 +12,7 @@ import (
 	"github.com/capreg/registry/internal/breaker"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/internal/pace"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/slots"
@@ -215,72 +214,29 @@ func (a *attempt) context(by context.Context) context.Context {
 
 func (a *attempt) elapsed() time.Duration { return a.provider.registry.now() - a.began }
 
-// outcome is the meaning of the end of an attempt, resolved once: recording it asks no table.
-type outcome struct {
-	class    verdict.Class
-	result   breaker.Outcome
-	tally    verdict.Tally
-	cooldown verdict.Cooldown
-	slow     bool          // it took longer than the breaker's policy wants
-	waited   time.Duration // without an answer, where that says something of the provider
-	latency  time.Duration // until the answer began
-	after    time.Duration // what the server asked to wait
-	scope    verdict.Scope // of the cooldown
-	call     uint64        // its number, where the cooldown counts calls
-	cause    error         // what the function returned
-}
-
-// resolve says what the verdict means for this attempt, which took elapsed in all; latency
-// is the time until its answer began, zero: all of it.
-func (a *attempt) resolve(v verdict.Verdict, elapsed, latency time.Duration, cause error) outcome {
+// resolve says what the verdict means for this attempt, which took elapsed in all; latency is the time until its
+// answer began, zero: all of it.
+func (a *attempt) resolve(v verdict.Verdict, elapsed, latency time.Duration, cause error) outcome.Outcome {
 	begun := latency > 0
 	if !begun {
 		latency = elapsed
 	}
-	slow := a.provider.breaker.Slow(latency)
-	if v.Class == verdict.ClassSuccess && slow {
-		v.Class = verdict.ClassSlow
-	}
-	rule := v.Class.Rule()
-	o := outcome{
-		class: v.Class, result: breakerOutcome(rule.Blame), tally: rule.Tally, cooldown: rule.Cooldown,
-		slow: slow, latency: latency, after: v.After, scope: cmp.Or(v.Scope, rule.Scope), cause: cause,
-	}
-	switch v.Class { //nolint:exhaustive // the others have ended by themselves
-	case verdict.ClassCut, verdict.ClassCallerDeadline, verdict.ClassAttemptTimeout, verdict.ClassStalled:
-		if !begun {
-			o.result, o.waited = a.resolveUnanswered(o.result, rule.Blame, elapsed)
-		}
-	}
-	if o.result == breaker.Failure {
-		o.tally = verdict.TallyFailure // also when it is one only because it ran long
+	p := a.provider
+	o := outcome.Of(v, latency, p.breaker.Slow(latency), cause)
+	if !begun && o.Interrupted() {
+		now := a.began + elapsed
+		o.Unanswered(outcome.Wait{
+			Took: elapsed, Known: p.effects.KnownPace(now), Peers: p.service.pace.Known(now),
+			Spent: a.timeout.explicit && elapsed >= a.timeout.most, Cut: a.other != nil,
+		})
 	}
 	return o
 }
 
-// resolveUnanswered is resolve for an attempt that was ended before its answer began: it returns
-// the outcome for the breaker, where result is that of the rule alone, and the time that the
-// provider was waited for, zero where that says nothing of it.
-func (a *attempt) resolveUnanswered(result breaker.Outcome, blame verdict.Blame, elapsed time.Duration) (_ breaker.Outcome, waited time.Duration) {
-	now := a.began + elapsed
-	known := a.provider.effects.KnownPace(now)
-	switch telling := known.Telling(elapsed, a.provider.service.pace.Known(now)); {
-	case result == breaker.Failure:
-		return result, elapsed
-	case blame == verdict.BlameWhenLong && (a.timeout.explicit && elapsed >= a.timeout.most || known.FarBeyond(elapsed)):
-		return breaker.Failure, elapsed
-	case !telling:
-		return breaker.Neutral, 0
-	case blame == verdict.BlameWhenHanging || a.other != nil:
-		return breaker.Unanswered, elapsed
-	}
-	return breaker.Neutral, elapsed
-}
-
 // record applies the outcome: the breaker learns, a cooldown begins or loses its growth, a
 // count moves, and the place is free again.
-func (a *attempt) record(o outcome) {
-	if o.cause != nil || o.result == breaker.Failure {
+func (a *attempt) record(o outcome.Outcome) {
+	if o.Cause != nil || o.Result == breaker.Failure {
 		defer a.settle(o) // deferred: the Error method is a user's, and may exit the goroutine
 		a.provider.noteError(o)
 		return
@@ -292,38 +248,38 @@ func (a *attempt) record(o outcome) {
 const maxLastError = 300
 
 // noteError remembers the error of an attempt for those who look why the provider is as it is.
-func (p *provider) noteError(o outcome) {
-	if isAny(o.class, verdict.ClassCancelled, verdict.ClassHedgeLoser, verdict.ClassRemoved, verdict.ClassIgnored) {
+func (p *provider) noteError(o outcome.Outcome) {
+	if !o.TellsOfProvider() {
 		return
 	}
-	last := verdict.LastError{Class: o.class, Time: time.Now()}
-	if o.cause != nil {
-		last.Text = oneline.Of(oneline.Cut(strings.ToValidUTF8(fault.Text(o.cause), "?"), maxLastError-len("…")))
+	last := verdict.LastError{Class: o.Class, Time: time.Now()}
+	if o.Cause != nil {
+		last.Text = oneline.Of(oneline.Cut(strings.ToValidUTF8(fault.Text(o.Cause), "?"), maxLastError-len("…")))
 	}
 	p.last.Store(&last)
 }
 
 // settle is record without the text of the error.
-func (a *attempt) settle(o outcome) {
+func (a *attempt) settle(o outcome.Outcome) {
 	p := a.provider
 	a.state = attemptOver
 	p.notePace(o)
 	// Of an unaffected breaker there is nothing to learn, and no trial.
-	if (o.result.Blames() || !p.breaker.Unaffected(a.generation)) && (!a.lastResort || a.trial) && a.watch.stop() {
+	if (o.Result.Blames() || !p.breaker.Unaffected(a.generation)) && (!a.lastResort || a.trial) && a.watch.stop() {
 		if a.freed {
-			p.breaker.RecordFreed(a.generation, o.result, o.slow)
+			p.breaker.RecordFreed(a.generation, o.Result, o.Slow)
 		} else {
-			p.breaker.Record(a.generation, o.result, o.slow)
+			p.breaker.Record(a.generation, o.Result, o.Slow)
 		}
 	}
-	p.effects.MoveBudget(o.result)
+	p.effects.MoveBudget(o.Result)
 	if a.vitals != nil {
-		a.vitals.End(p.registry.now(), o.latency, performance(o), a.track)
+		a.vitals.End(p.registry.now(), o.Latency, o.Performance(), a.track)
 	}
-	if o.tally == verdict.TallySuccess && p.effects.CooldownGrown() {
-		p.endGrowth(o.cooldown == verdict.CooldownReset)
+	if o.Tally == verdict.TallySuccess && p.effects.CooldownGrown() {
+		p.endGrowth(o.Cooldown == verdict.CooldownReset)
 	}
-	if o.cooldown != verdict.CooldownNone && o.cooldown != verdict.CooldownReset || o.after > 0 {
+	if o.Cools() {
 		p.cool(o)
 	}
 	a.cell.countEnd(o)
@@ -342,10 +298,10 @@ func (a *attempt) leavePlace() {
 }
 
 // countEnd counts the end of an attempt: after it, the attempt is not in flight any more.
-func (c *counts) countEnd(o outcome) {
-	switch o.tally {
+func (c *counts) countEnd(o outcome.Outcome) {
+	switch o.Tally {
 	case verdict.TallySuccess:
-		c.latency.Add(uint64(max(o.latency, 0)))
+		c.latency.Add(uint64(max(o.Latency, 0)))
 		c.successes.Add(1)
 	case verdict.TallyFailure:
 		c.failures.Add(1)
@@ -369,36 +325,17 @@ func (a *attempt) recordInterruption(value any) *PanicError {
 }
 
 // notePace notes how long the provider took to answer, or was waited for.
-func (p *provider) notePace(o outcome) {
-	if isSuccess(o.class) && p.effects.NoteAnswer(o.latency) {
-		p.service.pace.Answered(o.latency)
+func (p *provider) notePace(o outcome.Outcome) {
+	if outcome.IsSuccess(o.Class) && p.effects.NoteAnswer(o.Latency) {
+		p.service.pace.Answered(o.Latency)
 	}
 	switch {
-	case o.waited > 0:
-		p.effects.NoteWait(o.waited)
-	case o.tally == verdict.TallySuccess:
+	case o.Waited > 0:
+		p.effects.NoteWait(o.Waited)
+	case o.Tally == verdict.TallySuccess:
 		p.effects.EndWait()
 	}
 }
-
-// performance returns what strategies learn from an outcome: a provider that says no at once, or
-// nothing at all, must not look fast or idle, whatever its breaker makes of that.
-func performance(o outcome) selection.Outcome {
-	if o.result.Blames() {
-		return selection.Failed
-	}
-	switch {
-	case isAny(o.class, verdict.ClassSuccess, verdict.ClassSlow):
-		return selection.Answered
-	case isAny(o.class, verdict.ClassCancelled, verdict.ClassCallerDeadline, verdict.ClassAttemptTimeout, verdict.ClassStalled):
-		return selection.Unanswered
-	case isAny(o.class, verdict.ClassHedgeLoser, verdict.ClassRemoved, verdict.ClassIgnored):
-		return selection.Neutral
-	}
-	return selection.Refused
-}
-
-func isAny(class verdict.Class, of ...verdict.Class) bool { return slices.Contains(of, class) }
 
 // trialWatch ends the trial of a call whose function does not return, so that its slot is free for another one.
 type trialWatch struct {

@@ -8,7 +8,6 @@ import (
 	"github.com/capreg/registry/internal/breaker"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
-	"github.com/capreg/registry/verdict"
 )
 
 // BreakerPolicy configures the circuit breaker of a provider. The zero value of each
@@ -147,17 +146,6 @@ func (b *providerBreaker) stats() BreakerStats {
 		Opened: s.Opened, HalfOpened: s.HalfOpened, Closed: s.Closed, Resets: s.Resets, ForcedOpen: s.ForcedOpen,
 		TimeOpen: s.TimeOpen, LastFailure: s.LastFailure, Policy: BreakerPolicy(s.Policy),
 	}
-}
-
-// breakerOutcome returns what blame means for the breaker, where that depends on nothing else.
-func breakerOutcome(blame verdict.Blame) breaker.Outcome {
-	switch blame { //nolint:exhaustive // the others are neutral
-	case verdict.BlameSuccess, verdict.BlameWhenSlow: // the breaker itself looks at slow ones
-		return breaker.Success
-	case verdict.BlameFailure:
-		return breaker.Failure
-	}
-	return breaker.Neutral
 }
 
 // breakerHost makes the gate and the events of a provider follow its breaker. Its methods

@@ -168,7 +168,7 @@ func (c *call) othersAfter(p *provider, lastResort bool) *provider {
 	switch {
 	case c.shared != nil || c.options.onceOnly:
 		return nil
-	case c.step == stepLargerWindow:
+	case c.NeedsLarger():
 		return c.widerThan(p)
 	case lastResort:
 		return c.providers.plan.lastResort(&c.by, pick.Preview, func(other *provider) bool {
@@ -183,7 +183,7 @@ func (c *call) widerThan(p *provider) *provider {
 	plan := c.providers.plan
 	eligible := admitting.of(plan)
 	for at := eligible.Next(0, len(plan.candidates)); at >= 0; at = eligible.Next(at+1, len(plan.candidates)) {
-		if other := plan.candidates[at]; other != p && !c.tooSmall(other) {
+		if other := plan.candidates[at]; other != p && !c.TooSmall(other.definition.Window) {
 			return other
 		}
 	}

@@ -174,7 +174,7 @@ func (c *call) nextAttempt() bool {
 	if c.entries == 0 {
 		c.query.service.lookups.Local().misses.Add(1)
 	}
-	if !c.final() && c.caller.err() == nil {
+	if !c.Final() && c.caller.err() == nil {
 		c.state = callExhausted
 	}
 	return false
@@ -182,7 +182,7 @@ func (c *call) nextAttempt() bool {
 
 // mayAsk reports whether another provider may be asked at all.
 func (c *call) mayAsk() bool {
-	return c.state == callChoosing && !c.final() && c.caller.ctx.Err() == nil
+	return c.state == callChoosing && !c.Final() && c.caller.ctx.Err() == nil
 }
 
 // tryProvider enters a provider that the iteration offers, or passes it by.
@@ -203,7 +203,7 @@ func (c *call) tryProvider(p *provider) bool {
 // wants reports whether the call has use for a provider: its window is large enough, and after a wait it was
 // not asked before, or only turned the call away.
 func (c *call) wants(p *provider) bool {
-	if c.tooSmall(p) {
+	if c.TooSmall(p.definition.Window) {
 		return false
 	}
 	return c.rounds == 0 || c.mayReturnTo(p)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/tasks"
 	"github.com/capreg/registry/verdict"
@@ -220,18 +221,18 @@ func (l *Lease[T]) MoveOn(err error) (*Lease[T], error) {
 	}
 	defer l.call.close()
 	v := l.conclude(err)
-	if isSuccess(v.Class) {
+	if outcome.IsSuccess(v.Class) {
 		return nil, nil //nolint:nilnil // the call is over, and well
 	}
 	c := l.call.search()
 	c.attempt.lastResort = l.attempt.lastResort // which another one may follow
 	c.attempt, c.retried = l.attempt, l.retried
 	c.attempt.freed = false
-	c.follow(v, c.options.onceOnly, c.query.query.TryRefused, l.attempt.provider.definition.Window)
+	c.Follow(v.Class, c.options.onceOnly, c.query.query.TryRefused, l.attempt.provider.definition.Window)
 	switch {
 	case c.planRetry(v):
 		c.state = callRetrying
-	case c.final():
+	case c.Final():
 		c.state = callEnded
 		return nil, c.failure()
 	}
@@ -274,11 +275,11 @@ func (l *Lease[T]) record(v verdict.Verdict, elapsed time.Duration, err error) (
 		a.timeout = attemptTimeout{time.Duration(allowed), true}
 	}
 	o := a.resolve(v, elapsed, time.Duration(l.firstByte.Load()), err)
-	if o.cooldown == verdict.CooldownThird {
-		o.call = l.call.serial()
+	if o.Cooldown == verdict.CooldownThird {
+		o.Call = l.call.serial()
 	}
 	a.record(o)
-	l.told.Class, l.told.Duration, l.told.Err = o.class, elapsed, err
+	l.told.Class, l.told.Duration, l.told.Err = o.Class, elapsed, err
 	s := l.call
 	s.unclaim(a.provider)
 	return s.note(l.told, l.cause, a.provider.definition.Window)
@@ -317,8 +318,4 @@ func (l *Lease[T]) expire() {
 		defer l.call.close()
 		l.runAfterAttempt(soFar)
 	})
-}
-
-func isSuccess(class verdict.Class) bool {
-	return class == verdict.ClassSuccess || class == verdict.ClassSlow
 }

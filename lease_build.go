@@ -64,7 +64,7 @@ func (l *Lease[T]) Beside() (*Lease[T], error) {
 	defer l.call.close()
 	c := l.call.search()
 	c.attempt.lastResort = l.attempt.lastResort // which another one may follow
-	if c.final() {
+	if c.Final() {
 		return nil, c.failure()
 	}
 	c.reason = attemptHedge

@@ -218,7 +218,7 @@ func (c *call) failure() error {
 			return unavailable
 		}
 	}
-	failure := &CallError{Service: c.query.service.name, Attempts: c.attempts, causes: c.causes, OnceOnly: c.step == stepOnceOnly}
+	failure := &CallError{Service: c.query.service.name, Attempts: c.attempts, causes: c.causes, OnceOnly: c.OnceOnly()}
 	switch {
 	case ended != nil:
 		failure.ended = []error{ended}

@@ -72,7 +72,7 @@ func (c *call) sleep(delay time.Duration) bool {
 // awaitFirstProbe waits for the first results of probes when nothing was entered, and begins a new iteration
 // where a provider can be.
 func (c *call) awaitFirstProbe() bool {
-	if c.entries > 0 || c.final() || c.sawProbes || len(c.skips) > 0 {
+	if c.entries > 0 || c.Final() || c.sawProbes || len(c.skips) > 0 {
 		return false
 	}
 	c.sawProbes = true
@@ -142,7 +142,7 @@ func (p *plan) mayBecomeEligible() bool {
 // tryLastResort enters, when nothing but last resorts was entered, the next provider that may be
 // tried whatever keeps it away. Where it was replaced meanwhile, the iteration starts over.
 func (c *call) tryLastResort() waitResult {
-	if c.entries > 0 && !c.attempt.lastResort || c.final() {
+	if c.entries > 0 && !c.attempt.lastResort || c.Final() {
 		return waitOver
 	}
 	mode := pick.Advance
@@ -295,7 +295,7 @@ func (c *call) reserveAttempt() {
 	}
 	for _, p := range w.throttled {
 		l := p.limits.Load()
-		if l == nil || p.superseded() || c.step == stepLargerWindow && p.definition.Window <= c.window {
+		if l == nil || p.superseded() || c.NotLarger(p.definition.Window) {
 			continue
 		}
 		if wait, ok := w.reserved.Reserve(l, c.options.caller, within); ok {
@@ -352,7 +352,7 @@ func (c *call) firstReturn() (first comeback, changed <-chan struct{}) {
 
 // mayWaitFor reports whether the call may ask p once its cooldown is over.
 func (c *call) mayWaitFor(p *provider) bool {
-	if c.tooSmall(p) || slices.Contains(c.refused, p) || !c.mayReturnTo(p) {
+	if c.TooSmall(p.definition.Window) || slices.Contains(c.refused, p) || !c.mayReturnTo(p) {
 		return false
 	}
 	return c.shared == nil || c.tried(p.name()) || !c.shared.claimed(p.name())
