@@ -5,7 +5,6 @@ import (
 	"math"
 	"runtime/debug"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/capreg/registry/internal/attemptctx"
@@ -14,7 +13,6 @@ import (
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/internal/pace"
-	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/slots"
 	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/internal/tasks"
@@ -39,7 +37,7 @@ type attempt struct {
 	place      *slots.Slots        // where it holds a place; nil without a bulkhead
 	vitals     *selection.Vitals   // where strategies see its load and latency; nil: none looks
 	track      *selection.Track    // the same for the query of the call
-	watch      *trialWatch         // nil unless a call is on trial
+	watch      *breaker.TrialWatch // nil unless a call is on trial
 	other      *provider           // for which its time was cut, or which could be asked at the caller's deadline; nil: none
 	generation uint64              // of the breaker that admitted it
 	began      time.Duration       // on the registry's clock
@@ -265,7 +263,7 @@ func (a *attempt) settle(o outcome.Outcome) {
 	a.state = attemptOver
 	p.notePace(o)
 	// Of an unaffected breaker there is nothing to learn, and no trial.
-	if (o.Result.Blames() || !p.breaker.Unaffected(a.generation)) && (!a.lastResort || a.trial) && a.watch.stop() {
+	if (o.Result.Blames() || !p.breaker.Unaffected(a.generation)) && (!a.lastResort || a.trial) && a.watch.Stop() {
 		if a.freed {
 			p.breaker.RecordFreed(a.generation, o.Result, o.Slow)
 		} else {
@@ -319,7 +317,7 @@ func (a *attempt) recordInterruption(value any) *PanicError {
 		a.record(a.resolve(verdict.Verdict{Class: verdict.ClassExit}, a.elapsed(), 0, nil))
 		return nil
 	}
-	panicked := &PanicError{Value: value, Stack: debug.Stack()}
+	panicked := newPanicError(value)
 	a.record(a.resolve(verdict.Verdict{Class: verdict.ClassPanic}, a.elapsed(), 0, panicked))
 	return panicked
 }
@@ -337,34 +335,14 @@ func (p *provider) notePace(o outcome.Outcome) {
 	}
 }
 
-// trialWatch ends the trial of a call whose function does not return, so that its slot is free for another one.
-type trialWatch struct {
-	over  atomic.Bool // the breaker was told an outcome
-	timer *schedule.Timer
-}
-
 // watchTrial makes the trial a failure when the function is not back a grace after its time.
 func (a *attempt) watchTrial() {
 	limit := a.timeout.most
 	if limit == NoTimeout {
 		limit = maxLeaseWithoutTimeout
 	}
-	p, generation, w := a.provider, a.generation, &trialWatch{}
-	w.timer = p.registry.schedule.After(min(limit, NoTimeout-tasks.Grace)+tasks.Grace, func() {
-		if w.over.CompareAndSwap(false, true) {
-			p.breaker.Record(generation, breaker.Failure, false)
-		}
-	})
-	a.watch = w
-}
-
-// stop ends the watch and reports whether the breaker is still to be told the outcome.
-func (w *trialWatch) stop() bool {
-	if w == nil {
-		return true
-	}
-	w.timer.Stop()
-	return w.over.CompareAndSwap(false, true)
+	grace := min(limit, NoTimeout-tasks.Grace) + tasks.Grace
+	a.watch = a.provider.breaker.WatchTrial(a.generation, grace)
 }
 
 func newPanicError(value any) *PanicError {
