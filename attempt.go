@@ -57,30 +57,6 @@ const (
 	attemptOver                         // its outcome is recorded, or its call does so
 )
 
-// caller is the context that a call was made with. Its deadline is asked for once.
-type caller struct {
-	ctx         context.Context //nolint:containedctx // lives as long as the call
-	deadline    time.Time
-	hasDeadline bool
-}
-
-func newCaller(ctx context.Context) caller {
-	c := caller{ctx: ctx}
-	c.deadline, c.hasDeadline = ctx.Deadline()
-	return c
-}
-
-// err returns the error of the caller's context, also when its deadline has passed and its timer has yet to fire.
-func (c *caller) err() error {
-	if err := c.ctx.Err(); err != nil {
-		return fault.Bound(err)
-	}
-	if c.hasDeadline && !time.Now().Before(c.deadline) {
-		return context.DeadlineExceeded
-	}
-	return nil
-}
-
 // admit counts the attempt in and passes it through the gate and the breaker, or leaves no
 // trace. It does not block. hits, which may be nil, counts the look-up that it answers.
 //
@@ -118,14 +94,14 @@ func (a *attempt) admit(p *provider, timeout attemptTimeout, hits *striped.Cells
 
 // limitTime makes the context of an admitted attempt. others, which may be nil, returns a provider
 // that could be asked after it.
-func (a *attempt) limitTime(by *caller, others func() *provider) {
+func (a *attempt) limitTime(by *attemptctx.Caller, others func() *provider) {
 	if a.timeout.most == NoTimeout {
 		a.ctx = nil
 		return
 	}
 	var limit time.Duration
 	limit, a.other = a.provider.attemptLimit(by, a.timeout, a.began, a.trial, others)
-	a.ctx = a.provider.attemptContext(by.ctx, a.began, limit, a.ctx)
+	a.ctx = a.provider.attemptContext(by.Ctx, a.began, limit, a.ctx)
 }
 
 // blockers returns the reasons that keep the attempt away: of a last resort only those that cannot be helped.
@@ -144,11 +120,11 @@ func (p *provider) withdraw(cell *counts) {
 
 // makeInstance waits for the provider's factory, for no longer than an attempt may take, and
 // reports whether there is an instance.
-func (p *provider) makeInstance(by *caller, others func() *provider, timeout attemptTimeout) bool {
+func (p *provider) makeInstance(by *attemptctx.Caller, others func() *provider, timeout attemptTimeout) bool {
 	if p.lazy == nil {
 		return false // released meanwhile
 	}
-	ctx := by.ctx
+	ctx := by.Ctx
 	if limit, _ := p.attemptLimit(by, timeout, p.registry.now(), false, others); limit != NoTimeout {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, limit, ErrAttemptTimeout)
@@ -162,16 +138,16 @@ func (p *provider) makeInstance(by *caller, others func() *provider, timeout att
 // another candidate could be asked before the caller's deadline, for which it is cut. It is NoTimeout where the
 // caller's own deadline is limit enough. It runs no code of a user, since the attempt has been counted.
 func (p *provider) attemptLimit(
-	by *caller, timeout attemptTimeout, now time.Duration, trial bool, others func() *provider,
+	by *attemptctx.Caller, timeout attemptTimeout, now time.Duration, trial bool, others func() *provider,
 ) (limit time.Duration, cutFor *provider) {
 	if timeout.most == NoTimeout {
 		return NoTimeout, nil
 	}
 	limit = min(timeout.most, math.MaxInt64-now)
-	if !by.hasDeadline {
+	if !by.HasDeadline {
 		return limit, nil
 	}
-	remaining := by.deadline.Sub(p.registry.epoch) - now
+	remaining := by.Deadline.Sub(p.registry.epoch) - now
 	if !timeout.explicit && remaining/pace.SmallestShare < limit && others != nil {
 		if next := others(); next != nil {
 			if share := p.share(remaining, now, trial, next); share < limit {
@@ -355,7 +331,7 @@ func (p *provider) obtain(ctx context.Context, others func() *provider) *instanc
 	if made := p.instance.Load(); made != nil {
 		return made
 	}
-	by := newCaller(ctx)
+	by := attemptctx.CallerOf(ctx)
 	p.makeInstance(&by, others, p.attemptTimeout())
 	return p.instance.Load()
 }

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 
+	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -132,10 +133,10 @@ func (f *firstAttempt) admit(ctx context.Context, query *queryPlan) bool {
 	if p.gateNow() != 0 || p.vitals.Load() != nil {
 		return false
 	}
-	var by caller
+	var by attemptctx.Caller
 	timeout := p.attemptTimeout()
 	if timeout.most != NoTimeout {
-		by = newCaller(ctx) // before anything is counted: its methods are a user's
+		by = attemptctx.CallerOf(ctx) // before anything is counted: its methods are a user's
 	}
 	if limits := p.limits.Load(); limits != nil {
 		var ok bool

@@ -48,7 +48,7 @@ func (c *call) enter(p *provider, e admission) bool {
 	if !e.paid && c.entries > 0 && !c.withinBudget(p) {
 		return false
 	}
-	if c.query.service.registry.options.Authorize != nil && (!c.authorized(p) || c.caller.err() != nil) {
+	if c.query.service.registry.options.Authorize != nil && (!c.authorized(p) || c.caller.Err() != nil) {
 		return false
 	}
 	used, ok := c.passLimits(p, e)
@@ -111,7 +111,7 @@ func (c *call) withinBudget(p *provider) bool {
 // authorized asks the authoriser.
 func (c *call) authorized(p *provider) bool {
 	err := fault.Run(func() error {
-		return p.registry.options.Authorize(c.caller.ctx, c.options.caller, p.service.name, p.name())
+		return p.registry.options.Authorize(c.caller.Ctx, c.options.caller, p.service.name, p.name())
 	})
 	if err != nil {
 		c.skip(p, codeDenied, &reason{ErrDenied, ErrDenied.Error() + ": " + oneline.Cut(fault.Text(err), 300), err}, 0)

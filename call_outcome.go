@@ -118,7 +118,7 @@ func (c *call) planRetry(v verdict.Verdict) bool {
 	case blocked != 0:
 		return false
 	}
-	if c.caller.hasDeadline && delay >= time.Until(c.caller.deadline) || !known.Allow() {
+	if c.caller.HasDeadline && delay >= time.Until(c.caller.Deadline) || !known.Allow() {
 		return false
 	}
 	c.retried.tries++

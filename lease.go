@@ -87,10 +87,10 @@ func (r *Resolver[T]) AcquireMany(ctx context.Context, limit int, options ...Cal
 	}
 	defer shared.close()
 	c := shared.first
-	query.awaitFirstProbe(c.caller.ctx, admitting) //nolint:contextcheck // the call has it
+	query.awaitFirstProbe(c.caller.Ctx, admitting) //nolint:contextcheck // the call has it
 	c.providers = query.list(admitting)
 	var leases []*Lease[T]
-	for c.caller.ctx.Err() == nil && (limit <= 0 || len(leases) < limit) {
+	for c.caller.Ctx.Err() == nil && (limit <= 0 || len(leases) < limit) {
 		p := c.providers.next(nil)
 		if p == nil {
 			break

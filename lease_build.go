@@ -80,7 +80,7 @@ func (l *Lease[T]) Failure() error {
 	}
 	first := &l.call.first
 	failure := &CallError{Service: first.query.service.name, Attempts: attempts, OnceOnly: first.options.onceOnly, partial: true}
-	if ctx := first.caller.ctx; ctx.Err() != nil {
+	if ctx := first.caller.Ctx; ctx.Err() != nil {
 		failure.ended = fault.OfContext(ctx)
 	}
 	return failure.withRetryIn(first.query)

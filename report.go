@@ -147,7 +147,7 @@ func (c *call) functionContext() context.Context {
 	if c.hookCtx != nil {
 		return c.hookCtx
 	}
-	return c.attempt.context(c.caller.ctx)
+	return c.attempt.context(c.caller.Ctx)
 }
 
 // present describes the attempt in progress.
@@ -186,9 +186,9 @@ func (c *call) report(err error) {
 		*c.options.report = report
 	}
 	if hook := registry.options.AfterCall; hook != nil {
-		_ = fault.Run(func() error { hook(c.caller.ctx, report); return nil })
+		_ = fault.Run(func() error { hook(c.caller.Ctx, report); return nil })
 	}
-	registry.notifyObservers(c.caller.ctx, report)
+	registry.notifyObservers(c.caller.Ctx, report)
 }
 
 // allSkipped returns the providers that were not entered and could not have been, or not for
@@ -210,7 +210,7 @@ func (c *call) allSkipped() (skipped []Candidate) {
 
 // failure returns the error of a call that has no answer.
 func (c *call) failure() error {
-	ended := c.caller.err()
+	ended := c.caller.Err()
 	var unavailable *UnavailableError
 	if ended == nil && (c.entries == 0 || c.state == callExhausted) {
 		unavailable = c.unavailable()
@@ -222,8 +222,8 @@ func (c *call) failure() error {
 	switch {
 	case ended != nil:
 		failure.ended = []error{ended}
-		if c.caller.ctx.Err() != nil {
-			failure.ended = fault.OfContext(c.caller.ctx)
+		if c.caller.Ctx.Err() != nil {
+			failure.ended = fault.OfContext(c.caller.Ctx)
 		}
 		if c.entries == 0 {
 			c.query.service.misses.count(nil)
