@@ -8,15 +8,13 @@ import (
 	"github.com/capreg/registry/internal/breaker"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
-	"github.com/capreg/registry/verdict"
 )
 
 // BreakerPolicy configures the circuit breaker of a provider. The zero value of each
 // field is its default; a negative one is an error matching [ErrInvalid].
 //
-// Failures in a row do not show partial outages; a rate does. Outcomes count when they are
-// known, in the window of that moment, so that calls which take longer than the window
-// count too.
+// Failures in a row do not show partial outages; a rate does. Outcomes count when they are known, in the window of
+// that moment, so that calls which take longer than the window count too.
 type BreakerPolicy struct {
 	// FailureThreshold is the number of failures in a row that opens the breaker. Default:
 	// 5, and no such rule when one of the two rates is set.
@@ -31,12 +29,10 @@ type BreakerPolicy struct {
 	SlowAfter time.Duration `json:"slow_after,omitempty"`
 	// Window is the length of the sliding time in which the rates count. Default: 30 s.
 	Window time.Duration `json:"window,omitempty"`
-	// MinimumCalls is the number of outcomes in the Window below which no rate opens the
-	// breaker. Default: 20.
+	// MinimumCalls is the number of outcomes in the Window below which no rate opens the breaker. Default: 20.
 	MinimumCalls int `json:"minimum_calls,omitempty"`
 
-	// RecoveryTimeout is the time that the breaker stays open before it admits trials.
-	// Default: 60 s.
+	// RecoveryTimeout is the time that the breaker stays open before it admits trials. Default: 60 s.
 	RecoveryTimeout time.Duration `json:"recovery_timeout"`
 	// RecoveryGrowth, 1 or more, is the factor by which RecoveryTimeout grows each time a
 	// trial fails, until the breaker closes. Default: 1.
@@ -86,8 +82,7 @@ func (s BreakerState) String() string { return breaker.State(s).String() }
 // MarshalText returns the name of the state.
 func (s BreakerState) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// BreakerStats is the state of a breaker at one moment. Reading it never moves
-// the breaker.
+// BreakerStats is the state of a breaker at one moment. Reading it never moves the breaker.
 type BreakerStats struct {
 	// State is the present state, and Since when it began.
 	State BreakerState `json:"state"`
@@ -98,11 +93,9 @@ type BreakerStats struct {
 	Forced bool `json:"forced,omitempty"`
 	// RetryIn is the time until trials are admitted; zero unless open.
 	RetryIn time.Duration `json:"retry_in,omitempty"`
-	// ConsecutiveFailures counts the failures since the last success while
-	// closed; zero in the other states.
+	// ConsecutiveFailures counts the failures since the last success while closed; zero in the other states.
 	ConsecutiveFailures int `json:"consecutive_failures"`
-	// TrialSuccesses counts the successful trials while half-open, and
-	// TrialsInFlight those that have not ended.
+	// TrialSuccesses counts the successful trials while half-open, and TrialsInFlight those that have not ended.
 	TrialSuccesses int `json:"trial_successes,omitempty"`
 	TrialsInFlight int `json:"trials_in_flight,omitempty"`
 	// Opened, HalfOpened and Closed count the transitions into each state;
@@ -155,17 +148,6 @@ func (b *providerBreaker) stats() BreakerStats {
 	}
 }
 
-// breakerOutcome returns what blame means for the breaker, where that depends on nothing else.
-func breakerOutcome(blame verdict.Blame) breaker.Outcome {
-	switch blame { //nolint:exhaustive // the others are neutral
-	case verdict.BlameSuccess, verdict.BlameWhenSlow: // the breaker itself looks at slow ones
-		return breaker.Success
-	case verdict.BlameFailure:
-		return breaker.Failure
-	}
-	return breaker.Neutral
-}
-
 // breakerHost makes the gate and the events of a provider follow its breaker. Its methods
 // hold the breaker's lock, and take Registry.mu.
 type breakerHost struct{ provider *provider }
@@ -196,7 +178,7 @@ func (h breakerHost) StateChanged(c breaker.Change) {
 		change.Kind, set = event.BreakerHalfOpened, gateHalfOpen
 	case breaker.Closed:
 		change.Kind = event.BreakerClosed
-		p.effects.refillBudget()
+		p.effects.RefillBudget()
 	}
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()

@@ -3,39 +3,37 @@ package registry
 import (
 	"context"
 
+	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/verdict"
 )
 
 // Call runs function on the best provider and, when that fails in a way that the provider is
 // to blame for, on the next one, each provider once or as often as its [RetryPolicy] says.
 //
-// Before each attempt come, in this order, the provider's budget for further attempts,
-// [Options.Authorize], its limits and its breaker; what they keep away moves on to the next
-// provider at no cost. Each attempt is counted, and bounded by its context. An attempt timeout
-// that was given, by [Provider.AttemptTimeout] or the option [AttemptTimeout], is taken at its
-// word. Where none was, an attempt may be cut to leave time for another provider before the
-// caller's deadline: see below. What an outcome means, and whether the call moves on, is decided by the
-// table of package verdict. The function must heed its context; one that does not cannot be
-// cut short, and an answer that it gives after its time is returned all the same. ctx bounds
-// the whole call, and its values reach the function.
+// Before each attempt come, in this order, the provider's budget for further attempts, [Options.Authorize], its
+// limits and its breaker; what they keep away moves on to the next provider at no cost. Each attempt is counted,
+// and bounded by its context. An attempt timeout that was given, by [Provider.AttemptTimeout] or the option
+// [AttemptTimeout], is taken at its word. Where none was, an attempt may be cut to leave time for another provider
+// before the caller's deadline: see below. What an outcome means, and whether the call moves on, is decided by the
+// table of package verdict. The function must heed its context; one that does not cannot be cut short, and an
+// answer that it gives after its time is returned all the same. ctx bounds the whole call, and its values reach the
+// function.
 //
 // What function returns must not live on its context, which ends with the attempt: reading the body of
 // an http.Response that was returned fails with [context.Canceled], unless it was short, and the cause of
 // that context says why. Read it inside function, or use [Resolver.Acquire] or package stream.
 //
-// Call runs function in the caller's goroutine, starts none itself, and does not retain
-// function. It blocks for function, for delays between retries, for a place in a full
-// bulkhead when no provider has a free one, for a factory, and for a first probe where no
-// other provider is eligible. A panic goes on to the caller after it has been recorded as the
-// provider's failure, unless [Options.PanicsAsErrors] is set.
+// Call runs function in the caller's goroutine, starts none itself, and does not retain function. It blocks for
+// function, for delays between retries, for a place in a full bulkhead when no provider has a free one, for a
+// factory, and for a first probe where no other provider is eligible. A panic goes on to the caller after it has
+// been recorded as the provider's failure, unless [Options.PanicsAsErrors] is set.
 //
-// A cut leaves a provider the time of its longest answer of the last minutes and a quarter more,
-// and a provider that has never answered three quarters of the time left; it has more where the
-// next one needs less. One that has used up its time without an answer, for longer than the next
-// one has, only gets what the next one does not need, until it answers. A cut says nothing about
-// a provider that may just be slow ([verdict.ClassCut]); as many attempts without an answer in a
-// row as its breaker's threshold open the breaker. So does what uses up the caller's deadline
-// while another provider could have been asked.
+// A cut leaves a provider the time of its longest answer of the last minutes and a quarter more, and a provider
+// that has never answered three quarters of the time left; it has more where the next one needs less. One that has
+// used up its time without an answer, for longer than the next one has, only gets what the next one does not need,
+// until it answers. A cut says nothing about a provider that may just be slow ([verdict.ClassCut]); as many
+// attempts without an answer in a row as its breaker's threshold open the breaker. So does what uses up the
+// caller's deadline while another provider could have been asked.
 //
 // When no provider could be entered the error is an [UnavailableError]; when some were, or
 // ctx had ended, it is a [CallError] with every attempt. Both unwrap to their causes.
@@ -54,9 +52,8 @@ func Call[T, R any](
 	return continueCall(ctx, resolver, function, options, &first, err)
 }
 
-// continueCall is Call from where the first attempt has left it: with its error, or before it. It is
-// a function of its own so that a call that succeeds at once does not pay for the state of one
-// that does not.
+// continueCall is Call from where the first attempt has left it: with its error, or before it. It is a function of
+// its own so that a call that succeeds at once does not pay for the state of one that does not.
 func continueCall[T, R any]( //nolint:gocognit // one body, so that the state of the call stays on its stack
 	ctx context.Context, resolver *Resolver[T], function func(context.Context, T) (R, error), options []CallOption,
 	first *firstAttempt, err error,
@@ -136,10 +133,10 @@ func (f *firstAttempt) admit(ctx context.Context, query *queryPlan) bool {
 	if p.gateNow() != 0 || p.vitals.Load() != nil {
 		return false
 	}
-	var by caller
+	var by attemptctx.Caller
 	timeout := p.attemptTimeout()
 	if timeout.most != NoTimeout {
-		by = newCaller(ctx) // before anything is counted: its methods are a user's
+		by = attemptctx.CallerOf(ctx) // before anything is counted: its methods are a user's
 	}
 	if limits := p.limits.Load(); limits != nil {
 		var ok bool
@@ -173,10 +170,10 @@ func (f *firstAttempt) recordUnlessFailed() {
 	}
 	p := f.provider
 	elapsed := p.registry.now() - f.began
-	if p.effects.noteAnswer(elapsed) {
+	if p.effects.NoteAnswer(elapsed) {
 		p.service.pace.Answered(elapsed)
 	}
-	if f.place != nil || p.effects.successTracked() || !p.breaker.Unaffected(f.generation) {
+	if f.place != nil || p.effects.Tracked() || !p.breaker.Unaffected(f.generation) {
 		f.record(f.resolve(verdict.Verdict{Class: verdict.ClassSuccess}, elapsed, 0, nil))
 		return
 	}

@@ -48,7 +48,7 @@ func (c *call) enter(p *provider, e admission) bool {
 	if !e.paid && c.entries > 0 && !c.withinBudget(p) {
 		return false
 	}
-	if c.query.service.registry.options.Authorize != nil && (!c.authorized(p) || c.caller.err() != nil) {
+	if c.query.service.registry.options.Authorize != nil && (!c.authorized(p) || c.caller.Err() != nil) {
 		return false
 	}
 	used, ok := c.passLimits(p, e)
@@ -100,7 +100,7 @@ func (c *call) noteEntry(p *provider, e admission) {
 // withinBudget reports whether p bears another attempt that is not the first of its call. A trial is one that
 // the breaker wants.
 func (c *call) withinBudget(p *provider) bool {
-	known := p.effects.retry()
+	known := p.effects.Retry()
 	if known == nil || p.gateNow()&gateHalfOpen != 0 || known.Allow() {
 		return true
 	}
@@ -111,7 +111,7 @@ func (c *call) withinBudget(p *provider) bool {
 // authorized asks the authoriser.
 func (c *call) authorized(p *provider) bool {
 	err := fault.Run(func() error {
-		return p.registry.options.Authorize(c.caller.ctx, c.options.caller, p.service.name, p.name())
+		return p.registry.options.Authorize(c.caller.Ctx, c.options.caller, p.service.name, p.name())
 	})
 	if err != nil {
 		c.skip(p, codeDenied, &reason{ErrDenied, ErrDenied.Error() + ": " + oneline.Cut(fault.Text(err), 300), err}, 0)
@@ -168,7 +168,7 @@ func (c *call) othersAfter(p *provider, lastResort bool) *provider {
 	switch {
 	case c.shared != nil || c.options.onceOnly:
 		return nil
-	case c.step == stepLargerWindow:
+	case c.NeedsLarger():
 		return c.widerThan(p)
 	case lastResort:
 		return c.providers.plan.lastResort(&c.by, pick.Preview, func(other *provider) bool {
@@ -178,13 +178,12 @@ func (c *call) othersAfter(p *provider, lastResort bool) *provider {
 	return c.providers.another()
 }
 
-// widerThan returns a candidate beside p that has a larger window than those that were too small;
-// nil: none.
+// widerThan returns a candidate beside p that has a larger window than those that were too small; nil: none.
 func (c *call) widerThan(p *provider) *provider {
 	plan := c.providers.plan
 	eligible := admitting.of(plan)
 	for at := eligible.Next(0, len(plan.candidates)); at >= 0; at = eligible.Next(at+1, len(plan.candidates)) {
-		if other := plan.candidates[at]; other != p && !c.tooSmall(other) {
+		if other := plan.candidates[at]; other != p && !c.TooSmall(other.definition.Window) {
 			return other
 		}
 	}

@@ -45,9 +45,8 @@ func WaitForCooldown() CallOption { return CallOption{wait: true} }
 // expires. r must not be read before.
 func ReportTo(r *CallReport) CallOption { return CallOption{report: r} }
 
-// Caller names the party that is answerable for the call: rates of [LimitPolicy] are counted
-// and [Options.Authorize] decides for each caller. The name has at most 256 bytes. Default:
-// the query's handler.
+// Caller names the party that is answerable for the call: rates of [LimitPolicy] are counted and
+// [Options.Authorize] decides for each caller. The name has at most 256 bytes. Default: the query's handler.
 func Caller(name string) CallOption { return CallOption{caller: name} }
 
 // IsOnceOnly reports whether the option is [OnceOnly].

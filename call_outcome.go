@@ -6,6 +6,7 @@ import (
 
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/limit"
+	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -18,7 +19,7 @@ func (c *call) concludeAttempt(err error) (over bool) {
 		o := a.resolve(verdict.Verdict{Class: verdict.ClassSuccess}, elapsed, 0, nil)
 		a.record(o)
 		if c.observed {
-			c.noteAttempt(o.class, elapsed, nil)
+			c.noteAttempt(o.Class, elapsed, nil)
 			c.report(nil)
 		}
 		c.state = callEnded
@@ -27,24 +28,23 @@ func (c *call) concludeAttempt(err error) (over bool) {
 	err = fault.Bound(err)
 	v := c.judgeAndRecord(err, elapsed)
 	c.noteAttempt(v.Class, elapsed, err)
-	c.follow(v, c.options.onceOnly, c.query.query.TryRefused, a.provider.definition.Window)
+	c.Follow(v.Class, c.options.onceOnly, c.query.query.TryRefused, a.provider.definition.Window)
 	c.state = callChoosing
 	switch {
 	case c.planRetry(v):
 		c.state = callRetrying
-	case c.final():
+	case c.Final():
 		c.state = callEnded
 	}
 	return c.state == callEnded
 }
 
-// judgeAndRecord records the attempt with its verdict, also when a classifier exits the
-// goroutine.
+// judgeAndRecord records the attempt with its verdict, also when a classifier exits the goroutine.
 func (c *call) judgeAndRecord(err error, elapsed time.Duration) (v verdict.Verdict) {
 	defer func() {
 		o := c.attempt.resolve(v, elapsed, 0, err)
-		if o.cooldown == verdict.CooldownThird {
-			o.call = c.serial()
+		if o.Cooldown == verdict.CooldownThird {
+			o.Call = c.serial()
 		}
 		c.attempt.record(o)
 	}()
@@ -82,9 +82,9 @@ func (c *call) concludeInterruption(value any) error {
 }
 
 // concludeAborted records an attempt that ends the goroutine before its function was entered.
-func (c *call) concludeAborted(o outcome, elapsed time.Duration) {
+func (c *call) concludeAborted(o outcome.Outcome, elapsed time.Duration) {
 	c.attempt.record(o)
-	c.noteAborted(o.class, elapsed, nil)
+	c.noteAborted(o.Class, elapsed, nil)
 }
 
 // noteAborted tells of an attempt, and a call, that end the goroutine, or their caller.
@@ -100,13 +100,13 @@ func (c *call) noteAborted(class verdict.Class, elapsed time.Duration, cause err
 // planRetry reports whether the provider is to be tried again, after c.delay.
 func (c *call) planRetry(v verdict.Verdict) bool {
 	p, rule := c.attempt.provider, v.Class.Rule()
-	known := p.effects.retry()
-	if known == nil || c.retried.tries >= known.policy.Retries || rule.RetryHere != verdict.RetryYes ||
+	known := p.effects.Retry()
+	if known == nil || c.retried.tries >= known.Policy.Retries || rule.RetryHere != verdict.RetryYes ||
 		c.options.onceOnly && !rule.OnceMovesOn {
 		return false
 	}
 	if c.retried.delays == nil {
-		c.retried.delays = known.policy.delays()
+		c.retried.delays = limit.NewDelays(known.Policy.FirstDelay, known.Policy.MaxDelay, limit.NoJitter)
 	}
 	delay := limit.FullJitter(c.retried.delays.NextBackOff())
 	switch blocked := p.gateNow() & gateBlocked; {
@@ -118,7 +118,7 @@ func (c *call) planRetry(v verdict.Verdict) bool {
 	case blocked != 0:
 		return false
 	}
-	if c.caller.hasDeadline && delay >= time.Until(c.caller.deadline) || !known.Allow() {
+	if c.caller.HasDeadline && delay >= time.Until(c.caller.Deadline) || !known.Allow() {
 		return false
 	}
 	c.retried.tries++
@@ -137,25 +137,12 @@ func (c *call) fail() error {
 
 // history holds the attempts of a call that have ended, and what may follow them.
 type history struct {
+	outcome.Next
+
 	attempts []Attempt // the ones that failed; all when observed, or of leases
 	causes   []error   // why the registry ended some of them
 	cause    error     // why it ended the present one, if it did
-	step     nextStep
-	window   int // with stepLargerWindow: only providers with a larger one, or an unknown one, remain
 }
-
-// nextStep bounds the attempts that may follow those of a call so far. It only grows.
-type nextStep uint8
-
-const (
-	stepAnyProvider  nextStep = iota
-	stepLargerWindow          // only a provider with a larger or unknown window
-	stepNone                  // the outcome is final
-	stepOnceOnly              // another provider could be asked, but the call must not run twice
-)
-
-// final reports whether no further provider may be asked.
-func (h *history) final() bool { return h.step >= stepNone }
 
 func (h *history) clone() history {
 	copied := *h
@@ -169,33 +156,6 @@ func (h *history) add(ended Attempt, cause error) {
 	if cause != nil {
 		h.causes = append(h.causes, cause)
 	}
-}
-
-// follow decides what may follow an attempt that was no success; window is that of its
-// provider.
-func (h *history) follow(v verdict.Verdict, onceOnly, tryRefused bool, window int) {
-	rule := v.Class.Rule()
-	step := stepNone
-	switch rule.Next {
-	case verdict.NextYes, verdict.NextFree, verdict.NextBeforeFirstItem, verdict.NextByOption:
-		step = stepAnyProvider
-	case verdict.NextLargerWindow:
-		step, h.window = stepLargerWindow, max(h.window, window)
-	case verdict.NextWhenAllowed:
-		if tryRefused {
-			step = stepAnyProvider
-		}
-	case verdict.NextNo:
-	}
-	if step != stepNone && onceOnly && !rule.OnceMovesOn {
-		step = stepOnceOnly
-	}
-	h.step = max(h.step, step)
-}
-
-// tooSmall reports whether a provider has a window that was too small for the call.
-func (h *history) tooSmall(p *provider) bool {
-	return h.step == stepLargerWindow && p.definition.Window > 0 && p.definition.Window <= h.window
 }
 
 // tried reports whether the provider of that name was asked.

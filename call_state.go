@@ -7,6 +7,7 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 
+	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/verdict"
 )
@@ -33,7 +34,7 @@ type call struct {
 	attempt   attempt
 	state     callState
 	observed  bool // hooks, observers or a report see it
-	caller    caller
+	caller    attemptctx.Caller
 	query     *queryPlan
 	by        pick.Caller // what selectors can know of it
 	options   CallOption
@@ -97,7 +98,7 @@ func (c *call) begin(ctx context.Context, query *queryPlan, key string, options 
 		c.began = registry.now()
 		ctx = c.beforeCall(ctx)
 	}
-	c.caller = newCaller(ctx)
+	c.caller = attemptctx.CallerOf(ctx)
 	c.by = pick.Caller{Context: ctx, Key: key, Name: c.options.caller}
 	c.iterateWith(first)
 	return nil
@@ -131,7 +132,7 @@ func (c *call) iterateWith(first *firstAttempt) {
 // continueFrom makes the call one whose first attempt was that one.
 func (c *call) continueFrom(ctx context.Context, query *queryPlan, key string, first *firstAttempt) {
 	c.query, c.attempt = query, first.attempt
-	c.caller = newCaller(ctx)
+	c.caller = attemptctx.CallerOf(ctx)
 	first.state = attemptOver // not before: the context is a user's
 	c.options.caller = query.query.Handler
 	c.by = pick.Caller{Context: ctx, Key: key, Name: c.options.caller}
@@ -146,8 +147,7 @@ func (c *call) handOver() {
 	c.attempt.place, c.delay, c.state = nil, 0, callChoosing
 }
 
-// nextAttempt enters the next provider that admits the call, or the same one again. On false
-// the call is over.
+// nextAttempt enters the next provider that admits the call, or the same one again. On false the call is over.
 func (c *call) nextAttempt() bool {
 	if c.state == callRetrying {
 		c.state = callChoosing
@@ -175,7 +175,7 @@ func (c *call) nextAttempt() bool {
 	if c.entries == 0 {
 		c.query.service.lookups.Local().misses.Add(1)
 	}
-	if !c.final() && c.caller.err() == nil {
+	if !c.Final() && c.caller.Err() == nil {
 		c.state = callExhausted
 	}
 	return false
@@ -183,7 +183,7 @@ func (c *call) nextAttempt() bool {
 
 // mayAsk reports whether another provider may be asked at all.
 func (c *call) mayAsk() bool {
-	return c.state == callChoosing && !c.final() && c.caller.ctx.Err() == nil
+	return c.state == callChoosing && !c.Final() && c.caller.Ctx.Err() == nil
 }
 
 // tryProvider enters a provider that the iteration offers, or passes it by.
@@ -204,7 +204,7 @@ func (c *call) tryProvider(p *provider) bool {
 // wants reports whether the call has use for a provider: its window is large enough, and after a wait it was
 // not asked before, or only turned the call away.
 func (c *call) wants(p *provider) bool {
-	if c.tooSmall(p) {
+	if c.TooSmall(p.definition.Window) {
 		return false
 	}
 	return c.rounds == 0 || c.mayReturnTo(p)

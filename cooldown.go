@@ -10,6 +10,7 @@ import (
 	"github.com/capreg/registry/internal/domain"
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -43,22 +44,22 @@ func sortedMembers(d *domain.Domain[*provider]) []*provider {
 }
 
 // cool leaves the provider alone as the outcome says, or all of its domain.
-func (p *provider) cool(o outcome) {
+func (p *provider) cool(o outcome.Outcome) {
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
 	if p.hasLeft() {
 		return
 	}
 	c := &p.cooldown
-	if o.scope == verdict.ScopeDomain {
+	if o.Scope == verdict.ScopeDomain {
 		c = &p.domain.Cooldown
 	}
 	before := c.Cooldown
-	changed := c.Apply(cooldown.Request{Class: o.class, Kind: o.cooldown, After: o.after, Cause: o.cause, Call: o.call}, time.Now())
+	changed := c.Apply(cooldown.Request{Class: o.Class, Kind: o.Cooldown, After: o.After, Cause: o.Cause, Call: o.Call}, time.Now())
 	members := p.coolingWith(c)
 	if c.Pending() {
 		for _, member := range members {
-			member.effects.setCooldownGrown(true)
+			member.effects.SetCooldownGrown(true)
 		}
 	}
 	if !changed {
@@ -71,7 +72,7 @@ func (p *provider) cool(o outcome) {
 	for _, member := range members {
 		var change *event.Event
 		if parks || member.gateNow()&gateCooling == 0 {
-			change = &event.Event{Kind: event.Cooling, Reason: o.class.String(), Until: c.Until(), Err: o.cause}
+			change = &event.Event{Kind: event.Cooling, Reason: o.Class.String(), Until: c.Until(), Err: o.Cause}
 			if parks {
 				change.Kind = event.Parked
 			}
@@ -148,7 +149,7 @@ func (p *provider) endGrowthLocked() {
 		c.ForgetRefusals()
 	}
 	for _, member := range p.domain.Members() {
-		member.effects.setCooldownGrown(member.cooldown.Pending())
+		member.effects.SetCooldownGrown(member.cooldown.Pending())
 	}
 }
 
@@ -173,7 +174,7 @@ func (r *Registry) enterDomain(p *provider, policy LimitPolicy) {
 	if p.domain.Cooldown.Active() {
 		p.gate.Store(uint32(p.gateNow() | gateCooling))
 	}
-	p.effects.setCooldownGrown(p.domain.Cooldown.Pending())
+	p.effects.SetCooldownGrown(p.domain.Cooldown.Pending())
 	p.limits.Store(p.domain.Limits())
 	if policy != (LimitPolicy{}) && p.domain.Limits() == nil {
 		p.limitDomain(policy)

@@ -132,8 +132,7 @@ func (it *iterator) another() *provider {
 	return it.plan.candidate(it.rest.Another())
 }
 
-// pass notes that p, which next returned, was not taken: the iteration starts over if p was
-// replaced meanwhile.
+// pass notes that p, which next returned, was not taken: the iteration starts over if p was replaced meanwhile.
 func (it *iterator) pass(p *provider) {
 	if !it.restartIfReplaced(p) {
 		it.found = it.found || p.gateNow()&it.want.blockers() == 0
@@ -143,8 +142,7 @@ func (it *iterator) pass(p *provider) {
 // take notes that a provider that next returned was taken.
 func (it *iterator) take() { it.found = true }
 
-// restartIfReplaced starts over on the current plan if p was replaced or hidden while it was
-// looked at.
+// restartIfReplaced starts over on the current plan if p was replaced or hidden while it was looked at.
 func (it *iterator) restartIfReplaced(p *provider) bool {
 	return p.superseded() && it.restart()
 }

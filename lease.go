@@ -9,6 +9,7 @@ import (
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/tasks"
 	"github.com/capreg/registry/verdict"
@@ -53,9 +54,8 @@ type Lease[T any] struct {
 // [Lease.Done] or [Lease.MoveOn]. Like [Call] it moves on from providers that cannot be
 // entered; what happens after that is the caller's to report.
 //
-// It blocks only for a factory or a first probe that has no result yet and for a place in a
-// full bulkhead, within ctx. The error is an [UnavailableError], or a [CallError] when ctx had
-// ended.
+// It blocks only for a factory or a first probe that has no result yet and for a place in a full bulkhead, within
+// ctx. The error is an [UnavailableError], or a [CallError] when ctx had ended.
 func (r *Resolver[T]) Acquire(ctx context.Context, options ...CallOption) (*Lease[T], error) {
 	query, err := r.bound()
 	if err != nil {
@@ -74,9 +74,8 @@ func (r *Resolver[T]) Acquire(ctx context.Context, options ...CallOption) (*Leas
 // reported by itself. Rotations do not move, and the call does not queue. A provider that
 // replaces another one meanwhile is among them, once, and perhaps out of order.
 //
-// It blocks for factories and first probes that have no result yet, within ctx. The error is
-// an [UnavailableError], or a [CallError] when ctx had ended: there is at least one lease, or
-// an error.
+// It blocks for factories and first probes that have no result yet, within ctx. The error is an [UnavailableError],
+// or a [CallError] when ctx had ended: there is at least one lease, or an error.
 func (r *Resolver[T]) AcquireMany(ctx context.Context, limit int, options ...CallOption) ([]*Lease[T], error) {
 	query, err := r.bound()
 	if err != nil {
@@ -88,10 +87,10 @@ func (r *Resolver[T]) AcquireMany(ctx context.Context, limit int, options ...Cal
 	}
 	defer shared.close()
 	c := shared.first
-	query.awaitFirstProbe(c.caller.ctx, admitting) //nolint:contextcheck // the call has it
+	query.awaitFirstProbe(c.caller.Ctx, admitting) //nolint:contextcheck // the call has it
 	c.providers = query.list(admitting)
 	var leases []*Lease[T]
-	for c.caller.ctx.Err() == nil && (limit <= 0 || len(leases) < limit) {
+	for c.caller.Ctx.Err() == nil && (limit <= 0 || len(leases) < limit) {
 		p := c.providers.next(nil)
 		if p == nil {
 			break
@@ -123,8 +122,7 @@ func leaseNext[T any](shared *leaseCall, c *call) (*Lease[T], error) {
 	return nil, shared.failed(c.failure())
 }
 
-// leaseEntered hands out the provider that the call has entered, and gives it back when a hook
-// exits the goroutine.
+// leaseEntered hands out the provider that the call has entered, and gives it back when a hook exits the goroutine.
 func leaseEntered[T any](shared *leaseCall, c *call) *Lease[T] {
 	if c.observed {
 		returned := false
@@ -156,8 +154,7 @@ func newLease[T any](shared *leaseCall, c *call) *Lease[T] {
 	return l
 }
 
-// startExpiry ends the lease a grace after the end of its context: a holder that heeds the
-// context reports in time.
+// startExpiry ends the lease a grace after the end of its context: a holder that heeds the context reports in time.
 func (l *Lease[T]) startExpiry() {
 	limit := maxLeaseWithoutTimeout
 	if most := l.attempt.timeout.most; most != NoTimeout {
@@ -213,9 +210,8 @@ func (l *Lease[T]) Done(err error) (class verdict.Class) {
 	return l.conclude(err).Class
 }
 
-// MoveOn reports the outcome as [Lease.Done] does, and goes on with the call as [Call] does:
-// with a retry, where the provider's policy has one, or with the next provider, as a new
-// lease. It blocks as [Resolver.Acquire] does.
+// MoveOn reports the outcome as [Lease.Done] does, and goes on with the call as [Call] does: with a retry, where
+// the provider's policy has one, or with the next provider, as a new lease. It blocks as [Resolver.Acquire] does.
 //
 // It returns nil, nil after a success, the call's error when the outcome is final or no
 // provider is left, and an error matching [ErrLeaseDone] if the lease has ended already.
@@ -225,18 +221,18 @@ func (l *Lease[T]) MoveOn(err error) (*Lease[T], error) {
 	}
 	defer l.call.close()
 	v := l.conclude(err)
-	if isSuccess(v.Class) {
+	if outcome.IsSuccess(v.Class) {
 		return nil, nil //nolint:nilnil // the call is over, and well
 	}
 	c := l.call.search()
 	c.attempt.lastResort = l.attempt.lastResort // which another one may follow
 	c.attempt, c.retried = l.attempt, l.retried
 	c.attempt.freed = false
-	c.follow(v, c.options.onceOnly, c.query.query.TryRefused, l.attempt.provider.definition.Window)
+	c.Follow(v.Class, c.options.onceOnly, c.query.query.TryRefused, l.attempt.provider.definition.Window)
 	switch {
 	case c.planRetry(v):
 		c.state = callRetrying
-	case c.final():
+	case c.Final():
 		c.state = callEnded
 		return nil, c.failure()
 	}
@@ -279,11 +275,11 @@ func (l *Lease[T]) record(v verdict.Verdict, elapsed time.Duration, err error) (
 		a.timeout = attemptTimeout{time.Duration(allowed), true}
 	}
 	o := a.resolve(v, elapsed, time.Duration(l.firstByte.Load()), err)
-	if o.cooldown == verdict.CooldownThird {
-		o.call = l.call.serial()
+	if o.Cooldown == verdict.CooldownThird {
+		o.Call = l.call.serial()
 	}
 	a.record(o)
-	l.told.Class, l.told.Duration, l.told.Err = o.class, elapsed, err
+	l.told.Class, l.told.Duration, l.told.Err = o.Class, elapsed, err
 	s := l.call
 	s.unclaim(a.provider)
 	return s.note(l.told, l.cause, a.provider.definition.Window)
@@ -322,8 +318,4 @@ func (l *Lease[T]) expire() {
 		defer l.call.close()
 		l.runAfterAttempt(soFar)
 	})
-}
-
-func isSuccess(class verdict.Class) bool {
-	return class == verdict.ClassSuccess || class == verdict.ClassSlow
 }

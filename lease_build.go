@@ -13,10 +13,9 @@ import (
 // More reports whether another provider could be asked when the lease was given.
 func (l *Lease[T]) More() bool { return l.made() && l.hasNext }
 
-// Answered tells that the answer has begun, such as with the first item of a stream: the time
-// until the first such report is the latency of the provider, rather than the time until Done.
-// The lease of a half-open provider is a trial, and keeps no other one out from then on; its
-// outcome still counts.
+// Answered tells that the answer has begun, such as with the first item of a stream: the time until the first such
+// report is the latency of the provider, rather than the time until Done. The lease of a half-open provider is a
+// trial, and keeps no other one out from then on; its outcome still counts.
 func (l *Lease[T]) Answered() {
 	if !l.made() {
 		return
@@ -52,10 +51,9 @@ func (l *Lease[T]) Patience(d time.Duration) {
 	}
 }
 
-// Beside returns a lease of another provider for the same call while this one goes on, as a
-// second opinion or a hedge; no provider is leased twice. It blocks as [Resolver.Acquire]
-// does. For a call that is over, or must not run twice, the error is the one of the call so
-// far, and matches [ErrLeaseDone] where there is none.
+// Beside returns a lease of another provider for the same call while this one goes on, as a second opinion or a
+// hedge; no provider is leased twice. It blocks as [Resolver.Acquire] does. For a call that is over, or must not
+// run twice, the error is the one of the call so far, and matches [ErrLeaseDone] where there is none.
 func (l *Lease[T]) Beside() (*Lease[T], error) {
 	if !l.made() || l.call.first.options.onceOnly || l.ended.Load() || !l.call.openSearch() {
 		if err := l.Failure(); err != nil {
@@ -66,7 +64,7 @@ func (l *Lease[T]) Beside() (*Lease[T], error) {
 	defer l.call.close()
 	c := l.call.search()
 	c.attempt.lastResort = l.attempt.lastResort // which another one may follow
-	if c.final() {
+	if c.Final() {
 		return nil, c.failure()
 	}
 	c.reason = attemptHedge
@@ -82,16 +80,15 @@ func (l *Lease[T]) Failure() error {
 	}
 	first := &l.call.first
 	failure := &CallError{Service: first.query.service.name, Attempts: attempts, OnceOnly: first.options.onceOnly, partial: true}
-	if ctx := first.caller.ctx; ctx.Err() != nil {
+	if ctx := first.caller.Ctx; ctx.Err() != nil {
 		failure.ended = fault.OfContext(ctx)
 	}
 	return failure.withRetryIn(first.query)
 }
 
-// Guard runs a part of the work, such as the provider's own code, and treats its panic as
-// [Call] treats that of its function: it goes on after it was recorded, or becomes a
-// [PanicError] ([Options.PanicsAsErrors]) that is yet to be reported. A nil work is an error that
-// matches [ErrInvalid].
+// Guard runs a part of the work, such as the provider's own code, and treats its panic as [Call] treats that of its
+// function: it goes on after it was recorded, or becomes a [PanicError] ([Options.PanicsAsErrors]) that is yet to
+// be reported. A nil work is an error that matches [ErrInvalid].
 func (l *Lease[T]) Guard(work func() error) (err error) {
 	if work == nil {
 		return invalid("work", raw("nil"), "a function")

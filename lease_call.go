@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/capreg/registry/internal/claim"
+	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/verdict"
 )
@@ -111,14 +112,14 @@ func (c *leaseCall) note(ended Attempt, cause error, window int) (soFar CallRepo
 	first := &c.first
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	succeeded := isSuccess(ended.Class)
+	succeeded := outcome.IsSuccess(ended.Class)
 	c.answered = c.answered || succeeded
 	if !succeeded || first.observed {
 		c.history.add(ended, cause)
 	}
 	if !succeeded && ended.Class.Rule().Blame == verdict.BlameSuccess {
 		// It was about the request, so it holds for all leases of the call.
-		c.history.follow(verdict.Verdict{Class: ended.Class}, first.options.onceOnly, first.query.query.TryRefused, window)
+		c.history.Follow(ended.Class, first.options.onceOnly, first.query.query.TryRefused, window)
 	}
 	if first.observed {
 		soFar = first.soFar(c.history.attempts)

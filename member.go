@@ -10,6 +10,7 @@ import (
 	"github.com/capreg/registry/internal/cooldown"
 	"github.com/capreg/registry/internal/domain"
 	"github.com/capreg/registry/internal/drain"
+	"github.com/capreg/registry/internal/effects"
 	"github.com/capreg/registry/internal/lazy"
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/striped"
@@ -29,7 +30,7 @@ type provider struct {
 	breaker  providerBreaker
 	limits   atomic.Pointer[limit.Limits] // of its domain; nil: none
 	last     atomic.Pointer[verdict.LastError]
-	effects  successEffects
+	effects  effects.Effects
 
 	replacement  replacement
 	lazy         *lazy.Instance[*instance] // nil for instances that were passed in
@@ -141,7 +142,7 @@ func newProvider(svc *service, e entry, generation uint64) *provider {
 	}
 	p.timeout.Store(int64(e.timeout))
 	if e.retry != (RetryPolicy{}) {
-		p.effects.setRetryPolicy(e.retry)
+		p.effects.SetRetryPolicy(limit.RetryPolicy(e.retry))
 	}
 	p.breaker.init(p, e.breaker)
 	p.health.policy, p.health.since, p.health.published = e.health, time.Now(), health.Healthy

@@ -220,8 +220,8 @@ func (m *membership) newReplacement(of *provider, fake *instance, policy Breaker
 		definition: of.definition.clone(), instance: fake, overrideID: of.overrideID,
 		breaker: policy, health: of.health.policy, classify: of.classify,
 	}
-	if known := of.effects.retry(); known != nil {
-		e.retry = known.policy
+	if known := of.effects.Retry(); known != nil {
+		e.retry = RetryPolicy(known.Policy)
 	}
 	e.health.Probe, e.health.Capabilities, e.health.Recover = nil, nil, nil
 	m.generation++

@@ -71,7 +71,7 @@ func (c *call) awaitPlace() bool {
 			return false
 		}
 		q.wait.Recheck()
-		at, woken := q.awaitTurn(c.caller.ctx, limit, changed)
+		at, woken := q.awaitTurn(c.caller.Ctx, limit, changed)
 		switch {
 		case at >= 0:
 			if c.enterGranted(&q, at) {
@@ -82,7 +82,7 @@ func (c *call) awaitPlace() bool {
 			if c.enterAnother(&q) {
 				return true
 			}
-		case c.caller.err() != nil:
+		case c.caller.Err() != nil:
 			return false
 		}
 	}
@@ -235,7 +235,7 @@ func (c *call) judgeQueue(q *queueing, at int, waited time.Duration) queueState 
 		returnsIn, cools = firstBack(line.providers)
 	}
 	left := line.maxWait - waited + line.paused
-	inTime := !c.caller.hasDeadline || returnsIn < time.Until(c.caller.deadline)
+	inTime := !c.caller.HasDeadline || returnsIn < time.Until(c.caller.Deadline)
 	switch {
 	case cools && inTime:
 		return queueCools
@@ -275,7 +275,7 @@ func (c *call) enterGranted(q *queueing, at int) (entered bool) {
 		}
 	}()
 	first := slices.IndexFunc(from.providers, func(p *provider) bool { return p.gateNow()&gateBlocked == 0 && c.wants(p) })
-	if first < 0 || c.caller.err() != nil {
+	if first < 0 || c.caller.Err() != nil {
 		return false
 	}
 	p := from.providers[first]

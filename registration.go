@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/limit"
 )
 
 // Registration is the handle of one provider in its registry.
@@ -171,7 +172,7 @@ func (r *Registration) SetRetry(policy RetryPolicy) (previous RetryPolicy, err e
 		return RetryPolicy{}, err
 	}
 	err = r.change("retry", func(p *provider) (from, to any, err error) {
-		previous = p.effects.setRetryPolicy(policy)
+		previous = RetryPolicy(p.effects.SetRetryPolicy(limit.RetryPolicy(policy)))
 		return fmt.Sprintf("%+v", previous), fmt.Sprintf("%+v", policy), nil
 	})
 	return previous, err

@@ -15,9 +15,8 @@ import (
 type Attempt struct {
 	// Provider is the name of the provider that was tried.
 	Provider string `json:"provider"`
-	// Why is the reason for the attempt: "first", "failover", "retry",
-	// "queued" (for a place), "waited" (for the end of a cooldown), "many" (all
-	// were asked), "hedge" (beside one in progress) or "last resort".
+	// Why is the reason for the attempt: "first", "failover", "retry", "queued" (for a place), "waited" (for the
+	// end of a cooldown), "many" (all were asked), "hedge" (beside one in progress) or "last resort".
 	Why string `json:"why"`
 	// Trial reports whether its breaker was half-open.
 	Trial bool `json:"trial,omitempty"`
@@ -66,9 +65,8 @@ var attemptReasons = [...]string{
 // String returns the value of [Attempt.Why].
 func (r attemptReason) String() string { return attemptReasons[r] }
 
-// CallReport describes the course of one call, or of the leases of one. [ReportTo] asks for it, and
-// the hooks of [Options] get it. In JSON, as everywhere in this package, durations are numbers of
-// nanoseconds.
+// CallReport describes the course of one call, or of the leases of one. [ReportTo] asks for it, and the hooks of
+// [Options] get it. In JSON, as everywhere in this package, durations are numbers of nanoseconds.
 type CallReport struct {
 	// Service is the name of the service, and Handler the handler of the query.
 	Service string `json:"service"`
@@ -103,10 +101,9 @@ func textOf(err error) string {
 	return fault.Text(err)
 }
 
-// IdempotencyKey returns a random key that is the same in every attempt of one
-// call, for servers that recognise a request they have seen. ctx is the context
-// that the function of a [Call] was given, or that of a lease; any other context,
-// and those of attempts with [NoTimeout], have none: the result is empty.
+// IdempotencyKey returns a random key that is the same in every attempt of one call, for servers that recognise a
+// request they have seen. ctx is the context that the function of a [Call] was given, or that of a lease; any other
+// context, and those of attempts with [NoTimeout], have none: the result is empty.
 func IdempotencyKey(ctx context.Context) string {
 	return attemptctx.IdempotencyKey(ctx)
 }
@@ -150,7 +147,7 @@ func (c *call) functionContext() context.Context {
 	if c.hookCtx != nil {
 		return c.hookCtx
 	}
-	return c.attempt.context(c.caller.ctx)
+	return c.attempt.context(c.caller.Ctx)
 }
 
 // present describes the attempt in progress.
@@ -189,9 +186,9 @@ func (c *call) report(err error) {
 		*c.options.report = report
 	}
 	if hook := registry.options.AfterCall; hook != nil {
-		_ = fault.Run(func() error { hook(c.caller.ctx, report); return nil })
+		_ = fault.Run(func() error { hook(c.caller.Ctx, report); return nil })
 	}
-	registry.notifyObservers(c.caller.ctx, report)
+	registry.notifyObservers(c.caller.Ctx, report)
 }
 
 // allSkipped returns the providers that were not entered and could not have been, or not for
@@ -213,7 +210,7 @@ func (c *call) allSkipped() (skipped []Candidate) {
 
 // failure returns the error of a call that has no answer.
 func (c *call) failure() error {
-	ended := c.caller.err()
+	ended := c.caller.Err()
 	var unavailable *UnavailableError
 	if ended == nil && (c.entries == 0 || c.state == callExhausted) {
 		unavailable = c.unavailable()
@@ -221,12 +218,12 @@ func (c *call) failure() error {
 			return unavailable
 		}
 	}
-	failure := &CallError{Service: c.query.service.name, Attempts: c.attempts, causes: c.causes, OnceOnly: c.step == stepOnceOnly}
+	failure := &CallError{Service: c.query.service.name, Attempts: c.attempts, causes: c.causes, OnceOnly: c.OnceOnly()}
 	switch {
 	case ended != nil:
 		failure.ended = []error{ended}
-		if c.caller.ctx.Err() != nil {
-			failure.ended = fault.OfContext(c.caller.ctx)
+		if c.caller.Ctx.Err() != nil {
+			failure.ended = fault.OfContext(c.caller.Ctx)
 		}
 		if c.entries == 0 {
 			c.query.service.misses.count(nil)

@@ -3,8 +3,6 @@ package registry
 import (
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
-
 	"github.com/capreg/registry/internal/limit"
 )
 
@@ -40,25 +38,4 @@ type RetryPolicy struct {
 func (p RetryPolicy) withDefaults() (RetryPolicy, error) {
 	checked, v := limit.RetryPolicy(p).Checked()
 	return RetryPolicy(checked), asFieldError("Retry.", v)
-}
-
-// defaultRetryPolicy returns the policy of a provider that was given none.
-func defaultRetryPolicy() RetryPolicy {
-	policy, _ := RetryPolicy{}.withDefaults() // the zero value is valid
-	return policy
-}
-
-// delays returns the growing bounds of a call's delays, for [limit.FullJitter].
-func (p RetryPolicy) delays() *backoff.ExponentialBackOff {
-	return limit.NewDelays(p.FirstDelay, p.MaxDelay, limit.NoJitter)
-}
-
-// retryState is a provider's retry policy in force, and its budget.
-type retryState struct {
-	policy RetryPolicy
-	*limit.Budget
-}
-
-func newRetryState(p RetryPolicy) *retryState {
-	return &retryState{p, limit.NewBudget(limit.RetryPolicy(p))}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/verdict"
 )
@@ -35,12 +36,11 @@ func (i *identity) classifyError(err error) verdict.Verdict {
 	return v
 }
 
-// judge returns what an outcome means, and why the registry ended the attempt, if it did. The
-// contexts come first, the attempt's own before the caller's, which it would else be mistaken
-// for when it is itself the context of an attempt: a caller that went away blames no provider.
-// Only an answer of the provider, such as a rate limit, counts even when it came with the end of
-// its time.
-func (a *attempt) judge(by *caller, err error) (v verdict.Verdict, cause error) {
+// judge returns what an outcome means, and why the registry ended the attempt, if it did. The contexts come first,
+// the attempt's own before the caller's, which it would else be mistaken for when it is itself the context of an
+// attempt: a caller that went away blames no provider. Only an answer of the provider, such as a rate limit, counts
+// even when it came with the end of its time.
+func (a *attempt) judge(by *attemptctx.Caller, err error) (v verdict.Verdict, cause error) {
 	if err == nil {
 		return verdict.Verdict{Class: verdict.ClassSuccess}, nil
 	}
@@ -55,7 +55,7 @@ func (a *attempt) judge(by *caller, err error) (v verdict.Verdict, cause error) 
 			return a.judgeTimedOut(err), ErrAttemptTimeout
 		}
 	}
-	if ended := by.err(); ended != nil {
+	if ended := by.Err(); ended != nil {
 		if v, answered := a.provider.answerIn(err, ended); answered {
 			return v, nil
 		}

@@ -63,20 +63,20 @@ func (c *call) waitForProvider() waitResult {
 
 // sleep waits before a retry; false when the caller's context ended first.
 func (c *call) sleep(delay time.Duration) bool {
-	if delay > 0 && await(c.caller.ctx, delay, nil) == waitCancelled {
+	if delay > 0 && await(c.caller.Ctx, delay, nil) == waitCancelled {
 		return false
 	}
-	return c.caller.err() == nil
+	return c.caller.Err() == nil
 }
 
 // awaitFirstProbe waits for the first results of probes when nothing was entered, and begins a new iteration
 // where a provider can be.
 func (c *call) awaitFirstProbe() bool {
-	if c.entries > 0 || c.final() || c.sawProbes || len(c.skips) > 0 {
+	if c.entries > 0 || c.Final() || c.sawProbes || len(c.skips) > 0 {
 		return false
 	}
 	c.sawProbes = true
-	if !c.query.awaitFirstProbe(c.caller.ctx, admitting) {
+	if !c.query.awaitFirstProbe(c.caller.Ctx, admitting) {
 		return false
 	}
 	c.iterate()
@@ -142,7 +142,7 @@ func (p *plan) mayBecomeEligible() bool {
 // tryLastResort enters, when nothing but last resorts was entered, the next provider that may be
 // tried whatever keeps it away. Where it was replaced meanwhile, the iteration starts over.
 func (c *call) tryLastResort() waitResult {
-	if c.entries > 0 && !c.attempt.lastResort || c.final() {
+	if c.entries > 0 && !c.attempt.lastResort || c.Final() {
 		return waitOver
 	}
 	mode := pick.Advance
@@ -161,7 +161,7 @@ func (c *call) tryLastResort() waitResult {
 			return waitEntered
 		case c.providers.restartIfReplaced(best):
 			return waitAgain
-		case c.caller.err() != nil:
+		case c.caller.Err() != nil:
 			return waitOver
 		}
 		passed, mode = append(passed, best), pick.Peek
@@ -251,24 +251,23 @@ func (c *call) returning() *returning {
 	return c.waiting
 }
 
-// awaitFirstReturn waits until a provider is back and it is the call's turn, or until the reserved attempt is
-// due.
+// awaitFirstReturn waits until a provider is back and it is the call's turn, or until the reserved attempt is due.
 func (c *call) awaitFirstReturn(began time.Duration) bool {
 	w := c.waiting
 	defer w.turn.Leave() // deferred: the context is a user's
-	for c.caller.err() == nil {
+	for c.caller.Err() == nil {
 		back, changed := c.firstReturn()
 		switch {
 		case !w.reserved.Due().IsZero() && (back.provider == nil || !back.now && !back.until.Before(w.reserved.Due())):
-			if await(c.caller.ctx, time.Until(w.reserved.Due()), changed) == waitTimedOut {
+			if await(c.caller.Ctx, time.Until(w.reserved.Due()), changed) == waitTimedOut {
 				return true
 			}
-		case back.provider == nil || !back.now && c.caller.hasDeadline && !back.until.Before(c.caller.deadline):
+		case back.provider == nil || !back.now && c.caller.HasDeadline && !back.until.Before(c.caller.Deadline):
 			return false
 		case !back.now:
 			left := max(time.Until(back.until), time.Millisecond)
 			w.turn.StillAway(back.provider.domain, c.since(began)+left)
-			await(c.caller.ctx, left, changed)
+			await(c.caller.Ctx, left, changed)
 		case c.isItsTurn(back.provider):
 			return true
 		}
@@ -280,10 +279,10 @@ func (c *call) awaitFirstReturn(began time.Duration) bool {
 // where that would leave it too little time.
 func (c *call) isItsTurn(p *provider) bool {
 	delay := c.waiting.turn.Delay(p.domain)
-	if delay == 0 || c.caller.hasDeadline && delay > time.Until(c.caller.deadline)/2 {
+	if delay == 0 || c.caller.HasDeadline && delay > time.Until(c.caller.Deadline)/2 {
 		return true
 	}
-	await(c.caller.ctx, delay, nil)
+	await(c.caller.Ctx, delay, nil)
 	return false
 }
 
@@ -291,12 +290,12 @@ func (c *call) isItsTurn(p *provider) bool {
 func (c *call) reserveAttempt() {
 	w := c.waiting
 	within := time.Duration(math.MaxInt64)
-	if c.caller.hasDeadline {
-		within = time.Until(c.caller.deadline)
+	if c.caller.HasDeadline {
+		within = time.Until(c.caller.Deadline)
 	}
 	for _, p := range w.throttled {
 		l := p.limits.Load()
-		if l == nil || p.superseded() || c.step == stepLargerWindow && p.definition.Window <= c.window {
+		if l == nil || p.superseded() || c.NotLarger(p.definition.Window) {
 			continue
 		}
 		if wait, ok := w.reserved.Reserve(l, c.options.caller, within); ok {
@@ -353,7 +352,7 @@ func (c *call) firstReturn() (first comeback, changed <-chan struct{}) {
 
 // mayWaitFor reports whether the call may ask p once its cooldown is over.
 func (c *call) mayWaitFor(p *provider) bool {
-	if c.tooSmall(p) || slices.Contains(c.refused, p) || !c.mayReturnTo(p) {
+	if c.TooSmall(p.definition.Window) || slices.Contains(c.refused, p) || !c.mayReturnTo(p) {
 		return false
 	}
 	return c.shared == nil || c.tried(p.name()) || !c.shared.claimed(p.name())

@@ -1,0 +1,62 @@
+package outcome
+
+import "github.com/capreg/registry/verdict"
+
+// Next bounds the attempts that may follow those of a call so far. The zero value allows any.
+//
+//	state              | an outcome that
+//	any provider       | moves on
+//	larger window      | needs a larger window
+//	none               | is final
+//	none, once only    | moves on, for a call that must not run twice
+//
+// It moves down only.
+type Next struct {
+	step   step
+	window int // only providers with a larger one, or an unknown one, remain
+}
+
+type step uint8
+
+const (
+	stepAnyProvider  step = iota
+	stepLargerWindow      // only a provider with a larger or unknown window
+	stepNone              // the outcome is final
+	stepOnceOnly          // another provider could be asked, but the call must not run twice
+)
+
+// Final reports whether no further provider may be asked.
+func (n *Next) Final() bool { return n.step >= stepNone }
+
+// OnceOnly reports whether that is because the call must not run twice.
+func (n *Next) OnceOnly() bool { return n.step == stepOnceOnly }
+
+// NeedsLarger reports whether only providers with a larger or unknown window may follow.
+func (n *Next) NeedsLarger() bool { return n.step == stepLargerWindow }
+
+// NotLarger reports whether a larger window is needed than this one, which may be zero: unknown.
+func (n *Next) NotLarger(window int) bool { return n.NeedsLarger() && window <= n.window }
+
+// TooSmall is NotLarger of a known window.
+func (n *Next) TooSmall(window int) bool { return window > 0 && n.NotLarger(window) }
+
+// Follow decides what may follow an attempt that was no success; window is that of its provider.
+func (n *Next) Follow(class verdict.Class, onceOnly, tryRefused bool, window int) {
+	rule := class.Rule()
+	next := stepNone
+	switch rule.Next {
+	case verdict.NextYes, verdict.NextFree, verdict.NextBeforeFirstItem, verdict.NextByOption:
+		next = stepAnyProvider
+	case verdict.NextLargerWindow:
+		next, n.window = stepLargerWindow, max(n.window, window)
+	case verdict.NextWhenAllowed:
+		if tryRefused {
+			next = stepAnyProvider
+		}
+	case verdict.NextNo:
+	}
+	if next != stepNone && onceOnly && !rule.OnceMovesOn {
+		next = stepOnceOnly
+	}
+	n.step = max(n.step, next)
+}
