@@ -25,8 +25,7 @@ var (
 	ErrConflict = fault.ErrConflict
 	// ErrNotRegistered reports an operation on a provider that has left the registry.
 	ErrNotRegistered = fault.ErrNotRegistered
-	// ErrLeaseDone is returned for a lease whose outcome was reported already, or that has
-	// expired.
+	// ErrLeaseDone is returned for a lease whose outcome was reported already, or that has expired.
 	ErrLeaseDone = errors.New("lease is done")
 
 	// ErrUnavailable reports a look-up or call that found no eligible provider. The
@@ -36,30 +35,25 @@ var (
 	ErrUnknownService = errors.New("unknown service")
 	// ErrNoCapability reports a provider without a required capability.
 	ErrNoCapability = errors.New("capability missing")
-	// ErrUnhealthy reports a provider, or one of its capabilities, that probes or the
-	// program found unhealthy.
+	// ErrUnhealthy reports a provider, or one of its capabilities, that probes or the program found unhealthy.
 	ErrUnhealthy = errors.New("unhealthy")
-	// ErrNotReady reports a provider whose factory failed or whose probes have not
-	// succeeded yet, a component that does not become ready, or a
-	// [Registry.WaitReady] whose context ended first.
+	// ErrNotReady reports a provider whose factory failed or whose probes have not succeeded yet, a component that
+	// does not become ready, or a [Registry.WaitReady] whose context ended first.
 	ErrNotReady = fault.ErrNotReady
 	// ErrBreakerOpen reports a provider whose circuit breaker admits no call now: it
 	// is open, or half-open with its trial slots taken.
 	ErrBreakerOpen = errors.New("breaker open")
-	// ErrCoolingDown reports a provider that is in a cooldown, such as after a rate
-	// limit.
+	// ErrCoolingDown reports a provider that is in a cooldown, such as after a rate limit.
 	ErrCoolingDown = errors.New("cooling down")
-	// ErrCredentials reports that every provider that could be asked refuses this
-	// client: authentication, quota, billing. A provider that refuses it while others
-	// do not is reported as [ErrCoolingDown].
+	// ErrCredentials reports that every provider that could be asked refuses this client: authentication, quota,
+	// billing. A provider that refuses it while others do not is reported as [ErrCoolingDown].
 	ErrCredentials = errors.New("no usable credentials")
 	// ErrAtCapacity reports a provider without a free permit, a caller that has used
 	// up its rate, or a spent budget for further attempts.
 	ErrAtCapacity = errors.New("at capacity")
 	// ErrDenied reports a provider that [Options.Authorize] denied to the caller.
 	ErrDenied = errors.New("denied")
-	// ErrClosed reports a registry that is closed or closing, or a provider that is
-	// being removed.
+	// ErrClosed reports a registry that is closed or closing, or a provider that is being removed.
 	ErrClosed = fault.ErrClosed
 	// ErrStuck reports a removal or close that gave up waiting for user code.
 	ErrStuck = fault.ErrStuck
@@ -69,8 +63,7 @@ var (
 	ErrAttemptTimeout = fault.ErrAttemptTimeout
 )
 
-// FieldError is the error of input that was refused. It matches [ErrInvalid],
-// [ErrExists] or [ErrConflict].
+// FieldError is the error of input that was refused. It matches [ErrInvalid], [ErrExists] or [ErrConflict].
 type FieldError struct {
 	// Field is the name of the field, such as "Capabilities[1]".
 	Field string
@@ -110,8 +103,7 @@ func refuse(kind error, field string, value any, bound string) error {
 
 // UnavailableError is the error of a look-up or call that found no eligible provider.
 //
-// It matches [ErrUnavailable] and every cause present among its candidates, and
-// unwraps to their errors.
+// It matches [ErrUnavailable] and every cause present among its candidates, and unwraps to their errors.
 type UnavailableError struct {
 	// Service is the name of the service.
 	Service string
@@ -175,8 +167,7 @@ func (e *UnavailableError) Is(target error) bool {
 	return target == ErrUnavailable || e.cause != nil && target == e.cause
 }
 
-// Verdict returns the verdict of this error in a call that contains the failed one: a
-// plain failure.
+// Verdict returns the verdict of this error in a call that contains the failed one: a plain failure.
 func (e *UnavailableError) Verdict() verdict.Verdict { return verdict.Verdict{} }
 
 // Unwrap returns the error of each candidate.
@@ -190,8 +181,7 @@ func (e *UnavailableError) Unwrap() []error {
 	return causes
 }
 
-// ofCandidate returns the error of a candidate. It matches ErrCredentials only where all
-// candidates are parked.
+// ofCandidate returns the error of a candidate. It matches ErrCredentials only where all candidates are parked.
 func ofCandidate(candidate Candidate, parked bool) error {
 	if candidate.Code != codeParked || parked {
 		return candidate.Err
@@ -218,28 +208,23 @@ func (e *UnavailableError) parked() bool {
 	return true
 }
 
-// CallError is the error of a call that failed after its function ran at least once, or
-// whose context ended first.
+// CallError is the error of a call that failed after its function ran at least once, or whose context ended first.
 //
-// It unwraps to the error of every attempt, to the cause where the registry ended it
-// ([ErrAttemptTimeout], [ErrClosed]), to the caller's context error and its cause where
-// the context ended the call, and to the reasons of the providers that were skipped.
-// When every provider that could be asked refuses this client's credentials, it matches
-// [ErrCredentials].
+// It unwraps to the error of every attempt, to the cause where the registry ended it ([ErrAttemptTimeout],
+// [ErrClosed]), to the caller's context error and its cause where the context ended the call, and to the reasons of
+// the providers that were skipped. When every provider that could be asked refuses this client's credentials, it
+// matches [ErrCredentials].
 type CallError struct {
 	// Service is the name of the service.
 	Service string
 	// Attempts are the tries, in order; none when the context ended before the first.
 	Attempts []Attempt
-	// Skipped are the providers that were not tried, when the call ran out of
-	// providers.
+	// Skipped are the providers that were not tried, when the call ran out of providers.
 	Skipped []Candidate
-	// OnceOnly reports that no other provider was tried because the call must not run
-	// a second time.
+	// OnceOnly reports that no other provider was tried because the call must not run a second time.
 	OnceOnly bool
-	// RetryIn is the time until a retry is worthwhile when the call ran out of
-	// providers, from the moment the error was made; zero when that is now, or when no
-	// known reason ends by itself.
+	// RetryIn is the time until a retry is worthwhile when the call ran out of providers, from the moment the error
+	// was made; zero when that is now, or when no known reason ends by itself.
 	RetryIn time.Duration
 
 	ended   []error // the caller's context error and its cause, when they ended the call

@@ -49,8 +49,7 @@ func (p *provider) stateLocked() (state health.State, reason string, cause error
 	return p.health.watch.State()
 }
 
-// publishHealth makes gate, history and events follow the state. Caller holds
-// Registry.mu.
+// publishHealth makes gate, history and events follow the state. Caller holds Registry.mu.
 func (p *provider) publishHealth() {
 	p.showVitals()
 	h := &p.health
@@ -202,10 +201,9 @@ func (p *provider) healthLocked() health.Status {
 	return s
 }
 
-// MarkUnhealthy takes the provider out of every pick until [Registration.MarkHealthy],
-// for the given reason, whatever its probes say. Health is a signal of its own:
-// the breaker and its counts stay as they are, and calls in flight go on. Marking
-// again replaces the reason; nil stands for one that is not given.
+// MarkUnhealthy takes the provider out of every pick until [Registration.MarkHealthy], for the given reason,
+// whatever its probes say. Health is a signal of its own: the breaker and its counts stay as they are, and calls in
+// flight go on. Marking again replaces the reason; nil stands for one that is not given.
 func (r *Registration) MarkUnhealthy(reason error) error {
 	if reason == nil {
 		reason = errors.New("no reason given")
@@ -213,10 +211,9 @@ func (r *Registration) MarkUnhealthy(reason error) error {
 	return r.mark(reason)
 }
 
-// MarkHealthy removes the mark of [Registration.MarkUnhealthy], and counts as the
-// successes that an unhealthy provider needs; probes that fail afterwards count from
-// the beginning. Its breaker stays as it is: good health closes no breaker, as it says
-// nothing about calls.
+// MarkHealthy removes the mark of [Registration.MarkUnhealthy], and counts as the successes that an unhealthy
+// provider needs; probes that fail afterwards count from the beginning. Its breaker stays as it is: good health
+// closes no breaker, as it says nothing about calls.
 func (r *Registration) MarkHealthy() error { return r.mark(nil) }
 
 func (r *Registration) mark(unhealthy error) error {
@@ -236,16 +233,14 @@ func (r *Registration) mark(unhealthy error) error {
 	return nil
 }
 
-// Health returns the provider's health as far as it is known. It probes nothing and
-// changes nothing.
+// Health returns the provider's health as far as it is known. It probes nothing and changes nothing.
 func (r *Registration) Health() health.Status {
 	r.orLeft().registry.mu.Lock()
 	defer r.orLeft().registry.mu.Unlock()
 	return r.current().healthLocked()
 }
 
-// HealthHistory returns the last transitions of the provider's health, oldest
-// first, at most 32.
+// HealthHistory returns the last transitions of the provider's health, oldest first, at most 32.
 func (r *Registration) HealthHistory() []health.Transition {
 	r.orLeft().registry.mu.Lock()
 	defer r.orLeft().registry.mu.Unlock()
@@ -278,10 +273,9 @@ func (r *Registration) SetHealth(policy health.Policy) (previous health.Policy, 
 	return previous, err
 }
 
-// CheckHealth probes the provider now, whenever its next probe is due, and returns the
-// health that is known afterwards. It waits for a probe in progress rather than begin
-// another, and not for one that is stuck. When ctx ends first, the error is the
-// context's; for a provider that has left it matches [ErrNotRegistered].
+// CheckHealth probes the provider now, whenever its next probe is due, and returns the health that is known
+// afterwards. It waits for a probe in progress rather than begin another, and not for one that is stuck. When ctx
+// ends first, the error is the context's; for a provider that has left it matches [ErrNotRegistered].
 func (r *Registration) CheckHealth(ctx context.Context) (health.Status, error) {
 	if ctx == nil {
 		return health.Status{}, errNilContext()

@@ -21,17 +21,15 @@ import (
 // The functions among the fields must be safe for concurrent use. They run in the
 // goroutine of the operation that calls them, never under a lock of the registry.
 type Options struct {
-	// Logger receives one line for each event. Lines are written by a goroutine of
-	// the registry that exists only while there is something to log. A logger that
-	// falls behind loses the oldest lines; the next line carries their number as
-	// "lost". Default: no logging.
+	// Logger receives one line for each event. Lines are written by a goroutine of the registry that exists only
+	// while there is something to log. A logger that falls behind loses the oldest lines; the next line carries
+	// their number as "lost". Default: no logging.
 	Logger *zap.Logger
 	// Strategies are the strategies that configuration can name beside FALLBACK and
 	// ROUND_ROBIN. Package selectors provides a list. Names must be unique.
 	Strategies []Strategy
-	// Selection configures how groups are treated and what is measured, for every
-	// service without a policy of its own ([Service.SetSelection]). Default: strict
-	// groups, nothing measured.
+	// Selection configures how groups are treated and what is measured, for every service without a policy of its
+	// own ([Service.SetSelection]). Default: strict groups, nothing measured.
 	Selection selection.Policy
 	// Decisions is the number of latest picks that [Registry.Decisions] returns, at
 	// most 1,048,576. Recording a pick costs about a microsecond. Default: 0, none.
@@ -45,36 +43,31 @@ type Options struct {
 	// Admit, when set, is called before every registration takes effect. An error
 	// refuses the registration and is returned wrapped; a panic counts as one.
 	Admit func(ctx context.Context, d Definition) error
-	// Authorize, when set, is called before every attempt and lease. An error keeps
-	// this caller away from the provider ([ErrDenied]), and the call moves on to the
-	// next one; a panic counts as an error.
+	// Authorize, when set, is called before every attempt and lease. An error keeps this caller away from the
+	// provider ([ErrDenied]), and the call moves on to the next one; a panic counts as an error.
 	Authorize func(ctx context.Context, caller, service, provider string) error
-	// BeforeCall and AfterCall run around each call and lease, BeforeAttempt and
-	// AfterAttempt around each of its attempts. The context that a Before hook
-	// returns replaces the one it was given. It must be derived from that one and may
-	// only add values, such as correlation ids or a trace. Panics are recovered.
-	// Default: none, and calls do not pay for them.
+	// BeforeCall and AfterCall run around each call and lease, BeforeAttempt and AfterAttempt around each of its
+	// attempts. The context that a Before hook returns replaces the one it was given. It must be derived from that
+	// one and may only add values, such as correlation ids or a trace. Panics are recovered. Default: none, and
+	// calls do not pay for them.
 	BeforeCall    func(ctx context.Context, r CallReport) context.Context
 	AfterCall     func(ctx context.Context, r CallReport)
 	BeforeAttempt func(ctx context.Context, r CallReport, a Attempt) context.Context
 	AfterAttempt  func(ctx context.Context, r CallReport, a Attempt)
-	// ForbidMocks refuses a mock for a service that has real providers, and a real
-	// provider for a service that has mocks. Default: mocks are picked after all real
-	// providers, whatever their group and priority.
+	// ForbidMocks refuses a mock for a service that has real providers, and a real provider for a service that has
+	// mocks. Default: mocks are picked after all real providers, whatever their group and priority.
 	ForbidMocks bool
 	// OnlyMocks registers real providers and never picks one. It is meant for tests
 	// of programs that register real providers, and excludes ForbidMocks.
 	OnlyMocks bool
-	// PanicsAsErrors turns a panic of a call's function into a [PanicError] and moves
-	// the call on to the next provider. Default: the panic is recorded and propagates
-	// to the caller.
+	// PanicsAsErrors turns a panic of a call's function into a [PanicError] and moves the call on to the next
+	// provider. Default: the panic is recorded and propagates to the caller.
 	PanicsAsErrors bool
 	// ProbeConcurrency limits the health probes that run at once. A probe that ignores
 	// its context for too long no longer counts. Default: 32.
 	ProbeConcurrency int
-	// DrainTimeout is the time that calls in flight have left after their provider
-	// was replaced or its lifetime ended; then their contexts are cancelled.
-	// Default: 30 s.
+	// DrainTimeout is the time that calls in flight have left after their provider was replaced or its lifetime
+	// ended; then their contexts are cancelled. Default: 30 s.
 	DrainTimeout time.Duration
 }
 

@@ -21,8 +21,7 @@ import (
 	"github.com/capreg/registry/selection"
 )
 
-// Registry holds the providers of services and gives out the best one that is able,
-// healthy and admitted now.
+// Registry holds the providers of services and gives out the best one that is able, healthy and admitted now.
 //
 // Use [New] to create a Registry; it must not be copied. All methods are safe for
 // concurrent use, and none runs user code under a lock. A goroutine of the registry
@@ -47,11 +46,10 @@ type Registry struct {
 	life context.Context //nolint:containedctx // the registry's own lifetime
 	end  context.CancelCauseFunc
 
-	// mu guards membership and every gate, plan, rotation table, event sequence
-	// and subscriber, so that a change and its event are one step. Picking does
-	// not take it. No code of a user runs while it is held, and nothing waits.
-	// The locks of breakers, drains and factories are taken before it, never after.
-	// Functions whose names end in Locked are called with it held.
+	// mu guards membership and every gate, plan, rotation table, event sequence and subscriber, so that a change
+	// and its event are one step. Picking does not take it. No code of a user runs while it is held, and nothing
+	// waits. The locks of breakers, drains and factories are taken before it, never after. Functions whose names
+	// end in Locked are called with it held.
 	mu sync.Mutex
 	membership
 
@@ -159,17 +157,14 @@ func (r *Registry) Register(ctx context.Context, serviceName string, p Provider[
 
 // Close shuts the registry down and waits until nothing of it runs any more.
 //
-// It refuses new picks and registrations at once and waits for calls and leases in
-// flight until ctx ends, then cancels their contexts. It cancels factories in
-// progress. It closes the instances that factories made and that are io.Closers, in
-// reverse order of registration; instances that were passed in remain the caller's.
+// It refuses new picks and registrations at once and waits for calls and leases in flight until ctx ends, then
+// cancels their contexts. It cancels factories in progress. It closes the instances that factories made and that
+// are io.Closers, in reverse order of registration; instances that were passed in remain the caller's.
 //
-// The errors of closers are joined. When user code still runs two seconds after ctx
-// has ended, the error names it and matches [ErrStuck] and the context's error; a probe
-// or recovery hook that ignores the end of its context is given up after ten seconds,
-// whatever ctx. Close
-// may be called any number of times and concurrently: each call waits, within its own
-// ctx, for the first one and, where that gave up, for what it waited for.
+// The errors of closers are joined. When user code still runs two seconds after ctx has ended, the error names it
+// and matches [ErrStuck] and the context's error; a probe or recovery hook that ignores the end of its context is
+// given up after ten seconds, whatever ctx. Close may be called any number of times and concurrently: each call
+// waits, within its own ctx, for the first one and, where that gave up, for what it waited for.
 //
 // ctx should not have ended yet: a program that stops on a signal passes a fresh one.
 func (r *Registry) Close(ctx context.Context) error {
