@@ -93,15 +93,17 @@ func quiesceAll(left []*provider) {
 	}
 }
 
-// awaitReleased waits for the calls in flight on providers that have left, which it
-// cancels when ctx ends, and for the release of their instances.
-func awaitReleased(ctx context.Context, left []*provider) error {
+// drainsOf returns the drains of providers, in their order.
+func drainsOf(left []*provider) []*drain.Drain {
 	drains := make([]*drain.Drain, len(left))
 	for i, p := range left {
 		drains[i] = &p.drain
 	}
-	return drain.AwaitAll(ctx, drains)
+	return drains
 }
+
+// awaitReleased waits for calls in flight, which it cancels when ctx ends, and for the release of the instances.
+func awaitReleased(ctx context.Context, left []*provider) error { return drain.AwaitAll(ctx, drainsOf(left)) }
 
 // isClosed reports whether the channel is closed.
 func isClosed(ended <-chan struct{}) bool {

@@ -12,6 +12,7 @@ import (
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/internal/overall"
 	"github.com/capreg/registry/internal/probe"
 	"github.com/capreg/registry/internal/ring"
 )
@@ -75,7 +76,7 @@ func (p *provider) publishHealth() {
 	}
 	set := gateOfHealth(state)
 	p.changeGateLocked((gateUnhealthy|gateUnproven)&^set, set, &event.Event{
-		Kind: kindOfHealth(state), Reason: reason, Err: cause, From: from.String(), To: state.String(),
+		Kind: probe.KindOf(state), Reason: reason, Err: cause, From: from.String(), To: state.String(),
 	})
 	if from == health.Unknown {
 		p.registry.wakeWaiters() // calls that wait for a first result have it
@@ -104,22 +105,6 @@ func gateOfHealth(state health.State) gate {
 	return 0
 }
 
-// kindOfHealth returns the kind of event for a state that was reached; empty for states that have none.
-func kindOfHealth(state health.State) event.Kind {
-	switch state {
-	case health.Starting:
-		return event.Starting
-	case health.Healthy:
-		return event.Healthy
-	case health.Degraded:
-		return event.Degraded
-	case health.Unhealthy:
-		return event.Unhealthy
-	case health.Unknown, health.Draining:
-	}
-	return ""
-}
-
 func (p *provider) scoreLocked() float64 {
 	if p.health.manual.err != nil {
 		return 0
@@ -129,58 +114,20 @@ func (p *provider) scoreLocked() float64 {
 
 func (p *provider) trendLocked() health.Trend { return p.health.watch.Trend() }
 
-// because returns the providers that this one requires and that are the reason, as far as is known: those at the root
-// of the chain, and capabilities that no provider has. Caller holds Registry.mu.
-func (p *provider) because() []string {
-	search := causeSearch{of: p, seen: map[*provider]bool{p: true}}
-	search.visit(p)
-	slices.Sort(search.causes)
-	return slices.Compact(search.causes)
-}
+// because returns the providers that this one requires and that are the reason, as far as is known. Caller holds
+// Registry.mu.
+func (p *provider) because() []string { return overall.Causes(dependencies{&p.registry.membership}, p) }
 
-// causeSearch collects the reasons why a provider cannot work, along its requirements.
-type causeSearch struct {
-	of     *provider
-	seen   map[*provider]bool
-	causes []string
-}
+// dependencies lets the search for causes see the members. Its methods are called with Registry.mu held.
+type dependencies struct{ members *membership }
 
-// visit adds the causes among the requirements of p, and reports whether there are any besides the provider itself.
-func (s *causeSearch) visit(p *provider) (others bool) {
-	for _, capability := range p.definition.Requires {
-		members := p.registry.byCapability[capability]
-		switch {
-		case len(members) == 0:
-			s.causes, others = append(s.causes, fmt.Sprintf("no provider has %q", capability)), true
-		case !worksIn(members, capability):
-			for member := range members {
-				others = others || member != s.of
-				s.blame(member)
-			}
-		}
-	}
-	return others
-}
+func (dependencies) Name(p *provider) string       { return p.name() }
+func (dependencies) Requires(p *provider) []string { return p.definition.Requires }
 
-// blame adds a provider that does not work, or the causes among its requirements instead.
-func (s *causeSearch) blame(member *provider) {
-	if s.seen[member] {
-		return
-	}
-	s.seen[member] = true
-	if !s.visit(member) {
-		s.causes = append(s.causes, member.name())
-	}
-}
+func (d dependencies) Having(capability string) map[*provider]struct{} { return d.members.byCapability[capability] }
 
-// worksIn reports whether a capability works in one of the providers that have it.
-func worksIn(members map[*provider]struct{}, capability string) bool {
-	for member := range members {
-		if member.answersLocked() && member.outage([]string{capability}) == nil {
-			return true
-		}
-	}
-	return false
+func (dependencies) Works(p *provider, capability string) bool {
+	return p.answersLocked() && p.outage([]string{capability}) == nil
 }
 
 // answersLocked reports whether the provider is healthy or degraded.

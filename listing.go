@@ -119,17 +119,15 @@ func (r *Registry) Stats() Stats {
 			stats.Hits += cell.hits.Load()
 			stats.Misses += cell.misses.Load()
 		}
+		if len(svc.members) > 0 {
+			stats.Services++
+		}
 	}
 	stats.Lookups = stats.Hits + stats.Misses
 	stats.Providers = len(r.providers)
 	for _, p := range r.providers {
 		if p.gateNow()&gateBlocked == 0 {
 			stats.Eligible++
-		}
-	}
-	for _, svc := range *r.services.Load() {
-		if len(svc.members) > 0 {
-			stats.Services++
 		}
 	}
 	return stats

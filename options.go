@@ -3,10 +3,7 @@ package registry
 import (
 	"cmp"
 	"context"
-	"fmt"
-	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -95,40 +92,4 @@ func (o Options) checked() (Options, error) {
 // hasHooks reports whether any of the four hooks is set.
 func (o Options) hasHooks() bool {
 	return o.BeforeCall != nil || o.AfterCall != nil || o.BeforeAttempt != nil || o.AfterAttempt != nil
-}
-
-// strategies are the strategies of Options.Strategies by name. They never change.
-type strategies map[string]Strategy
-
-func newStrategies(all []Strategy) (strategies, error) {
-	byName := make(strategies)
-	for i, s := range all {
-		field := fmt.Sprintf("Options.Strategies[%d]", i)
-		if err := s.Check(); err != nil || s.IsZero() || s.Named() {
-			return nil, invalid(field, s.String(), "a strategy with a selector and a printable name")
-		}
-		if _, taken := byName[s.String()]; taken {
-			return nil, invalid(field, s.String(), "a name that no strategy before it has")
-		}
-		byName[s.String()] = s
-	}
-	return byName, nil
-}
-
-// resolve returns the strategy that a mere name stands for. An unknown name and a
-// strategy with a selector are returned as they are.
-func (known strategies) resolve(s Strategy) Strategy {
-	if found, ok := known[s.String()]; ok && s.Named() {
-		return found
-	}
-	return s
-}
-
-// check returns an error for a name that resolve did not know.
-func (known strategies) check(s Strategy) error {
-	if !s.Named() {
-		return nil
-	}
-	names := append([]string{StrategyFallback.String(), StrategyRoundRobin.String()}, slices.Sorted(maps.Keys(known))...)
-	return invalid("Strategy", s.String(), "one of "+strings.Join(names, ", ")+" (see Options.Strategies)")
 }

@@ -154,19 +154,11 @@ func newEntry[T any](service string, p Provider[T]) (entry, error) {
 	if e.definition.Handler == globalHandler {
 		e.definition.Handler = ""
 	}
-	if err := e.checkNames(); err != nil {
+	domain := asFieldError("", check.OptionalName("Domain", p.Domain))
+	err := cmp.Or(e.checkNames(), e.definition.checkDescription(), e.checkPolicies(), domain)
+	if err != nil {
 		return entry{}, err
 	}
-	if err := e.definition.checkDescription(); err != nil {
-		return entry{}, err
-	}
-	if err := e.checkPolicies(); err != nil {
-		return entry{}, err
-	}
-	if v := check.OptionalName("Domain", e.definition.Domain); v != nil {
-		return entry{}, asFieldError("", v)
-	}
-	var err error
 	e.instance, e.build, err = p.source()
 	return e, err
 }

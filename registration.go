@@ -92,13 +92,13 @@ func (r *Registration) SetStrategy(strategy Strategy) (previous Strategy, err er
 	if err := checkStrategy(strategy); err != nil {
 		return previous, err
 	}
-	strategy = r.orLeft().registry.strategies.resolve(strategy)
+	strategy = r.orLeft().registry.strategies.Resolve(strategy)
 	err = r.change("strategy of the group", func(p *provider) (from, to any, err error) {
 		if strategy.Named() && strategy.Same(p.group.strategy) {
 			strategy = p.group.strategy
 		}
-		if err := p.registry.strategies.check(strategy); err != nil {
-			return nil, nil, err
+		if v := p.registry.strategies.Check(strategy); v != nil {
+			return nil, nil, asFieldError("", v)
 		}
 		previous, p.group.strategy = p.group.strategy, strategy
 		p.group.setBy = p.name()

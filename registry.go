@@ -11,9 +11,11 @@ import (
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/bus"
 	"github.com/capreg/registry/internal/domain"
+	"github.com/capreg/registry/internal/drain"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/probe"
 	"github.com/capreg/registry/internal/record"
 	"github.com/capreg/registry/internal/schedule"
@@ -28,7 +30,7 @@ import (
 // ends with the work that it was started for; [Registry.Close] waits for all of them.
 type Registry struct {
 	options    Options
-	strategies strategies
+	strategies pick.Strategies
 	hooked     bool // some hook is set
 	seed       maphash.Seed
 	epoch      time.Time // of now(); set in New, so that it belongs to a bubble of synctest
@@ -56,10 +58,10 @@ type Registry struct {
 	orchestrated int  // orchestrators that have started and do not stop; guarded by mu
 	stopping     bool // the last of them stops, or has: nothing is ready any more; guarded by mu
 
-	tasks   tasks.Group   // the goroutines of the registry, but for
-	probing tasks.Group   // those of probes and recovery hooks
-	leaving []*provider   // in Close, newest first; readable when closed is closed
-	closed  chan struct{} // closed when the first Close has ended
+	tasks   tasks.Group    // the goroutines of the registry, but for
+	probing tasks.Group    // those of probes and recovery hooks
+	leaving []*drain.Drain // in Close, newest first; readable when closed is closed
+	closed  chan struct{}  // closed when the first Close has ended
 }
 
 // New returns an empty registry. It starts no goroutine. The error is a [FieldError]
@@ -69,9 +71,9 @@ func New(options Options) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	known, err := newStrategies(options.Strategies)
-	if err != nil {
-		return nil, err
+	known, v := pick.NewStrategies(options.Strategies)
+	if v != nil {
+		return nil, asFieldError("Options.", v)
 	}
 	r := &Registry{
 		options: options, strategies: known, hooked: options.hasHooks(), decisions: record.NewLatest[selection.Decision](options.Decisions),
@@ -178,8 +180,8 @@ func (r *Registry) Close(ctx context.Context) error {
 	limit := tasks.WithGrace(ctx)
 	defer limit.Stop()
 	if first {
-		r.leaving = left
-		r.drainAll(ctx)
+		r.leaving = drainsOf(left)
+		drain.FinishAll(ctx, r.leaving)
 		err := r.releaseAll(limit)
 		close(r.closed)
 		return err
@@ -192,24 +194,13 @@ func (r *Registry) Close(ctx context.Context) error {
 	}
 }
 
-// drainAll waits for the calls in flight until ctx ends, and then cancels them.
-func (r *Registry) drainAll(ctx context.Context) {
-	quiesceAll(r.leaving)
-	for _, p := range r.leaving {
-		p.drain.AwaitIdle(ctx)
-	}
-	for _, p := range r.leaving {
-		p.drain.CancelCalls() // without effect where nothing is in flight
-	}
-}
-
 // stuckProbeLimit bounds how long a closing registry waits for probes that ignore the end of their context.
 const stuckProbeLimit = 10 * time.Second
 
 // releaseAll releases the instances in order, ends everything else, and returns an error
 // that names all that did not end. It may be called again, and concurrently.
 func (r *Registry) releaseAll(limit tasks.GraceWait) error {
-	failures := r.releaseInstances(limit)
+	failures := drain.ReleaseAll(r.leaving, limit)
 	r.end(fmt.Errorf("registry: %w", ErrClosed))
 	if len(failures) == 0 {
 		r.schedule.Close() // otherwise it still has to expire leases that are not reported
@@ -227,24 +218,4 @@ func (r *Registry) releaseAll(limit tasks.GraceWait) error {
 		return fault.Join("registry: ", failures)
 	}
 	return nil
-}
-
-// releaseInstances releases the instances one after another. When one of them takes
-// too long, all others are released at once and get a grace period of their own.
-func (r *Registry) releaseInstances(limit tasks.GraceWait) (failures []error) {
-	late := false
-	for i, p := range r.leaving {
-		if !late && isClosed(limit.Over) {
-			late = true
-			for _, other := range r.leaving[i:] {
-				other.drain.ReleaseWhenIdle()
-			}
-			limit = limit.Again()
-			defer limit.Stop()
-		}
-		if err := p.drain.Release(limit); err != nil {
-			failures = append(failures, err)
-		}
-	}
-	return failures
 }

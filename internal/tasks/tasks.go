@@ -141,6 +141,16 @@ func WithGrace(ctx context.Context) GraceWait {
 	}}
 }
 
+// IsOver reports whether the wait is over.
+func (w GraceWait) IsOver() bool {
+	select {
+	case <-w.Over:
+		return true
+	default:
+		return false
+	}
+}
+
 // Again returns a wait for one more [Grace], from now on.
 func (w GraceWait) Again() GraceWait {
 	over := make(chan struct{})
