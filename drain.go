@@ -8,6 +8,7 @@ import (
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/drain"
 	"github.com/capreg/registry/internal/schedule"
+	"github.com/capreg/registry/internal/tasks"
 )
 
 // drainHost lets the drain of a provider end what the registry does for it. The lock of the drain comes before
@@ -57,7 +58,7 @@ func (h drainHost) GiveUp() (finish func() error, blocks bool) {
 	return func() error {
 		<-ended
 		return p.lazy.DiscardError()
-	}, !isClosed(ended)
+	}, !tasks.IsClosed(ended)
 }
 
 // After runs f in a goroutine of its own: the contexts that it cancels may have methods of users.
@@ -103,14 +104,6 @@ func drainsOf(left []*provider) []*drain.Drain {
 }
 
 // awaitReleased waits for calls in flight, which it cancels when ctx ends, and for the release of the instances.
-func awaitReleased(ctx context.Context, left []*provider) error { return drain.AwaitAll(ctx, drainsOf(left)) }
-
-// isClosed reports whether the channel is closed.
-func isClosed(ended <-chan struct{}) bool {
-	select {
-	case <-ended:
-		return true
-	default:
-		return false
-	}
+func awaitReleased(ctx context.Context, left []*provider) error {
+	return drain.AwaitAll(ctx, drainsOf(left))
 }

@@ -3,6 +3,7 @@ package registry
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -122,28 +123,24 @@ type UnavailableError struct {
 // mostNamed bounds how many providers the text of an error names.
 const mostNamed = 16
 
-// writeCandidates adds the first candidates with their reasons to the text of an error.
-func writeCandidates(text *strings.Builder, separator string, candidates []Candidate) {
-	for i, candidate := range candidates {
-		if i == mostNamed {
-			fmt.Fprintf(text, "; and %d more", len(candidates)-mostNamed)
-			break
-		}
-		text.WriteString(separator + candidate.String())
-		separator = "; "
+// textsOf returns the first candidates with their reasons, for the text of an error.
+func textsOf(candidates []Candidate) []string {
+	var texts []string
+	named := min(len(candidates), mostNamed)
+	for _, candidate := range candidates[:named] {
+		texts = append(texts, candidate.String())
 	}
+	if more := len(candidates) - named; more > 0 {
+		texts = append(texts, fmt.Sprintf("and %d more", more))
+	}
+	return texts
 }
 
 // shortName cuts a name for the text of an error.
 func shortName(name string) string { return oneline.Cut(name, 64) }
 
 // joinNames lists names for the text of an error.
-func joinNames(names []string) string {
-	if len(names) > mostNamed {
-		names = append(names[:mostNamed], fmt.Sprintf("%d more", len(names)-mostNamed))
-	}
-	return strings.Join(names, ", ")
-}
+func joinNames(names []string) string { return strings.Join(oneline.First(names, mostNamed, ""), ", ") }
 
 // Error names the service and at most 16 candidates with their reasons, in one line.
 func (e *UnavailableError) Error() string {
@@ -155,7 +152,9 @@ func (e *UnavailableError) Error() string {
 	case len(e.Candidates) > 0 && e.parked():
 		fmt.Fprintf(&text, ": %v", ErrCredentials)
 	}
-	writeCandidates(&text, ": ", e.Candidates)
+	if len(e.Candidates) > 0 {
+		text.WriteString(": " + strings.Join(textsOf(e.Candidates), "; "))
+	}
 	if e.RetryIn > 0 {
 		fmt.Fprintf(&text, "; retry in %v", e.RetryIn.Round(time.Millisecond))
 	}
@@ -172,40 +171,26 @@ func (e *UnavailableError) Verdict() verdict.Verdict { return verdict.Verdict{} 
 
 // Unwrap returns the error of each candidate.
 func (e *UnavailableError) Unwrap() []error {
-	causes := make([]error, 0, len(e.Candidates))
-	for _, candidate := range e.Candidates {
-		if candidate.Err != nil {
-			causes = append(causes, ofCandidate(candidate, e.parked()))
+	return appendCauses(make([]error, 0, len(e.Candidates)), e.Candidates, e.parked())
+}
+
+// appendCauses appends the errors of candidates. They match ErrCredentials only where all candidates are parked.
+func appendCauses(causes []error, candidates []Candidate, parked bool) []error {
+	for _, candidate := range candidates {
+		switch {
+		case candidate.Err == nil:
+		case candidate.Code != codeParked || parked:
+			causes = append(causes, candidate.Err)
+		default:
+			causes = append(causes, fault.Without(candidate.Err, ErrCredentials))
 		}
 	}
 	return causes
 }
 
-// ofCandidate returns the error of a candidate. It matches ErrCredentials only where all candidates are parked.
-func ofCandidate(candidate Candidate, parked bool) error {
-	if candidate.Code != codeParked || parked {
-		return candidate.Err
-	}
-	return parkedError{candidate.Err}
-}
-
-// parkedError is the reason of a provider that is parked while others are not.
-type parkedError struct{ error }
-
-func (s parkedError) Is(target error) bool {
-	return target != ErrCredentials && errors.Is(s.error, target)
-}
-
-func (s parkedError) As(target any) bool { return errors.As(s.error, target) }
-
 // parked reports whether every candidate refuses this client's credentials.
 func (e *UnavailableError) parked() bool {
-	for _, candidate := range e.Candidates {
-		if candidate.Code != codeParked {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(e.Candidates, func(c Candidate) bool { return c.Code != codeParked })
 }
 
 // CallError is the error of a call that failed after its function ran at least once, or whose context ended first.
@@ -242,13 +227,14 @@ func (e *CallError) Error() string {
 	for _, err := range e.ended {
 		fmt.Fprintf(&text, ": %v", err)
 	}
-	separator := ": "
+	var tried []string
 	for _, attempt := range e.Attempts {
-		fmt.Fprintf(&text, "%s%s: %v after %v: %s", separator, attempt.Provider, attempt.Class,
-			attempt.Duration.Round(time.Microsecond), oneline.Cut(fault.Text(attempt.Err), 300))
-		separator = "; "
+		tried = append(tried, fmt.Sprintf("%s: %v after %v: %s", attempt.Provider, attempt.Class,
+			attempt.Duration.Round(time.Microsecond), oneline.Cut(fault.Text(attempt.Err), 300)))
 	}
-	writeCandidates(&text, separator, e.Skipped)
+	if tried = append(tried, textsOf(e.Skipped)...); len(tried) > 0 {
+		text.WriteString(": " + strings.Join(tried, "; "))
+	}
 	if e.OnceOnly {
 		text.WriteString("; not tried elsewhere: once only")
 	}
@@ -274,29 +260,15 @@ func (e *CallError) Unwrap() []error {
 			causes = append(causes, attempt.Err)
 		}
 	}
-	for _, candidate := range e.Skipped {
-		if candidate.Err != nil {
-			causes = append(causes, ofCandidate(candidate, e.credentials()))
-		}
-	}
-	return causes
+	return appendCauses(causes, e.Skipped, e.credentials())
 }
 
 func (e *CallError) credentials() bool {
 	if len(e.ended) > 0 || len(e.Attempts) == 0 || e.partial {
 		return false
 	}
-	for _, attempt := range e.Attempts {
-		if attempt.Class != verdict.ClassFatal {
-			return false
-		}
-	}
-	for _, candidate := range e.Skipped {
-		if candidate.Code != codeParked && candidate.Code != codeLacking {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(e.Attempts, func(a Attempt) bool { return a.Class != verdict.ClassFatal }) &&
+		!slices.ContainsFunc(e.Skipped, func(c Candidate) bool { return c.Code != codeParked && c.Code != codeLacking })
 }
 
 // withRetryIn sets RetryIn where the call ended although other providers could have been

@@ -112,8 +112,6 @@ func (p *provider) scoreLocked() float64 {
 	return p.health.watch.Score()
 }
 
-func (p *provider) trendLocked() health.Trend { return p.health.watch.Trend() }
-
 // because returns the providers that this one requires and that are the reason, as far as is known. Caller holds
 // Registry.mu.
 func (p *provider) because() []string { return overall.Causes(dependencies{&p.registry.membership}, p) }
@@ -124,7 +122,9 @@ type dependencies struct{ members *membership }
 func (dependencies) Name(p *provider) string       { return p.name() }
 func (dependencies) Requires(p *provider) []string { return p.definition.Requires }
 
-func (d dependencies) Having(capability string) map[*provider]struct{} { return d.members.byCapability[capability] }
+func (d dependencies) Having(capability string) map[*provider]struct{} {
+	return d.members.byCapability[capability]
+}
 
 func (dependencies) Works(p *provider, capability string) bool {
 	return p.answersLocked() && p.outage([]string{capability}) == nil
@@ -239,7 +239,7 @@ func (r *Registration) CheckHealth(ctx context.Context) (health.Status, error) {
 		}
 		p.registry.mu.Unlock()
 		if err == nil {
-			err = awaitAll(ctx, results)
+			err = probe.AwaitAll(ctx, results)
 		}
 		p.registry.mu.Lock()
 		same := p.health.watch.Revision() == revision
@@ -265,19 +265,8 @@ func (r *Registry) CheckHealth(ctx context.Context) (health.Overall, error) {
 		results = append(results, p.health.watch.CheckNow()...)
 	}
 	r.mu.Unlock()
-	err := awaitAll(ctx, results)
+	err := probe.AwaitAll(ctx, results)
 	return r.Health(), err
-}
-
-func awaitAll(ctx context.Context, results []<-chan struct{}) error {
-	for _, result := range results {
-		select {
-		case <-result:
-		case <-ctx.Done():
-			return fault.Join("registry: health check: ", fault.OfContext(ctx))
-		}
-	}
-	return nil
 }
 
 // outage returns the reason why one of the capabilities does not work; nil when all do. Caller holds Registry.mu.
@@ -308,5 +297,5 @@ func (p *provider) showVitals() {
 	if known == nil {
 		return
 	}
-	known.SetHealth(p.scoreLocked(), p.trendLocked())
+	known.SetHealth(p.scoreLocked(), p.health.watch.Trend())
 }

@@ -48,19 +48,11 @@ func (r *Registry) errStoppingLocked() error {
 	return nil
 }
 
-// orchestrationStarts notes that the components of an orchestrator are being started.
-func (r *Registry) orchestrationStarts() {
+// orchestrate notes that the components of an orchestrator are being started (1), or stopped (-1).
+func (r *Registry) orchestrate(more int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.orchestrated++
-	r.stopping = false
-}
-
-// orchestrationStops notes that the components of an orchestrator are being stopped.
-func (r *Registry) orchestrationStops() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.orchestrated--
+	r.orchestrated += more
 	r.stopping = r.orchestrated == 0
 	r.wakeWaiters()
 }

@@ -44,7 +44,7 @@ func NewOrchestrator(reg *Registry, options startup.Options, components ...Compo
 		return nil, err
 	}
 	if reg != nil {
-		o.engine.Notify(reg.orchestrationStarts, reg.orchestrationStops)
+		o.engine.Notify(func() { reg.orchestrate(1) }, func() { reg.orchestrate(-1) })
 	}
 	return o, nil
 }

@@ -142,9 +142,12 @@ func WithGrace(ctx context.Context) GraceWait {
 }
 
 // IsOver reports whether the wait is over.
-func (w GraceWait) IsOver() bool {
+func (w GraceWait) IsOver() bool { return IsClosed(w.Over) }
+
+// IsClosed reports whether the channel is closed.
+func IsClosed(ended <-chan struct{}) bool {
 	select {
-	case <-w.Over:
+	case <-ended:
 		return true
 	default:
 		return false
