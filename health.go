@@ -95,12 +95,11 @@ func (h *healthState) remember(t health.Transition) {
 
 // gateOfHealth returns the reason for which a state keeps calls away; zero for none.
 func gateOfHealth(state health.State) gate {
-	switch state {
-	case health.Unhealthy:
+	switch {
+	case state == health.Unhealthy:
 		return gateUnhealthy
-	case health.Unknown, health.Starting:
+	case state == health.Unknown, state == health.Starting:
 		return gateUnproven
-	case health.Healthy, health.Degraded, health.Draining:
 	}
 	return 0
 }

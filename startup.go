@@ -70,10 +70,7 @@ func (o *Orchestrator) Start(ctx context.Context) (startup.Report, error) {
 // good, and stops them. A second signal ends the contexts of the stop at once. The error is that of the start, of
 // the component, or of the stop; nil after an ordinary end.
 func (o *Orchestrator) Run(ctx context.Context, signals ...os.Signal) error {
-	if err := o.usable(ctx); err != nil {
-		return err
-	}
-	return o.engine.Run(ctx, signals...)
+	return o.ifUsable(ctx, func() error { return o.engine.Run(ctx, signals...) })
 }
 
 // Stop stops the components, each after those that use it and at the same time as the others that may. It first
@@ -84,10 +81,7 @@ func (o *Orchestrator) Run(ctx context.Context, signals ...os.Signal) error {
 // It may be called in any state, any number of times and concurrently: every call waits for the same stop. A
 // function of a component calls it in a goroutine, since it waits for that function.
 func (o *Orchestrator) Stop(ctx context.Context) error {
-	if err := o.usable(ctx); err != nil {
-		return err
-	}
-	return o.engine.Stop(ctx)
+	return o.ifUsable(ctx, func() error { return o.engine.Stop(ctx) })
 }
 
 // Add adds components. Before the start they join the plan. While the others run they are started, each when its
@@ -125,10 +119,7 @@ func (o *Orchestrator) Remove(ctx context.Context, name string) error {
 // error is the context's, and the restart goes on. An unknown name is [ErrNotRegistered]; before all have started,
 // and in a stop, the error matches [ErrClosed].
 func (o *Orchestrator) Restart(ctx context.Context, name string) error {
-	if err := o.usable(ctx); err != nil {
-		return err
-	}
-	return o.engine.Restart(ctx, name)
+	return o.ifUsable(ctx, func() error { return o.engine.Restart(ctx, name) })
 }
 
 // State returns the state of the named component; false when there is none.
@@ -140,6 +131,13 @@ func (o *Orchestrator) Failed() <-chan struct{} { return o.orEmpty().Failed() }
 
 // Report returns how the start went, or goes.
 func (o *Orchestrator) Report() startup.Report { return o.orEmpty().Report() }
+
+func (o *Orchestrator) ifUsable(ctx context.Context, do func() error) error {
+	if err := o.usable(ctx); err != nil {
+		return err
+	}
+	return do()
+}
 
 func (o *Orchestrator) usable(ctx context.Context) error {
 	if o == nil || o.engine == nil {

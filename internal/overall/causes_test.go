@@ -14,9 +14,9 @@ type chain struct {
 	works    map[string]bool
 }
 
-func (c chain) Name(p string) string          { return p }
-func (c chain) Requires(p string) []string    { return c.requires[p] }
-func (c chain) Works(p string, _ string) bool { return c.works[p] }
+func (c chain) Name(p string) string       { return p }
+func (c chain) Requires(p string) []string { return c.requires[p] }
+func (c chain) Works(p, _ string) bool     { return c.works[p] }
 
 func (c chain) Having(capability string) map[string]struct{} {
 	if _, known := c.requires[capability]; !known {
