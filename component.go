@@ -17,35 +17,30 @@ import (
 // Component is a part of a program that an [Orchestrator] starts when what it needs
 // is ready, and stops before that. Only its Name has to be set.
 type Component struct {
-	// Name identifies the component; at most 256 bytes. Version and Description
-	// describe it.
+	// Name identifies the component; at most 256 bytes. Version and Description describe it.
 	Name, Version, Description string
 	// Provides lists the capabilities that others can need.
 	Provides []string
 	// Needs lists what has to be ready before the component starts.
 	Needs []startup.Need
 
-	// Start starts the component and returns when that is done. ctx ends with the
-	// start timeout, and when the start is aborted: it is for starting only. Work that
-	// goes on takes run.Context, or run.Go. An error, a panic or the end of its
-	// goroutine is a failure, after which Stop is not called.
+	// Start starts the component and returns when that is done. ctx ends with the start timeout, and when the start
+	// is aborted: it is for starting only. Work that goes on takes run.Context, or run.Go. An error, a panic or the
+	// end of its goroutine is a failure, after which Stop is not called.
 	Start func(ctx context.Context, run *startup.Run) error
-	// Stop undoes what Start did. It is called once for each Start that returned
-	// without an error, also when that was too late, after the run context has
-	// ended; ctx ends with the stop timeout.
+	// Stop undoes what Start did. It is called once for each Start that returned without an error, also when that
+	// was too late, after the run context has ended; ctx ends with the stop timeout.
 	Stop func(ctx context.Context) error
 	// Notifies makes the component ready only after it has called run.Ready.
 	Notifies bool
-	// Ready, when set, is called until it returns nil, which makes the component ready:
-	// first when Start has returned and, where Notifies is set, run.Ready was called;
-	// then after delays that grow by a fifth, from 1 ms to 25 ms or 5 % of the time that
-	// the start has taken.
+	// Ready, when set, is called until it returns nil, which makes the component ready: first when Start has
+	// returned and, where Notifies is set, run.Ready was called; then after delays that grow by a fifth, from 1 ms
+	// to 25 ms or 5 % of the time that the start has taken.
 	Ready health.Probe
-	// Register lists functions that register what the component provides. They are
-	// called in order when it is otherwise ready; the component is ready, and its
-	// dependants start, when calls can be given to every provider, such as after its
-	// first good probe. The registrations are removed before it stops. The end of a
-	// crashed component does not wait for calls in flight: these are cancelled.
+	// Register lists functions that register what the component provides. They are called in order when it is
+	// otherwise ready; the component is ready, and its dependants start, when calls can be given to every provider,
+	// such as after its first good probe. The registrations are removed before it stops. The end of a crashed
+	// component does not wait for calls in flight: these are cancelled.
 	Register []func(context.Context, *Registry) (*Registration, error)
 
 	// StartTimeout bounds the time until it is ready, StopTimeout that of its stop.
@@ -53,16 +48,14 @@ type Component struct {
 	StartTimeout, StopTimeout time.Duration
 	// NonCritical lets the others go on when it fails: its dependants are skipped.
 	NonCritical bool
-	// Restart configures what happens when it ends by itself, or its first start fails.
-	// Default: it is not restarted, and an end with an error ends [Orchestrator.Run] when
-	// the component is critical. One that has ended is not ready any more: what it
-	// registered is withdrawn, and it stops with the others.
+	// Restart configures what happens when it ends by itself, or its first start fails. Default: it is not
+	// restarted, and an end with an error ends [Orchestrator.Run] when the component is critical. One that has
+	// ended is not ready any more: what it registered is withdrawn, and it stops with the others.
 	Restart startup.Restart
 }
 
-// From returns the component with its empty fields filled in from a definition: name,
-// version, description, capabilities and needs. The rest of a definition is
-// documentation.
+// From returns the component with its empty fields filled in from a definition: name, version, description,
+// capabilities and needs. The rest of a definition is documentation.
 func (c Component) From(d startup.Definition) Component {
 	c.Name, c.Version, c.Description = cmp.Or(c.Name, d.Name), cmp.Or(c.Version, d.Version), cmp.Or(c.Description, d.Description)
 	if len(c.Provides) == 0 {

@@ -52,13 +52,11 @@ func (d Definition) clone() Definition {
 	return d
 }
 
-// Info is the view of a provider at one moment. It is a copy: changing it changes
-// nothing in the registry.
+// Info is the view of a provider at one moment. It is a copy: changing it changes nothing in the registry.
 type Info struct {
 	Definition
 
-	// Generation tells registrations of one name apart; it grows with every
-	// registration of the registry.
+	// Generation tells registrations of one name apart; it grows with every registration of the registry.
 	Generation uint64 `json:"generation"`
 	// Eligible reports whether a call could be given to the provider now. Otherwise
 	// Reason states what keeps calls away.
@@ -66,8 +64,7 @@ type Info struct {
 	Reason   string `json:"reason,omitempty"`
 	// Health is the result of its probes and of marks ([Registration.MarkUnhealthy]).
 	Health health.Status `json:"health"`
-	// Made reports whether the instance exists. It is false before the first need of
-	// a factory.
+	// Made reports whether the instance exists. It is false before the first need of a factory.
 	Made bool `json:"made"`
 	// AttemptTimeout is the longest time of one attempt.
 	AttemptTimeout time.Duration `json:"attempt_timeout"`
@@ -83,8 +80,7 @@ type Info struct {
 	Successes uint64 `json:"successes"`
 	// Failures counts the outcomes that were the provider's fault.
 	Failures uint64 `json:"failures"`
-	// Ignored counts the outcomes that say nothing about the provider, such as
-	// cancelled calls.
+	// Ignored counts the outcomes that say nothing about the provider, such as cancelled calls.
 	Ignored uint64 `json:"ignored"`
 	// Limited counts refusals for load, limits and credentials.
 	Limited uint64 `json:"limited"`

@@ -8,6 +8,7 @@ import (
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/drain"
 	"github.com/capreg/registry/internal/schedule"
+	"github.com/capreg/registry/internal/tasks"
 )
 
 // drainHost lets the drain of a provider end what the registry does for it. The lock of the drain comes before
@@ -57,7 +58,7 @@ func (h drainHost) GiveUp() (finish func() error, blocks bool) {
 	return func() error {
 		<-ended
 		return p.lazy.DiscardError()
-	}, !isClosed(ended)
+	}, !tasks.IsClosed(ended)
 }
 
 // After runs f in a goroutine of its own: the contexts that it cancels may have methods of users.
@@ -93,22 +94,16 @@ func quiesceAll(left []*provider) {
 	}
 }
 
-// awaitReleased waits for the calls in flight on providers that have left, which it
-// cancels when ctx ends, and for the release of their instances.
-func awaitReleased(ctx context.Context, left []*provider) error {
+// drainsOf returns the drains of providers, in their order.
+func drainsOf(left []*provider) []*drain.Drain {
 	drains := make([]*drain.Drain, len(left))
 	for i, p := range left {
 		drains[i] = &p.drain
 	}
-	return drain.AwaitAll(ctx, drains)
+	return drains
 }
 
-// isClosed reports whether the channel is closed.
-func isClosed(ended <-chan struct{}) bool {
-	select {
-	case <-ended:
-		return true
-	default:
-		return false
-	}
+// awaitReleased waits for calls in flight, which it cancels when ctx ends, and for the release of the instances.
+func awaitReleased(ctx context.Context, left []*provider) error {
+	return drain.AwaitAll(ctx, drainsOf(left))
 }

@@ -3,6 +3,7 @@ package registry
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,8 +26,7 @@ var (
 	ErrConflict = fault.ErrConflict
 	// ErrNotRegistered reports an operation on a provider that has left the registry.
 	ErrNotRegistered = fault.ErrNotRegistered
-	// ErrLeaseDone is returned for a lease whose outcome was reported already, or that has
-	// expired.
+	// ErrLeaseDone is returned for a lease whose outcome was reported already, or that has expired.
 	ErrLeaseDone = errors.New("lease is done")
 
 	// ErrUnavailable reports a look-up or call that found no eligible provider. The
@@ -36,30 +36,25 @@ var (
 	ErrUnknownService = errors.New("unknown service")
 	// ErrNoCapability reports a provider without a required capability.
 	ErrNoCapability = errors.New("capability missing")
-	// ErrUnhealthy reports a provider, or one of its capabilities, that probes or the
-	// program found unhealthy.
+	// ErrUnhealthy reports a provider, or one of its capabilities, that probes or the program found unhealthy.
 	ErrUnhealthy = errors.New("unhealthy")
-	// ErrNotReady reports a provider whose factory failed or whose probes have not
-	// succeeded yet, a component that does not become ready, or a
-	// [Registry.WaitReady] whose context ended first.
+	// ErrNotReady reports a provider whose factory failed or whose probes have not succeeded yet, a component that
+	// does not become ready, or a [Registry.WaitReady] whose context ended first.
 	ErrNotReady = fault.ErrNotReady
 	// ErrBreakerOpen reports a provider whose circuit breaker admits no call now: it
 	// is open, or half-open with its trial slots taken.
 	ErrBreakerOpen = errors.New("breaker open")
-	// ErrCoolingDown reports a provider that is in a cooldown, such as after a rate
-	// limit.
+	// ErrCoolingDown reports a provider that is in a cooldown, such as after a rate limit.
 	ErrCoolingDown = errors.New("cooling down")
-	// ErrCredentials reports that every provider that could be asked refuses this
-	// client: authentication, quota, billing. A provider that refuses it while others
-	// do not is reported as [ErrCoolingDown].
+	// ErrCredentials reports that every provider that could be asked refuses this client: authentication, quota,
+	// billing. A provider that refuses it while others do not is reported as [ErrCoolingDown].
 	ErrCredentials = errors.New("no usable credentials")
 	// ErrAtCapacity reports a provider without a free permit, a caller that has used
 	// up its rate, or a spent budget for further attempts.
 	ErrAtCapacity = errors.New("at capacity")
 	// ErrDenied reports a provider that [Options.Authorize] denied to the caller.
 	ErrDenied = errors.New("denied")
-	// ErrClosed reports a registry that is closed or closing, or a provider that is
-	// being removed.
+	// ErrClosed reports a registry that is closed or closing, or a provider that is being removed.
 	ErrClosed = fault.ErrClosed
 	// ErrStuck reports a removal or close that gave up waiting for user code.
 	ErrStuck = fault.ErrStuck
@@ -69,8 +64,7 @@ var (
 	ErrAttemptTimeout = fault.ErrAttemptTimeout
 )
 
-// FieldError is the error of input that was refused. It matches [ErrInvalid],
-// [ErrExists] or [ErrConflict].
+// FieldError is the error of input that was refused. It matches [ErrInvalid], [ErrExists] or [ErrConflict].
 type FieldError struct {
 	// Field is the name of the field, such as "Capabilities[1]".
 	Field string
@@ -110,8 +104,7 @@ func refuse(kind error, field string, value any, bound string) error {
 
 // UnavailableError is the error of a look-up or call that found no eligible provider.
 //
-// It matches [ErrUnavailable] and every cause present among its candidates, and
-// unwraps to their errors.
+// It matches [ErrUnavailable] and every cause present among its candidates, and unwraps to their errors.
 type UnavailableError struct {
 	// Service is the name of the service.
 	Service string
@@ -130,28 +123,24 @@ type UnavailableError struct {
 // mostNamed bounds how many providers the text of an error names.
 const mostNamed = 16
 
-// writeCandidates adds the first candidates with their reasons to the text of an error.
-func writeCandidates(text *strings.Builder, separator string, candidates []Candidate) {
-	for i, candidate := range candidates {
-		if i == mostNamed {
-			fmt.Fprintf(text, "; and %d more", len(candidates)-mostNamed)
-			break
-		}
-		text.WriteString(separator + candidate.String())
-		separator = "; "
+// textsOf returns the first candidates with their reasons, for the text of an error.
+func textsOf(candidates []Candidate) []string {
+	var texts []string
+	named := min(len(candidates), mostNamed)
+	for _, candidate := range candidates[:named] {
+		texts = append(texts, candidate.String())
 	}
+	if more := len(candidates) - named; more > 0 {
+		texts = append(texts, fmt.Sprintf("and %d more", more))
+	}
+	return texts
 }
 
 // shortName cuts a name for the text of an error.
 func shortName(name string) string { return oneline.Cut(name, 64) }
 
 // joinNames lists names for the text of an error.
-func joinNames(names []string) string {
-	if len(names) > mostNamed {
-		names = append(names[:mostNamed], fmt.Sprintf("%d more", len(names)-mostNamed))
-	}
-	return strings.Join(names, ", ")
-}
+func joinNames(names []string) string { return strings.Join(oneline.First(names, mostNamed, ""), ", ") }
 
 // Error names the service and at most 16 candidates with their reasons, in one line.
 func (e *UnavailableError) Error() string {
@@ -163,7 +152,9 @@ func (e *UnavailableError) Error() string {
 	case len(e.Candidates) > 0 && e.parked():
 		fmt.Fprintf(&text, ": %v", ErrCredentials)
 	}
-	writeCandidates(&text, ": ", e.Candidates)
+	if len(e.Candidates) > 0 {
+		text.WriteString(": " + strings.Join(textsOf(e.Candidates), "; "))
+	}
 	if e.RetryIn > 0 {
 		fmt.Fprintf(&text, "; retry in %v", e.RetryIn.Round(time.Millisecond))
 	}
@@ -175,71 +166,50 @@ func (e *UnavailableError) Is(target error) bool {
 	return target == ErrUnavailable || e.cause != nil && target == e.cause
 }
 
-// Verdict returns the verdict of this error in a call that contains the failed one: a
-// plain failure.
+// Verdict returns the verdict of this error in a call that contains the failed one: a plain failure.
 func (e *UnavailableError) Verdict() verdict.Verdict { return verdict.Verdict{} }
 
 // Unwrap returns the error of each candidate.
 func (e *UnavailableError) Unwrap() []error {
-	causes := make([]error, 0, len(e.Candidates))
-	for _, candidate := range e.Candidates {
-		if candidate.Err != nil {
-			causes = append(causes, ofCandidate(candidate, e.parked()))
+	return appendCauses(make([]error, 0, len(e.Candidates)), e.Candidates, e.parked())
+}
+
+// appendCauses appends the errors of candidates. They match ErrCredentials only where all candidates are parked.
+func appendCauses(causes []error, candidates []Candidate, parked bool) []error {
+	for _, candidate := range candidates {
+		switch {
+		case candidate.Err == nil:
+		case candidate.Code != codeParked || parked:
+			causes = append(causes, candidate.Err)
+		default:
+			causes = append(causes, fault.Without(candidate.Err, ErrCredentials))
 		}
 	}
 	return causes
 }
 
-// ofCandidate returns the error of a candidate. It matches ErrCredentials only where all
-// candidates are parked.
-func ofCandidate(candidate Candidate, parked bool) error {
-	if candidate.Code != codeParked || parked {
-		return candidate.Err
-	}
-	return parkedError{candidate.Err}
-}
-
-// parkedError is the reason of a provider that is parked while others are not.
-type parkedError struct{ error }
-
-func (s parkedError) Is(target error) bool {
-	return target != ErrCredentials && errors.Is(s.error, target)
-}
-
-func (s parkedError) As(target any) bool { return errors.As(s.error, target) }
-
 // parked reports whether every candidate refuses this client's credentials.
 func (e *UnavailableError) parked() bool {
-	for _, candidate := range e.Candidates {
-		if candidate.Code != codeParked {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(e.Candidates, func(c Candidate) bool { return c.Code != codeParked })
 }
 
-// CallError is the error of a call that failed after its function ran at least once, or
-// whose context ended first.
+// CallError is the error of a call that failed after its function ran at least once, or whose context ended first.
 //
-// It unwraps to the error of every attempt, to the cause where the registry ended it
-// ([ErrAttemptTimeout], [ErrClosed]), to the caller's context error and its cause where
-// the context ended the call, and to the reasons of the providers that were skipped.
-// When every provider that could be asked refuses this client's credentials, it matches
-// [ErrCredentials].
+// It unwraps to the error of every attempt, to the cause where the registry ended it ([ErrAttemptTimeout],
+// [ErrClosed]), to the caller's context error and its cause where the context ended the call, and to the reasons of
+// the providers that were skipped. When every provider that could be asked refuses this client's credentials, it
+// matches [ErrCredentials].
 type CallError struct {
 	// Service is the name of the service.
 	Service string
 	// Attempts are the tries, in order; none when the context ended before the first.
 	Attempts []Attempt
-	// Skipped are the providers that were not tried, when the call ran out of
-	// providers.
+	// Skipped are the providers that were not tried, when the call ran out of providers.
 	Skipped []Candidate
-	// OnceOnly reports that no other provider was tried because the call must not run
-	// a second time.
+	// OnceOnly reports that no other provider was tried because the call must not run a second time.
 	OnceOnly bool
-	// RetryIn is the time until a retry is worthwhile when the call ran out of
-	// providers, from the moment the error was made; zero when that is now, or when no
-	// known reason ends by itself.
+	// RetryIn is the time until a retry is worthwhile when the call ran out of providers, from the moment the error
+	// was made; zero when that is now, or when no known reason ends by itself.
 	RetryIn time.Duration
 
 	ended   []error // the caller's context error and its cause, when they ended the call
@@ -257,13 +227,14 @@ func (e *CallError) Error() string {
 	for _, err := range e.ended {
 		fmt.Fprintf(&text, ": %v", err)
 	}
-	separator := ": "
+	var tried []string
 	for _, attempt := range e.Attempts {
-		fmt.Fprintf(&text, "%s%s: %v after %v: %s", separator, attempt.Provider, attempt.Class,
-			attempt.Duration.Round(time.Microsecond), oneline.Cut(fault.Text(attempt.Err), 300))
-		separator = "; "
+		tried = append(tried, fmt.Sprintf("%s: %v after %v: %s", attempt.Provider, attempt.Class,
+			attempt.Duration.Round(time.Microsecond), oneline.Cut(fault.Text(attempt.Err), 300)))
 	}
-	writeCandidates(&text, separator, e.Skipped)
+	if tried = append(tried, textsOf(e.Skipped)...); len(tried) > 0 {
+		text.WriteString(": " + strings.Join(tried, "; "))
+	}
 	if e.OnceOnly {
 		text.WriteString("; not tried elsewhere: once only")
 	}
@@ -289,29 +260,15 @@ func (e *CallError) Unwrap() []error {
 			causes = append(causes, attempt.Err)
 		}
 	}
-	for _, candidate := range e.Skipped {
-		if candidate.Err != nil {
-			causes = append(causes, ofCandidate(candidate, e.credentials()))
-		}
-	}
-	return causes
+	return appendCauses(causes, e.Skipped, e.credentials())
 }
 
 func (e *CallError) credentials() bool {
 	if len(e.ended) > 0 || len(e.Attempts) == 0 || e.partial {
 		return false
 	}
-	for _, attempt := range e.Attempts {
-		if attempt.Class != verdict.ClassFatal {
-			return false
-		}
-	}
-	for _, candidate := range e.Skipped {
-		if candidate.Code != codeParked && candidate.Code != codeLacking {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(e.Attempts, func(a Attempt) bool { return a.Class != verdict.ClassFatal }) &&
+		!slices.ContainsFunc(e.Skipped, func(c Candidate) bool { return c.Code != codeParked && c.Code != codeLacking })
 }
 
 // withRetryIn sets RetryIn where the call ended although other providers could have been

@@ -12,10 +12,9 @@ import (
 // Subscription is a subscriber's view of a registry: the providers at its beginning,
 // then every change since, in order. Use [Registry.Subscribe] to begin one.
 //
-// It buffers a bounded number of unread events. When it is full the oldest are dropped,
-// and the next event read carries their number in Lost. It never blocks the registry,
-// and needs no goroutine. Its methods are safe for concurrent use; each event is read
-// once, by one of the readers.
+// It buffers a bounded number of unread events. When it is full the oldest are dropped, and the next event read
+// carries their number in Lost. It never blocks the registry, and needs no goroutine. Its methods are safe for
+// concurrent use; each event is read once, by one of the readers.
 type Subscription struct {
 	snapshot []Info
 	reader   *bus.Reader
@@ -42,9 +41,8 @@ func (s *Subscription) Snapshot() []Info {
 	return infos
 }
 
-// Next returns the next event. It blocks while there is none, until ctx ends (the error
-// then is the context's) or until the registry or the subscription is closed and all
-// events are read (the error then matches [ErrClosed]).
+// Next returns the next event. It blocks while there is none, until ctx ends (the error then is the context's) or
+// until the registry or the subscription is closed and all events are read (the error then matches [ErrClosed]).
 func (s *Subscription) Next(ctx context.Context) (event.Event, error) {
 	return s.orEnded().reader.Next(ctx)
 }
@@ -54,8 +52,7 @@ func (s *Subscription) All(ctx context.Context) iter.Seq[event.Event] {
 	return s.orEnded().reader.All(ctx)
 }
 
-// Close ends the subscription. Unread events can still be read. It may be called any
-// number of times.
+// Close ends the subscription. Unread events can still be read. It may be called any number of times.
 func (s *Subscription) Close() { s.orEnded().reader.Close() }
 
 // orEnded returns the subscription, or one that has ended for one that was not handed out.

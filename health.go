@@ -12,6 +12,7 @@ import (
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/internal/overall"
 	"github.com/capreg/registry/internal/probe"
 	"github.com/capreg/registry/internal/ring"
 )
@@ -49,8 +50,7 @@ func (p *provider) stateLocked() (state health.State, reason string, cause error
 	return p.health.watch.State()
 }
 
-// publishHealth makes gate, history and events follow the state. Caller holds
-// Registry.mu.
+// publishHealth makes gate, history and events follow the state. Caller holds Registry.mu.
 func (p *provider) publishHealth() {
 	p.showVitals()
 	h := &p.health
@@ -76,7 +76,7 @@ func (p *provider) publishHealth() {
 	}
 	set := gateOfHealth(state)
 	p.changeGateLocked((gateUnhealthy|gateUnproven)&^set, set, &event.Event{
-		Kind: kindOfHealth(state), Reason: reason, Err: cause, From: from.String(), To: state.String(),
+		Kind: probe.KindOf(state), Reason: reason, Err: cause, From: from.String(), To: state.String(),
 	})
 	if from == health.Unknown {
 		p.registry.wakeWaiters() // calls that wait for a first result have it
@@ -95,30 +95,13 @@ func (h *healthState) remember(t health.Transition) {
 
 // gateOfHealth returns the reason for which a state keeps calls away; zero for none.
 func gateOfHealth(state health.State) gate {
-	switch state {
-	case health.Unhealthy:
+	switch {
+	case state == health.Unhealthy:
 		return gateUnhealthy
-	case health.Unknown, health.Starting:
+	case state == health.Unknown, state == health.Starting:
 		return gateUnproven
-	case health.Healthy, health.Degraded, health.Draining:
 	}
 	return 0
-}
-
-// kindOfHealth returns the kind of event for a state that was reached; empty for states that have none.
-func kindOfHealth(state health.State) event.Kind {
-	switch state {
-	case health.Starting:
-		return event.Starting
-	case health.Healthy:
-		return event.Healthy
-	case health.Degraded:
-		return event.Degraded
-	case health.Unhealthy:
-		return event.Unhealthy
-	case health.Unknown, health.Draining:
-	}
-	return ""
 }
 
 func (p *provider) scoreLocked() float64 {
@@ -128,60 +111,22 @@ func (p *provider) scoreLocked() float64 {
 	return p.health.watch.Score()
 }
 
-func (p *provider) trendLocked() health.Trend { return p.health.watch.Trend() }
+// because returns the providers that this one requires and that are the reason, as far as is known. Caller holds
+// Registry.mu.
+func (p *provider) because() []string { return overall.Causes(dependencies{&p.registry.membership}, p) }
 
-// because returns the providers that this one requires and that are the reason, as far as is known: those at the root
-// of the chain, and capabilities that no provider has. Caller holds Registry.mu.
-func (p *provider) because() []string {
-	search := causeSearch{of: p, seen: map[*provider]bool{p: true}}
-	search.visit(p)
-	slices.Sort(search.causes)
-	return slices.Compact(search.causes)
+// dependencies lets the search for causes see the members. Its methods are called with Registry.mu held.
+type dependencies struct{ members *membership }
+
+func (dependencies) Name(p *provider) string       { return p.name() }
+func (dependencies) Requires(p *provider) []string { return p.definition.Requires }
+
+func (d dependencies) Having(capability string) map[*provider]struct{} {
+	return d.members.byCapability[capability]
 }
 
-// causeSearch collects the reasons why a provider cannot work, along its requirements.
-type causeSearch struct {
-	of     *provider
-	seen   map[*provider]bool
-	causes []string
-}
-
-// visit adds the causes among the requirements of p, and reports whether there are any besides the provider itself.
-func (s *causeSearch) visit(p *provider) (others bool) {
-	for _, capability := range p.definition.Requires {
-		members := p.registry.byCapability[capability]
-		switch {
-		case len(members) == 0:
-			s.causes, others = append(s.causes, fmt.Sprintf("no provider has %q", capability)), true
-		case !worksIn(members, capability):
-			for member := range members {
-				others = others || member != s.of
-				s.blame(member)
-			}
-		}
-	}
-	return others
-}
-
-// blame adds a provider that does not work, or the causes among its requirements instead.
-func (s *causeSearch) blame(member *provider) {
-	if s.seen[member] {
-		return
-	}
-	s.seen[member] = true
-	if !s.visit(member) {
-		s.causes = append(s.causes, member.name())
-	}
-}
-
-// worksIn reports whether a capability works in one of the providers that have it.
-func worksIn(members map[*provider]struct{}, capability string) bool {
-	for member := range members {
-		if member.answersLocked() && member.outage([]string{capability}) == nil {
-			return true
-		}
-	}
-	return false
+func (dependencies) Works(p *provider, capability string) bool {
+	return p.answersLocked() && p.outage([]string{capability}) == nil
 }
 
 // answersLocked reports whether the provider is healthy or degraded.
@@ -202,10 +147,9 @@ func (p *provider) healthLocked() health.Status {
 	return s
 }
 
-// MarkUnhealthy takes the provider out of every pick until [Registration.MarkHealthy],
-// for the given reason, whatever its probes say. Health is a signal of its own:
-// the breaker and its counts stay as they are, and calls in flight go on. Marking
-// again replaces the reason; nil stands for one that is not given.
+// MarkUnhealthy takes the provider out of every pick until [Registration.MarkHealthy], for the given reason,
+// whatever its probes say. Health is a signal of its own: the breaker and its counts stay as they are, and calls in
+// flight go on. Marking again replaces the reason; nil stands for one that is not given.
 func (r *Registration) MarkUnhealthy(reason error) error {
 	if reason == nil {
 		reason = errors.New("no reason given")
@@ -213,10 +157,9 @@ func (r *Registration) MarkUnhealthy(reason error) error {
 	return r.mark(reason)
 }
 
-// MarkHealthy removes the mark of [Registration.MarkUnhealthy], and counts as the
-// successes that an unhealthy provider needs; probes that fail afterwards count from
-// the beginning. Its breaker stays as it is: good health closes no breaker, as it says
-// nothing about calls.
+// MarkHealthy removes the mark of [Registration.MarkUnhealthy], and counts as the successes that an unhealthy
+// provider needs; probes that fail afterwards count from the beginning. Its breaker stays as it is: good health
+// closes no breaker, as it says nothing about calls.
 func (r *Registration) MarkHealthy() error { return r.mark(nil) }
 
 func (r *Registration) mark(unhealthy error) error {
@@ -236,16 +179,14 @@ func (r *Registration) mark(unhealthy error) error {
 	return nil
 }
 
-// Health returns the provider's health as far as it is known. It probes nothing and
-// changes nothing.
+// Health returns the provider's health as far as it is known. It probes nothing and changes nothing.
 func (r *Registration) Health() health.Status {
 	r.orLeft().registry.mu.Lock()
 	defer r.orLeft().registry.mu.Unlock()
 	return r.current().healthLocked()
 }
 
-// HealthHistory returns the last transitions of the provider's health, oldest
-// first, at most 32.
+// HealthHistory returns the last transitions of the provider's health, oldest first, at most 32.
 func (r *Registration) HealthHistory() []health.Transition {
 	r.orLeft().registry.mu.Lock()
 	defer r.orLeft().registry.mu.Unlock()
@@ -278,10 +219,9 @@ func (r *Registration) SetHealth(policy health.Policy) (previous health.Policy, 
 	return previous, err
 }
 
-// CheckHealth probes the provider now, whenever its next probe is due, and returns the
-// health that is known afterwards. It waits for a probe in progress rather than begin
-// another, and not for one that is stuck. When ctx ends first, the error is the
-// context's; for a provider that has left it matches [ErrNotRegistered].
+// CheckHealth probes the provider now, whenever its next probe is due, and returns the health that is known
+// afterwards. It waits for a probe in progress rather than begin another, and not for one that is stuck. When ctx
+// ends first, the error is the context's; for a provider that has left it matches [ErrNotRegistered].
 func (r *Registration) CheckHealth(ctx context.Context) (health.Status, error) {
 	if ctx == nil {
 		return health.Status{}, errNilContext()
@@ -298,7 +238,7 @@ func (r *Registration) CheckHealth(ctx context.Context) (health.Status, error) {
 		}
 		p.registry.mu.Unlock()
 		if err == nil {
-			err = awaitAll(ctx, results)
+			err = probe.AwaitAll(ctx, results)
 		}
 		p.registry.mu.Lock()
 		same := p.health.watch.Revision() == revision
@@ -324,19 +264,8 @@ func (r *Registry) CheckHealth(ctx context.Context) (health.Overall, error) {
 		results = append(results, p.health.watch.CheckNow()...)
 	}
 	r.mu.Unlock()
-	err := awaitAll(ctx, results)
+	err := probe.AwaitAll(ctx, results)
 	return r.Health(), err
-}
-
-func awaitAll(ctx context.Context, results []<-chan struct{}) error {
-	for _, result := range results {
-		select {
-		case <-result:
-		case <-ctx.Done():
-			return fault.Join("registry: health check: ", fault.OfContext(ctx))
-		}
-	}
-	return nil
 }
 
 // outage returns the reason why one of the capabilities does not work; nil when all do. Caller holds Registry.mu.
@@ -367,5 +296,5 @@ func (p *provider) showVitals() {
 	if known == nil {
 		return
 	}
-	known.SetHealth(p.scoreLocked(), p.trendLocked())
+	known.SetHealth(p.scoreLocked(), p.health.watch.Trend())
 }

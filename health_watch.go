@@ -86,8 +86,7 @@ func (p *provider) followPolicy(state health.State) (end func(cause error)) {
 	return h.watch.Configure(h.policy, own, state)
 }
 
-// watchFirst begins the watch over a provider that has joined. Caller holds
-// Registry.mu.
+// watchFirst begins the watch over a provider that has joined. Caller holds Registry.mu.
 func (p *provider) watchFirst() {
 	p.followPolicy(health.Unknown)
 	if state, _, _ := p.health.watch.State(); state == health.Unknown {

@@ -17,8 +17,7 @@ type instance struct {
 	checker health.Checker // probes it; nil: it has no probe of its own
 }
 
-// holder keeps a value behind a pointer, so that an instance is typed again without an
-// allocation.
+// holder keeps a value behind a pointer, so that an instance is typed again without an allocation.
 type holder[T any] struct{ value T }
 
 func wrap[T any](value T) *instance {
@@ -33,8 +32,7 @@ func unwrap[T any](i *instance) T { return i.holder.(*holder[T]).value } //nolin
 // binding describes the Go type of a service.
 type binding struct {
 	goType reflect.Type
-	// wrap wraps a value that was registered by the service's name only; false when
-	// it is of another type.
+	// wrap wraps a value that was registered by the service's name only; false when it is of another type.
 	wrap func(value any) (*instance, bool)
 }
 
@@ -75,8 +73,7 @@ func (e *entry) adapt(b binding) (err error) {
 	return nil
 }
 
-// typedBuild runs a factory and closes what it made when that is of another type: nothing
-// else refers to it.
+// typedBuild runs a factory and closes what it made when that is of another type: nothing else refers to it.
 func (b binding) typedBuild(ctx context.Context, build func(context.Context) (*instance, error)) (*instance, error) {
 	made, err := build(ctx)
 	if err != nil {

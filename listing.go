@@ -10,8 +10,7 @@ import (
 	"github.com/capreg/registry/internal/fault"
 )
 
-// Provider returns the handle of the provider with that name, and false when there is
-// none.
+// Provider returns the handle of the provider with that name, and false when there is none.
 func (r *Registry) Provider(name string) (*Registration, bool) {
 	r = r.orClosed()
 	r.mu.Lock()
@@ -23,10 +22,9 @@ func (r *Registry) Provider(name string) (*Registration, bool) {
 	return &Registration{provider: p.original()}, true
 }
 
-// All yields every provider in the one order of all listings: by service name, by
-// handler with the global ones last, then by group, priority and registration. Which
-// providers it yields is decided when the iteration begins; each is read when it is
-// yielded.
+// All yields every provider in the one order of all listings: by service name, by handler with the global ones
+// last, then by group, priority and registration. Which providers it yields is decided when the iteration begins;
+// each is read when it is yielded.
 func (r *Registry) All() iter.Seq[Info] {
 	return func(yield func(Info) bool) {
 		for _, p := range r.listing() {
@@ -37,9 +35,8 @@ func (r *Registry) All() iter.Seq[Info] {
 	}
 }
 
-// Discover returns the providers of all services that have all the given
-// capabilities, in the order of [Registry.All]. Without capabilities it returns every
-// provider.
+// Discover returns the providers of all services that have all the given capabilities, in the order of
+// [Registry.All]. Without capabilities it returns every provider.
 func (r *Registry) Discover(capabilities ...string) []Info {
 	r = r.orClosed()
 	r.mu.Lock()
@@ -122,6 +119,9 @@ func (r *Registry) Stats() Stats {
 			stats.Hits += cell.hits.Load()
 			stats.Misses += cell.misses.Load()
 		}
+		if len(svc.members) > 0 {
+			stats.Services++
+		}
 	}
 	stats.Lookups = stats.Hits + stats.Misses
 	stats.Providers = len(r.providers)
@@ -130,18 +130,12 @@ func (r *Registry) Stats() Stats {
 			stats.Eligible++
 		}
 	}
-	for _, svc := range *r.services.Load() {
-		if len(svc.members) > 0 {
-			stats.Services++
-		}
-	}
 	return stats
 }
 
-// WaitReady blocks until each of the named services has an eligible provider,
-// whatever its handler and capabilities. A provider whose factory has not run yet
-// counts. Without names WaitReady waits for [Options.Required]; with nothing required
-// it returns at once. It wakes on changes, without polling.
+// WaitReady blocks until each of the named services has an eligible provider, whatever its handler and
+// capabilities. A provider whose factory has not run yet counts. Without names WaitReady waits for
+// [Options.Required]; with nothing required it returns at once. It wakes on changes, without polling.
 //
 // When ctx ends first, the error matches [ErrNotReady] and the context's error and
 // cause, and unwraps to one [UnavailableError] for each missing service. On a registry

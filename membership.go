@@ -43,7 +43,7 @@ func newMembership() membership {
 // register admits a checked entry, makes it a member, and drains the provider that it
 // replaces.
 func (r *Registry) register(ctx context.Context, svc *service, e entry) (*Registration, error) {
-	e.definition.Strategy = r.strategies.resolve(e.definition.Strategy)
+	e.definition.Strategy = r.strategies.Resolve(e.definition.Strategy)
 	if err := r.askAdmission(ctx, e.definition); err != nil {
 		return nil, err
 	}

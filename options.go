@@ -3,10 +3,7 @@ package registry
 import (
 	"cmp"
 	"context"
-	"fmt"
-	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -21,17 +18,15 @@ import (
 // The functions among the fields must be safe for concurrent use. They run in the
 // goroutine of the operation that calls them, never under a lock of the registry.
 type Options struct {
-	// Logger receives one line for each event. Lines are written by a goroutine of
-	// the registry that exists only while there is something to log. A logger that
-	// falls behind loses the oldest lines; the next line carries their number as
-	// "lost". Default: no logging.
+	// Logger receives one line for each event. Lines are written by a goroutine of the registry that exists only
+	// while there is something to log. A logger that falls behind loses the oldest lines; the next line carries
+	// their number as "lost". Default: no logging.
 	Logger *zap.Logger
 	// Strategies are the strategies that configuration can name beside FALLBACK and
 	// ROUND_ROBIN. Package selectors provides a list. Names must be unique.
 	Strategies []Strategy
-	// Selection configures how groups are treated and what is measured, for every
-	// service without a policy of its own ([Service.SetSelection]). Default: strict
-	// groups, nothing measured.
+	// Selection configures how groups are treated and what is measured, for every service without a policy of its
+	// own ([Service.SetSelection]). Default: strict groups, nothing measured.
 	Selection selection.Policy
 	// Decisions is the number of latest picks that [Registry.Decisions] returns, at
 	// most 1,048,576. Recording a pick costs about a microsecond. Default: 0, none.
@@ -45,36 +40,31 @@ type Options struct {
 	// Admit, when set, is called before every registration takes effect. An error
 	// refuses the registration and is returned wrapped; a panic counts as one.
 	Admit func(ctx context.Context, d Definition) error
-	// Authorize, when set, is called before every attempt and lease. An error keeps
-	// this caller away from the provider ([ErrDenied]), and the call moves on to the
-	// next one; a panic counts as an error.
+	// Authorize, when set, is called before every attempt and lease. An error keeps this caller away from the
+	// provider ([ErrDenied]), and the call moves on to the next one; a panic counts as an error.
 	Authorize func(ctx context.Context, caller, service, provider string) error
-	// BeforeCall and AfterCall run around each call and lease, BeforeAttempt and
-	// AfterAttempt around each of its attempts. The context that a Before hook
-	// returns replaces the one it was given. It must be derived from that one and may
-	// only add values, such as correlation ids or a trace. Panics are recovered.
-	// Default: none, and calls do not pay for them.
+	// BeforeCall and AfterCall run around each call and lease, BeforeAttempt and AfterAttempt around each of its
+	// attempts. The context that a Before hook returns replaces the one it was given. It must be derived from that
+	// one and may only add values, such as correlation ids or a trace. Panics are recovered. Default: none, and
+	// calls do not pay for them.
 	BeforeCall    func(ctx context.Context, r CallReport) context.Context
 	AfterCall     func(ctx context.Context, r CallReport)
 	BeforeAttempt func(ctx context.Context, r CallReport, a Attempt) context.Context
 	AfterAttempt  func(ctx context.Context, r CallReport, a Attempt)
-	// ForbidMocks refuses a mock for a service that has real providers, and a real
-	// provider for a service that has mocks. Default: mocks are picked after all real
-	// providers, whatever their group and priority.
+	// ForbidMocks refuses a mock for a service that has real providers, and a real provider for a service that has
+	// mocks. Default: mocks are picked after all real providers, whatever their group and priority.
 	ForbidMocks bool
 	// OnlyMocks registers real providers and never picks one. It is meant for tests
 	// of programs that register real providers, and excludes ForbidMocks.
 	OnlyMocks bool
-	// PanicsAsErrors turns a panic of a call's function into a [PanicError] and moves
-	// the call on to the next provider. Default: the panic is recorded and propagates
-	// to the caller.
+	// PanicsAsErrors turns a panic of a call's function into a [PanicError] and moves the call on to the next
+	// provider. Default: the panic is recorded and propagates to the caller.
 	PanicsAsErrors bool
 	// ProbeConcurrency limits the health probes that run at once. A probe that ignores
 	// its context for too long no longer counts. Default: 32.
 	ProbeConcurrency int
-	// DrainTimeout is the time that calls in flight have left after their provider
-	// was replaced or its lifetime ended; then their contexts are cancelled.
-	// Default: 30 s.
+	// DrainTimeout is the time that calls in flight have left after their provider was replaced or its lifetime
+	// ended; then their contexts are cancelled. Default: 30 s.
 	DrainTimeout time.Duration
 }
 
@@ -102,40 +92,4 @@ func (o Options) checked() (Options, error) {
 // hasHooks reports whether any of the four hooks is set.
 func (o Options) hasHooks() bool {
 	return o.BeforeCall != nil || o.AfterCall != nil || o.BeforeAttempt != nil || o.AfterAttempt != nil
-}
-
-// strategies are the strategies of Options.Strategies by name. They never change.
-type strategies map[string]Strategy
-
-func newStrategies(all []Strategy) (strategies, error) {
-	byName := make(strategies)
-	for i, s := range all {
-		field := fmt.Sprintf("Options.Strategies[%d]", i)
-		if err := s.Check(); err != nil || s.IsZero() || s.Named() {
-			return nil, invalid(field, s.String(), "a strategy with a selector and a printable name")
-		}
-		if _, taken := byName[s.String()]; taken {
-			return nil, invalid(field, s.String(), "a name that no strategy before it has")
-		}
-		byName[s.String()] = s
-	}
-	return byName, nil
-}
-
-// resolve returns the strategy that a mere name stands for. An unknown name and a
-// strategy with a selector are returned as they are.
-func (known strategies) resolve(s Strategy) Strategy {
-	if found, ok := known[s.String()]; ok && s.Named() {
-		return found
-	}
-	return s
-}
-
-// check returns an error for a name that resolve did not know.
-func (known strategies) check(s Strategy) error {
-	if !s.Named() {
-		return nil
-	}
-	names := append([]string{StrategyFallback.String(), StrategyRoundRobin.String()}, slices.Sorted(maps.Keys(known))...)
-	return invalid("Strategy", s.String(), "one of "+strings.Join(names, ", ")+" (see Options.Strategies)")
 }

@@ -9,20 +9,16 @@ import (
 	"github.com/capreg/registry/internal/overall"
 )
 
-// Health returns the health of the registry with its details; with groups, that
-// of the providers in any of them alone ([health.Policy.Groups]). It probes
-// nothing and changes nothing.
+// Health returns the health of the registry with its details; with groups, that of the providers in any of them
+// alone ([health.Policy.Groups]). It probes nothing and changes nothing.
 //
-// A provider counts as unhealthy when its health is, or is not known yet, and as
-// degraded when it is degraded or cannot be given a call for another reason, such
-// as an open breaker. A service is unhealthy when every provider is, and degraded
-// when any is not healthy. The registry is unhealthy when a required service is
-// ([Options.Required]; without groups and for [health.Readiness]), or every
-// service is; it is degraded when any is not healthy. A registry without
-// providers is unhealthy, and so is one whose [Orchestrator] stops, from the first
-// moment of that on, until another one starts. A group without providers is healthy, unless it is
-// Readiness. So a misspelt group is always healthy; use the constants of package
-// health, or your own.
+// A provider counts as unhealthy when its health is, or is not known yet, and as degraded when it is degraded or
+// cannot be given a call for another reason, such as an open breaker. A service is unhealthy when every provider
+// is, and degraded when any is not healthy. The registry is unhealthy when a required service is
+// ([Options.Required]; without groups and for [health.Readiness]), or every service is; it is degraded when any is
+// not healthy. A registry without providers is unhealthy, and so is one whose [Orchestrator] stops, from the first
+// moment of that on, until another one starts. A group without providers is healthy, unless it is Readiness. So a
+// misspelt group is always healthy; use the constants of package health, or your own.
 func (r *Registry) Health(groups ...string) health.Overall {
 	r = r.orClosed()
 	all := overall.Of(r.healthViews(), r.options.Required, groups)
@@ -52,19 +48,11 @@ func (r *Registry) errStoppingLocked() error {
 	return nil
 }
 
-// orchestrationStarts notes that the components of an orchestrator are being started.
-func (r *Registry) orchestrationStarts() {
+// orchestrate notes that the components of an orchestrator are being started (1), or stopped (-1).
+func (r *Registry) orchestrate(more int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.orchestrated++
-	r.stopping = false
-}
-
-// orchestrationStops notes that the components of an orchestrator are being stopped.
-func (r *Registry) orchestrationStops() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.orchestrated--
+	r.orchestrated += more
 	r.stopping = r.orchestrated == 0
 	r.wakeWaiters()
 }

@@ -11,9 +11,8 @@ import (
 
 // Priority orders the providers of one group: those of better priority are asked first.
 //
-// The zero value is [PriorityNormal]. In text and JSON a Priority is its name
-// (CRITICAL, HIGH, NORMAL, LOW, FALLBACK, read in any case); its rank (0, 1, 2, 3, 9) is
-// read as well.
+// The zero value is [PriorityNormal]. In text and JSON a Priority is its name (CRITICAL, HIGH, NORMAL, LOW,
+// FALLBACK, read in any case); its rank (0, 1, 2, 3, 9) is read as well.
 type Priority int8
 
 // The priorities, best first, with their ranks.
@@ -47,8 +46,7 @@ func (p Priority) String() string {
 	return fmt.Sprintf("priority(%d)", int8(p))
 }
 
-// MarshalText returns the name of the priority. For an invalid value the error matches
-// [ErrInvalid].
+// MarshalText returns the name of the priority. For an invalid value the error matches [ErrInvalid].
 func (p Priority) MarshalText() ([]byte, error) {
 	if !p.valid() {
 		return nil, errBadPriority(p)
@@ -88,9 +86,8 @@ func (p Priority) valid() bool { return p >= PriorityCritical && p <= PriorityFa
 // Strategy picks among the eligible providers of a group: one of the two below, one of
 // package selectors, or one of your own ([selection.New]).
 //
-// The zero value takes the strategy of the group, [StrategyFallback] in a new one. In
-// text and JSON a Strategy is its name; names other than these two are looked up in
-// [Options.Strategies].
+// The zero value takes the strategy of the group, [StrategyFallback] in a new one. In text and JSON a Strategy is
+// its name; names other than these two are looked up in [Options.Strategies].
 type Strategy = selection.Strategy
 
 // The strategies that every registry knows. Do not assign to them.
@@ -100,7 +97,6 @@ var (
 	// StrategyFallback picks the first eligible provider in the order of priority and
 	// registration, the same one as long as it stays eligible.
 	StrategyFallback = selection.Fallback()
-	// StrategyRoundRobin rotates over the eligible providers. Priorities do not matter
-	// inside such a group.
+	// StrategyRoundRobin rotates over the eligible providers. Priorities do not matter inside such a group.
 	StrategyRoundRobin = selection.RoundRobin()
 )

@@ -23,10 +23,9 @@ const (
 	globalHandler = "*"
 )
 
-// NoTimeout as [Provider.AttemptTimeout] lets an attempt run for as long as its caller's
-// context allows, even if another provider could be asked. Such an attempt gets the
-// caller's context itself: it is not cancelled when its provider is removed, and costs
-// no allocation.
+// NoTimeout as [Provider.AttemptTimeout] lets an attempt run for as long as its caller's context allows, even if
+// another provider could be asked. Such an attempt gets the caller's context itself: it is not cancelled when its
+// provider is removed, and costs no allocation.
 const NoTimeout time.Duration = math.MaxInt64
 
 // Provider is the input of a registration. The zero value of every field but Instance
@@ -35,36 +34,30 @@ type Provider[T any] struct {
 	// Name identifies the provider in the whole registry, across services; at most
 	// 256 bytes. Default: a unique name made from the service's name.
 	Name string
-	// Instance serves the calls. It must be safe for concurrent use, and must not be
-	// nil unless Factory is set.
+	// Instance serves the calls. It must be safe for concurrent use, and must not be nil unless Factory is set.
 	Instance T
-	// Factory makes the instance at first need, once, in a goroutine of its own. Calls
-	// that need the instance wait for it within their contexts. The factory's context
-	// ends when the provider is removed. An error, a panic or a nil instance makes the
-	// provider ineligible with that cause; the factory runs again at the first need
-	// after a delay that grows from 1 s to 1 min. The registry owns the instance and,
-	// if it is an io.Closer, closes it after its last call.
+	// Factory makes the instance at first need, once, in a goroutine of its own. Calls that need the instance wait
+	// for it within their contexts. The factory's context ends when the provider is removed. An error, a panic or a
+	// nil instance makes the provider ineligible with that cause; the factory runs again at the first need after a
+	// delay that grows from 1 s to 1 min. The registry owns the instance and, if it is an io.Closer, closes it
+	// after its last call.
 	Factory func(context.Context) (T, error)
 
-	// Handler scopes the provider to one handler, a part of the program that makes
-	// requests: queries of that handler see it before the global providers, other
-	// queries do not see it. Empty or "*": global.
+	// Handler scopes the provider to one handler, a part of the program that makes requests: queries of that
+	// handler see it before the global providers, other queries do not see it. Empty or "*": global.
 	Handler string
 	// Capabilities lists the words that requests can require, at most 256. They are compared
 	// exactly; repetitions are dropped.
 	Capabilities []string
 	// Priority orders the providers of a group. Default: PriorityNormal.
 	Priority Priority
-	// Group is the priority group, any integer: a lower group is exhausted before the
-	// next is tried. Default: 0.
+	// Group is the priority group, any integer: a lower group is exhausted before the next is tried. Default: 0.
 	Group int
-	// Strategy picks among the members of the group (service, handler, number). The
-	// zero value takes the strategy of the group, FALLBACK in a new one; another
-	// strategy than the group has is an error matching ErrConflict. Package selectors
-	// provides more strategies.
+	// Strategy picks among the members of the group (service, handler, number). The zero value takes the strategy
+	// of the group, FALLBACK in a new one; another strategy than the group has is an error matching ErrConflict.
+	// Package selectors provides more strategies.
 	Strategy Strategy
-	// Weight is the provider's share among others, for strategies that use weights.
-	// Default: 1. See also NoTraffic.
+	// Weight is the provider's share among others, for strategies that use weights. Default: 1. See also NoTraffic.
 	Weight float64
 	// NoTraffic is a weight of 0: whatever the strategy, no look-up or call is given to the
 	// provider, until [Registration.SetWeight] gives it another weight. It is probed, and counts
@@ -82,29 +75,23 @@ type Provider[T any] struct {
 	// to providers whose window is larger, or unknown. Default: 0, unknown.
 	Window int
 
-	// Domain names a failure domain, which providers of any service can share: a key,
-	// a host, a GPU. Its members share their limits, and cool down together when one
-	// of them is rate limited or has a dead key. Overload and a missing model concern
-	// one provider alone, so register one for each model. Default: a
-	// domain of its own.
+	// Domain names a failure domain, which providers of any service can share: a key, a host, a GPU. Its members
+	// share their limits, and cool down together when one of them is rate limited or has a dead key. Overload and a
+	// missing model concern one provider alone, so register one for each model. Default: a domain of its own.
 	Domain string
-	// Limits bounds the use of the provider's domain. The zero value takes the limits
-	// of the domain; other limits than the domain has are an error matching
-	// ErrConflict. Default: none.
+	// Limits bounds the use of the provider's domain. The zero value takes the limits of the domain; other limits
+	// than the domain has are an error matching ErrConflict. Default: none.
 	Limits LimitPolicy
-	// Retry configures retries on this provider within one call, and their budget.
-	// Default: none.
+	// Retry configures retries on this provider within one call, and their budget. Default: none.
 	Retry RetryPolicy
 	// AttemptTimeout bounds one attempt, and the life of an unreported lease. It is taken at its
 	// word, whichever other provider could be asked. Default: 30 s, or less where the caller's
 	// deadline has to leave time for another provider; see [Call]. See also NoTimeout.
 	AttemptTimeout time.Duration
-	// Breaker configures the provider's circuit breaker. Default: the zero policy with
-	// its own defaults.
+	// Breaker configures the provider's circuit breaker. Default: the zero policy with its own defaults.
 	Breaker BreakerPolicy
-	// Classify recognises errors of this provider, before the classifiers of the
-	// service ([Service.Classify]), of the registry and the built-in one. See package
-	// verdict.
+	// Classify recognises errors of this provider, before the classifiers of the service ([Service.Classify]), of
+	// the registry and the built-in one. See package verdict.
 	Classify verdict.Classifier
 
 	// Health configures the probes of the provider. The zero value probes instances
@@ -114,9 +101,8 @@ type Provider[T any] struct {
 	// Until, when set, bounds the life of the registration: when it ends, the provider
 	// is removed and its calls in flight are drained within [Options.DrainTimeout].
 	Until context.Context
-	// Replace replaces the provider of the same name and service, if there is one. The
-	// old one is drained within [Options.DrainTimeout]; the new one starts afresh,
-	// but keeps its position and its turn in rotations.
+	// Replace replaces the provider of the same name and service, if there is one. The old one is drained within
+	// [Options.DrainTimeout]; the new one starts afresh, but keeps its position and its turn in rotations.
 	Replace bool
 
 	// Version, Description and Endpoint describe the provider. A version has at most 256
@@ -124,14 +110,11 @@ type Provider[T any] struct {
 	Version, Description, Endpoint string
 	// Requires lists the capabilities that this provider needs of others.
 	Requires []string
-	// Metadata holds any further description, such as the model: at most 256 texts of at
-	// most 16 KiB each.
+	// Metadata holds any further description, such as the model: at most 256 texts of at most 16 KiB each.
 	Metadata map[string]string
-	// Tags lists words that queries can ask for and strategies can use, beside the
-	// capabilities.
+	// Tags lists words that queries can ask for and strategies can use, beside the capabilities.
 	Tags []string
-	// Region is the location of the provider, such as "eu-west-1"; see
-	// [selection.Proximity].
+	// Region is the location of the provider, such as "eu-west-1"; see [selection.Proximity].
 	Region string
 	// Cost is the price of a request, in a unit of your choice.
 	Cost float64
@@ -171,19 +154,11 @@ func newEntry[T any](service string, p Provider[T]) (entry, error) {
 	if e.definition.Handler == globalHandler {
 		e.definition.Handler = ""
 	}
-	if err := e.checkNames(); err != nil {
+	domain := asFieldError("", check.OptionalName("Domain", p.Domain))
+	err := cmp.Or(e.checkNames(), e.definition.checkDescription(), e.checkPolicies(), domain)
+	if err != nil {
 		return entry{}, err
 	}
-	if err := e.definition.checkDescription(); err != nil {
-		return entry{}, err
-	}
-	if err := e.checkPolicies(); err != nil {
-		return entry{}, err
-	}
-	if v := check.OptionalName("Domain", e.definition.Domain); v != nil {
-		return entry{}, asFieldError("", v)
-	}
-	var err error
 	e.instance, e.build, err = p.source()
 	return e, err
 }
@@ -202,8 +177,7 @@ func (p *Provider[T]) source() (*instance, func(context.Context) (*instance, err
 	return wrap(p.Instance), nil, nil
 }
 
-// buildWith returns a function that makes an instance with the factory. The registry
-// closes what it makes.
+// buildWith returns a function that makes an instance with the factory. The registry closes what it makes.
 func buildWith[T any](factory func(context.Context) (T, error)) func(context.Context) (*instance, error) {
 	return func(ctx context.Context) (*instance, error) {
 		value, err := factory(ctx)

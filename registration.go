@@ -11,11 +11,10 @@ import (
 
 // Registration is the handle of one provider in its registry.
 //
-// All methods are safe for concurrent use, and block only where they say so. After the
-// provider has left, reading still works, and changing returns an error matching
-// [ErrNotRegistered]. While a test has replaced the provider ([Service.Swap]), the
-// handle is that of the replacement. A change is in force when its method returns, and
-// is published as one event.
+// All methods are safe for concurrent use, and block only where they say so. After the provider has left, reading
+// still works, and changing returns an error matching [ErrNotRegistered]. While a test has replaced the provider
+// ([Service.Swap]), the handle is that of the replacement. A change is in force when its method returns, and is
+// published as one event.
 type Registration struct {
 	provider *provider
 }
@@ -33,18 +32,15 @@ func (r *Registration) Definition() Definition {
 	return r.current().definitionLocked()
 }
 
-// Left returns a channel that is closed when the provider has left the registry and
-// its last call has ended.
+// Left returns a channel that is closed when the provider has left the registry and its last call has ended.
 func (r *Registration) Left() <-chan struct{} { return r.orLeft().drain.Idle() }
 
-// Unregister removes the provider. New picks stop at once. Unregister then blocks
-// until calls and leases in flight have ended and an instance that a factory made is
-// closed, and returns the error of closing it.
+// Unregister removes the provider. New picks stop at once. Unregister then blocks until calls and leases in flight
+// have ended and an instance that a factory made is closed, and returns the error of closing it.
 //
-// When ctx ends first, the contexts of the calls in flight are cancelled. When they do
-// not end within another second, the error matches [ErrStuck] and the context's error.
-// Unregister may be called any number of times: on a provider that has left it waits
-// in the same way.
+// When ctx ends first, the contexts of the calls in flight are cancelled. When they do not end within another
+// second, the error matches [ErrStuck] and the context's error. Unregister may be called any number of times: on a
+// provider that has left it waits in the same way.
 func (r *Registration) Unregister(ctx context.Context) error {
 	if r == nil || r.provider == nil {
 		return invalid("Registration", raw("nil or zero"), "a handle that was handed out")
@@ -97,13 +93,13 @@ func (r *Registration) SetStrategy(strategy Strategy) (previous Strategy, err er
 	if err := checkStrategy(strategy); err != nil {
 		return previous, err
 	}
-	strategy = r.orLeft().registry.strategies.resolve(strategy)
+	strategy = r.orLeft().registry.strategies.Resolve(strategy)
 	err = r.change("strategy of the group", func(p *provider) (from, to any, err error) {
 		if strategy.Named() && strategy.Same(p.group.strategy) {
 			strategy = p.group.strategy
 		}
-		if err := p.registry.strategies.check(strategy); err != nil {
-			return nil, nil, err
+		if v := p.registry.strategies.Check(strategy); v != nil {
+			return nil, nil, asFieldError("", v)
 		}
 		previous, p.group.strategy = p.group.strategy, strategy
 		p.group.setBy = p.name()
@@ -112,10 +108,9 @@ func (r *Registration) SetStrategy(strategy Strategy) (previous Strategy, err er
 	return previous, err
 }
 
-// SetWeight changes the provider's share among others, for strategies that use weights, and
-// returns the previous one. Zero is no traffic, under any strategy: from now on no look-up or
-// call is given to the provider; those in progress go on. Measurements are kept. The errors match
-// [ErrInvalid] or [ErrNotRegistered].
+// SetWeight changes the provider's share among others, for strategies that use weights, and returns the previous
+// one. Zero is no traffic, under any strategy: from now on no look-up or call is given to the provider; those in
+// progress go on. Measurements are kept. The errors match [ErrInvalid] or [ErrNotRegistered].
 func (r *Registration) SetWeight(weight float64) (previous float64, err error) {
 	if err := checkWeight(weight); err != nil {
 		return 0, err
@@ -133,9 +128,8 @@ func (r *Registration) SetWeight(weight float64) (previous float64, err error) {
 	return previous, err
 }
 
-// SetAttemptTimeout changes the attempt timeout (zero: the default) for attempts that begin
-// from now on, and returns the previous one. The errors match [ErrInvalid] or
-// [ErrNotRegistered].
+// SetAttemptTimeout changes the attempt timeout (zero: the default) for attempts that begin from now on, and
+// returns the previous one. The errors match [ErrInvalid] or [ErrNotRegistered].
 func (r *Registration) SetAttemptTimeout(timeout time.Duration) (previous time.Duration, err error) {
 	most, err := checkTimeout("AttemptTimeout", timeout)
 	if err != nil {
@@ -164,9 +158,8 @@ func (r *Registration) SetLimits(policy LimitPolicy) (previous LimitPolicy, err 
 	return previous, err
 }
 
-// SetRetry changes the retry policy for calls that fail from now on, and returns the
-// previous one. The budget starts over. The errors match [ErrInvalid] or
-// [ErrNotRegistered].
+// SetRetry changes the retry policy for calls that fail from now on, and returns the previous one. The budget
+// starts over. The errors match [ErrInvalid] or [ErrNotRegistered].
 func (r *Registration) SetRetry(policy RetryPolicy) (previous RetryPolicy, err error) {
 	if policy, err = policy.withDefaults(); err != nil {
 		return RetryPolicy{}, err
@@ -178,10 +171,9 @@ func (r *Registration) SetRetry(policy RetryPolicy) (previous RetryPolicy, err e
 	return previous, err
 }
 
-// SetBreaker changes the breaker's policy and returns the previous one. State and
-// counts are kept: a closed breaker follows the new policy from the next outcome on.
-// An open or half-open period in progress ends as it began, except for the number of
-// trial slots. The errors match [ErrInvalid] or [ErrNotRegistered].
+// SetBreaker changes the breaker's policy and returns the previous one. State and counts are kept: a closed breaker
+// follows the new policy from the next outcome on. An open or half-open period in progress ends as it began, except
+// for the number of trial slots. The errors match [ErrInvalid] or [ErrNotRegistered].
 func (r *Registration) SetBreaker(policy BreakerPolicy) (previous BreakerPolicy, err error) {
 	p, err := r.member()
 	if err != nil {
@@ -200,10 +192,9 @@ func (r *Registration) SetBreaker(policy BreakerPolicy) (previous BreakerPolicy,
 // Breaker returns the state of the provider's breaker. It changes nothing.
 func (r *Registration) Breaker() BreakerStats { return r.current().breaker.stats() }
 
-// ForceOpen opens the breaker for the given time, which must be more than zero,
-// whatever its state; then the breaker is half-open. The reason, cut to one line of 256 bytes,
-// is part of errors and explanations. The next ordinary opening has the ordinary recovery time again. The
-// errors match [ErrInvalid] or [ErrNotRegistered].
+// ForceOpen opens the breaker for the given time, which must be more than zero, whatever its state; then the
+// breaker is half-open. The reason, cut to one line of 256 bytes, is part of errors and explanations. The next
+// ordinary opening has the ordinary recovery time again. The errors match [ErrInvalid] or [ErrNotRegistered].
 func (r *Registration) ForceOpen(openFor time.Duration, reason string) error {
 	p, err := r.member()
 	if err != nil {
@@ -212,9 +203,8 @@ func (r *Registration) ForceOpen(openFor time.Duration, reason string) error {
 	return p.breaker.forceOpen(openFor, reason)
 }
 
-// Reset closes the breaker with all its counts at zero, and ends a cooldown of the
-// provider or its domain together with its growth. The error matches
-// [ErrNotRegistered].
+// Reset closes the breaker with all its counts at zero, and ends a cooldown of the provider or its domain together
+// with its growth. The error matches [ErrNotRegistered].
 func (r *Registration) Reset() error {
 	p, err := r.member()
 	if err != nil {

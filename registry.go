@@ -11,9 +11,11 @@ import (
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/bus"
 	"github.com/capreg/registry/internal/domain"
+	"github.com/capreg/registry/internal/drain"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/probe"
 	"github.com/capreg/registry/internal/record"
 	"github.com/capreg/registry/internal/schedule"
@@ -21,15 +23,14 @@ import (
 	"github.com/capreg/registry/selection"
 )
 
-// Registry holds the providers of services and gives out the best one that is able,
-// healthy and admitted now.
+// Registry holds the providers of services and gives out the best one that is able, healthy and admitted now.
 //
 // Use [New] to create a Registry; it must not be copied. All methods are safe for
 // concurrent use, and none runs user code under a lock. A goroutine of the registry
 // ends with the work that it was started for; [Registry.Close] waits for all of them.
 type Registry struct {
 	options    Options
-	strategies strategies
+	strategies pick.Strategies
 	hooked     bool // some hook is set
 	seed       maphash.Seed
 	epoch      time.Time // of now(); set in New, so that it belongs to a bubble of synctest
@@ -47,21 +48,20 @@ type Registry struct {
 	life context.Context //nolint:containedctx // the registry's own lifetime
 	end  context.CancelCauseFunc
 
-	// mu guards membership and every gate, plan, rotation table, event sequence
-	// and subscriber, so that a change and its event are one step. Picking does
-	// not take it. No code of a user runs while it is held, and nothing waits.
-	// The locks of breakers, drains and factories are taken before it, never after.
-	// Functions whose names end in Locked are called with it held.
+	// mu guards membership and every gate, plan, rotation table, event sequence and subscriber, so that a change
+	// and its event are one step. Picking does not take it. No code of a user runs while it is held, and nothing
+	// waits. The locks of breakers, drains and factories are taken before it, never after. Functions whose names
+	// end in Locked are called with it held.
 	mu sync.Mutex
 	membership
 
 	orchestrated int  // orchestrators that have started and do not stop; guarded by mu
 	stopping     bool // the last of them stops, or has: nothing is ready any more; guarded by mu
 
-	tasks   tasks.Group   // the goroutines of the registry, but for
-	probing tasks.Group   // those of probes and recovery hooks
-	leaving []*provider   // in Close, newest first; readable when closed is closed
-	closed  chan struct{} // closed when the first Close has ended
+	tasks   tasks.Group    // the goroutines of the registry, but for
+	probing tasks.Group    // those of probes and recovery hooks
+	leaving []*drain.Drain // in Close, newest first; readable when closed is closed
+	closed  chan struct{}  // closed when the first Close has ended
 }
 
 // New returns an empty registry. It starts no goroutine. The error is a [FieldError]
@@ -71,9 +71,9 @@ func New(options Options) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	known, err := newStrategies(options.Strategies)
-	if err != nil {
-		return nil, err
+	known, v := pick.NewStrategies(options.Strategies)
+	if v != nil {
+		return nil, asFieldError("Options.", v)
 	}
 	r := &Registry{
 		options: options, strategies: known, hooked: options.hasHooks(), decisions: record.NewLatest[selection.Decision](options.Decisions),
@@ -159,17 +159,14 @@ func (r *Registry) Register(ctx context.Context, serviceName string, p Provider[
 
 // Close shuts the registry down and waits until nothing of it runs any more.
 //
-// It refuses new picks and registrations at once and waits for calls and leases in
-// flight until ctx ends, then cancels their contexts. It cancels factories in
-// progress. It closes the instances that factories made and that are io.Closers, in
-// reverse order of registration; instances that were passed in remain the caller's.
+// It refuses new picks and registrations at once and waits for calls and leases in flight until ctx ends, then
+// cancels their contexts. It cancels factories in progress. It closes the instances that factories made and that
+// are io.Closers, in reverse order of registration; instances that were passed in remain the caller's.
 //
-// The errors of closers are joined. When user code still runs two seconds after ctx
-// has ended, the error names it and matches [ErrStuck] and the context's error; a probe
-// or recovery hook that ignores the end of its context is given up after ten seconds,
-// whatever ctx. Close
-// may be called any number of times and concurrently: each call waits, within its own
-// ctx, for the first one and, where that gave up, for what it waited for.
+// The errors of closers are joined. When user code still runs two seconds after ctx has ended, the error names it
+// and matches [ErrStuck] and the context's error; a probe or recovery hook that ignores the end of its context is
+// given up after ten seconds, whatever ctx. Close may be called any number of times and concurrently: each call
+// waits, within its own ctx, for the first one and, where that gave up, for what it waited for.
 //
 // ctx should not have ended yet: a program that stops on a signal passes a fresh one.
 func (r *Registry) Close(ctx context.Context) error {
@@ -183,8 +180,8 @@ func (r *Registry) Close(ctx context.Context) error {
 	limit := tasks.WithGrace(ctx)
 	defer limit.Stop()
 	if first {
-		r.leaving = left
-		r.drainAll(ctx)
+		r.leaving = drainsOf(left)
+		drain.FinishAll(ctx, r.leaving)
 		err := r.releaseAll(limit)
 		close(r.closed)
 		return err
@@ -197,24 +194,13 @@ func (r *Registry) Close(ctx context.Context) error {
 	}
 }
 
-// drainAll waits for the calls in flight until ctx ends, and then cancels them.
-func (r *Registry) drainAll(ctx context.Context) {
-	quiesceAll(r.leaving)
-	for _, p := range r.leaving {
-		p.drain.AwaitIdle(ctx)
-	}
-	for _, p := range r.leaving {
-		p.drain.CancelCalls() // without effect where nothing is in flight
-	}
-}
-
 // stuckProbeLimit bounds how long a closing registry waits for probes that ignore the end of their context.
 const stuckProbeLimit = 10 * time.Second
 
 // releaseAll releases the instances in order, ends everything else, and returns an error
 // that names all that did not end. It may be called again, and concurrently.
 func (r *Registry) releaseAll(limit tasks.GraceWait) error {
-	failures := r.releaseInstances(limit)
+	failures := drain.ReleaseAll(r.leaving, limit)
 	r.end(fmt.Errorf("registry: %w", ErrClosed))
 	if len(failures) == 0 {
 		r.schedule.Close() // otherwise it still has to expire leases that are not reported
@@ -232,24 +218,4 @@ func (r *Registry) releaseAll(limit tasks.GraceWait) error {
 		return fault.Join("registry: ", failures)
 	}
 	return nil
-}
-
-// releaseInstances releases the instances one after another. When one of them takes
-// too long, all others are released at once and get a grace period of their own.
-func (r *Registry) releaseInstances(limit tasks.GraceWait) (failures []error) {
-	late := false
-	for i, p := range r.leaving {
-		if !late && isClosed(limit.Over) {
-			late = true
-			for _, other := range r.leaving[i:] {
-				other.drain.ReleaseWhenIdle()
-			}
-			limit = limit.Again()
-			defer limit.Stop()
-		}
-		if err := p.drain.Release(limit); err != nil {
-			failures = append(failures, err)
-		}
-	}
-	return failures
 }

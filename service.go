@@ -345,13 +345,13 @@ type groups map[groupID]*group
 
 // checkStrategy returns an error when the group has another strategy than the wanted
 // one. A group whose only member is leaving takes any strategy.
-func (g groups) checkStrategy(id groupID, wanted Strategy, leaving *provider, known strategies) error {
+func (g groups) checkStrategy(id groupID, wanted Strategy, leaving *provider, known pick.Strategies) error {
 	present, ok := g[id]
 	if wanted.IsZero() || ok && wanted.Same(present.strategy) {
 		return nil
 	}
 	if !ok || present.members == 1 && leaving != nil && leaving.group == present {
-		return known.check(wanted)
+		return asFieldError("", known.Check(wanted))
 	}
 	return refuse(ErrConflict, "Strategy", wanted,
 		fmt.Sprintf("%v, which provider %q set for group %d", present.strategy, present.setBy, id.number))

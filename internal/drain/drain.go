@@ -240,3 +240,36 @@ func AwaitAll(ctx context.Context, all []*Drain) error {
 	}
 	return nil
 }
+
+// FinishAll starts all of them, waits for the calls in flight until ctx ends, and then cancels these.
+func FinishAll(ctx context.Context, all []*Drain) {
+	for _, d := range all {
+		d.Start()
+	}
+	for _, d := range all {
+		d.AwaitIdle(ctx)
+	}
+	for _, d := range all {
+		d.CancelCalls() // without effect where nothing is in flight
+	}
+}
+
+// ReleaseAll releases the instances one after another. When one of them takes too long, all others are released at
+// once and get a grace period of their own.
+func ReleaseAll(all []*Drain, limit tasks.GraceWait) (failures []error) {
+	late := false
+	for i, d := range all {
+		if !late && limit.IsOver() {
+			late = true
+			for _, other := range all[i:] {
+				other.ReleaseWhenIdle()
+			}
+			limit = limit.Again()
+			defer limit.Stop()
+		}
+		if err := d.Release(limit); err != nil {
+			failures = append(failures, err)
+		}
+	}
+	return failures
+}

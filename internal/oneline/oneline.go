@@ -44,3 +44,11 @@ func Plural[N int | uint64](n N, thing string) string {
 	}
 	return fmt.Sprintf("%d %ss", n, thing)
 }
+
+// First returns at most n of the texts; one more says how many there are besides, after the given word.
+func First(texts []string, n int, word string) []string {
+	if more := len(texts) - n; more > 0 {
+		return append(texts[:n:n], fmt.Sprintf("%s%d more", word, more))
+	}
+	return texts
+}

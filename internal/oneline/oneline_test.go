@@ -52,3 +52,11 @@ func TestShort_IsOneLineOfBoundedLength(t *testing.T) {
 		require.Equal(t, want, oneline.Short(text, 8), text)
 	}
 }
+
+func TestFirst_CountsTheRest(t *testing.T) {
+	t.Parallel()
+	texts := []string{"a", "b", "c"}
+	require.Equal(t, texts, oneline.First(texts, 3, "and "))
+	require.Equal(t, []string{"a", "and 2 more"}, oneline.First(texts, 1, "and "))
+	require.Equal(t, []string{"a", "b", "c"}, texts)
+}

@@ -114,10 +114,7 @@ func summarise(services []health.Service, hidden map[string]bool) health.Overall
 	case len(reasons) > 0:
 		all.State = health.Degraded
 	}
-	if more := len(reasons) - maxReasons; more > 0 {
-		reasons = append(reasons[:maxReasons], fmt.Sprintf("and %d more", more))
-	}
-	all.Reason = strings.Join(reasons, "; ")
+	all.Reason = strings.Join(oneline.First(reasons, maxReasons, "and "), "; ")
 	return all
 }
 

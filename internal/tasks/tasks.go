@@ -141,6 +141,19 @@ func WithGrace(ctx context.Context) GraceWait {
 	}}
 }
 
+// IsOver reports whether the wait is over.
+func (w GraceWait) IsOver() bool { return IsClosed(w.Over) }
+
+// IsClosed reports whether the channel is closed.
+func IsClosed(ended <-chan struct{}) bool {
+	select {
+	case <-ended:
+		return true
+	default:
+		return false
+	}
+}
+
 // Again returns a wait for one more [Grace], from now on.
 func (w GraceWait) Again() GraceWait {
 	over := make(chan struct{})
