@@ -14,11 +14,9 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// Candidate is a provider that a query sees, with the reasons that keep calls away from
-// it now.
+// Candidate is a provider that a query sees, with the reasons that keep calls away from it now.
 type Candidate struct {
-	// Provider is its name; Group, Priority, Mock and Handler determine its position
-	// in the order.
+	// Provider is its name; Group, Priority, Mock and Handler determine its position in the order.
 	Provider string   `json:"provider"`
 	Handler  string   `json:"handler,omitempty"`
 	Group    int      `json:"group"`
@@ -58,8 +56,7 @@ type Candidate struct {
 	Err error `json:"-"`
 }
 
-// String returns the name with the reason, the time until a retry and the strategy's
-// detail.
+// String returns the name with the reason, the time until a retry and the strategy's detail.
 func (c Candidate) String() string {
 	text := c.Provider + ": " + cmp.Or(c.Reason, c.Code)
 	if c.RetryIn > 0 {
@@ -71,8 +68,7 @@ func (c Candidate) String() string {
 	return text
 }
 
-// code is the reason of a [Candidate] in one stable word. It is an alias because it is
-// public data.
+// code is the reason of a [Candidate] in one stable word. It is an alias because it is public data.
 type code = string
 
 // All codes, but for those of Query.Where, which package selection decides on.

@@ -58,8 +58,7 @@ type identity struct {
 	classify   verdict.Classifier
 }
 
-// eligibility holds the reasons that keep calls away from a provider, and the plans that
-// follow them.
+// eligibility holds the reasons that keep calls away from a provider, and the plans that follow them.
 type eligibility struct {
 	gate atomic.Uint32 // written under Registry.mu
 
@@ -73,8 +72,7 @@ func (e *eligibility) gateNow() gate { return gate(e.gate.Load()) }
 // hasLeft reports whether the provider was removed.
 func (e *eligibility) hasLeft() bool { return e.gateNow()&gateGone != 0 }
 
-// superseded reports whether the provider has left, or is overridden. A plan that offers it
-// then is stale.
+// superseded reports whether the provider has left, or is overridden. A plan that offers it then is stale.
 func (e *eligibility) superseded() bool { return e.gateNow()&(gateGone|gateHidden) != 0 }
 
 // replacement links the providers of one name from the original to the current one, which
@@ -172,8 +170,7 @@ func (p *provider) attemptTimeout() attemptTimeout {
 func (p *provider) name() string { return p.definition.Name }
 func (p *provider) mock() bool   { return p.definition.Mock }
 
-// shownAsMock reports whether listings mark the provider as a mock: it is one, or it
-// replaces another provider.
+// shownAsMock reports whether listings mark the provider as a mock: it is one, or it replaces another provider.
 func (p *provider) shownAsMock() bool { return p.mock() || p.replacement.of != nil }
 
 // ofTest reports whether the provider is the work of an override.
@@ -230,9 +227,8 @@ func (p *provider) exit() {
 	}
 }
 
-// changeGate clears and sets reasons in the gate of the provider and in the plans in
-// force, and publishes the change, all in one step. A provider that has left stays as it
-// is.
+// changeGate clears and sets reasons in the gate of the provider and in the plans in force, and publishes the
+// change, all in one step. A provider that has left stays as it is.
 func (p *provider) changeGate(cleared, set gate, change *event.Event) {
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()

@@ -13,9 +13,8 @@ import (
 	"github.com/capreg/registry/internal/oneline"
 )
 
-// membership is the part of a [Registry] that its mutex guards: which providers there
-// are and how they are found, the overrides of tests, and the events. All its methods
-// are called with Registry.mu held.
+// membership is the part of a [Registry] that its mutex guards: which providers there are and how they are found,
+// the overrides of tests, and the events. All its methods are called with Registry.mu held.
 type membership struct {
 	providers    map[string]*provider              // by name
 	byCapability map[string]map[*provider]struct{} // without empty sets
@@ -40,8 +39,7 @@ func newMembership() membership {
 	}
 }
 
-// register admits a checked entry, makes it a member, and drains the provider that it
-// replaces.
+// register admits a checked entry, makes it a member, and drains the provider that it replaces.
 func (r *Registry) register(ctx context.Context, svc *service, e entry) (*Registration, error) {
 	e.definition.Strategy = r.strategies.resolve(e.definition.Strategy)
 	if err := r.askAdmission(ctx, e.definition); err != nil {
@@ -70,9 +68,8 @@ func (r *Registry) askAdmission(ctx context.Context, d Definition) error {
 	return nil
 }
 
-// join makes the entry a member, in one step with its event, and watches its lifetime.
-// The provider that it replaces, if any, has left when join returns and remains to be
-// drained.
+// join makes the entry a member, in one step with its event, and watches its lifetime. The provider that it
+// replaces, if any, has left when join returns and remains to be drained.
 func (r *Registry) join(svc *service, e entry) (joined, replaced *provider, err error) {
 	r.mu.Lock()
 	joined, replaced, err = r.insert(svc, e)
@@ -126,8 +123,7 @@ func (m *membership) insert(svc *service, e entry) (joined, replaced *provider, 
 	return joined, replaced, nil
 }
 
-// checkEntry checks the entry against the members, and returns the provider that
-// it replaces.
+// checkEntry checks the entry against the members, and returns the provider that it replaces.
 func (m *membership) checkEntry(svc *service, e entry, id groupID) (replaced *provider, err error) {
 	name, r := e.definition.Name, svc.registry
 	if replaced, err = m.checkName(svc, name, e.replace); err != nil {
@@ -147,8 +143,7 @@ func (m *membership) checkEntry(svc *service, e entry, id groupID) (replaced *pr
 	return replaced, r.checkDomain(e, replaced)
 }
 
-// checkName returns the provider that has the name and may be replaced, or an error when
-// it may not be.
+// checkName returns the provider that has the name and may be replaced, or an error when it may not be.
 func (m *membership) checkName(svc *service, name string, replace bool) (replaced *provider, err error) {
 	taken, ok := m.providers[name]
 	switch {
@@ -236,9 +231,8 @@ func (r *Registry) unregister(p *provider, reason string) (left []*provider) {
 	return left
 }
 
-// removeAll closes the registry for registrations and takes every provider out. It
-// returns them, together with those that have left before and have calls in flight,
-// newest first. Only the first call does so.
+// removeAll closes the registry for registrations and takes every provider out. It returns them, together with
+// those that have left before and have calls in flight, newest first. Only the first call does so.
 func (r *Registry) removeAll() (left []*provider, first bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

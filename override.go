@@ -10,9 +10,8 @@ import (
 	"github.com/capreg/registry/event"
 )
 
-// override is one change that a test has made with [Service.Swap] or
-// [Service.Override]. While it is in force, only the same owner and its subtests may
-// make others.
+// override is one change that a test has made with [Service.Swap] or [Service.Override]. While it is in force, only
+// the same owner and its subtests may make others.
 //
 // An override of a service hides all its providers but those of the same or a later
 // override. An override of a provider replaces it; see replacement.
@@ -130,27 +129,21 @@ func (m *membership) updateHiddenOf(svc *service) {
 // Swap replaces the named provider with instance for the length of a test, and returns
 // the function that undoes it. Package registrytest calls it.
 //
-// The replacement has the provider's name, definition, order and policies, except for
-// probes and recovery hook; it is probed if it is a [health.Checker]. Breaker, counts,
-// cooldown and health start afresh; so do those of its [Provider.Domain], which
-// replacements share among themselves only. Resolvers that were bound before find it
-// from the next look-up on, and a [Registration] is its handle. Calls in flight stay on
-// the provider. Listings mark the replacement as a mock, and [Options.OnlyMocks] picks
-// it. Replacements may be swapped in turn.
+// The replacement has the provider's name, definition, order and policies, except for probes and recovery hook; it
+// is probed if it is a [health.Checker]. Breaker, counts, cooldown and health start afresh; so do those of its
+// [Provider.Domain], which replacements share among themselves only. Resolvers that were bound before find it from
+// the next look-up on, and a [Registration] is its handle. Calls in flight stay on the provider. Listings mark the
+// replacement as a mock, and [Options.OnlyMocks] picks it. Replacements may be swapped in turn.
 //
-// by names the owner, such as a test. While an override of one owner is in force, other
-// owners are refused, except those whose name begins with it and a slash, as the name
-// of a subtest does.
+// by names the owner, such as a test. While an override of one owner is in force, other owners are refused, except
+// those whose name begins with it and a slash, as the name of a subtest does.
 //
-// undo removes the replacement, waits for its calls in flight like
-// [Registration.Unregister], and puts back the provider in the state that it had.
-// Changes made through the handle meanwhile (priority, group, policies) are lost,
-// except for a group's strategy. undo may be called in any order and any number of
-// times. If the provider leaves first, the replacement leaves with it. Until undo is
-// called, the name cannot be registered.
+// undo removes the replacement, waits for its calls in flight like [Registration.Unregister], and puts back the
+// provider in the state that it had. Changes made through the handle meanwhile (priority, group, policies) are
+// lost, except for a group's strategy. undo may be called in any order and any number of times. If the provider
+// leaves first, the replacement leaves with it. Until undo is called, the name cannot be registered.
 //
-// The errors match [ErrInvalid], [ErrConflict], [ErrNotRegistered] or [ErrClosed], and
-// change nothing.
+// The errors match [ErrInvalid], [ErrConflict], [ErrNotRegistered] or [ErrClosed], and change nothing.
 func (s Service[T]) Swap(r *Registry, by, name string, instance T) (undo func(context.Context) error, err error) {
 	svc, _, err := s.find(r)
 	if err != nil {
@@ -213,8 +206,7 @@ func (r *Registry) replace(replaced *provider, fake *instance, policy BreakerPol
 	return p, o, nil
 }
 
-// newReplacement returns a provider with the name, order and settings of another one, and
-// with state of its own.
+// newReplacement returns a provider with the name, order and settings of another one, and with state of its own.
 func (m *membership) newReplacement(of *provider, fake *instance, policy BreakerPolicy) *provider {
 	e := entry{
 		definition: of.definition.clone(), instance: fake, overrideID: of.overrideID,
@@ -248,8 +240,7 @@ func (m *membership) substitute(from, to *provider) {
 	svc.outdate()
 }
 
-// undoReplace removes a replacement and puts back the provider that it replaced; false
-// when it had left.
+// undoReplace removes a replacement and puts back the provider that it replaced; false when it had left.
 func (r *Registry) undoReplace(p *provider, o *override) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -275,19 +266,16 @@ func (r *Registry) undoReplace(p *provider, o *override) bool {
 	return true
 }
 
-// Override hides all providers of the service, including those that are registered
-// later, behind the given ones, if any, for the length of a test, and returns the
-// function that undoes it. Package registrytest calls it.
+// Override hides all providers of the service, including those that are registered later, behind the given ones, if
+// any, for the length of a test, and returns the function that undoes it. Package registrytest calls it.
 //
-// The given providers are mocks, whatever [Options.ForbidMocks] says, and are not
-// passed to [Options.Admit]. A provider without capabilities has every capability and
-// meets every requirement; one without a handler is seen by every query. Their groups
-// and strategies are their own, and so are their domains, which they share with other
-// overrides only. Hidden providers stay as they are, probes included, and are not
-// picked. Overrides may be overridden in turn, and their providers swapped.
+// The given providers are mocks, whatever [Options.ForbidMocks] says, and are not passed to [Options.Admit]. A
+// provider without capabilities has every capability and meets every requirement; one without a handler is seen by
+// every query. Their groups and strategies are their own, and so are their domains, which they share with other
+// overrides only. Hidden providers stay as they are, probes included, and are not picked. Overrides may be
+// overridden in turn, and their providers swapped.
 //
-// by, undo and the errors are as in [Service.Swap]; a name that is taken is an error
-// matching [ErrExists].
+// by, undo and the errors are as in [Service.Swap]; a name that is taken is an error matching [ErrExists].
 func (s Service[T]) Override(r *Registry, by string, providers ...Provider[T]) (undo func(context.Context) error, err error) {
 	svc, err := s.in(r)
 	if err != nil {

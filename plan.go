@@ -12,9 +12,8 @@ import (
 	"github.com/capreg/registry/selection"
 )
 
-// plan answers a query as far as membership decides it: the candidates in the one order. It is
-// immutable but for the two sets of [pick.Plan], which follow the gates of the candidates while
-// the plan is in force.
+// plan answers a query as far as membership decides it: the candidates in the one order. It is immutable but for
+// the two sets of [pick.Plan], which follow the gates of the candidates while the plan is in force.
 type plan struct {
 	pick.Plan
 
@@ -100,8 +99,7 @@ func (s *service) knownQueryPlan(q *Query) *queryPlan {
 	return nil
 }
 
-// attach makes the service drop the plan of the query when it goes out of date. Caller holds
-// Registry.mu.
+// attach makes the service drop the plan of the query when it goes out of date. Caller holds Registry.mu.
 func (s *service) attach(added *queryPlan) {
 	all := maps.Clone(*s.plans.Load())
 	hash := s.registry.hash(&added.query)
@@ -175,8 +173,7 @@ func (s *service) rebuild(target *queryPlan) *plan {
 	return built
 }
 
-// build makes a plan whose sets follow the gates of its candidates from now on. Caller holds
-// Registry.mu.
+// build makes a plan whose sets follow the gates of its candidates from now on. Caller holds Registry.mu.
 func (s *service) build(target *queryPlan) *plan {
 	return s.buildFrom(target, s.candidates(target.query))
 }
@@ -187,8 +184,7 @@ func (s *service) candidates(q Query) (found []*provider) {
 		found = append(found, scope...)
 	}
 	found = slices.DeleteFunc(found, func(c *provider) bool { return s.mismatch(c, q) != nil })
-	// Stable: each scope is in the one order already; mocks go behind all the
-	// real ones of both scopes.
+	// Stable: each scope is in the one order already; mocks go behind all the real ones of both scopes.
 	slices.SortStableFunc(found, func(a, b *provider) int { return compareBool(a.mock(), b.mock()) })
 	return found
 }
@@ -278,9 +274,8 @@ func (b *planSource) Member(candidate int, measured bool) selection.Member {
 	return m
 }
 
-// scopes returns the providers that a query sees, whatever their capabilities: the
-// handler's own, then the global ones, each in the one order. Caller holds
-// Registry.mu and must not change what it gets.
+// scopes returns the providers that a query sees, whatever their capabilities: the handler's own, then the global
+// ones, each in the one order. Caller holds Registry.mu and must not change what it gets.
 func (s *service) scopes(q Query) [][]*provider {
 	if s.sorted == nil {
 		s.sorted = make(map[string][]*provider)

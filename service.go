@@ -18,19 +18,16 @@ import (
 
 // Service is the typed key of a service: a name bound to one Go type.
 //
-// Declare it once, as a package-level variable, and use it to register and to
-// resolve. A registry binds the name to the type with its first provider, or by
-// [Service.Bind], [Service.Classify] or [Service.SetSelection]; from then on another type
-// for the same name is an error matching [ErrConflict]. A name that only providers have
-// bound is forgotten with the last of them. A Service holds no state, may be copied, and
-// is safe for concurrent use.
+// Declare it once, as a package-level variable, and use it to register and to resolve. A registry binds the name to
+// the type with its first provider, or by [Service.Bind], [Service.Classify] or [Service.SetSelection]; from then
+// on another type for the same name is an error matching [ErrConflict]. A name that only providers have bound is
+// forgotten with the last of them. A Service holds no state, may be copied, and is safe for concurrent use.
 type Service[T any] struct {
 	name string
 }
 
-// NewService returns the key of the named service. It never fails: a bad name
-// (empty, longer than 256 bytes, not UTF-8, with control characters or spaces at its ends) is an error
-// of each operation that uses the key.
+// NewService returns the key of the named service. It never fails: a bad name (empty, longer than 256 bytes, not
+// UTF-8, with control characters or spaces at its ends) is an error of each operation that uses the key.
 func NewService[T any](name string) Service[T] { return Service[T]{name: name} }
 
 // Name returns the name of the service.
@@ -51,10 +48,9 @@ func (s Service[T]) Provider(def Definition) Provider[T] {
 
 // Register adds a provider to the registry and returns its handle.
 //
-// It blocks on the admission hook only ([Options.Admit]), which gets ctx. An
-// instance is eligible at once or, where it has a probe, after the first probe that
-// succeeds; a factory runs at first need. ctx does not limit the life of the
-// registration: see [Provider.Until]. A registration that fails leaves no trace.
+// It blocks on the admission hook only ([Options.Admit]), which gets ctx. An instance is eligible at once or, where
+// it has a probe, after the first probe that succeeds; a factory runs at first need. ctx does not limit the life of
+// the registration: see [Provider.Until]. A registration that fails leaves no trace.
 //
 // The errors match [ErrInvalid] or [ErrConflict] (as [FieldError]), [ErrExists] or
 // [ErrClosed], or wrap the error of the admission hook.
@@ -73,10 +69,9 @@ func (s Service[T]) Register(ctx context.Context, r *Registry, p Provider[T]) (*
 	return r.register(ctx, svc, e)
 }
 
-// Classify sets the classifier of the service in that registry and replaces the
-// previous one; nil removes it. It recognises errors of all providers of the
-// service, after the provider's own classifier and before the registry's and the
-// built-in one. It applies to outcomes from now on.
+// Classify sets the classifier of the service in that registry and replaces the previous one; nil removes it. It
+// recognises errors of all providers of the service, after the provider's own classifier and before the registry's
+// and the built-in one. It applies to outcomes from now on.
 //
 // The errors match [ErrInvalid] or [ErrConflict].
 func (s Service[T]) Classify(r *Registry, classify verdict.Classifier) error {
@@ -88,10 +83,9 @@ func (s Service[T]) Classify(r *Registry, classify verdict.Classifier) error {
 	return nil
 }
 
-// Bind returns a resolver of the service for one kind of request. Keep it: it
-// holds the prepared plan for the query, and resolving through it takes no lock and
-// allocates nothing. Bind itself never fails; a bad query, key or registry is an
-// error of each method of the resolver.
+// Bind returns a resolver of the service for one kind of request. Keep it: it holds the prepared plan for the
+// query, and resolving through it takes no lock and allocates nothing. Bind itself never fails; a bad query, key or
+// registry is an error of each method of the resolver.
 func (s Service[T]) Bind(r *Registry, q Query) *Resolver[T] {
 	var plan *queryPlan
 	svc, err := s.in(r)
@@ -102,9 +96,8 @@ func (s Service[T]) Bind(r *Registry, q Query) *Resolver[T] {
 	return &Resolver[T]{plan: plan, service: s.name, query: &kept, key: kept.Key, err: err}
 }
 
-// Get is [Resolver.Get] for a query that is used once. [Service.Bind] is faster
-// for a query that is used again. Nothing is kept of a name that the registry does not
-// know.
+// Get is [Resolver.Get] for a query that is used once. [Service.Bind] is faster for a query that is used again.
+// Nothing is kept of a name that the registry does not know.
 func (s Service[T]) Get(ctx context.Context, r *Registry, q Query) (T, error) {
 	svc, listed, err := s.find(r)
 	resolver := Resolver[T]{key: q.Key, err: err}
@@ -117,9 +110,8 @@ func (s Service[T]) Get(ctx context.Context, r *Registry, q Query) (T, error) {
 	return resolver.Get(ctx)
 }
 
-// SetSelection changes the selection policy of the service in that registry, from now
-// on: the treatment of its groups and the measurements of its providers. It returns
-// the previous policy. Measurements are kept.
+// SetSelection changes the selection policy of the service in that registry, from now on: the treatment of its
+// groups and the measurements of its providers. It returns the previous policy. Measurements are kept.
 //
 // The errors match [ErrInvalid] (a [FieldError] that names the field), [ErrConflict]
 // or [ErrClosed], and change nothing.
@@ -191,8 +183,7 @@ type service struct {
 // lookups counts the look-ups of a service by their success.
 type lookups struct{ hits, misses atomic.Uint64 }
 
-// serviceState is the part of a service that Registry.mu guards. All its methods are
-// called with that mutex held.
+// serviceState is the part of a service that Registry.mu guards. All its methods are called with that mutex held.
 type serviceState struct {
 	bound     bool // for good, by more than its providers
 	members   map[*provider]struct{}
@@ -322,8 +313,7 @@ func (s *serviceState) names() string {
 	return joinNames(names)
 }
 
-// groupID identifies a priority group within a service. Each override of a service
-// has groups of its own.
+// groupID identifies a priority group within a service. Each override of a service has groups of its own.
 type groupID struct {
 	handler    string
 	number     int
@@ -339,8 +329,7 @@ type group struct {
 	faults   pick.Faults // of its selector
 }
 
-// groups are the priority groups of a service. All methods are called with Registry.mu
-// held.
+// groups are the priority groups of a service. All methods are called with Registry.mu held.
 type groups map[groupID]*group
 
 // checkStrategy returns an error when the group has another strategy than the wanted
@@ -372,8 +361,7 @@ func (g groups) assign(p *provider, id groupID, wanted Strategy) {
 	p.definition.Group = id.number
 }
 
-// unassign takes p out of its group, which ends with its last member. p.group stays, for
-// explanations.
+// unassign takes p out of its group, which ends with its last member. p.group stays, for explanations.
 func (g groups) unassign(p *provider) {
 	p.group.members--
 	if p.group.members == 0 {
