@@ -187,9 +187,9 @@ var blockers = [...]struct {
 // describeLocked fills in c, which is zero. Nothing else puts a gate into words.
 func describeLocked(c *Candidate, p *provider, at time.Time) {
 	now := p.gateNow()
-	c.Provider, c.Handler, c.Group = p.name(), p.definition.Handler, p.group.key.number
+	c.Provider, c.Handler, c.Group = p.name(), p.definition.Handler, p.group.Number
 	c.Priority, c.Mock, c.Breaker = p.definition.Priority, p.shownAsMock(), now.breaker()
-	c.Strategy, c.LastError = p.group.strategy.String(), p.last.Load()
+	c.Strategy, c.LastError = p.group.Strategy.String(), p.last.Load()
 	switch blocked := now & gateBlocked; {
 	case blocked == gateOpen: // by far the most frequent refusal: its words are ready
 		c.Code, c.Reason, c.Err = codeOpen, p.opening.why.words, p.opening.err
@@ -232,8 +232,8 @@ func refusedCandidate(p *provider, code code, why *reason, retryIn time.Duration
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
 	return Candidate{
-		Provider: p.name(), Handler: p.definition.Handler, Group: p.group.key.number, Priority: p.definition.Priority,
-		Mock: p.shownAsMock(), Strategy: p.group.strategy.String(), Breaker: p.gateNow().breaker(), Code: code, Reason: why.words, RetryIn: retryIn, Err: why,
+		Provider: p.name(), Handler: p.definition.Handler, Group: p.group.Number, Priority: p.definition.Priority,
+		Mock: p.shownAsMock(), Strategy: p.group.Strategy.String(), Breaker: p.gateNow().breaker(), Code: code, Reason: why.words, RetryIn: retryIn, Err: why,
 		LastError: p.last.Load(),
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/capreg/registry/internal/drain"
 	"github.com/capreg/registry/internal/lazy"
 	"github.com/capreg/registry/internal/limit"
+	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
@@ -39,7 +40,7 @@ type provider struct {
 	// definition is immutable but for Priority, Group, Strategy, Weight and NoTraffic; those, group
 	// and the fields below are guarded by Registry.mu.
 	definition Definition
-	group      *group
+	group      *pick.Group
 	health     healthState
 	notReady   lazy.Failure              // of its factory
 	opening    openReason                // of the breaker, the last time
@@ -320,7 +321,7 @@ func (p *provider) infoLocked(breaker BreakerStats) Info {
 // definitionLocked returns a copy of the definition as it is now.
 func (p *provider) definitionLocked() Definition {
 	d := p.definition.clone()
-	d.Group, d.Strategy, d.Mock = p.group.key.number, p.group.strategy, p.shownAsMock()
+	d.Group, d.Strategy, d.Mock = p.group.Number, p.group.Strategy, p.shownAsMock()
 	return d
 }
 

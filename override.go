@@ -232,8 +232,8 @@ func (m *membership) substitute(from, to *provider) {
 	if joined == nil {
 		joined = from.group
 	}
-	svc.groups.assign(to, joined.key, joined.strategy) // first: a group ends with its last member
-	svc.groups.unassign(from)
+	svc.assign(to, joined.GroupID, joined.Strategy) // first: a group ends with its last member
+	svc.groups.Leave(from.group)
 	if to.domain == nil {
 		svc.registry.enterDomain(to, LimitPolicy(from.domain.Policy()))
 	}

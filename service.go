@@ -11,6 +11,7 @@ import (
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/pace"
 	"github.com/capreg/registry/internal/pick"
+	"github.com/capreg/registry/internal/query"
 	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
@@ -171,7 +172,7 @@ type service struct {
 	registry *Registry
 	name     string
 	binding  binding
-	plans    atomic.Pointer[map[uint64]*queryPlan] // copied on write, under Registry.mu
+	plans    *query.Cache[*queryPlan] // changed under Registry.mu
 	classify atomic.Pointer[verdict.Classifier]
 	lookups  striped.Cells[lookups]
 	misses   missCounter
@@ -187,11 +188,9 @@ type lookups struct{ hits, misses atomic.Uint64 }
 type serviceState struct {
 	bound     bool // for good, by more than its providers
 	members   map[*provider]struct{}
-	groups    groups
+	groups    pick.Groups
 	overrides []*override // in force, oldest first
 	policy    selection.Policy
-	planOrder []*queryPlan           // attached ones, oldest first
-	following followers              // the queries beyond those
 	sorted    map[string][]*provider // by handler, each in the one order; nil when out of date
 }
 
@@ -240,9 +239,9 @@ func (l *lookups) add(forgotten *service) {
 
 func newService(r *Registry, name string, b binding) *service {
 	svc := &service{registry: r, name: name, binding: b, serviceState: serviceState{
-		members: make(map[*provider]struct{}), groups: make(groups), policy: r.options.Selection,
+		members: make(map[*provider]struct{}), groups: make(pick.Groups), policy: r.options.Selection,
 	}}
-	svc.plans.Store(&map[uint64]*queryPlan{})
+	svc.plans = query.NewCache(r.seed, (*queryPlan).drop)
 	svc.lookups.Local() // allocates the cells here rather than in a look-up
 	return svc
 }
@@ -313,58 +312,29 @@ func (s *serviceState) names() string {
 	return joinNames(names)
 }
 
-// groupID identifies a priority group within a service. Each override of a service has groups of its own.
-type groupID struct {
-	handler    string
-	number     int
-	overrideID uint64
-}
-
-// group is a priority group. It exists while it has members.
-type group struct {
-	key      groupID
-	strategy Strategy
-	setBy    string // the provider whose registration or change set the strategy
-	members  int
-	faults   pick.Faults // of its selector
-}
-
-// groups are the priority groups of a service. All methods are called with Registry.mu held.
-type groups map[groupID]*group
-
-// checkStrategy returns an error when the group has another strategy than the wanted
-// one. A group whose only member is leaving takes any strategy.
-func (g groups) checkStrategy(id groupID, wanted Strategy, leaving *provider, known strategies) error {
-	present, ok := g[id]
-	if wanted.IsZero() || ok && wanted.Same(present.strategy) {
-		return nil
+// checkGroup returns an error when the group has another strategy than the wanted one. A group whose only member is
+// leaving takes any strategy.
+func (s *serviceState) checkGroup(id pick.GroupID, wanted Strategy, leaving *provider, known strategies) error {
+	var left *pick.Group
+	if leaving != nil {
+		left = leaving.group
 	}
-	if !ok || present.members == 1 && leaving != nil && leaving.group == present {
+	present, fixed := s.groups[id], s.groups.Fixed(id, left)
+	switch {
+	case wanted.IsZero() || present != nil && wanted.Same(present.Strategy):
+		return nil
+	case fixed == nil:
 		return known.check(wanted)
 	}
 	return refuse(ErrConflict, "Strategy", wanted,
-		fmt.Sprintf("%v, which provider %q set for group %d", present.strategy, present.setBy, id.number))
+		fmt.Sprintf("%v, which provider %q set for group %d", fixed.Strategy, fixed.SetBy, id.Number))
 }
 
-// assign makes p a member of the group, which is created with its first member.
-func (g groups) assign(p *provider, id groupID, wanted Strategy) {
-	joined, ok := g[id]
-	if !ok {
-		if wanted.IsZero() {
-			wanted = StrategyFallback
-		}
-		joined = &group{key: id, strategy: wanted, setBy: p.name()}
-		g[id] = joined
+// assign makes p a member of the group. [pick.Groups.Leave] takes it out, but p.group stays, for explanations.
+func (s *serviceState) assign(p *provider, id pick.GroupID, wanted Strategy) {
+	if wanted.IsZero() {
+		wanted = StrategyFallback
 	}
-	joined.members++
-	p.group = joined
-	p.definition.Group = id.number
-}
-
-// unassign takes p out of its group, which ends with its last member. p.group stays, for explanations.
-func (g groups) unassign(p *provider) {
-	p.group.members--
-	if p.group.members == 0 {
-		delete(g, p.group.key)
-	}
+	p.group = s.groups.Join(id, wanted, p.name())
+	p.definition.Group = id.Number
 }
