@@ -233,7 +233,7 @@ func refusedCandidate(p *provider, code code, why *reason, retryIn time.Duration
 	defer p.registry.mu.Unlock()
 	return Candidate{
 		Provider: p.name(), Handler: p.definition.Handler, Group: p.group.Number, Priority: p.definition.Priority,
-		Mock: p.shownAsMock(), Strategy: p.group.Strategy.String(), Breaker: p.gateNow().breaker(), Code: code, Reason: why.words, RetryIn: retryIn, Err: why,
-		LastError: p.last.Load(),
+		Mock: p.shownAsMock(), Strategy: p.group.Strategy.String(), Breaker: p.gateNow().breaker(), LastError: p.last.Load(),
+		Code: code, Reason: why.words, RetryIn: retryIn, Err: why,
 	}
 }

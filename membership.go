@@ -258,7 +258,6 @@ func (r *Registry) changed() <-chan struct{} {
 	return r.changedLocked()
 }
 
-// changedLocked is [Registry.changed] within a step.
 func (m *membership) changedLocked() <-chan struct{} {
 	if m.waiters == nil {
 		m.waiters = make(chan struct{})

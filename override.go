@@ -22,12 +22,6 @@ type override struct {
 	id      uint64 // of an override of a service; later ones have greater ids
 }
 
-// overriddenBy begins the words of every codeOverridden.
-const overriddenBy = "overridden by "
-
-// notAMock are the words of codeMocksOnly.
-const notAMock = "not a mock, and only mocks are picked"
-
 // hiding is the reason for gateHidden; the zero value is none.
 type hiding struct {
 	code code
@@ -37,11 +31,11 @@ type hiding struct {
 func (h hiding) String() string {
 	switch {
 	case h.code == codeMocksOnly:
-		return notAMock
+		return "not a mock, and only mocks are picked"
 	case h.by == "":
-		return overriddenBy + "a replacement"
+		return "overridden by a replacement"
 	}
-	return fmt.Sprintf("%s%q", overriddenBy, shortName(h.by))
+	return fmt.Sprintf("overridden by %q", shortName(h.by))
 }
 
 // hides returns the reason why a member is not picked, however healthy it is; the zero value: it is visible.
@@ -108,11 +102,11 @@ func (m *membership) checkNotSwapped(name string) error {
 
 // updateHidden makes the gate of a provider follow the overrides in force.
 func (m *membership) updateHidden(p *provider) {
+	now := gate(0)
 	if p.service.hides(p) != (hiding{}) {
-		p.changeGateLocked(0, gateHidden, nil)
-	} else {
-		p.changeGateLocked(gateHidden, 0, nil)
+		now = gateHidden
 	}
+	p.changeGateLocked(gateHidden, now, nil)
 }
 
 // updateHiddenOf does so for all providers of the service.
@@ -170,15 +164,18 @@ func (s *service) swap(by, name string, fake *instance) (undo func(context.Conte
 	if err != nil {
 		return nil, err
 	}
+	return undoing([]*provider{p}, func() []*provider { return r.undoReplace(p, o) }), nil
+}
+
+// undoing returns the function that calls undo, drains those that leave by it, and waits for all of them.
+func undoing(fakes []*provider, undo func() []*provider) func(context.Context) error {
 	return func(ctx context.Context) error {
 		if ctx == nil {
 			return errNilContext()
 		}
-		if r.undoReplace(p, o) {
-			quiesceAll([]*provider{p})
-		}
-		return awaitReleased(ctx, []*provider{p})
-	}, nil
+		quiesceAll(undo())
+		return awaitReleased(ctx, fakes)
+	}
 }
 
 // replace replaces a provider that was current just now.
@@ -240,13 +237,13 @@ func (m *membership) substitute(from, to *provider) {
 	svc.outdate()
 }
 
-// undoReplace removes a replacement and puts back the provider that it replaced; false when it had left.
-func (r *Registry) undoReplace(p *provider, o *override) bool {
+// undoReplace removes a replacement, which it returns, and puts back what it replaced; nil when it had left.
+func (r *Registry) undoReplace(p *provider, o *override) (left []*provider) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.endOverride(o)
 	if p.hasLeft() {
-		return false
+		return nil
 	}
 	by, of := p.replacement.by.Load(), p.replacement.of // p keeps its links: readers on the way still find by
 	of.replacement.by.Store(by)
@@ -263,7 +260,7 @@ func (r *Registry) undoReplace(p *provider, o *override) bool {
 		r.bus.Publish(of.event(event.Event{Kind: event.Changed, Reason: "swap", From: o.owner}))
 	}
 	r.wakeWaiters()
-	return true
+	return []*provider{p}
 }
 
 // Override hides all providers of the service, including those that are registered later, behind the given ones, if
@@ -322,13 +319,7 @@ func (s *service) override(by string, entries []entry) (undo func(context.Contex
 	r.updateHiddenOf(s)
 	r.bus.Publish(event.Event{Kind: event.Changed, Service: s.name, Reason: "override", To: by})
 	r.mu.Unlock()
-	return func(ctx context.Context) error {
-		if ctx == nil {
-			return errNilContext()
-		}
-		quiesceAll(s.undoOverride(o, fakes))
-		return awaitReleased(ctx, fakes)
-	}, nil
+	return undoing(fakes, func() []*provider { return s.undoOverride(o, fakes) }), nil
 }
 
 // undoOverride removes the providers of an override, which it returns, and stops hiding

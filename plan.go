@@ -30,13 +30,12 @@ type position struct {
 	at   int
 }
 
-// queryPlan keeps the plan of one query, nil while it is out of date: a change of membership drops it, and the next
-// lookup builds another.
+// queryPlan keeps the plan of one query. A change of membership drops it, and the next lookup builds another.
 type queryPlan struct {
 	service   *service
 	query     Query // normal
 	selective bool  // the query may refuse a provider that it sees
-	plan      atomic.Pointer[plan]
+	plan      atomic.Pointer[plan] // nil while it is out of date
 
 	// The fields below outlive the plans, so that a change of membership restarts nothing. lookups counts those
 	// that may spill over. Guarded by Registry.mu.
@@ -178,12 +177,11 @@ func (s *service) build(target *queryPlan, candidates []*provider) *plan {
 	return p
 }
 
-// planSource describes the candidates of a plan while it is built, and collects what outlives it. Its methods
-// are called under Registry.mu.
+// planSource describes the candidates of a plan while it is built, under Registry.mu, and collects what outlives it.
 type planSource struct {
 	target     *queryPlan
 	candidates []*provider
-	first      []int         // the first candidate of each tier
+	cuts       []pick.Cut
 	groups     []*pick.Group // the group of each tier
 	rotations  map[pick.TierKey]*pick.Rotation
 	tracks     map[*provider]*selection.Track
@@ -191,18 +189,11 @@ type planSource struct {
 
 // tiers cuts the candidates into the groups that they belong to.
 func (b *planSource) tiers() (tiers []pick.Tier) {
-	scope, before := 0, pick.TierKey{}
-	for i, c := range b.candidates {
-		key := rankOf(c).Tier
-		if i == 0 || key != before {
-			if i > 0 && !key.SharesLoad(before) {
-				scope++
-			}
-			tiers = append(tiers, pick.Tier{Strategy: c.group.Strategy, Scope: scope, Faults: &c.group.Faults})
-			b.first, b.groups = append(b.first, i), append(b.groups, c.group)
-		}
-		tiers[len(tiers)-1].Size++
-		before = key
+	b.cuts = pick.CutTiers(len(b.candidates), func(i int) pick.TierKey { return rankOf(b.candidates[i]).Tier })
+	for _, cut := range b.cuts {
+		g := b.candidates[cut.First].group
+		b.groups = append(b.groups, g)
+		tiers = append(tiers, pick.Tier{Size: cut.Size, Strategy: g.Strategy, Scope: cut.Scope, Faults: &g.Faults})
 	}
 	return tiers
 }
@@ -212,7 +203,7 @@ func (b *planSource) OrderKey(candidate int) uint64 { return rankOf(b.candidates
 
 // Rotation implements [pick.Source] with the rotation of the plan before.
 func (b *planSource) Rotation(tier int) *pick.Rotation {
-	key := rankOf(b.candidates[b.first[tier]]).Tier
+	key := b.cuts[tier].Key
 	kept := pick.RotationFor(b.target.rotations[key], b.groups[tier].Strategy, b.target.service.policy.Seed)
 	b.rotations[key] = kept
 	return kept
@@ -261,9 +252,6 @@ func compareProviders(a, b *provider) int { return rankOf(a).Compare(rankOf(b)) 
 
 // rankOf returns the position of the provider in the one order. Caller holds Registry.mu.
 func rankOf(p *provider) pick.Rank {
-	id := pick.GroupID{Handler: p.definition.Handler, Number: p.group.Number, Override: p.overrideID}
-	return pick.Rank{
-		Tier:     pick.TierKey{GroupID: id, Mock: p.mock()},
-		Priority: p.definition.Priority.Rank(), Sequence: p.order,
-	}
+	tier := pick.TierKey{GroupID: p.group.GroupID, Mock: p.mock()}
+	return pick.Rank{Tier: tier, Priority: p.definition.Priority.Rank(), Sequence: p.order}
 }

@@ -114,8 +114,7 @@ func (s Service[T]) Get(ctx context.Context, r *Registry, q Query) (T, error) {
 // SetSelection changes the selection policy of the service in that registry, from now on: the treatment of its
 // groups and the measurements of its providers. It returns the previous policy. Measurements are kept.
 //
-// The errors match [ErrInvalid] (a [FieldError] that names the field), [ErrConflict]
-// or [ErrClosed], and change nothing.
+// The errors match [ErrInvalid] (a [FieldError] that names the field), [ErrConflict] or [ErrClosed]; nothing changes.
 func (s Service[T]) SetSelection(r *Registry, policy selection.Policy) (previous selection.Policy, err error) {
 	if err := s.check(r); err != nil {
 		return previous, err
@@ -204,8 +203,7 @@ func (s *service) checkType(goType reflect.Type) error {
 		fmt.Sprintf("Go type %v, which it is bound to, not %v", s.binding.goType, goType))
 }
 
-// list makes look-ups find the service, and returns it, or the one that another goroutine has listed meanwhile.
-// Caller holds Registry.mu.
+// list makes look-ups find the service, and returns it or one that was listed meanwhile. Caller holds Registry.mu.
 func (s *service) list() (*service, error) {
 	known := *s.registry.services.Load()
 	if listed, ok := known[s.name]; ok {
@@ -217,8 +215,7 @@ func (s *service) list() (*service, error) {
 	return s, nil
 }
 
-// forgetIdle forgets the service when it has no provider, and nothing but providers has bound it. Caller holds
-// Registry.mu.
+// forgetIdle forgets a service that has no provider and that only providers have bound. Caller holds Registry.mu.
 func (s *service) forgetIdle() {
 	if s.bound || len(s.members) > 0 || s.registry.knownService(s.name) != s {
 		return
@@ -312,8 +309,7 @@ func (s *serviceState) names() string {
 	return joinNames(names)
 }
 
-// checkGroup returns an error when the group has another strategy than the wanted one. A group whose only member is
-// leaving takes any strategy.
+// checkGroup returns an error when the group has another strategy that cannot be changed; see [pick.Groups.Fixed].
 func (s *serviceState) checkGroup(id pick.GroupID, wanted Strategy, leaving *provider, known strategies) error {
 	var left *pick.Group
 	if leaving != nil {

@@ -63,9 +63,9 @@ type TierKey struct {
 	Mock bool
 }
 
-// SharesLoad reports whether one tier may spill over to the other: those of one handler share a load, the global ones
+// sharesLoad reports whether one tier may spill over to the other: those of one handler share a load, the global ones
 // do, and mocks share none with real members.
-func (k TierKey) SharesLoad(other TierKey) bool {
+func (k TierKey) sharesLoad(other TierKey) bool {
 	return k.Handler == other.Handler && k.Mock == other.Mock
 }
 
@@ -103,4 +103,31 @@ func CompareBool(a, b bool) int {
 	default:
 		return 1
 	}
+}
+
+// Cut is a run of candidates that form one tier.
+type Cut struct {
+	Key         TierKey
+	First, Size int // candidates
+	Scope       int // of tiers that may spill over to each other
+}
+
+// CutTiers cuts n candidates, in their order, where the key changes.
+func CutTiers(n int, key func(candidate int) TierKey) (cuts []Cut) {
+	for i := range n {
+		cut := Cut{Key: key(i), First: i}
+		if last := len(cuts) - 1; last >= 0 {
+			if cut.Key == cuts[last].Key {
+				cuts[last].Size++
+				continue
+			}
+			cut.Scope = cuts[last].Scope
+			if !cut.Key.sharesLoad(cuts[last].Key) {
+				cut.Scope++
+			}
+		}
+		cut.Size = 1
+		cuts = append(cuts, cut)
+	}
+	return cuts
 }

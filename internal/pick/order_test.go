@@ -30,14 +30,21 @@ func TestRank_OrdersByMockGroupOverridePriorityAndSequence(t *testing.T) {
 	require.Zero(t, want[0].Compare(want[0]))
 }
 
-func TestTierKey_SharesLoadWithinHandlerAndKind(t *testing.T) {
+func TestCutTiers_CutsWhereTheKeyChanges(t *testing.T) {
 	t.Parallel()
 	key := func(handler string, number int, mock bool) pick.TierKey {
 		return pick.TierKey{GroupID: pick.GroupID{Handler: handler, Number: number}, Mock: mock}
 	}
-	require.True(t, key("h", 1, false).SharesLoad(key("h", 2, false)))
-	require.False(t, key("h", 1, false).SharesLoad(key("", 1, false)))
-	require.False(t, key("h", 1, false).SharesLoad(key("h", 1, true)))
+	keys := []pick.TierKey{
+		key("h", 1, false), key("h", 1, false), key("h", 2, false), key("", 1, false), key("", 1, true), key("", 1, true),
+	}
+	require.Equal(t, []pick.Cut{
+		{Key: keys[0], First: 0, Size: 2, Scope: 0},
+		{Key: keys[2], First: 2, Size: 1, Scope: 0},
+		{Key: keys[3], First: 3, Size: 1, Scope: 1},
+		{Key: keys[4], First: 4, Size: 2, Scope: 2},
+	}, pick.CutTiers(len(keys), func(i int) pick.TierKey { return keys[i] }))
+	require.Empty(t, pick.CutTiers(0, nil))
 }
 
 func TestGroups_ExistWhileTheyHaveMembers(t *testing.T) {
