@@ -22,8 +22,7 @@ type Explanation struct {
 	// Service and Query identify the look-up that is explained.
 	Service string `json:"service"`
 	Query   Query  `json:"query"`
-	// Winner is the name of the provider that the next call would try first, if only
-	// as a last resort; empty when there is none.
+	// Winner is the name of the provider that the next call would try first, if only as a last resort; "": none.
 	Winner string `json:"winner"`
 	// Candidates are the providers in the order of the plan, then those that the query sees but does not accept.
 	Candidates []Candidate `json:"candidates"`

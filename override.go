@@ -102,7 +102,7 @@ func (m *membership) checkNotSwapped(name string) error {
 
 // updateHidden makes the gate of a provider follow the overrides in force.
 func (m *membership) updateHidden(p *provider) {
-	now := gate(0)
+	var now gate
 	if p.service.hides(p) != (hiding{}) {
 		now = gateHidden
 	}

@@ -33,8 +33,8 @@ type position struct {
 // queryPlan keeps the plan of one query. A change of membership drops it, and the next lookup builds another.
 type queryPlan struct {
 	service   *service
-	query     Query // normal
-	selective bool  // the query may refuse a provider that it sees
+	query     Query                // normal
+	selective bool                 // the query may refuse a provider that it sees
 	plan      atomic.Pointer[plan] // nil while it is out of date
 
 	// The fields below outlive the plans, so that a change of membership restarts nothing. lookups counts those
@@ -117,12 +117,10 @@ func (s *service) follow(target *queryPlan, candidates []*provider) *plan {
 		return created
 	})
 	s.plans.Follow(target)
-	p := shared.plan.Load()
-	if p == nil {
-		p = s.build(shared, candidates)
-		shared.plan.Store(p)
+	if shared.plan.Load() == nil {
+		shared.plan.Store(s.build(shared, candidates))
 	}
-	return p
+	return shared.plan.Load()
 }
 
 // sharedKey returns what queries have in common that share a plan: the candidates and, where a strategy sees the

@@ -27,7 +27,8 @@ func TestRank_OrdersByMockGroupOverridePriorityAndSequence(t *testing.T) {
 	slices.Reverse(got)
 	slices.SortFunc(got, pick.Rank.Compare)
 	require.Equal(t, want, got)
-	require.Zero(t, want[0].Compare(want[0]))
+	same := want[0]
+	require.Zero(t, want[0].Compare(same))
 }
 
 func TestCutTiers_CutsWhereTheKeyChanges(t *testing.T) {
