@@ -64,10 +64,10 @@ func (r *Registry) Selection(serviceName string) (selection.Analytics, bool) {
 	defer r.mu.Unlock()
 	members := slices.Collect(maps.Keys(svc.members))
 	sortListing(members)
-	seen := make(map[*group]bool) // members of a group may be apart: mocks are listed last
+	seen := make(map[*pick.Group]bool) // members of a group may be apart: mocks are listed last
 	for _, p := range members {
 		a.Providers = append(a.Providers, selection.Share{
-			Provider: p.name(), Handler: p.definition.Handler, Group: p.group.key.number, Weight: p.definition.share(),
+			Provider: p.name(), Handler: p.definition.Handler, Group: p.group.Number, Weight: p.definition.share(),
 			Attempts: p.totals().Attempts, TookOver: p.tookOver.Load(), HeldClosed: p.heldClosed.Load(),
 		})
 		a.Attempts += a.Providers[len(a.Providers)-1].Attempts
@@ -75,9 +75,9 @@ func (r *Registry) Selection(serviceName string) (selection.Analytics, bool) {
 		if g := p.group; !seen[g] {
 			seen[g] = true
 			a.Groups = append(a.Groups, selection.GroupFaults{
-				Handler: g.key.handler, Group: g.key.number, Strategy: g.strategy,
-				Panics: g.faults.Count(pick.Panicked), Exits: g.faults.Count(pick.Exited),
-				OutOfRange: g.faults.Count(pick.OutOfRange), Slow: g.faults.Count(pick.Slow),
+				Handler: g.Handler, Group: g.Number, Strategy: g.Strategy,
+				Panics: g.Faults.Count(pick.Panicked), Exits: g.Faults.Count(pick.Exited),
+				OutOfRange: g.Faults.Count(pick.OutOfRange), Slow: g.Faults.Count(pick.Slow),
 			})
 		}
 	}

@@ -68,7 +68,7 @@ func (a *attempt) admit(p *provider, timeout attemptTimeout, hits *striped.Cells
 	if cell == nil {
 		cell = p.counts.Local()
 	}
-	cell.attempts.Add(1)
+	cell.Attempts.Add(1)
 	a.provider, a.cell, a.timeout, a.watch, a.other = p, cell, timeout, nil, nil
 	if a.instance = p.instance.Load(); a.instance == nil || p.gateNow()&a.blockers() != 0 {
 		p.withdraw(cell)
@@ -114,7 +114,7 @@ func (a *attempt) blockers() gate {
 
 // withdraw takes back the count of an attempt that was not admitted.
 func (p *provider) withdraw(cell *counts) {
-	cell.attempts.Add(^uint64(0))
+	cell.Attempts.Add(^uint64(0))
 	p.exit()
 }
 
@@ -256,7 +256,7 @@ func (a *attempt) settle(o outcome.Outcome) {
 	if o.Cools() {
 		p.cool(o)
 	}
-	a.cell.countEnd(o)
+	countEnd(a.cell, o)
 	a.leavePlace()
 	p.exit()
 	if a.ctx != nil { // at last: contexts derived from it may block
@@ -272,17 +272,17 @@ func (a *attempt) leavePlace() {
 }
 
 // countEnd counts the end of an attempt: after it, the attempt is not in flight any more.
-func (c *counts) countEnd(o outcome.Outcome) {
+func countEnd(c *counts, o outcome.Outcome) {
 	switch o.Tally {
 	case verdict.TallySuccess:
-		c.latency.Add(uint64(max(o.Latency, 0)))
-		c.successes.Add(1)
+		c.Latency.Add(uint64(max(o.Latency, 0)))
+		c.Successes.Add(1)
 	case verdict.TallyFailure:
-		c.failures.Add(1)
+		c.Failures.Add(1)
 	case verdict.TallyLimited:
-		c.limited.Add(1)
+		c.Limited.Add(1)
 	case verdict.TallyIgnored, verdict.TallyNone:
-		c.ignored.Add(1)
+		c.Ignored.Add(1)
 	}
 }
 

@@ -178,8 +178,8 @@ func (f *firstAttempt) recordUnlessFailed() {
 		return
 	}
 	f.state = attemptOver
-	f.cell.latency.Add(uint64(max(elapsed, 0)))
-	f.cell.successes.Add(1)
+	f.cell.Latency.Add(uint64(max(elapsed, 0)))
+	f.cell.Successes.Add(1)
 	p.exit()
 	if f.ctx != nil {
 		f.ctx.End()

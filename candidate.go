@@ -14,11 +14,9 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// Candidate is a provider that a query sees, with the reasons that keep calls away from
-// it now.
+// Candidate is a provider that a query sees, with the reasons that keep calls away from it now.
 type Candidate struct {
-	// Provider is its name; Group, Priority, Mock and Handler determine its position
-	// in the order.
+	// Provider is its name; Group, Priority, Mock and Handler determine its position in the order.
 	Provider string   `json:"provider"`
 	Handler  string   `json:"handler,omitempty"`
 	Group    int      `json:"group"`
@@ -58,8 +56,7 @@ type Candidate struct {
 	Err error `json:"-"`
 }
 
-// String returns the name with the reason, the time until a retry and the strategy's
-// detail.
+// String returns the name with the reason, the time until a retry and the strategy's detail.
 func (c Candidate) String() string {
 	text := c.Provider + ": " + cmp.Or(c.Reason, c.Code)
 	if c.RetryIn > 0 {
@@ -71,8 +68,7 @@ func (c Candidate) String() string {
 	return text
 }
 
-// code is the reason of a [Candidate] in one stable word. It is an alias because it is
-// public data.
+// code is the reason of a [Candidate] in one stable word. It is an alias because it is public data.
 type code = string
 
 // All codes, but for those of Query.Where, which package selection decides on.
@@ -191,9 +187,9 @@ var blockers = [...]struct {
 // describeLocked fills in c, which is zero. Nothing else puts a gate into words.
 func describeLocked(c *Candidate, p *provider, at time.Time) {
 	now := p.gateNow()
-	c.Provider, c.Handler, c.Group = p.name(), p.definition.Handler, p.group.key.number
+	c.Provider, c.Handler, c.Group = p.name(), p.definition.Handler, p.group.Number
 	c.Priority, c.Mock, c.Breaker = p.definition.Priority, p.shownAsMock(), now.breaker()
-	c.Strategy, c.LastError = p.group.strategy.String(), p.last.Load()
+	c.Strategy, c.LastError = p.group.Strategy.String(), p.last.Load()
 	switch blocked := now & gateBlocked; {
 	case blocked == gateOpen: // by far the most frequent refusal: its words are ready
 		c.Code, c.Reason, c.Err = codeOpen, p.opening.why.words, p.opening.err
@@ -236,8 +232,8 @@ func refusedCandidate(p *provider, code code, why *reason, retryIn time.Duration
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
 	return Candidate{
-		Provider: p.name(), Handler: p.definition.Handler, Group: p.group.key.number, Priority: p.definition.Priority,
-		Mock: p.shownAsMock(), Strategy: p.group.strategy.String(), Breaker: p.gateNow().breaker(), Code: code, Reason: why.words, RetryIn: retryIn, Err: why,
-		LastError: p.last.Load(),
+		Provider: p.name(), Handler: p.definition.Handler, Group: p.group.Number, Priority: p.definition.Priority,
+		Mock: p.shownAsMock(), Strategy: p.group.Strategy.String(), Breaker: p.gateNow().breaker(), LastError: p.last.Load(),
+		Code: code, Reason: why.words, RetryIn: retryIn, Err: why,
 	}
 }

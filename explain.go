@@ -22,14 +22,11 @@ type Explanation struct {
 	// Service and Query identify the look-up that is explained.
 	Service string `json:"service"`
 	Query   Query  `json:"query"`
-	// Winner is the name of the provider that the next call would try first, if only
-	// as a last resort; empty when there is none.
+	// Winner is the name of the provider that the next call would try first, if only as a last resort; "": none.
 	Winner string `json:"winner"`
-	// Candidates are the providers in the order of the plan, then those that the
-	// query sees but does not accept.
+	// Candidates are the providers in the order of the plan, then those that the query sees but does not accept.
 	Candidates []Candidate `json:"candidates"`
-	// Err is set when there are no candidates at all: a bad query, an unknown
-	// service, a closed registry.
+	// Err is set when there are no candidates at all: a bad query, an unknown service, a closed registry.
 	Err error `json:"-"`
 }
 
@@ -73,9 +70,8 @@ func (e Explanation) MarshalJSON() ([]byte, error) {
 	return json.Marshal(marked)
 }
 
-// Explain reports which provider the next call would try first, and for each other
-// candidate why not that one. It changes nothing and records nothing. It asks strategies
-// that are a [selection.Describer] for details.
+// Explain reports which provider the next call would try first, and for each other candidate why not that one. It
+// changes nothing and records nothing. It asks strategies that are a [selection.Describer] for details.
 func (r *Resolver[T]) Explain() Explanation {
 	query, err := r.bound()
 	if err != nil {
@@ -133,8 +129,7 @@ func (s *queryPlan) survey(plan *plan, want condition, by pick.Caller) ([]Candid
 	return seen, nil
 }
 
-// firstFree returns the provider that would be tried first: the first one with a free permit and an attempt left
-// of the caller's rate.
+// firstFree returns the first provider with a free permit and an attempt left of the caller's rate.
 func (p *plan) firstFree(eligible *bitset.Set, by pick.Caller) *provider {
 	rest := p.Iterate(eligible)
 	rest.Mode = pick.Preview
@@ -217,8 +212,7 @@ func (*serviceState) mismatch(p *provider, q Query) *unwanted {
 	return p.outage(q.Require)
 }
 
-// addDetails adds the details of the selectors of the plan, and marks candidates that are too
-// slow for the query.
+// addDetails adds the details of the selectors of the plan, and marks candidates that are too slow for the query.
 func (p *plan) addDetails(candidates []Candidate, eligible *bitset.Set, by pick.Caller) {
 	for i := range p.candidates {
 		if latency, bound, retryIn, slow := p.TooSlow(i); slow {
@@ -252,8 +246,7 @@ func (s *queryPlan) unavailable(want condition, by pick.Caller) *UnavailableErro
 	return failure
 }
 
-// soonest returns the time until a retry is worthwhile; zero when that is now, or never
-// by itself.
+// soonest returns the time until a retry is worthwhile; zero when that is now, or never by itself.
 func soonest(candidates []Candidate) (earliest time.Duration) {
 	for i := range candidates {
 		c := &candidates[i]

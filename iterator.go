@@ -172,7 +172,7 @@ func (q *queryPlan) anyEligible(want condition) bool {
 	}
 	q.service.registry.mu.Lock()
 	defer q.service.registry.mu.Unlock()
-	if (q.attached || q.follows) && q.plan.Load() != plan {
+	if q.plan.Load() != plan {
 		return true // perhaps: membership has changed again
 	}
 	return plan.AnyEligible(eligible)

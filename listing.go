@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/pick"
 )
 
 // Provider returns the handle of the provider with that name, and false when there is none.
@@ -84,7 +85,7 @@ func sortListing(all []*provider) {
 	slices.SortFunc(all, func(a, b *provider) int {
 		return cmp.Or(
 			cmp.Compare(a.service.name, b.service.name),
-			compareBool(a.definition.Handler == "", b.definition.Handler == ""),
+			pick.CompareBool(a.definition.Handler == "", b.definition.Handler == ""),
 			cmp.Compare(a.definition.Handler, b.definition.Handler),
 			compareProviders(a, b),
 		)

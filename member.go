@@ -2,6 +2,7 @@ package registry
 
 import (
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -13,6 +14,8 @@ import (
 	"github.com/capreg/registry/internal/effects"
 	"github.com/capreg/registry/internal/lazy"
 	"github.com/capreg/registry/internal/limit"
+	"github.com/capreg/registry/internal/pick"
+	"github.com/capreg/registry/internal/record"
 	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
@@ -40,7 +43,7 @@ type provider struct {
 	// definition is immutable but for Priority, Group, Strategy, Weight and NoTraffic; those, group
 	// and the fields below are guarded by Registry.mu.
 	definition Definition
-	group      *group
+	group      *pick.Group
 	health     healthState
 	notReady   lazy.Failure              // of its factory
 	opening    openReason                // of the breaker, the last time
@@ -59,8 +62,7 @@ type identity struct {
 	classify   verdict.Classifier
 }
 
-// eligibility holds the reasons that keep calls away from a provider, and the plans that
-// follow them.
+// eligibility holds the reasons that keep calls away from a provider, and the plans that follow them.
 type eligibility struct {
 	gate atomic.Uint32 // written under Registry.mu
 
@@ -74,12 +76,10 @@ func (e *eligibility) gateNow() gate { return gate(e.gate.Load()) }
 // hasLeft reports whether the provider was removed.
 func (e *eligibility) hasLeft() bool { return e.gateNow()&gateGone != 0 }
 
-// superseded reports whether the provider has left, or is overridden. A plan that offers it
-// then is stale.
+// superseded reports whether the provider has left, or is overridden. A plan that offers it then is stale.
 func (e *eligibility) superseded() bool { return e.gateNow()&(gateGone|gateHidden) != 0 }
 
-// replacement links the providers of one name from the original to the current one, which
-// a test has put in front of it.
+// replacement links the providers of one name from the original to the current one, by which tests replace it.
 type replacement struct {
 	by atomic.Pointer[provider] // the next one; nil: this one is current. Written under Registry.mu
 	of *provider                // the one before; nil: this is the original. Guarded by Registry.mu
@@ -93,39 +93,10 @@ type measurements struct {
 	heldClosed atomic.Uint64                    // times its breaker stayed closed for the sake of the group
 }
 
-// counts has the outcomes of a provider's attempts. Each attempt adds one to attempts when it begins, and one to
-// another count when it ends.
-type counts struct {
-	attempts, successes, failures, ignored, limited atomic.Uint64
-	latency                                         atomic.Uint64 // sum over the successes, in nanoseconds
-}
+// counts has the outcomes of a provider's attempts.
+type counts = record.Outcomes
 
-// totals are the sums of counts; see [Info].
-type totals struct {
-	Attempts, Successes, Failures, Ignored, Limited, InFlight uint64
-	MeanLatency                                               time.Duration
-}
-
-// totals sums the counts. The ends of attempts are read before the beginnings, so that the number in flight is
-// never too low.
-func (m *measurements) totals() (sum totals) {
-	var latency uint64
-	for cell := range m.counts.Each {
-		sum.Successes += cell.successes.Load()
-		sum.Failures += cell.failures.Load()
-		sum.Ignored += cell.ignored.Load()
-		sum.Limited += cell.limited.Load()
-		latency += cell.latency.Load()
-	}
-	for cell := range m.counts.Each {
-		sum.Attempts += cell.attempts.Load()
-	}
-	sum.InFlight = sum.Attempts - sum.Successes - sum.Failures - sum.Ignored - sum.Limited
-	if sum.Successes > 0 {
-		sum.MeanLatency = time.Duration(latency / sum.Successes) //nolint:gosec // a mean of durations
-	}
-	return sum
-}
+func (m *measurements) totals() record.Totals { return record.Sum(m.counts.Each) }
 
 func newProvider(svc *service, e entry, generation uint64) *provider {
 	p := &provider{
@@ -173,8 +144,7 @@ func (p *provider) attemptTimeout() attemptTimeout {
 func (p *provider) name() string { return p.definition.Name }
 func (p *provider) mock() bool   { return p.definition.Mock }
 
-// shownAsMock reports whether listings mark the provider as a mock: it is one, or it
-// replaces another provider.
+// shownAsMock reports whether listings mark the provider as a mock: it is one, or it replaces another provider.
 func (p *provider) shownAsMock() bool { return p.mock() || p.replacement.of != nil }
 
 // ofTest reports whether the provider is the work of an override.
@@ -213,11 +183,7 @@ func (p *provider) missing(capabilities []string) string {
 		return ""
 	}
 	for _, wanted := range capabilities {
-		has := false
-		for _, capability := range p.definition.Capabilities {
-			has = has || capability == wanted
-		}
-		if !has {
+		if !slices.Contains(p.definition.Capabilities, wanted) {
 			return wanted
 		}
 	}
@@ -231,16 +197,14 @@ func (p *provider) exit() {
 	}
 }
 
-// changeGate clears and sets reasons in the gate of the provider and in the plans in
-// force, and publishes the change, all in one step. A provider that has left stays as it
-// is.
+// changeGate clears and sets reasons in the gate of the provider and in the plans in force, and publishes the
+// change, all in one step. A provider that has left stays as it is.
 func (p *provider) changeGate(cleared, set gate, change *event.Event) {
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
 	p.changeGateLocked(cleared, set, change)
 }
 
-// changeGateLocked is changeGate within a step.
 func (p *provider) changeGateLocked(cleared, set gate, change *event.Event) {
 	before := p.gateNow()
 	if before&gateGone != 0 {
@@ -307,7 +271,6 @@ func (p *provider) info() Info {
 	return p.infoLocked(breaker)
 }
 
-// infoLocked is info within a step.
 func (p *provider) infoLocked(breaker BreakerStats) Info {
 	sum := p.totals()
 	var candidate Candidate
@@ -325,7 +288,7 @@ func (p *provider) infoLocked(breaker BreakerStats) Info {
 // definitionLocked returns a copy of the definition as it is now.
 func (p *provider) definitionLocked() Definition {
 	d := p.definition.clone()
-	d.Group, d.Strategy, d.Mock = p.group.key.number, p.group.strategy, p.shownAsMock()
+	d.Group, d.Strategy, d.Mock = p.group.Number, p.group.Strategy, p.shownAsMock()
 	return d
 }
 
@@ -337,8 +300,7 @@ func (p *provider) errReleased() error {
 	return fmt.Errorf("registry: provider %q: %w", p.name(), ErrClosed)
 }
 
-// returns reports the time until the provider comes back by itself, and whether it has asked to be left alone
-// until then.
+// comesBackIn returns the time until the provider comes back by itself, and whether it has asked for that time.
 func (p *provider) comesBackIn() (retryIn time.Duration, asked bool) {
 	circuit := p.breaker.stats()
 	p.registry.mu.Lock()

@@ -11,18 +11,19 @@ import (
 	"github.com/capreg/registry/internal/domain"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/internal/pick"
+	"github.com/capreg/registry/internal/query"
 )
 
-// membership is the part of a [Registry] that its mutex guards: which providers there
-// are and how they are found, the overrides of tests, and the events. All its methods
-// are called with Registry.mu held.
+// membership is the part of a [Registry] that its mutex guards: which providers there are and how they are found,
+// the overrides of tests, and the events. All its methods are called with Registry.mu held.
 type membership struct {
-	providers    map[string]*provider              // by name
-	byCapability map[string]map[*provider]struct{} // without empty sets
-	domains      domain.Set[*provider]             // the shared ones, by key; see domainKey
-	draining     map[*provider]struct{}            // removed, with calls in flight
-	overrides    []*override                       // in force, oldest first
-	waiters      chan struct{}                     // closed when a provider becomes eligible or leaves; nil while nothing waits
+	providers    map[string]*provider // by name
+	byCapability query.Index[*provider]
+	domains      domain.Set[*provider]  // the shared ones, by key; see domainKey
+	draining     map[*provider]struct{} // removed, with calls in flight
+	overrides    []*override            // in force, oldest first
+	waiters      chan struct{}          // closed when a provider becomes eligible or leaves; nil while nothing waits
 	bus          *bus.Bus
 	closing      bool
 
@@ -34,14 +35,13 @@ type membership struct {
 func newMembership() membership {
 	return membership{
 		providers:    make(map[string]*provider),
-		byCapability: make(map[string]map[*provider]struct{}),
+		byCapability: make(query.Index[*provider]),
 		domains:      make(domain.Set[*provider]),
 		draining:     make(map[*provider]struct{}),
 	}
 }
 
-// register admits a checked entry, makes it a member, and drains the provider that it
-// replaces.
+// register admits a checked entry, makes it a member, and drains the provider that it replaces.
 func (r *Registry) register(ctx context.Context, svc *service, e entry) (*Registration, error) {
 	e.definition.Strategy = r.strategies.Resolve(e.definition.Strategy)
 	if err := r.askAdmission(ctx, e.definition); err != nil {
@@ -70,9 +70,8 @@ func (r *Registry) askAdmission(ctx context.Context, d Definition) error {
 	return nil
 }
 
-// join makes the entry a member, in one step with its event, and watches its lifetime.
-// The provider that it replaces, if any, has left when join returns and remains to be
-// drained.
+// join makes the entry a member, in one step with its event, and watches its lifetime. The provider that it
+// replaces, if any, has left when join returns and remains to be drained.
 func (r *Registry) join(svc *service, e entry) (joined, replaced *provider, err error) {
 	r.mu.Lock()
 	joined, replaced, err = r.insert(svc, e)
@@ -95,7 +94,7 @@ func (m *membership) insert(svc *service, e entry) (joined, replaced *provider, 
 	if e.definition.Name == "" {
 		e.definition.Name = m.unusedName(svc.name)
 	}
-	id := groupID{e.definition.Handler, e.definition.Group, e.overrideID}
+	id := pick.GroupID{Handler: e.definition.Handler, Number: e.definition.Group, Override: e.overrideID}
 	if replaced, err = m.checkEntry(svc, e, id); err != nil {
 		return nil, nil, err
 	}
@@ -112,7 +111,7 @@ func (m *membership) insert(svc *service, e entry) (joined, replaced *provider, 
 		joined.gate.Store(uint32(joined.gateNow() | gateHidden))
 	}
 	m.index(joined)
-	svc.groups.assign(joined, id, e.definition.Strategy)
+	svc.assign(joined, id, e.definition.Strategy)
 	svc.outdate()
 	if replaced != nil {
 		replaced.moveQueueTo(joined)
@@ -126,9 +125,8 @@ func (m *membership) insert(svc *service, e entry) (joined, replaced *provider, 
 	return joined, replaced, nil
 }
 
-// checkEntry checks the entry against the members, and returns the provider that
-// it replaces.
-func (m *membership) checkEntry(svc *service, e entry, id groupID) (replaced *provider, err error) {
+// checkEntry checks the entry against the members, and returns the provider that it replaces.
+func (m *membership) checkEntry(svc *service, e entry, id pick.GroupID) (replaced *provider, err error) {
 	name, r := e.definition.Name, svc.registry
 	if replaced, err = m.checkName(svc, name, e.replace); err != nil {
 		return nil, err
@@ -141,14 +139,13 @@ func (m *membership) checkEntry(svc *service, e entry, id groupID) (replaced *pr
 			return nil, err
 		}
 	}
-	if err := svc.groups.checkStrategy(id, e.definition.Strategy, replaced, r.strategies); err != nil {
+	if err := svc.checkGroup(id, e.definition.Strategy, replaced, r.strategies); err != nil {
 		return nil, err
 	}
 	return replaced, r.checkDomain(e, replaced)
 }
 
-// checkName returns the provider that has the name and may be replaced, or an error when
-// it may not be.
+// checkName returns the provider that has the name and may be replaced, or an error when it may not be.
 func (m *membership) checkName(svc *service, name string, replace bool) (replaced *provider, err error) {
 	taken, ok := m.providers[name]
 	switch {
@@ -177,25 +174,13 @@ func (m *membership) unusedName(service string) string {
 // index enters p under its name, its capabilities and its service.
 func (m *membership) index(p *provider) {
 	m.providers[p.name()] = p
-	for _, capability := range p.definition.Capabilities {
-		having, ok := m.byCapability[capability]
-		if !ok {
-			having = make(map[*provider]struct{})
-			m.byCapability[capability] = having
-		}
-		having[p] = struct{}{}
-	}
+	m.byCapability.Insert(p, p.definition.Capabilities)
 	p.service.members[p] = struct{}{}
 }
 
 func (m *membership) unindex(p *provider) {
 	delete(m.providers, p.name())
-	for _, capability := range p.definition.Capabilities {
-		delete(m.byCapability[capability], p)
-		if len(m.byCapability[capability]) == 0 {
-			delete(m.byCapability, capability)
-		}
-	}
+	m.byCapability.Delete(p, p.definition.Capabilities)
 	delete(p.service.members, p)
 }
 
@@ -203,7 +188,7 @@ func (m *membership) unindex(p *provider) {
 // out of everything that picks. It remains to be drained.
 func (m *membership) remove(p *provider, reason string) {
 	m.unindex(p)
-	p.service.groups.unassign(p)
+	p.service.groups.Leave(p.group)
 	p.registry.leaveDomain(p)
 	p.service.outdate() // before any gate changes: a plan that is still iterated over stays as it was
 	m.beginDrain(p, reason)
@@ -236,9 +221,8 @@ func (r *Registry) unregister(p *provider, reason string) (left []*provider) {
 	return left
 }
 
-// removeAll closes the registry for registrations and takes every provider out. It
-// returns them, together with those that have left before and have calls in flight,
-// newest first. Only the first call does so.
+// removeAll closes the registry for registrations and takes every provider out. It returns them, together with
+// those that have left before and have calls in flight, newest first. Only the first call does so.
 func (r *Registry) removeAll() (left []*provider, first bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -274,7 +258,6 @@ func (r *Registry) changed() <-chan struct{} {
 	return r.changedLocked()
 }
 
-// changedLocked is [Registry.changed] within a step.
 func (m *membership) changedLocked() <-chan struct{} {
 	if m.waiters == nil {
 		m.waiters = make(chan struct{})
@@ -287,14 +270,8 @@ func (m *membership) having(capabilities []string) []*provider {
 	if len(capabilities) == 0 {
 		return slices.Collect(maps.Values(m.providers))
 	}
-	rarest := m.byCapability[capabilities[0]]
-	for _, capability := range capabilities[1:] {
-		if with := m.byCapability[capability]; len(with) < len(rarest) {
-			rarest = with
-		}
-	}
 	var found []*provider
-	for p := range rarest {
+	for p := range m.byCapability.Fewest(capabilities) {
 		if p.missing(capabilities) == "" {
 			found = append(found, p)
 		}

@@ -10,9 +10,8 @@ import (
 	"github.com/capreg/registry/event"
 )
 
-// override is one change that a test has made with [Service.Swap] or
-// [Service.Override]. While it is in force, only the same owner and its subtests may
-// make others.
+// override is one change that a test has made with [Service.Swap] or [Service.Override]. While it is in force, only
+// the same owner and its subtests may make others.
 //
 // An override of a service hides all its providers but those of the same or a later
 // override. An override of a provider replaces it; see replacement.
@@ -23,12 +22,6 @@ type override struct {
 	id      uint64 // of an override of a service; later ones have greater ids
 }
 
-// overriddenBy begins the words of every codeOverridden.
-const overriddenBy = "overridden by "
-
-// notAMock are the words of codeMocksOnly.
-const notAMock = "not a mock, and only mocks are picked"
-
 // hiding is the reason for gateHidden; the zero value is none.
 type hiding struct {
 	code code
@@ -38,11 +31,11 @@ type hiding struct {
 func (h hiding) String() string {
 	switch {
 	case h.code == codeMocksOnly:
-		return notAMock
+		return "not a mock, and only mocks are picked"
 	case h.by == "":
-		return overriddenBy + "a replacement"
+		return "overridden by a replacement"
 	}
-	return fmt.Sprintf("%s%q", overriddenBy, shortName(h.by))
+	return fmt.Sprintf("overridden by %q", shortName(h.by))
 }
 
 // hides returns the reason why a member is not picked, however healthy it is; the zero value: it is visible.
@@ -109,11 +102,11 @@ func (m *membership) checkNotSwapped(name string) error {
 
 // updateHidden makes the gate of a provider follow the overrides in force.
 func (m *membership) updateHidden(p *provider) {
+	var now gate
 	if p.service.hides(p) != (hiding{}) {
-		p.changeGateLocked(0, gateHidden, nil)
-	} else {
-		p.changeGateLocked(gateHidden, 0, nil)
+		now = gateHidden
 	}
+	p.changeGateLocked(gateHidden, now, nil)
 }
 
 // updateHiddenOf does so for all providers of the service.
@@ -130,27 +123,21 @@ func (m *membership) updateHiddenOf(svc *service) {
 // Swap replaces the named provider with instance for the length of a test, and returns
 // the function that undoes it. Package registrytest calls it.
 //
-// The replacement has the provider's name, definition, order and policies, except for
-// probes and recovery hook; it is probed if it is a [health.Checker]. Breaker, counts,
-// cooldown and health start afresh; so do those of its [Provider.Domain], which
-// replacements share among themselves only. Resolvers that were bound before find it
-// from the next look-up on, and a [Registration] is its handle. Calls in flight stay on
-// the provider. Listings mark the replacement as a mock, and [Options.OnlyMocks] picks
-// it. Replacements may be swapped in turn.
+// The replacement has the provider's name, definition, order and policies, except for probes and recovery hook; it
+// is probed if it is a [health.Checker]. Breaker, counts, cooldown and health start afresh; so do those of its
+// [Provider.Domain], which replacements share among themselves only. Resolvers that were bound before find it from
+// the next look-up on, and a [Registration] is its handle. Calls in flight stay on the provider. Listings mark the
+// replacement as a mock, and [Options.OnlyMocks] picks it. Replacements may be swapped in turn.
 //
-// by names the owner, such as a test. While an override of one owner is in force, other
-// owners are refused, except those whose name begins with it and a slash, as the name
-// of a subtest does.
+// by names the owner, such as a test. While an override of one owner is in force, other owners are refused, except
+// those whose name begins with it and a slash, as the name of a subtest does.
 //
-// undo removes the replacement, waits for its calls in flight like
-// [Registration.Unregister], and puts back the provider in the state that it had.
-// Changes made through the handle meanwhile (priority, group, policies) are lost,
-// except for a group's strategy. undo may be called in any order and any number of
-// times. If the provider leaves first, the replacement leaves with it. Until undo is
-// called, the name cannot be registered.
+// undo removes the replacement, waits for its calls in flight like [Registration.Unregister], and puts back the
+// provider in the state that it had. Changes made through the handle meanwhile (priority, group, policies) are
+// lost, except for a group's strategy. undo may be called in any order and any number of times. If the provider
+// leaves first, the replacement leaves with it. Until undo is called, the name cannot be registered.
 //
-// The errors match [ErrInvalid], [ErrConflict], [ErrNotRegistered] or [ErrClosed], and
-// change nothing.
+// The errors match [ErrInvalid], [ErrConflict], [ErrNotRegistered] or [ErrClosed], and change nothing.
 func (s Service[T]) Swap(r *Registry, by, name string, instance T) (undo func(context.Context) error, err error) {
 	svc, _, err := s.find(r)
 	if err != nil {
@@ -177,15 +164,18 @@ func (s *service) swap(by, name string, fake *instance) (undo func(context.Conte
 	if err != nil {
 		return nil, err
 	}
+	return undoing([]*provider{p}, func() []*provider { return r.undoReplace(p, o) }), nil
+}
+
+// undoing returns the function that calls undo, drains those that leave by it, and waits for all of them.
+func undoing(fakes []*provider, undo func() []*provider) func(context.Context) error {
 	return func(ctx context.Context) error {
 		if ctx == nil {
 			return errNilContext()
 		}
-		if r.undoReplace(p, o) {
-			quiesceAll([]*provider{p})
-		}
-		return awaitReleased(ctx, []*provider{p})
-	}, nil
+		quiesceAll(undo())
+		return awaitReleased(ctx, fakes)
+	}
 }
 
 // replace replaces a provider that was current just now.
@@ -213,8 +203,7 @@ func (r *Registry) replace(replaced *provider, fake *instance, policy BreakerPol
 	return p, o, nil
 }
 
-// newReplacement returns a provider with the name, order and settings of another one, and
-// with state of its own.
+// newReplacement returns a provider with the name, order and settings of another one, and with state of its own.
 func (m *membership) newReplacement(of *provider, fake *instance, policy BreakerPolicy) *provider {
 	e := entry{
 		definition: of.definition.clone(), instance: fake, overrideID: of.overrideID,
@@ -240,22 +229,21 @@ func (m *membership) substitute(from, to *provider) {
 	if joined == nil {
 		joined = from.group
 	}
-	svc.groups.assign(to, joined.key, joined.strategy) // first: a group ends with its last member
-	svc.groups.unassign(from)
+	svc.assign(to, joined.GroupID, joined.Strategy) // first: a group ends with its last member
+	svc.groups.Leave(from.group)
 	if to.domain == nil {
 		svc.registry.enterDomain(to, LimitPolicy(from.domain.Policy()))
 	}
 	svc.outdate()
 }
 
-// undoReplace removes a replacement and puts back the provider that it replaced; false
-// when it had left.
-func (r *Registry) undoReplace(p *provider, o *override) bool {
+// undoReplace removes a replacement, which it returns, and puts back what it replaced; nil when it had left.
+func (r *Registry) undoReplace(p *provider, o *override) (left []*provider) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.endOverride(o)
 	if p.hasLeft() {
-		return false
+		return nil
 	}
 	by, of := p.replacement.by.Load(), p.replacement.of // p keeps its links: readers on the way still find by
 	of.replacement.by.Store(by)
@@ -272,22 +260,19 @@ func (r *Registry) undoReplace(p *provider, o *override) bool {
 		r.bus.Publish(of.event(event.Event{Kind: event.Changed, Reason: "swap", From: o.owner}))
 	}
 	r.wakeWaiters()
-	return true
+	return []*provider{p}
 }
 
-// Override hides all providers of the service, including those that are registered
-// later, behind the given ones, if any, for the length of a test, and returns the
-// function that undoes it. Package registrytest calls it.
+// Override hides all providers of the service, including those that are registered later, behind the given ones, if
+// any, for the length of a test, and returns the function that undoes it. Package registrytest calls it.
 //
-// The given providers are mocks, whatever [Options.ForbidMocks] says, and are not
-// passed to [Options.Admit]. A provider without capabilities has every capability and
-// meets every requirement; one without a handler is seen by every query. Their groups
-// and strategies are their own, and so are their domains, which they share with other
-// overrides only. Hidden providers stay as they are, probes included, and are not
-// picked. Overrides may be overridden in turn, and their providers swapped.
+// The given providers are mocks, whatever [Options.ForbidMocks] says, and are not passed to [Options.Admit]. A
+// provider without capabilities has every capability and meets every requirement; one without a handler is seen by
+// every query. Their groups and strategies are their own, and so are their domains, which they share with other
+// overrides only. Hidden providers stay as they are, probes included, and are not picked. Overrides may be
+// overridden in turn, and their providers swapped.
 //
-// by, undo and the errors are as in [Service.Swap]; a name that is taken is an error
-// matching [ErrExists].
+// by, undo and the errors are as in [Service.Swap]; a name that is taken is an error matching [ErrExists].
 func (s Service[T]) Override(r *Registry, by string, providers ...Provider[T]) (undo func(context.Context) error, err error) {
 	svc, err := s.in(r)
 	if err != nil {
@@ -334,13 +319,7 @@ func (s *service) override(by string, entries []entry) (undo func(context.Contex
 	r.updateHiddenOf(s)
 	r.bus.Publish(event.Event{Kind: event.Changed, Service: s.name, Reason: "override", To: by})
 	r.mu.Unlock()
-	return func(ctx context.Context) error {
-		if ctx == nil {
-			return errNilContext()
-		}
-		quiesceAll(s.undoOverride(o, fakes))
-		return awaitReleased(ctx, fakes)
-	}, nil
+	return undoing(fakes, func() []*provider { return s.undoOverride(o, fakes) }), nil
 }
 
 // undoOverride removes the providers of an override, which it returns, and stops hiding

@@ -81,8 +81,3 @@ func (q Query) check() error {
 	}
 	return nil
 }
-
-func (r *Registry) hash(q *Query) uint64 { return (*query.Query)(q).Hash(r.seed) }
-
-// same reports whether the query equals a normal one; see [query.Query.Equal].
-func same(q, normal *Query) bool { return (*query.Query)(q).Equal((*query.Query)(normal)) }

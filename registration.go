@@ -7,6 +7,7 @@ import (
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/limit"
+	"github.com/capreg/registry/internal/pick"
 )
 
 // Registration is the handle of one provider in its registry.
@@ -75,10 +76,10 @@ func (r *Registration) SetPriority(priority Priority) (previous Priority, err er
 // its own to a new one. The error matches [ErrNotRegistered].
 func (r *Registration) SetGroup(number int) (previous int, err error) {
 	err = r.change("group", func(p *provider) (from, to any, err error) {
-		previous = p.group.key.number
-		strategy := p.group.strategy
-		p.service.groups.unassign(p)
-		p.service.groups.assign(p, groupID{p.definition.Handler, number, p.overrideID}, strategy)
+		previous = p.group.Number
+		strategy := p.group.Strategy
+		p.service.groups.Leave(p.group)
+		p.service.assign(p, pick.GroupID{Handler: p.definition.Handler, Number: number, Override: p.overrideID}, strategy)
 		return previous, number, nil
 	})
 	return previous, err
@@ -95,14 +96,14 @@ func (r *Registration) SetStrategy(strategy Strategy) (previous Strategy, err er
 	}
 	strategy = r.orLeft().registry.strategies.Resolve(strategy)
 	err = r.change("strategy of the group", func(p *provider) (from, to any, err error) {
-		if strategy.Named() && strategy.Same(p.group.strategy) {
-			strategy = p.group.strategy
+		if strategy.Named() && strategy.Same(p.group.Strategy) {
+			strategy = p.group.Strategy
 		}
 		if v := p.registry.strategies.Check(strategy); v != nil {
 			return nil, nil, asFieldError("", v)
 		}
-		previous, p.group.strategy = p.group.strategy, strategy
-		p.group.setBy = p.name()
+		previous, p.group.Strategy = p.group.Strategy, strategy
+		p.group.SetBy = p.name()
 		return previous, strategy, nil
 	})
 	return previous, err

@@ -43,15 +43,13 @@ func (r *Resolver[T]) boundFor(ctx context.Context) (*queryPlan, error) {
 	return query, err
 }
 
-// Get returns the instance of the best provider now, for wiring: it looks only at providers
-// that are ready, healthy and have a closed breaker, and records nothing but the look-up, so
-// a failure of what the caller does with the instance reaches no breaker. Use [Call] or
-// [Resolver.Acquire] for that.
+// Get returns the instance of the best provider now, for wiring: it looks only at providers that are ready, healthy
+// and have a closed breaker, and records nothing but the look-up, so a failure of what the caller does with the
+// instance reaches no breaker. Use [Call] or [Resolver.Acquire] for that.
 //
-// It blocks only for a factory that has not run yet, within ctx and the provider's attempt
-// timeout, and for a first probe that has no result yet where no other provider is eligible.
-// The error is an [UnavailableError]; with a context that has ended there is always one, which
-// matches the context's error.
+// It blocks only for a factory that has not run yet, within ctx and the provider's attempt timeout, and for a first
+// probe that has no result yet where no other provider is eligible. The error is an [UnavailableError]; with a
+// context that has ended there is always one, which matches the context's error.
 func (r *Resolver[T]) Get(ctx context.Context) (T, error) {
 	if r != nil && r.plan != nil && ctx != nil && ctx.Err() == nil {
 		if plan := r.plan.plan.Load(); plan != nil {
@@ -116,8 +114,7 @@ func (r *Resolver[T]) missed(ctx context.Context) error {
 
 // Many returns the instances of all providers that Get would give, in order, at most limit
 // of them; zero or less means all. Rotations do not move. The error is an
-// [UnavailableError]: there is at least one instance, or an error. It blocks as
-// [Resolver.Get] does.
+// [UnavailableError]: there is at least one instance, or an error. It blocks as [Resolver.Get] does.
 func (r *Resolver[T]) Many(ctx context.Context, limit int) ([]T, error) {
 	query, err := r.boundFor(ctx)
 	if err != nil {
@@ -151,11 +148,9 @@ func (r *Resolver[T]) Many(ctx context.Context, limit int) ([]T, error) {
 	return found, nil
 }
 
-// Ready returns nil when a provider of the query could be given a call now, and an
-// [UnavailableError] with every candidate and its reason when none could. A provider
-// whose factory has not run yet counts. Ready runs nothing, moves no rotation and counts
-// no look-up. On a registry that is closing, or whose [Orchestrator] stops, the error
-// matches [ErrClosed].
+// Ready returns nil when a provider of the query could be given a call now, and an [UnavailableError] with every
+// candidate and its reason when none could. A provider whose factory has not run yet counts. Ready runs nothing,
+// moves no rotation and counts no look-up. When the registry closes or its [Orchestrator] stops, it is [ErrClosed].
 func (r *Resolver[T]) Ready() error {
 	query, err := r.bound()
 	if err != nil {
@@ -170,9 +165,8 @@ func (r *Resolver[T]) Ready() error {
 	return query.unavailable(admitting, pick.Caller{Key: r.key})
 }
 
-// WaitReady blocks until [Resolver.Ready] returns nil. It wakes on changes, without
-// polling. When ctx ends first, the error matches [ErrNotReady] and the context's error
-// and cause, and unwraps to the [UnavailableError].
+// WaitReady blocks until [Resolver.Ready] returns nil. It wakes on changes, without polling. When ctx ends first,
+// the error matches [ErrNotReady] and the context's error and cause, and unwraps to the [UnavailableError].
 func (r *Resolver[T]) WaitReady(ctx context.Context) error {
 	query, err := r.boundFor(ctx)
 	if err != nil {

@@ -13,13 +13,13 @@ import (
 
 // selectorHooks returns the hooks of a plan of the query. groups are the groups of its tiers. Caller holds
 // Registry.mu.
-func (s *queryPlan) selectorHooks(p *plan, groups []*group) pick.Hooks {
+func (s *queryPlan) selectorHooks(p *plan, groups []*pick.Group) pick.Hooks {
 	hooks := pick.Hooks{Fault: s.service.selectorFailed}
 	if kept := s.service.registry.decisions; kept != nil {
 		hooks.Decided = func(d pick.Decision) {
 			kept.Add(selection.Decision{
 				Time: time.Now(), Service: s.service.name, Query: strings.TrimSpace(s.query.String()),
-				Provider: p.candidates[d.Candidate].name(), Group: groups[d.Tier].key.number, Strategy: d.Strategy,
+				Provider: p.candidates[d.Candidate].name(), Group: groups[d.Tier].Number, Strategy: d.Strategy,
 				Eligible: d.Eligible, Candidates: d.Candidates, Asked: d.Asked, Detail: d.Detail,
 			})
 		}

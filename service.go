@@ -11,6 +11,7 @@ import (
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/pace"
 	"github.com/capreg/registry/internal/pick"
+	"github.com/capreg/registry/internal/query"
 	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
@@ -18,19 +19,16 @@ import (
 
 // Service is the typed key of a service: a name bound to one Go type.
 //
-// Declare it once, as a package-level variable, and use it to register and to
-// resolve. A registry binds the name to the type with its first provider, or by
-// [Service.Bind], [Service.Classify] or [Service.SetSelection]; from then on another type
-// for the same name is an error matching [ErrConflict]. A name that only providers have
-// bound is forgotten with the last of them. A Service holds no state, may be copied, and
-// is safe for concurrent use.
+// Declare it once, as a package-level variable, and use it to register and to resolve. A registry binds the name to
+// the type with its first provider, or by [Service.Bind], [Service.Classify] or [Service.SetSelection]; from then
+// on another type for the same name is an error matching [ErrConflict]. A name that only providers have bound is
+// forgotten with the last of them. A Service holds no state, may be copied, and is safe for concurrent use.
 type Service[T any] struct {
 	name string
 }
 
-// NewService returns the key of the named service. It never fails: a bad name
-// (empty, longer than 256 bytes, not UTF-8, with control characters or spaces at its ends) is an error
-// of each operation that uses the key.
+// NewService returns the key of the named service. It never fails: a bad name (empty, longer than 256 bytes, not
+// UTF-8, with control characters or spaces at its ends) is an error of each operation that uses the key.
 func NewService[T any](name string) Service[T] { return Service[T]{name: name} }
 
 // Name returns the name of the service.
@@ -51,10 +49,9 @@ func (s Service[T]) Provider(def Definition) Provider[T] {
 
 // Register adds a provider to the registry and returns its handle.
 //
-// It blocks on the admission hook only ([Options.Admit]), which gets ctx. An
-// instance is eligible at once or, where it has a probe, after the first probe that
-// succeeds; a factory runs at first need. ctx does not limit the life of the
-// registration: see [Provider.Until]. A registration that fails leaves no trace.
+// It blocks on the admission hook only ([Options.Admit]), which gets ctx. An instance is eligible at once or, where
+// it has a probe, after the first probe that succeeds; a factory runs at first need. ctx does not limit the life of
+// the registration: see [Provider.Until]. A registration that fails leaves no trace.
 //
 // The errors match [ErrInvalid] or [ErrConflict] (as [FieldError]), [ErrExists] or
 // [ErrClosed], or wrap the error of the admission hook.
@@ -73,10 +70,9 @@ func (s Service[T]) Register(ctx context.Context, r *Registry, p Provider[T]) (*
 	return r.register(ctx, svc, e)
 }
 
-// Classify sets the classifier of the service in that registry and replaces the
-// previous one; nil removes it. It recognises errors of all providers of the
-// service, after the provider's own classifier and before the registry's and the
-// built-in one. It applies to outcomes from now on.
+// Classify sets the classifier of the service in that registry and replaces the previous one; nil removes it. It
+// recognises errors of all providers of the service, after the provider's own classifier and before the registry's
+// and the built-in one. It applies to outcomes from now on.
 //
 // The errors match [ErrInvalid] or [ErrConflict].
 func (s Service[T]) Classify(r *Registry, classify verdict.Classifier) error {
@@ -88,10 +84,9 @@ func (s Service[T]) Classify(r *Registry, classify verdict.Classifier) error {
 	return nil
 }
 
-// Bind returns a resolver of the service for one kind of request. Keep it: it
-// holds the prepared plan for the query, and resolving through it takes no lock and
-// allocates nothing. Bind itself never fails; a bad query, key or registry is an
-// error of each method of the resolver.
+// Bind returns a resolver of the service for one kind of request. Keep it: it holds the prepared plan for the
+// query, and resolving through it takes no lock and allocates nothing. Bind itself never fails; a bad query, key or
+// registry is an error of each method of the resolver.
 func (s Service[T]) Bind(r *Registry, q Query) *Resolver[T] {
 	var plan *queryPlan
 	svc, err := s.in(r)
@@ -102,9 +97,8 @@ func (s Service[T]) Bind(r *Registry, q Query) *Resolver[T] {
 	return &Resolver[T]{plan: plan, service: s.name, query: &kept, key: kept.Key, err: err}
 }
 
-// Get is [Resolver.Get] for a query that is used once. [Service.Bind] is faster
-// for a query that is used again. Nothing is kept of a name that the registry does not
-// know.
+// Get is [Resolver.Get] for a query that is used once. [Service.Bind] is faster for a query that is used again.
+// Nothing is kept of a name that the registry does not know.
 func (s Service[T]) Get(ctx context.Context, r *Registry, q Query) (T, error) {
 	svc, listed, err := s.find(r)
 	resolver := Resolver[T]{key: q.Key, err: err}
@@ -117,12 +111,10 @@ func (s Service[T]) Get(ctx context.Context, r *Registry, q Query) (T, error) {
 	return resolver.Get(ctx)
 }
 
-// SetSelection changes the selection policy of the service in that registry, from now
-// on: the treatment of its groups and the measurements of its providers. It returns
-// the previous policy. Measurements are kept.
+// SetSelection changes the selection policy of the service in that registry, from now on: the treatment of its
+// groups and the measurements of its providers. It returns the previous policy. Measurements are kept.
 //
-// The errors match [ErrInvalid] (a [FieldError] that names the field), [ErrConflict]
-// or [ErrClosed], and change nothing.
+// The errors match [ErrInvalid] (a [FieldError] that names the field), [ErrConflict] or [ErrClosed]; nothing changes.
 func (s Service[T]) SetSelection(r *Registry, policy selection.Policy) (previous selection.Policy, err error) {
 	if err := s.check(r); err != nil {
 		return previous, err
@@ -179,7 +171,7 @@ type service struct {
 	registry *Registry
 	name     string
 	binding  binding
-	plans    atomic.Pointer[map[uint64]*queryPlan] // copied on write, under Registry.mu
+	plans    *query.Cache[*queryPlan] // changed under Registry.mu
 	classify atomic.Pointer[verdict.Classifier]
 	lookups  striped.Cells[lookups]
 	misses   missCounter
@@ -191,16 +183,13 @@ type service struct {
 // lookups counts the look-ups of a service by their success.
 type lookups struct{ hits, misses atomic.Uint64 }
 
-// serviceState is the part of a service that Registry.mu guards. All its methods are
-// called with that mutex held.
+// serviceState is the part of a service that Registry.mu guards. All its methods are called with that mutex held.
 type serviceState struct {
 	bound     bool // for good, by more than its providers
 	members   map[*provider]struct{}
-	groups    groups
+	groups    pick.Groups
 	overrides []*override // in force, oldest first
 	policy    selection.Policy
-	planOrder []*queryPlan           // attached ones, oldest first
-	following followers              // the queries beyond those
 	sorted    map[string][]*provider // by handler, each in the one order; nil when out of date
 }
 
@@ -214,8 +203,7 @@ func (s *service) checkType(goType reflect.Type) error {
 		fmt.Sprintf("Go type %v, which it is bound to, not %v", s.binding.goType, goType))
 }
 
-// list makes look-ups find the service, and returns it, or the one that another goroutine has listed meanwhile.
-// Caller holds Registry.mu.
+// list makes look-ups find the service, and returns it or one that was listed meanwhile. Caller holds Registry.mu.
 func (s *service) list() (*service, error) {
 	known := *s.registry.services.Load()
 	if listed, ok := known[s.name]; ok {
@@ -227,8 +215,7 @@ func (s *service) list() (*service, error) {
 	return s, nil
 }
 
-// forgetIdle forgets the service when it has no provider, and nothing but providers has bound it. Caller holds
-// Registry.mu.
+// forgetIdle forgets a service that has no provider and that only providers have bound. Caller holds Registry.mu.
 func (s *service) forgetIdle() {
 	if s.bound || len(s.members) > 0 || s.registry.knownService(s.name) != s {
 		return
@@ -249,9 +236,9 @@ func (l *lookups) add(forgotten *service) {
 
 func newService(r *Registry, name string, b binding) *service {
 	svc := &service{registry: r, name: name, binding: b, serviceState: serviceState{
-		members: make(map[*provider]struct{}), groups: make(groups), policy: r.options.Selection,
+		members: make(map[*provider]struct{}), groups: make(pick.Groups), policy: r.options.Selection,
 	}}
-	svc.plans.Store(&map[uint64]*queryPlan{})
+	svc.plans = query.NewCache(r.seed, (*queryPlan).drop)
 	svc.lookups.Local() // allocates the cells here rather than in a look-up
 	return svc
 }
@@ -322,61 +309,28 @@ func (s *serviceState) names() string {
 	return joinNames(names)
 }
 
-// groupID identifies a priority group within a service. Each override of a service
-// has groups of its own.
-type groupID struct {
-	handler    string
-	number     int
-	overrideID uint64
-}
-
-// group is a priority group. It exists while it has members.
-type group struct {
-	key      groupID
-	strategy Strategy
-	setBy    string // the provider whose registration or change set the strategy
-	members  int
-	faults   pick.Faults // of its selector
-}
-
-// groups are the priority groups of a service. All methods are called with Registry.mu
-// held.
-type groups map[groupID]*group
-
-// checkStrategy returns an error when the group has another strategy than the wanted
-// one. A group whose only member is leaving takes any strategy.
-func (g groups) checkStrategy(id groupID, wanted Strategy, leaving *provider, known pick.Strategies) error {
-	present, ok := g[id]
-	if wanted.IsZero() || ok && wanted.Same(present.strategy) {
-		return nil
+// checkGroup returns an error when the group has another strategy that cannot be changed; see [pick.Groups.Fixed].
+func (s *serviceState) checkGroup(id pick.GroupID, wanted Strategy, leaving *provider, known pick.Strategies) error {
+	var left *pick.Group
+	if leaving != nil {
+		left = leaving.group
 	}
-	if !ok || present.members == 1 && leaving != nil && leaving.group == present {
+	present, fixed := s.groups[id], s.groups.Fixed(id, left)
+	switch {
+	case wanted.IsZero() || present != nil && wanted.Same(present.Strategy):
+		return nil
+	case fixed == nil:
 		return asFieldError("", known.Check(wanted))
 	}
 	return refuse(ErrConflict, "Strategy", wanted,
-		fmt.Sprintf("%v, which provider %q set for group %d", present.strategy, present.setBy, id.number))
+		fmt.Sprintf("%v, which provider %q set for group %d", fixed.Strategy, fixed.SetBy, id.Number))
 }
 
-// assign makes p a member of the group, which is created with its first member.
-func (g groups) assign(p *provider, id groupID, wanted Strategy) {
-	joined, ok := g[id]
-	if !ok {
-		if wanted.IsZero() {
-			wanted = StrategyFallback
-		}
-		joined = &group{key: id, strategy: wanted, setBy: p.name()}
-		g[id] = joined
+// assign makes p a member of the group. [pick.Groups.Leave] takes it out, but p.group stays, for explanations.
+func (s *serviceState) assign(p *provider, id pick.GroupID, wanted Strategy) {
+	if wanted.IsZero() {
+		wanted = StrategyFallback
 	}
-	joined.members++
-	p.group = joined
-	p.definition.Group = id.number
-}
-
-// unassign takes p out of its group, which ends with its last member. p.group stays, for
-// explanations.
-func (g groups) unassign(p *provider) {
-	p.group.members--
-	if p.group.members == 0 {
-		delete(g, p.group.key)
-	}
+	p.group = s.groups.Join(id, wanted, p.name())
+	p.definition.Group = id.Number
 }

@@ -1,0 +1,41 @@
+package record
+
+import (
+	"iter"
+	"sync/atomic"
+	"time"
+)
+
+// Outcomes counts attempts. Each attempt adds one to Attempts when it begins, and one to another count when it ends.
+type Outcomes struct {
+	Attempts, Successes, Failures, Ignored, Limited atomic.Uint64
+
+	Latency atomic.Uint64 // sum over the successes, in nanoseconds
+}
+
+// Totals are sums of outcomes.
+type Totals struct {
+	Attempts, Successes, Failures, Ignored, Limited, InFlight uint64
+	MeanLatency                                               time.Duration
+}
+
+// Sum sums the counts of the cells. The ends of attempts are read before the beginnings, so that the number in flight
+// is never too low.
+func Sum(cells iter.Seq[*Outcomes]) (sum Totals) {
+	var latency uint64
+	for cell := range cells {
+		sum.Successes += cell.Successes.Load()
+		sum.Failures += cell.Failures.Load()
+		sum.Ignored += cell.Ignored.Load()
+		sum.Limited += cell.Limited.Load()
+		latency += cell.Latency.Load()
+	}
+	for cell := range cells {
+		sum.Attempts += cell.Attempts.Load()
+	}
+	sum.InFlight = sum.Attempts - sum.Successes - sum.Failures - sum.Ignored - sum.Limited
+	if sum.Successes > 0 {
+		sum.MeanLatency = time.Duration(latency / sum.Successes) //nolint:gosec // a mean of durations
+	}
+	return sum
+}

@@ -1,0 +1,28 @@
+package record_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/capreg/registry/internal/record"
+)
+
+func TestSum_AddsCellsAndCountsInFlight(t *testing.T) {
+	t.Parallel()
+	var a, b record.Outcomes
+	require.Zero(t, record.Sum(slices.Values([]*record.Outcomes{&a, &b})))
+	a.Attempts.Add(10)
+	b.Attempts.Add(1)
+	a.Successes.Add(1)
+	b.Successes.Add(2)
+	b.Latency.Add(uint64(3 * time.Second))
+	a.Failures.Add(1)
+	a.Ignored.Add(2)
+	b.Limited.Add(1)
+	require.Equal(t, record.Totals{
+		Attempts: 11, Successes: 3, Failures: 1, Ignored: 2, Limited: 1, InFlight: 4, MeanLatency: time.Second,
+	}, record.Sum(slices.Values([]*record.Outcomes{&a, &b})))
+}
