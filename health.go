@@ -95,10 +95,10 @@ func (h *healthState) remember(t health.Transition) {
 
 // gateOfHealth returns the reason for which a state keeps calls away; zero for none.
 func gateOfHealth(state health.State) gate {
-	switch {
-	case state == health.Unhealthy:
+	if state == health.Unhealthy {
 		return gateUnhealthy
-	case state == health.Unknown, state == health.Starting:
+	}
+	if state == health.Unknown || state == health.Starting {
 		return gateUnproven
 	}
 	return 0

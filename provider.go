@@ -65,10 +65,10 @@ type Provider[T any] struct {
 	NoTraffic bool
 	// Mock marks a provider that is not real. See [Options] for when mocks are picked.
 	Mock bool
-	// LastResort lets a call that no provider admits try this one although its breaker
-	// is open, its health is bad, or it cools down without having asked for it. Among
-	// several, the strategy of the group of the one that would return first picks (FALLBACK
-	// that one), and after a failure the next is tried. The outcome counts and moves no breaker. Default: such calls fail at once, and say when to retry.
+	// LastResort lets a call that no provider admits try this one although its breaker is open, its health is bad,
+	// or it cools down without having asked for it. Among several, the strategy of the group of the one that would
+	// return first picks (FALLBACK that one), and after a failure the next is tried. The outcome counts and moves
+	// no breaker. Default: such calls fail at once, and say when to retry.
 	LastResort bool
 	// Window is the longest request that the provider accepts, in a unit of your
 	// choice such as tokens. A request that was too long for one provider moves on only
