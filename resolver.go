@@ -149,8 +149,8 @@ func (r *Resolver[T]) Many(ctx context.Context, limit int) ([]T, error) {
 }
 
 // Ready returns nil when a provider of the query could be given a call now, and an [UnavailableError] with every
-// candidate and its reason when none could. A provider whose factory has not run yet counts. Ready runs nothing,
-// moves no rotation and counts no look-up. When the registry closes or its [Orchestrator] stops, it is [ErrClosed].
+// candidate and its reason when none could. A provider whose factory has not run yet counts. Ready runs nothing, moves
+// no rotation and counts no look-up. When the registry closes or its [Orchestrator] stops, the error matches [ErrClosed].
 func (r *Resolver[T]) Ready() error {
 	query, err := r.bound()
 	if err != nil {
