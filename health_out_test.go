@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -29,19 +31,19 @@ func TestProbe_OutNowCountsAtOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-				n, outs := 0, 0
+				var n, outs atomic.Int32 // which the registry's own probe counts too
 				a := testkit.Add(t, reg, testkit.Provider{Name: "a", Health: health.Policy{StartTime: time.Hour, Probe: func(ctx context.Context) error {
-					if n++; n <= test.wellFor {
+					if int(n.Add(1)) <= test.wellFor {
 						return nil
 					}
-					outs++
+					outs.Add(1)
 					return test.probe(ctx)
 				}}})
-				for outs == 0 || a.Health().CheckedAt.IsZero() {
+				for synctest.Wait(); outs.Load() == 0 || a.Health().CheckedAt.IsZero(); synctest.Wait() {
 					_, err := a.CheckHealth(t.Context())
 					require.NoError(t, err)
 				}
-				require.Equal(t, 1, outs)
+				require.EqualValues(t, 1, outs.Load())
 				require.Equal(t, health.Unhealthy, a.Health().State)
 				require.Contains(t, a.Health().Reason, "node 7: draining")
 				require.Zero(t, a.Health().Score)

@@ -225,7 +225,6 @@ func (l *Lease[T]) MoveOn(err error) (*Lease[T], error) {
 		return nil, nil //nolint:nilnil // the call is over, and well
 	}
 	c := l.call.search()
-	c.attempt.lastResort = l.attempt.lastResort // which another one may follow
 	c.attempt, c.retried = l.attempt, l.retried
 	c.attempt.freed = false
 	c.Follow(v.Class, c.options.onceOnly, c.query.query.TryRefused, l.attempt.provider.definition.Window)
