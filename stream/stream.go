@@ -111,8 +111,8 @@ type Stream[I any] struct {
 
 	// mu guards the fields below; no function of a provider is called while it is held.
 	mu       sync.Mutex
-	over     error         // the cause of an end between two reads
-	gone     chan struct{} // closed when over has been reported; nil without over
+	over     error         // the cause of an end between two reads; nil of a complete answer
+	gone     chan struct{} // closed when that end has released the iterator; nil without one
 	begun    bool          // the one reader has begun
 	reading  bool          // a read is in progress
 	closed   bool
@@ -167,8 +167,11 @@ func (s *Stream[I]) next() (item I, err error, more bool) {
 	case s.pull == nil:
 		return item, nil, false
 	}
-	if err := s.isOver(); err != nil {
-		return item, s.named(err), false
+	if over, err := s.isOver(); over {
+		if err != nil {
+			err = s.named(err)
+		}
+		return item, err, false
 	}
 	item, err, more = s.pull()
 	switch {
@@ -227,15 +230,17 @@ func (s *Stream[I]) isClosed() bool {
 	return s.closed
 }
 
-// isOver returns the cause of an end between two reads, once that has been reported.
-func (s *Stream[I]) isOver() error {
+// isOver reports whether the stream has ended between two reads, and the cause, once the provider's
+// iterator is released: the reader may not use it at the same time. A complete answer has no cause.
+func (s *Stream[I]) isOver() (over bool, cause error) {
 	s.mu.Lock()
-	over, gone := s.over, s.gone
+	cause, gone := s.over, s.gone
 	s.mu.Unlock()
-	if over != nil {
-		<-gone
+	if gone == nil {
+		return false, nil
 	}
-	return over
+	<-gone
+	return true, cause
 }
 
 // releaseBetweenReads releases the provider's iterator when the context ends between two reads: there may
@@ -244,9 +249,12 @@ func (s *Stream[I]) releaseBetweenReads(cause error) {
 	s.mu.Lock()
 	release := !s.reading && !s.released
 	s.released = s.released || release
-	if release && !s.finished {
-		s.over, s.gone = cause, make(chan struct{})
+	if release {
+		s.gone = make(chan struct{})
 		defer close(s.gone)
+		if !s.finished {
+			s.over = cause
+		}
 	}
 	s.mu.Unlock()
 	if release {
