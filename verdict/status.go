@@ -11,7 +11,7 @@ const (
 )
 
 // statuses has the class of the HTTP statuses that their hundred alone does not tell, by RFC 9110: the ones of a
-// resource are the answer, whoever serves it. The rest of 4xx is [ClassBadRequest], of 5xx [ClassServerError].
+// resource are the answer of every provider. The rest of 4xx is [ClassBadRequest], of 5xx [ClassServerError].
 //
 //nolint:gochecknoglobals // immutable data
 var statuses = map[int]Class{
