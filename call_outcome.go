@@ -28,7 +28,13 @@ func (c *call) concludeAttempt(err error) (over bool) {
 	err = fault.Bound(err)
 	v := c.judgeAndRecord(err, elapsed)
 	c.noteAttempt(v.Class, elapsed, err)
-	c.Follow(v.Class, c.options.onceOnly, c.query.query.TryRefused, a.provider.definition.Window)
+	c.decide(v)
+	return c.state == callEnded
+}
+
+// decide decides what follows an attempt with that verdict: a retry, another provider, or the end of the call.
+func (c *call) decide(v verdict.Verdict) {
+	c.Follow(v.Class, c.options.onceOnly, c.query.query.TryRefused, c.attempt.provider.definition.Window)
 	c.state = callChoosing
 	switch {
 	case c.planRetry(v):
@@ -36,7 +42,6 @@ func (c *call) concludeAttempt(err error) (over bool) {
 	case c.Final():
 		c.state = callEnded
 	}
-	return c.state == callEnded
 }
 
 // judgeAndRecord records the attempt with its verdict, also when a classifier exits the goroutine.
