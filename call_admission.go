@@ -5,8 +5,8 @@ import (
 
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/limit"
-	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/pick"
+	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/striped"
 )
 
@@ -104,7 +104,7 @@ func (c *call) withinBudget(p *provider) bool {
 	if known == nil || p.gateNow()&gateHalfOpen != 0 || known.Allow() {
 		return true
 	}
-	c.skip(p, codeBudgetSpent, &reason{ErrAtCapacity, "budget for further attempts spent", nil}, 0)
+	c.skip(p, refusal.BudgetSpent(), 0)
 	return false
 }
 
@@ -114,7 +114,7 @@ func (c *call) authorized(p *provider) bool {
 		return p.registry.options.Authorize(c.caller.Ctx, c.options.caller, p.service.name, p.name())
 	})
 	if err != nil {
-		c.skip(p, codeDenied, &reason{ErrDenied, ErrDenied.Error() + ": " + oneline.Cut(fault.Text(err), 300), err}, 0)
+		c.skip(p, refusal.Denied(err), 0)
 	}
 	return err == nil
 }
@@ -134,7 +134,7 @@ func (c *call) passLimits(p *provider, e admission) (used limit.Permit, ok bool)
 	switch {
 	case retryIn > 0: // also where it is full: callers that have used up their rate do not queue
 		c.attempt.leavePlace()
-		c.skip(p, codeThrottled, errThrottled(), retryIn)
+		c.skip(p, refusal.Throttled(), retryIn)
 		if c.options.wait {
 			w := c.returning()
 			w.throttled = append(w.throttled, p)
@@ -147,8 +147,6 @@ func (c *call) passLimits(p *provider, e admission) (used limit.Permit, ok bool)
 	}
 	return limit.Permit{}, false
 }
-
-func errThrottled() *reason { return &reason{ErrAtCapacity, "rate of the caller used up", nil} }
 
 // takePlace takes a place if one is free or none is needed.
 func (c *call) takePlace(l *limit.Limits) bool {
@@ -191,7 +189,7 @@ func (c *call) widerThan(p *provider) *provider {
 }
 
 // skip notes why the call passed a provider by that looks eligible.
-func (c *call) skip(p *provider, code code, why *reason, retryIn time.Duration) {
+func (c *call) skip(p *provider, why *refusal.Reason, retryIn time.Duration) {
 	c.refused = append(c.refused, p)
-	c.skips = append(c.skips, refusedCandidate(p, code, why, retryIn))
+	c.skips = append(c.skips, refusedCandidate(p, why, retryIn))
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/record"
+	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
@@ -46,7 +47,7 @@ type provider struct {
 	group      *pick.Group
 	health     healthState
 	notReady   lazy.Failure              // of its factory
-	opening    openReason                // of the breaker, the last time
+	opening    refusal.Opening           // of the breaker, the last time
 	domain     *domain.Domain[*provider] // never another one
 	cooldown   cooldown.Timed            // the provider's own, beside its domain's
 }
@@ -259,7 +260,7 @@ func (p *provider) tryEject() bool {
 		p.heldClosed.Add(1)
 		return false
 	}
-	p.opening = newOpenReason(ErrBreakerOpen.Error(), time.Time{}) // until the breaker itself is open
+	p.opening = refusal.NewOpening("", time.Time{}) // until the breaker itself is open
 	p.changeGateLocked(0, gateOpen, nil)
 	return true
 }
