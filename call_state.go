@@ -43,7 +43,7 @@ type call struct {
 	entries   int  // of functions
 	rounds    int  // of iterations that follow a wait for a return
 	sawProbes bool // it has waited for first probes
-	waiting   *returning
+	waiting   *comebackWait
 	reason    attemptReason
 	delay     time.Duration // before the present attempt
 	retried   retried
@@ -156,7 +156,7 @@ func (c *call) nextAttempt() bool {
 	if c.entries == 0 {
 		c.query.service.lookups.Local().misses.Add(1)
 	}
-	if !c.Final() && c.caller.Err() == nil {
+	if !c.allowed.Final() && c.caller.Err() == nil {
 		c.state = callExhausted
 	}
 	return false
@@ -164,7 +164,7 @@ func (c *call) nextAttempt() bool {
 
 // mayAsk reports whether another provider may be asked at all.
 func (c *call) mayAsk() bool {
-	return c.state == callChoosing && !c.Final() && c.caller.Ctx.Err() == nil
+	return c.state == callChoosing && !c.allowed.Final() && c.caller.Ctx.Err() == nil
 }
 
 // tryProvider enters a provider that the iteration offers, or passes it by.
@@ -185,7 +185,7 @@ func (c *call) tryProvider(p *provider) bool {
 // wants reports whether the call has use for a provider: its window is large enough, and after a wait it was
 // not asked before, or only turned the call away.
 func (c *call) wants(p *provider) bool {
-	if c.TooSmall(p.definition.Window) {
+	if c.allowed.TooSmall(p.definition.Window) {
 		return false
 	}
 	return c.rounds == 0 || c.mayReturnTo(p)

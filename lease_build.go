@@ -64,7 +64,7 @@ func (l *Lease[T]) Beside() (*Lease[T], error) {
 	defer l.held.call.close()
 	c := l.held.call.nextSearch()
 	c.attempt.lastResort = l.held.attempt.lastResort // which another one may follow
-	if c.Final() {
+	if c.allowed.Final() {
 		return nil, c.failure()
 	}
 	c.reason = attemptHedge

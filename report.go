@@ -189,7 +189,7 @@ func (c *call) failure() error {
 			return unavailable
 		}
 	}
-	failure := &CallError{Service: c.query.service.name, Attempts: c.attempts, causes: c.causes, OnceOnly: c.OnceOnly()}
+	failure := &CallError{Service: c.query.service.name, Attempts: c.attempts, causes: c.causes, OnceOnly: c.allowed.OnceOnly()}
 	switch {
 	case ended != nil:
 		failure.ended = []error{ended}
