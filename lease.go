@@ -44,7 +44,7 @@ func (r *Resolver[T]) Acquire(ctx context.Context, options ...CallOption) (*Leas
 	}
 	defer shared.close()
 	c := shared.firstSearch()
-	return nextLease[T](&c)
+	return nextLease[T](&c) //nolint:contextcheck // the call has it
 }
 
 // AcquireMany leases every provider that a call could enter, in order, at most limit of them;
