@@ -66,11 +66,6 @@ func checkServiceName(name string) error { return checkName("Service", name) }
 
 func checkName(field, name string) error { return asFieldError("", check.Name(field, name)) }
 
-// checkWords checks a list of words, such as capabilities.
-func checkWords(field string, words []string) error {
-	return asFieldError("", check.Words(field, &words))
-}
-
 // withProbeDefaults returns a checked copy of the policy with its defaults filled in.
 func withProbeDefaults(p health.Policy, capabilities []string) (health.Policy, error) {
 	p, v := probe.Checked(p, capabilities)
