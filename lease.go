@@ -12,6 +12,7 @@ import (
 	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/tasks"
+	"github.com/capreg/registry/internal/typed"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -141,7 +142,7 @@ func leaseEntered[T any](shared *leaseCall, c *call) *Lease[T] {
 // newLease makes the attempt of the call a lease.
 func newLease[T any](shared *leaseCall, c *call) *Lease[T] {
 	l := &Lease[T]{
-		Value: unwrap[T](c.attempt.instance), call: shared, ctx: c.functionContext(),
+		Value: typed.Value[T](c.attempt.instance), call: shared, ctx: c.functionContext(),
 		hasNext: !c.options.onceOnly && c.providers.more(), retried: c.retried,
 		attempt: c.attempt, told: c.present(),
 	}

@@ -39,7 +39,7 @@ func (q Query) String() string { return (*query.Query)(&q).String() }
 func (q Query) normal() (Query, error) {
 	asked := (*query.Query)(&q)
 	if v := asked.Check(); v != nil {
-		return Query{}, asFieldError("", v)
+		return Query{}, asInvalid(v)
 	}
 	return Query(asked.Normal()), nil
 }
