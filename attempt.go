@@ -16,6 +16,7 @@ import (
 	"github.com/capreg/registry/internal/slots"
 	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/internal/tasks"
+	"github.com/capreg/registry/internal/typed"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
@@ -31,7 +32,7 @@ import (
 // have is behind a pointer or with the call.
 type attempt struct {
 	provider   *provider
-	instance   *instance
+	instance   *typed.Instance
 	cell       *counts
 	ctx        *attemptctx.Context // what the function gets; nil: the caller's context
 	place      *slots.Slots        // where it holds a place; nil without a bulkhead
@@ -327,7 +328,7 @@ func newPanicError(value any) *PanicError {
 
 // obtain returns the provider's instance, waiting for its factory within ctx and the attempt
 // timeout; nil when there is none to be had.
-func (p *provider) obtain(ctx context.Context, others func() *provider) *instance {
+func (p *provider) obtain(ctx context.Context, others func() *provider) *typed.Instance {
 	if made := p.instance.Load(); made != nil {
 		return made
 	}

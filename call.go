@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/capreg/registry/internal/attemptctx"
+	"github.com/capreg/registry/internal/typed"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -43,7 +44,7 @@ func Call[T, R any](
 	var first firstAttempt
 	if len(options) == 0 && function != nil && resolver != nil && first.admit(ctx, resolver.plan) {
 		defer first.recordUnlessFailed()
-		result, err = function(first.context(ctx), unwrap[T](first.instance))
+		result, err = function(first.context(ctx), typed.Value[T](first.instance))
 		if err == nil {
 			first.state = attemptAnswered
 			return result, nil
@@ -98,7 +99,7 @@ func runAttempt[T, R any](c *call, function func(context.Context, T) (R, error))
 		}
 	}()
 	c.prepareAttempt()
-	result, err = function(c.functionContext(), unwrap[T](c.attempt.instance))
+	result, err = function(c.functionContext(), typed.Value[T](c.attempt.instance))
 	returned = true
 	return result, err
 }

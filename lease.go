@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/capreg/registry/internal/outcome"
+	"github.com/capreg/registry/internal/typed"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -105,7 +106,7 @@ func newLease[T any](c *call) *Lease[T] {
 	if c.observed {
 		c.prepareLease()
 	}
-	l := &Lease[T]{Value: unwrap[T](c.attempt.instance)}
+	l := &Lease[T]{Value: typed.Value[T](c.attempt.instance)}
 	l.held.init(c)
 	return l
 }

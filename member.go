@@ -18,6 +18,7 @@ import (
 	"github.com/capreg/registry/internal/record"
 	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/striped"
+	"github.com/capreg/registry/internal/typed"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
@@ -29,15 +30,15 @@ type provider struct {
 	measurements
 
 	// What a call reads.
-	instance atomic.Pointer[instance] // nil before a factory's success and after release
-	timeout  atomic.Int64             // of one attempt, in nanoseconds; zero: none was given
+	instance atomic.Pointer[typed.Instance] // nil before a factory's success and after release
+	timeout  atomic.Int64                   // of one attempt, in nanoseconds; zero: none was given
 	breaker  providerBreaker
 	limits   atomic.Pointer[limit.Limits] // of its domain; nil: none
 	last     atomic.Pointer[verdict.LastError]
 	effects  effects.Effects
 
 	replacement  replacement
-	lazy         *lazy.Instance[*instance] // nil for instances that were passed in
+	lazy         *lazy.Instance[*typed.Instance] // nil for instances that were passed in
 	drain        drain.Drain
 	stopLifetime atomic.Pointer[func() bool] // of the watch over Provider.Until
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/refusal"
+	"github.com/capreg/registry/internal/typed"
 )
 
 // override is one change that a test has made with [Service.Swap] or [Service.Override]. While it is in force, only
@@ -131,10 +132,10 @@ func (s Service[T]) Swap(r *Registry, by, name string, instance T) (undo func(co
 	if isNil(instance) {
 		return nil, invalid("instance", raw(fmt.Sprintf("a nil %s", reflect.TypeFor[T]())), "an instance")
 	}
-	return svc.swap(by, name, wrap(instance))
+	return svc.swap(by, name, typed.Of(instance))
 }
 
-func (s *service) swap(by, name string, fake *instance) (undo func(context.Context) error, err error) {
+func (s *service) swap(by, name string, fake *typed.Instance) (undo func(context.Context) error, err error) {
 	r := s.registry
 	r.mu.Lock()
 	replaced := r.providers[name]
@@ -164,7 +165,7 @@ func undoing(fakes []*provider, undo func() []*provider) func(context.Context) e
 }
 
 // replace replaces a provider that was current just now.
-func (r *Registry) replace(replaced *provider, fake *instance, policy BreakerPolicy, owner string) (*provider, *override, error) {
+func (r *Registry) replace(replaced *provider, fake *typed.Instance, policy BreakerPolicy, owner string) (*provider, *override, error) {
 	name := replaced.name()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -189,7 +190,7 @@ func (r *Registry) replace(replaced *provider, fake *instance, policy BreakerPol
 }
 
 // newReplacement returns a provider with the name, order and settings of another one, and with state of its own.
-func (m *membership) newReplacement(of *provider, fake *instance, policy BreakerPolicy) *provider {
+func (m *membership) newReplacement(of *provider, fake *typed.Instance, policy BreakerPolicy) *provider {
 	e := entry{
 		definition: of.definition.clone(), instance: fake, overrideID: of.overrideID,
 		breaker: policy, health: of.health.policy, classify: of.classify,
