@@ -198,7 +198,9 @@ func (a *attempt) resolve(v verdict.Verdict, elapsed, latency time.Duration, cau
 	}
 	p := a.provider
 	o := outcome.Of(v, latency, p.breaker.Slow(latency), cause)
-	if !begun && o.Interrupted() {
+	if begun {
+		o.Begun(elapsed >= a.timeout.most)
+	} else if o.Interrupted() {
 		now := a.began + elapsed
 		o.Unanswered(outcome.Wait{
 			Took: elapsed, Known: p.effects.KnownPace(now), Peers: p.service.pace.Known(now),

@@ -14,8 +14,8 @@ import (
 func (l *Lease[T]) More() bool { return l.made() && l.held.hasNext }
 
 // Answered tells that the answer has begun, such as with the first item of a stream: the time until the first such
-// report is the latency of the provider, rather than the time until Done. The lease of a half-open provider is a
-// trial, and keeps no other one out from then on; its outcome still counts.
+// report is the latency of the provider, rather than the time until Done. The end of the attempt timeout, or of the lease, blames
+// no provider from then on. A half-open provider's lease, a trial, then keeps no other one out; its outcome still counts.
 func (l *Lease[T]) Answered() {
 	if !l.made() {
 		return

@@ -133,3 +133,34 @@ func TestAllowed_OutcomesBoundWhatFollows(t *testing.T) {
 		require.False(t, n.NotLarger(11), name)
 	}
 }
+
+func TestOutcome_EndAfterTheAnswerHasBegun(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		class   verdict.Class
+		spent   bool
+		excused bool
+	}{
+		{verdict.ClassAttemptTimeout, true, true},
+		{verdict.ClassAttemptTimeout, false, false}, // of the provider's own client
+		{verdict.ClassForgotten, false, true},
+		{verdict.ClassCallerDeadline, false, true},
+		{verdict.ClassCancelled, false, true},
+		{verdict.ClassCut, true, true},
+		{verdict.ClassStalled, true, false},
+		{verdict.ClassTransport, true, false},
+		{verdict.ClassServerError, true, false},
+		{verdict.ClassPanic, true, false},
+	} {
+		o := of(c.class)
+		o.Begun(c.spent)
+		require.Equal(t, c.excused, o.Result == breaker.Neutral, c.class)
+		require.Equal(t, c.excused, o.Tally == verdict.TallyIgnored, c.class)
+		require.Equal(t, c.excused, !o.TellsOfProvider(), c.class)
+		require.Equal(t, c.excused, o.Performance() == selection.Neutral, c.class)
+		require.Equal(t, c.class, o.Class)
+	}
+	done := of(verdict.ClassSuccess)
+	done.Begun(true)
+	require.Equal(t, of(verdict.ClassSuccess), done)
+}
