@@ -10,6 +10,8 @@ import (
 	"golang.org/x/tools/go/analysis/analysistest"
 
 	"github.com/capreg/registry/contrib/registryvet"
+	_ "github.com/capreg/registry/hedge"  // imported by testdata, which go mod tidy does not see
+	_ "github.com/capreg/registry/stream" // the same
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -97,7 +97,7 @@ func TestOutcome_ClassesDecideWhatIsNoted(t *testing.T) {
 	require.True(t, asked.Cools())
 }
 
-func TestNext_OutcomesBoundWhatFollows(t *testing.T) {
+func TestAllowed_OutcomesBoundWhatFollows(t *testing.T) {
 	t.Parallel()
 	for name, row := range map[string]struct {
 		classes                []verdict.Class
@@ -119,7 +119,7 @@ func TestNext_OutcomesBoundWhatFollows(t *testing.T) {
 			classes: []verdict.Class{verdict.ClassTooLong, verdict.ClassServerError}, larger: true, notLarger: true, knownLarger: true,
 		},
 	} {
-		var n outcome.Next
+		var n outcome.Allowed
 		for _, class := range row.classes {
 			n.Follow(class, row.onceOnly, row.tryRefused, 10)
 		}
