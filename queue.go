@@ -9,6 +9,7 @@ import (
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/slots"
+	"github.com/capreg/registry/reason"
 )
 
 // queueing is a call that queues, at once, for the places of all providers that had none free. It ends with the
@@ -280,7 +281,7 @@ func (c *call) enterGranted(q *queueing, at int) (entered bool) {
 		return false
 	}
 	p := from.providers[first]
-	if !c.claimAndEnter(p, admission{reason: attemptQueued, placed: true}) {
+	if !c.claimAndEnter(p, admission{why: reason.Queued, placed: true}) {
 		if !c.keepsTurn(p) {
 			from.providers = slices.Delete(slices.Clone(from.providers), first, first+1)
 			q.wait.Join(from.slots, at, mayAdmit(from.providers))
@@ -309,7 +310,7 @@ func (c *call) enterAnother(q *queueing) bool {
 		if c.triedBefore(p) || !c.wants(p) {
 			continue
 		}
-		if c.claimAndEnter(p, admission{reason: c.nextReason()}) {
+		if c.claimAndEnter(p, admission{why: c.nextReason()}) {
 			c.full = nil
 			c.providers.take()
 			return true

@@ -9,6 +9,7 @@ import (
 	"github.com/capreg/registry/internal/domain"
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/pick"
+	"github.com/capreg/registry/reason"
 )
 
 // waitEnd is the way in which a wait ended.
@@ -162,7 +163,7 @@ func (c *call) tryLastResort() waitResult {
 		switch {
 		case best == nil:
 			return waitOver
-		case c.claimAndEnter(best, admission{reason: attemptLastResort, lastResort: true}):
+		case c.claimAndEnter(best, admission{why: reason.LastResort, lastResort: true}):
 			c.providers.take()
 			return waitEntered
 		case c.providers.restartIfReplaced(best):
