@@ -71,7 +71,7 @@ func (a *attempt) admit(p *provider, timeout attemptTimeout, hits *striped.Cells
 	}
 	cell.Attempts.Add(1)
 	a.provider, a.cell, a.timeout, a.watch, a.other = p, cell, timeout, nil, nil
-	if a.instance = p.instance.Load(); a.instance == nil || p.gateNow()&a.blockers() != 0 {
+	if a.instance = p.instance.Load(); a.instance == nil || p.gateNow()&a.refusing() != 0 {
 		p.withdraw(cell)
 		return false
 	}
@@ -105,8 +105,8 @@ func (a *attempt) limitTime(by *attemptctx.Caller, others func() *provider) {
 	a.ctx = a.provider.attemptContext(by.Ctx, a.began, limit, a.ctx)
 }
 
-// blockers returns the reasons that keep the attempt away: of a last resort only those that cannot be helped.
-func (a *attempt) blockers() gate {
+// refusing returns the reasons that keep the attempt away: of a last resort only those that cannot be helped.
+func (a *attempt) refusing() gate {
 	if a.lastResort {
 		return gateHelpless
 	}
@@ -198,7 +198,9 @@ func (a *attempt) resolve(v verdict.Verdict, elapsed, latency time.Duration, cau
 	}
 	p := a.provider
 	o := outcome.Of(v, latency, p.breaker.Slow(latency), cause)
-	if !begun && o.Interrupted() {
+	if begun {
+		o.Begun(elapsed >= a.timeout.most)
+	} else if o.Interrupted() {
 		now := a.began + elapsed
 		o.Unanswered(outcome.Wait{
 			Took: elapsed, Known: p.effects.KnownPace(now), Peers: p.service.pace.Known(now),

@@ -71,11 +71,12 @@ func continueCall[T, R any]( //nolint:gocognit // one body, so that the state of
 			err = invalid("function", raw("nil"), "a function")
 		}
 		if err == nil {
-			err = c.begin(ctx, query, resolver.key, options, first)
+			err = c.begin(ctx, query, resolver.key, options)
 		}
 		if err != nil {
 			return none, err
 		}
+		c.iterateWith(first)
 	}
 	for c.nextAttempt() {
 		result, err := runAttempt(&c, function)

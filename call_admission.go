@@ -100,8 +100,8 @@ func (c *call) noteEntry(p *provider, e admission) {
 // withinBudget reports whether p bears another attempt that is not the first of its call. A trial is one that
 // the breaker wants.
 func (c *call) withinBudget(p *provider) bool {
-	known := p.effects.Retry()
-	if known == nil || p.gateNow()&gateHalfOpen != 0 || known.Allow() {
+	retry := p.effects.Retry()
+	if retry == nil || p.gateNow()&gateHalfOpen != 0 || retry.Allow() {
 		return true
 	}
 	c.skip(p, refusal.BudgetSpent(), 0)
@@ -120,15 +120,15 @@ func (c *call) authorized(p *provider) bool {
 }
 
 // passLimits takes a place in the bulkhead, if there is one to be had at once, and uses the caller's rate.
-func (c *call) passLimits(p *provider, e admission) (used limit.Permit, ok bool) {
+func (c *call) passLimits(p *provider, e admission) (used limit.Spent, ok bool) {
 	l := p.limits.Load()
 	if l == nil {
-		return limit.Permit{}, true
+		return limit.Spent{}, true
 	}
 	full := !e.placed && !c.takePlace(l)
 	if full && c.waiting.Holds(l) { // it keeps what it has waited for
 		c.full = append(c.full, p)
-		return limit.Permit{}, false
+		return limit.Spent{}, false
 	}
 	used, retryIn := c.waiting.Take(l, c.options.caller)
 	switch {
@@ -136,7 +136,7 @@ func (c *call) passLimits(p *provider, e admission) (used limit.Permit, ok bool)
 		c.attempt.leavePlace()
 		c.skip(p, refusal.Throttled(), retryIn)
 		if c.options.wait {
-			c.returning().NoteThrottled(p)
+			c.comebackWait().NoteThrottled(p)
 		}
 	case full:
 		used.GiveBack()
@@ -144,7 +144,7 @@ func (c *call) passLimits(p *provider, e admission) (used limit.Permit, ok bool)
 	default:
 		return used, true
 	}
-	return limit.Permit{}, false
+	return limit.Spent{}, false
 }
 
 // takePlace takes a place if one is free or none is needed.
@@ -165,7 +165,7 @@ func (c *call) othersAfter(p *provider, lastResort bool) *provider {
 	switch {
 	case c.shared != nil || c.options.onceOnly:
 		return nil
-	case c.NeedsLarger():
+	case c.allowed.NeedsLarger():
 		return c.widerThan(p)
 	case lastResort:
 		return c.providers.plan.lastResort(&c.by, pick.Preview, func(other *provider) bool {
@@ -180,7 +180,7 @@ func (c *call) widerThan(p *provider) *provider {
 	plan := c.providers.plan
 	eligible := admitting.of(plan)
 	for at := eligible.Next(0, len(plan.candidates)); at >= 0; at = eligible.Next(at+1, len(plan.candidates)) {
-		if other := plan.candidates[at]; other != p && !c.TooSmall(other.definition.Window) {
+		if other := plan.candidates[at]; other != p && !c.allowed.TooSmall(other.definition.Window) {
 			return other
 		}
 	}

@@ -50,7 +50,7 @@ var (
 	// ErrCredentials reports that every provider that could be asked refuses this client: authentication, quota,
 	// billing. A provider that refuses it while others do not is reported as [ErrCoolingDown].
 	ErrCredentials = fault.ErrCredentials
-	// ErrAtCapacity reports a provider without a free permit, a caller that has used
+	// ErrAtCapacity reports a provider without a free place, a caller that has used
 	// up its rate, or a spent budget for further attempts.
 	ErrAtCapacity = fault.ErrAtCapacity
 	// ErrDenied reports a provider that [Options.Authorize] denied to the caller.

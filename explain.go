@@ -125,7 +125,7 @@ func (s *queryPlan) survey(plan *plan, want condition, by pick.Caller) ([]Candid
 	return seen, nil
 }
 
-// firstFree returns the first provider with a free permit and an attempt left of the caller's rate.
+// firstFree returns the first provider with a free place and an attempt left of the caller's rate.
 func (p *plan) firstFree(eligible *bitset.Set, by pick.Caller) *provider {
 	rest := p.Iterate(eligible)
 	rest.Mode = pick.Preview

@@ -16,7 +16,7 @@ import (
 
 const (
 	// maxLeaseWithoutTimeout ends leases of providers with NoTimeout, so that a
-	// forgotten lease does not keep its permit for ever.
+	// forgotten lease does not keep its place for ever.
 	maxLeaseWithoutTimeout = time.Hour
 
 	globalHandler = "*"

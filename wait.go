@@ -20,8 +20,14 @@ const (
 	waitEntered                   // a provider was entered
 )
 
-// waitForProvider waits, when the iteration has no provider left, for what the call may wait for: a place, a
-// first probe, a last resort that need not be waited for, the end of a cooldown, the caller's own rate.
+// waitForProvider waits, when the iteration has no provider left, for what the call may wait for, in this order:
+//
+//	what it waits for            | where         | turns                         | ends with
+//	a place at a full provider   | awaitPlace    | by caller, first come         | a place, or another provider
+//	the result of a first probe  | awaitFirstProbe | none                        | an eligible provider
+//	nothing: a last resort       | tryLastResort | those of the strategy         | a provider that is not eligible
+//	the end of a cooldown, or of | awaitReturn   | in the order of their coming, | a provider that is back
+//	the caller's own rate limit  |               | spread over time              |
 func (c *call) waitForProvider() waitResult {
 	if c.awaitPlace() {
 		return waitEntered
@@ -49,7 +55,7 @@ func (c *call) sleep(delay time.Duration) bool {
 // awaitFirstProbe waits for the first results of probes when nothing was entered, and begins a new iteration
 // where a provider can be.
 func (c *call) awaitFirstProbe() bool {
-	if c.entries > 0 || c.Final() || c.sawProbes || len(c.skips) > 0 {
+	if c.entries > 0 || c.allowed.Final() || c.sawProbes || len(c.skips) > 0 {
 		return false
 	}
 	c.sawProbes = true
@@ -95,7 +101,7 @@ func (q *queryPlan) firstProbes(want condition) (hope probeHope, eligible bool) 
 	defer r.mu.Unlock()
 	for _, p := range plan.candidates {
 		now := p.gateNow()
-		if now&want.blockers() == 0 {
+		if now&want.refusing() == 0 {
 			return probeHope{}, true
 		}
 		if now&gateBlocked == gateUnproven {
@@ -119,7 +125,7 @@ func (p *plan) mayBecomeEligible() bool {
 // tryLastResort enters, when nothing but last resorts was entered, the next provider that may be
 // tried whatever keeps it away. Where it was replaced meanwhile, the iteration starts over.
 func (c *call) tryLastResort() waitResult {
-	if c.entries > 0 && !c.attempt.lastResort || c.Final() {
+	if c.entries > 0 && !c.attempt.lastResort || c.allowed.Final() {
 		return waitOver
 	}
 	mode := pick.Advance
@@ -178,8 +184,8 @@ func (p *plan) lastResort(by *pick.Caller, mode pick.Mode, wants func(*provider)
 	return p.candidates[best]
 }
 
-// returning has the waits of a call for what comes back to it.
-type returning = comeback.Wait[*domain.Domain[*provider], *provider]
+// comebackWait has the waits of a call for what comes back to it.
+type comebackWait = comeback.Wait[*domain.Domain[*provider], *provider]
 
 // awaitReturn waits for the first provider that comes back in time, and begins a new iteration. It returns
 // false when there is none, or nothing to wait for. Only time bounds how often a call comes back; it pauses for
@@ -188,7 +194,7 @@ func (c *call) awaitReturn() bool {
 	if !c.options.wait {
 		return false
 	}
-	registry, w := c.query.service.registry, c.returning()
+	registry, w := c.query.service.registry, c.comebackWait()
 	began := registry.now()
 	w.Reserve(&c.caller, c.options.caller, c.limitsToReserve)
 	if !w.ForFirst(&c.caller, func() time.Duration { return c.since(began) }, c.firstReturn) {
@@ -206,8 +212,8 @@ func (c *call) awaitReturn() bool {
 	return true
 }
 
-// returning returns the state of the waits of the call.
-func (c *call) returning() *returning {
+// comebackWait returns the state of such waits of the call.
+func (c *call) comebackWait() *comebackWait {
 	if c.waiting == nil {
 		c.waiting = comeback.New[*domain.Domain[*provider], *provider](c.query.service.registry.returns.Turn())
 	}
@@ -216,7 +222,7 @@ func (c *call) returning() *returning {
 
 // limitsToReserve returns the limits of a provider that turned the call away; nil: the call has no use for it now.
 func (c *call) limitsToReserve(p *provider) *limit.Limits {
-	if p.superseded() || c.NotLarger(p.definition.Window) {
+	if p.superseded() || c.allowed.NotLarger(p.definition.Window) {
 		return nil
 	}
 	return p.limits.Load()
@@ -245,7 +251,7 @@ func (c *call) firstReturn() (first comeback.Back[*domain.Domain[*provider]], ch
 
 // mayWaitFor reports whether the call may ask p once its cooldown is over.
 func (c *call) mayWaitFor(p *provider) bool {
-	if c.TooSmall(p.definition.Window) || slices.Contains(c.refused, p) || !c.mayReturnTo(p) {
+	if c.allowed.TooSmall(p.definition.Window) || slices.Contains(c.refused, p) || !c.mayReturnTo(p) {
 		return false
 	}
 	return c.shared == nil || c.tried(p.name()) || !c.shared.claimed(p.name())

@@ -150,7 +150,7 @@ func (w *Wait[K, P]) End() {
 func (w *Wait[K, P]) Holds(l *limit.Limits) bool { return w != nil && w.reserved.Holds(l) }
 
 // Take is [limit.Limits.Take] with the reserved attempt, if there is one.
-func (w *Wait[K, P]) Take(l *limit.Limits, caller string) (used limit.Permit, retryIn time.Duration) {
+func (w *Wait[K, P]) Take(l *limit.Limits, caller string) (used limit.Spent, retryIn time.Duration) {
 	if w == nil {
 		return l.Take(caller)
 	}
