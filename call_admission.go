@@ -91,7 +91,7 @@ func (c *call) noteEntry(p *provider, e admission) {
 		p.tookOver.Add(1)
 	case reason.First, reason.Retry, reason.Queued, reason.Waited, reason.Many, reason.Hedge, reason.LastResort:
 	}
-	c.waiting.end() // an attempt that is reserved elsewhere
+	c.waiting.End() // an attempt that is reserved elsewhere
 	if p != c.retried.provider {
 		c.retried = retried{provider: p}
 	}
@@ -127,18 +127,17 @@ func (c *call) passLimits(p *provider, e admission) (used limit.Spent, ok bool) 
 		return limit.Spent{}, true
 	}
 	full := !e.placed && !c.takePlace(l)
-	if full && c.waiting.holds(l) { // it keeps what it has waited for
+	if full && c.waiting.Holds(l) { // it keeps what it has waited for
 		c.full = append(c.full, p)
 		return limit.Spent{}, false
 	}
-	used, retryIn := c.spendRate(l)
+	used, retryIn := c.waiting.Take(l, c.options.caller)
 	switch {
 	case retryIn > 0: // also where it is full: callers that have used up their rate do not queue
 		c.attempt.leavePlace()
 		c.skip(p, refusal.Throttled(), retryIn)
 		if c.options.wait {
-			w := c.comebackWait()
-			w.throttled = append(w.throttled, p)
+			c.comebackWait().NoteThrottled(p)
 		}
 	case full:
 		used.GiveBack()

@@ -153,7 +153,7 @@ func (c *call) nextAttempt() bool {
 			return true
 		}
 	}
-	c.waiting.end()
+	c.waiting.End()
 	if c.entries == 0 {
 		c.query.service.lookups.Local().misses.Add(1)
 	}

@@ -103,6 +103,10 @@ func (f facts) Factory() (text string, until time.Time, cause error) {
 func describeLocked(c *Candidate, p *provider, at time.Time) {
 	now := p.gateNow()
 	identifyLocked(c, p, now)
+	if now&gateBlocked == gateOpen { // by far the most frequent refusal: its words are ready
+		c.Code, c.Reason, c.RetryIn, c.Err = p.opening.Refusal(at)
+		return
+	}
 	s := refusal.Of(now, facts{p}, at)
 	setStanding(c, &s)
 }

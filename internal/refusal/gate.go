@@ -66,6 +66,11 @@ func NewOpening(text string, until time.Time) Opening {
 	return Opening{until, why, fault.Join("", []error{why})}
 }
 
+// Refusal returns the fields of the [Standing] of a provider that only its open breaker keeps away.
+func (o *Opening) Refusal(now time.Time) (code reason.Code, words string, retryIn time.Duration, err error) {
+	return reason.BreakerOpen, o.why.words, max(o.until.Sub(now), 0), o.err
+}
+
 // Facts answers questions about one provider. [Of] asks only those whose reason is in the gate.
 type Facts interface {
 	// HiddenBy returns why the provider is not picked, however healthy it is.
@@ -126,8 +131,9 @@ var reasons = [...]struct {
 func Of(g Gate, f Facts, now time.Time) Standing {
 	switch blocked := g & Blocked; {
 	case blocked == Open: // by far the most frequent refusal: its words are ready
-		opening := f.Opening()
-		return Standing{Code: reason.BreakerOpen, Words: opening.why.words, RetryIn: max(opening.until.Sub(now), 0), Err: opening.err}
+		s := Standing{}
+		s.Code, s.Words, s.RetryIn, s.Err = f.Opening().Refusal(now)
+		return s
 	case blocked != 0:
 		return merge(blocked, f, now)
 	case g&HalfOpen != 0:
