@@ -107,7 +107,7 @@ func (m *membership) insert(svc *service, e entry) (joined, replaced *provider, 
 		joined.order = replaced.order
 	}
 	svc.registry.enterDomain(joined, e.limits)
-	if svc.hides(joined) != (hiding{}) {
+	if svc.hides(joined) != nil {
 		joined.gate.Store(uint32(joined.gateNow() | gateHidden))
 	}
 	m.index(joined)
