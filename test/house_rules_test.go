@@ -29,7 +29,7 @@ var namedByRule = []string{
 	"internal/check", "internal/claim", "internal/cooldown", "internal/domain", "internal/drain",
 	"internal/drift", "internal/effects", "internal/errtree", "internal/fault", "internal/figures", "internal/graph", "internal/judge", "internal/lazy", "internal/lifecycle", "internal/limit", "internal/oneline", "internal/outcome", "internal/overall", "internal/pace", "internal/pick",
 	"internal/probe", "internal/prooftest/model", "internal/query", "internal/record", "internal/refusal", "internal/ring",
-	"internal/schedule", "internal/slots", "internal/striped", "internal/tasks", "internal/typed",
+	"internal/schedule", "internal/sdktest", "internal/slots", "internal/striped", "internal/tasks", "internal/typed",
 	"internal/window", "probes", "registrytest", "selection", "selectors", "startup", "startup/picture",
 	"stream", "test", "verdict", "internal/testkit",
 }
