@@ -17,7 +17,7 @@ import (
 // Component is a part of a program that an [Orchestrator] starts when what it needs
 // is ready, and stops before that. Only its Name has to be set.
 type Component struct {
-	// Name identifies the component; at most 256 bytes. Version and Description describe it. Kind is what it is, such as
+	// Name identifies the component; at most 256 bytes. Version and Description describe it. Kind names its sort, such as
 	// "process", for plans, reports and pictures. Default: none, for functions.
 	Name, Version, Description, Kind string
 	// Provides lists the capabilities that others can need.

@@ -21,7 +21,7 @@ type Plan struct {
 type Step struct {
 	Name    string `json:"name"`
 	Version string `json:"version,omitempty"`
-	// Kind is what the component is, such as "process"; empty for functions.
+	// Kind names the sort of component, such as "process"; empty for functions.
 	Kind string `json:"kind,omitempty"`
 	// Completes reports that it is ready when its work is done.
 	Completes bool `json:"completes,omitempty"`

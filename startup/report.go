@@ -35,9 +35,9 @@ type Report struct {
 type Component struct {
 	Name    string `json:"name"`
 	Version string `json:"version,omitempty"`
-	// Kind is what the component is, such as "process"; empty for functions.
+	// Kind names the sort of component, such as "process"; empty for functions.
 	Kind string `json:"kind,omitempty"`
-	// Detail is what the component says about its last run, such as the number of its process.
+	// Detail has the words of the component about its last run, such as the number of its process.
 	Detail string `json:"detail,omitempty"`
 	State  State  `json:"state"`
 	Batch  int    `json:"batch"`
