@@ -131,7 +131,8 @@ func testFilesByPackage(t *testing.T) map[string][]*ast.File {
 		}
 		file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(top, path), nil, parser.SkipObjectResolution)
 		require.NoError(t, err)
-		packages[filepath.Dir(path)] = append(packages[filepath.Dir(path)], file)
+		dir := filepath.ToSlash(filepath.Dir(path))
+		packages[dir] = append(packages[dir], file)
 		return nil
 	})
 	return packages
