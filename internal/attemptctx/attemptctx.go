@@ -73,6 +73,9 @@ func (c *Context) Init(caller context.Context, deadline time.Time, set *Set) {
 // keyOfCall is the key under which a context has the idempotency key of its call.
 type keyOfCall struct{}
 
+// keyOfAttempt is the key under which a context has the context of its attempt.
+type keyOfAttempt struct{}
+
 // IdempotencyKey returns the key of the call that ctx is, or was derived from, an attempt
 // of; empty for other contexts.
 func IdempotencyKey(ctx context.Context) string {
@@ -114,8 +117,11 @@ func (c *Context) Err() error { return c.arm().Err() }
 // derived from this one find it and need no goroutine to follow it; package context asking
 // for its own key arms it.
 func (c *Context) Value(key any) any {
-	if key == (keyOfCall{}) {
+	switch key.(type) {
+	case keyOfCall:
 		return c.idempotencyKey()
+	case keyOfAttempt:
+		return c
 	}
 	armed := c.armed.Load()
 	if armed == nil && key == contextKey() {
@@ -147,7 +153,7 @@ func (c *Context) arm() *armedContext {
 	}
 	if c.over {
 		armed.end(&errOver)
-	} else if cause := c.set.add(armed); cause != nil {
+	} else if cause := c.set.add(armed.member()); cause != nil {
 		armed.end(cause)
 	}
 	c.armed.Store(armed)
@@ -163,7 +169,7 @@ func (c *Context) End() {
 	}
 	c.mu.Unlock()
 	if armed != nil {
-		c.set.remove(armed)
+		c.set.remove(&armed.place)
 		armed.end(&errOver)
 	}
 }
