@@ -193,11 +193,12 @@ type Follower struct {
 	told     func()
 }
 
-// Follow has told called when the set of the attempt is cancelled that ctx is of, or was derived from; at once
-// when it was already. told runs in the goroutine that cancels, and must not block. By then the context of
-// the attempt has ended with the cause. Its other ends are not told. It reports false for any other context.
+// Follow has told called when the set of the attempt is cancelled whose context ctx is; at once when it was
+// already. told runs in the goroutine that cancels, and must not block. By then the context of the attempt has
+// ended with the cause. Its other ends are not told. It reports false for any other context, also one that is
+// derived from it, which may end by itself.
 func (f *Follower) Follow(ctx context.Context, told func()) bool {
-	followed, ok := ctx.Value(keyOfAttempt{}).(*Context)
+	followed, ok := ctx.(*Context)
 	if !ok {
 		return false
 	}

@@ -73,9 +73,6 @@ func (c *Context) Init(caller context.Context, deadline time.Time, set *Set) {
 // keyOfCall is the key under which a context has the idempotency key of its call.
 type keyOfCall struct{}
 
-// keyOfAttempt is the key under which a context has the context of its attempt.
-type keyOfAttempt struct{}
-
 // IdempotencyKey returns the key of the call that ctx is, or was derived from, an attempt
 // of; empty for other contexts.
 func IdempotencyKey(ctx context.Context) string {
@@ -117,11 +114,8 @@ func (c *Context) Err() error { return c.arm().Err() }
 // derived from this one find it and need no goroutine to follow it; package context asking
 // for its own key arms it.
 func (c *Context) Value(key any) any {
-	switch key.(type) {
-	case keyOfCall:
+	if key == (keyOfCall{}) {
 		return c.idempotencyKey()
-	case keyOfAttempt:
-		return c
 	}
 	armed := c.armed.Load()
 	if armed == nil && key == contextKey() {

@@ -288,7 +288,8 @@ func TestFollower_IsToldOfTheCancelledSetAlone(t *testing.T) {
 		derived := context.WithValue(c, contextKey{}, "derived")
 		var told, stopped atomic.Int32
 		var follower, gone, late, other attemptctx.Follower
-		require.True(t, follower.Follow(derived, func() {
+		require.False(t, other.Follow(derived, func() { stopped.Add(1) }))
+		require.True(t, follower.Follow(c, func() {
 			require.Equal(t, errStop, c.Cancelled(), "it has ended by then")
 			told.Add(1)
 		}))
