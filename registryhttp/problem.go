@@ -11,6 +11,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -85,7 +86,7 @@ func ofContext(err error) (status int, detail string) {
 
 func ofUnavailable(e *registry.UnavailableError) Problem {
 	status, detail := ofContext(e)
-	all := func(code string) bool {
+	all := func(code reason.Code) bool {
 		return len(e.Candidates) > 0 && !slices.ContainsFunc(e.Candidates, func(c registry.Candidate) bool { return c.Code != code })
 	}
 	switch {
@@ -93,9 +94,9 @@ func ofUnavailable(e *registry.UnavailableError) Problem {
 		return Problem{Status: status, Detail: detail}
 	case errors.Is(e, registry.ErrCredentials):
 		return Problem{Status: http.StatusBadGateway, Detail: "the providers refuse this server"}
-	case all("denied"):
+	case all(reason.Denied):
 		return Problem{Status: http.StatusForbidden, Detail: "the caller is denied every provider"}
-	case all("throttled"):
+	case all(reason.Throttled):
 		return Problem{Status: http.StatusTooManyRequests, Detail: "the caller has used up its rate", RetryAfter: e.RetryIn}
 	}
 	return Problem{Status: http.StatusServiceUnavailable, Detail: "no provider is available", RetryAfter: e.RetryIn}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/registryhttp"
 	"github.com/capreg/registry/verdict"
 )
@@ -28,7 +29,7 @@ func after(classes ...verdict.Class) error {
 	return e
 }
 
-func without(codes ...string) error {
+func without(codes ...reason.Code) error {
 	e := &registry.UnavailableError{Service: "s", RetryIn: 2500 * time.Millisecond}
 	for _, code := range codes {
 		e.Candidates = append(e.Candidates, registry.Candidate{Code: code})
