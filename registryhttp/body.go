@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/capreg/registry"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -76,18 +75,9 @@ func (x *exchange) failed(err error) error {
 	if x.told == nil {
 		err = x.caused(err)
 		x.readErr, x.told = err, fmt.Errorf("registryhttp: answer of provider %q: %w", x.lease.Provider(), err)
-		x.finish(x.fairly(err))
+		x.finish(err)
 	}
 	return x.told
-}
-
-// fairly marks the error of a body whose time is over, to say nothing about the provider, when the reader took most
-// of the time.
-func (x *exchange) fairly(err error) error {
-	if errors.Is(x.cause(), registry.ErrAttemptTimeout) && x.busy < x.round.transport.options.Timeout/2 {
-		return verdict.Ignore(err)
-	}
-	return err
 }
 
 // Close ends the body. A body that was not read to its end, and has more than a moment's worth left, says nothing
@@ -116,12 +106,11 @@ func (x *exchange) Close() error {
 
 // readBody reads within the limit.
 func (x *exchange) readBody(p []byte, limit time.Duration) (n int, err error) {
-	began := x.now()
+	now := x.now()
 	x.mu.Lock()
-	x.allow(began, limit)
+	x.allow(now, limit)
 	x.mu.Unlock()
 	n, err = x.body.Read(p)
-	x.busy += x.now() - began
 	x.mu.Lock()
 	x.allowAll()
 	x.mu.Unlock()
@@ -178,7 +167,7 @@ func (x *exchange) endedBetweenReads() {
 	idle := !x.reading && !x.over && !x.detached
 	x.mu.Unlock()
 	if idle {
-		x.finish(x.fairly(x.cause()))
+		x.finish(x.cause())
 	}
 }
 

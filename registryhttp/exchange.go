@@ -44,7 +44,6 @@ type exchange struct {
 	limit    time.Duration
 	cut      bool // the limit leaves time for another provider
 	began    time.Duration
-	busy     time.Duration // that the provider took for reads
 
 	// mu guards the fields below; nothing is called while it is held but methods of the timer and Patience.
 	mu      sync.Mutex

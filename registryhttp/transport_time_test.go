@@ -162,17 +162,26 @@ func TestTransport_SlowReaderBlamesNoProvider(t *testing.T) {
 	}, streams(io.EOF, 1, 1, 1))
 }
 
-func TestTransport_TotalTimeOfASlowProviderIsAFailure(t *testing.T) {
+func TestTransport_TotalTimeOfAnAnswerBlamesNoProvider(t *testing.T) {
 	t.Parallel()
 	bubble(t, registryhttp.Options{Timeout: time.Minute}, func(t *testing.T, s *setup) {
 		response, err := s.get()
 		require.NoError(t, err)
 		_, err = io.ReadAll(response.Body)
 		require.ErrorIs(t, err, registry.ErrAttemptTimeout)
-		s.requireCounts(0, 0, 1, 0, 0)
-		require.Equal(t, verdict.ClassAttemptTimeout, class(t, s.providers[0]))
+		s.requireCounts(0, 0, 0, 1, 0)
 		require.NoError(t, response.Body.Close())
 	}, streams(io.EOF, 1, 20*time.Second, 20*time.Second, 20*time.Second, 20*time.Second))
+}
+
+func TestTransport_TotalTimeWithoutAnAnswerIsAFailure(t *testing.T) {
+	t.Parallel()
+	bubble(t, registryhttp.Options{Timeout: time.Minute, FirstTimeout: time.Hour}, func(t *testing.T, s *setup) {
+		response, err := s.get()
+		require.Equal(t, "b", read(t, response, err))
+		s.requireCounts(0, 0, 1, 0, 0)
+		require.Equal(t, verdict.ClassAttemptTimeout, class(t, s.providers[0]))
+	}, roundTrip(hangs), says("b"))
 }
 
 func TestTransport_ClientThatLeavesBlamesNoProvider(t *testing.T) {
