@@ -13,6 +13,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -54,7 +55,7 @@ func TestQueue_CallQueuesAtEveryFullProvider(t *testing.T) {
 		var report registry.CallReport
 		require.Equal(t, "b", testkit.MustAsk(t, testkit.Bind(reg), registry.ReportTo(&report)))
 		require.Equal(t, 6*time.Second, time.Since(began))
-		require.Equal(t, "queued", report.Attempts[0].Why)
+		require.Equal(t, reason.Queued, report.Attempts[0].Why)
 		require.Equal(t, 3*time.Second, report.Attempts[0].Delay)
 		callers.Wait()
 	})
@@ -440,5 +441,33 @@ func TestQueue_DoesNotWaitForFullQueue(t *testing.T) {
 		require.ErrorIs(t, err, registry.ErrAtCapacity)
 		require.Equal(t, 5*time.Second, time.Since(began))
 		testkit.Pass(6 * time.Hour)
+	})
+}
+
+// A place that is granted as the caller leaves is given back, and the call ends: it must not take the same place for ever.
+func TestCall_PlaceThatComesWithTheEndOfItsCallerEndsTheWait(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Limits: registry.LimitPolicy{MaxConcurrent: 1}})
+		r := testkit.Bind(reg)
+		for range 100 {
+			holder, err := r.Acquire(t.Context())
+			require.NoError(t, err)
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error)
+			for range 3 {
+				go func() {
+					_, err := registry.Call(ctx, r, testkit.Return)
+					done <- err
+				}()
+			}
+			synctest.Wait()
+			holder.Done(nil)
+			cancel() // before the waiter that has the place now looks
+			for range 3 {
+				require.ErrorIs(t, <-done, context.Canceled)
+			}
+			require.Zero(t, a.Info().InFlight)
+		}
 	})
 }
