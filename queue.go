@@ -59,10 +59,11 @@ func (c *call) awaitPlace() bool {
 	defer c.skipFull()
 	q := queueing{wait: slots.NewWait(c.options.caller), began: c.query.service.registry.now()}
 	defer q.wait.End()
+	defer func() { c.delay += c.since(q.began) }()
 	for {
 		changed := c.query.service.registry.changed()
 		c.followQueues(&q)
-		if c.dropReplaced() && c.enterAnother(&q) {
+		if c.dropReplaced() && c.enterAnother() {
 			return true
 		}
 		c.join(&q)
@@ -79,7 +80,7 @@ func (c *call) awaitPlace() bool {
 			}
 			q.wait.Resume(at)
 		case woken:
-			if c.enterAnother(&q) {
+			if c.enterAnother() {
 				return true
 			}
 		case c.caller.Err() != nil:
@@ -267,7 +268,6 @@ func firstBack(providers []*provider) (returnsIn time.Duration, cools bool) {
 func (c *call) enterGranted(q *queueing, at int) (entered bool) {
 	c.followQueue(q, at)
 	from := &q.queues[at]
-	c.delay = c.since(q.began)
 	c.attempt.place = from.slots
 	defer func() {
 		if !entered {
@@ -298,8 +298,7 @@ func (c *call) keepsTurn(p *provider) bool {
 }
 
 // enterAnother enters a provider that has become eligible while the call waits in queues.
-func (c *call) enterAnother(q *queueing) bool {
-	c.delay = max(c.delay, c.since(q.began))
+func (c *call) enterAnother() bool {
 	others := c.query.iterate(admitting)
 	others.rest.Mode = pick.Peek
 	others.shared = c.shared
