@@ -71,6 +71,7 @@ func (c *call) enter(p *provider, e admission) bool {
 		return false
 	}
 	a.limitTime(&c.caller, others)
+	a.ctx.StayIf(c.options.onceOnly || c.shared != nil || e.lastResort)
 	c.noteEntry(p, e)
 	return true
 }

@@ -37,7 +37,7 @@ var (
 	// ErrNoCapability reports a provider without a required capability.
 	ErrNoCapability = errors.New("capability missing")
 	// ErrUnhealthy reports a provider, or one of its capabilities, that probes or the program found unhealthy.
-	ErrUnhealthy = errors.New("unhealthy")
+	ErrUnhealthy = fault.ErrUnhealthy
 	// ErrNotReady reports a provider whose factory failed or whose probes have not succeeded yet, a component that
 	// does not become ready, or a [Registry.WaitReady] whose context ended first.
 	ErrNotReady = fault.ErrNotReady

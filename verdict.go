@@ -2,10 +2,10 @@ package registry
 
 import (
 	"context"
-	"errors"
 
 	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -49,7 +49,7 @@ func (a *attempt) judge(by *attemptctx.Caller, err error) (v verdict.Verdict, ca
 	}
 	if a.ctx != nil {
 		if cause := a.ctx.Cancelled(); cause != nil {
-			return verdict.Verdict{Class: verdict.ClassRemoved}, cause
+			return verdict.Verdict{Class: outcome.ClassOfEnd(cause)}, cause
 		}
 		if a.ctx.TimedOut(err) {
 			return a.judgeTimedOut(err), ErrAttemptTimeout
@@ -59,10 +59,7 @@ func (a *attempt) judge(by *attemptctx.Caller, err error) (v verdict.Verdict, ca
 		if v, answered := a.provider.answerIn(err, ended); answered {
 			return v, nil
 		}
-		if errors.Is(ended, context.DeadlineExceeded) {
-			return verdict.Verdict{Class: verdict.ClassCallerDeadline}, nil
-		}
-		return verdict.Verdict{Class: verdict.ClassCancelled}, nil
+		return verdict.Verdict{Class: outcome.ClassOfCallersEnd(ended)}, nil
 	}
 	return a.provider.classifyError(err), nil
 }

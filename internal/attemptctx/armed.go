@@ -21,6 +21,7 @@ type armedContext struct {
 	before, after *armedContext // in its Set
 
 	caller callersContext
+	stays  bool // its attempt cannot go on elsewhere
 }
 
 // callersContext is the caller's context as package context sees it. A context of a user may panic or block,
@@ -164,12 +165,30 @@ func (s *Set) Cancel(cause error) {
 		s.cancelled = &cause
 	}
 	kept := s.cancelled
-	var armed []*armedContext
-	for a := s.first; a != nil; a = a.after {
-		armed = append(armed, a)
-	}
+	armed := s.present(func(*armedContext) bool { return true })
 	s.mu.Unlock()
 	for _, a := range armed {
 		a.end(kept)
 	}
+}
+
+// MoveOn ends the present contexts of the set whose attempts can go on elsewhere. It may call methods of the callers'
+// contexts.
+func (s *Set) MoveOn(cause error) {
+	s.mu.Lock()
+	armed := s.present(func(a *armedContext) bool { return !a.stays })
+	s.mu.Unlock()
+	for _, a := range armed {
+		a.end(&cause)
+	}
+}
+
+// present returns the contexts of the set that are wanted. Caller holds mu.
+func (s *Set) present(wanted func(*armedContext) bool) (armed []*armedContext) {
+	for a := s.first; a != nil; a = a.after {
+		if wanted(a) {
+			armed = append(armed, a)
+		}
+	}
+	return armed
 }

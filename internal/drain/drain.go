@@ -113,6 +113,16 @@ func (d *Drain) CancelCalls() {
 	d.calls.Cancel(fault.Join(fmt.Sprintf("registry: provider %q: ", d.name), []error{fault.ErrClosed}))
 }
 
+// MoveCallsOn ends, after the given time and if that is due then, the contexts of those calls in flight that can go on
+// elsewhere. The provider stays.
+func (d *Drain) MoveCallsOn(after time.Duration, due func() bool) {
+	d.host.After(after, func() {
+		if due() {
+			d.calls.MoveOn(fault.Join(fmt.Sprintf("registry: provider %q: ", d.name), []error{fault.ErrUnhealthy}))
+		}
+	})
+}
+
 // CheckIdle moves on to idle when no call is in flight. It is called for a provider that has left, at the end of each
 // call after it was counted. As a call looks at the gate after it was counted, and the gate was closed before, the last
 // one is not missed.

@@ -368,3 +368,24 @@ func TestRelease_TellsWhatItHasGivenUpUntilThatEnds(t *testing.T) {
 	p.gone = nil
 	require.NoError(t, p.AwaitReleased(limit))
 }
+
+func TestMoveCallsOn_EndsContextsOnlyIfThatIsDue(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := newProvider(t)
+		ctx, end := p.call(t)
+		defer end()
+		require.NoError(t, ctx.Err())
+		due := false
+		p.MoveCallsOn(time.Minute, func() bool { return due })
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.NoError(t, ctx.Err())
+		due = true
+		p.MoveCallsOn(time.Minute, func() bool { return due })
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.ErrorIs(t, ctx.Cancelled(), fault.ErrUnhealthy)
+		require.ErrorContains(t, ctx.Cancelled(), `provider "p"`)
+	})
+}

@@ -12,5 +12,6 @@ var (
 	ErrNotReady       = errors.New("not ready")
 	ErrClosed         = errors.New("shutting down")
 	ErrStuck          = errors.New("still running")
+	ErrUnhealthy      = errors.New("unhealthy")
 	ErrAttemptTimeout = errors.New("attempt timeout")
 )

@@ -90,7 +90,7 @@ const (
 )
 
 // Instance is a product that a factory makes at first need. Use [New] to create one; of none, nil, there is nothing
-// to stop or release. All methods are safe for concurrent use.
+// to get, stop or release. All methods are safe for concurrent use.
 type Instance[T any] struct {
 	host Host[T]
 
@@ -123,6 +123,9 @@ func New[T any](host Host[T], factory func(context.Context) (T, error)) *Instanc
 // is false if there is no product then. When ctx ends by [fault.ErrAttemptTimeout], the run counts as slow
 // from then on.
 func (i *Instance[T]) Get(ctx context.Context) (product T, ok bool) {
+	if i == nil {
+		return product, false
+	}
 	if current := i.ensureRun(); current != nil {
 		select {
 		case <-current.woken:

@@ -7,10 +7,13 @@ package outcome
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"slices"
 	"time"
 
 	"github.com/capreg/registry/internal/breaker"
+	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/pace"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
@@ -44,6 +47,23 @@ func Of(v verdict.Verdict, latency time.Duration, slow bool, cause error) Outcom
 	}
 	o.countFailure()
 	return o
+}
+
+// ClassOfEnd returns the class of an attempt whose context the registry has ended with that cause: its provider was
+// removed, or could not be waited for any longer.
+func ClassOfEnd(cause error) verdict.Class {
+	if errors.Is(cause, fault.ErrUnhealthy) {
+		return verdict.ClassCut
+	}
+	return verdict.ClassRemoved
+}
+
+// ClassOfCallersEnd returns the class of an attempt whose caller's context has ended with that error.
+func ClassOfCallersEnd(ended error) verdict.Class {
+	if errors.Is(ended, context.DeadlineExceeded) {
+		return verdict.ClassCallerDeadline
+	}
+	return verdict.ClassCancelled
 }
 
 // resultOf returns what blame means for the breaker, where that depends on nothing else.

@@ -1,6 +1,7 @@
 package outcome_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/capreg/registry/internal/breaker"
+	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/internal/pace"
 	"github.com/capreg/registry/selection"
@@ -95,6 +97,14 @@ func TestOutcome_ClassesDecideWhatIsNoted(t *testing.T) {
 	}
 	asked := outcome.Of(verdict.Verdict{Class: verdict.ClassServerError, After: second}, second, false, nil)
 	require.True(t, asked.Cools())
+}
+
+func TestClassOfEnd_FollowsTheCause(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, verdict.ClassCut, outcome.ClassOfEnd(fault.Join("a: ", []error{fault.ErrUnhealthy})))
+	require.Equal(t, verdict.ClassRemoved, outcome.ClassOfEnd(fault.ErrClosed))
+	require.Equal(t, verdict.ClassCallerDeadline, outcome.ClassOfCallersEnd(fault.Wrap("a: ", context.DeadlineExceeded)))
+	require.Equal(t, verdict.ClassCancelled, outcome.ClassOfCallersEnd(context.Canceled))
 }
 
 func TestNext_OutcomesBoundWhatFollows(t *testing.T) {
