@@ -71,7 +71,6 @@ func (c *call) enter(p *provider, e admission) bool {
 		return false
 	}
 	a.limitTime(&c.caller, others)
-	a.ctx.StayIf(c.options.onceOnly || c.shared != nil || e.lastResort)
 	c.noteEntry(p, e)
 	return true
 }
@@ -80,6 +79,7 @@ func (c *call) enter(p *provider, e admission) bool {
 func (c *call) noteEntry(p *provider, e admission) {
 	a := &c.attempt
 	c.state, c.hookCtx, c.reason, c.cause = callRunning, nil, e.reason, nil
+	a.ctx.StayIf(c.options.onceOnly || c.shared != nil || e.lastResort)
 	if a.vitals != nil {
 		a.track = c.providers.track(p)
 	}

@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -84,25 +85,31 @@ func TestHealth_CallsMoveOnFromOneThatStaysUnhealthy(t *testing.T) {
 				if row.backup != nil {
 					row.backup(t, b)
 				}
-				go func() {
-					time.Sleep(time.Second)
-					require.NoError(t, a.MarkUnhealthy(testkit.ErrDown))
-					if row.after != nil {
-						row.after(t, a)
-					}
-				}()
 				ctx, cancel := context.WithTimeout(t.Context(), 5*minute)
 				defer cancel()
 				began := time.Now()
-				answer, err := testkit.Ask(ctx, r, row.options...)
+				var took time.Duration
+				var answer string
+				var err error
+				var asking sync.WaitGroup
+				asking.Go(func() {
+					answer, err = testkit.Ask(ctx, r, row.options...)
+					took = time.Since(began)
+				})
+				time.Sleep(time.Second)
+				require.NoError(t, a.MarkUnhealthy(testkit.ErrDown))
+				if row.after != nil {
+					row.after(t, a)
+				}
+				asking.Wait()
 				if row.moves == 0 {
 					require.ErrorIs(t, err, context.DeadlineExceeded)
-					require.Equal(t, 5*minute, time.Since(began))
+					require.Equal(t, 5*minute, took)
 					return
 				}
 				require.NoError(t, err)
 				require.Equal(t, "b", answer)
-				require.Equal(t, row.moves, time.Since(began))
+				require.Equal(t, row.moves, took)
 				require.Equal(t, uint64(1), a.Info().Ignored)
 				require.Zero(t, a.Info().Failures)
 				require.Equal(t, registry.BreakerClosed, a.Breaker().State, "it is not blamed by one call")
