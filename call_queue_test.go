@@ -13,6 +13,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -54,7 +55,7 @@ func TestQueue_CallQueuesAtEveryFullProvider(t *testing.T) {
 		var report registry.CallReport
 		require.Equal(t, "b", testkit.MustAsk(t, testkit.Bind(reg), registry.ReportTo(&report)))
 		require.Equal(t, 6*time.Second, time.Since(began))
-		require.Equal(t, "queued", report.Attempts[0].Why)
+		require.Equal(t, reason.Queued, report.Attempts[0].Why)
 		require.Equal(t, 3*time.Second, report.Attempts[0].Delay)
 		callers.Wait()
 	})
@@ -122,7 +123,7 @@ func TestQueue_ChecksAdmissionAgainAtItsTurn(t *testing.T) {
 		callers.Wait()
 		testkit.RequireCounts(t, a, 1, 0, 0, 0)
 		require.NoError(t, a.MarkHealthy())
-		require.Equal(t, "a", testkit.MustAsk(t, testkit.Bind(reg)), "no permit was lost")
+		require.Equal(t, "a", testkit.MustAsk(t, testkit.Bind(reg)), "no place was lost")
 	})
 }
 
@@ -269,7 +270,7 @@ func TestQueue_RetriesStayBounded(t *testing.T) {
 		r := testkit.Bind(reg)
 		stop := make(chan struct{})
 		var all sync.WaitGroup
-		// other calls, which take the permit whenever it is free
+		// other calls, which take the place whenever it is free
 		all.Go(func() {
 			for {
 				select {
@@ -382,7 +383,7 @@ func TestQueue_DoesNotRunCallWithEndedContext(t *testing.T) {
 	})
 }
 
-func TestQueue_AuthorizerGoexitKeepsNoPermit(t *testing.T) {
+func TestQueue_AuthorizerGoexitKeepsNoPlace(t *testing.T) {
 	t.Parallel()
 	var exits atomic.Bool
 	testkit.Bubble(t, registry.Options{Authorize: func(context.Context, string, string, string) error {

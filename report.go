@@ -8,6 +8,7 @@ import (
 
 	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -15,9 +16,8 @@ import (
 type Attempt struct {
 	// Provider is the name of the provider that was tried.
 	Provider string `json:"provider"`
-	// Why is the reason for the attempt: "first", "failover", "retry", "queued" (for a place), "waited" (for the
-	// end of a cooldown), "many" (all were asked), "hedge" (beside one in progress) or "last resort".
-	Why string `json:"why"`
+	// Why is the reason for the attempt.
+	Why reason.Why `json:"why"`
 	// Trial reports whether its breaker was half-open.
 	Trial bool `json:"trial,omitempty"`
 	// Mock reports whether the provider is a mock, or of an override.
@@ -41,29 +41,6 @@ func (a Attempt) MarshalJSON() ([]byte, error) {
 		Error string `json:"error,omitempty"`
 	}{plain(a), textOf(a.Err)})
 }
-
-// attemptReason is the reason for an attempt. It is reported, and decides nothing.
-type attemptReason uint8
-
-const (
-	attemptFirst attemptReason = iota
-	attemptFailover
-	attemptRetry
-	attemptQueued
-	attemptWaited
-	attemptMany
-	attemptHedge
-	attemptLastResort
-)
-
-//nolint:gochecknoglobals // immutable data
-var attemptReasons = [...]string{
-	attemptFirst: "first", attemptFailover: "failover", attemptRetry: "retry", attemptQueued: "queued",
-	attemptWaited: "waited", attemptMany: "many", attemptHedge: "hedge", attemptLastResort: "last resort",
-}
-
-// String returns the value of [Attempt.Why].
-func (r attemptReason) String() string { return attemptReasons[r] }
 
 // CallReport describes the course of one call, or of the leases of one. [ReportTo] asks for it, and the hooks of
 // [Options] get it. In JSON, as everywhere in this package, durations are numbers of nanoseconds.
@@ -108,28 +85,6 @@ func IdempotencyKey(ctx context.Context) string {
 	return attemptctx.IdempotencyKey(ctx)
 }
 
-// soFar returns a report of the given attempts, copied: hooks may write to it.
-func (c *call) soFar(attempts []Attempt) CallReport {
-	return CallReport{
-		Service: c.query.service.name, Handler: c.query.query.Handler, Caller: c.options.caller,
-		Attempts: append([]Attempt{}, attempts...),
-	}
-}
-
-// beforeCall runs the hook that may change the caller's context.
-func (c *call) beforeCall(ctx context.Context) context.Context {
-	hook := c.query.service.registry.options.BeforeCall
-	if hook == nil {
-		return ctx
-	}
-	changed := ctx
-	_ = fault.Run(func() error { changed = hook(ctx, c.soFar(c.attempts)); return nil }) //nolint:fatcontext // once
-	if changed == nil {
-		return ctx
-	}
-	return changed
-}
-
 // prepareAttempt runs the hook that may change the context of the function.
 func (c *call) prepareAttempt() {
 	hook := c.query.service.registry.options.BeforeAttempt
@@ -154,7 +109,7 @@ func (c *call) functionContext() context.Context {
 func (c *call) present() Attempt {
 	p := c.attempt.provider
 	return Attempt{
-		Provider: p.name(), Why: c.reason.String(), Trial: c.attempt.trial, Mock: p.mock() || p.overrideID > 0, Delay: c.delay,
+		Provider: p.name(), Why: c.why, Trial: c.attempt.trial, Mock: p.mock() || p.overrideID > 0, Delay: c.delay,
 	}
 }
 
@@ -166,13 +121,6 @@ func (c *call) noteAttempt(class verdict.Class, elapsed time.Duration, err error
 	c.delay = 0
 	if c.observed {
 		c.tellAttempt(c.functionContext(), c.soFar(c.attempts), ended)
-	}
-}
-
-// tellAttempt runs the hook after an attempt that has ended.
-func (c *call) tellAttempt(ctx context.Context, report CallReport, ended Attempt) {
-	if hook := c.query.service.registry.options.AfterAttempt; hook != nil {
-		_ = fault.Run(func() error { hook(ctx, report, ended); return nil })
 	}
 }
 
@@ -218,7 +166,7 @@ func (c *call) failure() error {
 			return unavailable
 		}
 	}
-	failure := &CallError{Service: c.query.service.name, Attempts: c.attempts, causes: c.causes, OnceOnly: c.OnceOnly()}
+	failure := &CallError{Service: c.query.service.name, Attempts: c.attempts, causes: c.causes, OnceOnly: c.allowed.OnceOnly()}
 	switch {
 	case ended != nil:
 		failure.ended = []error{ended}

@@ -1,7 +1,6 @@
 package outcome_test
 
 import (
-	"context"
 	"errors"
 	"testing"
 	"time"
@@ -10,7 +9,6 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/capreg/registry/internal/breaker"
-	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/internal/pace"
 	"github.com/capreg/registry/selection"
@@ -99,15 +97,7 @@ func TestOutcome_ClassesDecideWhatIsNoted(t *testing.T) {
 	require.True(t, asked.Cools())
 }
 
-func TestClassOfEnd_FollowsTheCause(t *testing.T) {
-	t.Parallel()
-	require.Equal(t, verdict.ClassCut, outcome.ClassOfEnd(fault.Join("a: ", []error{fault.ErrUnhealthy})))
-	require.Equal(t, verdict.ClassRemoved, outcome.ClassOfEnd(fault.ErrClosed))
-	require.Equal(t, verdict.ClassCallerDeadline, outcome.ClassOfCallersEnd(fault.Wrap("a: ", context.DeadlineExceeded)))
-	require.Equal(t, verdict.ClassCancelled, outcome.ClassOfCallersEnd(context.Canceled))
-}
-
-func TestNext_OutcomesBoundWhatFollows(t *testing.T) {
+func TestAllowed_OutcomesBoundWhatFollows(t *testing.T) {
 	t.Parallel()
 	for name, row := range map[string]struct {
 		classes                []verdict.Class
@@ -129,7 +119,7 @@ func TestNext_OutcomesBoundWhatFollows(t *testing.T) {
 			classes: []verdict.Class{verdict.ClassTooLong, verdict.ClassServerError}, larger: true, notLarger: true, knownLarger: true,
 		},
 	} {
-		var n outcome.Next
+		var n outcome.Allowed
 		for _, class := range row.classes {
 			n.Follow(class, row.onceOnly, row.tryRefused, 10)
 		}
@@ -142,4 +132,35 @@ func TestNext_OutcomesBoundWhatFollows(t *testing.T) {
 		require.Equal(t, row.larger, n.NotLarger(0), name)
 		require.False(t, n.NotLarger(11), name)
 	}
+}
+
+func TestOutcome_EndAfterTheAnswerHasBegun(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		class   verdict.Class
+		spent   bool
+		excused bool
+	}{
+		{verdict.ClassAttemptTimeout, true, true},
+		{verdict.ClassAttemptTimeout, false, false}, // of the provider's own client
+		{verdict.ClassForgotten, false, true},
+		{verdict.ClassCallerDeadline, false, true},
+		{verdict.ClassCancelled, false, true},
+		{verdict.ClassCut, true, true},
+		{verdict.ClassStalled, true, false},
+		{verdict.ClassTransport, true, false},
+		{verdict.ClassServerError, true, false},
+		{verdict.ClassPanic, true, false},
+	} {
+		o := of(c.class)
+		o.Begun(c.spent)
+		require.Equal(t, c.excused, o.Result == breaker.Neutral, c.class)
+		require.Equal(t, c.excused, o.Tally == verdict.TallyIgnored, c.class)
+		require.Equal(t, c.excused, !o.TellsOfProvider(), c.class)
+		require.Equal(t, c.excused, o.Performance() == selection.Neutral, c.class)
+		require.Equal(t, c.class, o.Class)
+	}
+	done := of(verdict.ClassSuccess)
+	done.Begun(true)
+	require.Equal(t, of(verdict.ClassSuccess), done)
 }

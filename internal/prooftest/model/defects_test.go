@@ -49,7 +49,7 @@ func TestOracle_DetectsPlantedDefects(t *testing.T) {
 	}{
 		"registry": {play, []string{
 			"never rotates", "learns from what began before", "recovers a nanosecond early", "lets a later cooldown shorten",
-			"begins with the first", "lets long trials keep others out", "cools down one of the domain", "parks at the first refusal", "marks no mocks",
+			"begins with the first", "blames long answers", "lets long trials keep others out", "cools down one of the domain", "parks at the first refusal", "marks no mocks",
 			"asks too small windows", "runs twice", "gives to a weight of 0",
 		}},
 		"queue": {playQueue, []string{"takes no turns", "makes no room"}},

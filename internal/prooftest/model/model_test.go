@@ -60,6 +60,7 @@ const asked = 10 * time.Second
 var (
 	fine      = outcome{"fine", nil, "success", "success", "no", cool{}}
 	forgotten = outcome{"forgotten", nil, "failure", "failure", "no", cool{}}
+	unread    = outcome{"forgotten after its answer had begun", nil, "ignored", "none", "no", cool{}}
 	tooLong   = outcome{"too long", as(verdict.ClassTooLong, 0), "success", "success", "always", cool{}}
 
 	cut = outcome{"cut", as(verdict.ClassCut, 0), "ignored", "none", "yes", cool{}}

@@ -75,7 +75,8 @@ type lease struct {
 	call       int
 	generation int
 	trial      bool
-	freed      bool // its answer has begun: as a trial it keeps no other one out
+	answered   bool // its answer has begun: that it goes on for long says nothing of its provider
+	freed      bool // the same, of a trial, which keeps no other one out then
 	began      time.Duration
 	expires    time.Duration
 }
@@ -298,6 +299,7 @@ func (o *oracle) enter(p *provider, call int) *lease {
 
 // answer notes that the answer of an attempt has begun.
 func (o *oracle) answer(l *lease) {
+	l.answered = true
 	if l.trial && !l.freed && o.defect != "lets long trials keep others out" {
 		l.of.trials -= number(l.generation == l.of.generation)
 		l.freed = true
@@ -362,7 +364,11 @@ func (o *oracle) pass(d time.Duration) {
 			}
 		}
 		for _, l := range o.leases {
-			sooner(l.expires, func() { o.end(l, forgotten) })
+			out := forgotten
+			if l.answered && o.defect != "blames long answers" {
+				out = unread
+			}
+			sooner(l.expires, func() { o.end(l, out) })
 		}
 		if due > end {
 			o.now = end
