@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -77,11 +78,12 @@ func TestClose_WithoutDeadlineGivesUpStuckFactories(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				reg, late := testkit.New(t, registry.Options{}), make(chan struct{})
-				made := &testkit.Closer{}
+				var closed atomic.Int64
+				closer := testkit.Closable{ChatModel: testkit.Says("late"), Do: func() error { closed.Add(1); return nil }}
 				var all []*registry.Registration
 				for _, name := range []string{"a", "b", "c"} {
 					all = append(all, testkit.Add(t, reg, testkit.Provider{
-						Name: name, AttemptTimeout: time.Second, Factory: func(context.Context) (testkit.ChatModel, error) { <-late; return made, nil },
+						Name: name, AttemptTimeout: time.Second, Factory: func(context.Context) (testkit.ChatModel, error) { <-late; return closer, nil },
 					}))
 				}
 				_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
@@ -94,7 +96,7 @@ func TestClose_WithoutDeadlineGivesUpStuckFactories(t *testing.T) {
 				close(late)
 				testkit.Pass(0)
 				_ = reg.Close(t.Context())
-				require.Equal(t, 3, made.Closed)
+				require.EqualValues(t, 3, closed.Load())
 			})
 		})
 	}
