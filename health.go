@@ -82,6 +82,19 @@ func (p *provider) publishHealth() {
 	}
 	if changed && state == health.Unhealthy {
 		h.watch.Recover()
+		known := p.effects.KnownPace(p.registry.now())
+		p.drain.MoveCallsOn(max(p.registry.options.DrainTimeout, known.WithMargin()), p.stillOut(h.since))
+	}
+}
+
+// stillOut tells whether the provider has been unhealthy since then, and every plan in force has another one to enter.
+func (p *provider) stillOut(since time.Time) func() bool {
+	return func() bool {
+		p.registry.mu.Lock()
+		defer p.registry.mu.Unlock()
+		alone := func(at position) bool { return at.plan.Admitting.First() < 0 }
+		out := p.health.published == health.Unhealthy && p.health.since.Equal(since)
+		return out && len(p.positions) > 0 && !slices.ContainsFunc(p.positions, alone)
 	}
 }
 

@@ -40,8 +40,8 @@ func (r *Registration) Left() <-chan struct{} { return r.orLeft().drain.Idle() }
 // have ended and an instance that a factory made is closed, and returns the error of closing it.
 //
 // When ctx ends first, the contexts of the calls in flight are cancelled. When they do not end within another
-// second, the error matches [ErrStuck] and the context's error. Unregister may be called any number of times: on a
-// provider that has left it waits in the same way.
+// second, the error matches [ErrStuck] and the context's error; a factory that ignores the end of its context is given
+// up after ten seconds. Unregister may be called any number of times: on a provider that has left it waits as before.
 func (r *Registration) Unregister(ctx context.Context) error {
 	if r == nil || r.provider == nil {
 		return invalid("Registration", raw("nil or zero"), "a handle that was handed out")

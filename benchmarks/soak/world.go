@@ -299,7 +299,7 @@ func (w *world) disturb(ctx context.Context, seed uint64) {
 func (w *world) change(ctx context.Context, random *rand.Rand, m *member) {
 	var err error
 	what := "setting changed"
-	switch random.IntN(30) {
+	switch random.IntN(33) {
 	case 0:
 		what, err = "breaker forced open", m.ForceOpen(between(random, time.Millisecond, 100*time.Millisecond), "soak")
 	case 1, 2, 3, 24, 25, 26, 27, 28, 29:
@@ -335,6 +335,11 @@ func (w *world) change(ctx context.Context, random *rand.Rand, m *member) {
 	case 19, 20:
 		what = "mood changed"
 		m.account.mood.Store(int32(drawMood(random)))
+	case 30:
+		what = "weight of 0"
+		_, err = m.SetWeight(0)
+	case 31, 32:
+		_, err = m.SetWeight(1 + random.Float64())
 	case 21:
 		what, err = "health checked", w.checkHealth(ctx, random, m)
 	case 22, 23:
