@@ -15,6 +15,7 @@ const (
 	gateCooling                     // it asked to be left alone
 	gateHidden                      // a test has replaced it, or only mocks are picked
 	gateNoTraffic                   // its weight is 0
+	gateProving                     // it has not joined yet, and is in no plan
 
 	// gateAway has the reasons after which a provider comes back to a slow start.
 	gateAway = gateUnproven | gateUnhealthy | gateOpen | gateHalfOpen

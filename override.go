@@ -89,17 +89,6 @@ func (m *membership) endOverride(o *override) bool {
 	return len(m.overrides) < before
 }
 
-// checkNotSwapped refuses the name of a provider that is swapped, or was until it left: a
-// test would speak to another provider without noticing.
-func (m *membership) checkNotSwapped(name string) error {
-	for _, o := range m.overrides {
-		if o.swapped == name {
-			return refuse(ErrConflict, "Name", name, fmt.Sprintf("a name that is not swapped; %q has swapped it", shortName(o.owner)))
-		}
-	}
-	return nil
-}
-
 // updateHidden makes the gate of a provider follow the overrides in force.
 func (m *membership) updateHidden(p *provider) {
 	var now gate
@@ -304,16 +293,16 @@ func (s *service) override(by string, entries []entry) (undo func(context.Contex
 	r.mu.Unlock()
 
 	// They join before the others are hidden, so that the service is never without a provider.
-	var fakes []*provider
+	t := &transaction{registry: r}
 	for _, e := range entries {
 		e.overrideID = o.id
-		fake, _, err := r.join(s, e)
-		if err != nil {
-			quiesceAll(s.undoOverride(o, fakes))
-			return nil, err
-		}
-		fakes = append(fakes, fake)
+		t.steps = append(t.steps, joining(s, e, &Registration{}))
 	}
+	if err := t.run(context.Background()); err != nil { // it waits for nothing
+		s.undoOverride(o, nil)
+		return nil, err
+	}
+	fakes := t.joining
 	r.mu.Lock()
 	s.overrides = append(s.overrides, o)
 	r.updateHiddenOf(s)

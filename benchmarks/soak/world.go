@@ -123,6 +123,10 @@ func (w *world) joinFixed() {
 
 func (w *world) register(ctx context.Context, a *account, p registry.Provider[*backend]) {
 	handle, err := backends.Register(ctx, w.reg, p)
+	if p.Replace && errors.Is(err, registry.ErrNotReady) {
+		w.seen.note("replacement refused")
+		return
+	}
 	if err != nil {
 		if !errors.Is(err, registry.ErrConflict) && !errors.Is(err, registry.ErrClosed) && !errors.Is(err, registry.ErrExists) {
 			w.ledger.broke("%s: registration of %+v: %v", w.name, p, err)
@@ -143,7 +147,7 @@ func (w *world) join(ctx context.Context, random *rand.Rand, replaced string) {
 	}
 	a.mood.Store(int32(drawMood(random)))
 	p := registry.Provider[*backend]{
-		Name: a.name, Replace: replaced != "", Group: random.IntN(3), Mock: random.IntN(8) == 0, LastResort: random.IntN(5) == 0,
+		Name: a.name, Replace: replaced != "", AtOnce: random.IntN(2) == 0, ProveWithin: between(random, time.Millisecond, waiting), Group: random.IntN(3), Mock: random.IntN(8) == 0, LastResort: random.IntN(5) == 0,
 		Priority: priorities[random.IntN(len(priorities))], Handler: []string{"", "", "", "h", "i"}[random.IntN(5)],
 		Window: random.IntN(3) * 1000, Domain: []string{"", "", "", "d", "e"}[random.IntN(5)],
 		Breaker: drawBreaker(random), Limits: drawLimits(random), Retry: drawRetry(random), Health: w.drawHealth(random, a),
