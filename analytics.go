@@ -6,6 +6,7 @@ import (
 
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/record"
+	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/selection"
 )
 
@@ -14,16 +15,16 @@ type missCounter struct{ record.Counter }
 
 // Codes of misses that concern no candidate.
 const (
-	missEnded   code = "context_ended"
-	missUnknown code = "unknown_service"
-	missNone    code = "none_in_sight"
-	missClosed       = codeClosed
+	missEnded   = "context_ended"
+	missUnknown = "unknown_service"
+	missNone    = "none_in_sight"
+	missClosed  = refusal.CodeClosed
 )
 
 // count counts a look-up that found no provider, once for each code among its candidates.
 // For nil, its context had ended.
 func (m *missCounter) count(why *UnavailableError) {
-	var buffer [8]code
+	var buffer [8]string
 	codes := buffer[:0]
 	switch {
 	case why == nil:

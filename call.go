@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/capreg/registry/internal/attemptctx"
+	"github.com/capreg/registry/internal/typed"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -43,7 +44,7 @@ func Call[T, R any](
 	var first firstAttempt
 	if len(options) == 0 && function != nil && resolver != nil && first.admit(ctx, resolver.plan) {
 		defer first.recordUnlessFailed()
-		result, err = function(first.context(ctx), unwrap[T](first.instance))
+		result, err = function(first.context(ctx), typed.Value[T](first.instance))
 		if err == nil {
 			first.state = attemptAnswered
 			return result, nil
@@ -70,11 +71,12 @@ func continueCall[T, R any]( //nolint:gocognit // one body, so that the state of
 			err = invalid("function", raw("nil"), "a function")
 		}
 		if err == nil {
-			err = c.begin(ctx, query, resolver.key, options, first)
+			err = c.begin(ctx, query, resolver.key, options)
 		}
 		if err != nil {
 			return none, err
 		}
+		c.iterateWith(first)
 	}
 	for c.nextAttempt() {
 		result, err := runAttempt(&c, function)
@@ -97,7 +99,7 @@ func runAttempt[T, R any](c *call, function func(context.Context, T) (R, error))
 		}
 	}()
 	c.prepareAttempt()
-	result, err = function(c.functionContext(), unwrap[T](c.attempt.instance))
+	result, err = function(c.functionContext(), typed.Value[T](c.attempt.instance))
 	returned = true
 	return result, err
 }

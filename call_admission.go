@@ -5,8 +5,8 @@ import (
 
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/limit"
-	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/pick"
+	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/striped"
 )
 
@@ -100,11 +100,11 @@ func (c *call) noteEntry(p *provider, e admission) {
 // withinBudget reports whether p bears another attempt that is not the first of its call. A trial is one that
 // the breaker wants.
 func (c *call) withinBudget(p *provider) bool {
-	known := p.effects.Retry()
-	if known == nil || p.gateNow()&gateHalfOpen != 0 || known.Allow() {
+	retry := p.effects.Retry()
+	if retry == nil || p.gateNow()&gateHalfOpen != 0 || retry.Allow() {
 		return true
 	}
-	c.skip(p, codeBudgetSpent, &reason{ErrAtCapacity, "budget for further attempts spent", nil}, 0)
+	c.skip(p, refusal.BudgetSpent(), 0)
 	return false
 }
 
@@ -114,29 +114,29 @@ func (c *call) authorized(p *provider) bool {
 		return p.registry.options.Authorize(c.caller.Ctx, c.options.caller, p.service.name, p.name())
 	})
 	if err != nil {
-		c.skip(p, codeDenied, &reason{ErrDenied, ErrDenied.Error() + ": " + oneline.Cut(fault.Text(err), 300), err}, 0)
+		c.skip(p, refusal.Denied(err), 0)
 	}
 	return err == nil
 }
 
 // passLimits takes a place in the bulkhead, if there is one to be had at once, and uses the caller's rate.
-func (c *call) passLimits(p *provider, e admission) (used limit.Permit, ok bool) {
+func (c *call) passLimits(p *provider, e admission) (used limit.Spent, ok bool) {
 	l := p.limits.Load()
 	if l == nil {
-		return limit.Permit{}, true
+		return limit.Spent{}, true
 	}
 	full := !e.placed && !c.takePlace(l)
 	if full && c.waiting.holds(l) { // it keeps what it has waited for
 		c.full = append(c.full, p)
-		return limit.Permit{}, false
+		return limit.Spent{}, false
 	}
-	used, retryIn := c.waiting.take(l, c.options.caller)
+	used, retryIn := c.spendRate(l)
 	switch {
 	case retryIn > 0: // also where it is full: callers that have used up their rate do not queue
 		c.attempt.leavePlace()
-		c.skip(p, codeThrottled, errThrottled(), retryIn)
+		c.skip(p, refusal.Throttled(), retryIn)
 		if c.options.wait {
-			w := c.returning()
+			w := c.comebackWait()
 			w.throttled = append(w.throttled, p)
 		}
 	case full:
@@ -145,10 +145,8 @@ func (c *call) passLimits(p *provider, e admission) (used limit.Permit, ok bool)
 	default:
 		return used, true
 	}
-	return limit.Permit{}, false
+	return limit.Spent{}, false
 }
-
-func errThrottled() *reason { return &reason{ErrAtCapacity, "rate of the caller used up", nil} }
 
 // takePlace takes a place if one is free or none is needed.
 func (c *call) takePlace(l *limit.Limits) bool {
@@ -168,7 +166,7 @@ func (c *call) othersAfter(p *provider, lastResort bool) *provider {
 	switch {
 	case c.shared != nil || c.options.onceOnly:
 		return nil
-	case c.NeedsLarger():
+	case c.allowed.NeedsLarger():
 		return c.widerThan(p)
 	case lastResort:
 		return c.providers.plan.lastResort(&c.by, pick.Preview, func(other *provider) bool {
@@ -183,7 +181,7 @@ func (c *call) widerThan(p *provider) *provider {
 	plan := c.providers.plan
 	eligible := admitting.of(plan)
 	for at := eligible.Next(0, len(plan.candidates)); at >= 0; at = eligible.Next(at+1, len(plan.candidates)) {
-		if other := plan.candidates[at]; other != p && !c.TooSmall(other.definition.Window) {
+		if other := plan.candidates[at]; other != p && !c.allowed.TooSmall(other.definition.Window) {
 			return other
 		}
 	}
@@ -191,7 +189,7 @@ func (c *call) widerThan(p *provider) *provider {
 }
 
 // skip notes why the call passed a provider by that looks eligible.
-func (c *call) skip(p *provider, code code, why *reason, retryIn time.Duration) {
+func (c *call) skip(p *provider, why *refusal.Reason, retryIn time.Duration) {
 	c.refused = append(c.refused, p)
-	c.skips = append(c.skips, refusedCandidate(p, code, why, retryIn))
+	c.skips = append(c.skips, refusedCandidate(p, why, retryIn))
 }

@@ -122,7 +122,7 @@ func TestQueue_ChecksAdmissionAgainAtItsTurn(t *testing.T) {
 		callers.Wait()
 		testkit.RequireCounts(t, a, 1, 0, 0, 0)
 		require.NoError(t, a.MarkHealthy())
-		require.Equal(t, "a", testkit.MustAsk(t, testkit.Bind(reg)), "no permit was lost")
+		require.Equal(t, "a", testkit.MustAsk(t, testkit.Bind(reg)), "no place was lost")
 	})
 }
 
@@ -269,7 +269,7 @@ func TestQueue_RetriesStayBounded(t *testing.T) {
 		r := testkit.Bind(reg)
 		stop := make(chan struct{})
 		var all sync.WaitGroup
-		// other calls, which take the permit whenever it is free
+		// other calls, which take the place whenever it is free
 		all.Go(func() {
 			for {
 				select {
@@ -382,7 +382,7 @@ func TestQueue_DoesNotRunCallWithEndedContext(t *testing.T) {
 	})
 }
 
-func TestQueue_AuthorizerGoexitKeepsNoPermit(t *testing.T) {
+func TestQueue_AuthorizerGoexitKeepsNoPlace(t *testing.T) {
 	t.Parallel()
 	var exits atomic.Bool
 	testkit.Bubble(t, registry.Options{Authorize: func(context.Context, string, string, string) error {

@@ -33,26 +33,20 @@ import (
 type call struct {
 	attempt   attempt
 	state     callState
-	observed  bool // hooks, observers or a report see it
-	caller    attemptctx.Caller
-	query     *queryPlan
-	by        pick.Caller // what selectors can know of it
-	options   CallOption
 	shared    *leaseCall // of leases; nil for a call that runs a function
 	providers iterator
-	began     time.Duration   // set when observed
 	hookCtx   context.Context //nolint:containedctx // of the attempt, as a hook has changed it; nil: none has
 
+	request
 	history
 
 	entries   int  // of functions
 	rounds    int  // of iterations that follow a wait for a return
 	sawProbes bool // it has waited for first probes
-	waiting   *returning
+	waiting   *comebackWait
 	reason    attemptReason
 	delay     time.Duration // before the present attempt
 	retried   retried
-	number    uint64 // given when it is asked for: see [call.serial]
 	panicked  *PanicError
 	skips     []Candidate // providers that were refused for a reason that no gate shows
 	refused   []*provider // the same
@@ -77,41 +71,6 @@ type retried struct {
 	delays   *backoff.ExponentialBackOff
 }
 
-// begin prepares the first choice of a provider. The iteration starts with the one that a first attempt has
-// picked, whose turn it is, if it has; first may be nil.
-func (c *call) begin(ctx context.Context, query *queryPlan, key string, options []CallOption, first *firstAttempt) (err error) {
-	if ctx == nil {
-		return errNilContext()
-	}
-	if len(options) > 0 { // else the price of copying none would be a tenth of the call's
-		if c.options, err = mergeOptions(options); err != nil {
-			return err
-		}
-	}
-	c.query = query
-	registry := query.service.registry
-	if c.options.caller == "" {
-		c.options.caller = query.query.Handler
-	}
-	c.observed = c.options.report != nil || registry.hooked || registry.observers.Load() != nil
-	if c.observed {
-		c.began = registry.now()
-		ctx = c.beforeCall(ctx)
-	}
-	c.caller = attemptctx.CallerOf(ctx)
-	c.by = pick.Caller{Context: ctx, Key: key, Name: c.options.caller}
-	c.iterateWith(first)
-	return nil
-}
-
-// serial returns a number that no other call of the registry has.
-func (c *call) serial() uint64 {
-	if c.number == 0 {
-		c.number = c.query.service.registry.serials.Add(1)
-	}
-	return c.number
-}
-
 // iterate begins an iteration over the providers of the query. One that finds none starts over
 // only for a call that has entered none: later ones may have no use for those eligible now.
 func (c *call) iterate() {
@@ -119,7 +78,8 @@ func (c *call) iterate() {
 	c.providers.begin(c.query, c.query.current(), -1, admitting)
 }
 
-// iterateWith is iterate for a new call, with what its first attempt has picked.
+// iterateWith is iterate for a new call. It starts with the provider that the first attempt has picked, whose turn it
+// is, if it has; first may be nil.
 func (c *call) iterateWith(first *firstAttempt) {
 	c.providers.shared = c.shared
 	if first != nil && first.plan != nil {
@@ -145,6 +105,27 @@ func (c *call) continueFrom(ctx context.Context, query *queryPlan, key string, f
 // handOver leaves the attempt to a lease: its place and delay are not the call's any more.
 func (c *call) handOver() {
 	c.attempt.place, c.delay, c.state = nil, 0, callChoosing
+}
+
+// resume goes on from a leased attempt that has ended with that verdict.
+func (c *call) resume(ended *leasedAttempt, v verdict.Verdict) {
+	c.attempt, c.retried = ended.attempt, ended.retried
+	c.attempt.freed = false
+	c.decide(v)
+}
+
+// prepareLease runs the hook before an attempt that becomes a lease. A hook that exits the goroutine gives the
+// provider back.
+func (c *call) prepareLease() {
+	returned := false
+	defer func() {
+		if !returned {
+			c.shared.unclaim(c.attempt.provider)
+			c.attempt.record(c.attempt.resolve(verdict.Verdict{Class: verdict.ClassIgnored}, 0, 0, nil))
+		}
+	}()
+	c.prepareAttempt()
+	returned = true
 }
 
 // nextAttempt enters the next provider that admits the call, or the same one again. On false the call is over.
@@ -175,7 +156,7 @@ func (c *call) nextAttempt() bool {
 	if c.entries == 0 {
 		c.query.service.lookups.Local().misses.Add(1)
 	}
-	if !c.Final() && c.caller.Err() == nil {
+	if !c.allowed.Final() && c.caller.Err() == nil {
 		c.state = callExhausted
 	}
 	return false
@@ -183,7 +164,7 @@ func (c *call) nextAttempt() bool {
 
 // mayAsk reports whether another provider may be asked at all.
 func (c *call) mayAsk() bool {
-	return c.state == callChoosing && !c.Final() && c.caller.Ctx.Err() == nil
+	return c.state == callChoosing && !c.allowed.Final() && c.caller.Ctx.Err() == nil
 }
 
 // tryProvider enters a provider that the iteration offers, or passes it by.
@@ -204,7 +185,7 @@ func (c *call) tryProvider(p *provider) bool {
 // wants reports whether the call has use for a provider: its window is large enough, and after a wait it was
 // not asked before, or only turned the call away.
 func (c *call) wants(p *provider) bool {
-	if c.TooSmall(p.definition.Window) {
+	if c.allowed.TooSmall(p.definition.Window) {
 		return false
 	}
 	return c.rounds == 0 || c.mayReturnTo(p)

@@ -123,12 +123,14 @@ func (p *provider) resetCooldown() {
 func (p *provider) endGrowth(success bool) {
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
-	if success {
+	switch {
+	case p.hasLeft(): // what it was asked with may have been replaced
+	case success:
 		p.endGrowthLocked()
-		return
+	default:
+		p.cooldown.ForgetRefusals()
+		p.domain.Cooldown.ForgetRefusals()
 	}
-	p.cooldown.ForgetRefusals()
-	p.domain.Cooldown.ForgetRefusals()
 }
 
 // forgiveKeyLocked ends what the registry holds against the credentials of the domain. Caller holds Registry.mu.

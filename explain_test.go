@@ -172,7 +172,7 @@ func TestCandidate_HasEveryReason(t *testing.T) {
 	})
 }
 
-func TestExplain_WinnerHasAFreePermit(t *testing.T) {
+func TestExplain_WinnerHasAFreePlace(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		testkit.Add(t, reg, testkit.Provider{Name: "a", Limits: registry.LimitPolicy{MaxConcurrent: 1}})

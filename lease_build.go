@@ -11,18 +11,18 @@ import (
 // The methods of this file are for packages that are built on leases, as stream and hedge are.
 
 // More reports whether another provider could be asked when the lease was given.
-func (l *Lease[T]) More() bool { return l.made() && l.hasNext }
+func (l *Lease[T]) More() bool { return l.made() && l.held.hasNext }
 
 // Answered tells that the answer has begun, such as with the first item of a stream: the time until the first such
-// report is the latency of the provider, rather than the time until Done. The lease of a half-open provider is a
-// trial, and keeps no other one out from then on; its outcome still counts.
+// report is the latency of the provider, rather than the time until Done. The end of the attempt timeout, or of the lease, blames
+// no provider from then on. A half-open provider's lease, a trial, then keeps no other one out; its outcome still counts.
 func (l *Lease[T]) Answered() {
 	if !l.made() {
 		return
 	}
-	first := l.firstByte.CompareAndSwap(0, int64(max(l.attempt.elapsed(), 1)))
-	if first && l.attempt.trial && l.freed.CompareAndSwap(false, true) {
-		l.attempt.provider.breaker.FreeTrial(l.attempt.generation)
+	first := l.held.firstByte.CompareAndSwap(0, int64(max(l.held.attempt.elapsed(), 1)))
+	if first && l.held.attempt.trial && l.held.freed.CompareAndSwap(false, true) {
+		l.held.attempt.provider.breaker.FreeTrial(l.held.attempt.generation)
 	}
 }
 
@@ -33,12 +33,12 @@ func (l *Lease[T]) Share(most time.Duration) (limit time.Duration, cut bool) {
 	if !l.made() {
 		return most, false
 	}
-	deadline, bounded := l.ctx.Deadline()
-	if l.another == nil || !l.hasNext || !bounded {
+	deadline, bounded := l.held.ctx.Deadline()
+	if l.held.next == nil || !l.held.hasNext || !bounded {
 		return most, false
 	}
-	p := l.attempt.provider
-	share := p.share(time.Until(deadline), p.registry.now(), l.attempt.trial, l.another)
+	p := l.held.attempt.provider
+	share := p.share(time.Until(deadline), p.registry.now(), l.held.attempt.trial, l.held.next)
 	return min(most, share), share < most
 }
 
@@ -47,7 +47,7 @@ func (l *Lease[T]) Share(most time.Duration) (limit time.Duration, cut bool) {
 // answer has begun, counts against the provider.
 func (l *Lease[T]) Patience(d time.Duration) {
 	if l.made() {
-		l.allowed.Store(int64(max(d, 0)))
+		l.held.patience.Store(int64(max(d, 0)))
 	}
 }
 
@@ -55,20 +55,20 @@ func (l *Lease[T]) Patience(d time.Duration) {
 // hedge; no provider is leased twice. It blocks as [Resolver.Acquire] does. For a call that is over, or must not
 // run twice, the error is the one of the call so far, and matches [ErrLeaseDone] where there is none.
 func (l *Lease[T]) Beside() (*Lease[T], error) {
-	if !l.made() || l.call.first.options.onceOnly || l.ended.Load() || !l.call.openSearch() {
+	if !l.made() || l.held.call.options.onceOnly || l.held.ended.Load() || !l.held.call.openSearch() {
 		if err := l.Failure(); err != nil {
 			return nil, err
 		}
 		return nil, fmt.Errorf("registry: no other provider can be asked for this call: %w", ErrLeaseDone)
 	}
-	defer l.call.close()
-	c := l.call.search()
-	c.attempt.lastResort = l.attempt.lastResort // which another one may follow
-	if c.Final() {
+	defer l.held.call.close()
+	c := l.held.call.nextSearch()
+	c.attempt.lastResort = l.held.attempt.lastResort // which another one may follow
+	if c.allowed.Final() {
 		return nil, c.failure()
 	}
 	c.reason = attemptHedge
-	return leaseNext[T](l.call, &c)
+	return nextLease[T](&c)
 }
 
 // Failure returns the error of the call as if it ended now: for a holder that asks no other
@@ -78,12 +78,12 @@ func (l *Lease[T]) Failure() error {
 	if len(attempts) == 0 {
 		return nil
 	}
-	first := &l.call.first
-	failure := &CallError{Service: first.query.service.name, Attempts: attempts, OnceOnly: first.options.onceOnly, partial: true}
-	if ctx := first.caller.Ctx; ctx.Err() != nil {
+	shared := l.held.call
+	failure := &CallError{Service: shared.query.service.name, Attempts: attempts, OnceOnly: shared.options.onceOnly, partial: true}
+	if ctx := shared.caller.Ctx; ctx.Err() != nil {
 		failure.ended = fault.OfContext(ctx)
 	}
-	return failure.withRetryIn(first.query)
+	return failure.withRetryIn(shared.query)
 }
 
 // Guard runs a part of the work, such as the provider's own code, and treats its panic as [Call] treats that of its
@@ -94,6 +94,11 @@ func (l *Lease[T]) Guard(work func() error) (err error) {
 		return invalid("work", raw("nil"), "a function")
 	}
 	returned := false
+	abort := func(class verdict.Class, err error) {
+		if l.made() {
+			l.held.abort(class, err)
+		}
+	}
 	defer func() {
 		if returned {
 			return
@@ -101,11 +106,11 @@ func (l *Lease[T]) Guard(work func() error) (err error) {
 		value := recover()
 		switch {
 		case value == nil: // runtime.Goexit: the goroutine goes on exiting
-			l.abort(verdict.ClassExit, nil)
-		case l.made() && l.attempt.provider.registry.options.PanicsAsErrors:
+			abort(verdict.ClassExit, nil)
+		case l.made() && l.held.attempt.provider.registry.options.PanicsAsErrors:
 			err = fault.Bound(newPanicError(value))
 		default:
-			l.abort(verdict.ClassPanic, newPanicError(value))
+			abort(verdict.ClassPanic, newPanicError(value))
 			panic(value)
 		}
 	}()

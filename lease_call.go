@@ -5,151 +5,162 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/claim"
 	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/verdict"
 )
 
-// leaseCall is a call whose attempts are leases: those that come from one another by
-// [Lease.MoveOn] and [Lease.Beside].
+// leaseCall holds the common state of the leases of one call: those that come from one another by [Lease.MoveOn] and
+// [Lease.Beside]. Each provider is found by a search, which is a [call] of its own with the request and the history of
+// this one: it may take time, and others may search meanwhile.
 type leaseCall struct {
-	// first is the call as it began. Each search for a provider works on a copy: it may take
-	// time, and others may search meanwhile.
-	first call
+	request
 
-	// mu guards the fields below; nothing is called while it is held.
+	// mu guards the fields below and the number of the request; nothing is called while it is held.
 	mu       sync.Mutex
 	history  history
+	skips    []Candidate // of all searches
 	claims   claim.Set[*provider]
-	open     int   // leases, and searches, in progress; zero again: the call is over
-	answered bool  // one of them was a success
-	failure  error // of the last search that found no provider
+	key      *attemptctx.Context // of its first attempt: all have the idempotency key of the call
+	open     int                 // leases, and searches, in progress; zero again: the call is over
+	answered bool                // one of the leases was a success
+	failure  error               // of the last search that found no provider
 }
 
+// newLeaseCall begins a call, with its first search in progress.
 func newLeaseCall(ctx context.Context, query *queryPlan, key string, options []CallOption) (*leaseCall, error) {
-	c := &leaseCall{open: 1}
-	c.first.shared = c
-	if err := c.first.begin(ctx, query, key, options, nil); err != nil {
+	s := &leaseCall{open: 1}
+	if err := s.begin(ctx, query, key, options); err != nil {
 		return nil, err
 	}
-	return c, nil
+	return s, nil
+}
+
+// firstSearch returns the search for the first provider.
+func (s *leaseCall) firstSearch() call {
+	c := call{request: s.request, shared: s}
+	c.iterateWith(nil)
+	return c
+}
+
+// nextSearch returns a search for another provider. The rotations of tiers that the call has entered do not move
+// again.
+func (s *leaseCall) nextSearch() call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := call{request: s.request, shared: s, history: s.history.clone(), entries: 1, sawProbes: true}
+	c.attempt.ctx = s.key
+	c.iterate()
+	c.providers.rest.Mode = s.modeLocked(c.providers.plan)
+	c.providers.take()
+	return c
 }
 
 // openSearch notes a search in progress; false when the call is over.
-func (c *leaseCall) openSearch() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.open == 0 {
+func (s *leaseCall) openSearch() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open == 0 {
 		return false
 	}
-	c.open++
+	s.open++
 	return true
 }
 
-// close notes the end of a lease or a search. The last one makes the report.
-func (c *leaseCall) close() {
-	c.mu.Lock()
-	c.open--
-	over := c.open == 0
-	c.mu.Unlock()
-	if !over || !c.first.observed {
-		return
-	}
-	c.first.history, c.first.entries = c.history, len(c.history.attempts) // nothing searches any more
-	failure := c.failure
-	switch {
-	case c.answered:
-		failure = nil
-	case failure == nil:
-		failure = c.first.failure()
-	}
-	c.first.report(failure)
-}
-
-// addLease notes that the provider of the attempt is leased.
-func (c *leaseCall) addLease(a *attempt) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.open++
-	c.claims.Enter(a.provider)
-	if c.first.attempt.ctx == nil {
-		c.first.attempt.ctx = a.ctx // it has the key of the call
-	}
-}
-
-// search returns a copy of the call that goes on to the next provider. The rotations of tiers
-// that the call has entered do not move again.
-func (c *leaseCall) search() call {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := c.first
-	s.history = c.history.clone()
-	s.entries, s.sawProbes, s.skips, s.refused, s.full = 1, true, nil, nil, nil
-	s.iterate()
-	s.providers.rest.Mode = c.modeLocked(s.providers.plan)
-	s.providers.take()
-	return s
-}
-
-// failed notes the error of a search that found no provider.
-func (c *leaseCall) failed(err error) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.failure = err
+// endSearch ends a search that found no provider, and returns its error.
+func (s *leaseCall) endSearch(c *call) error {
+	err := c.failure()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.skips = append(s.skips, c.skips...)
+	s.failure = err
 	return err
 }
 
-// serial returns the number of the call, the same for all of its leases.
-func (c *leaseCall) serial() uint64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.first.serial()
+// addLease notes the lease of the provider that a search has entered.
+func (s *leaseCall) addLease(c *call) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open++
+	s.skips = append(s.skips, c.skips...)
+	s.claims.Enter(c.attempt.provider)
+	if s.key == nil {
+		s.key = c.attempt.ctx
+	}
 }
 
-// note notes an attempt that has ended, and returns the report so far where hooks want it.
-func (c *leaseCall) note(ended Attempt, cause error, window int) (soFar CallReport) {
-	first := &c.first
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// addOutcome notes an attempt that has ended, and returns the report so far where hooks want it.
+func (s *leaseCall) addOutcome(ended Attempt, cause error, window int) (soFar CallReport) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	succeeded := outcome.IsSuccess(ended.Class)
-	c.answered = c.answered || succeeded
-	if !succeeded || first.observed {
-		c.history.add(ended, cause)
+	s.answered = s.answered || succeeded
+	if !succeeded || s.observed {
+		s.history.add(ended, cause)
 	}
 	if !succeeded && ended.Class.Rule().Blame == verdict.BlameSuccess {
 		// It was about the request, so it holds for all leases of the call.
-		c.history.Follow(ended.Class, first.options.onceOnly, first.query.query.TryRefused, window)
+		s.history.allowed.Follow(ended.Class, s.options.onceOnly, s.query.query.TryRefused, window)
 	}
-	if first.observed {
-		soFar = first.soFar(c.history.attempts)
+	if s.observed {
+		soFar = s.soFar(s.history.attempts)
 	}
 	return soFar
 }
 
+// close notes the end of a lease or a search. The last one makes the report.
+func (s *leaseCall) close() {
+	s.mu.Lock()
+	s.open--
+	over := s.open == 0
+	s.mu.Unlock()
+	if !over || !s.observed {
+		return
+	}
+	// Nothing searches any more.
+	whole := call{request: s.request, shared: s, history: s.history, skips: s.skips, entries: len(s.history.attempts)}
+	failure := s.failure
+	switch {
+	case s.answered:
+		failure = nil
+	case failure == nil:
+		failure = whole.failure()
+	}
+	whole.report(failure)
+}
+
+// serial returns the number of the call, the same for all of its leases.
+func (s *leaseCall) serial() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.request.serial()
+}
+
 // claim takes a provider for a search, unless another lease of the call has or had it; with
 // again only one that has it is in the way.
-func (c *leaseCall) claim(p *provider, again bool) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+func (s *leaseCall) claim(p *provider, again bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if again {
-		return c.claims.Reclaim(p)
+		return s.claims.Reclaim(p)
 	}
-	return c.claims.Claim(p)
+	return s.claims.Claim(p)
 }
 
 // unclaim gives a provider back that was not entered, or whose lease is over.
-func (c *leaseCall) unclaim(p *provider) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.claims.Release(p)
+func (s *leaseCall) unclaim(p *provider) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.claims.Release(p)
 }
 
 // claimed reports whether a provider of the name was entered by the call, or is about to be.
-func (c *leaseCall) claimed(name string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for p := range c.claims.All() {
+func (s *leaseCall) claimed(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for p := range s.claims.All() {
 		if p.name() == name {
 			return true
 		}
@@ -158,27 +169,27 @@ func (c *leaseCall) claimed(name string) bool {
 }
 
 // had reports whether p was entered by the call, or is about to be.
-func (c *leaseCall) had(p *provider) bool {
-	if c == nil {
+func (s *leaseCall) had(p *provider) bool {
+	if s == nil {
 		return false
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.claims.Has(p)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.claims.Has(p)
 }
 
 // mode is modeLocked without mu.
-func (c *leaseCall) mode(p *plan) pick.Mode {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.modeLocked(p)
+func (s *leaseCall) mode(p *plan) pick.Mode {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.modeLocked(p)
 }
 
 // modeLocked returns the mode of an iteration that takes turns in the tiers behind those that the call has
 // entered. Caller holds mu.
-func (c *leaseCall) modeLocked(p *plan) pick.Mode {
+func (s *leaseCall) modeLocked(p *plan) pick.Mode {
 	for at, candidate := range slices.Backward(p.candidates) {
-		if c.claims.Entered(candidate) {
+		if s.claims.Entered(candidate) {
 			return pick.PeekUntil(p.TierOf(at) + 1)
 		}
 	}

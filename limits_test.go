@@ -205,7 +205,7 @@ func TestDomain_SharesLimitsAndCooldown(t *testing.T) {
 
 		lease, err := testkit.Bind(reg).Acquire(t.Context())
 		require.NoError(t, err)
-		require.Equal(t, "other", testkit.MustAsk(t, testkit.Bind(reg)), "a holds the permit that b needs")
+		require.Equal(t, "other", testkit.MustAsk(t, testkit.Bind(reg)), "a holds the place that b needs")
 		lease.Done(nil)
 
 		next = verdict.RateLimited(testkit.ErrDown, 10*time.Second)

@@ -78,7 +78,7 @@ func (m *membership) join(p, replaced *provider, e entry) {
 	delete(m.proving, p)
 	svc.proving--
 	svc.registry.enterDomain(p, e.limits)
-	if svc.hides(p) != (hiding{}) {
+	if svc.hides(p) != nil {
 		p.gate.Store(uint32(p.gateNow() | gateHidden))
 	}
 	p.gate.Store(uint32(p.gateNow() &^ gateProving))

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/refusal"
+	"github.com/capreg/registry/internal/typed"
 )
 
 // override is one change that a test has made with [Service.Swap] or [Service.Override]. While it is in force, only
@@ -22,36 +24,20 @@ type override struct {
 	id      uint64 // of an override of a service; later ones have greater ids
 }
 
-// hiding is the reason for gateHidden; the zero value is none.
-type hiding struct {
-	code code
-	by   string // the owner of the override; "": a replacement
-}
-
-func (h hiding) String() string {
-	switch {
-	case h.code == codeMocksOnly:
-		return "not a mock, and only mocks are picked"
-	case h.by == "":
-		return "overridden by a replacement"
-	}
-	return fmt.Sprintf("overridden by %q", shortName(h.by))
-}
-
-// hides returns the reason why a member is not picked, however healthy it is; the zero value: it is visible.
-func (s *serviceState) hides(p *provider) hiding {
+// hides returns the reason why a member is not picked, however healthy it is; nil: it is visible.
+func (s *serviceState) hides(p *provider) *refusal.Reason {
 	for _, o := range slices.Backward(s.overrides) {
 		if o.id > p.overrideID {
-			return hiding{codeOverridden, o.owner}
+			return refusal.Overridden(o.owner)
 		}
 	}
 	switch {
 	case p.replacement.by.Load() != nil:
-		return hiding{code: codeOverridden}
+		return refusal.Replaced()
 	case p.registry.options.OnlyMocks && !p.shownAsMock():
-		return hiding{code: codeMocksOnly}
+		return refusal.MocksOnly()
 	}
-	return hiding{}
+	return nil
 }
 
 // domainKey returns the key of a shared domain. Overrides share domains of their own.
@@ -92,7 +78,7 @@ func (m *membership) endOverride(o *override) bool {
 // updateHidden makes the gate of a provider follow the overrides in force.
 func (m *membership) updateHidden(p *provider) {
 	var now gate
-	if p.service.hides(p) != (hiding{}) {
+	if p.service.hides(p) != nil {
 		now = gateHidden
 	}
 	p.changeGateLocked(gateHidden, now, nil)
@@ -135,10 +121,10 @@ func (s Service[T]) Swap(r *Registry, by, name string, instance T) (undo func(co
 	if isNil(instance) {
 		return nil, invalid("instance", raw(fmt.Sprintf("a nil %s", reflect.TypeFor[T]())), "an instance")
 	}
-	return svc.swap(by, name, wrap(instance))
+	return svc.swap(by, name, typed.Of(instance))
 }
 
-func (s *service) swap(by, name string, fake *instance) (undo func(context.Context) error, err error) {
+func (s *service) swap(by, name string, fake *typed.Instance) (undo func(context.Context) error, err error) {
 	r := s.registry
 	r.mu.Lock()
 	replaced := r.providers[name]
@@ -168,7 +154,7 @@ func undoing(fakes []*provider, undo func() []*provider) func(context.Context) e
 }
 
 // replace replaces a provider that was current just now.
-func (r *Registry) replace(replaced *provider, fake *instance, policy BreakerPolicy, owner string) (*provider, *override, error) {
+func (r *Registry) replace(replaced *provider, fake *typed.Instance, policy BreakerPolicy, owner string) (*provider, *override, error) {
 	name := replaced.name()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -193,7 +179,7 @@ func (r *Registry) replace(replaced *provider, fake *instance, policy BreakerPol
 }
 
 // newReplacement returns a provider with the name, order and settings of another one, and with state of its own.
-func (m *membership) newReplacement(of *provider, fake *instance, policy BreakerPolicy) *provider {
+func (m *membership) newReplacement(of *provider, fake *typed.Instance, policy BreakerPolicy) *provider {
 	e := entry{
 		definition: of.definition.clone(), instance: fake, overrideID: of.overrideID,
 		breaker: policy, health: of.health.policy, classify: of.classify,

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/internal/pick"
+	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/slots"
 )
 
@@ -99,7 +100,7 @@ func (c *call) dropReplaced() bool {
 // skipFull notes the providers that had no place free and were not entered.
 func (c *call) skipFull() {
 	for _, p := range c.full {
-		c.skip(p, codeFull, &reason{ErrAtCapacity, ErrAtCapacity.Error(), nil}, 0)
+		c.skip(p, refusal.Full(), 0)
 	}
 	c.full = nil
 }

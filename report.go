@@ -108,28 +108,6 @@ func IdempotencyKey(ctx context.Context) string {
 	return attemptctx.IdempotencyKey(ctx)
 }
 
-// soFar returns a report of the given attempts, copied: hooks may write to it.
-func (c *call) soFar(attempts []Attempt) CallReport {
-	return CallReport{
-		Service: c.query.service.name, Handler: c.query.query.Handler, Caller: c.options.caller,
-		Attempts: append([]Attempt{}, attempts...),
-	}
-}
-
-// beforeCall runs the hook that may change the caller's context.
-func (c *call) beforeCall(ctx context.Context) context.Context {
-	hook := c.query.service.registry.options.BeforeCall
-	if hook == nil {
-		return ctx
-	}
-	changed := ctx
-	_ = fault.Run(func() error { changed = hook(ctx, c.soFar(c.attempts)); return nil }) //nolint:fatcontext // once
-	if changed == nil {
-		return ctx
-	}
-	return changed
-}
-
 // prepareAttempt runs the hook that may change the context of the function.
 func (c *call) prepareAttempt() {
 	hook := c.query.service.registry.options.BeforeAttempt
@@ -166,13 +144,6 @@ func (c *call) noteAttempt(class verdict.Class, elapsed time.Duration, err error
 	c.delay = 0
 	if c.observed {
 		c.tellAttempt(c.functionContext(), c.soFar(c.attempts), ended)
-	}
-}
-
-// tellAttempt runs the hook after an attempt that has ended.
-func (c *call) tellAttempt(ctx context.Context, report CallReport, ended Attempt) {
-	if hook := c.query.service.registry.options.AfterAttempt; hook != nil {
-		_ = fault.Run(func() error { hook(ctx, report, ended); return nil })
 	}
 }
 
@@ -218,7 +189,7 @@ func (c *call) failure() error {
 			return unavailable
 		}
 	}
-	failure := &CallError{Service: c.query.service.name, Attempts: c.attempts, causes: c.causes, OnceOnly: c.OnceOnly()}
+	failure := &CallError{Service: c.query.service.name, Attempts: c.attempts, causes: c.causes, OnceOnly: c.allowed.OnceOnly()}
 	switch {
 	case ended != nil:
 		failure.ended = []error{ended}

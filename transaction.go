@@ -14,6 +14,7 @@ import (
 	"github.com/capreg/registry/internal/check"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/limit"
+	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/selection"
 )
 
@@ -87,7 +88,7 @@ func (t *transaction) findService(s *step) error {
 		return err
 	}
 	if known, ok := t.services[svc.name]; ok {
-		return known.checkType(svc.binding.goType)
+		return known.checkType(svc.binding.Type)
 	}
 	t.services[svc.name] = svc
 	return nil
@@ -159,7 +160,7 @@ func (t *transaction) provesItselfLocked(e *entry) bool {
 	if e.atOnce || e.overrideID > 0 || !t.set && t.registry.providers[e.definition.Name] == nil {
 		return false
 	}
-	own := e.health.Probe != nil || e.instance != nil && e.instance.checker != nil
+	own := e.health.Probe != nil || e.instance != nil && e.instance.Checker != nil
 	return e.build != nil || !e.health.Off && (own || len(e.health.Capabilities) > 0)
 }
 
@@ -269,18 +270,9 @@ func (t *transaction) unprovenLocked(steps []int, after time.Duration) (still, f
 
 // refuseUnprovenLocked returns the error of a provider that has not proven itself, and publishes it.
 func refuseUnprovenLocked(p *provider, late bool) error {
-	why := Candidate{Reason: "its factory or a probe has not ended"}
-	if blocked := p.gateNow() & (gateNotReady | gateUnhealthy | gateUnproven); blocked != 0 {
-		describeBlockersLocked(&why, p, blocked, time.Now())
-	} else if out := p.outage(p.definition.Capabilities); out != nil {
-		why.Reason, why.Err = out.what, out
-	}
-	text := why.Reason
-	if late {
-		text += "; its time is over"
-	}
-	p.registry.bus.Publish(p.event(event.Event{Kind: event.Refused, Reason: text, Err: why.Err}))
-	return &reason{ErrNotReady, fmt.Sprintf("registry: provider %q has not proven itself: %s", shortName(p.name()), text), why.Err}
+	why := refusal.NotProven(p.gateNow(), facts{p}, p.outage(p.definition.Capabilities), late, time.Now())
+	p.registry.bus.Publish(p.event(event.Event{Kind: event.Refused, Reason: why.Error(), Err: why}))
+	return fault.Wrap(fmt.Sprintf("registry: provider %q has not proven itself: ", shortName(p.name())), why)
 }
 
 // refuseAll returns the error of a set whose context ended before all had proven themselves.

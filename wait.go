@@ -43,8 +43,14 @@ const (
 	waitEntered                   // a provider was entered
 )
 
-// waitForProvider waits, when the iteration has no provider left, for what the call may wait for: a place, a
-// first probe, a last resort that need not be waited for, the end of a cooldown, the caller's own rate.
+// waitForProvider waits, when the iteration has no provider left, for what the call may wait for, in this order:
+//
+//	what it waits for            | where         | turns                         | ends with
+//	a place at a full provider   | awaitPlace    | by caller, first come         | a place, or another provider
+//	the result of a first probe  | awaitFirstProbe | none                        | an eligible provider
+//	nothing: a last resort       | tryLastResort | those of the strategy         | a provider that is not eligible
+//	the end of a cooldown, or of | awaitReturn   | in the order of their coming, | a provider that is back
+//	the caller's own rate limit  |               | spread over time              |
 func (c *call) waitForProvider() waitResult {
 	if c.awaitPlace() {
 		return waitEntered
@@ -72,7 +78,7 @@ func (c *call) sleep(delay time.Duration) bool {
 // awaitFirstProbe waits for the first results of probes when nothing was entered, and begins a new iteration
 // where a provider can be.
 func (c *call) awaitFirstProbe() bool {
-	if c.entries > 0 || c.Final() || c.sawProbes || len(c.skips) > 0 {
+	if c.entries > 0 || c.allowed.Final() || c.sawProbes || len(c.skips) > 0 {
 		return false
 	}
 	c.sawProbes = true
@@ -118,7 +124,7 @@ func (q *queryPlan) firstProbes(want condition) (hope probeHope, eligible bool) 
 	defer r.mu.Unlock()
 	for _, p := range plan.candidates {
 		now := p.gateNow()
-		if now&want.blockers() == 0 {
+		if now&want.refusing() == 0 {
 			return probeHope{}, true
 		}
 		if now&gateBlocked == gateUnproven {
@@ -142,7 +148,7 @@ func (p *plan) mayBecomeEligible() bool {
 // tryLastResort enters, when nothing but last resorts was entered, the next provider that may be
 // tried whatever keeps it away. Where it was replaced meanwhile, the iteration starts over.
 func (c *call) tryLastResort() waitResult {
-	if c.entries > 0 && !c.attempt.lastResort || c.Final() {
+	if c.entries > 0 && !c.attempt.lastResort || c.allowed.Final() {
 		return waitOver
 	}
 	mode := pick.Advance
@@ -201,7 +207,7 @@ func (p *plan) lastResort(by *pick.Caller, mode pick.Mode, wants func(*provider)
 	return p.candidates[best]
 }
 
-// returning is a call that waits until a provider comes back: until a cooldown is over, or until the caller's
+// comebackWait is the state of a call that waits until a provider comes back: until a cooldown is over, or until the caller's
 // rate has an attempt left.
 //
 //	state     | what happens                          | next state
@@ -210,7 +216,7 @@ func (p *plan) lastResort(by *pick.Caller, mode pick.Mode, wants func(*provider)
 //	          | nothing comes back within the time    | over: the call fails
 //	in turn   | those before it have gone             | over: the call looks for a provider again
 //	          | the provider has left again           | waiting, with its place in the order
-type returning struct {
+type comebackWait struct {
 	turn      limit.Turn[*domain.Domain[*provider]] // its place in the order, as long as the call lasts
 	throttled []*provider                           // those whose rate the caller had used up
 	reserved  limit.Reserved
@@ -226,7 +232,7 @@ func (c *call) awaitReturn() bool {
 	if !c.options.wait {
 		return false
 	}
-	registry, w := c.query.service.registry, c.returning()
+	registry, w := c.query.service.registry, c.comebackWait()
 	began := registry.now()
 	c.reserveAttempt()
 	if !c.awaitFirstReturn(began) {
@@ -243,10 +249,10 @@ func (c *call) awaitReturn() bool {
 	return true
 }
 
-// returning returns the state of the waits of the call.
-func (c *call) returning() *returning {
+// comebackWait returns the state of such waits of the call.
+func (c *call) comebackWait() *comebackWait {
 	if c.waiting == nil {
-		c.waiting = &returning{turn: c.query.service.registry.returns.Turn()}
+		c.waiting = &comebackWait{turn: c.query.service.registry.returns.Turn()}
 	}
 	return c.waiting
 }
@@ -295,7 +301,7 @@ func (c *call) reserveAttempt() {
 	}
 	for _, p := range w.throttled {
 		l := p.limits.Load()
-		if l == nil || p.superseded() || c.NotLarger(p.definition.Window) {
+		if l == nil || p.superseded() || c.allowed.NotLarger(p.definition.Window) {
 			continue
 		}
 		if wait, ok := w.reserved.Reserve(l, c.options.caller, within); ok {
@@ -305,21 +311,21 @@ func (c *call) reserveAttempt() {
 }
 
 // end gives a reserved attempt back.
-func (w *returning) end() {
+func (w *comebackWait) end() {
 	if w != nil {
 		w.reserved.GiveBack()
 	}
 }
 
 // holds reports whether an attempt is reserved under the limits.
-func (w *returning) holds(l *limit.Limits) bool { return w != nil && w.reserved.Holds(l) }
+func (w *comebackWait) holds(l *limit.Limits) bool { return w != nil && w.reserved.Holds(l) }
 
-// take is [limit.Limits.Take] with the reserved attempt, if there is one.
-func (w *returning) take(l *limit.Limits, caller string) (used limit.Permit, retryIn time.Duration) {
-	if w == nil {
-		return l.Take(caller)
+// spendRate takes an attempt from the caller's rate: the one that it has reserved, if it is due.
+func (c *call) spendRate(l *limit.Limits) (used limit.Spent, retryIn time.Duration) {
+	if c.waiting == nil {
+		return l.Take(c.options.caller)
 	}
-	return w.reserved.Take(l, caller)
+	return c.waiting.reserved.Take(l, c.options.caller)
 }
 
 // comeback is a provider that comes back to a call, by itself at a known time; the zero value: none.
@@ -352,7 +358,7 @@ func (c *call) firstReturn() (first comeback, changed <-chan struct{}) {
 
 // mayWaitFor reports whether the call may ask p once its cooldown is over.
 func (c *call) mayWaitFor(p *provider) bool {
-	if c.TooSmall(p.definition.Window) || slices.Contains(c.refused, p) || !c.mayReturnTo(p) {
+	if c.allowed.TooSmall(p.definition.Window) || slices.Contains(c.refused, p) || !c.mayReturnTo(p) {
 		return false
 	}
 	return c.shared == nil || c.tried(p.name()) || !c.shared.claimed(p.name())

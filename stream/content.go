@@ -1,6 +1,32 @@
 package stream
 
-import "github.com/capreg/registry/verdict"
+import (
+	"errors"
+	"time"
+
+	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/verdict"
+)
+
+// ofSlowReader returns the error of a stream that its provider has cut. Servers hang up on those that leave their
+// answer unread, so it is marked to say nothing of the provider where the reader took more time than an item may
+// take, and more than the provider.
+func (a *attempt[T, I]) ofSlowReader(err error, unread time.Duration) error {
+	if unread < a.options.StallTimeout || unread <= a.busy || !isCut(err) {
+		return err
+	}
+	return verdict.Ignore(err)
+}
+
+// isCut reports whether the error is that of a connection which has ended, as far as that can be known.
+func isCut(err error) (cut bool) {
+	_ = fault.Run(func() error { // its methods are a user's
+		class := verdict.Of(err).Class
+		cut = class == verdict.ClassTransport || class == verdict.ClassMalformed && errors.Is(fault.Bound(err), ErrTruncated)
+		return nil
+	})
+	return cut
+}
 
 // pullContent reads items until one has content, and keeps those before the first such item. more is false at a
 // complete end.

@@ -49,7 +49,8 @@ type Options[I any] struct {
 	// StallTimeout bounds the time until each further item. The reader's own time between two
 	// items is not counted. Default: 30 s.
 	StallTimeout time.Duration
-	// Timeout bounds the whole stream, instead of the provider's attempt timeout. Default: 1 h.
+	// Timeout bounds the whole stream, instead of the provider's attempt timeout. After the first item its end
+	// says nothing about the provider, and neither does that of ctx. Default: 1 h.
 	Timeout time.Duration
 	// KeepAlive reports whether an item carries no content, such as a preamble with the role, or a
 	// ping. Such items reset no time limit and commit to no provider: those before the first item
@@ -342,10 +343,10 @@ type attempt[T, I any] struct {
 	cancel context.CancelCauseFunc
 	items  func() (I, error, bool)
 	stop   func()
-	ended  bool         // there is nothing more to read
-	whole  atomic.Bool  // the end mark was read, or the end where no mark is defined
-	early  []I          // the items without content before the first one with it
-	busy   atomic.Int64 // the time that the provider took for its items
+	ended  bool          // there is nothing more to read
+	whole  atomic.Bool   // the end mark was read, or the end where no mark is defined
+	early  []I           // the items without content before the first one with it
+	busy   time.Duration // that the provider took for its items; the rest is the reader's
 }
 
 // stopReading ends the context of the stream and stops its iterator.
@@ -394,6 +395,7 @@ func (a *attempt[T, I]) first(open func(context.Context, T) (iter.Seq2[I, error]
 	if err := a.open(limit, open); err != nil {
 		return nil, ofCut(err, cut)
 	}
+	a.busy = time.Since(a.began)
 	s := &Stream[I]{provider: a.lease.Provider()}
 	item, err, more := a.pull(limit-time.Since(a.began), ErrFirstItem)
 	if err != nil {
@@ -424,7 +426,7 @@ func (a *attempt[T, I]) first(open func(context.Context, T) (iter.Seq2[I, error]
 		if a.whole.Load() {
 			s.releaseBetweenReads(nil)
 		} else {
-			s.releaseBetweenReads(a.tooSlowFor(a.caused(context.Cause(a.ctx))))
+			s.releaseBetweenReads(a.caused(a.ctx.Err()))
 		}
 	})
 	return s, nil
@@ -469,15 +471,6 @@ func (a *attempt[T, I]) readAll(s *Stream[I]) error {
 		}
 	}
 	return nil
-}
-
-// tooSlowFor returns the error of a stream whose time is over. It is marked to say nothing
-// about the provider when the reader took most of the time.
-func (a *attempt[T, I]) tooSlowFor(err error) error {
-	if errors.Is(fault.Bound(context.Cause(a.lease.Context())), registry.ErrAttemptTimeout) && a.busy.Load() < int64(a.options.Timeout/2) {
-		return verdict.Ignore(err)
-	}
-	return err
 }
 
 // runToRelease runs an iterator without a reader until it releases its resources; its context has
@@ -546,14 +539,15 @@ func (a *attempt[T, I]) pull(limit time.Duration, late error) (item I, err error
 		return item, nil, more
 	}
 	began := time.Now()
+	unread := began.Sub(a.began) - a.busy
 	err = a.within(limit, late, func() (err error) {
 		item, err, more = a.pullContent(late == ErrFirstItem) //nolint:errorlint // this value
 		return err
 	})
-	a.busy.Add(int64(time.Since(began)))
+	a.busy += time.Since(began)
 	if err != nil {
 		var none I
-		return none, a.tooSlowFor(a.caused(err)), false
+		return none, a.ofSlowReader(a.caused(err), unread), false
 	}
 	return item, nil, more
 }

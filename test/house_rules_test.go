@@ -27,9 +27,9 @@ var namedByRule = []string{
 	"examples/agent/internal/llm", "examples/gateway", "examples/mocktest", "examples/startup",
 	"health", "hedge", "internal/attemptctx", "internal/bitset", "internal/breaker", "internal/bus",
 	"internal/check", "internal/claim", "internal/cooldown", "internal/domain", "internal/drain",
-	"internal/drift", "internal/effects", "internal/errtree", "internal/fault", "internal/figures", "internal/graph", "internal/lazy", "internal/lifecycle", "internal/limit", "internal/oneline", "internal/outcome", "internal/overall", "internal/pace", "internal/pick",
-	"internal/probe", "internal/prooftest/model", "internal/query", "internal/record", "internal/ring",
-	"internal/schedule", "internal/slots", "internal/striped", "internal/tasks",
+	"internal/drift", "internal/effects", "internal/errtree", "internal/fault", "internal/figures", "internal/graph", "internal/judge", "internal/lazy", "internal/lifecycle", "internal/limit", "internal/oneline", "internal/outcome", "internal/overall", "internal/pace", "internal/pick",
+	"internal/probe", "internal/prooftest/model", "internal/query", "internal/record", "internal/refusal", "internal/ring",
+	"internal/schedule", "internal/slots", "internal/striped", "internal/tasks", "internal/typed",
 	"internal/window", "probes", "registrytest", "selection", "selectors", "startup", "startup/picture",
 	"stream", "test", "verdict", "internal/testkit",
 }

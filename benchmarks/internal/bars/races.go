@@ -26,7 +26,7 @@ func Races(many int) []Race {
 	adHoc := contest.GetByQuery("Service.Get", contest.Setting{})
 	return []Race{
 		against("get", 0.6, first, contest.SyncMap()),
-		against("get-round-robin", 1.2, contest.Get("Get in turns", turns), contest.SyncMap()),
+		against("get-round-robin", 1.2, contest.Get("Get in turns", turns), contest.TurnsByHand()),
 		allocating("get-allocs", 0, first),
 		allocating("get-round-robin-allocs", 0, contest.Get("Get in turns", turns)),
 

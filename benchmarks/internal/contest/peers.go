@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/afex/hystrix-go/hystrix"
@@ -83,7 +84,7 @@ func contestant(name string, prepare func() Loop) Contestant {
 // Pickers are the ways of others to get one of several instances.
 func Pickers() []Contestant {
 	return []Contestant{
-		SyncMap(), lockedMap(), goKit(),
+		SyncMap(), TurnsByHand(), lockedMap(), goKit(),
 		{"gRPC round_robin picker", grpcRoundRobin},
 		kratosSelector("kratos random selector", random.New),
 		kratosSelector("kratos wrr selector", wrr.New),
@@ -111,6 +112,36 @@ func SyncMap() Contestant {
 			for range n {
 				found, _ := models.Load(key)
 				if _, ok := found.(Model); !ok {
+					must(errors.ErrUnsupported)
+				}
+			}
+		}
+	})
+}
+
+// TurnsByHand is the usual hand-written look-up where instances take turns: a set by its name, of as many as
+// [SyncMap] has, and an atomic counter that numbers its members.
+//
+//go:noinline
+func TurnsByHand() Contestant {
+	return contestant("sync.Map load and atomic round robin", func() Loop {
+		type turns struct {
+			next   atomic.Uint64
+			models []Model
+		}
+		var sets sync.Map
+		for i := range Providers {
+			set := &turns{}
+			for range Providers {
+				set.models = append(set.models, newModel(i))
+			}
+			sets.Store("model-"+strconv.Itoa(i), set)
+		}
+		return func(n int) {
+			for range n {
+				found, _ := sets.Load(key)
+				set, ok := found.(*turns)
+				if !ok || set.models[set.next.Add(1)%uint64(len(set.models))] == nil {
 					must(errors.ErrUnsupported)
 				}
 			}

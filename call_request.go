@@ -1,0 +1,83 @@
+package registry
+
+import (
+	"context"
+	"time"
+
+	"github.com/capreg/registry/internal/attemptctx"
+	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/pick"
+)
+
+// request holds what a call was asked to do. It is fixed when the call begins, and the same for all leases of one call.
+type request struct {
+	query    *queryPlan
+	caller   attemptctx.Caller
+	by       pick.Caller // what selectors can know of it
+	options  CallOption
+	observed bool          // hooks, observers or a report see it
+	began    time.Duration // set when observed
+	number   uint64        // given when it is asked for; see serial
+}
+
+// begin checks what a call is asked to do, and runs the hook before it.
+func (r *request) begin(ctx context.Context, query *queryPlan, key string, options []CallOption) (err error) {
+	if ctx == nil {
+		return errNilContext()
+	}
+	if len(options) > 0 { // else the price of copying none would be a tenth of the call's
+		if r.options, err = mergeOptions(options); err != nil {
+			return err
+		}
+	}
+	r.query = query
+	registry := query.service.registry
+	if r.options.caller == "" {
+		r.options.caller = query.query.Handler
+	}
+	r.observed = r.options.report != nil || registry.hooked || registry.observers.Load() != nil
+	if r.observed {
+		r.began = registry.now()
+		ctx = r.beforeCall(ctx)
+	}
+	r.caller = attemptctx.CallerOf(ctx)
+	r.by = pick.Caller{Context: ctx, Key: key, Name: r.options.caller}
+	return nil
+}
+
+// serial returns a number that no other call of the registry has.
+func (r *request) serial() uint64 {
+	if r.number == 0 {
+		r.number = r.query.service.registry.serials.Add(1)
+	}
+	return r.number
+}
+
+// soFar returns a report of the given attempts, copied: hooks may write to it.
+func (r *request) soFar(attempts []Attempt) CallReport {
+	return CallReport{
+		Service: r.query.service.name, Handler: r.query.query.Handler, Caller: r.options.caller,
+		Attempts: append([]Attempt{}, attempts...),
+	}
+}
+
+// beforeCall runs the hook that may change the caller's context.
+func (r *request) beforeCall(ctx context.Context) context.Context {
+	hook := r.query.service.registry.options.BeforeCall
+	if hook == nil {
+		return ctx
+	}
+	changed := ctx
+	_ = fault.Run(func() error { changed = hook(ctx, r.soFar(nil)); return nil }) //nolint:fatcontext // once
+	if changed == nil {
+		return ctx
+	}
+	return changed
+}
+
+// tellAttempt runs the hook after an attempt that has ended.
+func (r *request) tellAttempt(ctx context.Context, report CallReport, ended Attempt) {
+	if hook := r.query.service.registry.options.AfterAttempt; hook != nil {
+		_ = fault.Run(func() error { hook(ctx, report, ended); return nil })
+	}
+}
