@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
-	"math"
 	"slices"
 	"time"
 
@@ -14,8 +12,8 @@ import (
 	"github.com/capreg/registry/internal/check"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/limit"
+	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/refusal"
-	"github.com/capreg/registry/selection"
 )
 
 // transaction is an update that is being made.
@@ -32,7 +30,7 @@ type transaction struct {
 	services map[string]*service // that providers join
 	joining  []*provider         // by step; nil: none, or not yet
 	plan     changeset.Plan
-	proving  []int // the steps whose providers have to prove themselves
+	proofs   changeset.Proofs // of the providers that have to prove themselves
 	applied  bool
 	changed  []*provider // by step; whose setting was changed
 	left     []*provider // to be drained
@@ -48,7 +46,7 @@ func (t *transaction) run(ctx context.Context) error {
 	if err := t.begin(); err != nil || t.applied {
 		return err
 	}
-	for _, i := range t.proving {
+	for _, i := range t.proofs.All() {
 		if p := t.joining[i]; p.lazy != nil {
 			p.lazy.Start()
 		}
@@ -136,10 +134,10 @@ func (t *transaction) begin() error {
 		}
 		t.joining[i] = r.make(t.services[s.entry.definition.Service], s.entry)
 		if t.provesItselfLocked(&s.entry) {
-			t.proving = append(t.proving, i)
+			t.proofs.Add(i, s.entry.proving)
 		}
 	}
-	if len(t.proving) == 0 {
+	if len(t.proofs.All()) == 0 {
 		t.applyLocked()
 	}
 	return nil
@@ -185,7 +183,7 @@ func (t *transaction) validateLocked() error {
 			changes[i].Name, changes[i].Replace, changes[i].Member = s.entry.definition.Name, s.entry.replace, s.entry.member()
 		}
 	}
-	plan, refused := changeset.Resolve(world{r}, changes,
+	plan, refused := changeset.Resolve(r.world(*r.services.Load()), changes,
 		changeset.Rules{Strategies: r.strategies, ForbidMocks: r.options.ForbidMocks})
 	for _, no := range refused {
 		errs = append(errs, t.of(no.Index, &FieldError{Field: no.Field, Value: no.Value, Bound: no.Bound, Err: no.Kind}))
@@ -203,9 +201,8 @@ func (t *transaction) validateLocked() error {
 
 // prove applies the set when all that have to prove themselves have done so, within ctx and their own time.
 func (t *transaction) prove(ctx context.Context) error {
-	began := t.registry.now()
-	for waiting := t.proving; ; {
-		left, changed, err := t.applyIfProven(&waiting, t.registry.now()-began)
+	for began := t.registry.now(); ; {
+		left, changed, err := t.applyIfProven(t.registry.now() - began)
 		if err != nil || t.applied {
 			return err
 		}
@@ -215,75 +212,57 @@ func (t *transaction) prove(ctx context.Context) error {
 	}
 }
 
-// applyIfProven removes those that have proven themselves from the waiting ones, and applies the set when none is left.
-// Otherwise it returns a channel that is closed when that may be so, and the time until the first of them is too late.
-func (t *transaction) applyIfProven(waiting *[]int, after time.Duration) (left time.Duration, changed <-chan struct{}, err error) {
+// applyIfProven applies the set if all have proven themselves. Otherwise it returns a channel that is closed when that
+// may be so, and the time until the first of them is late.
+func (t *transaction) applyIfProven(after time.Duration) (left time.Duration, changed <-chan struct{}, err error) {
 	r := t.registry
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closing {
 		return 0, nil, fmt.Errorf("registry: %w", ErrClosed)
 	}
-	still, failed := t.unprovenLocked(*waiting, after)
-	if len(still)+len(failed) == 0 { // those that were well a while ago have to be so now
-		still, failed = t.unprovenLocked(t.proving, after)
+	failed, left, proven := t.proofs.Look(after, t.proofLocked)
+	switch {
+	case len(failed) > 0:
+		return 0, nil, t.join(t.refuseUnprovenLocked(failed, after))
+	case !proven:
+		return left, r.changedLocked(), nil
 	}
-	if len(failed) > 0 {
-		var errs []error
-		for _, i := range failed {
-			errs = append(errs, t.of(i, refuseUnprovenLocked(t.joining[i], t.steps[i].entry.proving <= after)))
-		}
-		return 0, nil, t.join(errs)
-	}
-	if len(still) == 0 {
-		if err := t.validateLocked(); err != nil {
-			return 0, nil, err
-		}
+	if err = t.validateLocked(); err == nil {
 		t.applyLocked()
-		return 0, nil, nil
 	}
-	left = math.MaxInt64
-	for _, i := range still {
-		left = min(left, t.steps[i].entry.proving-after)
-	}
-	*waiting = still
-	return left, r.changedLocked(), nil
+	return 0, nil, err
 }
 
-// unprovenLocked returns those of the steps whose providers may still prove themselves, and those whose providers have failed
-// or are too late.
-func (t *transaction) unprovenLocked(steps []int, after time.Duration) (still, failed []int) {
-	for _, i := range steps {
+// proofLocked tells how far the provider of a step has proven itself.
+func (t *transaction) proofLocked(i int) changeset.Proof {
+	p := t.joining[i]
+	switch now := p.gateNow(); {
+	case now&(gateNotReady|gateUnhealthy) != 0:
+		return changeset.Failed
+	case now&gateUnproven == 0 && (p.lazy == nil || p.instance.Load() != nil) && p.health.watch.CapabilitiesWork():
+		return changeset.Proven
+	}
+	return changeset.Pending
+}
+
+// refuseUnprovenLocked returns the errors of providers that have not proven themselves, and publishes them.
+func (t *transaction) refuseUnprovenLocked(failed []int, after time.Duration) (errs []error) {
+	for _, i := range failed {
 		p := t.joining[i]
-		switch now := p.gateNow(); {
-		case now&(gateNotReady|gateUnhealthy) != 0:
-			failed = append(failed, i)
-		case now&gateUnproven == 0 && (p.lazy == nil || p.instance.Load() != nil) && p.health.watch.CapabilitiesWork():
-		case t.steps[i].entry.proving <= after:
-			failed = append(failed, i)
-		default:
-			still = append(still, i)
-		}
+		why := refusal.NotProven(p.gateNow(), facts{p}, p.outage(p.definition.Capabilities), t.proofs.Late(i, after), time.Now())
+		p.registry.bus.Publish(p.event(event.Event{Kind: event.Refused, Reason: why.Error(), Err: why}))
+		errs = append(errs, t.of(i, fault.Wrap(fmt.Sprintf("registry: provider %q has not proven itself: ", shortName(p.name())), why)))
 	}
-	return still, failed
-}
-
-// refuseUnprovenLocked returns the error of a provider that has not proven itself, and publishes it.
-func refuseUnprovenLocked(p *provider, late bool) error {
-	why := refusal.NotProven(p.gateNow(), facts{p}, p.outage(p.definition.Capabilities), late, time.Now())
-	p.registry.bus.Publish(p.event(event.Event{Kind: event.Refused, Reason: why.Error(), Err: why}))
-	return fault.Wrap(fmt.Sprintf("registry: provider %q has not proven itself: ", shortName(p.name())), why)
+	return errs
 }
 
 // refuseAll returns the error of a set whose context ended before all had proven themselves.
 func (t *transaction) refuseAll(causes []error) error {
 	t.registry.mu.Lock()
 	defer t.registry.mu.Unlock()
-	still, failed := t.unprovenLocked(t.proving, 0)
-	for _, i := range append(failed, still...) {
-		causes = append(causes, t.of(i, refuseUnprovenLocked(t.joining[i], false)))
-	}
-	return fault.Join("registry: ", append(causes, ErrNotReady))
+	unproven := slices.DeleteFunc(slices.Clone(t.proofs.All()), func(i int) bool { return t.proofLocked(i) == changeset.Proven })
+	return fault.Join("registry: ", append(append(causes, ErrNotReady), t.refuseUnprovenLocked(unproven, 0)...))
 }
 
 // applyLocked makes the changes that were checked.
@@ -380,68 +359,27 @@ func (e *entry) member() changeset.Member {
 	}
 }
 
-// world lets the check of a set see the members. Its methods are called with Registry.mu held.
-type world struct{ registry *Registry }
-
-func (w world) Member(name string) (m changeset.Member, ok bool) {
-	p, ok := w.registry.providers[name]
-	if !ok {
-		return m, false
-	}
-	return memberOf(p), true
-}
-
-func memberOf(p *provider) changeset.Member {
-	return changeset.Member{
-		Service: p.service.name, Group: p.group.GroupID, Domain: domainKey(p.definition.Domain, p.ofTest()),
-		Mock: p.mock(), OfTest: p.overrideID > 0,
-	}
-}
-
-func (w world) SwappedBy(name string) string {
-	for _, o := range w.registry.overrides {
-		if o.swapped == name {
-			return o.owner
-		}
-	}
-	return ""
-}
-
-func (w world) Group(group changeset.GroupKey) (shared changeset.Shared[selection.Strategy]) {
-	svc := w.registry.knownService(group.Service)
-	if svc == nil || svc.groups[group.ID] == nil {
-		return shared
-	}
-	g := svc.groups[group.ID]
-	return changeset.Shared[selection.Strategy]{Value: g.Strategy, By: g.SetBy, Size: g.Size(), Names: func(yield func(string) bool) {
-		for p := range svc.members {
-			if p.group == g && !yield(p.name()) {
-				return
+// world returns what the check of a set looks at, with Registry.mu held.
+func (m *membership) world(services map[string]*service) changeset.Members[*provider] {
+	return changeset.Members[*provider]{
+		Named: m.providers, Domains: m.domains,
+		Of: func(service string) (map[*provider]struct{}, pick.Groups) {
+			svc := services[service]
+			return svc.members, svc.groups
+		},
+		Describe: func(p *provider) (string, changeset.Member) {
+			return p.name(), changeset.Member{
+				Service: p.service.name, Group: p.group.GroupID, Domain: domainKey(p.definition.Domain, p.ofTest()),
+				Mock: p.mock(), OfTest: p.overrideID > 0,
 			}
-		}
-	}}
-}
-
-func (w world) Domain(key string) (shared changeset.Shared[limit.Policy]) {
-	d, ok := w.registry.domains[key]
-	if !ok {
-		return shared
-	}
-	return changeset.Shared[limit.Policy]{Value: d.Policy(), By: d.LimitsBy(), Size: d.Size(), Names: func(yield func(string) bool) {
-		for _, p := range d.Members() {
-			if !yield(p.name()) {
-				return
+		},
+		SwapOwner: func(name string) string {
+			for _, o := range m.overrides {
+				if o.swapped == name {
+					return o.owner
+				}
 			}
-		}
-	}}
-}
-
-func (w world) Members(service string) iter.Seq2[string, changeset.Member] {
-	return func(yield func(string, changeset.Member) bool) {
-		for p := range w.registry.knownService(service).members {
-			if !yield(p.name(), memberOf(p)) {
-				return
-			}
-		}
+			return ""
+		},
 	}
 }

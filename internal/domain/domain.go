@@ -33,6 +33,15 @@ func (d *Domain[M]) Members() []M {
 	return slices.Collect(maps.Keys(d.members))
 }
 
+// Each yields the members, in no order.
+func (d *Domain[M]) Each(yield func(M) bool) {
+	for _, m := range d.Members() {
+		if !yield(m) {
+			return
+		}
+	}
+}
+
 // Size returns the number of members.
 func (d *Domain[M]) Size() int { return max(len(d.members), 1) }
 
