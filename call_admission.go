@@ -8,11 +8,12 @@ import (
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/striped"
+	"github.com/capreg/registry/reason"
 )
 
 // admission says how a call asks to enter a provider.
 type admission struct {
-	reason     attemptReason
+	why        reason.Why
 	paid       bool // the budget for further attempts was asked already, or need not be
 	placed     bool // the call holds a place there
 	lastResort bool // whatever keeps others away
@@ -24,7 +25,7 @@ func (c *call) claimAndEnter(p *provider, e admission) (entered bool) {
 	if c.shared == nil {
 		return c.enter(p, e)
 	}
-	if !c.shared.claim(p, e.reason == attemptRetry || c.rounds > 0 && c.tried(p.name())) {
+	if !c.shared.claim(p, e.why == reason.Retry || c.rounds > 0 && c.tried(p.name())) {
 		return false
 	}
 	defer func() { // deferred: an authoriser may exit the goroutine
@@ -78,19 +79,19 @@ func (c *call) enter(p *provider, e admission) bool {
 // noteEntry notes that the call has entered p.
 func (c *call) noteEntry(p *provider, e admission) {
 	a := &c.attempt
-	c.state, c.hookCtx, c.reason, c.cause = callRunning, nil, e.reason, nil
+	c.state, c.hookCtx, c.why, c.cause = callRunning, nil, e.why, nil
 	if a.vitals != nil {
 		a.track = c.providers.track(p)
 	}
 	if a.trial && c.shared == nil { // a lease expires by itself
 		a.watchTrial()
 	}
-	switch e.reason {
-	case attemptFailover:
+	switch e.why {
+	case reason.Failover:
 		p.tookOver.Add(1)
-	case attemptFirst, attemptRetry, attemptQueued, attemptWaited, attemptMany, attemptHedge, attemptLastResort:
+	case reason.First, reason.Retry, reason.Queued, reason.Waited, reason.Many, reason.Hedge, reason.LastResort:
 	}
-	c.waiting.end() // an attempt that is reserved elsewhere
+	c.waiting.End() // an attempt that is reserved elsewhere
 	if p != c.retried.provider {
 		c.retried = retried{provider: p}
 	}
@@ -126,18 +127,17 @@ func (c *call) passLimits(p *provider, e admission) (used limit.Spent, ok bool) 
 		return limit.Spent{}, true
 	}
 	full := !e.placed && !c.takePlace(l)
-	if full && c.waiting.holds(l) { // it keeps what it has waited for
+	if full && c.waiting.Holds(l) { // it keeps what it has waited for
 		c.full = append(c.full, p)
 		return limit.Spent{}, false
 	}
-	used, retryIn := c.spendRate(l)
+	used, retryIn := c.waiting.Take(l, c.options.caller)
 	switch {
 	case retryIn > 0: // also where it is full: callers that have used up their rate do not queue
 		c.attempt.leavePlace()
 		c.skip(p, refusal.Throttled(), retryIn)
 		if c.options.wait {
-			w := c.comebackWait()
-			w.throttled = append(w.throttled, p)
+			c.comebackWait().NoteThrottled(p)
 		}
 	case full:
 		used.GiveBack()

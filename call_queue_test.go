@@ -13,6 +13,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -54,7 +55,7 @@ func TestQueue_CallQueuesAtEveryFullProvider(t *testing.T) {
 		var report registry.CallReport
 		require.Equal(t, "b", testkit.MustAsk(t, testkit.Bind(reg), registry.ReportTo(&report)))
 		require.Equal(t, 6*time.Second, time.Since(began))
-		require.Equal(t, "queued", report.Attempts[0].Why)
+		require.Equal(t, reason.Queued, report.Attempts[0].Why)
 		require.Equal(t, 3*time.Second, report.Attempts[0].Delay)
 		callers.Wait()
 	})

@@ -8,6 +8,7 @@ import (
 	"github.com/capreg/registry/internal/cooldown"
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/refusal"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
@@ -24,19 +25,8 @@ type Candidate struct {
 	Strategy string `json:"strategy"`
 	// Eligible reports whether a call could be given to it now.
 	Eligible bool `json:"eligible"`
-	// Code is the reason in one stable word:
-	//
-	//   - "eligible", or "trial" when the call would be a trial of a half-open breaker;
-	//   - what keeps calls away: "closed", "mocks_only", "overridden", "unhealthy",
-	//     "starting", "breaker_open", "trial_slots_full", "cooling_down", "parked",
-	//     "not_ready", "no_traffic", "at_capacity";
-	//   - what the query does not accept: "capability_missing", "capability_out",
-	//     "too_expensive", "too_old", "tag_missing", "other_region", "excluded",
-	//     "too_slow";
-	//   - "throttled", when the rate of the caller is used up, in explanations that of the
-	//     query's handler;
-	//   - in the error of a call, why that call was turned away: "denied", "retry_budget_spent".
-	Code string `json:"code"`
+	// Code is the reason in one stable word.
+	Code reason.Code `json:"code"`
 	// Reason is the same in words, without RetryIn; empty when the provider is
 	// eligible without a trial. It names all reasons, Code the first.
 	Reason string `json:"reason,omitempty"`
@@ -56,7 +46,7 @@ type Candidate struct {
 
 // String returns the name with the reason, the time until a retry and the strategy's detail.
 func (c Candidate) String() string {
-	text := c.Provider + ": " + cmp.Or(c.Reason, c.Code)
+	text := c.Provider + ": " + cmp.Or(c.Reason, string(c.Code))
 	if c.RetryIn > 0 {
 		text += fmt.Sprintf(", retry in %v", c.RetryIn.Round(time.Millisecond))
 	}
@@ -113,6 +103,10 @@ func (f facts) Factory() (text string, until time.Time, cause error) {
 func describeLocked(c *Candidate, p *provider, at time.Time) {
 	now := p.gateNow()
 	identifyLocked(c, p, now)
+	if now&gateBlocked == gateOpen { // by far the most frequent refusal: its words are ready
+		c.Code, c.Reason, c.RetryIn, c.Err = p.opening.Refusal(at)
+		return
+	}
 	s := refusal.Of(now, facts{p}, at)
 	setStanding(c, &s)
 }

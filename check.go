@@ -25,6 +25,14 @@ func asFieldError(prefix string, v *check.Violation) error {
 // asInvalid is asFieldError for fields of the input itself.
 func asInvalid(v *check.Violation) error { return asFieldError("", v) }
 
+// asConflict is asInvalid for input that contradicts what is registered.
+func asConflict(v *check.Violation) error {
+	if v == nil {
+		return nil
+	}
+	return &FieldError{Field: v.Field, Value: v.Value, Bound: v.Bound, Err: ErrConflict}
+}
+
 func (d Definition) checkDescription() error {
 	if !d.Priority.valid() {
 		return errBadPriority(d.Priority)

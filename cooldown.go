@@ -9,6 +9,7 @@ import (
 	"github.com/capreg/registry/internal/domain"
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/outcome"
+	"github.com/capreg/registry/internal/override"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -156,7 +157,7 @@ func (p *provider) endGrowthLocked() {
 // enterDomain gives p its domain, and sets its limits unless the policy is zero or the domain has some. Caller
 // holds mu.
 func (r *Registry) enterDomain(p *provider, policy LimitPolicy) {
-	p.domain = r.domains.Join(domainKey(p.definition.Domain, p.ofTest()), p)
+	p.domain = r.domains.Join(override.DomainKey(p.definition.Domain, p.ofTest()), p)
 	if p.domain.Cooldown.Active() {
 		p.gate.Store(uint32(p.gateNow() | gateCooling))
 	}

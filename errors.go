@@ -12,6 +12,7 @@ import (
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/refusal"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -187,7 +188,7 @@ func appendCauses(causes []error, candidates []Candidate, parked bool) []error {
 
 // parked reports whether every candidate refuses this client's credentials.
 func (e *UnavailableError) parked() bool {
-	return !slices.ContainsFunc(e.Candidates, func(c Candidate) bool { return c.Code != refusal.CodeParked })
+	return !slices.ContainsFunc(e.Candidates, func(c Candidate) bool { return c.Code != reason.Parked })
 }
 
 // CallError is the error of a call that failed after its function ran at least once, or whose context ended first.
@@ -265,7 +266,7 @@ func (e *CallError) credentials() bool {
 		return false
 	}
 	return !slices.ContainsFunc(e.Attempts, func(a Attempt) bool { return a.Class != verdict.ClassFatal }) &&
-		!slices.ContainsFunc(e.Skipped, func(c Candidate) bool { return c.Code != refusal.CodeParked && c.Code != refusal.CodeLacking })
+		!slices.ContainsFunc(e.Skipped, func(c Candidate) bool { return c.Code != reason.Parked && c.Code != reason.CapabilityMissing })
 }
 
 // withRetryIn sets RetryIn where the call ended although other providers could have been

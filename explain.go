@@ -12,6 +12,7 @@ import (
 	"github.com/capreg/registry/internal/bitset"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/refusal"
+	"github.com/capreg/registry/reason"
 )
 
 // Explanation reports which provider the next call would try first, and why not the
@@ -107,7 +108,7 @@ func (p *plan) markThrottled(candidates []Candidate, by pick.Caller) {
 	for i := range min(len(p.candidates), len(candidates)) {
 		c := &candidates[i]
 		retryIn := p.candidates[i].limits.Load().RetryIn(by.Name)
-		if retryIn > 0 && (c.Eligible || c.Code == refusal.CodeFull) {
+		if retryIn > 0 && (c.Eligible || c.Code == reason.AtCapacity) {
 			refuseFor(c, refusal.Throttled(), retryIn)
 		}
 	}
@@ -188,7 +189,7 @@ func (s *queryPlan) describe(c *Candidate, p *provider, now time.Time, want cond
 		refuseFor(c, mismatch, 0)
 	} else if want == admitting && c.Eligible && p.full() {
 		refuseFor(c, refusal.Full(), 0)
-	} else if want == healthy && c.Code == refusal.CodeTrial {
+	} else if want == healthy && c.Code == reason.Trial {
 		refuseFor(c, refusal.OnlyTrials(), 0)
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/internal/typed"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -76,7 +77,7 @@ func (r *Resolver[T]) AcquireMany(ctx context.Context, limit int, options ...Cal
 		}
 		switch {
 		case c.providers.restarts > 0 && c.triedBefore(p): // offered again by the current plan
-		case c.claimAndEnter(p, admission{reason: attemptMany, paid: true, uncounted: true}): //nolint:contextcheck // the call has it
+		case c.claimAndEnter(p, admission{why: reason.Many, paid: true, uncounted: true}): //nolint:contextcheck // the call has it
 			c.providers.take()
 			leases = append(leases, newLease[T](&c)) //nolint:contextcheck // the call has it
 		default:

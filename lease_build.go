@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -67,7 +68,7 @@ func (l *Lease[T]) Beside() (*Lease[T], error) {
 	if c.allowed.Final() {
 		return nil, c.failure()
 	}
-	c.reason = attemptHedge
+	c.why = reason.Hedge
 	return nextLease[T](&c)
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/capreg/registry/internal/domain"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/internal/override"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/query"
 )
@@ -20,17 +21,16 @@ import (
 type membership struct {
 	providers    map[string]*provider // by name
 	byCapability query.Index[*provider]
-	domains      domain.Set[*provider]  // the shared ones, by key; see domainKey
+	domains      domain.Set[*provider]  // the shared ones, by key; see override.DomainKey
 	proving      map[*provider]struct{} // made, and not joined yet
 	draining     map[*provider]struct{} // removed, with calls in flight
-	overrides    []*override            // in force, oldest first
+	overrides    override.Set           // in force
 	waiters      chan struct{}          // closed when a provider becomes eligible or leaves; nil while nothing waits
 	bus          *bus.Bus
 	closing      bool
 
-	generation     uint64 // of the latest provider
-	unnamed        uint64 // providers that were given a name
-	lastOverrideID uint64
+	generation uint64 // of the latest provider
+	unnamed    uint64 // providers that were given a name
 }
 
 func newMembership() membership {

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/override"
 	"github.com/capreg/registry/internal/pace"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/query"
@@ -192,7 +193,7 @@ type serviceState struct {
 	proving   int  // providers that are to join
 	members   map[*provider]struct{}
 	groups    pick.Groups
-	overrides []*override // in force, oldest first
+	overrides override.Stack
 	policy    selection.Policy
 	sorted    map[string][]*provider // by handler, each in the one order; nil when out of date
 }

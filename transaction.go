@@ -10,8 +10,10 @@ import (
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/changeset"
 	"github.com/capreg/registry/internal/check"
+	"github.com/capreg/registry/internal/comeback"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/limit"
+	"github.com/capreg/registry/internal/override"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/refusal"
 )
@@ -206,7 +208,7 @@ func (t *transaction) prove(ctx context.Context) error {
 		if err != nil || t.applied {
 			return err
 		}
-		if await(ctx, left, changed) == waitCancelled {
+		if comeback.Await(ctx, left, changed) == comeback.Cancelled {
 			return t.refuseAll(fault.OfContext(ctx))
 		}
 	}
@@ -354,7 +356,7 @@ func (t *transaction) undo() {
 func (e *entry) member() changeset.Member {
 	return changeset.Member{
 		Service: e.definition.Service, Group: e.groupID(), Strategy: e.definition.Strategy,
-		Domain: domainKey(e.definition.Domain, e.overrideID > 0), Limits: limit.Policy(e.limits),
+		Domain: override.DomainKey(e.definition.Domain, e.overrideID > 0), Limits: limit.Policy(e.limits),
 		Mock: e.definition.Mock, OfTest: e.overrideID > 0,
 	}
 }
@@ -369,17 +371,10 @@ func (m *membership) world(services map[string]*service) changeset.Members[*prov
 		},
 		Describe: func(p *provider) (string, changeset.Member) {
 			return p.name(), changeset.Member{
-				Service: p.service.name, Group: p.group.GroupID, Domain: domainKey(p.definition.Domain, p.ofTest()),
+				Service: p.service.name, Group: p.group.GroupID, Domain: override.DomainKey(p.definition.Domain, p.ofTest()),
 				Mock: p.mock(), OfTest: p.overrideID > 0,
 			}
 		},
-		SwapOwner: func(name string) string {
-			for _, o := range m.overrides {
-				if o.swapped == name {
-					return o.owner
-				}
-			}
-			return ""
-		},
+		CheckName: m.overrides.CheckName,
 	}
 }

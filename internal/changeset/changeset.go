@@ -75,8 +75,8 @@ type Shared[V any] struct {
 // World is the membership before the set. The names are of providers.
 type World interface {
 	Member(name string) (m Member, ok bool)
-	// SwappedBy returns the test that has swapped a provider of the name, which cannot join then; empty: none.
-	SwappedBy(name string) string
+	// Reserved says why no provider can join with the name, such as that a test has swapped it; nil where one can.
+	Reserved(name string) *check.Violation
 	Group(group GroupKey) Shared[selection.Strategy]
 	Domain(key string) Shared[limit.Policy]
 	// Members yields the members of the service.

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/capreg/registry/internal/changeset"
+	"github.com/capreg/registry/internal/check"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/pick"
@@ -32,11 +33,11 @@ func (w world) Member(name string) (m changeset.Member, ok bool) {
 	return m, ok
 }
 
-func (w world) SwappedBy(name string) string {
+func (w world) Reserved(name string) *check.Violation {
 	if name == w.swapped {
-		return "a test"
+		return check.Refuse("Name", name, "a name that is not swapped")
 	}
-	return ""
+	return nil
 }
 
 func keyOf(m changeset.Member) changeset.GroupKey {
@@ -171,7 +172,7 @@ func TestResolve_RefusesWhatDoesNot(t *testing.T) {
 		"name taken twice":         {ringOfTwo(), []changeset.Change{join("d", in("s", 0, ring)), join("d", in("s", 0, ring))}, 1, fault.ErrExists, "no other provider of the update"},
 		"replaced twice":           {ringOfTwo(), []changeset.Change{replace("a", in("s", 0, ring)), replace("a", in("s", 0, ring))}, 1, fault.ErrExists, "no other provider of the update"},
 		"of another service":       {ringOfTwo(), []changeset.Change{replace("a", in("t", 0, ring))}, 0, fault.ErrConflict, `a provider of service "t"; that one serves "s"`},
-		"swapped":                  {swapped, []changeset.Change{replace("a", in("s", 0, ring))}, 0, fault.ErrConflict, `"a test" has swapped it`},
+		"swapped":                  {swapped, []changeset.Change{replace("a", in("s", 0, ring))}, 0, fault.ErrConflict, "a name that is not swapped"},
 		"unknown":                  {ringOfTwo(), []changeset.Change{leave("x")}, 0, fault.ErrNotRegistered, "the name of a provider"},
 		"setting of unknown":       {ringOfTwo(), []changeset.Change{set("x", "weight")}, 0, fault.ErrNotRegistered, "the name of a provider"},
 		"setting of newcomer":      {ringOfTwo(), []changeset.Change{join("x", in("s", 0, ring)), set("x", "weight")}, 1, fault.ErrNotRegistered, "the name of a provider"},

@@ -4,6 +4,7 @@ import (
 	"iter"
 	"maps"
 
+	"github.com/capreg/registry/internal/check"
 	"github.com/capreg/registry/internal/domain"
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/pick"
@@ -16,7 +17,7 @@ type Members[M comparable] struct {
 	Domains   domain.Set[M]
 	Of        func(service string) (map[M]struct{}, pick.Groups)
 	Describe  func(M) (name string, m Member)
-	SwapOwner func(name string) string
+	CheckName func(name string) *check.Violation
 }
 
 // Member implements [World].
@@ -28,8 +29,8 @@ func (w Members[M]) Member(name string) (m Member, ok bool) {
 	return m, false
 }
 
-// SwappedBy implements [World].
-func (w Members[M]) SwappedBy(name string) string { return w.SwapOwner(name) }
+// Reserved implements [World].
+func (w Members[M]) Reserved(name string) *check.Violation { return w.CheckName(name) }
 
 // Group implements [World].
 func (w Members[M]) Group(key GroupKey) (s Shared[selection.Strategy]) {

@@ -86,9 +86,9 @@ func (c Change) what() string {
 func (s *set) checkNames() {
 	for i, c := range s.changes {
 		f := s.fateOf(c.Name)
-		owner := ""
+		var reserved *check.Violation
 		if c.Kind == Join {
-			owner = s.world.SwappedBy(c.Name)
+			reserved = s.world.Reserved(c.Name)
 		}
 		switch {
 		case c.Kind == Join && f.present && !f.left && !c.Replace:
@@ -97,9 +97,8 @@ func (s *set) checkNames() {
 		case c.Kind == Join && f.present && !f.left && f.before.Service != c.Member.Service:
 			s.refuse(i, fault.ErrConflict, "Replace", c.Name,
 				fmt.Sprintf("a provider of service %q; that one serves %q", c.Member.Service, f.before.Service))
-		case owner != "":
-			s.refuse(i, fault.ErrConflict, "Name", c.Name,
-				fmt.Sprintf("a name that is not swapped; %q has swapped it", oneline.Cut(owner, 64)))
+		case reserved != nil:
+			s.refused = append(s.refused, Refusal{i, fault.ErrConflict, *reserved})
 		case c.Kind == Join:
 		case !f.present:
 			s.refuse(i, fault.ErrNotRegistered, "Name", c.Name, "the name of a provider")

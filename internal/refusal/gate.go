@@ -8,6 +8,7 @@ import (
 	"github.com/capreg/registry/internal/cooldown"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/reason"
 )
 
 // Gate has the reasons that keep calls away from a provider, as bits. Zero is healthy, ready and with a closed
@@ -57,13 +58,18 @@ type Opening struct {
 }
 
 // NewOpening returns the opening of a breaker that admits trials from then on. The zero time: not known yet.
-func NewOpening(reason string, until time.Time) Opening {
+func NewOpening(text string, until time.Time) Opening {
 	words := fault.ErrBreakerOpen.Error()
-	if reason != "" {
-		words = fmt.Sprintf("%s (%s)", words, oneline.Cut(reason, 64))
+	if text != "" {
+		words = fmt.Sprintf("%s (%s)", words, oneline.Cut(text, 64))
 	}
-	why := &Reason{CodeOpen, fault.ErrBreakerOpen, words, nil}
+	why := &Reason{reason.BreakerOpen, fault.ErrBreakerOpen, words, nil}
 	return Opening{until, why, fault.Join("", []error{why})}
+}
+
+// Refusal returns the fields of the [Standing] of a provider that only its open breaker keeps away.
+func (o *Opening) Refusal(now time.Time) (code reason.Code, words string, retryIn time.Duration, err error) {
+	return reason.BreakerOpen, o.why.words, max(o.until.Sub(now), 0), o.err
 }
 
 // Facts answers questions about one provider. [Of] asks only those whose reason is in the gate.
@@ -96,11 +102,11 @@ var reasons = [...]struct {
 	{Unhealthy, func(f Facts, _ time.Time) (*Reason, time.Duration) {
 		text, names, cause := f.Health()
 		words := fmt.Sprintf("%v: %s", fault.ErrUnhealthy, because(text, names))
-		return &Reason{CodeUnhealthy, fault.ErrUnhealthy, words, cause}, 0
+		return &Reason{reason.Unhealthy, fault.ErrUnhealthy, words, cause}, 0
 	}},
 	{Unproven, func(f Facts, _ time.Time) (*Reason, time.Duration) {
 		text, next, cause := f.Proof()
-		return &Reason{CodeStarting, fault.ErrNotReady, fmt.Sprintf("%v: %s", fault.ErrNotReady, text), cause}, next
+		return &Reason{reason.Starting, fault.ErrNotReady, fmt.Sprintf("%v: %s", fault.ErrNotReady, text), cause}, next
 	}},
 	{Open, func(f Facts, now time.Time) (*Reason, time.Duration) {
 		opening := f.Opening()
@@ -108,9 +114,9 @@ var reasons = [...]struct {
 	}},
 	{TrialsFull, func(Facts, time.Time) (*Reason, time.Duration) { return errTrialsFull, 0 }},
 	{Cooling, func(f Facts, now time.Time) (*Reason, time.Duration) {
-		code, sentinel, cooling := CodeCooling, fault.ErrCoolingDown, f.Cooldown()
+		code, sentinel, cooling := reason.CoolingDown, fault.ErrCoolingDown, f.Cooldown()
 		if cooling.State() == cooldown.Parked {
-			code, sentinel = CodeParked, fault.ErrCredentials
+			code, sentinel = reason.Parked, fault.ErrCredentials
 		}
 		words := fmt.Sprintf("%v (%v)", sentinel, cooling.Class())
 		return &Reason{code, sentinel, words, cooling.Cause()}, max(cooling.Until().Sub(now), 0)
@@ -118,7 +124,7 @@ var reasons = [...]struct {
 	{NotReady, func(f Facts, now time.Time) (*Reason, time.Duration) {
 		text, until, cause := f.Factory()
 		words := fmt.Sprintf("%v: %s", fault.ErrNotReady, text)
-		return &Reason{CodeNotReady, fault.ErrNotReady, words, cause}, max(until.Sub(now), 0)
+		return &Reason{reason.NotReady, fault.ErrNotReady, words, cause}, max(until.Sub(now), 0)
 	}},
 }
 
@@ -126,14 +132,15 @@ var reasons = [...]struct {
 func Of(g Gate, f Facts, now time.Time) Standing {
 	switch blocked := g & Blocked; {
 	case blocked == Open: // by far the most frequent refusal: its words are ready
-		opening := f.Opening()
-		return Standing{Code: CodeOpen, Words: opening.why.words, RetryIn: max(opening.until.Sub(now), 0), Err: opening.err}
+		s := Standing{}
+		s.Code, s.Words, s.RetryIn, s.Err = f.Opening().Refusal(now)
+		return s
 	case blocked != 0:
 		return merge(blocked, f, now)
 	case g&HalfOpen != 0:
-		return Standing{Eligible: true, Code: CodeTrial, Words: "breaker half-open: the call would be a trial"}
+		return Standing{Eligible: true, Code: reason.Trial, Words: "breaker half-open: the call would be a trial"}
 	default:
-		return Standing{Eligible: true, Code: CodeEligible}
+		return Standing{Eligible: true, Code: reason.Eligible}
 	}
 }
 
@@ -165,7 +172,7 @@ func merge(blocked Gate, f Facts, now time.Time) (s Standing) {
 // NotProven returns the reason for which a provider that was to join does not: what the gate says, else that one of its
 // capabilities is out, nil for none. late says that its time is over.
 func NotProven(g Gate, f Facts, out *Reason, late bool, now time.Time) *Reason {
-	why := &Reason{CodeNotReady, fault.ErrNotReady, "its factory or a probe has not ended", nil}
+	why := &Reason{reason.NotReady, fault.ErrNotReady, "its factory or a probe has not ended", nil}
 	if blocked := g & (NotReady | Unhealthy | Unproven); blocked != 0 {
 		s := Of(blocked, f, now)
 		why.words, why.cause = s.Words, s.Err

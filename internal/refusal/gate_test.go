@@ -12,6 +12,7 @@ import (
 	"github.com/capreg/registry/internal/cooldown"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/refusal"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -72,7 +73,7 @@ func TestOf_EachReasonHasItsCodeWordsErrorsAndEnd(t *testing.T) {
 	for name, test := range map[string]struct {
 		gate    refusal.Gate
 		facts   *known
-		code    refusal.Code
+		code    reason.Code
 		words   string
 		retryIn time.Duration
 		matches []error
@@ -122,7 +123,7 @@ func TestOf_AParkedProviderRefusesCredentialsAndCoolsDown(t *testing.T) {
 	k := cooling(verdict.ClassFatal, 0)
 	require.Equal(t, cooldown.Parked, k.cooldown.State())
 	standing := refusal.Of(refusal.Cooling, k, now)
-	require.Equal(t, "parked", standing.Code)
+	require.Equal(t, reason.Parked, standing.Code)
 	require.Positive(t, standing.RetryIn)
 	require.ErrorIs(t, standing.Err, fault.ErrCredentials)
 	require.ErrorIs(t, standing.Err, fault.ErrCoolingDown)
@@ -131,7 +132,7 @@ func TestOf_AParkedProviderRefusesCredentialsAndCoolsDown(t *testing.T) {
 func TestOf_SeveralReasonsAreOneRefusal(t *testing.T) {
 	k := &known{opening: refusal.NewOpening("slow", now.Add(time.Minute)), next: time.Second}
 	standing := refusal.Of(refusal.NotReady|refusal.Open|refusal.Unproven, k, now)
-	require.Equal(t, "starting", standing.Code, "the first in order gives the code")
+	require.Equal(t, reason.Starting, standing.Code, "the first in order gives the code")
 	require.Equal(t, "not ready: starting: warming up, breaker open (slow), not ready: boom", standing.Words)
 	require.Equal(t, time.Minute, standing.RetryIn, "all of them have to end")
 	require.ErrorIs(t, standing.Err, fault.ErrBreakerOpen)

@@ -15,42 +15,13 @@ import (
 
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/selection"
-)
-
-// Code is a reason in one stable word. It is an alias because it is public data.
-type Code = string
-
-// All codes, but for those of [selection.Requirements], which package selection decides on.
-const (
-	CodeEligible      Code = "eligible"
-	CodeTrial         Code = "trial" // eligible, in a half-open breaker
-	CodeClosed        Code = "closed"
-	CodeOverridden    Code = "overridden"
-	CodeMocksOnly     Code = "mocks_only"
-	CodeUnhealthy     Code = "unhealthy"
-	CodeStarting      Code = "starting"
-	CodeOpen          Code = "breaker_open"
-	CodeTrialsFull    Code = "trial_slots_full"
-	CodeCooling       Code = "cooling_down"
-	CodeParked        Code = "parked"
-	CodeNotReady      Code = "not_ready"
-	CodeNoTraffic     Code = "no_traffic"
-	CodeFull          Code = "at_capacity"
-	CodeLacking       Code = "capability_missing"
-	CodeCapabilityOut Code = "capability_out"
-	CodeTooSlow       Code = "too_slow"
-
-	// The codes of a provider that turned a call away although it looked eligible.
-
-	CodeDenied      Code = "denied"
-	CodeThrottled   Code = "throttled"
-	CodeBudgetSpent Code = "retry_budget_spent"
 )
 
 // Reason is one reason why a provider gets no call. As an error it matches its sentinel and unwraps to its cause.
 type Reason struct { //nolint:errname // it is what the error is about
-	code     Code
+	code     reason.Code
 	sentinel error
 	words    string
 	cause    error
@@ -75,15 +46,15 @@ func (r *Reason) Unwrap() []error {
 //
 
 var (
-	errGone       = &Reason{CodeClosed, fault.ErrClosed, fault.ErrClosed.Error(), nil}
-	errNoTraffic  = &Reason{CodeNoTraffic, fault.ErrUnavailable, "no traffic: its weight is 0", nil}
-	errTrialsFull = &Reason{CodeTrialsFull, fault.ErrBreakerOpen, "breaker half-open, all trial slots taken", nil}
-	errFull       = &Reason{CodeFull, fault.ErrAtCapacity, fault.ErrAtCapacity.Error(), nil}
-	errOnlyTrials = &Reason{CodeOpen, fault.ErrBreakerOpen, "breaker half-open: only calls are trials", nil}
-	errThrottled  = &Reason{CodeThrottled, fault.ErrAtCapacity, "rate of the caller used up", nil}
-	errSpent      = &Reason{CodeBudgetSpent, fault.ErrAtCapacity, "budget for further attempts spent", nil}
-	errMocksOnly  = &Reason{CodeMocksOnly, fault.ErrUnavailable, "not a mock, and only mocks are picked", nil}
-	errReplaced   = &Reason{CodeOverridden, fault.ErrUnavailable, "overridden by a replacement", nil}
+	errGone       = &Reason{reason.Closed, fault.ErrClosed, fault.ErrClosed.Error(), nil}
+	errNoTraffic  = &Reason{reason.NoTraffic, fault.ErrUnavailable, "no traffic: its weight is 0", nil}
+	errTrialsFull = &Reason{reason.TrialsFull, fault.ErrBreakerOpen, "breaker half-open, all trial slots taken", nil}
+	errFull       = &Reason{reason.AtCapacity, fault.ErrAtCapacity, fault.ErrAtCapacity.Error(), nil}
+	errOnlyTrials = &Reason{reason.BreakerOpen, fault.ErrBreakerOpen, "breaker half-open: only calls are trials", nil}
+	errThrottled  = &Reason{reason.Throttled, fault.ErrAtCapacity, "rate of the caller used up", nil}
+	errSpent      = &Reason{reason.BudgetSpent, fault.ErrAtCapacity, "budget for further attempts spent", nil}
+	errMocksOnly  = &Reason{reason.MocksOnly, fault.ErrUnavailable, "not a mock, and only mocks are picked", nil}
+	errReplaced   = &Reason{reason.Overridden, fault.ErrUnavailable, "overridden by a replacement", nil}
 )
 
 // Full is the reason of a provider without a free place.
@@ -106,36 +77,38 @@ func Replaced() *Reason { return errReplaced }
 
 // Overridden is the reason of a provider that an override of the owner hides.
 func Overridden(owner string) *Reason {
-	return &Reason{CodeOverridden, fault.ErrUnavailable, fmt.Sprintf("overridden by %q", oneline.Cut(owner, 64)), nil}
+	return &Reason{reason.Overridden, fault.ErrUnavailable, fmt.Sprintf("overridden by %q", oneline.Cut(owner, 64)), nil}
 }
 
 // Denied is the reason of an authoriser. It reads the text of its error, which is a user's: not to be called under a
 // lock.
 func Denied(err error) *Reason {
 	words := fault.ErrDenied.Error() + ": " + oneline.Cut(fault.Text(err), 300)
-	return &Reason{CodeDenied, fault.ErrDenied, words, err}
+	return &Reason{reason.Denied, fault.ErrDenied, words, err}
 }
 
 // Lacking is the reason of a provider without a required capability.
 func Lacking(capability string) *Reason {
 	words := fmt.Sprintf("%v: %q", fault.ErrNoCapability, oneline.Cut(capability, 64))
-	return &Reason{CodeLacking, fault.ErrNoCapability, words, nil}
+	return &Reason{reason.CapabilityMissing, fault.ErrNoCapability, words, nil}
 }
 
 // Unmet is the reason of a provider that does not meet the requirements of the query, in the code and words of
 // [selection.Requirements].
-func Unmet(code Code, words string) *Reason { return &Reason{code, selection.ErrUnmet, words, nil} }
+func Unmet(code reason.Code, words string) *Reason {
+	return &Reason{code, selection.ErrUnmet, words, nil}
+}
 
 // CapabilityOut is the reason of a provider whose probe of a required capability fails.
 func CapabilityOut(capability, why string, cause error) *Reason {
 	words := fmt.Sprintf("capability %q is %v: %s", oneline.Cut(capability, 64), fault.ErrUnhealthy, why)
-	return &Reason{CodeCapabilityOut, fault.ErrUnhealthy, words, cause}
+	return &Reason{reason.CapabilityOut, fault.ErrUnhealthy, words, cause}
 }
 
 // Standing holds the answer to whether a provider is eligible for a query, and if not, all reasons as one.
 type Standing struct {
 	Eligible bool
-	Code     Code
+	Code     reason.Code
 	Words    string        // of all reasons; "" when it is eligible without a trial
 	RetryIn  time.Duration // until all reasons have ended by themselves; zero: one does not, or not at a known time
 	Err      error         // matches the sentinel of each reason
@@ -149,7 +122,7 @@ func (s *Standing) Refuse(r *Reason, retryIn time.Duration) {
 // RefuseTooSlow adds that the latency exceeds the bound of the query, to reasons that are there already.
 func (s *Standing) RefuseTooSlow(latency, bound, retryIn time.Duration) {
 	words := fmt.Sprintf("latency %v, more than %v", latency.Round(time.Microsecond), bound)
-	why := &Reason{CodeTooSlow, selection.ErrUnmet, words, nil}
+	why := &Reason{reason.TooSlow, selection.ErrUnmet, words, nil}
 	if s.Eligible {
 		s.Refuse(why, retryIn)
 		return
@@ -176,8 +149,8 @@ func Soonest[C any](candidates []C, read func(*C) (eligible bool, retryIn time.D
 
 // Cause returns what the error of a look-up or call wraps of a candidate's: a parked one matches
 // [fault.ErrCredentials] only where allParked says that it is so with every candidate.
-func Cause(code Code, err error, allParked bool) error {
-	if err == nil || code != CodeParked || allParked {
+func Cause(code reason.Code, err error, allParked bool) error {
+	if err == nil || code != reason.Parked || allParked {
 		return err
 	}
 	return fault.Without(err, fault.ErrCredentials)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/refusal"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/selection"
 )
 
@@ -18,7 +19,7 @@ func TestReason_HasWordsAndMatchesItsSentinelAndCause(t *testing.T) {
 	long := strings.Repeat("x", 100)
 	for _, test := range []struct {
 		reason   *refusal.Reason
-		code     refusal.Code
+		code     reason.Code
 		words    string
 		sentinel error
 	}{
@@ -53,9 +54,9 @@ func TestStanding_RefuseReplacesAllReasonsBefore(t *testing.T) {
 }
 
 func TestStanding_RefuseTooSlowIsTheOnlyReasonOfAnEligibleProvider(t *testing.T) {
-	standing := refusal.Standing{Eligible: true, Code: refusal.CodeEligible}
+	standing := refusal.Standing{Eligible: true, Code: reason.Eligible}
 	standing.RefuseTooSlow(1500*time.Millisecond+20*time.Nanosecond, time.Second, time.Minute)
-	require.Equal(t, "too_slow", standing.Code)
+	require.Equal(t, reason.TooSlow, standing.Code)
 	require.Equal(t, "latency 1.5s, more than 1s", standing.Words)
 	require.Equal(t, time.Minute, standing.RetryIn)
 	require.False(t, standing.Eligible)
@@ -71,7 +72,7 @@ func TestStanding_RefuseTooSlowIsAddedToTheReasonsBefore(t *testing.T) {
 		var standing refusal.Standing
 		standing.Refuse(refusal.Full(), test.before)
 		standing.RefuseTooSlow(2*time.Second, time.Second, time.Minute)
-		require.Equal(t, "at_capacity", standing.Code, "the first reason gives the code")
+		require.Equal(t, reason.AtCapacity, standing.Code, "the first reason gives the code")
 		require.Equal(t, "at capacity, latency 2s, more than 1s", standing.Words)
 		require.Equal(t, test.after, standing.RetryIn)
 		require.ErrorIs(t, standing.Err, fault.ErrAtCapacity)
@@ -94,10 +95,10 @@ func TestSoonest_IsTheEarliestKnownEndUnlessOneIsEligible(t *testing.T) {
 
 func TestCause_MatchesCredentialsOnlyWhereAllCandidatesAreParked(t *testing.T) {
 	err := errors.Join(fault.ErrCredentials, fault.ErrCoolingDown)
-	require.NoError(t, refusal.Cause(refusal.CodeEligible, nil, false))
-	require.Equal(t, err, refusal.Cause(refusal.CodeParked, err, true))
-	require.Equal(t, err, refusal.Cause(refusal.CodeCooling, err, false))
-	hidden := refusal.Cause(refusal.CodeParked, err, false)
+	require.NoError(t, refusal.Cause(reason.Eligible, nil, false))
+	require.Equal(t, err, refusal.Cause(reason.Parked, err, true))
+	require.Equal(t, err, refusal.Cause(reason.CoolingDown, err, false))
+	hidden := refusal.Cause(reason.Parked, err, false)
 	require.NotErrorIs(t, hidden, fault.ErrCredentials)
 	require.ErrorIs(t, hidden, fault.ErrCoolingDown)
 }

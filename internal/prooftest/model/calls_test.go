@@ -68,7 +68,7 @@ func (m *machine) requireReport(rt *rapid.T, report *registry.CallReport, asked 
 			why = "first"
 		}
 		mock := m.oracle.named(asked[i]).mock && m.oracle.defect != "marks no mocks"
-		require.Equal(rt, []any{asked[i], why, mock}, []any{a.Provider, a.Why, a.Mock}, "provider, reason, mock")
+		require.Equal(rt, []any{asked[i], why, mock}, []any{a.Provider, string(a.Why), a.Mock}, "provider, reason, mock")
 	}
 }
 
