@@ -278,23 +278,7 @@ func (t *transaction) applyLocked() {
 		}
 	}
 	for _, i := range t.plan.Order {
-		s := &t.steps[i]
-		switch s.change.Kind {
-		case changeset.Leave:
-			p := r.providers[s.change.Name]
-			t.left = append(t.left, p.chain()...)
-			r.remove(p, "unregistered")
-		case changeset.Join:
-			replaced := r.providers[s.entry.definition.Name]
-			if replaced != nil {
-				t.left = append(t.left, replaced)
-			}
-			r.join(t.joining[i], replaced, s.entry)
-			s.handle.provider = t.joining[i]
-		default:
-			t.changed[i] = r.providers[s.change.Name]
-			s.setting.applyTo(t.changed[i])
-		}
+		t.applyStepLocked(i)
 	}
 	for _, brought := range t.plan.Strategies {
 		if p := r.providers[brought.By]; !brought.Value.Same(p.group.Strategy) {
@@ -312,6 +296,26 @@ func (t *transaction) applyLocked() {
 		p.service.forgetIdle()
 	}
 	t.applied = true
+}
+
+func (t *transaction) applyStepLocked(i int) {
+	r, s := t.registry, &t.steps[i]
+	switch s.change.Kind {
+	case changeset.Leave:
+		p := r.providers[s.change.Name]
+		t.left = append(t.left, p.chain()...)
+		r.remove(p, "unregistered")
+	case changeset.Join:
+		replaced := r.providers[s.entry.definition.Name]
+		if replaced != nil {
+			t.left = append(t.left, replaced)
+		}
+		r.join(t.joining[i], replaced, s.entry)
+		s.handle.provider = t.joining[i]
+	default:
+		t.changed[i] = r.providers[s.change.Name]
+		s.setting.applyTo(t.changed[i])
+	}
 }
 
 // finish does what remains when the set is applied, or drops the providers that were made.

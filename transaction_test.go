@@ -49,8 +49,9 @@ func madeSlowly(m testkit.ChatModel) func(context.Context) (testkit.ChatModel, e
 }
 
 // watchAnswers makes a call every 10 ms until the function returns, and returns the different answers in order.
-func watchAnswers(t *testing.T, reg *registry.Registry, during func()) (answers []string) {
+func watchAnswers(t *testing.T, reg *registry.Registry, during func()) []string {
 	t.Helper()
+	var answers []string
 	done, watched := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(watched)

@@ -3,6 +3,7 @@ package registry_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -54,10 +55,7 @@ func (h *history) count() int {
 
 // update makes a random set, and the model's next state; sound is false where the set must be refused.
 func (h *history) update() (u *registry.Update, next map[string]string, sound bool) {
-	u, next, sound = &registry.Update{}, make(map[string]string), true
-	for name, answer := range h.now {
-		next[name] = answer
-	}
+	u, next, sound = &registry.Update{}, maps.Clone(h.now), true
 	touched := make(map[string]bool)
 	for range 1 + h.random.IntN(6) {
 		name := fmt.Sprint("p", h.random.IntN(8))
@@ -167,7 +165,7 @@ func TestUpdate_RandomHistoriesAgreeWithNaiveModel(t *testing.T) {
 	accepted, refused := 0, 0
 	for seed := range uint64(40) {
 		testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-			h := &history{reg: reg, random: rand.New(rand.NewPCG(seed, 0)), now: map[string]string{"stays": "stays"}} //nolint:gosec // a test
+			h := &history{reg: reg, random: rand.New(rand.NewPCG(seed, 0)), now: map[string]string{"stays": "stays"}}
 			testkit.Add(t, reg, testkit.Provider{Name: "stays", Group: 9})
 			h.states = []string{h.state()}
 			var done atomic.Bool

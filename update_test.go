@@ -281,11 +281,13 @@ func TestUpdate_NewcomersProveThemselvesAtTheSameTime(t *testing.T) {
 		}
 		testkit.Chat.AddTo(&u, testkit.Provider{Name: "probed", Instance: testkit.Says("x"), Health: health.Policy{Probe: slowly}})
 		lazy := testkit.Chat.AddTo(&u, testkit.Provider{Name: "lazy", AtOnce: true, Factory: madeSlowly(testkit.Says("x"))})
+		halfway := make(chan int, 1)
 		go func() {
 			time.Sleep(time.Second / 2)
-			require.Zero(t, reg.Stats().Providers)
+			halfway <- reg.Stats().Providers
 		}()
 		require.NoError(t, reg.Update(t.Context(), &u))
+		require.Zero(t, <-halfway)
 		require.Equal(t, time.Second, time.Since(began))
 		require.Equal(t, 52, reg.Stats().Eligible)
 		require.False(t, lazy.Info().Made)

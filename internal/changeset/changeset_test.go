@@ -304,7 +304,7 @@ func TestResolve_AgreesWithNaiveModel(t *testing.T) {
 	t.Parallel()
 	accepted := 0
 	for seed := range uint64(4_000) {
-		random := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // a test
+		random := rand.New(rand.NewPCG(seed, 1))
 		w := world{members: map[string]changeset.Member{}, setBy: map[any]string{}}
 		for range 3 {
 			changes := draw(random)

@@ -1,7 +1,6 @@
 package changeset
 
 import (
-	"cmp"
 	"fmt"
 
 	"github.com/capreg/registry/internal/check"
@@ -113,29 +112,32 @@ func (s *set) checkMocks() {
 	if !s.rules.ForbidMocks {
 		return
 	}
-	type kinds = [2]string // the first real one and the first mock of a service after the set
-	known := make(map[string]*kinds)
-	at := map[bool]int{true: 1}
+	known := make(map[string]map[bool]string)
 	for i, c := range s.changes {
 		if c.Kind != Join || c.Member.OfTest {
 			continue
 		}
-		there := known[c.Member.Service]
-		if there == nil {
-			there = &kinds{}
+		there, ok := known[c.Member.Service]
+		if !ok {
+			there = s.staying(c.Member.Service)
 			known[c.Member.Service] = there
-			for name, m := range s.world.Members(c.Member.Service) {
-				if f := s.fates[name]; !m.OfTest && (f == nil || f.stays()) {
-					there[at[m.Mock]] = name
-				}
-			}
 		}
-		if other := there[at[!c.Member.Mock]]; other != "" {
+		if other, mixed := there[!c.Member.Mock]; mixed {
 			s.refuse(i, fault.ErrConflict, "Mock", c.Member.Mock,
 				fmt.Sprintf("the same as provider %q has: Options.ForbidMocks is set", other))
 			continue
 		}
-		kind := &there[at[c.Member.Mock]]
-		*kind = cmp.Or(*kind, c.Name)
+		there[c.Member.Mock] = c.Name
 	}
+}
+
+// staying returns a mock and a real provider of the service that stay, if there are any. Those of tests do not count.
+func (s *set) staying(service string) map[bool]string {
+	found := make(map[bool]string)
+	for name, m := range s.world.Members(service) {
+		if f := s.fates[name]; !m.OfTest && (f == nil || f.stays()) {
+			found[m.Mock] = name
+		}
+	}
+	return found
 }
