@@ -299,11 +299,30 @@ func (w *world) disturb(ctx context.Context, seed uint64) {
 	}
 }
 
+// update makes changes of two members at one moment.
+func (w *world) update(ctx context.Context, random *rand.Rand, m *member) error {
+	var u registry.Update
+	u.SetPriority(m.Name(), priorities[random.IntN(len(priorities))])
+	u.SetGroup(m.Name(), random.IntN(3))
+	u.SetWeight(m.Name(), float64(1+random.IntN(3)))
+	present := w.present()
+	if len(present) == 0 {
+		return nil // all have left
+	}
+	if other := present[random.IntN(len(present))]; !other.fixed && other.Name() != m.Name() {
+		u.SetBreaker(other.Name(), drawBreaker(random))
+		u.SetRetry(other.Name(), drawRetry(random))
+	}
+	return w.reg.Update(ctx, &u)
+}
+
 // change does one thing to a member; that it may have left is no error.
 func (w *world) change(ctx context.Context, random *rand.Rand, m *member) {
 	var err error
 	what := "setting changed"
-	switch random.IntN(30) {
+	switch random.IntN(31) {
+	case 30:
+		what, err = "set of changes made", w.update(ctx, random, m)
 	case 0:
 		what, err = "breaker forced open", m.ForceOpen(between(random, time.Millisecond, 100*time.Millisecond), "soak")
 	case 1, 2, 3, 24, 25, 26, 27, 28, 29:
