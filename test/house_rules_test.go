@@ -23,7 +23,7 @@ const longestFile = 600
 var namedByRule = []string{
 	".", "benchmarks", "benchmarks/internal/bars", "benchmarks/internal/contest",
 	"benchmarks/performance", "benchmarks/ratios", "benchmarks/selection", "benchmarks/soak",
-	"benchmarks/startup", "contrib/grpchealth", "examples/agent", "examples/agent/internal/channel",
+	"benchmarks/startup", "contrib/grpchealth", "contrib/registryvet", "examples/agent", "examples/agent/internal/channel",
 	"examples/agent/internal/llm", "examples/gateway", "examples/mocktest", "examples/startup",
 	"health", "hedge", "internal/attemptctx", "internal/bitset", "internal/breaker", "internal/bus",
 	"internal/check", "internal/claim", "internal/comeback", "internal/cooldown", "internal/domain", "internal/drain",
