@@ -44,7 +44,7 @@ func (f *fate) after() pick.GroupID {
 func (s *set) fateOf(name string) *fate {
 	f, ok := s.fates[name]
 	if !ok {
-		f = &fate{changed: make(map[string]bool)}
+		f = &fate{}
 		f.before, f.present = s.world.Member(name)
 		s.fates[name] = f
 	}
@@ -67,6 +67,9 @@ func (s *set) noteFates() {
 		case f.changed[what]:
 			s.refuse(i, fault.ErrConflict, "Name", c.Name, fmt.Sprintf("a provider of which the update changes the %s once", what))
 		default:
+			if f.changed == nil {
+				f.changed = make(map[string]bool)
+			}
 			f.changed[what] = true
 			f.left = f.left || c.Kind == Leave
 			if c.Kind == Move {

@@ -26,6 +26,14 @@ type sharing[V any] struct {
 	own     []claim[V] // of those that move in, and follow the others
 }
 
+// leave notes that a member leaves.
+func (s *sharing[V]) leave(name string) {
+	if s.leavers == nil {
+		s.leavers = make(map[string]bool)
+	}
+	s.leavers[name] = true
+}
+
 // sharings are those that a set changes, in the order in which it touches them.
 type sharings[K comparable, V any] struct {
 	all   map[K]*sharing[V]
@@ -35,7 +43,7 @@ type sharings[K comparable, V any] struct {
 func (s *sharings[K, V]) at(key K) *sharing[V] {
 	found, ok := s.all[key]
 	if !ok {
-		found = &sharing[V]{leavers: make(map[string]bool)}
+		found = &sharing[V]{}
 		if s.all == nil {
 			s.all = make(map[K]*sharing[V])
 		}
@@ -109,7 +117,7 @@ func (s *set) settleGroups() {
 	}
 	for name, f := range s.fates {
 		if g := groups.all[GroupKey{f.before.Service, f.before.Group}]; g != nil && f.present && (!f.stays() || f.after() != f.before.Group) {
-			g.leavers[name] = true
+			g.leave(name)
 		}
 	}
 	for _, key := range groups.order {
@@ -149,7 +157,7 @@ func (s *set) settleDomains() {
 	}
 	for name, f := range s.fates {
 		if d := domains.all[f.before.Domain]; d != nil && f.present && !f.stays() {
-			d.leavers[name] = true
+			d.leave(name)
 		}
 	}
 	for _, key := range domains.order {
