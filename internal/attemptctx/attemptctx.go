@@ -147,7 +147,7 @@ func (c *Context) arm() *armedContext {
 	}
 	if c.over {
 		armed.end(&errOver)
-	} else if cause := c.set.add(armed); cause != nil {
+	} else if cause := c.set.add(armed.member()); cause != nil {
 		armed.end(cause)
 	}
 	c.armed.Store(armed)
@@ -163,7 +163,7 @@ func (c *Context) End() {
 	}
 	c.mu.Unlock()
 	if armed != nil {
-		c.set.remove(armed)
+		c.set.remove(&armed.place)
 		armed.end(&errOver)
 	}
 }

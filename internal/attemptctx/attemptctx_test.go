@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -278,4 +279,31 @@ func (h hostile) Err() error {
 		panic("in Err")
 	}
 	return nil
+}
+
+func TestFollower_IsToldOfTheCancelledSetAlone(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, caller context.Context, set *attemptctx.Set) {
+		c := attemptctx.New(caller, time.Now().Add(time.Minute), set, nil)
+		derived := context.WithValue(c, contextKey{}, "derived")
+		var told, stopped atomic.Int32
+		var follower, gone, late, other attemptctx.Follower
+		require.False(t, other.Follow(derived, func() { stopped.Add(1) }))
+		require.True(t, follower.Follow(c, func() {
+			require.Equal(t, errStop, c.Cancelled(), "it has ended by then")
+			told.Add(1)
+		}))
+		require.True(t, gone.Follow(c, func() { stopped.Add(1) }))
+		require.False(t, other.Follow(caller, func() { stopped.Add(1) }), "no attempt")
+		gone.Stop()
+		gone.Stop()
+		other.Stop()
+		require.Zero(t, told.Load())
+		set.Cancel(errStop)
+		require.EqualValues(t, 1, told.Load())
+		require.True(t, late.Follow(c, func() { told.Add(1) }))
+		require.EqualValues(t, 2, told.Load(), "at once")
+		require.Zero(t, stopped.Load())
+		c.End()
+	})
 }
