@@ -34,7 +34,9 @@ func (h drainHost) Drained() (holdRelease bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.draining, h.provider)
-	r.bus.Publish(h.provider.event(event.Event{Kind: event.Drained}))
+	if h.provider.gateNow()&gateProving == 0 {
+		r.bus.Publish(h.provider.event(event.Event{Kind: event.Drained}))
+	}
 	return r.closing
 }
 

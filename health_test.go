@@ -414,7 +414,7 @@ func TestHealth_ResultOfOlderGenerationIsDropped(t *testing.T) {
 		require.Equal(t, health.Healthy, b.Health().State)
 
 		replaced := make(chan struct{})
-		testkit.Add(t, reg, testkit.Provider{Name: "b", Replace: true, Health: health.Policy{Fall: 1, Probe: func(ctx context.Context) error {
+		testkit.Add(t, reg, testkit.Provider{Name: "b", Replace: true, AtOnce: true, Health: health.Policy{Fall: 1, Probe: func(ctx context.Context) error {
 			<-replaced
 			return testkit.ErrDown
 		}}})

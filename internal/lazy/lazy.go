@@ -140,6 +140,9 @@ func (i *Instance[T]) Get(ctx context.Context) (product T, ok bool) {
 	return i.product, i.state == made
 }
 
+// Start runs the factory if it is due, and does not wait for it.
+func (i *Instance[T]) Start() { i.ensureRun() }
+
 // ensureRun returns the run in progress, which it begins if the factory is due; nil when there is none to
 // wait for.
 func (i *Instance[T]) ensureRun() *run {
