@@ -272,7 +272,7 @@ func TestTransport_SDKProgramsLoseNothingWhileTwoOfThreeUpstreamsFail(t *testing
 				defer cancel()
 				for i := range 100 {
 					for j, s := range servers {
-						s.trouble.Store(int32(i + j)) //nolint:gosec // it is small
+						s.trouble.Store(int32(i + j))
 					}
 					servers[well(i)].trouble.Store(-1)
 					question := fmt.Sprintf("question %d", i)
