@@ -64,7 +64,7 @@ func ExampleTransport() {
 	defer transport.CloseIdleConnections()
 
 	client := &http.Client{Transport: transport}
-	response, err := client.Post("https://api.example.com/v1/chat", "text/plain", strings.NewReader("hello?"))
+	response, err := client.Post("https://api.example.com/v1/chat", "text/plain", strings.NewReader("hello?")) //nolint:noctx // an example
 	if err != nil {
 		panic(err)
 	}
