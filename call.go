@@ -22,7 +22,8 @@ import (
 //
 // What function returns must not live on its context, which ends with the attempt: reading the body of
 // an http.Response that was returned fails with [context.Canceled], unless it was short, and the cause of
-// that context says why. Read it inside function, or use [Resolver.Acquire] or package stream.
+// that context says why. Read it inside function, or use [Resolver.Acquire] or package stream; the check of
+// contrib/registryvet finds such calls.
 //
 // Call runs function in the caller's goroutine, starts none itself, and does not retain function. It blocks for
 // function, for delays between retries, for a place in a full bulkhead when no provider has a free one, for a

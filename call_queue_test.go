@@ -443,3 +443,31 @@ func TestQueue_DoesNotWaitForFullQueue(t *testing.T) {
 		testkit.Pass(6 * time.Hour)
 	})
 }
+
+// A place that is granted as the caller leaves is given back, and the call ends: it must not take the same place for ever.
+func TestCall_PlaceThatComesWithTheEndOfItsCallerEndsTheWait(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Limits: registry.LimitPolicy{MaxConcurrent: 1}})
+		r := testkit.Bind(reg)
+		for range 100 {
+			holder, err := r.Acquire(t.Context())
+			require.NoError(t, err)
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error)
+			for range 3 {
+				go func() {
+					_, err := registry.Call(ctx, r, testkit.Return)
+					done <- err
+				}()
+			}
+			synctest.Wait()
+			holder.Done(nil)
+			cancel() // before the waiter that has the place now looks
+			for range 3 {
+				require.ErrorIs(t, <-done, context.Canceled)
+			}
+			require.Zero(t, a.Info().InFlight)
+		}
+	})
+}

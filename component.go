@@ -17,8 +17,9 @@ import (
 // Component is a part of a program that an [Orchestrator] starts when what it needs
 // is ready, and stops before that. Only its Name has to be set.
 type Component struct {
-	// Name identifies the component; at most 256 bytes. Version and Description describe it.
-	Name, Version, Description string
+	// Name identifies the component; at most 256 bytes. Version and Description describe it. Kind names its sort, such as
+	// "process", for plans, reports and pictures. Default: none, for functions.
+	Name, Version, Description, Kind string
 	// Provides lists the capabilities that others can need.
 	Provides []string
 	// Needs lists what has to be ready before the component starts.
@@ -31,6 +32,9 @@ type Component struct {
 	// Stop undoes what Start did. It is called once for each Start that returned without an error, also when that
 	// was too late, after the run context has ended; ctx ends with the stop timeout.
 	Stop func(ctx context.Context) error
+	// Completes makes the component ready when its work is done, as that of a migration: Start, and each function that it
+	// gave to run.Go, has returned without an error. It is completed then, until it stops with the others.
+	Completes bool
 	// Notifies makes the component ready only after it has called run.Ready.
 	Notifies bool
 	// Ready, when set, is called until it returns nil, which makes the component ready: first when Start has
@@ -74,8 +78,8 @@ func (o *Orchestrator) checkComponents(components []Component) ([]lifecycle.Comp
 	for i := range components {
 		c := &components[i]
 		checked[i] = lifecycle.Component{
-			Name: c.Name, Version: c.Version, Provides: c.Provides, Needs: c.Needs, Start: c.Start, Stop: c.Stop,
-			Notifies: c.Notifies, Ready: c.Ready, StartTimeout: c.StartTimeout, StopTimeout: c.StopTimeout,
+			Name: c.Name, Version: c.Version, Kind: c.Kind, Provides: c.Provides, Needs: c.Needs, Start: c.Start, Stop: c.Stop,
+			Completes: c.Completes, Notifies: c.Notifies, Ready: c.Ready, StartTimeout: c.StartTimeout, StopTimeout: c.StopTimeout,
 			NonCritical: c.NonCritical, Restart: c.Restart,
 		}
 	}
@@ -95,10 +99,7 @@ func (o *Orchestrator) checkComponents(components []Component) ([]lifecycle.Comp
 func (o *Orchestrator) callbacks(
 	register []func(context.Context, *Registry) (*Registration, error),
 ) ([]func(context.Context) (lifecycle.Handle, error), *check.Violation) {
-	if len(register) == 0 {
-		return nil, nil
-	}
-	if o.registry == nil {
+	if len(register) > 0 && o.registry == nil {
 		return nil, check.Refuse("Register", raw("set"), "nothing without a registry")
 	}
 	callbacks := make([]func(context.Context) (lifecycle.Handle, error), len(register))

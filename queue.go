@@ -62,17 +62,12 @@ func (c *call) awaitPlace() bool {
 		}
 		at, woken := q.Await(c.caller.Ctx, limit, changed)
 		switch {
-		case at >= 0:
-			if c.enterGranted(&q, at) {
-				return true
-			}
-			q.Resume(at)
-		case woken:
-			if c.enterAnother(&q) {
-				return true
-			}
-		case c.caller.Err() != nil:
+		case at >= 0 && c.enterGranted(&q, at), woken && c.enterAnother(&q):
+			return true
+		case c.caller.Err() != nil: // also of a call whose place has come too late
 			return false
+		case at >= 0:
+			q.Resume(at)
 		}
 	}
 }

@@ -154,7 +154,5 @@ func (o *Orchestrator) orEmpty() *lifecycle.Engine {
 	if o != nil && o.engine != nil {
 		return o.engine
 	}
-	options, _ := lifecycle.CheckedOptions(startup.Options{}) // the zero value is valid
-	engine, _ := lifecycle.New(options, nil)
-	return engine
+	return lifecycle.Empty()
 }

@@ -496,7 +496,7 @@ func (w *world) rest(asides *sync.WaitGroup) {
 			if _, there := w.o.State(name); there {
 				w.t.Errorf("%s waits for ever", name)
 			}
-		case startup.Ready, startup.Failed, startup.Skipped, startup.Stopped, startup.Stuck:
+		case startup.Ready, startup.Completed, startup.Failed, startup.Skipped, startup.Stopped, startup.Stuck:
 		}
 	}
 }

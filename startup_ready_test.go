@@ -360,3 +360,33 @@ func TestStop_OrderIsKeptDuringARestart(t *testing.T) {
 		})
 	}
 }
+
+func TestStart_OfWhatCompletesIsOverWhenItsWorkIsDone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var j testkit.Journal
+		migration := registry.Component{
+			Name: "migration", Kind: "job", Provides: []string{"schema"}, Completes: true,
+			Start: func(_ context.Context, run *startup.Run) error {
+				run.Detail("12 changes")
+				run.Go(func(context.Context) error {
+					time.Sleep(time.Second)
+					j.Note("migrated")
+					return nil
+				})
+				return nil
+			},
+		}
+		o := testkit.Orchestrate(t, startup.Options{}, j.Component("app", 0, "schema"), migration)
+		step := o.Plan().Steps[0]
+		require.Equal(t, "job", step.Kind)
+		require.True(t, step.Completes)
+		report, err := o.Start(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, []string{"migrated", "+app"}, j.All())
+		require.Equal(t, "completed", testkit.StateOf(t, o, "migration"))
+		require.Contains(t, report.String(), "migration @0s +1s (12 changes, completed)")
+		require.NoError(t, o.Stop(t.Context()))
+		require.Equal(t, "stopped", testkit.StateOf(t, o, "migration"))
+	})
+}

@@ -267,9 +267,8 @@ func TestCall_LongAnswersBlameNoProvider(t *testing.T) {
 	for _, pause := range []time.Duration{0, 3 * time.Second, time.Hour} {
 		ps := []registry.Provider[server]{{Name: "a", AttemptTimeout: 10 * time.Second}, {Name: "b", AttemptTimeout: 10 * time.Second}}
 		with(t, registry.Options{}, ps, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
-			slowFirst := false
-			for range 10 {
-				slowFirst = !slowFirst
+			for i := range 10 {
+				slowFirst := i%2 == 0
 				items, err := hedge.Call(t.Context(), r, second, func(ctx context.Context, s server) (<-chan int, error) {
 					if s.name == "a" && slowFirst {
 						<-ctx.Done()

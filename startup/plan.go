@@ -21,7 +21,11 @@ type Plan struct {
 type Step struct {
 	Name    string `json:"name"`
 	Version string `json:"version,omitempty"`
-	Batch   int    `json:"batch"`
+	// Kind names the sort of component, such as "process"; empty for functions.
+	Kind string `json:"kind,omitempty"`
+	// Completes reports that it is ready when its work is done.
+	Completes bool `json:"completes,omitempty"`
+	Batch     int  `json:"batch"`
 	// After are the components that it starts after.
 	After []Link `json:"after,omitempty"`
 	// Absent are optional needs without a provider.

@@ -35,8 +35,12 @@ type Report struct {
 type Component struct {
 	Name    string `json:"name"`
 	Version string `json:"version,omitempty"`
-	State   State  `json:"state"`
-	Batch   int    `json:"batch"`
+	// Kind names the sort of component, such as "process"; empty for functions.
+	Kind string `json:"kind,omitempty"`
+	// Detail has the words of the component about its last run, such as the number of its process.
+	Detail string `json:"detail,omitempty"`
+	State  State  `json:"state"`
+	Batch  int    `json:"batch"`
 	// Queued is the time at which its needs were ready, Started the one at which its Start
 	// began, Returned at which that returned and Ready at which it was ready; zero for a step
 	// that took place at once or never.
@@ -100,10 +104,10 @@ func (r Report) String() string {
 	for depth, name := range slices.Backward(r.Chain) {
 		c := byName[name]
 		indent := strings.Repeat("  ", min(len(r.Chain)-1-depth, deepest))
-		fmt.Fprintf(&text, "\n%s%s @%v +%v", indent, oneline.Of(name), round(c.Started), round(c.Took()))
+		fmt.Fprintf(&text, "\n%s%s @%v +%v%s", indent, oneline.Of(name), round(c.Started), round(c.Took()), c.remark())
 	}
 	for _, c := range r.Components {
-		if c.State != Ready && c.State != Stopped || c.Reason != "" {
+		if c.State != Ready && c.State != Completed && c.State != Stopped || c.Reason != "" {
 			fmt.Fprintf(&text, "\n%s: %v", oneline.Of(c.Name), c.State)
 			if c.Reason != "" {
 				text.WriteString(": " + oneline.Of(c.Reason))
@@ -114,6 +118,24 @@ func (r Report) String() string {
 		}
 	}
 	return text.String()
+}
+
+// remark returns what stands behind a component of the chain: its kind, what it says about itself, and that it
+// has completed.
+func (c Component) remark() string {
+	var words []string
+	if c.Detail != "" {
+		words = append(words, oneline.Of(c.Detail))
+	} else if c.Kind != "" {
+		words = append(words, oneline.Of(c.Kind))
+	}
+	if c.State == Completed {
+		words = append(words, "completed")
+	}
+	if len(words) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(words, ", ") + ")"
 }
 
 func round(d time.Duration) time.Duration {

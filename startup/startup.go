@@ -93,7 +93,7 @@ type Restart struct {
 	// Decay is the half-life of that count. Default: 30 s.
 	Decay time.Duration
 	// FirstDelay is the delay before the first restart, MaxDelay the longest; in between it
-	// doubles. Default: 100 ms and 15 s.
+	// doubles, until the component was ready for Decay without an end. Default: 100 ms and 15 s.
 	FirstDelay, MaxDelay time.Duration
 	// Dependants are stopped before the restart, and started again after it.
 	Dependants bool
@@ -135,6 +135,8 @@ const (
 	Starting
 	// Ready is running.
 	Ready
+	// Completed is ready in the sense of those that need it: its work is done, and nothing of it runs any more.
+	Completed
 	// Failed is a failed start, or an end by itself with an error and without another restart.
 	Failed
 	// Skipped is not started, because of a failed need or because the start was aborted.
@@ -152,7 +154,7 @@ const (
 )
 
 var stateNames = [stateCount]string{ //nolint:gochecknoglobals // immutable
-	"waiting", "starting", "ready", "failed", "skipped", "restarting", "stopping", "stopped", "stuck",
+	"waiting", "starting", "ready", "completed", "failed", "skipped", "restarting", "stopping", "stopped", "stuck",
 }
 
 // String returns the name of the state.
@@ -206,6 +208,8 @@ type Supervisor interface {
 	ComponentEnded(err error)
 	// ComponentGo runs f in a goroutine of the component.
 	ComponentGo(f func(context.Context) error)
+	// ComponentDetail is called with what the report is to say about the run.
+	ComponentDetail(text string)
 }
 
 // Run is the handle that a component gets at its start, for as long as it runs. Its methods are
@@ -231,6 +235,10 @@ func (r *Run) Ready() { r.supervisor.ComponentReady() }
 // returns earlier, the component has ended, with its error, and its restart policy applies; a
 // panic counts as an error.
 func (r *Run) Go(f func(ctx context.Context) error) { r.supervisor.ComponentGo(f) }
+
+// Detail sets what the report and its pictures say about this run, such as "process 4711": one line, cut to
+// 256 bytes. A later call replaces it; those of an earlier run count for nothing.
+func (r *Run) Detail(text string) { r.supervisor.ComponentDetail(text) }
 
 // Ended reports that the component has ended by itself, with an error or nil. Only the first
 // report counts.

@@ -56,14 +56,16 @@ func TestProgress_WritesALineForEachEvent(t *testing.T) {
 
 // alone is a supervisor for the test of a component without an orchestrator.
 type alone struct {
-	ready bool
-	ended []error
-	ran   chan struct{}
+	ready  bool
+	detail string
+	ended  []error
+	ran    chan struct{}
 }
 
 func (a *alone) RunContext() context.Context { return context.Background() }
 func (a *alone) ComponentReady()             { a.ready = true }
 func (a *alone) ComponentEnded(err error)    { a.ended = append(a.ended, err) }
+func (a *alone) ComponentDetail(text string) { a.detail = text }
 
 func (a *alone) ComponentGo(f func(context.Context) error) {
 	_ = f(a.RunContext())
@@ -77,6 +79,8 @@ func TestRun_ReportsToItsSupervisorAndEndsOnce(t *testing.T) {
 	require.NoError(t, run.Context().Err())
 	run.Ready()
 	require.True(t, a.ready)
+	run.Detail("process 1")
+	require.Equal(t, "process 1", a.detail)
 	run.Go(func(context.Context) error { return nil })
 	<-a.ran
 	run.Ended(errors.New("first"))
@@ -95,6 +99,18 @@ func TestStrings_HaveALineForEachComponentWithAnyName(t *testing.T) {
 	report := startup.Report{Chain: []string{name}, Components: []startup.Component{{Name: name, State: startup.Failed, Reason: "x\ny", Absent: []string{"z"}}}}
 	require.Equal(t, 3, strings.Count(report.String(), "\n"), report.String())
 	require.NotContains(t, report.String(), "\x1b")
+}
+
+func TestReport_StringHasWhatComponentsSayAboutThemselves(t *testing.T) {
+	t.Parallel()
+	report := startup.Report{Chain: []string{"db", "schema", "cache", "app"}, Components: []startup.Component{
+		{Name: "db", Kind: "process", Detail: "process 4711\n", State: startup.Ready},
+		{Name: "schema", Kind: "process", State: startup.Completed},
+		{Name: "cache", State: startup.Completed},
+		{Name: "app", State: startup.Ready},
+	}}
+	require.Equal(t, "4 components in 0s, critical path 0s, efficiency 0 %\napp @0s +0s\n"+
+		"  cache @0s +0s (completed)\n    schema @0s +0s (process, completed)\n      db @0s +0s (process 4711 )", report.String())
 }
 
 func TestReport_StringOfALongChainGrowsWithItsLength(t *testing.T) {

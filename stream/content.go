@@ -8,6 +8,21 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
+// preamble returns what tells items before the first one with content from that one; nil where nothing does.
+func (o Options[I]) preamble() func(I) bool {
+	if o.KeepAlive != nil {
+		return o.KeepAlive
+	}
+	silent, ok := any(saysNothing).(func(I) bool)
+	if !ok {
+		silent, ok = any(chunkSaysNothing).(func(I) bool)
+	}
+	if !ok || o.Last == nil {
+		return silent
+	}
+	return func(item I) bool { return !o.Last(item) && silent(item) }
+}
+
 // ofSlowReader returns the error of a stream that its provider has cut. Servers hang up on those that leave their
 // answer unread, so it is marked to say nothing of the provider where the reader took more time than an item may
 // take, and more than the provider.
@@ -42,10 +57,12 @@ func (a *attempt[T, I]) pullContent(first bool) (item I, err error, more bool) {
 			a.ended = true
 			a.whole.Store(true)
 			return item, nil, false
-		case a.options.KeepAlive != nil && a.options.KeepAlive(item):
-			if first && len(a.early) < a.options.MostItems {
+		case first && a.preamble != nil && a.preamble(item):
+			if len(a.early) < a.options.MostItems {
 				a.early = append(a.early, item)
 			}
+			continue
+		case !first && a.options.KeepAlive != nil && a.options.KeepAlive(item):
 			continue
 		}
 		a.whole.Store(a.options.Last != nil && a.options.Last(item))

@@ -26,7 +26,6 @@ import (
 	"github.com/capreg/registry/examples/agent/internal/channel"
 	"github.com/capreg/registry/examples/agent/internal/llm"
 	"github.com/capreg/registry/stream"
-	"github.com/capreg/registry/verdict"
 )
 
 // The services of the agent: a name and a Go type each, declared once.
@@ -91,7 +90,6 @@ type agent struct {
 func newAgent(ctx context.Context, b *backends, s *screen) (*agent, error) {
 	reg, err := registry.New(registry.Options{
 		Required: []string{LLM.Name(), Communication.Name()},
-		Classify: classify,
 	})
 	if err != nil {
 		return nil, err
@@ -161,26 +159,6 @@ func (a *agent) wireChannels(ctx context.Context) error {
 		},
 	})
 	return errors.Join(terminal, webhook)
-}
-
-// classify classifies the vendors' codes where the HTTP
-// status alone is ambiguous.
-func classify(err error) verdict.Verdict {
-	var failure *llm.Error
-	if !errors.As(err, &failure) {
-		return verdict.Verdict{}
-	}
-	switch failure.Code() {
-	case "insufficient_quota", "billing_error":
-		return verdict.Verdict{Class: verdict.ClassFatal} // a 429 that no waiting mends
-	case "context_length_exceeded":
-		return verdict.Verdict{Class: verdict.ClassTooLong}
-	case "overloaded_error":
-		return verdict.Verdict{Class: verdict.ClassOverloaded, After: failure.RetryAfter()}
-	case "content_policy_violation":
-		return verdict.Verdict{Class: verdict.ClassRefused}
-	}
-	return verdict.Verdict{}
 }
 
 // answered is a reply and the backend that gave it.

@@ -97,6 +97,7 @@ func fillComponent(c *Component, options *startup.Options) *check.Violation {
 	}
 	slowest := within(max(15*time.Second, c.Restart.FirstDelay))
 	if v := cmp.Or(
+		check.OptionalName("Kind", c.Kind),
 		within(options.StartTimeout).Fill("StartTimeout", &c.StartTimeout),
 		within(options.StopTimeout).Fill("StopTimeout", &c.StopTimeout),
 		within(30*time.Second).Fill("Restart.Decay", &c.Restart.Decay),

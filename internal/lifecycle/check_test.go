@@ -69,6 +69,7 @@ func TestCheckComponents_RefusesWhatIsOutOfBounds(t *testing.T) {
 		{component{Provides: []string{"x", ""}}, check.Violation{Field: "Provides[1]", Value: `""`, Bound: "a name"}},
 		{component{Needs: []startup.Need{{}}}, check.Violation{Field: "Needs[0]", Value: `"\"\""`, Bound: "either a Capability or a Component"}},
 		{component{Needs: []startup.Need{{Component: " b"}}}, check.Violation{Field: "Needs[0]", Value: `" b"`, Bound: "no space at its ends"}},
+		{component{Kind: "a "}, check.Violation{Field: "Kind", Value: `"a "`, Bound: "no space at its ends"}},
 		{component{StartTimeout: -1}, check.Violation{Field: "StartTimeout", Value: "-1ns", Bound: "0 (default 30s) to 24h0m0s"}},
 		{component{StopTimeout: -1}, check.Violation{Field: "StopTimeout", Value: "-1ns", Bound: "0 (default 10s) to 24h0m0s"}},
 		{component{Restart: restart{Decay: -1}}, check.Violation{Field: "Restart.Decay", Value: "-1ns", Bound: "0 (default 30s) to 24h0m0s"}},

@@ -79,6 +79,9 @@ func (n *node) timeoutCause() cause {
 		return aborted
 	}
 	err := fmt.Errorf("%w within %v", fault.ErrNotReady, n.c.StartTimeout)
+	if n.c.Completes && n.works() {
+		err = fmt.Errorf("%w: it has not completed within %v", fault.ErrNotReady, n.c.StartTimeout)
+	}
 	if n.cause.err == nil {
 		return cause{err, err.Error()}
 	}

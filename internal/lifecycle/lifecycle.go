@@ -41,15 +41,16 @@ import (
 
 // Component is a component with its defaults filled in.
 type Component struct {
-	Name, Version string
-	Provides      []string
-	Needs         []startup.Need
+	Name, Version, Kind string
+	Provides            []string
+	Needs               []startup.Need
 
-	Start    func(ctx context.Context, run *startup.Run) error
-	Stop     func(ctx context.Context) error
-	Notifies bool
-	Ready    func(ctx context.Context) error
-	Register []func(ctx context.Context) (Handle, error)
+	Start func(ctx context.Context, run *startup.Run) error
+	Stop  func(ctx context.Context) error
+
+	Completes, Notifies bool
+	Ready               func(ctx context.Context) error
+	Register            []func(ctx context.Context) (Handle, error)
 
 	StartTimeout, StopTimeout time.Duration
 	NonCritical               bool
@@ -171,6 +172,13 @@ func New(options startup.Options, components []Component) (*Engine, error) {
 		return nil, err
 	}
 	return e, nil
+}
+
+// Empty returns an engine without components.
+func Empty() *Engine {
+	options, _ := CheckedOptions(startup.Options{}) // the zero value is valid
+	e, _ := New(options, nil)
+	return e
 }
 
 // Notify sets what is called when a start begins, and at the first moment of the stop that follows. The functions must

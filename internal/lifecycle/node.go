@@ -25,10 +25,11 @@ type node struct {
 	outcome   outcome // that the dependants have counted; changes in publish only
 
 	// Facts that no stage implies.
-	notified bool // the component has reported that it is ready
-	started  bool // Start returned nil: a Stop is owed
-	wasReady bool // in this run or an earlier one
-	removed  bool // by Remove, or since its Add failed: it must not restart
+	notified  bool // the component has reported that it is ready
+	started   bool // Start returned nil: a Stop is owed
+	completed bool // it was ready when its work was done
+	wasReady  bool // in this run or an earlier one
+	removed   bool // by Remove, or since its Add failed: it must not restart
 
 	// Planning sets these, too.
 	c     *Component
@@ -82,6 +83,7 @@ type extras struct {
 	absent  []startup.Need // optional needs without a provider
 	missing []string       // what the component goes without
 	late    bool           // a Start returned after its time
+	detail  string         // what the component says about its run
 
 	probes int
 	pause  time.Duration   // before the next probe
@@ -153,6 +155,9 @@ func (n *node) stopErr() error {
 	}
 	return n.extras.stopErr
 }
+
+// works reports whether goroutines of the run have not returned.
+func (n *node) works() bool { return n.extras != nil && n.extras.workers > 0 }
 
 // leftovers reports whether a start has made something that outlives it: a run context, goroutines or
 // registrations.

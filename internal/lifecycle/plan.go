@@ -413,7 +413,7 @@ func describe(nodes []*node) startup.Plan {
 			plan.Batches = append(plan.Batches, nil)
 		}
 		plan.Batches[n.batch] = append(plan.Batches[n.batch], n.c.Name)
-		step := startup.Step{Name: n.c.Name, Version: n.c.Version, Batch: n.batch + 1}
+		step := startup.Step{Name: n.c.Name, Version: n.c.Version, Kind: n.c.Kind, Completes: n.c.Completes, Batch: n.batch + 1}
 		if n.extras != nil {
 			step.Absent = slices.Clone(n.extras.absent)
 		}

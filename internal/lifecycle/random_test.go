@@ -18,7 +18,7 @@ import (
 // TestRandom_RunsKeepTheInvariants plays random graphs of components that end by themselves and are restarted,
 // that are added and removed meanwhile, and whose code goes wrong in every way. It checks that
 //
-//   - a component starts when what it needs is ready, and never while its last run goes on;
+//   - a component starts when what it needs is ready, or has completed its work, and never while its last run goes on;
 //   - each start that succeeded is stopped exactly once, users first where everything stops;
 //   - what was registered is unregistered;
 //   - every transition is one of the table, and the counts of the engine are those of its nodes;
@@ -63,6 +63,7 @@ type actor struct {
 	needs          []actorNeed
 	random         *rand.Rand // guarded by the mutex of the world
 	deaf           bool       // some code of it does not heed its context
+	completes      bool       // it is ready when its work is done
 
 	inside, stopping, ended bool
 	accepted, stops         int // starts that have succeeded, and stops
@@ -76,7 +77,9 @@ type actorNeed struct {
 	members []string // nil: all that provide it, one of which is enough
 }
 
-func (a *actor) up() bool { return a.accepted > a.stops && !a.stopping }
+func (a *actor) up() bool {
+	return a.accepted > a.stops && !a.stopping && (!a.completes || a.workers == 0)
+}
 
 func (w *world) upTo(d time.Duration) time.Duration { return time.Duration(w.random.Int64N(int64(d))) }
 
@@ -141,6 +144,8 @@ func (w *world) component(index int) component {
 			FirstDelay: 1 + w.upTo(time.Second), MaxDelay: time.Second + w.upTo(5*time.Second), Dependants: random.IntN(2) == 0,
 		}
 	}
+	a.completes = random.IntN(4) == 0
+	c.Completes = a.completes
 	deaf := func(odds int) bool {
 		is := random.IntN(odds) == 0
 		a.deaf = a.deaf || is
@@ -247,6 +252,9 @@ func (w *world) enterStart(a *actor) {
 func (w *world) startWorkers(a *actor, run *startup.Run) {
 	for range 1 + w.duration(a, 3) {
 		ends, lingers, fails := w.duration(a, 40*time.Second), w.duration(a, time.Second), w.chance(a, 2)
+		if a.completes {
+			ends /= 10
+		}
 		run.Go(func(ctx context.Context) error {
 			w.addWorkers(a, 1)
 			defer w.addWorkers(a, -1)
@@ -259,6 +267,9 @@ func (w *world) startWorkers(a *actor, run *startup.Run) {
 				a.ended = true
 				w.mu.Unlock()
 				return w.fail(a)
+			}
+			if a.completes {
+				return nil
 			}
 			<-ctx.Done()
 			return nil
@@ -485,7 +496,7 @@ func (w *world) settle(asides *sync.WaitGroup) {
 			if known {
 				w.t.Errorf("%s waits for ever", name)
 			}
-		case startup.Ready, startup.Failed, startup.Skipped, startup.Stopped, startup.Stuck:
+		case startup.Ready, startup.Completed, startup.Failed, startup.Skipped, startup.Stopped, startup.Stuck:
 		}
 	}
 }
@@ -517,7 +528,7 @@ func (w *world) checkEnd(listens bool) {
 		if !known {
 			continue
 		}
-		require.NotContains(w.t, []startup.State{startup.Waiting, startup.Starting, startup.Ready, startup.Stopping, startup.Restarting}, state, a.name)
+		require.NotContains(w.t, []startup.State{startup.Waiting, startup.Starting, startup.Ready, startup.Completed, startup.Stopping, startup.Restarting}, state, a.name)
 		if last, seen := w.states[a.name]; listens && seen {
 			require.Equal(w.t, state, last, "%s: its last event", a.name)
 		}

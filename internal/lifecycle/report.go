@@ -214,12 +214,12 @@ func (n *node) describe(c *startup.Component, began time.Duration) {
 		return at - began
 	}
 	*c = startup.Component{
-		Name: n.c.Name, Version: n.c.Version, State: n.state(), Batch: n.batch + 1,
+		Name: n.c.Name, Version: n.c.Version, Kind: n.c.Kind, State: n.state(), Batch: n.batch + 1,
 		Queued: since(at.queued), Started: since(at.began), Returned: since(at.returned), Ready: since(at.ready),
 		Reason: n.cause.text, Err: n.cause.err,
 	}
 	if x := n.extras; x != nil {
-		c.Late, c.Probes, c.Restarts, c.Absent = x.late, x.probes, x.restarts, x.missing
+		c.Late, c.Probes, c.Restarts, c.Absent, c.Detail = x.late, x.probes, x.restarts, x.missing, x.detail
 	}
 	if at.blockedBy != nil {
 		c.BlockedBy = at.blockedBy.c.Name

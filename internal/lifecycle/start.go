@@ -42,11 +42,11 @@ func (e *Engine) begin(n *node) *componentRun {
 func (n *node) beginRun(now time.Duration) {
 	if x := n.extras; x != nil {
 		x.probes, x.pause, x.runContext, x.endRunContext, x.stopErr, x.crashed = 0, 0, nil, nil, nil, false
-		x.aborted, x.late = cause{}, false
+		x.aborted, x.late, x.detail = cause{}, false, ""
 	}
 	n.run++
 	n.calls++
-	n.notified, n.started = false, false
+	n.notified, n.started, n.completed = false, false, false
 	n.began, n.returned, n.ready = now, 0, 0
 	n.since, n.deadline = now, now+n.c.StartTimeout
 	if x := n.extras; x != nil && x.startBy > 0 && !n.wasReady {
@@ -191,11 +191,12 @@ func (e *Engine) startReturnedLate(n *node, c cause) {
 }
 
 // check goes on with a node whose Start has returned: it is rolled back, is ready, is probed, or has still to
-// report that it is ready. It is called whenever that may have changed, and no code of the start runs.
+// complete its work or to report that it is ready. It is called whenever that may have changed, and no code of the start runs.
 func (e *Engine) check(n *node) {
 	switch {
 	case e.interrupted(n):
 		e.stopInterrupted(n)
+	case n.c.Completes && n.works():
 	case n.c.Notifies && !n.notified:
 	case n.c.Ready != nil:
 		n.calls++
@@ -337,10 +338,7 @@ func (e *Engine) keepHandles(n *node, handles []Handle) {
 
 // becomeReady ends a start well.
 func (e *Engine) becomeReady(n *node) {
-	n.ready, n.wasReady, n.cause = e.now, true, cause{}
-	if x := n.extras; x != nil {
-		x.delay = 0
-	}
+	n.ready, n.wasReady, n.completed, n.cause = e.now, true, n.c.Completes, cause{}
 	n.ctx.EndAside()
 	e.enter(n, running, toServe)
 }

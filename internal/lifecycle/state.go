@@ -43,6 +43,9 @@ import "github.com/capreg/registry/startup"
 //	down        waiting     the delay before its restart is over
 //	            down        its restart was cancelled
 //
+// A component whose work is done when it is ready, such as a migration, stays at running: it is shown as completed, and
+// stops with the others, after those that need it.
+//
 // A component that is starting, checking or running stays there when what it needs has ended and is to restart
 // (toFollow): it stops once its start has been aborted, or its own dependants are down.
 type stage uint8
@@ -105,7 +108,12 @@ var shown = [stageCount][goalCount]startup.State{ //nolint:gochecknoglobals // i
 }
 
 // state returns the state that users see.
-func (n *node) state() startup.State { return shown[n.stage][n.goal] }
+func (n *node) state() startup.State {
+	if n.completed && n.stage == running && n.goal == toServe {
+		return startup.Completed
+	}
+	return shown[n.stage][n.goal]
+}
 
 // restarts reports whether the node is to start again once it is down.
 func (n *node) restarts() bool { return n.goal.restarts() }

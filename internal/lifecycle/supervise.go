@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/startup"
 )
 
@@ -57,17 +58,15 @@ func (r *componentRun) ComponentGo(f func(context.Context) error) {
 	}
 	r.node.more().workers++
 	r.engine.mu.Unlock()
-	go fault.RunThen(func() error { return f(ctx) }, func(err error) {
-		r.engine.workerReturned(r.node)
-		if ctx.Err() == nil {
-			r.ComponentEnded(err)
-		}
-	})
+	go fault.RunThen(func() error { return f(ctx) }, func(err error) { r.workerReturned(err, ctx.Err() != nil) })
 }
 
-// workerReturned notes that a goroutine of a run has returned. It takes mu.
-func (e *Engine) workerReturned(n *node) {
-	e.mu.Lock()
+// workerReturned notes that a goroutine of a run has returned: by itself, which is the end of the component or of a part
+// of its work, or since it was told to.
+func (r *componentRun) workerReturned(err error, told bool) {
+	c := endOfComponent(err)
+	e, n := r.engine, r.node
+	e.lock()
 	defer e.mu.Unlock()
 	x := n.more()
 	x.workers--
@@ -75,26 +74,59 @@ func (e *Engine) workerReturned(n *node) {
 		close(x.idle)
 		x.idle = nil
 	}
+	if !told {
+		r.end(c)
+	}
 }
+
+// ComponentDetail notes what the component says about its run.
+func (r *componentRun) ComponentDetail(text string) {
+	r.engine.mu.Lock()
+	defer r.engine.mu.Unlock()
+	if r.current() {
+		r.node.more().detail = oneline.Short(text, maxDetail)
+	}
+}
+
+// maxDetail bounds what a component says about its run, in bytes.
+const maxDetail = 256
 
 var errEndedEarly = fmt.Errorf("%w: it ended before it was ready", fault.ErrNotReady)
 
-// ComponentEnded decides what follows when a component has ended by itself: it fails, is restarted, or has done
-// its work.
+// ComponentEnded decides what follows when a component has ended by itself.
 func (r *componentRun) ComponentEnded(err error) {
-	c := cause{text: "ended by itself"}
-	if err != nil {
-		c = causeOf(err) // a user's method: outside the lock
+	c := endOfComponent(err)
+	r.engine.lock()
+	defer r.engine.mu.Unlock()
+	r.end(c)
+}
+
+// endOfComponent returns why a component has ended by itself. An error's methods may be a user's: not to be called while
+// mu is held.
+func endOfComponent(err error) cause {
+	if err == nil {
+		return cause{text: "ended by itself"}
 	}
-	e, n := r.engine, r.node
-	e.lock()
-	defer e.mu.Unlock()
+	return causeOf(err)
+}
+
+// end decides what follows when a component, or one of its goroutines, has ended by itself: it has done its work, fails,
+// or is restarted.
+func (r *componentRun) end(c cause) {
+	e, n, crashed := r.engine, r.node, c.err != nil
 	switch {
 	case !r.current() || e.ending() || n.removed || n.goal != toServe:
 		return
+	case c.err == nil && n.c.Completes:
+		if n.stage == checking && n.calls == 0 && !n.works() {
+			n.cancelTimer() // of a probe, which there is where the end was reported
+			e.check(n)
+			e.commit()
+		}
+		return
 	case n.stage.launching():
 		e.failEarlyEnd(n, c)
-	case err == nil && n.c.Restart.Mode != startup.Always:
+	case c.err == nil && n.c.Restart.Mode != startup.Always:
 		n.cause = c
 		e.enter(n, running, toStop)
 	case n.mayRestart(e.now):
@@ -103,7 +135,7 @@ func (r *componentRun) ComponentEnded(err error) {
 	default:
 		e.failRunning(n, c)
 	}
-	e.removeHandles(n, err != nil)
+	e.removeHandles(n, crashed)
 	e.commit()
 }
 
@@ -180,10 +212,14 @@ func (n *node) mayRestart(now time.Duration) bool {
 	return n.c.Restart.Mode != startup.Never && n.intensityAt(now)+1 <= float64(n.c.Restart.Limit)
 }
 
-// countRestart counts a restart, and makes its delay longer than the last one.
+// countRestart counts a restart, and makes its delay longer than the last one, which is forgotten once the component was
+// up for as long as the count takes to halve.
 func (n *node) countRestart(now time.Duration) {
 	x := n.more()
 	x.intensity, x.endedAt = n.intensityAt(now)+1, now
+	if n.ready > 0 && now-n.ready >= n.c.Restart.Decay {
+		x.delay = 0
+	}
 	x.delay = n.nextDelay()
 }
 

@@ -17,7 +17,9 @@ import (
 )
 
 // DOT writes the plan as a graph for Graphviz: a box for each component, those of one batch
-// below each other, and an arrow from each provider to the component that needs it.
+// below each other, and an arrow from each provider to the component that needs it. A component
+// of a kind, such as a process, has a box with a frame and its kind below its name; the box of
+// one that completes is round.
 //
 // Arrows are solid for needs, dashed for optional ones and dotted where only the order matters;
 // their heads are hollow where any one provider is enough. They are labelled with the
@@ -34,6 +36,11 @@ func DOT(w io.Writer, plan startup.Plan) error {
 		_, _ = out.WriteString(" }\n")
 	}
 	for _, step := range plan.Steps {
+		if attributes := lookOf(step); len(attributes) > 0 {
+			_, _ = fmt.Fprintf(out, "\t%s [%s];\n", quote(step.Name), strings.Join(attributes, ", "))
+		}
+	}
+	for _, step := range plan.Steps {
 		for _, link := range step.After {
 			_, _ = fmt.Fprintf(out, "\t%s -> %s", quote(link.Name), quote(step.Name))
 			if attributes := attributesOf(link); len(attributes) > 0 {
@@ -44,6 +51,23 @@ func DOT(w io.Writer, plan startup.Plan) error {
 	}
 	_, _ = out.WriteString("}\n")
 	return out.Flush()
+}
+
+// lookOf returns the attributes of the box of a component, none for a function that goes on.
+func lookOf(step startup.Step) (attributes []string) {
+	var below []string
+	if step.Kind != "" {
+		attributes = append(attributes, "peripheries=2")
+		below = append(below, step.Kind)
+	}
+	if step.Completes {
+		attributes = append(attributes, "style=rounded")
+		below = append(below, "completes")
+	}
+	if len(below) > 0 {
+		attributes = append(attributes, "label="+quote(step.Name+"\n"+strings.Join(below, ", ")))
+	}
+	return attributes
 }
 
 func attributesOf(link startup.Link) (attributes []string) {
@@ -131,6 +155,8 @@ type traceEvent struct {
 
 type arguments struct {
 	Version   string        `json:"version,omitempty"`
+	Kind      string        `json:"kind,omitempty"`
+	Detail    string        `json:"detail,omitempty"`
 	State     startup.State `json:"state"`
 	Batch     int           `json:"batch"`
 	Critical  bool          `json:"critical"`
@@ -174,7 +200,7 @@ func eventsOf(report startup.Report) (events []traceEvent) {
 			bar("queue", s.queued, s.began, nil)
 		}
 		bar("start", s.began, s.end, &arguments{
-			Version: s.Version, State: s.State, Batch: s.Batch, Critical: critical[s.Name], BlockedBy: s.BlockedBy,
+			Version: s.Version, Kind: s.Kind, Detail: s.Detail, State: s.State, Batch: s.Batch, Critical: critical[s.Name], BlockedBy: s.BlockedBy,
 			Probes: s.Probes, Absent: s.Absent, Reason: s.Reason,
 		})
 	}
@@ -218,7 +244,7 @@ func spansOf(report startup.Report) (spans []span) {
 		end := c.Ready
 		switch {
 		case end > 0:
-		case c.Returned > 0 && c.Probes == 0 || c.State == startup.Ready:
+		case c.Returned > 0 && c.Probes == 0 || c.State == startup.Ready || c.State == startup.Completed:
 			end = c.Returned
 		default:
 			end = report.Wall

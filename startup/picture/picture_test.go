@@ -28,7 +28,7 @@ func platform() startup.Plan {
 	return startup.Plan{
 		Batches: [][]string{{"db", "cache", "model"}, {"app"}},
 		Steps: []startup.Step{
-			{Name: "db", Batch: 1},
+			{Name: "db", Kind: "process", Batch: 1},
 			{Name: "cache", Batch: 1},
 			{Name: "model", Batch: 1},
 			{Name: "app", Batch: 2, After: []startup.Link{
@@ -51,6 +51,7 @@ func ExampleDOT() {
 	// 	node [shape=box];
 	// 	{ rank=same; "db"; "cache"; "model"; }
 	// 	{ rank=same; "app"; }
+	// 	"db" [peripheries=2, label="db\nprocess"];
 	// 	"db" -> "app" [label="sql"];
 	// 	"cache" -> "app" [style=dashed];
 	// 	"model" -> "app" [label="llm", arrowhead=empty];
@@ -62,7 +63,10 @@ func ExampleChromeTrace() {
 	err := picture.ChromeTrace(os.Stdout, startup.Report{
 		Wall: 5 * time.Millisecond, Chain: []string{"db", "app"},
 		Components: []startup.Component{
-			{Name: "db", State: startup.Ready, Batch: 1, Returned: 2 * time.Millisecond, Ready: 3 * time.Millisecond, Probes: 2},
+			{
+				Name: "db", Kind: "process", Detail: "process 4711", State: startup.Ready, Batch: 1,
+				Returned: 2 * time.Millisecond, Ready: 3 * time.Millisecond, Probes: 2,
+			},
 			{
 				Name: "app", State: startup.Ready, Batch: 2, BlockedBy: "db",
 				Queued: 3 * time.Millisecond, Started: 3500 * time.Microsecond, Returned: 5 * time.Millisecond, Ready: 5 * time.Millisecond,
@@ -74,7 +78,7 @@ func ExampleChromeTrace() {
 	}
 	// Output:
 	// {"displayTimeUnit":"ms","traceEvents":[
-	// {"name":"db","cat":"start","ph":"X","ts":0,"dur":3000,"pid":1,"tid":1,"args":{"state":"ready","batch":1,"critical":true,"probes":2}},
+	// {"name":"db","cat":"start","ph":"X","ts":0,"dur":3000,"pid":1,"tid":1,"args":{"kind":"process","detail":"process 4711","state":"ready","batch":1,"critical":true,"probes":2}},
 	// {"name":"app","cat":"queue","ph":"X","ts":3000,"dur":500,"pid":1,"tid":1},
 	// {"name":"app","cat":"start","ph":"X","ts":3500,"dur":1500,"pid":1,"tid":1,"args":{"state":"ready","batch":2,"critical":true,"blocked_by":"db"}}
 	// ]}
@@ -91,6 +95,20 @@ func TestDOT_EscapesNames(t *testing.T) {
 	require.Contains(t, text, "\t{ rank=same; "+quoted+"; }\n")
 	require.Contains(t, text, "\t{ rank=same; \"ends in \\\\\"; }\n")
 	require.Contains(t, text, "\t"+quoted+` -> "ends in \\" [label="\"];evil"];`+"\n")
+}
+
+func TestDOT_ShowsWhatCompletesAndWhatIsNoFunction(t *testing.T) {
+	t.Parallel()
+	text := drawn(t, startup.Plan{Batches: [][]string{{"a", "b", "c", "d"}}, Steps: []startup.Step{
+		{Name: "a", Batch: 1},
+		{Name: "b", Batch: 1, Kind: `"odd"`},
+		{Name: "c", Batch: 1, Completes: true},
+		{Name: "d", Batch: 1, Kind: "process", Completes: true},
+	}})
+	require.NotContains(t, text, `"a" [`)
+	require.Contains(t, text, "\t\"b\" [peripheries=2, label=\"b\\n\\\"odd\\\"\"];\n")
+	require.Contains(t, text, "\t\"c\" [style=rounded, label=\"c\\ncompletes\"];\n")
+	require.Contains(t, text, "\t\"d\" [peripheries=2, style=rounded, label=\"d\\nprocess, completes\"];\n")
 }
 
 func drawn(t *testing.T, plan startup.Plan) string {

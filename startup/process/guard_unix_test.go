@@ -1,0 +1,121 @@
+//go:build unix
+
+package process_test
+
+import (
+	"context"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/capreg/registry/startup/process"
+)
+
+// sleeper is a process that leads a group.
+type sleeper struct {
+	group int
+	ended <-chan struct{}
+}
+
+func newSleeper(t *testing.T) sleeper {
+	t.Helper()
+	command := exec.CommandContext(context.Background(), "sleep", "1000")
+	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	require.NoError(t, command.Start())
+	ended := make(chan struct{})
+	go func() { _ = command.Wait(); close(ended) }()
+	t.Cleanup(func() { _ = command.Process.Kill(); <-ended })
+	return sleeper{command.Process.Pid, ended}
+}
+
+func (s sleeper) lives() bool {
+	select {
+	case <-s.ended:
+		return false
+	default:
+		return true
+	}
+}
+
+func TestGuard_KillsTheGroupsThatItHasWhenTheProgramEnds(t *testing.T) {
+	t.Parallel()
+	var g process.Guard
+	kept, dropped, late := newSleeper(t), newSleeper(t), newSleeper(t)
+	g.Add(kept.group)
+	shell := g.Shell()
+	require.NotZero(t, shell)
+	g.Add(dropped.group)
+	g.Add(late.group)
+	require.Equal(t, shell, g.Shell(), "one for all")
+	g.Drop(dropped.group)
+	for _, signal := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM} { // of a terminal
+		require.NoError(t, syscall.Kill(shell, signal))
+	}
+	g.Abandon()
+	<-kept.ended
+	<-late.ended
+	require.True(t, dropped.lives())
+}
+
+func TestGuard_IsGoneWithTheLastGroup(t *testing.T) {
+	t.Parallel()
+	var g process.Guard
+	a, b := newSleeper(t), newSleeper(t)
+	g.Add(a.group)
+	g.Add(b.group)
+	shell := g.Shell()
+	g.Drop(a.group)
+	require.Equal(t, shell, g.Shell())
+	g.Drop(b.group)
+	require.Zero(t, g.Shell())
+	require.Equal(t, syscall.ESRCH, syscall.Kill(shell, 0))
+	require.True(t, a.lives() && b.lives())
+	g.Add(a.group)
+	require.NotZero(t, g.Shell())
+	g.Drop(a.group)
+}
+
+func TestGuard_ThatWasKilledIsReplacedWithTheNextGroup(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(g *process.Guard, other int){
+		"one more": func(g *process.Guard, other int) { g.Add(other) },
+		"one less": func(g *process.Guard, other int) { g.Drop(other) },
+	} {
+		var g process.Guard
+		a, b := newSleeper(t), newSleeper(t)
+		g.Add(a.group)
+		if name == "one less" {
+			g.Add(b.group)
+		}
+		shell := g.Shell()
+		require.NoError(t, syscall.Kill(shell, syscall.SIGKILL))
+		eventually(t, func() bool { return syscall.Kill(shell, 0) != nil }, "the shell is gone")
+		change(&g, b.group)
+		require.NotEqual(t, shell, g.Shell(), name)
+		require.True(t, a.lives() && b.lives(), name)
+		g.Abandon()
+		<-a.ended
+		if name == "one less" {
+			require.True(t, b.lives(), name)
+		} else {
+			<-b.ended
+		}
+	}
+}
+
+func TestGuard_ThatIsSuspendedIsKilledAtTheEnd(t *testing.T) {
+	t.Parallel()
+	var g process.Guard
+	a := newSleeper(t)
+	g.Add(a.group)
+	shell := g.Shell()
+	require.NoError(t, syscall.Kill(shell, syscall.SIGSTOP))
+	began := time.Now()
+	g.Drop(a.group)
+	require.Less(t, time.Since(began), 10*time.Second)
+	require.Equal(t, syscall.ESRCH, syscall.Kill(shell, 0))
+	require.True(t, a.lives())
+}
