@@ -135,14 +135,16 @@ func isPlain(value string) bool {
 	return true
 }
 
-// credentials are the headers that hold a key, a token or a session, in their canonical form.
-//
-//nolint:gochecknoglobals // immutable
-var credentials = [...]string{
-	"Authorization", "Proxy-Authorization", "Api-Key", "X-Api-Key", "X-Goog-Api-Key", "X-Auth-Token", cookie,
-}
-
 const cookie = "Cookie"
+
+// isCredential reports whether a header, in its canonical form, holds a key, a token or a session.
+func isCredential(name string) bool {
+	switch name {
+	case "Authorization", "Proxy-Authorization", "Api-Key", "X-Api-Key", "X-Goog-Api-Key", "X-Auth-Token", cookie:
+		return true
+	}
+	return false
+}
 
 // headers returns the headers to send for those of a request, whose values they share.
 func (u *Upstream) headers(request *http.Request) http.Header {
@@ -151,8 +153,8 @@ func (u *Upstream) headers(request *http.Request) http.Header {
 		header = make(http.Header, len(u.header))
 	}
 	if !u.options.Credentials {
-		for _, name := range credentials {
-			if _, has := header[name]; has && (name == cookie || !sameOrigin(request.URL, u.url)) {
+		for name := range header {
+			if isCredential(name) && (name == cookie || !sameOrigin(request.URL, u.url)) {
 				delete(header, name)
 			}
 		}

@@ -58,38 +58,60 @@ func run(ctx context.Context, arguments []string, to io.Writer) error {
 		return errors.New("-rounds and -requests are 1 or more")
 	}
 	question, answer := strings.Repeat("question ", 128), strings.Repeat("answer ", 256)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { serve(w, r, answer) }))
-	defer server.Close()
-	bare := &http.Transport{MaxIdleConnsPerHost: 16}
-	defer bare.CloseIdleConnections()
-	ours, closeOurs, err := newOurs(ctx, server.URL, bare)
-	if err != nil {
-		return err
-	}
-	defer closeOurs()
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { serve(w, r, answer) })
+	plain := httptest.NewServer(handler)
+	defer plain.Close()
+	secure := httptest.NewUnstartedServer(handler)
+	secure.EnableHTTP2 = true
+	secure.StartTLS()
+	defer secure.Close()
 
-	_, err = fmt.Fprintf(to, "%s %s/%s, %d CPUs; %d turns of %d requests each\n\n", runtime.Version(), runtime.GOOS, runtime.GOARCH,
+	_, err := fmt.Fprintf(to, "%s %s/%s, %d CPUs; %d turns of %d requests each\n\n", runtime.Version(), runtime.GOOS, runtime.GOARCH,
 		runtime.NumCPU(), *rounds, *requests)
 	var summary []string
-	for _, path := range []string{"/plain", "/stream"} {
-		pair := [2]*turns{{client: &http.Client{Transport: bare}}, {client: &http.Client{Transport: ours}}}
-		for i := range *rounds {
-			for j := range pair {
-				if failed := pair[(i+j)%2].play(ctx, server.URL+path, question, *requests); failed != nil {
-					return failed
-				}
-			}
+	for _, race := range []struct {
+		name   string
+		server *httptest.Server
+		path   string
+	}{{"plain", plain, "/plain"}, {"stream", plain, "/stream"}, {"h2plain", secure, "/plain"}, {"h2stream", secure, "/stream"}} {
+		pair, failed := compete(ctx, race.server, race.path, question, *rounds, *requests)
+		if failed != nil {
+			return failed
 		}
 		latency := float64(pair[1].latency()) / float64(pair[0].latency())
 		cpu := (pair[1].cpu() - pair[0].cpu()) / 1e3
 		_, printed := fmt.Fprintf(to, "%-8s median %v beside %v: %.3f %s; CPU %.1f µs beside %.1f µs: %+.2f µs %s\n",
-			path[1:], pair[1].latency(), pair[0].latency(), latency, word(latency, latencyAtMost),
+			race.name, pair[1].latency(), pair[0].latency(), latency, word(latency, latencyAtMost),
 			pair[1].cpu()/1e3, pair[0].cpu()/1e3, cpu, word(cpu, cpuAtMost))
 		err = errors.Join(err, printed)
-		summary = append(summary, fmt.Sprintf("%s_latency %.3f %s_cpu_us %.2f", path[1:], latency, path[1:], cpu))
+		summary = append(summary, fmt.Sprintf("%s_latency %.3f %s_cpu_us %.2f", race.name, latency, race.name, cpu))
 	}
 	_, printed := fmt.Fprintf(to, "\n%s\n", strings.Join(summary, " "))
 	return errors.Join(err, printed)
+}
+
+// compete has the bare transport, and ours over it, send requests in turn.
+func compete(ctx context.Context, server *httptest.Server, path, question string, rounds, requests int) (pair [2]*turns, err error) {
+	// As the default transport has it, it closes idle connections after a time.
+	bare := &http.Transport{MaxIdleConnsPerHost: 16, IdleConnTimeout: 90 * time.Second, ForceAttemptHTTP2: true}
+	defer bare.CloseIdleConnections()
+	if known, ok := server.Client().Transport.(*http.Transport); ok {
+		bare.TLSClientConfig = known.TLSClientConfig
+	}
+	ours, closeOurs, err := newOurs(ctx, server.URL, bare)
+	if err != nil {
+		return pair, err
+	}
+	defer closeOurs()
+	pair = [2]*turns{{client: &http.Client{Transport: bare}}, {client: &http.Client{Transport: ours}}}
+	for i := range rounds {
+		for j := range pair {
+			if err := pair[(i+j)%2].play(ctx, server.URL+path, question, requests); err != nil {
+				return pair, err
+			}
+		}
+	}
+	return pair, nil
 }
 
 func word(got, atMost float64) string {
