@@ -89,7 +89,6 @@ func (f facts) HiddenBy() *refusal.Reason {
 	return refusal.Replaced()
 }
 
-
 func (f facts) Health() (text string, because []string, cause error) {
 	_, text, cause = f.provider.stateLocked()
 	return text, f.provider.because(), cause
