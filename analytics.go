@@ -6,34 +6,27 @@ import (
 
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/record"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/selection"
 )
 
 // missCounter counts the look-ups of a service that found no provider, by code.
-type missCounter struct{ record.Counter }
-
-// Codes of misses that concern no candidate.
-const (
-	missEnded   code = "context_ended"
-	missUnknown code = "unknown_service"
-	missNone    code = "none_in_sight"
-	missClosed       = codeClosed
-)
+type missCounter struct{ record.Counter[reason.Code] }
 
 // count counts a look-up that found no provider, once for each code among its candidates.
 // For nil, its context had ended.
 func (m *missCounter) count(why *UnavailableError) {
-	var buffer [8]code
+	var buffer [8]reason.Code
 	codes := buffer[:0]
 	switch {
 	case why == nil:
-		codes = append(codes, missEnded)
+		codes = append(codes, reason.ContextEnded)
 	case why.cause == ErrClosed: //nolint:errorlint // the sentinel itself
-		codes = append(codes, missClosed)
+		codes = append(codes, reason.Closed)
 	case why.cause == ErrUnknownService: //nolint:errorlint // the sentinel itself
-		codes = append(codes, missUnknown)
+		codes = append(codes, reason.UnknownService)
 	case len(why.Candidates) == 0:
-		codes = append(codes, missNone)
+		codes = append(codes, reason.NoneInSight)
 	}
 	if why != nil {
 		for i := range why.Candidates { // without a copy of each

@@ -11,6 +11,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/selectors"
 )
@@ -41,8 +42,10 @@ func TestAnalytics_CountsSharesMissesAndFailovers(t *testing.T) {
 		require.True(t, ok)
 		require.Equal(t, selection.Analytics{
 			Service: "chat", Lookups: 13, Hits: 5, Misses: 8,
-			MissesByReason: map[string]uint64{"unknown_service": 1, "capability_missing": 1, "context_ended": 1, "breaker_open": 5, "unhealthy": 5},
-			Attempts:       8, Failovers: 3,
+			MissesByReason: map[reason.Code]uint64{
+				reason.UnknownService: 1, reason.CapabilityMissing: 1, reason.ContextEnded: 1, reason.BreakerOpen: 5, reason.Unhealthy: 5,
+			},
+			Attempts: 8, Failovers: 3,
 			Providers: []selection.Share{
 				{Provider: "a", Weight: 1, Attempts: 3, Share: 3.0 / 8},
 				{Provider: "b", Group: 1, Weight: 2, Attempts: 5, Share: 5.0 / 8, TookOver: 3},
@@ -61,7 +64,7 @@ func TestAnalytics_CountsSharesMissesAndFailovers(t *testing.T) {
 		require.NoError(t, reg.Close(t.Context()))
 		_, _ = r.Get(t.Context())
 		got, _ = reg.Selection("chat")
-		require.Equal(t, uint64(1), got.MissesByReason["closed"])
+		require.Equal(t, uint64(1), got.MissesByReason[reason.Closed])
 	})
 }
 

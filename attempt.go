@@ -16,6 +16,7 @@ import (
 	"github.com/capreg/registry/internal/slots"
 	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/internal/tasks"
+	"github.com/capreg/registry/internal/typed"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
@@ -31,7 +32,7 @@ import (
 // have is behind a pointer or with the call.
 type attempt struct {
 	provider   *provider
-	instance   *instance
+	instance   *typed.Instance
 	cell       *counts
 	ctx        *attemptctx.Context // what the function gets; nil: the caller's context
 	place      *slots.Slots        // where it holds a place; nil without a bulkhead
@@ -70,7 +71,7 @@ func (a *attempt) admit(p *provider, timeout attemptTimeout, hits *striped.Cells
 	}
 	cell.Attempts.Add(1)
 	a.provider, a.cell, a.timeout, a.watch, a.other = p, cell, timeout, nil, nil
-	if a.instance = p.instance.Load(); a.instance == nil || p.gateNow()&a.blockers() != 0 {
+	if a.instance = p.instance.Load(); a.instance == nil || p.gateNow()&a.refusing() != 0 {
 		p.withdraw(cell)
 		return false
 	}
@@ -104,8 +105,8 @@ func (a *attempt) limitTime(by *attemptctx.Caller, others func() *provider) {
 	a.ctx = a.provider.attemptContext(by.Ctx, a.began, limit, a.ctx)
 }
 
-// blockers returns the reasons that keep the attempt away: of a last resort only those that cannot be helped.
-func (a *attempt) blockers() gate {
+// refusing returns the reasons that keep the attempt away: of a last resort only those that cannot be helped.
+func (a *attempt) refusing() gate {
 	if a.lastResort {
 		return gateHelpless
 	}
@@ -197,7 +198,9 @@ func (a *attempt) resolve(v verdict.Verdict, elapsed, latency time.Duration, cau
 	}
 	p := a.provider
 	o := outcome.Of(v, latency, p.breaker.Slow(latency), cause)
-	if !begun && o.Interrupted() {
+	if begun {
+		o.Begun(elapsed >= a.timeout.most)
+	} else if o.Interrupted() {
 		now := a.began + elapsed
 		o.Unanswered(outcome.Wait{
 			Took: elapsed, Known: p.effects.KnownPace(now), Peers: p.service.pace.Known(now),
@@ -327,7 +330,7 @@ func newPanicError(value any) *PanicError {
 
 // obtain returns the provider's instance, waiting for its factory within ctx and the attempt
 // timeout; nil when there is none to be had.
-func (p *provider) obtain(ctx context.Context, others func() *provider) *instance {
+func (p *provider) obtain(ctx context.Context, others func() *provider) *typed.Instance {
 	if made := p.instance.Load(); made != nil {
 		return made
 	}

@@ -1,13 +1,11 @@
 package registry
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/breaker"
-	"github.com/capreg/registry/internal/fault"
-	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/internal/refusal"
 )
 
 // BreakerPolicy configures the circuit breaker of a provider. The zero value of each
@@ -169,11 +167,11 @@ func (h breakerHost) StateChanged(c breaker.Change) {
 		change.Err = last
 	}
 	var set gate
-	var why openReason
+	var why refusal.Opening
 	switch c.To {
 	case breaker.Open:
 		change.Kind, set = event.BreakerOpened, gateOpen
-		why = newOpenReason(fmt.Sprintf("%v (%s)", ErrBreakerOpen, oneline.Cut(c.Reason, 64)), c.Until)
+		why = refusal.NewOpening(c.Reason, c.Until)
 	case breaker.HalfOpen:
 		change.Kind, set = event.BreakerHalfOpened, gateHalfOpen
 	case breaker.Closed:
@@ -186,17 +184,4 @@ func (h breakerHost) StateChanged(c breaker.Change) {
 		p.opening = why
 	}
 	p.changeGateLocked(gateOpen|gateHalfOpen|gateTrialsFull, set, &change)
-}
-
-// openReason says why an open breaker refuses calls. It is made once, when the breaker
-// opens, since all that are refused return it.
-type openReason struct {
-	until time.Time
-	why   *reason
-	err   error // why, as the only reason
-}
-
-func newOpenReason(words string, until time.Time) openReason {
-	why := &reason{ErrBreakerOpen, words, nil}
-	return openReason{until, why, fault.Join("", []error{why})}
 }

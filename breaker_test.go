@@ -15,6 +15,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -91,7 +92,7 @@ func TestBreaker_RefusalNamesProviderReasonAndDelay(t *testing.T) {
 		require.Equal(t, "a", unavailable.Candidates[0].Provider)
 		require.Equal(t, registry.BreakerOpen, unavailable.Candidates[0].Breaker)
 		require.Equal(t, 40*time.Second, unavailable.Candidates[0].RetryIn)
-		require.Equal(t, "breaker_open", unavailable.Candidates[0].Code)
+		require.Equal(t, reason.BreakerOpen, unavailable.Candidates[0].Code)
 	})
 }
 

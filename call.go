@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/capreg/registry/internal/attemptctx"
+	"github.com/capreg/registry/internal/typed"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -21,7 +22,8 @@ import (
 //
 // What function returns must not live on its context, which ends with the attempt: reading the body of
 // an http.Response that was returned fails with [context.Canceled], unless it was short, and the cause of
-// that context says why. Read it inside function, or use [Resolver.Acquire] or package stream.
+// that context says why. Read it inside function, or use [Resolver.Acquire] or package stream; the check of
+// contrib/registryvet finds such calls.
 //
 // Call runs function in the caller's goroutine, starts none itself, and does not retain function. It blocks for
 // function, for delays between retries, for a place in a full bulkhead when no provider has a free one, for a
@@ -43,7 +45,7 @@ func Call[T, R any](
 	var first firstAttempt
 	if len(options) == 0 && function != nil && resolver != nil && first.admit(ctx, resolver.plan) {
 		defer first.recordUnlessFailed()
-		result, err = function(first.context(ctx), unwrap[T](first.instance))
+		result, err = function(first.context(ctx), typed.Value[T](first.instance))
 		if err == nil {
 			first.state = attemptAnswered
 			return result, nil
@@ -98,7 +100,7 @@ func runAttempt[T, R any](c *call, function func(context.Context, T) (R, error))
 		}
 	}()
 	c.prepareAttempt()
-	result, err = function(c.functionContext(), unwrap[T](c.attempt.instance))
+	result, err = function(c.functionContext(), typed.Value[T](c.attempt.instance))
 	returned = true
 	return result, err
 }

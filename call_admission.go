@@ -5,14 +5,15 @@ import (
 
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/limit"
-	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/pick"
+	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/striped"
+	"github.com/capreg/registry/reason"
 )
 
 // admission says how a call asks to enter a provider.
 type admission struct {
-	reason     attemptReason
+	why        reason.Why
 	paid       bool // the budget for further attempts was asked already, or need not be
 	placed     bool // the call holds a place there
 	lastResort bool // whatever keeps others away
@@ -24,7 +25,7 @@ func (c *call) claimAndEnter(p *provider, e admission) (entered bool) {
 	if c.shared == nil {
 		return c.enter(p, e)
 	}
-	if !c.shared.claim(p, e.reason == attemptRetry || c.rounds > 0 && c.tried(p.name())) {
+	if !c.shared.claim(p, e.why == reason.Retry || c.rounds > 0 && c.tried(p.name())) {
 		return false
 	}
 	defer func() { // deferred: an authoriser may exit the goroutine
@@ -78,19 +79,19 @@ func (c *call) enter(p *provider, e admission) bool {
 // noteEntry notes that the call has entered p.
 func (c *call) noteEntry(p *provider, e admission) {
 	a := &c.attempt
-	c.state, c.hookCtx, c.reason, c.cause = callRunning, nil, e.reason, nil
+	c.state, c.hookCtx, c.why, c.cause = callRunning, nil, e.why, nil
 	if a.vitals != nil {
 		a.track = c.providers.track(p)
 	}
 	if a.trial && c.shared == nil { // a lease expires by itself
 		a.watchTrial()
 	}
-	switch e.reason {
-	case attemptFailover:
+	switch e.why {
+	case reason.Failover:
 		p.tookOver.Add(1)
-	case attemptFirst, attemptRetry, attemptQueued, attemptWaited, attemptMany, attemptHedge, attemptLastResort:
+	case reason.First, reason.Retry, reason.Queued, reason.Waited, reason.Many, reason.Hedge, reason.LastResort:
 	}
-	c.waiting.end() // an attempt that is reserved elsewhere
+	c.waiting.End() // an attempt that is reserved elsewhere
 	if p != c.retried.provider {
 		c.retried = retried{provider: p}
 	}
@@ -100,11 +101,11 @@ func (c *call) noteEntry(p *provider, e admission) {
 // withinBudget reports whether p bears another attempt that is not the first of its call. A trial is one that
 // the breaker wants.
 func (c *call) withinBudget(p *provider) bool {
-	known := p.effects.Retry()
-	if known == nil || p.gateNow()&gateHalfOpen != 0 || known.Allow() {
+	retry := p.effects.Retry()
+	if retry == nil || p.gateNow()&gateHalfOpen != 0 || retry.Allow() {
 		return true
 	}
-	c.skip(p, codeBudgetSpent, &reason{ErrAtCapacity, "budget for further attempts spent", nil}, 0)
+	c.skip(p, refusal.BudgetSpent(), 0)
 	return false
 }
 
@@ -114,30 +115,29 @@ func (c *call) authorized(p *provider) bool {
 		return p.registry.options.Authorize(c.caller.Ctx, c.options.caller, p.service.name, p.name())
 	})
 	if err != nil {
-		c.skip(p, codeDenied, &reason{ErrDenied, ErrDenied.Error() + ": " + oneline.Cut(fault.Text(err), 300), err}, 0)
+		c.skip(p, refusal.Denied(err), 0)
 	}
 	return err == nil
 }
 
 // passLimits takes a place in the bulkhead, if there is one to be had at once, and uses the caller's rate.
-func (c *call) passLimits(p *provider, e admission) (used limit.Permit, ok bool) {
+func (c *call) passLimits(p *provider, e admission) (used limit.Spent, ok bool) {
 	l := p.limits.Load()
 	if l == nil {
-		return limit.Permit{}, true
+		return limit.Spent{}, true
 	}
 	full := !e.placed && !c.takePlace(l)
-	if full && c.waiting.holds(l) { // it keeps what it has waited for
+	if full && c.waiting.Holds(l) { // it keeps what it has waited for
 		c.full = append(c.full, p)
-		return limit.Permit{}, false
+		return limit.Spent{}, false
 	}
-	used, retryIn := c.waiting.take(l, c.options.caller)
+	used, retryIn := c.waiting.Take(l, c.options.caller)
 	switch {
 	case retryIn > 0: // also where it is full: callers that have used up their rate do not queue
 		c.attempt.leavePlace()
-		c.skip(p, codeThrottled, errThrottled(), retryIn)
+		c.skip(p, refusal.Throttled(), retryIn)
 		if c.options.wait {
-			w := c.returning()
-			w.throttled = append(w.throttled, p)
+			c.comebackWait().NoteThrottled(p)
 		}
 	case full:
 		used.GiveBack()
@@ -145,10 +145,8 @@ func (c *call) passLimits(p *provider, e admission) (used limit.Permit, ok bool)
 	default:
 		return used, true
 	}
-	return limit.Permit{}, false
+	return limit.Spent{}, false
 }
-
-func errThrottled() *reason { return &reason{ErrAtCapacity, "rate of the caller used up", nil} }
 
 // takePlace takes a place if one is free or none is needed.
 func (c *call) takePlace(l *limit.Limits) bool {
@@ -168,7 +166,7 @@ func (c *call) othersAfter(p *provider, lastResort bool) *provider {
 	switch {
 	case c.shared != nil || c.options.onceOnly:
 		return nil
-	case c.NeedsLarger():
+	case c.allowed.NeedsLarger():
 		return c.widerThan(p)
 	case lastResort:
 		return c.providers.plan.lastResort(&c.by, pick.Preview, func(other *provider) bool {
@@ -183,7 +181,7 @@ func (c *call) widerThan(p *provider) *provider {
 	plan := c.providers.plan
 	eligible := admitting.of(plan)
 	for at := eligible.Next(0, len(plan.candidates)); at >= 0; at = eligible.Next(at+1, len(plan.candidates)) {
-		if other := plan.candidates[at]; other != p && !c.TooSmall(other.definition.Window) {
+		if other := plan.candidates[at]; other != p && !c.allowed.TooSmall(other.definition.Window) {
 			return other
 		}
 	}
@@ -191,7 +189,7 @@ func (c *call) widerThan(p *provider) *provider {
 }
 
 // skip notes why the call passed a provider by that looks eligible.
-func (c *call) skip(p *provider, code code, why *reason, retryIn time.Duration) {
+func (c *call) skip(p *provider, why *refusal.Reason, retryIn time.Duration) {
 	c.refused = append(c.refused, p)
-	c.skips = append(c.skips, refusedCandidate(p, code, why, retryIn))
+	c.skips = append(c.skips, refusedCandidate(p, why, retryIn))
 }

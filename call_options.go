@@ -91,7 +91,7 @@ func mergeOptions(options []CallOption) (merged CallOption, err error) {
 		return merged, invalid("AttemptTimeout", merged.timeout, "more than 0, or NoTimeout")
 	}
 	if v := check.OptionalName("Caller", merged.caller); v != nil {
-		return merged, asFieldError("", v)
+		return merged, asInvalid(v)
 	}
 	return merged, nil
 }

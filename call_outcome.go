@@ -34,12 +34,12 @@ func (c *call) concludeAttempt(err error) (over bool) {
 
 // decide decides what follows an attempt with that verdict: a retry, another provider, or the end of the call.
 func (c *call) decide(v verdict.Verdict) {
-	c.Follow(v.Class, c.options.onceOnly, c.query.query.TryRefused, c.attempt.provider.definition.Window)
+	c.allowed.Follow(v.Class, c.options.onceOnly, c.query.query.TryRefused, c.attempt.provider.definition.Window)
 	c.state = callChoosing
 	switch {
 	case c.planRetry(v):
 		c.state = callRetrying
-	case c.Final():
+	case c.allowed.Final():
 		c.state = callEnded
 	}
 }
@@ -105,13 +105,13 @@ func (c *call) noteAborted(class verdict.Class, elapsed time.Duration, cause err
 // planRetry reports whether the provider is to be tried again, after c.delay.
 func (c *call) planRetry(v verdict.Verdict) bool {
 	p, rule := c.attempt.provider, v.Class.Rule()
-	known := p.effects.Retry()
-	if known == nil || c.retried.tries >= known.Policy.Retries || rule.RetryHere != verdict.RetryYes ||
+	retry := p.effects.Retry()
+	if retry == nil || c.retried.tries >= retry.Policy.Retries || rule.RetryHere != verdict.RetryYes ||
 		c.options.onceOnly && !rule.OnceMovesOn {
 		return false
 	}
 	if c.retried.delays == nil {
-		c.retried.delays = limit.NewDelays(known.Policy.FirstDelay, known.Policy.MaxDelay, limit.NoJitter)
+		c.retried.delays = limit.NewDelays(retry.Policy.FirstDelay, retry.Policy.MaxDelay, limit.NoJitter)
 	}
 	delay := limit.FullJitter(c.retried.delays.NextBackOff())
 	switch blocked := p.gateNow() & gateBlocked; {
@@ -123,7 +123,7 @@ func (c *call) planRetry(v verdict.Verdict) bool {
 	case blocked != 0:
 		return false
 	}
-	if c.caller.HasDeadline && delay >= time.Until(c.caller.Deadline) || !known.Allow() {
+	if c.caller.HasDeadline && delay >= time.Until(c.caller.Deadline) || !retry.Allow() {
 		return false
 	}
 	c.retried.tries++
@@ -142,7 +142,7 @@ func (c *call) fail() error {
 
 // history holds the attempts of a call that have ended, and what may follow them.
 type history struct {
-	outcome.Next
+	allowed outcome.Allowed // what may follow them
 
 	attempts []Attempt // the ones that failed; all when observed, or of leases
 	causes   []error   // why the registry ended some of them

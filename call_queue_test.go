@@ -13,6 +13,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -54,7 +55,7 @@ func TestQueue_CallQueuesAtEveryFullProvider(t *testing.T) {
 		var report registry.CallReport
 		require.Equal(t, "b", testkit.MustAsk(t, testkit.Bind(reg), registry.ReportTo(&report)))
 		require.Equal(t, 6*time.Second, time.Since(began))
-		require.Equal(t, "queued", report.Attempts[0].Why)
+		require.Equal(t, reason.Queued, report.Attempts[0].Why)
 		require.Equal(t, 3*time.Second, report.Attempts[0].Delay)
 		callers.Wait()
 	})
@@ -122,7 +123,7 @@ func TestQueue_ChecksAdmissionAgainAtItsTurn(t *testing.T) {
 		callers.Wait()
 		testkit.RequireCounts(t, a, 1, 0, 0, 0)
 		require.NoError(t, a.MarkHealthy())
-		require.Equal(t, "a", testkit.MustAsk(t, testkit.Bind(reg)), "no permit was lost")
+		require.Equal(t, "a", testkit.MustAsk(t, testkit.Bind(reg)), "no place was lost")
 	})
 }
 
@@ -269,7 +270,7 @@ func TestQueue_RetriesStayBounded(t *testing.T) {
 		r := testkit.Bind(reg)
 		stop := make(chan struct{})
 		var all sync.WaitGroup
-		// other calls, which take the permit whenever it is free
+		// other calls, which take the place whenever it is free
 		all.Go(func() {
 			for {
 				select {
@@ -382,7 +383,7 @@ func TestQueue_DoesNotRunCallWithEndedContext(t *testing.T) {
 	})
 }
 
-func TestQueue_AuthorizerGoexitKeepsNoPermit(t *testing.T) {
+func TestQueue_AuthorizerGoexitKeepsNoPlace(t *testing.T) {
 	t.Parallel()
 	var exits atomic.Bool
 	testkit.Bubble(t, registry.Options{Authorize: func(context.Context, string, string, string) error {
@@ -440,5 +441,33 @@ func TestQueue_DoesNotWaitForFullQueue(t *testing.T) {
 		require.ErrorIs(t, err, registry.ErrAtCapacity)
 		require.Equal(t, 5*time.Second, time.Since(began))
 		testkit.Pass(6 * time.Hour)
+	})
+}
+
+// A place that is granted as the caller leaves is given back, and the call ends: it must not take the same place for ever.
+func TestCall_PlaceThatComesWithTheEndOfItsCallerEndsTheWait(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Limits: registry.LimitPolicy{MaxConcurrent: 1}})
+		r := testkit.Bind(reg)
+		for range 100 {
+			holder, err := r.Acquire(t.Context())
+			require.NoError(t, err)
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error)
+			for range 3 {
+				go func() {
+					_, err := registry.Call(ctx, r, testkit.Return)
+					done <- err
+				}()
+			}
+			synctest.Wait()
+			holder.Done(nil)
+			cancel() // before the waiter that has the place now looks
+			for range 3 {
+				require.ErrorIs(t, <-done, context.Canceled)
+			}
+			require.Zero(t, a.Info().InFlight)
+		}
 	})
 }

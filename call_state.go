@@ -9,6 +9,7 @@ import (
 
 	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/pick"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -43,8 +44,8 @@ type call struct {
 	entries   int  // of functions
 	rounds    int  // of iterations that follow a wait for a return
 	sawProbes bool // it has waited for first probes
-	waiting   *returning
-	reason    attemptReason
+	waiting   *comebackWait
+	why       reason.Why
 	delay     time.Duration // before the present attempt
 	retried   retried
 	panicked  *PanicError
@@ -96,7 +97,7 @@ func (c *call) continueFrom(ctx context.Context, query *queryPlan, key string, f
 	first.state = attemptOver // not before: the context is a user's
 	c.options.caller = query.query.Handler
 	c.by = pick.Caller{Context: ctx, Key: key, Name: c.options.caller}
-	c.state, c.reason, c.entries, c.retried.provider = callRunning, attemptFirst, 1, first.provider
+	c.state, c.why, c.entries, c.retried.provider = callRunning, reason.First, 1, first.provider
 	c.iterateWith(first)
 	c.providers.next(&c.by) // the picked one
 	c.providers.take()
@@ -132,7 +133,7 @@ func (c *call) prepareLease() {
 func (c *call) nextAttempt() bool {
 	if c.state == callRetrying {
 		c.state = callChoosing
-		if c.sleep(c.delay) && c.claimAndEnter(c.attempt.provider, admission{reason: attemptRetry, paid: true}) {
+		if c.sleep(c.delay) && c.claimAndEnter(c.attempt.provider, admission{why: reason.Retry, paid: true}) {
 			return true
 		}
 	}
@@ -152,11 +153,11 @@ func (c *call) nextAttempt() bool {
 			return true
 		}
 	}
-	c.waiting.end()
+	c.waiting.End()
 	if c.entries == 0 {
 		c.query.service.lookups.Local().misses.Add(1)
 	}
-	if !c.Final() && c.caller.Err() == nil {
+	if !c.allowed.Final() && c.caller.Err() == nil {
 		c.state = callExhausted
 	}
 	return false
@@ -164,7 +165,7 @@ func (c *call) nextAttempt() bool {
 
 // mayAsk reports whether another provider may be asked at all.
 func (c *call) mayAsk() bool {
-	return c.state == callChoosing && !c.Final() && c.caller.Ctx.Err() == nil
+	return c.state == callChoosing && !c.allowed.Final() && c.caller.Ctx.Err() == nil
 }
 
 // tryProvider enters a provider that the iteration offers, or passes it by.
@@ -172,7 +173,7 @@ func (c *call) tryProvider(p *provider) bool {
 	if c.providers.restarts > 0 && c.triedBefore(p) {
 		return false
 	}
-	if c.wants(p) && c.claimAndEnter(p, admission{reason: c.nextReason()}) {
+	if c.wants(p) && c.claimAndEnter(p, admission{why: c.nextReason()}) {
 		c.providers.take()
 		return true
 	}
@@ -185,7 +186,7 @@ func (c *call) tryProvider(p *provider) bool {
 // wants reports whether the call has use for a provider: its window is large enough, and after a wait it was
 // not asked before, or only turned the call away.
 func (c *call) wants(p *provider) bool {
-	if c.TooSmall(p.definition.Window) {
+	if c.allowed.TooSmall(p.definition.Window) {
 		return false
 	}
 	return c.rounds == 0 || c.mayReturnTo(p)
@@ -215,14 +216,14 @@ func (c *call) mayReturnTo(p *provider) bool {
 }
 
 // nextReason returns why the next provider of the iteration is asked.
-func (c *call) nextReason() attemptReason {
+func (c *call) nextReason() reason.Why {
 	switch {
 	case c.rounds > 0:
-		return attemptWaited
-	case c.reason == attemptHedge: // set by [Lease.Beside]
-		return attemptHedge
+		return reason.Waited
+	case c.why == reason.Hedge: // set by [Lease.Beside]
+		return reason.Hedge
 	case c.entries > 0:
-		return attemptFailover
+		return reason.Failover
 	}
-	return attemptFirst
+	return reason.First
 }

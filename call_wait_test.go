@@ -12,6 +12,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
@@ -73,7 +74,7 @@ func TestWaitForCooldown_WaitsForItsEnd(t *testing.T) {
 		var report registry.CallReport
 		require.Equal(t, "b", testkit.MustAsk(t, testkit.Bind(reg), registry.WaitForCooldown(), registry.ReportTo(&report)))
 		require.InDelta(t, 4200*time.Millisecond, time.Since(began), float64(210*time.Millisecond))
-		require.Equal(t, "waited", report.Attempts[2].Why)
+		require.Equal(t, reason.Waited, report.Attempts[2].Why)
 		require.GreaterOrEqual(t, report.Attempts[2].Delay, 4*time.Second)
 		testkit.RequireCounts(t, a, 0, 0, 0, 1)
 		testkit.RequireCounts(t, b, 1, 0, 0, 1)
@@ -215,7 +216,7 @@ func TestLastResort_IsTriedWhenNoProviderAdmits(t *testing.T) {
 		require.NoError(t, c.ForceOpen(time.Second, "test"))
 		var report registry.CallReport
 		require.Equal(t, "b", testkit.MustAsk(t, testkit.Bind(reg), registry.ReportTo(&report)), "the one that is back first")
-		require.Equal(t, "last resort", report.Attempts[0].Why)
+		require.Equal(t, reason.LastResort, report.Attempts[0].Why)
 		require.Equal(t, registry.BreakerOpen, b.Breaker().State, "the outcome moves no breaker")
 		testkit.RequireCounts(t, b, 1, 0, 0, 0)
 		_, err := testkit.Bind(reg).Get(t.Context())

@@ -22,6 +22,17 @@ func asFieldError(prefix string, v *check.Violation) error {
 	return &FieldError{Field: prefix + v.Field, Value: v.Value, Bound: v.Bound, Err: ErrInvalid}
 }
 
+// asInvalid is asFieldError for fields of the input itself.
+func asInvalid(v *check.Violation) error { return asFieldError("", v) }
+
+// asConflict is asInvalid for input that contradicts what is registered.
+func asConflict(v *check.Violation) error {
+	if v == nil {
+		return nil
+	}
+	return &FieldError{Field: v.Field, Value: v.Value, Bound: v.Bound, Err: ErrConflict}
+}
+
 func (d Definition) checkDescription() error {
 	if !d.Priority.valid() {
 		return errBadPriority(d.Priority)
@@ -29,7 +40,7 @@ func (d Definition) checkDescription() error {
 	if err := cmp.Or(checkStrategy(d.Strategy), checkWeight(d.Weight)); err != nil {
 		return err
 	}
-	return asFieldError("", cmp.Or(
+	return asInvalid(cmp.Or(
 		check.Range[float64]{}.Check("Cost", d.Cost), check.OptionalName("Region", d.Region),
 		check.Range[int]{}.Check("Window", d.Window), check.URL("Endpoint", d.Endpoint),
 		check.Line("Version", d.Version), check.Text("Description", d.Description),
@@ -53,23 +64,18 @@ func checkSelection(name string, policy selection.Policy) error {
 }
 
 func checkWeight(weight float64) error {
-	return asFieldError("", check.Range[float64]{Default: 1}.Check("Weight", weight))
+	return asInvalid(check.Range[float64]{Default: 1}.Check("Weight", weight))
 }
 
 // checkTimeout returns the timeout with its default.
 func checkTimeout(field string, timeout time.Duration) (time.Duration, error) {
 	v := check.Range[time.Duration]{Default: defaultAttemptTimeout, Suffix: ", or NoTimeout"}.Fill(field, &timeout)
-	return timeout, asFieldError("", v)
+	return timeout, asInvalid(v)
 }
 
 func checkServiceName(name string) error { return checkName("Service", name) }
 
-func checkName(field, name string) error { return asFieldError("", check.Name(field, name)) }
-
-// checkWords checks a list of words, such as capabilities.
-func checkWords(field string, words []string) error {
-	return asFieldError("", check.Words(field, &words))
-}
+func checkName(field, name string) error { return asInvalid(check.Name(field, name)) }
 
 // withProbeDefaults returns a checked copy of the policy with its defaults filled in.
 func withProbeDefaults(p health.Policy, capabilities []string) (health.Policy, error) {

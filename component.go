@@ -84,7 +84,7 @@ func (o *Orchestrator) checkComponents(components []Component) ([]lifecycle.Comp
 		}
 	}
 	if v := lifecycle.CheckComponents(checked, o.options); v != nil {
-		return nil, asFieldError("", v)
+		return nil, asInvalid(v)
 	}
 	for i := range components {
 		var v *check.Violation

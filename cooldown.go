@@ -11,6 +11,7 @@ import (
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/outcome"
+	"github.com/capreg/registry/internal/override"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -125,12 +126,14 @@ func (p *provider) resetCooldown() {
 func (p *provider) endGrowth(success bool) {
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
-	if success {
+	switch {
+	case p.hasLeft(): // what it was asked with may have been replaced
+	case success:
 		p.endGrowthLocked()
-		return
+	default:
+		p.cooldown.ForgetRefusals()
+		p.domain.Cooldown.ForgetRefusals()
 	}
-	p.cooldown.ForgetRefusals()
-	p.domain.Cooldown.ForgetRefusals()
 }
 
 // forgiveKeyLocked ends what the registry holds against the credentials of the domain. Caller holds Registry.mu.
@@ -159,7 +162,7 @@ func (r *Registry) checkDomain(e entry, leaving *provider) error {
 	if leaving != nil {
 		from = leaving.domain
 	}
-	d := r.domains.Conflicting(domainKey(e.definition.Domain, e.overrideID > 0), limit.Policy(e.limits), from)
+	d := r.domains.Conflicting(override.DomainKey(e.definition.Domain, e.overrideID > 0), limit.Policy(e.limits), from)
 	if d == nil {
 		return nil
 	}
@@ -170,7 +173,7 @@ func (r *Registry) checkDomain(e entry, leaving *provider) error {
 // enterDomain gives p its domain, and sets its limits unless the policy is zero or the domain has some. Caller
 // holds mu.
 func (r *Registry) enterDomain(p *provider, policy LimitPolicy) {
-	p.domain = r.domains.Join(domainKey(p.definition.Domain, p.ofTest()), p)
+	p.domain = r.domains.Join(override.DomainKey(p.definition.Domain, p.ofTest()), p)
 	if p.domain.Cooldown.Active() {
 		p.gate.Store(uint32(p.gateNow() | gateCooling))
 	}

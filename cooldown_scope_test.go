@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -170,4 +171,35 @@ func TestCooldown_ReplacementOfADeadKeyIsAskedAtOnce(t *testing.T) {
 		moved := testkit.Add(t, reg, testkit.Provider{Name: "a", Domain: "dead", Replace: true})
 		require.False(t, moved.Info().Eligible, "its new domain's key is as dead as before")
 	})
+}
+
+// Variants: the one that has left answers, refuses the request; it was unregistered, replaced, which forgets the
+// refusals before.
+func TestCooldown_AnswerOfOneThatHasLeftForgetsNoRefusals(t *testing.T) {
+	t.Parallel()
+	refuses := testkit.Fails(testkit.StatusError{Code: 401})
+	for _, late := range []error{nil, verdict.Permanent(testkit.ErrDown)} {
+		for _, replaced := range []bool{false, true} {
+			testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+				ask := func() error { _, err := testkit.Ask(t.Context(), testkit.Bind(reg)); return err }
+				a := testkit.Add(t, reg, testkit.Provider{Name: "a", Domain: "key", Instance: testkit.Fails(testkit.StatusError{Code: 403})})
+				held, err := testkit.Bind(reg).Acquire(t.Context())
+				require.NoError(t, err)
+				b := testkit.Add(t, reg, testkit.Provider{Name: "b", Domain: "key", Priority: registry.PriorityCritical, Instance: refuses})
+				require.Error(t, ask())
+				if replaced {
+					testkit.Add(t, reg, testkit.Provider{Name: "a", Domain: "key", Replace: true, Instance: refuses})
+					require.Error(t, ask())
+				} else {
+					go func() { _ = a.Unregister(context.Background()) }()
+					testkit.Pass(0)
+				}
+				require.Error(t, ask())
+				held.Done(late)
+				require.True(t, b.Info().Eligible)
+				require.Error(t, ask())
+				require.False(t, b.Info().Eligible, "the third in a row of those that are there")
+			})
+		}
+	}
 }

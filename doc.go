@@ -86,7 +86,7 @@
 // # Limits, retries and budgets
 //
 // [LimitPolicy] bounds the attempts in progress and the rate of each caller, for one provider or for all of a
-// [Provider.Domain], whose members also cool down together. A call that finds no permit moves on, and queues only
+// [Provider.Domain], whose members also cool down together. A call that finds no place free moves on, and queues only
 // when no provider has one. [RetryPolicy] tries a provider again before the next one is asked. Its budget bounds
 // all attempts of a call beyond the first, failover included, so that an outage is not amplified.
 //

@@ -50,8 +50,8 @@ func (h drainHost) GiveUp() (finish func() error, blocks bool) {
 	}
 	made := p.instance.Swap(nil)
 	switch {
-	case made != nil && made.closer != nil:
-		return made.closer.Close, true
+	case made != nil && made.Closer != nil:
+		return made.Closer.Close, true
 	case ended == nil:
 		return func() error { return nil }, false
 	}

@@ -11,6 +11,8 @@ import (
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/pick"
+	"github.com/capreg/registry/internal/refusal"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -31,29 +33,29 @@ var (
 
 	// ErrUnavailable reports a look-up or call that found no eligible provider. The
 	// [UnavailableError] also matches each of the causes below that is present.
-	ErrUnavailable = errors.New("no provider available")
+	ErrUnavailable = fault.ErrUnavailable
 	// ErrUnknownService reports a service without a registered provider.
 	ErrUnknownService = errors.New("unknown service")
 	// ErrNoCapability reports a provider without a required capability.
-	ErrNoCapability = errors.New("capability missing")
+	ErrNoCapability = fault.ErrNoCapability
 	// ErrUnhealthy reports a provider, or one of its capabilities, that probes or the program found unhealthy.
-	ErrUnhealthy = errors.New("unhealthy")
+	ErrUnhealthy = fault.ErrUnhealthy
 	// ErrNotReady reports a provider whose factory failed or whose probes have not succeeded yet, a component that
 	// does not become ready, or a [Registry.WaitReady] whose context ended first.
 	ErrNotReady = fault.ErrNotReady
 	// ErrBreakerOpen reports a provider whose circuit breaker admits no call now: it
 	// is open, or half-open with its trial slots taken.
-	ErrBreakerOpen = errors.New("breaker open")
+	ErrBreakerOpen = fault.ErrBreakerOpen
 	// ErrCoolingDown reports a provider that is in a cooldown, such as after a rate limit.
-	ErrCoolingDown = errors.New("cooling down")
+	ErrCoolingDown = fault.ErrCoolingDown
 	// ErrCredentials reports that every provider that could be asked refuses this client: authentication, quota,
 	// billing. A provider that refuses it while others do not is reported as [ErrCoolingDown].
-	ErrCredentials = errors.New("no usable credentials")
-	// ErrAtCapacity reports a provider without a free permit, a caller that has used
+	ErrCredentials = fault.ErrCredentials
+	// ErrAtCapacity reports a provider without a free place, a caller that has used
 	// up its rate, or a spent budget for further attempts.
-	ErrAtCapacity = errors.New("at capacity")
+	ErrAtCapacity = fault.ErrAtCapacity
 	// ErrDenied reports a provider that [Options.Authorize] denied to the caller.
-	ErrDenied = errors.New("denied")
+	ErrDenied = fault.ErrDenied
 	// ErrClosed reports a registry that is closed or closing, or a provider that is being removed.
 	ErrClosed = fault.ErrClosed
 	// ErrStuck reports a removal or close that gave up waiting for user code.
@@ -176,13 +178,9 @@ func (e *UnavailableError) Unwrap() []error {
 
 // appendCauses appends the errors of candidates. They match ErrCredentials only where all candidates are parked.
 func appendCauses(causes []error, candidates []Candidate, parked bool) []error {
-	for _, candidate := range candidates {
-		switch {
-		case candidate.Err == nil:
-		case candidate.Code != codeParked || parked:
-			causes = append(causes, candidate.Err)
-		default:
-			causes = append(causes, fault.Without(candidate.Err, ErrCredentials))
+	for i := range candidates {
+		if err := refusal.Cause(candidates[i].Code, candidates[i].Err, parked); err != nil {
+			causes = append(causes, err)
 		}
 	}
 	return causes
@@ -190,7 +188,7 @@ func appendCauses(causes []error, candidates []Candidate, parked bool) []error {
 
 // parked reports whether every candidate refuses this client's credentials.
 func (e *UnavailableError) parked() bool {
-	return !slices.ContainsFunc(e.Candidates, func(c Candidate) bool { return c.Code != codeParked })
+	return !slices.ContainsFunc(e.Candidates, func(c Candidate) bool { return c.Code != reason.Parked })
 }
 
 // CallError is the error of a call that failed after its function ran at least once, or whose context ended first.
@@ -268,7 +266,7 @@ func (e *CallError) credentials() bool {
 		return false
 	}
 	return !slices.ContainsFunc(e.Attempts, func(a Attempt) bool { return a.Class != verdict.ClassFatal }) &&
-		!slices.ContainsFunc(e.Skipped, func(c Candidate) bool { return c.Code != codeParked && c.Code != codeLacking })
+		!slices.ContainsFunc(e.Skipped, func(c Candidate) bool { return c.Code != reason.Parked && c.Code != reason.CapabilityMissing })
 }
 
 // withRetryIn sets RetryIn where the call ended although other providers could have been

@@ -190,7 +190,7 @@ func TestUnavailableError_MatchesEveryCausePresent(t *testing.T) {
 		require.Equal(t, []string{"tools"}, unavailable.Query.Require)
 		reasons := map[string]string{}
 		for _, c := range unavailable.Candidates {
-			reasons[c.Provider] = c.Code
+			reasons[c.Provider] = string(c.Code)
 		}
 		require.Equal(t, map[string]string{
 			"lacking": "capability_missing", "sick": "unhealthy", "open": "breaker_open", "limited": "cooling_down",

@@ -21,7 +21,7 @@ func ExampleLimitPolicy() {
 	defer func() { _ = reg.Close(ctx) }()
 	llm := chat.Bind(reg, registry.Query{})
 
-	lease, err := llm.Acquire(ctx) // takes the one permit of key-1
+	lease, err := llm.Acquire(ctx) // takes the one place of key-1
 	if err != nil {
 		panic(err)
 	}

@@ -10,10 +10,9 @@ import (
 	"time"
 
 	"github.com/capreg/registry/internal/bitset"
-	"github.com/capreg/registry/internal/fault"
-	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/pick"
-	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/internal/refusal"
+	"github.com/capreg/registry/reason"
 )
 
 // Explanation reports which provider the next call would try first, and why not the
@@ -109,11 +108,9 @@ func (p *plan) markThrottled(candidates []Candidate, by pick.Caller) {
 	for i := range min(len(p.candidates), len(candidates)) {
 		c := &candidates[i]
 		retryIn := p.candidates[i].limits.Load().RetryIn(by.Name)
-		if retryIn == 0 || !c.Eligible && c.Code != codeFull {
-			continue
+		if retryIn > 0 && (c.Eligible || c.Code == reason.AtCapacity) {
+			refuseFor(c, refusal.Throttled(), retryIn)
 		}
-		why := errThrottled()
-		c.Eligible, c.Code, c.Reason, c.RetryIn, c.Err = false, codeThrottled, why.words, retryIn, why
 	}
 }
 
@@ -129,7 +126,7 @@ func (s *queryPlan) survey(plan *plan, want condition, by pick.Caller) ([]Candid
 	return seen, nil
 }
 
-// firstFree returns the first provider with a free permit and an attempt left of the caller's rate.
+// firstFree returns the first provider with a free place and an attempt left of the caller's rate.
 func (p *plan) firstFree(eligible *bitset.Set, by pick.Caller) *provider {
 	rest := p.Iterate(eligible)
 	rest.Mode = pick.Preview
@@ -189,24 +186,23 @@ func (s *queryPlan) describe(c *Candidate, p *provider, now time.Time, want cond
 		return // the query accepts every provider
 	}
 	if mismatch := s.service.mismatch(p, s.query); mismatch != nil {
-		c.Eligible, c.Code, c.Reason, c.RetryIn, c.Err = false, mismatch.code, mismatch.Error(), 0, mismatch
+		refuseFor(c, mismatch, 0)
 	} else if want == admitting && c.Eligible && p.full() {
-		c.Eligible, c.Code, c.Reason, c.Err = false, codeFull, ErrAtCapacity.Error(), &reason{ErrAtCapacity, ErrAtCapacity.Error(), nil}
-	} else if want == healthy && c.Code == codeTrial {
-		c.Eligible, c.Err = false, &reason{ErrBreakerOpen, "breaker half-open: only calls are trials", nil}
-		c.Code, c.Reason = codeOpen, c.Err.Error()
+		refuseFor(c, refusal.Full(), 0)
+	} else if want == healthy && c.Code == reason.Trial {
+		refuseFor(c, refusal.OnlyTrials(), 0)
 	}
 }
 
 // mismatch returns the reason why a query does not accept a provider; nil when it does.
-func (*serviceState) mismatch(p *provider, q Query) *unwanted {
+func (*serviceState) mismatch(p *provider, q Query) *refusal.Reason {
 	if lacking := p.missing(q.Require); lacking != "" {
-		return &unwanted{codeLacking, fmt.Sprintf("%v: %q", ErrNoCapability, oneline.Cut(lacking, 64)), []error{ErrNoCapability}}
+		return refusal.Lacking(lacking)
 	}
 	if !q.Where.IsZero() && !p.matchesAny {
 		profile := profileOf(&p.definition)
 		if code, words := q.Where.Unmet(&profile); code != "" {
-			return &unwanted{code, words, []error{selection.ErrUnmet}}
+			return refusal.Unmet(code, words)
 		}
 	}
 	return p.outage(q.Require)
@@ -216,23 +212,11 @@ func (*serviceState) mismatch(p *provider, q Query) *unwanted {
 func (p *plan) addDetails(candidates []Candidate, eligible *bitset.Set, by pick.Caller) {
 	for i := range p.candidates {
 		if latency, bound, retryIn, slow := p.TooSlow(i); slow {
-			markTooSlow(&candidates[i], latency, bound, retryIn)
+			standing := standingOf(&candidates[i])
+			standing.RefuseTooSlow(latency, bound, retryIn)
+			setStanding(&candidates[i], &standing)
 		}
 		candidates[i].Detail = p.Describe(i, eligible, &by)
-	}
-}
-
-// markTooSlow marks a candidate whose latency exceeds the bound of the query.
-func markTooSlow(c *Candidate, latency, bound, retryIn time.Duration) {
-	words := fmt.Sprintf("latency %v, more than %v", latency.Round(time.Microsecond), bound)
-	why := &reason{selection.ErrUnmet, words, nil}
-	if c.Eligible {
-		c.Eligible, c.Code, c.Reason, c.Err, c.RetryIn = false, codeTooSlow, words, why, retryIn
-		return
-	}
-	c.Reason, c.Err = c.Reason+", "+words, fault.Join("", []error{c.Err, why})
-	if c.RetryIn > 0 { // both reasons have to end
-		c.RetryIn = max(c.RetryIn, retryIn)
 	}
 }
 
@@ -244,20 +228,6 @@ func (s *queryPlan) unavailable(want condition, by pick.Caller) *UnavailableErro
 	failure.Candidates, failure.cause = s.survey(plan, want, by)
 	failure.RetryIn = soonest(failure.Candidates)
 	return failure
-}
-
-// soonest returns the time until a retry is worthwhile; zero when that is now, or never by itself.
-func soonest(candidates []Candidate) (earliest time.Duration) {
-	for i := range candidates {
-		c := &candidates[i]
-		if c.Eligible {
-			return 0
-		}
-		if c.RetryIn > 0 && (earliest == 0 || c.RetryIn < earliest) {
-			earliest = c.RetryIn
-		}
-	}
-	return earliest
 }
 
 // unavailableService returns the error of a service without an eligible provider.

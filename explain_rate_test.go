@@ -8,6 +8,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/selectors"
 )
 
@@ -29,7 +30,7 @@ func TestExplain_HeedsTheRateOfTheCaller(t *testing.T) {
 				e := r.Explain()
 				require.Empty(t, e.Winner)
 				for _, c := range e.Candidates {
-					require.Equal(t, "throttled", c.Code)
+					require.Equal(t, reason.Throttled, c.Code)
 					require.ErrorIs(t, c.Err, registry.ErrAtCapacity)
 					require.Equal(t, 100*time.Second, c.RetryIn)
 				}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/selectors"
 	"github.com/capreg/registry/verdict"
@@ -39,7 +40,7 @@ func TestExplain_NamesWinnerAndReasons(t *testing.T) {
 		require.Equal(t, "winner", e.Winner)
 		codes := make([][2]string, 0, len(e.Candidates))
 		for _, c := range e.Candidates {
-			codes = append(codes, [2]string{c.Provider, c.Code})
+			codes = append(codes, [2]string{c.Provider, string(c.Code)})
 			require.Equal(t, c.Eligible, c.Err == nil, c.Provider)
 			if !c.Eligible {
 				require.NotEmpty(t, c.Reason, c.Provider)
@@ -79,7 +80,7 @@ func TestExplain_PredictsNextCallWithoutEffects(t *testing.T) {
 		testkit.Pass(time.Minute + 1)
 		e := r.Explain()
 		require.Equal(t, "half", e.Winner)
-		require.Equal(t, "trial", e.Candidates[0].Code)
+		require.Equal(t, reason.Trial, e.Candidates[0].Code)
 		require.Equal(t, "half", testkit.MustAsk(t, r))
 	})
 }
@@ -172,7 +173,7 @@ func TestCandidate_HasEveryReason(t *testing.T) {
 	})
 }
 
-func TestExplain_WinnerHasAFreePermit(t *testing.T) {
+func TestExplain_WinnerHasAFreePlace(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		testkit.Add(t, reg, testkit.Provider{Name: "a", Limits: registry.LimitPolicy{MaxConcurrent: 1}})

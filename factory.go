@@ -7,14 +7,15 @@ import (
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/lazy"
+	"github.com/capreg/registry/internal/typed"
 )
 
 // factoryHost is the host of the instance that a provider's factory makes. The instance's lock comes before
 // Registry.mu.
 type factoryHost struct{ provider *provider }
 
-func newLazyInstance(p *provider, build func(context.Context) (*instance, error)) *lazy.Instance[*instance] {
-	return lazy.New[*instance](factoryHost{p}, build)
+func newLazyInstance(p *provider, build typed.Builder) *lazy.Instance[*typed.Instance] {
+	return lazy.New[*typed.Instance](factoryHost{p}, build)
 }
 
 func (h factoryHost) Life() context.Context { return h.provider.registry.life }
@@ -27,7 +28,7 @@ func (h factoryHost) After(d time.Duration, f func()) (stop func() bool) {
 	return h.provider.registry.schedule.After(d, f).Stop
 }
 
-func (h factoryHost) Ready(made *instance) {
+func (h factoryHost) Ready(made *typed.Instance) {
 	h.provider.instance.Store(made)
 	h.setNotReady(lazy.Failure{}, &event.Event{Kind: event.Ready})
 	h.provider.watchMade()
@@ -39,11 +40,11 @@ func (h factoryHost) NotReady(f lazy.Failure) {
 
 func (h factoryHost) Retry() { h.setNotReady(lazy.Failure{}, nil) }
 
-func (h factoryHost) Discard(made *instance) error {
-	if made.closer == nil {
+func (h factoryHost) Discard(made *typed.Instance) error {
+	if made.Closer == nil {
 		return nil
 	}
-	return made.closer.Close()
+	return made.Closer.Close()
 }
 
 // setNotReady keeps calls away while the factory has failed, and lets them in when f is zero.

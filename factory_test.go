@@ -16,6 +16,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/reason"
 )
 
 func TestFactory_RunsOnceAtFirstNeed(t *testing.T) {
@@ -109,7 +110,7 @@ func TestFactory_FailureMakesIneligibleAndIsRetried(t *testing.T) {
 				var unavailable *registry.UnavailableError
 				require.ErrorAs(t, err, &unavailable)
 				require.Positive(t, unavailable.RetryIn)
-				require.Equal(t, "not_ready", unavailable.Candidates[0].Code)
+				require.Equal(t, reason.NotReady, unavailable.Candidates[0].Code)
 				for range 50 {
 					_, err = testkit.Ask(t.Context(), testkit.Bind(reg))
 					require.ErrorIs(t, err, registry.ErrNotReady)

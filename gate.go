@@ -1,38 +1,22 @@
 package registry
 
-// gate has the reasons that keep calls away from a provider, as bits. Zero is healthy, ready and with a
-// closed breaker.
-type gate uint32
+import "github.com/capreg/registry/internal/refusal"
+
+// gate has the reasons that keep calls away from a provider.
+type gate = refusal.Gate
 
 const (
-	gateGone       gate = 1 << iota // removed, or the registry is closing
-	gateNotReady                    // its factory failed and waits for its next try
-	gateUnproven                    // no probe of it has succeeded yet
-	gateUnhealthy                   // its health is bad
-	gateOpen                        // its breaker is open
-	gateHalfOpen                    // its breaker is half-open: calls may be trials
-	gateTrialsFull                  // ... and all trial slots are taken
-	gateCooling                     // it asked to be left alone
-	gateHidden                      // a test has replaced it, or only mocks are picked
-	gateNoTraffic                   // its weight is 0
-
-	// gateAway has the reasons after which a provider comes back to a slow start.
-	gateAway = gateUnproven | gateUnhealthy | gateOpen | gateHalfOpen
-	// gateHelpless has the reasons that keep even a last resort away.
-	gateHelpless = gateGone | gateNotReady | gateHidden | gateNoTraffic
-	// gateBlocked has the reasons that keep every call away.
-	gateBlocked = gateGone | gateNotReady | gateUnproven | gateUnhealthy | gateOpen | gateTrialsFull | gateCooling | gateHidden |
-		gateNoTraffic
+	gateGone       = refusal.Gone
+	gateNotReady   = refusal.NotReady
+	gateUnproven   = refusal.Unproven
+	gateUnhealthy  = refusal.Unhealthy
+	gateOpen       = refusal.Open
+	gateHalfOpen   = refusal.HalfOpen
+	gateTrialsFull = refusal.TrialsFull
+	gateCooling    = refusal.Cooling
+	gateHidden     = refusal.Hidden
+	gateNoTraffic  = refusal.NoTraffic
+	gateAway       = refusal.Away
+	gateHelpless   = refusal.Helpless
+	gateBlocked    = refusal.Blocked
 )
-
-// breaker returns the state of the breaker as far as calls see it.
-func (g gate) breaker() BreakerState {
-	switch {
-	case g&gateOpen != 0:
-		return BreakerOpen
-	case g&gateHalfOpen != 0:
-		return BreakerHalfOpen
-	default:
-		return BreakerClosed
-	}
-}

@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -11,9 +10,9 @@ import (
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/fault"
-	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/overall"
 	"github.com/capreg/registry/internal/probe"
+	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/ring"
 )
 
@@ -269,15 +268,12 @@ func (r *Registry) CheckHealth(ctx context.Context) (health.Overall, error) {
 }
 
 // outage returns the reason why one of the capabilities does not work; nil when all do. Caller holds Registry.mu.
-func (p *provider) outage(capabilities []string) *unwanted {
+func (p *provider) outage(capabilities []string) *refusal.Reason {
 	out := p.health.watch.Outage(capabilities)
 	if out == nil {
 		return nil
 	}
-	return &unwanted{
-		code: codeCapabilityOut, what: fmt.Sprintf("capability %q is %v: %s", oneline.Cut(out.Capability, 64), ErrUnhealthy, out.Reason),
-		errs: append([]error{ErrUnhealthy}, fault.List(out.Err)...),
-	}
+	return refusal.CapabilityOut(out.Capability, out.Reason, out.Err)
 }
 
 // whyUnproven returns the reason why no probe of the provider has succeeded yet, and the time until the next one.

@@ -14,6 +14,7 @@ import (
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/reason"
 )
 
 func TestCapabilityProbe_FailureKeepsProviderEligible(t *testing.T) {
@@ -36,7 +37,7 @@ func TestCapabilityProbe_FailureKeepsProviderEligible(t *testing.T) {
 		require.ErrorIs(t, err, testkit.ErrDown)
 		require.Contains(t, err.Error(), `capability "vision" is unhealthy: down`)
 		explanation := testkit.Bind(reg, "vision").Explain()
-		require.Equal(t, "capability_out", explanation.Candidates[0].Code)
+		require.Equal(t, reason.CapabilityOut, explanation.Candidates[0].Code)
 		require.Equal(t, "a", testkit.MustGet(t, testkit.Bind(reg, "chat")))
 		require.Equal(t, map[string]string{"vision": "down"}, a.Health().Out)
 		require.Equal(t, health.Degraded, a.Health().State)

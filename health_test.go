@@ -16,6 +16,7 @@ import (
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/reason"
 )
 
 func TestHealth_WithoutProbeIsHealthy(t *testing.T) {
@@ -103,7 +104,7 @@ func TestHealth_ProviderIsPickedAfterFirstSuccess(t *testing.T) {
 		var unavailable *registry.UnavailableError
 		require.ErrorAs(t, err, &unavailable)
 		require.InDelta(t, 5, unavailable.RetryIn.Seconds(), 1, "the next probe")
-		require.Equal(t, "starting", unavailable.Candidates[0].Code)
+		require.Equal(t, reason.Starting, unavailable.Candidates[0].Code)
 		p.SetErr(nil)
 		p.Next(1)
 		require.Equal(t, "a", testkit.MustGet(t, testkit.Bind(reg)))

@@ -71,8 +71,8 @@ func (p *provider) followPolicy(state health.State) (end func(cause error)) {
 	h := &p.health
 	own := h.policy.Probe
 	if own == nil {
-		if made := p.instance.Load(); made != nil && made.checker != nil {
-			own = made.checker.CheckHealth
+		if made := p.instance.Load(); made != nil && made.Checker != nil {
+			own = made.Checker.CheckHealth
 		}
 	}
 	if h.watch == nil {
@@ -101,11 +101,11 @@ func (p *provider) watchMade() {
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
 	made, h := p.instance.Load(), &p.health
-	if h.policy.Off || h.policy.Probe != nil || made == nil || made.checker == nil || p.hasLeft() {
+	if h.policy.Off || h.policy.Probe != nil || made == nil || made.Checker == nil || p.hasLeft() {
 		return
 	}
 	if h.watch.Active() {
-		h.watch.AddProbe(made.checker.CheckHealth)
+		h.watch.AddProbe(made.Checker.CheckHealth)
 	} else {
 		p.followPolicy(health.Healthy)
 	}

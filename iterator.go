@@ -23,8 +23,8 @@ func (e condition) of(p *plan) *bitset.Set {
 	return p.Admitting
 }
 
-// blockers returns the reasons that make a provider ineligible.
-func (e condition) blockers() gate {
+// refusing returns the reasons that make a provider ineligible.
+func (e condition) refusing() gate {
 	if e == healthy {
 		return ^gate(0)
 	}
@@ -35,7 +35,8 @@ func (e condition) blockers() gate {
 const maxRestarts = 16
 
 // iterator offers the eligible providers of a query, each plan's at most once, and follows
-// changes of the plan. It is the one place that deals with a stale plan:
+// changes of the plan. It is the one place that deals with a stale plan in look-ups; queues follow replacements in
+// [call.followQueues]:
 //
 //   - A provider that was replaced or hidden while its user looked at it has a successor that
 //     is not in the plan of the iteration, whose next candidate may be a worse one. [iterator.pass]
@@ -135,7 +136,7 @@ func (it *iterator) another() *provider {
 // pass notes that p, which next returned, was not taken: the iteration starts over if p was replaced meanwhile.
 func (it *iterator) pass(p *provider) {
 	if !it.restartIfReplaced(p) {
-		it.found = it.found || p.gateNow()&it.want.blockers() == 0
+		it.found = it.found || p.gateNow()&it.want.refusing() == 0
 	}
 }
 

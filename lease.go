@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"github.com/capreg/registry/internal/outcome"
+	"github.com/capreg/registry/internal/typed"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -44,7 +46,7 @@ func (r *Resolver[T]) Acquire(ctx context.Context, options ...CallOption) (*Leas
 	}
 	defer shared.close()
 	c := shared.firstSearch()
-	return nextLease[T](&c)
+	return nextLease[T](&c) //nolint:contextcheck // the call has it
 }
 
 // AcquireMany leases every provider that a call could enter, in order, at most limit of them;
@@ -75,7 +77,7 @@ func (r *Resolver[T]) AcquireMany(ctx context.Context, limit int, options ...Cal
 		}
 		switch {
 		case c.providers.restarts > 0 && c.triedBefore(p): // offered again by the current plan
-		case c.claimAndEnter(p, admission{reason: attemptMany, paid: true, uncounted: true}): //nolint:contextcheck // the call has it
+		case c.claimAndEnter(p, admission{why: reason.Many, paid: true, uncounted: true}): //nolint:contextcheck // the call has it
 			c.providers.take()
 			leases = append(leases, newLease[T](&c)) //nolint:contextcheck // the call has it
 		default:
@@ -105,7 +107,7 @@ func newLease[T any](c *call) *Lease[T] {
 	if c.observed {
 		c.prepareLease()
 	}
-	l := &Lease[T]{Value: unwrap[T](c.attempt.instance)}
+	l := &Lease[T]{Value: typed.Value[T](c.attempt.instance)}
 	l.held.init(c)
 	return l
 }

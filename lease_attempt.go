@@ -10,6 +10,7 @@ import (
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/tasks"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -46,7 +47,7 @@ func (l *leasedAttempt) init(c *call) {
 	l.call, l.ctx, l.retried = c.shared, c.functionContext(), c.retried
 	l.attempt, l.told = c.attempt, c.present()
 	l.hasNext = !c.options.onceOnly && c.providers.more()
-	if c.reason != attemptMany { // else the others are asked as well
+	if c.why != reason.Many { // else the others are asked as well
 		l.next = c.providers.another()
 	}
 	l.call.addLease(c)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -14,8 +15,8 @@ import (
 func (l *Lease[T]) More() bool { return l.made() && l.held.hasNext }
 
 // Answered tells that the answer has begun, such as with the first item of a stream: the time until the first such
-// report is the latency of the provider, rather than the time until Done. The lease of a half-open provider is a
-// trial, and keeps no other one out from then on; its outcome still counts.
+// report is the latency of the provider, rather than the time until Done. The end of the attempt timeout, or of the lease, blames
+// no provider from then on. A half-open provider's lease, a trial, then keeps no other one out; its outcome still counts.
 func (l *Lease[T]) Answered() {
 	if !l.made() {
 		return
@@ -64,10 +65,10 @@ func (l *Lease[T]) Beside() (*Lease[T], error) {
 	defer l.held.call.close()
 	c := l.held.call.nextSearch()
 	c.attempt.lastResort = l.held.attempt.lastResort // which another one may follow
-	if c.Final() {
+	if c.allowed.Final() {
 		return nil, c.failure()
 	}
-	c.reason = attemptHedge
+	c.why = reason.Hedge
 	return nextLease[T](&c)
 }
 

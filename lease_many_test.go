@@ -57,7 +57,7 @@ func TestAcquireMany_IsOneCallForHooks(t *testing.T) {
 	})
 }
 
-func TestAcquireMany_EachLeaseHoldsItsOwnPermit(t *testing.T) {
+func TestAcquireMany_EachLeaseHoldsItsOwnPlace(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		testkit.Add(t, reg, testkit.Provider{Name: "a", Limits: one})
@@ -83,7 +83,7 @@ func TestAcquireMany_EachLeaseHoldsItsOwnPermit(t *testing.T) {
 	})
 }
 
-func TestAcquireMany_ReturnsPermitsOnce(t *testing.T) {
+func TestAcquireMany_ReturnsPlacesOnce(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		testkit.Add(t, reg, testkit.Provider{Name: "a", Limits: one})

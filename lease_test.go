@@ -224,7 +224,7 @@ func TestAcquire_BadInputIsAnError(t *testing.T) {
 	})
 }
 
-func TestLease_ForgottenFreesPermitDespiteHooks(t *testing.T) {
+func TestLease_ForgottenFreesPlaceDespiteHooks(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})

@@ -14,6 +14,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -118,7 +119,7 @@ func TestLimits_RateIsPerCaller(t *testing.T) {
 		var unavailable *registry.UnavailableError
 		require.ErrorAs(t, err, &unavailable)
 		require.Equal(t, 500*time.Millisecond, unavailable.RetryIn)
-		require.Equal(t, "throttled", unavailable.Candidates[0].Code)
+		require.Equal(t, reason.Throttled, unavailable.Candidates[0].Code)
 		require.NoError(t, try("y"), "another caller")
 		testkit.Pass(500 * time.Millisecond)
 		require.NoError(t, try("x"))
@@ -205,7 +206,7 @@ func TestDomain_SharesLimitsAndCooldown(t *testing.T) {
 
 		lease, err := testkit.Bind(reg).Acquire(t.Context())
 		require.NoError(t, err)
-		require.Equal(t, "other", testkit.MustAsk(t, testkit.Bind(reg)), "a holds the permit that b needs")
+		require.Equal(t, "other", testkit.MustAsk(t, testkit.Bind(reg)), "a holds the place that b needs")
 		lease.Done(nil)
 
 		next = verdict.RateLimited(testkit.ErrDown, 10*time.Second)

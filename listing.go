@@ -74,7 +74,7 @@ func (m *membership) infosLocked(breakers map[*provider]BreakerStats) []Info {
 	var infos []Info
 	for _, p := range m.listingLocked() {
 		breaker := breakers[p]
-		breaker.State = p.gateNow().breaker()
+		breaker.State = BreakerState(p.gateNow().Breaker())
 		infos = append(infos, p.infoLocked(breaker))
 	}
 	return infos

@@ -16,7 +16,9 @@ import (
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/record"
+	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/striped"
+	"github.com/capreg/registry/internal/typed"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
@@ -28,15 +30,15 @@ type provider struct {
 	measurements
 
 	// What a call reads.
-	instance atomic.Pointer[instance] // nil before a factory's success and after release
-	timeout  atomic.Int64             // of one attempt, in nanoseconds; zero: none was given
+	instance atomic.Pointer[typed.Instance] // nil before a factory's success and after release
+	timeout  atomic.Int64                   // of one attempt, in nanoseconds; zero: none was given
 	breaker  providerBreaker
 	limits   atomic.Pointer[limit.Limits] // of its domain; nil: none
 	last     atomic.Pointer[verdict.LastError]
 	effects  effects.Effects
 
 	replacement  replacement
-	lazy         *lazy.Instance[*instance] // nil for instances that were passed in
+	lazy         *lazy.Instance[*typed.Instance] // nil for instances that were passed in
 	drain        drain.Drain
 	stopLifetime atomic.Pointer[func() bool] // of the watch over Provider.Until
 
@@ -46,7 +48,7 @@ type provider struct {
 	group      *pick.Group
 	health     healthState
 	notReady   lazy.Failure              // of its factory
-	opening    openReason                // of the breaker, the last time
+	opening    refusal.Opening           // of the breaker, the last time
 	domain     *domain.Domain[*provider] // never another one
 	cooldown   cooldown.Timed            // the provider's own, beside its domain's
 }
@@ -259,7 +261,7 @@ func (p *provider) tryEject() bool {
 		p.heldClosed.Add(1)
 		return false
 	}
-	p.opening = newOpenReason(ErrBreakerOpen.Error(), time.Time{}) // until the breaker itself is open
+	p.opening = refusal.NewOpening("", time.Time{}) // until the breaker itself is open
 	p.changeGateLocked(0, gateOpen, nil)
 	return true
 }

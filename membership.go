@@ -11,6 +11,7 @@ import (
 	"github.com/capreg/registry/internal/domain"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/internal/override"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/query"
 )
@@ -20,16 +21,15 @@ import (
 type membership struct {
 	providers    map[string]*provider // by name
 	byCapability query.Index[*provider]
-	domains      domain.Set[*provider]  // the shared ones, by key; see domainKey
+	domains      domain.Set[*provider]  // the shared ones, by key; see override.DomainKey
 	draining     map[*provider]struct{} // removed, with calls in flight
-	overrides    []*override            // in force, oldest first
+	overrides    override.Set           // in force
 	waiters      chan struct{}          // closed when a provider becomes eligible or leaves; nil while nothing waits
 	bus          *bus.Bus
 	closing      bool
 
-	generation     uint64 // of the latest provider
-	unnamed        uint64 // providers that were given a name
-	lastOverrideID uint64
+	generation uint64 // of the latest provider
+	unnamed    uint64 // providers that were given a name
 }
 
 func newMembership() membership {
@@ -107,7 +107,7 @@ func (m *membership) insert(svc *service, e entry) (joined, replaced *provider, 
 		joined.order = replaced.order
 	}
 	svc.registry.enterDomain(joined, e.limits)
-	if svc.hides(joined) != (hiding{}) {
+	if svc.hides(joined) != nil {
 		joined.gate.Store(uint32(joined.gateNow() | gateHidden))
 	}
 	m.index(joined)
@@ -131,7 +131,7 @@ func (m *membership) checkEntry(svc *service, e entry, id pick.GroupID) (replace
 	if replaced, err = m.checkName(svc, name, e.replace); err != nil {
 		return nil, err
 	}
-	if err := m.checkNotSwapped(name); err != nil {
+	if err := asConflict(m.overrides.CheckName(name)); err != nil {
 		return nil, err
 	}
 	if r.options.ForbidMocks && e.overrideID == 0 {

@@ -4,106 +4,46 @@ import (
 	"context"
 	"fmt"
 	"reflect"
-	"slices"
-	"strings"
 
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/check"
+	"github.com/capreg/registry/internal/override"
+	"github.com/capreg/registry/internal/refusal"
+	"github.com/capreg/registry/internal/typed"
 )
 
-// override is one change that a test has made with [Service.Swap] or [Service.Override]. While it is in force, only
-// the same owner and its subtests may make others.
-//
-// An override of a service hides all its providers but those of the same or a later
-// override. An override of a provider replaces it; see replacement.
-type override struct {
-	owner   string // such as the name of the test
-	what    string // that is overridden, for errors
-	swapped string // the name of the provider; "": the whole service
-	id      uint64 // of an override of a service; later ones have greater ids
-}
-
-// hiding is the reason for gateHidden; the zero value is none.
-type hiding struct {
-	code code
-	by   string // the owner of the override; "": a replacement
-}
-
-func (h hiding) String() string {
-	switch {
-	case h.code == codeMocksOnly:
-		return "not a mock, and only mocks are picked"
-	case h.by == "":
-		return "overridden by a replacement"
-	}
-	return fmt.Sprintf("overridden by %q", shortName(h.by))
-}
-
-// hides returns the reason why a member is not picked, however healthy it is; the zero value: it is visible.
-func (s *serviceState) hides(p *provider) hiding {
-	for _, o := range slices.Backward(s.overrides) {
-		if o.id > p.overrideID {
-			return hiding{codeOverridden, o.owner}
-		}
+// hides returns the reason why a member is not picked, however healthy it is; nil: it is visible.
+func (s *serviceState) hides(p *provider) *refusal.Reason {
+	if why := s.overrides.Hides(p.overrideID); why != nil {
+		return why
 	}
 	switch {
 	case p.replacement.by.Load() != nil:
-		return hiding{code: codeOverridden}
+		return refusal.Replaced()
 	case p.registry.options.OnlyMocks && !p.shownAsMock():
-		return hiding{code: codeMocksOnly}
+		return refusal.MocksOnly()
 	}
-	return hiding{}
+	return nil
 }
 
-// domainKey returns the key of a shared domain. Overrides share domains of their own.
-func domainKey(name string, ofTest bool) string {
-	if name == "" || !ofTest {
-		return name
-	}
-	return "\x00" + name // no name of a registration begins so
-}
-
-// beginOverride puts an override in force.
-func (m *membership) beginOverride(owner, what, swapped string) (*override, error) {
+// beginOverride puts an override in force: of the named provider, or of a service.
+func (m *membership) beginOverride(
+	begin func(owner, name string) (*override.Override, *check.Violation), owner, name string,
+) (*override.Override, error) {
 	if owner == "" { // a name of a test may be of any length
 		return nil, invalid("by", owner, "a name")
 	}
 	if m.closing {
 		return nil, fmt.Errorf("registry: %w", ErrClosed)
 	}
-	for _, other := range m.overrides {
-		if owner != other.owner && !strings.HasPrefix(owner, other.owner+"/") {
-			return nil, refuse(ErrConflict, "by", owner, fmt.Sprintf(
-				"%q or a part of it, which overrides %s: concurrent tests need a registry of their own", shortName(other.owner), other.what,
-			))
-		}
-	}
-	begun := &override{owner: owner, what: what, swapped: swapped}
-	m.overrides = append(m.overrides, begun)
-	return begun, nil
-}
-
-// endOverride ends an override; false when it has ended before.
-func (m *membership) endOverride(o *override) bool {
-	before := len(m.overrides)
-	m.overrides = slices.DeleteFunc(m.overrides, func(other *override) bool { return other == o })
-	return len(m.overrides) < before
-}
-
-// checkNotSwapped refuses the name of a provider that is swapped, or was until it left: a
-// test would speak to another provider without noticing.
-func (m *membership) checkNotSwapped(name string) error {
-	for _, o := range m.overrides {
-		if o.swapped == name {
-			return refuse(ErrConflict, "Name", name, fmt.Sprintf("a name that is not swapped; %q has swapped it", shortName(o.owner)))
-		}
-	}
-	return nil
+	begun, v := begin(owner, name)
+	return begun, asConflict(v)
 }
 
 // updateHidden makes the gate of a provider follow the overrides in force.
 func (m *membership) updateHidden(p *provider) {
 	var now gate
-	if p.service.hides(p) != (hiding{}) {
+	if p.service.hides(p) != nil {
 		now = gateHidden
 	}
 	p.changeGateLocked(gateHidden, now, nil)
@@ -146,10 +86,10 @@ func (s Service[T]) Swap(r *Registry, by, name string, instance T) (undo func(co
 	if isNil(instance) {
 		return nil, invalid("instance", raw(fmt.Sprintf("a nil %s", reflect.TypeFor[T]())), "an instance")
 	}
-	return svc.swap(by, name, wrap(instance))
+	return svc.swap(by, name, typed.Of(instance))
 }
 
-func (s *service) swap(by, name string, fake *instance) (undo func(context.Context) error, err error) {
+func (s *service) swap(by, name string, fake *typed.Instance) (undo func(context.Context) error, err error) {
 	r := s.registry
 	r.mu.Lock()
 	replaced := r.providers[name]
@@ -179,14 +119,14 @@ func undoing(fakes []*provider, undo func() []*provider) func(context.Context) e
 }
 
 // replace replaces a provider that was current just now.
-func (r *Registry) replace(replaced *provider, fake *instance, policy BreakerPolicy, owner string) (*provider, *override, error) {
+func (r *Registry) replace(replaced *provider, fake *typed.Instance, policy BreakerPolicy, owner string) (*provider, *override.Override, error) {
 	name := replaced.name()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.providers[name] != replaced {
 		return nil, nil, refuse(ErrConflict, "name", name, "a provider that is not removed or swapped at the same time")
 	}
-	o, err := r.beginOverride(owner, fmt.Sprintf("provider %q", shortName(name)), name)
+	o, err := r.beginOverride(r.overrides.OfProvider, owner, name)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -204,7 +144,7 @@ func (r *Registry) replace(replaced *provider, fake *instance, policy BreakerPol
 }
 
 // newReplacement returns a provider with the name, order and settings of another one, and with state of its own.
-func (m *membership) newReplacement(of *provider, fake *instance, policy BreakerPolicy) *provider {
+func (m *membership) newReplacement(of *provider, fake *typed.Instance, policy BreakerPolicy) *provider {
 	e := entry{
 		definition: of.definition.clone(), instance: fake, overrideID: of.overrideID,
 		breaker: policy, health: of.health.policy, classify: of.classify,
@@ -238,10 +178,10 @@ func (m *membership) substitute(from, to *provider) {
 }
 
 // undoReplace removes a replacement, which it returns, and puts back what it replaced; nil when it had left.
-func (r *Registry) undoReplace(p *provider, o *override) (left []*provider) {
+func (r *Registry) undoReplace(p *provider, o *override.Override) (left []*provider) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.endOverride(o)
+	r.overrides.End(o)
 	if p.hasLeft() {
 		return nil
 	}
@@ -257,7 +197,7 @@ func (r *Registry) undoReplace(p *provider, o *override) (left []*provider) {
 	if by == nil {
 		r.updateHidden(of)
 		p.moveQueueTo(of)
-		r.bus.Publish(of.event(event.Event{Kind: event.Changed, Reason: "swap", From: o.owner}))
+		r.bus.Publish(of.event(event.Event{Kind: event.Changed, Reason: "swap", From: o.Owner}))
 	}
 	r.wakeWaiters()
 	return []*provider{p}
@@ -294,19 +234,17 @@ func (s Service[T]) Override(r *Registry, by string, providers ...Provider[T]) (
 func (s *service) override(by string, entries []entry) (undo func(context.Context) error, err error) {
 	r := s.registry
 	r.mu.Lock()
-	o, err := r.beginOverride(by, fmt.Sprintf("service %q", shortName(s.name)), "")
+	o, err := r.beginOverride(r.overrides.OfService, by, s.name)
 	if err != nil {
 		r.mu.Unlock()
 		return nil, err
 	}
-	r.lastOverrideID++
-	o.id = r.lastOverrideID
 	r.mu.Unlock()
 
 	// They join before the others are hidden, so that the service is never without a provider.
 	var fakes []*provider
 	for _, e := range entries {
-		e.overrideID = o.id
+		e.overrideID = o.ID
 		fake, _, err := r.join(s, e)
 		if err != nil {
 			quiesceAll(s.undoOverride(o, fakes))
@@ -315,7 +253,7 @@ func (s *service) override(by string, entries []entry) (undo func(context.Contex
 		fakes = append(fakes, fake)
 	}
 	r.mu.Lock()
-	s.overrides = append(s.overrides, o)
+	s.overrides.Push(o)
 	r.updateHiddenOf(s)
 	r.bus.Publish(event.Event{Kind: event.Changed, Service: s.name, Reason: "override", To: by})
 	r.mu.Unlock()
@@ -324,14 +262,14 @@ func (s *service) override(by string, entries []entry) (undo func(context.Contex
 
 // undoOverride removes the providers of an override, which it returns, and stops hiding
 // the others. Only the first call does so.
-func (s *service) undoOverride(o *override, fakes []*provider) (left []*provider) {
+func (s *service) undoOverride(o *override.Override, fakes []*provider) (left []*provider) {
 	r := s.registry
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.endOverride(o) {
+	if !r.overrides.End(o) {
 		return nil
 	}
-	s.overrides = slices.DeleteFunc(s.overrides, func(other *override) bool { return other == o })
+	s.overrides.Remove(o)
 	for _, fake := range fakes {
 		if !fake.hasLeft() {
 			left = append(left, fake.chain()...)
@@ -339,6 +277,6 @@ func (s *service) undoOverride(o *override, fakes []*provider) (left []*provider
 		}
 	}
 	r.updateHiddenOf(s)
-	r.bus.Publish(event.Event{Kind: event.Changed, Service: s.name, Reason: "override", From: o.owner})
+	r.bus.Publish(event.Event{Kind: event.Changed, Service: s.name, Reason: "override", From: o.Owner})
 	return left
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
@@ -129,7 +130,7 @@ func TestOverride_WithoutProvidersIsAnOutage(t *testing.T) {
 		require.ErrorIs(t, err, registry.ErrUnavailable)
 		require.ErrorContains(t, err, `overridden by "T"`)
 		e := testkit.Bind(reg).Explain()
-		require.Equal(t, "overridden", e.Candidates[0].Code)
+		require.Equal(t, reason.Overridden, e.Candidates[0].Code)
 		require.NoError(t, undo(t.Context()))
 		require.Equal(t, "real", testkit.MustAsk(t, testkit.Bind(reg)))
 	})

@@ -4,20 +4,19 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"maps"
 	"math"
-	"reflect"
 	"time"
 
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/check"
+	"github.com/capreg/registry/internal/typed"
 	"github.com/capreg/registry/verdict"
 )
 
 const (
 	// maxLeaseWithoutTimeout ends leases of providers with NoTimeout, so that a
-	// forgotten lease does not keep its permit for ever.
+	// forgotten lease does not keep its place for ever.
 	maxLeaseWithoutTimeout = time.Hour
 
 	globalHandler = "*"
@@ -124,8 +123,8 @@ type Provider[T any] struct {
 // parameter, and shares nothing that its caller could still change.
 type entry struct {
 	definition Definition
-	instance   *instance
-	build      func(context.Context) (*instance, error)
+	instance   *typed.Instance
+	build      typed.Builder
 	timeout    time.Duration
 	breaker    BreakerPolicy
 	retry      RetryPolicy // zero: the default
@@ -154,43 +153,26 @@ func newEntry[T any](service string, p Provider[T]) (entry, error) {
 	if e.definition.Handler == globalHandler {
 		e.definition.Handler = ""
 	}
-	domain := asFieldError("", check.OptionalName("Domain", p.Domain))
+	domain := asInvalid(check.OptionalName("Domain", p.Domain))
 	err := cmp.Or(e.checkNames(), e.definition.checkDescription(), e.checkPolicies(), domain)
 	if err != nil {
 		return entry{}, err
 	}
-	e.instance, e.build, err = p.source()
-	return e, err
+	var v *check.Violation
+	e.instance, e.build, v = typed.Source(p.Instance, p.Factory, asInvalid)
+	return e, asInvalid(v)
 }
 
-// source returns the instance, or the function that makes it.
-func (p *Provider[T]) source() (*instance, func(context.Context) (*instance, error), error) {
-	given := !isNil(p.Instance)
-	switch {
-	case p.Factory != nil && given && !reflect.ValueOf(&p.Instance).Elem().IsZero():
-		return nil, nil, invalid("Factory", raw("set"), "either Instance or Factory, not both")
-	case p.Factory != nil:
-		return nil, buildWith(p.Factory), nil
-	case !given:
-		return nil, nil, invalid("Instance", raw(fmt.Sprintf("a nil %s", reflect.TypeFor[T]())), "an instance or a Factory")
+// adapt turns the instance and the factory of the entry into the service's Go type.
+func (e *entry) adapt(b typed.Binding) error {
+	var v *check.Violation
+	if e.instance != nil {
+		e.instance, v = b.Convert(e.instance)
 	}
-	return wrap(p.Instance), nil, nil
-}
-
-// buildWith returns a function that makes an instance with the factory. The registry closes what it makes.
-func buildWith[T any](factory func(context.Context) (T, error)) func(context.Context) (*instance, error) {
-	return func(ctx context.Context) (*instance, error) {
-		value, err := factory(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if isNil(value) {
-			return nil, invalid("Factory", raw("making nil"), "an instance or an error")
-		}
-		made := wrap(value)
-		made.closer, _ = any(value).(io.Closer)
-		return made, nil
+	if e.build != nil {
+		e.build = b.ConvertBuilder(e.build, asInvalid)
 	}
+	return asInvalid(v)
 }
 
 // checkNames checks name, handler, lifetime and words.
@@ -200,12 +182,12 @@ func (e *entry) checkNames() error {
 		return invalid("Replace", true, "a Name that says which provider is replaced")
 	}
 	if v := cmp.Or(check.OptionalName("Name", d.Name), check.OptionalName("Handler", d.Handler)); v != nil {
-		return asFieldError("", v)
+		return asInvalid(v)
 	}
 	if e.until != nil && isNil(e.until) {
 		return invalid("Until", raw(fmt.Sprintf("a nil %T", e.until)), "a context, or nothing")
 	}
-	return asFieldError("", cmp.Or(check.Words("Capabilities", &d.Capabilities), check.Words("Requires", &d.Requires),
+	return asInvalid(cmp.Or(check.Words("Capabilities", &d.Capabilities), check.Words("Requires", &d.Requires),
 		check.Words("Tags", &d.Tags)))
 }
 

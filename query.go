@@ -37,47 +37,11 @@ func (q Query) String() string { return (*query.Query)(&q).String() }
 
 // normal returns a checked copy that equal queries share, without the key.
 func (q Query) normal() (Query, error) {
-	if err := q.check(); err != nil {
-		return Query{}, err
+	asked := (*query.Query)(&q)
+	if v := asked.Check(); v != nil {
+		return Query{}, asInvalid(v)
 	}
-	return Query((*query.Query)(&q).Normal()), nil
+	return Query(asked.Normal()), nil
 }
 
 func (q Query) clone() Query { return Query((*query.Query)(&q).Clone()) }
-
-// check returns an error that names the first field that is out of bounds.
-func (q Query) check() error {
-	switch {
-	case q.Handler != "" && q.Handler != globalHandler:
-		if err := checkName("Query.Handler", q.Handler); err != nil {
-			return err
-		}
-	case q.OwnOnly:
-		return invalid("Query.OwnOnly", true, "a Handler")
-	}
-	if err := checkWords("Query.Require", q.Require); err != nil {
-		return err
-	}
-	if field, value, bound := q.Where.Check(); field != "" {
-		return invalid("Query.Where."+field, value, bound)
-	}
-	if q.Near != "" {
-		if err := checkName("Query.Near", q.Near); err != nil {
-			return err
-		}
-	}
-	for _, list := range []struct {
-		field string
-		words []string
-	}{
-		{"Query.Prefer", q.Prefer},
-		{"Query.Where.Tags", q.Where.Tags},
-		{"Query.Where.Regions", q.Where.Regions},
-		{"Query.Where.Exclude", q.Where.Exclude},
-	} {
-		if err := checkWords(list.field, list.words); err != nil {
-			return err
-		}
-	}
-	return nil
-}

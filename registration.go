@@ -145,7 +145,7 @@ func (r *Registration) SetAttemptTimeout(timeout time.Duration) (previous time.D
 }
 
 // SetLimits changes the limits of the provider's whole domain and returns the previous
-// ones. Attempts in progress keep their permits, and queued calls stay queued; rates
+// ones. Attempts in progress keep their places, and queued calls stay queued; rates
 // start over. The errors match [ErrInvalid] or [ErrNotRegistered].
 func (r *Registration) SetLimits(policy LimitPolicy) (previous LimitPolicy, err error) {
 	if policy, err = policy.withDefaults(); err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -15,9 +16,8 @@ import (
 type Attempt struct {
 	// Provider is the name of the provider that was tried.
 	Provider string `json:"provider"`
-	// Why is the reason for the attempt: "first", "failover", "retry", "queued" (for a place), "waited" (for the
-	// end of a cooldown), "many" (all were asked), "hedge" (beside one in progress) or "last resort".
-	Why string `json:"why"`
+	// Why is the reason for the attempt.
+	Why reason.Why `json:"why"`
 	// Trial reports whether its breaker was half-open.
 	Trial bool `json:"trial,omitempty"`
 	// Mock reports whether the provider is a mock, or of an override.
@@ -41,29 +41,6 @@ func (a Attempt) MarshalJSON() ([]byte, error) {
 		Error string `json:"error,omitempty"`
 	}{plain(a), textOf(a.Err)})
 }
-
-// attemptReason is the reason for an attempt. It is reported, and decides nothing.
-type attemptReason uint8
-
-const (
-	attemptFirst attemptReason = iota
-	attemptFailover
-	attemptRetry
-	attemptQueued
-	attemptWaited
-	attemptMany
-	attemptHedge
-	attemptLastResort
-)
-
-//nolint:gochecknoglobals // immutable data
-var attemptReasons = [...]string{
-	attemptFirst: "first", attemptFailover: "failover", attemptRetry: "retry", attemptQueued: "queued",
-	attemptWaited: "waited", attemptMany: "many", attemptHedge: "hedge", attemptLastResort: "last resort",
-}
-
-// String returns the value of [Attempt.Why].
-func (r attemptReason) String() string { return attemptReasons[r] }
 
 // CallReport describes the course of one call, or of the leases of one. [ReportTo] asks for it, and the hooks of
 // [Options] get it. In JSON, as everywhere in this package, durations are numbers of nanoseconds.
@@ -132,7 +109,7 @@ func (c *call) functionContext() context.Context {
 func (c *call) present() Attempt {
 	p := c.attempt.provider
 	return Attempt{
-		Provider: p.name(), Why: c.reason.String(), Trial: c.attempt.trial, Mock: p.mock() || p.overrideID > 0, Delay: c.delay,
+		Provider: p.name(), Why: c.why, Trial: c.attempt.trial, Mock: p.mock() || p.overrideID > 0, Delay: c.delay,
 	}
 }
 
@@ -189,7 +166,7 @@ func (c *call) failure() error {
 			return unavailable
 		}
 	}
-	failure := &CallError{Service: c.query.service.name, Attempts: c.attempts, causes: c.causes, OnceOnly: c.OnceOnly()}
+	failure := &CallError{Service: c.query.service.name, Attempts: c.attempts, causes: c.causes, OnceOnly: c.allowed.OnceOnly()}
 	switch {
 	case ended != nil:
 		failure.ended = []error{ended}

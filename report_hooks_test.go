@@ -126,7 +126,7 @@ func TestHooks_CannotChangeRecordedAttempts(t *testing.T) {
 	})
 }
 
-func TestCall_OutcomesAndPermitsSurviveStress(t *testing.T) {
+func TestCall_OutcomesAndPlacesSurviveStress(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{
 		Classify: func(err error) verdict.Verdict { return verdict.Verdict{} },
@@ -134,10 +134,10 @@ func TestCall_OutcomesAndPermitsSurviveStress(t *testing.T) {
 			return context.WithValue(ctx, traceKey{}, 1)
 		},
 		PanicsAsErrors: true,
-	}, stressOutcomesAndPermits)
+	}, stressOutcomesAndPlaces)
 }
 
-func stressOutcomesAndPermits(t *testing.T, reg *registry.Registry) {
+func stressOutcomesAndPlaces(t *testing.T, reg *registry.Registry) {
 	t.Helper()
 	var regs []*registry.Registration
 	var inside [4]atomic.Int32

@@ -10,6 +10,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -35,7 +36,7 @@ func TestReport_HasEveryAttemptAndSkippedProvider(t *testing.T) {
 		}, report.Attempts)
 		require.Equal(t, []any{"chat", "h", "me", time.Second, nil}, []any{report.Service, report.Handler, report.Caller, report.Duration, report.Err})
 		require.Len(t, report.Skipped, 1)
-		require.Equal(t, "unhealthy", report.Skipped[0].Code)
+		require.Equal(t, reason.Unhealthy, report.Skipped[0].Code)
 		text, err := json.Marshal(report)
 		require.NoError(t, err)
 		require.Contains(t, string(text), `"class":"rate limited","duration":1000000000,"error":"down"`)

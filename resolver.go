@@ -6,6 +6,7 @@ import (
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/striped"
+	"github.com/capreg/registry/internal/typed"
 )
 
 // Resolver gives out providers of one service for one query. Use [Service.Bind] to create
@@ -60,7 +61,7 @@ func (r *Resolver[T]) Get(ctx context.Context) (T, error) {
 			if at >= 0 {
 				if made := plan.candidates[at].instance.Load(); made != nil {
 					r.plan.service.lookups.At(striped.Here()).hits.Add(1)
-					return unwrap[T](made), nil
+					return typed.Value[T](made), nil
 				}
 				return r.get(ctx, r.plan.iterateFrom(plan, at, healthy))
 			}
@@ -88,7 +89,7 @@ func (r *Resolver[T]) get(ctx context.Context, providers iterator) (none T, err 
 			}
 			if made != nil {
 				r.plan.service.lookups.Local().hits.Add(1)
-				return unwrap[T](made), nil
+				return typed.Value[T](made), nil
 			}
 			providers.pass(p)
 		}
@@ -135,7 +136,7 @@ func (r *Resolver[T]) Many(ctx context.Context, limit int) ([]T, error) {
 		providers.pass(p)
 		if made != nil {
 			providers.take()
-			found = append(found, unwrap[T](made))
+			found = append(found, typed.Value[T](made))
 		}
 		if len(found) == limit && limit > 0 || ctx.Err() != nil {
 			break

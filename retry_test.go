@@ -11,6 +11,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -24,8 +25,8 @@ func TestRetry_ComesBeforeFailover(t *testing.T) {
 		require.Equal(t, "a", testkit.MustAsk(t, testkit.Bind(reg), registry.ReportTo(&report)))
 		testkit.RequireCounts(t, a, 1, 2, 0, 0)
 		testkit.RequireCounts(t, b, 0, 0, 0, 0)
-		why := []string{report.Attempts[0].Why, report.Attempts[1].Why, report.Attempts[2].Why}
-		require.Equal(t, []string{"first", "retry", "retry"}, why)
+		why := []reason.Why{report.Attempts[0].Why, report.Attempts[1].Why, report.Attempts[2].Why}
+		require.Equal(t, []reason.Why{reason.First, reason.Retry, reason.Retry}, why)
 
 		require.NoError(t, a.Unregister(t.Context()))
 		a = testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(testkit.ErrDown), Retry: retry, Priority: registry.PriorityHigh})

@@ -13,6 +13,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/selectors"
 	"github.com/capreg/registry/verdict"
@@ -258,7 +259,7 @@ func TestSelectionPolicy_LeastBadServesWhenAllAreUnhealthy(t *testing.T) {
 		answer, err := testkit.Ask(t.Context(), r, registry.ReportTo(&report))
 		require.NoError(t, err)
 		require.Equal(t, "b", answer, "the first to recover, except after a requested delay")
-		require.Equal(t, "last resort", report.Attempts[0].Why)
+		require.Equal(t, reason.LastResort, report.Attempts[0].Why)
 		require.Equal(t, registry.BreakerOpen, b.Breaker().State)
 		require.NoError(t, b.MarkUnhealthy(testkit.ErrDown))
 		_, err = r.Get(t.Context())

@@ -11,6 +11,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/selectors"
 	"github.com/capreg/registry/verdict"
@@ -40,7 +41,7 @@ func TestRequirements_FilterFirstAndNameUnmet(t *testing.T) {
 			e := r.Explain()
 			for _, candidate := range e.Candidates {
 				if !candidate.Eligible {
-					codes[candidate.Provider] = candidate.Code
+					codes[candidate.Provider] = string(candidate.Code)
 					require.ErrorIs(t, candidate.Err, selection.ErrUnmet)
 				}
 			}
@@ -111,7 +112,7 @@ func TestRequirements_TooSlowIsSkippedUntilForgotten(t *testing.T) {
 				leases[0].Done(nil)
 				e := quick.Explain()
 				require.Equal(t, "fast", e.Winner)
-				require.Equal(t, "too_slow", e.Candidates[0].Code)
+				require.Equal(t, reason.TooSlow, e.Candidates[0].Code)
 				require.ErrorIs(t, e.Candidates[0].Err, selection.ErrUnmet)
 				wait := e.Candidates[0].RetryIn
 				require.Greater(t, wait, 6*time.Second)

@@ -8,6 +8,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/selectors"
 )
@@ -35,7 +36,7 @@ func TestSetWeight_ZeroIsNoTraffic(t *testing.T) {
 			require.Len(t, testkit.LeaseAll(t, r), 1)
 			e := r.Explain()
 			require.Equal(t, "old", e.Winner)
-			require.Equal(t, "no_traffic", e.Candidates[0].Code)
+			require.Equal(t, reason.NoTraffic, e.Candidates[0].Code)
 			require.Zero(t, canary.Info().Attempts)
 			require.Equal(t, health.Healthy, reg.Health().State, "a weight of 0 is no illness")
 

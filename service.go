@@ -9,10 +9,12 @@ import (
 	"sync/atomic"
 
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/override"
 	"github.com/capreg/registry/internal/pace"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/query"
 	"github.com/capreg/registry/internal/striped"
+	"github.com/capreg/registry/internal/typed"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
@@ -162,7 +164,7 @@ func (s Service[T]) find(r *Registry) (svc *service, listed bool, err error) {
 	if err := checkServiceName(s.name); err != nil {
 		return nil, false, err
 	}
-	return newService(r, s.name, bindingOf[T]()), false, nil
+	return newService(r, s.name, typed.Bind[T]()), false, nil
 }
 
 // service is a service in one registry. It is listed from its first provider, or until the registry closes from its
@@ -170,7 +172,7 @@ func (s Service[T]) find(r *Registry) (svc *service, listed bool, err error) {
 type service struct {
 	registry *Registry
 	name     string
-	binding  binding
+	binding  typed.Binding
 	plans    *query.Cache[*queryPlan] // changed under Registry.mu
 	classify atomic.Pointer[verdict.Classifier]
 	lookups  striped.Cells[lookups]
@@ -188,7 +190,7 @@ type serviceState struct {
 	bound     bool // for good, by more than its providers
 	members   map[*provider]struct{}
 	groups    pick.Groups
-	overrides []*override // in force, oldest first
+	overrides override.Stack
 	policy    selection.Policy
 	sorted    map[string][]*provider // by handler, each in the one order; nil when out of date
 }
@@ -196,18 +198,18 @@ type serviceState struct {
 func (r *Registry) knownService(name string) *service { return (*r.services.Load())[name] }
 
 func (s *service) checkType(goType reflect.Type) error {
-	if s.binding.goType == goType {
+	if s.binding.Type == goType {
 		return nil
 	}
 	return refuse(ErrConflict, "Service", s.name,
-		fmt.Sprintf("Go type %v, which it is bound to, not %v", s.binding.goType, goType))
+		fmt.Sprintf("Go type %v, which it is bound to, not %v", s.binding.Type, goType))
 }
 
 // list makes look-ups find the service, and returns it or one that was listed meanwhile. Caller holds Registry.mu.
 func (s *service) list() (*service, error) {
 	known := *s.registry.services.Load()
 	if listed, ok := known[s.name]; ok {
-		return listed, listed.checkType(s.binding.goType)
+		return listed, listed.checkType(s.binding.Type)
 	}
 	services := maps.Clone(known)
 	services[s.name] = s
@@ -234,7 +236,7 @@ func (l *lookups) add(forgotten *service) {
 	}
 }
 
-func newService(r *Registry, name string, b binding) *service {
+func newService(r *Registry, name string, b typed.Binding) *service {
 	svc := &service{registry: r, name: name, binding: b, serviceState: serviceState{
 		members: make(map[*provider]struct{}), groups: make(pick.Groups), policy: r.options.Selection,
 	}}

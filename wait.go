@@ -2,37 +2,15 @@ package registry
 
 import (
 	"context"
-	"math"
 	"slices"
 	"time"
 
+	"github.com/capreg/registry/internal/comeback"
 	"github.com/capreg/registry/internal/domain"
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/pick"
+	"github.com/capreg/registry/reason"
 )
-
-// waitEnd is the way in which a wait ended.
-type waitEnd uint8
-
-const (
-	waitWoken     waitEnd = iota // what was waited for may have happened
-	waitTimedOut                 // its time is over
-	waitCancelled                // the context has ended
-)
-
-// await waits until wake is closed, for at most limit, within ctx. wake may be nil.
-func await(ctx context.Context, limit time.Duration, wake <-chan struct{}) waitEnd {
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case <-wake:
-		return waitWoken
-	case <-timer.C:
-		return waitTimedOut
-	case <-ctx.Done():
-		return waitCancelled
-	}
-}
 
 // waitResult is the result of a call's wait for a provider.
 type waitResult uint8
@@ -43,8 +21,14 @@ const (
 	waitEntered                   // a provider was entered
 )
 
-// waitForProvider waits, when the iteration has no provider left, for what the call may wait for: a place, a
-// first probe, a last resort that need not be waited for, the end of a cooldown, the caller's own rate.
+// waitForProvider waits, when the iteration has no provider left, for what the call may wait for, in this order:
+//
+//	what it waits for            | where         | turns                         | ends with
+//	a place at a full provider   | awaitPlace    | by caller, first come         | a place, or another provider
+//	the result of a first probe  | awaitFirstProbe | none                        | an eligible provider
+//	nothing: a last resort       | tryLastResort | those of the strategy         | a provider that is not eligible
+//	the end of a cooldown, or of | awaitReturn   | in the order of their coming, | a provider that is back
+//	the caller's own rate limit  |               | spread over time              |
 func (c *call) waitForProvider() waitResult {
 	if c.awaitPlace() {
 		return waitEntered
@@ -63,7 +47,7 @@ func (c *call) waitForProvider() waitResult {
 
 // sleep waits before a retry; false when the caller's context ended first.
 func (c *call) sleep(delay time.Duration) bool {
-	if delay > 0 && await(c.caller.Ctx, delay, nil) == waitCancelled {
+	if delay > 0 && comeback.Await(c.caller.Ctx, delay, nil) == comeback.Cancelled {
 		return false
 	}
 	return c.caller.Err() == nil
@@ -72,7 +56,7 @@ func (c *call) sleep(delay time.Duration) bool {
 // awaitFirstProbe waits for the first results of probes when nothing was entered, and begins a new iteration
 // where a provider can be.
 func (c *call) awaitFirstProbe() bool {
-	if c.entries > 0 || c.Final() || c.sawProbes || len(c.skips) > 0 {
+	if c.entries > 0 || c.allowed.Final() || c.sawProbes || len(c.skips) > 0 {
 		return false
 	}
 	c.sawProbes = true
@@ -95,7 +79,7 @@ func (q *queryPlan) awaitFirstProbe(ctx context.Context, want condition) bool {
 		if deadline.IsZero() {
 			deadline = time.Now().Add(hope.limit)
 		}
-		if await(ctx, time.Until(deadline), hope.changed) != waitWoken {
+		if comeback.Await(ctx, time.Until(deadline), hope.changed) != comeback.Woken {
 			return false
 		}
 	}
@@ -118,7 +102,7 @@ func (q *queryPlan) firstProbes(want condition) (hope probeHope, eligible bool) 
 	defer r.mu.Unlock()
 	for _, p := range plan.candidates {
 		now := p.gateNow()
-		if now&want.blockers() == 0 {
+		if now&want.refusing() == 0 {
 			return probeHope{}, true
 		}
 		if now&gateBlocked == gateUnproven {
@@ -142,7 +126,7 @@ func (p *plan) mayBecomeEligible() bool {
 // tryLastResort enters, when nothing but last resorts was entered, the next provider that may be
 // tried whatever keeps it away. Where it was replaced meanwhile, the iteration starts over.
 func (c *call) tryLastResort() waitResult {
-	if c.entries > 0 && !c.attempt.lastResort || c.Final() {
+	if c.entries > 0 && !c.attempt.lastResort || c.allowed.Final() {
 		return waitOver
 	}
 	mode := pick.Advance
@@ -156,7 +140,7 @@ func (c *call) tryLastResort() waitResult {
 		switch {
 		case best == nil:
 			return waitOver
-		case c.claimAndEnter(best, admission{reason: attemptLastResort, lastResort: true}):
+		case c.claimAndEnter(best, admission{why: reason.LastResort, lastResort: true}):
 			c.providers.take()
 			return waitEntered
 		case c.providers.restartIfReplaced(best):
@@ -201,23 +185,8 @@ func (p *plan) lastResort(by *pick.Caller, mode pick.Mode, wants func(*provider)
 	return p.candidates[best]
 }
 
-// returning is a call that waits until a provider comes back: until a cooldown is over, or until the caller's
-// rate has an attempt left.
-//
-//	state     | what happens                          | next state
-//	waiting   | the provider is back                  | in turn
-//	          | the reserved attempt is due           | over: the call looks for a provider again
-//	          | nothing comes back within the time    | over: the call fails
-//	in turn   | those before it have gone             | over: the call looks for a provider again
-//	          | the provider has left again           | waiting, with its place in the order
-type returning struct {
-	turn      limit.Turn[*domain.Domain[*provider]] // its place in the order, as long as the call lasts
-	throttled []*provider                           // those whose rate the caller had used up
-	reserved  limit.Reserved
-}
-
-// longestPause bounds the pause of a call that comes back again and again.
-const longestPause = time.Second
+// comebackWait has the waits of a call for what comes back to it.
+type comebackWait = comeback.Wait[*domain.Domain[*provider], *provider]
 
 // awaitReturn waits for the first provider that comes back in time, and begins a new iteration. It returns
 // false when there is none, or nothing to wait for. Only time bounds how often a call comes back; it pauses for
@@ -226,112 +195,43 @@ func (c *call) awaitReturn() bool {
 	if !c.options.wait {
 		return false
 	}
-	registry, w := c.query.service.registry, c.returning()
+	registry, w := c.query.service.registry, c.comebackWait()
 	began := registry.now()
-	c.reserveAttempt()
-	if !c.awaitFirstReturn(began) {
-		w.reserved.GiveBack()
+	w.Reserve(&c.caller, c.options.caller, c.limitsToReserve)
+	if !w.ForFirst(&c.caller, func() time.Duration { return c.since(began) }, c.firstReturn) {
+		w.End()
 		return false
 	}
-	if c.rounds > 0 && !c.sleep(min(time.Millisecond<<min(c.rounds, 10), longestPause)) {
+	if c.rounds > 0 && !c.sleep(comeback.Pause(c.rounds)) {
 		return false
 	}
 	c.delay += registry.now() - began
 	c.iterate()
 	c.rounds++
-	c.refused, w.throttled = nil, nil // those that refused are asked again
+	c.refused = nil // those that refused are asked again
+	w.ForgetThrottled()
 	return true
 }
 
-// returning returns the state of the waits of the call.
-func (c *call) returning() *returning {
+// comebackWait returns the state of such waits of the call.
+func (c *call) comebackWait() *comebackWait {
 	if c.waiting == nil {
-		c.waiting = &returning{turn: c.query.service.registry.returns.Turn()}
+		c.waiting = comeback.New[*domain.Domain[*provider], *provider](c.query.service.registry.returns.Turn())
 	}
 	return c.waiting
 }
 
-// awaitFirstReturn waits until a provider is back and it is the call's turn, or until the reserved attempt is due.
-func (c *call) awaitFirstReturn(began time.Duration) bool {
-	w := c.waiting
-	defer w.turn.Leave() // deferred: the context is a user's
-	for c.caller.Err() == nil {
-		back, changed := c.firstReturn()
-		switch {
-		case !w.reserved.Due().IsZero() && (back.provider == nil || !back.now && !back.until.Before(w.reserved.Due())):
-			if await(c.caller.Ctx, time.Until(w.reserved.Due()), changed) == waitTimedOut {
-				return true
-			}
-		case back.provider == nil || !back.now && c.caller.HasDeadline && !back.until.Before(c.caller.Deadline):
-			return false
-		case !back.now:
-			left := max(time.Until(back.until), time.Millisecond)
-			w.turn.StillAway(back.provider.domain, c.since(began)+left)
-			await(c.caller.Ctx, left, changed)
-		case c.isItsTurn(back.provider):
-			return true
-		}
+// limitsToReserve returns the limits of a provider that turned the call away; nil: the call has no use for it now.
+func (c *call) limitsToReserve(p *provider) *limit.Limits {
+	if p.superseded() || c.allowed.NotLarger(p.definition.Window) {
+		return nil
 	}
-	return false
-}
-
-// isItsTurn reports whether the call may ask a provider that is back, or waits for its turn. It does not wait
-// where that would leave it too little time.
-func (c *call) isItsTurn(p *provider) bool {
-	delay := c.waiting.turn.Delay(p.domain)
-	if delay == 0 || c.caller.HasDeadline && delay > time.Until(c.caller.Deadline)/2 {
-		return true
-	}
-	await(c.caller.Ctx, delay, nil)
-	return false
-}
-
-// reserveAttempt reserves, of the rates that the caller has used up, the attempt that comes first.
-func (c *call) reserveAttempt() {
-	w := c.waiting
-	within := time.Duration(math.MaxInt64)
-	if c.caller.HasDeadline {
-		within = time.Until(c.caller.Deadline)
-	}
-	for _, p := range w.throttled {
-		l := p.limits.Load()
-		if l == nil || p.superseded() || c.NotLarger(p.definition.Window) {
-			continue
-		}
-		if wait, ok := w.reserved.Reserve(l, c.options.caller, within); ok {
-			within = wait
-		}
-	}
-}
-
-// end gives a reserved attempt back.
-func (w *returning) end() {
-	if w != nil {
-		w.reserved.GiveBack()
-	}
-}
-
-// holds reports whether an attempt is reserved under the limits.
-func (w *returning) holds(l *limit.Limits) bool { return w != nil && w.reserved.Holds(l) }
-
-// take is [limit.Limits.Take] with the reserved attempt, if there is one.
-func (w *returning) take(l *limit.Limits, caller string) (used limit.Permit, retryIn time.Duration) {
-	if w == nil {
-		return l.Take(caller)
-	}
-	return w.reserved.Take(l, caller)
-}
-
-// comeback is a provider that comes back to a call, by itself at a known time; the zero value: none.
-type comeback struct {
-	provider *provider
-	until    time.Time
-	now      bool // it is back
+	return p.limits.Load()
 }
 
 // firstReturn returns the provider whose cooldown, which alone keeps it away, ends first, of those that the
 // call may ask, and a channel that is closed when a provider becomes eligible before.
-func (c *call) firstReturn() (first comeback, changed <-chan struct{}) {
+func (c *call) firstReturn() (first comeback.Back[*domain.Domain[*provider]], changed <-chan struct{}) {
 	registry, plan := c.query.service.registry, c.query.current()
 	registry.mu.Lock()
 	defer registry.mu.Unlock()
@@ -341,10 +241,10 @@ func (c *call) firstReturn() (first comeback, changed <-chan struct{}) {
 		}
 		blocked := p.gateNow() & gateBlocked
 		if blocked == 0 { // it has just ended
-			return comeback{provider: p, now: true}, registry.changedLocked()
+			return comeback.Back[*domain.Domain[*provider]]{Key: p.domain, Known: true, Now: true}, registry.changedLocked()
 		}
-		if until := p.cooldownNow().Until(); blocked == gateCooling && (first.provider == nil || until.Before(first.until)) {
-			first = comeback{provider: p, until: until}
+		if until := p.cooldownNow().Until(); blocked == gateCooling && (!first.Known || until.Before(first.Until)) {
+			first.Key, first.Known, first.Until = p.domain, true, until
 		}
 	}
 	return first, registry.changedLocked()
@@ -352,7 +252,7 @@ func (c *call) firstReturn() (first comeback, changed <-chan struct{}) {
 
 // mayWaitFor reports whether the call may ask p once its cooldown is over.
 func (c *call) mayWaitFor(p *provider) bool {
-	if c.TooSmall(p.definition.Window) || slices.Contains(c.refused, p) || !c.mayReturnTo(p) {
+	if c.allowed.TooSmall(p.definition.Window) || slices.Contains(c.refused, p) || !c.mayReturnTo(p) {
 		return false
 	}
 	return c.shared == nil || c.tried(p.name()) || !c.shared.claimed(p.name())

@@ -259,3 +259,42 @@ func TestCall_AttemptsShareTheIdempotencyKey(t *testing.T) {
 		require.Equal(t, first, second)
 	})
 }
+
+// The answer of a hedged call may be a stream: five that take all of their time, read slowly or not at all, from
+// the first provider and from the hedge.
+func TestCall_LongAnswersBlameNoProvider(t *testing.T) {
+	t.Parallel()
+	for _, pause := range []time.Duration{0, 3 * time.Second, time.Hour} {
+		ps := []registry.Provider[server]{{Name: "a", AttemptTimeout: 10 * time.Second}, {Name: "b", AttemptTimeout: 10 * time.Second}}
+		with(t, registry.Options{}, ps, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
+			for i := range 10 {
+				slowFirst := i%2 == 0
+				items, err := hedge.Call(t.Context(), r, second, func(ctx context.Context, s server) (<-chan int, error) {
+					if s.name == "a" && slowFirst {
+						<-ctx.Done()
+						return nil, ctx.Err()
+					}
+					items := make(chan int)
+					go func() {
+						defer close(items)
+						for i := 0; ; i++ {
+							select {
+							case items <- i:
+								time.Sleep(time.Second)
+							case <-ctx.Done():
+								return
+							}
+						}
+					}()
+					return items, nil
+				})
+				require.NoError(t, err)
+				for range items {
+					time.Sleep(pause)
+				}
+			}
+			require.Equal(t, [4]uint64{5, 0, 5, 0}, counts(t, reg, "a"))
+			require.Equal(t, [4]uint64{5, 0, 0, 0}, counts(t, reg, "b"))
+		})
+	}
+}

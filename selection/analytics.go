@@ -1,6 +1,10 @@
 package selection
 
-import "time"
+import (
+	"time"
+
+	"github.com/capreg/registry/reason"
+)
 
 // Analytics counts the look-ups and attempts of one service.
 type Analytics struct {
@@ -12,9 +16,8 @@ type Analytics struct {
 	Hits    uint64 `json:"hits"`
 	Misses  uint64 `json:"misses"`
 	// MissesByReason counts the misses by the codes of the reasons that blocked the candidates,
-	// a miss once for each code among them; and "context_ended", "unknown_service",
-	// "none_in_sight" and "closed".
-	MissesByReason map[string]uint64 `json:"misses_by_reason,omitempty"`
+	// a miss once for each code among them; and those that saw no provider.
+	MissesByReason map[reason.Code]uint64 `json:"misses_by_reason,omitempty"`
 	// Attempts counts the attempts and leases of the present members, and Failovers those of
 	// them that followed the failure of another provider.
 	Attempts  uint64 `json:"attempts"`

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/internal/check"
+	"github.com/capreg/registry/reason"
 )
 
 // ErrUnmet is a provider that does not meet the requirements of a query.
@@ -63,26 +64,26 @@ func (r Requirements) Clone() Requirements {
 
 // Unmet returns the first requirement, other than the latency, that the profile does not meet:
 // a stable code, and the same in words. Both are empty when it meets all.
-func (r Requirements) Unmet(p *Profile) (code, words string) {
+func (r Requirements) Unmet(p *Profile) (code reason.Code, words string) {
 	if r.IsZero() {
 		return "", ""
 	}
 	if r.MaxCost > 0 && p.Cost > r.MaxCost {
-		return "too_expensive", fmt.Sprintf("costs %g, more than %g", p.Cost, r.MaxCost)
+		return reason.TooExpensive, fmt.Sprintf("costs %g, more than %g", p.Cost, r.MaxCost)
 	}
 	if r.MinVersion != "" && (p.Version == "" || CompareVersions(p.Version, r.MinVersion) < 0) {
-		return "too_old", fmt.Sprintf("version %q, older than %q", p.Version, r.MinVersion)
+		return reason.TooOld, fmt.Sprintf("version %q, older than %q", p.Version, r.MinVersion)
 	}
 	for _, tag := range r.Tags {
 		if !slices.Contains(p.Tags, tag) {
-			return "tag_missing", fmt.Sprintf("tag %q missing", tag)
+			return reason.TagMissing, fmt.Sprintf("tag %q missing", tag)
 		}
 	}
 	if len(r.Regions) > 0 && !slices.Contains(r.Regions, p.Region) {
-		return "other_region", fmt.Sprintf("in region %q", p.Region)
+		return reason.OtherRegion, fmt.Sprintf("in region %q", p.Region)
 	}
 	if slices.Contains(r.Exclude, p.Name) {
-		return "excluded", "excluded by the query"
+		return reason.Excluded, "excluded by the query"
 	}
 	return "", ""
 }

@@ -397,23 +397,6 @@ func TestOpen_PanicFailsOverByOption(t *testing.T) {
 	})
 }
 
-func TestStream_SlowReaderBlamesNoProvider(t *testing.T) {
-	t.Parallel()
-	bubble(t, []model{{name: "a", steps: says("1 2 3")}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
-		o := options()
-		o.Timeout = 10 * time.Second
-		s, err := stream.Open(t.Context(), r, open, o)
-		require.NoError(t, err)
-		for _, err := range s.All() {
-			if err != nil {
-				break
-			}
-			time.Sleep(6 * time.Second) // the reader's own time
-		}
-		require.Zero(t, counts(t, reg, "a")[1], "the provider yielded every item at once")
-	})
-}
-
 func TestStream_ForgottenStreamIsReleasedAfterItsTimeout(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a", steps: says("1 2 3")}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {

@@ -5,7 +5,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"regexp"
+	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -78,4 +82,62 @@ func readAll(ctx context.Context, r *registry.Resolver[int], body io.Reader, end
 	}
 	text, err := io.ReadAll(reader)
 	return text, errors.Join(err, reader.Close())
+}
+
+// naiveEvents reads events as the specification describes it, from all of the text at once.
+func naiveEvents(text string) (all []stream.Event) {
+	text = strings.TrimPrefix(text, "\ufeff")
+	text = strings.ReplaceAll(strings.ReplaceAll(text, "\r\n", "\n"), "\r", "\n")
+	var e stream.Event
+	var data []string
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		if line == "" {
+			if data != nil {
+				e.Data, e.Partial = []byte(strings.Join(data, "\n")), i == len(lines)-1
+				all = append(all, e)
+			}
+			e, data = stream.Event{ID: e.ID, Retry: e.Retry}, nil
+			continue
+		}
+		name, value, _ := strings.Cut(line, ":")
+		value = strings.TrimPrefix(value, " ")
+		switch n, err := strconv.ParseUint(value, 10, 32); {
+		case name == "data":
+			data = append(data, value)
+		case name == "event":
+			e.Name = value
+		case name == "id" && !strings.Contains(value, "\x00"):
+			e.ID = value
+		case name == "retry" && err == nil:
+			e.Retry = time.Duration(n) * time.Millisecond
+		}
+		if i == len(lines)-1 && data != nil {
+			e.Data, e.Partial = []byte(strings.Join(data, "\n")), true
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// longTime is a time that naiveEvents does not read.
+var longTime = regexp.MustCompile(`retry: ?\d{9}`)
+
+func FuzzSSE_ReadsWhatANaiveReaderDoes(f *testing.F) {
+	for _, text := range []string{
+		"data: a\r\n\r\nid: 1\rretry: 10\r\rdata\n", "\ufeffdata: a\n:\n\ndata", "event: x\ndata:  a\n\r\n", "\r\r\n\ndata:\r",
+	} {
+		f.Add([]byte(text), []byte{1, 0, 2, 3})
+	}
+	f.Fuzz(func(t *testing.T, text, sizes []byte) {
+		if longTime.Match(text) {
+			return
+		}
+		var got []stream.Event
+		for event, err := range stream.SSE(&pieces{text, sizes[:min(len(sizes), 99)]}) {
+			require.NoError(t, err)
+			got = append(got, event)
+		}
+		require.Equal(t, naiveEvents(string(text)), got)
+	})
 }

@@ -49,11 +49,15 @@ type Options[I any] struct {
 	// StallTimeout bounds the time until each further item. The reader's own time between two
 	// items is not counted. Default: 30 s.
 	StallTimeout time.Duration
-	// Timeout bounds the whole stream, instead of the provider's attempt timeout. Default: 1 h.
+	// Timeout bounds the whole stream, instead of the provider's attempt timeout. After the first item its end
+	// says nothing about the provider, and neither does that of ctx. Default: 1 h.
 	Timeout time.Duration
 	// KeepAlive reports whether an item carries no content, such as a preamble with the role, or a
 	// ping. Such items reset no time limit and commit to no provider: those before the first item
-	// with content are handed over together with it, later ones not at all. Default: none.
+	// with content are handed over together with it, later ones not at all. Default: for an [Event], and the
+	// bytes of [Reader], what servers of language models send before the answer, all of which is handed over.
+	// Of other items it is not known, so the first one is held until the next one or the end is there, for a
+	// tenth of a second at most: an error that comes before still fails over.
 	KeepAlive func(I) bool
 	// Last reports whether an item is the end mark; it is handed over as well. The answer is
 	// complete with it, whatever follows: what still comes within a second, such as the usage, is
@@ -104,13 +108,14 @@ type Stream[I any] struct {
 	toFirst  time.Duration
 	attempts []registry.Attempt
 
-	pull     func() (I, error, bool) // nil after the last item
-	end      func(error)
-	release  func() // stops the provider's iterator; not while pull runs
-	buffered []I    // read but not handed over yet
+	pull    func() (I, error, bool) // nil after the last item
+	end     func(error)
+	release func() // stops the provider's iterator; not while pull runs
 
 	// mu guards the fields below; no function of a provider is called while it is held.
 	mu       sync.Mutex
+	buffered []I           // read but not handed over yet
+	second   *ahead[I]     // the read of the second item that Open has begun; nil: none, or the reader has it
 	over     error         // the cause of an end between two reads; nil of a complete answer
 	gone     chan struct{} // closed when that end has released the iterator; nil without one
 	begun    bool          // the one reader has begun
@@ -154,116 +159,6 @@ func (s *Stream[I]) All() iter.Seq2[I, error] {
 	}
 }
 
-// next returns the next item. more is false at a complete end.
-func (s *Stream[I]) next() (item I, err error, more bool) {
-	if !s.enter() {
-		return item, ErrClosed, false
-	}
-	defer s.leave()
-	switch {
-	case len(s.buffered) > 0:
-		item, s.buffered = s.buffered[0], s.buffered[1:]
-		return item, nil, true
-	case s.pull == nil:
-		return item, nil, false
-	}
-	if over, err := s.isOver(); over {
-		if err != nil {
-			err = s.named(err)
-		}
-		return item, err, false
-	}
-	item, err, more = s.pull()
-	switch {
-	case s.isClosed():
-		var none I
-		return none, ErrClosed, false
-	case err != nil:
-		s.finish(err)
-		return item, s.named(err), false
-	case !more:
-		s.finish(nil)
-	}
-	return item, nil, more
-}
-
-// named adds the name of the provider to the error.
-func (s *Stream[I]) named(err error) error {
-	return fmt.Errorf("stream of provider %q: %w", s.provider, err)
-}
-
-// begin claims the stream for its one reader.
-func (s *Stream[I]) begin() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.begun || s.closed {
-		return false
-	}
-	s.begun = true
-	return true
-}
-
-func (s *Stream[I]) enter() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed || s.reading {
-		return false
-	}
-	s.reading = true
-	return true
-}
-
-// leave ends the read of an item, and closes a stream whose Close was called meanwhile.
-func (s *Stream[I]) leave() {
-	s.mu.Lock()
-	s.reading = false
-	closed := s.closed
-	s.mu.Unlock()
-	if closed {
-		_ = s.Close()
-	}
-}
-
-func (s *Stream[I]) isClosed() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.closed
-}
-
-// isOver reports whether the stream has ended between two reads, and the cause, once the provider's
-// iterator is released: the reader may not use it at the same time. A complete answer has no cause.
-func (s *Stream[I]) isOver() (over bool, cause error) {
-	s.mu.Lock()
-	cause, gone := s.over, s.gone
-	s.mu.Unlock()
-	if gone == nil {
-		return false, nil
-	}
-	<-gone
-	return true, cause
-}
-
-// releaseBetweenReads releases the provider's iterator when the context ends between two reads: there may
-// never be another one.
-func (s *Stream[I]) releaseBetweenReads(cause error) {
-	s.mu.Lock()
-	release := !s.reading && !s.released
-	s.released = s.released || release
-	if release {
-		s.gone = make(chan struct{})
-		defer close(s.gone)
-		if !s.finished {
-			s.over = cause
-		}
-	}
-	s.mu.Unlock()
-	if release {
-		s.finish(cause)
-		// The provider's code may panic, and this goroutine has no caller to catch it.
-		_ = fault.Run(func() error { s.release(); return nil })
-	}
-}
-
 // finish reports the outcome, once.
 func (s *Stream[I]) finish(err error) {
 	s.mu.Lock()
@@ -298,8 +193,8 @@ func (s *Stream[I]) Close() error {
 // or the whole answer.
 //
 // open gets the context of the stream, which lives until the stream has ended, and returns an
-// iterator over the items. Both run in the goroutine of Open and of the reader, and must heed
-// that context, by which time limits reach them. ctx bounds the whole stream. Where no FirstTimeout
+// iterator over the items. The iterator runs in a goroutine of its own, one step at a time, which Open and the reader
+// wait for. Both must heed that context, by which time limits reach them. ctx bounds the whole stream. Where no FirstTimeout
 // was given, the wait for the first item may be cut to leave time for another provider, as an
 // attempt of [registry.Call] is. Budgets, limits, breakers, retries, reports and errors are as in [registry.Call].
 func Open[T, I any](
@@ -316,7 +211,7 @@ func Open[T, I any](
 	}
 	lease, err := resolver.Acquire(ctx, append([]registry.CallOption{registry.AttemptTimeout(options.Timeout)}, options.Call...)...)
 	for err == nil {
-		a := &attempt[T, I]{lease: lease, options: options, explicit: explicit, began: time.Now()}
+		a := &attempt[T, I]{lease: lease, options: options, preamble: options.preamble(), explicit: explicit, began: time.Now()}
 		failed := lease.Attempts()
 		s, failure := a.begin(open)
 		if failure == nil {
@@ -336,16 +231,17 @@ type attempt[T, I any] struct {
 	options Options[I]
 	began   time.Time
 
-	explicit bool // the user has chosen the FirstTimeout
+	explicit bool         // the user has chosen the FirstTimeout
+	preamble func(I) bool // reports whether an item says nothing; nil: not known
 
 	ctx    context.Context //nolint:containedctx // the stream's
 	cancel context.CancelCauseFunc
 	items  func() (I, error, bool)
 	stop   func()
-	ended  bool         // there is nothing more to read
-	whole  atomic.Bool  // the end mark was read, or the end where no mark is defined
-	early  []I          // the items without content before the first one with it
-	busy   atomic.Int64 // the time that the provider took for its items
+	ended  bool          // there is nothing more to read
+	whole  atomic.Bool   // the end mark was read, or the end where no mark is defined
+	early  []I           // the items without content before the first one with it
+	busy   time.Duration // that the provider took for its items; the rest is the reader's
 }
 
 // stopReading ends the context of the stream and stops its iterator.
@@ -394,6 +290,7 @@ func (a *attempt[T, I]) first(open func(context.Context, T) (iter.Seq2[I, error]
 	if err := a.open(limit, open); err != nil {
 		return nil, ofCut(err, cut)
 	}
+	a.busy = time.Since(a.began)
 	s := &Stream[I]{provider: a.lease.Provider()}
 	item, err, more := a.pull(limit-time.Since(a.began), ErrFirstItem)
 	if err != nil {
@@ -411,22 +308,20 @@ func (a *attempt[T, I]) first(open func(context.Context, T) (iter.Seq2[I, error]
 			return nil, err
 		}
 	}
-	if a.ended {
+	s.pull = func() (I, error, bool) { return a.pull(a.options.StallTimeout, ErrStalled) }
+	s.end, s.release = a.finish, a.stop
+	if !a.ended && !a.options.Whole && a.preamble == nil && !a.whole.Load() {
+		if err := a.readAhead(s); err != nil {
+			return nil, err
+		}
+	}
+	if s.second == nil && a.ended {
+		s.pull, s.end, s.release = nil, nil, nil
 		a.stopReading()
 		a.lease.Done(nil)
 		return s, nil
 	}
-	s.pull = func() (I, error, bool) {
-		return a.pull(a.options.StallTimeout, ErrStalled)
-	}
-	s.end, s.release = a.finish, a.stop
-	context.AfterFunc(a.ctx, func() {
-		if a.whole.Load() {
-			s.releaseBetweenReads(nil)
-		} else {
-			s.releaseBetweenReads(a.tooSlowFor(a.caused(context.Cause(a.ctx))))
-		}
-	})
+	context.AfterFunc(a.ctx, func() { a.releaseBetweenReads(s) })
 	return s, nil
 }
 
@@ -446,7 +341,7 @@ func (a *attempt[T, I]) open(limit time.Duration, open func(context.Context, T) 
 	if items == nil {
 		return verdict.As(errors.New("stream: open returned nothing to read"), verdict.Verdict{Class: verdict.ClassMalformed})
 	}
-	a.items, a.stop = iter.Pull2(items)
+	a.items, a.stop = pull(items)
 	return nil
 }
 
@@ -469,15 +364,6 @@ func (a *attempt[T, I]) readAll(s *Stream[I]) error {
 		}
 	}
 	return nil
-}
-
-// tooSlowFor returns the error of a stream whose time is over. It is marked to say nothing
-// about the provider when the reader took most of the time.
-func (a *attempt[T, I]) tooSlowFor(err error) error {
-	if errors.Is(fault.Bound(context.Cause(a.lease.Context())), registry.ErrAttemptTimeout) && a.busy.Load() < int64(a.options.Timeout/2) {
-		return verdict.Ignore(err)
-	}
-	return err
 }
 
 // runToRelease runs an iterator without a reader until it releases its resources; its context has
@@ -546,14 +432,15 @@ func (a *attempt[T, I]) pull(limit time.Duration, late error) (item I, err error
 		return item, nil, more
 	}
 	began := time.Now()
+	unread := began.Sub(a.began) - a.busy
 	err = a.within(limit, late, func() (err error) {
 		item, err, more = a.pullContent(late == ErrFirstItem) //nolint:errorlint // this value
 		return err
 	})
-	a.busy.Add(int64(time.Since(began)))
+	a.busy += time.Since(began)
 	if err != nil {
 		var none I
-		return none, a.tooSlowFor(a.caused(err)), false
+		return none, a.ofSlowReader(a.caused(err), unread), false
 	}
 	return item, nil, more
 }

@@ -23,14 +23,14 @@ const longestFile = 600
 var namedByRule = []string{
 	".", "benchmarks", "benchmarks/internal/bars", "benchmarks/internal/contest",
 	"benchmarks/performance", "benchmarks/ratios", "benchmarks/selection", "benchmarks/soak",
-	"benchmarks/startup", "contrib/grpchealth", "examples/agent", "examples/agent/internal/channel",
+	"benchmarks/startup", "contrib/grpchealth", "contrib/registryvet", "examples/agent", "examples/agent/internal/channel",
 	"examples/agent/internal/llm", "examples/gateway", "examples/mocktest", "examples/startup",
 	"health", "hedge", "internal/attemptctx", "internal/bitset", "internal/breaker", "internal/bus",
-	"internal/check", "internal/claim", "internal/cooldown", "internal/domain", "internal/drain",
-	"internal/drift", "internal/effects", "internal/errtree", "internal/fault", "internal/figures", "internal/graph", "internal/lazy", "internal/lifecycle", "internal/limit", "internal/oneline", "internal/outcome", "internal/overall", "internal/pace", "internal/pick",
-	"internal/probe", "internal/prooftest/model", "internal/query", "internal/record", "internal/ring",
-	"internal/schedule", "internal/slots", "internal/striped", "internal/tasks",
-	"internal/window", "probes", "registrytest", "selection", "selectors", "startup", "startup/picture",
+	"internal/check", "internal/claim", "internal/comeback", "internal/cooldown", "internal/domain", "internal/drain",
+	"internal/drift", "internal/effects", "internal/errtree", "internal/fault", "internal/figures", "internal/graph", "internal/judge", "internal/lazy", "internal/lifecycle", "internal/limit", "internal/oneline", "internal/outcome", "internal/overall", "internal/override", "internal/pace", "internal/pick",
+	"internal/probe", "internal/prooftest/model", "internal/query", "internal/queueing", "internal/record", "internal/refusal", "internal/ring",
+	"internal/schedule", "internal/slots", "internal/striped", "internal/tasks", "internal/typed",
+	"internal/window", "probes", "reason", "registrytest", "selection", "selectors", "startup", "startup/picture",
 	"stream", "test", "verdict", "internal/testkit",
 }
 

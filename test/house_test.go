@@ -101,12 +101,12 @@ var tiers = map[string]tier{
 	"internal/slots":   mechanism,
 	"internal/striped": mechanism, "internal/window": mechanism,
 
-	"event": vocabulary, "health": vocabulary, "selection": vocabulary, "startup": vocabulary, "verdict": vocabulary,
+	"event": vocabulary, "health": vocabulary, "reason": vocabulary, "selection": vocabulary, "startup": vocabulary, "verdict": vocabulary,
 
 	"internal/attemptctx": engine, "internal/breaker": engine, "internal/bus": engine, "internal/claim": engine,
-	"internal/cooldown": engine, "internal/domain": engine, "internal/drain": engine, "internal/effects": engine, "internal/fault": engine,
-	"internal/lazy": engine, "internal/lifecycle": engine, "internal/limit": engine, "internal/outcome": engine, "internal/overall": engine, "internal/pick": engine,
-	"internal/pace": engine, "internal/probe": engine, "internal/query": engine, "internal/tasks": engine,
+	"internal/comeback": engine, "internal/cooldown": engine, "internal/domain": engine, "internal/drain": engine, "internal/effects": engine, "internal/fault": engine,
+	"internal/judge": engine, "internal/lazy": engine, "internal/lifecycle": engine, "internal/limit": engine, "internal/outcome": engine, "internal/overall": engine, "internal/pick": engine,
+	"internal/override": engine, "internal/pace": engine, "internal/probe": engine, "internal/query": engine, "internal/queueing": engine, "internal/typed": engine, "internal/refusal": engine, "internal/tasks": engine,
 
 	".": root,
 
@@ -118,10 +118,11 @@ var only = map[string][]string{
 	"event":     {},
 	"health":    {"internal/errtree"},
 	"verdict":   {"internal/oneline", "internal/errtree"},
-	"selection": {"health", "internal/check"},
+	"reason":    {},
+	"selection": {"health", "reason", "internal/check"},
 	"startup":   {"internal/graph", "internal/oneline", "internal/figures"},
 	"probes":    {"health", "internal/oneline", "internal/fault"},
-	"selectors": {"selection", "health"},
+	"selectors": {"selection", "health", "reason"},
 }
 
 func TestHouse_ImportsRunFromRootToMechanisms(t *testing.T) {

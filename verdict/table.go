@@ -143,8 +143,8 @@ type row struct {
 
 // The columns of the table that are no constants of their own.
 const (
-	onceStays, onceMoves   = false, true
-	ofProvider, ofItsShare = ScopeProvider, ScopeDomain
+	onceStays, onceMoves    = false, true
+	ofProvider, ofItsDomain = ScopeProvider, ScopeDomain
 )
 
 // table is the one place where the meaning of an outcome is decided.
@@ -155,7 +155,7 @@ const (
 //nolint:gochecknoglobals // immutable data
 var table = [classCount]row{
 	ClassUnknown:         {"unknown", Rule{RetryYes, NextYes, onceStays, BlameFailure, CooldownNone, ofProvider, TallyFailure}},
-	ClassSuccess:         {"success", Rule{RetryNo, NextNo, onceStays, BlameSuccess, CooldownReset, ofItsShare, TallySuccess}},
+	ClassSuccess:         {"success", Rule{RetryNo, NextNo, onceStays, BlameSuccess, CooldownReset, ofItsDomain, TallySuccess}},
 	ClassSlow:            {"slow success", Rule{RetryNo, NextNo, onceStays, BlameWhenSlow, CooldownNone, ofProvider, TallySuccess}},
 	ClassCancelled:       {"cancelled", Rule{RetryNo, NextNo, onceStays, BlameNeutral, CooldownNone, ofProvider, TallyIgnored}},
 	ClassCallerDeadline:  {"caller's deadline", Rule{RetryNo, NextNo, onceStays, BlameWhenLong, CooldownNone, ofProvider, TallyIgnored}},
@@ -166,9 +166,9 @@ var table = [classCount]row{
 	ClassTransport:       {"transport", Rule{RetryYes, NextYes, onceStays, BlameFailure, CooldownNone, ofProvider, TallyFailure}},
 	ClassServerError:     {"server error", Rule{RetryYes, NextYes, onceStays, BlameFailure, CooldownNone, ofProvider, TallyFailure}},
 	ClassOverloaded:      {"overloaded", Rule{RetryNo, NextYes, onceStays, BlameNeutral, CooldownShort, ofProvider, TallyLimited}},
-	ClassRateLimited:     {"rate limited", Rule{RetryWhenWaiting, NextYes, onceMoves, BlameNeutral, CooldownAsked, ofItsShare, TallyLimited}},
-	ClassFatal:           {"fatal", Rule{RetryNo, NextYes, onceMoves, BlameNeutral, CooldownLong, ofItsShare, TallyLimited}},
-	ClassUnauthenticated: {"unauthenticated", Rule{RetryNo, NextYes, onceMoves, BlameNeutral, CooldownThird, ofItsShare, TallyLimited}},
+	ClassRateLimited:     {"rate limited", Rule{RetryWhenWaiting, NextYes, onceMoves, BlameNeutral, CooldownAsked, ofItsDomain, TallyLimited}},
+	ClassFatal:           {"fatal", Rule{RetryNo, NextYes, onceMoves, BlameNeutral, CooldownLong, ofItsDomain, TallyLimited}},
+	ClassUnauthenticated: {"unauthenticated", Rule{RetryNo, NextYes, onceMoves, BlameNeutral, CooldownThird, ofItsDomain, TallyLimited}},
 	ClassNotAllowed:      {"not allowed", Rule{RetryNo, NextYes, onceMoves, BlameNeutral, CooldownNone, ofProvider, TallyLimited}},
 	ClassNotFound:        {"gone there", Rule{RetryNo, NextYes, onceMoves, BlameNeutral, CooldownModel, ofProvider, TallyIgnored}},
 	ClassResource:        {"refused by the resource", Rule{RetryNo, NextNo, onceStays, BlameSuccess, CooldownNone, ofProvider, TallySuccess}},

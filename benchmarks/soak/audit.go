@@ -10,6 +10,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -167,13 +168,13 @@ func (w *world) auditPicking(r *registry.Resolver[*backend]) (problems []string)
 		if c.Eligible {
 			callable = append(callable, c.Provider)
 		}
-		if c.Code == "eligible" {
+		if c.Code == reason.Eligible {
 			steady = append(steady, c.Provider)
 		}
 		if c.Eligible == (c.Err != nil) {
 			report("%s is eligible: %v, because %v", c.Provider, c.Eligible, c.Err)
 		}
-		if open := errors.Is(c.Err, registry.ErrBreakerOpen); open != (c.Breaker == registry.BreakerOpen) && c.Code != "capability_missing" {
+		if open := errors.Is(c.Err, registry.ErrBreakerOpen); open != (c.Breaker == registry.BreakerOpen) && c.Code != reason.CapabilityMissing {
 			report("the breaker of %s is %v, and keeps calls away: %v", c.Provider, c.Breaker, open)
 		}
 	}

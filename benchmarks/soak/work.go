@@ -13,6 +13,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/hedge"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/stream"
 	"github.com/capreg/registry/verdict"
 )
@@ -57,7 +58,7 @@ func (o *op) checkReport(report *registry.CallReport) {
 	var reported []string
 	seen := make(map[string]bool)
 	for _, a := range report.Attempts {
-		if (a.Why == "first" || a.Why == "failover") && seen[a.Provider] {
+		if (a.Why == reason.First || a.Why == reason.Failover) && seen[a.Provider] {
 			o.ledger.broke("call %d asked %s twice: %+v", o.number, a.Provider, report.Attempts)
 		}
 		seen[a.Provider] = true

@@ -70,6 +70,7 @@ type Timeouts struct {
 	FirstToken Duration `json:"first_token"` // of a stream: 15 s
 	Stall      Duration `json:"stall"`       // between two tokens: 30 s
 	Total      Duration `json:"total"`       // everything: 5 min
+	Comment    Duration `json:"comment"`     // between two comments to a client, while there is nothing else to send: 20 s
 }
 
 // Duration is a time.Duration written as "1m30s".

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -265,7 +266,7 @@ func (g *gateway) chat(w http.ResponseWriter, r *http.Request, client string) {
 		err = g.answer(ctx, w, name, asked, client)
 	}
 	if err != nil && r.Context().Err() == nil {
-		g.log.Printf("%s asked for %s: %v", client, asked.model, err)
+		g.log.Printf("%s asked for %q: %v", client, asked.model, err)
 	}
 }
 
@@ -289,6 +290,8 @@ func (g *gateway) answer(ctx context.Context, w http.ResponseWriter, route strin
 // stream serves an answer as it arrives, from the first upstream that yields a token.
 func (g *gateway) stream(ctx context.Context, w http.ResponseWriter, route string, asked request, client string) error {
 	upstream := ""
+	out := newEvents(ctx, w, or(g.config.Timeouts.Comment, 20*time.Second))
+	defer out.close()
 	parts, err := stream.Open(ctx, g.routes[route], func(ctx context.Context, t *target) (iter.Seq2[part, error], error) {
 		upstream = t.upstream
 		return t.stream(ctx, asked)
@@ -296,37 +299,28 @@ func (g *gateway) stream(ctx context.Context, w http.ResponseWriter, route strin
 		FirstTimeout: or(g.config.Timeouts.FirstToken, 15*time.Second),
 		StallTimeout: or(g.config.Timeouts.Stall, 30*time.Second),
 		Timeout:      or(g.config.Timeouts.Total, 5*time.Minute),
+		KeepAlive:    func(part) bool { return false }, // a part carries a token
 		Last:         func(p part) bool { return p.last },
 		Whole:        g.whole[route],
 		Call:         []registry.CallOption{registry.Caller(client)},
 	})
 	if err != nil {
-		explain(ctx, w, err)
+		out.refuse(ctx, err)
 		return err
 	}
 	defer func() { _ = parts.Close() }()
-	out := http.NewResponseController(w)
-	begun := false
+	g.failedOver(parts.Attempts())
 	for p, err := range parts.All() {
 		if err != nil { // too late for a status
-			_, _ = w.Write(sse(errorBody("stream_interrupted", "the upstream's answer was interrupted")))
+			_ = out.send(sse(errorBody("stream_interrupted", "the upstream's answer was interrupted")))
 			return err
 		}
-		if !begun {
-			g.failedOver(parts.Attempts())
-			served(w, upstream, p.model, len(parts.Attempts())+1)
-			w.Header().Set("Content-Type", "text/event-stream")
-			w.Header().Set("Cache-Control", "no-cache")
-			begun = true
-		}
-		if _, err := w.Write(p.data); err != nil {
-			return err
-		}
-		if err := out.Flush(); err != nil {
+		out.head(func() { served(w, upstream, p.model, len(parts.Attempts())+1) })
+		if err := out.send(p.data); err != nil {
 			return err
 		}
 	}
-	return nil
+	return out.send(sse([]byte(endOfStream)))
 }
 
 // failedOver logs the upstreams that failed before another one answered.
@@ -412,6 +406,7 @@ func refuse(w http.ResponseWriter, status int, code, message string) {
 }
 
 func write(w http.ResponseWriter, status int, said errorObject) {
+	said.Type = cmp.Or(said.Type, "invalid_request_error")
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(map[string]errorObject{"error": said}) // the client may be gone

@@ -13,10 +13,10 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/openai/openai-go/v3/packages/ssestream"
+	"unicode/utf8"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/stream"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -81,7 +81,7 @@ func (t *target) ask(ctx context.Context, asked request) (*http.Response, error)
 	refusal := &upstreamError{
 		status: response.StatusCode, after: verdict.RetryAfter(response.Header.Get("Retry-After")), anyModel: t.anyModel,
 	}
-	refusal.said, _ = errorIn(text)
+	refusal.said = refusalIn(text)
 	return nil, refusal
 }
 
@@ -117,7 +117,7 @@ func (t *target) chat(ctx context.Context, asked request) (answer, error) {
 type part struct {
 	data  []byte // complete events, as they are sent on
 	model string
-	last  bool
+	last  bool // the end mark, which is sent on at the end of everything
 }
 
 const endOfStream = "[DONE]"
@@ -130,47 +130,92 @@ func (t *target) stream(ctx context.Context, asked request) (iter.Seq2[part, err
 		return nil, err
 	}
 	return func(yield func(part, error) bool) {
-		events := ssestream.NewDecoder(response)
-		defer func() { _ = events.Close() }()
-		yieldParts(events, yield)
+		var r partReader
+		for event, err := range stream.SSE(response.Body, stream.MostEventBytes(mostBytes)) {
+			p, wanted, err := r.read(event, err)
+			if wanted && !yield(p, err) || r.over {
+				return
+			}
+		}
+		if p, wanted := r.end(); wanted {
+			yield(p, nil)
+		}
 	}, nil
 }
 
-// yieldParts reads the events until they end or fail, or no more parts are wanted.
-func yieldParts(events ssestream.Decoder, yield func(part, error) bool) {
-	var before []byte
-	begun, finished := false, false
-	for events.Next() {
-		data := bytes.TrimSpace(events.Event().Data)
-		if len(data) == 0 {
-			continue // a comment, or an event that carries nothing
-		}
-		if string(data) == endOfStream {
-			yield(part{data: append(before, "data: [DONE]\n\n"...), last: true}, nil)
-			return
-		}
-		content, err := parse(data)
-		if err != nil {
-			yield(part{}, err)
-			return
-		}
-		begun = begun || content.carries()
-		finished = finished || content.finishes()
-		before = append(before, sse(data)...)
-		if !begun {
-			continue
-		}
-		if !yield(part{data: before, model: content.Model}, nil) {
-			return
-		}
-		before = nil
-	}
-	switch err := events.Err(); {
+// partReader makes parts of the events of one answer.
+type partReader struct {
+	before   []byte // events that come together with the first token
+	begun    bool   // there was a token
+	finished bool   // the answer has ended, whether an end mark follows or not
+	marked   bool   // the end mark was there
+	over     bool   // there is nothing more to read
+}
+
+// read returns what an event, or an error in place of one, adds to the answer.
+func (r *partReader) read(event stream.Event, err error) (p part, wanted bool, _ error) {
+	data := bytes.TrimSpace(event.Data)
+	switch {
 	case err != nil:
-		yield(part{}, err)
-	case finished: // some servers leave out the end mark
-		yield(part{data: append(before, "data: [DONE]\n\n"...), last: true}, nil)
+		r.over = true
+		if p, wanted = r.end(); wanted || r.marked { // what comes behind the answer does not spoil it
+			return p, wanted, nil
+		}
+		return part{}, true, err
+	case len(data) == 0:
+		return part{}, false, nil
+	case string(data) == endOfStream:
+		return r.mark()
 	}
+	content, err := r.parse(event, data)
+	if err != nil {
+		r.over = true
+		return part{}, true, err
+	}
+	r.begun = r.begun || content.carries()
+	r.finished = r.finished || content.finishes()
+	r.before = append(r.before, sse(data)...)
+	if !r.begun {
+		return part{}, false, nil
+	}
+	p = part{data: r.before, model: content.Model}
+	r.before = nil
+	return p, true, nil
+}
+
+// mark ends the answer with its end mark. One that comes before a token ends no answer.
+func (r *partReader) mark() (p part, wanted bool, _ error) {
+	switch {
+	case r.marked:
+		return part{}, false, nil
+	case !r.begun:
+		r.over = true
+		return part{}, true, malformed("no answer before its end mark")
+	}
+	r.marked = true
+	return part{last: true}, true, nil
+}
+
+// end returns what the end of the events adds: some servers leave out the end mark.
+func (r *partReader) end() (p part, wanted bool) {
+	wanted = r.finished && !r.marked
+	r.marked = r.marked || wanted
+	return part{last: wanted}, wanted
+}
+
+// parse reads an event that carries something.
+func (r *partReader) parse(event stream.Event, data []byte) (content, error) {
+	switch {
+	case event.Name == "error":
+		said, ok := errorIn(data)
+		if !ok {
+			_ = json.Unmarshal(data, &said) // the event itself; what fits
+		}
+		return content{}, &upstreamError{status: said.status(), said: said}
+	case event.Partial && !json.Valid(data):
+		return content{}, io.ErrUnexpectedEOF
+	}
+	return parse(data)
 }
 
 // sse returns data as an event; data that holds line breaks needs a field each.
@@ -233,37 +278,75 @@ type errorObject struct {
 	Code    any    `json:"code"`
 }
 
-// errorIn returns the error that an answer holds.
+// errorIn returns the error that an answer holds: in a field of its own, as OpenAI sends it, or as the answer itself, as vLLM does.
 func errorIn(text []byte) (said errorObject, ok bool) {
 	var body struct {
-		Error json.RawMessage `json:"error"`
+		Error  json.RawMessage `json:"error"`
+		Object string          `json:"object"`
 	}
-	if json.Unmarshal(text, &body) != nil || len(body.Error) == 0 || string(body.Error) == "null" {
+	switch {
+	case json.Unmarshal(text, &body) != nil:
 		return said, false
+	case len(body.Error) > 0 && string(body.Error) != "null":
+		if json.Unmarshal(body.Error, &said) != nil {
+			_ = json.Unmarshal(body.Error, &said.Message) // some servers send a plain string
+		}
+		return said, true
+	case body.Object == "error":
+		_ = json.Unmarshal(text, &said) // what fits
+		return said, true
 	}
-	if json.Unmarshal(body.Error, &said) != nil {
-		_ = json.Unmarshal(body.Error, &said.Message) // some servers send a plain string
+	return said, false
+}
+
+// refusalIn returns the words of a refusal, whatever form they have.
+func refusalIn(text []byte) errorObject {
+	said, ok := errorIn(text)
+	if !ok {
+		var other struct {
+			errorObject
+
+			Detail json.RawMessage `json:"detail"`
+		}
+		_ = json.Unmarshal(text, &other) // what fits
+		said = other.errorObject
+		if said.Message == "" && json.Unmarshal(other.Detail, &said.Message) != nil {
+			said.Message = string(other.Detail)
+		}
 	}
-	return said, true
+	const longest = 500
+	if said.Message == "" && len(text) <= longest && utf8.Valid(text) && !bytes.HasPrefix(bytes.TrimSpace(text), []byte("<")) {
+		said.Message = strings.Join(strings.Fields(string(text)), " ")
+	}
+	said.Message = cmp.Or(said.Message, "the upstream gave no reason")
+	return said
 }
 
 // status is the HTTP status that the error would have had. Within a stream it
 // comes after the status.
 func (e errorObject) status() int {
-	switch code := e.Code.(type) {
-	case float64:
-		return int(code)
-	case string:
-		if status, err := strconv.Atoi(code); err == nil {
-			return status
-		}
+	code, _ := e.Code.(string)
+	number, _ := e.Code.(float64)
+	status := int(number)
+	if status == 0 {
+		status, _ = strconv.Atoi(code)
 	}
-	for word, status := range map[string]int{
-		"overloaded_error": 529, "rate_limit": http.StatusTooManyRequests, "insufficient_quota": http.StatusPaymentRequired,
-		"authentication_error": http.StatusUnauthorized, "invalid_request_error": http.StatusBadRequest,
+	if status >= http.StatusBadRequest && status < 600 {
+		return status
+	}
+	for _, known := range []struct {
+		word   string
+		status int
+	}{
+		{"insufficient_quota", http.StatusPaymentRequired},
+		{"overloaded", 529},
+		{"rate_limit", http.StatusTooManyRequests},
+		{"invalid_api_key", http.StatusUnauthorized},
+		{"authentication_error", http.StatusUnauthorized},
+		{"invalid_request_error", http.StatusBadRequest},
 	} {
-		if strings.HasPrefix(e.Type, word) {
-			return status
+		if strings.HasPrefix(code, known.word) || strings.HasPrefix(e.Type, known.word) {
+			return known.status
 		}
 	}
 	return http.StatusInternalServerError

@@ -6,6 +6,14 @@ import "errors"
 // the same names.
 var (
 	ErrInvalid        = errors.New("invalid input")
+	ErrUnavailable    = errors.New("no provider available")
+	ErrNoCapability   = errors.New("capability missing")
+	ErrUnhealthy      = errors.New("unhealthy")
+	ErrBreakerOpen    = errors.New("breaker open")
+	ErrCoolingDown    = errors.New("cooling down")
+	ErrCredentials    = errors.New("no usable credentials")
+	ErrAtCapacity     = errors.New("at capacity")
+	ErrDenied         = errors.New("denied")
 	ErrExists         = errors.New("already exists")
 	ErrConflict       = errors.New("conflict")
 	ErrNotRegistered  = errors.New("not registered")

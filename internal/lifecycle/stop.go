@@ -13,6 +13,10 @@ import (
 	"github.com/capreg/registry/startup"
 )
 
+// The order of stopping is not planned. Each run of a component counts as a user of the runs that it was started with
+// ([node.use]), and a component stops when its last user is down ([Engine.releaseUses]): so those nothing uses stop
+// first, and those that everything needs stop last.
+
 var errStopping = fmt.Errorf("all components are being stopped: %w", fault.ErrClosed)
 
 // rollback ends the start in progress and stops everything.

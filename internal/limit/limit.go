@@ -73,17 +73,17 @@ func (l *Limits) TakePlace() (place *slots.Slots, ok bool) {
 }
 
 // Reserve is Take for a call that waits for its turn, for less than within.
-func (l *Limits) Reserve(caller string, within time.Duration) (used Permit, wait time.Duration, ok bool) {
+func (l *Limits) Reserve(caller string, within time.Duration) (used Spent, wait time.Duration, ok bool) {
 	if l.rates == nil {
-		return Permit{}, 0, true
+		return Spent{}, 0, true
 	}
 	return l.rates.Reserve(caller, within)
 }
 
 // Take uses up one attempt of the caller's rate. If none is left, retryIn is positive and says when one is.
-func (l *Limits) Take(caller string) (used Permit, retryIn time.Duration) {
+func (l *Limits) Take(caller string) (used Spent, retryIn time.Duration) {
 	if l.rates == nil {
-		return Permit{}, 0
+		return Spent{}, 0
 	}
 	return l.rates.Take(caller)
 }

@@ -124,7 +124,7 @@ func TestRates_EachCallerHasABurstAndThenTheRate(t *testing.T) {
 	})
 }
 
-func TestRates_PermitsCanBeGivenBack(t *testing.T) {
+func TestRates_SpentAttemptsCanBeGivenBack(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		rates := limit.NewRates(1, 1)
@@ -142,7 +142,7 @@ func TestRates_PermitsCanBeGivenBack(t *testing.T) {
 		used.GiveBack()
 		_, retryIn := rates.Take("a")
 		require.Zero(t, retryIn, "given back as of the time of the use")
-		limit.Permit{}.GiveBack()
+		limit.Spent{}.GiveBack()
 	})
 }
 

@@ -34,15 +34,15 @@ func NewRates(perSecond float64, burst int) *Rates {
 	}
 }
 
-// Permit is one attempt that was taken from a caller's rate. The zero value is none.
-type Permit struct {
+// Spent is one attempt that was taken from a caller's rate. The zero value is none.
+type Spent struct {
 	reserved *rate.Reservation
 	at       time.Time
 }
 
 // GiveBack undoes the use. It counts as of the time of the use, since x/time/rate gives nothing back of a token
 // that could be used at once.
-func (p Permit) GiveBack() {
+func (p Spent) GiveBack() {
 	if p.reserved == nil {
 		return
 	}
@@ -54,17 +54,17 @@ func (p Permit) GiveBack() {
 }
 
 // Take uses up one attempt of the caller's rate. If none is left, retryIn is positive and says when one is.
-func (r *Rates) Take(caller string) (used Permit, retryIn time.Duration) {
+func (r *Rates) Take(caller string) (used Spent, retryIn time.Duration) {
 	now := time.Now()
 	limiter := r.limiterOf(caller, now)
 	// A reservation in vain would leave a mark, for which later ones get less back.
 	if missing := 1 - limiter.TokensAt(now); missing > 0 {
-		return Permit{}, time.Duration(min(math.Ceil(missing/r.perSecond*float64(time.Second)), 1<<62))
+		return Spent{}, time.Duration(min(math.Ceil(missing/r.perSecond*float64(time.Second)), 1<<62))
 	}
-	used = Permit{limiter.ReserveN(now, 1), now}
+	used = Spent{limiter.ReserveN(now, 1), now}
 	if retryIn = used.reserved.DelayFrom(now); retryIn > 0 || !used.reserved.OK() { // a concurrent Take came first
 		used.GiveBack()
-		return Permit{}, max(retryIn, 1)
+		return Spent{}, max(retryIn, 1)
 	}
 	return used, 0
 }
@@ -89,14 +89,14 @@ func (r *Rates) RetryIn(caller string) time.Duration {
 // Reserve uses up the next attempt of the caller's rate that is not reserved, which may be made after a wait: in
 // this way those that wait go one after the other, in their order. ok is false, and nothing is used up, when it
 // would have to wait for longer than within.
-func (r *Rates) Reserve(caller string, within time.Duration) (used Permit, wait time.Duration, ok bool) {
+func (r *Rates) Reserve(caller string, within time.Duration) (used Spent, wait time.Duration, ok bool) {
 	now := time.Now()
 	reserved := r.limiterOf(caller, now).ReserveN(now, 1)
 	wait = reserved.DelayFrom(now)
-	used = Permit{reserved, now.Add(wait)}
+	used = Spent{reserved, now.Add(wait)}
 	if !reserved.OK() || wait >= within {
 		used.GiveBack()
-		return Permit{}, wait, false
+		return Spent{}, wait, false
 	}
 	return used, wait, true
 }

@@ -6,7 +6,7 @@ import "time"
 // for one goroutine.
 type Reserved struct {
 	limits *Limits
-	permit Permit
+	spent  Spent
 	due    time.Time
 }
 
@@ -16,10 +16,10 @@ func (r *Reserved) Reserve(l *Limits, caller string, within time.Duration) (wait
 	if r.limits == l {
 		return time.Until(r.due), true
 	}
-	permit, wait, ok := l.Reserve(caller, within)
+	spent, wait, ok := l.Reserve(caller, within)
 	if ok {
 		r.GiveBack()
-		*r = Reserved{l, permit, time.Now().Add(wait)}
+		*r = Reserved{l, spent, time.Now().Add(wait)}
 	}
 	return wait, ok
 }
@@ -31,17 +31,17 @@ func (r *Reserved) Due() time.Time { return r.due }
 func (r *Reserved) Holds(l *Limits) bool { return r.limits == l }
 
 // Take is [Limits.Take] that uses the reserved attempt if it is due.
-func (r *Reserved) Take(l *Limits, caller string) (used Permit, retryIn time.Duration) {
+func (r *Reserved) Take(l *Limits, caller string) (used Spent, retryIn time.Duration) {
 	if r.limits != l || time.Now().Before(r.due) {
 		return l.Take(caller)
 	}
-	used = r.permit
+	used = r.spent
 	*r = Reserved{}
 	return used, 0
 }
 
 // GiveBack gives the attempt back, if there is one.
 func (r *Reserved) GiveBack() {
-	r.permit.GiveBack()
+	r.spent.GiveBack()
 	*r = Reserved{}
 }

@@ -28,6 +28,7 @@ type Outcome struct {
 	After    time.Duration // what the server asked to wait
 	Scope    verdict.Scope // of the cooldown
 	Call     uint64        // its number, where the cooldown counts calls
+	excused  bool          // it ended after its answer had begun, for a reason of the caller's
 	Cause    error         // what the function returned
 }
 
@@ -96,6 +97,17 @@ func (o *Outcome) Unanswered(w Wait) {
 	o.countFailure()
 }
 
+// Begun resolves an end after the answer had begun. How long an answer is, and how fast it is read, is the caller's
+// matter: the end of the attempt's time, which spent reports, or of a lease says nothing of the provider.
+func (o *Outcome) Begun(spent bool) {
+	switch {
+	case o.Class == verdict.ClassForgotten, o.Class == verdict.ClassAttemptTimeout && spent:
+		o.Result, o.Tally, o.excused = breaker.Neutral, verdict.TallyIgnored, true
+	case isAny(o.Class, verdict.ClassCancelled, verdict.ClassCallerDeadline, verdict.ClassCut):
+		o.excused = true
+	}
+}
+
 // Cools reports whether the outcome begins a cooldown, or may.
 func (o *Outcome) Cools() bool {
 	return o.Cooldown != verdict.CooldownNone && o.Cooldown != verdict.CooldownReset || o.After > 0
@@ -108,6 +120,8 @@ func (o *Outcome) Performance() selection.Outcome {
 		return selection.Failed
 	}
 	switch {
+	case o.excused:
+		return selection.Neutral
 	case IsSuccess(o.Class):
 		return selection.Answered
 	case isAny(o.Class, verdict.ClassCancelled, verdict.ClassCallerDeadline, verdict.ClassAttemptTimeout, verdict.ClassStalled):
@@ -120,7 +134,7 @@ func (o *Outcome) Performance() selection.Outcome {
 
 // TellsOfProvider reports whether its error is worth remembering as the last one of the provider.
 func (o *Outcome) TellsOfProvider() bool {
-	return !isAny(o.Class, verdict.ClassCancelled, verdict.ClassHedgeLoser, verdict.ClassRemoved, verdict.ClassIgnored)
+	return !o.excused && !isAny(o.Class, verdict.ClassCancelled, verdict.ClassHedgeLoser, verdict.ClassRemoved, verdict.ClassIgnored)
 }
 
 // IsSuccess reports whether the class is one of an answer.

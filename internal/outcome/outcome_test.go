@@ -97,7 +97,7 @@ func TestOutcome_ClassesDecideWhatIsNoted(t *testing.T) {
 	require.True(t, asked.Cools())
 }
 
-func TestNext_OutcomesBoundWhatFollows(t *testing.T) {
+func TestAllowed_OutcomesBoundWhatFollows(t *testing.T) {
 	t.Parallel()
 	for name, row := range map[string]struct {
 		classes                []verdict.Class
@@ -119,7 +119,7 @@ func TestNext_OutcomesBoundWhatFollows(t *testing.T) {
 			classes: []verdict.Class{verdict.ClassTooLong, verdict.ClassServerError}, larger: true, notLarger: true, knownLarger: true,
 		},
 	} {
-		var n outcome.Next
+		var n outcome.Allowed
 		for _, class := range row.classes {
 			n.Follow(class, row.onceOnly, row.tryRefused, 10)
 		}
@@ -132,4 +132,35 @@ func TestNext_OutcomesBoundWhatFollows(t *testing.T) {
 		require.Equal(t, row.larger, n.NotLarger(0), name)
 		require.False(t, n.NotLarger(11), name)
 	}
+}
+
+func TestOutcome_EndAfterTheAnswerHasBegun(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		class   verdict.Class
+		spent   bool
+		excused bool
+	}{
+		{verdict.ClassAttemptTimeout, true, true},
+		{verdict.ClassAttemptTimeout, false, false}, // of the provider's own client
+		{verdict.ClassForgotten, false, true},
+		{verdict.ClassCallerDeadline, false, true},
+		{verdict.ClassCancelled, false, true},
+		{verdict.ClassCut, true, true},
+		{verdict.ClassStalled, true, false},
+		{verdict.ClassTransport, true, false},
+		{verdict.ClassServerError, true, false},
+		{verdict.ClassPanic, true, false},
+	} {
+		o := of(c.class)
+		o.Begun(c.spent)
+		require.Equal(t, c.excused, o.Result == breaker.Neutral, c.class)
+		require.Equal(t, c.excused, o.Tally == verdict.TallyIgnored, c.class)
+		require.Equal(t, c.excused, !o.TellsOfProvider(), c.class)
+		require.Equal(t, c.excused, o.Performance() == selection.Neutral, c.class)
+		require.Equal(t, c.class, o.Class)
+	}
+	done := of(verdict.ClassSuccess)
+	done.Begun(true)
+	require.Equal(t, of(verdict.ClassSuccess), done)
 }

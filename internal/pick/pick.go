@@ -233,8 +233,7 @@ func (p *Plan) First(eligible *bitset.Set, advance bool) int {
 	return p.first(eligible, mode)
 }
 
-// first is First in the mode of an iterator. A tier within the first word of the set is picked, and picked
-// from, as it was at one moment.
+// first is First in the mode of an iterator.
 func (p *Plan) first(eligible *bitset.Set, mode Mode) int {
 	if p.InOrder {
 		return eligible.First()
@@ -242,6 +241,12 @@ func (p *Plan) first(eligible *bitset.Set, mode Mode) int {
 	if i := p.nextTurn(eligible, mode); i >= 0 {
 		return i
 	}
+	return p.firstOfTiers(eligible, mode)
+}
+
+// firstOfTiers is first whatever the tiers are. A tier within the first word of the set is picked, and picked from, as
+// it was at one moment.
+func (p *Plan) firstOfTiers(eligible *bitset.Set, mode Mode) int {
 	for {
 		head := eligible.Head()
 		i := bits.TrailingZeros64(head)

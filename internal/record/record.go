@@ -10,39 +10,39 @@ import (
 
 // Counter counts by reason. It is for few reasons: it finds one faster than a map does. The zero value is empty and
 // ready to use; it must not be copied. All methods are safe for concurrent use.
-type Counter struct {
+type Counter[R comparable] struct {
 	// mu guards counts. Nothing is called while it is held.
 	mu     sync.Mutex
-	counts []count
+	counts []count[R]
 }
 
-type count struct {
-	reason string
+type count[R comparable] struct {
+	reason R
 	times  uint64
 }
 
 // Add counts one more of each of the reasons.
-func (c *Counter) Add(reasons ...string) {
+func (c *Counter[R]) Add(reasons ...R) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, reason := range reasons {
-		at := slices.IndexFunc(c.counts, func(known count) bool { return known.reason == reason })
+		at := slices.IndexFunc(c.counts, func(known count[R]) bool { return known.reason == reason })
 		if at < 0 {
 			at = len(c.counts)
-			c.counts = append(c.counts, count{reason: reason})
+			c.counts = append(c.counts, count[R]{reason: reason})
 		}
 		c.counts[at].times++
 	}
 }
 
 // ByReason returns a copy of the counts; nil when there are none.
-func (c *Counter) ByReason() map[string]uint64 {
+func (c *Counter[R]) ByReason() map[R]uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.counts) == 0 {
 		return nil
 	}
-	counts := make(map[string]uint64, len(c.counts))
+	counts := make(map[R]uint64, len(c.counts))
 	for _, known := range c.counts {
 		counts[known.reason] = known.times
 	}

@@ -15,7 +15,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestCounter_CountsByReason(t *testing.T) {
 	t.Parallel()
-	var c record.Counter
+	var c record.Counter[string]
 	require.Nil(t, c.ByReason())
 	c.Add()
 	require.Nil(t, c.ByReason())
@@ -29,7 +29,7 @@ func TestCounter_CountsByReason(t *testing.T) {
 
 func TestCounter_CountsConcurrently(t *testing.T) {
 	t.Parallel()
-	var c record.Counter
+	var c record.Counter[string]
 	var adding sync.WaitGroup
 	for i := range 4 {
 		adding.Go(func() {

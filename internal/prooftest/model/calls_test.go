@@ -24,6 +24,11 @@ func (m *machine) Call(rt *rapid.T) {
 	if once {
 		options = append(options, registry.OnceOnly())
 	}
+	var report *registry.CallReport
+	if rapid.Bool().Draw(rt, "report") {
+		report = new(registry.CallReport)
+		options = append(options, registry.ReportTo(report))
+	}
 	var tried []string
 	got, err := registry.Call(m.t.Context(), services.Bind(m.reg, q), func(_ context.Context, name string) (string, error) {
 		tried = append(tried, name)
@@ -32,6 +37,7 @@ func (m *machine) Call(rt *rapid.T) {
 
 	expected, last := m.expectCall(rt, q, script, once)
 	require.Equal(rt, expected, tried)
+	m.requireReport(rt, report, expected)
 	switch {
 	case len(expected) == 0:
 		m.requireUnavailable(rt, q, err)
@@ -50,48 +56,55 @@ func (m *machine) Call(rt *rapid.T) {
 	}
 }
 
+// requireReport checks the report of a call that has asked those providers, each once.
+func (m *machine) requireReport(rt *rapid.T, report *registry.CallReport, asked []string) {
+	if report == nil {
+		return
+	}
+	require.Len(rt, report.Attempts, len(asked))
+	for i, a := range report.Attempts {
+		why := "failover"
+		if i == 0 {
+			why = "first"
+		}
+		mock := m.oracle.named(asked[i]).mock && m.oracle.defect != "marks no mocks"
+		require.Equal(rt, []any{asked[i], why, mock}, []any{a.Provider, string(a.Why), a.Mock}, "provider, reason, mock")
+	}
+}
+
 // expectCall is Call by the oracle: the providers tried, and the last outcome.
 func (m *machine) expectCall(rt *rapid.T, q registry.Query, script []outcome, once bool) (asked []string, last outcome) {
 	o := m.oracle
+	call, larger, window := o.newCall(), false, 0
 	entering := make(map[group]bool)
 	for _, p := range o.order(q, (*provider).callable) {
+		if !p.callable() {
+			continue // an attempt before has taken its domain away
+		}
 		if !entering[p.group()] { // the iteration enters a group
 			entering[p.group()] = true
 			o.picked(q, p)
 		}
-		if p.full() {
+		if p.full() || larger && o.defect != "asks too small windows" && p.window > 0 && p.window <= window {
 			continue
 		}
 		last = script[len(asked)]
 		asked = append(asked, p.name)
-		o.settle(o.enter(p), last)
-		m.adoptCooldown(rt, p, last)
-		if moves := last.next == "always" || !once && (last.next == "yes" || last.next == "refused" && q.TryRefused); !moves {
+		o.settle(o.enter(p, call), last)
+		if last.name == tooLong.name {
+			larger, window = true, max(window, p.window)
+		}
+		if moves := last.next == "always" || (!once || o.defect == "runs twice") && (last.next == "yes" || last.next == "refused" && q.TryRefused); !moves {
 			break
 		}
 	}
+	m.adopt(rt)
 	if len(asked) > 0 {
 		o.hits++
 	} else {
 		o.misses++
 	}
 	return asked, last
-}
-
-// adoptCooldown takes over the end of a cooldown, of which a part is random, after a look
-// at its bounds.
-func (m *machine) adoptCooldown(rt *rapid.T, p *provider, out outcome) {
-	if out.cools == 0 || slices.Contains(m.oracle.gone, p) {
-		return
-	}
-	least, most := m.oracle.now+out.cools, m.oracle.now+out.cools+out.cools/10+1
-	until := m.handles[p].Info().CooldownUntil.Sub(m.began)
-	if m.oracle.defect == "lets a later cooldown shorten" {
-		p.cooling = 0
-	}
-	require.GreaterOrEqual(rt, until, max(p.cooling, least))
-	require.LessOrEqual(rt, until, max(p.cooling, most))
-	p.cooling = until
 }
 
 // requireUnavailable checks that the error matches every reason that there is.
@@ -111,7 +124,7 @@ func (m *machine) requireUnavailable(rt *rapid.T, q registry.Query, err error) {
 			}
 		}
 		// A parked provider among others is cooling down, alone it is credentials.
-		require.False(rt, p.cooling > 0 && !errors.Is(err, registry.ErrCoolingDown) && !errors.Is(err, registry.ErrCredentials), p.name)
+		require.False(rt, p.cooling() && !errors.Is(err, registry.ErrCoolingDown) && !errors.Is(err, registry.ErrCredentials), p.name)
 	}
 	require.NotContains(rt, err.Error(), "\n")
 }
@@ -167,7 +180,7 @@ func (m *machine) Acquire(rt *rapid.T) {
 		if !p.full() {
 			require.NoError(rt, err)
 			require.Equal(rt, p.name, got.Value)
-			m.hold(m.oracle.enter(p), got)
+			m.hold(m.oracle.enter(p, m.oracle.newCall()), got)
 			m.oracle.hits++
 			return
 		}
@@ -182,14 +195,14 @@ func (m *machine) AcquireMany(rt *rapid.T) {
 	limit := rapid.IntRange(0, 2).Draw(rt, "limit")
 	got, err := services.Bind(m.reg, q).AcquireMany(m.t.Context(), limit)
 	m.oracle.forget(q)
-	count := 0
+	count, call := 0, m.oracle.newCall()
 	for _, p := range m.oracle.candidates(q) {
 		if !p.callable() || p.full() || count == limit && limit > 0 {
 			continue
 		}
 		require.Less(rt, count, len(got))
 		require.Equal(rt, p.name, got[count].Value)
-		m.hold(m.oracle.enter(p), got[count])
+		m.hold(m.oracle.enter(p, call), got[count])
 		count++
 	}
 	require.Len(rt, got, count)
@@ -206,6 +219,19 @@ func (m *machine) hold(l *lease, got *registry.Lease[string]) {
 	l.expires = m.oracle.now + leaseTime + time.Second
 	m.oracle.leases = append(m.oracle.leases, l)
 	m.held[l] = got
+}
+
+// Answered tells that the answer of a lease has begun.
+func (m *machine) Answered(rt *rapid.T) {
+	if len(m.held) == 0 {
+		return
+	}
+	all := m.allHeld()
+	l := all[rapid.IntRange(0, len(all)-1).Draw(rt, "lease")]
+	m.held[l].Answered()
+	if slices.Contains(m.oracle.leases, l) {
+		m.oracle.answer(l)
+	}
 }
 
 // Done reports a lease, which may have expired.
@@ -233,8 +259,9 @@ func (m *machine) allHeld() []*lease {
 
 func (m *machine) report(rt *rapid.T, l *lease, out outcome) {
 	open := slices.Contains(m.oracle.leases, l)
-	if open && m.oracle.now >= l.began+leaseTime {
-		out = fine // any error would be blamed on the time that is over
+	late := m.oracle.now >= l.began+leaseTime // any error would be blamed on the time that is over
+	if open && (late || out.name == cut.name && m.oracle.now > l.began) {
+		out = fine // what a cut says after some time is another test's
 	}
 	class := m.held[l].Done(out.err)
 	delete(m.held, l)
@@ -243,5 +270,5 @@ func (m *machine) report(rt *rapid.T, l *lease, out outcome) {
 		return
 	}
 	m.oracle.end(l, out)
-	m.adoptCooldown(rt, l.of, out)
+	m.adopt(rt)
 }

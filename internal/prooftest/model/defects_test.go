@@ -45,6 +45,8 @@ func TestOracle_DetectsPlantedDefects(t *testing.T) {
 	t.Parallel()
 	for _, defect := range []string{
 		"never rotates", "learns from what began before", "recovers a nanosecond early", "lets a later cooldown shorten",
+		"begins with the first", "blames long answers", "lets long trials keep others out", "cools down one of the domain", "parks at the first refusal", "marks no mocks",
+		"asks too small windows", "runs twice", "gives to a weight of 0",
 	} {
 		t.Run(defect, func(t *testing.T) {
 			t.Parallel()

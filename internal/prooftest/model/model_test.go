@@ -51,31 +51,54 @@ type outcome struct {
 	counts string // success, failure, ignored, limited
 	blame  string // success, failure, none
 	next   string // yes, no; always: also a call that must not run twice; refused: only when the query allows it
-	cools  time.Duration
+	cool   cool
 }
 
 // asked is the delay that a server asks for.
 const asked = 10 * time.Second
 
 var (
-	fine      = outcome{"fine", nil, "success", "success", "no", 0}
-	forgotten = outcome{"forgotten", nil, "failure", "failure", "no", 0}
-	outcomes  = []outcome{
-		fine,
-		{"unknown", errModel, "failure", "failure", "yes", 0},
-		{"server error", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassServerError}), "failure", "failure", "yes", 0},
-		{"not sent", verdict.NotSent(errModel), "failure", "failure", "always", 0},
-		{"rate limited", verdict.RateLimited(errModel, asked), "limited", "none", "always", asked},
-		{"overloaded", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassOverloaded, After: asked}), "limited", "none", "yes", asked},
-		{"fatal", verdict.Fatal(errModel, 10*asked), "limited", "none", "always", 10 * asked},
-		{"bad request", verdict.Permanent(errModel), "success", "success", "no", 0},
-		{"refused", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassRefused}), "success", "success", "refused", 0},
-		{"ignored", verdict.Ignore(errModel), "ignored", "none", "no", 0},
-		{"cannot", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassCannot}), "ignored", "none", "always", 0},
-		{"not allowed", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassNotAllowed}), "limited", "none", "always", 0},
-		{"refused by the resource", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassResource}), "success", "success", "no", 0},
+	fine      = outcome{"fine", nil, "success", "success", "no", cool{}}
+	forgotten = outcome{"forgotten", nil, "failure", "failure", "no", cool{}}
+	unread    = outcome{"forgotten after its answer had begun", nil, "ignored", "none", "no", cool{}}
+	tooLong   = outcome{"too long", as(verdict.ClassTooLong, 0), "success", "success", "always", cool{}}
+
+	cut = outcome{"cut", as(verdict.ClassCut, 0), "ignored", "none", "yes", cool{}}
+
+	long     = cool{shared: true, first: 5 * time.Minute, last: time.Hour, parks: true}
+	outcomes = []outcome{
+		fine, tooLong, cut,
+		{"unknown", errModel, "failure", "failure", "yes", cool{}},
+		{"server error", as(verdict.ClassServerError, 0), "failure", "failure", "yes", cool{}},
+		{"server error for a while", as(verdict.ClassServerError, asked), "failure", "failure", "yes", cool{after: asked}},
+		{"not sent", verdict.NotSent(errModel), "failure", "failure", "always", cool{}},
+		{"rate limited", verdict.RateLimited(errModel, asked), "limited", "none", "always", cool{true, 2 * time.Second, time.Minute, asked, false, false}},
+		{
+			"rate limited, of a model", verdict.As(errModel, verdict.Verdict{Class: verdict.ClassRateLimited, Scope: verdict.ScopeProvider}),
+			"limited", "none", "always",
+			cool{first: 2 * time.Second, last: time.Minute},
+		},
+		{"overloaded", as(verdict.ClassOverloaded, asked), "limited", "none", "yes", cool{first: 5 * time.Second, last: 30 * time.Second, after: asked}},
+		{"overloaded, no delay", as(verdict.ClassOverloaded, 0), "limited", "none", "yes", cool{first: 5 * time.Second, last: 30 * time.Second}},
+		{"dead key", verdict.Fatal(errModel, 0), "limited", "none", "always", long},
+		{"dead key, with a delay", verdict.Fatal(errModel, 10*asked), "limited", "none", "always", cool{true, long.first, long.last, 10 * asked, false, true}},
+		{"unauthenticated", as(verdict.ClassUnauthenticated, 0), "limited", "none", "always", cool{true, long.first, long.last, 0, true, true}},
+		{"not allowed", as(verdict.ClassNotAllowed, 0), "limited", "none", "always", cool{}},
+		{"gone there", as(verdict.ClassNotFound, 0), "ignored", "none", "always", cool{first: time.Minute, last: 10 * time.Minute}},
+		{"ask elsewhere", as(verdict.ClassElsewhere, 0), "ignored", "none", "always", cool{}},
+		{"not for it", verdict.Cannot(errModel), "ignored", "none", "always", cool{}},
+		{"unsupported there", as(verdict.ClassUnsupported, 0), "success", "success", "yes", cool{}},
+		{"bad request", verdict.Permanent(errModel), "success", "success", "no", cool{}},
+		{"refused by the resource", as(verdict.ClassResource, 0), "success", "success", "no", cool{}},
+		{"refused", as(verdict.ClassRefused, 0), "success", "success", "refused", cool{}},
+		{"ignored", verdict.Ignore(errModel), "ignored", "none", "no", cool{}},
+		{"cannot", as(verdict.ClassCannot, 0), "ignored", "none", "always", cool{}},
 	}
 )
+
+func as(class verdict.Class, after time.Duration) error {
+	return verdict.As(errModel, verdict.Verdict{Class: class, After: after})
+}
 
 const leaseTime = 30 * time.Second
 
@@ -126,8 +149,11 @@ func (m *machine) Register(rt *rapid.T) {
 		priority: rapid.SampledFrom(priorities).Draw(rt, "priority"),
 		mock:     rapid.IntRange(0, 5).Draw(rt, "mock") == 5, threshold: rapid.IntRange(1, 3).Draw(rt, "threshold"),
 		recovery: rapid.SampledFrom([]time.Duration{time.Second, time.Minute}).Draw(rt, "recovery"),
-		places:   rapid.SampledFrom([]int{0, 0, 1, 2}).Draw(rt, "places"),
+		window:   rapid.SampledFrom([]int{0, 0, 8, 16}).Draw(rt, "window"),
+		idle:     rapid.IntRange(0, 6).Draw(rt, "idle") == 6,
 	}
+	domain := rapid.SampledFrom([]string{"", "", "two places", "any number"}).Draw(rt, "domain")
+	places := map[string]int{"two places": 2, "": rapid.SampledFrom([]int{0, 0, 1, 2}).Draw(rt, "places")}[domain]
 	p.wins = rapid.IntRange(1, 2).Draw(rt, "wins")
 	p.slots = rapid.IntRange(1, p.wins).Draw(rt, "slots")
 	for _, word := range []string{"x", "y"} {
@@ -140,22 +166,24 @@ func (m *machine) Register(rt *rapid.T) {
 	input := registry.Provider[string]{
 		Name: p.name, Instance: p.name, Handler: p.handler, Group: p.number, Priority: p.priority, Mock: p.mock,
 		Capabilities: p.capabilities, Strategy: wanted, Replace: replace, AttemptTimeout: leaseTime,
+		Window: p.window, NoTraffic: p.idle, Domain: domain,
 		Breaker: registry.BreakerPolicy{FailureThreshold: p.threshold, RecoveryTimeout: p.recovery, SuccessThreshold: p.wins, TrialSlots: p.slots},
 		Retry:   registry.RetryPolicy{Budget: 1 << 20},
 	}
-	if p.places > 0 {
-		input.Limits = registry.LimitPolicy{MaxConcurrent: p.places, NoQueue: true}
+	if places > 0 {
+		input.Limits = registry.LimitPolicy{MaxConcurrent: places, NoQueue: true}
 	}
 	handle, err := services.Register(m.t.Context(), m.reg, input)
 	switch taken := m.oracle.named(p.name) != nil; {
 	case taken && !replace:
 		require.ErrorIs(rt, err, registry.ErrExists)
-	case m.oracle.join(p, wanted):
+	case m.oracle.join(p, domain, places, wanted):
 		require.ErrorIs(rt, err, registry.ErrConflict)
 	default:
 		require.NoError(rt, err)
 		m.handles[p] = handle
 	}
+	m.adopt(rt)
 }
 
 // Unregister removes a provider; its leases go on.
@@ -200,8 +228,14 @@ func (m *machine) Reset(rt *rapid.T) {
 	if p == nil {
 		return
 	}
+	m.reset(rt, p)
+	m.adopt(rt)
+}
+
+func (m *machine) reset(rt *rapid.T, p *provider) {
 	p.turnTo(registry.BreakerClosed)
-	p.cooling = 0
+	p.rest.reset()
+	p.domain.rest.reset()
 	require.NoError(rt, m.handles[p].Reset())
 }
 
@@ -211,7 +245,7 @@ func (m *machine) Set(rt *rapid.T) {
 	if p == nil {
 		return
 	}
-	switch rapid.IntRange(0, 2).Draw(rt, "what") {
+	switch rapid.IntRange(0, 3).Draw(rt, "what") {
 	case 0:
 		before := p.priority
 		p.priority = rapid.SampledFrom(priorities).Draw(rt, "priority")
@@ -231,6 +265,13 @@ func (m *machine) Set(rt *rapid.T) {
 		previous, err := m.handles[p].SetStrategy(strategy)
 		require.NoError(rt, err)
 		require.Equal(rt, before, previous)
+	case 3:
+		before := 1 - number(p.idle)
+		p.idle = rapid.Bool().Draw(rt, "idle")
+		previous, err := m.handles[p].SetWeight(float64(1 - number(p.idle)))
+		p.idle = p.idle && m.oracle.defect != "gives to a weight of 0"
+		require.NoError(rt, err)
+		require.InDelta(rt, before, previous, 0)
 	}
 }
 
@@ -240,6 +281,7 @@ func (m *machine) Pass(rt *rapid.T) {
 		1, time.Millisecond, time.Second - 1, time.Second, asked, time.Minute, leaseTime, leaseTime + time.Second, time.Hour,
 	}).Draw(rt, "time")
 	m.pass(d)
+	m.adopt(rt)
 }
 
 func (m *machine) pass(d time.Duration) {
@@ -270,7 +312,7 @@ func (m *machine) check(rt *rapid.T) {
 			info.Breaker.State, info.Breaker.ConsecutiveFailures, info.Breaker.TrialSuccesses, info.Breaker.TrialsInFlight,
 		}, "%s: breaker, failures in a row, trials won and in flight", p.name)
 		require.Equal(rt, p.callable(), info.Eligible, p.name)
-		require.Equal(rt, p.cooling > 0, !info.CooldownUntil.IsZero(), "%s: cooling", p.name)
+		require.Equal(rt, p.cooling(), !info.CooldownUntil.IsZero(), "%s: cooling", p.name)
 		require.Equal(rt, []any{p.number, p.priority, o.strategies[p.group().whole()]}, []any{info.Group, info.Priority, info.Strategy}, p.name)
 	}
 	for _, q := range []registry.Query{{}, {Handler: "h"}, {Require: []string{"x"}}} {
@@ -305,11 +347,12 @@ func (m *machine) finish() {
 func play(t *testing.T, rt *rapid.T, defect string) {
 	t.Helper()
 	var thrown any
+	seed := rapid.IntRange(1, 5).Draw(rt, "seed")
 	synctest.Test(t, func(t *testing.T) {
-		reg, err := registry.New(registry.Options{DrainTimeout: 24 * 365 * time.Hour, Selection: selection.Policy{Seed: 1}})
+		reg, err := registry.New(registry.Options{DrainTimeout: 24 * 365 * time.Hour, Selection: selection.Policy{Seed: uint64(seed)}})
 		require.NoError(t, err)
 		m := &machine{
-			t: t, reg: reg, oracle: newOracle(), began: time.Now(),
+			t: t, reg: reg, oracle: newOracle(seed), began: time.Now(),
 			handles: make(map[*provider]*registry.Registration), held: make(map[*lease]*registry.Lease[string]),
 		}
 		m.oracle.defect = defect
@@ -318,7 +361,7 @@ func play(t *testing.T, rt *rapid.T, defect string) {
 		rt.Repeat(map[string]func(*rapid.T){
 			"": m.check, "register": m.Register, "unregister": m.Unregister, "mark": m.Mark, "force open": m.ForceOpen,
 			"reset": m.Reset, "set": m.Set, "pass": m.Pass, "call": m.Call, "call again": m.Call, "get": m.Get, "many": m.Many,
-			"acquire": m.Acquire, "acquire many": m.AcquireMany, "done": m.Done,
+			"acquire": m.Acquire, "acquire many": m.AcquireMany, "answered": m.Answered, "done": m.Done,
 		})
 	})
 	switch {

@@ -18,7 +18,10 @@ type oracle struct {
 	strategies map[group]registry.Strategy
 	turns      map[string]map[group]turn // by query: the last pick
 	leases     []*lease
+	domains    map[string]*domain // the shared ones
+	seed       int                // where rotations begin
 	joined     int
+	calls      int // that had an outcome
 	hits       uint64
 	misses     uint64
 
@@ -49,16 +52,18 @@ type provider struct {
 	threshold    int           // failures in a row that open its breaker
 	recovery     time.Duration // how long that stays open
 	wins, slots  int           // trials that close it, and how many at once
-	places       int           // leases at once; 0: any number
+	window       int           // 0: unknown
+	domain       *domain
 
 	sick       bool
+	idle       bool // its weight is 0
 	state      registry.BreakerState
 	generation int // of the breaker: what was admitted into another one says nothing
 	inARow     int
 	won        int
 	trials     int
 	until      time.Duration // the end of the open time
-	cooling    time.Duration // the end of the cooldown; 0: none
+	rest       rest          // of this provider alone
 	inside     int
 
 	successes, failures, ignored, limited uint64
@@ -67,29 +72,37 @@ type provider struct {
 // lease is a provider that is held.
 type lease struct {
 	of         *provider
+	call       int
 	generation int
 	trial      bool
+	answered   bool // its answer has begun: that it goes on for long says nothing of its provider
+	freed      bool // the same, of a trial, which keeps no other one out then
 	began      time.Duration
 	expires    time.Duration
 }
 
-func newOracle() *oracle {
-	return &oracle{strategies: make(map[group]registry.Strategy), turns: make(map[string]map[group]turn)}
+func newOracle(seed int) *oracle {
+	return &oracle{
+		strategies: make(map[group]registry.Strategy), turns: make(map[string]map[group]turn), domains: make(map[string]*domain), seed: seed,
+	}
 }
 
 func (p *provider) group() group { return group{p.handler, p.number, p.mock} }
 func (p *provider) turn() turn   { return turn{p.priority.Rank(), p.order} }
-func (p *provider) full() bool   { return p.places > 0 && p.inside >= p.places }
+func (p *provider) full() bool   { return p.domain.places > 0 && p.domain.inside >= p.domain.places }
+
+// cooling reports whether a cooldown keeps it away, its own or its domain's.
+func (p *provider) cooling() bool { return p.rest.most > 0 || p.domain.rest.most > 0 }
 
 // steady reports whether Get gives it.
 func (p *provider) steady() bool {
-	return !p.sick && p.cooling == 0 && p.state == registry.BreakerClosed
+	return !p.sick && !p.idle && !p.cooling() && p.state == registry.BreakerClosed
 }
 
 // callable reports whether a call may enter it.
 func (p *provider) callable() bool {
 	trial := p.state == registry.BreakerHalfOpen && p.trials < p.slots
-	return !p.sick && p.cooling == 0 && (p.state == registry.BreakerClosed || trial)
+	return !p.sick && !p.idle && !p.cooling() && (p.state == registry.BreakerClosed || trial)
 }
 
 func (p *provider) has(words []string) bool {
@@ -126,7 +139,7 @@ func (o *oracle) candidates(q registry.Query) (wanted []*provider) {
 }
 
 // order returns the candidates that may be entered, in that order: group by group, and a
-// rotating one beginning behind the member that was picked last.
+// rotating one beginning behind the member that was picked last, or where the seed says.
 func (o *oracle) order(q registry.Query, may func(*provider) bool) (order []*provider) {
 	o.forget(q)
 	rest := o.candidates(q)
@@ -138,17 +151,24 @@ func (o *oracle) order(q registry.Query, may func(*provider) bool) (order []*pro
 		}
 		members := slices.Clone(rest[:end])
 		rest = rest[end:]
-		if last, known := o.turns[key(q)][g]; known && o.rotates(g) {
-			behind := slices.IndexFunc(members, func(p *provider) bool {
-				return cmp.Or(cmp.Compare(p.turn().rank, last.rank), cmp.Compare(p.turn().order, last.order)) > 0
-			})
-			if behind > 0 {
-				members = slices.Concat(members[behind:], members[:behind])
-			}
+		if o.rotates(g) {
+			first := o.begin(q, g, members)
+			members = slices.Concat(members[first:], members[:first])
 		}
 		order = append(order, slices.DeleteFunc(members, func(p *provider) bool { return !may(p) })...)
 	}
 	return order
+}
+
+// begin returns which of the members of a group the rotation of the query comes to next.
+func (o *oracle) begin(q registry.Query, g group, members []*provider) int {
+	last, known := o.turns[key(q)][g]
+	if !known && o.defect != "begins with the first" {
+		return (o.seed - 1) % len(members)
+	}
+	return max(0, slices.IndexFunc(members, func(p *provider) bool {
+		return cmp.Or(cmp.Compare(p.turn().rank, last.rank), cmp.Compare(p.turn().order, last.order)) > 0
+	}))
 }
 
 func key(q registry.Query) string { return fmt.Sprint(q.Handler, q.OwnOnly, q.Require, q.TryRefused) }
@@ -185,7 +205,7 @@ func (o *oracle) forget(q registry.Query) {
 
 // join adds a provider, which took the place of another one where there was one of that
 // name; conflict says that its group has another strategy.
-func (o *oracle) join(p *provider, wanted registry.Strategy) (conflict bool) {
+func (o *oracle) join(p *provider, domain string, places int, wanted registry.Strategy) (conflict bool) {
 	replaced := o.named(p.name)
 	present, exists := o.strategies[p.group().whole()]
 	alone := replaced != nil && replaced.group().whole() == p.group().whole() && o.members(p.group().whole()) == 1
@@ -201,8 +221,12 @@ func (o *oracle) join(p *provider, wanted registry.Strategy) (conflict bool) {
 	}
 	o.joined++
 	p.joined, p.order = o.joined, o.joined
+	o.enterDomain(p, domain, places)
 	if replaced != nil {
 		p.order = replaced.order
+		if replaced.domain == p.domain {
+			p.domain.forgiveKey()
+		}
 	}
 	o.providers = append(o.providers, p)
 	return false
@@ -227,6 +251,7 @@ func (o *oracle) members(g group) (count int) {
 func (o *oracle) leave(p *provider) {
 	o.providers = slices.DeleteFunc(o.providers, func(other *provider) bool { return other == p })
 	o.gone = append(o.gone, p)
+	o.leaveDomain(p)
 	o.endGroup(p.group().whole())
 }
 
@@ -257,18 +282,36 @@ func (o *oracle) open(p *provider, openFor time.Duration) {
 	p.until = o.now + openFor
 }
 
-// enter admits an attempt.
-func (o *oracle) enter(p *provider) *lease {
-	l := &lease{of: p, generation: p.generation, trial: p.state == registry.BreakerHalfOpen, began: o.now}
+// newCall returns the number of another call.
+func (o *oracle) newCall() int {
+	o.calls++
+	return o.calls
+}
+
+// enter admits an attempt of a call.
+func (o *oracle) enter(p *provider, call int) *lease {
+	l := &lease{of: p, call: call, generation: p.generation, trial: p.state == registry.BreakerHalfOpen, began: o.now}
 	p.trials += number(l.trial)
 	p.inside++
+	p.domain.inside++
 	return l
+}
+
+// answer notes that the answer of an attempt has begun.
+func (o *oracle) answer(l *lease) {
+	l.answered = true
+	if l.trial && !l.freed && o.defect != "lets long trials keep others out" {
+		l.of.trials -= number(l.generation == l.of.generation)
+		l.freed = true
+	}
 }
 
 // settle ends an attempt with an outcome.
 func (o *oracle) settle(l *lease, out outcome) {
 	p := l.of
 	p.inside--
+	p.domain.inside--
+	o.cool(p, out, l.call)
 	switch out.counts {
 	case "success":
 		p.successes++
@@ -282,7 +325,7 @@ func (o *oracle) settle(l *lease, out outcome) {
 	if l.generation != p.generation && o.defect != "learns from what began before" {
 		return
 	}
-	if l.trial {
+	if l.trial && !l.freed {
 		p.trials--
 	}
 	switch {
@@ -319,12 +362,13 @@ func (o *oracle) pass(d time.Duration) {
 				}
 				sooner(p.until+last, func() { p.turnTo(registry.BreakerHalfOpen) })
 			}
-			if p.cooling > 0 {
-				sooner(p.cooling, func() { p.cooling = 0 })
-			}
 		}
 		for _, l := range o.leases {
-			sooner(l.expires, func() { o.end(l, forgotten) })
+			out := forgotten
+			if l.answered && o.defect != "blames long answers" {
+				out = unread
+			}
+			sooner(l.expires, func() { o.end(l, out) })
 		}
 		if due > end {
 			o.now = end

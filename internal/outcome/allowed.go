@@ -2,7 +2,7 @@ package outcome
 
 import "github.com/capreg/registry/verdict"
 
-// Next bounds the attempts that may follow those of a call so far. The zero value allows any.
+// Allowed holds which attempts may follow those of a call so far. The zero value allows any.
 //
 //	state              | an outcome that
 //	any provider       | moves on
@@ -11,7 +11,7 @@ import "github.com/capreg/registry/verdict"
 //	none, once only    | moves on, for a call that must not run twice
 //
 // It moves down only.
-type Next struct {
+type Allowed struct {
 	step   step
 	window int // only providers with a larger one, or an unknown one, remain
 }
@@ -26,29 +26,29 @@ const (
 )
 
 // Final reports whether no further provider may be asked.
-func (n *Next) Final() bool { return n.step >= stepNone }
+func (a *Allowed) Final() bool { return a.step >= stepNone }
 
 // OnceOnly reports whether that is because the call must not run twice.
-func (n *Next) OnceOnly() bool { return n.step == stepOnceOnly }
+func (a *Allowed) OnceOnly() bool { return a.step == stepOnceOnly }
 
 // NeedsLarger reports whether only providers with a larger or unknown window may follow.
-func (n *Next) NeedsLarger() bool { return n.step == stepLargerWindow }
+func (a *Allowed) NeedsLarger() bool { return a.step == stepLargerWindow }
 
 // NotLarger reports whether a larger window is needed than this one, which may be zero: unknown.
-func (n *Next) NotLarger(window int) bool { return n.NeedsLarger() && window <= n.window }
+func (a *Allowed) NotLarger(window int) bool { return a.NeedsLarger() && window <= a.window }
 
 // TooSmall is NotLarger of a known window.
-func (n *Next) TooSmall(window int) bool { return window > 0 && n.NotLarger(window) }
+func (a *Allowed) TooSmall(window int) bool { return window > 0 && a.NotLarger(window) }
 
 // Follow decides what may follow an attempt that was no success; window is that of its provider.
-func (n *Next) Follow(class verdict.Class, onceOnly, tryRefused bool, window int) {
+func (a *Allowed) Follow(class verdict.Class, onceOnly, tryRefused bool, window int) {
 	rule := class.Rule()
 	next := stepNone
 	switch rule.Next {
 	case verdict.NextYes, verdict.NextFree, verdict.NextBeforeFirstItem, verdict.NextByOption:
 		next = stepAnyProvider
 	case verdict.NextLargerWindow:
-		next, n.window = stepLargerWindow, max(n.window, window)
+		next, a.window = stepLargerWindow, max(a.window, window)
 	case verdict.NextWhenAllowed:
 		if tryRefused {
 			next = stepAnyProvider
@@ -58,5 +58,5 @@ func (n *Next) Follow(class verdict.Class, onceOnly, tryRefused bool, window int
 	if next != stepNone && onceOnly && !rule.OnceMovesOn {
 		next = stepOnceOnly
 	}
-	n.step = max(n.step, next)
+	a.step = max(a.step, next)
 }

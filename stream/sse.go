@@ -1,0 +1,256 @@
+package stream
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/verdict"
+)
+
+// ErrEventTooLarge reports a server-sent event of more bytes than allowed.
+var ErrEventTooLarge = errors.New("server-sent event too large")
+
+const defaultMostEventBytes = 16 << 20
+
+// Event is one event of a stream of server-sent events, read by [SSE].
+type Event struct {
+	// Name is the type of the event, such as "error" or "content_block_delta". Empty: a message.
+	Name string
+	// Data holds the lines of data, joined by line feeds. No later read changes it.
+	Data []byte
+	// ID is the last identifier that the server has given, with this event or before it.
+	ID string
+	// Retry is the last time until a reconnection that the server has asked for. Zero: none.
+	Retry time.Duration
+	// Partial reports that the body ended before the empty line which ends an event. Many servers leave that line out
+	// behind the end mark; any other partial event has to be taken for one that was cut.
+	Partial bool
+}
+
+// Is reports whether the event carries exactly this text, such as the end mark "[DONE]".
+func (e Event) Is(data string) bool { return string(e.Data) == data }
+
+// SSEOption changes how [SSE] reads.
+type SSEOption func(*eventReader)
+
+// MostEventBytes bounds the bytes of one event, and of one line that belongs to none, such as a comment. Default: 16 MiB.
+func MostEventBytes(n int) SSEOption { return func(r *eventReader) { r.most = n } }
+
+// SSE reads server-sent events from body, such as that of an http.Response, for [Open]:
+//
+//	stream.Open(ctx, models, func(ctx context.Context, m Model) (iter.Seq2[stream.Event, error], error) {
+//		response, err := m.ask(ctx)
+//		if err != nil {
+//			return nil, err
+//		}
+//		return stream.SSE(response.Body), nil
+//	}, stream.Options[stream.Event]{Last: func(e stream.Event) bool { return e.Is("[DONE]") }})
+//
+// Lines may end in CRLF, LF or CR, in any mixture, a byte-order mark in front is skipped, and an event is yielded as soon as
+// the line that ends it was read. Comments and events without a line of data are skipped: they end no wait for an item. An end of
+// the body in the middle of an event yields that event, marked as [Event.Partial]; whether the stream is complete is
+// for [Options.Last] to say. An error of the body is yielded behind the complete events that were read before it, and is the
+// last item. So is one that matches [ErrEventTooLarge], or [io.ErrNoProgress] for a body whose reads give nothing.
+//
+// It reads and blocks in the goroutine of the loop, and starts none. The result is for one loop, whose end closes a body
+// that is an io.Closer.
+func SSE(body io.Reader, options ...SSEOption) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		r := &eventReader{body: body, most: defaultMostEventBytes}
+		for _, option := range options {
+			if option != nil {
+				option(r)
+			}
+		}
+		if body == nil || r.most <= 0 {
+			yield(Event{}, r.refusal())
+			return
+		}
+		if closer, ok := body.(io.Closer); ok {
+			defer func() { _ = closer.Close() }()
+		}
+		r.yieldEvents(yield)
+	}
+}
+
+// refusal is the error of arguments that are wrong.
+func (r *eventReader) refusal() error {
+	if r.body == nil {
+		return refuse("body", "nil", "a reader")
+	}
+	return refuse("MostEventBytes", r.most, "more than 0")
+}
+
+// eventReader reads the lines of a body, and makes events of them.
+type eventReader struct {
+	body io.Reader
+	most int
+
+	space   []byte // what buffer is a part of
+	buffer  []byte // read and not yet used
+	scanned int    // how many bytes of buffer hold no line end
+	empty   int    // reads in a row that gave nothing
+	ended   error  // of the body
+	begun   bool   // the first line was read
+	afterCR bool   // the line before ended in CR: a line feed still belongs to it
+
+	event   Event // its name and its data so far; each line of data ends in a line feed
+	size    int   // of its lines
+	carries bool  // it has a line of data
+}
+
+func (r *eventReader) yieldEvents(yield func(Event, error) bool) {
+	for {
+		line, whole, err := r.line()
+		if err == nil && len(line) > 0 {
+			err = r.field(line)
+		}
+		if err != nil {
+			r.yieldEnd(err, yield)
+			return
+		}
+		if !whole || len(line) > 0 {
+			continue
+		}
+		if event, ok := r.take(); ok && !yield(event, nil) {
+			return
+		}
+	}
+}
+
+// yieldEnd yields what follows from the end of the body, or its error.
+func (r *eventReader) yieldEnd(err error, yield func(Event, error) bool) {
+	if !errors.Is(err, io.EOF) {
+		yield(Event{}, err)
+		return
+	}
+	if event, ok := r.take(); ok {
+		event.Partial = true
+		yield(event, nil)
+	}
+}
+
+// line returns the next line, without what ends it; whole is false of one that the body's end has ended. It is valid until the next read.
+func (r *eventReader) line() (line []byte, whole bool, err error) {
+	for {
+		if r.afterCR && len(r.buffer) > 0 {
+			r.afterCR = false
+			if r.buffer[0] == '\n' {
+				r.buffer = r.buffer[1:]
+			}
+		}
+		if at := bytes.IndexAny(r.buffer[r.scanned:], "\r\n"); at >= 0 {
+			if at += r.scanned; at > r.most {
+				return nil, false, r.tooLarge()
+			}
+			line, r.afterCR = r.buffer[:at], r.buffer[at] == '\r'
+			r.buffer, r.scanned = r.buffer[at+1:], 0
+			return r.first(line), true, nil
+		}
+		r.scanned = len(r.buffer)
+		switch {
+		case r.scanned > r.most:
+			return nil, false, r.tooLarge()
+		case r.ended == nil:
+			r.read()
+		case errors.Is(r.ended, io.EOF) && r.scanned > 0:
+			line, r.buffer, r.scanned = r.buffer, r.space[:0], 0
+			return r.first(line), false, nil
+		default:
+			return nil, false, r.ended
+		}
+	}
+}
+
+// first removes the byte-order mark of the first line.
+func (r *eventReader) first(line []byte) []byte {
+	if !r.begun {
+		r.begun = true
+		line = bytes.TrimPrefix(line, []byte("\ufeff"))
+	}
+	return line
+}
+
+// read reads more of the body.
+func (r *eventReader) read() {
+	if cap(r.buffer)-len(r.buffer) < chunkSize/8 {
+		if 2*len(r.buffer) > cap(r.space) || r.space == nil {
+			r.space = make([]byte, 0, max(chunkSize, 2*len(r.buffer)))
+		}
+		r.buffer = append(r.space[:0], r.buffer...)
+	}
+	free := r.buffer[len(r.buffer):cap(r.buffer)]
+	n, err := r.body.Read(free)
+	if n < 0 || n > len(free) {
+		n, err = 0, fmt.Errorf("the body has read %d of at most %d bytes", n, len(free))
+	}
+	r.buffer = r.buffer[:len(r.buffer)+n]
+	if r.empty++; n > 0 {
+		r.empty = 0
+	}
+	if err == nil && r.empty >= mostEmptyReads {
+		err = io.ErrNoProgress
+	}
+	r.ended = fault.Bound(err)
+}
+
+func (r *eventReader) tooLarge() error {
+	return verdict.As(fmt.Errorf("%w: more than %d bytes", ErrEventTooLarge, r.most), verdict.Verdict{Class: verdict.ClassMalformed})
+}
+
+// field notes what a line says.
+func (r *eventReader) field(line []byte) error {
+	if line[0] == ':' { // a comment, which belongs to no event
+		return nil
+	}
+	if r.size += len(line); r.size > r.most {
+		return r.tooLarge()
+	}
+	name, value, _ := bytes.Cut(line, []byte(":"))
+	value = bytes.TrimPrefix(value, []byte(" "))
+	switch string(name) {
+	case "data":
+		r.event.Data = append(append(r.event.Data, value...), '\n')
+		r.carries = true
+	case "event":
+		r.event.Name = string(value)
+	case "id":
+		if !bytes.ContainsRune(value, 0) {
+			r.event.ID = string(value)
+		}
+	case "retry":
+		if after, ok := milliseconds(string(value)); ok {
+			r.event.Retry = after
+		}
+	}
+	return nil
+}
+
+// milliseconds reads digits alone; what is longer than a Duration can be is cut to that.
+func milliseconds(text string) (time.Duration, bool) {
+	if text == "" || strings.Trim(text, "0123456789") != "" {
+		return 0, false
+	}
+	const most = uint64(1<<63-1) / uint64(time.Millisecond)
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		n = most
+	}
+	return time.Duration(min(n, most)) * time.Millisecond, true
+}
+
+// take returns the event that was read, if it carries anything, and begins the next one.
+func (r *eventReader) take() (event Event, ok bool) {
+	event, ok = r.event, r.carries
+	event.Data = bytes.TrimSuffix(event.Data, []byte("\n"))
+	r.event = Event{ID: r.event.ID, Retry: r.event.Retry}
+	r.size, r.carries = 0, false
+	return event, ok
+}
