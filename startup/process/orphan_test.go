@@ -14,7 +14,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -114,7 +113,6 @@ func TestComponent_AGuardThatIsKilledIsReplaced(t *testing.T) {
 	command, groups := parent(t, 2)
 	first := guardOf(t, command.Process.Pid)
 	require.NotZero(t, first)
-	<-time.After(1100 * time.Millisecond) // what dies right after its start is not replaced
 	require.NoError(t, syscall.Kill(first, syscall.SIGKILL))
 	eventually(t, func() bool { guard := guardOf(t, command.Process.Pid); return guard != 0 && guard != first }, "another guard")
 	require.NoError(t, command.Process.Kill())
