@@ -288,7 +288,7 @@ func countEnd(c *counts, o outcome.Outcome) {
 
 // recordInterruption records the attempt of a function that did not return: value is what it
 // panicked with, nil when it ended its goroutine.
-func (a *attempt) recordInterruption(value any) *PanicError {
+func (a *attempt) recordInterruption(value any) *verdict.PanicError {
 	if value == nil {
 		a.record(a.resolve(verdict.Verdict{Class: verdict.ClassExit}, a.elapsed(), 0, nil))
 		return nil
@@ -321,8 +321,8 @@ func (a *attempt) watchTrial() {
 	a.watch = a.provider.breaker.WatchTrial(a.generation, grace)
 }
 
-func newPanicError(value any) *PanicError {
-	return &PanicError{Value: value, Stack: debug.Stack()}
+func newPanicError(value any) *verdict.PanicError {
+	return &verdict.PanicError{Value: value, Stack: debug.Stack()}
 }
 
 // obtain returns the provider's instance, waiting for its factory within ctx and the attempt

@@ -72,7 +72,7 @@ func TestService_IsForgotten(t *testing.T) { //nolint:paralleltest // it measure
 		},
 		"swapped in vain": func(t *testing.T, reg *registry.Registry, i int) {
 			t.Helper()
-			_, err := tenant(i).Swap(reg, "test", "x", "y")
+			_, err := tenant(i).Testing(reg).Swap("test", "x", "y")
 			require.ErrorIs(t, err, registry.ErrNotRegistered)
 		},
 		"unregistered": func(t *testing.T, reg *registry.Registry, i int) {
