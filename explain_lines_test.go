@@ -38,7 +38,7 @@ func TestExplanation_HasOneLineForEachCandidate(t *testing.T) {
 		},
 		"factory": func(t *testing.T, reg *registry.Registry, _ *registry.Registration) {
 			t.Helper()
-			testkit.Add(t, reg, testkit.Provider{Name: "a", Replace: true, Factory: func(context.Context) (testkit.ChatModel, error) { return nil, forged }})
+			testkit.Add(t, reg, testkit.Provider{Name: "a", Replace: true, AtOnce: true, Factory: func(context.Context) (testkit.ChatModel, error) { return nil, forged }})
 			_, _ = testkit.Ask(t.Context(), testkit.Bind(reg))
 		},
 		"last attempt": func(t *testing.T, reg *registry.Registry, _ *registry.Registration) {

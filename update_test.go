@@ -311,7 +311,7 @@ func TestUpdate_NewcomerThatFallsIllMeanwhileRefusesIt(t *testing.T) {
 		}})
 		testkit.Chat.AddTo(&u, testkit.Provider{Name: "b", Factory: func(ctx context.Context) (testkit.ChatModel, error) {
 			target.SetErr(testkit.ErrDown)
-			time.Sleep(10 * time.Second)
+			time.Sleep(5 * time.Second)
 			return testkit.Says("x"), nil
 		}})
 		target.SetErr(nil)
