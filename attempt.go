@@ -122,9 +122,6 @@ func (p *provider) withdraw(cell *counts) {
 // makeInstance waits for the provider's factory, for no longer than an attempt may take, and
 // reports whether there is an instance.
 func (p *provider) makeInstance(by *attemptctx.Caller, others func() *provider, timeout attemptTimeout) bool {
-	if p.lazy == nil {
-		return false // released meanwhile
-	}
 	ctx := by.Ctx
 	if limit, _ := p.attemptLimit(by, timeout, p.registry.now(), false, others); limit != NoTimeout {
 		var cancel context.CancelFunc

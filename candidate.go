@@ -81,7 +81,13 @@ func soonest(candidates []Candidate) time.Duration {
 // facts lets package refusal ask why a provider gets no call. Its methods are called with Registry.mu held.
 type facts struct{ provider *provider }
 
-func (f facts) HiddenBy() *refusal.Reason { return f.provider.service.hides(f.provider) }
+// HiddenBy may be asked within the step that ends what hides the provider, before the gate follows.
+func (f facts) HiddenBy() *refusal.Reason {
+	if why := f.provider.service.hides(f.provider); why != nil {
+		return why
+	}
+	return refusal.Replaced()
+}
 
 func (f facts) Health() (text string, because []string, cause error) {
 	_, text, cause = f.provider.stateLocked()

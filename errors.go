@@ -40,8 +40,9 @@ var (
 	ErrNoCapability = fault.ErrNoCapability
 	// ErrUnhealthy reports a provider, or one of its capabilities, that probes or the program found unhealthy.
 	ErrUnhealthy = fault.ErrUnhealthy
-	// ErrNotReady reports a provider whose factory failed or whose probes have not succeeded yet, a component that
-	// does not become ready, or a [Registry.WaitReady] whose context ended first.
+	// ErrNotReady reports a provider whose factory failed or whose probes have not succeeded yet, one that was to join
+	// and has not proven itself, a component that does not become ready, or a [Registry.WaitReady] whose context
+	// ended first.
 	ErrNotReady = fault.ErrNotReady
 	// ErrBreakerOpen reports a provider whose circuit breaker admits no call now: it
 	// is open, or half-open with its trial slots taken.
@@ -66,7 +67,7 @@ var (
 	ErrAttemptTimeout = fault.ErrAttemptTimeout
 )
 
-// FieldError is the error of input that was refused. It matches [ErrInvalid], [ErrExists] or [ErrConflict].
+// FieldError is the error of input that was refused. It matches [ErrInvalid], [ErrExists], [ErrConflict] or [ErrNotRegistered].
 type FieldError struct {
 	// Field is the name of the field, such as "Capabilities[1]".
 	Field string
@@ -74,7 +75,7 @@ type FieldError struct {
 	Value string
 	// Bound describes the values that would have been accepted.
 	Bound string
-	// Err is the sentinel: ErrInvalid, ErrExists or ErrConflict.
+	// Err is the sentinel: ErrInvalid, ErrExists, ErrConflict or ErrNotRegistered.
 	Err error
 }
 

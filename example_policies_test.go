@@ -140,3 +140,35 @@ func ExampleProvider_lastResort() {
 	// only <nil>
 	// open
 }
+
+// A new configuration comes into force at one moment, or not at all.
+func ExampleUpdate() {
+	ctx := context.Background()
+	reg := registryOf(
+		registry.Provider[chatModel]{Name: "first"},
+		registry.Provider[chatModel]{Name: "second"},
+	)
+	defer func() { _ = reg.Close(ctx) }()
+	llm := chat.Bind(reg, registry.Query{})
+
+	var next registry.Update
+	next.Remove("first")
+	next.SetStrategy("second", registry.StrategyRoundRobin)
+	chat.AddTo(&next, registry.Provider[chatModel]{
+		Name: "third", Priority: registry.PriorityHigh, Strategy: registry.StrategyRoundRobin,
+		Factory: func(context.Context) (chatModel, error) { return nil, errors.New("wrong key") },
+	})
+	fmt.Println(reg.Update(ctx, &next))
+	fmt.Println(registry.Call(ctx, llm, greet))
+
+	next = registry.Update{}
+	next.Remove("first")
+	next.SetPriority("second", registry.PriorityHigh)
+	fmt.Println(reg.Update(ctx, &next))
+	fmt.Println(registry.Call(ctx, llm, greet))
+	// Output:
+	// Update[2]: registry: provider "third" has not proven itself: not ready: wrong key
+	// first <nil>
+	// <nil>
+	// second <nil>
+}

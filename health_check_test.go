@@ -214,7 +214,7 @@ func probeUnderStress(t *testing.T, reg *registry.Registry) {
 			name := fmt.Sprint("p", i)
 			for !done.Load() {
 				time.Sleep(time.Millisecond)
-				r := testkit.Add(t, reg, testkit.Provider{Name: name, Capabilities: []string{"x"}, Health: mk(name), Replace: true})
+				r := testkit.Add(t, reg, testkit.Provider{Name: name, Capabilities: []string{"x"}, Health: mk(name), Replace: true, AtOnce: true})
 				for range rand.IntN(20) {
 					switch rand.IntN(6) {
 					case 0:

@@ -69,6 +69,7 @@ type eligibility struct {
 	gate atomic.Uint32 // written under Registry.mu
 
 	// Guarded by Registry.mu.
+	held      []event.Event // published when it joins
 	positions []position    // in the plans in force
 	ready     time.Duration // when breaker and health last let calls in again
 }
@@ -224,10 +225,22 @@ func (p *provider) changeGateLocked(cleared, set gate, change *event.Event) {
 		at.plan.set(at.at, now)
 	}
 	if change != nil {
-		p.registry.bus.Publish(p.event(*change))
+		p.publishLocked(*change)
 	}
-	if before&gateBlocked != 0 && now&gateBlocked == 0 || before&gateUnproven != 0 && now != before {
+	if before&gateBlocked != 0 && now&gateBlocked == 0 || before&gateUnproven != 0 && now != before || before&gateProving != 0 {
 		p.registry.wakeWaiters() // also those that wait for a first probe no longer
+	}
+}
+
+// mostHeld bounds the events of a provider that has not joined yet.
+const mostHeld = 16
+
+// publishLocked publishes a change of the provider, once it has joined.
+func (p *provider) publishLocked(change event.Event) {
+	if p.gateNow()&gateProving == 0 {
+		p.registry.bus.Publish(p.event(change))
+	} else if len(p.held) < mostHeld {
+		p.held = append(p.held, change)
 	}
 }
 

@@ -64,7 +64,7 @@ type Options struct {
 	// its context for too long no longer counts. Default: 32.
 	ProbeConcurrency int
 	// DrainTimeout is the time that calls in flight have left after their provider was replaced or its lifetime
-	// ended; then their contexts are cancelled. Default: 30 s.
+	// ended, and those that another one can take over after it became unhealthy; then their contexts are cancelled. Default: 30 s.
 	DrainTimeout time.Duration
 }
 

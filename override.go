@@ -242,16 +242,16 @@ func (s *service) override(by string, entries []entry) (undo func(context.Contex
 	r.mu.Unlock()
 
 	// They join before the others are hidden, so that the service is never without a provider.
-	var fakes []*provider
+	t := &transaction{registry: r}
 	for _, e := range entries {
 		e.overrideID = o.ID
-		fake, _, err := r.join(s, e)
-		if err != nil {
-			quiesceAll(s.undoOverride(o, fakes))
-			return nil, err
-		}
-		fakes = append(fakes, fake)
+		t.steps = append(t.steps, joining(s, e, &Registration{}))
 	}
+	if err := t.run(context.Background()); err != nil { // it waits for nothing
+		s.undoOverride(o, nil)
+		return nil, err
+	}
+	fakes := t.joining
 	r.mu.Lock()
 	s.overrides.Push(o)
 	r.updateHiddenOf(s)

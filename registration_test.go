@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -152,7 +151,7 @@ func TestRegister_BadInputNamesFieldValueAndBound(t *testing.T) {
 		"Window":                      {Instance: ok, Window: -1},
 		"AttemptTimeout":              {Instance: ok, AttemptTimeout: -1},
 		"Breaker.FailureThreshold":    {Instance: ok, Breaker: registry.BreakerPolicy{FailureThreshold: -1}},
-		"Breaker.SuccessThreshold":    {Instance: ok, Breaker: registry.BreakerPolicy{SuccessThreshold: math.MaxInt}},
+		"Breaker.SuccessThreshold":    {Instance: ok, Breaker: registry.BreakerPolicy{SuccessThreshold: testkit.BeyondInt32()}},
 		"Breaker.RecoveryTimeout":     {Instance: ok, Breaker: registry.BreakerPolicy{RecoveryTimeout: -1}},
 		"Breaker.TrialSlots":          {Instance: ok, Breaker: registry.BreakerPolicy{TrialSlots: 2, SuccessThreshold: 1}},
 		"Endpoint":                    {Instance: ok, Endpoint: "localhost"},
@@ -162,7 +161,7 @@ func TestRegister_BadInputNamesFieldValueAndBound(t *testing.T) {
 		`Metadata[""]`:                {Instance: ok, Metadata: map[string]string{"": "x"}},
 		`Metadata["model"]`:           {Instance: ok, Metadata: map[string]string{"model": "\xff"}},
 		"Replace":                     {Instance: ok, Replace: true},
-		"Breaker.FailureThreshold   ": {Instance: ok, Breaker: registry.BreakerPolicy{FailureThreshold: math.MaxInt}},
+		"Breaker.FailureThreshold   ": {Instance: ok, Breaker: registry.BreakerPolicy{FailureThreshold: testkit.BeyondInt32()}},
 	} {
 		t.Run(field, func(t *testing.T) {
 			t.Parallel()

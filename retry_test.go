@@ -219,7 +219,7 @@ func TestRetryPolicy_BoundsAreInclusive(t *testing.T) {
 			require.NoError(t, err, "%+v", good)
 		}
 		for _, bad := range []registry.RetryPolicy{
-			{Retries: 101}, {Refund: 0.0009}, {Refund: 1.001}, {FirstDelay: time.Second, MaxDelay: time.Second - 1}, {Budget: 1 << 31}, {Floor: 1 << 31},
+			{Retries: 101}, {Refund: 0.0009}, {Refund: 1.001}, {FirstDelay: time.Second, MaxDelay: time.Second - 1}, {Budget: testkit.BeyondInt32()}, {Floor: 1 << 31},
 		} {
 			_, err := p.SetRetry(bad)
 			require.ErrorIs(t, err, registry.ErrInvalid, "%+v", bad)

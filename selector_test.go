@@ -51,9 +51,9 @@ func TestSelector_FaultsAreCountedAndOrderIsUsed(t *testing.T) {
 		"panics":          func(selection.View) int { panic("broken") },
 		"panics with nil": func(selection.View) int { panic(nil) }, //nolint:govet // on purpose
 		"too low":         func(selection.View) int { return -1 },
-		"lowest":          func(selection.View) int { return -1 << 63 },
+		"lowest":          func(selection.View) int { return math.MinInt },
 		"too high":        func(v selection.View) int { return v.Len() },
-		"highest":         func(selection.View) int { return 1<<63 - 1 },
+		"highest":         func(selection.View) int { return math.MaxInt },
 		"not eligible":    func(selection.View) int { return 0 },
 	}
 	for name, pick := range faults {

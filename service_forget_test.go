@@ -46,6 +46,30 @@ func TestService_IsForgotten(t *testing.T) { //nolint:paralleltest // it measure
 			_, err := tenant(i).Register(t.Context(), reg, registry.Provider[string]{Name: "taken", Instance: "x"})
 			require.ErrorIs(t, err, registry.ErrExists)
 		},
+		"waited for": func(t *testing.T, reg *registry.Registry, i int) {
+			t.Helper()
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			require.ErrorIs(t, reg.WaitReady(ctx, tenant(i).Name()), registry.ErrNotReady)
+			_, known := reg.Selection(tenant(i).Name())
+			require.False(t, known)
+			_, known = reg.Provider(tenant(i).Name())
+			require.False(t, known)
+			require.Empty(t, reg.Discover(tenant(i).Name()))
+		},
+		"updated in vain": func(t *testing.T, reg *registry.Registry, i int) {
+			t.Helper()
+			var u registry.Update
+			tenant(i).AddTo(&u, registry.Provider[string]{Instance: "x"})
+			tenant(i).AddTo(&u, registry.Provider[string]{Name: "taken", Instance: "x"})
+			require.ErrorIs(t, reg.Update(t.Context(), &u), registry.ErrExists)
+		},
+		"not proven": func(t *testing.T, reg *registry.Registry, i int) {
+			t.Helper()
+			var u registry.Update
+			tenant(i).AddTo(&u, registry.Provider[string]{Name: "new", Factory: func(context.Context) (string, error) { return "", testkit.ErrDown }})
+			require.ErrorIs(t, reg.Update(t.Context(), &u), testkit.ErrDown)
+		},
 		"swapped in vain": func(t *testing.T, reg *registry.Registry, i int) {
 			t.Helper()
 			_, err := tenant(i).Swap(reg, "test", "x", "y")

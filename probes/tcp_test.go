@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -89,7 +88,7 @@ func TestTCP_FailsWithoutAServer(t *testing.T) {
 	require.NoError(t, err)
 	err = probe(t.Context())
 	requireLine(t, err)
-	require.ErrorIs(t, err, syscall.ECONNREFUSED)
+	requireDial(t, err)
 	require.ErrorContains(t, err, "TCP "+address+": ")
 }
 

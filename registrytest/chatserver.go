@@ -188,61 +188,6 @@ func (s *ChatServer) Close() {
 	}
 }
 
-// AssertNoRetries checks that the retries of an SDK are off: that call, which must send one
-// request to this server through the client under test, makes no second request after a failure
-// and returns its error. SDKs retry by default; then the registry learns late of failures and
-// never of rate limits, and each of its attempts is several.
-//
-// It makes call fail in the ways that SDKs retry, in turn: 408, 409, 429, 500, 502, 503, 529
-// and a closed connection, which take no steps of the script. A second request ends ctx, so
-// that the test does not wait for an SDK's delays. Other requests count as well, so there must
-// be none meanwhile.
-func (s *ChatServer) AssertNoRetries(call func(ctx context.Context) error) bool {
-	s.tb.Helper()
-	good := true
-	for _, step := range []Step{
-		HTTPStatus(http.StatusRequestTimeout, 0), HTTPStatus(http.StatusConflict, 0),
-		HTTPStatus(http.StatusTooManyRequests, 0), HTTPStatus(http.StatusTooManyRequests, time.Second),
-		HTTPStatus(http.StatusInternalServerError, 0), HTTPStatus(http.StatusBadGateway, 0),
-		HTTPStatus(http.StatusServiceUnavailable, 0), HTTPStatus(statusOverloaded, 0), Fail(verdict.ClassTransport),
-	} {
-		hits, err := s.callOnce(step, call)
-		switch {
-		case hits > 1:
-			s.tb.Errorf("registrytest: the client tried again by itself after %v: switch its retries off", step)
-		case hits == 0:
-			s.tb.Errorf("registrytest: the call did not come to this server (%s): %v", s.url, err)
-		case err == nil:
-			s.tb.Errorf("registrytest: the call returned no error for %v", step)
-		default:
-			continue
-		}
-		good = false
-	}
-	return good
-}
-
-// retryCheck observes one call for retries.
-type retryCheck struct {
-	step  Step
-	hits  int
-	again context.CancelFunc
-}
-
-func (s *ChatServer) callOnce(step Step, call func(context.Context) error) (hits int, err error) {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	check := &retryCheck{step: step, again: cancel}
-	s.mu.Lock()
-	s.check = check
-	s.mu.Unlock()
-	err = call(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.check = nil
-	return check.hits, err
-}
-
 // turn is the handling of one request.
 type turn struct {
 	number int

@@ -104,7 +104,7 @@ var tiers = map[string]tier{
 	"event": vocabulary, "health": vocabulary, "reason": vocabulary, "selection": vocabulary, "startup": vocabulary, "verdict": vocabulary,
 
 	"internal/attemptctx": engine, "internal/breaker": engine, "internal/bus": engine, "internal/claim": engine,
-	"internal/comeback": engine, "internal/cooldown": engine, "internal/domain": engine, "internal/drain": engine, "internal/effects": engine, "internal/fault": engine,
+	"internal/changeset": engine, "internal/comeback": engine, "internal/cooldown": engine, "internal/domain": engine, "internal/drain": engine, "internal/effects": engine, "internal/fault": engine,
 	"internal/judge": engine, "internal/lazy": engine, "internal/lifecycle": engine, "internal/limit": engine, "internal/outcome": engine, "internal/overall": engine, "internal/pick": engine,
 	"internal/override": engine, "internal/pace": engine, "internal/probe": engine, "internal/query": engine, "internal/queueing": engine, "internal/typed": engine, "internal/refusal": engine, "internal/tasks": engine,
 
@@ -128,7 +128,6 @@ var only = map[string][]string{
 func TestHouse_ImportsRunFromRootToMechanisms(t *testing.T) {
 	t.Parallel()
 	for _, dir := range packageDirs(t) {
-		dir = filepath.ToSlash(dir)
 		from, listed := tiers[dir]
 		if !listed {
 			require.False(t, strings.HasPrefix(dir, "internal/"), "%s is in no tier", dir)
@@ -160,14 +159,14 @@ func packageDirs(t *testing.T) []string {
 	t.Helper()
 	nested := make(map[string]bool)
 	for _, file := range modFiles(t) {
-		nested[filepath.Dir(file)] = file != "go.mod"
+		nested[filepath.ToSlash(filepath.Dir(file))] = file != "go.mod"
 	}
 	var dirs []string
 	walk(t, func(path string, entry fs.DirEntry) error {
 		if entry.IsDir() && nested[path] {
 			return fs.SkipDir
 		}
-		if dir := filepath.Dir(path); strings.HasSuffix(path, ".go") && !slices.Contains(dirs, dir) {
+		if dir := filepath.ToSlash(filepath.Dir(path)); strings.HasSuffix(path, ".go") && !slices.Contains(dirs, dir) {
 			dirs = append(dirs, dir)
 		}
 		return nil

@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"database/sql"
+	"database/sql/driver"
+	"encoding/json"
 	"io"
 	"net"
-	"reflect"
 	"syscall"
 )
 
@@ -17,9 +19,11 @@ import (
 //     HTTPStatusCode, StatusCode, Response, Code, Type, RawJSON and RetryAfter, whatever package they
 //     are of. A code or type that APIs of language models use decides, as [LLM] says; else
 //     the status does, as [HTTP] says;
-//   - errors with GRPCStatus(), as those of gRPC: see [OfGRPCCode];
+//   - errors with GRPCStatus(), as those of gRPC, by the reason and the delay in their details, else as [OfGRPCCode] says;
+//   - the codes that JSON-RPC defines, and those of SQL, of errors with SQLState();
 //   - timeouts, and errors of the network and of TLS;
-//   - errors that say nothing but how long to wait are rate limits.
+//   - [sql.ErrNoRows] is the answer, and answers that are not the JSON that was expected are malformed;
+//   - errors that say nothing but how long to wait, or whose type is RateLimitError or the like, are rate limits.
 //
 // A nil error is [ClassSuccess], an error that is not recognised [ClassUnknown]. So is one whose methods
 // panic. The message is never read, and of a tree of errors only the first 64 are looked at.
@@ -42,12 +46,18 @@ func Of(err error) (v Verdict) {
 		return v
 	}
 	for _, node := range t.all() {
-		if code, ok := grpcCode(node); ok {
-			return OfGRPCCode(code)
+		if v, ok := ofGRPC(node); ok {
+			return v
 		}
 	}
+	if code, ok := t.rpcCode(); ok {
+		return Verdict{Class: rpcClasses[code]}
+	}
+	if state, ok := find[interface{ SQLState() string }](&t); ok {
+		return ofSQLState(state.SQLState())
+	}
 	switch {
-	case t.isDialRefused(): // also when the dial timed out
+	case t.isNotSent(): // also when the dial timed out
 		return Verdict{Class: ClassNotSent}
 	case t.is(context.DeadlineExceeded):
 		// The registry checks the contexts first: neither the caller's nor the
@@ -55,41 +65,31 @@ func Of(err error) (v Verdict) {
 		return Verdict{Class: ClassAttemptTimeout}
 	case t.isTransport():
 		return Verdict{Class: ClassTransport}
-	case f.after > 0 && f.status == 0:
-		return Verdict{Class: ClassRateLimited, After: f.after}
+	case t.is(sql.ErrNoRows):
+		return Verdict{Class: ClassResource}
+	case has[*json.SyntaxError](&t) || has[*json.UnmarshalTypeError](&t) || f.named == ClassMalformed:
+		return Verdict{Class: ClassMalformed}
+	case f.wait(ClassOverloaded) > 0 && f.status == 0:
+		return f.with(ClassRateLimited)
 	}
 	return Verdict{}
 }
 
-// grpcCode reads the code of an error with GRPCStatus() *status.Status, without
-// importing gRPC for its type.
-func grpcCode(err error) (uint32, bool) {
-	method := reflect.ValueOf(err).MethodByName("GRPCStatus")
-	if !method.IsValid() || method.Type().NumIn() != 0 || method.Type().NumOut() != 1 {
-		return 0, false
-	}
-	status := method.Call(nil)[0]
-	if kind := status.Kind(); (kind == reflect.Interface || kind == reflect.Pointer) && status.IsNil() {
-		return 0, false
-	}
-	code := status.MethodByName("Code")
-	if !code.IsValid() || code.Type().NumIn() != 0 || code.Type().NumOut() != 1 || code.Type().Out(0).Kind() != reflect.Uint32 {
-		return 0, false
-	}
-	return uint32(code.Call(nil)[0].Uint()), true //nolint:gosec // its kind is uint32
-}
-
-// isDialRefused reports whether no connection was established, so that nothing was sent.
-func (t *tree) isDialRefused() bool {
-	if t.is(syscall.ECONNREFUSED) {
+// isNotSent reports whether nothing was sent, such as where no connection was established.
+func (t *tree) isNotSent() bool {
+	if t.is(syscall.ECONNREFUSED, driver.ErrBadConn) {
 		return true
+	}
+	if before, ok := find[interface{ SafeToRetry() bool }](t); ok && before.SafeToRetry() {
+		return true // of a driver of a database
 	}
 	op, ok := find[*net.OpError](t)
 	return ok && op.Op == "dial"
 }
 
 func (t *tree) isTransport() bool {
-	return t.is(io.ErrUnexpectedEOF, io.EOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE, io.ErrClosedPipe) ||
+	return has[interface{ SafeToRetry() bool }](t) || // of a driver of a database: not safe
+		t.is(io.ErrUnexpectedEOF, io.EOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE, io.ErrClosedPipe) ||
 		has[net.Error](t) || has[tls.AlertError](t) || has[tls.RecordHeaderError](t) ||
 		has[*tls.CertificateVerificationError](t) || has[x509.UnknownAuthorityError](t)
 }

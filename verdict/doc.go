@@ -11,7 +11,8 @@
 //   - they wrap it: [NotSent], [Permanent], [Cannot], [RateLimited], [Fatal], [Ignore],
 //     [As];
 //   - the error has an HTTP status, a code or a type in its methods or fields, as those of most
-//     SDKs do, and where the server gave one a delay: see [Of]. [FromResponse] makes such an error;
+//     SDKs do, and where the server gave one a delay: see [Of]. [FromResponse] makes such an error, and
+//     [ErrorTransport] does for a client whose own errors lack these;
 //   - a [Classifier] given to the registry or to the provider recognises it: one of yours, a
 //     [Map] of your errors, [HTTP] or [LLM].
 //

@@ -1,7 +1,6 @@
 package verdict
 
 import (
-	"encoding/json"
 	"net/http"
 	"reflect"
 	"slices"
@@ -11,9 +10,26 @@ import (
 
 // facts holds the parts of an API error beside its text.
 type facts struct {
-	status int           // of HTTP; 0: none
-	words  []string      // codes and types, the most particular first
-	after  time.Duration // that the server asks to wait
+	status  int           // of HTTP; 0: none
+	words   []string      // codes and types, the most particular first
+	after   time.Duration // that the server asks to wait
+	body    time.Duration // the same, in the body
+	reset   time.Duration // until a limit begins again, if one is the reason
+	drained bool          // a limit is the reason, though the status is 403
+	named   Class         // by the name of the type
+}
+
+// wait returns the time that the server asks to wait where the error is one of the class.
+func (f *facts) wait(class Class) time.Duration {
+	switch {
+	case f.after > 0:
+		return f.after
+	case f.body > 0:
+		return f.body
+	case class == ClassRateLimited:
+		return f.reset
+	}
+	return 0
 }
 
 // factsOf reads the facts of an error. It reads methods and exported fields by their names, so that it knows the
@@ -38,8 +54,11 @@ func (t *tree) facts() (f facts) {
 		if !found || i < t.linear || f.after == 0 {
 			of = readFacts(node)
 		}
-		if f.after == 0 {
-			f.after = of.after
+		f.setAfter(of.after)
+		f.setBodyDelay(of.body)
+		f.reset = max(f.reset, of.reset)
+		if f.named == ClassUnknown {
+			f.named = of.named
 		}
 		if found && i >= t.linear {
 			continue
@@ -48,6 +67,7 @@ func (t *tree) facts() (f facts) {
 			f.status = of.status
 		}
 		f.words = append(f.words, of.words...)
+		f.drained = f.drained || of.drained
 		found = found || f.status != 0 || len(f.words) > 0
 	}
 	return f
@@ -55,10 +75,12 @@ func (t *tree) facts() (f facts) {
 
 // shape has the places of what is read from errors of one type: paths of fields, nil where there is none.
 type shape struct {
-	status, after, header, response []int
-	words                           [][]int
-	body                            []int
-	bytes                           []int // of the data within an event of a stream
+	status, code, after, header []int
+	answered, answer            []int // status and header of the response that the error keeps
+	words                       [][]int
+	body, details               []int
+	bytes                       []int // of the data within an event of a stream
+	named                       Class // by its name
 }
 
 //nolint:gochecknoglobals // a cache: the shape of a type does not change
@@ -82,19 +104,34 @@ func shapeOf(t reflect.Type) *shape {
 //nolint:gochecknoglobals // immutable
 var (
 	typeHeader   = reflect.TypeFor[http.Header]()
-	typeResponse = reflect.TypeFor[*http.Response]()
 	typeDuration = reflect.TypeFor[time.Duration]()
 	typeBytes    = reflect.TypeFor[[]byte]()
+	typeDetails  = reflect.TypeFor[[]map[string]any]()
 )
 
+// types has the names of types of errors that say more than the error does otherwise.
+//
+//nolint:gochecknoglobals // immutable data
+var types = map[string]Class{
+	"RateLimitError": ClassRateLimited, "RateLimitedError": ClassRateLimited, "AbuseRateLimitError": ClassRateLimited,
+	"DeserializationError": ClassMalformed,
+}
+
 func (s *shape) measure(t reflect.Type) {
+	s.named = types[t.Name()]
+	s.code = fieldOf(t, isInteger, "Code")
 	s.header = fieldOf(t, is(typeHeader), "Header", "Headers")
-	s.response = fieldOf(t, is(typeResponse), "Response", "RawResponse")
-	s.after = fieldOf(t, is(typeDuration), "RetryAfter")
-	s.body = fieldOf(t, is(typeBytes), "Body", "ResponseBody", "Data")
+	if path := fieldOf(t, isResponse, "Response", "RawResponse"); path != nil {
+		response := t.FieldByIndex(path).Type.Elem()
+		s.answered = slices.Concat(path, fieldOf(response, isInteger, "StatusCode"))
+		s.answer = slices.Concat(path, fieldOf(response, is(typeHeader), "Header"))
+	}
+	s.after = fieldOf(t, isDuration, "RetryAfter")
+	s.body = fieldOf(t, isBody, "Body", "ResponseBody", "Data")
+	s.details = fieldOf(t, is(typeDetails), "Details")
 	s.status = fieldOf(t, isInteger, "HTTPStatusCode", "StatusCode", "HTTPStatus", "Status")
-	if s.status == nil && (s.header != nil || s.response != nil || fieldOf(t, isText, "Status") != nil) {
-		s.status = fieldOf(t, isInteger, "Code") // else a number of its own, such as that of an SMTP server
+	if s.status == nil && (s.header != nil || s.answer != nil || fieldOf(t, isText, "Status") != nil) {
+		s.status = s.code // else a number of its own, such as that of an SMTP server
 	}
 	for _, name := range []string{"Code", "ErrorCode", "Err", "Type", "Status"} {
 		if path := fieldOf(t, isText, name); path != nil {
@@ -124,6 +161,19 @@ func is(want reflect.Type) func(reflect.Type) bool {
 }
 
 func isInteger(t reflect.Type) bool { return t.Kind() >= reflect.Int && t.Kind() <= reflect.Uint64 }
+
+func isDuration(t reflect.Type) bool {
+	return t == typeDuration || t.Kind() == reflect.Pointer && t.Elem() == typeDuration
+}
+
+// isBody reports whether values of the type hold the answer of a server.
+func isBody(t reflect.Type) bool { return t == typeBytes || t.Kind() == reflect.String }
+
+// isResponse reports whether the type is that of a pointer to a response, also to one that wraps [http.Response].
+func isResponse(t reflect.Type) bool {
+	return t.Kind() == reflect.Pointer && t.Elem().Kind() == reflect.Struct &&
+		fieldOf(t.Elem(), isInteger, "StatusCode") != nil && fieldOf(t.Elem(), is(typeHeader), "Header") != nil
+}
 
 // isText reports whether values of the type may be a text: also an optional one, and any value.
 func isText(t reflect.Type) bool {
@@ -199,32 +249,54 @@ func (f *facts) readFields(value reflect.Value, s *shape) {
 			f.addField(field)
 		}
 	}
+	f.named = s.named
 	if field, ok := at(value, s.after); ok {
-		f.setAfter(time.Duration(field.Int()))
+		if field = reflect.Indirect(field); field.IsValid() {
+			f.setAfter(time.Duration(field.Int()))
+		}
 	}
 	if field, ok := at(value, s.header); ok {
 		header, _ := reflect.TypeAssert[http.Header](field)
-		f.setAfter(delayIn(header))
+		f.readResponse(f.status, header)
 	}
-	if field, ok := at(value, s.response); ok {
-		response, _ := reflect.TypeAssert[*http.Response](field) //nolint:bodyclose // it is the client's
-		f.readResponse(response)
+	if field, ok := at(value, s.answered); ok {
+		header, _ := at(value, s.answer)
+		of, _ := reflect.TypeAssert[http.Header](header)
+		f.readResponse(int(integer(field)), of)
+	}
+	if field, ok := at(value, s.details); ok {
+		details, _ := reflect.TypeAssert[[]map[string]any](field)
+		f.readDetails(details)
 	}
 	for _, path := range [][]int{s.body, s.bytes} {
-		if field, ok := at(value, path); ok && field.Len() <= bodyLimit {
+		field, ok := at(value, path)
+		switch {
+		case !ok || field.Len() > bodyLimit:
+		case field.Kind() == reflect.String:
+			f.readReasons([]byte(field.String()))
+		default:
 			f.readBody(field.Bytes())
 		}
 	}
 }
 
-func (f *facts) readResponse(response *http.Response) {
-	if response == nil {
-		return
-	}
+// readResponse reads the status of a response, unless the error has one, and its header.
+func (f *facts) readResponse(status int, header http.Header) {
 	if f.status == 0 {
-		f.setStatus(int64(response.StatusCode))
+		f.setStatus(int64(status))
 	}
-	f.setAfter(delayIn(response.Header))
+	f.setAfter(delayIn(header))
+	reset, drained := resetIn(header)
+	f.reset = max(f.reset, reset)
+	f.drained = f.drained || drained && f.status == http.StatusForbidden
+}
+
+// readDetails reads the details of errors of Google's APIs.
+func (f *facts) readDetails(details []map[string]any) {
+	for _, detail := range details {
+		f.addWord(text(detail["reason"]))
+		f.setBodyDelay(resetOf(text(detail["retryDelay"])))
+	}
 }
 
 // integer returns the value of an integer of whatever type.
@@ -281,52 +353,8 @@ func (f *facts) setAfter(after time.Duration) {
 	}
 }
 
-// bodyLimit bounds the body of an answer that is read for its codes.
-const bodyLimit = 64 << 10
-
-// apiError has the fields of the JSON errors of APIs, which are within an object or bare.
-type apiError struct {
-	Code    any             `json:"code"`
-	Type    any             `json:"type"`
-	Status  any             `json:"status"`
-	Param   any             `json:"param"`
-	Error   json.RawMessage `json:"error"`
-	Details []struct {
-		Reason string `json:"reason"`
-	} `json:"details"`
-}
-
-// readBody reads the codes in the JSON of an error. A body that is none has none.
-func (f *facts) readBody(body []byte) {
-	said, ok := parseBody(body)
-	if !ok {
-		return
+func (f *facts) setBodyDelay(after time.Duration) {
+	if f.body == 0 && after > 0 {
+		f.body = after
 	}
-	f.words = append(f.words, said.words()...)
-}
-
-// words returns the codes of the error, the most particular first.
-func (e apiError) words() (words []string) {
-	for _, detail := range e.Details {
-		words = appendWord(words, detail.Reason)
-	}
-	for _, word := range []any{e.Code, e.Type, e.Status} {
-		words = appendWord(words, text(word))
-	}
-	return words
-}
-
-// parseBody returns the error in a body, the inner one where there are two.
-func parseBody(body []byte) (said apiError, ok bool) {
-	if len(body) == 0 || body[0] != '{' {
-		return said, false
-	}
-	// A field of another type than expected is left out; the rest is read.
-	_ = json.Unmarshal(body, &said)
-	if len(said.Error) > 0 && said.Error[0] == '{' {
-		var inner apiError
-		_ = json.Unmarshal(said.Error, &inner)
-		return inner, true
-	}
-	return said, true
 }

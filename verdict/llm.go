@@ -8,29 +8,49 @@ import "net/http"
 //nolint:gochecknoglobals // immutable data
 var words = map[string]Class{
 	// The key or the account is dead, until an operator mends it.
-	"insufficient_quota":           ClassFatal,
-	"invalid_api_key":              ClassFatal,
-	"account_deactivated":          ClassFatal,
-	"organization_deactivated":     ClassFatal,
-	"billing_error":                ClassFatal,
-	"billing_not_active":           ClassFatal,
-	"billing_hard_limit_reached":   ClassFatal,
-	"insufficient_balance":         ClassFatal,
-	"exceeded_current_quota_error": ClassFatal,
-	"API_KEY_INVALID":              ClassFatal,
-	"API_KEY_SERVICE_BLOCKED":      ClassFatal,
-	"BILLING_DISABLED":             ClassFatal,
-	"CONSUMER_SUSPENDED":           ClassFatal,
-	"invalid_auth":                 ClassFatal,
-	"account_inactive":             ClassFatal,
-	"token_revoked":                ClassFatal,
-	"token_expired":                ClassFatal,
+	"insufficient_quota":            ClassFatal,
+	"invalid_api_key":               ClassFatal,
+	"account_deactivated":           ClassFatal,
+	"organization_deactivated":      ClassFatal,
+	"billing_error":                 ClassFatal,
+	"billing_not_active":            ClassFatal,
+	"billing_hard_limit_reached":    ClassFatal,
+	"insufficient_balance":          ClassFatal,
+	"exceeded_current_quota_error":  ClassFatal,
+	"API_KEY_INVALID":               ClassFatal,
+	"API_KEY_SERVICE_BLOCKED":       ClassFatal,
+	"BILLING_DISABLED":              ClassFatal,
+	"CONSUMER_SUSPENDED":            ClassFatal,
+	"invalid_auth":                  ClassFatal,
+	"account_inactive":              ClassFatal,
+	"token_revoked":                 ClassFatal,
+	"token_expired":                 ClassFatal,
+	"keyInvalid":                    ClassFatal,
+	"keyExpired":                    ClassFatal,
+	"quotaExceeded":                 ClassFatal,
+	"dailyLimitExceeded":            ClassFatal,
+	"UnrecognizedClientException":   ClassFatal,
+	"InvalidClientTokenId":          ClassFatal,
+	"InvalidAccessKeyId":            ClassFatal,
+	"ServiceQuotaExceededException": ClassFatal,
 
-	"rate_limit_exceeded": ClassRateLimited,
-	"rate_limit_error":    ClassRateLimited,
-	"RESOURCE_EXHAUSTED":  ClassRateLimited,
-	"ThrottlingException": ClassRateLimited,
-	"ratelimited":         ClassRateLimited,
+	"rate_limit_exceeded":   ClassRateLimited,
+	"rate_limit_error":      ClassRateLimited,
+	"RESOURCE_EXHAUSTED":    ClassRateLimited,
+	"RATE_LIMIT_EXCEEDED":   ClassRateLimited,
+	"rateLimitExceeded":     ClassRateLimited,
+	"userRateLimitExceeded": ClassRateLimited,
+	"ratelimited":           ClassRateLimited,
+	"rate_limited":          ClassRateLimited,
+	// AWS has several, some of them with status 400.
+	"ThrottlingException":                    ClassRateLimited,
+	"Throttling":                             ClassRateLimited,
+	"ThrottledException":                     ClassRateLimited,
+	"RequestThrottled":                       ClassRateLimited,
+	"RequestThrottledException":              ClassRateLimited,
+	"RequestLimitExceeded":                   ClassRateLimited,
+	"TooManyRequestsException":               ClassRateLimited,
+	"ProvisionedThroughputExceededException": ClassRateLimited,
 
 	"overloaded_error":            ClassOverloaded,
 	"engine_overloaded_error":     ClassOverloaded,
@@ -38,6 +58,7 @@ var words = map[string]Class{
 	"UNAVAILABLE":                 ClassOverloaded,
 	"ModelNotReadyException":      ClassOverloaded,
 	"ServiceUnavailableException": ClassOverloaded,
+	"SlowDown":                    ClassOverloaded,
 
 	// The model is not there; see [readModel].
 	"model_not_found":       ClassNotFound,
@@ -97,13 +118,33 @@ var kinds = map[string]Class{
 	"DEADLINE_EXCEEDED":       ClassServerError,
 	"InternalServerError":     ClassServerError,
 	"InternalServerException": ClassServerError,
+	// Those of a messenger, which answers most requests with status 200.
+	"fatal_error":            ClassServerError,
+	"service_unavailable":    ClassServerError,
+	"request_timeout":        ClassServerError,
+	"unknown_method":         ClassElsewhere,
+	"not_authed":             ClassUnauthenticated,
+	"missing_scope":          ClassNotAllowed,
+	"access_denied":          ClassNotAllowed,
+	"no_permission":          ClassNotAllowed,
+	"not_allowed_token_type": ClassNotAllowed,
+	"restricted_action":      ClassNotAllowed,
+	"channel_not_found":      ClassResource,
+	"user_not_found":         ClassResource,
+	"message_not_found":      ClassResource,
+	"not_in_channel":         ClassResource,
+	"is_archived":            ClassResource,
+	"invalid_arguments":      ClassBadRequest,
+	"invalid_blocks":         ClassBadRequest,
+	"msg_too_long":           ClassBadRequest,
+	"no_text":                ClassBadRequest,
 }
 
 // HTTP is a [Classifier] that reads the status of an error as RFC 9110 defines it, whatever code comes with it: for
 // APIs whose codes look like those of language models and are not. It passes an error without a status on.
 func HTTP(err error) Verdict {
 	f := factsOf(err)
-	return OfHTTPStatus(f.status, f.after)
+	return f.ofStatus()
 }
 
 // LLM is a [Classifier] for the APIs of language models. It reads codes and types of error as [Of] does, and where
@@ -117,7 +158,7 @@ func LLM(err error) Verdict {
 	if class, differs := llmStatuses[f.status]; differs {
 		return Verdict{Class: class}
 	}
-	return OfHTTPStatus(f.status, f.after)
+	return f.ofStatus()
 }
 
 // verdict reads the facts by the words in them, else by the status.
@@ -125,7 +166,24 @@ func (f *facts) verdict() Verdict {
 	if v, known := f.ofWords(); known {
 		return v
 	}
-	return OfHTTPStatus(f.status, f.after)
+	if f.named == ClassRateLimited && f.status < http.StatusBadRequest {
+		return f.with(ClassRateLimited)
+	}
+	return f.ofStatus()
+}
+
+// ofStatus returns what the status means, and with it the limit that is the reason for some.
+func (f *facts) ofStatus() Verdict {
+	class := OfHTTPStatus(f.status, f.wait(ClassOverloaded)).Class
+	if f.status == http.StatusForbidden && (f.drained || f.named == ClassRateLimited) {
+		class = ClassRateLimited
+	}
+	return f.with(class)
+}
+
+// with returns the verdict with the delay that the server asks for.
+func (f *facts) with(class Class) Verdict {
+	return Verdict{Class: class, After: delayOf(class, f.wait(class))}
 }
 
 // ofWords returns what the code or the type means.
@@ -138,7 +196,7 @@ func (f *facts) ofWords() (v Verdict, known bool) {
 		if class == ClassNotFound {
 			class = readModel(f.status)
 		}
-		v = Verdict{Class: class, After: delayOf(class, f.after)}
+		v = f.with(class)
 		if perModel[word] {
 			v.Scope = ScopeProvider
 		}
@@ -149,7 +207,7 @@ func (f *facts) ofWords() (v Verdict, known bool) {
 	}
 	for _, word := range f.words {
 		if class, ok := kinds[word]; ok {
-			return Verdict{Class: class, After: delayOf(class, f.after)}, true
+			return f.with(class), true
 		}
 	}
 	return Verdict{}, false

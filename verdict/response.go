@@ -8,7 +8,6 @@ import (
 	"mime"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -21,10 +20,12 @@ type ResponseError struct {
 	StatusCode int
 	// Code, Type and Param are what the API says of the error in JSON; empty where it does not.
 	Code, Type, Param string
-	// After is the delay of the header Retry-After; zero without one.
+	// After is the delay that the server asks for: in the header Retry-After or its relatives, in the body, or with a
+	// rate limit as the time at which that begins again. Zero without one.
 	After time.Duration
 
-	words []string // all that the API says
+	words   []string // all that the API says
+	drained bool     // a limit is the reason, though the status is 403
 }
 
 // Error returns the status and the code in one line. What the server says beyond that may
@@ -46,7 +47,7 @@ func (e *ResponseError) HTTPStatusCode() int { return e.StatusCode }
 func (e *ResponseError) RetryAfter() time.Duration { return e.After }
 
 func (e *ResponseError) facts() facts {
-	f := facts{status: e.StatusCode, words: slices.Clone(e.words), after: max(e.After, 0)}
+	f := facts{status: e.StatusCode, words: slices.Clone(e.words), after: max(e.After, 0), drained: e.drained}
 	f.addWord(e.Code)
 	f.addWord(e.Type)
 	return f
@@ -70,11 +71,16 @@ func FromResponse(response *http.Response) error {
 	case response.StatusCode < http.StatusBadRequest:
 		return nil
 	}
-	e := &ResponseError{StatusCode: response.StatusCode, After: delayIn(response.Header)}
+	e := &ResponseError{StatusCode: response.StatusCode}
+	var f facts
+	f.readResponse(response.StatusCode, response.Header)
 	if said, ok := parseBody(peekJSON(response)); ok {
 		e.Code, e.Type, e.Param = text(said.Code), text(said.Type), text(said.Param)
 		e.words = said.words()
+		f.words = e.words
+		f.setBodyDelay(said.delay())
 	}
+	e.After, e.drained = f.wait(f.verdict().Class), f.drained
 	return e
 }
 
@@ -110,33 +116,3 @@ func peekJSON(response *http.Response) []byte {
 type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
-
-// delayIn returns the delay that a server asks for in its header.
-func delayIn(header http.Header) time.Duration {
-	if ms, err := strconv.ParseFloat(strings.TrimSpace(header.Get("Retry-After-Ms")), 64); err == nil && ms > 0 {
-		return time.Duration(min(ms*float64(time.Millisecond), float64(longestDelay)))
-	}
-	if value := header.Get("Retry-After"); value != "" {
-		return RetryAfter(value)
-	}
-	return 0
-}
-
-// RetryAfter parses the value of a Retry-After header in both its forms, seconds and an HTTP
-// date. It returns zero for any other value and for a time that has passed.
-func RetryAfter(header string) time.Duration {
-	header = strings.TrimSpace(header)
-	if seconds, err := strconv.ParseFloat(header, 64); err == nil {
-		if !(seconds > 0) {
-			return 0
-		}
-		return time.Duration(min(seconds, longestDelay.Seconds()) * float64(time.Second))
-	}
-	if date, err := http.ParseTime(header); err == nil {
-		return min(max(time.Until(date), 0), longestDelay)
-	}
-	return 0
-}
-
-// longestDelay bounds the delay that a server can ask for in a header.
-const longestDelay = 10 * 365 * 24 * time.Hour

@@ -77,3 +77,22 @@ func TestFromResponse_KeepsDelayAndErrorsOfTheBody(t *testing.T) {
 	require.Equal(t, `{"err`, string(read))
 	require.ErrorIs(t, err, errCause)
 }
+
+//nolint:bodyclose // no server has sent them
+func TestFromResponse_ReadsDelayInBody(t *testing.T) {
+	t.Parallel()
+	for body, want := range map[string]time.Duration{
+		`{"message":"x","retry_after":1.5}`:                                                  1500 * time.Millisecond,
+		`{"error":{"details":[{"reason":"x"},{"retryDelay":"7s"},{"retryDelay":"9s"}]}}`:     7 * time.Second,
+		`{"retry_after":"soon"}`:                                                             0,
+		`{"retry_after":-1}`:                                                                 0,
+		`{"error":{"details":[{"retryDelay":{"seconds":7}}]}}`:                               0,
+		`{"error":{"details":[{"retryDelay":"1e300"}],"errors":[{"reason":7}],"code":null}}`: longest,
+	} {
+		err := verdict.FromResponse(respond(429, "application/json", body))
+		require.Equal(t, verdict.Verdict{Class: verdict.ClassRateLimited, After: want}, verdict.Of(err), body)
+	}
+	both := respond(429, "application/json", `{"retry_after":1.5}`)
+	both.Header.Set("Retry-After", "3")
+	require.Equal(t, 3*time.Second, verdict.Of(verdict.FromResponse(both)).After, "the header decides")
+}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/textproto"
 	"strings"
@@ -152,6 +153,41 @@ type azureError struct {
 
 func (e *azureError) Error() string { return "RESPONSE" }
 
+// RateLimitError is one of its name: that of go-github, and that of discordgo without a delay.
+type RateLimitError struct{ Response *http.Response }
+
+func (*RateLimitError) Error() string { return "limit" }
+
+// AbuseRateLimitError is that of go-github, whose delay is optional.
+type AbuseRateLimitError struct {
+	Response   *http.Response
+	RetryAfter *time.Duration
+}
+
+func (*AbuseRateLimitError) Error() string { return "limit" }
+
+// DeserializationError is that of smithy.
+type DeserializationError struct{ Err error }
+
+func (*DeserializationError) Error() string   { return "deserialization failed" }
+func (e *DeserializationError) Unwrap() error { return e.Err }
+
+// googleError is that of google.golang.org/api: its body is a text.
+type googleError struct {
+	Code   int
+	Body   string
+	Header http.Header
+}
+
+func (e *googleError) Error() string { return "googleapi" }
+
+// smithyResponse wraps the response, as that of smithy does.
+type smithyResponse struct{ *http.Response }
+
+type smithyError struct{ Response *smithyResponse }
+
+func (e *smithyError) Error() string { return "https response error" }
+
 func answer(status int, header ...string) *http.Response {
 	r := &http.Response{StatusCode: status, Header: make(http.Header)}
 	for i := 0; i+1 < len(header); i += 2 {
@@ -165,6 +201,7 @@ func TestOf_KnowsErrorsOfSDKsByFieldsAndMethods(t *testing.T) {
 	t.Parallel()
 	class := func(c verdict.Class) verdict.Verdict { return verdict.Verdict{Class: c} }
 	perModel := verdict.Verdict{Class: verdict.ClassRateLimited, Scope: verdict.ScopeProvider}
+	half := 500 * time.Millisecond
 	inStream := func(data string) error {
 		e := &openaiStreamError{}
 		e.Event.Data = []byte(data)
@@ -233,11 +270,35 @@ func TestOf_KnowsErrorsOfSDKsByFieldsAndMethods(t *testing.T) {
 		"aws, otherwise":    {&awsResponseError{400, &awsError{"ValidationException"}}, class(verdict.ClassBadRequest)},
 		"azure":             {&azureError{ErrorCode: "DeploymentNotFound", StatusCode: 404}, class(verdict.ClassNotFound)},
 		"azure, header":     {&azureError{StatusCode: 503, RawResponse: answer(503, "Retry-After", "1")}, verdict.Verdict{Class: verdict.ClassOverloaded, After: time.Second}},
-		"a mail server":     {&textproto.Error{Code: 450}, verdict.Verdict{}},
-		"text alone":        {errors.New("429 insufficient_quota"), verdict.Verdict{}},
-		"JSON":              {&json.SyntaxError{}, verdict.Verdict{}},
-		"nil":               {(*openaiError)(nil), verdict.Verdict{}},
-		"nil within":        {fmt.Errorf("x: %w", error((*anthropicError)(nil))), verdict.Verdict{}},
+		"github, limit":     {&RateLimitError{answer(403)}, class(verdict.ClassRateLimited)},
+		"github, gateway":   {&RateLimitError{answer(502)}, class(verdict.ClassServerError)},
+		"github, second":    {&AbuseRateLimitError{answer(403), &half}, verdict.Verdict{Class: verdict.ClassRateLimited, After: half}},
+		"github, second 2":  {&AbuseRateLimitError{Response: answer(403)}, class(verdict.ClassRateLimited)},
+		"discord, no time":  {&RateLimitError{}, class(verdict.ClassRateLimited)},
+		"aws, malformed":    {&DeserializationError{errCause}, class(verdict.ClassMalformed)},
+		"aws, cut":          {&DeserializationError{io.ErrUnexpectedEOF}, class(verdict.ClassTransport)},
+		"aws, 500":          {&awsResponseError{500, &DeserializationError{errCause}}, class(verdict.ClassServerError)},
+		"aws, header":       {&smithyError{&smithyResponse{answer(503, "Retry-After", "1")}}, verdict.Verdict{Class: verdict.ClassOverloaded, After: time.Second}},
+		"aws, no response":  {&smithyError{}, verdict.Verdict{}},
+		"aws, none in it":   {&smithyError{&smithyResponse{}}, verdict.Verdict{}},
+		"google, reason":    {&googleError{Code: 403, Body: `{"error":{"code":403,"errors":[{"reason":"userRateLimitExceeded"}]}}`}, class(verdict.ClassRateLimited)},
+		"google, status":    {&googleError{Code: 404, Body: `{"error":{"code":404,"status":"NOT_FOUND"}}`}, class(verdict.ClassResource)},
+		"google, text":      {&googleError{Code: 404, Body: "API_KEY_INVALID"}, class(verdict.ClassResource)},
+		"google, delay": {
+			&googleError{Code: 429, Body: `{"error":{"details":[{"@type":"x","retryDelay":"7s"}]}}`},
+			verdict.Verdict{Class: verdict.ClassRateLimited, After: 7 * time.Second},
+		},
+		"genai, delay": {
+			genaiError{Code: 429, Status: "RESOURCE_EXHAUSTED", Details: []map[string]any{{"retryDelay": "7s"}, {"reason": 7, "retryDelay": 7}}},
+			verdict.Verdict{Class: verdict.ClassRateLimited, After: 7 * time.Second, Scope: verdict.ScopeProvider},
+		},
+		"genai, key":     {genaiError{Code: 400, Status: "INVALID_ARGUMENT", Details: []map[string]any{{"reason": "API_KEY_INVALID"}}}, class(verdict.ClassFatal)},
+		"slack, channel": {slackResponseError{"channel_not_found"}, class(verdict.ClassResource)},
+		"a mail server":  {&textproto.Error{Code: 450}, verdict.Verdict{}},
+		"text alone":     {errors.New("429 insufficient_quota"), verdict.Verdict{}},
+		"JSON":           {&json.SyntaxError{}, class(verdict.ClassMalformed)},
+		"nil":            {(*openaiError)(nil), verdict.Verdict{}},
+		"nil within":     {fmt.Errorf("x: %w", error((*anthropicError)(nil))), verdict.Verdict{}},
 	} {
 		require.Equal(t, row.want, verdict.Of(row.err), name)
 		require.Equal(t, row.want, verdict.Of(fmt.Errorf("model: %w", row.err)), name)

@@ -79,31 +79,3 @@ func delayOf(class Class, after time.Duration) time.Duration {
 		return 0
 	}
 }
-
-// grpcClasses has the classes of the gRPC status codes; OK and Canceled say nothing.
-//
-//nolint:gochecknoglobals // immutable data
-var grpcClasses = [...]Class{
-	3:  ClassBadRequest,      // InvalidArgument
-	4:  ClassAttemptTimeout,  // DeadlineExceeded
-	5:  ClassResource,        // NotFound
-	6:  ClassResource,        // AlreadyExists
-	7:  ClassNotAllowed,      // PermissionDenied
-	8:  ClassRateLimited,     // ResourceExhausted
-	9:  ClassResource,        // FailedPrecondition
-	10: ClassServerError,     // Aborted
-	11: ClassBadRequest,      // OutOfRange
-	12: ClassElsewhere,       // Unimplemented
-	13: ClassServerError,     // Internal
-	14: ClassTransport,       // Unavailable
-	15: ClassMalformed,       // DataLoss
-	16: ClassUnauthenticated, // Unauthenticated
-}
-
-// OfGRPCCode classifies a gRPC status code; OK and Canceled are [ClassUnknown].
-func OfGRPCCode(code uint32) Verdict {
-	if uint64(code) < uint64(len(grpcClasses)) {
-		return Verdict{Class: grpcClasses[code]}
-	}
-	return Verdict{}
-}

@@ -2,6 +2,7 @@ package verdict_test
 
 import (
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
@@ -51,7 +52,7 @@ func TestHTTPAndLLM_EveryStatusHasItsClass(t *testing.T) {
 		require.Equal(t, verdict.Verdict{Class: want.http}, verdict.HTTP(err), "%d", code)
 		require.Equal(t, verdict.Verdict{Class: want.llm}, verdict.LLM(err), "%d", code)
 	}
-	for _, code := range []int{200, 302, 304, 399, 0, -1, 600, 1 << 40} {
+	for _, code := range []int{200, 302, 304, 399, 0, -1, 600, math.MaxInt} {
 		for _, classify := range []verdict.Classifier{verdict.Of, verdict.HTTP, verdict.LLM} {
 			require.Zero(t, classify(status{code: code}), "%d", code)
 		}

@@ -12,7 +12,6 @@ import (
 	"github.com/openai/openai-go/v3/option"
 
 	"github.com/capreg/registry"
-	"github.com/capreg/registry/verdict"
 )
 
 // ChatModel answers a prompt.
@@ -36,14 +35,13 @@ type Agent struct{ models *registry.Resolver[ChatModel] }
 // New registers the real models, the cloud before a local one, and returns an agent
 // that calls them.
 func New(ctx context.Context, reg *registry.Registry, config Config) (*Agent, error) {
-	err := LLM.Classify(reg, classify)
 	_, err1 := LLM.Register(ctx, reg, registry.Provider[ChatModel]{
 		Name: "cloud", Instance: newModel(cmp.Or(config.CloudURL, "https://api.openai.com/v1/"), "gpt-4o-mini", config),
 	})
 	_, err2 := LLM.Register(ctx, reg, registry.Provider[ChatModel]{
 		Name: "local", Group: 1, Instance: newModel(cmp.Or(config.LocalURL, "http://localhost:11434/v1/"), "llama3", config),
 	})
-	return &Agent{LLM.Bind(reg, registry.Query{})}, errors.Join(err, err1, err2)
+	return &Agent{LLM.Bind(reg, registry.Query{})}, errors.Join(err1, err2)
 }
 
 // Answer calls the models, the next one when one fails.
@@ -79,13 +77,4 @@ func (m *model) Chat(ctx context.Context, prompt string) (string, error) {
 		return "", errors.New("an answer without an answer")
 	}
 	return completion.Choices[0].Message.Content, nil
-}
-
-// classify knows the errors of the SDK.
-func classify(err error) verdict.Verdict {
-	var failure *openai.Error
-	if !errors.As(err, &failure) {
-		return verdict.Verdict{} // the registry knows those of the network
-	}
-	return verdict.OfHTTPStatus(failure.StatusCode, verdict.RetryAfter(failure.Response.Header.Get("Retry-After")))
 }

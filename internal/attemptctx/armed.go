@@ -18,9 +18,9 @@ type armedContext struct {
 	cancel context.CancelFunc
 	cause  atomic.Pointer[error] // of its end by us, if nothing had ended it before
 
-	before, after *armedContext // in its Set
-
+	place  member // in its Set
 	caller callersContext
+	stays  bool // its attempt cannot go on elsewhere
 }
 
 // callersContext is the caller's context as package context sees it. A context of a user may panic or block,
@@ -65,6 +65,12 @@ func (a *armedContext) endCause() *error {
 		return cause
 	}
 	return nil
+}
+
+// member returns its place in a set.
+func (a *armedContext) member() *member {
+	a.place.of = a
+	return &a.place
 }
 
 // end cancels the context, which may call methods of the caller's.
@@ -114,18 +120,26 @@ func (p *keyProbe) Value(key any) any {
 	return nil
 }
 
-// Set is the armed contexts of some attempts, such as those on one provider, so that they can be
-// cancelled together. The zero value is empty and ready to use; it must not be copied. It
+// Set is the armed contexts of some attempts, such as those on one provider, and their followers, so that they
+// can be cancelled together. The zero value is empty and ready to use; it must not be copied. It
 // is safe for concurrent use.
 type Set struct {
 	// mu guards the fields below and the links. Cancelling happens outside of it.
 	mu        sync.Mutex
-	first     *armedContext
+	first     *member
 	cancelled *error // the cause; nil: it was not
 }
 
-// add adds a; a non-nil cause means that a is to end at once.
-func (s *Set) add(a *armedContext) (cause *error) {
+// member is the place in a Set of what ends when the set is cancelled.
+type member struct {
+	before, after *member
+	of            ender
+}
+
+type ender interface{ end(cause *error) }
+
+// add adds a; a non-nil cause means that it is to end at once.
+func (s *Set) add(a *member) (cause *error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.cancelled != nil {
@@ -139,7 +153,7 @@ func (s *Set) add(a *armedContext) (cause *error) {
 }
 
 // remove takes a out, if it was added.
-func (s *Set) remove(a *armedContext) {
+func (s *Set) remove(a *member) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -156,20 +170,74 @@ func (s *Set) remove(a *armedContext) {
 	a.before, a.after = nil, nil
 }
 
-// Cancel ends all contexts of the set, present and to come, with the given cause. The cause
-// of the first Cancel stays. It may call methods of the callers' contexts.
+// Cancel ends all contexts of the set, present and to come, with the given cause, and tells the followers. The
+// cause of the first Cancel stays. It may call methods of the callers' contexts.
 func (s *Set) Cancel(cause error) {
 	s.mu.Lock()
 	if s.cancelled == nil {
 		s.cancelled = &cause
 	}
 	kept := s.cancelled
-	var armed []*armedContext
-	for a := s.first; a != nil; a = a.after {
-		armed = append(armed, a)
-	}
+	all := s.present(func(ender) bool { return true })
 	s.mu.Unlock()
-	for _, a := range armed {
-		a.end(kept)
+	for _, a := range all {
+		a.of.end(kept)
 	}
+}
+
+// MoveOn ends the present contexts of the set whose attempts can go on elsewhere. It may call methods of the callers'
+// contexts.
+func (s *Set) MoveOn(cause error) {
+	s.mu.Lock()
+	all := s.present(func(of ender) bool { armed, ok := of.(*armedContext); return ok && !armed.stays })
+	s.mu.Unlock()
+	for _, a := range all {
+		a.of.end(&cause)
+	}
+}
+
+// present returns the members of the set that are wanted. Caller holds mu.
+func (s *Set) present(wanted func(ender) bool) (all []*member) {
+	for a := s.first; a != nil; a = a.after {
+		if wanted(a.of) {
+			all = append(all, a)
+		}
+	}
+	return all
+}
+
+// Follower is told when the set of an attempt is cancelled: for code that follows the attempt for long without
+// asking its context, which would cost a timer. The zero value follows nothing; it must not be copied.
+type Follower struct {
+	place    member
+	followed *Context
+	told     func()
+}
+
+// Follow has told called when the set of the attempt is cancelled whose context ctx is; at once when it was
+// already. told runs in the goroutine that cancels, and must not block. By then the context of the attempt has
+// ended with the cause. Its other ends are not told. It reports false for any other context, also one that is
+// derived from it, which may end by itself.
+func (f *Follower) Follow(ctx context.Context, told func()) bool {
+	followed, ok := ctx.(*Context)
+	if !ok {
+		return false
+	}
+	f.place.of, f.followed, f.told = f, followed, told
+	if followed.set.add(&f.place) != nil {
+		f.end(nil)
+	}
+	return true
+}
+
+// Stop ends the following. told may still be running.
+func (f *Follower) Stop() {
+	if f.followed != nil {
+		f.followed.set.remove(&f.place)
+	}
+}
+
+func (f *Follower) end(*error) {
+	_ = fault.Run(func() error { return f.followed.Err() }) // arms it, and so ends it with the cause
+	f.told()
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -153,6 +154,27 @@ func TestSet_CancelEndsContextsPresentAndToComeWithTheFirstCause(t *testing.T) {
 	})
 }
 
+func TestSet_MoveOnEndsThePresentContextsThatDoNotStay(t *testing.T) {
+	t.Parallel()
+	var set attemptctx.Set
+	goes, stays, unarmed := attemptctx.New(t.Context(), time.Time{}, &set, nil), attemptctx.New(t.Context(), time.Time{}, &set, nil), attemptctx.New(t.Context(), time.Time{}, &set, nil)
+	stays.StayIf(true)
+	(*attemptctx.Context)(nil).StayIf(true)
+	require.NoError(t, goes.Err())
+	require.NoError(t, stays.Err())
+	set.MoveOn(errStop)
+	require.Equal(t, errStop, goes.Cancelled())
+	require.Equal(t, errStop, context.Cause(goes))
+	require.NoError(t, stays.Err())
+	require.NoError(t, unarmed.Err(), "it was not asked before")
+	set.Cancel(errors.New("another"))
+	require.Equal(t, errStop, goes.Cancelled())
+	require.Error(t, stays.Err())
+	for _, c := range []*attemptctx.Context{goes, stays, unarmed} {
+		c.End()
+	}
+}
+
 func TestSet_CancelReachesTheContextsLeftInWhateverOrderOthersEnded(t *testing.T) {
 	t.Parallel()
 	for first := range 4 {
@@ -278,4 +300,31 @@ func (h hostile) Err() error {
 		panic("in Err")
 	}
 	return nil
+}
+
+func TestFollower_IsToldOfTheCancelledSetAlone(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, caller context.Context, set *attemptctx.Set) {
+		c := attemptctx.New(caller, time.Now().Add(time.Minute), set, nil)
+		derived := context.WithValue(c, contextKey{}, "derived")
+		var told, stopped atomic.Int32
+		var follower, gone, late, other attemptctx.Follower
+		require.False(t, other.Follow(derived, func() { stopped.Add(1) }))
+		require.True(t, follower.Follow(c, func() {
+			require.Equal(t, errStop, c.Cancelled(), "it has ended by then")
+			told.Add(1)
+		}))
+		require.True(t, gone.Follow(c, func() { stopped.Add(1) }))
+		require.False(t, other.Follow(caller, func() { stopped.Add(1) }), "no attempt")
+		gone.Stop()
+		gone.Stop()
+		other.Stop()
+		require.Zero(t, told.Load())
+		set.Cancel(errStop)
+		require.EqualValues(t, 1, told.Load())
+		require.True(t, late.Follow(c, func() { told.Add(1) }))
+		require.EqualValues(t, 2, told.Load(), "at once")
+		require.Zero(t, stopped.Load())
+		c.End()
+	})
 }

@@ -2,6 +2,7 @@ package breaker_test
 
 import (
 	"math"
+	"strconv"
 	"testing"
 	"time"
 
@@ -44,6 +45,8 @@ func TestPolicy_CheckedRefusesWhatIsOutOfBounds(t *testing.T) {
 	t.Parallel()
 	type policy = breaker.Policy
 	const count, part = " to 2147483647", "0 to 1"
+	beyond := math.MaxInt32
+	beyond++ // where an int has 32 bits it is negative, and refused as well
 	for _, row := range []struct {
 		given policy
 		want  check.Violation
@@ -63,7 +66,7 @@ func TestPolicy_CheckedRefusesWhatIsOutOfBounds(t *testing.T) {
 		{policy{FailureThreshold: -1, FailureRate: 1}, check.Violation{Field: "FailureThreshold", Value: "-1", Bound: "0 (default 0)" + count}},
 		{policy{MinimumCalls: -1}, check.Violation{Field: "MinimumCalls", Value: "-1", Bound: "0 (default 0)" + count}},
 		{policy{MinimumCalls: -1, FailureRate: 1}, check.Violation{Field: "MinimumCalls", Value: "-1", Bound: "0 (default 20)" + count}},
-		{policy{SuccessThreshold: 1 << 31}, check.Violation{Field: "SuccessThreshold", Value: "2147483648", Bound: "0 (default 3)" + count}},
+		{policy{SuccessThreshold: beyond}, check.Violation{Field: "SuccessThreshold", Value: strconv.Itoa(beyond), Bound: "0 (default 3)" + count}},
 		{policy{TrialSlots: -1}, check.Violation{Field: "TrialSlots", Value: "-1", Bound: "0 (default 1)" + count}},
 		{policy{TrialSlots: 4}, check.Violation{Field: "TrialSlots", Value: "4", Bound: "at most SuccessThreshold (3)"}},
 		{policy{RecoveryTimeout: -1}, check.Violation{Field: "RecoveryTimeout", Value: "-1ns", Bound: "0 (default 60s) or more"}},

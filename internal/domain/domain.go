@@ -33,6 +33,18 @@ func (d *Domain[M]) Members() []M {
 	return slices.Collect(maps.Keys(d.members))
 }
 
+// Each yields the members, in no order.
+func (d *Domain[M]) Each(yield func(M) bool) {
+	for _, m := range d.Members() {
+		if !yield(m) {
+			return
+		}
+	}
+}
+
+// Size returns the number of members.
+func (d *Domain[M]) Size() int { return max(len(d.members), 1) }
+
 // Limits returns the limits; nil for none.
 func (d *Domain[M]) Limits() *limit.Limits { return d.limits }
 
@@ -78,18 +90,4 @@ func (s Set[M]) Leave(d *Domain[M], m M) {
 	}
 	delete(s, d.key)
 	d.Cooldown.StopTimer()
-}
-
-// Conflicting returns the domain of the key if it has limits that were set and differ from the wanted ones, which are
-// not zero; otherwise nil. Limits that end with the member that is about to leave the domain it is in, nil for none,
-// do not count.
-func (s Set[M]) Conflicting(key string, wanted limit.Policy, leaving *Domain[M]) *Domain[M] {
-	d, ok := s[key]
-	switch {
-	case !ok, wanted == limit.Policy{}, d.limitsBy == "", d.Policy() == wanted:
-		return nil
-	case leaving == d && len(d.members) == 1:
-		return nil
-	}
-	return d
 }

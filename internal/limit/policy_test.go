@@ -2,6 +2,7 @@ package limit_test
 
 import (
 	"math"
+	"strconv"
 	"testing"
 	"time"
 
@@ -34,13 +35,15 @@ func TestPolicy_CheckedFillsInDefaults(t *testing.T) {
 
 func TestPolicy_CheckedRefusesWhatIsOutOfBounds(t *testing.T) {
 	t.Parallel()
+	beyond := math.MaxInt32
+	beyond++ // where an int has 32 bits it is negative, and refused as well
 	type policy = limit.Policy
 	for _, row := range []struct {
 		given policy
 		want  check.Violation
 	}{
 		{policy{MaxConcurrent: -1}, check.Violation{Field: "MaxConcurrent", Value: "-1", Bound: "0 (default 10) to 2147483647"}},
-		{policy{MaxQueue: 1 << 31}, check.Violation{Field: "MaxQueue", Value: "2147483648", Bound: "0 (default 50) to 2147483647"}},
+		{policy{MaxQueue: beyond}, check.Violation{Field: "MaxQueue", Value: strconv.Itoa(beyond), Bound: "0 (default 50) to 2147483647"}},
 		{policy{Burst: -1}, check.Violation{Field: "Burst", Value: "-1", Bound: "0 (default 0) to 2147483647"}},
 		{policy{MaxWait: -1}, check.Violation{Field: "MaxWait", Value: "-1ns", Bound: "0 (default 30s) or more"}},
 		{policy{NoQueue: true, MaxQueue: 1}, check.Violation{Field: "NoQueue", Value: "true", Bound: "false together with MaxQueue or MaxWait"}},

@@ -29,10 +29,12 @@ type Scheduler struct {
 	seen    time.Duration // the last reading of the clock, in time since epoch
 
 	// alarm starts runDue on a goroutine of its own. Unless running, it is set
-	// for the first deadline of waiting and stopped if there is none. Its
-	// goroutine may be late, after a Stop, an After or another such goroutine;
-	// that is harmless, as it checks by itself which timers are due.
+	// for the first deadline of waiting or for one before it: a Stop leaves it as
+	// it is, since most timers are stopped, and setting it wakes a thread of the
+	// runtime. Its goroutine may be late, after a Stop, an After or another such
+	// goroutine; that is harmless, as it checks by itself which timers are due.
 	alarm *time.Timer
+	set   time.Duration // when the alarm goes off, in time since epoch; noAlarm: never
 }
 
 // Timer is one pending call of a function. It is safe for concurrent use.
@@ -46,9 +48,12 @@ type Timer struct {
 	index    int           // in the queue, or notWaiting
 }
 
+// noAlarm is later than every deadline.
+const noAlarm time.Duration = math.MaxInt64
+
 // New returns a scheduler with nothing to do. It is safe for concurrent use.
 func New() *Scheduler {
-	return &Scheduler{epoch: time.Now(), idle: make(chan struct{})}
+	return &Scheduler{epoch: time.Now(), idle: make(chan struct{}), set: noAlarm}
 }
 
 // After arranges for run to be called once, when d has elapsed and not before; a negative d
@@ -59,11 +64,19 @@ func New() *Scheduler {
 // panic: nothing recovers it, so that the process dies. On a closed scheduler the timer never
 // fires.
 func (s *Scheduler) After(d time.Duration, run func()) *Timer {
-	deadline := time.Since(s.epoch) + max(d, 0)
+	deadline := s.Now() + max(d, 0)
 	if deadline < 0 {
 		deadline = math.MaxInt64
 	}
 
+	return s.At(deadline, run)
+}
+
+// Now returns the time by the scheduler's clock.
+func (s *Scheduler) Now() time.Duration { return time.Since(s.epoch) }
+
+// At is After for a time by the scheduler's clock.
+func (s *Scheduler) At(deadline time.Duration, run func()) *Timer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	timer := &Timer{scheduler: s, deadline: deadline, created: s.created, index: notWaiting}
@@ -91,12 +104,8 @@ func (t *Timer) Stop() bool {
 	if t.index == notWaiting {
 		return false
 	}
-	first := t.index == 0
 	s.waiting.remove(t)
 	t.run = nil
-	if first {
-		s.arm()
-	}
 
 	return true
 }
@@ -146,6 +155,7 @@ func (s *Scheduler) runDue() {
 func (s *Scheduler) begin() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.set = noAlarm
 	if s.closed || s.running {
 		return false
 	}
@@ -179,7 +189,7 @@ func (s *Scheduler) nextDue() func() {
 	if timer.deadline > s.seen {
 		// The clock never goes back, so it is read once for all that is due
 		// together.
-		if s.seen = time.Since(s.epoch); timer.deadline > s.seen {
+		if s.seen = s.Now(); timer.deadline > s.seen {
 			return nil
 		}
 	}
@@ -190,21 +200,17 @@ func (s *Scheduler) nextDue() func() {
 	return run
 }
 
-// arm sets the alarm for the first deadline, or stops it if there is none. It
+// arm sets the alarm for the first deadline, unless it goes off before that. It
 // leaves that to end while timers are being run. It is called with mu held.
 func (s *Scheduler) arm() {
-	switch {
-	case s.running:
-	case len(s.waiting) == 0:
-		if s.alarm != nil {
-			s.alarm.Stop()
-		}
-	default:
-		wait := s.waiting[0].deadline - time.Since(s.epoch)
-		if s.alarm == nil {
-			s.alarm = time.AfterFunc(wait, s.runDue)
-		} else {
-			s.alarm.Reset(wait)
-		}
+	if s.running || len(s.waiting) == 0 || s.set <= s.waiting[0].deadline {
+		return
+	}
+	s.set = s.waiting[0].deadline
+	wait := s.set - s.Now()
+	if s.alarm == nil {
+		s.alarm = time.AfterFunc(wait, s.runDue)
+	} else {
+		s.alarm.Reset(wait)
 	}
 }

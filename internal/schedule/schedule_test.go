@@ -349,3 +349,29 @@ func TestScheduler_EveryTimerIsFiredOrStoppedUnderContention(t *testing.T) {
 	require.EqualValues(t, goroutines*timers, fired.Load()+stopped.Load())
 	s.Close()
 }
+
+func TestScheduler_StopLeavesTheAlarmForLaterTimers(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
+		var fired time.Duration
+		start := time.Now()
+		require.True(t, s.After(time.Minute, func() {}).Stop())
+		elapse(10 * time.Second)
+		s.After(time.Minute, func() { fired = time.Since(start) })
+		require.Equal(t, 50*time.Second, s.AlarmIn(), "it is not set again")
+		elapse(time.Minute)
+		require.Equal(t, 70*time.Second, fired)
+	})
+}
+
+func TestAt_FiresAtATimeOfTheScheduler(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
+		elapse(time.Second)
+		var fired []time.Duration
+		s.At(s.Now()+time.Second, func() { fired = append(fired, s.Now()) })
+		s.At(0, func() { fired = append(fired, s.Now()) })
+		elapse(time.Hour)
+		require.Equal(t, []time.Duration{time.Second, 2 * time.Second}, fired)
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
@@ -96,4 +97,12 @@ func AttemptsPerCall(t *testing.T, perSecond int, breaker registry.BreakerPolicy
 		average = float64(attempts) / float64(calls)
 	})
 	return average
+}
+
+// BeyondInt32 returns a number that is out of the bounds of settings that fit into 32 bits:
+// one more than they hold, or, where an int has 32 bits itself, a negative number.
+func BeyondInt32() int {
+	beyond := math.MaxInt32
+	beyond++
+	return beyond
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -38,11 +37,10 @@ func listPackages(ctx context.Context, patterns []string) (packages []*goPackage
 	return packages, nil
 }
 
-// command is a command that is killed together with its child processes.
+// command is a command that is killed together with its child processes, where the system can.
 func command(ctx context.Context, name string, arguments ...string) *exec.Cmd {
 	c := exec.CommandContext(ctx, name, arguments...) //nolint:gosec // go, and binaries that it has built
-	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }
+	killGroup(c)
 	c.WaitDelay = time.Second
 	return c
 }

@@ -1,4 +1,4 @@
-// Package llm gives LLM clients one interface and their errors one language.
+// Package llm gives LLM clients one interface.
 package llm
 
 import (
@@ -13,8 +13,6 @@ import (
 	anthropicoption "github.com/anthropics/anthropic-sdk-go/option"
 	"github.com/openai/openai-go/v3"
 	openaioption "github.com/openai/openai-go/v3/option"
-
-	"github.com/capreg/registry/verdict"
 )
 
 // Reply is an answer and the model that gave it.
@@ -184,20 +182,6 @@ func pieces[E any](stream events[E], piece func(E) Piece) iter.Seq2[Piece, error
 	}
 }
 
-// LastResort is a ChatModel that always answers.
-type LastResort struct{}
-
-// Chat returns a text that asks the user to wait.
-func (LastResort) Chat(context.Context, string) (Reply, error) {
-	return Reply{Text: "All models are busy; I noted your question.", Model: "built-in"}, nil
-}
-
-// Stream streams the same text.
-func (l LastResort) Stream(ctx context.Context, prompt string) (iter.Seq2[Piece, error], error) {
-	reply, err := l.Chat(ctx, prompt)
-	return func(yield func(Piece, error) bool) { yield(Piece{Text: reply.Text, Last: true}, err) }, nil
-}
-
 var errNoAnswer = errors.New("llm: the answer holds no text")
 
 // newTransport gives each provider connections of its own, so that one that
@@ -206,59 +190,36 @@ func newTransport() *http.Transport {
 	return &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 4, IdleConnTimeout: 30 * time.Second}
 }
 
-// Error is an SDK's error without its body and URL, which may echo a key. It
-// provides the methods that a registry's classifier reads and unwraps to the SDK's error.
+// Error is an SDK's error without its body and URL, which may echo a key. The registry reads the SDK's error, to which it
+// unwraps.
 type Error struct {
-	status int
-	code   string
-	after  time.Duration
-	cause  error
+	text  string
+	cause error
 }
 
 // Error returns the status and the vendor's code.
-func (e *Error) Error() string {
-	if e.code == "" {
-		return fmt.Sprintf("llm: HTTP %d %s", e.status, http.StatusText(e.status))
-	}
-	return fmt.Sprintf("llm: HTTP %d %s (%s)", e.status, http.StatusText(e.status), e.code)
-}
-
-// HTTPStatusCode returns the status of the answer.
-func (e *Error) HTTPStatusCode() int { return e.status }
-
-// RetryAfter returns the delay that the server asked for; zero when it
-// did not.
-func (e *Error) RetryAfter() time.Duration { return e.after }
-
-// Code returns the vendor's code, such as "insufficient_quota" or "overloaded_error".
-func (e *Error) Code() string { return e.code }
+func (e *Error) Error() string { return e.text }
 
 // Unwrap returns the SDK's error.
 func (e *Error) Unwrap() error { return e.cause }
 
-// fromSDK puts an SDK's error into the one language; others stay as they are.
+// fromSDK shortens the text of an SDK's error; others stay as they are.
 func fromSDK(err error) error {
 	var openaiError *openai.Error
 	if errors.As(err, &openaiError) {
-		return &Error{
-			status: openaiError.StatusCode, code: openaiError.Code,
-			after: retryAfter(openaiError.Response), cause: err,
-		}
+		return shortened(err, openaiError.StatusCode, openaiError.Code)
 	}
 	var anthropicError *anthropic.Error
 	if errors.As(err, &anthropicError) {
-		return &Error{
-			status: anthropicError.StatusCode, code: string(anthropicError.Type()),
-			after: retryAfter(anthropicError.Response), cause: err,
-		}
+		return shortened(err, anthropicError.StatusCode, string(anthropicError.Type()))
 	}
 	return err
 }
 
-// retryAfter reads the header with the delay.
-func retryAfter(response *http.Response) time.Duration {
-	if response == nil {
-		return 0
+func shortened(err error, status int, code string) error {
+	text := fmt.Sprintf("llm: HTTP %d %s", status, http.StatusText(status))
+	if code != "" {
+		text += " (" + code + ")"
 	}
-	return verdict.RetryAfter(response.Header.Get("Retry-After"))
+	return &Error{text: text, cause: err}
 }

@@ -1,0 +1,379 @@
+package registryhttp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/capreg/registry"
+	"github.com/capreg/registry/internal/attemptctx"
+	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/schedule"
+	"github.com/capreg/registry/verdict"
+)
+
+// exchange is one attempt: a request to one provider, and then the body of its answer.
+//
+//	begin ── failure ─▶ over (detached: its refusal may still be read)
+//	  │ first byte
+//	  ▼
+//	committed ── end, error, Close, or the end of the lease between two reads ─▶ over
+type exchange struct {
+	round    *round
+	lease    *registry.Lease[*Upstream]
+	parent   clientContext
+	ctx      context.Context //nolint:containedctx // of the request, and then of the body
+	end      context.CancelCauseFunc
+	removal  attemptctx.Follower // ends ctx when the provider is told to stop
+	unfollow func() bool         // ends it with a context of a hook; nil without
+	unwatch  func() bool         // nil until the answer is committed and has more to read
+	response *http.Response
+	failure  error
+	body     io.ReadCloser // the provider's
+	first    []byte        // read and not handed over
+	buffer   *[firstSize]byte
+	readErr  error // behind first
+	told     error // the same as the reader gets it
+	empty    int   // reads in a row without bytes
+	limit    time.Duration
+	cut      bool // the limit leaves time for another provider
+	began    time.Duration
+
+	// mu guards the fields below; nothing is called while it is held but methods of the timer and Patience.
+	mu      sync.Mutex
+	timer   *schedule.Timer
+	rings   time.Duration // when the timer goes off; never: it does not
+	due     time.Duration // when ctx is ended
+	phase   phase
+	reading bool // also from the start until the answer is returned
+	over    bool // the outcome was reported
+	closed  bool
+	// detached: the lease is reported by the round, and the answer is a refusal that may still be read.
+	detached bool
+}
+
+// phase says what an exchange waits for, and so what is wrong when that takes too long.
+type phase uint8
+
+const (
+	phaseFirst phase = iota // the first byte
+	phaseBody               // the next bytes, or a reader
+)
+
+// never is later than every time.
+const never time.Duration = math.MaxInt64
+
+// clientContext is the context of the client with the values of the attempt. It does not ask the context of the
+// attempt whether it has ended, which would cost a timer.
+type clientContext struct {
+	context.Context
+
+	values context.Context //nolint:containedctx // of the attempt
+}
+
+// Value returns the value of the attempt, where it has one.
+func (c *clientContext) Value(key any) any {
+	if value := c.values.Value(key); value != nil {
+		return value
+	}
+	return c.Context.Value(key)
+}
+
+// firstSize is the number of bytes that are read at most before an answer is committed.
+const firstSize = 4 << 10
+
+//nolint:gochecknoglobals // of buffers
+var firstBuffers = sync.Pool{New: func() any { return new([firstSize]byte) }}
+
+var errNoResponse = verdict.As(errors.New("registryhttp: the transport returned neither an answer nor an error"),
+	verdict.Verdict{Class: verdict.ClassMalformed})
+
+// begin sends the request and returns the answer with its first byte. With a failure the answer may be one as
+// well: the refusal of the provider.
+func (x *exchange) begin(r *round, lease *registry.Lease[*Upstream]) (response *http.Response, failure error) {
+	x.round, x.lease, x.reading, x.rings = r, lease, true, never
+	begun := false
+	defer func() {
+		if !begun { // a panic, which the lease has recorded
+			x.drop()
+		}
+	}()
+	failure = lease.Guard(x.open)
+	begun = true
+	if failure != nil {
+		x.response = nil // it is the error of a panic, or there is none
+		x.drop()
+		return nil, failure
+	}
+	return x.response, x.failure
+}
+
+// open makes the request and decides on the answer. An error is a failure without one.
+func (x *exchange) open() error {
+	client, leased := x.round.request.Context(), x.lease.Context()
+	x.parent = clientContext{client, context.WithoutCancel(leased)}
+	x.ctx, x.end = context.WithCancelCause(&x.parent)
+	if !x.removal.Follow(leased, x.removed) { // a hook has changed it
+		x.unfollow = context.AfterFunc(leased, x.removed)
+	}
+	x.startClock()
+	out := x.lease.Value.request(x)
+	if err := x.round.body.give(x, out); err != nil {
+		return err
+	}
+	base := x.round.transport.base
+	if own := x.lease.Value.options.Transport; own != nil {
+		base = own
+	}
+	var err error
+	x.response, err = base.RoundTrip(out) //nolint:bodyclose // it is the answer's
+	switch {
+	case err != nil:
+		return x.caused(err)
+	case x.response == nil:
+		return errNoResponse
+	}
+	return x.judge(out)
+}
+
+// removed ends the context with that of the lease.
+func (x *exchange) removed() { x.end(fault.Bound(context.Cause(x.lease.Context()))) }
+
+// request returns the request to the upstream.
+func (u *Upstream) request(x *exchange) *http.Request {
+	in := x.round.request
+	out := in.WithContext(x.ctx)
+	out.URL, out.Host, out.Header = u.target(in.URL, x.round.transport.options.Base), u.host, u.headers(in)
+	out.Response = nil
+	return out
+}
+
+// startClock limits the time until the first byte.
+func (x *exchange) startClock() {
+	options := &x.round.transport.options
+	most, explicit := options.FirstTimeout, x.round.transport.explicit
+	if own := x.lease.Value.options.FirstTimeout; own > 0 {
+		most, explicit = own, true
+	}
+	x.lease.Patience(most)
+	if x.limit = most; !explicit && !x.round.body.mayGetLost() {
+		x.limit, x.cut = x.lease.Share(most)
+	}
+	x.began = x.now()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.allow(x.began, x.limit)
+}
+
+func (x *exchange) now() time.Duration { return x.round.transport.timers.Now() }
+
+// allow ends the context after the limit, and the time for the whole answer, unless it is called again before. It is
+// called with mu held. A timer that goes off too soon is left as it is, since most limits are never reached.
+func (x *exchange) allow(now, limit time.Duration) {
+	x.due = min(now+limit, x.began+x.round.transport.options.Timeout)
+	if x.rings <= x.due {
+		return
+	}
+	if x.timer != nil {
+		x.timer.Stop()
+	}
+	x.rings = x.due
+	x.timer = x.round.transport.timers.At(x.due, x.ring)
+}
+
+// allowAll limits nothing but the time for the whole answer. It is called with mu held.
+func (x *exchange) allowAll() { x.due = x.began + x.round.transport.options.Timeout }
+
+// ring ends the context if the timer went off in time.
+func (x *exchange) ring() {
+	if cause := x.overdue(); cause != nil {
+		x.end(cause)
+	}
+}
+
+// overdue returns why the context is to be ended; nil: it is not yet.
+func (x *exchange) overdue() error {
+	now := x.now()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.rings = never
+	switch {
+	case x.over:
+		return nil
+	case now < x.due:
+		x.allow(now, x.due-now)
+		return nil
+	case now >= x.began+x.round.transport.options.Timeout:
+		return registry.ErrAttemptTimeout
+	case x.phase == phaseFirst:
+		return ErrFirstByte
+	}
+	return ErrStalled
+}
+
+// pause stops the clock while the body of the request is produced.
+func (x *exchange) pause() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.phase == phaseFirst && !x.over {
+		x.allowAll()
+		x.lease.Patience(x.round.transport.options.Timeout)
+	}
+}
+
+// resume starts it again.
+func (x *exchange) resume() {
+	now := x.now()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.phase == phaseFirst && !x.over {
+		x.allow(now, x.limit)
+		x.lease.Patience(now - x.began + x.limit)
+	}
+}
+
+// judge decides on an answer whose header has arrived.
+func (x *exchange) judge(out *http.Request) error {
+	response, in, transport := x.response, x.round.request, x.round.transport
+	response.Request = in
+	if response.StatusCode == http.StatusSwitchingProtocols {
+		x.answered()
+		x.round.body.commit()
+		x.detach() // the connection is the client's now
+		x.lease.Done(nil)
+		return nil
+	}
+	failure := verdict.FromResponse(response)
+	if x.body = response.Body; x.body == nil {
+		x.body = http.NoBody
+	}
+	response.Body = x
+	if x.refused(failure) {
+		return nil
+	}
+	if response.StatusCode >= http.StatusMultipleChoices {
+		x.lease.Value.localize(response, out.URL, in.URL, transport.options.Base)
+	}
+	if !transport.options.CommitHeader && x.round.repeatable && x.round.body.repeatable() {
+		if err := x.peek(); err != nil {
+			return err
+		}
+		if x.refused(x.inspect()) {
+			return nil
+		}
+	}
+	x.commit()
+	return nil
+}
+
+// refused notes the failure, if there is one, of an answer that may be returned all the same.
+func (x *exchange) refused(failure error) bool {
+	if failure == nil {
+		return false
+	}
+	x.failure = failure
+	x.answered()
+	return true
+}
+
+// commit makes the answer the one of the request.
+func (x *exchange) commit() {
+	x.answered()
+	x.round.body.commit()
+	if x.atEnd() {
+		x.finish(nil)
+		x.leave()
+		return
+	}
+	x.lease.Answered()
+	x.lease.Patience(x.round.transport.options.Timeout)
+	x.mu.Lock() // for the function, which may run at once
+	x.unwatch = context.AfterFunc(x.ctx, x.endedBetweenReads)
+	x.mu.Unlock()
+	x.leave()
+}
+
+// peek reads the first bytes of the body.
+func (x *exchange) peek() error {
+	if x.body == http.NoBody {
+		return nil
+	}
+	x.buffer, _ = firstBuffers.Get().(*[firstSize]byte)
+	for empty := 0; len(x.first) == 0 && x.readErr == nil; empty++ {
+		var n int
+		n, x.readErr = x.body.Read(x.buffer[:])
+		if x.first = x.buffer[:n]; n == 0 && empty >= mostEmptyReads {
+			x.readErr = io.ErrNoProgress
+		}
+	}
+	if len(x.first) == 0 && !x.atEnd() {
+		return x.caused(x.readErr)
+	}
+	return nil
+}
+
+// atEnd reports whether nothing is left to read behind the first bytes.
+func (x *exchange) atEnd() bool {
+	return x.body == http.NoBody || isEnd(x.readErr)
+}
+
+// isEnd reports whether a reader has ended in order: an error around io.EOF is one.
+func isEnd(err error) bool { return err == io.EOF } //nolint:errorlint // see above
+
+// inspect shows the answer to the user's function.
+func (x *exchange) inspect() error {
+	inspect := x.round.transport.options.Inspect
+	if inspect == nil {
+		return nil
+	}
+	var err error
+	_ = fault.Run(func() error { err = inspect(x.response, x.first); return nil })
+	return err
+}
+
+// mostEmptyReads bounds the reads in a row that return neither bytes nor an error.
+const mostEmptyReads = 100
+
+// answered ends the wait for the first byte.
+func (x *exchange) answered() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.phase = phaseBody
+	x.allowAll()
+}
+
+// caused returns the error of an attempt or a body, with why its context has ended where the error does not say it.
+func (x *exchange) caused(err error) error {
+	if around, ok := err.(*url.Error); ok { //nolint:errorlint // the outermost
+		err = around.Err // it shows the URL of the provider, with its query
+	}
+	if x.ctx.Err() == nil {
+		return err
+	}
+	cause := x.cause()
+	if !errors.Is(err, cause) {
+		err = fmt.Errorf("%w: %w", cause, err)
+	}
+	switch {
+	case errors.Is(cause, ErrFirstByte) && x.cut:
+		return verdict.As(err, verdict.Verdict{Class: verdict.ClassCut})
+	case errors.Is(cause, ErrFirstByte), errors.Is(cause, ErrStalled):
+		return verdict.As(err, verdict.Verdict{Class: verdict.ClassStalled})
+	}
+	return err
+}
+
+// cause returns why the context has ended. Where it was the time for the whole answer, the attempt learns it.
+func (x *exchange) cause() error {
+	cause := fault.Bound(context.Cause(x.ctx))
+	if errors.Is(cause, registry.ErrAttemptTimeout) {
+		_ = x.lease.Context().Err()
+	}
+	return cause
+}
