@@ -32,13 +32,13 @@ func TestExplanation_HasOneLineForEachCandidate(t *testing.T) {
 		},
 		"probed": func(t *testing.T, _ *registry.Registry, a *registry.Registration) {
 			t.Helper()
-			_, err := a.SetHealth(health.Policy{Probe: func(context.Context) error { return forged }})
+			_, err := a.SetHealthPolicy(health.Policy{Probe: func(context.Context) error { return forged }})
 			require.NoError(t, err)
 			testkit.Pass(time.Minute)
 		},
 		"factory": func(t *testing.T, reg *registry.Registry, _ *registry.Registration) {
 			t.Helper()
-			testkit.Add(t, reg, testkit.Provider{Name: "a", Replace: true, Factory: func(context.Context) (testkit.ChatModel, error) { return nil, forged }})
+			testkit.Add(t, reg, testkit.Provider{Name: "a", Replace: true, AtOnce: true, Factory: func(context.Context) (testkit.ChatModel, error) { return nil, forged }})
 			_, _ = testkit.Ask(t.Context(), testkit.Bind(reg))
 		},
 		"last attempt": func(t *testing.T, reg *registry.Registry, _ *registry.Registration) {
