@@ -384,7 +384,7 @@ func TestAttemptTime_AStatedVerdictCountsWithATimeout(t *testing.T) {
 					}
 					require.Equal(t, want.String(), report.Attempts[0].Class.String())
 					cooling := want == verdict.ClassRateLimited || want == verdict.ClassFatal
-					require.Equal(t, cooling, !a.Info().CooldownUntil.IsZero())
+					require.Equal(t, cooling, !a.Info().Cooldown.Until.IsZero())
 				})
 			})
 		}

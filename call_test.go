@@ -97,7 +97,7 @@ func TestCall_ParkedProviderDoesNotDecideTheError(t *testing.T) {
 		require.NoError(t, b.Unregister(t.Context()))
 		_, err = testkit.Ask(t.Context(), testkit.Bind(reg))
 		require.ErrorIs(t, err, registry.ErrCredentials)
-		require.False(t, a.Info().CooldownUntil.IsZero())
+		require.False(t, a.Info().Cooldown.Until.IsZero())
 	})
 }
 

@@ -174,6 +174,9 @@ func newEntry[T any](service string, p Provider[T]) (entry, error) {
 		return entry{}, err
 	}
 	var v *check.Violation
+	if e.definition.Weight = cmp.Or(p.Weight, 1); p.NoTraffic {
+		e.definition.Weight = 0
+	}
 	e.instance, e.build, v = typed.Source(p.Instance, p.Factory, asInvalid)
 	return e, asInvalid(v)
 }

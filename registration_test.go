@@ -22,7 +22,7 @@ func TestRegister_InstanceAloneGetsDefaults(t *testing.T) {
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		info := testkit.Add(t, reg, testkit.Provider{Instance: testkit.Says("hello")}).Info()
 		require.NotEmpty(t, info.Name)
-		require.Equal(t, registry.Definition{Service: "chat", Name: info.Name, Strategy: registry.StrategyFallback}, info.Definition)
+		require.Equal(t, registry.Definition{Service: "chat", Name: info.Name, Strategy: registry.StrategyFallback, Weight: 1}, info.Definition)
 		require.Equal(t, registry.PriorityNormal, info.Priority)
 		require.Equal(t, registry.BreakerClosed, info.Breaker.State)
 		require.True(t, info.Eligible)

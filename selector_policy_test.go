@@ -180,7 +180,7 @@ func TestSelectionPolicy_EjectionCapLimitsOpenBreakers(t *testing.T) {
 			}
 			require.Equal(t, 2, open(), "3 of 5 would be more than half")
 			require.Equal(t, registry.BreakerOpen, last.Breaker().State, "the only one of its group may")
-			a, _ := reg.Selection("chat")
+			a, _ := reg.Analytics("chat")
 			held := uint64(0)
 			for _, p := range a.Providers {
 				held += p.HeldClosed

@@ -225,7 +225,7 @@ func TestSelector_MayUseItsRegistry(t *testing.T) {
 			}
 			_ = reg.Stats()
 			_ = r.Explain()
-			_, _ = reg.Selection("chat")
+			_, _ = reg.Analytics("chat")
 			_ = b.MarkUnhealthy(testkit.ErrDown)
 			_ = b.MarkHealthy()
 			return 0
@@ -298,7 +298,7 @@ func TestSelector_FaultsOfMockGroupAreCounted(t *testing.T) {
 		testkit.Add(t, reg, testkit.Provider{Name: "own", Handler: "h"})
 		testkit.Add(t, reg, testkit.Provider{Name: "own mock", Handler: "h", Mock: true})
 		testkit.MustGet(t, testkit.Bind(reg))
-		a, ok := reg.Selection("chat")
+		a, ok := reg.Analytics("chat")
 		require.True(t, ok)
 		require.Len(t, a.Groups, 2)
 		require.Equal(t, uint64(1), a.Groups[1].Panics)

@@ -94,13 +94,13 @@ func (u *Update) SetRetry(name string, policy RetryPolicy) {
 	u.set(name, changeset.Change{})(retrySetting(policy, new(RetryPolicy)))
 }
 
-// SetBreaker adds a change as [Registration.SetBreaker] makes it. It is in force when [Registry.Update] returns.
-func (u *Update) SetBreaker(name string, policy BreakerPolicy) {
+// SetBreakerPolicy adds a change as [Registration.SetBreakerPolicy] makes it. It is in force when [Registry.Update] returns.
+func (u *Update) SetBreakerPolicy(name string, policy BreakerPolicy) {
 	u.set(name, changeset.Change{})(breakerSetting(policy))
 }
 
-// SetHealth adds a change as [Registration.SetHealth] makes it.
-func (u *Update) SetHealth(name string, policy health.Policy) {
+// SetHealthPolicy adds a change as [Registration.SetHealthPolicy] makes it.
+func (u *Update) SetHealthPolicy(name string, policy health.Policy) {
 	u.set(name, changeset.Change{})(healthSetting(policy, new(health.Policy)), nil)
 }
 

@@ -144,7 +144,7 @@ func (s *piece) change() {
 	r, pick := s.one(), s.rand.IntN
 	switch pick(19) {
 	case 0:
-		_, err := r.SetBreaker([]registry.BreakerPolicy{
+		_, err := r.SetBreakerPolicy([]registry.BreakerPolicy{
 			{FailureThreshold: 2, RecoveryTimeout: 30 * time.Second},
 			{FailureThreshold: 3, SlowRate: 0.5, SlowAfter: time.Hour, MinimumCalls: 3, Window: 5 * time.Hour},
 			{FailureRate: 0.5, MinimumCalls: 4, Window: 3 * time.Hour},
@@ -219,7 +219,7 @@ func (s *piece) look() {
 	for info := range s.reg.All() {
 		b, cooling := info.Breaker, 0
 		for _, longer := range []time.Duration{0, 5 * time.Second, 12 * time.Second, 20 * time.Second} { // apart by more than what is random of a cooldown
-			if time.Until(info.CooldownUntil) > longer {
+			if time.Until(info.Cooldown.Until) > longer {
 				cooling++
 			}
 		}

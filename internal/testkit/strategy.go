@@ -54,7 +54,7 @@ func StrategyNumber(n int) selection.Strategy {
 // GroupFaults returns the faults of the selector of the chat service's only group.
 func GroupFaults(tb testing.TB, reg *registry.Registry) selection.GroupFaults {
 	tb.Helper()
-	a, ok := reg.Selection("chat")
+	a, ok := reg.Analytics("chat")
 	require.True(tb, ok)
 	require.Len(tb, a.Groups, 1)
 	return a.Groups[0]

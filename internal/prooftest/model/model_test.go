@@ -312,7 +312,7 @@ func (m *machine) check(rt *rapid.T) {
 			info.Breaker.State, info.Breaker.ConsecutiveFailures, info.Breaker.TrialSuccesses, info.Breaker.TrialsInFlight,
 		}, "%s: breaker, failures in a row, trials won and in flight", p.name)
 		require.Equal(rt, p.callable(), info.Eligible, p.name)
-		require.Equal(rt, p.cooling(), !info.CooldownUntil.IsZero(), "%s: cooling", p.name)
+		require.Equal(rt, p.cooling(), !info.Cooldown.Until.IsZero(), "%s: cooling", p.name)
 		require.Equal(rt, []any{p.number, p.priority, o.strategies[p.group().whole()]}, []any{info.Group, info.Priority, info.Strategy}, p.name)
 	}
 	for _, q := range []registry.Query{{}, {Handler: "h"}, {Require: []string{"x"}}} {
