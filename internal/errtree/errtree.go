@@ -30,7 +30,7 @@ func Bound(err error) error {
 	if bounded(err, mostDepth, &left) {
 		return err
 	}
-	return &cut{text: err, kept: keep(nil, err, mostKept)}
+	return &cut{text: err, kept: keep(nil, err)}
 }
 
 // leaf reports whether err wraps nothing, which is so of most.
@@ -81,15 +81,15 @@ func unwrap(err error) (one error, many []error, ok bool) { //nolint:staticcheck
 }
 
 // keep appends the first errors of the tree, each once, in the order of [errors.Is].
-func keep(kept []error, err error, depth int) []error {
-	for ; err != nil && depth > 0 && len(kept) < mostKept && !has(kept, err); depth-- {
+func keep(kept []error, err error) []error {
+	for err != nil && len(kept) < mostKept && !has(kept, err) {
 		kept = append(kept, err)
 		one, many, ok := unwrap(err)
 		if !ok {
 			break
 		}
 		for _, wrapped := range many {
-			kept = keep(kept, wrapped, depth-1)
+			kept = keep(kept, wrapped)
 		}
 		err = one
 	}
