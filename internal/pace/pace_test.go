@@ -19,15 +19,13 @@ func TestPace_KnowsTheLongestAnswerOfLate(t *testing.T) {
 	t.Parallel()
 	var p pace.Pace
 	require.Zero(t, p.Known(0))
-	p.Answered(0)
+	require.True(t, p.Answered(0))
 	require.Equal(t, pace.Known{Longest: 1}, p.Known(0), "an answer at once is known, too")
-	for _, took := range []time.Duration{8 * second, 3 * second, 8 * second} {
-		p.Answered(took)
-	}
+	require.True(t, p.Answered(8*second))
+	require.False(t, p.Answered(8*second-1))
+	require.True(t, p.Answered(8*second), "none took longer")
 	require.Equal(t, 8*second, p.Known(time.Minute-1).Longest)
-	for minute, longest := range map[int]time.Duration{1: 8 * second} {
-		require.Equal(t, longest, p.Known(time.Duration(minute)*time.Minute).Longest)
-	}
+	require.Equal(t, 8*second, p.Known(time.Minute).Longest)
 	require.Equal(t, 8*second, p.Known(time.Hour).Longest, "without later answers it does not fade")
 	p.Answered(second)
 	require.Equal(t, 4*second, p.Known(time.Hour+time.Minute).Longest)
@@ -127,6 +125,8 @@ func TestShare_FollowsItsTable(t *testing.T) {
 		{"hangs, the other less so", hangs(6 * second), hangs(2 * second), false, 2 * second},
 		{"both hang", hangs(6 * second), hangs(6 * second), false, 8 * second},
 		{"both hang, nearly as long", hangs(6100 * ms), hangs(6 * second), false, 8 * second},
+		{"both hang, an eighth longer", hangs(9 * second), hangs(8 * second), false, 8 * second},
+		{"both hang, more than an eighth longer", hangs(9*second + 1), hangs(8 * second), false, 2 * second},
 		{"hangs, on trial", hangs(6 * second), answers(ms), true, 7 * second},
 		{"slow and hangs", pace.Known{Longest: 6 * second, Waited: 7 * second}, answers(6 * second), false, second},
 		{"slow and hangs, on trial", pace.Known{Longest: 6 * second, Waited: 7 * second}, answers(6 * second), true, 7500 * ms},
