@@ -94,12 +94,9 @@ func IdempotencyKey(ctx context.Context) string {
 
 // idempotencyKey returns the key of the call, which is made when it is first asked for.
 func (c *Context) idempotencyKey() string {
-	if known := c.key.Load(); known != nil {
-		return *known
-	}
-	made := rand.Text()
-	if c.key.CompareAndSwap(nil, &made) {
-		return made
+	if c.key.Load() == nil {
+		made := rand.Text()
+		c.key.CompareAndSwap(nil, &made)
 	}
 	return *c.key.Load()
 }

@@ -162,6 +162,7 @@ func TestSet_MoveOnEndsThePresentContextsThatDoNotStay(t *testing.T) {
 	(*attemptctx.Context)(nil).StayIf(true)
 	require.NoError(t, goes.Err())
 	require.NoError(t, stays.Err())
+	require.Nil(t, unarmed.Value(contextKey{}), "a value of the caller's arms nothing")
 	set.MoveOn(errStop)
 	require.Equal(t, errStop, goes.Cancelled())
 	require.Equal(t, errStop, context.Cause(goes))
@@ -290,6 +291,52 @@ func TestContext_SurvivesACallersContextWhoseMethodsPanic(t *testing.T) {
 		require.NotPanics(t, func() { set.Cancel(errStop) })
 		<-derived.Done()
 	})
+}
+
+// ownContext is a context of a user that package context does not know.
+type ownContext struct {
+	context.Context
+
+	done chan struct{}
+	err  func() error
+}
+
+func (o *ownContext) Done() <-chan struct{} { return o.done }
+func (o *ownContext) Err() error            { return o.err() }
+
+func TestContext_EndsWithTheErrorOfACallersOwnContext(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		err  func() error
+		want error
+	}{
+		"has an error":              {func() error { return context.DeadlineExceeded }, context.DeadlineExceeded},
+		"panics, which is no error": {func() error { panic("in Err") }, context.Canceled},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, func(t *testing.T, caller context.Context, set *attemptctx.Set) {
+				own := &ownContext{caller, make(chan struct{}), func() error { return nil }}
+				c := attemptctx.New(own, time.Time{}, set, nil)
+				require.NoError(t, c.Err())
+				own.err = test.err
+				close(own.done)
+				<-c.Done()
+				require.ErrorIs(t, c.Err(), test.want)
+				require.Nil(t, c.Cancelled())
+				c.End()
+			})
+		})
+	}
+}
+
+// It is not parallel: counting allocations counts those of all goroutines.
+func TestIdempotencyKey_IsMadeOnce(t *testing.T) {
+	c := attemptctx.New(t.Context(), time.Time{}, &attemptctx.Set{}, nil)
+	key := attemptctx.IdempotencyKey(c)
+	require.LessOrEqual(t, testing.AllocsPerRun(100, func() { _ = c.Value(contextKey{}) }), 0.0)
+	require.LessOrEqual(t, testing.AllocsPerRun(100, func() { _ = attemptctx.IdempotencyKey(c) }), 1.0, "its place in an interface")
+	require.Equal(t, key, attemptctx.IdempotencyKey(c))
 }
 
 // hostile is a context of a user whose Err panics.
