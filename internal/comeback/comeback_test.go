@@ -158,7 +158,7 @@ func TestForFirst_EndsWhenTheReservedAttemptIsDue(t *testing.T) {
 		var turns limit.Turns[string]
 		w := comeback.New[string, *limit.Limits](turns.Turn())
 		slow, fast, unwanted := used(t, 0.1), used(t, 1), used(t, 100)
-		for _, l := range []*limit.Limits{slow, unwanted, fast} {
+		for _, l := range []*limit.Limits{slow, unwanted, fast, used(t, 0.5)} {
 			w.NoteThrottled(l)
 		}
 		w.Reserve(by, "caller", func(l *limit.Limits) *limit.Limits {
