@@ -316,11 +316,9 @@ func (i *Instance[T]) AwaitEnd() {
 	if last == nil || tasks.IsClosed(last.ended) {
 		return
 	}
-	timer := time.NewTimer(time.Until(late))
-	defer timer.Stop()
 	select {
 	case <-last.ended:
-	case <-timer.C:
+	case <-time.After(time.Until(late)):
 	}
 }
 
