@@ -43,7 +43,7 @@ type Context struct {
 	// mu guards the making of armed and over. It is held while a context of
 	// package context is derived from the caller's.
 	mu   sync.Mutex
-	over bool // its attempt has ended before it was armed
+	over bool // its attempt has ended
 
 	stays bool // [Set.MoveOn] leaves it alone; set before it is handed out
 }
@@ -164,9 +164,7 @@ func (c *Context) arm() *armedContext {
 func (c *Context) End() {
 	c.mu.Lock()
 	armed := c.armed.Load()
-	if armed == nil {
-		c.over = true
-	}
+	c.over = true
 	c.mu.Unlock()
 	if armed != nil {
 		c.set.remove(&armed.place)
