@@ -242,3 +242,33 @@ func TestQueue_NothingIsLostUnderLoad(t *testing.T) {
 		require.True(t, s.Free())
 	}
 }
+
+func TestRecheck_GrantsAFreeSlotOnceTheConditionIsMet(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := slots.New(1, 10)
+		var usable atomic.Bool
+		wait := queueOf(s, "a", usable.Load)
+		wait.Recheck()
+		require.Zero(t, s.Taken())
+		usable.Store(true)
+		wait.Recheck()
+		require.Equal(t, 1, s.Taken())
+		require.Equal(t, 0, got(t.Context(), wait))
+	})
+}
+
+func TestMoveQueue_GoesBehindTheQueueThatIsThere(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		from, to := full(t, 10), full(t, 10)
+		waits := map[string]*slots.Wait{}
+		for name, s := range map[string]*slots.Slots{"b1": to, "a1": from} {
+			waits[name] = queueOf(s, name[:1], nil)
+		}
+		waits["b2"] = queueOf(to, "b", nil)
+		waits["b3"] = queueOf(from, "b", nil)
+		from.MoveQueue(to)
+		require.Equal(t, []string{"b1", "a1", "b2", "b3"}, order(t, to, waits))
+	})
+}
