@@ -120,3 +120,12 @@ func TestPop_ReleasesTheValue(t *testing.T) {
 	require.Equal(t, 1, r.Len())
 	runtime.KeepAlive(r)
 }
+
+// It is not parallel: counting allocations counts those of all goroutines.
+func TestPush_AllocatesNothingOnceTheRingIsFull(t *testing.T) {
+	r := ring.New[int](20)
+	for i := range 20 {
+		r.Push(i)
+	}
+	require.Zero(t, testing.AllocsPerRun(100, func() { r.Push(1) }))
+}
