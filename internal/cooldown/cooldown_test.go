@@ -169,7 +169,7 @@ func TestCooldown_LengthsGrowFromFirstToLast(t *testing.T) {
 
 func TestCooldown_AskedTimeIsNeverShortenedNorLongerThanMax(t *testing.T) {
 	t.Parallel()
-	for _, asked := range []time.Duration{1, time.Second, time.Hour, cooldown.Max - 1, cooldown.Max, 1 << 62, 1<<63 - 1} {
+	for _, asked := range []time.Duration{1, 9, 10, 19, time.Second, time.Hour, cooldown.Max - 1, cooldown.Max, 1 << 62, 1<<63 - 1} {
 		for _, kind := range []verdict.Cooldown{
 			verdict.CooldownNone, verdict.CooldownShort, verdict.CooldownAsked, verdict.CooldownModel, verdict.CooldownLong,
 		} {
