@@ -178,9 +178,12 @@ func TestLeaveHopeless_ATurnInVainIsKeptOnlyWhileThereIsHope(t *testing.T) {
 		b.superseded = true
 		require.Zero(t, q.LeaveHopeless(0, queueing.Patience{}))
 		require.Equal(t, time.Minute, q.LeaveHopeless(0, queueing.Patience{ForReturn: true}))
-		require.Zero(t, q.LeaveHopeless(31*time.Second, queueing.Patience{ForReturn: true}), "it returns too late")
-		soon := queueing.Patience{ForReturn: true, Bounded: true, Deadline: time.Now().Add(time.Second)}
-		require.Zero(t, q.LeaveHopeless(0, soon), "the caller has no time for that")
+		require.Positive(t, q.LeaveHopeless(30*time.Second, queueing.Patience{ForReturn: true}), "just in time")
+		require.Zero(t, q.LeaveHopeless(30*time.Second+1, queueing.Patience{ForReturn: true}), "it returns too late")
+		bounded := queueing.Patience{ForReturn: true, Bounded: true, Deadline: time.Now().Add(30*time.Second + 1)}
+		require.Positive(t, q.LeaveHopeless(0, bounded))
+		bounded.Deadline = time.Now().Add(30 * time.Second)
+		require.Zero(t, q.LeaveHopeless(0, bounded), "the caller has no time for that")
 
 		a.blocked = false
 		require.Zero(t, await(t, q, time.Second), "it has kept its turn")
