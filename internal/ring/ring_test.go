@@ -25,8 +25,9 @@ func TestRing_PopsInOrder(t *testing.T) {
 		require.Zero(t, lost)
 		require.Equal(t, i, value)
 	}
-	_, _, ok := r.Pop()
+	_, lost, ok := r.Pop()
 	require.False(t, ok)
+	require.Zero(t, lost)
 }
 
 func TestPush_DropsAndCountsTheOldestWhenFull(t *testing.T) {
