@@ -24,7 +24,7 @@ import (
 // Context is the context of one attempt. Use [New] to create one, and [Context.End]
 // when the attempt is over.
 //
-//	         Done, Err, or package context asks
+//	         Done, Err, as package context asks
 //	unarmed ────────────────────────────────────▶ armed
 //	   │ End                                        │ deadline, caller, End, Set.Cancel
 //	   ▼                                            ▼
@@ -117,17 +117,13 @@ func (c *Context) Done() <-chan struct{} { return c.arm().Done() }
 func (c *Context) Err() error { return c.arm().Err() }
 
 // Value returns the caller's values. Once armed it asks the real context, so that contexts
-// derived from this one find it and need no goroutine to follow it; package context asking
-// for its own key arms it.
+// derived from this one find it and need no goroutine to follow it: package context asks for
+// Done or Err before it asks for its own key.
 func (c *Context) Value(key any) any {
 	if key == (keyOfCall{}) {
 		return c.idempotencyKey()
 	}
-	armed := c.armed.Load()
-	if armed == nil && key == contextKey() {
-		armed = c.arm()
-	}
-	if armed != nil {
+	if armed := c.armed.Load(); armed != nil {
 		return armed.Value(key)
 	}
 	return c.Context.Value(key)

@@ -353,7 +353,7 @@ func TestContext_EndsWithTheErrorOfACallersOwnContext(t *testing.T) {
 				close(own.done)
 				<-c.Done()
 				require.ErrorIs(t, c.Err(), test.want)
-				require.Nil(t, c.Cancelled())
+				require.NoError(t, c.Cancelled())
 				c.End()
 			})
 		})
