@@ -50,7 +50,7 @@ func TestService_IsForgotten(t *testing.T) { //nolint:paralleltest // it measure
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
 			require.ErrorIs(t, reg.WaitReady(ctx, tenant(i).Name()), registry.ErrNotReady)
-			_, known := reg.Selection(tenant(i).Name())
+			_, known := reg.Analytics(tenant(i).Name())
 			require.False(t, known)
 			_, known = reg.Provider(tenant(i).Name())
 			require.False(t, known)
@@ -71,7 +71,7 @@ func TestService_IsForgotten(t *testing.T) { //nolint:paralleltest // it measure
 		},
 		"swapped in vain": func(t *testing.T, reg *registry.Registry, i int) {
 			t.Helper()
-			_, err := tenant(i).Swap(reg, "test", "x", "y")
+			_, err := tenant(i).Testing(reg).Swap("test", "x", "y")
 			require.ErrorIs(t, err, registry.ErrNotRegistered)
 		},
 		"unregistered": func(t *testing.T, reg *registry.Registry, i int) {
@@ -96,7 +96,7 @@ func TestService_IsForgotten(t *testing.T) { //nolint:paralleltest // it measure
 			testkit.Add(t, reg, testkit.Provider{Name: "taken"})
 			require.Less(t, growth(3000, func(i int) { use(t, reg, i) }), int64(100))
 			require.Equal(t, 1, reg.Stats().Services)
-			_, known := reg.Selection("tenant-1")
+			_, known := reg.Analytics("tenant-1")
 			require.False(t, known)
 			require.NoError(t, reg.Close(t.Context()))
 		})
