@@ -35,6 +35,7 @@ type probeSubject struct{ provider *provider }
 
 func (s probeSubject) Left() bool     { return s.provider.hasLeft() }
 func (s probeSubject) HealthChanged() { s.provider.publishHealth() }
+func (s probeSubject) ProbePlanned()  { renewRecord(s.provider) }
 
 func (s probeSubject) Totals() probe.Totals {
 	totals := s.provider.totals()
@@ -46,6 +47,7 @@ func (s probeSubject) Publish(change event.Event) {
 	p := s.provider
 	if change.Kind == event.CapabilityOut || change.Kind == event.CapabilityBack {
 		p.service.outdate()
+		p.registry.causes.Add(1)
 	}
 	p.registry.bus.Publish(p.event(change))
 	if change.Kind == event.CapabilityBack {

@@ -33,8 +33,8 @@ type provider struct {
 	instance atomic.Pointer[typed.Instance] // nil before a factory's success and after release
 	timeout  atomic.Int64                   // of one attempt, in nanoseconds; zero: none was given
 	breaker  providerBreaker
-	limits   atomic.Pointer[limit.Limits] // of its domain; nil: none
-	last     atomic.Pointer[verdict.LastError]
+	limits   atomic.Pointer[limit.Limits]       // of its domain; nil: none
+	last     *atomic.Pointer[verdict.LastError] // apart: errors of look-ups keep it, and not the provider
 	effects  effects.Effects
 
 	replacement  replacement
@@ -69,8 +69,10 @@ type eligibility struct {
 	gate atomic.Uint32 // written under Registry.mu
 
 	// Guarded by Registry.mu.
-	positions []position    // in the plans in force
-	ready     time.Duration // when breaker and health last let calls in again
+	positions  []position      // in the plans in force
+	record     *refusal.Record // how it stood when it was last looked at
+	recordedAt uint64          // the version of the plans then
+	ready      time.Duration   // when breaker and health last let calls in again
 }
 
 func (e *eligibility) gateNow() gate { return gate(e.gate.Load()) }
@@ -108,6 +110,7 @@ func newProvider(svc *service, e entry, generation uint64) *provider {
 		},
 		definition: e.definition,
 	}
+	p.last = &atomic.Pointer[verdict.LastError]{}
 	p.drain.Init(drainHost{p}, p.name())
 	p.ready = svc.registry.now()
 	if e.definition.NoTraffic {
@@ -223,6 +226,7 @@ func (p *provider) changeGateLocked(cleared, set gate, change *event.Event) {
 	for _, at := range p.positions {
 		at.plan.set(at.at, now)
 	}
+	renewRecord(p)
 	if change != nil {
 		p.registry.bus.Publish(p.event(*change))
 	}
@@ -275,11 +279,10 @@ func (p *provider) info() Info {
 
 func (p *provider) infoLocked(breaker BreakerStats) Info {
 	sum := p.totals()
-	var candidate Candidate
-	describeLocked(&candidate, p, time.Now())
+	now := recordLocked(p)
 	return Info{
 		Definition: p.definitionLocked(), Generation: p.generation,
-		Eligible: candidate.Eligible, Reason: candidate.Reason,
+		Eligible: now.Eligible, Reason: now.Words,
 		Health: p.healthLocked(), Breaker: breaker, CooldownUntil: p.cooldownNow().Until(),
 		Made: p.instance.Load() != nil, AttemptTimeout: p.attemptTimeout().most,
 		Attempts: sum.Attempts, Successes: sum.Successes, Failures: sum.Failures, Ignored: sum.Ignored, Limited: sum.Limited,
