@@ -35,7 +35,9 @@ import (
 // used up its time without an answer, for longer than the next one has, only gets what the next one does not need,
 // until it answers. A cut says nothing about a provider that may just be slow ([verdict.ClassCut]); as many
 // attempts without an answer in a row as its breaker's threshold open the breaker. So does what uses up the
-// caller's deadline while another provider could have been asked.
+// caller's deadline while another provider could have been asked. An attempt is cut too when its provider has become
+// unhealthy and stays so for [Options.DrainTimeout], and for longer than its answers of late took, while every query in
+// use has another provider; not where the call must not run twice, has no timeout or is a lease.
 //
 // When no provider could be entered the error is an [UnavailableError]; when some were, or
 // ctx had ended, it is a [CallError] with every attempt. Both unwrap to their causes.

@@ -80,6 +80,7 @@ func (c *call) enter(p *provider, e admission) bool {
 func (c *call) noteEntry(p *provider, e admission) {
 	a := &c.attempt
 	c.state, c.hookCtx, c.why, c.cause = callRunning, nil, e.why, nil
+	a.ctx.StayIf(c.options.onceOnly || c.shared != nil || e.lastResort)
 	if a.vitals != nil {
 		a.track = c.providers.track(p)
 	}

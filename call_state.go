@@ -49,7 +49,7 @@ type call struct {
 	why       reason.Why
 	delay     time.Duration // before the present attempt
 	retried   retried
-	panicked  *PanicError
+	panicked  *verdict.PanicError
 	skips     []refusal.Seen // providers that were refused for a reason that no gate shows
 	refused   []*provider    // the same
 	full      []*provider    // had no place free

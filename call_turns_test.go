@@ -240,12 +240,12 @@ func TestTurns_AreKeptThroughReplacement(t *testing.T) {
 		},
 		"swapped": func(t *testing.T, reg *registry.Registry) {
 			t.Helper()
-			_, err := testkit.Chat.Swap(reg, "test", "a", testkit.Takes("fake", time.Second))
+			_, err := testkit.Chat.Testing(reg).Swap("test", "a", testkit.Takes("fake", time.Second))
 			require.NoError(t, err)
 		},
 		"swapped and back": func(t *testing.T, reg *registry.Registry) {
 			t.Helper()
-			undo, err := testkit.Chat.Swap(reg, "test", "a", testkit.Takes("fake", time.Second))
+			undo, err := testkit.Chat.Testing(reg).Swap("test", "a", testkit.Takes("fake", time.Second))
 			require.NoError(t, err)
 			ctx, cancel := context.WithTimeout(t.Context(), 0)
 			defer cancel()
@@ -430,4 +430,55 @@ func TestWaitForCooldown_TimeBoundsTheWaitNotTries(t *testing.T) {
 		require.LessOrEqual(t, time.Since(began), time.Minute)
 		require.Less(t, len(report.Attempts), 80, "it pauses for longer each time")
 	})
+}
+
+// The delay of an attempt is all that it waited. Variants: for a cooldown and then for a place, for a place in vain
+// and then for a cooldown, and the same as a lease.
+func TestTurns_DelayIsTheSumOfWaits(t *testing.T) {
+	t.Parallel()
+	one := registry.LimitPolicy{MaxConcurrent: 1, MaxWait: 10 * time.Second}
+	for name, row := range map[string]struct {
+		hold, cool time.Duration // the place is taken when the cooldown ends, or the cooldown is another provider's
+		vain       bool
+		least      time.Duration
+	}{
+		"cooldown, then a place":         {hold: 30 * time.Second, cool: 25 * time.Second, least: 30 * time.Second},
+		"in vain for a place, and then ": {hold: time.Hour, cool: 20 * time.Second, vain: true, least: 20 * time.Second},
+	} {
+		for _, lease := range []bool{false, true} {
+			testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+				full := testkit.Add(t, reg, testkit.Provider{Name: "full", Limits: one, AttemptTimeout: registry.NoTimeout})
+				held, err := testkit.Bind(reg).Acquire(t.Context())
+				require.NoError(t, err)
+				time.AfterFunc(row.hold, func() { held.Done(nil) })
+				cooling := testkit.Add(t, reg, testkit.Provider{Name: "cooling", Priority: registry.PriorityCritical})
+				cooled, err := testkit.Bind(reg).Acquire(t.Context())
+				require.NoError(t, err)
+				cooled.Done(verdict.As(testkit.ErrDown, verdict.Verdict{After: row.cool}))
+				if !row.vain {
+					require.NoError(t, cooling.Unregister(t.Context()))
+					held.Done(verdict.As(testkit.ErrDown, verdict.Verdict{After: row.cool}))
+					time.AfterFunc(row.cool-time.Second, func() {
+						require.NoError(t, full.Reset())
+						again, err := testkit.Bind(reg).Acquire(context.Background())
+						require.NoError(t, err)
+						time.AfterFunc(row.hold-row.cool+time.Second, func() { again.Done(nil) })
+					})
+				}
+				began := time.Now()
+				var report registry.CallReport
+				options := []registry.CallOption{registry.WaitForCooldown(), registry.ReportTo(&report)}
+				if lease {
+					got, err := testkit.Bind(reg).Acquire(t.Context(), options...)
+					require.NoError(t, err)
+					got.Done(nil)
+				} else {
+					testkit.MustAsk(t, testkit.Bind(reg), options...)
+				}
+				require.GreaterOrEqual(t, time.Since(began), row.least, name)
+				require.Equal(t, time.Since(began), report.Attempts[0].Delay, name)
+				held.Done(nil)
+			})
+		}
+	}
 }

@@ -258,3 +258,69 @@ func TestLastResort_IsNoProviderWithFailedFactory(t *testing.T) {
 		require.Equal(t, "b", testkit.MustAsk(t, r))
 	})
 }
+
+// A provider that nothing keeps away, but that the call has no use for, is nothing to wait for. Variants: too slow for
+// the query, by a strategy and without one; with a budget that is used up; denied; full without a queue; throttled, whose
+// next attempt is beyond the deadline; of a selector that picks none; asked before.
+func TestWaitForCooldown_DoesNotWaitForWhatNothingKeepsAway(t *testing.T) {
+	t.Parallel()
+	deny := func(context.Context, string, string, string) error { return testkit.ErrDown }
+	none := testkit.NewStrategy("NONE", func(selection.View) int { return -1 })
+	for name, row := range map[string]struct {
+		options  registry.Options
+		provider testkit.Provider
+		query    registry.Query
+		before   func(t *testing.T, r *registry.Resolver[testkit.ChatModel]) (after func())
+	}{
+		"too slow": {
+			query:    registry.Query{Where: selection.Requirements{MaxLatency: time.Millisecond}},
+			provider: testkit.Provider{Instance: testkit.Takes("a", time.Second)}, before: askOnce,
+		},
+		"too slow, in turns": {
+			query:    registry.Query{Where: selection.Requirements{MaxLatency: time.Millisecond}},
+			provider: testkit.Provider{Instance: testkit.Takes("a", time.Second), Strategy: registry.StrategyRoundRobin}, before: askOnce,
+		},
+		"denied":     {options: registry.Options{Authorize: deny}},
+		"picks none": {provider: testkit.Provider{Strategy: none}},
+		"fails":      {provider: testkit.Provider{Instance: testkit.Fails(testkit.ErrDown)}},
+		"full": {
+			provider: testkit.Provider{Limits: registry.LimitPolicy{MaxConcurrent: 1, NoQueue: true}},
+			before: func(t *testing.T, r *registry.Resolver[testkit.ChatModel]) func() {
+				t.Helper()
+				held, err := r.Acquire(t.Context())
+				require.NoError(t, err)
+				return func() { held.Done(nil) }
+			},
+		},
+		"throttled": {provider: testkit.Provider{Limits: registry.LimitPolicy{Rate: 0.001, Burst: 1}}, before: askOnce},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testkit.Bubble(t, row.options, func(t *testing.T, reg *registry.Registry) {
+				row.provider.Name = "a"
+				testkit.Add(t, reg, row.provider)
+				r := testkit.Chat.Bind(reg, row.query)
+				if row.before != nil {
+					if after := row.before(t, r); after != nil {
+						defer after()
+					}
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+				defer cancel()
+				began := time.Now()
+				_, err := testkit.Ask(ctx, r, registry.WaitForCooldown())
+				if name != "picks none" {
+					require.Error(t, err)
+				}
+				require.Equal(t, began, time.Now())
+			})
+		})
+	}
+}
+
+func askOnce(t *testing.T, r *registry.Resolver[testkit.ChatModel]) (after func()) {
+	t.Helper()
+	require.NotEmpty(t, r.Explain().Winner) // from now on it is measured
+	_ = testkit.MustAsk(t, r)
+	return nil
+}

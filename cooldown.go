@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
@@ -9,7 +8,6 @@ import (
 	"github.com/capreg/registry/internal/cooldown"
 	"github.com/capreg/registry/internal/domain"
 	"github.com/capreg/registry/internal/limit"
-	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/internal/override"
 	"github.com/capreg/registry/verdict"
@@ -56,7 +54,7 @@ func (p *provider) cool(o outcome.Outcome) {
 		c = &p.domain.Cooldown
 	}
 	before := c.Cooldown
-	changed := c.Apply(cooldown.Request{Class: o.Class, Kind: o.Cooldown, After: o.After, Cause: o.Cause, Call: o.Call}, time.Now())
+	changed := c.Apply(cooldown.Request{Class: o.Class, Kind: o.Cooldown, After: o.After, Cause: o.Cause, By: p.name(), Call: o.Call}, time.Now())
 	members := p.coolingWith(c)
 	if c.Pending() {
 		for _, member := range members {
@@ -154,20 +152,6 @@ func (p *provider) endGrowthLocked() {
 	for _, member := range p.domain.Members() {
 		member.effects.SetCooldownGrown(member.cooldown.Pending())
 	}
-}
-
-// checkDomain refuses limits that differ from those of the domain. Caller holds mu.
-func (r *Registry) checkDomain(e entry, leaving *provider) error {
-	var from *domain.Domain[*provider]
-	if leaving != nil {
-		from = leaving.domain
-	}
-	d := r.domains.Conflicting(override.DomainKey(e.definition.Domain, e.overrideID > 0), limit.Policy(e.limits), from)
-	if d == nil {
-		return nil
-	}
-	return refuse(ErrConflict, "Limits", raw(fmt.Sprintf("%+v", e.limits)), fmt.Sprintf("%+v, which provider %q set for domain %q",
-		LimitPolicy(d.Policy()), d.LimitsBy(), oneline.Cut(e.definition.Domain, 64)))
 }
 
 // enterDomain gives p its domain, and sets its limits unless the policy is zero or the domain has some. Caller

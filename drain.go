@@ -24,9 +24,7 @@ func (h drainHost) Quiesce() {
 	p.unwatchLifetime()
 	p.breaker.StopRecovery()
 	p.unwatch()
-	if p.lazy != nil {
-		p.lazy.Stop(p.errReleased()) // those that wait for its factory move on
-	}
+	p.lazy.Stop(p.errReleased()) // those that wait for its factory move on
 }
 
 func (h drainHost) InFlight() uint64 { return h.provider.totals().InFlight }
@@ -36,7 +34,9 @@ func (h drainHost) Drained() (holdRelease bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.draining, h.provider)
-	r.bus.Publish(h.provider.event(event.Event{Kind: event.Drained}))
+	if h.provider.gateNow()&gateProving == 0 {
+		r.bus.Publish(h.provider.event(event.Event{Kind: event.Drained}))
+	}
 	return r.closing
 }
 
@@ -44,10 +44,7 @@ func (h drainHost) Drained() (holdRelease bool) {
 // late.
 func (h drainHost) GiveUp() (finish func() error, blocks bool) {
 	p := h.provider
-	var ended <-chan struct{}
-	if p.lazy != nil {
-		ended = p.lazy.Release(p.errReleased()) // before the swap: it makes nothing more after this
-	}
+	ended := p.lazy.Release(p.errReleased()) // before the swap: it makes nothing more after this
 	made := p.instance.Swap(nil)
 	switch {
 	case made != nil && made.Closer != nil:
@@ -55,11 +52,11 @@ func (h drainHost) GiveUp() (finish func() error, blocks bool) {
 	case ended == nil:
 		return func() error { return nil }, false
 	}
-	return func() error {
-		<-ended
-		return p.lazy.DiscardError()
-	}, !tasks.IsClosed(ended)
+	return func() error { p.lazy.AwaitEnd(); return nil }, !tasks.IsClosed(ended)
 }
+
+// Unfinished returns what the factory has come to.
+func (h drainHost) Unfinished() error { return h.provider.lazy.EndError() }
 
 // After runs f in a goroutine of its own: the contexts that it cancels may have methods of users.
 func (h drainHost) After(d time.Duration, f func()) *schedule.Timer {

@@ -18,7 +18,7 @@ import (
 )
 
 // The sentinels are for [errors.Is]; the structs [FieldError], [UnavailableError],
-// [CallError] and [PanicError] carry the details.
+// [CallError] and [verdict.PanicError] carry the details.
 var (
 	// ErrInvalid reports bad input; a [FieldError] names field, value and bound.
 	ErrInvalid = fault.ErrInvalid
@@ -41,8 +41,9 @@ var (
 	ErrNoCapability = fault.ErrNoCapability
 	// ErrUnhealthy reports a provider, or one of its capabilities, that probes or the program found unhealthy.
 	ErrUnhealthy = fault.ErrUnhealthy
-	// ErrNotReady reports a provider whose factory failed or whose probes have not succeeded yet, a component that
-	// does not become ready, or a [Registry.WaitReady] whose context ended first.
+	// ErrNotReady reports a provider whose factory failed or whose probes have not succeeded yet, one that was to join
+	// and has not proven itself, a component that does not become ready, or a [Registry.WaitReady] whose context
+	// ended first.
 	ErrNotReady = fault.ErrNotReady
 	// ErrBreakerOpen reports a provider whose circuit breaker admits no call now: it
 	// is open, or half-open with its trial slots taken.
@@ -67,7 +68,7 @@ var (
 	ErrAttemptTimeout = fault.ErrAttemptTimeout
 )
 
-// FieldError is the error of input that was refused. It matches [ErrInvalid], [ErrExists] or [ErrConflict].
+// FieldError is the error of input that was refused. It matches [ErrInvalid], [ErrExists], [ErrConflict] or [ErrNotRegistered].
 type FieldError struct {
 	// Field is the name of the field, such as "Capabilities[1]".
 	Field string
@@ -75,7 +76,7 @@ type FieldError struct {
 	Value string
 	// Bound describes the values that would have been accepted.
 	Bound string
-	// Err is the sentinel: ErrInvalid, ErrExists or ErrConflict.
+	// Err is the sentinel: ErrInvalid, ErrExists, ErrConflict or ErrNotRegistered.
 	Err error
 }
 
@@ -313,7 +314,3 @@ func (e *CallError) withRetryIn(s *queryPlan) *CallError {
 	e.RetryIn = o.RetryIn
 	return e
 }
-
-// PanicError is a panic of user code that was turned into an error: of a factory, a
-// hook or, with [Options.PanicsAsErrors], the function of a call.
-type PanicError = verdict.PanicError

@@ -16,6 +16,7 @@ const (
 	gateCooling    = refusal.Cooling
 	gateHidden     = refusal.Hidden
 	gateNoTraffic  = refusal.NoTraffic
+	gateProving    = refusal.Proving
 	gateAway       = refusal.Away
 	gateHelpless   = refusal.Helpless
 	gateBlocked    = refusal.Blocked

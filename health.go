@@ -88,6 +88,19 @@ func (p *provider) publishHealth() {
 	}
 	if changed && state == health.Unhealthy {
 		h.watch.Recover()
+		known := p.effects.KnownPace(p.registry.now())
+		p.drain.MoveCallsOn(max(p.registry.options.DrainTimeout, known.WithMargin()), p.stillOut(h.since))
+	}
+}
+
+// stillOut tells whether the provider has been unhealthy since then, and every plan in force has another one to enter.
+func (p *provider) stillOut(since time.Time) func() bool {
+	return func() bool {
+		p.registry.mu.Lock()
+		defer p.registry.mu.Unlock()
+		alone := func(at position) bool { return at.plan.Admitting.First() < 0 }
+		out := p.health.published == health.Unhealthy && p.health.since.Equal(since)
+		return out && len(p.positions) > 0 && !slices.ContainsFunc(p.positions, alone)
 	}
 }
 
@@ -211,25 +224,14 @@ func (r *Registration) HealthHistory() []health.Transition {
 	return history.Values()
 }
 
-// SetHealth changes the health policy and returns the previous one, with its
+// HealthPolicy returns the health policy, with its defaults.
+func (r *Registration) HealthPolicy() health.Policy { return r.Info().HealthPolicy }
+
+// SetHealthPolicy changes the health policy and returns the previous one, with its
 // defaults. The provider stays as it is until the new policy's first result,
 // which comes at once; a probe in progress is cancelled and its result dropped.
-func (r *Registration) SetHealth(policy health.Policy) (previous health.Policy, err error) {
-	if policy, err = withProbeDefaults(policy, r.orLeft().definition.Capabilities); err != nil {
-		return health.Policy{}, err
-	}
-	var end func(cause error)
-	err = r.change("health", func(p *provider) (from, to any, err error) {
-		previous = p.health.policy
-		p.health.policy = policy
-		end = p.followPolicy(health.Healthy)
-		p.publishHealth()
-		p.health.watch.Recover()
-		return probe.Settings(previous), probe.Settings(policy), nil
-	})
-	if end != nil {
-		end(errPolicyChanged)
-	}
+func (r *Registration) SetHealthPolicy(policy health.Policy) (previous health.Policy, err error) {
+	err = r.change(healthSetting(policy, &previous), nil)
 	return previous, err
 }
 

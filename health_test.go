@@ -414,7 +414,7 @@ func TestHealth_ResultOfOlderGenerationIsDropped(t *testing.T) {
 		require.Equal(t, health.Healthy, b.Health().State)
 
 		replaced := make(chan struct{})
-		testkit.Add(t, reg, testkit.Provider{Name: "b", Replace: true, Health: health.Policy{Fall: 1, Probe: func(ctx context.Context) error {
+		testkit.Add(t, reg, testkit.Provider{Name: "b", Replace: true, AtOnce: true, Health: health.Policy{Fall: 1, Probe: func(ctx context.Context) error {
 			<-replaced
 			return testkit.ErrDown
 		}}})
@@ -502,6 +502,31 @@ func TestRegistryHealth_OnlyMocksNeedsAMock(t *testing.T) {
 		_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
 		require.Error(t, err)
 		require.NotEqual(t, health.Healthy, reg.Health().State)
+	})
+}
+
+// Variants: a mock beside a real one, which is well, or ill; alone; where only mocks are picked; in a group.
+func TestRegistryHealth_MocksAloneAreDegraded(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{Required: []string{"chat"}}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{Name: "mock", Mock: true, Health: health.Policy{Groups: []string{"g", health.Readiness}}})
+		for _, groups := range [][]string{nil, {health.Readiness}, {"g"}} {
+			all := reg.Health(groups...)
+			require.Equal(t, health.Degraded, all.State)
+			require.Contains(t, all.Reason, "only mocks: mock")
+			require.True(t, all.Services[0].Providers[0].Mock)
+		}
+		require.NoError(t, reg.WaitReady(t.Context(), "chat"), "it can be given calls")
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a"})
+		require.Equal(t, health.Healthy, reg.Health().State)
+		require.NoError(t, a.MarkUnhealthy(testkit.ErrDown))
+		require.Equal(t, health.Degraded, reg.Health().State)
+	})
+	testkit.Bubble(t, registry.Options{OnlyMocks: true}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{Name: "a"})
+		testkit.Add(t, reg, testkit.Provider{Name: "mock", Mock: true})
+		require.Equal(t, health.Degraded, reg.Health().State)
+		require.Contains(t, reg.Health().Reason, "only mocks: mock")
 	})
 }
 

@@ -33,9 +33,16 @@ func (h probeHost) Go(name string, f func()) bool { return h.registry.probing.St
 // probeSubject lets the watch over a provider publish what it finds. Its methods are called with Registry.mu held.
 type probeSubject struct{ provider *provider }
 
-func (s probeSubject) Left() bool     { return s.provider.hasLeft() }
-func (s probeSubject) HealthChanged() { s.provider.publishHealth() }
-func (s probeSubject) ProbePlanned()  { renewRecord(s.provider) }
+func (s probeSubject) Left() bool { return s.provider.hasLeft() }
+
+func (s probeSubject) ProbePlanned() { renewRecord(s.provider) }
+
+func (s probeSubject) HealthChanged() {
+	s.provider.publishHealth()
+	if s.provider.gateNow()&gateProving != 0 {
+		s.provider.registry.wakeWaiters() // the result of a capability may be what is waited for
+	}
+}
 
 func (s probeSubject) Totals() probe.Totals {
 	totals := s.provider.totals()
@@ -49,7 +56,7 @@ func (s probeSubject) Publish(change event.Event) {
 		p.service.outdate()
 		p.registry.causes.Add(1)
 	}
-	p.registry.bus.Publish(p.event(change))
+	p.publishLocked(change)
 	if change.Kind == event.CapabilityBack {
 		p.registry.wakeWaiters()
 	}

@@ -69,6 +69,7 @@ type eligibility struct {
 	gate atomic.Uint32 // written under Registry.mu
 
 	// Guarded by Registry.mu.
+	held       []event.Event   // published when it joins
 	positions  []position      // in the plans in force
 	record     *refusal.Record // how it stood when it was last looked at
 	recordedAt uint64          // the version of the plans then
@@ -228,10 +229,22 @@ func (p *provider) changeGateLocked(cleared, set gate, change *event.Event) {
 	}
 	renewRecord(p)
 	if change != nil {
-		p.registry.bus.Publish(p.event(*change))
+		p.publishLocked(*change)
 	}
-	if before&gateBlocked != 0 && now&gateBlocked == 0 || before&gateUnproven != 0 && now != before {
+	if before&gateBlocked != 0 && now&gateBlocked == 0 || before&gateUnproven != 0 && now != before || before&gateProving != 0 {
 		p.registry.wakeWaiters() // also those that wait for a first probe no longer
+	}
+}
+
+// mostHeld bounds the events of a provider that has not joined yet.
+const mostHeld = 16
+
+// publishLocked publishes a change of the provider, once it has joined.
+func (p *provider) publishLocked(change event.Event) {
+	if p.gateNow()&gateProving == 0 {
+		p.registry.bus.Publish(p.event(change))
+	} else if len(p.held) < mostHeld {
+		p.held = append(p.held, change)
 	}
 }
 
@@ -278,13 +291,16 @@ func (p *provider) info() Info {
 }
 
 func (p *provider) infoLocked(breaker BreakerStats) Info {
-	sum := p.totals()
+	sum, timeout := p.totals(), p.attemptTimeout()
+	retry, budget := p.effects.RetryPolicy()
 	now := recordLocked(p)
 	return Info{
 		Definition: p.definitionLocked(), Generation: p.generation,
-		Eligible: now.Eligible, Reason: now.Words,
-		Health: p.healthLocked(), Breaker: breaker, CooldownUntil: p.cooldownNow().Until(),
-		Made: p.instance.Load() != nil, AttemptTimeout: p.attemptTimeout().most,
+		Eligible: now.Eligible, Code: now.Code, Reason: now.Words,
+		Health: p.healthLocked(), HealthPolicy: p.health.policy.Clone(), Breaker: breaker,
+		Limits: LimitPolicy(p.domain.Policy()), InUse: p.limits.Load().Use(), Retry: RetryPolicy(retry), Budget: budget,
+		Cooldown: cooldown.Shown(&p.cooldown, &p.domain.Cooldown), Shared: p.domain.Status(),
+		Made: p.instance.Load() != nil, AttemptTimeout: timeout.most, TimeoutGiven: timeout.explicit,
 		Attempts: sum.Attempts, Successes: sum.Successes, Failures: sum.Failures, Ignored: sum.Ignored, Limited: sum.Limited,
 		InFlight: sum.InFlight, MeanLatency: sum.MeanLatency, LastError: p.last.Load(),
 	}

@@ -23,6 +23,7 @@ type membership struct {
 	providers    map[string]*provider // by name
 	byCapability query.Index[*provider]
 	domains      domain.Set[*provider]  // the shared ones, by key; see override.DomainKey
+	proving      map[*provider]struct{} // made, and not joined yet
 	draining     map[*provider]struct{} // removed, with calls in flight
 	overrides    override.Set           // in force
 	waiters      chan struct{}          // closed when a provider becomes eligible or leaves; nil while nothing waits
@@ -39,24 +40,9 @@ func newMembership() membership {
 		providers:    make(map[string]*provider),
 		byCapability: make(query.Index[*provider]),
 		domains:      make(domain.Set[*provider]),
+		proving:      make(map[*provider]struct{}),
 		draining:     make(map[*provider]struct{}),
 	}
-}
-
-// register admits a checked entry, makes it a member, and drains the provider that it replaces.
-func (r *Registry) register(ctx context.Context, svc *service, e entry) (*Registration, error) {
-	e.definition.Strategy = r.strategies.Resolve(e.definition.Strategy)
-	if err := r.askAdmission(ctx, e.definition); err != nil {
-		return nil, err
-	}
-	p, replaced, err := r.join(svc, e)
-	if err != nil {
-		return nil, err
-	}
-	if replaced != nil {
-		replaced.drain.StartWithin(r.options.DrainTimeout)
-	}
-	return &Registration{provider: p}, nil
 }
 
 // askAdmission calls the admission hook.
@@ -72,95 +58,63 @@ func (r *Registry) askAdmission(ctx context.Context, d Definition) error {
 	return nil
 }
 
-// join makes the entry a member, in one step with its event, and watches its lifetime. The provider that it
-// replaces, if any, has left when join returns and remains to be drained.
-func (r *Registry) join(svc *service, e entry) (joined, replaced *provider, err error) {
-	r.mu.Lock()
-	joined, replaced, err = r.insert(svc, e)
-	r.mu.Unlock()
-	if err == nil && e.until != nil {
-		joined.watchLifetime(e.until)
-	}
-	return joined, replaced, err
+// make makes the provider of a checked entry, which is watched from now on and joins or is dropped later.
+func (m *membership) make(svc *service, e entry) *provider {
+	m.generation++
+	p := newProvider(svc, e, m.generation)
+	p.gate.Store(uint32(p.gateNow() | gateProving))
+	p.domain = m.domains.Join("", p) // until it joins
+	m.proving[p] = struct{}{}
+	svc.proving++
+	p.watchFirst()
+	return p
 }
 
-// insert makes the entry a member and removes the one that it replaces.
-func (m *membership) insert(svc *service, e entry) (joined, replaced *provider, err error) {
-	if m.closing {
-		return nil, nil, fmt.Errorf("registry: %w", ErrClosed)
-	}
-	if svc, err = svc.list(); err != nil {
-		return nil, nil, err
-	}
-	defer svc.forgetIdle() // where the entry is refused
-	if e.definition.Name == "" {
-		e.definition.Name = m.unusedName(svc.name)
-	}
-	id := pick.GroupID{Handler: e.definition.Handler, Number: e.definition.Group, Override: e.overrideID}
-	if replaced, err = m.checkEntry(svc, e, id); err != nil {
-		return nil, nil, err
-	}
+// join makes a provider that was made a member, and removes the one that it replaces, if any.
+func (m *membership) join(p, replaced *provider, e entry) {
+	svc := p.service
 	if replaced != nil {
 		m.remove(replaced, "replaced")
+		p.order = replaced.order
 	}
-	m.generation++
-	joined = newProvider(svc, e, m.generation)
-	if replaced != nil {
-		joined.order = replaced.order
+	delete(m.proving, p)
+	svc.proving--
+	svc.registry.enterDomain(p, e.limits)
+	if svc.hides(p) != nil {
+		p.gate.Store(uint32(p.gateNow() | gateHidden))
 	}
-	svc.registry.enterDomain(joined, e.limits)
-	if svc.hides(joined) != nil {
-		joined.gate.Store(uint32(joined.gateNow() | gateHidden))
-	}
-	m.index(joined)
-	svc.assign(joined, id, e.definition.Strategy)
+	p.gate.Store(uint32(p.gateNow() &^ gateProving))
+	p.ready = svc.registry.now()
+	m.index(p)
+	svc.assign(p, e.groupID(), e.definition.Strategy)
 	svc.outdate()
 	if replaced != nil {
-		replaced.moveQueueTo(joined)
+		replaced.moveQueueTo(p)
 	}
-	m.bus.Publish(joined.event(event.Event{Kind: event.Registered}))
-	if replaced != nil && replaced.domain == joined.domain {
-		joined.forgiveKeyLocked()
+	p.publishLocked(event.Event{Kind: event.Registered})
+	for _, change := range p.held {
+		p.publishLocked(change)
 	}
-	joined.watchFirst()
+	p.held = nil
+	if replaced != nil && replaced.domain == p.domain {
+		p.forgiveKeyLocked()
+	}
 	m.wakeWaiters()
-	return joined, replaced, nil
 }
 
-// checkEntry checks the entry against the members, and returns the provider that it replaces.
-func (m *membership) checkEntry(svc *service, e entry, id pick.GroupID) (replaced *provider, err error) {
-	name, r := e.definition.Name, svc.registry
-	if replaced, err = m.checkName(svc, name, e.replace); err != nil {
-		return nil, err
-	}
-	if err := asConflict(m.overrides.CheckName(name)); err != nil {
-		return nil, err
-	}
-	if r.options.ForbidMocks && e.overrideID == 0 {
-		if err := svc.checkMock(e.definition.Mock, replaced); err != nil {
-			return nil, err
-		}
-	}
-	if err := svc.checkGroup(id, e.definition.Strategy, replaced, r.strategies); err != nil {
-		return nil, err
-	}
-	return replaced, r.checkDomain(e, replaced)
+// groupID returns the group that the entry joins.
+func (e *entry) groupID() pick.GroupID {
+	return pick.GroupID{Handler: e.definition.Handler, Number: e.definition.Group, Override: e.overrideID}
 }
 
-// checkName returns the provider that has the name and may be replaced, or an error when it may not be.
-func (m *membership) checkName(svc *service, name string, replace bool) (replaced *provider, err error) {
-	taken, ok := m.providers[name]
-	switch {
-	case !ok:
-		return nil, nil //nolint:nilnil // the name is free
-	case !replace:
-		return nil, refuse(ErrExists, "Name", name,
-			fmt.Sprintf("a name that no provider of service %q has, or Replace", shortName(taken.service.name)))
-	case taken.service != svc:
-		return nil, refuse(ErrConflict, "Replace", name,
-			fmt.Sprintf("a provider of service %q; that one serves %q", svc.name, taken.service.name))
+// drop gives up a provider that has not joined. It remains to be drained.
+func (m *membership) drop(p *provider) {
+	if _, ok := m.proving[p]; !ok {
+		return
 	}
-	return taken, nil
+	delete(m.proving, p)
+	p.service.proving--
+	m.beginDrain(p, "")
 }
 
 func (m *membership) unusedName(service string) string {
@@ -208,7 +162,9 @@ func (m *membership) remove(p *provider, reason string) {
 func (m *membership) beginDrain(p *provider, reason string) {
 	m.draining[p] = struct{}{}
 	p.gate.Store(uint32(p.gateNow() | gateGone))
-	m.bus.Publish(p.event(event.Event{Kind: event.Draining, Reason: reason}))
+	if p.gateNow()&gateProving == 0 {
+		p.publishLocked(event.Event{Kind: event.Draining, Reason: reason})
+	}
 }
 
 // unregister takes the provider out of the registry together with its replacements, and
@@ -237,6 +193,9 @@ func (r *Registry) removeAll() (left []*provider, first bool) {
 	r.bus.Publish(event.Event{Kind: event.Closing})
 	for _, p := range slices.SortedFunc(maps.Values(r.providers), byGeneration) {
 		r.remove(p, "registry closing")
+	}
+	for p := range r.proving {
+		r.drop(p)
 	}
 	for _, svc := range *r.services.Load() {
 		svc.outdate()

@@ -14,7 +14,7 @@ import (
 //
 // A provider counts as unhealthy when its health is, or is not known yet, and as degraded when it is degraded or
 // cannot be given a call for another reason, such as an open breaker. A service is unhealthy when every provider
-// is, and degraded when any is not healthy. The registry is unhealthy when a required service is
+// is, and degraded when any is not healthy, or all are mocks. The registry is unhealthy when a required service is
 // ([Options.Required]; without groups and for [health.Readiness]), or every service is; it is degraded when any is
 // not healthy. A registry without providers is unhealthy, and so is one whose [Orchestrator] stops, from the first
 // moment of that on, until another one starts. A group without providers is healthy, unless it is Readiness. So a
@@ -64,13 +64,14 @@ func (r *Registry) healthViews() []overall.Provider {
 	defer r.mu.Unlock()
 	var views []overall.Provider
 	for _, info := range r.infosLocked(breakers) {
+		p := r.providers[info.Name]
 		views = append(views, overall.Provider{
 			Provider: health.Provider{
 				Name: info.Name, State: info.Health.State, Score: info.Health.Score, Trend: info.Health.Trend,
-				Eligible: info.Eligible, Reason: info.Reason,
+				Eligible: info.Eligible, Mock: p.mock() && !p.ofTest(), Reason: info.Reason,
 			},
 			Service: info.Service, Groups: info.Health.Groups,
-			Hidden: r.providers[info.Name].gateNow()&(gateHidden|gateNoTraffic) != 0,
+			Hidden: p.gateNow()&(gateHidden|gateNoTraffic) != 0,
 		})
 	}
 	return views

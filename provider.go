@@ -11,6 +11,7 @@ import (
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/check"
 	"github.com/capreg/registry/internal/typed"
+	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -20,6 +21,8 @@ const (
 	maxLeaseWithoutTimeout = time.Hour
 
 	globalHandler = "*"
+
+	defaultProveWithin = 30 * time.Second
 )
 
 // NoTimeout as [Provider.AttemptTimeout] lets an attempt run for as long as its caller's context allows, even if
@@ -55,7 +58,7 @@ type Provider[T any] struct {
 	// Strategy picks among the members of the group (service, handler, number). The zero value takes the strategy
 	// of the group, FALLBACK in a new one; another strategy than the group has is an error matching ErrConflict.
 	// Package selectors provides more strategies.
-	Strategy Strategy
+	Strategy selection.Strategy
 	// Weight is the provider's share among others, for strategies that use weights. Default: 1. See also NoTraffic.
 	Weight float64
 	// NoTraffic is a weight of 0: whatever the strategy, no look-up or call is given to the
@@ -100,9 +103,17 @@ type Provider[T any] struct {
 	// Until, when set, bounds the life of the registration: when it ends, the provider
 	// is removed and its calls in flight are drained within [Options.DrainTimeout].
 	Until context.Context
-	// Replace replaces the provider of the same name and service, if there is one. The old one is drained within
-	// [Options.DrainTimeout]; the new one starts afresh, but keeps its position and its turn in rotations.
+	// Replace replaces the provider of the same name and service, if there is one. A new one that is probed or made
+	// by a factory has to prove itself first: its factory runs at once, and its probes, until it is made, healthy
+	// and has each capability that is probed. Meanwhile the old one serves, and stays if the factory fails, the
+	// probes find the new one unhealthy, or ProveWithin is over. Then the old one is drained within
+	// [Options.DrainTimeout]. The new one starts afresh, but keeps the position, the turn in rotations and the
+	// queue of the old one.
 	Replace bool
+	// ProveWithin bounds the time in which it proves itself, as a replacement or in an [Update]. Default: 30 s.
+	ProveWithin time.Duration
+	// AtOnce lets it replace another, or join in an [Update], without proving itself: its factory runs at first need.
+	AtOnce bool
 
 	// Version, Description and Endpoint describe the provider. A version has at most 256
 	// bytes, the others 16 KiB. An endpoint must be an absolute URL.
@@ -133,7 +144,9 @@ type entry struct {
 	health     health.Policy
 	until      context.Context //nolint:containedctx // it is a lifetime, not a request
 	replace    bool
-	overrideID uint64 // of the override that registers it; zero: of none
+	atOnce     bool
+	proving    time.Duration // at most
+	overrideID uint64        // of the override that registers it; zero: of none
 }
 
 // newEntry returns the checked entry of a registration. All input is checked and given
@@ -148,17 +161,22 @@ func newEntry[T any](service string, p Provider[T]) (entry, error) {
 			Weight: p.Weight, NoTraffic: p.NoTraffic, Cost: p.Cost,
 		},
 		timeout: p.AttemptTimeout, breaker: p.Breaker, retry: p.Retry, limits: p.Limits, health: p.Health,
-		classify: p.Classify, until: p.Until, replace: p.Replace,
+		classify: p.Classify, until: p.Until, replace: p.Replace, atOnce: p.AtOnce, proving: p.ProveWithin,
 	}
 	if e.definition.Handler == globalHandler {
 		e.definition.Handler = ""
 	}
-	domain := asInvalid(check.OptionalName("Domain", p.Domain))
-	err := cmp.Or(e.checkNames(), e.definition.checkDescription(), e.checkPolicies(), domain)
+	err := cmp.Or(e.checkNames(), e.definition.checkDescription(), e.checkPolicies(), asInvalid(cmp.Or(
+		check.OptionalName("Domain", p.Domain),
+		check.Range[time.Duration]{Default: defaultProveWithin}.Fill("ProveWithin", &e.proving),
+	)))
 	if err != nil {
 		return entry{}, err
 	}
 	var v *check.Violation
+	if e.definition.Weight = cmp.Or(p.Weight, 1); p.NoTraffic {
+		e.definition.Weight = 0
+	}
 	e.instance, e.build, v = typed.Source(p.Instance, p.Factory, asInvalid)
 	return e, asInvalid(v)
 }

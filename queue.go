@@ -48,11 +48,12 @@ func (c *call) awaitPlace() bool {
 	defer c.skipFull()
 	q := callQueues{queueing.New[*provider](places{}, c.options.caller), c.query.service.registry.now()}
 	defer q.End()
+	defer func() { c.delay += c.since(q.began) }()
 	patience := queueing.Patience{ForReturn: c.options.wait, Bounded: c.caller.HasDeadline, Deadline: c.caller.Deadline}
 	for {
 		changed := c.query.service.registry.changed()
 		c.noteFull(q.Follow(c.query.current().candidates, c.wantsSuccessor))
-		if c.dropReplaced() && c.enterAnother(&q) {
+		if c.dropReplaced() && c.enterAnother() {
 			return true
 		}
 		q.Join(c.full, c.wants)
@@ -62,7 +63,7 @@ func (c *call) awaitPlace() bool {
 		}
 		at, woken := q.Await(c.caller.Ctx, limit, changed)
 		switch {
-		case at >= 0 && c.enterGranted(&q, at), woken && c.enterAnother(&q):
+		case at >= 0 && c.enterGranted(&q, at), woken && c.enterAnother():
 			return true
 		case c.caller.Err() != nil: // also of a call whose place has come too late
 			return false
@@ -108,7 +109,6 @@ func (c *call) since(began time.Duration) time.Duration {
 func (c *call) enterGranted(q *callQueues, at int) (entered bool) {
 	c.noteFull(q.FollowOne(at, c.query.current().candidates, c.wantsSuccessor))
 	place, p, ok := q.Granted(at, c.wants)
-	c.delay = c.since(q.began)
 	c.attempt.place = place
 	defer func() {
 		if !entered {
@@ -136,8 +136,7 @@ func (c *call) keepsTurn(p *provider) bool {
 }
 
 // enterAnother enters a provider that has become eligible while the call waits in queues.
-func (c *call) enterAnother(q *callQueues) bool {
-	c.delay = max(c.delay, c.since(q.began))
+func (c *call) enterAnother() bool {
 	others := c.query.iterate(admitting)
 	others.rest.Mode = pick.Peek
 	others.shared = c.shared

@@ -6,15 +6,14 @@ import (
 	"time"
 
 	"github.com/capreg/registry/event"
-	"github.com/capreg/registry/internal/limit"
-	"github.com/capreg/registry/internal/pick"
+	"github.com/capreg/registry/selection"
 )
 
 // Registration is the handle of one provider in its registry.
 //
 // All methods are safe for concurrent use, and block only where they say so. After the provider has left, reading
 // still works, and changing returns an error matching [ErrNotRegistered]. While a test has replaced the provider
-// ([Service.Swap]), the handle is that of the replacement. A change is in force when its method returns, and is
+// (registrytest.Swap), the handle is that of the replacement. A change is in force when its method returns, and is
 // published as one event.
 type Registration struct {
 	provider *provider
@@ -40,8 +39,8 @@ func (r *Registration) Left() <-chan struct{} { return r.orLeft().drain.Idle() }
 // have ended and an instance that a factory made is closed, and returns the error of closing it.
 //
 // When ctx ends first, the contexts of the calls in flight are cancelled. When they do not end within another
-// second, the error matches [ErrStuck] and the context's error. Unregister may be called any number of times: on a
-// provider that has left it waits in the same way.
+// second, the error matches [ErrStuck] and the context's error; a factory that ignores the end of its context is given
+// up after ten seconds. Unregister may be called any number of times: on a provider that has left it waits as before.
 func (r *Registration) Unregister(ctx context.Context) error {
 	if r == nil || r.provider == nil {
 		return invalid("Registration", raw("nil or zero"), "a handle that was handed out")
@@ -58,124 +57,88 @@ func (r *Registration) Unregister(ctx context.Context) error {
 	return awaitReleased(ctx, left)
 }
 
+// Priority returns the provider's rank inside its group.
+func (r *Registration) Priority() Priority { return r.Definition().Priority }
+
 // SetPriority changes the provider's rank inside its group and returns the previous
 // priority. The errors match [ErrInvalid] or [ErrNotRegistered].
 func (r *Registration) SetPriority(priority Priority) (previous Priority, err error) {
-	if !priority.valid() {
-		return 0, errBadPriority(priority)
-	}
-	err = r.change("priority", func(p *provider) (from, to any, err error) {
-		previous, p.definition.Priority = p.definition.Priority, priority
-		return previous, priority, nil
-	})
+	err = r.change(prioritySetting(priority, &previous))
 	return previous, err
 }
+
+// Group returns the number of the provider's priority group.
+func (r *Registration) Group() int { return r.Definition().Group }
 
 // SetGroup moves the provider to another priority group and returns the number of the
 // previous one. The provider takes on the strategy of a group that exists, and brings
 // its own to a new one. The error matches [ErrNotRegistered].
 func (r *Registration) SetGroup(number int) (previous int, err error) {
-	err = r.change("group", func(p *provider) (from, to any, err error) {
-		previous = p.group.Number
-		strategy := p.group.Strategy
-		p.service.groups.Leave(p.group)
-		p.service.assign(p, pick.GroupID{Handler: p.definition.Handler, Number: number, Override: p.overrideID}, strategy)
-		return previous, number, nil
-	})
+	err = r.change(groupSetting(number, &previous), nil)
 	return previous, err
 }
 
+// Strategy returns the strategy of the provider's whole group.
+func (r *Registration) Strategy() selection.Strategy { return r.Definition().Strategy }
+
 // SetStrategy changes the strategy of the provider's whole group, for all its members,
 // and returns the previous one. The errors match [ErrInvalid] or [ErrNotRegistered].
-func (r *Registration) SetStrategy(strategy Strategy) (previous Strategy, err error) {
-	if strategy.IsZero() {
-		return previous, invalid("Strategy", strategy.String(), "a strategy")
-	}
-	if err := checkStrategy(strategy); err != nil {
-		return previous, err
-	}
-	strategy = r.orLeft().registry.strategies.Resolve(strategy)
-	err = r.change("strategy of the group", func(p *provider) (from, to any, err error) {
-		if strategy.Named() && strategy.Same(p.group.Strategy) {
-			strategy = p.group.Strategy
-		}
-		if v := p.registry.strategies.Check(strategy); v != nil {
-			return nil, nil, asFieldError("", v)
-		}
-		previous, p.group.Strategy = p.group.Strategy, strategy
-		p.group.SetBy = p.name()
-		return previous, strategy, nil
-	})
+func (r *Registration) SetStrategy(strategy selection.Strategy) (previous selection.Strategy, err error) {
+	err = r.change(strategySetting(strategy, &previous))
 	return previous, err
 }
+
+// Weight returns the provider's share among others; zero: it gets no traffic.
+func (r *Registration) Weight() float64 { return r.Definition().Weight }
 
 // SetWeight changes the provider's share among others, for strategies that use weights, and returns the previous
 // one. Zero is no traffic, under any strategy: from now on no look-up or call is given to the provider; those in
 // progress go on. Measurements are kept. The errors match [ErrInvalid] or [ErrNotRegistered].
 func (r *Registration) SetWeight(weight float64) (previous float64, err error) {
-	if err := checkWeight(weight); err != nil {
-		return 0, err
-	}
-	err = r.change("weight", func(p *provider) (from, to any, err error) {
-		previous = p.definition.share()
-		p.definition.Weight, p.definition.NoTraffic = weight, weight == 0
-		if weight == 0 {
-			p.changeGateLocked(0, gateNoTraffic, nil)
-		} else {
-			p.changeGateLocked(gateNoTraffic, 0, nil)
-		}
-		return previous, weight, nil
-	})
+	err = r.change(weightSetting(weight, &previous))
 	return previous, err
 }
 
+// AttemptTimeout returns the attempt timeout that was given; zero: none was, and [Info] has the default in force.
+func (r *Registration) AttemptTimeout() time.Duration {
+	return time.Duration(r.current().timeout.Load())
+}
+
 // SetAttemptTimeout changes the attempt timeout (zero: the default) for attempts that begin from now on, and
-// returns the previous one. The errors match [ErrInvalid] or [ErrNotRegistered].
+// returns the previous one, as [Registration.AttemptTimeout] does. The errors match [ErrInvalid] or [ErrNotRegistered].
 func (r *Registration) SetAttemptTimeout(timeout time.Duration) (previous time.Duration, err error) {
-	most, err := checkTimeout("AttemptTimeout", timeout)
-	if err != nil {
-		return 0, err
-	}
-	err = r.change("attempt timeout", func(p *provider) (from, to any, err error) {
-		previous = p.attemptTimeout().most
-		p.timeout.Store(int64(timeout))
-		return previous, most, nil
-	})
+	err = r.change(timeoutSetting(timeout, &previous))
 	return previous, err
 }
+
+// Limits returns the limits of the provider's whole domain, with their defaults.
+func (r *Registration) Limits() LimitPolicy { return r.Info().Limits }
 
 // SetLimits changes the limits of the provider's whole domain and returns the previous
 // ones. Attempts in progress keep their places, and queued calls stay queued; rates
 // start over. The errors match [ErrInvalid] or [ErrNotRegistered].
 func (r *Registration) SetLimits(policy LimitPolicy) (previous LimitPolicy, err error) {
-	if policy, err = policy.withDefaults(); err != nil {
-		return LimitPolicy{}, err
-	}
-	err = r.change("limits of the domain", func(p *provider) (from, to any, err error) {
-		previous = LimitPolicy(p.domain.Policy())
-		p.limitDomain(policy)
-		return fmt.Sprintf("%+v", previous), fmt.Sprintf("%+v", policy), nil
-	})
+	err = r.change(limitsSetting(policy, &previous))
 	return previous, err
 }
+
+// Retry returns the retry policy, with its defaults.
+func (r *Registration) Retry() RetryPolicy { return r.Info().Retry }
 
 // SetRetry changes the retry policy for calls that fail from now on, and returns the previous one. The budget
 // starts over. The errors match [ErrInvalid] or [ErrNotRegistered].
 func (r *Registration) SetRetry(policy RetryPolicy) (previous RetryPolicy, err error) {
-	if policy, err = policy.withDefaults(); err != nil {
-		return RetryPolicy{}, err
-	}
-	err = r.change("retry", func(p *provider) (from, to any, err error) {
-		previous = RetryPolicy(p.effects.SetRetryPolicy(limit.RetryPolicy(policy)))
-		return fmt.Sprintf("%+v", previous), fmt.Sprintf("%+v", policy), nil
-	})
+	err = r.change(retrySetting(policy, &previous))
 	return previous, err
 }
 
-// SetBreaker changes the breaker's policy and returns the previous one. State and counts are kept: a closed breaker
+// BreakerPolicy returns the policy of the breaker, with its defaults.
+func (r *Registration) BreakerPolicy() BreakerPolicy { return r.Breaker().Policy }
+
+// SetBreakerPolicy changes the breaker's policy and returns the previous one. State and counts are kept: a closed breaker
 // follows the new policy from the next outcome on. An open or half-open period in progress ends as it began, except
 // for the number of trial slots. The errors match [ErrInvalid] or [ErrNotRegistered].
-func (r *Registration) SetBreaker(policy BreakerPolicy) (previous BreakerPolicy, err error) {
+func (r *Registration) SetBreakerPolicy(policy BreakerPolicy) (previous BreakerPolicy, err error) {
 	p, err := r.member()
 	if err != nil {
 		return BreakerPolicy{}, err
@@ -216,23 +179,31 @@ func (r *Registration) Reset() error {
 	return nil
 }
 
-// change makes one change of membership or settings, in one step with its event.
-func (r *Registration) change(what string, apply func(*provider) (from, to any, err error)) error {
+// change makes one change of membership or settings, in one step with its event, unless its input was refused.
+func (r *Registration) change(s setting, refused error) error {
+	if refused != nil {
+		return refused
+	}
+	p, err := r.makeChange(s)
+	if err == nil && s.after != nil {
+		s.after(p)
+	}
+	return err
+}
+
+// makeChange makes the change, and takes the lock for it.
+func (r *Registration) makeChange(s setting) (*provider, error) {
 	r.orLeft().registry.mu.Lock()
 	defer r.orLeft().registry.mu.Unlock()
-	if err := r.presentLocked(); err != nil {
-		return err
-	}
 	p := r.current()
-	from, to, err := apply(p)
-	if err != nil {
-		return err
+	if err := r.presentLocked(); err != nil {
+		return p, err
 	}
-	p.service.outdate()
-	p.registry.bus.Publish(p.event(event.Event{
-		Kind: event.Changed, Reason: what, From: fmt.Sprint(from), To: fmt.Sprint(to),
-	}))
-	return nil
+	if err := s.check(p); err != nil {
+		return p, err
+	}
+	s.applyTo(p)
+	return p, nil
 }
 
 // current returns the provider that the handle is of now.

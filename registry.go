@@ -59,7 +59,7 @@ type Registry struct {
 	stopping     bool // the last of them stops, or has: nothing is ready any more; guarded by mu
 
 	tasks   tasks.Group    // the goroutines of the registry, but for
-	probing tasks.Group    // those of probes and recovery hooks
+	probing tasks.Group    // those of probes, recovery hooks and factories, whose contexts end first
 	leaving []*drain.Drain // in Close, newest first; readable when closed is closed
 	closed  chan struct{}  // closed when the first Close has ended
 }
@@ -164,8 +164,8 @@ func (r *Registry) Register(ctx context.Context, serviceName string, p Provider[
 // are io.Closers, in reverse order of registration; instances that were passed in remain the caller's.
 //
 // The errors of closers are joined. When user code still runs two seconds after ctx has ended, the error names it
-// and matches [ErrStuck] and the context's error; a probe or recovery hook that ignores the end of its context is
-// given up after ten seconds, whatever ctx. Close may be called any number of times and concurrently: each call
+// and matches [ErrStuck] and the context's error; a probe, recovery hook or factory that ignores the end of its
+// context is given up after ten seconds, whatever ctx. Close may be called any number of times and concurrently: each call
 // waits, within its own ctx, for the first one and, where that gave up, for what it waited for.
 //
 // ctx should not have ended yet: a program that stops on a signal passes a fresh one.
@@ -194,12 +194,10 @@ func (r *Registry) Close(ctx context.Context) error {
 	}
 }
 
-// stuckProbeLimit bounds how long a closing registry waits for probes that ignore the end of their context.
-const stuckProbeLimit = 10 * time.Second
-
 // releaseAll releases the instances in order, ends everything else, and returns an error
 // that names all that did not end. It may be called again, and concurrently.
 func (r *Registry) releaseAll(limit tasks.GraceWait) error {
+	began := time.Now()
 	failures := drain.ReleaseAll(r.leaving, limit)
 	r.end(fmt.Errorf("registry: %w", ErrClosed))
 	if len(failures) == 0 {
@@ -211,7 +209,7 @@ func (r *Registry) releaseAll(limit tasks.GraceWait) error {
 		r.bus.Close()
 	}
 	r.mu.Unlock()
-	for _, err := range []error{r.probing.WaitAtMost(stuckProbeLimit, limit), r.tasks.Wait(limit)} {
+	for _, err := range []error{r.probing.WaitAtMost(tasks.StuckAfter-time.Since(began), limit), r.tasks.Wait(limit)} {
 		failures = append(failures, fault.List(err)...)
 	}
 	if len(failures) > 0 {

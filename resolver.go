@@ -128,12 +128,11 @@ func (r *Resolver[T]) Many(ctx context.Context, limit int) ([]T, error) {
 	var found []T
 	providers := query.list(healthy)
 	for p := providers.next(nil); p != nil; p = providers.next(nil) {
-		made := p.obtain(ctx, nil)
-		if providers.restartIfReplaced(p) {
-			found = nil // the order of the new plan may be another one
+		made, restarts := p.obtain(ctx, nil), providers.restarts
+		if providers.pass(p); providers.restarts > restarts {
+			found = nil // all of them are of one plan
 			continue
 		}
-		providers.pass(p)
 		if made != nil {
 			providers.take()
 			found = append(found, typed.Value[T](made))

@@ -51,12 +51,14 @@ func (s Service[T]) Provider(def Definition) Provider[T] {
 
 // Register adds a provider to the registry and returns its handle.
 //
-// It blocks on the admission hook only ([Options.Admit]), which gets ctx. An instance is eligible at once or, where
-// it has a probe, after the first probe that succeeds; a factory runs at first need. ctx does not limit the life of
-// the registration: see [Provider.Until]. A registration that fails leaves no trace.
+// It blocks on the admission hook ([Options.Admit]), which gets ctx, and while a provider that replaces another
+// proves itself ([Provider.Replace]), within ctx. Otherwise an instance is eligible at once or, where it has a probe,
+// after the first probe that succeeds; a factory runs at first need. ctx does not limit the life of the registration:
+// see [Provider.Until]. A registration that fails leaves no trace, except for an event where it has not proven itself.
 //
-// The errors match [ErrInvalid] or [ErrConflict] (as [FieldError]), [ErrExists] or
-// [ErrClosed], or wrap the error of the admission hook.
+// The errors match [ErrInvalid] or [ErrConflict] (as [FieldError]), [ErrExists] or [ErrClosed], or wrap the error of
+// the admission hook. One that has not proven itself matches [ErrNotReady], what it failed with, and the error of ctx
+// where that ended first.
 func (s Service[T]) Register(ctx context.Context, r *Registry, p Provider[T]) (*Registration, error) {
 	if !r.made() {
 		return nil, errNotMade()
@@ -111,6 +113,18 @@ func (s Service[T]) Get(ctx context.Context, r *Registry, q Query) (T, error) {
 		defer r.forgotten.add(svc)
 	}
 	return resolver.Get(ctx)
+}
+
+// Selection returns the selection policy in force for the service in that registry. It binds nothing. The errors
+// match [ErrInvalid] or [ErrConflict].
+func (s Service[T]) Selection(r *Registry) (policy selection.Policy, err error) {
+	svc, _, err := s.find(r)
+	if err != nil {
+		return policy, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return svc.policy, nil
 }
 
 // SetSelection changes the selection policy of the service in that registry, from now on: the treatment of its
@@ -188,6 +202,7 @@ type lookups struct{ hits, misses atomic.Uint64 }
 // serviceState is the part of a service that Registry.mu guards. All its methods are called with that mutex held.
 type serviceState struct {
 	bound     bool // for good, by more than its providers
+	proving   int  // providers that are to join
 	members   map[*provider]struct{}
 	groups    pick.Groups
 	overrides override.Stack
@@ -220,7 +235,7 @@ func (s *service) list() (*service, error) {
 
 // forgetIdle forgets a service that has no provider and that only providers have bound. Caller holds Registry.mu.
 func (s *service) forgetIdle() {
-	if s.bound || len(s.members) > 0 || s.registry.knownService(s.name) != s {
+	if s.bound || s.proving > 0 || len(s.members) > 0 || s.registry.knownService(s.name) != s {
 		return
 	}
 	services := maps.Clone(*s.registry.services.Load())
@@ -277,18 +292,6 @@ func (s *serviceState) served() bool {
 	return false
 }
 
-// checkMock returns an error when the service has providers of the other kind: real
-// ones for a mock, mocks for a real one. Those of overrides do not count.
-func (s *serviceState) checkMock(mock bool, leaving *provider) error {
-	for member := range s.members {
-		if member != leaving && member.overrideID == 0 && member.mock() != mock {
-			return refuse(ErrConflict, "Mock", mock,
-				fmt.Sprintf("the same as provider %q has: Options.ForbidMocks is set", member.name()))
-		}
-	}
-	return nil
-}
-
 // matchAny returns the members that match every query, whatever its handler.
 func (s *serviceState) matchAny() (all []*provider) {
 	for _, p := range s.sorted[""] {
@@ -312,25 +315,8 @@ func (s *serviceState) names() string {
 	return joinNames(names)
 }
 
-// checkGroup returns an error when the group has another strategy that cannot be changed; see [pick.Groups.Fixed].
-func (s *serviceState) checkGroup(id pick.GroupID, wanted Strategy, leaving *provider, known pick.Strategies) error {
-	var left *pick.Group
-	if leaving != nil {
-		left = leaving.group
-	}
-	present, fixed := s.groups[id], s.groups.Fixed(id, left)
-	switch {
-	case wanted.IsZero() || present != nil && wanted.Same(present.Strategy):
-		return nil
-	case fixed == nil:
-		return asFieldError("", known.Check(wanted))
-	}
-	return refuse(ErrConflict, "Strategy", wanted,
-		fmt.Sprintf("%v, which provider %q set for group %d", fixed.Strategy, fixed.SetBy, id.Number))
-}
-
 // assign makes p a member of the group. [pick.Groups.Leave] takes it out, but p.group stays, for explanations.
-func (s *serviceState) assign(p *provider, id pick.GroupID, wanted Strategy) {
+func (s *serviceState) assign(p *provider, id pick.GroupID, wanted selection.Strategy) {
 	if wanted.IsZero() {
 		wanted = StrategyFallback
 	}

@@ -230,8 +230,8 @@ func (c *call) firstReturn() (first comeback.Back[*domain.Domain[*provider]], ch
 	registry, plan := c.query.service.registry, c.query.current()
 	registry.mu.Lock()
 	defer registry.mu.Unlock()
-	for _, p := range plan.candidates {
-		if !c.mayWaitFor(p) {
+	for i, p := range plan.candidates {
+		if !c.mayWaitFor(p) || !plan.FastEnough(i) {
 			continue
 		}
 		blocked := p.gateNow() & gateBlocked

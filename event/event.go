@@ -10,6 +10,9 @@ type Kind string
 const (
 	// Registered: a provider joined.
 	Registered Kind = "registered"
+	// Refused: a provider that was to join, or to replace another, has not proven itself, and
+	// does not join; Reason says why, Err is the cause.
+	Refused Kind = "refused"
 	// Draining: a provider left; new picks stop, calls in flight go on.
 	Draining Kind = "draining"
 	// Drained: the last call of a provider that left has ended.

@@ -146,5 +146,6 @@ type Provider struct {
 	Score    float64 `json:"score"`
 	Trend    Trend   `json:"trend"`
 	Eligible bool    `json:"eligible"`
+	Mock     bool    `json:"mock,omitempty"` // it stands in for a real one
 	Reason   string  `json:"reason,omitempty"`
 }

@@ -19,7 +19,7 @@ const (
 	HeaderTraceState  = "Tracestate"
 )
 
-// Metadata is what belongs to a request on its way through several servers, beside its deadline.
+// Metadata holds what belongs to a request on its way through several servers, beside its deadline.
 type Metadata struct {
 	// Correlation identifies the request in logs; at most 256 printable bytes without spaces.
 	Correlation string

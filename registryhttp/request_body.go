@@ -14,7 +14,7 @@ import (
 // longUpload is the length from which the time of an upload does not count as the provider's.
 const longUpload = 1 << 20
 
-// errDetached is what an attempt that is over reads of a body.
+// errDetached ends the reading of a body by an attempt that is over.
 var errDetached = errors.New("registryhttp: the attempt is over")
 
 // requestBody is the body of a request as its attempts send it: by GetBody, or kept while it is sent.

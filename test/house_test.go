@@ -101,10 +101,11 @@ var tiers = map[string]tier{
 	"internal/slots":   mechanism,
 	"internal/striped": mechanism, "internal/window": mechanism,
 
-	"event": vocabulary, "health": vocabulary, "reason": vocabulary, "selection": vocabulary, "startup": vocabulary, "verdict": vocabulary,
+	"event": vocabulary, "health": vocabulary, "reason": vocabulary, "selection": vocabulary, "startup": vocabulary, "status": vocabulary,
+	"verdict": vocabulary,
 
 	"internal/attemptctx": engine, "internal/breaker": engine, "internal/bus": engine, "internal/claim": engine,
-	"internal/comeback": engine, "internal/cooldown": engine, "internal/domain": engine, "internal/drain": engine, "internal/effects": engine, "internal/fault": engine,
+	"internal/changeset": engine, "internal/comeback": engine, "internal/cooldown": engine, "internal/domain": engine, "internal/drain": engine, "internal/effects": engine, "internal/fault": engine,
 	"internal/judge": engine, "internal/lazy": engine, "internal/lifecycle": engine, "internal/limit": engine, "internal/outcome": engine, "internal/overall": engine, "internal/pick": engine,
 	"internal/override": engine, "internal/pace": engine, "internal/probe": engine, "internal/query": engine, "internal/queueing": engine, "internal/typed": engine, "internal/refusal": engine, "internal/tasks": engine,
 
@@ -120,6 +121,7 @@ var only = map[string][]string{
 	"verdict":   {"internal/oneline", "internal/errtree"},
 	"reason":    {},
 	"selection": {"health", "reason", "internal/check"},
+	"status":    {"reason", "verdict"},
 	"startup":   {"internal/graph", "internal/oneline", "internal/figures"},
 	"probes":    {"health", "internal/oneline", "internal/fault"},
 	"selectors": {"selection", "health", "reason"},

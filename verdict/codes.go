@@ -113,10 +113,11 @@ func (t *tree) rpcCode() (code int64, ok bool) {
 				return code.Int(), true
 			}
 		}
+		s := shapeOf(value.Type())
 		if value = reflect.Indirect(value); value.Kind() != reflect.Struct {
 			continue
 		}
-		if field, ok := at(value, fieldOf(value.Type(), isInteger, "Code")); ok && field.CanInt() {
+		if field, ok := at(value, s.code); ok && field.CanInt() {
 			if _, ok := rpcClasses[field.Int()]; ok {
 				return field.Int(), true
 			}

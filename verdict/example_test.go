@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"time"
 
 	"github.com/capreg/registry/verdict"
@@ -72,4 +74,22 @@ func ExampleClassifier() {
 	fmt.Println(v.Class, rule.Next == verdict.NextYes, rule.Blame == verdict.BlameNeutral)
 	// Output:
 	// fatal true true
+}
+
+// A client whose errors are texts still has the status and the delay in those of its transport.
+func ExampleErrorTransport() {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "7")
+		w.WriteHeader(http.StatusTooManyRequests)
+	}))
+	defer server.Close()
+	client := &http.Client{Transport: &verdict.ErrorTransport{}}
+	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, server.URL, nil)
+	if err != nil {
+		panic(err)
+	}
+	_, err = client.Do(request) //nolint:bodyclose // there is none
+	v := verdict.Of(err)
+	fmt.Println(v.Class, v.After)
+	// Output: rate limited 7s
 }

@@ -75,12 +75,12 @@ func (t *tree) facts() (f facts) {
 
 // shape has the places of what is read from errors of one type: paths of fields, nil where there is none.
 type shape struct {
-	status, after, header []int
-	answered, answer      []int // status and header of the response that the error keeps
-	words                 [][]int
-	body, details         []int
-	bytes                 []int // of the data within an event of a stream
-	named                 Class // by its name
+	status, code, after, header []int
+	answered, answer            []int // status and header of the response that the error keeps
+	words                       [][]int
+	body, details               []int
+	bytes                       []int // of the data within an event of a stream
+	named                       Class // by its name
 }
 
 //nolint:gochecknoglobals // a cache: the shape of a type does not change
@@ -119,6 +119,7 @@ var types = map[string]Class{
 
 func (s *shape) measure(t reflect.Type) {
 	s.named = types[t.Name()]
+	s.code = fieldOf(t, isInteger, "Code")
 	s.header = fieldOf(t, is(typeHeader), "Header", "Headers")
 	if path := fieldOf(t, isResponse, "Response", "RawResponse"); path != nil {
 		response := t.FieldByIndex(path).Type.Elem()
@@ -130,7 +131,7 @@ func (s *shape) measure(t reflect.Type) {
 	s.details = fieldOf(t, is(typeDetails), "Details")
 	s.status = fieldOf(t, isInteger, "HTTPStatusCode", "StatusCode", "HTTPStatus", "Status")
 	if s.status == nil && (s.header != nil || s.answer != nil || fieldOf(t, isText, "Status") != nil) {
-		s.status = fieldOf(t, isInteger, "Code") // else a number of its own, such as that of an SMTP server
+		s.status = s.code // else a number of its own, such as that of an SMTP server
 	}
 	for _, name := range []string{"Code", "ErrorCode", "Err", "Type", "Status"} {
 		if path := fieldOf(t, isText, name); path != nil {

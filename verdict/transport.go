@@ -1,7 +1,6 @@
 package verdict
 
 import (
-	"io"
 	"net/http"
 	"slices"
 )
@@ -24,7 +23,7 @@ type ErrorTransport struct {
 
 // RoundTrip sends the request. It returns the response if its status is below 400 or one of Keep, else it closes the
 // response and returns an error. For the code of the error it reads at most 64 KiB of a body in JSON, for which it waits
-// until the context of the request ends.
+// until the context of the request ends; no other body is read, so that its connection may not be used again.
 func (t *ErrorTransport) RoundTrip(request *http.Request) (*http.Response, error) {
 	base := t.Base
 	if base == nil {
@@ -39,7 +38,6 @@ func (t *ErrorTransport) RoundTrip(request *http.Request) (*http.Response, error
 		return response, nil
 	}
 	if response.Body != nil {
-		_, _ = io.CopyN(io.Discard, response.Body, bodyLimit) // a connection is used again where little is left
 		_ = response.Body.Close()
 	}
 	return nil, refusal

@@ -12,6 +12,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/selection"
 )
 
 // world is one registry with all that happens to it, from New to Close.
@@ -123,6 +124,10 @@ func (w *world) joinFixed() {
 
 func (w *world) register(ctx context.Context, a *account, p registry.Provider[*backend]) {
 	handle, err := backends.Register(ctx, w.reg, p)
+	if p.Replace && errors.Is(err, registry.ErrNotReady) {
+		w.seen.note("replacement refused")
+		return
+	}
 	if err != nil {
 		if !errors.Is(err, registry.ErrConflict) && !errors.Is(err, registry.ErrClosed) && !errors.Is(err, registry.ErrExists) {
 			w.ledger.broke("%s: registration of %+v: %v", w.name, p, err)
@@ -143,7 +148,7 @@ func (w *world) join(ctx context.Context, random *rand.Rand, replaced string) {
 	}
 	a.mood.Store(int32(drawMood(random)))
 	p := registry.Provider[*backend]{
-		Name: a.name, Replace: replaced != "", Group: random.IntN(3), Mock: random.IntN(8) == 0, LastResort: random.IntN(5) == 0,
+		Name: a.name, Replace: replaced != "", AtOnce: random.IntN(2) == 0, ProveWithin: between(random, time.Millisecond, waiting), Group: random.IntN(3), Mock: random.IntN(8) == 0, LastResort: random.IntN(5) == 0,
 		Priority: priorities[random.IntN(len(priorities))], Handler: []string{"", "", "", "h", "i"}[random.IntN(5)],
 		Window: random.IntN(3) * 1000, Domain: []string{"", "", "", "d", "e"}[random.IntN(5)],
 		Breaker: drawBreaker(random), Limits: drawLimits(random), Retry: drawRetry(random), Health: w.drawHealth(random, a),
@@ -295,11 +300,30 @@ func (w *world) disturb(ctx context.Context, seed uint64) {
 	}
 }
 
+// update makes changes of two members at one moment.
+func (w *world) update(ctx context.Context, random *rand.Rand, m *member) error {
+	var u registry.Update
+	u.SetPriority(m.Name(), priorities[random.IntN(len(priorities))])
+	u.SetGroup(m.Name(), random.IntN(3))
+	u.SetWeight(m.Name(), float64(1+random.IntN(3)))
+	present := w.present()
+	if len(present) == 0 {
+		return nil // all have left
+	}
+	if other := present[random.IntN(len(present))]; !other.fixed && other.Name() != m.Name() {
+		u.SetBreakerPolicy(other.Name(), drawBreaker(random))
+		u.SetRetry(other.Name(), drawRetry(random))
+	}
+	return w.reg.Update(ctx, &u)
+}
+
 // change does one thing to a member; that it may have left is no error.
 func (w *world) change(ctx context.Context, random *rand.Rand, m *member) {
 	var err error
 	what := "setting changed"
-	switch random.IntN(30) {
+	switch random.IntN(34) {
+	case 33:
+		what, err = "set of changes made", w.update(ctx, random, m)
 	case 0:
 		what, err = "breaker forced open", m.ForceOpen(between(random, time.Millisecond, 100*time.Millisecond), "soak")
 	case 1, 2, 3, 24, 25, 26, 27, 28, 29:
@@ -309,7 +333,7 @@ func (w *world) change(ctx context.Context, random *rand.Rand, m *member) {
 	case 5, 6:
 		what, err = "marked healthy", m.MarkHealthy()
 	case 7:
-		_, err = m.SetBreaker(drawBreaker(random))
+		_, err = m.SetBreakerPolicy(drawBreaker(random))
 	case 8:
 		if !m.fixed {
 			_, err = m.SetLimits(drawLimits(random))
@@ -319,13 +343,13 @@ func (w *world) change(ctx context.Context, random *rand.Rand, m *member) {
 	case 10:
 		_, err = m.SetAttemptTimeout(between(random, 10*time.Millisecond, waiting))
 	case 11:
-		_, err = m.SetHealth(w.drawHealth(random, m.account))
+		_, err = m.SetHealthPolicy(w.drawHealth(random, m.account))
 	case 12:
 		_, err = m.SetPriority(priorities[random.IntN(len(priorities))])
 	case 13:
 		_, err = m.SetGroup(random.IntN(3))
 	case 14:
-		_, err = m.SetStrategy([]registry.Strategy{registry.StrategyFallback, registry.StrategyRoundRobin}[random.IntN(2)])
+		_, err = m.SetStrategy([]selection.Strategy{registry.StrategyFallback, registry.StrategyRoundRobin}[random.IntN(2)])
 	case 15, 16, 17:
 		what = "health flapped"
 		m.account.ill.Store(random.Int32N(int32(sicknessCount)))
@@ -335,6 +359,11 @@ func (w *world) change(ctx context.Context, random *rand.Rand, m *member) {
 	case 19, 20:
 		what = "mood changed"
 		m.account.mood.Store(int32(drawMood(random)))
+	case 30:
+		what = "weight of 0"
+		_, err = m.SetWeight(0)
+	case 31, 32:
+		_, err = m.SetWeight(1 + random.Float64())
 	case 21:
 		what, err = "health checked", w.checkHealth(ctx, random, m)
 	case 22, 23:

@@ -76,11 +76,9 @@ func (t *target) ask(ctx context.Context, asked request) (*http.Response, error)
 		return response, nil
 	}
 	defer func() { _ = response.Body.Close() }()
+	refusal := &upstreamError{status: response.StatusCode, cause: verdict.FromResponse(response), anyModel: t.anyModel}
 	const mostOfAnError = 64 << 10
 	text, _ := io.ReadAll(io.LimitReader(response.Body, mostOfAnError)) // the status is enough
-	refusal := &upstreamError{
-		status: response.StatusCode, after: verdict.RetryAfter(response.Header.Get("Retry-After")), anyModel: t.anyModel,
-	}
 	refusal.said = refusalIn(text)
 	return nil, refusal
 }
@@ -355,8 +353,8 @@ func (e errorObject) status() int {
 // upstreamError is a refusal of an upstream.
 type upstreamError struct {
 	status   int
-	after    time.Duration
 	said     errorObject
+	cause    error // of the response; nil for an error within a stream
 	anyModel bool
 }
 
@@ -376,6 +374,9 @@ func (e *upstreamError) Verdict() verdict.Verdict {
 		// of the route: another upstream may have it, and none cools down.
 		return verdict.Verdict{Class: verdict.ClassRefused}
 	}
+	if e.cause != nil {
+		return verdict.LLM(e.cause)
+	}
 	code, _ := e.said.Code.(string)
-	return verdict.LLM(&verdict.ResponseError{StatusCode: e.status, Code: code, Type: e.said.Type, After: e.after})
+	return verdict.LLM(&verdict.ResponseError{StatusCode: e.status, Code: code, Type: e.said.Type})
 }

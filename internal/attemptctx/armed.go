@@ -20,6 +20,7 @@ type armedContext struct {
 
 	place  member // in its Set
 	caller callersContext
+	stays  bool // its attempt cannot go on elsewhere
 }
 
 // callersContext is the caller's context as package context sees it. A context of a user may panic or block,
@@ -132,8 +133,10 @@ type Set struct {
 // member is the place in a Set of what ends when the set is cancelled.
 type member struct {
 	before, after *member
-	of            interface{ end(cause *error) }
+	of            ender
 }
+
+type ender interface{ end(cause *error) }
 
 // add adds a; a non-nil cause means that it is to end at once.
 func (s *Set) add(a *member) (cause *error) {
@@ -175,14 +178,32 @@ func (s *Set) Cancel(cause error) {
 		s.cancelled = &cause
 	}
 	kept := s.cancelled
-	var all []*member
-	for a := s.first; a != nil; a = a.after {
-		all = append(all, a)
-	}
+	all := s.present(func(ender) bool { return true })
 	s.mu.Unlock()
 	for _, a := range all {
 		a.of.end(kept)
 	}
+}
+
+// MoveOn ends the present contexts of the set whose attempts can go on elsewhere. It may call methods of the callers'
+// contexts.
+func (s *Set) MoveOn(cause error) {
+	s.mu.Lock()
+	all := s.present(func(of ender) bool { armed, ok := of.(*armedContext); return ok && !armed.stays })
+	s.mu.Unlock()
+	for _, a := range all {
+		a.of.end(&cause)
+	}
+}
+
+// present returns the members of the set that are wanted. Caller holds mu.
+func (s *Set) present(wanted func(ender) bool) (all []*member) {
+	for a := s.first; a != nil; a = a.after {
+		if wanted(a.of) {
+			all = append(all, a)
+		}
+	}
+	return all
 }
 
 // Follower is told when the set of an attempt is cancelled: for code that follows the attempt for long without

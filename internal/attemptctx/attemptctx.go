@@ -40,10 +40,12 @@ type Context struct {
 	// armed is the real context, made at the first Done or Err.
 	armed atomic.Pointer[armedContext]
 
-	// mu guards the making of armed and the field below. It is held while a context of
+	// mu guards the making of armed and over. It is held while a context of
 	// package context is derived from the caller's.
 	mu   sync.Mutex
 	over bool // its attempt has ended before it was armed
+
+	stays bool // [Set.MoveOn] leaves it alone; set before it is handed out
 }
 
 var _ context.Context = (*Context)(nil)
@@ -68,6 +70,13 @@ func New(caller context.Context, deadline time.Time, set *Set, before *Context) 
 // Init is [New] for a zero Context that is a part of another struct.
 func (c *Context) Init(caller context.Context, deadline time.Time, set *Set) {
 	c.Context, c.deadline, c.set = caller, deadline, set
+}
+
+// StayIf says, before the context is handed out, that its attempt cannot go on elsewhere: [Set.MoveOn] leaves it alone.
+func (c *Context) StayIf(stays bool) {
+	if c != nil {
+		c.stays = stays
+	}
 }
 
 // keyOfCall is the key under which a context has the idempotency key of its call.
@@ -139,7 +148,7 @@ func (c *Context) arm() *armedContext {
 	if armed := c.armed.Load(); armed != nil {
 		return armed
 	}
-	armed := &armedContext{}
+	armed := &armedContext{stays: c.stays}
 	if c.deadline.IsZero() || c.over {
 		armed.Context, armed.cancel = context.WithCancel(armed.caller.derive(c.Context))
 	} else {

@@ -154,6 +154,27 @@ func TestSet_CancelEndsContextsPresentAndToComeWithTheFirstCause(t *testing.T) {
 	})
 }
 
+func TestSet_MoveOnEndsThePresentContextsThatDoNotStay(t *testing.T) {
+	t.Parallel()
+	var set attemptctx.Set
+	goes, stays, unarmed := attemptctx.New(t.Context(), time.Time{}, &set, nil), attemptctx.New(t.Context(), time.Time{}, &set, nil), attemptctx.New(t.Context(), time.Time{}, &set, nil)
+	stays.StayIf(true)
+	(*attemptctx.Context)(nil).StayIf(true)
+	require.NoError(t, goes.Err())
+	require.NoError(t, stays.Err())
+	set.MoveOn(errStop)
+	require.Equal(t, errStop, goes.Cancelled())
+	require.Equal(t, errStop, context.Cause(goes))
+	require.NoError(t, stays.Err())
+	require.NoError(t, unarmed.Err(), "it was not asked before")
+	set.Cancel(errors.New("another"))
+	require.Equal(t, errStop, goes.Cancelled())
+	require.Error(t, stays.Err())
+	for _, c := range []*attemptctx.Context{goes, stays, unarmed} {
+		c.End()
+	}
+}
+
 func TestSet_CancelReachesTheContextsLeftInWhateverOrderOthersEnded(t *testing.T) {
 	t.Parallel()
 	for first := range 4 {

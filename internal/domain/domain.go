@@ -11,6 +11,8 @@ import (
 
 	"github.com/capreg/registry/internal/cooldown"
 	"github.com/capreg/registry/internal/limit"
+	"github.com/capreg/registry/status"
+	"github.com/capreg/registry/verdict"
 )
 
 // Domain is one failure domain. Use [Set.Join] to create one.
@@ -33,6 +35,18 @@ func (d *Domain[M]) Members() []M {
 	return slices.Collect(maps.Keys(d.members))
 }
 
+// Each yields the members, in no order.
+func (d *Domain[M]) Each(yield func(M) bool) {
+	for _, m := range d.Members() {
+		if !yield(m) {
+			return
+		}
+	}
+}
+
+// Size returns the number of members.
+func (d *Domain[M]) Size() int { return max(len(d.members), 1) }
+
 // Limits returns the limits; nil for none.
 func (d *Domain[M]) Limits() *limit.Limits { return d.limits }
 
@@ -51,6 +65,11 @@ func (d *Domain[M]) SetLimits(p limit.Policy, by string) {
 
 // LimitsBy returns the name of the member that has set the limits; empty for none.
 func (d *Domain[M]) LimitsBy() string { return d.limitsBy }
+
+// Status returns what the members share, as it is shown.
+func (d *Domain[M]) Status() status.Domain {
+	return status.Domain{Members: d.Size(), LimitsBy: d.limitsBy, Cooldown: d.Cooldown.Status(verdict.ScopeDomain)}
+}
 
 // Set has the shared domains by their keys.
 type Set[M comparable] map[string]*Domain[M]
@@ -78,18 +97,4 @@ func (s Set[M]) Leave(d *Domain[M], m M) {
 	}
 	delete(s, d.key)
 	d.Cooldown.StopTimer()
-}
-
-// Conflicting returns the domain of the key if it has limits that were set and differ from the wanted ones, which are
-// not zero; otherwise nil. Limits that end with the member that is about to leave the domain it is in, nil for none,
-// do not count.
-func (s Set[M]) Conflicting(key string, wanted limit.Policy, leaving *Domain[M]) *Domain[M] {
-	d, ok := s[key]
-	switch {
-	case !ok, wanted == limit.Policy{}, d.limitsBy == "", d.Policy() == wanted:
-		return nil
-	case leaving == d && len(d.members) == 1:
-		return nil
-	}
-	return d
 }

@@ -103,32 +103,12 @@ func TestSetLimits_KeepsPlacesTaken(t *testing.T) {
 	require.Zero(t, d.Policy())
 }
 
-func TestConflicting_LimitsOfADomainAreTheSameForAll(t *testing.T) {
+func TestSize_CountsMembers(t *testing.T) {
 	t.Parallel()
 	s := domain.Set[string]{}
-	d, unlimited, cleared := s.Join("key", "a"), s.Join("unlimited", "b"), s.Join("cleared", "c")
-	d.SetLimits(small, "a")
-	cleared.SetLimits(limit.Policy{}, "c")
-	other := s.Join("", "d")
-	for name, row := range map[string]struct {
-		key     string
-		wanted  limit.Policy
-		leaving *domain.Domain[string]
-		want    *domain.Domain[string]
-	}{
-		"others":             {key: "key", wanted: large, want: d},
-		"the same":           {key: "key", wanted: small},
-		"none wanted":        {key: "key"},
-		"none set":           {key: "unlimited", wanted: large},
-		"set to none":        {key: "cleared", wanted: large, want: cleared},
-		"no such domain":     {key: "new", wanted: large},
-		"domain of one":      {key: "", wanted: large},
-		"last member leaves": {key: "key", wanted: large, leaving: d},
-		"another one leaves": {key: "key", wanted: large, leaving: other, want: d},
-	} {
-		require.Same(t, row.want, s.Conflicting(row.key, row.wanted, row.leaving), name)
-	}
-	s.Join("key", "e")
-	require.Same(t, d, s.Conflicting("key", large, d), "one more is left")
-	require.Nil(t, unlimited.Limits())
+	require.Equal(t, 1, s.Join("", "own").Size())
+	d := s.Join("key", "a")
+	require.Equal(t, 1, d.Size())
+	s.Join("key", "b")
+	require.Equal(t, 2, d.Size())
 }

@@ -31,6 +31,8 @@ type Host interface {
 	// GiveUp lets go of the instance: nothing refers to it afterwards. It returns what remains to be done, and whether
 	// that blocks; then it may be user code. It is called once.
 	GiveUp() (finish func() error, blocks bool)
+	// Unfinished returns an error while something goes on that the remainder has given up, or when that has failed.
+	Unfinished() error
 	// After calls f when d has elapsed. It is called with the drain locked.
 	After(d time.Duration, f func()) *schedule.Timer
 	// Go runs f in a goroutine that the host waits for.
@@ -111,6 +113,16 @@ func (d *Drain) CancelCalls() {
 	d.calls.Cancel(fault.Join(fmt.Sprintf("registry: provider %q: ", d.name), []error{fault.ErrClosed}))
 }
 
+// MoveCallsOn ends, after the given time and if that is due then, the contexts of those calls in flight that can go on
+// elsewhere. The provider stays.
+func (d *Drain) MoveCallsOn(after time.Duration, due func() bool) {
+	d.host.After(after, func() {
+		if due() {
+			d.calls.MoveOn(fault.Join(fmt.Sprintf("registry: provider %q: ", d.name), []error{fault.ErrUnhealthy}))
+		}
+	})
+}
+
 // CheckIdle moves on to idle when no call is in flight. It is called for a provider that has left, at the end of each
 // call after it was counted. As a call looks at the gate after it was counted, and the gate was closed before, the last
 // one is not missed.
@@ -159,9 +171,7 @@ func (d *Drain) release() {
 
 // finishRelease moves on to released, with the error of what remained to be done.
 func (d *Drain) finishRelease(err error) {
-	if err != nil {
-		d.err = fault.Wrap(fmt.Sprintf("closing provider %q: ", d.name), err)
-	}
+	d.err = err
 	d.advance(releasing, released)
 	close(d.released)
 }
@@ -201,12 +211,12 @@ func (d *Drain) Release(limit tasks.GraceWait) error {
 func (d *Drain) AwaitReleased(limit tasks.GraceWait) error {
 	select {
 	case <-d.released: // also if the limit is over
-		return d.err
+		return d.result()
 	default:
 	}
 	select {
 	case <-d.released:
-		return d.err
+		return d.result()
 	case <-limit.Over:
 	}
 	what := "closing its instance"
@@ -215,6 +225,18 @@ func (d *Drain) AwaitReleased(limit tasks.GraceWait) error {
 	}
 	stuck := fmt.Errorf("provider %q: %w: %s", d.name, fault.ErrStuck, what)
 	return fault.Join("", append([]error{stuck}, fault.OfContext(limit.Context)...))
+}
+
+// result returns the error of a release that is over.
+func (d *Drain) result() error {
+	err := d.err
+	if err == nil {
+		err = d.host.Unfinished()
+	}
+	if err == nil {
+		return nil
+	}
+	return fault.Wrap(fmt.Sprintf("closing provider %q: ", d.name), err)
 }
 
 // AwaitAll waits until all of them are released, cancels the contexts of their calls in flight when ctx ends, and

@@ -30,6 +30,7 @@ type provider struct {
 
 	holds   bool         // the release waits until it is asked for
 	finish  func() error // what remains to be done, in a goroutine; nil: nothing
+	gone    error        // of what that has given up
 	running tasks.Group
 	timers  *schedule.Scheduler
 
@@ -78,6 +79,8 @@ func (p *provider) GiveUp() (finish func() error, blocks bool) {
 	}
 	return p.finish, true
 }
+
+func (p *provider) Unfinished() error { return p.gone }
 
 func (p *provider) After(d time.Duration, f func()) *schedule.Timer { return p.timers.After(d, f) }
 
@@ -350,4 +353,39 @@ func TestDrain_ConcurrentEndsReleaseOnce(t *testing.T) {
 		require.True(t, isClosed(p.Released()))
 		require.ElementsMatch(t, []string{"quiesce", "drained", "give up"}, p.seen())
 	}
+}
+
+func TestRelease_TellsWhatItHasGivenUpUntilThatEnds(t *testing.T) {
+	t.Parallel()
+	p := newProvider(t)
+	p.gone = fault.ErrStuck
+	p.Start()
+	limit := tasks.WithGrace(t.Context())
+	defer limit.Stop()
+	err := p.Release(limit)
+	require.ErrorIs(t, err, fault.ErrStuck)
+	require.ErrorContains(t, err, `closing provider "p"`)
+	p.gone = nil
+	require.NoError(t, p.AwaitReleased(limit))
+}
+
+func TestMoveCallsOn_EndsContextsOnlyIfThatIsDue(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := newProvider(t)
+		ctx, end := p.call(t)
+		defer end()
+		require.NoError(t, ctx.Err())
+		due := false
+		p.MoveCallsOn(time.Minute, func() bool { return due })
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.NoError(t, ctx.Err())
+		due = true
+		p.MoveCallsOn(time.Minute, func() bool { return due })
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.ErrorIs(t, ctx.Cancelled(), fault.ErrUnhealthy)
+		require.ErrorContains(t, ctx.Cancelled(), `provider "p"`)
+	})
 }

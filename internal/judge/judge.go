@@ -57,7 +57,7 @@ func (a *Attempt) Judge(by *attemptctx.Caller, err error) (v verdict.Verdict, ca
 	}
 	if a.Context != nil {
 		if cause := a.Context.Cancelled(); cause != nil {
-			return verdict.Verdict{Class: verdict.ClassRemoved}, cause
+			return a.judgeCancelled(err, cause), cause
 		}
 		if a.Context.TimedOut(err) {
 			return a.judgeTimedOut(err), fault.ErrAttemptTimeout
@@ -73,6 +73,18 @@ func (a *Attempt) Judge(by *attemptctx.Caller, err error) (v verdict.Verdict, ca
 		return verdict.Verdict{Class: verdict.ClassCancelled}, nil
 	}
 	return a.Classifiers.Classify(err), nil
+}
+
+// judgeCancelled is Judge for an attempt that the registry has ended: its provider has left, or stays unhealthy, so
+// that another one is asked.
+func (a *Attempt) judgeCancelled(err, cause error) verdict.Verdict {
+	if !errors.Is(cause, fault.ErrUnhealthy) {
+		return verdict.Verdict{Class: verdict.ClassRemoved}
+	}
+	if v, answered := a.answerIn(err, context.Canceled); answered {
+		return v
+	}
+	return verdict.Verdict{Class: verdict.ClassCut}
 }
 
 // judgeTimedOut is Judge for an attempt that its own limit has ended.

@@ -118,6 +118,15 @@ func TestJudge_ARemovedProviderIsNotBlamed(t *testing.T) {
 	})
 }
 
+func TestJudge_ACallThatMovesOnIsCutUnlessItHasAnAnswer(t *testing.T) {
+	bubble(t, func(t *testing.T, a *attempt) {
+		a.set.MoveOn(fault.ErrUnhealthy)
+		requireJudged(t, a, context.Canceled, verdict.ClassCut, fault.ErrUnhealthy)
+		requireJudged(t, a, errDown, verdict.ClassCut, fault.ErrUnhealthy)
+		requireJudged(t, a, verdict.Permanent(errDown), verdict.ClassBadRequest, fault.ErrUnhealthy)
+	})
+}
+
 func TestJudge_TheEndOfItsOwnTimeIsATimeoutOrACut(t *testing.T) {
 	bubble(t, func(t *testing.T, a *attempt) {
 		pass(time.Minute)

@@ -9,6 +9,7 @@ package lazy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/internal/tasks"
 )
 
 // The delay before a factory that failed may run again.
@@ -87,8 +89,8 @@ const (
 	stopped
 )
 
-// Instance is a product that a factory makes at first need. Use [New] to create one. All methods are safe for
-// concurrent use.
+// Instance is a product that a factory makes at first need. Use [New] to create one; of none, nil, there is nothing
+// to get, stop or release. All methods are safe for concurrent use.
 type Instance[T any] struct {
 	host Host[T]
 
@@ -100,6 +102,7 @@ type Instance[T any] struct {
 	run       *run                             // the last one; nil before the first
 	delays    *backoff.ExponentialBackOff      // made at the first failure
 	stopDelay func() bool                      // in state waiting
+	late      time.Time                        // when the run is given up; set in state stopping
 	discarded error                            // of Discard
 }
 
@@ -120,6 +123,9 @@ func New[T any](host Host[T], factory func(context.Context) (T, error)) *Instanc
 // is false if there is no product then. When ctx ends by [fault.ErrAttemptTimeout], the run counts as slow
 // from then on.
 func (i *Instance[T]) Get(ctx context.Context) (product T, ok bool) {
+	if i == nil {
+		return product, false
+	}
 	if current := i.ensureRun(); current != nil {
 		select {
 		case <-current.woken:
@@ -133,6 +139,9 @@ func (i *Instance[T]) Get(ctx context.Context) (product T, ok bool) {
 	defer i.mu.Unlock()
 	return i.product, i.state == made
 }
+
+// Start runs the factory if it is due, and does not wait for it.
+func (i *Instance[T]) Start() { i.ensureRun() }
 
 // ensureRun returns the run in progress, which it begins if the factory is due; nil when there is none to
 // wait for.
@@ -252,6 +261,9 @@ func (i *Instance[T]) reportSlow(current *run) {
 // Stop ends a run in progress, for which no caller waits any longer, with the cause, and lets no other begin. A
 // product that is ready goes on.
 func (i *Instance[T]) Stop(cause error) {
+	if i == nil {
+		return
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.stopLocked(cause)
@@ -269,6 +281,7 @@ func (i *Instance[T]) stopLocked(cause error) {
 		i.enterFinal(stopping)
 		i.run.cancel(cause)
 		close(i.run.woken)
+		i.late = time.Now().Add(tasks.StuckAfter)
 	case made, stopping, stopped:
 	}
 }
@@ -276,6 +289,9 @@ func (i *Instance[T]) stopLocked(cause error) {
 // Release does what Stop does, and ends the context of a product that is ready, of which it keeps no
 // reference. The channel is closed when nothing of the last run goes on; it is nil if there was none.
 func (i *Instance[T]) Release(cause error) (ended <-chan struct{}) {
+	if i == nil {
+		return nil
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.stopLocked(cause)
@@ -291,10 +307,33 @@ func (i *Instance[T]) Release(cause error) (ended <-chan struct{}) {
 	return i.run.ended
 }
 
-// DiscardError returns the error of Discard for a product that came too late. It is complete when the channel
-// of Release is closed.
-func (i *Instance[T]) DiscardError() error {
+// AwaitEnd waits, after Release, until nothing of the last run goes on. A run that ignores the end of its context is
+// given up [tasks.StuckAfter] after that; what it makes is discarded all the same.
+func (i *Instance[T]) AwaitEnd() {
+	i.mu.Lock()
+	last, late := i.run, i.late
+	i.mu.Unlock()
+	if last == nil || tasks.IsClosed(last.ended) {
+		return
+	}
+	timer := time.NewTimer(time.Until(late))
+	defer timer.Stop()
+	select {
+	case <-last.ended:
+	case <-timer.C:
+	}
+}
+
+// EndError returns what the wait has come to: an error that matches [fault.ErrStuck] while the last run goes on, then
+// that of Discard for a product that came too late.
+func (i *Instance[T]) EndError() error {
+	if i == nil {
+		return nil
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.run != nil && !tasks.IsClosed(i.run.ended) {
+		return fmt.Errorf("its factory: %w", fault.ErrStuck)
+	}
 	return i.discarded
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/lazy"
+	"github.com/capreg/registry/internal/tasks"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -342,14 +343,19 @@ func TestInstance_StopWhileMakingWakesWaitersAndDiscardsALateProduct(t *testing.
 					require.Fail(t, "the factory still runs")
 				default:
 				}
+				for range 2 {
+					i.AwaitEnd()
+					require.ErrorIs(t, i.EndError(), fault.ErrStuck)
+					require.Equal(t, tasks.StuckAfter, time.Since(began), "it is given up, once")
+				}
 				<-ended
 				require.Equal(t, time.Minute, time.Since(began))
 				require.Equal(t, errGone, cause)
 				require.Equal(t, row.discarded, h.discarded.Load())
 				if row.failure != nil {
-					row.failure(t, i.DiscardError())
+					row.failure(t, i.EndError())
 				} else {
-					require.NoError(t, i.DiscardError())
+					require.NoError(t, i.EndError())
 				}
 				_, ok = i.Get(t.Context())
 				require.False(t, ok)

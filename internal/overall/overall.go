@@ -33,7 +33,7 @@ type Provider struct {
 //	a provider is   unhealthy  if its state is, or is not known yet
 //	                degraded   if its state is, or it is not eligible
 //	a service is    unhealthy  if all its providers are, or none counts
-//	                degraded   if any of them is not healthy
+//	                degraded   if any of them is not healthy, or all are mocks
 //	all is          unhealthy  if a required service is, or every service is, or nothing is registered
 //	                degraded   if any service is not healthy
 func Of(providers []Provider, required, groups []string) health.Overall {
@@ -120,13 +120,16 @@ func summarise(services []health.Service, hidden map[string]bool) health.Overall
 
 // stateOf returns the state of a service with the given providers, and the reason unless it is healthy.
 func stateOf(providers []health.Provider, hidden map[string]bool) (state health.State, reason string) {
-	var unhealthy, degraded []string
+	var unhealthy, degraded, mocks []string
 	counted := 0
 	for _, p := range providers {
 		if hidden[p.Name] {
 			continue
 		}
 		counted++
+		if p.Mock {
+			mocks = append(mocks, p.Name)
+		}
 		switch {
 		case p.State != health.Healthy && p.State != health.Degraded:
 			unhealthy = append(unhealthy, p.Name)
@@ -141,6 +144,8 @@ func stateOf(providers []health.Provider, hidden map[string]bool) (state health.
 		return health.Unhealthy, "no provider is healthy: " + oneline.Cut(strings.Join(unhealthy, ", "), maxServiceText)
 	case len(unhealthy)+len(degraded) > 0:
 		return health.Degraded, oneline.Cut(strings.Join(append(unhealthy, degraded...), ", "), maxServiceText)
+	case len(mocks) == counted:
+		return health.Degraded, "only mocks: " + oneline.Cut(strings.Join(mocks, ", "), maxServiceText)
 	}
 	return health.Healthy, ""
 }

@@ -28,6 +28,8 @@ func TestOf_StateOfService(t *testing.T) {
 	idle.Eligible = false
 	hidden := provider("s", "hidden", health.Healthy)
 	hidden.Hidden = true
+	mock := provider("s", "mock", health.Healthy)
+	mock.Mock = true
 	up, slow := provider("s", "up", health.Healthy), provider("s", "slow", health.Degraded)
 	down, unknown := provider("s", "down", health.Unhealthy), provider("s", "new", health.Unknown)
 	for _, row := range []struct {
@@ -42,6 +44,10 @@ func TestOf_StateOfService(t *testing.T) {
 		{[]overall.Provider{idle}, health.Degraded, "idle", 0},
 		{[]overall.Provider{slow, down, up}, health.Degraded, "down, slow", 2},
 		{[]overall.Provider{down, unknown}, health.Unhealthy, "no provider is healthy: down, new", 0},
+		{[]overall.Provider{mock}, health.Degraded, "only mocks: mock", 1},
+		{[]overall.Provider{hidden, mock}, health.Degraded, "only mocks: mock", 2},
+		{[]overall.Provider{up, mock}, health.Healthy, "", 2},
+		{[]overall.Provider{down, mock}, health.Degraded, "down", 1},
 		{[]overall.Provider{hidden}, health.Unhealthy, "no provider", 1},
 		{[]overall.Provider{hidden, up}, health.Healthy, "", 2},
 		{[]overall.Provider{hidden, down}, health.Unhealthy, "no provider is healthy: down", 1},

@@ -141,5 +141,8 @@ func (k Known) claim(left time.Duration) time.Duration {
 	return min(withMargin(k.Longest), left)
 }
 
+// WithMargin returns the longest answer of late and a quarter.
+func (k Known) WithMargin() time.Duration { return withMargin(k.Longest) }
+
 // withMargin returns a duration and a quarter.
 func withMargin(d time.Duration) time.Duration { return d + d/4 }

@@ -46,14 +46,12 @@ func (g Groups) Leave(left *Group) {
 	}
 }
 
-// Fixed returns the group whose strategy a new member cannot change; nil where the group does not exist yet, or its
-// only member is leaving it.
-func (g Groups) Fixed(id GroupID, leaving *Group) *Group {
-	present := g[id]
-	if present == leaving && present != nil && present.members == 1 {
-		return nil
+// Size returns the number of members; 0 for nil.
+func (g *Group) Size() int {
+	if g == nil {
+		return 0
 	}
-	return present
+	return g.members
 }
 
 // TierKey names a tier of one query across its plans.

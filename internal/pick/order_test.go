@@ -51,14 +51,14 @@ func TestCutTiers_CutsWhereTheKeyChanges(t *testing.T) {
 func TestGroups_ExistWhileTheyHaveMembers(t *testing.T) {
 	t.Parallel()
 	groups, id := make(pick.Groups), pick.GroupID{Handler: "h", Number: 1}
-	require.Nil(t, groups.Fixed(id, nil))
+	require.Zero(t, groups[id].Size())
 	first := groups.Join(id, selection.RoundRobin(), "a")
 	require.Equal(t, "a", first.SetBy)
-	require.Same(t, first, groups.Fixed(id, nil))
-	require.Nil(t, groups.Fixed(id, first), "its only member leaves it")
+	require.Same(t, first, groups[id])
+	require.Equal(t, 1, first.Size())
 	require.Same(t, first, groups.Join(id, selection.Fallback(), "b"), "the strategy is that of the first member")
 	require.True(t, first.Strategy.Same(selection.RoundRobin()))
-	require.Same(t, first, groups.Fixed(id, first))
+	require.Equal(t, 2, first.Size())
 	groups.Leave(first)
 	groups.Leave(first)
 	require.Empty(t, groups)

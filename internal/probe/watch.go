@@ -2,6 +2,7 @@ package probe
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/capreg/registry/health"
@@ -185,6 +186,13 @@ func (w *Watch) Outage(among []string) *Outage {
 		return nil
 	}
 	return w.monitor.machine.Outage(among)
+}
+
+// CapabilitiesWork reports whether every capability with a probe has passed it.
+func (w *Watch) CapabilitiesWork() bool {
+	return !w.Active() || !slices.ContainsFunc(w.monitor.machine.capabilities, func(c capability) bool {
+		return c.state != capabilityWorks
+	})
 }
 
 // Status returns what is known of the provider's health.

@@ -27,6 +27,7 @@ const (
 	Cooling                     // it asked to be left alone
 	Hidden                      // a test has replaced it, or only mocks are picked
 	NoTraffic                   // its weight is 0
+	Proving                     // it has not joined yet, and is in no plan
 
 	// Away has the reasons after which a provider comes back to a slow start.
 	Away = Unproven | Unhealthy | Open | HalfOpen
@@ -166,4 +167,20 @@ func merge(blocked Gate, f Facts, now time.Time) (s Standing) {
 		s.RetryIn = 0
 	}
 	return s
+}
+
+// NotProven returns the reason for which a provider that was to join does not: what the gate says, else that one of its
+// capabilities is out, nil for none. late says that its time is over.
+func NotProven(g Gate, f Facts, out *Reason, late bool, now time.Time) *Reason {
+	why := &Reason{reason.NotReady, fault.ErrNotReady, "its factory or a probe has not ended", nil}
+	if blocked := g & (NotReady | Unhealthy | Unproven); blocked != 0 {
+		s := Of(blocked, f, now)
+		why.words, why.cause = s.Words, s.Err
+	} else if out != nil {
+		why.words, why.cause = out.words, out
+	}
+	if late {
+		why.words += "; its time is over"
+	}
+	return why
 }

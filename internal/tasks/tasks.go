@@ -110,6 +110,10 @@ func (g *Group) wait(limit GraceWait, timeout <-chan time.Time) error {
 	return fault.Join("", append([]error{stuck}, fault.OfContext(limit.Context)...))
 }
 
+// StuckAfter is the time after which code that ignores the end of its context is given up, whatever the time of those
+// that wait for it.
+const StuckAfter = 10 * time.Second
+
 // Grace is the time that code has to end after its context has ended, before it counts as stuck.
 const Grace = time.Second
 

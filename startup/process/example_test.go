@@ -23,8 +23,8 @@ func ExampleComponent() {
 			Restart: startup.Restart{Mode: startup.OnFailure},
 		},
 		Command: "/bin/sh", Args: []string{"-c", "echo ready to accept connections; exec sleep 1000"},
-		Ready:   process.Ready{Line: regexp.MustCompile("ready to accept")},
-		Grace:   2 * time.Second,
+		Ready: process.Ready{Line: regexp.MustCompile("ready to accept")},
+		Grace: 2 * time.Second,
 	})
 	if err != nil {
 		panic(err)
@@ -35,7 +35,7 @@ func ExampleComponent() {
 			Completes: true, // with status 0
 		},
 		Command: "/bin/sh", Args: []string{"-c", "echo 12 tables made"},
-		Stdout:  os.Stdout,
+		Stdout: os.Stdout,
 	})
 	if err != nil {
 		panic(err)

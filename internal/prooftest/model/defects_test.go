@@ -43,22 +43,30 @@ func (j *judge) Fatalf(format string, args ...any) { j.Logf(format, args...); j.
 // Without this, an oracle that agrees with everything would prove nothing.
 func TestOracle_DetectsPlantedDefects(t *testing.T) {
 	t.Parallel()
-	for _, defect := range []string{
-		"never rotates", "learns from what began before", "recovers a nanosecond early", "lets a later cooldown shorten",
-		"begins with the first", "blames long answers", "lets long trials keep others out", "cools down one of the domain", "parks at the first refusal", "marks no mocks",
-		"asks too small windows", "runs twice", "gives to a weight of 0",
+	for of, proof := range map[string]struct {
+		play    func(t *testing.T, rt *rapid.T, defect string)
+		defects []string
+	}{
+		"registry": {play, []string{
+			"never rotates", "learns from what began before", "recovers a nanosecond early", "lets a later cooldown shorten",
+			"begins with the first", "blames long answers", "lets long trials keep others out", "cools down one of the domain", "parks at the first refusal", "marks no mocks",
+			"asks too small windows", "runs twice", "gives to a weight of 0",
+		}},
+		"queue": {playQueue, []string{"takes no turns", "makes no room"}},
 	} {
-		t.Run(defect, func(t *testing.T) {
-			t.Parallel()
-			j := &judge{TB: t}
-			judged := make(chan struct{})
-			go func() {
-				defer close(judged)
-				rapid.Check(j, func(rt *rapid.T) { play(t, rt, defect) }) //nolint:testifylint // it fails in the judge's place
-			}()
-			<-judged
-			require.True(t, j.failed, "an oracle that %s agrees with the registry", defect)
-			require.Contains(t, j.log.String(), "failed after", "rapid says so: %s", &j.log)
-		})
+		for _, defect := range proof.defects {
+			t.Run(of+" "+defect, func(t *testing.T) {
+				t.Parallel()
+				j := &judge{TB: t}
+				judged := make(chan struct{})
+				go func() {
+					defer close(judged)
+					rapid.Check(j, func(rt *rapid.T) { proof.play(t, rt, defect) })
+				}()
+				<-judged
+				require.True(t, j.failed, "an oracle that %s agrees with the registry", defect)
+				require.Contains(t, j.log.String(), "failed after", "rapid says so: %s", &j.log)
+			})
+		}
 	}
 }

@@ -27,6 +27,8 @@ const (
 	opUnregister = "unregister"
 	opMark       = "mark"
 	opUnmark     = "unmark"
+	opRest       = "rest" // a weight of 0
+	opWork       = "work"
 	opGet        = "get"
 	opCall       = "call"
 	opFind       = "find"
@@ -55,8 +57,10 @@ type present struct {
 	name         string
 	number, rank int
 	order        int // among equals: that of the one that it replaced
-	sick         bool
+	sick, idle   bool
 }
+
+func (p present) well() bool { return !p.sick && !p.idle }
 
 // sequential is a registry that does one thing at a time. Its states are texts, which
 // porcupine compares.
@@ -75,7 +79,7 @@ func sequential() porcupine.Model {
 func formatState(providers []present) string {
 	lines := make([]string, len(providers))
 	for i, p := range providers {
-		lines[i] = fmt.Sprintf("%s %d %d %d %t", p.name, p.number, p.rank, p.order, p.sick)
+		lines[i] = fmt.Sprintf("%s %d %d %d %t %t", p.name, p.number, p.rank, p.order, p.sick, p.idle)
 	}
 	return strings.Join(lines, "\n")
 }
@@ -83,7 +87,7 @@ func formatState(providers []present) string {
 func parseState(state string) (providers []present) {
 	for line := range strings.Lines(state) {
 		var p present
-		if _, err := fmt.Sscanf(strings.TrimSpace(line), "%s %d %d %d %t", &p.name, &p.number, &p.rank, &p.order, &p.sick); err != nil {
+		if _, err := fmt.Sscanf(strings.TrimSpace(line), "%s %d %d %d %t %t", &p.name, &p.number, &p.rank, &p.order, &p.sick, &p.idle); err != nil {
 			panic(err)
 		}
 		providers = append(providers, p)
@@ -96,11 +100,11 @@ func parseState(state string) (providers []present) {
 func step(providers []present, in asking, out reply) (legal bool, after []present) {
 	byName := slices.IndexFunc(providers, func(p present) bool { return p.name == in.name })
 	byNumber := slices.IndexFunc(providers, func(p present) bool { return p.number == in.number })
-	firstWell := slices.IndexFunc(providers, func(p present) bool { return !p.sick })
+	firstWell := slices.IndexFunc(providers, present.well)
 	after = slices.Clone(providers)
 	switch in.what {
 	case opRegister, opReplace:
-		joined := present{in.name, in.number, in.rank, 0, false}
+		joined := present{name: in.name, number: in.number, rank: in.rank}
 		for _, p := range providers {
 			joined.order = max(joined.order, p.order+1)
 		}
@@ -121,11 +125,16 @@ func step(providers []present, in asking, out reply) (legal bool, after []presen
 			after = slices.Delete(after, byNumber, byNumber+1)
 		}
 		return !out.refused, after // also when it had left
-	case opMark, opUnmark:
+	case opMark, opUnmark, opRest, opWork:
 		if byNumber < 0 {
 			return out.refused, providers
 		}
-		after[byNumber].sick = in.what == opMark
+		switch changed := &after[byNumber]; in.what {
+		case opMark, opUnmark:
+			changed.sick = in.what == opMark
+		case opRest, opWork:
+			changed.idle = in.what == opRest
+		}
 		return !out.refused, after
 	case opGet:
 		if firstWell < 0 {
@@ -138,7 +147,7 @@ func step(providers []present, in asking, out reply) (legal bool, after []presen
 		if out.number == 0 {
 			return firstWell < 0, providers
 		}
-		return slices.ContainsFunc(providers, func(p present) bool { return p.number == out.number && !p.sick }), providers
+		return slices.ContainsFunc(providers, func(p present) bool { return p.number == out.number && p.well() }), providers
 	case opFind:
 		return out.refused == (byName < 0), providers
 	case opList:
@@ -209,13 +218,13 @@ func (c *client) live(ctx context.Context, operations int) {
 	resolver := numbered.Bind(c.reg, registry.Query{})
 	for range operations {
 		in := asking{what: []string{
-			opRegister, opReplace, opReplace, opUnregister, opMark, opUnmark, opGet, opGet, opGet, opCall, opCall, opFind, opList, opTotal,
-		}[c.random.IntN(14)], name: string(rune('a' + c.random.IntN(3)))}
+			opRegister, opReplace, opReplace, opUnregister, opMark, opUnmark, opRest, opWork, opWork, opGet, opGet, opGet, opCall, opCall, opFind, opList, opTotal,
+		}[c.random.IntN(17)], name: string(rune('a' + c.random.IntN(3)))}
 		var handle *registry.Registration
 		switch in.what {
 		case opRegister, opReplace:
 			in.number, in.rank = c.all.next(), []int{0, 2}[c.random.IntN(2)]
-		case opUnregister, opMark, opUnmark:
+		case opUnregister, opMark, opUnmark, opRest, opWork:
 			if in.number, handle = c.all.one(c.random); handle == nil {
 				continue
 			}
@@ -249,6 +258,12 @@ func (c *client) perform(ctx context.Context, resolver *registry.Resolver[int], 
 		out.refused = handle.MarkUnhealthy(errMarked) != nil
 	case opUnmark:
 		out.refused = handle.MarkHealthy() != nil
+	case opRest:
+		_, err := handle.SetWeight(0)
+		out.refused = err != nil
+	case opWork:
+		_, err := handle.SetWeight(1)
+		out.refused = err != nil
 	case opGet:
 		out.number, _ = resolver.Get(ctx)
 	case opCall:
@@ -330,6 +345,7 @@ func TestHistories_DetectsImpossibleOnes(t *testing.T) {
 		"a name taken twice":       {a, at(2, 3, asking{what: opRegister, name: "a", number: 2}, reply{})},
 		"the second best":          {a, at(2, 3, asking{what: opRegister, name: "b", number: 2}, reply{}), at(4, 5, asking{what: opGet}, reply{number: 2})},
 		"a sick one":               {a, at(2, 3, asking{what: opMark, number: 1}, reply{}), at(4, 5, asking{what: opCall}, reply{number: 1})},
+		"one without traffic":      {a, at(2, 3, asking{what: opRest, number: 1}, reply{}), at(4, 5, asking{what: opGet}, reply{number: 1})},
 		"back and forth":           {a, at(2, 9, asking{what: opReplace, name: "a", number: 2}, reply{}), at(3, 4, asking{what: opGet}, reply{number: 2}), at(5, 6, asking{what: opGet}, reply{number: 1})},
 		"a gap during replacement": {a, at(2, 9, asking{what: opReplace, name: "a", number: 2}, reply{}), at(3, 4, asking{what: opCall}, reply{})},
 		"a wrong total":            {a, at(2, 3, asking{what: opTotal}, reply{number: 2})},

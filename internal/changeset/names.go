@@ -1,0 +1,146 @@
+package changeset
+
+import (
+	"fmt"
+
+	"github.com/capreg/registry/internal/check"
+	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/internal/pick"
+)
+
+// set is a set that is being resolved.
+type set struct {
+	world   World
+	changes []Change
+	rules   Rules
+	fates   map[string]*fate
+	plan    Plan
+	refused []Refusal
+}
+
+// fate holds the changes that a set makes to one name.
+type fate struct {
+	before  Member
+	present bool // before the set
+	left    bool // by a Leave
+	joined  int  // the index of the Join, plus 1; 0: none
+	group   *int // where a Move leads; nil: none
+	changed map[string]bool
+}
+
+// stays reports whether the provider that has the name before the set has it afterwards.
+func (f *fate) stays() bool { return f.present && !f.left && f.joined == 0 }
+
+// after returns where a provider that stays is after the set.
+func (f *fate) after() pick.GroupID {
+	id := f.before.Group
+	if f.group != nil {
+		id.Number = *f.group
+	}
+	return id
+}
+
+func (s *set) fateOf(name string) *fate {
+	f, ok := s.fates[name]
+	if !ok {
+		f = &fate{}
+		f.before, f.present = s.world.Member(name)
+		s.fates[name] = f
+	}
+	return f
+}
+
+func (s *set) refuse(i int, kind error, field string, value any, bound string) {
+	s.refused = append(s.refused, Refusal{Index: i, Kind: kind, Violation: *check.Refuse(field, value, bound)})
+}
+
+// noteFates notes what becomes of each name, and refuses changes that cannot both be made.
+func (s *set) noteFates() {
+	for i, c := range s.changes {
+		f := s.fateOf(c.Name)
+		switch what := c.what(); {
+		case c.Kind == Join && f.joined > 0:
+			s.refuse(i, fault.ErrExists, "Name", c.Name, "a name that no other provider of the update has")
+		case c.Kind == Join:
+			f.joined = i + 1
+		case f.changed[what]:
+			s.refuse(i, fault.ErrConflict, "Name", c.Name, fmt.Sprintf("a provider of which the update changes the %s once", what))
+		default:
+			if f.changed == nil {
+				f.changed = make(map[string]bool)
+			}
+			f.changed[what] = true
+			f.left = f.left || c.Kind == Leave
+			if c.Kind == Move {
+				f.group = &c.Group
+			}
+		}
+	}
+}
+
+// what names that which a change changes.
+func (c Change) what() string {
+	return [...]string{Leave: "registration", Move: "group", SetStrategy: "strategy", SetLimits: "limits", Set: c.What}[c.Kind]
+}
+
+// checkNames refuses changes whose names are taken, unknown, or on their way out.
+func (s *set) checkNames() {
+	for i, c := range s.changes {
+		f := s.fateOf(c.Name)
+		var reserved *check.Violation
+		if c.Kind == Join {
+			reserved = s.world.Reserved(c.Name)
+		}
+		switch {
+		case c.Kind == Join && f.present && !f.left && !c.Replace:
+			s.refuse(i, fault.ErrExists, "Name", c.Name,
+				fmt.Sprintf("a name that no provider of service %q has, or Replace", oneline.Cut(f.before.Service, 64)))
+		case c.Kind == Join && f.present && !f.left && f.before.Service != c.Member.Service:
+			s.refuse(i, fault.ErrConflict, "Replace", c.Name,
+				fmt.Sprintf("a provider of service %q; that one serves %q", c.Member.Service, f.before.Service))
+		case reserved != nil:
+			s.refused = append(s.refused, Refusal{i, fault.ErrConflict, *reserved})
+		case c.Kind == Join:
+		case !f.present:
+			s.refuse(i, fault.ErrNotRegistered, "Name", c.Name, "the name of a provider")
+		case c.Kind != Leave && !f.stays():
+			s.refuse(i, fault.ErrConflict, "Name", c.Name, "a provider that the update neither removes nor replaces")
+		}
+	}
+}
+
+// checkMocks refuses mocks beside real providers, where the rules do.
+func (s *set) checkMocks() {
+	if !s.rules.ForbidMocks {
+		return
+	}
+	known := make(map[string]map[bool]string)
+	for i, c := range s.changes {
+		if c.Kind != Join || c.Member.OfTest {
+			continue
+		}
+		there, ok := known[c.Member.Service]
+		if !ok {
+			there = s.staying(c.Member.Service)
+			known[c.Member.Service] = there
+		}
+		if other, mixed := there[!c.Member.Mock]; mixed {
+			s.refuse(i, fault.ErrConflict, "Mock", c.Member.Mock,
+				fmt.Sprintf("the same as provider %q has: Options.ForbidMocks is set", other))
+			continue
+		}
+		there[c.Member.Mock] = c.Name
+	}
+}
+
+// staying returns a mock and a real provider of the service that stay, if there are any. Those of tests do not count.
+func (s *set) staying(service string) map[bool]string {
+	found := make(map[bool]string)
+	for name, m := range s.world.Members(service) {
+		if f := s.fates[name]; !m.OfTest && (f == nil || f.stays()) {
+			found[m.Mock] = name
+		}
+	}
+	return found
+}
