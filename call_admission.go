@@ -192,5 +192,5 @@ func (c *call) widerThan(p *provider) *provider {
 // skip notes why the call passed a provider by that looks eligible.
 func (c *call) skip(p *provider, why *refusal.Reason, retryIn time.Duration) {
 	c.refused = append(c.refused, p)
-	c.skips = append(c.skips, refusedCandidate(p, why, retryIn))
+	c.skips = append(c.skips, refusedNow(p, why, retryIn))
 }
