@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"time"
 
 	"github.com/capreg/registry/internal/fault"
@@ -110,11 +111,14 @@ func (c *call) withinBudget(p *provider) bool {
 	return false
 }
 
-// authorized asks the authoriser.
+// authorize asks the authoriser.
+func (p *provider) authorize(ctx context.Context, caller string) error {
+	return fault.Run(func() error { return p.registry.options.Authorize(ctx, caller, p.service.name, p.name()) })
+}
+
+// authorized reports whether the caller may ask p.
 func (c *call) authorized(p *provider) bool {
-	err := fault.Run(func() error {
-		return p.registry.options.Authorize(c.caller.Ctx, c.options.caller, p.service.name, p.name())
-	})
+	err := p.authorize(c.caller.Ctx, c.options.caller)
 	if err != nil {
 		c.skip(p, refusal.Denied(err), 0)
 	}

@@ -276,7 +276,7 @@ func (e *CallError) withRetryIn(s *queryPlan) *CallError {
 	if n := len(e.Attempts); n == 0 || len(e.ended) > 0 || e.Attempts[n-1].Class.Rule().Next == verdict.NextNo {
 		return e
 	}
-	e.RetryIn = soonest(s.explain(admitting, pick.Caller{}).Candidates)
+	e.RetryIn = soonest(s.explain(pick.Caller{}, false).Candidates)
 	return e
 }
 

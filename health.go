@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/capreg/registry/event"
@@ -56,7 +55,7 @@ func (p *provider) publishHealth() {
 	from := h.published
 	state, reason, cause := p.stateLocked()
 	if because := p.because(); len(because) > 0 && state != health.Healthy {
-		reason = strings.TrimPrefix(reason+"; because "+strings.Join(because, ", "), "; ")
+		reason = refusal.Because(reason, because)
 	}
 	changed := state != from
 	if !changed && (state != health.Unhealthy || reason == h.reason) {
@@ -192,11 +191,7 @@ func (r *Registration) mark(unhealthy error) error {
 }
 
 // Health returns the provider's health as far as it is known. It probes nothing and changes nothing.
-func (r *Registration) Health() health.Status {
-	r.orLeft().registry.mu.Lock()
-	defer r.orLeft().registry.mu.Unlock()
-	return r.current().healthLocked()
-}
+func (r *Registration) Health() health.Status { return r.Info().Health }
 
 // HealthHistory returns the last transitions of the provider's health, oldest first, at most 32.
 func (r *Registration) HealthHistory() []health.Transition {

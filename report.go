@@ -147,7 +147,7 @@ func (c *call) allSkipped() (skipped []Candidate) {
 			skipped = append(skipped, skip)
 		}
 	}
-	for _, candidate := range c.query.explain(admitting, c.by).Candidates {
+	for _, candidate := range c.query.explain(c.by, false).Candidates {
 		refused := slices.ContainsFunc(c.skips, func(s Candidate) bool { return s.Provider == candidate.Provider })
 		if !candidate.Eligible && !c.tried(candidate.Provider) && !refused {
 			skipped = append(skipped, candidate)
