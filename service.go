@@ -315,7 +315,7 @@ func (s *serviceState) names() string {
 }
 
 // assign makes p a member of the group. [pick.Groups.Leave] takes it out, but p.group stays, for explanations.
-func (s *serviceState) assign(p *provider, id pick.GroupID, wanted Strategy) {
+func (s *serviceState) assign(p *provider, id pick.GroupID, wanted selection.Strategy) {
 	if wanted.IsZero() {
 		wanted = StrategyFallback
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
 	"github.com/capreg/registry/startup"
+	"github.com/capreg/registry/verdict"
 )
 
 func TestStop_SameFromEveryState(t *testing.T) {
@@ -216,14 +217,14 @@ func TestStop_GoexitDuringRestartDelaysNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var starts atomic.Int32
-		c := testkit.Crashing(&starts, time.Second, startup.Restart{Mode: startup.Always, Limit: 100})
+		c := testkit.Crashing(&starts, time.Second, startup.Restart{Mode: startup.Always, Limit: 100, MaxDelay: time.Second})
 		c.Stop = func(context.Context) error { runtime.Goexit(); return nil }
 		o := testkit.Orchestrate(t, startup.Options{}, c)
 		_, err := o.Start(t.Context())
 		require.NoError(t, err)
 		testkit.Pass(time.Minute)
 		require.Greater(t, starts.Load(), int32(10))
-		var exit *registry.PanicError
+		var exit *verdict.PanicError
 		require.ErrorAs(t, testkit.StopInTime(t, o), &exit)
 	})
 }

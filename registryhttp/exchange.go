@@ -33,6 +33,7 @@ type exchange struct {
 	removal  attemptctx.Follower // ends ctx when the provider is told to stop
 	unfollow func() bool         // ends it with a context of a hook; nil without
 	unwatch  func() bool         // nil until the answer is committed and has more to read
+	url      url.URL             // of the request to the provider
 	response *http.Response
 	failure  error
 	body     io.ReadCloser // the provider's
@@ -149,7 +150,8 @@ func (x *exchange) removed() { x.end(fault.Bound(context.Cause(x.lease.Context()
 func (u *Upstream) request(x *exchange) *http.Request {
 	in := x.round.request
 	out := in.WithContext(x.ctx)
-	out.URL, out.Host, out.Header = u.target(in.URL, x.round.transport.options.Base), u.host, u.headers(in)
+	x.url = u.target(in.URL, x.round.transport.options.Base)
+	out.URL, out.Host, out.Header = &x.url, u.host, u.headers(in)
 	out.Response = nil
 	return out
 }
@@ -162,7 +164,8 @@ func (x *exchange) startClock() {
 		most, explicit = own, true
 	}
 	x.lease.Patience(most)
-	if x.limit = most; !explicit && !x.round.body.mayGetLost() {
+	_, bounded := x.parent.Deadline()
+	if x.limit = most; bounded && !explicit && !x.round.body.mayGetLost() {
 		x.limit, x.cut = x.lease.Share(most)
 	}
 	x.began = x.now()

@@ -24,7 +24,8 @@ var (
 )
 
 // Transport is an [http.RoundTripper] that sends each request to a provider of a service, and to the next one when that
-// fails. Use [NewTransport] to create one. It is safe for concurrent use and starts no goroutine.
+// fails. Use [NewTransport] to create one. It is safe for concurrent use. It needs no closing: a goroutine of it exists
+// only for a moment, where something is late.
 type Transport struct {
 	resolver *registry.Resolver[*Upstream]
 	options  Options

@@ -3,6 +3,7 @@ package registryhttp
 import (
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -40,8 +41,14 @@ type Upstream struct {
 	url     *url.URL
 	query   string // in front of that of each request
 	host    string // to ask for; empty: the one of the URL
-	header  http.Header
+	header  []headerField
 	options UpstreamOptions
+}
+
+// headerField is a header of an upstream; without values it is one to remove.
+type headerField struct {
+	name   string
+	values []string
 }
 
 // NewUpstream returns the upstream of a base URL, to whose path the path of each request is joined, behind
@@ -58,10 +65,11 @@ func NewUpstream(base string, options UpstreamOptions) (*Upstream, error) {
 	case options.FirstTimeout < 0:
 		return nil, refuse("UpstreamOptions.FirstTimeout", options.FirstTimeout, "0 (that of the transport) or more")
 	}
-	u := &Upstream{query: parsed.RawQuery, header: make(http.Header, len(options.Header)), options: options}
+	u := &Upstream{query: parsed.RawQuery, options: options}
+	header := make(http.Header, len(options.Header))
 	if user := parsed.User; user != nil {
 		password, _ := user.Password()
-		u.header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(user.Username()+":"+password)))
+		header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(user.Username()+":"+password)))
 	}
 	for name, values := range options.Header {
 		if !isToken(name) {
@@ -72,10 +80,13 @@ func NewUpstream(base string, options UpstreamOptions) (*Upstream, error) {
 				return nil, refuse("UpstreamOptions.Header["+name+"]", "a value with control characters", "a value without")
 			}
 		}
-		u.header[http.CanonicalHeaderKey(name)] = append([]string{}, values...)
+		header[http.CanonicalHeaderKey(name)] = slices.Clip(slices.Clone(values))
 	}
-	u.host = u.header.Get("Host")
-	u.header.Del("Host")
+	u.host = header.Get("Host")
+	header.Del("Host")
+	for name, values := range header {
+		u.header = append(u.header, headerField{name, values})
+	}
 	u.options.Header = nil
 	parsed.User, parsed.RawQuery, parsed.ForceQuery = nil, "", false
 	u.url = parsed
@@ -124,30 +135,35 @@ func isPlain(value string) bool {
 	return true
 }
 
-// isCredential reports whether a header in its canonical form holds a key, a token or a session.
+const cookie = "Cookie"
+
+// isCredential reports whether a header, in its canonical form, holds a key, a token or a session.
 func isCredential(name string) bool {
 	switch name {
-	case "Authorization", "Proxy-Authorization", "Cookie", "Api-Key", "X-Api-Key", "X-Goog-Api-Key", "X-Auth-Token":
+	case "Authorization", "Proxy-Authorization", "Api-Key", "X-Api-Key", "X-Goog-Api-Key", "X-Auth-Token", cookie:
 		return true
 	}
 	return false
 }
 
-// headers returns the headers to send for those of a request. The values are shared, and nothing can be appended to them in place.
+// headers returns the headers to send for those of a request, whose values they share.
 func (u *Upstream) headers(request *http.Request) http.Header {
-	header := make(http.Header, len(request.Header)+len(u.header))
-	own := u.options.Credentials
-	for name, values := range request.Header {
-		if !own && isCredential(name) && (name == "Cookie" || !sameOrigin(request.URL, u.url)) {
-			continue
-		}
-		header[name] = slices.Clip(values)
+	header := maps.Clone(request.Header)
+	if header == nil {
+		header = make(http.Header, len(u.header))
 	}
-	for name, values := range u.header {
-		if len(values) == 0 {
-			delete(header, name)
+	if !u.options.Credentials {
+		for name := range header {
+			if isCredential(name) && (name == cookie || !sameOrigin(request.URL, u.url)) {
+				delete(header, name)
+			}
+		}
+	}
+	for _, own := range u.header {
+		if len(own.values) == 0 {
+			delete(header, own.name)
 		} else {
-			header[name] = slices.Clip(values)
+			header[own.name] = own.values
 		}
 	}
 	if u.options.Propagate {
@@ -173,8 +189,8 @@ func portOf(u *url.URL) string {
 }
 
 // target returns the URL of the upstream for a request, whose path begins with base.
-func (u *Upstream) target(request *url.URL, base string) *url.URL {
-	to := *u.url
+func (u *Upstream) target(request *url.URL, base string) (to url.URL) {
+	to = *u.url
 	if u.url.RawPath == "" && request.RawPath == "" {
 		to.Path = join(u.url.Path, request.Path[len(base):])
 	} else {
@@ -189,7 +205,7 @@ func (u *Upstream) target(request *url.URL, base string) *url.URL {
 	default:
 		to.RawQuery = u.query + "&" + request.RawQuery
 	}
-	return &to
+	return to
 }
 
 // join joins two paths by one slash; an empty rest adds none.

@@ -158,7 +158,7 @@ func TestSSE_ErrorIsTheLastItem(t *testing.T) {
 		_, err := told(stream.SSE(body))
 		require.ErrorIs(t, err, want)
 	}
-	for _, n := range []counting{-1, 1 << 40} {
+	for _, n := range []counting{-1, math.MaxInt} {
 		_, err := told(stream.SSE(n))
 		require.ErrorContains(t, err, "of at most")
 	}

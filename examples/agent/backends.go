@@ -1,14 +1,19 @@
+// This file shows where providers come from: real services when there are keys, or
+// servers of our own, and a folder.
+
 package main
 
 import (
 	"cmp"
 	"context"
+	"errors"
 	"os"
-	"sync"
+	"path/filepath"
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/examples/agent/internal/llm"
 	"github.com/capreg/registry/examples/internal/loopback"
+	"github.com/capreg/registry/selection"
 )
 
 // backend is a model that can be wired.
@@ -17,39 +22,59 @@ type backend struct {
 	model    string
 	priority registry.Priority
 	group    int
-	strategy registry.Strategy
+	strategy selection.Strategy
 	client   func() llm.ChatModel
 	server   *loopback.Server // nil for a real service
 }
 
-// backends are the models and the webhook of a session: the real services that
-// there are keys for, or servers of our own on loopback.
+// backends holds the models of a session, which are the real services that there are keys
+// for, or servers of our own on loopback, and its webhook, page and folder.
 type backends struct {
 	real   bool
 	models []backend
-	sink   *loopback.Sink
+	sink   *loopback.Sink // nil in tests
+	hook   string         // the URL of the webhook
+	page   string         // the URL of a page with figures; "" for none
+	dir    string         // with the folder "journal" in it
 
-	names sync.Map // the client made → the name of its backend
+	temporary bool // dir is removed at the end
 }
 
-func newBackends(ctx context.Context) (*backends, error) {
-	b := &backends{}
+func newBackends(ctx context.Context, dir string) (_ *backends, err error) {
+	b := &backends{dir: dir, temporary: dir == ""}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.close())
+		}
+	}()
+	if b.temporary {
+		if b.dir, err = os.MkdirTemp("", "agent"); err != nil {
+			return nil, err
+		}
+	}
+	if err := os.MkdirAll(b.journal(), 0o700); err != nil {
+		return nil, err
+	}
 	openAIKey, anthropicKey := os.Getenv("OPENAI_API_KEY"), os.Getenv("ANTHROPIC_API_KEY")
 	b.real = openAIKey != "" || anthropicKey != ""
-	var err error
 	if b.sink, err = loopback.StartSink(ctx); err != nil {
 		return nil, err
 	}
+	b.hook, b.page = b.sink.URL(), b.sink.Page()
 	if b.real {
 		b.addReal(openAIKey, anthropicKey)
 		return b, nil
 	}
-	if err := b.addLoopback(); err != nil {
-		b.close()
-		return nil, err
-	}
-	return b, nil
+	return b, b.addLoopback()
 }
+
+func (b *backends) journal() string { return filepath.Join(b.dir, "journal") }
+
+// unmount takes the folder of the journal away, as a disk that fails does.
+func (b *backends) unmount() error { return os.Rename(b.journal(), b.journal()+".away") }
+
+// mount brings the folder back, with all that was in it.
+func (b *backends) mount() error { return os.Rename(b.journal()+".away", b.journal()) }
 
 func (b *backends) addReal(openAIKey, anthropicKey string) {
 	if openAIKey != "" {
@@ -92,20 +117,8 @@ func (b *backends) addLoopback() error {
 }
 
 func (b *backends) add(added backend, client func() llm.ChatModel) {
-	added.client = func() llm.ChatModel {
-		made := client()
-		b.names.Store(made, added.name)
-		return made
-	}
+	added.client = client
 	b.models = append(b.models, added)
-}
-
-// nameOf returns the name of a backend: a call's function sees only the instance.
-func (b *backends) nameOf(m llm.ChatModel) string {
-	if name, ok := b.names.Load(m); ok {
-		return name.(string) //nolint:forcetypeassert // add stores nothing else
-	}
-	return "last-resort"
 }
 
 // tier names the group of a backend that answers: itself, or all that take
@@ -129,11 +142,17 @@ func (b *backends) server(name string) *loopback.Server {
 	return nil
 }
 
-func (b *backends) close() {
+func (b *backends) close() error {
 	for _, wired := range b.models {
 		if wired.server != nil {
 			wired.server.Close()
 		}
 	}
-	b.sink.Close()
+	if b.sink != nil {
+		b.sink.Close()
+	}
+	if b.temporary && b.dir != "" {
+		return os.RemoveAll(b.dir)
+	}
+	return nil
 }

@@ -1,3 +1,5 @@
+// This file shows lines and a line of progress on one terminal.
+
 package main
 
 import (

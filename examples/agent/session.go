@@ -1,68 +1,18 @@
+// This file shows the runtime at work: a question, a turn, an answer; and at the end the
+// account of what was served, sent, kept and recorded.
+
 package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/capreg/registry/event"
-	"github.com/capreg/registry/examples/internal/loopback"
 )
 
 // pace is the time from one question to the next: 200 of them take 16 s.
 const pace = 80 * time.Millisecond
-
-// act is a fault before a question, at a share of the session.
-type act struct {
-	at   float64
-	what string
-	do   func(a *agent) error
-}
-
-// script is the session's bad day.
-func script() []act {
-	behave := func(name string, behaviour loopback.Behaviour) func(*agent) error {
-		return func(a *agent) error {
-			a.backends.server(name).Behave(behaviour)
-			return a.backends.server(name).Listen()
-		}
-	}
-	refuse := func(name string) func(*agent) error {
-		return func(a *agent) error {
-			a.backends.server(name).Refuse()
-			return nil
-		}
-	}
-	// The operator has fixed the key and resets the provider, which cannot notice by itself.
-	mended := func(name string) func(*agent) error {
-		return func(a *agent) error {
-			provider, _ := a.registry.Provider(name)
-			return errors.Join(behave(name, loopback.Behaviour{})(a), provider.Reset())
-		}
-	}
-	return []act{
-		{0.10, "openai answers 500 from now on", behave("openai", loopback.Behaviour{Status: http.StatusInternalServerError})},
-		{0.25, "anthropic is rate limited: 429, Retry-After 3 s", behave("anthropic",
-			loopback.Behaviour{Status: http.StatusTooManyRequests, RetryAfter: 3 * time.Second})},
-		{0.35, "local-b dies", refuse("local-b")},
-		{0.40, "openai hangs now: it takes questions and says nothing", behave("openai", loopback.Behaviour{Hang: true})},
-		{0.45, "local-a is overloaded: 503, Retry-After 1 s", behave("local-a",
-			loopback.Behaviour{Status: http.StatusServiceUnavailable, RetryAfter: time.Second})},
-		{0.50, "local-a has recovered", behave("local-a", loopback.Behaviour{})},
-		{0.55, "anthropic has recovered", behave("anthropic", loopback.Behaviour{})},
-		{0.60, "openai refuses connections now", refuse("openai")},
-		{0.62, "anthropic cuts its streams halfway", behave("anthropic", loopback.Behaviour{CutStreams: true})},
-		{0.68, "anthropic refuses the key: 401", behave("anthropic", loopback.Behaviour{Status: http.StatusUnauthorized})},
-		{0.72, "the key of anthropic was mended", mended("anthropic")},
-		{0.80, "openai and local-b have recovered", func(a *agent) error {
-			return errors.Join(behave("openai", loopback.Behaviour{})(a), behave("local-b", loopback.Behaviour{})(a))
-		}},
-	}
-}
 
 // play asks the questions, on a bad day when the servers are our own.
 func (a *agent) play(ctx context.Context, questions int) error {
@@ -79,7 +29,10 @@ func (a *agent) play(ctx context.Context, questions int) error {
 		if acts, err = a.perform(acts, n, questions); err != nil {
 			return err
 		}
-		reply, err := a.askNumber(ctx, n)
+		if err := a.inbox.Put(ctx, a.question(n)); err != nil {
+			return err
+		}
+		reply, err := a.turn(ctx, manner{streamed: n%3 == 2, shown: n%25 == 0 || n == researched})
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -89,9 +42,6 @@ func (a *agent) play(ctx context.Context, questions int) error {
 		} else {
 			served[reply.by]++
 			a.screen.answered(n+1, questions, reply.by, a.backends.tier(reply.by))
-			if err := a.deliver(ctx, n, reply); err != nil {
-				return err
-			}
 		}
 		pause(ctx, tick)
 	}
@@ -113,13 +63,15 @@ func pause(ctx context.Context, tick *time.Ticker) {
 	}
 }
 
-// askNumber asks question n, every third one for a stream.
-func (a *agent) askNumber(ctx context.Context, n int) (answered, error) {
-	ask := a.ask
-	if n%3 == 2 {
-		ask = a.askForStream
+// researched is the question for which the tools are needed.
+const researched = 10
+
+// question returns question n.
+func (a *agent) question(n int) string {
+	if n == researched && a.backends.page != "" {
+		return fmt.Sprintf("question %d: what is in %s", n+1, a.backends.page)
 	}
-	return ask(ctx, fmt.Sprintf("question %d: what is next?", n+1))
+	return fmt.Sprintf("question %d: what is next?", n+1)
 }
 
 // perform performs the acts that are due before question n, and returns the others.
@@ -132,17 +84,6 @@ func (a *agent) perform(acts []act, n, questions int) ([]act, error) {
 		acts = acts[1:]
 	}
 	return acts, nil
-}
-
-// deliver notifies programs of every answer, and shows people one in twenty-five.
-func (a *agent) deliver(ctx context.Context, n int, reply answered) error {
-	if err := a.notify(ctx, reply.Text); err != nil {
-		return err
-	}
-	if n%25 != 0 {
-		return nil
-	}
-	return a.show(ctx, "answer    "+reply.Text)
 }
 
 // summary ends with the line of totals.
@@ -159,32 +100,49 @@ func (a *agent) summary(ctx context.Context, questions int, served map[string]in
 	for _, name := range names {
 		shares = append(shares, fmt.Sprintf("%s %d%%", name, (100*served[name]+total/2)/total))
 	}
-	if err := a.show(ctx, fmt.Sprintf("webhook   %d messages, none twice", a.backends.sink.Messages())); err != nil {
+	lines, err := a.account(ctx, questions)
+	if err != nil {
 		return err
 	}
-	return a.show(ctx, fmt.Sprintf("served %d/%d lost %d  %s", total, questions, lost, strings.Join(shares, ", ")))
+	lines = append(lines, fmt.Sprintf("served %d/%d lost %d  %s", total, questions, lost, strings.Join(shares, ", ")))
+	for _, line := range lines {
+		if err := a.speak.show(ctx, line); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// describe describes an event; "" for events that are not printed.
-func describe(e event.Event) string {
-	switch e.Kind {
-	case event.BreakerOpened:
-		return fmt.Sprintf("opened    %s: %s", e.Provider, e.Reason)
-	case event.BreakerHalfOpened:
-		return "on trial  " + e.Provider
-	case event.BreakerClosed:
-		return fmt.Sprintf("recovered %s: %s", e.Provider, e.Reason)
-	case event.Cooling:
-		return fmt.Sprintf("cooling   %s: %s, for %v", e.Provider, e.Reason, e.Until.Sub(e.Time).Round(100*time.Millisecond))
-	case event.CooldownEnded:
-		return fmt.Sprintf("cooled    %s may be asked again", e.Provider)
-	case event.Parked:
-		return fmt.Sprintf("parked    %s: %s", e.Provider, e.Reason)
-	case event.Ready:
-		return "ready     " + e.Provider
-	case event.NotReady, event.Unhealthy, event.Healthy, event.LeaseExpired:
-		return fmt.Sprintf("%-9s %s: %s", e.Kind, e.Provider, e.Reason)
-	default:
-		return ""
+// account looks at the runtime once more, without a message in the inbox, and says what
+// its services have kept.
+func (a *agent) account(ctx context.Context, questions int) ([]string, error) {
+	seen, err := a.observe.look(ctx)
+	if err != nil {
+		return nil, err
 	}
+	kept, by := 0, make(map[string]int)
+	for n := range questions {
+		if _, err := a.memorize.find(ctx, a.question(n)); err == nil {
+			kept++
+		}
+	}
+	records := a.ledger.Records()
+	failovers := 0
+	for _, r := range records {
+		by[r.Handler]++
+		failovers += len(r.Failed)
+	}
+	if err := a.ledger.Verify(records); err != nil {
+		return nil, err
+	}
+	lines := []string{
+		"observed  " + seen.text,
+		fmt.Sprintf("memory    %d of %d answers are remembered", kept, questions),
+		fmt.Sprintf("audit     %d decisions and %d failed attempts: %d of the %s, %d of the %s, %d of the %s; none is altered", len(records), failovers,
+			by[speakHandler], speakHandler, by[memorizeHandler], memorizeHandler, by[observeHandler], observeHandler),
+	}
+	if a.backends.sink != nil {
+		lines = append(lines, fmt.Sprintf("webhook   %d messages, none twice", a.backends.sink.Messages()))
+	}
+	return lines, nil
 }

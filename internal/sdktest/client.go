@@ -86,9 +86,6 @@ func (w web) try(ctx context.Context, fault Fault) (Outcome, error) {
 	}
 	s := startServer(fault, reply, w.pass)
 	defer s.Close()
-	if fault.Trouble == Refused {
-		s.Close()
-	}
 	p, end, err := placeOf(ctx, fault, s.URL)
 	if err != nil {
 		return Outcome{}, err

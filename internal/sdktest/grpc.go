@@ -96,14 +96,10 @@ func tryGRPC(ctx context.Context, fault Fault) (Outcome, error) {
 	s := grpc.NewServer()
 	grpc_health_v1.RegisterHealthServer(s, played)
 	done := make(chan error, 1)
-	if fault.Trouble == Refused {
-		done <- listener.Close()
-	} else {
-		go func() { done <- s.Serve(listener) }()
-	}
+	go func() { done <- s.Serve(listener) }()
 	err, failed := askGRPC(ctx, fault, listener.Addr().String(), insecure.NewCredentials())
 	s.Stop()
-	if ended := <-done; ended != nil && fault.Trouble != Refused {
+	if ended := <-done; ended != nil && !errors.Is(ended, grpc.ErrServerStopped) {
 		failed = errors.Join(failed, ended)
 	}
 	return Outcome{Played: true, Err: err, Requests: played.requests.Load()}, failed

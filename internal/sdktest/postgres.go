@@ -59,9 +59,6 @@ func tryPostgres(ctx context.Context, fault Fault) (Outcome, error) {
 		return Outcome{}, err
 	}
 	done := make(chan struct{})
-	if fault.Trouble == Refused {
-		_ = listener.Close()
-	}
 	go func() {
 		defer close(done)
 		var sessions sync.WaitGroup

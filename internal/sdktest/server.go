@@ -120,6 +120,10 @@ func resolver(ctx context.Context) (*net.Resolver, func(), error) {
 	return &net.Resolver{PreferGo: true, Dial: dial}, func() { _ = names.Close(); <-done }, nil
 }
 
+// silent is an address at which nothing listens. The port of a server that has ended could be another one's by now;
+// this one is no server's by chance.
+const silent = "127.0.0.1:1"
+
 // place holds the address of a server and the means to reach it.
 type place struct {
 	url    string
@@ -145,10 +149,14 @@ func placeOf(ctx context.Context, fault Fault, url string) (place, func(), error
 	if fault.Trouble == Hangs {
 		transport.ResponseHeaderTimeout = patience // it counts from the end of the request, on a slow machine too
 	}
-	if fault.Trouble == NoHost {
-		scheme, host, _ := strings.Cut(url, "://")
+	scheme, host, _ := strings.Cut(url, "://")
+	switch fault.Trouble {
+	case NoHost:
 		_, port, _ := net.SplitHostPort(host)
 		p.url = scheme + "://" + net.JoinHostPort(unknownHost, port)
+	case Refused:
+		p.url = scheme + "://" + silent
+	default:
 	}
 	return p, func() { transport.CloseIdleConnections(); end() }, nil
 }

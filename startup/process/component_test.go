@@ -99,7 +99,7 @@ func TestReady_FileFromBeforeTheStartIsNotTheFileOfTheProcess(t *testing.T) {
 func TestReady_ThatNeverComesNamesWhatIsMissing(t *testing.T) {
 	t.Parallel()
 	for want, ready := range map[string]process.Ready{
-		"connection refused":     {Port: freePort(t)},
+		"TCP 127.0.0.1:":         {Port: freePort(t)},
 		"no such file":           {File: filepath.Join(t.TempDir(), "none")},
 		"not ready within":       {Line: regexp.MustCompile("never")},
 		"not ready within 300ms": {Notify: true},
@@ -190,7 +190,7 @@ func TestStop_SignalsTheGroupAndKillsWhatDoesNotEndInTime(t *testing.T) {
 		"another signal":                          {steps: []string{"wait"}, signal: syscall.SIGINT},
 		"a signal to the process only":            {steps: []string{"wait"}, leader: true},
 		"a process that does not":                 {steps: []string{"deaf", "hang"}, grace: 300 * time.Millisecond, killed: true},
-		"a process that leaves a deaf one behind": {steps: []string{deafShell, "wait"}, grace: 300 * time.Millisecond, killed: true},
+		"a process that leaves a deaf one behind": {steps: []string{deafShell, "wait"}, grace: 800 * time.Millisecond, killed: true},
 		"a group that heeds the signal":           {steps: []string{"fork:sleep 1000", "fork:sleep 2000", "wait"}},
 		"a group of which the process is told":    {steps: []string{"fork:sleep 1000", "wait"}, leader: true, grace: 300 * time.Millisecond, killed: true},
 	} {
@@ -242,7 +242,7 @@ func TestStop_ASuspendedProcessEndsToo(t *testing.T) {
 func TestRestart_EachLifeHasANumberAndNothingOfTheLastOneIsLeft(t *testing.T) {
 	t.Parallel()
 	address := freePort(t)
-	options := script(t, "server", "fork:sleep 1000", "serve:"+address, "pause:100ms", "say:crash", "exit:7")
+	options := script(t, "server", "fork:trap '' TERM; while :; do sleep 0.01; done", "serve:"+address, "pause:100ms", "say:crash", "exit:7")
 	options.Ready.Port = address
 	options.Component.Restart = startup.Restart{Mode: startup.OnFailure, Limit: 3, Decay: time.Hour, FirstDelay: time.Millisecond}
 	logs := watched(&options)

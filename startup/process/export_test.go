@@ -42,4 +42,5 @@ func (g *Guard) Abandon() {
 	g.mu.Unlock()
 	_ = shell.pipe.Close()
 	<-shell.ended
+	close(shell.leave)
 }

@@ -51,7 +51,7 @@ for group in $groups; do kill -KILL "-$group"; done`
 const (
 	// guardPatience bounds a write to the pipe, which takes thousands of lines without a reader.
 	guardPatience = time.Second
-	// guardPause is the least age of a shell that is replaced at once when it is killed.
+	// guardPause is the least age of a shell that was killed and is replaced.
 	guardPause = time.Second
 )
 
@@ -106,18 +106,16 @@ func (g *guard) renew() {
 	g.shell = shell
 }
 
-// watch waits for the end of a shell, and replaces one that was killed.
+// watch waits for the end of a shell, and replaces one that was killed: not in a loop, where that is what happens to each.
 func (g *guard) watch(shell *guardShell, began time.Time) {
 	_ = shell.cmd.Wait()
 	close(shell.ended)
-	select {
-	case <-shell.leave:
+	if within(shell.leave, guardPause-time.Since(began)) {
 		return
-	default:
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.shell == shell && time.Since(began) >= guardPause {
+	if g.shell == shell {
 		g.renew()
 	}
 }
@@ -139,8 +137,14 @@ func startShell() (*guardShell, error) {
 	return shell, nil
 }
 
-// tell reports whether the shell can be told something.
+// tell reports whether the shell can be told something. The pipe alone does not say that the shell has ended: a process that
+// is just being started has a copy of its other end.
 func (s *guardShell) tell(what string, group int) bool {
+	select {
+	case <-s.ended:
+		return false
+	default:
+	}
 	_ = s.pipe.SetWriteDeadline(time.Now().Add(guardPatience))
 	_, err := fmt.Fprintf(s.pipe, "%s %d\n", what, group)
 	return err == nil

@@ -17,6 +17,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/startup"
@@ -114,7 +117,6 @@ func TestComponent_AGuardThatIsKilledIsReplaced(t *testing.T) {
 	command, groups := parent(t, 2)
 	first := guardOf(t, command.Process.Pid)
 	require.NotZero(t, first)
-	<-time.After(1100 * time.Millisecond) // what dies right after its start is not replaced
 	require.NoError(t, syscall.Kill(first, syscall.SIGKILL))
 	eventually(t, func() bool { guard := guardOf(t, command.Process.Pid); return guard != 0 && guard != first }, "another guard")
 	require.NoError(t, command.Process.Kill())
@@ -127,26 +129,31 @@ func TestComponent_AGuardThatIsKilledIsReplaced(t *testing.T) {
 // The kernel kills a process when the thread ends that has started it, not the program.
 func TestComponent_AProcessSurvivesTheThreadsOfThisProgram(t *testing.T) {
 	t.Parallel()
-	o := orchestrate(t, startup.Options{}, script(t, "a", "wait"), script(t, "b", "wait"))
-	begun := make(chan error)
-	go func() { // its thread ends with it
-		runtime.LockOSThread()
-		_, err := o.Start(context.Background())
-		begun <- err
-	}()
-	require.NoError(t, <-begun)
-	for range 50 {
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			runtime.LockOSThread()
-		}()
-		<-ended
+	endThreads := func() {
+		for range 50 {
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				runtime.LockOSThread() // the thread ends with the goroutine
+			}()
+			<-ended
+		}
 	}
-	for _, name := range []string{"a", "b"} {
-		require.NoError(t, syscall.Kill(pidOf(t, o, name), 0))
-		state, _ := o.State(name)
-		require.Equal(t, startup.Ready, state)
-	}
+	options := script(t, "a", "wait")
+	options.Logger = zap.New(zapcore.NewNopCore()).WithOptions(zap.WrapCore(func(zapcore.Core) zapcore.Core {
+		core, _ := observer.New(zapcore.InfoLevel)
+		return zapcore.RegisterHooks(core, func(entry zapcore.Entry) error {
+			if entry.Message == "process started" {
+				endThreads() // in the goroutine that has started it
+			}
+			return nil
+		})
+	}))
+	o := started(t, options)
+	endThreads()
+	require.NoError(t, syscall.Kill(pidOf(t, o, "a"), 0))
+	<-time.After(50 * time.Millisecond) // the end of a process would be a moment later
+	state, _ := o.State("a")
+	require.Equal(t, startup.Ready, state)
 	require.NoError(t, o.Stop(t.Context()))
 }

@@ -3,7 +3,6 @@
 package loopback
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -332,50 +331,4 @@ func write(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(body) // the client may be gone
-}
-
-// Sink is a webhook that counts the messages posted to it.
-type Sink struct {
-	server   *http.Server
-	url      string
-	messages atomic.Int64
-	done     chan struct{}
-}
-
-// StartSink returns a webhook on a free port of 127.0.0.1.
-func StartSink(ctx context.Context) (*Sink, error) {
-	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, fmt.Errorf("loopback webhook: %w", err)
-	}
-	s := &Sink{url: "http://" + listener.Addr().String() + "/hook", done: make(chan struct{})}
-	s.server = &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var message struct {
-			Text string `json:"text"`
-		}
-		if r.Method != http.MethodPost || json.NewDecoder(http.MaxBytesReader(nil, r.Body, 1<<20)).Decode(&message) != nil || message.Text == "" {
-			http.Error(w, "want a message", http.StatusBadRequest)
-			return
-		}
-		s.messages.Add(1)
-		w.WriteHeader(http.StatusNoContent)
-	})}
-	go func() {
-		defer close(s.done)
-		_ = s.server.Serve(listener)
-	}()
-	return s, nil
-}
-
-// URL returns where to post messages to.
-func (s *Sink) URL() string { return s.url }
-
-// Messages returns the number of messages that have arrived.
-func (s *Sink) Messages() int64 { return s.messages.Load() }
-
-// Close ends the webhook.
-func (s *Sink) Close() {
-	_ = s.server.Close()
-	<-s.done
 }

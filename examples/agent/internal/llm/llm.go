@@ -182,20 +182,6 @@ func pieces[E any](stream events[E], piece func(E) Piece) iter.Seq2[Piece, error
 	}
 }
 
-// LastResort is a ChatModel that always answers.
-type LastResort struct{}
-
-// Chat returns a text that asks the user to wait.
-func (LastResort) Chat(context.Context, string) (Reply, error) {
-	return Reply{Text: "All models are busy; I noted your question.", Model: "built-in"}, nil
-}
-
-// Stream streams the same text.
-func (l LastResort) Stream(ctx context.Context, prompt string) (iter.Seq2[Piece, error], error) {
-	reply, err := l.Chat(ctx, prompt)
-	return func(yield func(Piece, error) bool) { yield(Piece{Text: reply.Text, Last: true}, err) }, nil
-}
-
 var errNoAnswer = errors.New("llm: the answer holds no text")
 
 // newTransport gives each provider connections of its own, so that one that

@@ -1,0 +1,214 @@
+// Command transport measures what package registryhttp adds to a request: the median latency and the CPU
+// time beside a bare http.Transport, on loopback, both over the same connections and in turn.
+//
+//	go run ./benchmarks/transport
+//
+// Each figure that has a bar is followed by ok or short; the last line has all of them, for programs to read.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/signal"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/capreg/registry"
+	"github.com/capreg/registry/registryhttp"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "transport:", err)
+		os.Exit(1) //nolint:gocritic // the process ends; stop has nothing left to undo
+	}
+}
+
+const (
+	latencyAtMost = 1.05 // median / that of the bare transport
+	cpuAtMost     = 3.0  // µs per request beyond the bare transport's
+)
+
+var upstreams = registry.NewService[*registryhttp.Upstream]("upstreams")
+
+// run measures, and writes the results. A missed bar is no error.
+func run(ctx context.Context, arguments []string, to io.Writer) error {
+	flags := flag.NewFlagSet("transport", flag.ContinueOnError)
+	flags.SetOutput(to)
+	rounds := flags.Int("rounds", 400, "how often each transport has its turn; the median counts")
+	requests := flags.Int("requests", 100, "requests of each turn")
+	if err := flags.Parse(arguments); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil
+		}
+		return err
+	}
+	if *rounds < 1 || *requests < 1 {
+		return errors.New("-rounds and -requests are 1 or more")
+	}
+	question, answer := strings.Repeat("question ", 128), strings.Repeat("answer ", 256)
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { serve(w, r, answer) })
+	plain := httptest.NewServer(handler)
+	defer plain.Close()
+	secure := httptest.NewUnstartedServer(handler)
+	secure.EnableHTTP2 = true
+	secure.StartTLS()
+	defer secure.Close()
+
+	_, err := fmt.Fprintf(to, "%s %s/%s, %d CPUs; %d turns of %d requests each\n\n", runtime.Version(), runtime.GOOS, runtime.GOARCH,
+		runtime.NumCPU(), *rounds, *requests)
+	var summary []string
+	for _, race := range []struct {
+		name   string
+		server *httptest.Server
+		path   string
+	}{{"plain", plain, "/plain"}, {"stream", plain, "/stream"}, {"h2plain", secure, "/plain"}, {"h2stream", secure, "/stream"}} {
+		pair, failed := compete(ctx, race.server, race.path, question, *rounds, *requests)
+		if failed != nil {
+			return failed
+		}
+		latency := float64(pair[1].latency()) / float64(pair[0].latency())
+		cpu := (pair[1].cpu() - pair[0].cpu()) / 1e3
+		_, printed := fmt.Fprintf(to, "%-8s median %v beside %v: %.3f %s; CPU %.1f µs beside %.1f µs: %+.2f µs %s\n",
+			race.name, pair[1].latency(), pair[0].latency(), latency, word(latency, latencyAtMost),
+			pair[1].cpu()/1e3, pair[0].cpu()/1e3, cpu, word(cpu, cpuAtMost))
+		err = errors.Join(err, printed)
+		summary = append(summary, fmt.Sprintf("%s_latency %.3f %s_cpu_us %.2f", race.name, latency, race.name, cpu))
+	}
+	_, printed := fmt.Fprintf(to, "\n%s\n", strings.Join(summary, " "))
+	return errors.Join(err, printed)
+}
+
+// compete has the bare transport, and ours over it, send requests in turn.
+func compete(ctx context.Context, server *httptest.Server, path, question string, rounds, requests int) (pair [2]*turns, err error) {
+	// As the default transport has it, it closes idle connections after a time.
+	bare := &http.Transport{MaxIdleConnsPerHost: 16, IdleConnTimeout: 90 * time.Second, ForceAttemptHTTP2: true}
+	defer bare.CloseIdleConnections()
+	if known, ok := server.Client().Transport.(*http.Transport); ok {
+		bare.TLSClientConfig = known.TLSClientConfig
+	}
+	ours, closeOurs, err := newOurs(ctx, server.URL, bare)
+	if err != nil {
+		return pair, err
+	}
+	defer closeOurs()
+	pair = [2]*turns{{client: &http.Client{Transport: bare}}, {client: &http.Client{Transport: ours}}}
+	for i := range rounds {
+		for j := range pair {
+			if err := pair[(i+j)%2].play(ctx, server.URL+path, question, requests); err != nil {
+				return pair, err
+			}
+		}
+	}
+	return pair, nil
+}
+
+func word(got, atMost float64) string {
+	if got > atMost {
+		return fmt.Sprintf("short (at most %.2f)", atMost)
+	}
+	return fmt.Sprintf("ok (at most %.2f)", atMost)
+}
+
+// newOurs returns a transport over three providers, the first of which answers.
+func newOurs(ctx context.Context, url string, bare http.RoundTripper) (transport *registryhttp.Transport, closeAll func(), err error) {
+	reg, err := registry.New(registry.Options{})
+	if err != nil {
+		return nil, nil, err
+	}
+	closeAll = func() { _ = reg.Close(context.WithoutCancel(ctx)) }
+	for _, name := range []string{"a", "b", "c"} {
+		upstream, err := registryhttp.NewUpstream(url, registryhttp.UpstreamOptions{Header: http.Header{"Authorization": {"Bearer " + name}}})
+		if err == nil {
+			_, err = upstreams.Register(ctx, reg, registry.Provider[*registryhttp.Upstream]{Name: name, Instance: upstream})
+		}
+		if err != nil {
+			closeAll()
+			return nil, nil, err
+		}
+	}
+	transport, err = registryhttp.NewTransport(upstreams.Bind(reg, registry.Query{}), registryhttp.Options{
+		Transport: bare, Repeatable: func(*http.Request) bool { return true },
+	})
+	if err != nil {
+		closeAll()
+		return nil, nil, err
+	}
+	return transport, closeAll, nil
+}
+
+// serve answers a question at once, or in five pieces.
+func serve(w http.ResponseWriter, r *http.Request, answer string) {
+	if _, err := io.Copy(io.Discard, r.Body); err != nil {
+		return
+	}
+	if r.URL.Path == "/plain" {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, answer)
+		return
+	}
+	w.Header().Set("Content-Type", "text/event-stream")
+	for range 5 {
+		_, _ = io.WriteString(w, "data: a piece of the answer\n\n")
+		_ = http.NewResponseController(w).Flush()
+	}
+}
+
+// turns are the measurements of one transport.
+type turns struct {
+	client *http.Client
+	took   []time.Duration
+	spent  []float64 // ns of CPU per request, of each turn
+}
+
+func (t *turns) play(ctx context.Context, url, question string, requests int) error {
+	before := cpuTime()
+	for range requests {
+		began := time.Now()
+		request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(question))
+		if err != nil {
+			return err
+		}
+		request.Header.Set("Authorization", "Bearer client")
+		request.Header.Set("Content-Type", "application/json")
+		response, err := t.client.Do(request)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, response.Body)
+		if err = errors.Join(err, response.Body.Close()); err != nil {
+			return err
+		}
+		t.took = append(t.took, time.Since(began))
+	}
+	t.spent = append(t.spent, float64(cpuTime()-before)/float64(requests))
+	return nil
+}
+
+func (t *turns) latency() time.Duration { return median(t.took) }
+func (t *turns) cpu() float64           { return median(t.spent) }
+
+func median[T time.Duration | float64](values []T) T {
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[len(sorted)/2]
+}
+
+// cpuTime returns the CPU time of the process, the server in it included.
+func cpuTime() time.Duration {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		return 0
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
