@@ -111,14 +111,14 @@ func (c *call) withinBudget(p *provider) bool {
 	return false
 }
 
-// authorize asks the authoriser.
-func (p *provider) authorize(ctx context.Context, caller string) error {
+// authorizedAt asks the authoriser about one provider.
+func authorizedAt(ctx context.Context, caller string, p *provider) error {
 	return fault.Run(func() error { return p.registry.options.Authorize(ctx, caller, p.service.name, p.name()) })
 }
 
 // authorized reports whether the caller may ask p.
 func (c *call) authorized(p *provider) bool {
-	err := p.authorize(c.caller.Ctx, c.options.caller)
+	err := authorizedAt(c.caller.Ctx, c.options.caller, p)
 	if err != nil {
 		c.skip(p, refusal.Denied(err), 0)
 	}

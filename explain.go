@@ -104,7 +104,7 @@ func (s *queryPlan) explain(by pick.Caller, authorize bool) Explanation {
 	plan := s.current()
 	e := Explanation{Service: s.service.name, Query: s.query.clone()}
 	e.Query.Key = by.Key
-	doors := refusal.NewDoors(func(p *provider) (*refusal.Reason, time.Duration) { return p.turnsAway(by, authorize) })
+	doors := refusal.NewDoors(func(p *provider) (*refusal.Reason, time.Duration) { return turnedAway(p, by, authorize) })
 	winner := plan.firstFree(by, doors)
 	if winner == nil && !plan.wouldQueue(doors) {
 		winner = plan.lastOpen(&by, doors)
@@ -123,10 +123,10 @@ func (s *queryPlan) explain(by pick.Caller, authorize bool) Explanation {
 	return e
 }
 
-// turnsAway returns what turns the caller away from a provider that looks eligible, in the order of [call.enter].
-func (p *provider) turnsAway(by pick.Caller, authorize bool) (*refusal.Reason, time.Duration) {
+// turnedAway returns what turns the caller away from a provider that looks eligible, in the order of [call.enter].
+func turnedAway(p *provider, by pick.Caller, authorize bool) (*refusal.Reason, time.Duration) {
 	if authorize {
-		if err := p.authorize(by.Context, by.Name); err != nil {
+		if err := authorizedAt(by.Context, by.Name, p); err != nil {
 			return refusal.Denied(err), 0
 		}
 	}

@@ -103,7 +103,7 @@ func (r *Registry) Stats() status.Totals {
 	r = r.orClosed()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	stats := status.Totals{Draining: len(r.draining), ByCode: make(map[reason.Code]int), Hits: r.forgotten.hits.Load(), Misses: r.forgotten.misses.Load()}
+	stats := status.Totals{Draining: len(r.draining), Hits: r.forgotten.hits.Load(), Misses: r.forgotten.misses.Load()}
 	for _, svc := range *r.services.Load() {
 		for cell := range svc.lookups.Each {
 			stats.Hits += cell.hits.Load()
@@ -115,6 +115,9 @@ func (r *Registry) Stats() status.Totals {
 	}
 	stats.Lookups = stats.Hits + stats.Misses
 	stats.Providers = len(r.providers)
+	if stats.Providers > 0 {
+		stats.ByCode = make(map[reason.Code]int)
+	}
 	for _, p := range r.providers {
 		stats.ByCode[refusal.CodeOf(p.gateNow(), facts{p})]++
 	}

@@ -67,7 +67,7 @@ type Totals struct {
 	Eligible  int `json:"eligible"`
 	// ByCode counts the providers by the first reason of each, as in Info.Code of package registry: their sum is
 	// Providers. Codes without a provider are left out.
-	ByCode map[reason.Code]int `json:"by_code"`
+	ByCode map[reason.Code]int `json:"by_code,omitempty"`
 	// Draining counts the providers that have left and still have calls in flight; they are not among Providers.
 	Draining int `json:"draining"`
 	// Lookups counts every Get, Acquire, Many and Call. At rest it is Hits, the look-ups that gave out a provider,
