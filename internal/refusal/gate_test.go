@@ -159,6 +159,11 @@ func TestOf_AReasonWhoseTimeIsOverHasNoNegativeEnd(t *testing.T) {
 	require.Zero(t, refusal.Of(refusal.Open, k, now).RetryIn)
 	require.Equal(t, 4*time.Second, refusal.Of(refusal.NotReady, k, now).RetryIn)
 	require.Zero(t, refusal.Of(refusal.NotReady, k, now.Add(time.Hour)).RetryIn)
+	require.Zero(t, refusal.Of(refusal.Open|refusal.NotReady, k, now).RetryIn, "not at a known time")
+	limited := cooling(verdict.ClassRateLimited, time.Minute)
+	limited.next = time.Second
+	require.Positive(t, refusal.Of(refusal.Cooling|refusal.Unproven, limited, now).RetryIn)
+	require.Zero(t, refusal.Of(refusal.Cooling|refusal.Unproven, limited, now.Add(time.Hour)).RetryIn)
 }
 
 func TestNewOpening_NamesAReasonOfAnyLength(t *testing.T) {
