@@ -72,7 +72,10 @@ func (c Component) Took() time.Duration {
 	return c.Ready - c.Started
 }
 
-// MarshalJSON adds the text of Err as "error".
+// longestError bounds the text of an error that is marshalled, in bytes.
+const longestError = 2048
+
+// MarshalJSON adds the text of Err as "error": one line of at most 2,048 bytes.
 func (r Report) MarshalJSON() ([]byte, error) {
 	type plain Report
 	marked := struct {
@@ -81,7 +84,7 @@ func (r Report) MarshalJSON() ([]byte, error) {
 		Error string `json:"error,omitempty"`
 	}{plain: plain(r)}
 	if r.Err != nil {
-		marked.Error = r.Err.Error()
+		marked.Error = oneline.Short(r.Err.Error(), longestError)
 	}
 	return json.Marshal(marked)
 }
