@@ -5,11 +5,11 @@ package health
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"time"
 
 	"github.com/capreg/registry/internal/errtree"
+	"github.com/capreg/registry/internal/jsonform"
 )
 
 // State is the health of a provider according to its probes and to the program. States
@@ -48,13 +48,17 @@ const (
 var stateNames = [stateCount]string{"unknown", "starting", "healthy", "degraded", "unhealthy", "draining"} //nolint:gochecknoglobals // immutable
 
 // String returns the name of the state, such as "degraded".
-func (s State) String() string { return nameOf(stateNames[:], s, "state") }
+func (s State) String() string { return jsonform.Text(stateNames[:], s, "state") }
 
-// MarshalText returns the name of the state.
-func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+// MarshalText returns the name of the state; the error of a value that is none matches registry.ErrInvalid.
+func (s State) MarshalText() ([]byte, error) {
+	return jsonform.MarshalName(stateNames[:], s, "state")
+}
 
-// UnmarshalText accepts the name of a state.
-func (s *State) UnmarshalText(text []byte) error { return unmarshal(s, stateNames[:], text, "state") }
+// UnmarshalText accepts the name of a state. The error of any other text matches registry.ErrInvalid and changes nothing.
+func (s *State) UnmarshalText(text []byte) error {
+	return jsonform.UnmarshalName(stateNames[:], s, text, "state")
+}
 
 // Trend compares how long the latest probes take, and how often they fail, with their history.
 // A trend does not eject a provider.
@@ -76,29 +80,16 @@ const (
 var trendNames = [trendCount]string{"steady", "degrading", "at risk"} //nolint:gochecknoglobals // immutable
 
 // String returns the name of the trend, such as "at risk".
-func (t Trend) String() string { return nameOf(trendNames[:], t, "trend") }
+func (t Trend) String() string { return jsonform.Text(trendNames[:], t, "trend") }
 
-// MarshalText returns the name of the trend.
-func (t Trend) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
-
-// UnmarshalText accepts the name of a trend.
-func (t *Trend) UnmarshalText(text []byte) error { return unmarshal(t, trendNames[:], text, "trend") }
-
-func nameOf[T ~uint8](names []string, value T, what string) string {
-	if int(value) < len(names) {
-		return names[value]
-	}
-	return fmt.Sprintf("%s(%d)", what, value)
+// MarshalText returns the name of the trend; the error of a value that is none matches registry.ErrInvalid.
+func (t Trend) MarshalText() ([]byte, error) {
+	return jsonform.MarshalName(trendNames[:], t, "trend")
 }
 
-func unmarshal[T ~uint8](into *T, names []string, text []byte, what string) error {
-	for i, name := range names {
-		if name == string(text) {
-			*into = T(i)
-			return nil
-		}
-	}
-	return fmt.Errorf("health: unknown %s %q", what, text)
+// UnmarshalText accepts the name of a trend. The error of any other text matches registry.ErrInvalid and changes nothing.
+func (t *Trend) UnmarshalText(text []byte) error {
+	return jsonform.UnmarshalName(trendNames[:], t, text, "trend")
 }
 
 // Probe checks a provider; nil means healthy. An error made by [Limp] counts as an answer of a
@@ -114,62 +105,68 @@ type Checker interface {
 }
 
 // Policy configures the probes of a provider. The zero value of each field is its default; a
-// provider without a probe is healthy.
+// provider without a probe is healthy. Its JSON form leaves out the functions.
 type Policy struct {
 	// Probe checks the provider. Default: CheckHealth of an instance that is a
 	// [Checker]; for one that a factory makes, from when it is made.
-	Probe Probe
+	Probe Probe `json:"-"`
 	// Capabilities have probes of their own: while one of them fails, the provider does not
 	// count as having that capability, and keeps the others.
-	Capabilities map[string]Probe
+	Capabilities map[string]Probe `json:"-"`
 	// Off turns probing off, also for a [Checker].
-	Off bool
+	Off bool `json:"off,omitempty"`
 
 	// Interval is the time from the end of a probe to the next one, within ±10 %.
 	// Default: 30 s.
-	Interval time.Duration
+	Interval time.Duration `json:"interval,omitempty"`
 	// FastInterval replaces Interval while the provider starts, fails, is unhealthy or at risk.
 	// Default: a sixth of Interval.
-	FastInterval time.Duration
+	FastInterval time.Duration `json:"fast_interval,omitempty"`
 	// IdleInterval replaces Interval for a healthy provider that got no call since the last
 	// probe. Default: twice Interval.
-	IdleInterval time.Duration
+	IdleInterval time.Duration `json:"idle_interval,omitempty"`
 	// TrustCalls lets calls replace probes: while a healthy provider has answered some since
 	// the last probe and failed none, it is not probed, at most five times in a row.
-	TrustCalls bool
+	TrustCalls bool `json:"trust_calls,omitempty"`
 	// Timeout bounds one probe. Default: 5 s.
-	Timeout time.Duration
+	Timeout time.Duration `json:"timeout,omitempty"`
 
 	// Fall is the number of failures in a row that make the provider unhealthy. Default: 3.
-	Fall int
+	Fall int `json:"fall,omitempty"`
 	// Rise is the number of successes in a row after which an unhealthy or degraded provider is
 	// healthy. Default: 2. The first success of all is enough by itself. For one that falls
 	// again within 40 Intervals it doubles each time, up to 64 fold, and a longer time with Rise
 	// successes at its end is enough, too: an Interval that doubles, up to 64 of them.
-	Rise int
+	Rise int `json:"rise,omitempty"`
 	// StartTime is the time for which a provider that has not been healthy yet may fail before
 	// it is unhealthy. Default: until Fall failures.
-	StartTime time.Duration
+	StartTime time.Duration `json:"start_time,omitempty"`
 	// Expected is the usual time of an answer of the probe. A provider that takes more than one
 	// and a half times as long is degraded. Default: no expectation.
-	Expected time.Duration
+	Expected time.Duration `json:"expected,omitempty"`
 
 	// Groups are the groups that the provider's health counts for, such as [Readiness] and
 	// [Liveness] or words of your own. Default: Readiness.
-	Groups []string
+	Groups []string `json:"groups,omitempty"`
 
 	// Recover, when set, runs after the provider has become unhealthy, one run at a time: it
 	// may reconnect, restart or replace something. After an error it runs again, with a delay
 	// that grows from 1 s to 1 min, until the provider is healthy. A success is followed by a
 	// probe. Its context ends after RecoverTimeout, and when the provider leaves. It does not
 	// run when the cause is a dependency.
-	Recover func(ctx context.Context) error
+	Recover func(ctx context.Context) error `json:"-"`
 	// RecoverLimit bounds the number of runs in a row; the event of the last failure reports that
 	// no more will follow. Default: 5.
-	RecoverLimit int
+	RecoverLimit int `json:"recover_limit,omitempty"`
 	// RecoverTimeout bounds one run. Default: 30 s.
-	RecoverTimeout time.Duration
+	RecoverTimeout time.Duration `json:"recover_timeout,omitempty"`
 }
+
+// MarshalJSON returns the fields by their tags, with durations as text such as "1m30s".
+func (p Policy) MarshalJSON() ([]byte, error) { return jsonform.Marshal(p) }
+
+// UnmarshalJSON reads what MarshalJSON writes. Its errors name field, value and bound, match registry.ErrInvalid and change nothing.
+func (p *Policy) UnmarshalJSON(text []byte) error { return jsonform.Unmarshal(text, p) }
 
 // Groups that orchestrators know.
 const (

@@ -22,7 +22,7 @@ type Error struct {
 	// Cause is the error that encoding/json, or a method of the value, returned; nil without one.
 	Cause error
 
-	ofType bool // Field is what the value is: the name of the field that has it says more
+	ofType bool // Field names the type of the value: the name of its field says more
 }
 
 // Error returns field, value and bound in one line.
