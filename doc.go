@@ -107,6 +107,12 @@
 // Sentinels are for [errors.Is]; the structs [FieldError], [UnavailableError], [CallError]
 // and [PanicError] carry the details. Every error is one line, and unwraps to every cause.
 //
+// # JSON
+//
+// Definitions, policies, reports and states are read back from JSON as they were written. Durations are text such as
+// "1m30s", as [time.ParseDuration] reads it, or a bare 0; errors are their text, and are read as errors with that text,
+// which match no sentinel. Functions are left out.
+//
 // # Cost
 //
 // Picking takes no lock and allocates nothing, however many providers there are and however many of them are down.
