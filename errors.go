@@ -17,7 +17,7 @@ import (
 )
 
 // The sentinels are for [errors.Is]; the structs [FieldError], [UnavailableError],
-// [CallError] and [PanicError] carry the details.
+// [CallError] and [verdict.PanicError] carry the details.
 var (
 	// ErrInvalid reports bad input; a [FieldError] names field, value and bound.
 	ErrInvalid = fault.ErrInvalid
@@ -279,7 +279,3 @@ func (e *CallError) withRetryIn(s *queryPlan) *CallError {
 	e.RetryIn = soonest(s.explain(admitting, pick.Caller{}).Candidates)
 	return e
 }
-
-// PanicError is a panic of user code that was turned into an error: of a factory, a
-// hook or, with [Options.PanicsAsErrors], the function of a call.
-type PanicError = verdict.PanicError

@@ -318,13 +318,13 @@ func TestReplace_HeedsChangesWhileItProvesItself(t *testing.T) {
 		}, want: "new"},
 		"swapped": {meanwhile: func(t *testing.T, reg *registry.Registry, _ *registry.Registration) {
 			t.Helper()
-			undo, err := testkit.Chat.Swap(reg, t.Name(), "a", testkit.Says("fake"))
+			undo, err := testkit.Chat.Testing(reg).Swap(t.Name(), "a", testkit.Says("fake"))
 			require.NoError(t, err)
 			t.Cleanup(func() { require.NoError(t, undo(context.WithoutCancel(t.Context()))) })
 		}, refused: registry.ErrConflict, want: "fake"},
 		"overridden": {meanwhile: func(t *testing.T, reg *registry.Registry, _ *registry.Registration) {
 			t.Helper()
-			undo, err := testkit.Chat.Override(reg, t.Name(), testkit.Provider{Name: "fake", Instance: testkit.Says("fake")})
+			undo, err := testkit.Chat.Testing(reg).Override(t.Name(), testkit.Provider{Name: "fake", Instance: testkit.Says("fake")})
 			require.NoError(t, err)
 			t.Cleanup(func() { require.NoError(t, undo(context.WithoutCancel(t.Context()))) })
 		}, want: "fake"},

@@ -5,7 +5,9 @@ package health
 import (
 	"context"
 	"errors"
+	"maps"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/capreg/registry/internal/errtree"
@@ -160,6 +162,12 @@ type Policy struct {
 	RecoverLimit int `json:"recover_limit,omitempty"`
 	// RecoverTimeout bounds one run. Default: 30 s.
 	RecoverTimeout time.Duration `json:"recover_timeout,omitempty"`
+}
+
+// Clone returns a copy that shares no map or list with p.
+func (p Policy) Clone() Policy {
+	p.Capabilities, p.Groups = maps.Clone(p.Capabilities), slices.Clone(p.Groups)
+	return p
 }
 
 // MarshalJSON returns the fields by their tags, with durations as text such as "1m30s".

@@ -25,6 +25,7 @@ import (
 	"github.com/capreg/registry/registryhttp"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/startup"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -66,6 +67,10 @@ var jsonForms = []any{
 	selection.Requirements{},
 	selection.Share{},
 	selection.Strategy{},
+	status.Budget{},
+	status.Cooldown{},
+	status.Domain{},
+	status.Use{},
 	startup.Component{},
 	startup.Cycle{},
 	startup.Definition{},
@@ -84,6 +89,7 @@ var jsonForms = []any{
 	startup.Step{},
 	verdict.Class(0),
 	verdict.LastError{},
+	verdict.Scope(0),
 }
 
 // formless are the exported types with exported fields, or with a value, that have no JSON form, with the reason.
@@ -97,7 +103,7 @@ var formless = reasons(map[string][]string{
 	"it has a text form of its own, server-sent events":                   {"stream.Event"},
 	"it is a request that was read":                                       {"registrytest.ChatMessage", "registrytest.ChatRequest"},
 	"it is the argument of a function and is kept nowhere":                {"health.Facts", "selection.Look", "selection.Member", "selection.Outcome", "selection.Profile", "selection.Request", "selectors.Benchmark"},
-	"it is what a class means to this version; the class is what travels": {"verdict.Blame", "verdict.Cooldown", "verdict.Next", "verdict.Retry", "verdict.Rule", "verdict.Scope", "verdict.Tally", "verdict.Verdict"},
+	"it is what a class means to this version; the class is what travels": {"verdict.Blame", "verdict.Cooldown", "verdict.Next", "verdict.Retry", "verdict.Rule", "verdict.Tally", "verdict.Verdict"},
 })
 
 // reasons returns the reason of each name.

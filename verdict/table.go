@@ -1,5 +1,7 @@
 package verdict
 
+import "github.com/capreg/registry/internal/jsonform"
+
 // Retry reports whether the same provider may be tried again.
 type Retry uint8
 
@@ -97,6 +99,21 @@ const (
 	// ScopeDomain is every provider of its failure domain.
 	ScopeDomain
 )
+
+var scopeNames = [...]string{"default", "provider", "domain"} //nolint:gochecknoglobals // immutable
+
+// String returns the name of the scope, such as "domain".
+func (s Scope) String() string { return jsonform.Text(scopeNames[:], s, "scope") }
+
+// MarshalText returns the name of the scope; the error of a value that is none matches registry.ErrInvalid.
+func (s Scope) MarshalText() ([]byte, error) {
+	return jsonform.MarshalName(scopeNames[:], s, "scope")
+}
+
+// UnmarshalText accepts the name of a scope. The error of any other text matches registry.ErrInvalid and changes nothing.
+func (s *Scope) UnmarshalText(text []byte) error {
+	return jsonform.UnmarshalName(scopeNames[:], s, text, "scope")
+}
 
 // Tally names the counter of the provider that the outcome increments. Each attempt increments
 // exactly one, so that attempts = successes + failures + ignored + limited.
