@@ -109,9 +109,8 @@
 //
 // # JSON
 //
-// Definitions, policies, reports and states are read back from JSON as they were written. Durations are text such as
-// "1m30s", as [time.ParseDuration] reads it, or a bare 0; errors are their text, and are read as errors with that text,
-// which match no sentinel. Functions are left out.
+// Definitions, policies, reports and states are read back from JSON as they were written: durations as text such as
+// "1m30s", or a bare 0; errors as their text, without what they match. Functions are left out.
 //
 // # Cost
 //

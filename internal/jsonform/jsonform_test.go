@@ -231,6 +231,18 @@ func TestText_ValuesWithoutANameHaveANumber(t *testing.T) {
 	require.EqualError(t, err, `invalid input: level is level(2): want one of low, high`)
 }
 
+func TestUnmarshalText_ReadsTextAndCharacters(t *testing.T) {
+	t.Parallel()
+	var read string
+	into := func(text []byte) error { read = string(text); return nil }
+	for data, want := range map[string]string{`"a\u0062"`: "ab", `9`: "9", `null`: "", `{}`: "{}"} {
+		read = ""
+		require.NoError(t, jsonform.UnmarshalText([]byte(data), into))
+		require.Equal(t, want, read)
+	}
+	require.ErrorIs(t, jsonform.UnmarshalText([]byte(`"open`), into), check.ErrInvalid)
+}
+
 func TestDurationText_LeavesOutZerosAtTheEnd(t *testing.T) {
 	t.Parallel()
 	for text, d := range map[string]time.Duration{

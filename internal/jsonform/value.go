@@ -1,6 +1,7 @@
 package jsonform
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -90,4 +91,20 @@ func wantedOf(t reflect.Type) string {
 	default:
 		return ""
 	}
+}
+
+// UnmarshalText reads JSON text by a function, and any other value but null as the characters that it has, so that an
+// enumeration can be read by the numbers of its values too.
+func UnmarshalText(data []byte, read func(text []byte) error) error {
+	if string(data) == "null" {
+		return nil
+	}
+	if !bytes.HasPrefix(data, []byte{'"'}) {
+		return read(data)
+	}
+	var text string
+	if json.Unmarshal(data, &text) != nil {
+		return refuse(data, wantText)
+	}
+	return read([]byte(text))
 }
