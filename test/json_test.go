@@ -122,7 +122,7 @@ var leftOut = map[string]string{
 	"registryhttp.Problem.RetryAfter": "it is sent as a header, as HTTP has it",
 }
 
-const jsonRounds = 300
+const jsonRounds = 100
 
 func TestJSON_EveryExportedTypeIsReadBackOrHasAReason(t *testing.T) {
 	t.Parallel()
