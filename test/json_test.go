@@ -21,6 +21,7 @@ import (
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/hedge"
+	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/registryhttp"
 	"github.com/capreg/registry/selection"
@@ -44,7 +45,6 @@ var jsonForms = []any{
 	registry.Priority(0),
 	registry.Query{},
 	registry.RetryPolicy{},
-	registry.Stats{},
 	event.Event{},
 	event.Kind(""),
 	health.Overall{},
@@ -70,6 +70,7 @@ var jsonForms = []any{
 	status.Budget{},
 	status.Cooldown{},
 	status.Domain{},
+	status.Totals{},
 	status.Use{},
 	startup.Component{},
 	startup.Cycle{},
@@ -368,7 +369,7 @@ func (f *filler) fill(v reflect.Value, must bool) {
 		f.errors++
 		text := f.errorText
 		if text == "" {
-			text = f.text()
+			text = oneline.Of(f.text())
 		}
 		*at = f.newError(text)
 		return

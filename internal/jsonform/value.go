@@ -8,11 +8,14 @@ import (
 	"reflect"
 	"strings"
 	"time"
+
+	"github.com/capreg/registry/internal/oneline"
 )
 
 const (
 	wantDuration = `a duration such as "1m30s" or "250ms"`
 	wantText     = "text"
+	longestError = 2048 // bytes of the text of an error
 )
 
 // DurationText returns a duration as [time.Duration.String] does, without zeros at its end: "2m", not "2m0s".
@@ -60,14 +63,14 @@ func errorOf(text []byte, into reflect.Value) error {
 	return nil
 }
 
-// textOf returns the text of an error, whose Error method may panic.
+// textOf returns the text of an error, whose Error method may panic, in one line of at most longestError bytes.
 func textOf(err error) (text string) {
 	defer func() {
 		if recover() != nil {
 			text = fmt.Sprintf("%T whose Error method failed", err)
 		}
 	}()
-	return err.Error()
+	return oneline.Short(err.Error(), longestError)
 }
 
 // wantedOf describes what encoding/json reads into a type; empty: its own error says more.
