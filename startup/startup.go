@@ -92,9 +92,11 @@ type Restart struct {
 	Limit int
 	// Decay is the half-life of that count. Default: 30 s.
 	Decay time.Duration
-	// FirstDelay is the delay before the first restart, MaxDelay the longest; in between it
-	// doubles, until the component was ready for Decay without an end. Default: 100 ms and 15 s.
-	FirstDelay, MaxDelay time.Duration
+	// FirstDelay is the delay before the first restart. It doubles with each further one, until the
+	// component was ready for Decay without an end. Default: 100 ms.
+	FirstDelay time.Duration
+	// MaxDelay bounds the delay. Default: 15 s.
+	MaxDelay time.Duration
 	// Dependants are stopped before the restart, and started again after it.
 	Dependants bool
 }
