@@ -38,9 +38,9 @@ func (m *missCounter) count(why *UnavailableError) {
 	m.Add(codes...)
 }
 
-// Selection returns the outcomes of the look-ups and the shares of the attempts of a
+// Analytics returns the outcomes of the look-ups and the shares of the attempts of a
 // service so far, and false for an unknown service. It changes nothing.
-func (r *Registry) Selection(serviceName string) (selection.Analytics, bool) {
+func (r *Registry) Analytics(serviceName string) (selection.Analytics, bool) {
 	r = r.orClosed()
 	svc := r.knownService(serviceName)
 	if svc == nil {
@@ -60,7 +60,7 @@ func (r *Registry) Selection(serviceName string) (selection.Analytics, bool) {
 	seen := make(map[*pick.Group]bool) // members of a group may be apart: mocks are listed last
 	for _, p := range members {
 		a.Providers = append(a.Providers, selection.Share{
-			Provider: p.name(), Handler: p.definition.Handler, Group: p.group.Number, Weight: p.definition.share(),
+			Provider: p.name(), Handler: p.definition.Handler, Group: p.group.Number, Weight: p.definition.Weight,
 			Attempts: p.totals().Attempts, TookOver: p.tookOver.Load(), HeldClosed: p.heldClosed.Load(),
 		})
 		a.Attempts += a.Providers[len(a.Providers)-1].Attempts

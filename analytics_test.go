@@ -19,7 +19,7 @@ import (
 func TestAnalytics_CountsSharesMissesAndFailovers(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		_, ok := reg.Selection("chat")
+		_, ok := reg.Analytics("chat")
 		require.False(t, ok)
 		_, _ = testkit.Bind(reg).Get(t.Context())
 		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(testkit.ErrDown), Breaker: registry.BreakerPolicy{FailureThreshold: 3}})
@@ -38,7 +38,7 @@ func TestAnalytics_CountsSharesMissesAndFailovers(t *testing.T) {
 		_, _ = r.Acquire(t.Context())
 		_, _ = r.Many(t.Context(), 0)
 		_, _ = r.AcquireMany(t.Context(), 0)
-		got, ok := reg.Selection("chat")
+		got, ok := reg.Analytics("chat")
 		require.True(t, ok)
 		require.Equal(t, selection.Analytics{
 			Service: "chat", Lookups: 13, Hits: 5, Misses: 8,
@@ -52,18 +52,18 @@ func TestAnalytics_CountsSharesMissesAndFailovers(t *testing.T) {
 			},
 			Groups: []selection.GroupFaults{{Strategy: registry.StrategyFallback}, {Group: 1, Strategy: b.Info().Strategy}},
 		}, got)
-		again, _ := reg.Selection("chat")
+		again, _ := reg.Analytics("chat")
 		require.Equal(t, got, again, "reading changes nothing")
 		require.Equal(t, got.Hits, reg.Stats().Hits)
 		require.Equal(t, got.Misses, reg.Stats().Misses)
 		_, err := json.Marshal(got)
 		require.NoError(t, err)
 		require.NoError(t, a.Unregister(t.Context()))
-		got, _ = reg.Selection("chat")
+		got, _ = reg.Analytics("chat")
 		require.InDelta(t, 1, got.Providers[0].Share, 0)
 		require.NoError(t, reg.Close(t.Context()))
 		_, _ = r.Get(t.Context())
-		got, _ = reg.Selection("chat")
+		got, _ = reg.Analytics("chat")
 		require.Equal(t, uint64(1), got.MissesByReason[reason.Closed])
 	})
 }

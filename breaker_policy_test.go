@@ -193,9 +193,9 @@ func TestBreaker_OpenTimeGrowthIsTenfoldByDefault(t *testing.T) {
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		p := testkit.Add(t, reg, testkit.Provider{Name: "p", Breaker: registry.BreakerPolicy{RecoveryTimeout: 3 * time.Second, RecoveryGrowth: 2}})
 		require.Equal(t, 30*time.Second, p.Breaker().Policy.MaxRecoveryTimeout)
-		_, err := p.SetBreaker(registry.BreakerPolicy{RecoveryTimeout: 3 * time.Second, RecoveryGrowth: 2, MaxRecoveryTimeout: 3 * time.Second})
+		_, err := p.SetBreakerPolicy(registry.BreakerPolicy{RecoveryTimeout: 3 * time.Second, RecoveryGrowth: 2, MaxRecoveryTimeout: 3 * time.Second})
 		require.NoError(t, err, "as long as the first one is enough")
-		_, err = p.SetBreaker(registry.BreakerPolicy{RecoveryTimeout: 3 * time.Second, RecoveryGrowth: 2, MaxRecoveryTimeout: 3*time.Second - 1})
+		_, err = p.SetBreakerPolicy(registry.BreakerPolicy{RecoveryTimeout: 3 * time.Second, RecoveryGrowth: 2, MaxRecoveryTimeout: 3*time.Second - 1})
 		require.ErrorIs(t, err, registry.ErrInvalid)
 	})
 }
@@ -227,7 +227,7 @@ func TestSetBreaker_AddsAndRemovesRatesAtRunTime(t *testing.T) {
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		model, next := testkit.Settable()
 		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: model})
-		_, err := a.SetBreaker(registry.BreakerPolicy{FailureRate: 0.5, MinimumCalls: 4})
+		_, err := a.SetBreakerPolicy(registry.BreakerPolicy{FailureRate: 0.5, MinimumCalls: 4})
 		require.NoError(t, err)
 		for i := range 4 {
 			next(nil)
@@ -237,7 +237,7 @@ func TestSetBreaker_AddsAndRemovesRatesAtRunTime(t *testing.T) {
 			_, _ = testkit.Ask(t.Context(), testkit.Bind(reg))
 		}
 		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
-		_, err = a.SetBreaker(registry.BreakerPolicy{})
+		_, err = a.SetBreakerPolicy(registry.BreakerPolicy{})
 		require.NoError(t, err)
 		require.NoError(t, a.Reset())
 		for i := range 100 {
@@ -258,7 +258,7 @@ func TestSetBreaker_KeepsFailuresInARow(t *testing.T) {
 		for range 3 {
 			_, _ = testkit.Ask(t.Context(), testkit.Bind(reg))
 		}
-		previous, err := a.SetBreaker(registry.BreakerPolicy{FailureThreshold: 4, RecoveryTimeout: time.Second})
+		previous, err := a.SetBreakerPolicy(registry.BreakerPolicy{FailureThreshold: 4, RecoveryTimeout: time.Second})
 		require.NoError(t, err)
 		require.Equal(t, 5, previous.FailureThreshold)
 		require.Equal(t, 3, a.Breaker().ConsecutiveFailures)
@@ -274,7 +274,7 @@ func TestSetBreaker_LetsOpenTimeInProgressEnd(t *testing.T) {
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(testkit.ErrDown)})
 		testkit.Trip(t, testkit.Bind(reg), a)
-		_, err := a.SetBreaker(registry.BreakerPolicy{RecoveryTimeout: time.Second})
+		_, err := a.SetBreakerPolicy(registry.BreakerPolicy{RecoveryTimeout: time.Second})
 		require.NoError(t, err)
 		require.Equal(t, time.Minute, a.Breaker().RetryIn)
 		testkit.Pass(time.Minute + time.Nanosecond)
@@ -289,7 +289,7 @@ func TestSetBreaker_BadPolicyChangesNothing(t *testing.T) {
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		a := testkit.Add(t, reg, testkit.Provider{Name: "a"})
 		before := a.Breaker().Policy
-		_, err := a.SetBreaker(registry.BreakerPolicy{TrialSlots: 4})
+		_, err := a.SetBreakerPolicy(registry.BreakerPolicy{TrialSlots: 4})
 		require.ErrorIs(t, err, registry.ErrInvalid)
 		require.ErrorContains(t, err, "TrialSlots is 4: want at most SuccessThreshold (3)")
 		require.Equal(t, before, a.Breaker().Policy)

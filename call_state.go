@@ -48,7 +48,7 @@ type call struct {
 	why       reason.Why
 	delay     time.Duration // before the present attempt
 	retried   retried
-	panicked  *PanicError
+	panicked  *verdict.PanicError
 	skips     []Candidate // providers that were refused for a reason that no gate shows
 	refused   []*provider // the same
 	full      []*provider // had no place free

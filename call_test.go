@@ -97,7 +97,7 @@ func TestCall_ParkedProviderDoesNotDecideTheError(t *testing.T) {
 		require.NoError(t, b.Unregister(t.Context()))
 		_, err = testkit.Ask(t.Context(), testkit.Bind(reg))
 		require.ErrorIs(t, err, registry.ErrCredentials)
-		require.False(t, a.Info().CooldownUntil.IsZero())
+		require.False(t, a.Info().Cooldown.Until.IsZero())
 	})
 }
 
@@ -183,7 +183,7 @@ func TestCall_PanicsAsErrorsFailOver(t *testing.T) {
 		require.NoError(t, b.Unregister(t.Context()))
 		_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
 		require.ErrorIs(t, err, testkit.ErrDown, "a panic with an error keeps it")
-		var panicked *registry.PanicError
+		var panicked *verdict.PanicError
 		require.ErrorAs(t, err, &panicked)
 		require.Contains(t, string(panicked.Stack), "call_test.go")
 		_, err = testkit.Ask(t.Context(), testkit.Bind(reg), registry.OnceOnly())

@@ -54,7 +54,7 @@ func (p *provider) cool(o outcome.Outcome) {
 		c = &p.domain.Cooldown
 	}
 	before := c.Cooldown
-	changed := c.Apply(cooldown.Request{Class: o.Class, Kind: o.Cooldown, After: o.After, Cause: o.Cause, Call: o.Call}, time.Now())
+	changed := c.Apply(cooldown.Request{Class: o.Class, Kind: o.Cooldown, After: o.After, Cause: o.Cause, By: p.name(), Call: o.Call}, time.Now())
 	members := p.coolingWith(c)
 	if c.Pending() {
 		for _, member := range members {

@@ -59,7 +59,7 @@ func TestCooldown_CoversWhatTheOutcomeIsAbout(t *testing.T) {
 					require.Equal(t, row.cool[1], err != nil, name)
 					require.Equal(t, !row.cool[1], text == "sonnet", name)
 				}
-				cooling := []bool{!opus.Info().CooldownUntil.IsZero(), !sonnet.Info().CooldownUntil.IsZero()}
+				cooling := []bool{!opus.Info().Cooldown.Until.IsZero(), !sonnet.Info().Cooldown.Until.IsZero()}
 				require.Equal(t, row.cool, cooling, name)
 				testkit.Pass(2 * time.Hour)
 				require.True(t, opus.Info().Eligible && sonnet.Info().Eligible, name)

@@ -67,7 +67,7 @@ func TestCooldown_GrowsUntilSuccess(t *testing.T) {
 			next = verdict.RateLimited(testkit.ErrDown, 0)
 			_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
 			require.Error(t, err)
-			length := time.Until(a.Info().CooldownUntil)
+			length := time.Until(a.Info().Cooldown.Until)
 			testkit.Pass(length)
 			require.True(t, a.Info().Eligible)
 			return length
@@ -95,11 +95,11 @@ func TestCooldown_LatestDeadlineWins(t *testing.T) {
 			require.NoError(t, err)
 		}
 		leases[0].Done(verdict.RateLimited(testkit.ErrDown, 20*time.Second))
-		until := a.Info().CooldownUntil
+		until := a.Info().Cooldown.Until
 		leases[1].Done(verdict.RateLimited(testkit.ErrDown, time.Second))
-		require.Equal(t, until, a.Info().CooldownUntil, "a shorter one changes nothing")
+		require.Equal(t, until, a.Info().Cooldown.Until, "a shorter one changes nothing")
 		leases[2].Done(verdict.RateLimited(testkit.ErrDown, 25*time.Second))
-		require.GreaterOrEqual(t, time.Until(a.Info().CooldownUntil), 25*time.Second)
+		require.GreaterOrEqual(t, time.Until(a.Info().Cooldown.Until), 25*time.Second)
 		testkit.Pass(23 * time.Second)
 		require.False(t, a.Info().Eligible)
 		testkit.Pass(5 * time.Second)
@@ -116,9 +116,9 @@ func TestCooldown_SuccessInFlightDoesNotShortenIt(t *testing.T) {
 		second, err := testkit.Bind(reg).Acquire(t.Context())
 		require.NoError(t, err)
 		first.Done(verdict.RateLimited(testkit.ErrDown, time.Minute))
-		until := a.Info().CooldownUntil
+		until := a.Info().Cooldown.Until
 		second.Done(nil)
-		require.Equal(t, until, a.Info().CooldownUntil)
+		require.Equal(t, until, a.Info().Cooldown.Until)
 	})
 }
 
@@ -128,7 +128,7 @@ func TestCooldown_IsAtMostADay(t *testing.T) {
 		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(verdict.RateLimited(testkit.ErrDown, 1<<62))})
 		_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
 		require.Error(t, err)
-		require.Equal(t, 24*time.Hour, time.Until(a.Info().CooldownUntil))
+		require.Equal(t, 24*time.Hour, time.Until(a.Info().Cooldown.Until))
 	})
 }
 
@@ -145,7 +145,7 @@ func TestCooldown_RefusedCredentialsParkProvider(t *testing.T) {
 		testkit.RequireCounts(t, a, 0, 0, 0, 3) // the first two may have been the callers' own
 		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
 		require.Equal(t, []event.Kind{event.Parked}, testkit.Kinds(t, events))
-		require.GreaterOrEqual(t, time.Until(a.Info().CooldownUntil), 2*time.Minute)
+		require.GreaterOrEqual(t, time.Until(a.Info().Cooldown.Until), 2*time.Minute)
 		require.Contains(t, a.Info().Reason, "no usable credentials")
 		require.NoError(t, a.Reset())
 		require.True(t, a.Info().Eligible)
@@ -189,7 +189,7 @@ func TestCooldown_ConcurrentRefusalsParkOnce(t *testing.T) {
 				parked++
 			}
 		}
-		require.LessOrEqual(t, time.Until(p.Info().CooldownUntil), 5*time.Minute, "outcomes during a cooldown do not make it grow")
+		require.LessOrEqual(t, time.Until(p.Info().Cooldown.Until), 5*time.Minute, "outcomes during a cooldown do not make it grow")
 		require.Equal(t, 1, parked)
 	})
 }
@@ -230,7 +230,7 @@ func TestCooldown_ServiceUnavailableIsAFailureWithoutRest(t *testing.T) {
 		require.Equal(t, "b", testkit.MustAsk(t, testkit.Bind(reg)))
 		testkit.RequireCounts(t, a, 0, 1, 0, 0)
 		require.Equal(t, 1, a.Breaker().ConsecutiveFailures)
-		require.Zero(t, a.Info().CooldownUntil, "one answer takes no provider away")
+		require.Zero(t, a.Info().Cooldown.Until, "one answer takes no provider away")
 	})
 }
 
@@ -282,7 +282,7 @@ func TestCooldown_SuccessOfLateMemberEndsDomainGrowth(t *testing.T) {
 		l, err = testkit.Bind(reg).Acquire(t.Context())
 		require.NoError(t, err)
 		l.Done(verdict.Fatal(testkit.ErrDown, 0))
-		d := time.Until(b.Info().CooldownUntil)
+		d := time.Until(b.Info().Cooldown.Until)
 		require.LessOrEqual(t, d, 5*time.Minute, "success resets growth")
 	})
 }

@@ -105,7 +105,7 @@
 // # Errors
 //
 // Sentinels are for [errors.Is]; the structs [FieldError], [UnavailableError], [CallError]
-// and [PanicError] carry the details. Every error is one line, and unwraps to every cause.
+// and [verdict.PanicError] carry the details. Every error is one line, and unwraps to every cause.
 //
 // # Cost
 //

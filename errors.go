@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -17,7 +18,7 @@ import (
 )
 
 // The sentinels are for [errors.Is]; the structs [FieldError], [UnavailableError],
-// [CallError] and [PanicError] carry the details.
+// [CallError] and [verdict.PanicError] carry the details.
 var (
 	// ErrInvalid reports bad input; a [FieldError] names field, value and bound.
 	ErrInvalid = fault.ErrInvalid
@@ -240,22 +241,52 @@ func (e *CallError) Error() string {
 	return oneline.Of(text.String())
 }
 
-// Verdict returns the verdict of this error in a call that contains the failed one: a
-// plain failure, whatever the verdicts of its attempts.
-func (e *CallError) Verdict() verdict.Verdict { return verdict.Verdict{} }
+// Verdict returns the verdict of the call: cancelled or the caller's deadline where its context ended it, else that of
+// the last attempt that got an answer about the request, such as a bad request or a prompt that is too long, or else of
+// the last attempt. In a call that contains the failed one this error is a plain failure, whatever its verdict.
+func (e *CallError) Verdict() verdict.Verdict {
+	decisive := e.decisive()
+	switch {
+	case len(e.ended) > 0 && errors.Is(e.ended[0], context.DeadlineExceeded):
+		return verdict.Verdict{Class: verdict.ClassCallerDeadline}
+	case len(e.ended) > 0:
+		return verdict.Verdict{Class: verdict.ClassCancelled}
+	case decisive < 0:
+		return verdict.Verdict{}
+	}
+	class := e.Attempts[decisive].Class
+	if v := verdict.Of(e.Attempts[decisive].Err); v.Class == class {
+		return v // with its delay
+	}
+	return verdict.Verdict{Class: class}
+}
+
+// decisive returns the index of the attempt whose outcome is the call's; -1: there is none.
+func (e *CallError) decisive() int {
+	for i, attempt := range slices.Backward(e.Attempts) {
+		if attempt.Class != verdict.ClassSuccess && attempt.Class.Rule().Blame == verdict.BlameSuccess {
+			return i
+		}
+	}
+	return len(e.Attempts) - 1
+}
 
 // Is reports whether target is [ErrCredentials] and credentials are the reason.
 func (e *CallError) Is(target error) bool {
-	return target == ErrCredentials && e.credentials()
+	return target == ErrCredentials && e.credentials() || target == fault.ErrOfCall
 }
 
-// Unwrap returns the errors that ended the call, the error of each attempt and the
-// reasons of the providers that were skipped.
+// Unwrap returns the errors that ended the call, the error of the attempt that [CallError.Verdict] is about, those of the
+// others in order, and the reasons of the providers that were skipped: [errors.As] finds them in this order.
 func (e *CallError) Unwrap() []error {
-	causes := make([]error, 0, len(e.ended)+len(e.causes)+len(e.Attempts)+len(e.Skipped))
-	causes = append(append(causes, e.ended...), e.causes...)
-	for _, attempt := range e.Attempts {
-		if attempt.Err != nil {
+	causes := append(make([]error, 0, len(e.ended)+len(e.causes)+len(e.Attempts)+len(e.Skipped)), e.ended...)
+	decisive := e.decisive()
+	if decisive >= 0 && e.Attempts[decisive].Err != nil {
+		causes = append(causes, e.Attempts[decisive].Err)
+	}
+	causes = append(causes, e.causes...)
+	for i, attempt := range e.Attempts {
+		if i != decisive && attempt.Err != nil {
 			causes = append(causes, attempt.Err)
 		}
 	}
@@ -279,7 +310,3 @@ func (e *CallError) withRetryIn(s *queryPlan) *CallError {
 	e.RetryIn = soonest(s.explain(admitting, pick.Caller{}).Candidates)
 	return e
 }
-
-// PanicError is a panic of user code that was turned into an error: of a factory, a
-// hook or, with [Options.PanicsAsErrors], the function of a call.
-type PanicError = verdict.PanicError

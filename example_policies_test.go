@@ -35,6 +35,30 @@ func ExampleLimitPolicy() {
 	// large <nil>
 }
 
+// What a provider has in force, and what is in use of it.
+func ExampleInfo() {
+	ctx := context.Background()
+	reg := registryOf(registry.Provider[chatModel]{Name: "large", Limits: registry.LimitPolicy{MaxConcurrent: 4}})
+	defer func() { _ = reg.Close(ctx) }()
+	lease, err := chat.Bind(reg, registry.Query{}).Acquire(ctx)
+	if err != nil {
+		panic(err)
+	}
+	defer lease.Done(nil)
+
+	large, _ := reg.Provider("large")
+	info := large.Info()
+	fmt.Printf("%v: %d of %d places\n", info.Code, info.InUse.Places, info.Limits.MaxConcurrent)
+	fmt.Println("tokens for further attempts:", info.Budget.Left, "of", info.Retry.Budget)
+
+	previous, err := large.SetLimits(registry.LimitPolicy{MaxConcurrent: 8})
+	fmt.Println(previous.MaxConcurrent, large.Limits().MaxConcurrent, err)
+	// Output:
+	// eligible: 1 of 4 places
+	// tokens for further attempts: 10 of 10
+	// 4 8 <nil>
+}
+
 func ExampleRetryPolicy() {
 	ctx := context.Background()
 	calls := 0

@@ -134,7 +134,7 @@ func ExampleService_SetSelection() {
 	// Output: map[main:140 spare:160]
 }
 
-func ExampleRegistry_Selection() {
+func ExampleRegistry_Analytics() {
 	reg := registryOf(
 		registry.Provider[chatModel]{Name: "a", Weight: 3, Strategy: selectors.WeightedRoundRobin()},
 		registry.Provider[chatModel]{Name: "b"},
@@ -146,7 +146,7 @@ func ExampleRegistry_Selection() {
 	}
 	_, _ = chat.Get(context.Background(), reg, registry.Query{Require: []string{"vision"}})
 
-	analytics, _ := reg.Selection("chat")
+	analytics, _ := reg.Analytics("chat")
 	for _, p := range analytics.Providers {
 		fmt.Printf("%s %.0f%%\n", p.Provider, 100*p.Share)
 	}

@@ -142,8 +142,8 @@ func ExampleDefinition() {
 		fmt.Println(string(text))
 	}
 	// Output:
-	// {"service":"chat","name":"gpt","capabilities":["tools"],"priority":"CRITICAL","group":0,"strategy":"FALLBACK","metadata":{"model":"gpt-4o"}}
-	// {"service":"chat","name":"llama","priority":"NORMAL","group":1,"strategy":"FALLBACK"}
+	// {"service":"chat","name":"gpt","capabilities":["tools"],"priority":"CRITICAL","group":0,"strategy":"FALLBACK","weight":1,"metadata":{"model":"gpt-4o"}}
+	// {"service":"chat","name":"llama","priority":"NORMAL","group":1,"strategy":"FALLBACK","weight":1}
 }
 
 // A handler sees its own providers before the global ones.

@@ -32,7 +32,7 @@ func TestExplanation_HasOneLineForEachCandidate(t *testing.T) {
 		},
 		"probed": func(t *testing.T, _ *registry.Registry, a *registry.Registration) {
 			t.Helper()
-			_, err := a.SetHealth(health.Policy{Probe: func(context.Context) error { return forged }})
+			_, err := a.SetHealthPolicy(health.Policy{Probe: func(context.Context) error { return forged }})
 			require.NoError(t, err)
 			testkit.Pass(time.Minute)
 		},

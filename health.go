@@ -209,10 +209,13 @@ func (r *Registration) HealthHistory() []health.Transition {
 	return history.Values()
 }
 
-// SetHealth changes the health policy and returns the previous one, with its
+// HealthPolicy returns the health policy, with its defaults.
+func (r *Registration) HealthPolicy() health.Policy { return r.Info().HealthPolicy }
+
+// SetHealthPolicy changes the health policy and returns the previous one, with its
 // defaults. The provider stays as it is until the new policy's first result,
 // which comes at once; a probe in progress is cancelled and its result dropped.
-func (r *Registration) SetHealth(policy health.Policy) (previous health.Policy, err error) {
+func (r *Registration) SetHealthPolicy(policy health.Policy) (previous health.Policy, err error) {
 	err = r.change(healthSetting(policy, &previous), nil)
 	return previous, err
 }

@@ -84,7 +84,7 @@ func TestCapabilityProbe_StaysOutAcrossPolicies(t *testing.T) {
 		_, err := testkit.Ask(t.Context(), testkit.Bind(reg, "vision"))
 		require.Error(t, err)
 		policy.Interval = 10 * time.Second
-		_, err = a.SetHealth(policy)
+		_, err = a.SetHealthPolicy(policy)
 		require.NoError(t, err)
 		_, err = testkit.Ask(t.Context(), testkit.Bind(reg, "vision"))
 		require.Error(t, err, "the provider stays as it is until the new policy's first result")

@@ -105,7 +105,7 @@ func TestCheckHealth_WaitsForResultOfCurrentPolicy(t *testing.T) {
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		of := &testkit.ProbeTarget{Takes: 4 * time.Second}
 		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Health: health.Policy{Probe: of.Probe}})
-		go func() { time.Sleep(time.Second); _, _ = a.SetHealth(health.Policy{Probe: of.Probe}) }()
+		go func() { time.Sleep(time.Second); _, _ = a.SetHealthPolicy(health.Policy{Probe: of.Probe}) }()
 		s, err := a.CheckHealth(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, health.Healthy, s.State, "what is known after a result")
@@ -218,7 +218,7 @@ func probeUnderStress(t *testing.T, reg *registry.Registry) {
 				for range rand.IntN(20) {
 					switch rand.IntN(6) {
 					case 0:
-						_, _ = r.SetHealth(mk(name))
+						_, _ = r.SetHealthPolicy(mk(name))
 					case 1:
 						_ = r.MarkUnhealthy(testkit.ErrDown)
 					case 2:
@@ -233,7 +233,7 @@ func probeUnderStress(t *testing.T, reg *registry.Registry) {
 						cancel()
 						_ = reg.Health()
 					case 5:
-						_, _ = r.SetHealth(health.Policy{Off: true})
+						_, _ = r.SetHealthPolicy(health.Policy{Off: true})
 					}
 				}
 				if rand.IntN(2) == 0 {

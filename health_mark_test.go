@@ -38,7 +38,7 @@ func TestSetHealth_WithoutAProbeOfTheProviderForgetsItsFailures(t *testing.T) {
 		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Capabilities: []string{"vision"}, Health: health.Policy{Fall: 1, Probe: own.Probe}})
 		synctest.Wait()
 		require.Equal(t, health.Unhealthy, a.Health().State)
-		_, err := a.SetHealth(health.Policy{Capabilities: map[string]health.Probe{"vision": vision.Probe}})
+		_, err := a.SetHealthPolicy(health.Policy{Capabilities: map[string]health.Probe{"vision": vision.Probe}})
 		require.NoError(t, err)
 		synctest.Wait()
 		require.Equal(t, health.Healthy, a.Health().State)

@@ -389,7 +389,7 @@ func TestProbe_OneAtATimeAcrossPolicies(t *testing.T) {
 		testkit.Pass(time.Minute)
 		require.False(t, a.Health().StuckSince.IsZero())
 		for range 10 {
-			_, err := a.SetHealth(policy)
+			_, err := a.SetHealthPolicy(policy)
 			require.NoError(t, err)
 			synctest.Wait()
 		}

@@ -124,7 +124,7 @@ func TestRecover_ContinuesAcrossPolicies(t *testing.T) {
 		before := runs.Load()
 		require.EqualValues(t, 1, before)
 		policy.Interval = 20 * time.Second
-		_, err := a.SetHealth(policy)
+		_, err := a.SetHealthPolicy(policy)
 		require.NoError(t, err)
 		testkit.Pass(10 * time.Minute)
 		require.Greater(t, runs.Load(), before)
@@ -194,7 +194,7 @@ func TestRecover_OneAtATimeAcrossPolicies(t *testing.T) {
 		a := testkit.AddProbed(t, reg, "a", of, policy)
 		require.NoError(t, a.MarkUnhealthy(testkit.ErrDown))
 		synctest.Wait()
-		_, err := a.SetHealth(policy)
+		_, err := a.SetHealthPolicy(policy)
 		require.NoError(t, err)
 		require.NoError(t, a.MarkHealthy())
 		require.NoError(t, a.MarkUnhealthy(testkit.ErrDown))

@@ -180,7 +180,7 @@ func TestAuthorize_KeepsCallersFromProviders(t *testing.T) {
 		require.Equal(t, "b", testkit.MustAsk(t, testkit.Bind(reg), registry.Caller("guest")))
 		_, err := testkit.Ask(t.Context(), testkit.Bind(reg), registry.Caller("panic"))
 		require.ErrorIs(t, err, registry.ErrDenied)
-		var panicked *registry.PanicError
+		var panicked *verdict.PanicError
 		require.ErrorAs(t, err, &panicked)
 		require.NoError(t, b.Unregister(t.Context()))
 		_, err = testkit.Ask(t.Context(), testkit.Bind(reg), registry.Caller("guest"))

@@ -287,14 +287,17 @@ func (p *provider) info() Info {
 }
 
 func (p *provider) infoLocked(breaker BreakerStats) Info {
-	sum := p.totals()
+	sum, timeout := p.totals(), p.attemptTimeout()
+	retry, budget := p.effects.RetryPolicy()
 	var candidate Candidate
 	describeLocked(&candidate, p, time.Now())
 	return Info{
 		Definition: p.definitionLocked(), Generation: p.generation,
-		Eligible: candidate.Eligible, Reason: candidate.Reason,
-		Health: p.healthLocked(), Breaker: breaker, CooldownUntil: p.cooldownNow().Until(),
-		Made: p.instance.Load() != nil, AttemptTimeout: p.attemptTimeout().most,
+		Eligible: candidate.Eligible, Code: candidate.Code, Reason: candidate.Reason,
+		Health: p.healthLocked(), HealthPolicy: p.health.policy.Clone(), Breaker: breaker,
+		Limits: LimitPolicy(p.domain.Policy()), InUse: p.limits.Load().Use(), Retry: RetryPolicy(retry), Budget: budget,
+		Cooldown: cooldown.Shown(&p.cooldown, &p.domain.Cooldown), Shared: p.domain.Status(),
+		Made: p.instance.Load() != nil, AttemptTimeout: timeout.most, TimeoutGiven: timeout.explicit,
 		Attempts: sum.Attempts, Successes: sum.Successes, Failures: sum.Failures, Ignored: sum.Ignored, Limited: sum.Limited,
 		InFlight: sum.InFlight, MeanLatency: sum.MeanLatency, LastError: p.last.Load(),
 	}

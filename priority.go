@@ -83,14 +83,8 @@ func (p *Priority) UnmarshalJSON(data []byte) error {
 
 func (p Priority) valid() bool { return p >= PriorityCritical && p <= PriorityFallback }
 
-// Strategy picks among the eligible providers of a group: one of the two below, one of
-// package selectors, or one of your own ([selection.New]).
-//
-// The zero value takes the strategy of the group, [StrategyFallback] in a new one. In text and JSON a Strategy is
-// its name; names other than these two are looked up in [Options.Strategies].
-type Strategy = selection.Strategy
-
-// The strategies that every registry knows. Do not assign to them.
+// The strategies that every registry knows, beside those of package selectors and your own ([selection.New]).
+// Do not assign to them.
 //
 //nolint:gochecknoglobals // a strategy holds a selector, so it cannot be a constant
 var (

@@ -6,13 +6,14 @@ import (
 	"time"
 
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/selection"
 )
 
 // Registration is the handle of one provider in its registry.
 //
 // All methods are safe for concurrent use, and block only where they say so. After the provider has left, reading
 // still works, and changing returns an error matching [ErrNotRegistered]. While a test has replaced the provider
-// ([Service.Swap]), the handle is that of the replacement. A change is in force when its method returns, and is
+// (registrytest.Swap), the handle is that of the replacement. A change is in force when its method returns, and is
 // published as one event.
 type Registration struct {
 	provider *provider
@@ -56,12 +57,18 @@ func (r *Registration) Unregister(ctx context.Context) error {
 	return awaitReleased(ctx, left)
 }
 
+// Priority returns the provider's rank inside its group.
+func (r *Registration) Priority() Priority { return r.Definition().Priority }
+
 // SetPriority changes the provider's rank inside its group and returns the previous
 // priority. The errors match [ErrInvalid] or [ErrNotRegistered].
 func (r *Registration) SetPriority(priority Priority) (previous Priority, err error) {
 	err = r.change(prioritySetting(priority, &previous))
 	return previous, err
 }
+
+// Group returns the number of the provider's priority group.
+func (r *Registration) Group() int { return r.Definition().Group }
 
 // SetGroup moves the provider to another priority group and returns the number of the
 // previous one. The provider takes on the strategy of a group that exists, and brings
@@ -71,12 +78,18 @@ func (r *Registration) SetGroup(number int) (previous int, err error) {
 	return previous, err
 }
 
+// Strategy returns the strategy of the provider's whole group.
+func (r *Registration) Strategy() selection.Strategy { return r.Definition().Strategy }
+
 // SetStrategy changes the strategy of the provider's whole group, for all its members,
 // and returns the previous one. The errors match [ErrInvalid] or [ErrNotRegistered].
-func (r *Registration) SetStrategy(strategy Strategy) (previous Strategy, err error) {
+func (r *Registration) SetStrategy(strategy selection.Strategy) (previous selection.Strategy, err error) {
 	err = r.change(strategySetting(strategy, &previous))
 	return previous, err
 }
+
+// Weight returns the provider's share among others; zero: it gets no traffic.
+func (r *Registration) Weight() float64 { return r.Definition().Weight }
 
 // SetWeight changes the provider's share among others, for strategies that use weights, and returns the previous
 // one. Zero is no traffic, under any strategy: from now on no look-up or call is given to the provider; those in
@@ -86,12 +99,20 @@ func (r *Registration) SetWeight(weight float64) (previous float64, err error) {
 	return previous, err
 }
 
+// AttemptTimeout returns the attempt timeout that was given; zero: none was, and [Info] has the default in force.
+func (r *Registration) AttemptTimeout() time.Duration {
+	return time.Duration(r.current().timeout.Load())
+}
+
 // SetAttemptTimeout changes the attempt timeout (zero: the default) for attempts that begin from now on, and
-// returns the previous one. The errors match [ErrInvalid] or [ErrNotRegistered].
+// returns the previous one, as [Registration.AttemptTimeout] does. The errors match [ErrInvalid] or [ErrNotRegistered].
 func (r *Registration) SetAttemptTimeout(timeout time.Duration) (previous time.Duration, err error) {
 	err = r.change(timeoutSetting(timeout, &previous))
 	return previous, err
 }
+
+// Limits returns the limits of the provider's whole domain, with their defaults.
+func (r *Registration) Limits() LimitPolicy { return r.Info().Limits }
 
 // SetLimits changes the limits of the provider's whole domain and returns the previous
 // ones. Attempts in progress keep their places, and queued calls stay queued; rates
@@ -101,6 +122,9 @@ func (r *Registration) SetLimits(policy LimitPolicy) (previous LimitPolicy, err 
 	return previous, err
 }
 
+// Retry returns the retry policy, with its defaults.
+func (r *Registration) Retry() RetryPolicy { return r.Info().Retry }
+
 // SetRetry changes the retry policy for calls that fail from now on, and returns the previous one. The budget
 // starts over. The errors match [ErrInvalid] or [ErrNotRegistered].
 func (r *Registration) SetRetry(policy RetryPolicy) (previous RetryPolicy, err error) {
@@ -108,10 +132,13 @@ func (r *Registration) SetRetry(policy RetryPolicy) (previous RetryPolicy, err e
 	return previous, err
 }
 
-// SetBreaker changes the breaker's policy and returns the previous one. State and counts are kept: a closed breaker
+// BreakerPolicy returns the policy of the breaker, with its defaults.
+func (r *Registration) BreakerPolicy() BreakerPolicy { return r.Breaker().Policy }
+
+// SetBreakerPolicy changes the breaker's policy and returns the previous one. State and counts are kept: a closed breaker
 // follows the new policy from the next outcome on. An open or half-open period in progress ends as it began, except
 // for the number of trial slots. The errors match [ErrInvalid] or [ErrNotRegistered].
-func (r *Registration) SetBreaker(policy BreakerPolicy) (previous BreakerPolicy, err error) {
+func (r *Registration) SetBreakerPolicy(policy BreakerPolicy) (previous BreakerPolicy, err error) {
 	p, err := r.member()
 	if err != nil {
 		return BreakerPolicy{}, err

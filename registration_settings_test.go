@@ -15,6 +15,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -155,9 +156,9 @@ func TestRegistration_SettersReturnPreviousValue(t *testing.T) {
 		require.Equal(t, registry.StrategyRoundRobin, a.Info().Strategy, "the whole group's")
 		timeout, err := a.SetAttemptTimeout(time.Second)
 		require.NoError(t, err)
-		require.Equal(t, 30*time.Second, timeout)
+		require.Zero(t, timeout, "none was given")
 		require.Equal(t, time.Second, a.Info().AttemptTimeout)
-		_, err = a.SetBreaker(registry.BreakerPolicy{FailureThreshold: 9})
+		_, err = a.SetBreakerPolicy(registry.BreakerPolicy{FailureThreshold: 9})
 		require.NoError(t, err)
 
 		require.Equal(t, uint64(3), a.Info().Attempts, "counts are kept")
@@ -183,13 +184,13 @@ func TestRegistration_BadSettingsChangeNothing(t *testing.T) {
 		before, events := a.Info(), reg.Subscribe(0)
 		_, err := a.SetPriority(77)
 		require.ErrorIs(t, err, registry.ErrInvalid)
-		_, err = a.SetStrategy(registry.Strategy{})
+		_, err = a.SetStrategy(selection.Strategy{})
 		require.ErrorIs(t, err, registry.ErrInvalid)
 		_, err = a.SetStrategy(testkit.StrategyNumber(77))
 		require.ErrorIs(t, err, registry.ErrInvalid)
 		_, err = a.SetAttemptTimeout(-1)
 		require.ErrorIs(t, err, registry.ErrInvalid)
-		_, err = a.SetBreaker(registry.BreakerPolicy{RecoveryTimeout: -1})
+		_, err = a.SetBreakerPolicy(registry.BreakerPolicy{RecoveryTimeout: -1})
 		require.ErrorIs(t, err, registry.ErrInvalid)
 		require.Equal(t, before, a.Info())
 		require.Empty(t, testkit.Kinds(t, events))
@@ -208,7 +209,7 @@ func TestRegistration_CannotChangeAfterLeaving(t *testing.T) {
 		require.ErrorIs(t, err, registry.ErrNotRegistered)
 		_, err = a.SetStrategy(registry.StrategyRoundRobin)
 		require.ErrorIs(t, err, registry.ErrNotRegistered)
-		_, err = a.SetBreaker(registry.BreakerPolicy{})
+		_, err = a.SetBreakerPolicy(registry.BreakerPolicy{})
 		require.ErrorIs(t, err, registry.ErrNotRegistered)
 		_, err = a.SetAttemptTimeout(time.Second)
 		require.ErrorIs(t, err, registry.ErrNotRegistered)

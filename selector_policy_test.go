@@ -46,7 +46,7 @@ func TestSelectionPolicy_GroupsAreStrictUnlessSpillOver(t *testing.T) {
 		{[]int{1, 1}, []int{10, 10}, 1.4, map[string]int{"0": 500, "1": 500}},
 		{[]int{40, 80}, []int{80, 80}, 1.4, map[string]int{"0": 700, "1": 300}},
 	} {
-		for _, strategy := range []registry.Strategy{registry.StrategyFallback, registry.StrategyRoundRobin, selectors.LeastLoaded()} {
+		for _, strategy := range []selection.Strategy{registry.StrategyFallback, registry.StrategyRoundRobin, selectors.LeastLoaded()} {
 			testkit.Bubble(t, registry.Options{Selection: selection.Policy{SpillOver: c.spill}}, func(t *testing.T, reg *registry.Registry) {
 				for group, all := range c.all {
 					for i := range all {
@@ -180,7 +180,7 @@ func TestSelectionPolicy_EjectionCapLimitsOpenBreakers(t *testing.T) {
 			}
 			require.Equal(t, 2, open(), "3 of 5 would be more than half")
 			require.Equal(t, registry.BreakerOpen, last.Breaker().State, "the only one of its group may")
-			a, _ := reg.Selection("chat")
+			a, _ := reg.Analytics("chat")
 			held := uint64(0)
 			for _, p := range a.Providers {
 				held += p.HeldClosed

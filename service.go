@@ -115,6 +115,18 @@ func (s Service[T]) Get(ctx context.Context, r *Registry, q Query) (T, error) {
 	return resolver.Get(ctx)
 }
 
+// Selection returns the selection policy in force for the service in that registry. It binds nothing. The errors
+// match [ErrInvalid] or [ErrConflict].
+func (s Service[T]) Selection(r *Registry) (policy selection.Policy, err error) {
+	svc, _, err := s.find(r)
+	if err != nil {
+		return policy, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return svc.policy, nil
+}
+
 // SetSelection changes the selection policy of the service in that registry, from now on: the treatment of its
 // groups and the measurements of its providers. It returns the previous policy. Measurements are kept.
 //
@@ -303,7 +315,7 @@ func (s *serviceState) names() string {
 }
 
 // assign makes p a member of the group. [pick.Groups.Leave] takes it out, but p.group stays, for explanations.
-func (s *serviceState) assign(p *provider, id pick.GroupID, wanted Strategy) {
+func (s *serviceState) assign(p *provider, id pick.GroupID, wanted selection.Strategy) {
 	if wanted.IsZero() {
 		wanted = StrategyFallback
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/probe"
+	"github.com/capreg/registry/selection"
 )
 
 // setting is a change of a provider in place, alone or as a part of an [Update]. Its functions are called with
@@ -59,14 +60,14 @@ func groupSetting(number int, previous *int) setting {
 	}}
 }
 
-func strategySetting(strategy Strategy, previous *Strategy) (setting, error) {
+func strategySetting(strategy selection.Strategy, previous *selection.Strategy) (setting, error) {
 	if strategy.IsZero() {
 		return setting{}, invalid("Strategy", strategy.String(), "a strategy")
 	}
 	if err := checkStrategy(strategy); err != nil {
 		return setting{}, err
 	}
-	known := func(p *provider) Strategy { // that of the group stands for its name
+	known := func(p *provider) selection.Strategy { // that of the group stands for its name
 		if resolved := p.registry.strategies.Resolve(strategy); !resolved.Named() || !resolved.Same(p.group.Strategy) {
 			return resolved
 		}
@@ -85,7 +86,7 @@ func strategySetting(strategy Strategy, previous *Strategy) (setting, error) {
 
 func weightSetting(weight float64, previous *float64) (setting, error) {
 	return setting{what: "weight", kind: changeset.Set, apply: func(p *provider) (from, to any) {
-		*previous = p.definition.share()
+		*previous = p.definition.Weight
 		p.definition.Weight, p.definition.NoTraffic = weight, weight == 0
 		if weight == 0 {
 			p.changeGateLocked(0, gateNoTraffic, nil)
@@ -99,9 +100,9 @@ func weightSetting(weight float64, previous *float64) (setting, error) {
 func timeoutSetting(timeout time.Duration, previous *time.Duration) (setting, error) {
 	most, err := checkTimeout("AttemptTimeout", timeout)
 	return setting{what: "attempt timeout", kind: changeset.Set, apply: func(p *provider) (from, to any) {
-		*previous = p.attemptTimeout().most
-		p.timeout.Store(int64(timeout))
-		return *previous, most
+		before := p.attemptTimeout().most
+		*previous = time.Duration(p.timeout.Swap(int64(timeout)))
+		return before, most
 	}}, err
 }
 
@@ -127,7 +128,7 @@ func retrySetting(policy RetryPolicy, previous *RetryPolicy) (setting, error) {
 func breakerSetting(policy BreakerPolicy) (setting, error) {
 	_, err := policy.withDefaults()
 	return setting{what: "breaker", kind: changeset.Set, after: func(p *provider) {
-		_, _ = (&Registration{provider: p}).SetBreaker(policy) // it may have left meanwhile
+		_, _ = (&Registration{provider: p}).SetBreakerPolicy(policy) // it may have left meanwhile
 	}}, err
 }
 

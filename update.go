@@ -8,6 +8,7 @@ import (
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/changeset"
 	"github.com/capreg/registry/internal/limit"
+	"github.com/capreg/registry/selection"
 )
 
 // Update is a set of changes that [Registry.Update] makes as one: registrations ([Service.AddTo]), removals and
@@ -68,8 +69,8 @@ func (u *Update) SetGroup(name string, number int) {
 }
 
 // SetStrategy adds a change as [Registration.SetStrategy] makes it, for the group that the provider is in afterwards.
-func (u *Update) SetStrategy(name string, strategy Strategy) {
-	u.set(name, changeset.Change{Wanted: strategy})(strategySetting(strategy, new(Strategy)))
+func (u *Update) SetStrategy(name string, strategy selection.Strategy) {
+	u.set(name, changeset.Change{Wanted: strategy})(strategySetting(strategy, new(selection.Strategy)))
 }
 
 // SetWeight adds a change as [Registration.SetWeight] makes it.
@@ -93,13 +94,13 @@ func (u *Update) SetRetry(name string, policy RetryPolicy) {
 	u.set(name, changeset.Change{})(retrySetting(policy, new(RetryPolicy)))
 }
 
-// SetBreaker adds a change as [Registration.SetBreaker] makes it. It is in force when [Registry.Update] returns.
-func (u *Update) SetBreaker(name string, policy BreakerPolicy) {
+// SetBreakerPolicy adds a change as [Registration.SetBreakerPolicy] makes it. It is in force when [Registry.Update] returns.
+func (u *Update) SetBreakerPolicy(name string, policy BreakerPolicy) {
 	u.set(name, changeset.Change{})(breakerSetting(policy))
 }
 
-// SetHealth adds a change as [Registration.SetHealth] makes it.
-func (u *Update) SetHealth(name string, policy health.Policy) {
+// SetHealthPolicy adds a change as [Registration.SetHealthPolicy] makes it.
+func (u *Update) SetHealthPolicy(name string, policy health.Policy) {
 	u.set(name, changeset.Change{})(healthSetting(policy, new(health.Policy)), nil)
 }
 

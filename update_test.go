@@ -61,8 +61,8 @@ func TestUpdate_MakesAllChangesOfAllServicesAtOnce(t *testing.T) {
 		u.SetAttemptTimeout("kept", time.Minute)
 		u.SetLimits("kept", registry.LimitPolicy{MaxConcurrent: 7})
 		u.SetRetry("kept", registry.RetryPolicy{Retries: 2})
-		u.SetBreaker("kept", registry.BreakerPolicy{FailureThreshold: 9})
-		u.SetHealth("kept", health.Policy{Groups: []string{"g"}})
+		u.SetBreakerPolicy("kept", registry.BreakerPolicy{FailureThreshold: 9})
+		u.SetHealthPolicy("kept", health.Policy{Groups: []string{"g"}})
 		u.SetStrategy("kept", registry.StrategyRoundRobin)
 		require.ErrorIs(t, second(added.SetGroup(1)), registry.ErrNotRegistered, "it has not joined")
 		require.NoError(t, reg.Update(t.Context(), &u))
@@ -185,9 +185,9 @@ func TestUpdate_RefusedChangesNothing(t *testing.T) {
 		"invalid input":   {bad: func(u *registry.Update) { testkit.Chat.AddTo(u, testkit.Provider{Name: "x"}) }, kind: registry.ErrInvalid, text: "Update[5].Instance"},
 		"invalid setting": {bad: func(u *registry.Update) { u.SetWeight("b", -1) }, kind: registry.ErrInvalid, text: "Update[5].Weight is -1"},
 		"invalid health": {bad: func(u *registry.Update) {
-			u.SetHealth("b", health.Policy{Capabilities: map[string]health.Probe{"none": slowly}})
+			u.SetHealthPolicy("b", health.Policy{Capabilities: map[string]health.Probe{"none": slowly}})
 		}, kind: registry.ErrInvalid, text: "Update[5].Health."},
-		"invalid breaker": {bad: func(u *registry.Update) { u.SetBreaker("b", registry.BreakerPolicy{FailureThreshold: -1}) }, kind: registry.ErrInvalid, text: "Update[5]."},
+		"invalid breaker": {bad: func(u *registry.Update) { u.SetBreakerPolicy("b", registry.BreakerPolicy{FailureThreshold: -1}) }, kind: registry.ErrInvalid, text: "Update[5]."},
 		"name taken": {bad: func(u *registry.Update) {
 			testkit.Chat.AddTo(u, testkit.Provider{Name: "b", Instance: testkit.Says("x")})
 		}, kind: registry.ErrExists, text: "Update[5].Name"},
@@ -243,7 +243,7 @@ func TestUpdate_RefusedChangesNothing(t *testing.T) {
 				require.NotContains(t, err.Error(), "\n")
 				synctest.Wait()
 				require.Equal(t, before, picture(t, reg))
-				_, known := reg.Selection("other")
+				_, known := reg.Analytics("other")
 				require.False(t, known, "nothing is left of a new service")
 				_, err = other.Get(t.Context(), reg, registry.Query{})
 				require.ErrorIs(t, err, registry.ErrUnknownService)
@@ -397,7 +397,7 @@ func TestUpdate_LifetimesAndSwapsAreHeeded(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		testkit.Add(t, reg, testkit.Provider{Name: "a"})
-		undo, err := testkit.Chat.Swap(reg, "test", "a", testkit.Says("fake"))
+		undo, err := testkit.Chat.Testing(reg).Swap("test", "a", testkit.Says("fake"))
 		require.NoError(t, err)
 		var u registry.Update
 		testkit.Chat.AddTo(&u, testkit.Provider{Name: "a", Replace: true, Instance: testkit.Says("new")})

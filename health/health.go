@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/capreg/registry/internal/errtree"
@@ -114,61 +116,67 @@ type Checker interface {
 }
 
 // Policy configures the probes of a provider. The zero value of each field is its default; a
-// provider without a probe is healthy.
+// provider without a probe is healthy. Its JSON has the settings, without the functions.
 type Policy struct {
 	// Probe checks the provider. Default: CheckHealth of an instance that is a
 	// [Checker]; for one that a factory makes, from when it is made.
-	Probe Probe
+	Probe Probe `json:"-"`
 	// Capabilities have probes of their own: while one of them fails, the provider does not
 	// count as having that capability, and keeps the others.
-	Capabilities map[string]Probe
+	Capabilities map[string]Probe `json:"-"`
 	// Off turns probing off, also for a [Checker].
-	Off bool
+	Off bool `json:"off,omitempty"`
 
 	// Interval is the time from the end of a probe to the next one, within ±10 %.
 	// Default: 30 s.
-	Interval time.Duration
+	Interval time.Duration `json:"interval,omitempty"`
 	// FastInterval replaces Interval while the provider starts, fails, is unhealthy or at risk.
 	// Default: a sixth of Interval.
-	FastInterval time.Duration
+	FastInterval time.Duration `json:"fast_interval,omitempty"`
 	// IdleInterval replaces Interval for a healthy provider that got no call since the last
 	// probe. Default: twice Interval.
-	IdleInterval time.Duration
+	IdleInterval time.Duration `json:"idle_interval,omitempty"`
 	// TrustCalls lets calls replace probes: while a healthy provider has answered some since
 	// the last probe and failed none, it is not probed, at most five times in a row.
-	TrustCalls bool
+	TrustCalls bool `json:"trust_calls,omitempty"`
 	// Timeout bounds one probe. Default: 5 s.
-	Timeout time.Duration
+	Timeout time.Duration `json:"timeout,omitempty"`
 
 	// Fall is the number of failures in a row that make the provider unhealthy. Default: 3.
-	Fall int
+	Fall int `json:"fall,omitempty"`
 	// Rise is the number of successes in a row after which an unhealthy or degraded provider is
 	// healthy. Default: 2. The first success of all is enough by itself. For one that falls
 	// again within 40 Intervals it doubles each time, up to 64 fold, and a longer time with Rise
 	// successes at its end is enough, too: an Interval that doubles, up to 64 of them.
-	Rise int
+	Rise int `json:"rise,omitempty"`
 	// StartTime is the time for which a provider that has not been healthy yet may fail before
 	// it is unhealthy. Default: until Fall failures.
-	StartTime time.Duration
+	StartTime time.Duration `json:"start_time,omitempty"`
 	// Expected is the usual time of an answer of the probe. A provider that takes more than one
 	// and a half times as long is degraded. Default: no expectation.
-	Expected time.Duration
+	Expected time.Duration `json:"expected,omitempty"`
 
 	// Groups are the groups that the provider's health counts for, such as [Readiness] and
 	// [Liveness] or words of your own. Default: Readiness.
-	Groups []string
+	Groups []string `json:"groups,omitempty"`
 
 	// Recover, when set, runs after the provider has become unhealthy, one run at a time: it
 	// may reconnect, restart or replace something. After an error it runs again, with a delay
 	// that grows from 1 s to 1 min, until the provider is healthy. A success is followed by a
 	// probe. Its context ends after RecoverTimeout, and when the provider leaves. It does not
 	// run when the cause is a dependency.
-	Recover func(ctx context.Context) error
+	Recover func(ctx context.Context) error `json:"-"`
 	// RecoverLimit bounds the number of runs in a row; the event of the last failure reports that
 	// no more will follow. Default: 5.
-	RecoverLimit int
+	RecoverLimit int `json:"recover_limit,omitempty"`
 	// RecoverTimeout bounds one run. Default: 30 s.
-	RecoverTimeout time.Duration
+	RecoverTimeout time.Duration `json:"recover_timeout,omitempty"`
+}
+
+// Clone returns a copy that shares no map or list with p.
+func (p Policy) Clone() Policy {
+	p.Capabilities, p.Groups = maps.Clone(p.Capabilities), slices.Clone(p.Groups)
+	return p
 }
 
 // Groups that orchestrators know.

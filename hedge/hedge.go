@@ -134,7 +134,7 @@ type result[R any] struct {
 	won      bool
 	final    bool // no other provider may be tried
 	err      error
-	panicked *registry.PanicError
+	panicked *verdict.PanicError
 }
 
 // mayAsk reserves one of the allowed providers, if any is left.

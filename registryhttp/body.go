@@ -53,8 +53,11 @@ func (x *exchange) read(p []byte) (n int, err error) {
 	if x.readErr != nil {
 		return 0, x.failed(x.readErr)
 	}
+	if len(p) == 0 {
+		return 0, nil
+	}
 	n, err = x.readBody(p, x.round.transport.options.StallTimeout)
-	if x.empty++; n > 0 || err != nil || len(p) == 0 {
+	if x.empty++; n > 0 || err != nil {
 		x.empty = 0
 	} else if x.empty >= mostEmptyReads {
 		err = io.ErrNoProgress
@@ -126,7 +129,6 @@ func (x *exchange) drain() {
 	if x.buffer == nil {
 		x.buffer, _ = firstBuffers.Get().(*[firstSize]byte)
 	}
-	x.first = nil
 	until := x.now() + drainTimeout
 	for most := drainMost; most > 0; {
 		n, err := x.readBody(x.buffer[:], until-x.now())

@@ -175,6 +175,43 @@ func TestTransport_AnswerMayBeginBeforeTheRequestHasEnded(t *testing.T) {
 	}))
 }
 
+func TestTransport_RefusalMayComeBeforeTheRequestHasEnded(t *testing.T) {
+	t.Parallel()
+	rest := make(chan string, 1)
+	bubble(t, registryhttp.Options{}, func(t *testing.T, s *setup) {
+		source, sink := io.Pipe()
+		response, err := s.send(t.Context(), http.MethodPost, source)
+		require.Equal(t, "refused with 500", read(t, response, err))
+		_, err = io.WriteString(sink, "late")
+		require.NoError(t, err, "it is still being sent")
+		require.NoError(t, sink.Close())
+		require.Equal(t, "late", <-rest)
+	}, roundTrip(func(request *http.Request) (*http.Response, error) {
+		go func() {
+			text, _ := io.ReadAll(request.Body)
+			_ = request.Body.Close()
+			rest <- string(text)
+		}()
+		return refuses(500)(request)
+	}))
+}
+
+func TestTransport_ShortBodyIsSentAsItIs(t *testing.T) {
+	t.Parallel()
+	var got io.ReadCloser
+	bubble(t, registryhttp.Options{}, func(t *testing.T, s *setup) {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://client/", strings.NewReader("short"))
+		require.NoError(t, err)
+		body := request.Body
+		response, err := s.transport().RoundTrip(request)
+		require.Equal(t, "a", read(t, response, err))
+		require.Equal(t, body, got, "nothing is around it")
+	}, roundTrip(func(request *http.Request) (*http.Response, error) {
+		got = request.Body
+		return says("a")(request)
+	}))
+}
+
 func TestTransport_AttemptThatIsOverReadsNoMoreOfTheBody(t *testing.T) {
 	t.Parallel()
 	var first io.ReadCloser

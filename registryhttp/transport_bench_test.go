@@ -86,3 +86,27 @@ func BenchmarkTransport_RoundTrip(b *testing.B) {
 		}
 	})
 }
+
+// A timer for each read, or a buffer, would be seen here.
+func TestTransport_ReadsOfABodyAllocateNothing(t *testing.T) { //nolint:paralleltest // it measures
+	s := with(t, testkit.New(t, registry.Options{}), registryhttp.Options{}, roundTrip(func(*http.Request) (*http.Response, error) {
+		return answer(http.StatusOK, endless{}), nil
+	}))
+	response, err := s.get()
+	require.NoError(t, err)
+	buffer := make([]byte, 8<<10)
+	require.Zero(t, testing.AllocsPerRun(1000, func() {
+		if _, err := response.Body.Read(buffer); err != nil {
+			t.Fatal(err)
+		}
+	}))
+	require.NoError(t, response.Body.Close())
+}
+
+func TestTransport_CostsFewAllocations(t *testing.T) { //nolint:paralleltest // it measures
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	bare := testing.AllocsPerRun(1000, play(t, instant{}))
+	require.LessOrEqual(t, testing.AllocsPerRun(1000, play(t, newInstant(t))), bare+17)
+}

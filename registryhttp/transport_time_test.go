@@ -140,6 +140,25 @@ func TestTransport_CutBodyIsAFailure(t *testing.T) {
 	}, streams(io.ErrUnexpectedEOF, 1, 1), says("b"))
 }
 
+func TestTransport_BodyWithoutBytesOrEndIsAFailure(t *testing.T) {
+	t.Parallel()
+	bubble(t, registryhttp.Options{}, func(t *testing.T, s *setup) {
+		response, err := s.get()
+		require.NoError(t, err)
+		reads := 0
+		for buffer := make([]byte, 8); err == nil; reads++ {
+			_, err = response.Body.Read(buffer)
+			_, _ = response.Body.Read(nil) // which asks for nothing
+		}
+		require.ErrorIs(t, err, io.ErrNoProgress)
+		require.Greater(t, reads, 90)
+		s.requireCounts(0, 0, 1, 0, 0)
+		require.NoError(t, response.Body.Close())
+	}, roundTrip(func(*http.Request) (*http.Response, error) {
+		return answer(200, io.MultiReader(strings.NewReader("begun"), neverReads{})), nil
+	}), says("b"))
+}
+
 func TestTransport_LatencyIsTheTimeToTheFirstByte(t *testing.T) {
 	t.Parallel()
 	bubble(t, registryhttp.Options{}, func(t *testing.T, s *setup) {
@@ -340,11 +359,12 @@ func TestTransport_HeedsRetryAfter(t *testing.T) {
 
 func TestTransport_RefusalCanBeReadAfterTheCall(t *testing.T) {
 	t.Parallel()
-	bubble(t, registryhttp.Options{}, func(t *testing.T, s *setup) {
+	bubble(t, registryhttp.Options{FirstTimeout: time.Second}, func(t *testing.T, s *setup) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		response, err := s.send(ctx, http.MethodGet, nil)
 		require.NoError(t, err)
 		s.requireCounts(0, 0, 1, 0, 0)
+		testkit.Pass(time.Minute) // the time for the first byte does not bound it
 		_, err = io.ReadFull(response.Body, make([]byte, 2))
 		require.NoError(t, err)
 		cancel(errDown)

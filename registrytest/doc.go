@@ -29,7 +29,7 @@
 //
 // A provider that is swapped or overridden stays registered and is not picked. Its probes go
 // on; where they are those of a real server, turn them off with
-// [registry.Registration.SetHealth].
+// [registry.Registration.SetHealthPolicy].
 //
 // # Time
 //

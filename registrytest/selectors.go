@@ -409,7 +409,7 @@ func (s *selecting) isWelcome() {
 			return
 		}
 	}
-	analytics, _ := reg.Selection("suite")
+	analytics, _ := reg.Analytics("suite")
 	for _, is := range analytics.Groups {
 		if is.Panics+is.Exits+is.OutOfRange > 0 {
 			s.fail("a registry counts %d panics, %d exits, %d answers out of range", is.Panics, is.Exits, is.OutOfRange)

@@ -72,9 +72,9 @@ func FuzzPoliciesInJSON(f *testing.F) {
 				testkit.Pass(time.Minute)
 			}
 			require.NoError(t, registration.Reset())
-			previous, err := registration.SetBreaker(registry.BreakerPolicy{})
+			previous, err := registration.SetBreakerPolicy(registry.BreakerPolicy{})
 			require.NoError(t, err)
-			_, err = registration.SetBreaker(previous)
+			_, err = registration.SetBreakerPolicy(previous)
 			require.NoError(t, err, "what was in force is valid")
 			_, err = registration.SetLimits(p.Limits)
 			require.NoError(t, err)

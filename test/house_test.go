@@ -101,7 +101,8 @@ var tiers = map[string]tier{
 	"internal/slots":   mechanism,
 	"internal/striped": mechanism, "internal/window": mechanism,
 
-	"event": vocabulary, "health": vocabulary, "reason": vocabulary, "selection": vocabulary, "startup": vocabulary, "verdict": vocabulary,
+	"event": vocabulary, "health": vocabulary, "reason": vocabulary, "selection": vocabulary, "startup": vocabulary, "status": vocabulary,
+	"verdict": vocabulary,
 
 	"internal/attemptctx": engine, "internal/breaker": engine, "internal/bus": engine, "internal/claim": engine,
 	"internal/changeset": engine, "internal/comeback": engine, "internal/cooldown": engine, "internal/domain": engine, "internal/drain": engine, "internal/effects": engine, "internal/fault": engine,
@@ -120,6 +121,7 @@ var only = map[string][]string{
 	"verdict":   {"internal/oneline", "internal/errtree"},
 	"reason":    {},
 	"selection": {"health", "reason", "internal/check"},
+	"status":    {"reason", "verdict"},
 	"startup":   {"internal/graph", "internal/oneline", "internal/figures"},
 	"probes":    {"health", "internal/oneline", "internal/fault"},
 	"selectors": {"selection", "health", "reason"},

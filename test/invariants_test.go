@@ -116,13 +116,13 @@ func change(ctx context.Context, reg *registry.Registry, random *rand.Rand, seen
 	case 3:
 		_ = victim.MarkHealthy()
 	case 4:
-		_, _ = victim.SetBreaker(registry.BreakerPolicy{FailureThreshold: 1 + random.IntN(3), RecoveryTimeout: time.Second})
+		_, _ = victim.SetBreakerPolicy(registry.BreakerPolicy{FailureThreshold: 1 + random.IntN(3), RecoveryTimeout: time.Second})
 	case 5:
 		_ = victim.Unregister(ctx)
 	case 7:
 		_, _ = victim.SetLimits(registry.LimitPolicy{MaxConcurrent: random.IntN(3)})
 	case 8:
-		_, _ = victim.SetBreaker(registry.BreakerPolicy{FailureRate: 0.5, MinimumCalls: 4, RecoveryGrowth: 2, RecoveryTimeout: time.Second, RecoveryJitter: 0.5})
+		_, _ = victim.SetBreakerPolicy(registry.BreakerPolicy{FailureRate: 0.5, MinimumCalls: 4, RecoveryGrowth: 2, RecoveryTimeout: time.Second, RecoveryJitter: 0.5})
 	case 6:
 		_, _ = victim.SetStrategy(testkit.StrategyNumber(1 + random.IntN(2)))
 	}
@@ -156,7 +156,7 @@ func TestInvariants_NoOutcomePermitOrGoroutineIsLost(t *testing.T) {
 					require.Zero(t, info.Breaker.TrialsInFlight, info.Name)
 					if _, present := reg.Provider(info.Name); present {
 						require.NotEqual(t, registry.BreakerOpen, info.Breaker.State, info.Name)
-						require.Zero(t, info.CooldownUntil, info.Name)
+						require.Zero(t, info.Cooldown.Until, info.Name)
 					}
 				}
 				for info := range reg.All() { // every permit is free again

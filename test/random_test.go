@@ -144,7 +144,7 @@ func (s *piece) change() {
 	r, pick := s.one(), s.rand.IntN
 	switch pick(19) {
 	case 0:
-		_, err := r.SetBreaker([]registry.BreakerPolicy{
+		_, err := r.SetBreakerPolicy([]registry.BreakerPolicy{
 			{FailureThreshold: 2, RecoveryTimeout: 30 * time.Second},
 			{FailureThreshold: 3, SlowRate: 0.5, SlowAfter: time.Hour, MinimumCalls: 3, Window: 5 * time.Hour},
 			{FailureRate: 0.5, MinimumCalls: 4, Window: 3 * time.Hour},
@@ -172,13 +172,13 @@ func (s *piece) change() {
 	case 9, 10:
 		s.note(r.MarkHealthy())
 	case 11:
-		undo, err := testkit.Chat.Swap(s.reg, s.Name(), r.Name(), testkit.Says(r.Name()+"'"))
+		undo, err := testkit.Chat.Testing(s.reg).Swap(s.Name(), r.Name(), testkit.Says(r.Name()+"'"))
 		s.note(err)
 		if err == nil {
 			s.undo = append(s.undo, undo)
 		}
 	case 12:
-		undo, err := testkit.Chat.Override(s.reg, s.Name(), testkit.Provider{Name: "o", Handler: "", Instance: testkit.Says("o"), AttemptTimeout: 3 * time.Hour})
+		undo, err := testkit.Chat.Testing(s.reg).Override(s.Name(), testkit.Provider{Name: "o", Handler: "", Instance: testkit.Says("o"), AttemptTimeout: 3 * time.Hour})
 		s.note(err)
 		if err == nil {
 			s.undo = append(s.undo, undo)
@@ -219,7 +219,7 @@ func (s *piece) look() {
 	for info := range s.reg.All() {
 		b, cooling := info.Breaker, 0
 		for _, longer := range []time.Duration{0, 5 * time.Second, 12 * time.Second, 20 * time.Second} { // apart by more than what is random of a cooldown
-			if time.Until(info.CooldownUntil) > longer {
+			if time.Until(info.Cooldown.Until) > longer {
 				cooling++
 			}
 		}

@@ -128,7 +128,7 @@ func requireRow(t *testing.T, class verdict.Class, once bool) {
 		}[rule.Tally]
 		testkit.RequireCounts(t, a, counts[0], counts[1], counts[2], counts[3])
 
-		cools := time.Until(a.Info().CooldownUntil)
+		cools := time.Until(a.Info().Cooldown.Until)
 		bounds := map[verdict.Cooldown][2]time.Duration{
 			verdict.CooldownShort: {4 * time.Second, 5 * time.Second}, verdict.CooldownAsked: {1600 * time.Millisecond, 2 * time.Second},
 			verdict.CooldownModel: {48 * time.Second, time.Minute}, verdict.CooldownLong: {4 * time.Minute, 5 * time.Minute},
@@ -137,7 +137,7 @@ func requireRow(t *testing.T, class verdict.Class, once bool) {
 			require.GreaterOrEqual(t, cools, bound[0])
 			require.LessOrEqual(t, cools, bound[1])
 		} else {
-			require.Zero(t, a.Info().CooldownUntil)
+			require.Zero(t, a.Info().Cooldown.Until)
 		}
 	})
 }

@@ -228,7 +228,7 @@ func TestTrap_ServersDelay(t *testing.T) {
 		for header, asked := range map[string]time.Duration{"20": 20 * time.Second, date: 19 * time.Second} {
 			a := testkit.Add(t, reg, testkit.Provider{Instance: testkit.Fails(verdict.RateLimited(testkit.ErrDown, verdict.RetryAfter(header)))})
 			_, _ = testkit.Ask(t.Context(), testkit.Bind(reg))
-			left := time.Until(a.Info().CooldownUntil)
+			left := time.Until(a.Info().Cooldown.Until)
 			require.GreaterOrEqual(t, left, asked, header)
 			require.LessOrEqual(t, left, 22*time.Second, header)
 			require.Zero(t, a.Breaker().ConsecutiveFailures)

@@ -1,5 +1,10 @@
 package verdict
 
+import (
+	"fmt"
+	"slices"
+)
+
 // Retry reports whether the same provider may be tried again.
 type Retry uint8
 
@@ -97,6 +102,29 @@ const (
 	// ScopeDomain is every provider of its failure domain.
 	ScopeDomain
 )
+
+var scopeNames = [...]string{"default", "provider", "domain"} //nolint:gochecknoglobals // immutable
+
+// String returns the name of the scope, such as "domain".
+func (s Scope) String() string {
+	if int(s) < len(scopeNames) {
+		return scopeNames[s]
+	}
+	return fmt.Sprintf("scope(%d)", uint8(s))
+}
+
+// MarshalText returns the name of the scope.
+func (s Scope) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText accepts the name of a scope.
+func (s *Scope) UnmarshalText(text []byte) error {
+	at := slices.Index(scopeNames[:], string(text))
+	if at < 0 {
+		return fmt.Errorf("verdict: unknown scope %q", text)
+	}
+	*s = Scope(at) //nolint:gosec // an index of three names
+	return nil
+}
 
 // Tally names the counter of the provider that the outcome increments. Each attempt increments
 // exactly one, so that attempts = successes + failures + ignored + limited.

@@ -251,3 +251,20 @@ type speaking struct{ error }
 
 func (s speaking) Unwrap() error            { return s.error }
 func (s speaking) Verdict() verdict.Verdict { return verdict.Verdict{} }
+
+func TestScope_HasNames(t *testing.T) {
+	t.Parallel()
+	for scope, name := range map[verdict.Scope]string{
+		verdict.ScopeDefault: "default", verdict.ScopeProvider: "provider", verdict.ScopeDomain: "domain",
+	} {
+		text, err := scope.MarshalText()
+		require.NoError(t, err)
+		require.Equal(t, name, string(text))
+		var read verdict.Scope
+		require.NoError(t, read.UnmarshalText(text))
+		require.Equal(t, scope, read)
+	}
+	require.Equal(t, "scope(9)", verdict.Scope(9).String())
+	var read verdict.Scope
+	require.ErrorContains(t, read.UnmarshalText([]byte("town")), `unknown scope "town"`)
+}

@@ -78,7 +78,7 @@ func audited(t *testing.T) *world {
 		w.reading.Wait()
 	})
 	for _, m := range w.present() {
-		_, err := m.SetHealth(health.Policy{Off: true})
+		_, err := m.SetHealthPolicy(health.Policy{Off: true})
 		require.NoError(t, err)
 	}
 	w.openPlaces()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/selection"
 )
 
 // world is one registry with all that happens to it, from New to Close.
@@ -310,7 +311,7 @@ func (w *world) update(ctx context.Context, random *rand.Rand, m *member) error 
 		return nil // all have left
 	}
 	if other := present[random.IntN(len(present))]; !other.fixed && other.Name() != m.Name() {
-		u.SetBreaker(other.Name(), drawBreaker(random))
+		u.SetBreakerPolicy(other.Name(), drawBreaker(random))
 		u.SetRetry(other.Name(), drawRetry(random))
 	}
 	return w.reg.Update(ctx, &u)
@@ -332,7 +333,7 @@ func (w *world) change(ctx context.Context, random *rand.Rand, m *member) {
 	case 5, 6:
 		what, err = "marked healthy", m.MarkHealthy()
 	case 7:
-		_, err = m.SetBreaker(drawBreaker(random))
+		_, err = m.SetBreakerPolicy(drawBreaker(random))
 	case 8:
 		if !m.fixed {
 			_, err = m.SetLimits(drawLimits(random))
@@ -342,13 +343,13 @@ func (w *world) change(ctx context.Context, random *rand.Rand, m *member) {
 	case 10:
 		_, err = m.SetAttemptTimeout(between(random, 10*time.Millisecond, waiting))
 	case 11:
-		_, err = m.SetHealth(w.drawHealth(random, m.account))
+		_, err = m.SetHealthPolicy(w.drawHealth(random, m.account))
 	case 12:
 		_, err = m.SetPriority(priorities[random.IntN(len(priorities))])
 	case 13:
 		_, err = m.SetGroup(random.IntN(3))
 	case 14:
-		_, err = m.SetStrategy([]registry.Strategy{registry.StrategyFallback, registry.StrategyRoundRobin}[random.IntN(2)])
+		_, err = m.SetStrategy([]selection.Strategy{registry.StrategyFallback, registry.StrategyRoundRobin}[random.IntN(2)])
 	case 15, 16, 17:
 		what = "health flapped"
 		m.account.ill.Store(random.Int32N(int32(sicknessCount)))

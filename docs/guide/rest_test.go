@@ -3,7 +3,6 @@ package guide_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -65,11 +64,8 @@ func findUser(ctx context.Context, users *registry.Resolver[*UsersAPI], id int) 
 	u, err = registry.Call(ctx, users, func(ctx context.Context, api *UsersAPI) (User, error) {
 		return api.Get(ctx, id)
 	})
-	var failed *registry.CallError
-	if errors.As(err, &failed) && len(failed.Attempts) > 0 {
-		if last := failed.Attempts[len(failed.Attempts)-1]; last.Class == verdict.ClassResource {
-			return User{}, false, nil // a 404 is an answer: no other server is asked, and nothing is counted
-		}
+	if verdict.Of(err).Class == verdict.ClassResource {
+		return User{}, false, nil // a 404 is an answer: no other server is asked, and none is blamed
 	}
 	return u, err == nil, err
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -58,8 +59,10 @@ const (
 //	any      ForgetRefusals                  same     no calls counted
 type Cooldown struct {
 	state   State
+	since   time.Time
 	until   time.Time
 	class   verdict.Class
+	by      string
 	cause   error
 	guessed bool
 	growth  int
@@ -89,8 +92,9 @@ type Request struct {
 	Kind verdict.Cooldown
 	// After is the time that the server asked for; zero if it named none.
 	After time.Duration
-	// Cause is the error to report while the cooldown lasts.
+	// Cause is the error to report while the cooldown lasts, and By the provider that it is of.
 	Cause error
+	By    string
 	// Call tells the calls of [verdict.CooldownThird] apart: one that is refused by several providers counts once.
 	Call uint64
 }
@@ -109,6 +113,7 @@ func (c *Cooldown) Apply(r Request, now time.Time) (changed bool) {
 		return false
 	}
 	if c.state == Idle {
+		c.since = now
 		c.begin(r, now.Add(length))
 		return true
 	}
@@ -138,7 +143,7 @@ func (c *Cooldown) extend(until time.Time, guessed bool) {
 // attribute takes over the class and the cause, and with them the state. The ones of a parked cooldown stay: a
 // rate limit that prolongs it does not mend its cause.
 func (c *Cooldown) attribute(r Request) {
-	c.class, c.cause, c.state = r.Class, r.Cause, Cooling
+	c.class, c.cause, c.by, c.state = r.Class, r.Cause, r.By, Cooling
 	if r.Class == verdict.ClassFatal {
 		c.state = Parked
 	}
@@ -205,6 +210,16 @@ func (c *Cooldown) Cause() error { return c.cause }
 
 // Guessed reports whether no server has asked for the deadline.
 func (c *Cooldown) Guessed() bool { return c.guessed }
+
+// Status returns the cooldown as it is shown, or the zero value when it is idle.
+func (c *Cooldown) Status(scope verdict.Scope) status.Cooldown {
+	if !c.Active() {
+		return status.Cooldown{}
+	}
+	return status.Cooldown{
+		Since: c.since, Until: c.until, Class: c.class, By: c.by, Scope: scope, Parked: c.state == Parked, Asked: !c.guessed,
+	}
+}
 
 // Growth returns how many cooldowns have begun since the last success.
 func (c *Cooldown) Growth() int { return c.growth }

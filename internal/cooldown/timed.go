@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/capreg/registry/internal/schedule"
+	"github.com/capreg/registry/status"
+	"github.com/capreg/registry/verdict"
 )
 
 // Timed is a cooldown together with the timer that ends it. Like the cooldown, it is guarded by its owner.
@@ -11,6 +13,14 @@ type Timed struct {
 	Cooldown
 
 	timer *schedule.Timer // nil: the cooldown is idle, or nothing ends it
+}
+
+// Shown returns the status of the one that keeps a provider away for longest, of its own and its domain's.
+func Shown(own, domain *Timed) status.Cooldown {
+	if Latest(&own.Cooldown, &domain.Cooldown) == &own.Cooldown {
+		return own.Status(verdict.ScopeProvider)
+	}
+	return domain.Status(verdict.ScopeDomain)
 }
 
 // StartTimer makes f run when the cooldown is over, in place of an earlier timer.

@@ -11,6 +11,8 @@ import (
 
 	"github.com/capreg/registry/internal/cooldown"
 	"github.com/capreg/registry/internal/limit"
+	"github.com/capreg/registry/status"
+	"github.com/capreg/registry/verdict"
 )
 
 // Domain is one failure domain. Use [Set.Join] to create one.
@@ -63,6 +65,11 @@ func (d *Domain[M]) SetLimits(p limit.Policy, by string) {
 
 // LimitsBy returns the name of the member that has set the limits; empty for none.
 func (d *Domain[M]) LimitsBy() string { return d.limitsBy }
+
+// Status returns what the members share, as it is shown.
+func (d *Domain[M]) Status() status.Domain {
+	return status.Domain{Members: d.Size(), LimitsBy: d.limitsBy, Cooldown: d.Cooldown.Status(verdict.ScopeDomain)}
+}
 
 // Set has the shared domains by their keys.
 type Set[M comparable] map[string]*Domain[M]

@@ -13,6 +13,7 @@ import (
 	"github.com/capreg/registry/internal/breaker"
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/pace"
+	"github.com/capreg/registry/status"
 )
 
 // Effects are those of the successes of one provider. The zero value has the default retry policy. All methods are
@@ -46,6 +47,17 @@ func (e *Effects) Tracked() bool { return e.tracked.Load() }
 
 // Retry returns the retry state; nil before the first failure under the default policy.
 func (e *Effects) Retry() *Retry { return e.retrying.Load() }
+
+// RetryPolicy returns the retry policy in force, and what is left of its budget.
+func (e *Effects) RetryPolicy() (limit.RetryPolicy, status.Budget) {
+	known := e.retrying.Load()
+	if known == nil {
+		policy := defaultPolicy()
+		return policy, status.Budget{Left: float64(policy.Budget)}
+	}
+	left, low := known.Left()
+	return known.Policy, status.Budget{Left: left, Low: low}
+}
 
 // SetRetryPolicy puts a policy in force, with a full budget, and returns the one before.
 func (e *Effects) SetRetryPolicy(p limit.RetryPolicy) (previous limit.RetryPolicy) {

@@ -52,6 +52,12 @@ func (b *Budget) Spend() {
 	}
 }
 
+// Left returns the number of tokens left, and whether these are so few that only the floor allows attempts.
+func (b *Budget) Left() (tokens float64, low bool) {
+	left := b.tokens.Load()
+	return float64(left) / token, left <= b.full/2
+}
+
 // Allow reports whether a further attempt may be made. Below half of the tokens it uses up the floor.
 func (b *Budget) Allow() bool {
 	return b.tokens.Load() > b.full/2 || b.floor.Allow()

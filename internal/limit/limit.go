@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/internal/slots"
+	"github.com/capreg/registry/status"
 )
 
 // Limits are the limits of a domain in force. Nil limits nothing. All methods are safe for concurrent use.
@@ -48,6 +49,20 @@ func New(policy Policy, before *Limits) *Limits {
 
 // Policy returns the policy in force.
 func (l *Limits) Policy() Policy { return l.policy }
+
+// Use returns what is in use of the limits.
+func (l *Limits) Use() (u status.Use) {
+	if l == nil {
+		return u
+	}
+	if l.slots != nil {
+		u.Places, u.Queued = l.slots.Taken(), l.slots.Waiting()
+	}
+	if l.rates != nil {
+		u.Callers = l.rates.Callers()
+	}
+	return u
+}
 
 // Slots returns the places of the bulkhead; nil without one.
 func (l *Limits) Slots() *slots.Slots { return l.slots }

@@ -69,6 +69,13 @@ func (r *Rates) Take(caller string) (used Spent, retryIn time.Duration) {
 	return used, 0
 }
 
+// Callers returns the number of callers whose use is known.
+func (r *Rates) Callers() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.callers)
+}
+
 // RetryIn returns the time until the caller may make an attempt; zero: now. It uses up nothing and keeps nothing.
 func (r *Rates) RetryIn(caller string) time.Duration {
 	r.mu.Lock()

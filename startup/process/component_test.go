@@ -99,7 +99,7 @@ func TestReady_FileFromBeforeTheStartIsNotTheFileOfTheProcess(t *testing.T) {
 func TestReady_ThatNeverComesNamesWhatIsMissing(t *testing.T) {
 	t.Parallel()
 	for want, ready := range map[string]process.Ready{
-		"connection refused":     {Port: freePort(t)},
+		"TCP 127.0.0.1:":         {Port: freePort(t)},
 		"no such file":           {File: filepath.Join(t.TempDir(), "none")},
 		"not ready within":       {Line: regexp.MustCompile("never")},
 		"not ready within 300ms": {Notify: true},

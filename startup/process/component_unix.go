@@ -98,8 +98,8 @@ func (s *supervisor) start(ctx context.Context, run *startup.Run) error {
 	return nil
 }
 
-// killTime bounds the wait for a process that was killed, such as one that waits for a disk.
-const killTime = 2 * time.Second
+// killTime bounds the wait for a process that was killed: one that waits for a disk, or for its turn on a busy machine.
+const killTime = 10 * time.Second
 
 // stop ends the process and its group.
 func (s *supervisor) stop(ctx context.Context) error {

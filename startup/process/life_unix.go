@@ -240,7 +240,8 @@ func (l *life) clear() error {
 			case since.IsZero():
 				since = time.Now()
 			case time.Since(since) > killTime:
-				return fault.Wrap(fmt.Sprintf("group %d does not end although it was killed: ", l.pid), registry.ErrStuck)
+				processes, _ := alive(l.pid)
+				return fault.Wrap(fmt.Sprintf("group %d does not end although it was killed %v: ", l.pid, processes), registry.ErrStuck)
 			}
 		}
 		timer := time.NewTimer(pause)
@@ -270,8 +271,11 @@ func (l *life) isEmpty(zombiesToo bool) bool {
 	if l.killed || !l.stopping {
 		signal = syscall.SIGKILL
 	}
-	err := syscall.Kill(-l.pid, signal)
-	l.empty = errors.Is(err, syscall.ESRCH) || zombiesToo && onlyZombies(l.pid)
+	l.empty = errors.Is(syscall.Kill(-l.pid, signal), syscall.ESRCH)
+	if !l.empty && zombiesToo {
+		processes, known := alive(l.pid)
+		l.empty = known && len(processes) == 0
+	}
 	return l.empty
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/selection"
 )
 
 var service = registry.NewService[Model]("model")
@@ -17,7 +18,7 @@ var service = registry.NewService[Model]("model")
 // providers of one group with everything as it is by default.
 type Setting struct {
 	Providers int // default: 8
-	Strategy  registry.Strategy
+	Strategy  selection.Strategy
 	Open      int           // the number of first providers whose breakers are open, by failed calls
 	Timeout   time.Duration // of an attempt; default: the registry's
 	Probed    bool          // their health is known from probes

@@ -147,7 +147,7 @@ func healthInForce() (policy any, err error) {
 		if err != nil {
 			return err
 		}
-		policy, err = registration.SetHealth(health.Policy{Off: true})
+		policy, err = registration.SetHealthPolicy(health.Policy{Off: true})
 		return err
 	})
 	return policy, err

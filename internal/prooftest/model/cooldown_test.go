@@ -133,7 +133,7 @@ func (m *machine) adopt(rt *rapid.T) {
 	now := m.oracle.now
 	for _, p := range m.oracle.providers {
 		own, shared := &p.rest, &p.domain.rest
-		until := m.handles[p].Info().CooldownUntil
+		until := m.handles[p].Info().Cooldown.Until
 		shown := time.Duration(0)
 		if !until.IsZero() {
 			shown = until.Sub(m.began)

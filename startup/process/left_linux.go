@@ -7,11 +7,11 @@ import (
 	"strconv"
 )
 
-// onlyZombies reports whether no process of a group runs any more: those that are left wait for a parent that does not ask
-// for them, such as process 1 of some containers.
-func onlyZombies(group int) bool {
+// alive returns the processes of a group that run, with their states, and that this system can tell. Those that have ended
+// but were not waited for are none: process 1 of some containers never asks for them.
+func alive(group int) (processes []string, known bool) {
 	paths, _ := filepath.Glob("/proc/[0-9]*/stat")
-	wanted, seen := []byte(strconv.Itoa(group)), false
+	wanted := []byte(strconv.Itoa(group))
 	for _, path := range paths {
 		text, err := os.ReadFile(path) //nolint:gosec // a file of the kernel
 		if err != nil {
@@ -23,9 +23,8 @@ func onlyZombies(group int) bool {
 			continue
 		}
 		if state := fields[0][0]; state != 'Z' && state != 'X' {
-			return false
+			processes = append(processes, filepath.Base(filepath.Dir(path))+" in state "+string(state))
 		}
-		seen = true
 	}
-	return seen
+	return processes, len(paths) > 0
 }

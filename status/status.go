@@ -1,0 +1,58 @@
+// Package status holds what a registry shows of the state that it keeps: what is in use of a provider's limits, the
+// cooldown that keeps it away, and what its failure domain shares.
+//
+// All types are plain data, copied when they are read and marshalled under stable names: changing one changes nothing
+// in a registry. The package has no state.
+package status
+
+import (
+	"time"
+
+	"github.com/capreg/registry/verdict"
+)
+
+// Use counts what is in use of the limits of a provider's failure domain, by all members together. All fields are
+// zero without limits.
+type Use struct {
+	// Places counts the places taken. For a time it is more than the limits have, when these were lowered.
+	Places int `json:"places,omitempty"`
+	// Queued counts the calls that wait for a place. A call that waits for several providers counts at each of them.
+	Queued int `json:"queued,omitempty"`
+	// Callers counts the callers whose use of the rate is known, at most 65,536; the ones beyond it share one.
+	Callers int `json:"callers,omitempty"`
+}
+
+// Budget is the state of the budget for further attempts on a provider, retries and failover alike.
+type Budget struct {
+	// Left is the number of tokens left, with their parts; a full budget has those of the retry policy.
+	Left float64 `json:"left"`
+	// Low reports whether half of the tokens or fewer are left, so that only the floor of the policy is allowed.
+	Low bool `json:"low,omitempty"`
+}
+
+// Cooldown describes a cooldown in progress. The zero value is none.
+type Cooldown struct {
+	// Since is the moment at which it began, Until its end.
+	Since time.Time `json:"since"`
+	Until time.Time `json:"until"`
+	// Class is the class of the outcome that it is for, and By the provider of that outcome.
+	Class verdict.Class `json:"class"`
+	By    string        `json:"by"`
+	// Scope says what it keeps away: the provider alone, or all of its failure domain.
+	Scope verdict.Scope `json:"scope"`
+	// Parked reports that it is long because of something that an operator has to mend: a key, a quota, an account.
+	Parked bool `json:"parked,omitempty"`
+	// Asked reports that the server has asked for that time; otherwise it is a guess, which grows each time.
+	Asked bool `json:"asked,omitempty"`
+}
+
+// Domain describes what a provider shares with the others of its failure domain. One without a name is that of the
+// provider alone.
+type Domain struct {
+	// Members counts the providers of the domain, this one included.
+	Members int `json:"members"`
+	// LimitsBy is the member that has set the limits, by its registration or later; empty without limits.
+	LimitsBy string `json:"limits_by,omitempty"`
+	// Cooldown is that of all members; zero without one.
+	Cooldown Cooldown `json:"cooldown,omitzero"`
+}
