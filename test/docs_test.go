@@ -175,7 +175,7 @@ func TestDocs_GuaranteesOfReadmeNameTheirTests(t *testing.T) {
 	for _, line := range lines {
 		named := proof.FindStringSubmatch(line)
 		require.NotNil(t, named, line)
-		for _, name := range strings.Split(named[1], ", ") {
+		for name := range strings.SplitSeq(named[1], ", ") {
 			require.True(t, there[name], "there is no %s", name)
 		}
 	}
@@ -270,8 +270,9 @@ func outputsOfExamples(t *testing.T) map[string][]string {
 		text := readText(t, name)
 		for _, rest := range strings.Split(text, "\t// Output:")[1:] {
 			var output strings.Builder
-			output.WriteString(strings.TrimSpace(rest[:strings.Index(rest, "\n")]) + "\n")
-			for line := range strings.Lines(rest[strings.Index(rest, "\n")+1:]) {
+			first, rest, _ := strings.Cut(rest, "\n")
+			output.WriteString(strings.TrimSpace(first) + "\n")
+			for line := range strings.Lines(rest) {
 				shown, ok := strings.CutPrefix(line, "\t//")
 				if !ok {
 					break
