@@ -61,7 +61,7 @@ func TestCallError_IsAboutTheAnswerThatEndedTheCall(t *testing.T) {
 			for _, attempt := range failed.Attempts {
 				require.ErrorIs(t, err, attempt.Err, "each can be found")
 			}
-			require.Len(t, failed.Unwrap(), len(failed.Attempts)+len(failed.Skipped))
+			require.Len(t, failed.Unwrap(), len(failed.Attempts)+len(failed.Skipped()))
 		})
 	}
 }

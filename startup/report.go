@@ -41,9 +41,8 @@ type Component struct {
 	Detail string `json:"detail,omitempty"`
 	State  State  `json:"state"`
 	Batch  int    `json:"batch"`
-	// Queued is the time at which its needs were ready, Started the one at which its Start
-	// began, Returned at which that returned and Ready at which it was ready; zero for a step
-	// that took place at once or never.
+	// Queued is when its needs were ready, Started when its Start began, Returned when that returned, and Ready when
+	// it was ready. A step that took place at once, or never, is zero.
 	Queued   time.Duration `json:"queued"`
 	Started  time.Duration `json:"started"`
 	Returned time.Duration `json:"returned"`
@@ -72,7 +71,10 @@ func (c Component) Took() time.Duration {
 	return c.Ready - c.Started
 }
 
-// MarshalJSON adds the text of Err as "error".
+// longestError bounds the text of an error that is marshalled, in bytes.
+const longestError = 2048
+
+// MarshalJSON adds the text of Err as "error": one line of at most 2,048 bytes.
 func (r Report) MarshalJSON() ([]byte, error) {
 	type plain Report
 	marked := struct {
@@ -81,7 +83,7 @@ func (r Report) MarshalJSON() ([]byte, error) {
 		Error string `json:"error,omitempty"`
 	}{plain: plain(r)}
 	if r.Err != nil {
-		marked.Error = r.Err.Error()
+		marked.Error = oneline.Short(r.Err.Error(), longestError)
 	}
 	return json.Marshal(marked)
 }
