@@ -41,8 +41,8 @@ type Component struct {
 	Detail string `json:"detail,omitempty"`
 	State  State  `json:"state"`
 	Batch  int    `json:"batch"`
-	// Queued is when its needs were ready, Started when its Start began, Returned when that returned, and Ready when
-	// it was ready. A step that took place at once, or never, is zero.
+	// Queued is the time at which its needs were ready, Started that of the beginning of its Start, Returned that of its end,
+	// and Ready the time at which it was ready. A step that took place at once, or never, is zero.
 	Queued   time.Duration `json:"queued"`
 	Started  time.Duration `json:"started"`
 	Returned time.Duration `json:"returned"`
