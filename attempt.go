@@ -4,13 +4,10 @@ import (
 	"context"
 	"math"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/breaker"
-	"github.com/capreg/registry/internal/fault"
-	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/internal/pace"
 	"github.com/capreg/registry/internal/slots"
@@ -212,25 +209,12 @@ func (a *attempt) resolve(v verdict.Verdict, elapsed, latency time.Duration, cau
 func (a *attempt) record(o outcome.Outcome) {
 	if o.Cause != nil || o.Result == breaker.Failure {
 		defer a.settle(o) // deferred: the Error method is a user's, and may exit the goroutine
-		a.provider.noteError(o)
+		if last := o.LastError(time.Now()); last != nil {
+			a.provider.last.Store(last)
+		}
 		return
 	}
 	a.settle(o)
-}
-
-// maxLastError bounds the text of the last error of a provider, in bytes.
-const maxLastError = 300
-
-// noteError remembers the error of an attempt for those who look why the provider is as it is.
-func (p *provider) noteError(o outcome.Outcome) {
-	if !o.TellsOfProvider() {
-		return
-	}
-	last := verdict.LastError{Class: o.Class, Time: time.Now()}
-	if o.Cause != nil {
-		last.Text = oneline.Of(oneline.Cut(strings.ToValidUTF8(fault.Text(o.Cause), "?"), maxLastError-len("…")))
-	}
-	p.last.Store(&last)
 }
 
 // settle is record without the text of the error.
@@ -256,7 +240,7 @@ func (a *attempt) settle(o outcome.Outcome) {
 	if o.Cools() {
 		p.cool(o)
 	}
-	countEnd(a.cell, o)
+	o.CountIn(a.cell)
 	a.leavePlace()
 	p.exit()
 	if a.ctx != nil { // at last: contexts derived from it may block
@@ -271,24 +255,9 @@ func (a *attempt) leavePlace() {
 	}
 }
 
-// countEnd counts the end of an attempt: after it, the attempt is not in flight any more.
-func countEnd(c *counts, o outcome.Outcome) {
-	switch o.Tally {
-	case verdict.TallySuccess:
-		c.Latency.Add(uint64(max(o.Latency, 0)))
-		c.Successes.Add(1)
-	case verdict.TallyFailure:
-		c.Failures.Add(1)
-	case verdict.TallyLimited:
-		c.Limited.Add(1)
-	case verdict.TallyIgnored, verdict.TallyNone:
-		c.Ignored.Add(1)
-	}
-}
-
 // recordInterruption records the attempt of a function that did not return: value is what it
 // panicked with, nil when it ended its goroutine.
-func (a *attempt) recordInterruption(value any) *PanicError {
+func (a *attempt) recordInterruption(value any) *verdict.PanicError {
 	if value == nil {
 		a.record(a.resolve(verdict.Verdict{Class: verdict.ClassExit}, a.elapsed(), 0, nil))
 		return nil
@@ -321,8 +290,8 @@ func (a *attempt) watchTrial() {
 	a.watch = a.provider.breaker.WatchTrial(a.generation, grace)
 }
 
-func newPanicError(value any) *PanicError {
-	return &PanicError{Value: value, Stack: debug.Stack()}
+func newPanicError(value any) *verdict.PanicError {
+	return &verdict.PanicError{Value: value, Stack: debug.Stack()}
 }
 
 // obtain returns the provider's instance, waiting for its factory within ctx and the attempt

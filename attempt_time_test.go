@@ -14,6 +14,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/selectors"
 	"github.com/capreg/registry/verdict"
 )
@@ -60,7 +61,7 @@ func TestAttemptTime_ABackupLosesNoCall(t *testing.T) {
 		name              string
 		timeout           time.Duration
 		option            time.Duration
-		strategy          registry.Strategy
+		strategy          selection.Strategy
 		groups            bool
 		answer, deadline  time.Duration // the default of the deadline is 10 s
 		providers, atEach int           // at least so many of 20 are answered

@@ -8,6 +8,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/selectors"
 )
 
@@ -48,7 +49,7 @@ func BenchmarkGet(b *testing.B) {
 	for _, c := range []struct {
 		name     string
 		n, down  int
-		strategy registry.Strategy
+		strategy selection.Strategy
 	}{
 		{"fallback/1", 1, 0, registry.StrategyFallback},
 		{"fallback/10000", 10_000, 0, registry.StrategyFallback},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -143,7 +144,7 @@ func TestCallPaths_RecordPanics(t *testing.T) {
 		func() {
 			defer func() {
 				if value := recover(); value != nil {
-					err = &registry.PanicError{Value: value}
+					err = &verdict.PanicError{Value: value}
 				}
 			}()
 			_, err = registry.Call(t.Context(), r, func(context.Context, testkit.ChatModel) (string, error) {
@@ -151,7 +152,7 @@ func TestCallPaths_RecordPanics(t *testing.T) {
 				panic("boom")
 			}, options...)
 		}()
-		var panicked *registry.PanicError
+		var panicked *verdict.PanicError
 		require.ErrorAs(t, err, &panicked)
 		require.Equal(t, "boom", panicked.Value)
 		var failure *registry.CallError
@@ -366,7 +367,7 @@ func TestCallPaths_SlowPathRunsOnlyIfNeeded(t *testing.T) {
 	t.Parallel()
 	onEveryPath(t, testkit.Provider{}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[testkit.ChatModel], options []registry.CallOption) {
 		short := strings.HasSuffix(t.Name(), "as_it_is")
-		for _, strategy := range []registry.Strategy{registry.StrategyFallback, registry.StrategyRoundRobin} {
+		for _, strategy := range []selection.Strategy{registry.StrategyFallback, registry.StrategyRoundRobin} {
 			for _, name := range []string{"a", "b"} {
 				_, err := registrationOf(t, reg, name).SetStrategy(strategy)
 				require.NoError(t, err)

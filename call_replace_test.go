@@ -128,7 +128,7 @@ func TestCallReplace_QueuedCallsWaitAtSuccessor(t *testing.T) {
 		},
 		"swapped": func(t *testing.T, reg *registry.Registry) func(context.Context) error {
 			t.Helper()
-			undo, err := testkit.Chat.Swap(reg, "test", "a", testkit.Takes("new", 10*time.Second))
+			undo, err := testkit.Chat.Testing(reg).Swap("test", "a", testkit.Takes("new", 10*time.Second))
 			require.NoError(t, err)
 			return undo
 		},
@@ -166,7 +166,7 @@ func TestCallReplace_QueuedCallsReturnAfterSwapEnds(t *testing.T) {
 		limits := registry.LimitPolicy{MaxConcurrent: 1, MaxQueue: 10, MaxWait: time.Hour}
 		testkit.Add(t, reg, testkit.Provider{Name: "a", Limits: limits, Instance: testkit.Says("real")})
 		r := testkit.Bind(reg)
-		undo, err := testkit.Chat.Swap(reg, "test", "a", testkit.Takes("fake", 10*time.Second))
+		undo, err := testkit.Chat.Testing(reg).Swap("test", "a", testkit.Takes("fake", 10*time.Second))
 		require.NoError(t, err)
 		said := make(chan string, 3)
 		for range cap(said) {
@@ -418,7 +418,7 @@ func TestCallReplace_KeepsQueueThroughShortSwap(t *testing.T) {
 		testkit.Add(t, reg, testkit.Provider{Name: "a", Limits: limits, Instance: testkit.Takes("real", 20*time.Second)})
 		said := testkit.ConcurrentCalls(t, testkit.Bind(reg), 3)
 		testkit.Pass(time.Second)
-		undo, err := testkit.Chat.Swap(reg, "test", "a", testkit.Takes("fake", 10*time.Second))
+		undo, err := testkit.Chat.Testing(reg).Swap("test", "a", testkit.Takes("fake", 10*time.Second))
 		require.NoError(t, err)
 		testkit.Pass(time.Second)
 		require.NoError(t, undo(t.Context()))

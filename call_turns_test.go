@@ -240,12 +240,12 @@ func TestTurns_AreKeptThroughReplacement(t *testing.T) {
 		},
 		"swapped": func(t *testing.T, reg *registry.Registry) {
 			t.Helper()
-			_, err := testkit.Chat.Swap(reg, "test", "a", testkit.Takes("fake", time.Second))
+			_, err := testkit.Chat.Testing(reg).Swap("test", "a", testkit.Takes("fake", time.Second))
 			require.NoError(t, err)
 		},
 		"swapped and back": func(t *testing.T, reg *registry.Registry) {
 			t.Helper()
-			undo, err := testkit.Chat.Swap(reg, "test", "a", testkit.Takes("fake", time.Second))
+			undo, err := testkit.Chat.Testing(reg).Swap("test", "a", testkit.Takes("fake", time.Second))
 			require.NoError(t, err)
 			ctx, cancel := context.WithTimeout(t.Context(), 0)
 			defer cancel()

@@ -48,7 +48,7 @@ func (d Definition) checkDescription() error {
 	))
 }
 
-func checkStrategy(s Strategy) error {
+func checkStrategy(s selection.Strategy) error {
 	if err := s.Check(); err != nil {
 		return invalid("Strategy", s.String(),
 			"a strategy of package selectors, or one of your own with a selector and a printable name: "+err.Error())

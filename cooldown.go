@@ -104,7 +104,7 @@ func endCooldown(c *cooldown.Timed, members []*provider, reason string) {
 	}
 	c.End()
 	for _, member := range members {
-		if !member.cooldownNow().Active() {
+		if renewRecord(member); !member.cooldownNow().Active() {
 			member.changeGateLocked(gateCooling, 0, &event.Event{Kind: event.CooldownEnded, Reason: reason})
 		}
 	}

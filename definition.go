@@ -7,6 +7,7 @@ import (
 
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/reason"
+	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
@@ -14,27 +15,27 @@ import (
 // Definition is the serialisable description of a provider. Its fields have the
 // meaning and the defaults of those of [Provider]; Service is the name of the service.
 type Definition struct {
-	Service      string            `json:"service"`
-	Name         string            `json:"name"`
-	Handler      string            `json:"handler,omitempty"`
-	Capabilities []string          `json:"capabilities,omitempty"`
-	Priority     Priority          `json:"priority"`
-	Group        int               `json:"group"`
-	Strategy     Strategy          `json:"strategy,omitzero"`
-	Weight       float64           `json:"weight,omitempty"`
-	NoTraffic    bool              `json:"no_traffic,omitempty"`
-	Mock         bool              `json:"mock,omitempty"`
-	LastResort   bool              `json:"last_resort,omitempty"`
-	Window       int               `json:"window,omitempty"`
-	Domain       string            `json:"domain,omitempty"`
-	Version      string            `json:"version,omitempty"`
-	Description  string            `json:"description,omitempty"`
-	Endpoint     string            `json:"endpoint,omitempty"`
-	Requires     []string          `json:"requires,omitempty"`
-	Metadata     map[string]string `json:"metadata,omitempty"`
-	Tags         []string          `json:"tags,omitempty"`
-	Region       string            `json:"region,omitempty"`
-	Cost         float64           `json:"cost,omitempty"`
+	Service      string             `json:"service"`
+	Name         string             `json:"name"`
+	Handler      string             `json:"handler,omitempty"`
+	Capabilities []string           `json:"capabilities,omitempty"`
+	Priority     Priority           `json:"priority"`
+	Group        int                `json:"group"`
+	Strategy     selection.Strategy `json:"strategy,omitzero"`
+	Weight       float64            `json:"weight,omitempty"`
+	NoTraffic    bool               `json:"no_traffic,omitempty"`
+	Mock         bool               `json:"mock,omitempty"`
+	LastResort   bool               `json:"last_resort,omitempty"`
+	Window       int                `json:"window,omitempty"`
+	Domain       string             `json:"domain,omitempty"`
+	Version      string             `json:"version,omitempty"`
+	Description  string             `json:"description,omitempty"`
+	Endpoint     string             `json:"endpoint,omitempty"`
+	Requires     []string           `json:"requires,omitempty"`
+	Metadata     map[string]string  `json:"metadata,omitempty"`
+	Tags         []string           `json:"tags,omitempty"`
+	Region       string             `json:"region,omitempty"`
+	Cost         float64            `json:"cost,omitempty"`
 }
 
 func (d Definition) clone() Definition {

@@ -105,7 +105,12 @@
 // # Errors
 //
 // Sentinels are for [errors.Is]; the structs [FieldError], [UnavailableError], [CallError]
-// and [PanicError] carry the details. Every error is one line, and unwraps to every cause.
+// and [verdict.PanicError] carry the details. Every error is one line, and unwraps to every cause.
+//
+// # JSON
+//
+// Definitions, policies, reports and states are read back from JSON as they were written: durations as text such as
+// "1m30s", or a bare 0; errors as their text, without what they match. Functions are left out.
 //
 // # Cost
 //

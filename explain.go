@@ -1,7 +1,8 @@
 package registry
 
 import (
-	"encoding/json"
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,8 +10,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/capreg/registry/internal/bitset"
+	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/pick"
+	"github.com/capreg/registry/internal/query"
 	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/reason"
 )
@@ -21,12 +23,13 @@ type Explanation struct {
 	// Service and Query identify the look-up that is explained.
 	Service string `json:"service"`
 	Query   Query  `json:"query"`
-	// Winner is the name of the provider that the next call would try first, if only as a last resort; "": none.
+	// Winner is the name of the provider that the next call would try first without a wait; "": none. Of several last
+	// resorts it may be another one than the call's, where a provider turns the call away.
 	Winner string `json:"winner"`
 	// Candidates are the providers in the order of the plan, then those that the query sees but does not accept.
 	Candidates []Candidate `json:"candidates"`
 	// Err is set when there are no candidates at all: a bad query, an unknown service, a closed registry.
-	Err error `json:"-"`
+	Err error `json:"error,omitempty"`
 }
 
 // String returns the explanation as a small table, one candidate a line.
@@ -55,24 +58,21 @@ func (e Explanation) String() string {
 	return text.String()
 }
 
-// MarshalJSON returns the explanation with the text of Err as "error".
-func (e Explanation) MarshalJSON() ([]byte, error) {
-	type plain Explanation
-	marked := struct {
-		plain
-
-		Error string `json:"error,omitempty"`
-	}{plain: plain(e)}
-	if e.Err != nil {
-		marked.Error = e.Err.Error()
-	}
-	return json.Marshal(marked)
-}
-
 // Explain reports which provider the next call would try first, and for each other candidate why not that one. It
-// changes nothing and records nothing. It asks strategies that are a [selection.Describer] for details.
-func (r *Resolver[T]) Explain() Explanation {
-	query, err := r.bound()
+// changes nothing and records nothing. It asks strategies that are a [selection.Describer] for details. The call that
+// it explains has no options, and a context without values; see [Resolver.ExplainFor].
+func (r *Resolver[T]) Explain() Explanation { return r.ExplainFor(context.Background()) }
+
+// ExplainFor is [Resolver.Explain] for a call with that context and these options: strategies and [Options.Authorize]
+// see the values of the context, rates and Authorize count for the [Caller], and a context that has ended is an error,
+// in Err. It runs Authorize for each candidate that nothing else keeps away, and blocks for that, without a lock. The
+// hooks of [Options] are not run. Within Authorize itself, Authorize is not asked.
+func (r *Resolver[T]) ExplainFor(ctx context.Context, options ...CallOption) Explanation {
+	query, err := r.boundFor(ctx)
+	asked, refused := mergeOptions(options)
+	if err = cmp.Or(err, refused); err == nil && ctx.Err() != nil {
+		err = fault.Join("registry: ", fault.OfContext(ctx))
+	}
 	if err != nil {
 		e := Explanation{Candidates: []Candidate{}, Err: err}
 		if r != nil && r.query != nil {
@@ -80,62 +80,85 @@ func (r *Resolver[T]) Explain() Explanation {
 		}
 		return e
 	}
-	return query.explain(admitting, pick.Caller{Key: r.key, Name: query.query.Handler})
+	by := pick.Caller{Context: ctx, Key: r.key, Name: cmp.Or(asked.caller, query.query.Handler)}
+	// An Authorize that explains would be asked for ever.
+	authorize := query.service.registry.options.Authorize != nil && !fault.Inside("registry.authorizedAt")
+	return query.explain(by, authorize)
 }
 
-// explain collects the candidates; healthy leaves out trials, as Get does.
-func (s *queryPlan) explain(want condition, by pick.Caller) Explanation {
+// explain collects the candidates of a call; authorize asks the authoriser, too.
+func (s *queryPlan) explain(by pick.Caller, authorize bool) Explanation {
 	plan := s.current()
-	eligible := want.of(plan)
 	e := Explanation{Service: s.service.name, Query: s.query.clone()}
 	e.Query.Key = by.Key
-	winner := plan.firstFree(eligible, by)
-	if winner == nil && want == admitting && !plan.AnyEligible(eligible) { // a full one would be waited for
-		winner = plan.lastResort(&by, pick.Preview, func(*provider) bool { return true })
+	doors := refusal.NewDoors(func(p *provider) (*refusal.Reason, time.Duration) { return turnedAway(p, by, authorize) })
+	winner := plan.firstFree(by, doors)
+	if winner == nil && !plan.wouldQueue(doors) {
+		winner = plan.lastOpen(&by, doors)
 	}
 	if winner != nil {
 		e.Winner = winner.name()
 	}
-	e.Candidates, e.Err = s.survey(plan, want, by)
-	if want == admitting {
-		plan.markThrottled(e.Candidates, by)
+	o := s.look(plan, admitting, nil, &by)
+	e.Candidates, e.Err = candidatesOf(&o), o.Cause
+	for i := range min(len(plan.candidates), len(e.Candidates)) { // the first ones of the list
+		c := &e.Candidates[i]
+		if c.Eligible || c.Code == reason.AtCapacity {
+			if why, retryIn := doors.Refusal(plan.candidates[i]); why != nil {
+				var standing refusal.Standing
+				standing.Refuse(why, retryIn)
+				c.Eligible, c.Code, c.Reason, c.RetryIn, c.Err = false, standing.Code, standing.Words, retryIn, standing.Err
+			}
+		}
+		if plan.NeedsCaller() {
+			c.Detail = plan.Describe(i, plan.Admitting, &by)
+		}
 	}
 	return e
 }
 
-// markThrottled marks candidates that the caller's rate keeps away.
-func (p *plan) markThrottled(candidates []Candidate, by pick.Caller) {
-	for i := range min(len(p.candidates), len(candidates)) {
-		c := &candidates[i]
-		retryIn := p.candidates[i].limits.Load().RetryIn(by.Name)
-		if retryIn > 0 && (c.Eligible || c.Code == reason.AtCapacity) {
-			refuseFor(c, refusal.Throttled(), retryIn)
+// turnedAway returns what turns the caller away from a provider that looks eligible, in the order of [call.enter].
+func turnedAway(p *provider, by pick.Caller, authorize bool) (*refusal.Reason, time.Duration) {
+	if authorize {
+		if err := authorizedAt(by.Context, by.Name, p); err != nil {
+			return refusal.Denied(err), 0
 		}
 	}
+	return refusal.ThrottledFor(p.limits.Load().RetryIn(by.Name))
 }
 
-// survey returns the candidates, or the reason why there are none.
-func (s *queryPlan) survey(plan *plan, want condition, by pick.Caller) ([]Candidate, error) {
-	seen := s.visible(plan, want)
-	if len(seen) == 0 {
-		return seen, s.service.whyEmpty()
-	}
-	if plan.NeedsCaller() {
-		plan.addDetails(seen, want.of(plan), by)
-	}
-	return seen, nil
-}
-
-// firstFree returns the first provider with a free place and an attempt left of the caller's rate.
-func (p *plan) firstFree(eligible *bitset.Set, by pick.Caller) *provider {
-	rest := p.Iterate(eligible)
+// firstFree returns the first provider with a free place that does not turn the caller away.
+func (p *plan) firstFree(by pick.Caller, doors *refusal.Doors[*provider]) *provider {
+	rest := p.Iterate(p.Admitting)
 	rest.Mode = pick.Preview
 	for i := rest.Next(&by); i >= 0; i = rest.Next(&by) {
-		if limits := p.candidates[i].limits.Load(); !limits.Full() && limits.RetryIn(by.Name) == 0 {
-			return p.candidates[i]
+		if other := p.candidates[i]; !other.full() && doors.Open(other) {
+			return other
 		}
 	}
 	return nil
+}
+
+// lastOpen returns the last resort that a call would enter first, as [call.tryLastResort] does; nil: none.
+func (p *plan) lastOpen(by *pick.Caller, doors *refusal.Doors[*provider]) *provider {
+	var passed []*provider
+	for mode := pick.Preview; ; mode = pick.Peek {
+		best := p.lastResort(by, mode, func(other *provider) bool { return !slices.Contains(passed, other) })
+		if best == nil || !best.full() && doors.Open(best) {
+			return best
+		}
+		passed = append(passed, best)
+	}
+}
+
+// wouldQueue reports whether a call that finds no free place would wait for one.
+func (p *plan) wouldQueue(doors *refusal.Doors[*provider]) bool {
+	for at := p.Admitting.Next(0, len(p.candidates)); at >= 0; at = p.Admitting.Next(at+1, len(p.candidates)) {
+		if other := p.candidates[at]; p.FastEnough(at) && other.limits.Load().Queues() && doors.Open(other) {
+			return true
+		}
+	}
+	return false
 }
 
 var errNoneVisible = errors.New("no provider is visible to this handler")
@@ -153,47 +176,6 @@ func (s *service) whyEmpty() error {
 	return ErrUnknownService
 }
 
-// visible returns the plan's candidates followed by the providers that the query sees
-// but does not accept, all at one moment.
-func (s *queryPlan) visible(p *plan, want condition) []Candidate {
-	s.service.registry.mu.Lock()
-	defer s.service.registry.mu.Unlock()
-	now := s.service.registry.epoch.Add(s.service.registry.now()) // cheaper than time.Now
-	seen := make([]Candidate, len(p.candidates))
-	for i, candidate := range p.candidates {
-		s.describe(&seen[i], candidate, now, want)
-	}
-	if !s.selective {
-		return seen // there are no others
-	}
-	var unwanted []Candidate
-	for _, scope := range s.service.scopes(s.query) {
-		for _, other := range scope {
-			if s.service.mismatch(other, s.query) != nil {
-				var c Candidate
-				s.describe(&c, other, now, want)
-				unwanted = append(unwanted, c)
-			}
-		}
-	}
-	return slices.Concat(seen, unwanted)
-}
-
-// describe fills in c for the query. Caller holds Registry.mu.
-func (s *queryPlan) describe(c *Candidate, p *provider, now time.Time, want condition) {
-	describeLocked(c, p, now)
-	if !c.Eligible && !s.selective {
-		return // the query accepts every provider
-	}
-	if mismatch := s.service.mismatch(p, s.query); mismatch != nil {
-		refuseFor(c, mismatch, 0)
-	} else if want == admitting && c.Eligible && p.full() {
-		refuseFor(c, refusal.Full(), 0)
-	} else if want == healthy && c.Code == reason.Trial {
-		refuseFor(c, refusal.OnlyTrials(), 0)
-	}
-}
-
 // mismatch returns the reason why a query does not accept a provider; nil when it does.
 func (*serviceState) mismatch(p *provider, q Query) *refusal.Reason {
 	if lacking := p.missing(q.Require); lacking != "" {
@@ -208,48 +190,96 @@ func (*serviceState) mismatch(p *provider, q Query) *refusal.Reason {
 	return p.outage(q.Require)
 }
 
-// addDetails adds the details of the selectors of the plan, and marks candidates that are too slow for the query.
-func (p *plan) addDetails(candidates []Candidate, eligible *bitset.Set, by pick.Caller) {
-	for i := range p.candidates {
-		if latency, bound, retryIn, slow := p.TooSlow(i); slow {
-			standing := standingOf(&candidates[i])
-			standing.RefuseTooSlow(latency, bound, retryIn)
-			setStanding(&candidates[i], &standing)
-		}
-		candidates[i].Detail = p.Describe(i, eligible, &by)
-	}
-}
-
-// unavailable returns the error of a look-up that found no eligible provider.
-func (s *queryPlan) unavailable(want condition, by pick.Caller) *UnavailableError {
-	plan := s.current()
+// unavailable returns the error of a look-up that found no eligible provider. A call has skipped some.
+func (s *queryPlan) unavailable(want condition, by pick.Caller, skips []refusal.Seen) *UnavailableError {
 	failure := &UnavailableError{Service: s.service.name, Query: s.query.clone()}
 	failure.Query.Key = by.Key
-	failure.Candidates, failure.cause = s.survey(plan, want, by)
-	failure.RetryIn = soonest(failure.Candidates)
+	failure.sight = s.look(s.current(), want, skips, nil)
+	failure.RetryIn = failure.sight.RetryIn
 	return failure
+}
+
+// look returns how the candidates of the plan, and the providers that the query sees beside them, stand now. Some were
+// skipped by a call. With by, those count as throttled that the rate of the caller keeps away.
+func (s *queryPlan) look(plan *plan, want condition, skips []refusal.Seen, by *pick.Caller) refusal.Sight {
+	r := s.service.registry
+	o := refusal.Sight{At: r.epoch.Add(r.now()), Strict: want == healthy} // cheaper than time.Now
+	if s.sees == nil {
+		o.View = plan.view(r)
+	} else {
+		all := s.sees.current()
+		r.mu.Lock()
+		o.View = plan.viewLocked(r)
+		beside := all.viewLocked(r)
+		r.mu.Unlock()
+		known := s.beside.Load()
+		if known == nil || known.plan != all { // which ones it does not accept, and why, changes with the plan only
+			known = &unwanted{all, refusal.NewUnwanted((*query.Query)(&s.query), beside)}
+			s.beside.Store(known)
+		}
+		o.Others = known.At(beside)
+	}
+	var caller *string
+	if by != nil {
+		caller = &by.Name
+	}
+	if o.Note(plan, skips, caller); len(o.Codes) == 0 {
+		o.Cause = s.service.whyEmpty()
+	}
+	return o
+}
+
+// unwanted has the providers that a query sees in a plan but does not accept.
+type unwanted struct {
+	plan *plan
+	*refusal.Unwanted
+}
+
+// Full and the other methods let [refusal.Sight] see what the records of the candidates do not know.
+func (p *plan) Full(i int) bool { return p.candidates[i].full() }
+
+// ThrottledFor returns the time until the rate of the caller admits an attempt; zero: now.
+func (p *plan) ThrottledFor(i int, caller string) time.Duration {
+	return p.candidates[i].limits.Load().RetryIn(caller)
+}
+
+// view returns the records of the candidates as they are now, without a lock unless one has changed.
+func (p *plan) view(r *Registry) *refusal.View {
+	if board := p.board.Load(); board != nil {
+		if made := board.Latest(r.causes.Load()); made != nil {
+			return made
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return p.viewLocked(r)
+}
+
+// viewLocked is view for callers that hold Registry.mu.
+func (p *plan) viewLocked(r *Registry) *refusal.View {
+	record := func(i int) *refusal.Record { return recordLocked(p.candidates[i]) }
+	board := p.board.Load()
+	if board == nil {
+		board = refusal.NewBoard(len(p.candidates), record)
+		p.board.Store(board)
+	}
+	return board.View(r.causes.Load(), record)
 }
 
 // unavailableService returns the error of a service without an eligible provider.
 func (r *Registry) unavailableService(name string) error {
-	svc := r.knownService(name)
-	if svc == nil {
-		return &UnavailableError{Service: name, cause: ErrUnknownService}
-	}
 	failure := &UnavailableError{Service: name}
-	anyQuery := &queryPlan{service: svc}
-	r.mu.Lock()
-	members := slices.Collect(maps.Keys(svc.members))
-	sortListing(members)
-	now := time.Now()
-	failure.Candidates = make([]Candidate, len(members))
-	for i, p := range members {
-		anyQuery.describe(&failure.Candidates[i], p, now, admitting)
+	failure.sight.Cause = ErrUnknownService
+	if svc := r.knownService(name); svc != nil {
+		r.mu.Lock()
+		all := &plan{candidates: slices.Collect(maps.Keys(svc.members))}
+		sortListing(all.candidates)
+		failure.sight = refusal.Sight{At: time.Now(), View: all.viewLocked(r)}
+		r.mu.Unlock()
+		failure.sight.Note(all, nil, nil)
+		if failure.RetryIn = failure.sight.RetryIn; len(all.candidates) == 0 {
+			failure.sight.Cause = svc.whyEmpty()
+		}
 	}
-	r.mu.Unlock()
-	if len(members) == 0 {
-		failure.cause = svc.whyEmpty()
-	}
-	failure.RetryIn = soonest(failure.Candidates)
 	return failure
 }

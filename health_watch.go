@@ -35,6 +35,8 @@ type probeSubject struct{ provider *provider }
 
 func (s probeSubject) Left() bool { return s.provider.hasLeft() }
 
+func (s probeSubject) ProbePlanned() { renewRecord(s.provider) }
+
 func (s probeSubject) HealthChanged() {
 	s.provider.publishHealth()
 	if s.provider.gateNow()&gateProving != 0 {
@@ -52,6 +54,7 @@ func (s probeSubject) Publish(change event.Event) {
 	p := s.provider
 	if change.Kind == event.CapabilityOut || change.Kind == event.CapabilityBack {
 		p.service.outdate()
+		p.registry.causes.Add(1)
 	}
 	p.publishLocked(change)
 	if change.Kind == event.CapabilityBack {

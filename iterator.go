@@ -168,8 +168,8 @@ func (it *iterator) restart() bool {
 func (q *queryPlan) anyEligible(want condition) bool {
 	plan := q.current()
 	eligible := want.of(plan)
-	if len(plan.candidates) <= bitset.OneWord && eligible.First() < 0 && q.plan.Load() == plan {
-		return false // one word is one moment, at which the plan was in force
+	if eligible.Count() == 0 && q.plan.Load() == plan {
+		return false // one count is one moment, at which the plan was in force
 	}
 	q.service.registry.mu.Lock()
 	defer q.service.registry.mu.Unlock()

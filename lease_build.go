@@ -88,7 +88,7 @@ func (l *Lease[T]) Failure() error {
 }
 
 // Guard runs a part of the work, such as the provider's own code, and treats its panic as [Call] treats that of its
-// function: it goes on after it was recorded, or becomes a [PanicError] ([Options.PanicsAsErrors]) that is yet to
+// function: it goes on after it was recorded, or becomes a [verdict.PanicError] ([Options.PanicsAsErrors]) that is yet to
 // be reported. A nil work is an error that matches [ErrInvalid].
 func (l *Lease[T]) Guard(work func() error) (err error) {
 	if work == nil {

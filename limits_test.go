@@ -119,7 +119,7 @@ func TestLimits_RateIsPerCaller(t *testing.T) {
 		var unavailable *registry.UnavailableError
 		require.ErrorAs(t, err, &unavailable)
 		require.Equal(t, 500*time.Millisecond, unavailable.RetryIn)
-		require.Equal(t, reason.Throttled, unavailable.Candidates[0].Code)
+		require.Equal(t, reason.Throttled, unavailable.Candidates()[0].Code)
 		require.NoError(t, try("y"), "another caller")
 		testkit.Pass(500 * time.Millisecond)
 		require.NoError(t, try("x"))
@@ -180,7 +180,7 @@ func TestAuthorize_KeepsCallersFromProviders(t *testing.T) {
 		require.Equal(t, "b", testkit.MustAsk(t, testkit.Bind(reg), registry.Caller("guest")))
 		_, err := testkit.Ask(t.Context(), testkit.Bind(reg), registry.Caller("panic"))
 		require.ErrorIs(t, err, registry.ErrDenied)
-		var panicked *registry.PanicError
+		var panicked *verdict.PanicError
 		require.ErrorAs(t, err, &panicked)
 		require.NoError(t, b.Unregister(t.Context()))
 		_, err = testkit.Ask(t.Context(), testkit.Bind(reg), registry.Caller("guest"))

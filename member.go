@@ -33,8 +33,8 @@ type provider struct {
 	instance atomic.Pointer[typed.Instance] // nil before a factory's success and after release
 	timeout  atomic.Int64                   // of one attempt, in nanoseconds; zero: none was given
 	breaker  providerBreaker
-	limits   atomic.Pointer[limit.Limits] // of its domain; nil: none
-	last     atomic.Pointer[verdict.LastError]
+	limits   atomic.Pointer[limit.Limits]       // of its domain; nil: none
+	last     *atomic.Pointer[verdict.LastError] // apart: errors of look-ups keep it, and not the provider
 	effects  effects.Effects
 
 	replacement  replacement
@@ -69,9 +69,11 @@ type eligibility struct {
 	gate atomic.Uint32 // written under Registry.mu
 
 	// Guarded by Registry.mu.
-	held      []event.Event // published when it joins
-	positions []position    // in the plans in force
-	ready     time.Duration // when breaker and health last let calls in again
+	held       []event.Event   // published when it joins
+	positions  []position      // in the plans in force
+	record     *refusal.Record // how it stood when it was last looked at
+	recordedAt uint64          // the version of the plans then
+	ready      time.Duration   // when breaker and health last let calls in again
 }
 
 func (e *eligibility) gateNow() gate { return gate(e.gate.Load()) }
@@ -109,6 +111,7 @@ func newProvider(svc *service, e entry, generation uint64) *provider {
 		},
 		definition: e.definition,
 	}
+	p.last = &atomic.Pointer[verdict.LastError]{}
 	p.drain.Init(drainHost{p}, p.name())
 	p.ready = svc.registry.now()
 	if e.definition.NoTraffic {
@@ -224,6 +227,7 @@ func (p *provider) changeGateLocked(cleared, set gate, change *event.Event) {
 	for _, at := range p.positions {
 		at.plan.set(at.at, now)
 	}
+	renewRecord(p)
 	if change != nil {
 		p.publishLocked(*change)
 	}
@@ -289,11 +293,10 @@ func (p *provider) info() Info {
 func (p *provider) infoLocked(breaker BreakerStats) Info {
 	sum, timeout := p.totals(), p.attemptTimeout()
 	retry, budget := p.effects.RetryPolicy()
-	var candidate Candidate
-	describeLocked(&candidate, p, time.Now())
+	now := recordLocked(p)
 	return Info{
 		Definition: p.definitionLocked(), Generation: p.generation,
-		Eligible: candidate.Eligible, Code: candidate.Code, Reason: candidate.Reason,
+		Eligible: now.Eligible, Code: now.Code, Reason: now.Words,
 		Health: p.healthLocked(), HealthPolicy: p.health.policy.Clone(), Breaker: breaker,
 		Limits: LimitPolicy(p.domain.Policy()), InUse: p.limits.Load().Use(), Retry: RetryPolicy(retry), Budget: budget,
 		Cooldown: cooldown.Shown(&p.cooldown, &p.domain.Cooldown), Shared: p.domain.Status(),

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync/atomic"
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/bus"
@@ -27,6 +28,7 @@ type membership struct {
 	overrides    override.Set           // in force
 	waiters      chan struct{}          // closed when a provider becomes eligible or leaves; nil while nothing waits
 	bus          *bus.Bus
+	causes       atomic.Uint64 // grows when the reasons of those that require others may change
 	closing      bool
 
 	generation uint64 // of the latest provider
@@ -130,12 +132,14 @@ func (m *membership) index(p *provider) {
 	m.providers[p.name()] = p
 	m.byCapability.Insert(p, p.definition.Capabilities)
 	p.service.members[p] = struct{}{}
+	m.causes.Add(1)
 }
 
 func (m *membership) unindex(p *provider) {
 	delete(m.providers, p.name())
 	m.byCapability.Delete(p, p.definition.Capabilities)
 	delete(p.service.members, p)
+	m.causes.Add(1)
 }
 
 // remove takes a current provider, together with those that it has replaced for a test,

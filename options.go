@@ -24,7 +24,7 @@ type Options struct {
 	Logger *zap.Logger
 	// Strategies are the strategies that configuration can name beside FALLBACK and
 	// ROUND_ROBIN. Package selectors provides a list. Names must be unique.
-	Strategies []Strategy
+	Strategies []selection.Strategy
 	// Selection configures how groups are treated and what is measured, for every service without a policy of its
 	// own ([Service.SetSelection]). Default: strict groups, nothing measured.
 	Selection selection.Policy
@@ -57,7 +57,7 @@ type Options struct {
 	// OnlyMocks registers real providers and never picks one. It is meant for tests
 	// of programs that register real providers, and excludes ForbidMocks.
 	OnlyMocks bool
-	// PanicsAsErrors turns a panic of a call's function into a [PanicError] and moves the call on to the next
+	// PanicsAsErrors turns a panic of a call's function into a [verdict.PanicError] and moves the call on to the next
 	// provider. Default: the panic is recorded and propagates to the caller.
 	PanicsAsErrors bool
 	// ProbeConcurrency limits the health probes that run at once. A probe that ignores

@@ -60,36 +60,49 @@ func (m *membership) updateHiddenOf(svc *service) {
 	m.wakeWaiters()
 }
 
-// Swap replaces the named provider with instance for the length of a test, and returns
-// the function that undoes it. Package registrytest calls it.
-//
-// The replacement has the provider's name, definition, order and policies, except for probes and recovery hook; it
-// is probed if it is a [health.Checker]. Breaker, counts, cooldown and health start afresh; so do those of its
-// [Provider.Domain], which replacements share among themselves only. Resolvers that were bound before find it from
-// the next look-up on, and a [Registration] is its handle. Calls in flight stay on the provider. Listings mark the
-// replacement as a mock, and [Options.OnlyMocks] picks it. Replacements may be swapped in turn.
-//
-// by names the owner, such as a test. While an override of one owner is in force, other owners are refused, except
-// those whose name begins with it and a slash, as the name of a subtest does.
-//
-// undo removes the replacement, waits for its calls in flight like [Registration.Unregister], and puts back the
-// provider in the state that it had. Changes made through the handle meanwhile (priority, group, policies) are
-// lost, except for a group's strategy. undo may be called in any order and any number of times. If the provider
-// leaves first, the replacement leaves with it. Until undo is called, the name cannot be registered.
-//
-// The errors match [ErrInvalid], [ErrConflict], [ErrNotRegistered] or [ErrClosed], and change nothing.
-func (s Service[T]) Swap(r *Registry, by, name string, instance T) (undo func(context.Context) error, err error) {
-	svc, _, err := s.find(r)
-	if err != nil {
-		return nil, err
+// Testing returns what package registrytest replaces the providers of the service with, in tests.
+func (s Service[T]) Testing(r *Registry) override.Door[T, Provider[T]] {
+	return override.Door[T, Provider[T]]{
+		Swap: func(by, name string, instance T) (override.Undo, error) {
+			svc, _, err := s.find(r)
+			if err != nil {
+				return nil, err
+			}
+			if isNil(instance) {
+				return nil, invalid("instance", raw(fmt.Sprintf("a nil %s", reflect.TypeFor[T]())), "an instance")
+			}
+			return svc.swap(by, name, typed.Of(instance))
+		},
+		Override: func(by string, providers ...Provider[T]) (override.Undo, error) {
+			svc, err := s.in(r)
+			if err != nil {
+				return nil, err
+			}
+			entries, err := entriesOfOverride(s.name, providers)
+			if err != nil {
+				return nil, err
+			}
+			return svc.override(by, entries)
+		},
 	}
-	if isNil(instance) {
-		return nil, invalid("instance", raw(fmt.Sprintf("a nil %s", reflect.TypeFor[T]())), "an instance")
-	}
-	return svc.swap(by, name, typed.Of(instance))
 }
 
-func (s *service) swap(by, name string, fake *typed.Instance) (undo func(context.Context) error, err error) {
+// entriesOfOverride returns the checked entries of providers that hide others.
+func entriesOfOverride[T any](service string, providers []Provider[T]) (entries []entry, err error) {
+	entries = make([]entry, len(providers))
+	for i, p := range providers {
+		if p.Replace {
+			return nil, invalid("Replace", true, "false in an override")
+		}
+		if entries[i], err = newEntry(service, p); err != nil {
+			return nil, err
+		}
+		entries[i].definition.Mock = true
+	}
+	return entries, nil
+}
+
+func (s *service) swap(by, name string, fake *typed.Instance) (override.Undo, error) {
 	r := s.registry
 	r.mu.Lock()
 	replaced := r.providers[name]
@@ -108,7 +121,7 @@ func (s *service) swap(by, name string, fake *typed.Instance) (undo func(context
 }
 
 // undoing returns the function that calls undo, drains those that leave by it, and waits for all of them.
-func undoing(fakes []*provider, undo func() []*provider) func(context.Context) error {
+func undoing(fakes []*provider, undo func() []*provider) override.Undo {
 	return func(ctx context.Context) error {
 		if ctx == nil {
 			return errNilContext()
@@ -203,35 +216,7 @@ func (r *Registry) undoReplace(p *provider, o *override.Override) (left []*provi
 	return []*provider{p}
 }
 
-// Override hides all providers of the service, including those that are registered later, behind the given ones, if
-// any, for the length of a test, and returns the function that undoes it. Package registrytest calls it.
-//
-// The given providers are mocks, whatever [Options.ForbidMocks] says, and are not passed to [Options.Admit]. A
-// provider without capabilities has every capability and meets every requirement; one without a handler is seen by
-// every query. Their groups and strategies are their own, and so are their domains, which they share with other
-// overrides only. Hidden providers stay as they are, probes included, and are not picked. Overrides may be
-// overridden in turn, and their providers swapped.
-//
-// by, undo and the errors are as in [Service.Swap]; a name that is taken is an error matching [ErrExists].
-func (s Service[T]) Override(r *Registry, by string, providers ...Provider[T]) (undo func(context.Context) error, err error) {
-	svc, err := s.in(r)
-	if err != nil {
-		return nil, err
-	}
-	entries := make([]entry, len(providers))
-	for i, p := range providers {
-		if p.Replace {
-			return nil, invalid("Replace", true, "false in an override")
-		}
-		if entries[i], err = newEntry(s.name, p); err != nil {
-			return nil, err
-		}
-		entries[i].definition.Mock = true
-	}
-	return svc.override(by, entries)
-}
-
-func (s *service) override(by string, entries []entry) (undo func(context.Context) error, err error) {
+func (s *service) override(by string, entries []entry) (override.Undo, error) {
 	r := s.registry
 	r.mu.Lock()
 	o, err := r.beginOverride(r.overrides.OfService, by, s.name)

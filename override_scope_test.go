@@ -40,7 +40,7 @@ func TestOverride_HidesPresentAndLaterProviders(t *testing.T) {
 				tools := testkit.Bind(reg, "tools")
 				own := testkit.Chat.Bind(reg, registry.Query{Handler: "h", OwnOnly: true, Require: []string{"vision"}})
 				require.Equal(t, "own", testkit.MustAsk(t, own))
-				undo, err := testkit.Chat.Override(reg, "T", testkit.Provider{Name: "fake", Instance: testkit.Says("fake")})
+				undo, err := testkit.Chat.Testing(reg).Override("T", testkit.Provider{Name: "fake", Instance: testkit.Says("fake")})
 				require.NoError(t, err)
 				later := testkit.Add(t, reg, testkit.Provider{Name: "later", Capabilities: []string{"tools"}, Priority: registry.PriorityCritical})
 				demanding := testkit.Chat.Bind(reg, registry.Query{Where: selection.Requirements{MinVersion: "v7", Tags: []string{"eu"}, Regions: []string{"eu"}}})
@@ -71,7 +71,7 @@ func TestOverride_HasOwnGroupsAndDomains(t *testing.T) {
 		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Strategy: registry.StrategyRoundRobin, Domain: "key", Limits: limits})
 		r := testkit.Bind(reg)
 		override := func(providers ...testkit.Provider) (undo func()) {
-			end, err := testkit.Chat.Override(reg, "T", providers...)
+			end, err := testkit.Chat.Testing(reg).Override("T", providers...)
 			require.NoError(t, err)
 			return func() { require.NoError(t, end(context.Background())) }
 		}
@@ -106,10 +106,10 @@ func TestOverride_HasOwnGroupsAndDomains(t *testing.T) {
 func TestOverride_BeforeRegistrationsRefusesNone(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		end, err := testkit.Chat.Override(reg, "T", testkit.Provider{Name: "fake", Domain: "key", Limits: registry.LimitPolicy{MaxConcurrent: 1}})
+		end, err := testkit.Chat.Testing(reg).Override("T", testkit.Provider{Name: "fake", Domain: "key", Limits: registry.LimitPolicy{MaxConcurrent: 1}})
 		require.ErrorIs(t, err, registry.ErrInvalid)
 		require.Nil(t, end)
-		end, err = testkit.Chat.Override(reg, "T", testkit.Provider{
+		end, err = testkit.Chat.Testing(reg).Override("T", testkit.Provider{
 			Name: "fake", Instance: testkit.Says("fake"), Domain: "key", Limits: registry.LimitPolicy{MaxConcurrent: 1},
 		})
 		require.NoError(t, err)
@@ -124,7 +124,7 @@ func TestOverride_WithoutProvidersIsAnOutage(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		testkit.Add(t, reg, testkit.Provider{Name: "real", LastResort: true})
-		undo, err := testkit.Chat.Override(reg, "T")
+		undo, err := testkit.Chat.Testing(reg).Override("T")
 		require.NoError(t, err)
 		_, err = testkit.Ask(t.Context(), testkit.Bind(reg))
 		require.ErrorIs(t, err, registry.ErrUnavailable)
@@ -141,13 +141,13 @@ func TestOverride_MayBeOverriddenAndSwapped(t *testing.T) {
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		testkit.Add(t, reg, testkit.Provider{Name: "real"})
 		r := testkit.Bind(reg)
-		outer, err := testkit.Chat.Override(reg, "T", testkit.Provider{Name: "outer", Instance: testkit.Says("outer")})
+		outer, err := testkit.Chat.Testing(reg).Override("T", testkit.Provider{Name: "outer", Instance: testkit.Says("outer")})
 		require.NoError(t, err)
 		undoReal := swap(t, reg, "T", "real", testkit.Says("hidden"))
 		require.Equal(t, "outer", testkit.MustAsk(t, r), "a swap has the position of its provider")
 		undoOuter := swap(t, reg, "T/sub", "outer", testkit.Says("swapped"))
 		require.Equal(t, "swapped", testkit.MustAsk(t, r))
-		inner, err := testkit.Chat.Override(reg, "T/sub", testkit.Provider{Name: "inner", Instance: testkit.Says("inner")})
+		inner, err := testkit.Chat.Testing(reg).Override("T/sub", testkit.Provider{Name: "inner", Instance: testkit.Says("inner")})
 		require.NoError(t, err)
 		require.Equal(t, "inner", testkit.MustAsk(t, r))
 		require.NoError(t, outer(t.Context()))
@@ -187,7 +187,7 @@ func TestOverride_IsSafeDuringCalls(t *testing.T) {
 	}
 	for range 100 {
 		undo := swap(t, reg, "T", "a", testkit.Says("fake"))
-		over, err := testkit.Chat.Override(reg, "T", testkit.Provider{Name: "fake", Instance: testkit.Says("x")})
+		over, err := testkit.Chat.Testing(reg).Override("T", testkit.Provider{Name: "fake", Instance: testkit.Says("x")})
 		require.NoError(t, err)
 		undo()
 		require.NoError(t, over(t.Context()))
@@ -283,7 +283,7 @@ func TestOverride_RandomSequencesMatchModel(t *testing.T) {
 						over.places = append(over.places, &place{name, []string{name}})
 					}
 					var err error
-					over.undo, err = testkit.Chat.Override(reg, "T", fakes...)
+					over.undo, err = testkit.Chat.Testing(reg).Override("T", fakes...)
 					require.NoError(t, err)
 					stages = append(stages, over)
 				case 5:

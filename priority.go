@@ -1,11 +1,11 @@
 package registry
 
 import (
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
 
+	"github.com/capreg/registry/internal/jsonform"
 	"github.com/capreg/registry/selection"
 )
 
@@ -69,28 +69,13 @@ func (p *Priority) UnmarshalText(text []byte) error {
 // UnmarshalJSON accepts a JSON string like [Priority.UnmarshalText], and the rank as a
 // JSON number; null does not change p.
 func (p *Priority) UnmarshalJSON(data []byte) error {
-	text := string(data)
-	if text == "null" {
-		return nil
-	}
-	if strings.HasPrefix(text, `"`) {
-		if err := json.Unmarshal(data, &text); err != nil {
-			return invalid("Priority", string(data), "a JSON string or number")
-		}
-	}
-	return p.UnmarshalText([]byte(text))
+	return jsonform.UnmarshalText(data, p.UnmarshalText)
 }
 
 func (p Priority) valid() bool { return p >= PriorityCritical && p <= PriorityFallback }
 
-// Strategy picks among the eligible providers of a group: one of the two below, one of
-// package selectors, or one of your own ([selection.New]).
-//
-// The zero value takes the strategy of the group, [StrategyFallback] in a new one. In text and JSON a Strategy is
-// its name; names other than these two are looked up in [Options.Strategies].
-type Strategy = selection.Strategy
-
-// The strategies that every registry knows. Do not assign to them.
+// The strategies that every registry knows, beside those of package selectors and your own ([selection.New]).
+// Do not assign to them.
 //
 //nolint:gochecknoglobals // a strategy holds a selector, so it cannot be a constant
 var (

@@ -10,6 +10,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/selection"
 )
 
 func TestPriority_IsOrderedByRank(t *testing.T) {
@@ -57,10 +58,10 @@ func TestPriority_BadTextChangesNothing(t *testing.T) {
 
 func TestStrategy_ReadsAndWritesName(t *testing.T) {
 	t.Parallel()
-	for text, want := range map[string]registry.Strategy{
+	for text, want := range map[string]selection.Strategy{
 		`"FALLBACK"`: registry.StrategyFallback, `"round_robin"`: registry.StrategyRoundRobin, `""`: {},
 	} {
-		var strategy registry.Strategy
+		var strategy selection.Strategy
 		require.NoError(t, json.Unmarshal([]byte(text), &strategy), text)
 		require.Equal(t, want, strategy)
 		written, err := strategy.MarshalText()
@@ -115,7 +116,7 @@ func FuzzStrategy_RoundTrips(f *testing.F) {
 		written, err := s.MarshalText()
 		require.NoError(t, err)
 		require.True(t, strings.EqualFold(string(written), text))
-		var again registry.Strategy
+		var again selection.Strategy
 		require.NoError(t, again.UnmarshalText(written))
 		require.True(t, s.Same(again) || s.IsZero() && again.IsZero())
 	})

@@ -11,6 +11,7 @@ import (
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/check"
 	"github.com/capreg/registry/internal/typed"
+	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -57,7 +58,7 @@ type Provider[T any] struct {
 	// Strategy picks among the members of the group (service, handler, number). The zero value takes the strategy
 	// of the group, FALLBACK in a new one; another strategy than the group has is an error matching ErrConflict.
 	// Package selectors provides more strategies.
-	Strategy Strategy
+	Strategy selection.Strategy
 	// Weight is the provider's share among others, for strategies that use weights. Default: 1. See also NoTraffic.
 	Weight float64
 	// NoTraffic is a weight of 0: whatever the strategy, no look-up or call is given to the

@@ -6,13 +6,14 @@ import (
 	"time"
 
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/selection"
 )
 
 // Registration is the handle of one provider in its registry.
 //
 // All methods are safe for concurrent use, and block only where they say so. After the provider has left, reading
 // still works, and changing returns an error matching [ErrNotRegistered]. While a test has replaced the provider
-// ([Service.Swap]), the handle is that of the replacement. A change is in force when its method returns, and is
+// (registrytest.Swap), the handle is that of the replacement. A change is in force when its method returns, and is
 // published as one event.
 type Registration struct {
 	provider *provider
@@ -25,11 +26,7 @@ func (r *Registration) Name() string { return r.orLeft().name() }
 func (r *Registration) Info() Info { return r.current().info() }
 
 // Definition returns the provider's serialisable description.
-func (r *Registration) Definition() Definition {
-	r.orLeft().registry.mu.Lock()
-	defer r.orLeft().registry.mu.Unlock()
-	return r.current().definitionLocked()
-}
+func (r *Registration) Definition() Definition { return r.Info().Definition }
 
 // Left returns a channel that is closed when the provider has left the registry and its last call has ended.
 func (r *Registration) Left() <-chan struct{} { return r.orLeft().drain.Idle() }
@@ -78,11 +75,11 @@ func (r *Registration) SetGroup(number int) (previous int, err error) {
 }
 
 // Strategy returns the strategy of the provider's whole group.
-func (r *Registration) Strategy() Strategy { return r.Definition().Strategy }
+func (r *Registration) Strategy() selection.Strategy { return r.Definition().Strategy }
 
 // SetStrategy changes the strategy of the provider's whole group, for all its members,
 // and returns the previous one. The errors match [ErrInvalid] or [ErrNotRegistered].
-func (r *Registration) SetStrategy(strategy Strategy) (previous Strategy, err error) {
+func (r *Registration) SetStrategy(strategy selection.Strategy) (previous selection.Strategy, err error) {
 	err = r.change(strategySetting(strategy, &previous))
 	return previous, err
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -183,7 +184,7 @@ func TestRegistration_BadSettingsChangeNothing(t *testing.T) {
 		before, events := a.Info(), reg.Subscribe(0)
 		_, err := a.SetPriority(77)
 		require.ErrorIs(t, err, registry.ErrInvalid)
-		_, err = a.SetStrategy(registry.Strategy{})
+		_, err = a.SetStrategy(selection.Strategy{})
 		require.ErrorIs(t, err, registry.ErrInvalid)
 		_, err = a.SetStrategy(testkit.StrategyNumber(77))
 		require.ErrorIs(t, err, registry.ErrInvalid)

@@ -14,6 +14,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/verdict"
 )
 
 func TestRegister_InstanceAloneGetsDefaults(t *testing.T) {
@@ -345,7 +346,7 @@ func TestAdmit_RefusesWithoutTrace(t *testing.T) {
 		require.ErrorIs(t, err, errProhibited)
 		testkit.RequireOneLine(t, err)
 		_, err = testkit.Chat.Register(t.Context(), reg, testkit.Provider{Name: "a", Instance: testkit.Says("x"), Capabilities: []string{"panic"}})
-		var panicked *registry.PanicError
+		var panicked *verdict.PanicError
 		require.ErrorAs(t, err, &panicked)
 		require.Empty(t, slices.Collect(reg.All()))
 		require.Empty(t, testkit.Kinds(t, events))

@@ -16,6 +16,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/verdict"
 )
 
 func TestClose_RefusesEverythingAfterwards(t *testing.T) {
@@ -158,7 +159,7 @@ func TestClose_ClosesInstancesInReverseAndJoinsErrors(t *testing.T) {
 		testkit.RequireOneLine(t, err)
 		require.Equal(t, []string{"d", "c", "b", "a"}, order)
 		require.ErrorIs(t, err, errA)
-		var panicked *registry.PanicError
+		var panicked *verdict.PanicError
 		require.ErrorAs(t, err, &panicked)
 		require.ErrorContains(t, err, `closing provider "b": registry: panic: b panicked`)
 		require.ErrorContains(t, err, `closing provider "c": registry: goroutine exited`)

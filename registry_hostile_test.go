@@ -26,7 +26,7 @@ func TestRegistry_NilAndZeroValuesNeitherPanicNorHang(t *testing.T) {
 		&registry.Registry{}, &registry.Registration{}, &registry.Resolver[testkit.ChatModel]{}, &registry.Lease[testkit.ChatModel]{},
 		&registry.Subscription{}, &registry.Orchestrator{}, &registry.Service[testkit.ChatModel]{}, &registry.CallReport{},
 		&registry.Attempt{}, &registry.Candidate{}, &registry.Explanation{}, &registry.Query{}, &registry.Info{}, &registry.Definition{},
-		&registry.FieldError{}, &registry.UnavailableError{}, &registry.CallError{}, &registry.PanicError{}, &registry.CallOption{},
+		&registry.FieldError{}, &registry.UnavailableError{}, &registry.CallError{}, &verdict.PanicError{}, &registry.CallOption{},
 		&verdict.Verdict{}, new(verdict.Class), new(health.State), &event.Event{}, &startup.Report{}, &startup.Plan{},
 		&selection.Decision{}, &selection.Analytics{}, &health.Overall{}, &selection.Requirements{},
 	} {

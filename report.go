@@ -2,12 +2,12 @@ package registry
 
 import (
 	"context"
-	"encoding/json"
 	"slices"
 	"time"
 
 	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
@@ -29,21 +29,11 @@ type Attempt struct {
 	// Duration is the running time of the attempt.
 	Duration time.Duration `json:"duration"`
 	// Err is the error that the function returned.
-	Err error `json:"-"`
-}
-
-// MarshalJSON adds the text of Err, as "error".
-func (a Attempt) MarshalJSON() ([]byte, error) {
-	type plain Attempt
-	return json.Marshal(struct {
-		plain
-
-		Error string `json:"error,omitempty"`
-	}{plain(a), textOf(a.Err)})
+	Err error `json:"error,omitempty"`
 }
 
 // CallReport describes the course of one call, or of the leases of one. [ReportTo] asks for it, and the hooks of
-// [Options] get it. In JSON, as everywhere in this package, durations are numbers of nanoseconds.
+// [Options] get it.
 type CallReport struct {
 	// Service is the name of the service, and Handler the handler of the query.
 	Service string `json:"service"`
@@ -58,24 +48,7 @@ type CallReport struct {
 	// Duration is the time that the call took in all. It is filled in at the end.
 	Duration time.Duration `json:"duration"`
 	// Err is the error of the call, at its end.
-	Err error `json:"-"`
-}
-
-// MarshalJSON adds the text of Err, as "error".
-func (r CallReport) MarshalJSON() ([]byte, error) {
-	type plain CallReport
-	return json.Marshal(struct {
-		plain
-
-		Error string `json:"error,omitempty"`
-	}{plain(r), textOf(r.Err)})
-}
-
-func textOf(err error) string {
-	if err == nil {
-		return ""
-	}
-	return fault.Text(err)
+	Err error `json:"error,omitempty"`
 }
 
 // IdempotencyKey returns a random key that is the same in every attempt of one call, for servers that recognise a
@@ -142,15 +115,18 @@ func (c *call) report(err error) {
 // allSkipped returns the providers that were not entered and could not have been, or not for
 // this call, each with its last reason.
 func (c *call) allSkipped() (skipped []Candidate) {
+	named := func(name string) func(refusal.Seen) bool {
+		return func(s refusal.Seen) bool { return s.Provider == name }
+	}
 	for i, skip := range c.skips {
-		if !c.tried(skip.Provider) && !slices.ContainsFunc(c.skips[i+1:], func(s Candidate) bool { return s.Provider == skip.Provider }) {
-			skipped = append(skipped, skip)
+		if !c.tried(skip.Provider) && !slices.ContainsFunc(c.skips[i+1:], named(skip.Provider)) {
+			skipped = append(skipped, candidateOf(&skip))
 		}
 	}
-	for _, candidate := range c.query.explain(admitting, c.by).Candidates {
-		refused := slices.ContainsFunc(c.skips, func(s Candidate) bool { return s.Provider == candidate.Provider })
-		if !candidate.Eligible && !c.tried(candidate.Provider) && !refused {
-			skipped = append(skipped, candidate)
+	o := c.query.look(c.query.current(), admitting, nil, &c.by)
+	for seen := range o.All() {
+		if !seen.Eligible && !c.tried(seen.Provider) && !slices.ContainsFunc(c.skips, named(seen.Provider)) {
+			skipped = append(skipped, candidateOf(seen))
 		}
 	}
 	return skipped
@@ -182,30 +158,16 @@ func (c *call) failure() error {
 		return failure.withRetryIn(c.query)
 	}
 	failure.RetryIn = unavailable.RetryIn
-	if unavailable.cause != nil {
-		failure.causes = append(failure.causes, unavailable.cause)
+	if cause := unavailable.sight.Cause; cause != nil {
+		failure.causes = append(failure.causes, cause)
 	}
-	for _, candidate := range unavailable.Candidates {
-		if !c.tried(candidate.Provider) {
-			failure.Skipped = append(failure.Skipped, candidate)
-		}
-	}
+	failure.left = unavailable
 	return failure
 }
 
 // unavailable returns the error of a call without a provider, or without another one.
 func (c *call) unavailable() *UnavailableError {
-	unavailable := c.query.unavailable(admitting, c.by)
-	for _, skip := range slices.Backward(c.skips) { // the last reason counts
-		for i := range unavailable.Candidates {
-			if candidate := &unavailable.Candidates[i]; skip.Provider == candidate.Provider && candidate.Eligible {
-				*candidate = skip
-			}
-		}
-	}
-	if len(c.skips) > 0 {
-		unavailable.RetryIn = soonest(unavailable.Candidates)
-	}
+	unavailable := c.query.unavailable(admitting, c.by, c.skips)
 	if c.entries == 0 {
 		c.query.service.misses.count(unavailable)
 	}

@@ -41,7 +41,7 @@ func TestResolver_FindsReplacementDuringLookup(t *testing.T) {
 			t.Parallel()
 			testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 				replaced := 0
-				var strategy registry.Strategy
+				var strategy selection.Strategy
 				strategy = testkit.NewStrategy("REPLACES", func(v selection.View) int {
 					if !v.Peeking() && replaced < 3 {
 						replaced++
@@ -158,7 +158,7 @@ func TestResolver_FindsSwapWhileWaitingForFactory(t *testing.T) {
 				undo := make(chan func(context.Context) error, 1)
 				go func() {
 					time.Sleep(time.Second)
-					end, err := testkit.Chat.Swap(reg, "test", "a", testkit.Says("fake"))
+					end, err := testkit.Chat.Testing(reg).Swap("test", "a", testkit.Says("fake"))
 					assert.NoError(t, err)
 					undo <- end
 				}()

@@ -9,6 +9,7 @@ import (
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/verdict"
 )
 
 // selectorHooks returns the hooks of a plan of the query. groups are the groups of its tiers. Caller holds
@@ -33,7 +34,7 @@ func (s *service) selectorFailed(f pick.Failure) {
 		Kind: event.SelectorFailed, Service: s.name, Reason: "strategy " + f.Strategy.String() + " " + f.Kind.String(),
 	}
 	if f.Kind == pick.Panicked {
-		change.Err = &PanicError{Value: f.Value, Stack: debug.Stack()}
+		change.Err = &verdict.PanicError{Value: f.Value, Stack: debug.Stack()}
 	}
 	s.registry.mu.Lock()
 	defer s.registry.mu.Unlock()

@@ -46,7 +46,7 @@ func TestSelectionPolicy_GroupsAreStrictUnlessSpillOver(t *testing.T) {
 		{[]int{1, 1}, []int{10, 10}, 1.4, map[string]int{"0": 500, "1": 500}},
 		{[]int{40, 80}, []int{80, 80}, 1.4, map[string]int{"0": 700, "1": 300}},
 	} {
-		for _, strategy := range []registry.Strategy{registry.StrategyFallback, registry.StrategyRoundRobin, selectors.LeastLoaded()} {
+		for _, strategy := range []selection.Strategy{registry.StrategyFallback, registry.StrategyRoundRobin, selectors.LeastLoaded()} {
 			testkit.Bubble(t, registry.Options{Selection: selection.Policy{SpillOver: c.spill}}, func(t *testing.T, reg *registry.Registry) {
 				for group, all := range c.all {
 					for i := range all {

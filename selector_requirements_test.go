@@ -79,7 +79,7 @@ func TestRequirements_FilterFirstAndNameUnmet(t *testing.T) {
 
 func TestRequirements_TooSlowIsSkippedUntilForgotten(t *testing.T) {
 	t.Parallel()
-	for _, strategy := range []registry.Strategy{registry.StrategyFallback, registry.StrategyRoundRobin, selectors.Random()} {
+	for _, strategy := range []selection.Strategy{registry.StrategyFallback, registry.StrategyRoundRobin, selectors.Random()} {
 		for _, extra := range []int{0, 80} {
 			testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 				takes := func(d time.Duration, name string) testkit.ChatModel {

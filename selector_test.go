@@ -356,8 +356,8 @@ func TestStrategy_CanBeNamedInConfiguration(t *testing.T) {
 		require.NotNil(t, a.Info().Strategy.Selector())
 	})
 	for field, options := range map[string]registry.Options{
-		"Options.Strategies[0]":        {Strategies: []registry.Strategy{{}}},
-		"Options.Strategies[1]":        {Strategies: []registry.Strategy{testkit.NewLast(), testkit.NewLast()}},
+		"Options.Strategies[0]":        {Strategies: []selection.Strategy{{}}},
+		"Options.Strategies[1]":        {Strategies: []selection.Strategy{testkit.NewLast(), testkit.NewLast()}},
 		"Options.Decisions":            {Decisions: -1},
 		"Options.Selection.SpillOver":  {Selection: selection.Policy{SpillOver: 0.5}},
 		"Options.Selection.MaxEjected": {Selection: selection.Policy{MaxEjected: 2}},
@@ -376,7 +376,7 @@ func TestStrategy_BadIsRefused(t *testing.T) {
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		a := testkit.Add(t, reg, testkit.Provider{Name: "a"})
 		pick := selection.Func(func(selection.View) int { return 0 })
-		for _, s := range []registry.Strategy{
+		for _, s := range []selection.Strategy{
 			selection.New("", pick), selection.New("X", nil), selection.New("X", selection.Func(nil)), selection.New(" X", pick),
 			selection.New("round_robin", pick), selection.New("a\nb", pick), selection.New(strings.Repeat("x", 257), pick), selection.New("\xff", pick),
 		} {

@@ -208,6 +208,7 @@ type serviceState struct {
 	overrides override.Stack
 	policy    selection.Policy
 	sorted    map[string][]*provider // by handler, each in the one order; nil when out of date
+	version   uint64                 // of the plans; it grows with what puts them out of force
 }
 
 func (r *Registry) knownService(name string) *service { return (*r.services.Load())[name] }
@@ -315,7 +316,7 @@ func (s *serviceState) names() string {
 }
 
 // assign makes p a member of the group. [pick.Groups.Leave] takes it out, but p.group stays, for explanations.
-func (s *serviceState) assign(p *provider, id pick.GroupID, wanted Strategy) {
+func (s *serviceState) assign(p *provider, id pick.GroupID, wanted selection.Strategy) {
 	if wanted.IsZero() {
 		wanted = StrategyFallback
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/probe"
+	"github.com/capreg/registry/selection"
 )
 
 // setting is a change of a provider in place, alone or as a part of an [Update]. Its functions are called with
@@ -59,14 +60,14 @@ func groupSetting(number int, previous *int) setting {
 	}}
 }
 
-func strategySetting(strategy Strategy, previous *Strategy) (setting, error) {
+func strategySetting(strategy selection.Strategy, previous *selection.Strategy) (setting, error) {
 	if strategy.IsZero() {
 		return setting{}, invalid("Strategy", strategy.String(), "a strategy")
 	}
 	if err := checkStrategy(strategy); err != nil {
 		return setting{}, err
 	}
-	known := func(p *provider) Strategy { // that of the group stands for its name
+	known := func(p *provider) selection.Strategy { // that of the group stands for its name
 		if resolved := p.registry.strategies.Resolve(strategy); !resolved.Named() || !resolved.Same(p.group.Strategy) {
 			return resolved
 		}

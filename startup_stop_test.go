@@ -15,6 +15,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
 	"github.com/capreg/registry/startup"
+	"github.com/capreg/registry/verdict"
 )
 
 func TestStop_SameFromEveryState(t *testing.T) {
@@ -223,7 +224,7 @@ func TestStop_GoexitDuringRestartDelaysNothing(t *testing.T) {
 		require.NoError(t, err)
 		testkit.Pass(time.Minute)
 		require.Greater(t, starts.Load(), int32(10))
-		var exit *registry.PanicError
+		var exit *verdict.PanicError
 		require.ErrorAs(t, testkit.StopInTime(t, o), &exit)
 	})
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/capreg/registry/internal/override"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/refusal"
+	"github.com/capreg/registry/selection"
 )
 
 // transaction is an update that is being made.
@@ -282,7 +283,7 @@ func (t *transaction) applyLocked() {
 	}
 	for _, brought := range t.plan.Strategies {
 		if p := r.providers[brought.By]; !brought.Value.Same(p.group.Strategy) {
-			change, _ := strategySetting(brought.Value, new(Strategy)) // its input was checked
+			change, _ := strategySetting(brought.Value, new(selection.Strategy)) // its input was checked
 			change.applyTo(p)
 		}
 	}

@@ -48,14 +48,14 @@ func madeSlowly(m testkit.ChatModel) func(context.Context) (testkit.ChatModel, e
 	return func(ctx context.Context) (testkit.ChatModel, error) { return m, slowly(ctx) }
 }
 
-// watchAnswers makes a call every 10 ms until the function returns, and returns the different answers in order.
+// watchAnswers makes a call every 7 ms, so never at a full second, until the function returns, and returns the different answers in order.
 func watchAnswers(t *testing.T, reg *registry.Registry, during func()) []string {
 	t.Helper()
 	var answers []string
 	done, watched := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(watched)
-		for r := testkit.Bind(reg); ; time.Sleep(10 * time.Millisecond) {
+		for r := testkit.Bind(reg); ; time.Sleep(7 * time.Millisecond) {
 			if text := testkit.MustAsk(t, r); len(answers) == 0 || answers[len(answers)-1] != text {
 				answers = append(answers, text)
 			}
@@ -318,13 +318,13 @@ func TestReplace_HeedsChangesWhileItProvesItself(t *testing.T) {
 		}, want: "new"},
 		"swapped": {meanwhile: func(t *testing.T, reg *registry.Registry, _ *registry.Registration) {
 			t.Helper()
-			undo, err := testkit.Chat.Swap(reg, t.Name(), "a", testkit.Says("fake"))
+			undo, err := testkit.Chat.Testing(reg).Swap(t.Name(), "a", testkit.Says("fake"))
 			require.NoError(t, err)
 			t.Cleanup(func() { require.NoError(t, undo(context.WithoutCancel(t.Context()))) })
 		}, refused: registry.ErrConflict, want: "fake"},
 		"overridden": {meanwhile: func(t *testing.T, reg *registry.Registry, _ *registry.Registration) {
 			t.Helper()
-			undo, err := testkit.Chat.Override(reg, t.Name(), testkit.Provider{Name: "fake", Instance: testkit.Says("fake")})
+			undo, err := testkit.Chat.Testing(reg).Override(t.Name(), testkit.Provider{Name: "fake", Instance: testkit.Says("fake")})
 			require.NoError(t, err)
 			t.Cleanup(func() { require.NoError(t, undo(context.WithoutCancel(t.Context()))) })
 		}, want: "fake"},

@@ -8,6 +8,7 @@ import (
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/changeset"
 	"github.com/capreg/registry/internal/limit"
+	"github.com/capreg/registry/selection"
 )
 
 // Update is a set of changes that [Registry.Update] makes as one: registrations ([Service.AddTo]), removals and
@@ -68,8 +69,8 @@ func (u *Update) SetGroup(name string, number int) {
 }
 
 // SetStrategy adds a change as [Registration.SetStrategy] makes it, for the group that the provider is in afterwards.
-func (u *Update) SetStrategy(name string, strategy Strategy) {
-	u.set(name, changeset.Change{Wanted: strategy})(strategySetting(strategy, new(Strategy)))
+func (u *Update) SetStrategy(name string, strategy selection.Strategy) {
+	u.set(name, changeset.Change{Wanted: strategy})(strategySetting(strategy, new(selection.Strategy)))
 }
 
 // SetWeight adds a change as [Registration.SetWeight] makes it.

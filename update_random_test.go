@@ -17,6 +17,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/selection"
 )
 
 // history is a random sequence of updates under load, with the naive model of what is there: names and the answers of
@@ -74,7 +75,7 @@ func (h *history) update() (u *registry.Update, next map[string]string, sound bo
 			u.SetPriority(name, registry.PriorityHigh)
 			sound = sound && there
 		case kind == 4:
-			u.SetStrategy(name, []registry.Strategy{registry.StrategyFallback, registry.StrategyRoundRobin}[h.random.IntN(2)])
+			u.SetStrategy(name, []selection.Strategy{registry.StrategyFallback, registry.StrategyRoundRobin}[h.random.IntN(2)])
 			sound = sound && there
 		default:
 			p, well := h.provider(name)
@@ -93,7 +94,7 @@ func (h *history) provider(name string) (p testkit.Provider, well bool) {
 	m := testkit.Says(fmt.Sprint(name, "-", h.made))
 	p = testkit.Provider{
 		Name: name, Group: h.random.IntN(3), ProveWithin: time.Second,
-		Strategy: []registry.Strategy{{}, {}, {}, registry.StrategyFallback, registry.StrategyRoundRobin}[h.random.IntN(5)],
+		Strategy: []selection.Strategy{{}, {}, {}, registry.StrategyFallback, registry.StrategyRoundRobin}[h.random.IntN(5)],
 		Domain:   []string{"", "d"}[h.random.IntN(2)],
 	}
 	wait := time.Duration(h.random.IntN(50)) * time.Millisecond

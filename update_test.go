@@ -397,7 +397,7 @@ func TestUpdate_LifetimesAndSwapsAreHeeded(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		testkit.Add(t, reg, testkit.Provider{Name: "a"})
-		undo, err := testkit.Chat.Swap(reg, "test", "a", testkit.Says("fake"))
+		undo, err := testkit.Chat.Testing(reg).Swap("test", "a", testkit.Says("fake"))
 		require.NoError(t, err)
 		var u registry.Update
 		testkit.Chat.AddTo(&u, testkit.Provider{Name: "a", Replace: true, Instance: testkit.Says("new")})

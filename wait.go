@@ -94,10 +94,10 @@ type probeHope struct {
 // firstProbes reports whether a provider is eligible now and, if none is, what to hope for.
 func (q *queryPlan) firstProbes(want condition) (hope probeHope, eligible bool) {
 	plan := q.current()
-	if !plan.mayBecomeEligible() {
+	r := q.service.registry
+	if admitting.of(plan).Count() == 0 && !plan.view(r).Any(gateUnproven) {
 		return probeHope{}, false // without the lock, which every refused call would take
 	}
-	r := q.service.registry
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, p := range plan.candidates {
@@ -113,14 +113,6 @@ func (q *queryPlan) firstProbes(want condition) (hope probeHope, eligible bool) 
 		hope.changed = r.changedLocked()
 	}
 	return hope, false
-}
-
-// mayBecomeEligible reports whether a candidate can be entered, or was never probed.
-func (p *plan) mayBecomeEligible() bool {
-	return slices.ContainsFunc(p.candidates, func(candidate *provider) bool {
-		now := candidate.gateNow()
-		return now&gateBlocked == 0 || now&gateUnproven != 0
-	})
 }
 
 // tryLastResort enters, when nothing but last resorts was entered, the next provider that may be
@@ -159,6 +151,9 @@ func (c *call) wantsLastResort(p *provider) bool { return c.wants(p) && !c.tried
 // reasons cannot be helped, and a provider on trial is tried enough. Of the group of the one that is the first to
 // come back by itself, its strategy picks, so that they take turns; FALLBACK picks that one.
 func (p *plan) lastResort(by *pick.Caller, mode pick.Mode, wants func(*provider) bool) *provider {
+	if !p.resorts {
+		return nil
+	}
 	var soonest time.Duration
 	var allowed []int
 	best := -1

@@ -61,9 +61,16 @@ func inFlight(reg *registry.Registry) string {
 }
 
 // Swap replaces the named provider by instance until the end of the test and its subtests, or
-// until undo is called; see [registry.Service.Swap] for the attributes that the replacement
-// shares with the provider. It ends the test when it is refused: when no such provider is
+// until undo is called. It ends the test when it is refused: when no such provider is
 // registered, or another test has replaced providers of this registry.
+//
+// The replacement has the provider's name, definition, order and policies, except for probes
+// and recovery hook; it is probed if it is a health.Checker. Breaker, counts, cooldown and
+// health start afresh; so do those of its domain, which replacements share among themselves
+// only. Resolvers that were bound before find it from the next look-up on, and a
+// [registry.Registration] is its handle; what is changed through it meanwhile is lost, except
+// for a group's strategy. Calls in flight stay on the provider. Listings mark the replacement
+// as a mock, and [registry.Options] with OnlyMocks picks it.
 //
 // Where the service's type is an interface, name it, as in Swap[ChatModel](t, reg, LLM,
 // "cloud", fake).
@@ -76,7 +83,7 @@ func inFlight(reg *registry.Registry) string {
 // calls in flight on the replacement, and may be called any number of times.
 func Swap[T any](tb testing.TB, reg *registry.Registry, service registry.Service[T], provider string, instance T) (undo func()) {
 	tb.Helper()
-	end, err := service.Swap(reg, tb.Name(), provider, instance)
+	end, err := service.Testing(reg).Swap(tb.Name(), provider, instance)
 	if err != nil {
 		tb.Fatalf("registrytest: swap of provider %q: %v", provider, err)
 	}
@@ -87,7 +94,11 @@ func Swap[T any](tb testing.TB, reg *registry.Registry, service registry.Service
 // test and its subtests, or until undo is called, whichever providers are registered before or
 // meanwhile: the first one as long as it is eligible, then the next. They have every capability
 // and are visible to every handler. Without instances the service is out altogether. The rest
-// is as in [Swap]; see [registry.Service.Override].
+// is as in [Swap].
+//
+// The instances are mocks, whatever [registry.Options] say about mocks and admission. Their
+// groups, strategies and domains are their own. Hidden providers stay as they are, probes
+// included, and are not picked.
 func Override[T any](tb testing.TB, reg *registry.Registry, service registry.Service[T], instances ...T) (undo func()) {
 	tb.Helper()
 	providers := make([]registry.Provider[T], len(instances))
@@ -101,7 +112,7 @@ func Override[T any](tb testing.TB, reg *registry.Registry, service registry.Ser
 // A provider with capabilities has only these.
 func OverrideWith[T any](tb testing.TB, reg *registry.Registry, service registry.Service[T], providers ...registry.Provider[T]) (undo func()) {
 	tb.Helper()
-	end, err := service.Override(reg, tb.Name(), providers...)
+	end, err := service.Testing(reg).Override(tb.Name(), providers...)
 	if err != nil {
 		tb.Fatalf("registrytest: override of service %q: %v", service.Name(), err)
 	}

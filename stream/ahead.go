@@ -5,8 +5,8 @@ import (
 	"runtime"
 	"time"
 
-	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/verdict"
 )
 
 // longestHold bounds how long the first item is held, where it is not known whether it says anything.
@@ -23,7 +23,7 @@ type ahead[I any] struct {
 	item   I
 	err    error
 	more   bool
-	failed *registry.PanicError // the read panicked, or ended its goroutine
+	failed *verdict.PanicError // the read panicked, or ended its goroutine
 }
 
 // result returns the result of the read, once there is one. What the provider's code panicked with goes on here.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -54,7 +55,7 @@ func play(t *testing.T, steps []byte) {
 	options := registry.Options{Classify: passOn, Decisions: len(steps) % 2 * 8} // which makes each pick a choice
 	testkit.Bubble(t, options, func(t *testing.T, reg *registry.Registry) {
 		naive := &naiveRegistry{
-			strategies: map[naiveGroup]registry.Strategy{}, turns: map[string]map[naiveGroup]naiveTurn{},
+			strategies: map[naiveGroup]selection.Strategy{}, turns: map[string]map[naiveGroup]naiveTurn{},
 		}
 		live := make(map[*naiveProvider]*registry.Registration)
 		for s := (&script{steps}); len(s.rest) > 0; {
@@ -214,12 +215,12 @@ func FuzzModel_PickingAgreesWithNaiveRegistry(f *testing.F) {
 // way there is: it filters and sorts a list for each look-up.
 type naiveRegistry struct {
 	providers  []*naiveProvider
-	strategies map[naiveGroup]registry.Strategy
+	strategies map[naiveGroup]selection.Strategy
 	turns      map[string]map[naiveGroup]naiveTurn // by query
 	joined     int
 }
 
-func (n *naiveRegistry) strategyOf(p *naiveProvider) registry.Strategy {
+func (n *naiveRegistry) strategyOf(p *naiveProvider) selection.Strategy {
 	return n.strategies[naiveGroup{p.handler, p.group, false}]
 }
 
@@ -306,7 +307,7 @@ func (n *naiveRegistry) forget(q registry.Query) {
 }
 
 func (n *naiveRegistry) join(
-	t *testing.T, reg *registry.Registry, live map[*naiveProvider]*registry.Registration, p *naiveProvider, wanted registry.Strategy,
+	t *testing.T, reg *registry.Registry, live map[*naiveProvider]*registry.Registration, p *naiveProvider, wanted selection.Strategy,
 ) {
 	t.Helper()
 	group := naiveGroup{p.handler, p.group, false}

@@ -172,13 +172,13 @@ func (s *piece) change() {
 	case 9, 10:
 		s.note(r.MarkHealthy())
 	case 11:
-		undo, err := testkit.Chat.Swap(s.reg, s.Name(), r.Name(), testkit.Says(r.Name()+"'"))
+		undo, err := testkit.Chat.Testing(s.reg).Swap(s.Name(), r.Name(), testkit.Says(r.Name()+"'"))
 		s.note(err)
 		if err == nil {
 			s.undo = append(s.undo, undo)
 		}
 	case 12:
-		undo, err := testkit.Chat.Override(s.reg, s.Name(), testkit.Provider{Name: "o", Handler: "", Instance: testkit.Says("o"), AttemptTimeout: 3 * time.Hour})
+		undo, err := testkit.Chat.Testing(s.reg).Override(s.Name(), testkit.Provider{Name: "o", Handler: "", Instance: testkit.Says("o"), AttemptTimeout: 3 * time.Hour})
 		s.note(err)
 		if err == nil {
 			s.undo = append(s.undo, undo)

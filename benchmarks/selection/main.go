@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/selectors"
 )
 
@@ -44,8 +45,8 @@ func main() {
 var errBehind = errors.New("a strategy that heeds load or latency is not ahead of ROUND_ROBIN")
 
 // strategies are all that are compared.
-func strategies() []registry.Strategy {
-	return append([]registry.Strategy{registry.StrategyFallback, registry.StrategyRoundRobin}, selectors.All()...)
+func strategies() []selection.Strategy {
+	return append([]selection.Strategy{registry.StrategyFallback, registry.StrategyRoundRobin}, selectors.All()...)
 }
 
 // run simulates, and writes the results.

@@ -73,7 +73,7 @@ func (w workload) requests() []request {
 }
 
 // simulate lets one strategy share out the load; guarded: with breakers and fail-over.
-func simulate(ctx context.Context, strategy registry.Strategy, load workload, guarded bool) (o outcome, err error) {
+func simulate(ctx context.Context, strategy selection.Strategy, load workload, guarded bool) (o outcome, err error) {
 	reg, err := registry.New(registry.Options{})
 	if err != nil {
 		return o, err

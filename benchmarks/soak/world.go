@@ -12,6 +12,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/selection"
 )
 
 // world is one registry with all that happens to it, from New to Close.
@@ -348,7 +349,7 @@ func (w *world) change(ctx context.Context, random *rand.Rand, m *member) {
 	case 13:
 		_, err = m.SetGroup(random.IntN(3))
 	case 14:
-		_, err = m.SetStrategy([]registry.Strategy{registry.StrategyFallback, registry.StrategyRoundRobin}[random.IntN(2)])
+		_, err = m.SetStrategy([]selection.Strategy{registry.StrategyFallback, registry.StrategyRoundRobin}[random.IntN(2)])
 	case 15, 16, 17:
 		what = "health flapped"
 		m.account.ill.Store(random.Int32N(int32(sicknessCount)))

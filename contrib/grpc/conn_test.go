@@ -346,3 +346,54 @@ func TestNewConn_RefusesBadInput(t *testing.T) {
 	require.ErrorIs(t, none.Invoke(t.Context(), "/words", nil, nil), registry.ErrInvalid)
 	s.requireCounts(0, 0, 0, 0, 0)
 }
+
+// fakeStream is a stream of a user's connection.
+type fakeStream struct {
+	grpc.ClientStream
+
+	send func() error
+	recv func() error
+}
+
+func (f *fakeStream) SendMsg(any) error            { return f.send() }
+func (f *fakeStream) RecvMsg(any) error            { return f.recv() }
+func (f *fakeStream) CloseSend() error             { return nil }
+func (f *fakeStream) Header() (metadata.MD, error) { return nil, nil }
+func (f *fakeStream) Trailer() metadata.MD         { return nil }
+
+func TestConn_PanicOfAStreamIsAFailureOfTheProvider(t *testing.T) {
+	t.Parallel()
+	s := with(t)
+	service := registry.NewService[grpc.ClientConnInterface]("streams")
+	nothing := func() error { return nil }
+	fake := &fakeStream{send: nothing, recv: nothing}
+	bad, err := service.Register(t.Context(), s.reg, registry.Provider[grpc.ClientConnInterface]{Name: "bad", Instance: &broken{
+		stream: func() (grpc.ClientStream, error) { return fake, nil },
+	}})
+	require.NoError(t, err)
+	conn, err := registrygrpc.NewConn(service.Bind(s.reg, registry.Query{}), registrygrpc.Options{})
+	require.NoError(t, err)
+	client := wordspb.NewWordsClient(conn)
+	for i, breaks := range []func(stream grpc.BidiStreamingClient[wordspb.SayRequest, wordspb.SayReply]){
+		func(stream grpc.BidiStreamingClient[wordspb.SayRequest, wordspb.SayReply]) {
+			fake.recv = func() error { panic("bad") }
+			_, _ = stream.Recv()
+		},
+		func(stream grpc.BidiStreamingClient[wordspb.SayRequest, wordspb.SayReply]) {
+			fake.send = func() error { panic("bad") }
+			_ = stream.Send(word("x"))
+		},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		finished := make(chan error, 1)
+		stream, err := client.Talk(ctx, grpc.OnFinish(func(err error) { finished <- err }))
+		require.NoError(t, err)
+		require.PanicsWithValue(t, "bad", func() { breaks(stream) })
+		cancel()
+		require.Error(t, <-finished)
+		_, err = stream.Recv()
+		require.Error(t, err, "it is over")
+		require.Equal(t, uint64(i+1), bad.Info().Failures)
+		require.Zero(t, bad.Info().InFlight)
+	}
+}

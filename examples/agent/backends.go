@@ -13,6 +13,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/examples/agent/internal/llm"
 	"github.com/capreg/registry/examples/internal/loopback"
+	"github.com/capreg/registry/selection"
 )
 
 // backend is a model that can be wired.
@@ -21,7 +22,7 @@ type backend struct {
 	model    string
 	priority registry.Priority
 	group    int
-	strategy registry.Strategy
+	strategy selection.Strategy
 	client   func() llm.ChatModel
 	server   *loopback.Server // nil for a real service
 }

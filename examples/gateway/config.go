@@ -14,7 +14,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/capreg/registry"
+	"github.com/capreg/registry/selection"
 )
 
 // Config configures the gateway. The zero value of each field is its default.
@@ -60,8 +60,8 @@ type Route struct {
 
 // Group is some upstreams of the same rank.
 type Group struct {
-	Upstreams []string          `json:"upstreams"`
-	Strategy  registry.Strategy `json:"strategy"`
+	Upstreams []string           `json:"upstreams"`
+	Strategy  selection.Strategy `json:"strategy"`
 }
 
 // Timeouts bound a request; see the defaults for each.

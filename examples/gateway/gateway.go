@@ -23,6 +23,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/selectors"
 	"github.com/capreg/registry/stream"
 	"github.com/capreg/registry/verdict"
@@ -102,7 +103,7 @@ func (g *gateway) wireRoute(ctx context.Context, route Route, connections map[st
 // its key, so they share what the key is allowed and what it is refused: the
 // domain.
 func (g *gateway) wire(
-	ctx context.Context, model string, rank int, strategy registry.Strategy, name string, client *http.Client,
+	ctx context.Context, model string, rank int, strategy selection.Strategy, name string, client *http.Client,
 ) error {
 	upstream := g.config.Upstreams[name]
 	_, err := Chat.Register(ctx, g.registry, registry.Provider[*target]{

@@ -1,11 +1,15 @@
 package fault
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/capreg/registry/internal/check"
+)
 
 // The sentinels that engines return. The root package documents and exports them under
 // the same names.
 var (
-	ErrInvalid        = errors.New("invalid input")
+	ErrInvalid        = check.ErrInvalid
 	ErrUnavailable    = errors.New("no provider available")
 	ErrNoCapability   = errors.New("capability missing")
 	ErrUnhealthy      = errors.New("unhealthy")
@@ -21,4 +25,7 @@ var (
 	ErrClosed         = errors.New("shutting down")
 	ErrStuck          = errors.New("still running")
 	ErrAttemptTimeout = errors.New("attempt timeout")
+
+	// ErrOfCall is matched by the error of a call, of which users see no more than its type.
+	ErrOfCall = errors.New("error of a call")
 )

@@ -8,10 +8,14 @@ package outcome
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/capreg/registry/internal/breaker"
+	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/pace"
+	"github.com/capreg/registry/internal/record"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
@@ -135,6 +139,37 @@ func (o *Outcome) Performance() selection.Outcome {
 // TellsOfProvider reports whether its error is worth remembering as the last one of the provider.
 func (o *Outcome) TellsOfProvider() bool {
 	return !o.excused && !isAny(o.Class, verdict.ClassCancelled, verdict.ClassHedgeLoser, verdict.ClassRemoved, verdict.ClassIgnored)
+}
+
+// maxLastError bounds the text of the last error of a provider, in bytes.
+const maxLastError = 300
+
+// LastError returns the outcome as the last error of its provider; nil when it tells nothing of it. It calls the
+// Error method of a user.
+func (o *Outcome) LastError(now time.Time) *verdict.LastError {
+	if !o.TellsOfProvider() {
+		return nil
+	}
+	last := verdict.LastError{Class: o.Class, Time: now}
+	if o.Cause != nil {
+		last.Text = oneline.Of(oneline.Cut(strings.ToValidUTF8(fault.Text(o.Cause), "?"), maxLastError-len("…")))
+	}
+	return &last
+}
+
+// CountIn counts the end of an attempt with the outcome: after it, the attempt is not in flight any more.
+func (o *Outcome) CountIn(c *record.Outcomes) {
+	switch o.Tally {
+	case verdict.TallySuccess:
+		c.Latency.Add(uint64(max(o.Latency, 0)))
+		c.Successes.Add(1)
+	case verdict.TallyFailure:
+		c.Failures.Add(1)
+	case verdict.TallyLimited:
+		c.Limited.Add(1)
+	case verdict.TallyIgnored, verdict.TallyNone:
+		c.Ignored.Add(1)
+	}
 }
 
 // IsSuccess reports whether the class is one of an answer.

@@ -2,6 +2,8 @@ package outcome_test
 
 import (
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 	"github.com/capreg/registry/internal/breaker"
 	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/internal/pace"
+	"github.com/capreg/registry/internal/record"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
@@ -163,4 +166,30 @@ func TestOutcome_EndAfterTheAnswerHasBegun(t *testing.T) {
 	done := of(verdict.ClassSuccess)
 	done.Begun(true)
 	require.Equal(t, of(verdict.ClassSuccess), done)
+}
+
+func TestOutcome_IsCountedOnceByItsTally(t *testing.T) {
+	t.Parallel()
+	var counts record.Outcomes
+	for _, class := range []verdict.Class{verdict.ClassSuccess, verdict.ClassServerError, verdict.ClassRateLimited, verdict.ClassCancelled} {
+		counts.Attempts.Add(1)
+		o := of(class)
+		o.CountIn(&counts)
+	}
+	require.Equal(t, record.Totals{
+		Attempts: 4, Successes: 1, Failures: 1, Limited: 1, Ignored: 1, MeanLatency: second,
+	}, record.Sum(slices.Values([]*record.Outcomes{&counts})))
+}
+
+func TestOutcome_LastErrorTellsOfTheProviderAlone(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	left := of(verdict.ClassCancelled)
+	require.Nil(t, left.LastError(now))
+	silent := of(verdict.ClassAttemptTimeout)
+	require.Equal(t, &verdict.LastError{Class: verdict.ClassAttemptTimeout, Time: now}, silent.LastError(now))
+	long := outcome.Of(verdict.Verdict{Class: verdict.ClassServerError}, second, false, errors.New("a\nb"+strings.Repeat("x", 400)))
+	text := long.LastError(now).Text
+	require.LessOrEqual(t, len(text), 300)
+	require.Contains(t, text, "a bxxx")
 }

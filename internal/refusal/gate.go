@@ -101,7 +101,7 @@ var reasons = [...]struct {
 	{NoTraffic, func(Facts, time.Time) (*Reason, time.Duration) { return errNoTraffic, 0 }},
 	{Unhealthy, func(f Facts, _ time.Time) (*Reason, time.Duration) {
 		text, names, cause := f.Health()
-		words := fmt.Sprintf("%v: %s", fault.ErrUnhealthy, because(text, names))
+		words := fmt.Sprintf("%v: %s", fault.ErrUnhealthy, Because(text, names))
 		return &Reason{reason.Unhealthy, fault.ErrUnhealthy, words, cause}, 0
 	}},
 	{Unproven, func(f Facts, _ time.Time) (*Reason, time.Duration) {
@@ -126,6 +126,41 @@ var reasons = [...]struct {
 		words := fmt.Sprintf("%v: %s", fault.ErrNotReady, text)
 		return &Reason{reason.NotReady, fault.ErrNotReady, words, cause}, max(until.Sub(now), 0)
 	}},
+}
+
+// codes are the codes of the reasons in a gate, in the same order; those of two depend on more than the gate.
+//
+//nolint:gochecknoglobals // a table
+var codes = [...]struct {
+	in   Gate
+	code reason.Code
+}{
+	{Gone, reason.Closed},
+	{Hidden, reason.Overridden},
+	{NoTraffic, reason.NoTraffic},
+	{Unhealthy, reason.Unhealthy},
+	{Unproven, reason.Starting},
+	{Open, reason.BreakerOpen},
+	{TrialsFull, reason.TrialsFull},
+	{Cooling, reason.CoolingDown},
+	{NotReady, reason.NotReady},
+	{HalfOpen, reason.Trial},
+}
+
+// CodeOf returns the code that [Of] gives, without the words.
+func CodeOf(g Gate, f Facts) reason.Code {
+	for _, row := range codes {
+		switch {
+		case g&row.in == 0:
+		case row.in == Hidden:
+			return f.HiddenBy().code
+		case row.in == Cooling && f.Cooldown().State() == cooldown.Parked:
+			return reason.Parked
+		default:
+			return row.code
+		}
+	}
+	return reason.Eligible
 }
 
 // Of puts a gate into words. Nothing else does.

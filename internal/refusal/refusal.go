@@ -10,6 +10,7 @@ package refusal
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -65,6 +66,14 @@ func OnlyTrials() *Reason { return errOnlyTrials }
 
 // Throttled is the reason of a caller that has used up its rate.
 func Throttled() *Reason { return errThrottled }
+
+// ThrottledFor is the reason of a caller whose rate admits an attempt after retryIn; nil for none, at zero.
+func ThrottledFor(retryIn time.Duration) (*Reason, time.Duration) {
+	if retryIn <= 0 {
+		return nil, 0
+	}
+	return errThrottled, retryIn
+}
 
 // BudgetSpent is the reason of a provider without tokens for further attempts.
 func BudgetSpent() *Reason { return errSpent }
@@ -156,10 +165,55 @@ func Cause(code reason.Code, err error, allParked bool) error {
 	return fault.Without(err, fault.ErrCredentials)
 }
 
-// because returns text with the names of the providers that are the reason, if there are any.
-func because(text string, names []string) string {
+// meanings are the sentinels that the errors of candidates with these codes match. They may match others, too.
+//
+//nolint:gochecknoglobals // a table
+var meanings = [...]struct {
+	code     reason.Code
+	sentinel error
+}{
+	{reason.BreakerOpen, fault.ErrBreakerOpen},
+	{reason.TrialsFull, fault.ErrBreakerOpen},
+	{reason.CoolingDown, fault.ErrCoolingDown},
+	{reason.Parked, fault.ErrCoolingDown},
+	{reason.Unhealthy, fault.ErrUnhealthy},
+	{reason.CapabilityOut, fault.ErrUnhealthy},
+	{reason.Starting, fault.ErrNotReady},
+	{reason.NotReady, fault.ErrNotReady},
+	{reason.AtCapacity, fault.ErrAtCapacity},
+	{reason.Throttled, fault.ErrAtCapacity},
+	{reason.BudgetSpent, fault.ErrAtCapacity},
+	{reason.CapabilityMissing, fault.ErrNoCapability},
+	{reason.Denied, fault.ErrDenied},
+}
+
+// means reports whether the code says that the error of its candidate matches the sentinel.
+func means(code reason.Code, sentinel error) bool {
+	for _, meaning := range meanings {
+		if meaning.code == code && meaning.sentinel == sentinel { //nolint:errorlint // the sentinel itself
+			return true
+		}
+	}
+	return false
+}
+
+// mostNamed and longestName bound the names in a reason.
+const (
+	mostNamed   = 16
+	longestName = 64
+)
+
+// Because returns text with the names of the providers that are the reason, if there are any.
+func Because(text string, names []string) string {
 	if len(names) == 0 {
 		return text
 	}
-	return text + "; because " + strings.Join(names, ", ")
+	shown := slices.Clone(names[:min(len(names), mostNamed)])
+	for i, name := range shown {
+		shown[i] = oneline.Cut(name, longestName)
+	}
+	if more := len(names) - len(shown); more > 0 {
+		shown = append(shown, fmt.Sprintf("and %d more", more))
+	}
+	return strings.TrimPrefix(text+"; because "+strings.Join(shown, ", "), "; ")
 }

@@ -14,12 +14,12 @@ import (
 var LastStrategy = NewLast()
 
 // NewStrategy returns a strategy of the test's own.
-func NewStrategy(name string, pick func(v selection.View) int) registry.Strategy {
+func NewStrategy(name string, pick func(v selection.View) int) selection.Strategy {
 	return selection.New(name, selection.Func(pick))
 }
 
 // NewLast returns a strategy that picks the last eligible candidate.
-func NewLast() registry.Strategy {
+func NewLast() selection.Strategy {
 	return NewStrategy("LAST", func(v selection.View) int {
 		at := -1
 		for i := v.Next(0); i >= 0; i = v.Next(i + 1) {
@@ -37,10 +37,10 @@ func (PanickingSelector) Pick(selection.View) int { panic(ErrDown) }
 
 // StrategyNumber returns the built-in strategies for 1 and 2, [LastStrategy] for 3, none for 0, and a strategy
 // that no registry accepts for any other number.
-func StrategyNumber(n int) registry.Strategy {
+func StrategyNumber(n int) selection.Strategy {
 	switch n {
 	case 0:
-		return registry.Strategy{}
+		return selection.Strategy{}
 	case 1:
 		return registry.StrategyFallback
 	case 2:

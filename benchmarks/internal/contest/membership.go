@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/selection"
 )
 
 // Membership measures the cost of registrations.
@@ -41,7 +42,7 @@ func Join(ctx context.Context, many int) (m Membership, err error) {
 		return m, err
 	}
 	defer func() { err = errors.Join(err, reg.Close(context.Background())) }()
-	providers := members(many, registry.Strategy{}) // the user's own, and not counted
+	providers := members(many, selection.Strategy{}) // the user's own, and not counted
 	registrations := make([]*registry.Registration, many)
 	before := heap()
 	began := time.Now()
@@ -92,7 +93,7 @@ func Called(ctx context.Context, many int) (bytes float64, err error) {
 }
 
 // members are many providers in one group.
-func members(many int, strategy registry.Strategy) []registry.Provider[Model] {
+func members(many int, strategy selection.Strategy) []registry.Provider[Model] {
 	providers := make([]registry.Provider[Model], many)
 	for i := range providers {
 		providers[i] = registry.Provider[Model]{

@@ -162,7 +162,7 @@ func (m *machine) Register(rt *rapid.T) {
 		}
 	}
 	replace := rapid.Bool().Draw(rt, "replace")
-	wanted := rapid.SampledFrom([]registry.Strategy{{}, registry.StrategyFallback, registry.StrategyRoundRobin}).Draw(rt, "strategy")
+	wanted := rapid.SampledFrom([]selection.Strategy{{}, registry.StrategyFallback, registry.StrategyRoundRobin}).Draw(rt, "strategy")
 	input := registry.Provider[string]{
 		Name: p.name, Instance: p.name, Handler: p.handler, Group: p.number, Priority: p.priority, Mock: p.mock,
 		Capabilities: p.capabilities, Strategy: wanted, Replace: replace, AttemptTimeout: leaseTime,
@@ -259,7 +259,7 @@ func (m *machine) Set(rt *rapid.T) {
 		require.NoError(rt, err)
 		require.Equal(rt, before, previous)
 	case 2:
-		strategy := rapid.SampledFrom([]registry.Strategy{registry.StrategyFallback, registry.StrategyRoundRobin}).Draw(rt, "strategy")
+		strategy := rapid.SampledFrom([]selection.Strategy{registry.StrategyFallback, registry.StrategyRoundRobin}).Draw(rt, "strategy")
 		before := m.oracle.strategies[p.group().whole()]
 		m.oracle.strategies[p.group().whole()] = strategy
 		previous, err := m.handles[p].SetStrategy(strategy)

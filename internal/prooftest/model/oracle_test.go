@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/selection"
 )
 
 // oracle is a registry without concurrency, caches and indexes: it knows the time, keeps
@@ -15,7 +16,7 @@ type oracle struct {
 	now        time.Duration
 	providers  []*provider
 	gone       []*provider // removed: their counts are still checked
-	strategies map[group]registry.Strategy
+	strategies map[group]selection.Strategy
 	turns      map[string]map[group]turn // by query: the last pick
 	leases     []*lease
 	domains    map[string]*domain // the shared ones
@@ -83,7 +84,7 @@ type lease struct {
 
 func newOracle(seed int) *oracle {
 	return &oracle{
-		strategies: make(map[group]registry.Strategy), turns: make(map[string]map[group]turn), domains: make(map[string]*domain), seed: seed,
+		strategies: make(map[group]selection.Strategy), turns: make(map[string]map[group]turn), domains: make(map[string]*domain), seed: seed,
 	}
 }
 
@@ -205,11 +206,11 @@ func (o *oracle) forget(q registry.Query) {
 
 // join adds a provider, which took the place of another one where there was one of that
 // name; conflict says that its group has another strategy.
-func (o *oracle) join(p *provider, domain string, places int, wanted registry.Strategy) (conflict bool) {
+func (o *oracle) join(p *provider, domain string, places int, wanted selection.Strategy) (conflict bool) {
 	replaced := o.named(p.name)
 	present, exists := o.strategies[p.group().whole()]
 	alone := replaced != nil && replaced.group().whole() == p.group().whole() && o.members(p.group().whole()) == 1
-	if exists && wanted != (registry.Strategy{}) && wanted != present && !alone {
+	if exists && wanted != (selection.Strategy{}) && wanted != present && !alone {
 		return true
 	}
 	if replaced != nil {
