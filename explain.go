@@ -3,7 +3,6 @@ package registry
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -30,7 +29,7 @@ type Explanation struct {
 	// Candidates are the providers in the order of the plan, then those that the query sees but does not accept.
 	Candidates []Candidate `json:"candidates"`
 	// Err is set when there are no candidates at all: a bad query, an unknown service, a closed registry.
-	Err error `json:"-"`
+	Err error `json:"error,omitempty"`
 }
 
 // String returns the explanation as a small table, one candidate a line.
@@ -59,21 +58,7 @@ func (e Explanation) String() string {
 	return text.String()
 }
 
-// MarshalJSON returns the explanation with the text of Err as "error".
-func (e Explanation) MarshalJSON() ([]byte, error) {
-	type plain Explanation
-	marked := struct {
-		plain
-
-		Error string `json:"error,omitempty"`
-	}{plain: plain(e)}
-	if e.Err != nil {
-		marked.Error = e.Err.Error()
-	}
-	return json.Marshal(marked)
-}
-
-// Explain reports which provider the next call would try first, and for each other candidate why not that one. It
+// Explain reports which provider the next call would try first, and the reason against each other candidate. It
 // changes nothing and records nothing. It asks strategies that are a [selection.Describer] for details. The call that
 // it explains has no options, and a context without values; see [Resolver.ExplainFor].
 func (r *Resolver[T]) Explain() Explanation { return r.ExplainFor(context.Background()) }
