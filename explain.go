@@ -3,7 +3,6 @@ package registry
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -30,7 +29,7 @@ type Explanation struct {
 	// Candidates are the providers in the order of the plan, then those that the query sees but does not accept.
 	Candidates []Candidate `json:"candidates"`
 	// Err is set when there are no candidates at all: a bad query, an unknown service, a closed registry.
-	Err error `json:"-"`
+	Err error `json:"error,omitempty"`
 }
 
 // String returns the explanation as a small table, one candidate a line.
@@ -57,20 +56,6 @@ func (e Explanation) String() string {
 		}
 	}
 	return text.String()
-}
-
-// MarshalJSON returns the explanation with the text of Err as "error".
-func (e Explanation) MarshalJSON() ([]byte, error) {
-	type plain Explanation
-	marked := struct {
-		plain
-
-		Error string `json:"error,omitempty"`
-	}{plain: plain(e)}
-	if e.Err != nil {
-		marked.Error = e.Err.Error()
-	}
-	return json.Marshal(marked)
 }
 
 // Explain reports which provider the next call would try first, and the reason against each other candidate. It

@@ -1,11 +1,11 @@
 package registry
 
 import (
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
 
+	"github.com/capreg/registry/internal/jsonform"
 	"github.com/capreg/registry/selection"
 )
 
@@ -69,16 +69,7 @@ func (p *Priority) UnmarshalText(text []byte) error {
 // UnmarshalJSON accepts a JSON string like [Priority.UnmarshalText], and the rank as a
 // JSON number; null does not change p.
 func (p *Priority) UnmarshalJSON(data []byte) error {
-	text := string(data)
-	if text == "null" {
-		return nil
-	}
-	if strings.HasPrefix(text, `"`) {
-		if err := json.Unmarshal(data, &text); err != nil {
-			return invalid("Priority", string(data), "a JSON string or number")
-		}
-	}
-	return p.UnmarshalText([]byte(text))
+	return jsonform.UnmarshalText(data, p.UnmarshalText)
 }
 
 func (p Priority) valid() bool { return p >= PriorityCritical && p <= PriorityFallback }

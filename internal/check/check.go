@@ -9,6 +9,7 @@
 package check
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"reflect"
@@ -32,6 +33,9 @@ const (
 
 // longestValue bounds the text of a refused value, in bytes.
 const longestValue = 64
+
+// ErrInvalid is the kind of every error that a violation becomes.
+var ErrInvalid = errors.New("invalid input")
 
 // Violation is a field with a value that is refused.
 type Violation struct {

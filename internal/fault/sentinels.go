@@ -1,11 +1,15 @@
 package fault
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/capreg/registry/internal/check"
+)
 
 // The sentinels that engines return. The root package documents and exports them under
 // the same names.
 var (
-	ErrInvalid        = errors.New("invalid input")
+	ErrInvalid        = check.ErrInvalid
 	ErrUnavailable    = errors.New("no provider available")
 	ErrNoCapability   = errors.New("capability missing")
 	ErrUnhealthy      = errors.New("unhealthy")
