@@ -84,7 +84,7 @@ func (r *Registry) Analytics(serviceName string) (selection.Analytics, bool) {
 
 // Decisions returns the latest picks, oldest first, at most [Options.Decisions]. It
 // contains a pick for each look-up and for each attempt that a strategy chose the
-// provider of; Many, AcquireMany, retries and last resorts are not picks.
+// provider of; GetAll, AcquireAll, Each, retries and last resorts are not picks.
 func (r *Registry) Decisions() []selection.Decision {
 	return r.orClosed().decisions.Values()
 }

@@ -63,8 +63,8 @@ func (c *call) enter(p *provider, e admission) bool {
 	}
 	others := func() *provider { return c.othersAfter(p, e.lastResort) }
 	timeout := p.attemptTimeout()
-	if c.options.timed {
-		timeout = attemptTimeout{c.options.timeout, true}
+	if c.options.Timed {
+		timeout = attemptTimeout{c.options.Timeout, true}
 	}
 	if p.instance.Load() == nil && !p.makeInstance(&c.caller, others, timeout) || !a.admit(p, timeout, hits) {
 		used.GiveBack()
@@ -80,7 +80,7 @@ func (c *call) enter(p *provider, e admission) bool {
 func (c *call) noteEntry(p *provider, e admission) {
 	a := &c.attempt
 	c.state, c.hookCtx, c.why, c.cause = callRunning, nil, e.why, nil
-	a.ctx.StayIf(c.options.onceOnly || c.shared != nil || e.lastResort)
+	a.ctx.StayIf(c.options.OnceOnly || c.shared != nil || e.lastResort)
 	if a.vitals != nil {
 		a.track = c.providers.track(p)
 	}
@@ -90,7 +90,7 @@ func (c *call) noteEntry(p *provider, e admission) {
 	switch e.why {
 	case reason.Failover:
 		p.tookOver.Add(1)
-	case reason.First, reason.Retry, reason.Queued, reason.Waited, reason.Many, reason.Hedge, reason.LastResort:
+	case reason.First, reason.Retry, reason.Queued, reason.Waited, reason.All, reason.Hedge, reason.LastResort:
 	}
 	c.waiting.End() // an attempt that is reserved elsewhere
 	if p != c.retried.provider {
@@ -113,7 +113,7 @@ func (c *call) withinBudget(p *provider) bool {
 // authorized asks the authoriser.
 func (c *call) authorized(p *provider) bool {
 	err := fault.Run(func() error {
-		return p.registry.options.Authorize(c.caller.Ctx, c.options.caller, p.service.name, p.name())
+		return p.registry.options.Authorize(c.caller.Ctx, c.options.Caller, p.service.name, p.name())
 	})
 	if err != nil {
 		c.skip(p, refusal.Denied(err), 0)
@@ -132,12 +132,12 @@ func (c *call) passLimits(p *provider, e admission) (used limit.Spent, ok bool) 
 		c.full = append(c.full, p)
 		return limit.Spent{}, false
 	}
-	used, retryIn := c.waiting.Take(l, c.options.caller)
+	used, retryIn := c.waiting.Take(l, c.options.Caller)
 	switch {
 	case retryIn > 0: // also where it is full: callers that have used up their rate do not queue
 		c.attempt.leavePlace()
 		c.skip(p, refusal.Throttled(), retryIn)
-		if c.options.wait {
+		if c.options.Wait {
 			c.comebackWait().NoteThrottled(p)
 		}
 	case full:
@@ -165,7 +165,7 @@ func (c *call) takePlace(l *limit.Limits) bool {
 // move on to it; nil: none.
 func (c *call) othersAfter(p *provider, lastResort bool) *provider {
 	switch {
-	case c.shared != nil || c.options.onceOnly:
+	case c.shared != nil || c.options.OnceOnly:
 		return nil
 	case c.allowed.NeedsLarger():
 		return c.widerThan(p)

@@ -34,7 +34,7 @@ func (c *call) concludeAttempt(err error) (over bool) {
 
 // decide decides what follows an attempt with that verdict: a retry, another provider, or the end of the call.
 func (c *call) decide(v verdict.Verdict) {
-	c.allowed.Follow(v.Class, c.options.onceOnly, c.query.query.TryRefused, c.attempt.provider.definition.Window)
+	c.allowed.Follow(v.Class, c.options.OnceOnly, c.query.query.TryRefused, c.attempt.provider.definition.Window)
 	c.state = callChoosing
 	switch {
 	case c.planRetry(v):
@@ -107,7 +107,7 @@ func (c *call) planRetry(v verdict.Verdict) bool {
 	p, rule := c.attempt.provider, v.Class.Rule()
 	retry := p.effects.Retry()
 	if retry == nil || c.retried.tries >= retry.Policy.Retries || rule.RetryHere != verdict.RetryYes ||
-		c.options.onceOnly && !rule.OnceMovesOn {
+		c.options.OnceOnly && !rule.OnceMovesOn {
 		return false
 	}
 	if c.retried.delays == nil {

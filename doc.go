@@ -54,7 +54,7 @@
 //   - Packages stream and hedge are built on leases: answers that arrive in pieces, and a second provider when the
 //     first is slow.
 //   - [Resolver.Get] returns the instance for wiring, and records nothing.
-//   - [Resolver.Many] and [Resolver.AcquireMany] return all of them.
+//   - [Resolver.GetAll], [Resolver.AcquireAll] and [Resolver.Each] are for all of them, [Resolver.Do] for a call without result.
 //
 // # Outcomes
 //

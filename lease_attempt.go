@@ -46,8 +46,8 @@ type leasedAttempt struct {
 func (l *leasedAttempt) init(c *call) {
 	l.call, l.ctx, l.retried = c.shared, c.functionContext(), c.retried
 	l.attempt, l.told = c.attempt, c.present()
-	l.hasNext = !c.options.onceOnly && c.providers.more()
-	if c.why != reason.Many { // else the others are asked as well
+	l.hasNext = !c.options.OnceOnly && c.providers.more()
+	if c.why != reason.All { // else the others are asked as well
 		l.next = c.providers.another()
 	}
 	l.call.addLease(c)

@@ -102,7 +102,7 @@ type Stats struct {
 	Services  int `json:"services"`
 	Providers int `json:"providers"`
 	Eligible  int `json:"eligible"`
-	// Lookups counts every Get, Acquire, Many and Call. At rest it is Hits, the
+	// Lookups counts every Get, GetAll, Acquire, AcquireAll, Each and Call. At rest it is Hits, the
 	// look-ups that gave out a provider, plus Misses, those that did not.
 	Lookups uint64 `json:"lookups"`
 	Hits    uint64 `json:"hits"`

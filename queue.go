@@ -46,10 +46,10 @@ func (c *call) awaitPlace() bool {
 		return false
 	}
 	defer c.skipFull()
-	q := callQueues{queueing.New[*provider](places{}, c.options.caller), c.query.service.registry.now()}
+	q := callQueues{queueing.New[*provider](places{}, c.options.Caller), c.query.service.registry.now()}
 	defer q.End()
 	defer func() { c.delay += c.since(q.began) }()
-	patience := queueing.Patience{ForReturn: c.options.wait, Bounded: c.caller.HasDeadline, Deadline: c.caller.Deadline}
+	patience := queueing.Patience{ForReturn: c.options.Wait, Bounded: c.caller.HasDeadline, Deadline: c.caller.Deadline}
 	for {
 		changed := c.query.service.registry.changed()
 		c.noteFull(q.Follow(c.query.current().candidates, c.wantsSuccessor))

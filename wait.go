@@ -192,12 +192,12 @@ type comebackWait = comeback.Wait[*domain.Domain[*provider], *provider]
 // false when there is none, or nothing to wait for. Only time bounds how often a call comes back; it pauses for
 // longer each time, up to a second.
 func (c *call) awaitReturn() bool {
-	if !c.options.wait {
+	if !c.options.Wait {
 		return false
 	}
 	registry, w := c.query.service.registry, c.comebackWait()
 	began := registry.now()
-	w.Reserve(&c.caller, c.options.caller, c.limitsToReserve)
+	w.Reserve(&c.caller, c.options.Caller, c.limitsToReserve)
 	if !w.ForFirst(&c.caller, func() time.Duration { return c.since(began) }, c.firstReturn) {
 		w.End()
 		return false

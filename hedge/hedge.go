@@ -269,9 +269,7 @@ func (h *hedged[T, R]) attempt(lease *registry.Lease[T], r *result[R]) (next *re
 	next, failure := lease.MoveOn(err)
 	if next == nil {
 		h.called.Add(-1)
-		if failure != nil { // else a classifier counts the error as an answer
-			r.err = failure
-		}
+		r.err = failure
 		attempts := lease.Attempts()
 		r.final = len(attempts) > 0 && attempts[len(attempts)-1].Class.Rule().Next == verdict.NextNo
 	}

@@ -218,9 +218,7 @@ func Open[T, I any](
 			s.attempts = failed
 			return s, nil
 		}
-		if lease, err = lease.MoveOn(failure); lease == nil && err == nil {
-			err = failure // a classifier counts it as an answer
-		}
+		lease, err = lease.MoveOn(failure)
 	}
 	return nil, err
 }
