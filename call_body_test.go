@@ -15,7 +15,13 @@ import (
 // Variants: the fast path and the one with options, and a lease, whose body can be read.
 func TestCall_BodyReadAfterItSaysWhatIsWrong(t *testing.T) {
 	t.Parallel()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 1<<22)) }))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.(http.Flusher).Flush()
+		if r.URL.Path == "/endless" {
+			<-r.Context().Done() // so that nothing but the end of the context can end the reading
+		}
+		_, _ = w.Write(make([]byte, 1<<22))
+	}))
 	defer server.Close()
 	reg, err := registry.New(registry.Options{})
 	require.NoError(t, err)
@@ -23,8 +29,8 @@ func TestCall_BodyReadAfterItSaysWhatIsWrong(t *testing.T) {
 	_, err = clients.Register(t.Context(), reg, registry.Provider[*http.Client]{Name: "a", Instance: server.Client()})
 	require.NoError(t, err)
 	r := clients.Bind(reg, registry.Query{})
-	get := func(ctx context.Context, c *http.Client) (*http.Response, error) {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL, nil)
+	get := func(ctx context.Context, c *http.Client, path string) (*http.Response, error) {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL+path, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -34,7 +40,7 @@ func TestCall_BodyReadAfterItSaysWhatIsWrong(t *testing.T) {
 		var kept context.Context
 		response, err := registry.Call(t.Context(), r, func(ctx context.Context, c *http.Client) (*http.Response, error) {
 			kept = ctx //nolint:fatcontext // what a careless user does
-			return get(ctx, c)
+			return get(ctx, c, "/endless")
 		}, options...)
 		require.NoError(t, err)
 		_, err = io.ReadAll(response.Body)
@@ -44,7 +50,7 @@ func TestCall_BodyReadAfterItSaysWhatIsWrong(t *testing.T) {
 	}
 	lease, err := r.Acquire(t.Context())
 	require.NoError(t, err)
-	response, err := get(lease.Context(), lease.Value)
+	response, err := get(lease.Context(), lease.Value, "/whole")
 	require.NoError(t, err)
 	body, err := io.ReadAll(response.Body)
 	require.NoError(t, err)

@@ -6,7 +6,6 @@ import (
 	"runtime"
 	"strconv"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -189,16 +188,24 @@ func TestService_ForgottenWhileAnotherRegisters(t *testing.T) {
 	require.NoError(t, reg.Close(t.Context()))
 }
 
-func TestService_LookUpsOfUnknownOnesCostTheSame(t *testing.T) { //nolint:paralleltest // it measures time
+// What was kept of a name would be copied or searched with the next one.
+func TestService_LookUpsOfUnknownOnesCostTheSame(t *testing.T) { //nolint:paralleltest // it counts all allocations
 	reg := testkit.New(t, registry.Options{})
-	var took [2]time.Duration
-	for round := range took {
-		began := time.Now()
-		for i := range 6000 {
-			_, _ = registry.NewService[string](fmt.Sprint("tenant", round, "-", i)).Get(t.Context(), reg, registry.Query{})
+	looked := 0
+	lookUp := func(times int) (bytes uint64) {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for range times {
+			looked++
+			_, _ = registry.NewService[string](fmt.Sprint("tenant-", 1_000_000+looked)).Get(t.Context(), reg, registry.Query{})
 		}
-		took[round] = time.Since(began)
+		runtime.ReadMemStats(&after)
+		return after.TotalAlloc - before.TotalAlloc
 	}
-	require.Less(t, took[1], 3*took[0])
+	lookUp(100) // what is made once
+	first := lookUp(500)
+	lookUp(5000)
+	require.InEpsilon(t, first, lookUp(500), 0.2)
+	require.Zero(t, reg.Stats().Services)
 	require.NoError(t, reg.Close(t.Context()))
 }
