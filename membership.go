@@ -95,7 +95,7 @@ func (m *membership) join(p, replaced *provider, e entry) {
 	}
 	p.held = nil
 	if replaced != nil && replaced.domain == p.domain {
-		p.forgiveKeyLocked()
+		domain.ForgiveKey(p.registry.cooling(), p)
 	}
 	m.wakeWaiters()
 }
