@@ -59,6 +59,8 @@ var (
 	ErrDenied = fault.ErrDenied
 	// ErrClosed reports a registry that is closed or closing, or a provider that is being removed.
 	ErrClosed = fault.ErrClosed
+	// ErrState reports an operation that an [Orchestrator] cannot do in the state that it is in, such as a second start.
+	ErrState = fault.ErrState
 	// ErrStuck reports a removal or close that gave up waiting for user code.
 	ErrStuck = fault.ErrStuck
 

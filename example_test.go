@@ -206,6 +206,37 @@ func ExampleResolver_GetAll() {
 	// claude <nil>
 }
 
+// A test call to one provider, whatever the strategy would pick.
+func ExampleQuery_only() {
+	ctx := context.Background()
+	reg := registryOf(registry.Provider[chatModel]{Name: "gpt"}, registry.Provider[chatModel]{Name: "claude"})
+	defer func() { _ = reg.Close(ctx) }()
+
+	claude := chat.Bind(reg, registry.Query{Only: []string{"claude"}})
+	fmt.Println(registry.Call(ctx, claude, func(ctx context.Context, model chatModel) (string, error) {
+		return model.Chat(ctx, "hello")
+	}))
+	// Output:
+	// claude <nil>
+}
+
+func ExampleRegistry_Reset() {
+	ctx := context.Background()
+	reg := registryOf(registry.Provider[chatModel]{Name: "gpt"}, registry.Provider[chatModel]{Name: "claude"})
+	defer func() { _ = reg.Close(ctx) }()
+
+	for _, handle := range reg.Registrations("chat") {
+		if err := handle.ForceOpen(time.Hour, "maintenance"); err != nil {
+			panic(err)
+		}
+	}
+	fmt.Println(reg.Reset())
+	fmt.Println(reg.Reset())
+	// Output:
+	// [gpt claude]
+	// []
+}
+
 func ExampleResolver_Do() {
 	ctx := context.Background()
 	reg := registryOf(

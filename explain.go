@@ -199,6 +199,9 @@ func (*serviceState) mismatch(p *provider, q Query) *refusal.Reason {
 	if lacking := p.missing(q.Require); lacking != "" {
 		return refusal.Lacking(lacking)
 	}
+	if len(q.Only) > 0 && !p.matchesAny && !slices.Contains(q.Only, p.name()) {
+		return refusal.Unmet(reason.Excluded, "not among those that the query names")
+	}
 	if !q.Where.IsZero() && !p.matchesAny {
 		profile := profileOf(&p.definition)
 		if code, words := q.Where.Unmet(&profile); code != "" {

@@ -47,7 +47,7 @@ func TestAdd_AndRemoveWhileOthersRun(t *testing.T) {
 		require.NoError(t, o.Stop(t.Context()))
 		lines := j.All()
 		require.Equal(t, []string{"-web", "-app", "-db"}, lines[len(lines)-3:])
-		require.ErrorIs(t, o.Add(t.Context(), j.Component("late", 0)), registry.ErrClosed)
+		require.ErrorIs(t, o.Add(t.Context(), j.Component("late", 0)), registry.ErrState)
 	})
 }
 

@@ -28,7 +28,7 @@ func TestStop_SameFromEveryState(t *testing.T) {
 			require.NoError(t, o.Stop(t.Context()))
 			require.NoError(t, o.Stop(t.Context()))
 			_, err := o.Start(t.Context())
-			require.ErrorIs(t, err, registry.ErrClosed)
+			require.ErrorIs(t, err, registry.ErrState)
 			require.Empty(t, j.All())
 		})
 	})

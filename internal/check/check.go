@@ -9,6 +9,7 @@
 package check
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"reflect"
@@ -29,6 +30,9 @@ const (
 	// lengths.
 	LongestList = 256
 )
+
+// ErrInvalid is the sentinel of all bad input.
+var ErrInvalid = errors.New("invalid input")
 
 // longestValue bounds the text of a refused value, in bytes.
 const longestValue = 64

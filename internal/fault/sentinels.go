@@ -1,11 +1,15 @@
 package fault
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/capreg/registry/internal/check"
+)
 
 // The sentinels that engines return. The root package documents and exports them under
 // the same names.
 var (
-	ErrInvalid        = errors.New("invalid input")
+	ErrInvalid        = check.ErrInvalid
 	ErrUnavailable    = errors.New("no provider available")
 	ErrNoCapability   = errors.New("capability missing")
 	ErrUnhealthy      = errors.New("unhealthy")
@@ -19,6 +23,7 @@ var (
 	ErrNotRegistered  = errors.New("not registered")
 	ErrNotReady       = errors.New("not ready")
 	ErrClosed         = errors.New("shutting down")
+	ErrState          = errors.New("not in this state")
 	ErrStuck          = errors.New("still running")
 	ErrAttemptTimeout = errors.New("attempt timeout")
 )
