@@ -16,26 +16,18 @@ type missCounter struct{ record.Counter[reason.Code] }
 // count counts a look-up that found no provider, once for each code among its candidates.
 // For nil, its context had ended.
 func (m *missCounter) count(why *UnavailableError) {
-	var buffer [8]reason.Code
-	codes := buffer[:0]
 	switch {
 	case why == nil:
-		codes = append(codes, reason.ContextEnded)
-	case why.cause == ErrClosed: //nolint:errorlint // the sentinel itself
-		codes = append(codes, reason.Closed)
-	case why.cause == ErrUnknownService: //nolint:errorlint // the sentinel itself
-		codes = append(codes, reason.UnknownService)
-	case len(why.Candidates) == 0:
-		codes = append(codes, reason.NoneInSight)
+		m.Add(reason.ContextEnded)
+	case why.sight.Cause == ErrClosed: //nolint:errorlint // the sentinel itself
+		m.Add(reason.Closed)
+	case why.sight.Cause == ErrUnknownService: //nolint:errorlint // the sentinel itself
+		m.Add(reason.UnknownService)
+	case why.sight.Cause != nil:
+		m.Add(reason.NoneInSight)
+	default:
+		m.Add(why.sight.Codes...)
 	}
-	if why != nil {
-		for i := range why.Candidates { // without a copy of each
-			if code := why.Candidates[i].Code; !slices.Contains(codes, code) {
-				codes = append(codes, code)
-			}
-		}
-	}
-	m.Add(codes...)
 }
 
 // Analytics returns the outcomes of the look-ups and the shares of the attempts of a

@@ -10,6 +10,7 @@ import (
 	"github.com/capreg/registry/internal/breaker"
 	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/internal/pace"
+	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/slots"
 	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/internal/tasks"
@@ -105,9 +106,9 @@ func (a *attempt) limitTime(by *attemptctx.Caller, others func() *provider) {
 // refusing returns the reasons that keep the attempt away: of a last resort only those that cannot be helped.
 func (a *attempt) refusing() gate {
 	if a.lastResort {
-		return gateHelpless
+		return refusal.Helpless
 	}
-	return gateBlocked
+	return refusal.Blocked
 }
 
 // withdraw takes back the count of an attempt that was not admitted.

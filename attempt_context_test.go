@@ -250,7 +250,7 @@ func TestAttemptContext_IncomparableCauseDoesNotPanic(t *testing.T) {
 	require.NotPanics(t, func() {
 		var u *registry.UnavailableError
 		errors.As(err2, &u)
-		target := errors.Unwrap(u.Candidates[0].Err)
+		target := errors.Unwrap(u.Candidates()[0].Err)
 		errors.Is(err, target)
 	})
 	_ = reg.Close(t.Context())

@@ -88,11 +88,11 @@ func TestBreaker_RefusalNamesProviderReasonAndDelay(t *testing.T) {
 		var unavailable *registry.UnavailableError
 		require.ErrorAs(t, err, &unavailable)
 		require.Equal(t, 40*time.Second, unavailable.RetryIn)
-		require.Len(t, unavailable.Candidates, 1)
-		require.Equal(t, "a", unavailable.Candidates[0].Provider)
-		require.Equal(t, registry.BreakerOpen, unavailable.Candidates[0].Breaker)
-		require.Equal(t, 40*time.Second, unavailable.Candidates[0].RetryIn)
-		require.Equal(t, reason.BreakerOpen, unavailable.Candidates[0].Code)
+		require.Len(t, unavailable.Candidates(), 1)
+		require.Equal(t, "a", unavailable.Candidates()[0].Provider)
+		require.Equal(t, registry.BreakerOpen, unavailable.Candidates()[0].Breaker)
+		require.Equal(t, 40*time.Second, unavailable.Candidates()[0].RetryIn)
+		require.Equal(t, reason.BreakerOpen, unavailable.Candidates()[0].Code)
 	})
 }
 

@@ -43,7 +43,7 @@ func (c *call) enter(p *provider, e admission) bool {
 	if !e.placed {
 		a.place = nil // that of the last attempt is not ours any more
 	}
-	if !e.lastResort && p.gateNow()&gateBlocked != 0 {
+	if !e.lastResort && p.gateNow()&refusal.Blocked != 0 {
 		return false // at no cost for what comes below
 	}
 	if !e.paid && c.entries > 0 && !c.withinBudget(p) {
@@ -103,7 +103,7 @@ func (c *call) noteEntry(p *provider, e admission) {
 // the breaker wants.
 func (c *call) withinBudget(p *provider) bool {
 	retry := p.effects.Retry()
-	if retry == nil || p.gateNow()&gateHalfOpen != 0 || retry.Allow() {
+	if retry == nil || p.gateNow()&refusal.HalfOpen != 0 || retry.Allow() {
 		return true
 	}
 	c.skip(p, refusal.BudgetSpent(), 0)
@@ -192,5 +192,5 @@ func (c *call) widerThan(p *provider) *provider {
 // skip notes why the call passed a provider by that looks eligible.
 func (c *call) skip(p *provider, why *refusal.Reason, retryIn time.Duration) {
 	c.refused = append(c.refused, p)
-	c.skips = append(c.skips, refusedCandidate(p, why, retryIn))
+	c.skips = append(c.skips, refusedNow(p, why, retryIn))
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/outcome"
+	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -114,8 +115,8 @@ func (c *call) planRetry(v verdict.Verdict) bool {
 		c.retried.delays = limit.NewDelays(retry.Policy.FirstDelay, retry.Policy.MaxDelay, limit.NoJitter)
 	}
 	delay := limit.FullJitter(c.retried.delays.NextBackOff())
-	switch blocked := p.gateNow() & gateBlocked; {
-	case blocked == gateCooling && v.After > 0 && !c.providers.more():
+	switch blocked := p.gateNow() & refusal.Blocked; {
+	case blocked == refusal.Cooling && v.After > 0 && !c.providers.more():
 		// A delay that came with an error that may be retried, such as a 503's, has become a
 		// cooldown, which is over when its timer has fired.
 		cooldown, _ := p.comesBackIn()

@@ -52,7 +52,7 @@ func TestCall_TotalFailureTriesEachOnceAndNamesAll(t *testing.T) {
 			{Provider: "a", Why: "first", Class: verdict.ClassUnknown, Err: testkit.ErrDown},
 			{Provider: "b", Why: "failover", Class: verdict.ClassUnknown, Err: errOther, Duration: 2 * time.Second},
 		}, failed.Attempts)
-		require.Empty(t, failed.Skipped)
+		require.Empty(t, failed.Skipped())
 		require.Contains(t, err.Error(), `a: unknown after 0s: down; b: unknown after 2s: multi line`)
 		testkit.RequireCounts(t, a, 0, 1, 0, 0)
 		testkit.RequireCounts(t, b, 0, 1, 0, 0)
@@ -71,9 +71,9 @@ func TestCall_ErrorNamesSkippedProviders(t *testing.T) {
 		require.ErrorIs(t, err, registry.ErrBreakerOpen)
 		var failed *registry.CallError
 		require.ErrorAs(t, err, &failed)
-		require.Len(t, failed.Skipped, 1)
-		require.Equal(t, "b", failed.Skipped[0].Provider)
-		require.Equal(t, time.Hour, failed.Skipped[0].RetryIn)
+		require.Len(t, failed.Skipped(), 1)
+		require.Equal(t, "b", failed.Skipped()[0].Provider)
+		require.Equal(t, time.Hour, failed.Skipped()[0].RetryIn)
 		require.Zero(t, failed.RetryIn, "a can be asked again now")
 	})
 }

@@ -56,26 +56,23 @@ func (c Candidate) String() string {
 	return text
 }
 
-// setStanding sets the fields that say how the provider stands to the query.
-func setStanding(c *Candidate, s *refusal.Standing) {
-	c.Eligible, c.Code, c.Reason, c.RetryIn, c.Err = s.Eligible, s.Code, s.Words, s.RetryIn, s.Err
+// candidateOf returns the provider as a look-up saw it.
+func candidateOf(s *refusal.Seen) Candidate {
+	return Candidate{
+		Provider: s.Provider, Handler: s.Handler, Group: s.Group, Priority: Priority(s.Priority), Mock: s.Mock,
+		Strategy: s.Strategy, Eligible: s.Eligible, Code: s.Code, Reason: s.Words, Breaker: BreakerState(s.Breaker),
+		RetryIn: s.RetryIn, LastError: s.LastError, Err: s.Err,
+	}
 }
 
-// standingOf returns those fields.
-func standingOf(c *Candidate) refusal.Standing {
-	return refusal.Standing{Eligible: c.Eligible, Code: c.Code, Words: c.Reason, RetryIn: c.RetryIn, Err: c.Err}
-}
-
-// refuseFor makes the reason the only one. It ends by itself after retryIn.
-func refuseFor(c *Candidate, why *refusal.Reason, retryIn time.Duration) {
-	var s refusal.Standing
-	s.Refuse(why, retryIn)
-	setStanding(c, &s)
-}
-
-// soonest returns the time until a retry is worthwhile; zero when that is now, or never by itself.
-func soonest(candidates []Candidate) time.Duration {
-	return refusal.Soonest(candidates, func(c *Candidate) (bool, time.Duration) { return c.Eligible, c.RetryIn })
+// candidatesOf returns a list that is the caller's.
+func candidatesOf(o *refusal.Sight) []Candidate {
+	all, n := make([]Candidate, o.Len()), 0
+	for seen := range o.All() {
+		all[n] = candidateOf(seen)
+		n++
+	}
+	return all[:n]
 }
 
 // facts lets package refusal ask why a provider gets no call. Its methods are called with Registry.mu held.
@@ -105,30 +102,59 @@ func (f facts) Factory() (text string, until time.Time, cause error) {
 	return failed.Text, failed.Until, failed.Err
 }
 
-// describeLocked fills in c, which is zero.
-func describeLocked(c *Candidate, p *provider, at time.Time) {
-	now := p.gateNow()
-	identifyLocked(c, p, now)
-	if now&gateBlocked == gateOpen { // by far the most frequent refusal: its words are ready
-		c.Code, c.Reason, c.RetryIn, c.Err = p.opening.Refusal(at)
-		return
+// recordLocked returns how the provider stands now. All that look share it until the next change. Caller holds
+// Registry.mu.
+func recordLocked(p *provider) *refusal.Record {
+	if r := p.record; r != nil && p.recordedAt == p.service.version && (!r.Depends || p.health.causesAt == p.registry.causes.Load()) {
+		return r
 	}
-	s := refusal.Of(now, facts{p}, at)
-	setStanding(c, &s)
+	gate, at := p.gateNow(), time.Now()
+	r := &refusal.Record{
+		Who: whoLocked(p, gate), Standing: refusal.Of(gate, facts{p}, at), Gate: gate, Last: p.last,
+		Depends: gate&refusal.Unhealthy != 0 && len(p.definition.Requires) > 0,
+		Profile: profileOf(&p.definition), MatchesAny: p.matchesAny,
+	}
+	if r.RetryIn > 0 {
+		r.Until, r.RetryIn = at.Add(r.RetryIn), 0
+	}
+	if p.health.watch.Active() {
+		for _, capability := range p.definition.Capabilities {
+			if out := p.outage([]string{capability}); out != nil {
+				if r.Outages == nil {
+					r.Outages = make(map[string]*refusal.Reason)
+				}
+				r.Outages[capability] = out
+			}
+		}
+	}
+	p.record, p.recordedAt = r, p.service.version
+	return r
 }
 
-// identifyLocked fills in which provider it is, and the state of its breaker.
-func identifyLocked(c *Candidate, p *provider, now gate) {
-	c.Provider, c.Handler, c.Group = p.name(), p.definition.Handler, p.group.Number
-	c.Priority, c.Mock, c.Breaker = p.definition.Priority, p.shownAsMock(), BreakerState(now.Breaker())
-	c.Strategy, c.LastError = p.group.Strategy.String(), p.last.Load()
+// renewRecord notes that what keeps calls away from the provider, or its words, have changed. Caller holds
+// Registry.mu.
+func renewRecord(p *provider) {
+	p.record = nil
+	for _, at := range p.positions {
+		if board := at.plan.board.Load(); board != nil {
+			board.Set(at.at, recordLocked(p))
+		}
+	}
 }
 
-// refusedCandidate returns the provider as a candidate that turned a call away although it looked eligible.
-func refusedCandidate(p *provider, why *refusal.Reason, retryIn time.Duration) (c Candidate) {
+// whoLocked returns which provider it is, and the state of its breaker.
+func whoLocked(p *provider, now gate) refusal.Who {
+	return refusal.Who{
+		Provider: p.name(), Handler: p.definition.Handler, Group: p.group.Number, Priority: int8(p.definition.Priority),
+		Mock: p.shownAsMock(), Breaker: now.Breaker(), Strategy: p.group.Strategy.String(), LastError: p.last.Load(),
+	}
+}
+
+// refusedNow returns the provider as one that turned a call away although it looked eligible.
+func refusedNow(p *provider, why *refusal.Reason, retryIn time.Duration) (c refusal.Seen) {
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
-	identifyLocked(&c, p, p.gateNow())
-	refuseFor(&c, why, retryIn)
+	c.Who = whoLocked(p, p.gateNow())
+	c.Refuse(why, retryIn)
 	return c
 }

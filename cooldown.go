@@ -9,6 +9,7 @@ import (
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/internal/override"
+	"github.com/capreg/registry/internal/refusal"
 )
 
 // cooldownNow returns the cooldown that keeps the provider away for longest, its own or its domain's. Caller
@@ -20,10 +21,11 @@ func (p *provider) cooldownNow() *cooldown.Cooldown { return domain.Now(p) }
 func (p *provider) Cooldowns() (own *cooldown.Timed, shared *domain.Domain[*provider]) {
 	return &p.cooldown, p.domain
 }
+func (p *provider) NoteEnd()                     { renewRecord(p) }
 func (p *provider) SetGrown(grown bool)          { p.effects.SetCooldownGrown(grown) }
-func (p *provider) KeptAway() bool               { return p.gateNow()&gateCooling != 0 }
-func (p *provider) KeepAway(change *event.Event) { p.changeGateLocked(0, gateCooling, change) }
-func (p *provider) LetIn(change *event.Event)    { p.changeGateLocked(gateCooling, 0, change) }
+func (p *provider) KeptAway() bool               { return p.gateNow()&refusal.Cooling != 0 }
+func (p *provider) KeepAway(change *event.Event) { p.changeGateLocked(0, refusal.Cooling, change) }
+func (p *provider) LetIn(change *event.Event)    { p.changeGateLocked(refusal.Cooling, 0, change) }
 
 // cooling returns what the cooldowns of providers need of the registry.
 func (r *Registry) cooling() domain.Owner[*provider] {
@@ -67,7 +69,7 @@ func (p *provider) endGrowth(success bool) {
 func (r *Registry) enterDomain(p *provider, policy LimitPolicy) {
 	p.domain = r.domains.Join(override.DomainKey(p.definition.Domain, p.ofTest()), p)
 	if p.domain.Cooldown.Active() {
-		p.gate.Store(uint32(p.gateNow() | gateCooling))
+		p.gate.Store(uint32(p.gateNow() | refusal.Cooling))
 	}
 	p.effects.SetCooldownGrown(p.domain.Cooldown.Pending())
 	p.limits.Store(p.domain.Limits())

@@ -39,7 +39,6 @@ func (r *Resolver[T]) Each(ctx context.Context, function func(context.Context, T
 	}
 	var fan *tasks.Fan
 	var attempts []*Attempt
-	failed := &CallError{Service: r.Service(), partial: true}
 	err := r.acquireEach(ctx, options, func(l *Lease[T]) bool { //nolint:contextcheck // the lease has it
 		if fan == nil {
 			fan = tasks.NewFan(&l.held.call.query.service.registry.tasks, l.held.call.options.MaxParallel)
@@ -64,6 +63,7 @@ func (r *Resolver[T]) Each(ctx context.Context, function func(context.Context, T
 	if err != nil {
 		return nil, err
 	}
+	failed := &CallError{Service: r.Service(), partial: true}
 	if ctx.Err() != nil { // perhaps not all were entered
 		failed.ended = fault.OfContext(ctx)
 	}
@@ -91,7 +91,7 @@ func (l *leasedAttempt) endEach(ended *Attempt, err error, panicked *verdict.Pan
 		return goesOn
 	}
 	defer l.call.close()
-	l.conclude(err)
+	l.conclude(err, nil)
 	*ended = l.told
 	return goesOn
 }

@@ -1,8 +1,10 @@
 package registry
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -115,60 +117,35 @@ type UnavailableError struct {
 	Service string
 	// Query is the query of the look-up.
 	Query Query
-	// Candidates are the providers of the service in the order in which they
-	// would have been asked, each with its reason.
-	Candidates []Candidate
 	// RetryIn is the time until a retry is worthwhile, from the moment the error was
 	// made; zero when that is now, or when no known reason ends by itself.
 	RetryIn time.Duration
 
-	cause error // why the service as a whole has no candidate; nil: see Candidates
+	sight refusal.Sight
 }
 
-// mostNamed bounds how many providers the text of an error names.
-const mostNamed = 16
-
-// textsOf returns the first candidates with their reasons, for the text of an error.
-func textsOf(candidates []Candidate) []string {
-	var texts []string
-	named := min(len(candidates), mostNamed)
-	for _, candidate := range candidates[:named] {
-		texts = append(texts, candidate.String())
-	}
-	if more := len(candidates) - named; more > 0 {
-		texts = append(texts, fmt.Sprintf("and %d more", more))
-	}
-	return texts
-}
+// Candidates returns the providers of the service in the order in which they would have been asked, each with its
+// reason at the moment of the look-up. The list is made by each call of Candidates, and is the caller's. An error costs
+// the same with ten candidates and with ten thousand, until they are asked for.
+func (e *UnavailableError) Candidates() []Candidate { return candidatesOf(&e.sight) }
 
 // shortName cuts a name for the text of an error.
 func shortName(name string) string { return oneline.Cut(name, 64) }
 
 // joinNames lists names for the text of an error.
-func joinNames(names []string) string { return strings.Join(oneline.First(names, mostNamed, ""), ", ") }
+func joinNames(names []string) string {
+	return strings.Join(oneline.First(names, refusal.MostNamed, ""), ", ")
+}
 
 // Error names the service and at most 16 candidates with their reasons, in one line.
 func (e *UnavailableError) Error() string {
-	var text strings.Builder
-	fmt.Fprintf(&text, "registry: %v: service %q%s", ErrUnavailable, oneline.Cut(e.Service, 64), e.Query)
-	switch {
-	case e.cause != nil:
-		fmt.Fprintf(&text, ": %v", e.cause)
-	case len(e.Candidates) > 0 && e.parked():
-		fmt.Fprintf(&text, ": %v", ErrCredentials)
-	}
-	if len(e.Candidates) > 0 {
-		text.WriteString(": " + strings.Join(textsOf(e.Candidates), "; "))
-	}
-	if e.RetryIn > 0 {
-		fmt.Fprintf(&text, "; retry in %v", e.RetryIn.Round(time.Millisecond))
-	}
-	return oneline.Of(text.String())
+	return e.sight.ErrorText(e.Service, e.Query.String(), e.RetryIn)
 }
 
-// Is reports whether target is ErrUnavailable or the cause of the whole service.
+// Is reports whether target is ErrUnavailable, the cause of the whole service, or the sentinel of the code of any candidate.
 func (e *UnavailableError) Is(target error) bool {
-	return target == ErrUnavailable || e.cause != nil && target == e.cause
+	return target == ErrUnavailable || e.sight.Cause != nil && target == e.sight.Cause ||
+		e.sight.Means(target)
 }
 
 // Verdict returns the verdict of this error in a call that contains the failed one: a plain failure.
@@ -176,22 +153,7 @@ func (e *UnavailableError) Verdict() verdict.Verdict { return verdict.Verdict{} 
 
 // Unwrap returns the error of each candidate.
 func (e *UnavailableError) Unwrap() []error {
-	return appendCauses(make([]error, 0, len(e.Candidates)), e.Candidates, e.parked())
-}
-
-// appendCauses appends the errors of candidates. They match ErrCredentials only where all candidates are parked.
-func appendCauses(causes []error, candidates []Candidate, parked bool) []error {
-	for i := range candidates {
-		if err := refusal.Cause(candidates[i].Code, candidates[i].Err, parked); err != nil {
-			causes = append(causes, err)
-		}
-	}
-	return causes
-}
-
-// parked reports whether every candidate refuses this client's credentials.
-func (e *UnavailableError) parked() bool {
-	return !slices.ContainsFunc(e.Candidates, func(c Candidate) bool { return c.Code != reason.Parked })
+	return refusal.AppendCauses(make([]error, 0, e.sight.Len()), e.sight.All(), e.sight.AllParked())
 }
 
 // CallError is the error of a call that failed after its function ran at least once, or whose context ended first.
@@ -205,17 +167,49 @@ type CallError struct {
 	Service string
 	// Attempts are the tries, in order; none when the context ended before the first.
 	Attempts []Attempt
-	// Skipped are the providers that were not tried, when the call ran out of providers.
-	Skipped []Candidate
 	// OnceOnly reports that no other provider was tried because the call must not run a second time.
 	OnceOnly bool
 	// RetryIn is the time until a retry is worthwhile when the call ran out of providers, from the moment the error
 	// was made; zero when that is now, or when no known reason ends by itself.
 	RetryIn time.Duration
 
-	ended   []error // the caller's context error and its cause, when they ended the call
-	partial bool    // other providers could have been asked
-	causes  []error // why the registry ended attempts, and why no provider is left
+	left    *UnavailableError // the providers when the call ran out of them; nil: it did not
+	ended   []error           // the caller's context error and its cause, when they ended the call
+	partial bool              // other providers could have been asked
+	causes  []error           // why the registry ended attempts, and why no provider is left
+}
+
+// Skipped returns the providers that were not tried, when the call ran out of providers. The list is made by each call
+// of Skipped, and is the caller's.
+func (e *CallError) Skipped() (all []Candidate) {
+	for seen := range e.skipped() {
+		all = append(all, candidateOf(seen))
+	}
+	return all
+}
+
+func (e *CallError) skipped() iter.Seq[*refusal.Seen] {
+	return func(yield func(*refusal.Seen) bool) {
+		if e.left == nil {
+			return
+		}
+		for c := range e.left.sight.All() {
+			if !e.tried(c.Provider) && !yield(c) {
+				return
+			}
+		}
+	}
+}
+
+func (e *CallError) countSkipped() int {
+	if e.left == nil {
+		return 0
+	}
+	return e.left.sight.LenWithout(e.tried)
+}
+
+func (e *CallError) tried(provider string) bool {
+	return slices.ContainsFunc(e.Attempts, func(a Attempt) bool { return a.Provider == provider })
 }
 
 // Error names every provider with class, duration and error, in one line.
@@ -233,7 +227,7 @@ func (e *CallError) Error() string {
 		tried = append(tried, fmt.Sprintf("%s: %v after %v: %s", attempt.Provider, attempt.Class,
 			attempt.Duration.Round(time.Microsecond), oneline.Cut(fault.Text(attempt.Err), 300)))
 	}
-	if tried = append(tried, textsOf(e.Skipped)...); len(tried) > 0 {
+	if tried = append(tried, refusal.TextsOf(e.skipped(), e.countSkipped())...); len(tried) > 0 {
 		text.WriteString(": " + strings.Join(tried, "; "))
 	}
 	if e.OnceOnly {
@@ -242,26 +236,56 @@ func (e *CallError) Error() string {
 	return oneline.Of(text.String())
 }
 
-// Verdict returns the verdict of this error in a call that contains the failed one: a
-// plain failure, whatever the verdicts of its attempts.
-func (e *CallError) Verdict() verdict.Verdict { return verdict.Verdict{} }
+// Verdict returns the verdict of the call: cancelled or the caller's deadline where its context ended it, else that of
+// the last attempt that got an answer about the request, such as a bad request or a prompt that is too long, or else of
+// the last attempt. In a call that contains the failed one this error is a plain failure, whatever its verdict.
+func (e *CallError) Verdict() verdict.Verdict {
+	decisive := e.decisive()
+	switch {
+	case len(e.ended) > 0 && errors.Is(e.ended[0], context.DeadlineExceeded):
+		return verdict.Verdict{Class: verdict.ClassCallerDeadline}
+	case len(e.ended) > 0:
+		return verdict.Verdict{Class: verdict.ClassCancelled}
+	case decisive < 0:
+		return verdict.Verdict{}
+	}
+	class := e.Attempts[decisive].Class
+	if v := verdict.Of(e.Attempts[decisive].Err); v.Class == class {
+		return v // with its delay
+	}
+	return verdict.Verdict{Class: class}
+}
+
+// decisive returns the index of the attempt whose outcome is the call's; -1: there is none.
+func (e *CallError) decisive() int {
+	for i, attempt := range slices.Backward(e.Attempts) {
+		if attempt.Class != verdict.ClassSuccess && attempt.Class.Rule().Blame == verdict.BlameSuccess {
+			return i
+		}
+	}
+	return len(e.Attempts) - 1
+}
 
 // Is reports whether target is [ErrCredentials] and credentials are the reason.
 func (e *CallError) Is(target error) bool {
-	return target == ErrCredentials && e.credentials()
+	return target == ErrCredentials && e.credentials() || target == fault.ErrOfCall
 }
 
-// Unwrap returns the errors that ended the call, the error of each attempt and the
-// reasons of the providers that were skipped.
+// Unwrap returns the errors that ended the call, the error of the attempt that [CallError.Verdict] is about, those of the
+// others in order, and the reasons of the providers that were skipped: [errors.As] finds them in this order.
 func (e *CallError) Unwrap() []error {
-	causes := make([]error, 0, len(e.ended)+len(e.causes)+len(e.Attempts)+len(e.Skipped))
-	causes = append(append(causes, e.ended...), e.causes...)
-	for _, attempt := range e.Attempts {
-		if attempt.Err != nil {
+	causes := append(make([]error, 0, len(e.ended)+len(e.causes)+len(e.Attempts)+e.countSkipped()), e.ended...)
+	decisive := e.decisive()
+	if decisive >= 0 && e.Attempts[decisive].Err != nil {
+		causes = append(causes, e.Attempts[decisive].Err)
+	}
+	causes = append(causes, e.causes...)
+	for i, attempt := range e.Attempts {
+		if i != decisive && attempt.Err != nil {
 			causes = append(causes, attempt.Err)
 		}
 	}
-	return appendCauses(causes, e.Skipped, e.credentials())
+	return refusal.AppendCauses(causes, e.skipped(), e.credentials())
 }
 
 func (e *CallError) credentials() bool {
@@ -269,7 +293,7 @@ func (e *CallError) credentials() bool {
 		return false
 	}
 	return !slices.ContainsFunc(e.Attempts, func(a Attempt) bool { return a.Class != verdict.ClassFatal }) &&
-		!slices.ContainsFunc(e.Skipped, func(c Candidate) bool { return c.Code != reason.Parked && c.Code != reason.CapabilityMissing })
+		(e.left == nil || e.left.sight.Only(e.tried, reason.Parked, reason.CapabilityMissing))
 }
 
 // withRetryIn sets RetryIn where the call ended although other providers could have been
@@ -278,6 +302,7 @@ func (e *CallError) withRetryIn(s *queryPlan) *CallError {
 	if n := len(e.Attempts); n == 0 || len(e.ended) > 0 || e.Attempts[n-1].Class.Rule().Next == verdict.NextNo {
 		return e
 	}
-	e.RetryIn = soonest(s.explain(admitting, pick.Caller{}).Candidates)
+	o := s.look(s.current(), admitting, nil, &pick.Caller{})
+	e.RetryIn = o.RetryIn
 	return e
 }

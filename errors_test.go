@@ -78,7 +78,7 @@ func TestUnavailableError_NamesAtMostSixteenCandidates(t *testing.T) {
 		require.Less(t, len(err.Error()), 16*600)
 		var unavailable *registry.UnavailableError
 		require.ErrorAs(t, err, &unavailable)
-		require.Len(t, unavailable.Candidates, 40)
+		require.Len(t, unavailable.Candidates(), 40)
 	})
 }
 
@@ -189,7 +189,7 @@ func TestUnavailableError_MatchesEveryCausePresent(t *testing.T) {
 		require.Equal(t, "chat", unavailable.Service)
 		require.Equal(t, []string{"tools"}, unavailable.Query.Require)
 		reasons := map[string]string{}
-		for _, c := range unavailable.Candidates {
+		for _, c := range unavailable.Candidates() {
 			reasons[c.Provider] = string(c.Code)
 		}
 		require.Equal(t, map[string]string{

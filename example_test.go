@@ -371,7 +371,7 @@ func ExampleUnavailableError() {
 	fmt.Println(errors.Is(err, registry.ErrUnavailable), errors.Is(err, registry.ErrUnhealthy))
 	var unavailable *registry.UnavailableError
 	if errors.As(err, &unavailable) {
-		fmt.Println(unavailable.Candidates[0])
+		fmt.Println(unavailable.Candidates()[0])
 	}
 	// Output:
 	// true true

@@ -11,8 +11,8 @@ import (
 
 	"github.com/capreg/registry/internal/bitset"
 	"github.com/capreg/registry/internal/pick"
+	"github.com/capreg/registry/internal/query"
 	"github.com/capreg/registry/internal/refusal"
-	"github.com/capreg/registry/reason"
 )
 
 // Explanation reports which provider the next call would try first, and why not the
@@ -96,34 +96,14 @@ func (s *queryPlan) explain(want condition, by pick.Caller) Explanation {
 	if winner != nil {
 		e.Winner = winner.name()
 	}
-	e.Candidates, e.Err = s.survey(plan, want, by)
-	if want == admitting {
-		plan.markThrottled(e.Candidates, by)
-	}
-	return e
-}
-
-// markThrottled marks candidates that the caller's rate keeps away.
-func (p *plan) markThrottled(candidates []Candidate, by pick.Caller) {
-	for i := range min(len(p.candidates), len(candidates)) {
-		c := &candidates[i]
-		retryIn := p.candidates[i].limits.Load().RetryIn(by.Name)
-		if retryIn > 0 && (c.Eligible || c.Code == reason.AtCapacity) {
-			refuseFor(c, refusal.Throttled(), retryIn)
+	o := s.look(plan, want, nil, &by)
+	e.Candidates, e.Err = candidatesOf(&o), o.Cause
+	if plan.NeedsCaller() {
+		for i := range plan.candidates { // the first ones of the list
+			e.Candidates[i].Detail = plan.Describe(i, eligible, &by)
 		}
 	}
-}
-
-// survey returns the candidates, or the reason why there are none.
-func (s *queryPlan) survey(plan *plan, want condition, by pick.Caller) ([]Candidate, error) {
-	seen := s.visible(plan, want)
-	if len(seen) == 0 {
-		return seen, s.service.whyEmpty()
-	}
-	if plan.NeedsCaller() {
-		plan.addDetails(seen, want.of(plan), by)
-	}
-	return seen, nil
+	return e
 }
 
 // firstFree returns the first provider with a free place and an attempt left of the caller's rate.
@@ -153,54 +133,13 @@ func (s *service) whyEmpty() error {
 	return ErrUnknownService
 }
 
-// visible returns the plan's candidates followed by the providers that the query sees
-// but does not accept, all at one moment.
-func (s *queryPlan) visible(p *plan, want condition) []Candidate {
-	s.service.registry.mu.Lock()
-	defer s.service.registry.mu.Unlock()
-	now := s.service.registry.epoch.Add(s.service.registry.now()) // cheaper than time.Now
-	seen := make([]Candidate, len(p.candidates))
-	for i, candidate := range p.candidates {
-		s.describe(&seen[i], candidate, now, want)
-	}
-	if !s.selective {
-		return seen // there are no others
-	}
-	var unwanted []Candidate
-	for _, scope := range s.service.scopes(s.query) {
-		for _, other := range scope {
-			if s.service.mismatch(other, s.query) != nil {
-				var c Candidate
-				s.describe(&c, other, now, want)
-				unwanted = append(unwanted, c)
-			}
-		}
-	}
-	return slices.Concat(seen, unwanted)
-}
-
-// describe fills in c for the query. Caller holds Registry.mu.
-func (s *queryPlan) describe(c *Candidate, p *provider, now time.Time, want condition) {
-	describeLocked(c, p, now)
-	if !c.Eligible && !s.selective {
-		return // the query accepts every provider
-	}
-	if mismatch := s.service.mismatch(p, s.query); mismatch != nil {
-		refuseFor(c, mismatch, 0)
-	} else if want == admitting && c.Eligible && p.full() {
-		refuseFor(c, refusal.Full(), 0)
-	} else if want == healthy && c.Code == reason.Trial {
-		refuseFor(c, refusal.OnlyTrials(), 0)
-	}
-}
-
 // mismatch returns the reason why a query does not accept a provider; nil when it does.
 func (*serviceState) mismatch(p *provider, q Query) *refusal.Reason {
 	if lacking := p.missing(q.Require); lacking != "" {
 		return refusal.Lacking(lacking)
 	}
 	if len(q.Only) > 0 && !p.matchesAny && !slices.Contains(q.Only, p.name()) {
-		return refusal.Unmet(reason.Excluded, "not among those that the query names")
+		return refusal.NotNamed()
 	}
 	if !q.Where.IsZero() && !p.matchesAny {
 		profile := profileOf(&p.definition)
@@ -211,48 +150,96 @@ func (*serviceState) mismatch(p *provider, q Query) *refusal.Reason {
 	return p.outage(q.Require)
 }
 
-// addDetails adds the details of the selectors of the plan, and marks candidates that are too slow for the query.
-func (p *plan) addDetails(candidates []Candidate, eligible *bitset.Set, by pick.Caller) {
-	for i := range p.candidates {
-		if latency, bound, retryIn, slow := p.TooSlow(i); slow {
-			standing := standingOf(&candidates[i])
-			standing.RefuseTooSlow(latency, bound, retryIn)
-			setStanding(&candidates[i], &standing)
-		}
-		candidates[i].Detail = p.Describe(i, eligible, &by)
-	}
-}
-
-// unavailable returns the error of a look-up that found no eligible provider.
-func (s *queryPlan) unavailable(want condition, by pick.Caller) *UnavailableError {
-	plan := s.current()
+// unavailable returns the error of a look-up that found no eligible provider. A call has skipped some.
+func (s *queryPlan) unavailable(want condition, by pick.Caller, skips []refusal.Seen) *UnavailableError {
 	failure := &UnavailableError{Service: s.service.name, Query: s.query.clone()}
 	failure.Query.Key = by.Key
-	failure.Candidates, failure.cause = s.survey(plan, want, by)
-	failure.RetryIn = soonest(failure.Candidates)
+	failure.sight = s.look(s.current(), want, skips, nil)
+	failure.RetryIn = failure.sight.RetryIn
 	return failure
+}
+
+// look returns how the candidates of the plan, and the providers that the query sees beside them, stand now. Some were
+// skipped by a call. With by, those count as throttled that the rate of the caller keeps away.
+func (s *queryPlan) look(plan *plan, want condition, skips []refusal.Seen, by *pick.Caller) refusal.Sight {
+	r := s.service.registry
+	o := refusal.Sight{At: r.epoch.Add(r.now()), Strict: want == healthy} // cheaper than time.Now
+	if s.sees == nil {
+		o.View = plan.view(r)
+	} else {
+		all := s.sees.current()
+		r.mu.Lock()
+		o.View = plan.viewLocked(r)
+		beside := all.viewLocked(r)
+		r.mu.Unlock()
+		known := s.beside.Load()
+		if known == nil || known.plan != all { // which ones it does not accept, and why, changes with the plan only
+			known = &unwanted{all, refusal.NewUnwanted((*query.Query)(&s.query), beside)}
+			s.beside.Store(known)
+		}
+		o.Others = known.At(beside)
+	}
+	var caller *string
+	if by != nil {
+		caller = &by.Name
+	}
+	if o.Note(plan, skips, caller); len(o.Codes) == 0 {
+		o.Cause = s.service.whyEmpty()
+	}
+	return o
+}
+
+// unwanted has the providers that a query sees in a plan but does not accept.
+type unwanted struct {
+	plan *plan
+	*refusal.Unwanted
+}
+
+// Full and the other methods let [refusal.Sight] see what the records of the candidates do not know.
+func (p *plan) Full(i int) bool { return p.candidates[i].full() }
+
+// ThrottledFor returns the time until the rate of the caller admits an attempt; zero: now.
+func (p *plan) ThrottledFor(i int, caller string) time.Duration {
+	return p.candidates[i].limits.Load().RetryIn(caller)
+}
+
+// view returns the records of the candidates as they are now, without a lock unless one has changed.
+func (p *plan) view(r *Registry) *refusal.View {
+	if board := p.board.Load(); board != nil {
+		if made := board.Latest(r.causes.Load()); made != nil {
+			return made
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return p.viewLocked(r)
+}
+
+// viewLocked is view for callers that hold Registry.mu.
+func (p *plan) viewLocked(r *Registry) *refusal.View {
+	record := func(i int) *refusal.Record { return recordLocked(p.candidates[i]) }
+	board := p.board.Load()
+	if board == nil {
+		board = refusal.NewBoard(len(p.candidates), record)
+		p.board.Store(board)
+	}
+	return board.View(r.causes.Load(), record)
 }
 
 // unavailableService returns the error of a service without an eligible provider.
 func (r *Registry) unavailableService(name string) error {
-	svc := r.knownService(name)
-	if svc == nil {
-		return &UnavailableError{Service: name, cause: ErrUnknownService}
-	}
 	failure := &UnavailableError{Service: name}
-	anyQuery := &queryPlan{service: svc}
-	r.mu.Lock()
-	members := slices.Collect(maps.Keys(svc.members))
-	sortListing(members)
-	now := time.Now()
-	failure.Candidates = make([]Candidate, len(members))
-	for i, p := range members {
-		anyQuery.describe(&failure.Candidates[i], p, now, admitting)
+	failure.sight.Cause = ErrUnknownService
+	if svc := r.knownService(name); svc != nil {
+		r.mu.Lock()
+		all := &plan{candidates: slices.Collect(maps.Keys(svc.members))}
+		sortListing(all.candidates)
+		failure.sight = refusal.Sight{At: time.Now(), View: all.viewLocked(r)}
+		r.mu.Unlock()
+		failure.sight.Note(all, nil, nil)
+		if failure.RetryIn = failure.sight.RetryIn; len(all.candidates) == 0 {
+			failure.sight.Cause = svc.whyEmpty()
+		}
 	}
-	r.mu.Unlock()
-	if len(members) == 0 {
-		failure.cause = svc.whyEmpty()
-	}
-	failure.RetryIn = soonest(failure.Candidates)
 	return failure
 }

@@ -110,7 +110,7 @@ func TestFactory_FailureMakesIneligibleAndIsRetried(t *testing.T) {
 				var unavailable *registry.UnavailableError
 				require.ErrorAs(t, err, &unavailable)
 				require.Positive(t, unavailable.RetryIn)
-				require.Equal(t, reason.NotReady, unavailable.Candidates[0].Code)
+				require.Equal(t, reason.NotReady, unavailable.Candidates()[0].Code)
 				for range 50 {
 					_, err = testkit.Ask(t.Context(), testkit.Bind(reg))
 					require.ErrorIs(t, err, registry.ErrNotReady)

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/overall"
 	"github.com/capreg/registry/internal/probe"
 	"github.com/capreg/registry/internal/refusal"
@@ -29,6 +29,8 @@ type healthState struct {
 	since     time.Time
 	reason    string                        // of the last event
 	history   *ring.Ring[health.Transition] // nil before the first transition
+	causes    []string                      // as because returns them
+	causesAt  uint64                        // membership.causes at that time
 }
 
 // manualMark is the mark that the program has put on a provider's health.
@@ -55,10 +57,14 @@ func (p *provider) publishHealth() {
 	h := &p.health
 	from := h.published
 	state, reason, cause := p.stateLocked()
-	if because := p.because(); len(because) > 0 && state != health.Healthy {
-		reason = strings.TrimPrefix(reason+"; because "+strings.Join(because, ", "), "; ")
-	}
 	changed := state != from
+	if changed {
+		p.registry.causes.Add(1)
+	}
+	renewRecord(p)
+	if state != health.Healthy {
+		reason = refusal.Because(reason, p.because())
+	}
 	if !changed && (state != health.Unhealthy || reason == h.reason) {
 		return
 	}
@@ -74,7 +80,7 @@ func (p *provider) publishHealth() {
 		}
 	}
 	set := gateOfHealth(state)
-	p.changeGateLocked((gateUnhealthy|gateUnproven)&^set, set, &event.Event{
+	p.changeGateLocked((refusal.Unhealthy|refusal.Unproven)&^set, set, &event.Event{
 		Kind: probe.KindOf(state), Reason: reason, Err: cause, From: from.String(), To: state.String(),
 	})
 	if from == health.Unknown {
@@ -108,10 +114,10 @@ func (h *healthState) remember(t health.Transition) {
 // gateOfHealth returns the reason for which a state keeps calls away; zero for none.
 func gateOfHealth(state health.State) gate {
 	if state == health.Unhealthy {
-		return gateUnhealthy
+		return refusal.Unhealthy
 	}
 	if state == health.Unknown || state == health.Starting {
-		return gateUnproven
+		return refusal.Unproven
 	}
 	return 0
 }
@@ -123,9 +129,18 @@ func (p *provider) scoreLocked() float64 {
 	return p.health.watch.Score()
 }
 
-// because returns the providers that this one requires and that are the reason, as far as is known. Caller holds
-// Registry.mu.
-func (p *provider) because() []string { return overall.Causes(dependencies{&p.registry.membership}, p) }
+// because returns the providers that this one requires and that are the reason, as far as is known: the first 16, and
+// how many there are besides. They are found once for each change. Caller holds Registry.mu, and must not change them.
+func (p *provider) because() []string {
+	if len(p.definition.Requires) == 0 {
+		return nil
+	}
+	if now := p.registry.causes.Load(); p.health.causesAt != now {
+		found := overall.Causes(dependencies{&p.registry.membership}, p)
+		p.health.causes, p.health.causesAt = slices.Clip(oneline.First(found, refusal.MostNamed, "and ")), now
+	}
+	return p.health.causes
+}
 
 // dependencies lets the search for causes see the members. Its methods are called with Registry.mu held.
 type dependencies struct{ members *membership }
@@ -154,7 +169,7 @@ func (p *provider) healthLocked() health.Status {
 	s.State, s.Reason, s.Err = p.stateLocked()
 	s.Since, s.Score, s.Groups = h.since, p.scoreLocked(), slices.Clone(h.policy.Groups)
 	if s.State != health.Healthy && s.State != health.Draining {
-		s.Because = p.because()
+		s.Because = slices.Clone(p.because())
 	}
 	return s
 }

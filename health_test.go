@@ -104,7 +104,7 @@ func TestHealth_ProviderIsPickedAfterFirstSuccess(t *testing.T) {
 		var unavailable *registry.UnavailableError
 		require.ErrorAs(t, err, &unavailable)
 		require.InDelta(t, 5, unavailable.RetryIn.Seconds(), 1, "the next probe")
-		require.Equal(t, reason.Starting, unavailable.Candidates[0].Code)
+		require.Equal(t, reason.Starting, unavailable.Candidates()[0].Code)
 		p.SetErr(nil)
 		p.Next(1)
 		require.Equal(t, "a", testkit.MustGet(t, testkit.Bind(reg)))

@@ -5,6 +5,7 @@ import (
 
 	"github.com/capreg/registry/internal/bitset"
 	"github.com/capreg/registry/internal/pick"
+	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/selection"
 )
 
@@ -28,7 +29,7 @@ func (e condition) refusing() gate {
 	if e == healthy {
 		return ^gate(0)
 	}
-	return gateBlocked
+	return refusal.Blocked
 }
 
 // maxRestarts bounds how often one iteration starts over on a newer plan.
@@ -168,8 +169,8 @@ func (it *iterator) restart() bool {
 func (q *queryPlan) anyEligible(want condition) bool {
 	plan := q.current()
 	eligible := want.of(plan)
-	if len(plan.candidates) <= bitset.OneWord && eligible.First() < 0 && q.plan.Load() == plan {
-		return false // one word is one moment, at which the plan was in force
+	if eligible.Count() == 0 && q.plan.Load() == plan {
+		return false // one count is one moment, at which the plan was in force
 	}
 	q.service.registry.mu.Lock()
 	defer q.service.registry.mu.Unlock()

@@ -161,12 +161,16 @@ func (l *Lease[T]) Attempts() []Attempt {
 // Done reports the outcome, as a function of [Call] would return it, frees the provider, and
 // returns what the outcome means. The call is over with its last lease. Only the first report
 // of a lease counts; one after its expiry is ignored, which [verdict.ClassIgnored] says.
+//
+// An error that matches [context.Canceled], without an answer of the provider or a verdict of its own, means that the
+// holder gave up, also where the context that was acquired with goes on: it blames the provider for nothing
+// ([verdict.ClassCancelled]). Where the holder cancelled because of the provider, report that: [verdict.As] states it.
 func (l *Lease[T]) Done(err error) (class verdict.Class) {
 	if !l.made() || !l.held.end() {
 		return verdict.ClassIgnored
 	}
 	defer l.held.call.close() // deferred: a hook may exit the goroutine
-	return l.held.conclude(err).Class
+	return l.held.conclude(err, l.held.gaveUp).Class
 }
 
 // MoveOn reports the outcome as [Lease.Done] does, and goes on with the call as [Call] does: with a retry, where
@@ -180,7 +184,7 @@ func (l *Lease[T]) MoveOn(err error) (*Lease[T], error) {
 		return nil, errLeaseDone(l.Provider())
 	}
 	defer l.held.call.close()
-	v := l.held.conclude(err)
+	v := l.held.conclude(err, nil)
 	if outcome.IsSuccess(v.Class) {
 		return nil, cmp.Or(err, errLeaseDone(l.Provider()))
 	}

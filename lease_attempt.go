@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -72,8 +73,9 @@ func (l *leasedAttempt) startExpiry() {
 func (l *leasedAttempt) end() bool { return l.ended.CompareAndSwap(false, true) }
 
 // conclude judges and records the error that the holder reports, also when a classifier exits the goroutine, and
-// returns the verdict with the class as it was counted. The caller has the right to end the attempt.
-func (l *leasedAttempt) conclude(err error) (v verdict.Verdict) {
+// returns the verdict with the class as it was counted. neutral, which may be nil, says that an error that is no answer
+// blames nothing. The caller has the right to end the attempt.
+func (l *leasedAttempt) conclude(err error, neutral func(error) bool) (v verdict.Verdict) {
 	err = fault.Bound(err)
 	elapsed := l.attempt.elapsed()
 	defer func() {
@@ -81,8 +83,32 @@ func (l *leasedAttempt) conclude(err error) (v verdict.Verdict) {
 		v.Class = l.told.Class
 	}()
 	v, l.cause = l.attempt.judge(&l.call.caller, err)
+	switch v.Class { //nolint:exhaustive // clients report a request that was cancelled as each of these
+	case verdict.ClassUnknown, verdict.ClassTransport, verdict.ClassNotSent:
+		if neutral != nil && neutral(err) {
+			v = verdict.Verdict{Class: verdict.ClassCancelled}
+		}
+	}
 	l.attempt.other = l.next
 	return v
+}
+
+// gaveUp reports whether the error of a holder says that it has cancelled its work, or a call in it. Another error with a
+// verdict of its own does not.
+func (*leasedAttempt) gaveUp(err error) (gave bool) {
+	_ = fault.Run(func() error { // its methods are a user's
+		var speaks interface {
+			error
+			Verdict() verdict.Verdict
+		}
+		if errors.As(err, &speaks) {
+			gave = speaks.Verdict().Class == verdict.ClassCancelled
+		} else {
+			gave = errors.Is(err, context.Canceled)
+		}
+		return nil
+	})
+	return gave
 }
 
 // abort ends the attempt, if nothing has, with an outcome that needs no judgement.

@@ -158,7 +158,7 @@ func TestAcquire_FailsOverOnlyBeforeLeasing(t *testing.T) {
 		_, err = testkit.Bind(reg).Acquire(t.Context())
 		var unavailable *registry.UnavailableError
 		require.ErrorAs(t, err, &unavailable)
-		require.Len(t, unavailable.Candidates, 2)
+		require.Len(t, unavailable.Candidates(), 2)
 	})
 }
 

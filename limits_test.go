@@ -119,7 +119,7 @@ func TestLimits_RateIsPerCaller(t *testing.T) {
 		var unavailable *registry.UnavailableError
 		require.ErrorAs(t, err, &unavailable)
 		require.Equal(t, 500*time.Millisecond, unavailable.RetryIn)
-		require.Equal(t, reason.Throttled, unavailable.Candidates[0].Code)
+		require.Equal(t, reason.Throttled, unavailable.Candidates()[0].Code)
 		require.NoError(t, try("y"), "another caller")
 		testkit.Pass(500 * time.Millisecond)
 		require.NoError(t, try("x"))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/pick"
+	"github.com/capreg/registry/internal/refusal"
 )
 
 // Provider returns the handle of the provider with that name, and false when there is none.
@@ -52,7 +53,7 @@ func (r *Registry) Registrations(services ...string) (handles []*Registration) {
 func (r *Registry) Reset(services ...string) (wereKeptAway []string) {
 	for _, h := range r.Registrations(services...) {
 		p := h.current()
-		kept := p.gateNow()&(gateOpen|gateHalfOpen|gateCooling) != 0
+		kept := p.gateNow()&(refusal.Open|refusal.HalfOpen|refusal.Cooling) != 0
 		if h.Reset() == nil && kept {
 			wereKeptAway = append(wereKeptAway, h.Name())
 		}
@@ -151,7 +152,7 @@ func (r *Registry) Stats() Stats {
 	stats.Lookups = stats.Hits + stats.Misses
 	stats.Providers = len(r.providers)
 	for _, p := range r.providers {
-		if p.gateNow()&gateBlocked == 0 {
+		if p.gateNow()&refusal.Blocked == 0 {
 			stats.Eligible++
 		}
 	}

@@ -23,6 +23,9 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
+// gate has the reasons that keep calls away from a provider.
+type gate = refusal.Gate
+
 // provider is one registration, from joining to the end of its last call.
 type provider struct {
 	identity
@@ -33,8 +36,8 @@ type provider struct {
 	instance atomic.Pointer[typed.Instance] // nil before a factory's success and after release
 	timeout  atomic.Int64                   // of one attempt, in nanoseconds; zero: none was given
 	breaker  providerBreaker
-	limits   atomic.Pointer[limit.Limits] // of its domain; nil: none
-	last     atomic.Pointer[verdict.LastError]
+	limits   atomic.Pointer[limit.Limits]       // of its domain; nil: none
+	last     *atomic.Pointer[verdict.LastError] // apart: errors of look-ups keep it, and not the provider
 	effects  effects.Effects
 
 	replacement  replacement
@@ -69,18 +72,20 @@ type eligibility struct {
 	gate atomic.Uint32 // written under Registry.mu
 
 	// Guarded by Registry.mu.
-	held      []event.Event // published when it joins
-	positions []position    // in the plans in force
-	ready     time.Duration // when breaker and health last let calls in again
+	held       []event.Event   // published when it joins
+	positions  []position      // in the plans in force
+	record     *refusal.Record // how it stood when it was last looked at
+	recordedAt uint64          // the version of the plans then
+	ready      time.Duration   // when breaker and health last let calls in again
 }
 
 func (e *eligibility) gateNow() gate { return gate(e.gate.Load()) }
 
 // hasLeft reports whether the provider was removed.
-func (e *eligibility) hasLeft() bool { return e.gateNow()&gateGone != 0 }
+func (e *eligibility) hasLeft() bool { return e.gateNow()&refusal.Gone != 0 }
 
 // superseded reports whether the provider has left, or is overridden. A plan that offers it then is stale.
-func (e *eligibility) superseded() bool { return e.gateNow()&(gateGone|gateHidden) != 0 }
+func (e *eligibility) superseded() bool { return e.gateNow()&(refusal.Gone|refusal.Hidden) != 0 }
 
 // replacement links the providers of one name from the original to the current one, by which tests replace it.
 type replacement struct {
@@ -109,10 +114,11 @@ func newProvider(svc *service, e entry, generation uint64) *provider {
 		},
 		definition: e.definition,
 	}
+	p.last = &atomic.Pointer[verdict.LastError]{}
 	p.drain.Init(drainHost{p}, p.name())
 	p.ready = svc.registry.now()
 	if e.definition.NoTraffic {
-		p.gate.Store(uint32(gateNoTraffic))
+		p.gate.Store(uint32(refusal.NoTraffic))
 	}
 	p.timeout.Store(int64(e.timeout))
 	if e.retry != (RetryPolicy{}) {
@@ -210,12 +216,12 @@ func (p *provider) changeGate(cleared, set gate, change *event.Event) {
 
 func (p *provider) changeGateLocked(cleared, set gate, change *event.Event) {
 	before := p.gateNow()
-	if before&gateGone != 0 {
+	if before&refusal.Gone != 0 {
 		return
 	}
 	now := before&^cleared | set
 	p.gate.Store(uint32(now))
-	if before&gateAway != 0 && now&gateAway == 0 {
+	if before&refusal.Away != 0 && now&refusal.Away == 0 {
 		p.ready = p.registry.now()
 		if measured := p.vitals.Load(); measured != nil {
 			measured.Ready(p.ready)
@@ -224,10 +230,11 @@ func (p *provider) changeGateLocked(cleared, set gate, change *event.Event) {
 	for _, at := range p.positions {
 		at.plan.set(at.at, now)
 	}
+	renewRecord(p)
 	if change != nil {
 		p.publishLocked(*change)
 	}
-	if before&gateBlocked != 0 && now&gateBlocked == 0 || before&gateUnproven != 0 && now != before || before&gateProving != 0 {
+	if before&refusal.Blocked != 0 && now&refusal.Blocked == 0 || before&refusal.Unproven != 0 && now != before || before&refusal.Proving != 0 {
 		p.registry.wakeWaiters() // also those that wait for a first probe no longer
 	}
 }
@@ -237,7 +244,7 @@ const mostHeld = 16
 
 // publishLocked publishes a change of the provider, once it has joined.
 func (p *provider) publishLocked(change event.Event) {
-	if p.gateNow()&gateProving == 0 {
+	if p.gateNow()&refusal.Proving == 0 {
 		p.registry.bus.Publish(p.event(change))
 	} else if len(p.held) < mostHeld {
 		p.held = append(p.held, change)
@@ -262,11 +269,11 @@ func (p *provider) tryEject() bool {
 	}
 	ejected, members := 0, 0
 	for other := range p.service.members {
-		if other.group != p.group || other.mock() != p.mock() || other.gateNow()&gateNoTraffic != 0 {
+		if other.group != p.group || other.mock() != p.mock() || other.gateNow()&refusal.NoTraffic != 0 {
 			continue
 		}
 		members++
-		if other != p && other.gateNow()&(gateOpen|gateHalfOpen) != 0 {
+		if other != p && other.gateNow()&(refusal.Open|refusal.HalfOpen) != 0 {
 			ejected++
 		}
 	}
@@ -275,7 +282,7 @@ func (p *provider) tryEject() bool {
 		return false
 	}
 	p.opening = refusal.NewOpening("", time.Time{}) // until the breaker itself is open
-	p.changeGateLocked(0, gateOpen, nil)
+	p.changeGateLocked(0, refusal.Open, nil)
 	return true
 }
 
@@ -289,11 +296,10 @@ func (p *provider) info() Info {
 func (p *provider) infoLocked(breaker BreakerStats) Info {
 	sum, timeout := p.totals(), p.attemptTimeout()
 	retry, budget := p.effects.RetryPolicy()
-	var candidate Candidate
-	describeLocked(&candidate, p, time.Now())
+	now := recordLocked(p)
 	return Info{
 		Definition: p.definitionLocked(), Generation: p.generation,
-		Eligible: candidate.Eligible, Code: candidate.Code, Reason: candidate.Reason,
+		Eligible: now.Eligible, Code: now.Code, Reason: now.Words,
 		Health: p.healthLocked(), HealthPolicy: p.health.policy.Clone(), Breaker: breaker,
 		Limits: LimitPolicy(p.domain.Policy()), InUse: p.limits.Load().Use(), Retry: RetryPolicy(retry), Budget: budget,
 		Cooldown: cooldown.Shown(&p.cooldown, &p.domain.Cooldown), Shared: p.domain.Status(),

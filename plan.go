@@ -9,6 +9,7 @@ import (
 
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/query"
+	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/selection"
 )
 
@@ -18,11 +19,13 @@ type plan struct {
 	pick.Plan
 
 	candidates []*provider
-	leastBad   bool // every candidate may be a last resort
+	leastBad   bool                          // every candidate may be a last resort
+	resorts    bool                          // any candidate may be
+	board      atomic.Pointer[refusal.Board] // nil before the first refusal
 }
 
 // set makes the two sets follow the gate of a candidate. Caller holds Registry.mu.
-func (p *plan) set(at int, now gate) { p.Set(at, now == 0, now&gateBlocked == 0) }
+func (p *plan) set(at int, now gate) { p.Set(at, now == 0, now&refusal.Blocked == 0) }
 
 // position is that of a provider in a plan in force.
 type position struct {
@@ -32,16 +35,17 @@ type position struct {
 
 // queryPlan keeps the plan of one query. A change of membership drops it, and the next lookup builds another.
 type queryPlan struct {
-	service   *service
-	query     Query                // normal
-	selective bool                 // the query may refuse a provider that it sees
-	plan      atomic.Pointer[plan] // nil while it is out of date
+	service *service
+	query   Query                // normal
+	plan    atomic.Pointer[plan] // nil while it is out of date
 
 	// The fields below outlive the plans, so that a change of membership restarts nothing. lookups counts those
 	// that may spill over. Guarded by Registry.mu.
 	rotations map[pick.TierKey]*pick.Rotation
 	tracks    map[*provider]*selection.Track
 	lookups   *atomic.Uint64
+	sees      *queryPlan // of all that the query sees; nil: it accepts them all
+	beside    atomic.Pointer[unwanted]
 	follows   bool // it has the plan of a shared one; see [query.Cache]
 }
 
@@ -75,7 +79,10 @@ func (s *service) queryPlan(asked *Query) (*queryPlan, error) {
 	if err != nil {
 		return nil, err
 	}
-	created := &queryPlan{service: s, query: q, selective: (*query.Query)(&q).Selective()}
+	created := &queryPlan{service: s, query: q}
+	if (*query.Query)(&q).Selective() {
+		created.sees, _ = s.queryPlan(&Query{Handler: q.Handler, OwnOnly: q.OwnOnly}) // its parts are good
+	}
 	s.registry.mu.Lock()
 	defer s.registry.mu.Unlock()
 	kept, follows := s.plans.Add((*query.Query)(&created.query), created)
@@ -87,6 +94,7 @@ func (s *service) queryPlan(asked *Query) (*queryPlan, error) {
 func (s *service) outdate() {
 	s.plans.Outdate()
 	s.sorted = nil
+	s.version++
 }
 
 // rebuild makes the plan of the query from the present members, or takes that of the queries that share it.
@@ -110,7 +118,7 @@ func (s *service) rebuild(target *queryPlan) *plan {
 // follow returns the plan that target shares with the queries that have the same candidates. Caller holds Registry.mu.
 func (s *service) follow(target *queryPlan, candidates []*provider) *plan {
 	shared := s.plans.Shared(s.sharedKey(&target.query, candidates), func() *queryPlan {
-		created := &queryPlan{service: s, query: target.query.clone(), selective: target.selective}
+		created := &queryPlan{service: s, query: target.query.clone()}
 		if !slices.ContainsFunc(candidates, func(c *provider) bool { return c.definition.Handler != "" }) {
 			created.query.Handler = "" // none is a handler's own
 		}
@@ -169,6 +177,7 @@ func (s *service) build(target *queryPlan, candidates []*provider) *plan {
 	}, &source)
 	target.rotations, target.tracks = source.rotations, source.tracks
 	for i, c := range p.candidates {
+		p.resorts = p.resorts || p.leastBad || c.definition.LastResort
 		c.positions = append(c.positions, position{plan: p, at: i})
 		p.set(i, c.gateNow())
 	}

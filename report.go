@@ -8,6 +8,7 @@ import (
 
 	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
@@ -142,15 +143,18 @@ func (c *call) report(err error) {
 // allSkipped returns the providers that were not entered and could not have been, or not for
 // this call, each with its last reason.
 func (c *call) allSkipped() (skipped []Candidate) {
+	named := func(name string) func(refusal.Seen) bool {
+		return func(s refusal.Seen) bool { return s.Provider == name }
+	}
 	for i, skip := range c.skips {
-		if !c.tried(skip.Provider) && !slices.ContainsFunc(c.skips[i+1:], func(s Candidate) bool { return s.Provider == skip.Provider }) {
-			skipped = append(skipped, skip)
+		if !c.tried(skip.Provider) && !slices.ContainsFunc(c.skips[i+1:], named(skip.Provider)) {
+			skipped = append(skipped, candidateOf(&skip))
 		}
 	}
-	for _, candidate := range c.query.explain(admitting, c.by).Candidates {
-		refused := slices.ContainsFunc(c.skips, func(s Candidate) bool { return s.Provider == candidate.Provider })
-		if !candidate.Eligible && !c.tried(candidate.Provider) && !refused {
-			skipped = append(skipped, candidate)
+	o := c.query.look(c.query.current(), admitting, nil, &c.by)
+	for seen := range o.All() {
+		if !seen.Eligible && !c.tried(seen.Provider) && !slices.ContainsFunc(c.skips, named(seen.Provider)) {
+			skipped = append(skipped, candidateOf(seen))
 		}
 	}
 	return skipped
@@ -182,30 +186,16 @@ func (c *call) failure() error {
 		return failure.withRetryIn(c.query)
 	}
 	failure.RetryIn = unavailable.RetryIn
-	if unavailable.cause != nil {
-		failure.causes = append(failure.causes, unavailable.cause)
+	if cause := unavailable.sight.Cause; cause != nil {
+		failure.causes = append(failure.causes, cause)
 	}
-	for _, candidate := range unavailable.Candidates {
-		if !c.tried(candidate.Provider) {
-			failure.Skipped = append(failure.Skipped, candidate)
-		}
-	}
+	failure.left = unavailable
 	return failure
 }
 
 // unavailable returns the error of a call without a provider, or without another one.
 func (c *call) unavailable() *UnavailableError {
-	unavailable := c.query.unavailable(admitting, c.by)
-	for _, skip := range slices.Backward(c.skips) { // the last reason counts
-		for i := range unavailable.Candidates {
-			if candidate := &unavailable.Candidates[i]; skip.Provider == candidate.Provider && candidate.Eligible {
-				*candidate = skip
-			}
-		}
-	}
-	if len(c.skips) > 0 {
-		unavailable.RetryIn = soonest(unavailable.Candidates)
-	}
+	unavailable := c.query.unavailable(admitting, c.by, c.skips)
 	if c.entries == 0 {
 		c.query.service.misses.count(unavailable)
 	}

@@ -104,7 +104,7 @@ func (r *Resolver[T]) get(ctx context.Context, providers iterator) (none T, err 
 func (r *Resolver[T]) missed(ctx context.Context) error {
 	svc := r.plan.service
 	svc.lookups.Local().misses.Add(1)
-	unavailable := r.plan.unavailable(healthy, pick.Caller{Context: ctx, Key: r.key})
+	unavailable := r.plan.unavailable(healthy, pick.Caller{Context: ctx, Key: r.key}, nil)
 	if ctx.Err() != nil {
 		svc.misses.count(nil)
 		return fault.Join("registry: ", append(fault.OfContext(ctx), unavailable))
@@ -162,7 +162,7 @@ func (r *Resolver[T]) Ready() error {
 	if providers := query.list(admitting); providers.next(nil) != nil {
 		return nil
 	}
-	return query.unavailable(admitting, pick.Caller{Key: r.key})
+	return query.unavailable(admitting, pick.Caller{Key: r.key}, nil)
 }
 
 // WaitReady blocks until [Resolver.Ready] returns nil. It wakes on changes, without polling. When ctx ends first,

@@ -24,8 +24,8 @@ func TestReady_IsAskedOfAQuery(t *testing.T) {
 		require.NoError(t, model.Ready())
 		var missing *registry.UnavailableError
 		require.ErrorAs(t, sees.Ready(), &missing)
-		require.Equal(t, "a", missing.Candidates[0].Provider)
-		require.NotEmpty(t, missing.Candidates[0].Reason)
+		require.Equal(t, "a", missing.Candidates()[0].Provider)
+		require.NotEmpty(t, missing.Candidates()[0].Reason)
 
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()

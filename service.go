@@ -13,6 +13,7 @@ import (
 	"github.com/capreg/registry/internal/pace"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/query"
+	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/internal/typed"
 	"github.com/capreg/registry/selection"
@@ -208,6 +209,7 @@ type serviceState struct {
 	overrides override.Stack
 	policy    selection.Policy
 	sorted    map[string][]*provider // by handler, each in the one order; nil when out of date
+	version   uint64                 // of the plans; it grows with what puts them out of force
 }
 
 func (r *Registry) knownService(name string) *service { return (*r.services.Load())[name] }
@@ -284,7 +286,7 @@ func (s *service) setSelection(policy selection.Policy) (previous selection.Poli
 // served reports whether any provider is eligible.
 func (s *serviceState) served() bool {
 	for p := range s.members {
-		if p.gateNow()&gateBlocked == 0 && s.mismatch(p, Query{}) == nil {
+		if p.gateNow()&refusal.Blocked == 0 && s.mismatch(p, Query{}) == nil {
 			return true
 		}
 	}

@@ -48,14 +48,14 @@ func madeSlowly(m testkit.ChatModel) func(context.Context) (testkit.ChatModel, e
 	return func(ctx context.Context) (testkit.ChatModel, error) { return m, slowly(ctx) }
 }
 
-// watchAnswers makes a call every 10 ms until the function returns, and returns the different answers in order.
+// watchAnswers makes a call every 7 ms, so never at a full second, until the function returns, and returns the different answers in order.
 func watchAnswers(t *testing.T, reg *registry.Registry, during func()) []string {
 	t.Helper()
 	var answers []string
 	done, watched := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(watched)
-		for r := testkit.Bind(reg); ; time.Sleep(10 * time.Millisecond) {
+		for r := testkit.Bind(reg); ; time.Sleep(7 * time.Millisecond) {
 			if text := testkit.MustAsk(t, r); len(answers) == 0 || answers[len(answers)-1] != text {
 				answers = append(answers, text)
 			}

@@ -9,6 +9,7 @@ import (
 	"github.com/capreg/registry/internal/domain"
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/pick"
+	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/reason"
 )
 
@@ -94,10 +95,10 @@ type probeHope struct {
 // firstProbes reports whether a provider is eligible now and, if none is, what to hope for.
 func (q *queryPlan) firstProbes(want condition) (hope probeHope, eligible bool) {
 	plan := q.current()
-	if !plan.mayBecomeEligible() {
+	r := q.service.registry
+	if admitting.of(plan).Count() == 0 && !plan.view(r).Any(refusal.Unproven) {
 		return probeHope{}, false // without the lock, which every refused call would take
 	}
-	r := q.service.registry
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, p := range plan.candidates {
@@ -105,7 +106,7 @@ func (q *queryPlan) firstProbes(want condition) (hope probeHope, eligible bool) 
 		if now&want.refusing() == 0 {
 			return probeHope{}, true
 		}
-		if now&gateBlocked == gateUnproven {
+		if now&refusal.Blocked == refusal.Unproven {
 			hope.limit = max(hope.limit, p.health.watch.FirstResultWithin())
 		}
 	}
@@ -113,14 +114,6 @@ func (q *queryPlan) firstProbes(want condition) (hope probeHope, eligible bool) 
 		hope.changed = r.changedLocked()
 	}
 	return hope, false
-}
-
-// mayBecomeEligible reports whether a candidate can be entered, or was never probed.
-func (p *plan) mayBecomeEligible() bool {
-	return slices.ContainsFunc(p.candidates, func(candidate *provider) bool {
-		now := candidate.gateNow()
-		return now&gateBlocked == 0 || now&gateUnproven != 0
-	})
 }
 
 // tryLastResort enters, when nothing but last resorts was entered, the next provider that may be
@@ -159,12 +152,15 @@ func (c *call) wantsLastResort(p *provider) bool { return c.wants(p) && !c.tried
 // reasons cannot be helped, and a provider on trial is tried enough. Of the group of the one that is the first to
 // come back by itself, its strategy picks, so that they take turns; FALLBACK picks that one.
 func (p *plan) lastResort(by *pick.Caller, mode pick.Mode, wants func(*provider) bool) *provider {
+	if !p.resorts {
+		return nil
+	}
 	var soonest time.Duration
 	var allowed []int
 	best := -1
 	for i, other := range p.candidates {
 		now := other.gateNow()
-		if !other.definition.LastResort && !p.leastBad || now&gateBlocked == 0 || now&(gateHelpless|gateHalfOpen) != 0 || !wants(other) {
+		if !other.definition.LastResort && !p.leastBad || now&refusal.Blocked == 0 || now&(refusal.Helpless|refusal.HalfOpen) != 0 || !wants(other) {
 			continue
 		}
 		retryIn, asked := other.comesBackIn()
@@ -239,11 +235,11 @@ func (c *call) firstReturn() (first comeback.Back[*domain.Domain[*provider]], ch
 		if !c.mayWaitFor(p) || !plan.FastEnough(i) {
 			continue
 		}
-		blocked := p.gateNow() & gateBlocked
+		blocked := p.gateNow() & refusal.Blocked
 		if blocked == 0 { // it has just ended
 			return comeback.Back[*domain.Domain[*provider]]{Key: p.domain, Known: true, Now: true}, registry.changedLocked()
 		}
-		if until := p.cooldownNow().Until(); blocked == gateCooling && (!first.Known || until.Before(first.Until)) {
+		if until := p.cooldownNow().Until(); blocked == refusal.Cooling && (!first.Known || until.Before(first.Until)) {
 			first.Key, first.Known, first.Until = p.domain, true, until
 		}
 	}

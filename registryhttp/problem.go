@@ -87,7 +87,8 @@ func ofContext(err error) (status int, detail string) {
 func ofUnavailable(e *registry.UnavailableError) Problem {
 	status, detail := ofContext(e)
 	all := func(code reason.Code) bool {
-		return len(e.Candidates) > 0 && !slices.ContainsFunc(e.Candidates, func(c registry.Candidate) bool { return c.Code != code })
+		candidates := e.Candidates()
+		return len(candidates) > 0 && !slices.ContainsFunc(candidates, func(c registry.Candidate) bool { return c.Code != code })
 	}
 	switch {
 	case status != 0:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -29,16 +30,45 @@ func after(classes ...verdict.Class) error {
 	return e
 }
 
-func without(codes ...reason.Code) error {
-	e := &registry.UnavailableError{Service: "s", RetryIn: 2500 * time.Millisecond}
-	for _, code := range codes {
-		e.Candidates = append(e.Candidates, registry.Candidate{Code: code})
+// without returns the error of a call that no provider admits, for these reasons, with the given delay.
+func without(t *testing.T, retryIn time.Duration, codes ...reason.Code) error {
+	t.Helper()
+	reg := testkit.New(t, registry.Options{Authorize: func(_ context.Context, _, _, provider string) error {
+		if strings.HasPrefix(provider, "denied") {
+			return errDown
+		}
+		return nil
+	}})
+	t.Cleanup(func() { _ = reg.Close(context.Background()) })
+	resolver := testkit.Bind(reg)
+	for i, code := range codes {
+		p := testkit.Add(t, reg, testkit.Provider{
+			Name: fmt.Sprintf("%s-%d", code, i), Instance: testkit.Says("x"), Limits: registry.LimitPolicy{Rate: 0.001, Burst: 1},
+			NoTraffic: code == reason.NoTraffic,
+		})
+		if code == reason.Unhealthy {
+			require.NoError(t, p.MarkUnhealthy(context.DeadlineExceeded))
+		}
+		if code == reason.Parked || code == reason.Throttled { // after a call
+			lease, err := resolver.Acquire(t.Context())
+			require.NoError(t, err)
+			lease.Done(map[reason.Code]error{reason.Parked: verdict.Fatal(errDown, time.Hour)}[code])
+		}
 	}
-	return e
+	_, err := testkit.Ask(t.Context(), resolver)
+	var unavailable *registry.UnavailableError
+	require.ErrorAs(t, err, &unavailable)
+	require.Len(t, unavailable.Candidates(), len(codes))
+	for i, candidate := range unavailable.Candidates() {
+		require.Equal(t, codes[i], candidate.Code)
+	}
+	unavailable.RetryIn = retryIn
+	return unavailable
 }
 
 func TestProblemOf_HasTheStatusOfTheError(t *testing.T) {
 	t.Parallel()
+	const delay = 2500 * time.Millisecond
 	unblamed := &registry.CallError{Attempts: []registry.Attempt{{Class: verdict.ClassTooLong, Err: errDown}}}
 	odd := &registry.CallError{Attempts: []registry.Attempt{{Class: verdict.ClassBadRequest, Err: &verdict.ResponseError{StatusCode: 503}}}}
 	for _, c := range []struct {
@@ -50,13 +80,13 @@ func TestProblemOf_HasTheStatusOfTheError(t *testing.T) {
 		{errDown, 500, 0},
 		{context.DeadlineExceeded, 504, 0},
 		{context.Canceled, 499, 0},
-		{without("unhealthy"), 503, 2500 * time.Millisecond},
-		{without(), 503, 2500 * time.Millisecond},
-		{without("denied", "denied"), 403, 0},
-		{without("denied", "unhealthy"), 503, 2500 * time.Millisecond},
-		{without("throttled"), 429, 2500 * time.Millisecond},
-		{&registry.UnavailableError{Candidates: []registry.Candidate{{Code: "parked", Err: registry.ErrCredentials}}}, 502, 0},
-		{&registry.UnavailableError{Candidates: []registry.Candidate{{Code: "starting", Err: context.DeadlineExceeded}}}, 504, 0},
+		{without(t, delay, reason.NoTraffic), 503, delay},
+		{&registry.UnavailableError{RetryIn: delay}, 503, delay},
+		{without(t, delay, reason.Denied, reason.Denied), 403, 0},
+		{without(t, delay, reason.Denied, reason.NoTraffic), 503, delay},
+		{without(t, delay, reason.Throttled), 429, delay},
+		{without(t, delay, reason.Parked), 502, 0},
+		{without(t, delay, reason.Unhealthy), 504, 0},
 		{after(), 503, 90 * time.Second},
 		{after(verdict.ClassRateLimited, verdict.ClassRateLimited), 429, 90 * time.Second},
 		{after(verdict.ClassRateLimited, verdict.ClassOverloaded), 503, 90 * time.Second},
@@ -108,7 +138,7 @@ func TestWriteError_IsProblemJSONWithoutInternals(t *testing.T) {
 	}, body)
 
 	recorder = httptest.NewRecorder()
-	registryhttp.WriteError(recorder, without("unhealthy"))
+	registryhttp.WriteError(recorder, without(t, 2500*time.Millisecond, reason.NoTraffic))
 	require.Equal(t, "3", recorder.Header().Get("Retry-After"), "rounded up")
 }
 
@@ -117,7 +147,7 @@ func TestHandler_AnswersWithItsError(t *testing.T) {
 	recorder := httptest.NewRecorder()
 	registryhttp.Handler(func(w http.ResponseWriter, _ *http.Request) error {
 		w.WriteHeader(http.StatusEarlyHints)
-		return without("unhealthy")
+		return without(t, 0, reason.NoTraffic)
 	}).ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil))
 	require.Equal(t, "application/problem+json", recorder.Header().Get("Content-Type"))
 

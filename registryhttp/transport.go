@@ -143,7 +143,7 @@ func (r *round) run() (*http.Response, error) {
 		if failure == nil {
 			return response, nil
 		}
-		last := tries >= r.transport.options.MostAttempts
+		last := tries >= r.transport.options.MaxAttempts
 		if last || !r.body.repeatable() {
 			return r.end(x, response, failure, last)
 		}

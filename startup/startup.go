@@ -87,9 +87,9 @@ const (
 type Restart struct {
 	// Mode selects the ends that cause a restart. Default: Never.
 	Mode RestartMode
-	// Limit bounds the restarts: each adds one to a count that halves every Decay, and beyond
-	// Limit the component has failed for good. Default: 5.
-	Limit int
+	// MaxRestarts bounds the restarts: each adds one to a count that halves every Decay, and beyond
+	// MaxRestarts the component has failed for good. Default: 5.
+	MaxRestarts int
 	// Decay is the half-life of that count. Default: 30 s.
 	Decay time.Duration
 	// FirstDelay is the delay before the first restart, MaxDelay the longest; in between it

@@ -97,7 +97,7 @@ var tiers = map[string]tier{
 	"internal/bitset": mechanism, "internal/check": mechanism, "internal/drift": mechanism,
 	"internal/errtree": mechanism,
 	"internal/figures": mechanism, "internal/graph": mechanism, "internal/oneline": mechanism,
-	"internal/record": mechanism, "internal/ring": mechanism, "internal/schedule": mechanism,
+	"internal/ranked": mechanism, "internal/record": mechanism, "internal/ring": mechanism, "internal/schedule": mechanism,
 	"internal/slots":   mechanism,
 	"internal/striped": mechanism, "internal/window": mechanism,
 

@@ -173,15 +173,15 @@ func (w *world) many(o *op) outcome {
 // hedge calls several providers at once.
 func (w *world) hedge(o *op) outcome {
 	options, _ := o.options()
-	policy := hedge.Policy{After: between(o.random, time.Millisecond, 20*time.Millisecond), Most: 1 + o.random.IntN(3)}
+	policy := hedge.Policy{After: between(o.random, time.Millisecond, 20*time.Millisecond), MaxProviders: 1 + o.random.IntN(3)}
 	got, err := hedge.Call(o.ctx, w.resolver(o.random), policy, func(ctx context.Context, b *backend) (answer, error) {
 		return b.serve(ctx, o)
 	}, options...)
 	if err == nil && got.call != o.number {
 		w.ledger.broke("hedge %d got the answer of call %d", o.number, got.call)
 	}
-	if err == nil && o.tries.Load() > uint64(policy.Most) { //nolint:gosec // 1 to 3
-		w.ledger.broke("hedge %d asked %d providers, not %d at most", o.number, o.tries.Load(), policy.Most)
+	if err == nil && o.tries.Load() > uint64(policy.MaxProviders) { //nolint:gosec // 1 to 3
+		w.ledger.broke("hedge %d asked %d providers, not %d at most", o.number, o.tries.Load(), policy.MaxProviders)
 	}
 	return o.of(err)
 }

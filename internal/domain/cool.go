@@ -23,6 +23,8 @@ type Member[M comparable] interface {
 	comparable
 	// Cooldowns returns its own cooldown, and its domain.
 	Cooldowns() (own *cooldown.Timed, shared *Domain[M])
+	// NoteEnd is called when one of its cooldowns has ended, whether or not another one keeps it away.
+	NoteEnd()
 	// SetGrown notes whether a success has to end the growth of a cooldown.
 	SetGrown(grown bool)
 	// KeptAway reports whether a cooldown keeps it away. KeepAway does so, and LetIn ends that, with the event.
@@ -100,7 +102,7 @@ func end[M Member[M]](c *cooldown.Timed, members []M, reason string) {
 	}
 	c.End()
 	for _, member := range members {
-		if !Now(member).Active() {
+		if member.NoteEnd(); !Now(member).Active() {
 			member.LetIn(&event.Event{Kind: event.CooldownEnded, Reason: reason})
 		}
 	}

@@ -24,6 +24,7 @@ type cooler struct {
 	shared *domain.Domain[*cooler]
 	grown  bool
 	away   bool
+	ends   int
 	events []event.Kind
 }
 
@@ -31,8 +32,9 @@ func (c *cooler) Cooldowns() (own *cooldown.Timed, shared *domain.Domain[*cooler
 	return &c.own, c.shared
 }
 
-func (c *cooler) SetGrown(grown bool) { c.grown = grown }
-func (c *cooler) KeptAway() bool      { return c.away }
+func (c *cooler) NoteEnd()                     { c.ends++ }
+func (c *cooler) SetGrown(grown bool)          { c.grown = grown }
+func (c *cooler) KeptAway() bool               { return c.away }
 func (c *cooler) KeepAway(change *event.Event) { c.note(true, change) }
 
 func (c *cooler) LetIn(change *event.Event) { c.note(false, change) }
@@ -73,6 +75,7 @@ func TestCool_KeepsTheMemberOrItsDomainAwayUntilItsTimeIsOver(t *testing.T) {
 		synctest.Wait()
 		mu.Lock()
 		require.True(t, a.away && !b.away)
+		require.Equal(t, 1, a.ends, "that of its domain")
 		require.Equal(t, []event.Kind{event.Cooling, event.CooldownEnded}, b.events)
 		domain.EndGrowth(a)
 		require.False(t, a.grown || b.grown)

@@ -26,4 +26,7 @@ var (
 	ErrState          = errors.New("not in this state")
 	ErrStuck          = errors.New("still running")
 	ErrAttemptTimeout = errors.New("attempt timeout")
+
+	// ErrOfCall is matched by the error of a call, of which users see no more than its type.
+	ErrOfCall = errors.New("error of a call")
 )

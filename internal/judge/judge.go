@@ -34,10 +34,25 @@ func (c *Classifiers) Classify(err error) verdict.Verdict {
 			return v
 		}
 	}
-	if fault.Run(func() error { v = verdict.Of(err); return nil }) != nil {
+	if fault.Run(func() error { v = ofProvider(err); return nil }) != nil {
 		return verdict.Verdict{} // an error whose own methods panic
 	}
 	return v
+}
+
+// ofProvider returns the built-in verdict. The error of a call within the attempt is a plain failure: what its verdict
+// says is about other providers.
+func ofProvider(err error) verdict.Verdict {
+	var speaks interface {
+		error
+		Verdict() verdict.Verdict
+	}
+	if errors.As(err, &speaks) {
+		if inner, ok := speaks.(interface{ Is(target error) bool }); ok && inner.Is(fault.ErrOfCall) {
+			return verdict.Verdict{}
+		}
+	}
+	return verdict.Of(err)
 }
 
 // Attempt describes an attempt to its judge.

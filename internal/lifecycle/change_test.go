@@ -358,7 +358,7 @@ func TestEngine_HoldsUnderConcurrentChanges(t *testing.T) {
 	t.Parallel()
 	var j journal
 	e := started(t, startup.Options{MaxConcurrent: 2, Listen: func(startup.Event) {}},
-		j.ending("a", 2*time.Millisecond, startup.Restart{Mode: startup.Always, Limit: 1 << 30, FirstDelay: time.Millisecond, MaxDelay: time.Millisecond}))
+		j.ending("a", 2*time.Millisecond, startup.Restart{Mode: startup.Always, MaxRestarts: 1 << 30, FirstDelay: time.Millisecond, MaxDelay: time.Millisecond}))
 	var all sync.WaitGroup
 	for g := range 8 {
 		all.Go(func() {

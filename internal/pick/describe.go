@@ -45,6 +45,9 @@ func finite(x float64) float64 {
 	return min(max(x, -math.MaxFloat64), math.MaxFloat64)
 }
 
+// Bounded reports whether the query has a bound of the latency.
+func (p *Plan) Bounded() bool { return p.extras != nil && p.extras.maxLatency > 0 }
+
 // TooSlow reports whether the latency of candidate i is above the bound of the query. It returns both, and the
 // time until the latency will have faded to the bound.
 func (p *Plan) TooSlow(i int) (latency, bound, retryIn time.Duration, tooSlow bool) {

@@ -117,6 +117,8 @@ func (s *subject) Left() bool                 { return s.left }
 func (s *subject) Totals() probe.Totals       { return s.totals }
 func (s *subject) Publish(change event.Event) { s.changes = append(s.changes, change) }
 
+func (s *subject) ProbePlanned() {}
+
 func (s *subject) HealthChanged() {
 	state, _, _ := s.watch.State()
 	s.publish(state)

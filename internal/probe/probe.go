@@ -44,6 +44,8 @@ type Subject interface {
 	Publish(change event.Event)
 	// HealthChanged is called after each result: state, score and reasons may differ from what was published.
 	HealthChanged()
+	// ProbePlanned is called when the time of a next probe is known.
+	ProbePlanned()
 	// RecoveryNeed reports whether the recovery hook is to run now.
 	RecoveryNeed() RecoveryNeed
 }

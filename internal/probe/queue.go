@@ -259,6 +259,7 @@ func (q *Queue) setTimer(c *check) {
 	timer := c.timers
 	c.dueAt = time.Now().Add(due - now)
 	c.timer = q.host.After(due-now, func() { q.due(c, timer, due) })
+	c.monitor.watch.subject.ProbePlanned()
 }
 
 // due is called by the timer of a check, which may have been stopped or replaced meanwhile.

@@ -2,7 +2,6 @@ package query
 
 import (
 	"hash/maphash"
-	"maps"
 	"sync/atomic"
 )
 
@@ -25,55 +24,100 @@ const (
 type Cache[O any] struct {
 	seed      maphash.Seed
 	drop      func(O)
-	attached  atomic.Pointer[map[uint64]entry[O]] // by hash; copied on write
-	followers map[uint64]entry[O]                 // by hash
-	following []O                                 // the followers that have a plan now
-	shared    map[string]O                        // by kind
-	kinds     []string                            // of shared, oldest first
+	known     atomic.Pointer[table[O]] // of attached owners and followers
+	attached  []*entry[O]
+	following []O          // the followers that have a plan now
+	shared    map[string]O // by kind
+	kinds     []string     // of shared, oldest first
 }
 
 // entry is the owner of the plan of a query, which is normal.
 type entry[O any] struct {
-	query *Query
-	owner O
+	hash    uint64
+	query   *Query
+	owner   O
+	follows bool
+}
+
+// table finds entries by their hash. It is read without a lock, and at most half full: a search ends at the first
+// empty place. Nothing is removed from it; another one takes its place instead.
+type table[O any] struct {
+	places []atomic.Pointer[entry[O]] // a power of two
+	count  int                        // guarded by the lock of the owner of the cache
+}
+
+func newTable[O any](places int) *table[O] {
+	return &table[O]{places: make([]atomic.Pointer[entry[O]], places)}
+}
+
+// find returns the entry of an equal query; nil: none.
+func (t *table[O]) find(hash uint64, q *Query) *entry[O] {
+	mask := uint64(len(t.places)) - 1
+	for at := hash & mask; ; at = (at + 1) & mask {
+		e := t.places[at].Load()
+		if e == nil || e.hash == hash && q.Equal(e.query) {
+			return e
+		}
+	}
+}
+
+// add enters e, of which there is no equal, and returns the table that has it.
+func (t *table[O]) add(e *entry[O]) *table[O] {
+	if 2*(t.count+1) > len(t.places) {
+		larger := newTable[O](2 * len(t.places))
+		for i := range t.places {
+			if known := t.places[i].Load(); known != nil {
+				larger.add(known)
+			}
+		}
+		t = larger
+	}
+	mask := uint64(len(t.places)) - 1
+	at := e.hash & mask
+	for t.places[at].Load() != nil {
+		at = (at + 1) & mask
+	}
+	t.places[at].Store(e)
+	t.count++
+	return t
 }
 
 // NewCache returns an empty cache that puts plans out of force with drop.
 func NewCache[O any](seed maphash.Seed, drop func(O)) *Cache[O] {
-	c := &Cache[O]{seed: seed, drop: drop, followers: make(map[uint64]entry[O]), shared: make(map[string]O)}
-	c.attached.Store(&map[uint64]entry[O]{})
+	c := &Cache[O]{seed: seed, drop: drop, shared: make(map[string]O)}
+	c.known.Store(newTable[O](fewestPlaces))
 	return c
 }
 
-// Find returns the attached owner of an equal query, if any. It takes no lock and may be called at any time.
+// fewestPlaces is the size of an empty table.
+const fewestPlaces = 8
+
+// Find returns the owner of an equal query, if it is known. It takes no lock and may be called at any time.
 func (c *Cache[O]) Find(q *Query) (owner O, ok bool) {
-	if known, ok := (*c.attached.Load())[q.Hash(c.seed)]; ok && q.Equal(known.query) {
+	if known := c.known.Load().find(q.Hash(c.seed), q); known != nil {
 		return known.owner, true
 	}
 	return owner, false
 }
 
 // Add returns the owner of an equal query, or the one that was passed, which it keeps: attached while there are few,
-// and where no other query has the same hash, or else as a follower. The query must be normal and must not change.
+// or else as a follower. The query must be normal and must not change.
 func (c *Cache[O]) Add(normal *Query, created O) (owner O, follows bool) {
-	if known, ok := c.Find(normal); ok {
-		return known, false
+	hash, all := normal.Hash(c.seed), c.known.Load()
+	if known := all.find(hash, normal); known != nil {
+		return known.owner, known.follows
 	}
-	hash, attached := normal.Hash(c.seed), *c.attached.Load()
-	if _, taken := attached[hash]; !taken && len(attached) < MostAttached {
-		all := maps.Clone(attached)
-		all[hash] = entry[O]{normal, created}
-		c.attached.Store(&all)
-		return created, false
+	e := &entry[O]{hash: hash, query: normal, owner: created, follows: len(c.attached) >= MostAttached}
+	if !e.follows {
+		c.attached = append(c.attached, e)
+	} else if all.count-len(c.attached) >= MostFollowers {
+		all = newTable[O](4 * MostAttached)
+		for _, kept := range c.attached {
+			all = all.add(kept)
+		}
 	}
-	if known, ok := c.followers[hash]; ok && normal.Equal(known.query) {
-		return known.owner, true
-	}
-	if len(c.followers) >= MostFollowers {
-		clear(c.followers)
-	}
-	c.followers[hash] = entry[O]{normal, created}
-	return created, true
+	c.known.Store(all.add(e))
+	return created, e.follows
 }
 
 // Shared returns the shared owner of the kind, which create makes where there is none. It drops the plan of the oldest
@@ -103,7 +147,7 @@ func (c *Cache[O]) Follow(follower O) {
 
 // Outdate drops all plans. The owners stay.
 func (c *Cache[O]) Outdate() {
-	for _, known := range *c.attached.Load() {
+	for _, known := range c.attached {
 		c.drop(known.owner)
 	}
 	for _, owner := range c.shared {

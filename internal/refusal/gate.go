@@ -101,7 +101,7 @@ var reasons = [...]struct {
 	{NoTraffic, func(Facts, time.Time) (*Reason, time.Duration) { return errNoTraffic, 0 }},
 	{Unhealthy, func(f Facts, _ time.Time) (*Reason, time.Duration) {
 		text, names, cause := f.Health()
-		words := fmt.Sprintf("%v: %s", fault.ErrUnhealthy, because(text, names))
+		words := fmt.Sprintf("%v: %s", fault.ErrUnhealthy, Because(text, names))
 		return &Reason{reason.Unhealthy, fault.ErrUnhealthy, words, cause}, 0
 	}},
 	{Unproven, func(f Facts, _ time.Time) (*Reason, time.Duration) {

@@ -93,6 +93,9 @@ func Lacking(capability string) *Reason {
 	return &Reason{reason.CapabilityMissing, fault.ErrNoCapability, words, nil}
 }
 
+// NotNamed is the reason of a provider that is none of those that the query names.
+func NotNamed() *Reason { return Unmet(reason.Excluded, "not among those that the query names") }
+
 // Unmet is the reason of a provider that does not meet the requirements of the query, in the code and words of
 // [selection.Requirements].
 func Unmet(code reason.Code, words string) *Reason {
@@ -156,10 +159,42 @@ func Cause(code reason.Code, err error, allParked bool) error {
 	return fault.Without(err, fault.ErrCredentials)
 }
 
-// because returns text with the names of the providers that are the reason, if there are any.
-func because(text string, names []string) string {
+// meanings are the sentinels that the errors of candidates with these codes match. They may match others, too.
+//
+//nolint:gochecknoglobals // a table
+var meanings = [...]struct {
+	code     reason.Code
+	sentinel error
+}{
+	{reason.BreakerOpen, fault.ErrBreakerOpen},
+	{reason.TrialsFull, fault.ErrBreakerOpen},
+	{reason.CoolingDown, fault.ErrCoolingDown},
+	{reason.Parked, fault.ErrCoolingDown},
+	{reason.Unhealthy, fault.ErrUnhealthy},
+	{reason.CapabilityOut, fault.ErrUnhealthy},
+	{reason.Starting, fault.ErrNotReady},
+	{reason.NotReady, fault.ErrNotReady},
+	{reason.AtCapacity, fault.ErrAtCapacity},
+	{reason.Throttled, fault.ErrAtCapacity},
+	{reason.BudgetSpent, fault.ErrAtCapacity},
+	{reason.CapabilityMissing, fault.ErrNoCapability},
+	{reason.Denied, fault.ErrDenied},
+}
+
+// means reports whether the code says that the error of its candidate matches the sentinel.
+func means(code reason.Code, sentinel error) bool {
+	for _, meaning := range meanings {
+		if meaning.code == code && meaning.sentinel == sentinel { //nolint:errorlint // the sentinel itself
+			return true
+		}
+	}
+	return false
+}
+
+// Because returns text with the names of the providers that are the reason, if there are any.
+func Because(text string, names []string) string {
 	if len(names) == 0 {
 		return text
 	}
-	return text + "; because " + strings.Join(names, ", ")
+	return strings.TrimPrefix(text+"; because "+strings.Join(names, ", "), "; ")
 }

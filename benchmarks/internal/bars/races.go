@@ -45,6 +45,9 @@ func Races(many int) []Race {
 		cores("scale", 1/1.6, call),
 
 		within("reject", time.Microsecond, contest.Refused("none admits", contest.Setting{Open: contest.Providers})),
+		against("reject-10000", 1.5, contest.Refused("none of 10,000 admits", down(10_000)), contest.Refused("none of 10 admits", down(10))),
+		within("reject-10000-time", 2*time.Microsecond, contest.Refused("none of 10,000 admits", down(10_000))),
+		against("ad-hoc-1000", 1.5, contest.GetByQueries("1,000 kinds of query in turn", 1000), contest.GetByQueries("one kind of query", 1)),
 		against("failover", 1.3, contest.Call("first of three open", contest.Setting{Providers: 3, Open: 1}), contest.Call("none open", three)),
 
 		{[]Bar{{"register", 1}, {"unregister", 1}, {"register-bytes", 1}}, func(ctx context.Context, s contest.Settings) ([]Figure, error) {
@@ -55,6 +58,11 @@ func Races(many int) []Race {
 		allocating("ad-hoc-allocs", 1, adHoc),
 		within("explain", 10*time.Microsecond, contest.Explain("Explain", contest.Setting{})),
 	}
+}
+
+// down is a registry of that many providers, all with an open breaker.
+func down(providers int) contest.Setting {
+	return contest.Setting{Providers: providers, Open: providers}
 }
 
 // prepare makes contestants ready to run on one core.

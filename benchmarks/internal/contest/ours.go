@@ -19,7 +19,7 @@ var service = registry.NewService[Model]("model")
 type Setting struct {
 	Providers int // default: 8
 	Strategy  selection.Strategy
-	Open      int           // the number of first providers whose breakers are open, by failed calls
+	Open      int           // the number of first providers whose breakers are open, by failed calls; many: forced open
 	Timeout   time.Duration // of an attempt; default: the registry's
 	Probed    bool          // their health is known from probes
 	Listening bool          // their functions listen to the context
@@ -72,6 +72,9 @@ func (s Setting) register(reg *registry.Registry, p registry.Provider[Model], op
 		if _, err := registration.CheckHealth(context.Background()); err != nil {
 			return err
 		}
+	}
+	if open && s.Open > Providers {
+		return registration.ForceOpen(24*time.Hour, "down")
 	}
 	if open {
 		return trip(reg, registration)
@@ -133,6 +136,24 @@ func GetByQuery(name string, s Setting) Contestant {
 		return func(n int) {
 			for range n {
 				_, err := service.Get(context.Background(), reg, registry.Query{Handler: "Speak", Require: []string{"tools", "chat"}})
+				must(err)
+			}
+		}
+	})
+}
+
+// GetByQueries is Service.Get with that many different queries in turn.
+func GetByQueries(name string, kinds int) Contestant {
+	return Setting{}.contestant(name, func(reg *registry.Registry) Loop {
+		queries := make([]registry.Query, kinds)
+		for i := range queries {
+			queries[i] = registry.Query{Handler: fmt.Sprintf("handler-%04d", i), Require: []string{"tools", "chat"}}
+		}
+		next := 0
+		return func(n int) {
+			for range n {
+				next = (next + 1) % kinds
+				_, err := service.Get(context.Background(), reg, queries[next])
 				must(err)
 			}
 		}

@@ -1,0 +1,161 @@
+package refusal_test
+
+import (
+	"errors"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/query"
+	"github.com/capreg/registry/internal/refusal"
+	"github.com/capreg/registry/reason"
+	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/verdict"
+)
+
+// down returns the record of a provider with an open breaker, until that time.
+func down(i int, until time.Time) *refusal.Record {
+	opening := refusal.NewOpening("slow", until)
+	return &refusal.Record{
+		Who: refusal.Who{Provider: strconv.Itoa(i)}, Gate: refusal.Open, Until: until, Last: &atomic.Pointer[verdict.LastError]{},
+		Standing: refusal.Of(refusal.Open, &known{opening: opening}, until), Profile: selection.Profile{Capabilities: []string{"chat"}},
+	}
+}
+
+func up(i int) *refusal.Record {
+	r := down(i, time.Time{})
+	r.Gate, r.Standing = 0, refusal.Of(0, nil, now)
+	return r
+}
+
+func sick(i int, words string) *refusal.Record {
+	r := down(i, time.Time{})
+	r.Gate, r.Depends = refusal.Unhealthy, true
+	r.Standing = refusal.Standing{Code: reason.Unhealthy, Words: words, Err: errSick}
+	return r
+}
+
+// places says which candidates have none free; none of them is throttled or slow.
+type places struct {
+	full  map[int]bool
+	asked int
+}
+
+func (p *places) Full(i int) bool                                              { p.asked++; return p.full[i] }
+func (*places) ThrottledFor(int, string) time.Duration                         { return 0 }
+func (*places) Bounded() bool                                                  { return false }
+func (*places) TooSlow(int) (latency, bound, retryIn time.Duration, slow bool) { return 0, 0, 0, false }
+
+func TestSight_IsOfItsMomentWhateverChangesLater(t *testing.T) {
+	const size = 200
+	board := refusal.NewBoard(size, func(i int) *refusal.Record { return down(i, now.Add(time.Duration(i+1)*time.Second)) })
+	of := &places{}
+	before := refusal.Sight{At: now, View: board.View(0, nil)}
+	before.Note(of, nil, nil)
+	require.Same(t, before.View, board.View(0, nil), "shared until a change")
+	board.Set(0, sick(0, "unhealthy: probe failed"))
+	board.Set(130, up(130))
+	require.Nil(t, board.Latest(0))
+	of.full = map[int]bool{130: true}
+	after := refusal.Sight{At: now, View: board.View(0, func(i int) *refusal.Record { return sick(i, "unhealthy: probe failed") })}
+	after.Note(of, nil, nil)
+
+	require.Equal(t, []reason.Code{reason.BreakerOpen}, before.Codes)
+	require.Equal(t, time.Second, before.RetryIn)
+	require.True(t, before.Means(fault.ErrBreakerOpen))
+	require.False(t, before.Means(fault.ErrUnhealthy))
+	require.Equal(t, []reason.Code{reason.Unhealthy, reason.BreakerOpen, reason.AtCapacity}, after.Codes)
+	require.Equal(t, 2*time.Second, after.RetryIn)
+	require.LessOrEqual(t, of.asked, 2, "only the eligible candidate is looked at")
+	codes := func(o *refusal.Sight) map[reason.Code]int {
+		count := map[reason.Code]int{}
+		for seen := range o.All() {
+			count[seen.Code]++
+		}
+		return count
+	}
+	require.Equal(t, map[reason.Code]int{reason.BreakerOpen: size}, codes(&before))
+	require.Equal(t, map[reason.Code]int{reason.BreakerOpen: size - 2, reason.Unhealthy: 1, reason.AtCapacity: 1}, codes(&after))
+	require.Equal(t, size-1, after.LenWithout(func(name string) bool { return name == "7" }))
+}
+
+func TestSight_LastErrorIsNotOfALaterMoment(t *testing.T) {
+	r := down(0, now)
+	o := refusal.Sight{At: now, View: refusal.NewBoard(1, func(int) *refusal.Record { return r }).View(0, nil)}
+	last := func() (found *verdict.LastError) {
+		for seen := range o.All() {
+			found = seen.LastError
+		}
+		return found
+	}
+	r.Last.Store(&verdict.LastError{Text: "then", Time: now})
+	require.Equal(t, "then", last().Text)
+	r.Last.Store(&verdict.LastError{Text: "later", Time: now.Add(1)})
+	require.Nil(t, last())
+}
+
+func TestSight_TellsWhatTheQueryDoesNotAccept(t *testing.T) {
+	board := refusal.NewBoard(3, func(i int) *refusal.Record { return down(i, now) })
+	q := &query.Query{Require: []string{"vision"}}
+	o := refusal.Sight{At: now, View: refusal.NewBoard(0, nil).View(0, nil), Others: refusal.NewUnwanted(q, board.View(0, nil))}
+	o.Note(&places{}, nil, nil)
+	require.Equal(t, []reason.Code{reason.CapabilityMissing}, o.Codes)
+	require.Equal(t, 3, o.Len())
+	for seen := range o.All() {
+		require.Equal(t, reason.CapabilityMissing, seen.Code)
+	}
+}
+
+func TestBoard_RenewsRecordsThatDependOnOthersOnceForEachChange(t *testing.T) {
+	board := refusal.NewBoard(100, func(i int) *refusal.Record { return sick(i, "because db") })
+	renewed := 0
+	record := func(i int) *refusal.Record { renewed++; return sick(i, "because disk") }
+	first := board.View(1, record)
+	require.Equal(t, 100, renewed)
+	require.Same(t, first, board.View(1, record))
+	board.Set(3, down(3, now)) // the view is gone, and what the others say stays
+	board.View(1, record)
+	require.Equal(t, 100, renewed)
+	require.Nil(t, board.Latest(2))
+	board.View(2, record)
+	require.Equal(t, 199, renewed)
+}
+
+func TestSight_ChangesAndReadersDoNotMeet(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	board := refusal.NewBoard(300, func(i int) *refusal.Record { return down(i, now) })
+	var running sync.WaitGroup
+	for range 4 {
+		running.Go(func() {
+			for i := range 300 {
+				mu.Lock()
+				board.Set(i, sick(i, "x"))
+				o := refusal.Sight{At: now, View: board.View(0, func(i int) *refusal.Record { return sick(i, "y") })}
+				mu.Unlock()
+				o.Note(&places{}, nil, nil)
+				for seen := range o.All() {
+					require.Contains(t, []reason.Code{reason.BreakerOpen, reason.Unhealthy}, seen.Code)
+				}
+			}
+		})
+	}
+	running.Wait()
+}
+
+func TestSight_RefusalAllocatesNothingForEachCandidate(t *testing.T) {
+	board := refusal.NewBoard(10_000, func(i int) *refusal.Record { return down(i, now) })
+	of := &places{}
+	require.LessOrEqual(t, testing.AllocsPerRun(100, func() {
+		o := refusal.Sight{At: now, View: board.View(0, nil)}
+		o.Note(of, nil, nil)
+		if !o.Means(fault.ErrBreakerOpen) {
+			t.Error(errors.ErrUnsupported)
+		}
+	}), 1.0)
+}
