@@ -36,8 +36,8 @@ func TestAnalytics_CountsSharesMissesAndFailovers(t *testing.T) {
 		_, _ = r.Get(t.Context())
 		_, _ = testkit.Ask(t.Context(), r)
 		_, _ = r.Acquire(t.Context())
-		_, _ = r.Many(t.Context(), 0)
-		_, _ = r.AcquireMany(t.Context(), 0)
+		_, _ = r.GetAll(t.Context(), 0)
+		_, _ = r.AcquireAll(t.Context(), 0)
 		got, ok := reg.Analytics("chat")
 		require.True(t, ok)
 		require.Equal(t, selection.Analytics{

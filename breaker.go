@@ -160,9 +160,9 @@ func (h breakerHost) MayOpen() bool { return h.provider.tryEject() }
 func (h breakerHost) TrialsFull(full bool) {
 	var set gate
 	if full {
-		set = gateTrialsFull
+		set = refusal.TrialsFull
 	}
-	h.provider.changeGate(gateTrialsFull, set, nil)
+	h.provider.changeGate(refusal.TrialsFull, set, nil)
 }
 
 func (h breakerHost) StateChanged(c breaker.Change) {
@@ -175,10 +175,10 @@ func (h breakerHost) StateChanged(c breaker.Change) {
 	var why refusal.Opening
 	switch c.To {
 	case breaker.Open:
-		change.Kind, set = event.BreakerOpened, gateOpen
+		change.Kind, set = event.BreakerOpened, refusal.Open
 		why = refusal.NewOpening(c.Reason, c.Until)
 	case breaker.HalfOpen:
-		change.Kind, set = event.BreakerHalfOpened, gateHalfOpen
+		change.Kind, set = event.BreakerHalfOpened, refusal.HalfOpen
 	case breaker.Closed:
 		change.Kind = event.BreakerClosed
 		p.effects.RefillBudget()
@@ -188,5 +188,5 @@ func (h breakerHost) StateChanged(c breaker.Change) {
 	if !p.hasLeft() { // else gate and reason stay as they were
 		p.opening = why
 	}
-	p.changeGateLocked(gateOpen|gateHalfOpen|gateTrialsFull, set, &change)
+	p.changeGateLocked(refusal.Open|refusal.HalfOpen|refusal.TrialsFull, set, &change)
 }

@@ -44,7 +44,7 @@ func (c *call) enter(p *provider, e admission) bool {
 	if !e.placed {
 		a.place = nil // that of the last attempt is not ours any more
 	}
-	if !e.lastResort && p.gateNow()&gateBlocked != 0 {
+	if !e.lastResort && p.gateNow()&refusal.Blocked != 0 {
 		return false // at no cost for what comes below
 	}
 	if !e.paid && c.entries > 0 && !c.withinBudget(p) {
@@ -64,8 +64,8 @@ func (c *call) enter(p *provider, e admission) bool {
 	}
 	others := func() *provider { return c.othersAfter(p, e.lastResort) }
 	timeout := p.attemptTimeout()
-	if c.options.timed {
-		timeout = attemptTimeout{c.options.timeout, true}
+	if c.options.Timed {
+		timeout = attemptTimeout{c.options.Timeout, true}
 	}
 	if p.instance.Load() == nil && !p.makeInstance(&c.caller, others, timeout) || !a.admit(p, timeout, hits) {
 		used.GiveBack()
@@ -81,7 +81,7 @@ func (c *call) enter(p *provider, e admission) bool {
 func (c *call) noteEntry(p *provider, e admission) {
 	a := &c.attempt
 	c.state, c.hookCtx, c.why, c.cause = callRunning, nil, e.why, nil
-	a.ctx.StayIf(c.options.onceOnly || c.shared != nil || e.lastResort)
+	a.ctx.StayIf(c.options.OnceOnly || c.shared != nil || e.lastResort)
 	if a.vitals != nil {
 		a.track = c.providers.track(p)
 	}
@@ -91,7 +91,7 @@ func (c *call) noteEntry(p *provider, e admission) {
 	switch e.why {
 	case reason.Failover:
 		p.tookOver.Add(1)
-	case reason.First, reason.Retry, reason.Queued, reason.Waited, reason.Many, reason.Hedge, reason.LastResort:
+	case reason.First, reason.Retry, reason.Queued, reason.Waited, reason.All, reason.Hedge, reason.LastResort:
 	}
 	c.waiting.End() // an attempt that is reserved elsewhere
 	if p != c.retried.provider {
@@ -104,7 +104,7 @@ func (c *call) noteEntry(p *provider, e admission) {
 // the breaker wants.
 func (c *call) withinBudget(p *provider) bool {
 	retry := p.effects.Retry()
-	if retry == nil || p.gateNow()&gateHalfOpen != 0 || retry.Allow() {
+	if retry == nil || p.gateNow()&refusal.HalfOpen != 0 || retry.Allow() {
 		return true
 	}
 	c.skip(p, refusal.BudgetSpent(), 0)
@@ -120,7 +120,7 @@ func authorizedAt(ctx context.Context, caller string, p *provider) error {
 
 // authorized reports whether the caller may ask p.
 func (c *call) authorized(p *provider) bool {
-	err := authorizedAt(c.caller.Ctx, c.options.caller, p)
+	err := authorizedAt(c.caller.Ctx, c.options.Caller, p)
 	if err != nil {
 		c.skip(p, refusal.Denied(err), 0)
 	}
@@ -138,12 +138,12 @@ func (c *call) passLimits(p *provider, e admission) (used limit.Spent, ok bool) 
 		c.full = append(c.full, p)
 		return limit.Spent{}, false
 	}
-	used, retryIn := c.waiting.Take(l, c.options.caller)
+	used, retryIn := c.waiting.Take(l, c.options.Caller)
 	switch {
 	case retryIn > 0: // also where it is full: callers that have used up their rate do not queue
 		c.attempt.leavePlace()
 		c.skip(p, refusal.Throttled(), retryIn)
-		if c.options.wait {
+		if c.options.Wait {
 			c.comebackWait().NoteThrottled(p)
 		}
 	case full:
@@ -171,7 +171,7 @@ func (c *call) takePlace(l *limit.Limits) bool {
 // move on to it; nil: none.
 func (c *call) othersAfter(p *provider, lastResort bool) *provider {
 	switch {
-	case c.shared != nil || c.options.onceOnly:
+	case c.shared != nil || c.options.OnceOnly:
 		return nil
 	case c.allowed.NeedsLarger():
 		return c.widerThan(p)

@@ -7,6 +7,7 @@ import (
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/outcome"
+	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -34,7 +35,7 @@ func (c *call) concludeAttempt(err error) (over bool) {
 
 // decide decides what follows an attempt with that verdict: a retry, another provider, or the end of the call.
 func (c *call) decide(v verdict.Verdict) {
-	c.allowed.Follow(v.Class, c.options.onceOnly, c.query.query.TryRefused, c.attempt.provider.definition.Window)
+	c.allowed.Follow(v.Class, c.options.OnceOnly, c.query.query.TryRefused, c.attempt.provider.definition.Window)
 	c.state = callChoosing
 	switch {
 	case c.planRetry(v):
@@ -69,7 +70,7 @@ func (c *call) judgeAndRecord(err error, elapsed time.Duration) (v verdict.Verdi
 func (c *call) concludeInterruption(value any) error {
 	a := &c.attempt
 	if value != nil && a.provider.registry.options.PanicsAsErrors {
-		c.panicked = newPanicError(value)
+		c.panicked = fault.Panicked(value)
 		return c.panicked
 	}
 	elapsed := a.elapsed()
@@ -107,15 +108,15 @@ func (c *call) planRetry(v verdict.Verdict) bool {
 	p, rule := c.attempt.provider, v.Class.Rule()
 	retry := p.effects.Retry()
 	if retry == nil || c.retried.tries >= retry.Policy.Retries || rule.RetryHere != verdict.RetryYes ||
-		c.options.onceOnly && !rule.OnceMovesOn {
+		c.options.OnceOnly && !rule.OnceMovesOn {
 		return false
 	}
 	if c.retried.delays == nil {
 		c.retried.delays = limit.NewDelays(retry.Policy.FirstDelay, retry.Policy.MaxDelay, limit.NoJitter)
 	}
 	delay := limit.FullJitter(c.retried.delays.NextBackOff())
-	switch blocked := p.gateNow() & gateBlocked; {
-	case blocked == gateCooling && v.After > 0 && !c.providers.more():
+	switch blocked := p.gateNow() & refusal.Blocked; {
+	case blocked == refusal.Cooling && v.After > 0 && !c.providers.more():
 		// A delay that came with an error that may be retried, such as a 503's, has become a
 		// cooldown, which is over when its timer has fired.
 		cooldown, _ := p.comesBackIn()

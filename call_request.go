@@ -14,7 +14,7 @@ type request struct {
 	query    *queryPlan
 	caller   attemptctx.Caller
 	by       pick.Caller // what selectors can know of it
-	options  CallOption
+	options  optionSet
 	observed bool          // hooks, observers or a report see it
 	began    time.Duration // set when observed
 	number   uint64        // given when it is asked for; see serial
@@ -25,23 +25,23 @@ func (r *request) begin(ctx context.Context, query *queryPlan, key string, optio
 	if ctx == nil {
 		return errNilContext()
 	}
-	if len(options) > 0 { // else the price of copying none would be a tenth of the call's
+	if len(options) > 0 {
 		if r.options, err = mergeOptions(options); err != nil {
 			return err
 		}
 	}
 	r.query = query
 	registry := query.service.registry
-	if r.options.caller == "" {
-		r.options.caller = query.query.Handler
+	if r.options.Caller == "" {
+		r.options.Caller = query.query.Handler
 	}
-	r.observed = r.options.report != nil || registry.hooked || registry.observers.Load() != nil
+	r.observed = r.options.Report != nil || registry.hooked || registry.observers.Load() != nil
 	if r.observed {
 		r.began = registry.now()
 		ctx = r.beforeCall(ctx)
 	}
 	r.caller = attemptctx.CallerOf(ctx)
-	r.by = pick.Caller{Context: ctx, Key: key, Name: r.options.caller}
+	r.by = pick.Caller{Context: ctx, Key: key, Name: r.options.Caller}
 	return nil
 }
 
@@ -56,7 +56,7 @@ func (r *request) serial() uint64 {
 // soFar returns a report of the given attempts, copied: hooks may write to it.
 func (r *request) soFar(attempts []Attempt) CallReport {
 	return CallReport{
-		Service: r.query.service.name, Handler: r.query.query.Handler, Caller: r.options.caller,
+		Service: r.query.service.name, Handler: r.query.query.Handler, Caller: r.options.Caller,
 		Attempts: append([]Attempt{}, attempts...),
 	}
 }

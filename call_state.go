@@ -96,8 +96,8 @@ func (c *call) continueFrom(ctx context.Context, query *queryPlan, key string, f
 	c.query, c.attempt = query, first.attempt
 	c.caller = attemptctx.CallerOf(ctx)
 	first.state = attemptOver // not before: the context is a user's
-	c.options.caller = query.query.Handler
-	c.by = pick.Caller{Context: ctx, Key: key, Name: c.options.caller}
+	c.options.Caller = query.query.Handler
+	c.by = pick.Caller{Context: ctx, Key: key, Name: c.options.Caller}
 	c.state, c.why, c.entries, c.retried.provider = callRunning, reason.First, 1, first.provider
 	c.iterateWith(first)
 	c.providers.next(&c.by) // the picked one

@@ -111,7 +111,7 @@ func recordLocked(p *provider) *refusal.Record {
 	gate, at := p.gateNow(), time.Now()
 	r := &refusal.Record{
 		Who: whoLocked(p, gate), Standing: refusal.Of(gate, facts{p}, at), Gate: gate, Last: p.last,
-		Depends: gate&gateUnhealthy != 0 && len(p.definition.Requires) > 0,
+		Depends: gate&refusal.Unhealthy != 0 && len(p.definition.Requires) > 0,
 		Profile: profileOf(&p.definition), MatchesAny: p.matchesAny,
 	}
 	if r.RetryIn > 0 {

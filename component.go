@@ -11,6 +11,7 @@ import (
 	"github.com/capreg/registry/internal/check"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/lifecycle"
+	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/startup"
 )
 
@@ -129,7 +130,7 @@ func (h componentHandle) AwaitEligible(ctx context.Context) error {
 	r := h.provider.registry
 	for {
 		r.mu.Lock()
-		blocked := h.current().gateNow() & gateBlocked &^ gateHidden
+		blocked := h.current().gateNow() & refusal.Blocked &^ refusal.Hidden
 		changed := r.changedLocked()
 		r.mu.Unlock()
 		if blocked == 0 {

@@ -57,7 +57,7 @@
 //   - Packages stream, hedge and registryhttp are built on leases: answers that arrive in pieces, a second provider when
 //     the first is slow, and failover inside an HTTP client.
 //   - [Resolver.Get] returns the instance for wiring, and records no outcome.
-//   - [Resolver.Many] and [Resolver.AcquireMany] return all of them.
+//   - [Resolver.GetAll], [Resolver.AcquireAll] and [Resolver.Each] are for all of them, [Resolver.Do] for a call without result.
 //
 // # Outcomes
 //

@@ -7,6 +7,7 @@ import (
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/drain"
+	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/tasks"
 )
@@ -34,7 +35,7 @@ func (h drainHost) Drained() (holdRelease bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.draining, h.provider)
-	if h.provider.gateNow()&gateProving == 0 {
+	if h.provider.gateNow()&refusal.Proving == 0 {
 		r.bus.Publish(h.provider.event(event.Event{Kind: event.Drained}))
 	}
 	return r.closing

@@ -61,6 +61,8 @@ var (
 	ErrDenied = fault.ErrDenied
 	// ErrClosed reports a registry that is closed or closing, or a provider that is being removed.
 	ErrClosed = fault.ErrClosed
+	// ErrState reports an operation that an [Orchestrator] cannot do in the state that it is in, such as a second start.
+	ErrState = fault.ErrState
 	// ErrStuck reports a removal or close that gave up waiting for user code.
 	ErrStuck = fault.ErrStuck
 
@@ -127,43 +129,12 @@ type UnavailableError struct {
 // the same with ten candidates and with ten thousand, until they are asked for.
 func (e *UnavailableError) Candidates() []Candidate { return candidatesOf(&e.sight) }
 
-// mostNamed bounds how many providers the text of an error names.
-const mostNamed = 16
-
-// textsOf returns the first candidates with their reasons, for the text of an error that has as many of them in all.
-func textsOf(candidates iter.Seq[*refusal.Seen], count int) (texts []string) {
-	for candidate := range candidates {
-		if len(texts) == mostNamed {
-			return append(texts, fmt.Sprintf("and %d more", count-mostNamed))
-		}
-		texts = append(texts, candidateOf(candidate).String())
-	}
-	return texts
-}
-
 // shortName cuts a name for the text of an error.
 func shortName(name string) string { return oneline.Cut(name, 64) }
 
-// joinNames lists names for the text of an error.
-func joinNames(names []string) string { return strings.Join(oneline.First(names, mostNamed, ""), ", ") }
-
 // Error names the service and at most 16 candidates with their reasons, in one line.
 func (e *UnavailableError) Error() string {
-	var text strings.Builder
-	fmt.Fprintf(&text, "registry: %v: service %q%s", ErrUnavailable, oneline.Cut(e.Service, 64), e.Query)
-	switch {
-	case e.sight.Cause != nil:
-		fmt.Fprintf(&text, ": %v", e.sight.Cause)
-	case e.parked():
-		fmt.Fprintf(&text, ": %v", ErrCredentials)
-	}
-	if n := e.sight.Len(); n > 0 {
-		text.WriteString(": " + strings.Join(textsOf(e.sight.All(), n), "; "))
-	}
-	if e.RetryIn > 0 {
-		fmt.Fprintf(&text, "; retry in %v", e.RetryIn.Round(time.Millisecond))
-	}
-	return oneline.Of(text.String())
+	return e.sight.ErrorText(e.Service, e.Query.String(), e.RetryIn)
 }
 
 // Is reports whether target is ErrUnavailable, the cause of the whole service, or the sentinel of the code of any candidate.
@@ -177,22 +148,7 @@ func (e *UnavailableError) Verdict() verdict.Verdict { return verdict.Verdict{} 
 
 // Unwrap returns the error of each candidate.
 func (e *UnavailableError) Unwrap() []error {
-	return appendCauses(make([]error, 0, e.sight.Len()), e.sight.All(), e.parked())
-}
-
-// appendCauses appends the errors of candidates. They match ErrCredentials only where all candidates are parked.
-func appendCauses(causes []error, candidates iter.Seq[*refusal.Seen], parked bool) []error {
-	for candidate := range candidates {
-		if err := refusal.Cause(candidate.Code, candidate.Err, parked); err != nil {
-			causes = append(causes, err)
-		}
-	}
-	return causes
-}
-
-// parked reports whether every candidate refuses this client's credentials.
-func (e *UnavailableError) parked() bool {
-	return e.sight.AllParked()
+	return refusal.AppendCauses(make([]error, 0, e.sight.Len()), e.sight.All(), e.sight.AllParked())
 }
 
 // CallError is the error of a call that failed after its function ran at least once, or whose context ended first.
@@ -266,7 +222,7 @@ func (e *CallError) Error() string {
 		tried = append(tried, fmt.Sprintf("%s: %v after %v: %s", attempt.Provider, attempt.Class,
 			attempt.Duration.Round(time.Microsecond), oneline.Cut(fault.Text(attempt.Err), 300)))
 	}
-	if tried = append(tried, textsOf(e.skipped(), e.countSkipped())...); len(tried) > 0 {
+	if tried = append(tried, refusal.TextsOf(e.skipped(), e.countSkipped())...); len(tried) > 0 {
 		text.WriteString(": " + strings.Join(tried, "; "))
 	}
 	if e.OnceOnly {
@@ -325,7 +281,7 @@ func (e *CallError) Unwrap() []error {
 			causes = append(causes, attempt.Err)
 		}
 	}
-	return appendCauses(causes, e.skipped(), e.credentials())
+	return refusal.AppendCauses(causes, e.skipped(), e.credentials())
 }
 
 func (e *CallError) credentials() bool {

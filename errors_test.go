@@ -226,7 +226,7 @@ func TestContext_NilIsAnErrorAndChangesNothing(t *testing.T) {
 	var none context.Context
 	_, call := testkit.Ask(none, testkit.Bind(reg))
 	_, acquire := testkit.Bind(reg).Acquire(none)
-	_, many := testkit.Bind(reg).Many(none, 0)
+	_, many := testkit.Bind(reg).GetAll(none, 0)
 	var typed *interruptedContext
 	_, until := testkit.Chat.Register(t.Context(), reg, testkit.Provider{Name: "q", Instance: testkit.Says("q"), Until: typed})
 	for _, err := range []error{call, acquire, many, until, reg.WaitReady(none, "x"), p.Unregister(none), reg.Close(none)} {

@@ -186,7 +186,7 @@ func ExampleResolver_Get() {
 	// gpt <nil>
 }
 
-func ExampleResolver_Many() {
+func ExampleResolver_GetAll() {
 	ctx := context.Background()
 	reg := registryOf(
 		registry.Provider[chatModel]{Name: "gpt"}, registry.Provider[chatModel]{Name: "claude"},
@@ -194,7 +194,7 @@ func ExampleResolver_Many() {
 	)
 	defer func() { _ = reg.Close(ctx) }()
 
-	models, err := chat.Bind(reg, registry.Query{}).Many(ctx, 2)
+	models, err := chat.Bind(reg, registry.Query{}).GetAll(ctx, 2)
 	if err != nil {
 		panic(err)
 	}
@@ -206,8 +206,56 @@ func ExampleResolver_Many() {
 	// claude <nil>
 }
 
+// A test call to one provider, whatever the strategy would pick.
+func ExampleQuery_only() {
+	ctx := context.Background()
+	reg := registryOf(registry.Provider[chatModel]{Name: "gpt"}, registry.Provider[chatModel]{Name: "claude"})
+	defer func() { _ = reg.Close(ctx) }()
+
+	claude := chat.Bind(reg, registry.Query{Only: []string{"claude"}})
+	fmt.Println(registry.Call(ctx, claude, func(ctx context.Context, model chatModel) (string, error) {
+		return model.Chat(ctx, "hello")
+	}))
+	// Output:
+	// claude <nil>
+}
+
+func ExampleRegistry_Reset() {
+	ctx := context.Background()
+	reg := registryOf(registry.Provider[chatModel]{Name: "gpt"}, registry.Provider[chatModel]{Name: "claude"})
+	defer func() { _ = reg.Close(ctx) }()
+
+	for _, handle := range reg.Registrations("chat") {
+		if err := handle.ForceOpen(time.Hour, "maintenance"); err != nil {
+			panic(err)
+		}
+	}
+	fmt.Println(reg.Reset())
+	fmt.Println(reg.Reset())
+	// Output:
+	// [gpt claude]
+	// []
+}
+
+func ExampleResolver_Do() {
+	ctx := context.Background()
+	reg := registryOf(
+		registry.Provider[chatModel]{Name: "gpt", Instance: fails(errors.New("connection reset"))},
+		registry.Provider[chatModel]{Name: "claude"},
+	)
+	defer func() { _ = reg.Close(ctx) }()
+
+	err := chat.Bind(reg, registry.Query{}).Do(ctx, func(ctx context.Context, model chatModel) error {
+		_, err := model.Chat(ctx, "hello")
+		return err
+	})
+	fmt.Println(err)
+	// Output:
+	// <nil>
+}
+
 // A broadcast: every provider gets the message, and each outcome counts.
-func ExampleResolver_AcquireMany() {
+func ExampleResolver_Each() {
 	ctx := context.Background()
 	reg := registryOf(
 		registry.Provider[chatModel]{Name: "terminal"},
@@ -216,7 +264,32 @@ func ExampleResolver_AcquireMany() {
 	)
 	defer func() { _ = reg.Close(ctx) }()
 
-	leases, err := chat.Bind(reg, registry.Query{}).AcquireMany(ctx, 0)
+	outcomes, err := chat.Bind(reg, registry.Query{}).Each(ctx, func(ctx context.Context, model chatModel) error {
+		_, err := model.Chat(ctx, "fire!")
+		return err
+	}, registry.MaxParallel(8))
+	fmt.Println(err != nil)
+	for _, outcome := range outcomes {
+		fmt.Println(outcome.Provider, outcome.Class, outcome.Err)
+	}
+	// Output:
+	// true
+	// terminal success <nil>
+	// mail unknown mailbox full
+	// pager success <nil>
+}
+
+// A fan-out whose outcomes are reported one by one, such as when each is known.
+func ExampleResolver_AcquireAll() {
+	ctx := context.Background()
+	reg := registryOf(
+		registry.Provider[chatModel]{Name: "terminal"},
+		registry.Provider[chatModel]{Name: "mail", Instance: fails(errors.New("mailbox full"))},
+		registry.Provider[chatModel]{Name: "pager"},
+	)
+	defer func() { _ = reg.Close(ctx) }()
+
+	leases, err := chat.Bind(reg, registry.Query{}).AcquireAll(ctx, 0)
 	if err != nil {
 		panic(err)
 	}

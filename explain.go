@@ -80,7 +80,7 @@ func (r *Resolver[T]) ExplainFor(ctx context.Context, options ...CallOption) Exp
 		}
 		return e
 	}
-	by := pick.Caller{Context: ctx, Key: r.key, Name: cmp.Or(asked.caller, query.query.Handler)}
+	by := pick.Caller{Context: ctx, Key: r.key, Name: cmp.Or(asked.Caller, query.query.Handler)}
 	// An Authorize that explains would be asked for ever.
 	authorize := query.service.registry.options.Authorize != nil && !fault.Inside("registry.authorizedAt")
 	return query.explain(by, authorize)
@@ -180,6 +180,9 @@ func (s *service) whyEmpty() error {
 func (*serviceState) mismatch(p *provider, q Query) *refusal.Reason {
 	if lacking := p.missing(q.Require); lacking != "" {
 		return refusal.Lacking(lacking)
+	}
+	if len(q.Only) > 0 && !p.matchesAny && !slices.Contains(q.Only, p.name()) {
+		return refusal.NotNamed()
 	}
 	if !q.Where.IsZero() && !p.matchesAny {
 		profile := profileOf(&p.definition)

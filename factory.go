@@ -7,6 +7,7 @@ import (
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/lazy"
+	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/typed"
 )
 
@@ -54,8 +55,8 @@ func (h factoryHost) setNotReady(f lazy.Failure, change *event.Event) {
 	defer p.registry.mu.Unlock()
 	p.notReady = f
 	if f.Err != nil {
-		p.changeGateLocked(0, gateNotReady, change)
+		p.changeGateLocked(0, refusal.NotReady, change)
 	} else {
-		p.changeGateLocked(gateNotReady, 0, change)
+		p.changeGateLocked(refusal.NotReady, 0, change)
 	}
 }

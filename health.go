@@ -80,7 +80,7 @@ func (p *provider) publishHealth() {
 		}
 	}
 	set := gateOfHealth(state)
-	p.changeGateLocked((gateUnhealthy|gateUnproven)&^set, set, &event.Event{
+	p.changeGateLocked((refusal.Unhealthy|refusal.Unproven)&^set, set, &event.Event{
 		Kind: probe.KindOf(state), Reason: reason, Err: cause, From: from.String(), To: state.String(),
 	})
 	if from == health.Unknown {
@@ -114,10 +114,10 @@ func (h *healthState) remember(t health.Transition) {
 // gateOfHealth returns the reason for which a state keeps calls away; zero for none.
 func gateOfHealth(state health.State) gate {
 	if state == health.Unhealthy {
-		return gateUnhealthy
+		return refusal.Unhealthy
 	}
 	if state == health.Unknown || state == health.Starting {
-		return gateUnproven
+		return refusal.Unproven
 	}
 	return 0
 }
@@ -137,7 +137,7 @@ func (p *provider) because() []string {
 	}
 	if now := p.registry.causes.Load(); p.health.causesAt != now {
 		found := overall.Causes(dependencies{&p.registry.membership}, p)
-		p.health.causes, p.health.causesAt = slices.Clip(oneline.First(found, mostNamed, "and ")), now
+		p.health.causes, p.health.causesAt = slices.Clip(oneline.First(found, refusal.MostNamed, "and ")), now
 	}
 	return p.health.causes
 }

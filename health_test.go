@@ -136,7 +136,7 @@ func TestGet_WaitsForFirstProbeOfUnknownCandidates(t *testing.T) {
 			return err
 		},
 		"many": func(ctx context.Context, r *registry.Resolver[testkit.ChatModel]) error {
-			_, err := r.Many(ctx, 0)
+			_, err := r.GetAll(ctx, 0)
 			return err
 		},
 		"call": func(ctx context.Context, r *registry.Resolver[testkit.ChatModel]) error {
@@ -151,7 +151,7 @@ func TestGet_WaitsForFirstProbeOfUnknownCandidates(t *testing.T) {
 			return err
 		},
 		"acquire many": func(ctx context.Context, r *registry.Resolver[testkit.ChatModel]) error {
-			leases, err := r.AcquireMany(ctx, 0)
+			leases, err := r.AcquireAll(ctx, 0)
 			for _, lease := range leases {
 				lease.Done(nil)
 			}

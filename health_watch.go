@@ -8,6 +8,7 @@ import (
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/probe"
+	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/schedule"
 )
 
@@ -39,7 +40,7 @@ func (s probeSubject) ProbePlanned() { renewRecord(s.provider) }
 
 func (s probeSubject) HealthChanged() {
 	s.provider.publishHealth()
-	if s.provider.gateNow()&gateProving != 0 {
+	if s.provider.gateNow()&refusal.Proving != 0 {
 		s.provider.registry.wakeWaiters() // the result of a capability may be what is waited for
 	}
 }
@@ -100,7 +101,7 @@ func (p *provider) watchFirst() {
 	p.followPolicy(health.Unknown)
 	if state, _, _ := p.health.watch.State(); state == health.Unknown {
 		p.health.published = health.Unknown
-		p.changeGateLocked(0, gateUnproven, nil)
+		p.changeGateLocked(0, refusal.Unproven, nil)
 	}
 }
 

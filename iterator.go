@@ -5,6 +5,7 @@ import (
 
 	"github.com/capreg/registry/internal/bitset"
 	"github.com/capreg/registry/internal/pick"
+	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/selection"
 )
 
@@ -28,7 +29,7 @@ func (e condition) refusing() gate {
 	if e == healthy {
 		return ^gate(0)
 	}
-	return gateBlocked
+	return refusal.Blocked
 }
 
 // maxRestarts bounds how often one iteration starts over on a newer plan.

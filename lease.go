@@ -1,10 +1,12 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 
+	"github.com/capreg/registry/internal/judge"
 	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/internal/typed"
 	"github.com/capreg/registry/reason"
@@ -49,49 +51,61 @@ func (r *Resolver[T]) Acquire(ctx context.Context, options ...CallOption) (*Leas
 	return nextLease[T](&c) //nolint:contextcheck // the call has it
 }
 
-// AcquireMany leases every provider that a call could enter, in order, at most limit of them;
+// AcquireAll leases every provider that a call could enter, in order, at most limit of them;
 // zero or less means all. It is the base of broadcast and fan-out: each lease is to be
 // reported by itself. Rotations do not move, and the call does not queue. A provider that
 // replaces another one meanwhile is among them, once, and perhaps out of order.
 //
 // It blocks for factories and first probes that have no result yet, within ctx. The error is an [UnavailableError],
 // or a [CallError] when ctx had ended: there is at least one lease, or an error.
-func (r *Resolver[T]) AcquireMany(ctx context.Context, limit int, options ...CallOption) ([]*Lease[T], error) {
+func (r *Resolver[T]) AcquireAll(ctx context.Context, limit int, options ...CallOption) ([]*Lease[T], error) {
+	var leases []*Lease[T]
+	err := r.acquireEach(ctx, options, func(l *Lease[T]) bool {
+		leases = append(leases, l)
+		return len(leases) != limit
+	})
+	return leases, err
+}
+
+// acquireEach leases every provider that a call could enter, one after the other, as long as use returns true. There
+// is at least one lease, or an error.
+func (r *Resolver[T]) acquireEach(ctx context.Context, options []CallOption, use func(*Lease[T]) bool) error {
 	query, err := r.bound()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	shared, err := newLeaseCall(ctx, query, r.key, options)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer shared.close()
 	c := shared.firstSearch()
 	query.awaitFirstProbe(c.caller.Ctx, admitting) //nolint:contextcheck // the call has it
 	c.providers = query.list(admitting)
-	var leases []*Lease[T]
-	for c.caller.Ctx.Err() == nil && (limit <= 0 || len(leases) < limit) {
+	leased := false
+	for more := true; more && c.caller.Ctx.Err() == nil; {
 		p := c.providers.next(nil)
 		if p == nil {
 			break
 		}
 		switch {
 		case c.providers.restarts > 0 && c.triedBefore(p): // offered again by the current plan
-		case c.claimAndEnter(p, admission{why: reason.Many, paid: true, uncounted: true}): //nolint:contextcheck // the call has it
+		case c.claimAndEnter(p, admission{why: reason.All, paid: true, uncounted: true}): //nolint:contextcheck // the call has it
 			c.providers.take()
-			leases = append(leases, newLease[T](&c)) //nolint:contextcheck // the call has it
+			leased = true
+			more = use(newLease[T](&c)) //nolint:contextcheck // the call has it
 		default:
 			c.providers.pass(p)
 		}
 	}
 	lookups := query.service.lookups.Local()
-	if len(leases) == 0 {
+	if !leased {
 		lookups.misses.Add(1)
 		c.skipFull()
-		return nil, shared.endSearch(&c)
+		return shared.endSearch(&c)
 	}
 	lookups.hits.Add(1)
-	return leases, nil
+	return nil
 }
 
 // nextLease leases the next provider of a search.
@@ -157,22 +171,23 @@ func (l *Lease[T]) Done(err error) (class verdict.Class) {
 		return verdict.ClassIgnored
 	}
 	defer l.held.call.close() // deferred: a hook may exit the goroutine
-	return l.held.conclude(err, l.held.gaveUp).Class
+	return l.held.conclude(err, judge.GaveUp).Class
 }
 
 // MoveOn reports the outcome as [Lease.Done] does, and goes on with the call as [Call] does: with a retry, where
 // the provider's policy has one, or with the next provider, as a new lease. It blocks as [Resolver.Acquire] does.
 //
-// It returns nil, nil after a success, the call's error when the outcome is final or no
-// provider is left, and an error matching [ErrLeaseDone] if the lease has ended already.
+// There is a lease or an error: the call's when the outcome is final or no provider is left, the reported one when a
+// classifier counts it as an answer, and one that matches [ErrLeaseDone] after a success, which nothing follows, and
+// for a lease that has ended already.
 func (l *Lease[T]) MoveOn(err error) (*Lease[T], error) {
 	if !l.made() || !l.held.end() {
-		return nil, fmt.Errorf("registry: lease of provider %q: %w", l.Provider(), ErrLeaseDone)
+		return nil, errLeaseDone(l.Provider())
 	}
 	defer l.held.call.close()
 	v := l.held.conclude(err, nil)
 	if outcome.IsSuccess(v.Class) {
-		return nil, nil //nolint:nilnil // the call is over, and well
+		return nil, cmp.Or(err, errLeaseDone(l.Provider()))
 	}
 	c := l.held.call.nextSearch()
 	c.resume(&l.held, v)
@@ -180,4 +195,8 @@ func (l *Lease[T]) MoveOn(err error) (*Lease[T], error) {
 		return nil, c.failure()
 	}
 	return nextLease[T](&c)
+}
+
+func errLeaseDone(provider string) error {
+	return fmt.Errorf("registry: lease of provider %q: %w", provider, ErrLeaseDone)
 }

@@ -2,7 +2,6 @@ package registry
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -47,8 +46,8 @@ type leasedAttempt struct {
 func (l *leasedAttempt) init(c *call) {
 	l.call, l.ctx, l.retried = c.shared, c.functionContext(), c.retried
 	l.attempt, l.told = c.attempt, c.present()
-	l.hasNext = !c.options.onceOnly && c.providers.more()
-	if c.why != reason.Many { // else the others are asked as well
+	l.hasNext = !c.options.OnceOnly && c.providers.more()
+	if c.why != reason.All { // else the others are asked as well
 		l.next = c.providers.another()
 	}
 	l.call.addLease(c)
@@ -91,24 +90,6 @@ func (l *leasedAttempt) conclude(err error, neutral func(error) bool) (v verdict
 	}
 	l.attempt.other = l.next
 	return v
-}
-
-// gaveUp reports whether the error of a holder says that it has cancelled its work, or a call in it. Another error with a
-// verdict of its own does not.
-func (*leasedAttempt) gaveUp(err error) (gave bool) {
-	_ = fault.Run(func() error { // its methods are a user's
-		var speaks interface {
-			error
-			Verdict() verdict.Verdict
-		}
-		if errors.As(err, &speaks) {
-			gave = speaks.Verdict().Class == verdict.ClassCancelled
-		} else {
-			gave = errors.Is(err, context.Canceled)
-		}
-		return nil
-	})
-	return gave
 }
 
 // abort ends the attempt, if nothing has, with an outcome that needs no judgement.

@@ -56,7 +56,7 @@ func (l *Lease[T]) Patience(d time.Duration) {
 // hedge; no provider is leased twice. It blocks as [Resolver.Acquire] does. For a call that is over, or must not
 // run twice, the error is the one of the call so far, and matches [ErrLeaseDone] where there is none.
 func (l *Lease[T]) Beside() (*Lease[T], error) {
-	if !l.made() || l.held.call.options.onceOnly || l.held.ended.Load() || !l.held.call.openSearch() {
+	if !l.made() || l.held.call.options.OnceOnly || l.held.ended.Load() || !l.held.call.openSearch() {
 		if err := l.Failure(); err != nil {
 			return nil, err
 		}
@@ -80,7 +80,7 @@ func (l *Lease[T]) Failure() error {
 		return nil
 	}
 	shared := l.held.call
-	failure := &CallError{Service: shared.query.service.name, Attempts: attempts, OnceOnly: shared.options.onceOnly, partial: true}
+	failure := &CallError{Service: shared.query.service.name, Attempts: attempts, OnceOnly: shared.options.OnceOnly, partial: true}
 	if ctx := shared.caller.Ctx; ctx.Err() != nil {
 		failure.ended = fault.OfContext(ctx)
 	}
@@ -94,28 +94,15 @@ func (l *Lease[T]) Guard(work func() error) (err error) {
 	if work == nil {
 		return invalid("work", raw("nil"), "a function")
 	}
-	returned := false
-	abort := func(class verdict.Class, err error) {
-		if l.made() {
-			l.held.abort(class, err)
-		}
-	}
-	defer func() {
-		if returned {
-			return
-		}
-		value := recover()
+	return fault.Guard(work, func(value any) (bool, error) {
 		switch {
-		case value == nil: // runtime.Goexit: the goroutine goes on exiting
-			abort(verdict.ClassExit, nil)
-		case l.made() && l.held.attempt.provider.registry.options.PanicsAsErrors:
-			err = fault.Bound(newPanicError(value))
-		default:
-			abort(verdict.ClassPanic, newPanicError(value))
-			panic(value)
+		case value != nil && l.made() && l.held.attempt.provider.registry.options.PanicsAsErrors:
+			return true, fault.Bound(fault.Panicked(value))
+		case l.made() && value == nil: // runtime.Goexit
+			l.held.abort(verdict.ClassExit, nil)
+		case l.made():
+			l.held.abort(verdict.ClassPanic, fault.Panicked(value))
 		}
-	}()
-	err = fault.Bound(work())
-	returned = true
-	return err
+		return false, nil
+	})
 }

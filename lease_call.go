@@ -103,7 +103,7 @@ func (s *leaseCall) addOutcome(ended Attempt, cause error, window int) (soFar Ca
 	}
 	if !succeeded && ended.Class.Rule().Blame == verdict.BlameSuccess {
 		// It was about the request, so it holds for all leases of the call.
-		s.history.allowed.Follow(ended.Class, s.options.onceOnly, s.query.query.TryRefused, window)
+		s.history.allowed.Follow(ended.Class, s.options.OnceOnly, s.query.query.TryRefused, window)
 	}
 	if s.observed {
 		soFar = s.soFar(s.history.attempts)

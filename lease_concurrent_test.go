@@ -300,7 +300,7 @@ func TestMoveOn_AfterSuccessHasNoLease(t *testing.T) {
 		require.NoError(t, err)
 		time.Sleep(2 * time.Second)
 		next, err := l.MoveOn(nil)
-		require.NoError(t, err)
+		require.ErrorIs(t, err, registry.ErrLeaseDone)
 		require.Nil(t, next)
 	})
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-func TestAcquireMany_DoesNotLeaseReplacedTwice(t *testing.T) {
+func TestAcquireAll_DoesNotLeaseReplacedTwice(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		testkit.Add(t, reg, testkit.Provider{Name: "a"})
@@ -25,7 +25,7 @@ func TestAcquireMany_DoesNotLeaseReplacedTwice(t *testing.T) {
 	})
 }
 
-func TestAcquireMany_LeasesSuccessorOfRefused(t *testing.T) {
+func TestAcquireAll_LeasesSuccessorOfRefused(t *testing.T) {
 	t.Parallel()
 	var denied sync.Map
 	denied.Store("a", testkit.ErrDown)
@@ -45,7 +45,7 @@ func TestAcquireMany_LeasesSuccessorOfRefused(t *testing.T) {
 	})
 }
 
-func TestAcquireMany_AuthorizesEachOnce(t *testing.T) {
+func TestAcquireAll_AuthorizesEachOnce(t *testing.T) {
 	t.Parallel()
 	asked := map[string]int{}
 	authorize := func(_ context.Context, _, _, name string) error { asked[name]++; return nil }

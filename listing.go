@@ -39,6 +39,30 @@ func (r *Registry) All() iter.Seq[Info] {
 	}
 }
 
+// Registrations returns the handles of all providers, or of those of the named services, in the order of
+// [Registry.All].
+func (r *Registry) Registrations(services ...string) (handles []*Registration) {
+	for _, p := range r.listing() {
+		if len(services) == 0 || slices.Contains(services, p.service.name) {
+			handles = append(handles, &Registration{provider: p.original()})
+		}
+	}
+	return handles
+}
+
+// Reset closes the breakers of all providers, or of those of the named services, and ends their cooldowns, as
+// [Registration.Reset] does. It returns the names of the providers that were kept away by one of them.
+func (r *Registry) Reset(services ...string) (wereKeptAway []string) {
+	for _, h := range r.Registrations(services...) {
+		p := h.current()
+		kept := p.gateNow()&(refusal.Open|refusal.HalfOpen|refusal.Cooling) != 0
+		if h.Reset() == nil && kept {
+			wereKeptAway = append(wereKeptAway, h.Name())
+		}
+	}
+	return wereKeptAway
+}
+
 // Discover returns the providers of all services that have all the given capabilities, in the order of
 // [Registry.All]. Without capabilities it returns every provider.
 func (r *Registry) Discover(capabilities ...string) []Info {

@@ -23,6 +23,9 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
+// gate has the reasons that keep calls away from a provider.
+type gate = refusal.Gate
+
 // provider is one registration, from joining to the end of its last call.
 type provider struct {
 	identity
@@ -79,10 +82,10 @@ type eligibility struct {
 func (e *eligibility) gateNow() gate { return gate(e.gate.Load()) }
 
 // hasLeft reports whether the provider was removed.
-func (e *eligibility) hasLeft() bool { return e.gateNow()&gateGone != 0 }
+func (e *eligibility) hasLeft() bool { return e.gateNow()&refusal.Gone != 0 }
 
 // superseded reports whether the provider has left, or is overridden. A plan that offers it then is stale.
-func (e *eligibility) superseded() bool { return e.gateNow()&(gateGone|gateHidden) != 0 }
+func (e *eligibility) superseded() bool { return e.gateNow()&(refusal.Gone|refusal.Hidden) != 0 }
 
 // replacement links the providers of one name from the original to the current one, by which tests replace it.
 type replacement struct {
@@ -115,7 +118,7 @@ func newProvider(svc *service, e entry, generation uint64) *provider {
 	p.drain.Init(drainHost{p}, p.name())
 	p.ready = svc.registry.now()
 	if e.definition.NoTraffic {
-		p.gate.Store(uint32(gateNoTraffic))
+		p.gate.Store(uint32(refusal.NoTraffic))
 	}
 	p.timeout.Store(int64(e.timeout))
 	if e.retry != (RetryPolicy{}) {
@@ -213,12 +216,12 @@ func (p *provider) changeGate(cleared, set gate, change *event.Event) {
 
 func (p *provider) changeGateLocked(cleared, set gate, change *event.Event) {
 	before := p.gateNow()
-	if before&gateGone != 0 {
+	if before&refusal.Gone != 0 {
 		return
 	}
 	now := before&^cleared | set
 	p.gate.Store(uint32(now))
-	if before&gateAway != 0 && now&gateAway == 0 {
+	if before&refusal.Away != 0 && now&refusal.Away == 0 {
 		p.ready = p.registry.now()
 		if measured := p.vitals.Load(); measured != nil {
 			measured.Ready(p.ready)
@@ -231,7 +234,7 @@ func (p *provider) changeGateLocked(cleared, set gate, change *event.Event) {
 	if change != nil {
 		p.publishLocked(*change)
 	}
-	if before&gateBlocked != 0 && now&gateBlocked == 0 || before&gateUnproven != 0 && now != before || before&gateProving != 0 {
+	if before&refusal.Blocked != 0 && now&refusal.Blocked == 0 || before&refusal.Unproven != 0 && now != before || before&refusal.Proving != 0 {
 		p.registry.wakeWaiters() // also those that wait for a first probe no longer
 	}
 }
@@ -241,7 +244,7 @@ const mostHeld = 16
 
 // publishLocked publishes a change of the provider, once it has joined.
 func (p *provider) publishLocked(change event.Event) {
-	if p.gateNow()&gateProving == 0 {
+	if p.gateNow()&refusal.Proving == 0 {
 		p.registry.bus.Publish(p.event(change))
 	} else if len(p.held) < mostHeld {
 		p.held = append(p.held, change)
@@ -266,11 +269,11 @@ func (p *provider) tryEject() bool {
 	}
 	ejected, members := 0, 0
 	for other := range p.service.members {
-		if other.group != p.group || other.mock() != p.mock() || other.gateNow()&gateNoTraffic != 0 {
+		if other.group != p.group || other.mock() != p.mock() || other.gateNow()&refusal.NoTraffic != 0 {
 			continue
 		}
 		members++
-		if other != p && other.gateNow()&(gateOpen|gateHalfOpen) != 0 {
+		if other != p && other.gateNow()&(refusal.Open|refusal.HalfOpen) != 0 {
 			ejected++
 		}
 	}
@@ -279,7 +282,7 @@ func (p *provider) tryEject() bool {
 		return false
 	}
 	p.opening = refusal.NewOpening("", time.Time{}) // until the breaker itself is open
-	p.changeGateLocked(0, gateOpen, nil)
+	p.changeGateLocked(0, refusal.Open, nil)
 	return true
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/capreg/registry/internal/override"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/query"
+	"github.com/capreg/registry/internal/refusal"
 )
 
 // membership is the part of a [Registry] that its mutex guards: which providers there are and how they are found,
@@ -62,7 +63,7 @@ func (r *Registry) askAdmission(ctx context.Context, d Definition) error {
 func (m *membership) make(svc *service, e entry) *provider {
 	m.generation++
 	p := newProvider(svc, e, m.generation)
-	p.gate.Store(uint32(p.gateNow() | gateProving))
+	p.gate.Store(uint32(p.gateNow() | refusal.Proving))
 	p.domain = m.domains.Join("", p) // until it joins
 	m.proving[p] = struct{}{}
 	svc.proving++
@@ -81,9 +82,9 @@ func (m *membership) join(p, replaced *provider, e entry) {
 	svc.proving--
 	svc.registry.enterDomain(p, e.limits)
 	if svc.hides(p) != nil {
-		p.gate.Store(uint32(p.gateNow() | gateHidden))
+		p.gate.Store(uint32(p.gateNow() | refusal.Hidden))
 	}
-	p.gate.Store(uint32(p.gateNow() &^ gateProving))
+	p.gate.Store(uint32(p.gateNow() &^ refusal.Proving))
 	p.ready = svc.registry.now()
 	m.index(p)
 	svc.assign(p, e.groupID(), e.definition.Strategy)
@@ -97,7 +98,7 @@ func (m *membership) join(p, replaced *provider, e entry) {
 	}
 	p.held = nil
 	if replaced != nil && replaced.domain == p.domain {
-		p.forgiveKeyLocked()
+		domain.ForgiveKey(p.registry.cooling(), p)
 	}
 	m.wakeWaiters()
 }
@@ -161,8 +162,8 @@ func (m *membership) remove(p *provider, reason string) {
 // beginDrain closes the gate of a provider that nothing picks any more.
 func (m *membership) beginDrain(p *provider, reason string) {
 	m.draining[p] = struct{}{}
-	p.gate.Store(uint32(p.gateNow() | gateGone))
-	if p.gateNow()&gateProving == 0 {
+	p.gate.Store(uint32(p.gateNow() | refusal.Gone))
+	if p.gateNow()&refusal.Proving == 0 {
 		p.publishLocked(event.Event{Kind: event.Draining, Reason: reason})
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/overall"
+	"github.com/capreg/registry/internal/refusal"
 )
 
 // Health returns the health of the registry with its details; with groups, that of the providers in any of them
@@ -71,7 +72,7 @@ func (r *Registry) healthViews() []overall.Provider {
 				Eligible: info.Eligible, Mock: p.mock() && !p.ofTest(), Reason: info.Reason,
 			},
 			Service: info.Service, Groups: info.Health.Groups,
-			Hidden: p.gateNow()&(gateHidden|gateNoTraffic) != 0,
+			Hidden: p.gateNow()&(refusal.Hidden|refusal.NoTraffic) != 0,
 		})
 	}
 	return views

@@ -44,9 +44,9 @@ func (m *membership) beginOverride(
 func (m *membership) updateHidden(p *provider) {
 	var now gate
 	if p.service.hides(p) != nil {
-		now = gateHidden
+		now = refusal.Hidden
 	}
-	p.changeGateLocked(gateHidden, now, nil)
+	p.changeGateLocked(refusal.Hidden, now, nil)
 }
 
 // updateHiddenOf does so for all providers of the service.

@@ -312,7 +312,7 @@ func TestOverride_RandomSequencesMatchModel(t *testing.T) {
 				for _, p := range stages[len(stages)-1].places {
 					want = append(want, p.acting[len(p.acting)-1])
 				}
-				models, err := r.Many(t.Context(), 1000)
+				models, err := r.GetAll(t.Context(), 1000)
 				require.Equal(t, len(want) == 0, err != nil, "%v", err)
 				for _, m := range models {
 					answer, err := m.Chat(t.Context(), "?")

@@ -25,7 +25,7 @@ type plan struct {
 }
 
 // set makes the two sets follow the gate of a candidate. Caller holds Registry.mu.
-func (p *plan) set(at int, now gate) { p.Set(at, now == 0, now&gateBlocked == 0) }
+func (p *plan) set(at int, now gate) { p.Set(at, now == 0, now&refusal.Blocked == 0) }
 
 // position is that of a provider in a plan in force.
 type position struct {

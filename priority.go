@@ -1,11 +1,8 @@
 package registry
 
 import (
-	"fmt"
-	"strconv"
-	"strings"
-
 	"github.com/capreg/registry/internal/jsonform"
+	"github.com/capreg/registry/internal/ranked"
 	"github.com/capreg/registry/selection"
 )
 
@@ -24,27 +21,17 @@ const (
 	PriorityFallback                     // rank 9
 )
 
+//nolint:gochecknoglobals // immutable
+var priorities = ranked.Names{
+	First: int(PriorityCritical), Names: []string{"CRITICAL", "HIGH", "NORMAL", "LOW", "FALLBACK"}, Ranks: []int{0, 1, 2, 3, 9},
+}
+
 // Rank returns the rank of the priority: 0, 1, 2, 3 or 9; lower is asked first. The
 // rank of an invalid value is 255.
-func (p Priority) Rank() int {
-	switch {
-	case !p.valid():
-		return 255
-	case p == PriorityFallback:
-		return 9
-	}
-	return int(p - PriorityCritical)
-}
-
-var priorityNames = [...]string{"CRITICAL", "HIGH", "NORMAL", "LOW", "FALLBACK"} //nolint:gochecknoglobals // immutable
+func (p Priority) Rank() int { return priorities.Rank(int(p)) }
 
 // String returns the name of the priority, such as "CRITICAL".
-func (p Priority) String() string {
-	if p.valid() {
-		return priorityNames[p-PriorityCritical]
-	}
-	return fmt.Sprintf("priority(%d)", int8(p))
-}
+func (p Priority) String() string { return priorities.String("priority", int(p)) }
 
 // MarshalText returns the name of the priority. For an invalid value the error matches [ErrInvalid].
 func (p Priority) MarshalText() ([]byte, error) {
@@ -57,13 +44,12 @@ func (p Priority) MarshalText() ([]byte, error) {
 // UnmarshalText accepts a name in any case, or a rank. For any other text the error
 // matches [ErrInvalid], and p is not changed.
 func (p *Priority) UnmarshalText(text []byte) error {
-	for candidate := PriorityCritical; candidate <= PriorityFallback; candidate++ {
-		if strings.EqualFold(string(text), candidate.String()) || string(text) == strconv.Itoa(candidate.Rank()) {
-			*p = candidate
-			return nil
-		}
+	value, ok := priorities.Read(string(text))
+	if !ok {
+		return invalid("Priority", string(text), "one of CRITICAL, HIGH, NORMAL, LOW, FALLBACK or 0, 1, 2, 3, 9")
 	}
-	return invalid("Priority", string(text), "one of CRITICAL, HIGH, NORMAL, LOW, FALLBACK or 0, 1, 2, 3, 9")
+	*p = Priority(value) //nolint:gosec // one of five
+	return nil
 }
 
 // UnmarshalJSON accepts a JSON string like [Priority.UnmarshalText], and the rank as a
@@ -72,7 +58,7 @@ func (p *Priority) UnmarshalJSON(data []byte) error {
 	return jsonform.UnmarshalText(data, p.UnmarshalText)
 }
 
-func (p Priority) valid() bool { return p >= PriorityCritical && p <= PriorityFallback }
+func (p Priority) valid() bool { return priorities.Valid(int(p)) }
 
 // The strategies that every registry knows, beside those of package selectors and your own ([selection.New]).
 // Do not assign to them.

@@ -12,6 +12,8 @@ type Query struct {
 	Handler string `json:"handler,omitempty"`
 	// OwnOnly leaves the global providers out; it needs a Handler.
 	OwnOnly bool `json:"own_only,omitempty"`
+	// Only names the providers that may be asked, such as one for a test call; empty: any. Others are [reason.Excluded].
+	Only []string `json:"only,omitempty"`
 	// Require lists the capabilities that a provider must have, all of them,
 	// compared exactly. This list and the others have at most 256 words each.
 	Require []string `json:"require,omitempty"`

@@ -14,7 +14,7 @@ import (
 // places answers for providers whose places calls wait for.
 type places struct{}
 
-func (places) Admits(p *provider) bool     { return p.gateNow()&gateBlocked == 0 }
+func (places) Admits(p *provider) bool     { return p.gateNow()&refusal.Blocked == 0 }
 func (places) Superseded(p *provider) bool { return p.superseded() }
 
 func (places) Places(p *provider) (at *slots.Slots, maxWait time.Duration) {
@@ -27,7 +27,7 @@ func (places) Places(p *provider) (at *slots.Slots, maxWait time.Duration) {
 
 func (places) ReturnsIn(p *provider) (in time.Duration, cools bool) {
 	in, _ = p.comesBackIn()
-	return in, p.gateNow()&gateBlocked == gateCooling
+	return in, p.gateNow()&refusal.Blocked == refusal.Cooling
 }
 
 // callQueues has the positions of a call that queues, at once, for the places of all providers that had none free. It ends with the
@@ -46,10 +46,10 @@ func (c *call) awaitPlace() bool {
 		return false
 	}
 	defer c.skipFull()
-	q := callQueues{queueing.New[*provider](places{}, c.options.caller), c.query.service.registry.now()}
+	q := callQueues{queueing.New[*provider](places{}, c.options.Caller), c.query.service.registry.now()}
 	defer q.End()
 	defer func() { c.delay += c.since(q.began) }()
-	patience := queueing.Patience{ForReturn: c.options.wait, Bounded: c.caller.HasDeadline, Deadline: c.caller.Deadline}
+	patience := queueing.Patience{ForReturn: c.options.Wait, Bounded: c.caller.HasDeadline, Deadline: c.caller.Deadline}
 	for {
 		changed := c.query.service.registry.changed()
 		c.noteFull(q.Follow(c.query.current().candidates, c.wantsSuccessor))

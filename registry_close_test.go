@@ -309,7 +309,7 @@ func TestClose_NamesOnlyTheHungCloser(t *testing.T) {
 				}}, nil
 			}})
 		}
-		_, err := testkit.Bind(reg).Many(t.Context(), 0)
+		_, err := testkit.Bind(reg).GetAll(t.Context(), 0)
 		require.NoError(t, err)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()

@@ -103,8 +103,8 @@ func (c *call) report(err error) {
 	report.Err = err
 	report.Duration = registry.now() - c.began
 	report.Skipped = c.allSkipped()
-	if c.options.report != nil {
-		*c.options.report = report
+	if c.options.Report != nil {
+		*c.options.Report = report
 	}
 	if hook := registry.options.AfterCall; hook != nil {
 		_ = fault.Run(func() error { hook(c.caller.Ctx, report); return nil })

@@ -113,10 +113,10 @@ func (r *Resolver[T]) missed(ctx context.Context) error {
 	return unavailable
 }
 
-// Many returns the instances of all providers that Get would give, in order, at most limit
+// GetAll returns the instances of all providers that Get would give, in order, at most limit
 // of them; zero or less means all. Rotations do not move. The error is an
 // [UnavailableError]: there is at least one instance, or an error. It blocks as [Resolver.Get] does.
-func (r *Resolver[T]) Many(ctx context.Context, limit int) ([]T, error) {
+func (r *Resolver[T]) GetAll(ctx context.Context, limit int) ([]T, error) {
 	query, err := r.boundFor(ctx)
 	if err != nil {
 		return nil, err

@@ -24,9 +24,9 @@ func TestLookup_EndedContextIsAnError(t *testing.T) {
 		for name, ask := range map[string]func() error{
 			"Get":         func() error { _, err := r.Get(ended); return err },
 			"Service.Get": func() error { _, err := testkit.Chat.Get(ended, reg, registry.Query{}); return err },
-			"Many":        func() error { _, err := r.Many(ended, 0); return err },
+			"GetAll":      func() error { _, err := r.GetAll(ended, 0); return err },
 			"Acquire":     func() error { _, err := r.Acquire(ended); return err },
-			"AcquireMany": func() error { _, err := r.AcquireMany(ended, 0); return err },
+			"AcquireAll":  func() error { _, err := r.AcquireAll(ended, 0); return err },
 			"Call":        func() error { _, err := testkit.Ask(ended, r); return err },
 			"Call once":   func() error { _, err := testkit.Ask(ended, r, registry.OnceOnly()); return err },
 		} {

@@ -61,18 +61,18 @@ func TestResolver_FindsReplacementDuringLookup(t *testing.T) {
 	}
 }
 
-func TestMany_FindsReplacementDuringWait(t *testing.T) {
+func TestGetAll_FindsReplacementDuringWait(t *testing.T) {
 	t.Parallel()
 	for name, all := range map[string]func(t *testing.T, r *registry.Resolver[testkit.ChatModel]) []testkit.ChatModel{
-		"Many": func(t *testing.T, r *registry.Resolver[testkit.ChatModel]) []testkit.ChatModel {
+		"GetAll": func(t *testing.T, r *registry.Resolver[testkit.ChatModel]) []testkit.ChatModel {
 			t.Helper()
-			models, err := r.Many(t.Context(), 0)
+			models, err := r.GetAll(t.Context(), 0)
 			require.NoError(t, err)
 			return models
 		},
-		"AcquireMany": func(t *testing.T, r *registry.Resolver[testkit.ChatModel]) (models []testkit.ChatModel) {
+		"AcquireAll": func(t *testing.T, r *registry.Resolver[testkit.ChatModel]) (models []testkit.ChatModel) {
 			t.Helper()
-			leases, err := r.AcquireMany(t.Context(), 0)
+			leases, err := r.AcquireAll(t.Context(), 0)
 			require.NoError(t, err)
 			for _, lease := range leases {
 				defer lease.Done(nil)
@@ -138,9 +138,9 @@ func TestResolver_FindsSwapWhileWaitingForFactory(t *testing.T) {
 			tb.Helper()
 			return testkit.MustAsk(tb, r)
 		},
-		"Many": func(tb testing.TB, r *registry.Resolver[testkit.ChatModel]) string {
+		"GetAll": func(tb testing.TB, r *registry.Resolver[testkit.ChatModel]) string {
 			tb.Helper()
-			all, err := r.Many(tb.Context(), 0)
+			all, err := r.GetAll(tb.Context(), 0)
 			require.NoError(tb, err)
 			require.Len(tb, all, 1)
 			text, err := all[0].Chat(tb.Context(), "?")

@@ -41,7 +41,7 @@ func TestResolver_OrdersByGroupPriorityRegistration(t *testing.T) {
 		for _, c := range testkit.Bind(reg).Explain().Candidates {
 			explained = append(explained, c.Provider)
 		}
-		all, err := testkit.Bind(reg).Many(t.Context(), 0)
+		all, err := testkit.Bind(reg).GetAll(t.Context(), 0)
 		require.NoError(t, err)
 		for _, m := range all {
 			name, _ := m.Chat(t.Context(), "")
@@ -129,7 +129,7 @@ func TestQuery_HandlerGroupsHaveOwnStrategies(t *testing.T) {
 	})
 }
 
-func TestMany_ReturnsEligibleInOrderUpToLimit(t *testing.T) {
+func TestGetAll_ReturnsEligibleInOrderUpToLimit(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		for i, group := range []int{2, 0, 1, 0, 1} {
@@ -139,7 +139,7 @@ func TestMany_ReturnsEligibleInOrderUpToLimit(t *testing.T) {
 		require.NoError(t, second.MarkUnhealthy(testkit.ErrDown))
 		r := testkit.Bind(reg)
 		many := func(limit int) (all []string) {
-			instances, err := r.Many(t.Context(), limit)
+			instances, err := r.GetAll(t.Context(), limit)
 			require.NoError(t, err)
 			for _, m := range instances {
 				name, _ := m.Chat(t.Context(), "")
@@ -151,12 +151,12 @@ func TestMany_ReturnsEligibleInOrderUpToLimit(t *testing.T) {
 		require.Equal(t, []string{"1", "2", "4", "0"}, many(-1))
 		require.Equal(t, []string{"1", "2"}, many(2))
 		require.Equal(t, []string{"1", "2", "4", "0"}, many(100))
-		_, err := testkit.Bind(reg, "none has it").Many(t.Context(), 0)
+		_, err := testkit.Bind(reg, "none has it").GetAll(t.Context(), 0)
 		require.ErrorIs(t, err, registry.ErrNoCapability)
 	})
 }
 
-func TestMany_EndedContextIsAnError(t *testing.T) {
+func TestGetAll_EndedContextIsAnError(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		testkit.Add(t, reg, testkit.Provider{Name: "p", Factory: func(ctx context.Context) (testkit.ChatModel, error) { <-ctx.Done(); return nil, ctx.Err() }})
@@ -164,7 +164,7 @@ func TestMany_EndedContextIsAnError(t *testing.T) {
 		defer cancel()
 		_, err := testkit.Bind(reg).Get(ctx)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		_, err = testkit.Bind(reg).Many(ctx, 0)
+		_, err = testkit.Bind(reg).GetAll(ctx, 0)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 	})
 }
@@ -200,14 +200,14 @@ func TestStats_LookupsAreHitsPlusMisses(t *testing.T) {
 
 		_, _ = r.Get(t.Context())                                                     // hit
 		_, _ = testkit.Chat.Get(t.Context(), reg, registry.Query{})                   // hit
-		_, _ = r.Many(t.Context(), 0)                                                 // hit
+		_, _ = r.GetAll(t.Context(), 0)                                               // hit
 		_ = testkit.MustAsk(t, r)                                                     // hit
 		lease, _ := r.Acquire(t.Context())                                            // hit
 		lease.Done(nil)                                                               //
 		_, _ = lacking.Get(t.Context())                                               // miss
-		_, _ = lacking.Many(t.Context(), 0)                                           // miss
+		_, _ = lacking.GetAll(t.Context(), 0)                                         // miss
 		_, _ = lacking.Acquire(t.Context())                                           // miss
-		_, _ = lacking.AcquireMany(t.Context(), 0)                                    // miss
+		_, _ = lacking.AcquireAll(t.Context(), 0)                                     // miss
 		_, _ = testkit.Ask(t.Context(), lacking)                                      // miss
 		_, _ = testkit.Ask(ended, r)                                                  // miss
 		_, _ = testkit.Chat.Bind(reg, registry.Query{OwnOnly: true}).Get(t.Context()) // a bad query is no look-up
@@ -235,9 +235,9 @@ func TestQuery_BadIsAnErrorOfEveryMethod(t *testing.T) {
 		} {
 			r := testkit.Chat.Bind(reg, q)
 			_, get := r.Get(t.Context())
-			_, many := r.Many(t.Context(), 0)
+			_, many := r.GetAll(t.Context(), 0)
 			_, acquire := r.Acquire(t.Context())
-			_, acquireMany := r.AcquireMany(t.Context(), 0)
+			_, acquireMany := r.AcquireAll(t.Context(), 0)
 			_, call := testkit.Ask(t.Context(), r)
 			_, adHoc := testkit.Chat.Get(t.Context(), reg, q)
 			for _, err := range []error{get, many, acquire, acquireMany, call, adHoc, r.Explain().Err} {

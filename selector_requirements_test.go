@@ -103,10 +103,10 @@ func TestRequirements_TooSlowIsSkippedUntilForgotten(t *testing.T) {
 					require.Equal(t, "fast", testkit.MustAsk(t, quick))
 					require.Equal(t, "fast", testkit.MustGet(t, quick))
 				}
-				many, err := quick.Many(t.Context(), 0)
+				many, err := quick.GetAll(t.Context(), 0)
 				require.NoError(t, err)
 				require.Len(t, many, 1)
-				leases, err := quick.AcquireMany(t.Context(), 0)
+				leases, err := quick.AcquireAll(t.Context(), 0)
 				require.NoError(t, err)
 				require.Len(t, leases, 1)
 				leases[0].Done(nil)
@@ -250,7 +250,7 @@ func TestSelector_MeasuresUnpickedProviderPerQuery(t *testing.T) {
 		_, err := testkit.Ask(t.Context(), testkit.Bind(reg), registry.OnceOnly())
 		require.ErrorIs(t, err, testkit.ErrDown)
 		require.InDelta(t, 0.2, look(), 1e-3)
-		all, err := testkit.Bind(reg).AcquireMany(t.Context(), 0)
+		all, err := testkit.Bind(reg).AcquireAll(t.Context(), 0)
 		require.NoError(t, err)
 		done := make(chan struct{})
 		go func() { // it queues, and a is the first to be free

@@ -298,7 +298,7 @@ func TestRotation_NeverMissesAlwaysEligibleMember(t *testing.T) {
 			var askers sync.WaitGroup
 			for _, asks := range []func(*registry.Resolver[testkit.ChatModel]) error{
 				func(r *registry.Resolver[testkit.ChatModel]) error {
-					_, err := r.Many(context.Background(), 1)
+					_, err := r.GetAll(context.Background(), 1)
 					return err
 				},
 				func(r *registry.Resolver[testkit.ChatModel]) error { _, err := r.Get(context.Background()); return err },
@@ -330,8 +330,8 @@ func TestRotation_LookupFollowsMembersBehindIt(t *testing.T) {
 	t.Parallel()
 	for name, look := range map[string]func(r *registry.Resolver[testkit.ChatModel]) error{
 		"Get": func(r *registry.Resolver[testkit.ChatModel]) error { _, err := r.Get(context.Background()); return err },
-		"Many": func(r *registry.Resolver[testkit.ChatModel]) error {
-			_, err := r.Many(context.Background(), 0)
+		"GetAll": func(r *registry.Resolver[testkit.ChatModel]) error {
+			_, err := r.GetAll(context.Background(), 0)
 			return err
 		},
 		"Call": func(r *registry.Resolver[testkit.ChatModel]) error {

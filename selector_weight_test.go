@@ -13,7 +13,7 @@ import (
 	"github.com/capreg/registry/selectors"
 )
 
-// Variants: each strategy; calls, look-ups, Many, leases, failover, last resort; set later, and from the start.
+// Variants: each strategy; calls, look-ups, GetAll, leases, failover, last resort; set later, and from the start.
 func TestSetWeight_ZeroIsNoTraffic(t *testing.T) {
 	t.Parallel()
 	for _, strategy := range append(selectors.All(), registry.StrategyFallback, registry.StrategyRoundRobin) {
@@ -30,7 +30,7 @@ func TestSetWeight_ZeroIsNoTraffic(t *testing.T) {
 				require.Equal(t, "old", testkit.MustGet(t, r))
 				require.Equal(t, "old", testkit.MustAsk(t, r))
 			}
-			many, err := r.Many(t.Context(), 0)
+			many, err := r.GetAll(t.Context(), 0)
 			require.NoError(t, err)
 			require.Len(t, many, 1)
 			require.Len(t, testkit.LeaseAll(t, r), 1)

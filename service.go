@@ -13,6 +13,7 @@ import (
 	"github.com/capreg/registry/internal/pace"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/query"
+	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/internal/typed"
 	"github.com/capreg/registry/selection"
@@ -285,7 +286,7 @@ func (s *service) setSelection(policy selection.Policy) (previous selection.Poli
 // served reports whether any provider is eligible.
 func (s *serviceState) served() bool {
 	for p := range s.members {
-		if p.gateNow()&gateBlocked == 0 && s.mismatch(p, Query{}) == nil {
+		if p.gateNow()&refusal.Blocked == 0 && s.mismatch(p, Query{}) == nil {
 			return true
 		}
 	}
@@ -306,13 +307,9 @@ func (s *serviceState) matchAny() (all []*provider) {
 func (s *serviceState) names() string {
 	var names []string
 	for member := range s.members {
-		names = append(names, fmt.Sprintf("%q", shortName(member.name())))
+		names = append(names, member.name())
 	}
-	if len(names) == 0 {
-		return "none"
-	}
-	slices.Sort(names)
-	return joinNames(names)
+	return refusal.NamesOf(names)
 }
 
 // assign makes p a member of the group. [pick.Groups.Leave] takes it out, but p.group stays, for explanations.

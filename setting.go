@@ -10,6 +10,7 @@ import (
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/probe"
+	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/selection"
 )
 
@@ -89,9 +90,9 @@ func weightSetting(weight float64, previous *float64) (setting, error) {
 		*previous = p.definition.Weight
 		p.definition.Weight, p.definition.NoTraffic = weight, weight == 0
 		if weight == 0 {
-			p.changeGateLocked(0, gateNoTraffic, nil)
+			p.changeGateLocked(0, refusal.NoTraffic, nil)
 		} else {
-			p.changeGateLocked(gateNoTraffic, 0, nil)
+			p.changeGateLocked(refusal.NoTraffic, 0, nil)
 		}
 		return *previous, weight
 	}}, checkWeight(weight)

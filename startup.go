@@ -58,8 +58,8 @@ func (o *Orchestrator) Plan() startup.Plan { return o.orEmpty().Plan() }
 //
 // When the start fails, by [startup.Options.OnFailure], what was started has been stopped again when Start returns,
 // under contexts of its own; components that ignore them are reported as stuck. The report is there in any case.
-// The error is the first cause; it matches the context's error when ctx ended the start, and [ErrClosed] when it
-// was stopped or had been started before.
+// The error is the first cause; it matches the context's error when ctx ended the start, [ErrClosed] when it was
+// stopped, and [ErrState] when it had been started or stopped before.
 func (o *Orchestrator) Start(ctx context.Context) (startup.Report, error) {
 	if err := o.usable(ctx); err != nil {
 		return startup.Report{}, err
@@ -88,7 +88,7 @@ func (o *Orchestrator) Stop(ctx context.Context) error {
 // Add adds components. Before the start they join the plan. While the others run they are started, each when its
 // needs are ready, and Add returns when their start is decided; when a critical one fails, all have been stopped
 // again and removed, but for those that others have come to use. ctx bounds that start. The error is as for
-// [NewOrchestrator] and [Orchestrator.Start]; nothing can be added during a start or a stop, which is [ErrClosed].
+// [NewOrchestrator] and [Orchestrator.Start]; nothing can be added during a start or a stop, which is [ErrState].
 func (o *Orchestrator) Add(ctx context.Context, components ...Component) error {
 	if err := o.usable(ctx); err != nil {
 		return err
@@ -101,7 +101,7 @@ func (o *Orchestrator) Add(ctx context.Context, components ...Component) error {
 }
 
 // Remove stops a component and removes it from the plan. When others need it, the error matches [ErrConflict] and
-// names them. An unknown name is [ErrNotRegistered]. It returns as [Orchestrator.Stop] does.
+// names them. An unknown name is [ErrNotRegistered]; during a start or a stop the error is [ErrState]. It returns as [Orchestrator.Stop] does.
 func (o *Orchestrator) Remove(ctx context.Context, name string) error {
 	if err := o.usable(ctx); err != nil {
 		return err
@@ -118,7 +118,7 @@ func (o *Orchestrator) Remove(ctx context.Context, name string) error {
 // down, since it failed, has ended or was skipped, is started. Its dependants are stopped before and started after
 // it where [startup.Restart.Dependants] says so. It forgets the restarts counted so far. When ctx ends first, the
 // error is the context's, and the restart goes on. An unknown name is [ErrNotRegistered]; before all have started,
-// and in a stop, the error matches [ErrClosed].
+// and in a stop, the error matches [ErrState].
 func (o *Orchestrator) Restart(ctx context.Context, name string) error {
 	return o.ifUsable(ctx, func() error { return o.engine.Restart(ctx, name) })
 }

@@ -47,7 +47,7 @@ func TestAdd_AndRemoveWhileOthersRun(t *testing.T) {
 		require.NoError(t, o.Stop(t.Context()))
 		lines := j.All()
 		require.Equal(t, []string{"-web", "-app", "-db"}, lines[len(lines)-3:])
-		require.ErrorIs(t, o.Add(t.Context(), j.Component("late", 0)), registry.ErrClosed)
+		require.ErrorIs(t, o.Add(t.Context(), j.Component("late", 0)), registry.ErrState)
 	})
 }
 
@@ -79,7 +79,7 @@ func TestAdd_KeepsRestartingComponent(t *testing.T) {
 		o := testkit.Orchestrate(t, startup.Options{})
 		_, err := o.Start(t.Context())
 		require.NoError(t, err)
-		c := testkit.Crashing(&starts, 10*time.Second-1, startup.Restart{Mode: startup.Always, Limit: 1000, FirstDelay: time.Second})
+		c := testkit.Crashing(&starts, 10*time.Second-1, startup.Restart{Mode: startup.Always, MaxRestarts: 1000, FirstDelay: time.Second})
 		require.NoError(t, o.Add(t.Context(), c, j.Component("slow", 10*time.Second)))
 		testkit.Pass(time.Minute)
 		require.Greater(t, starts.Load(), int32(3))

@@ -85,7 +85,7 @@ func (w *world) component(index int) registry.Component {
 	}
 	if random.IntN(3) > 0 {
 		c.Restart = startup.Restart{
-			Mode: startup.RestartMode(random.IntN(3)), Limit: 1 + random.IntN(6), Decay: time.Second + w.somewhat(20*time.Second),
+			Mode: startup.RestartMode(random.IntN(3)), MaxRestarts: 1 + random.IntN(6), Decay: time.Second + w.somewhat(20*time.Second),
 			FirstDelay: 1 + w.somewhat(time.Second), MaxDelay: time.Second + w.somewhat(5*time.Second), Dependants: random.IntN(2) == 0,
 		}
 	}

@@ -35,7 +35,7 @@ func TestRestart_ByHand(t *testing.T) {
 		}
 		db.Restart.Dependants = true
 		o := testkit.Orchestrate(t, startup.Options{}, db, j.Component("api", 0, "db"))
-		require.ErrorIs(t, o.Restart(t.Context(), "db"), registry.ErrClosed, "before the start")
+		require.ErrorIs(t, o.Restart(t.Context(), "db"), registry.ErrState, "before the start")
 		_, err := o.Start(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, "failed", testkit.StateOf(t, o, "db"))
@@ -62,6 +62,6 @@ func TestRestart_ByHand(t *testing.T) {
 			require.Equal(t, "ready", testkit.StateOf(t, o, "db"))
 		}
 		require.NoError(t, testkit.StopInTime(t, o))
-		require.ErrorIs(t, o.Restart(t.Context(), "db"), registry.ErrClosed)
+		require.ErrorIs(t, o.Restart(t.Context(), "db"), registry.ErrState)
 	})
 }

@@ -132,15 +132,15 @@ func TestNeeds_AnyFailsOnlyWhenAllFailed(t *testing.T) {
 func TestNewOrchestrator_BadInputIsRefusedByField(t *testing.T) {
 	t.Parallel()
 	for field, c := range map[string]registry.Component{
-		"Component.Name":                    {},
-		`Component["a"].Provides[0]`:        {Name: "a", Provides: []string{" x"}},
-		`Component["a"].Needs[0]`:           {Name: "a", Needs: []startup.Need{{}}},
-		`Component["a"].StartTimeout`:       {Name: "a", StartTimeout: -1},
-		`Component["a"].StopTimeout`:        {Name: "a", StopTimeout: -1},
-		`Component["a"].Restart.Limit`:      {Name: "a", Restart: startup.Restart{Limit: -1}},
-		`Component["a"].Restart.Mode`:       {Name: "a", Restart: startup.Restart{Mode: 9}},
-		`Component["a"].Restart.FirstDelay`: {Name: "a", Restart: startup.Restart{FirstDelay: -1}},
-		`Component["a"].Register`:           {Name: "a", Register: make([]func(context.Context, *registry.Registry) (*registry.Registration, error), 1)},
+		"Component.Name":                     {},
+		`Component["a"].Provides[0]`:         {Name: "a", Provides: []string{" x"}},
+		`Component["a"].Needs[0]`:            {Name: "a", Needs: []startup.Need{{}}},
+		`Component["a"].StartTimeout`:        {Name: "a", StartTimeout: -1},
+		`Component["a"].StopTimeout`:         {Name: "a", StopTimeout: -1},
+		`Component["a"].Restart.MaxRestarts`: {Name: "a", Restart: startup.Restart{MaxRestarts: -1}},
+		`Component["a"].Restart.Mode`:        {Name: "a", Restart: startup.Restart{Mode: 9}},
+		`Component["a"].Restart.FirstDelay`:  {Name: "a", Restart: startup.Restart{FirstDelay: -1}},
+		`Component["a"].Register`:            {Name: "a", Register: make([]func(context.Context, *registry.Registry) (*registry.Registration, error), 1)},
 	} {
 		_, err := registry.NewOrchestrator(nil, startup.Options{}, c)
 		var refused *registry.FieldError

@@ -211,8 +211,8 @@ func TestStart_FirstStartIsRetriedByPolicyWithinItsTime(t *testing.T) {
 			}
 			return nil
 		}, startup.Restart{Mode: startup.OnFailure}, 2, "ready", time.Second},
-		{"up to its limit", func(int, *startup.Run) error { return testkit.ErrDown }, startup.Restart{Mode: startup.OnFailure, Limit: 3, Decay: time.Hour}, 4, "failed", time.Second},
-		{"up to its time", func(int, *startup.Run) error { return testkit.ErrDown }, startup.Restart{Mode: startup.OnFailure, FirstDelay: 4 * time.Second, MaxDelay: 4 * time.Second, Limit: 100}, 3, "failed", 10 * time.Second},
+		{"up to its limit", func(int, *startup.Run) error { return testkit.ErrDown }, startup.Restart{Mode: startup.OnFailure, MaxRestarts: 3, Decay: time.Hour}, 4, "failed", time.Second},
+		{"up to its time", func(int, *startup.Run) error { return testkit.ErrDown }, startup.Restart{Mode: startup.OnFailure, FirstDelay: 4 * time.Second, MaxDelay: 4 * time.Second, MaxRestarts: 100}, 3, "failed", 10 * time.Second},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

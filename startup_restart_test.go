@@ -20,7 +20,7 @@ func TestRestart_DelaysUpToLimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var starts atomic.Int32
-		o := testkit.Orchestrate(t, startup.Options{}, testkit.Crashing(&starts, time.Second, startup.Restart{Mode: startup.OnFailure, Limit: 3, Decay: time.Hour}))
+		o := testkit.Orchestrate(t, startup.Options{}, testkit.Crashing(&starts, time.Second, startup.Restart{Mode: startup.OnFailure, MaxRestarts: 3, Decay: time.Hour}))
 		_, err := o.Start(t.Context())
 		require.NoError(t, err)
 		<-o.Failed()
@@ -35,7 +35,7 @@ func TestRestart_RareCrashesNeverGiveUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var starts atomic.Int32
-		o := testkit.Orchestrate(t, startup.Options{}, testkit.Crashing(&starts, 30*time.Second, startup.Restart{Mode: startup.OnFailure, Limit: 3}))
+		o := testkit.Orchestrate(t, startup.Options{}, testkit.Crashing(&starts, 30*time.Second, startup.Restart{Mode: startup.OnFailure, MaxRestarts: 3}))
 		_, err := o.Start(t.Context())
 		require.NoError(t, err)
 		testkit.Pass(time.Hour)
@@ -76,7 +76,7 @@ func TestRestart_WhileOthersStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var starts atomic.Int32
 		var j testkit.Journal
-		o := testkit.Orchestrate(t, startup.Options{}, testkit.Crashing(&starts, time.Second, startup.Restart{Mode: startup.Always, Limit: 100}), j.Component("slow", 10*time.Second))
+		o := testkit.Orchestrate(t, startup.Options{}, testkit.Crashing(&starts, time.Second, startup.Restart{Mode: startup.Always, MaxRestarts: 100}), j.Component("slow", 10*time.Second))
 		_, err := o.Start(t.Context())
 		require.NoError(t, err)
 		testkit.Pass(time.Minute)
@@ -325,7 +325,7 @@ func TestRestart_OneAtATime(t *testing.T) {
 	t.Parallel()
 	var o *registry.Orchestrator
 	var up, starts atomic.Int32
-	c := registry.Component{Name: "a", Restart: startup.Restart{Mode: startup.Always, Limit: 1 << 30, FirstDelay: 1, MaxDelay: 1}}
+	c := registry.Component{Name: "a", Restart: startup.Restart{Mode: startup.Always, MaxRestarts: 1 << 30, FirstDelay: 1, MaxDelay: 1}}
 	c.Start = func(_ context.Context, run *startup.Run) error {
 		starts.Add(1)
 		if up.Add(1) > 1 {

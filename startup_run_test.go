@@ -365,7 +365,7 @@ func TestOrchestrator_ComponentFunctionsMayCallIt(t *testing.T) {
 func TestOrchestrator_ConcurrentChanges(t *testing.T) {
 	t.Parallel()
 	var starts atomic.Int32
-	o := testkit.Orchestrate(t, startup.Options{MaxConcurrent: 2, Listen: func(startup.Event) {}}, testkit.Crashing(&starts, 2*time.Millisecond, startup.Restart{Mode: startup.Always, Limit: 1 << 30, FirstDelay: time.Millisecond, MaxDelay: time.Millisecond}))
+	o := testkit.Orchestrate(t, startup.Options{MaxConcurrent: 2, Listen: func(startup.Event) {}}, testkit.Crashing(&starts, 2*time.Millisecond, startup.Restart{Mode: startup.Always, MaxRestarts: 1 << 30, FirstDelay: time.Millisecond, MaxDelay: time.Millisecond}))
 	_, err := o.Start(t.Context())
 	require.NoError(t, err)
 	var all sync.WaitGroup

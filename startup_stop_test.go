@@ -28,7 +28,7 @@ func TestStop_SameFromEveryState(t *testing.T) {
 			require.NoError(t, o.Stop(t.Context()))
 			require.NoError(t, o.Stop(t.Context()))
 			_, err := o.Start(t.Context())
-			require.ErrorIs(t, err, registry.ErrClosed)
+			require.ErrorIs(t, err, registry.ErrState)
 			require.Empty(t, j.All())
 		})
 	})
@@ -217,7 +217,7 @@ func TestStop_GoexitDuringRestartDelaysNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var starts atomic.Int32
-		c := testkit.Crashing(&starts, time.Second, startup.Restart{Mode: startup.Always, Limit: 100, MaxDelay: time.Second})
+		c := testkit.Crashing(&starts, time.Second, startup.Restart{Mode: startup.Always, MaxRestarts: 100, MaxDelay: time.Second})
 		c.Stop = func(context.Context) error { runtime.Goexit(); return nil }
 		o := testkit.Orchestrate(t, startup.Options{}, c)
 		_, err := o.Start(t.Context())

@@ -118,7 +118,7 @@ func TestStart_FailureRollsBackInReverse(t *testing.T) {
 				require.Contains(t, report.String(), "broken: failed: ")
 				require.NoError(t, o.Stop(t.Context()))
 				_, err = o.Start(t.Context())
-				require.ErrorIs(t, err, registry.ErrClosed)
+				require.ErrorIs(t, err, registry.ErrState)
 			})
 		})
 	}

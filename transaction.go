@@ -241,9 +241,9 @@ func (t *transaction) applyIfProven(after time.Duration) (left time.Duration, ch
 func (t *transaction) proofLocked(i int) changeset.Proof {
 	p := t.joining[i]
 	switch now := p.gateNow(); {
-	case now&(gateNotReady|gateUnhealthy) != 0:
+	case now&(refusal.NotReady|refusal.Unhealthy) != 0:
 		return changeset.Failed
-	case now&gateUnproven == 0 && (p.lazy == nil || p.instance.Load() != nil) && p.health.watch.CapabilitiesWork():
+	case now&refusal.Unproven == 0 && (p.lazy == nil || p.instance.Load() != nil) && p.health.watch.CapabilitiesWork():
 		return changeset.Proven
 	}
 	return changeset.Pending

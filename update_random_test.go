@@ -130,7 +130,7 @@ func (h *history) look(t *testing.T, done *atomic.Bool) {
 	t.Helper()
 	for r := testkit.Bind(h.reg); !done.Load(); time.Sleep(time.Millisecond) {
 		from := h.count()
-		models, err := r.Many(t.Context(), 0)
+		models, err := r.GetAll(t.Context(), 0)
 		if err != nil {
 			t.Errorf("found none: %v", err)
 			return

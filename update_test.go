@@ -497,7 +497,7 @@ func TestUpdate_LookUpsSeeTheOldOrTheNewSet(t *testing.T) {
 			resolvers := []*registry.Resolver[int]{counters.Bind(reg, registry.Query{}), versions.Bind(reg, registry.Query{})}
 			last := 0
 			for turn := i; !done.Load(); turn++ {
-				all, err := resolvers[turn%2].Many(t.Context(), 0)
+				all, err := resolvers[turn%2].GetAll(t.Context(), 0)
 				if !assertSame(t, all, err) {
 					return
 				}

@@ -9,6 +9,7 @@ import (
 	"github.com/capreg/registry/internal/domain"
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/pick"
+	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/reason"
 )
 
@@ -95,7 +96,7 @@ type probeHope struct {
 func (q *queryPlan) firstProbes(want condition) (hope probeHope, eligible bool) {
 	plan := q.current()
 	r := q.service.registry
-	if admitting.of(plan).Count() == 0 && !plan.view(r).Any(gateUnproven) {
+	if admitting.of(plan).Count() == 0 && !plan.view(r).Any(refusal.Unproven) {
 		return probeHope{}, false // without the lock, which every refused call would take
 	}
 	r.mu.Lock()
@@ -105,7 +106,7 @@ func (q *queryPlan) firstProbes(want condition) (hope probeHope, eligible bool) 
 		if now&want.refusing() == 0 {
 			return probeHope{}, true
 		}
-		if now&gateBlocked == gateUnproven {
+		if now&refusal.Blocked == refusal.Unproven {
 			hope.limit = max(hope.limit, p.health.watch.FirstResultWithin())
 		}
 	}
@@ -159,7 +160,7 @@ func (p *plan) lastResort(by *pick.Caller, mode pick.Mode, wants func(*provider)
 	best := -1
 	for i, other := range p.candidates {
 		now := other.gateNow()
-		if !other.definition.LastResort && !p.leastBad || now&gateBlocked == 0 || now&(gateHelpless|gateHalfOpen) != 0 || !wants(other) {
+		if !other.definition.LastResort && !p.leastBad || now&refusal.Blocked == 0 || now&(refusal.Helpless|refusal.HalfOpen) != 0 || !wants(other) {
 			continue
 		}
 		retryIn, asked := other.comesBackIn()
@@ -187,12 +188,12 @@ type comebackWait = comeback.Wait[*domain.Domain[*provider], *provider]
 // false when there is none, or nothing to wait for. Only time bounds how often a call comes back; it pauses for
 // longer each time, up to a second.
 func (c *call) awaitReturn() bool {
-	if !c.options.wait {
+	if !c.options.Wait {
 		return false
 	}
 	registry, w := c.query.service.registry, c.comebackWait()
 	began := registry.now()
-	w.Reserve(&c.caller, c.options.caller, c.limitsToReserve)
+	w.Reserve(&c.caller, c.options.Caller, c.limitsToReserve)
 	if !w.ForFirst(&c.caller, func() time.Duration { return c.since(began) }, c.firstReturn) {
 		w.End()
 		return false
@@ -234,11 +235,11 @@ func (c *call) firstReturn() (first comeback.Back[*domain.Domain[*provider]], ch
 		if !c.mayWaitFor(p) || !plan.FastEnough(i) {
 			continue
 		}
-		blocked := p.gateNow() & gateBlocked
+		blocked := p.gateNow() & refusal.Blocked
 		if blocked == 0 { // it has just ended
 			return comeback.Back[*domain.Domain[*provider]]{Key: p.domain, Known: true, Now: true}, registry.changedLocked()
 		}
-		if until := p.cooldownNow().Until(); blocked == gateCooling && (!first.Known || until.Before(first.Until)) {
+		if until := p.cooldownNow().Until(); blocked == refusal.Cooling && (!first.Known || until.Before(first.Until)) {
 			first.Key, first.Known, first.Until = p.domain, true, until
 		}
 	}

@@ -21,8 +21,8 @@ import (
 
 const (
 	defaultAfter = 2 * time.Second
-	defaultMost  = 2
-	mostAllowed  = 16
+	defaultProviders  = 2
+	maxProviders  = 16
 )
 
 // Policy configures the additional calls. The zero value of each field is its default.
@@ -30,8 +30,8 @@ type Policy struct {
 	// After is the time without an answer after which another provider is called too. Default:
 	// 2 s. A good value is the 95th percentile of the latency.
 	After time.Duration `json:"after,omitempty"`
-	// Most bounds the number of providers called, the first included; up to 16. Default: 2.
-	Most int `json:"most,omitempty"`
+	// MaxProviders bounds the number of providers called, the first included; up to 16. Default: 2.
+	MaxProviders int `json:"max_providers,omitempty"`
 	// Discard is called with each value that a provider has returned without an error after the
 	// call was decided, so that it can be closed. It runs in the goroutine of that provider's
 	// function, and its panic is recovered. Default: the value is dropped.
@@ -51,8 +51,8 @@ func (p Policy) withDefaults(options []registry.CallOption) (Policy, error) {
 	switch {
 	case p.After < 0:
 		return p, refuse("Policy.After", p.After, "0 (default 2s) or more")
-	case p.Most < 0 || p.Most > mostAllowed:
-		return p, refuse("Policy.Most", p.Most, fmt.Sprintf("0 (default %d) to %d", defaultMost, mostAllowed))
+	case p.MaxProviders < 0 || p.MaxProviders > maxProviders:
+		return p, refuse("Policy.MaxProviders", p.MaxProviders, fmt.Sprintf("0 (default %d) to %d", defaultProviders, maxProviders))
 	}
 	for _, option := range options {
 		if option.IsOnceOnly() || option.IsReportTo() {
@@ -62,8 +62,8 @@ func (p Policy) withDefaults(options []registry.CallOption) (Policy, error) {
 	if p.After == 0 {
 		p.After = defaultAfter
 	}
-	if p.Most == 0 {
-		p.Most = defaultMost
+	if p.MaxProviders == 0 {
+		p.MaxProviders = defaultProviders
 	}
 	return p, nil
 }
@@ -99,7 +99,7 @@ func Call[T, R any](
 	if ctx == nil || function == nil {
 		return none, &registry.FieldError{Field: "ctx, function", Value: "nil", Bound: "both", Err: registry.ErrInvalid}
 	}
-	h := &hedged[T, R]{service: resolver.Service(), function: function, caller: ctx, most: int64(policy.Most), discard: policy.Discard, results: make(chan result[R], mostAllowed)}
+	h := &hedged[T, R]{service: resolver.Service(), function: function, caller: ctx, most: int64(policy.MaxProviders), discard: policy.Discard, results: make(chan result[R], maxProviders)}
 	// The end of the race cancels the losers, and attempts that still wait for a slot.
 	h.race, h.end = context.WithCancel(ctx)
 	defer h.end()
@@ -276,9 +276,7 @@ func (h *hedged[T, R]) attempt(lease *registry.Lease[T], r *result[R]) (next *re
 	next, failure := lease.MoveOn(err)
 	if next == nil {
 		h.called.Add(-1)
-		if failure != nil { // else a classifier counts the error as an answer
-			r.err = failure
-		}
+		r.err = failure
 		attempts := lease.Attempts()
 		r.final = len(attempts) > 0 && attempts[len(attempts)-1].Class.Rule().Next == verdict.NextNo
 	}

@@ -39,7 +39,7 @@ func (s server) serve(ctx context.Context) (string, error) {
 var (
 	service = registry.NewService[server]("service")
 	errDown = errors.New("down")
-	second  = hedge.Policy{After: time.Second, Most: 3}
+	second  = hedge.Policy{After: time.Second, MaxProviders: 3}
 )
 
 func bubble(t *testing.T, servers []server, test func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server])) {
@@ -241,7 +241,7 @@ func TestCall_RefusesBadInput(t *testing.T) {
 		var report registry.CallReport
 		for name, call := range map[string]func() (string, error){
 			"after":     func() (string, error) { return hedge.Call(t.Context(), r, hedge.Policy{After: -1}, serve) },
-			"most":      func() (string, error) { return hedge.Call(t.Context(), r, hedge.Policy{Most: 17}, serve) },
+			"most":      func() (string, error) { return hedge.Call(t.Context(), r, hedge.Policy{MaxProviders: 17}, serve) },
 			"once only": func() (string, error) { return hedge.Call(t.Context(), r, second, serve, registry.OnceOnly()) },
 			"report":    func() (string, error) { return hedge.Call(t.Context(), r, second, serve, registry.ReportTo(&report)) },
 			"context":   func() (string, error) { var none context.Context; return hedge.Call(none, r, second, serve) },
@@ -262,7 +262,7 @@ func TestCall_ConcurrentCallsLoseNoOutcome(t *testing.T) {
 		var callers sync.WaitGroup
 		for range 200 {
 			callers.Go(func() {
-				if _, err := hedge.Call(t.Context(), r, hedge.Policy{After: time.Millisecond, Most: 3}, serve); err != nil {
+				if _, err := hedge.Call(t.Context(), r, hedge.Policy{After: time.Millisecond, MaxProviders: 3}, serve); err != nil {
 					t.Error(err)
 				}
 			})

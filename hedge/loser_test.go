@@ -107,7 +107,7 @@ func TestCall_ReasonOfAnAttemptSaysHedge(t *testing.T) {
 			reasons = append(reasons, a.Provider+" "+string(a.Why))
 		}
 	}}, ps, func(t *testing.T, _ *registry.Registry, r *registry.Resolver[server]) {
-		_, err := hedge.Call(t.Context(), r, hedge.Policy{After: time.Second, Most: 2}, serve)
+		_, err := hedge.Call(t.Context(), r, hedge.Policy{After: time.Second, MaxProviders: 2}, serve)
 		require.NoError(t, err)
 		time.Sleep(time.Minute)
 	})

@@ -21,7 +21,7 @@ func TestCall_ReturnsAnErrorThatAClassifierCountsAsAnAnswer(t *testing.T) {
 	bubble(t, []server{{name: "a", err: errNo}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
 		_, err := registry.Call(t.Context(), r, serve)
 		require.Error(t, err, "registry.Call")
-		_, err = hedge.Call(t.Context(), r, hedge.Policy{Most: 1}, serve)
+		_, err = hedge.Call(t.Context(), r, hedge.Policy{MaxProviders: 1}, serve)
 		require.Error(t, err, "hedge.Call")
 	})
 }
@@ -76,7 +76,7 @@ func TestCall_FailureAtHedgeStartsOneAttempt(t *testing.T) {
 			defer mu.Unlock()
 			n++
 		}}, ps, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
-			_, err := hedge.Call(t.Context(), r, hedge.Policy{After: time.Second, Most: 3}, serve)
+			_, err := hedge.Call(t.Context(), r, hedge.Policy{After: time.Second, MaxProviders: 3}, serve)
 			require.Error(t, err)
 			synctest.Wait()
 		})

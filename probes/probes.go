@@ -15,12 +15,13 @@ import (
 	"time"
 
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
 )
 
-// ErrInvalid matches errors about the input of a function that makes a probe; the text names
-// field, value and bound.
-var ErrInvalid = errors.New("invalid input")
+// ErrInvalid is that of package registry. It matches errors about the input of a function that makes a probe; the text
+// names field, value and bound.
+var ErrInvalid = fault.ErrInvalid
 
 var errNoProbe = errors.New("no probe")
 

@@ -77,12 +77,12 @@ const (
 	Retry      Why = "retry"       // the same provider has failed
 	Queued     Why = "queued"      // the call has waited for a place
 	Waited     Why = "waited"      // the call has waited for the end of a cooldown, or of its own rate limit
-	Many       Why = "many"        // all providers are asked
+	All        Why = "all"         // all providers are asked
 	Hedge      Why = "hedge"       // beside another attempt in progress
 	LastResort Why = "last resort" // no provider is eligible
 )
 
 // Whys returns all reasons for an attempt, in the order of the documentation.
 func Whys() []Why {
-	return []Why{First, Failover, Retry, Queued, Waited, Many, Hedge, LastResort}
+	return []Why{First, Failover, Retry, Queued, Waited, All, Hedge, LastResort}
 }

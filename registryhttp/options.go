@@ -36,8 +36,8 @@ type Options struct {
 	// MaxBody bounds the bytes that are kept of a body without [http.Request.GetBody], as it is sent, to send it again. A
 	// longer one is sent once: it can only move on while none of it was read. Default: 1 MiB; negative: none.
 	MaxBody int64
-	// MostAttempts bounds the attempts of a request. Default: 16.
-	MostAttempts int
+	// MaxAttempts bounds the attempts of a request. Default: 16.
+	MaxAttempts int
 	// FirstTimeout bounds the time until the first byte of the body, without the time in which the client
 	// produces the body of the request. Default: 2 min, or less where the deadline of the request has to leave time for
 	// another provider, as for an attempt of [registry.Call].
@@ -63,8 +63,8 @@ func (o Options) withDefaults() (Options, error) {
 	switch {
 	case o.Base != "" && (o.Base[0] != '/' || strings.ContainsAny(o.Base, "%?#")):
 		return o, refuse("Options.Base", fmt.Sprintf("%q", o.Base), `a path that begins with "/", without "%", "?" and "#"`)
-	case o.MostAttempts < 0:
-		return o, refuse("Options.MostAttempts", o.MostAttempts, fmt.Sprintf("0 (default %d) or more", defaultMostAttempts))
+	case o.MaxAttempts < 0:
+		return o, refuse("Options.MaxAttempts", o.MaxAttempts, fmt.Sprintf("0 (default %d) or more", defaultMostAttempts))
 	}
 	for _, field := range []struct {
 		name  string
@@ -86,7 +86,7 @@ func (o Options) withDefaults() (Options, error) {
 		}
 	}
 	o.MaxBody = max(cmp.Or(o.MaxBody, defaultMaxBody), 0)
-	o.MostAttempts = cmp.Or(o.MostAttempts, defaultMostAttempts)
+	o.MaxAttempts = cmp.Or(o.MaxAttempts, defaultMostAttempts)
 	if o.Repeatable == nil {
 		o.Repeatable = isRepeatable
 	}

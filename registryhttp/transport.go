@@ -1,6 +1,7 @@
 package registryhttp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -142,7 +143,7 @@ func (r *round) run() (*http.Response, error) {
 		if failure == nil {
 			return response, nil
 		}
-		last := tries >= r.transport.options.MostAttempts
+		last := tries >= r.transport.options.MaxAttempts
 		if last || !r.body.repeatable() {
 			return r.end(x, response, failure, last)
 		}
@@ -152,7 +153,7 @@ func (r *round) run() (*http.Response, error) {
 			x = &exchange{}
 			continue
 		}
-		return x.conclude(response, failure, err)
+		return x.conclude(response, err)
 	}
 	return nil, err
 }
@@ -161,22 +162,19 @@ func (r *round) run() (*http.Response, error) {
 func (r *round) end(x *exchange, response *http.Response, failure error, last bool) (*http.Response, error) {
 	x.detach()
 	movesOn := x.lease.Done(failure).Rule().Next != verdict.NextNo
-	err := x.lease.Failure()
+	err := cmp.Or(x.lease.Failure(), failure) // a classifier may count it as an answer
 	if !last && movesOn {
 		err = fmt.Errorf("registryhttp: %w: %w", ErrBodySpent, err)
 	}
-	return x.conclude(response, failure, err)
+	return x.conclude(response, err)
 }
 
 // conclude returns what the call ends with: the refusal of the last provider where there is one, else the error.
-func (x *exchange) conclude(response *http.Response, failure, err error) (*http.Response, error) {
+func (x *exchange) conclude(response *http.Response, err error) (*http.Response, error) {
 	if response != nil && !errors.Is(err, registry.ErrCredentials) {
 		x.round.body.commit()
 		return response, nil
 	}
 	x.discard()
-	if err == nil {
-		err = failure // a classifier counts it as an answer
-	}
 	return nil, err
 }

@@ -161,7 +161,7 @@ func TestTransport_ErrorsWithoutAnAnswerAreThoseOfCalls(t *testing.T) {
 
 func TestTransport_BoundsItsAttempts(t *testing.T) {
 	t.Parallel()
-	bubble(t, registryhttp.Options{MostAttempts: 2}, func(t *testing.T, s *setup) {
+	bubble(t, registryhttp.Options{MaxAttempts: 2}, func(t *testing.T, s *setup) {
 		_, err := s.get() //nolint:bodyclose // there is none
 		require.ErrorIs(t, err, errDown)
 		require.NotErrorIs(t, err, registryhttp.ErrBodySpent)
@@ -242,7 +242,7 @@ func TestNewTransport_RefusesBadOptions(t *testing.T) {
 	t.Parallel()
 	resolver := service.Bind(testkit.New(t, registry.Options{}), registry.Query{})
 	for field, options := range map[string]registryhttp.Options{
-		"Base": {Base: "v1"}, "MostAttempts": {MostAttempts: -1}, "FirstTimeout": {FirstTimeout: -1}, "StallTimeout": {StallTimeout: -1},
+		"Base": {Base: "v1"}, "MaxAttempts": {MaxAttempts: -1}, "FirstTimeout": {FirstTimeout: -1}, "StallTimeout": {StallTimeout: -1},
 		"Timeout": {Timeout: -1}, "Call[1]": {Call: []registry.CallOption{registry.OnceOnly(), registry.ReportTo(&registry.CallReport{})}},
 	} {
 		_, err := registryhttp.NewTransport(resolver, options)

@@ -16,7 +16,6 @@
 package selection
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"unicode"
@@ -157,28 +156,37 @@ func (s Strategy) Same(other Strategy) bool {
 // Named reports whether the strategy is only a name that a registry has to look up.
 func (s Strategy) Named() bool { return s.kind != nil && !s.kind.made && !s.kind.builtIn }
 
-// Check returns an error if the name or the selector of the strategy is invalid. It does not
-// check that a registry knows the name.
+// Check returns an error, which matches registry.ErrInvalid, if the name or the selector of the
+// strategy is invalid. It does not check that a registry knows the name.
 func (s Strategy) Check() error {
 	if s.kind == nil || s.kind.builtIn {
 		return nil
 	}
 	switch name := s.kind.name; {
 	case strings.EqualFold(name, fallback.name), strings.EqualFold(name, roundRobin.name):
-		return fmt.Errorf("selection: the strategy %q is the registry's own", name)
+		return invalidf("selection: the strategy %q is the registry's own", name)
 	case name == "":
-		return errors.New("selection: the strategy has no name")
+		return invalidf("selection: the strategy has no name")
 	case len(name) > longestName:
-		return fmt.Errorf("selection: the name of the strategy has %d bytes: want at most %d", len(name), longestName)
+		return invalidf("selection: the name of the strategy has %d bytes: want at most %d", len(name), longestName)
 	case !utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }):
-		return fmt.Errorf("selection: the name of the strategy %q cannot be printed", name)
+		return invalidf("selection: the name of the strategy %q cannot be printed", name)
 	case strings.TrimSpace(name) != name:
-		return fmt.Errorf("selection: the name of the strategy %q has spaces at its ends", name)
+		return invalidf("selection: the name of the strategy %q has spaces at its ends", name)
 	case s.kind.made && check.IsNil(s.kind.selector):
-		return fmt.Errorf("selection: the strategy %q has no selector", name)
+		return invalidf("selection: the strategy %q has no selector", name)
 	}
 	return nil
 }
+
+// invalidError is the error of bad input. It matches registry.ErrInvalid.
+type invalidError string
+
+func invalidf(format string, args ...any) error { return invalidError(fmt.Sprintf(format, args...)) }
+
+func (e invalidError) Error() string { return string(e) }
+
+func (invalidError) Is(target error) bool { return target == check.ErrInvalid }
 
 // MarshalText returns the name, or the error of [Strategy.Check].
 func (s Strategy) MarshalText() ([]byte, error) {

@@ -123,9 +123,9 @@ func (m *RestartMode) UnmarshalText(text []byte) error {
 type Restart struct {
 	// Mode selects the ends that cause a restart. Default: Never.
 	Mode RestartMode `json:"mode,omitempty"`
-	// Limit bounds the restarts: each adds one to a count that halves every Decay, and beyond
-	// Limit the component has failed for good. Default: 5.
-	Limit int `json:"limit,omitempty"`
+	// MaxRestarts bounds the restarts: each adds one to a count that halves every Decay, and beyond
+	// MaxRestarts the component has failed for good. Default: 5.
+	MaxRestarts int `json:"max_restarts,omitempty"`
 	// Decay is the half-life of that count. Default: 30 s.
 	Decay time.Duration `json:"decay,omitempty"`
 	// FirstDelay is the delay before the first restart. It doubles with each further one, until the

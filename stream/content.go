@@ -58,7 +58,7 @@ func (a *attempt[T, I]) pullContent(first bool) (item I, err error, more bool) {
 			a.whole.Store(true)
 			return item, nil, false
 		case first && a.preamble != nil && a.preamble(item):
-			if len(a.early) < a.options.MostItems {
+			if len(a.early) < a.options.MaxItems {
 				a.early = append(a.early, item)
 			}
 			continue

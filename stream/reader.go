@@ -55,7 +55,7 @@ func Reader[T any](
 	}
 	settings := Options[chunk]{
 		FirstTimeout: options.FirstTimeout, StallTimeout: options.StallTimeout, Timeout: options.Timeout,
-		Whole: options.Whole, MostItems: options.MostItems, Call: options.Call,
+		Whole: options.Whole, MaxItems: options.MaxItems, Call: options.Call,
 	}
 	if options.KeepAlive != nil {
 		settings.KeepAlive = func(c chunk) bool { return !c.last && options.KeepAlive(c.data) }

@@ -40,8 +40,8 @@ func (e Event) Is(data string) bool { return string(e.Data) == data }
 // SSEOption changes how [SSE] reads.
 type SSEOption func(*eventReader)
 
-// MostEventBytes bounds the bytes of one event, and of one line that belongs to none, such as a comment. Default: 16 MiB.
-func MostEventBytes(n int) SSEOption { return func(r *eventReader) { r.most = n } }
+// MaxEventBytes bounds the bytes of one event, and of one line that belongs to none, such as a comment. Default: 16 MiB.
+func MaxEventBytes(n int) SSEOption { return func(r *eventReader) { r.most = n } }
 
 // SSE reads server-sent events from body, such as that of an http.Response, for [Open]:
 //
@@ -85,7 +85,7 @@ func (r *eventReader) refusal() error {
 	if r.body == nil {
 		return refuse("body", "nil", "a reader")
 	}
-	return refuse("MostEventBytes", r.most, "more than 0")
+	return refuse("MaxEventBytes", r.most, "more than 0")
 }
 
 // eventReader reads the lines of a body, and makes events of them.

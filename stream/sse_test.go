@@ -163,9 +163,9 @@ func TestSSE_ErrorIsTheLastItem(t *testing.T) {
 		require.ErrorContains(t, err, "of at most")
 	}
 	for _, most := range []int{0, -1} {
-		_, err := told(stream.SSE(strings.NewReader("data: a\n\n"), stream.MostEventBytes(most)))
+		_, err := told(stream.SSE(strings.NewReader("data: a\n\n"), stream.MaxEventBytes(most)))
 		require.ErrorIs(t, err, registry.ErrInvalid)
-		require.ErrorContains(t, err, "MostEventBytes")
+		require.ErrorContains(t, err, "MaxEventBytes")
 	}
 	got, err := told(stream.SSE(strings.NewReader("data: a\n\n"), nil))
 	require.NoError(t, err)
@@ -188,7 +188,7 @@ func TestSSE_BoundsWhatOneEventHolds(t *testing.T) {
 	const most = 1000
 	for _, text := range []string{"data: xxxxxx", "data: x\n", ":xxxxxxxx", "event: xxxxx", "xxxxxx", "event: x\n", "id: x\r\n"} {
 		head := "data: a\n\n"
-		got, err := told(stream.SSE(io.MultiReader(strings.NewReader(head), endless(text)), stream.MostEventBytes(most)))
+		got, err := told(stream.SSE(io.MultiReader(strings.NewReader(head), endless(text)), stream.MaxEventBytes(most)))
 		require.ErrorIs(t, err, stream.ErrEventTooLarge, text)
 		require.ErrorContains(t, err, "more than 1000 bytes")
 		require.Equal(t, verdict.ClassMalformed, verdict.Of(err).Class)
@@ -202,7 +202,7 @@ func TestSSE_BoundsWhatOneEventHolds(t *testing.T) {
 			fits + "x\n\n": false, fits + "x": false, comment + "x\n\n": false, comment + "x": false,
 			fits + "\nid\n\n": false,
 		} {
-			_, err := told(stream.SSE(reader(strings.NewReader(text)), stream.MostEventBytes(most)))
+			_, err := told(stream.SSE(reader(strings.NewReader(text)), stream.MaxEventBytes(most)))
 			require.Equal(t, !within, errors.Is(err, stream.ErrEventTooLarge), text)
 		}
 	}

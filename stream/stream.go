@@ -29,7 +29,7 @@ var (
 	ErrStalled = errors.New("stream stalled")
 	// ErrTruncated reports a stream that ended without its end mark.
 	ErrTruncated = errors.New("stream ended without its end mark")
-	// ErrTooLong reports a whole answer of more than [Options.MostItems] items.
+	// ErrTooLong reports a whole answer of more than [Options.MaxItems] items.
 	ErrTooLong = errors.New("more items than allowed")
 	// ErrClosed reports a read after the end of the stream, or a second reader.
 	ErrClosed = errors.New("stream closed")
@@ -67,8 +67,8 @@ type Options[I any] struct {
 	// Whole holds the items back until the end, so that the next provider can still replace a
 	// stream that is cut.
 	Whole bool
-	// MostItems bounds a whole answer. Default: 65,536.
-	MostItems int
+	// MaxItems bounds a whole answer. Default: 65,536.
+	MaxItems int
 	// Call are options of the lease, such as [registry.Caller]. A once-only stream fails over
 	// only when nothing was sent.
 	Call []registry.CallOption
@@ -89,10 +89,10 @@ func (o Options[I]) withDefaults() (Options[I], error) {
 		}
 		*field.value = cmp.Or(*field.value, field.usual)
 	}
-	if o.MostItems < 0 {
-		return o, refuse("Options.MostItems", o.MostItems, fmt.Sprintf("0 (default %d) or more", defaultMostItems))
+	if o.MaxItems < 0 {
+		return o, refuse("Options.MaxItems", o.MaxItems, fmt.Sprintf("0 (default %d) or more", defaultMostItems))
 	}
-	o.MostItems = cmp.Or(o.MostItems, defaultMostItems)
+	o.MaxItems = cmp.Or(o.MaxItems, defaultMostItems)
 	return o, nil
 }
 
@@ -218,9 +218,7 @@ func Open[T, I any](
 			s.attempts = failed
 			return s, nil
 		}
-		if lease, err = lease.MoveOn(failure); lease == nil && err == nil {
-			err = failure // a classifier counts it as an answer
-		}
+		lease, err = lease.MoveOn(failure)
 	}
 	return nil, err
 }
@@ -356,7 +354,7 @@ func (a *attempt[T, I]) readAll(s *Stream[I]) error {
 			s.buffered = append(s.buffered, item)
 		}
 		switch {
-		case len(s.buffered) <= a.options.MostItems:
+		case len(s.buffered) <= a.options.MaxItems:
 		case a.whole.Load():
 			a.ended = true // what follows the end mark has no end
 		default:

@@ -229,7 +229,7 @@ func TestOpen_WholeAnswerFailsOverFromACutStream(t *testing.T) {
 		for _, name := range []string{"cut", "truncated", "stalled"} {
 			require.Equal(t, [4]uint64{0, 1, 0, 0}, counts(t, reg, name), name)
 		}
-		whole.MostItems = 2
+		whole.MaxItems = 2
 		_, err = stream.Open(t.Context(), r, open, whole)
 		require.ErrorIs(t, err, stream.ErrTooLong)
 	})
@@ -383,7 +383,7 @@ func TestOpen_RefusesBadInput(t *testing.T) {
 	bubble(t, []model{{name: "a", steps: says("x")}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 		for field, o := range map[string]stream.Options[string]{
 			"Options.FirstTimeout": {FirstTimeout: -1}, "Options.StallTimeout": {StallTimeout: -1},
-			"Options.Timeout": {Timeout: -1}, "Options.MostItems": {MostItems: -1},
+			"Options.Timeout": {Timeout: -1}, "Options.MaxItems": {MaxItems: -1},
 		} {
 			_, err := stream.Open(t.Context(), r, open, o)
 			var bad *registry.FieldError

@@ -97,7 +97,7 @@ var tiers = map[string]tier{
 	"internal/bitset": mechanism, "internal/check": mechanism, "internal/drift": mechanism,
 	"internal/errtree": mechanism,
 	"internal/figures": mechanism, "internal/graph": mechanism, "internal/jsonform": mechanism, "internal/oneline": mechanism,
-	"internal/record": mechanism, "internal/ring": mechanism, "internal/schedule": mechanism,
+	"internal/ranked": mechanism, "internal/record": mechanism, "internal/ring": mechanism, "internal/schedule": mechanism,
 	"internal/slots":   mechanism,
 	"internal/striped": mechanism, "internal/window": mechanism,
 
@@ -106,7 +106,7 @@ var tiers = map[string]tier{
 
 	"internal/attemptctx": engine, "internal/breaker": engine, "internal/bus": engine, "internal/claim": engine,
 	"internal/changeset": engine, "internal/comeback": engine, "internal/cooldown": engine, "internal/domain": engine, "internal/drain": engine, "internal/effects": engine, "internal/fault": engine,
-	"internal/judge": engine, "internal/lazy": engine, "internal/lifecycle": engine, "internal/limit": engine, "internal/outcome": engine, "internal/overall": engine, "internal/pick": engine,
+	"internal/judge": engine, "internal/option": engine, "internal/lazy": engine, "internal/lifecycle": engine, "internal/limit": engine, "internal/outcome": engine, "internal/overall": engine, "internal/pick": engine,
 	"internal/override": engine, "internal/pace": engine, "internal/probe": engine, "internal/query": engine, "internal/queueing": engine, "internal/typed": engine, "internal/refusal": engine, "internal/tasks": engine,
 
 	".": root,

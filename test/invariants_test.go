@@ -61,7 +61,7 @@ func live(reg *registry.Registry, seed uint64, seen *sync.Map, steps int) {
 					lease.Done(errors.Join(testkit.ErrDown)) // else it is forgotten
 				}
 			case 1:
-				leases, _ := r.AcquireMany(ctx, 2)
+				leases, _ := r.AcquireAll(ctx, 2)
 				for _, lease := range leases {
 					defer lease.Done(nil)
 				}
@@ -167,7 +167,7 @@ func TestInvariants_NoOutcomePermitOrGoroutineIsLost(t *testing.T) {
 				}
 				require.Positive(t, reg.Stats().Eligible)
 				for range 3 {
-					leases, err := testkit.Bind(reg).AcquireMany(t.Context(), 0)
+					leases, err := testkit.Bind(reg).AcquireAll(t.Context(), 0)
 					require.NoError(t, err)
 					for _, lease := range leases {
 						lease.Done(nil)

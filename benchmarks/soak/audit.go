@@ -181,7 +181,7 @@ func (w *world) auditPicking(r *registry.Resolver[*backend]) (problems []string)
 	w.lookups.Add(2)
 	ctx, cancel := context.WithTimeout(context.Background(), settleTime)
 	defer cancel()
-	leases, _ := r.AcquireMany(ctx, 0)
+	leases, _ := r.AcquireAll(ctx, 0)
 	for _, lease := range leases {
 		lease.Value.account.entered.Add(1)
 		leased = append(leased, lease.Provider())
@@ -191,7 +191,7 @@ func (w *world) auditPicking(r *registry.Resolver[*backend]) (problems []string)
 		report("%v: eligible are %v, leased %v", e.Query, callable, leased)
 	}
 	var gotten []string
-	instances, _ := r.Many(ctx, 0)
+	instances, _ := r.GetAll(ctx, 0)
 	for _, b := range instances {
 		gotten = append(gotten, b.account.name)
 	}

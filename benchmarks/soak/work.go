@@ -80,9 +80,9 @@ func (w *world) get(o *op) outcome {
 		return o.of(err)
 	}
 	limit := o.random.IntN(4)
-	all, err := r.Many(o.ctx, limit)
+	all, err := r.GetAll(o.ctx, limit)
 	if (len(all) == 0) == (err == nil) || limit > 0 && len(all) > limit || slices.Contains(all, nil) {
-		w.ledger.broke("look-up %d: Many(%d) returned %v and %v", o.number, limit, all, err)
+		w.ledger.broke("look-up %d: GetAll(%d) returned %v and %v", o.number, limit, all, err)
 	}
 	return o.of(err)
 }
@@ -110,11 +110,11 @@ func (w *world) lease(o *op) outcome {
 			return answered
 		}
 		err := lease.Guard(work) // may panic or exit: then it is reported
+		if err == nil && lease.Done(nil) != verdict.ClassIgnored {
+			return answered
+		}
 		next, failure := lease.MoveOn(err)
-		switch {
-		case next == nil && failure == nil:
-			how = answered
-		case next == nil:
+		if next == nil {
 			how = o.of(failure)
 		}
 		lease = next
@@ -147,7 +147,7 @@ func (w *world) doneTwice(o *op, lease *registry.Lease[*backend]) {
 func (w *world) many(o *op) outcome {
 	options, _ := o.options()
 	limit := o.random.IntN(4)
-	leases, err := w.resolver(o.random).AcquireMany(o.ctx, limit, options...)
+	leases, err := w.resolver(o.random).AcquireAll(o.ctx, limit, options...)
 	if (len(leases) == 0) == (err == nil) || limit > 0 && len(leases) > limit {
 		w.ledger.broke("fan-out %d of %d returned %d leases and %v", o.number, limit, len(leases), err)
 	}
@@ -173,15 +173,15 @@ func (w *world) many(o *op) outcome {
 // hedge calls several providers at once.
 func (w *world) hedge(o *op) outcome {
 	options, _ := o.options()
-	policy := hedge.Policy{After: between(o.random, time.Millisecond, 20*time.Millisecond), Most: 1 + o.random.IntN(3)}
+	policy := hedge.Policy{After: between(o.random, time.Millisecond, 20*time.Millisecond), MaxProviders: 1 + o.random.IntN(3)}
 	got, err := hedge.Call(o.ctx, w.resolver(o.random), policy, func(ctx context.Context, b *backend) (answer, error) {
 		return b.serve(ctx, o)
 	}, options...)
 	if err == nil && got.call != o.number {
 		w.ledger.broke("hedge %d got the answer of call %d", o.number, got.call)
 	}
-	if err == nil && o.tries.Load() > uint64(policy.Most) { //nolint:gosec // 1 to 3
-		w.ledger.broke("hedge %d asked %d providers, not %d at most", o.number, o.tries.Load(), policy.Most)
+	if err == nil && o.tries.Load() > uint64(policy.MaxProviders) { //nolint:gosec // 1 to 3
+		w.ledger.broke("hedge %d asked %d providers, not %d at most", o.number, o.tries.Load(), policy.MaxProviders)
 	}
 	return o.of(err)
 }

@@ -48,7 +48,7 @@ func (a auditor) record(ctx context.Context, action string, report registry.Call
 	if failure != nil {
 		r.Err = failure.Error()
 	}
-	leases, err := a.trails.AcquireMany(context.WithoutCancel(ctx), 0)
+	leases, err := a.trails.AcquireAll(context.WithoutCancel(ctx), 0)
 	if err != nil {
 		return r.Provider, err
 	}

@@ -184,7 +184,7 @@ var errNotNeeded = verdict.Ignore(errors.New("not needed"))
 // find returns what was kept, in whichever memory it is: what the next one kept while
 // the first was away is only there.
 func (m *memorizer) find(ctx context.Context, key string) (string, error) {
-	leases, err := m.memories.AcquireMany(ctx, 0)
+	leases, err := m.memories.AcquireAll(ctx, 0)
 	if err != nil {
 		return "", err
 	}

@@ -129,7 +129,7 @@ func (t *target) stream(ctx context.Context, asked request) (iter.Seq2[part, err
 	}
 	return func(yield func(part, error) bool) {
 		var r partReader
-		for event, err := range stream.SSE(response.Body, stream.MostEventBytes(mostBytes)) {
+		for event, err := range stream.SSE(response.Body, stream.MaxEventBytes(mostBytes)) {
 			p, wanted, err := r.read(event, err)
 			if wanted && !yield(p, err) || r.over {
 				return

@@ -23,6 +23,7 @@ var (
 	ErrNotRegistered  = errors.New("not registered")
 	ErrNotReady       = errors.New("not ready")
 	ErrClosed         = errors.New("shutting down")
+	ErrState          = errors.New("not in this state")
 	ErrStuck          = errors.New("still running")
 	ErrAttemptTimeout = errors.New("attempt timeout")
 

@@ -22,7 +22,7 @@ func (e *Engine) Add(ctx context.Context, components []Component) error {
 	e.lock()
 	if e.phase != phaseNew && e.phase != phaseRunning {
 		e.mu.Unlock()
-		return fmt.Errorf("registry: components cannot be added while others start or stop: %w", fault.ErrClosed)
+		return fmt.Errorf("registry: components cannot be added while others start or stop: %w", fault.ErrState)
 	}
 	added, err := e.addToPlan(components)
 	if err == nil && len(ended) > 0 && e.phase == phaseRunning {
@@ -194,7 +194,7 @@ func (e *Engine) removable(name string) (*node, error) {
 	}
 	if e.phase != phaseNew && e.phase != phaseRunning || n.isOpen() && !n.wasReady {
 		const format = "registry: component %q cannot be removed while it starts, or while all components start or stop: %w"
-		return nil, fmt.Errorf(format, oneline.Cut(name, maxName), fault.ErrClosed)
+		return nil, fmt.Errorf(format, oneline.Cut(name, maxName), fault.ErrState)
 	}
 	return n, nil
 }

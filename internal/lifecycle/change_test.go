@@ -46,8 +46,8 @@ func TestAdd_StartsAndRemoveStopsWhileOthersRun(t *testing.T) {
 		require.NoError(t, add(t.Context(), e, j.component("web", 0, "app")), "its name is free again")
 		require.NoError(t, stopped(t, e))
 		require.Equal(t, []string{"-web", "+web", "-web", "-app", "-db"}, j.all()[3:])
-		require.ErrorIs(t, add(t.Context(), e, j.component("late", 0)), fault.ErrClosed)
-		require.ErrorIs(t, e.Remove(t.Context(), "web"), fault.ErrClosed, "it has been stopped")
+		require.ErrorIs(t, add(t.Context(), e, j.component("late", 0)), fault.ErrState)
+		require.ErrorIs(t, e.Remove(t.Context(), "web"), fault.ErrState, "it has been stopped")
 	})
 }
 
@@ -128,7 +128,7 @@ func TestAdd_ThatAStopEndsMatchesClosed(t *testing.T) {
 		added := make(chan error, 1)
 		go func() { added <- add(t.Context(), e, j.component("x", time.Minute), j.component("y", 0, "x")) }()
 		pass(time.Second)
-		require.ErrorIs(t, e.Remove(t.Context(), "y"), fault.ErrClosed, "it starts")
+		require.ErrorIs(t, e.Remove(t.Context(), "y"), fault.ErrState, "it starts")
 		require.NoError(t, stopped(t, e))
 		require.ErrorIs(t, <-added, fault.ErrClosed)
 	})
@@ -358,7 +358,7 @@ func TestEngine_HoldsUnderConcurrentChanges(t *testing.T) {
 	t.Parallel()
 	var j journal
 	e := started(t, startup.Options{MaxConcurrent: 2, Listen: func(startup.Event) {}},
-		j.ending("a", 2*time.Millisecond, startup.Restart{Mode: startup.Always, Limit: 1 << 30, FirstDelay: time.Millisecond, MaxDelay: time.Millisecond}))
+		j.ending("a", 2*time.Millisecond, startup.Restart{Mode: startup.Always, MaxRestarts: 1 << 30, FirstDelay: time.Millisecond, MaxDelay: time.Millisecond}))
 	var all sync.WaitGroup
 	for g := range 8 {
 		all.Go(func() {

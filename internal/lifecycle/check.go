@@ -103,7 +103,7 @@ func fillComponent(c *Component, options *startup.Options) *check.Violation {
 		within(30*time.Second).Fill("Restart.Decay", &c.Restart.Decay),
 		within(100*time.Millisecond).Fill("Restart.FirstDelay", &c.Restart.FirstDelay),
 		slowest.Fill("Restart.MaxDelay", &c.Restart.MaxDelay),
-		check.Range[int]{Default: 5}.Fill("Restart.Limit", &c.Restart.Limit),
+		check.Range[int]{Default: 5}.Fill("Restart.MaxRestarts", &c.Restart.MaxRestarts),
 	); v != nil {
 		return v
 	}

@@ -49,11 +49,11 @@ func TestCheckComponents_FillsInDefaultsAndCopiesLists(t *testing.T) {
 	require.Equal(t, []component{
 		{
 			Name: "a", Provides: []string{"x", "y"}, Needs: startup.Capabilities("z"), StartTimeout: time.Second, StopTimeout: time.Hour,
-			Restart: startup.Restart{Limit: 5, Decay: 30 * time.Second, FirstDelay: 100 * time.Millisecond, MaxDelay: 15 * time.Second},
+			Restart: startup.Restart{MaxRestarts: 5, Decay: 30 * time.Second, FirstDelay: 100 * time.Millisecond, MaxDelay: 15 * time.Second},
 		},
 		{
 			Name: "b", Provides: []string{"x"}, Needs: []startup.Need{}, StartTimeout: time.Second, StopTimeout: 1,
-			Restart: startup.Restart{Limit: 5, Decay: 30 * time.Second, FirstDelay: time.Minute, MaxDelay: time.Minute},
+			Restart: startup.Restart{MaxRestarts: 5, Decay: 30 * time.Second, FirstDelay: time.Minute, MaxDelay: time.Minute},
 		},
 	}, components)
 }
@@ -75,7 +75,7 @@ func TestCheckComponents_RefusesWhatIsOutOfBounds(t *testing.T) {
 		{component{Restart: restart{Decay: -1}}, check.Violation{Field: "Restart.Decay", Value: "-1ns", Bound: "0 (default 30s) to 24h0m0s"}},
 		{component{Restart: restart{FirstDelay: -1}}, check.Violation{Field: "Restart.FirstDelay", Value: "-1ns", Bound: "0 (default 100ms) to 24h0m0s"}},
 		{component{Restart: restart{MaxDelay: -1}}, check.Violation{Field: "Restart.MaxDelay", Value: "-1ns", Bound: "0 (default 15s) to 24h0m0s"}},
-		{component{Restart: restart{Limit: -1}}, check.Violation{Field: "Restart.Limit", Value: "-1", Bound: "0 (default 5) or more"}},
+		{component{Restart: restart{MaxRestarts: -1}}, check.Violation{Field: "Restart.MaxRestarts", Value: "-1", Bound: "0 (default 5) or more"}},
 		{component{Restart: restart{Mode: 9}}, check.Violation{Field: "Restart.Mode", Value: "mode(9)", Bound: "Never, OnFailure or Always"}},
 	} {
 		options, v := lifecycle.CheckedOptions(startup.Options{})

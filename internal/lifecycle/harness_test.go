@@ -93,8 +93,8 @@ func withDefaults(components []component) []component {
 				*d.value = d.preset
 			}
 		}
-		if c.Restart.Limit == 0 {
-			c.Restart.Limit = 5
+		if c.Restart.MaxRestarts == 0 {
+			c.Restart.MaxRestarts = 5
 		}
 	}
 	return components

@@ -208,7 +208,7 @@ func (e *Engine) Start(ctx context.Context) (startup.Report, error) {
 	e.lock()
 	if e.phase != phaseNew {
 		e.mu.Unlock()
-		return e.Report(), fmt.Errorf("registry: the orchestrator has been started or stopped before: %w", fault.ErrClosed)
+		return e.Report(), fmt.Errorf("registry: the orchestrator has been started or stopped before: %w", fault.ErrState)
 	}
 	e.phase = phaseStarting
 	if e.onStart != nil {

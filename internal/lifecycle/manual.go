@@ -58,7 +58,7 @@ func (e *Engine) restartable(name string) (*node, error) {
 	case !ok:
 		return nil, fmt.Errorf("registry: component %q: %w", oneline.Cut(name, maxName), fault.ErrNotRegistered)
 	case e.phase != phaseRunning || n.removed:
-		return nil, fmt.Errorf("registry: component %q cannot be restarted before all have started, or while they stop: %w", oneline.Cut(name, maxName), fault.ErrClosed)
+		return nil, fmt.Errorf("registry: component %q cannot be restarted before all have started, or while they stop: %w", oneline.Cut(name, maxName), fault.ErrState)
 	case n.state() == startup.Stuck || n.calls > 0 && !n.isOpen():
 		return nil, fmt.Errorf("registry: component %q: its code does not return: %w", oneline.Cut(name, maxName), fault.ErrStuck)
 	}

@@ -204,7 +204,7 @@ func TestStart_FailureRollsBackInReverse(t *testing.T) {
 				}
 				require.NoError(t, stopped(t, e))
 				_, err = e.Start(t.Context())
-				require.ErrorIs(t, err, fault.ErrClosed)
+				require.ErrorIs(t, err, fault.ErrState)
 			})
 		})
 	}

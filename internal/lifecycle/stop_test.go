@@ -42,7 +42,7 @@ func TestStop_IsIdempotentFromEveryState(t *testing.T) {
 			require.NoError(t, stopped(t, e))
 			require.NoError(t, stopped(t, e))
 			_, err := e.Start(t.Context())
-			require.ErrorIs(t, err, fault.ErrClosed)
+			require.ErrorIs(t, err, fault.ErrState)
 			require.Empty(t, j.all())
 		})
 	})

@@ -209,7 +209,7 @@ func (n *node) intensityAt(now time.Duration) float64 {
 
 // mayRestart reports whether the policy of the component allows a restart now.
 func (n *node) mayRestart(now time.Duration) bool {
-	return n.c.Restart.Mode != startup.Never && n.intensityAt(now)+1 <= float64(n.c.Restart.Limit)
+	return n.c.Restart.Mode != startup.Never && n.intensityAt(now)+1 <= float64(n.c.Restart.MaxRestarts)
 }
 
 // countRestart counts a restart, and makes its delay longer than the last one, which is forgotten once the component was

@@ -112,7 +112,7 @@ func TestCompletes_WorkThatFailsIsTriedAgainByItsPolicyAndRollsTheStartBack(t *t
 	bubble(t, func(t *testing.T) {
 		var j journal
 		c := j.completing("schema", time.Second, errBroken, "db")
-		c.Restart = startup.Restart{Mode: startup.OnFailure, Limit: 2}
+		c.Restart = startup.Restart{Mode: startup.OnFailure, MaxRestarts: 2}
 		e := build(t, startup.Options{}, j.component("db", 0), c, j.component("app", 0, "schema"))
 		_, err := e.Start(t.Context())
 		require.ErrorIs(t, err, errBroken)
@@ -219,7 +219,7 @@ func TestRestart_DelayGrowsUntilTheComponentWasUpForTheDecay(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				var j journal
 				var at []time.Time
-				c := j.ending("a", test.up, startup.Restart{Mode: startup.OnFailure, Limit: 100, Decay: 5 * time.Minute, FirstDelay: 10 * time.Second, MaxDelay: time.Minute})
+				c := j.ending("a", test.up, startup.Restart{Mode: startup.OnFailure, MaxRestarts: 100, Decay: 5 * time.Minute, FirstDelay: 10 * time.Second, MaxDelay: time.Minute})
 				start := c.Start
 				c.Start = func(ctx context.Context, run *startup.Run) error { at = append(at, time.Now()); return start(ctx, run) }
 				e := started(t, startup.Options{}, c)

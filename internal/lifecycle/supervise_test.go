@@ -30,7 +30,7 @@ func TestRestart_IsUpToALimitWithGrowingDelays(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var j journal
 		var at []time.Time
-		c := j.ending("a", time.Second, startup.Restart{Mode: startup.OnFailure, Limit: 3, Decay: time.Hour, FirstDelay: 10 * time.Second, MaxDelay: 15 * time.Second})
+		c := j.ending("a", time.Second, startup.Restart{Mode: startup.OnFailure, MaxRestarts: 3, Decay: time.Hour, FirstDelay: 10 * time.Second, MaxDelay: 15 * time.Second})
 		start := c.Start
 		c.Start = func(ctx context.Context, run *startup.Run) error { at = append(at, time.Now()); return start(ctx, run) }
 		c.Notifies = true // so that it is never ready again, and its delay grows
@@ -59,7 +59,7 @@ func TestRestart_OfRareEndsIsUnlimited(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T) {
 		var j journal
-		e := started(t, startup.Options{}, j.ending("a", 30*time.Second, startup.Restart{Mode: startup.OnFailure, Limit: 3}))
+		e := started(t, startup.Options{}, j.ending("a", 30*time.Second, startup.Restart{Mode: startup.OnFailure, MaxRestarts: 3}))
 		pass(time.Hour)
 		require.InDelta(t, 119, count(&j, "+a"), 2)
 		require.InDelta(t, 118, e.Report().Components[0].Restarts, 2)
@@ -132,7 +132,7 @@ func TestRestart_AbortsDependantsThatStart(t *testing.T) {
 		notifies := j.component("notifies", 0, "db")
 		notifies.Notifies = true
 		notifies.StartTimeout = time.Hour
-		e := build(t, startup.Options{}, j.ending("db", 10*time.Second, startup.Restart{Mode: startup.Always, Dependants: true, Limit: 1, FirstDelay: time.Hour, MaxDelay: time.Hour}),
+		e := build(t, startup.Options{}, j.ending("db", 10*time.Second, startup.Restart{Mode: startup.Always, Dependants: true, MaxRestarts: 1, FirstDelay: time.Hour, MaxDelay: time.Hour}),
 			j.component("slow", 12*time.Second, "db"), notifies)
 		done := startAside(t, e)
 		pass(11 * time.Second)
@@ -407,7 +407,7 @@ func TestRestart_LetsTwoThatUseEachOtherStop(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T) {
 		var j journal
-		first := j.ending("first", time.Second, startup.Restart{Mode: startup.OnFailure, Limit: 1})
+		first := j.ending("first", time.Second, startup.Restart{Mode: startup.OnFailure, MaxRestarts: 1})
 		first.Provides, first.Needs = []string{"x"}, []startup.Need{{Capability: "y", Any: true}}
 		again := first.Start
 		first.Start = func(ctx context.Context, run *startup.Run) error {
@@ -433,7 +433,7 @@ func TestRestart_AtOnceIsOneAtATime(t *testing.T) {
 	t.Parallel()
 	var e *lifecycle.Engine
 	var up, starts atomic.Int32
-	c := component{Name: "a", Restart: startup.Restart{Mode: startup.Always, Limit: 1 << 30, FirstDelay: 1, MaxDelay: 1}}
+	c := component{Name: "a", Restart: startup.Restart{Mode: startup.Always, MaxRestarts: 1 << 30, FirstDelay: 1, MaxDelay: 1}}
 	c.Start = func(_ context.Context, run *startup.Run) error {
 		starts.Add(1)
 		if up.Add(1) > 1 {

@@ -8,7 +8,7 @@ import (
 
 // Check returns the first field that is out of bounds, with "Query." before its name; nil: there is none.
 func (q *Query) Check() *check.Violation {
-	return within(cmp.Or(q.checkHandler(), checkWords("Require", q.Require), q.checkWhere(),
+	return within(cmp.Or(q.checkHandler(), checkWords("Require", q.Require), q.checkWhere(), checkWords("Only", q.Only),
 		check.OptionalName("Near", q.Near), checkWords("Prefer", q.Prefer), checkWords("Where.Tags", q.Where.Tags),
 		checkWords("Where.Regions", q.Where.Regions), checkWords("Where.Exclude", q.Where.Exclude)))
 }

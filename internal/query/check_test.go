@@ -22,6 +22,7 @@ func TestCheck_NamesTheFirstFieldThatIsOutOfBounds(t *testing.T) {
 		"Query.Require[1]":       {Require: []string{"a", ""}, Prefer: []string{""}},
 		"Query.Where.MaxLatency": where(selection.Requirements{MaxLatency: -time.Second}),
 		"Query.Where.MinVersion": where(selection.Requirements{MinVersion: "\xff"}),
+		"Query.Only[0]":          {Only: []string{"a b "}},
 		"Query.Near":             {Near: "eu\n", Prefer: []string{""}},
 		"Query.Prefer[0]":        {Prefer: []string{"\x00"}},
 		"Query.Where.Tags[0]":    where(selection.Requirements{Tags: []string{""}}),

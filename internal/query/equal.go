@@ -16,7 +16,7 @@ func (q *Query) Equal(normal *Query) bool {
 // sameRest reports whether the rare fields are those of the normal query.
 func (q *Query) sameRest(normal *Query) bool {
 	a, b := &q.Where, &normal.Where
-	return q.Near == normal.Near && sameWords(q.Prefer, normal.Prefer) &&
+	return q.Near == normal.Near && sameWords(q.Only, normal.Only) && sameWords(q.Prefer, normal.Prefer) &&
 		a.MaxLatency == b.MaxLatency && a.MaxCost == b.MaxCost && a.MinVersion == b.MinVersion &&
 		sameWords(a.Tags, b.Tags) && sameWords(a.Regions, b.Regions) && sameWords(a.Exclude, b.Exclude)
 }
@@ -54,7 +54,7 @@ func (q *Query) hashRest(seed maphash.Seed) uint64 {
 	where := &q.Where
 	return maphash.String(seed, q.Near)*3 + maphash.String(seed, where.MinVersion)*5 +
 		maphash.Comparable(seed, where.MaxLatency)*7 + maphash.Comparable(seed, where.MaxCost)*11 +
-		hashWords(seed, q.Prefer)*13 + hashWords(seed, where.Tags)*15 +
+		hashWords(seed, q.Prefer)*13 + hashWords(seed, q.Only)*23 + hashWords(seed, where.Tags)*15 +
 		hashWords(seed, where.Regions)*17 + hashWords(seed, where.Exclude)*19
 }
 

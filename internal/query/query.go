@@ -21,6 +21,7 @@ const GlobalHandler = "*"
 type Query struct {
 	Handler    string
 	OwnOnly    bool
+	Only       []string
 	Require    []string
 	TryRefused bool
 	Where      selection.Requirements
@@ -32,7 +33,7 @@ type Query struct {
 // Clone returns a deep copy.
 func (q *Query) Clone() Query {
 	c := *q
-	c.Require, c.Prefer, c.Where = slices.Clone(q.Require), slices.Clone(q.Prefer), q.Where.Clone()
+	c.Only, c.Require, c.Prefer, c.Where = slices.Clone(q.Only), slices.Clone(q.Require), slices.Clone(q.Prefer), q.Where.Clone()
 	return c
 }
 
@@ -44,7 +45,7 @@ func (q *Query) Normal() Query {
 	if n.Handler == GlobalHandler {
 		n.Handler = ""
 	}
-	n.Require, n.Prefer = sorted(q.Require), sorted(q.Prefer)
+	n.Only, n.Require, n.Prefer = sorted(q.Only), sorted(q.Require), sorted(q.Prefer)
 	n.Where.Tags, n.Where.Regions, n.Where.Exclude = sorted(q.Where.Tags), sorted(q.Where.Regions), sorted(q.Where.Exclude)
 	return n
 }
@@ -53,8 +54,10 @@ func sorted(words []string) []string {
 	return slices.Compact(slices.Sorted(slices.Values(words)))
 }
 
-// Basic reports whether the query has none of the rare fields: Where, Prefer, Near.
-func (q *Query) Basic() bool { return len(q.Prefer) == 0 && q.Near == "" && q.Where.IsZero() }
+// Basic reports whether the query has none of the rare fields: Only, Where, Prefer, Near.
+func (q *Query) Basic() bool {
+	return len(q.Only) == 0 && len(q.Prefer) == 0 && q.Near == "" && q.Where.IsZero()
+}
 
 // Selective reports whether the query may not accept a provider that its handler sees, or has a preference among
 // them.
@@ -74,6 +77,7 @@ func (q *Query) String() string {
 			text.WriteString(" alone")
 		}
 	}
+	add("of", strings.Join(q.Only, ", "), 200)
 	add("requiring", strings.Join(q.Require, ", "), 200)
 	add("where", q.Where.String(), 200)
 	add("preferring", strings.Join(q.Prefer, ", "), 200)

@@ -25,7 +25,7 @@ func full() query.Query {
 			MaxLatency: time.Second, MaxCost: 2, MinVersion: "1.2",
 			Tags: []string{"t2", "t1"}, Regions: []string{"r2", "r1"}, Exclude: []string{"e2", "e1"},
 		},
-		Prefer: []string{"p2", "p1"}, Near: "eu", Key: "k",
+		Only: []string{"o2", "o1"}, Prefer: []string{"p2", "p1"}, Near: "eu", Key: "k",
 	}
 }
 
@@ -43,6 +43,7 @@ func changes() map[string]func(q *query.Query) {
 		"tags":            func(q *query.Query) { q.Where.Tags = []string{"x"} },
 		"regions":         func(q *query.Query) { q.Where.Regions = []string{"x"} },
 		"exclude":         func(q *query.Query) { q.Where.Exclude = []string{"x"} },
+		"only":            func(q *query.Query) { q.Only = []string{"x"} },
 		"prefer":          func(q *query.Query) { q.Prefer = []string{"x"} },
 		"near":            func(q *query.Query) { q.Near = "x" },
 	}
@@ -54,7 +55,7 @@ func TestNormal_SortsAndFoldsWords(t *testing.T) {
 	q.Require = append(q.Require, "b")
 	want := full()
 	want.Key = ""
-	for _, words := range [][]string{want.Require, want.Prefer, want.Where.Tags, want.Where.Regions, want.Where.Exclude} {
+	for _, words := range [][]string{want.Only, want.Require, want.Prefer, want.Where.Tags, want.Where.Regions, want.Where.Exclude} {
 		slices.Sort(words)
 	}
 	n := q.Normal()
@@ -71,7 +72,7 @@ func TestClone_SharesNothing(t *testing.T) {
 	q := full()
 	c := q.Clone()
 	require.Equal(t, q, c)
-	q.Require[0], q.Prefer[0], q.Where.Tags[0] = "x", "x", "x"
+	q.Only[0], q.Require[0], q.Prefer[0], q.Where.Tags[0] = "x", "x", "x", "x"
 	require.Equal(t, full(), c)
 }
 
@@ -81,7 +82,7 @@ func TestEqual_WhateverTheOrderOfWordsAndTheKey(t *testing.T) {
 	q := full()
 	n := q.Normal()
 	for range 20 {
-		for _, words := range [][]string{q.Require, q.Prefer, q.Where.Tags, q.Where.Regions, q.Where.Exclude} {
+		for _, words := range [][]string{q.Only, q.Require, q.Prefer, q.Where.Tags, q.Where.Regions, q.Where.Exclude} {
 			rand.Shuffle(len(words), func(i, j int) { words[i], words[j] = words[j], words[i] })
 		}
 		require.True(t, q.Equal(&n))
@@ -115,6 +116,7 @@ func TestHash_SameWordInDifferentFieldsDiffers(t *testing.T) {
 		{Handler: "w"},
 		{Handler: "w", OwnOnly: true},
 		{Require: word},
+		{Only: word},
 		{Prefer: word},
 		{Near: "w"},
 		{Where: selection.Requirements{Tags: word}},
@@ -145,6 +147,7 @@ func TestSelective_WhereAFieldRejectsOrPrefers(t *testing.T) {
 		{query.Query{Handler: "h", OwnOnly: true, TryRefused: true, Key: "k"}, true, false},
 		{query.Query{Require: []string{"a"}}, true, true},
 		{query.Query{Prefer: []string{"a"}}, false, true},
+		{query.Query{Only: []string{"a"}}, false, true},
 		{query.Query{Near: "eu"}, false, true},
 		{query.Query{Where: selection.Requirements{MaxCost: 1}}, false, true},
 	} {
@@ -161,9 +164,10 @@ func TestString_DescribesWhatIsSet(t *testing.T) {
 		" for handler h":        {Handler: "h"},
 		" for handler h alone":  {Handler: "h", OwnOnly: true},
 		" requiring b, a":       {Require: []string{"b", "a"}},
+		" of a, b requiring c":  {Only: []string{"a", "b"}, Require: []string{"c"}},
 		" preferring p near eu": {Prefer: []string{"p"}, Near: "eu"},
 		" near one line":        {Near: "one\nline"},
-		" for handler h alone requiring b, a where " + q.Where.String() + " preferring p2, p1 near eu": q,
+		" for handler h alone of o2, o1 requiring b, a where " + q.Where.String() + " preferring p2, p1 near eu": q,
 	} {
 		require.Equal(t, want, q.String())
 	}

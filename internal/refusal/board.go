@@ -45,6 +45,9 @@ func (r *Record) Mismatch(q *query.Query) *Reason {
 				return Lacking(wanted)
 			}
 		}
+		if len(q.Only) > 0 && !slices.Contains(q.Only, r.Profile.Name) {
+			return NotNamed()
+		}
 		if code, words := q.Where.Unmet(&r.Profile); code != "" {
 			return Unmet(code, words)
 		}

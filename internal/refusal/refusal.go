@@ -102,6 +102,9 @@ func Lacking(capability string) *Reason {
 	return &Reason{reason.CapabilityMissing, fault.ErrNoCapability, words, nil}
 }
 
+// NotNamed is the reason of a provider that is none of those that the query names.
+func NotNamed() *Reason { return Unmet(reason.Excluded, "not among those that the query names") }
+
 // Unmet is the reason of a provider that does not meet the requirements of the query, in the code and words of
 // [selection.Requirements].
 func Unmet(code reason.Code, words string) *Reason {

@@ -55,7 +55,7 @@ func CallOrder(tb testing.TB, reg *registry.Registry, q registry.Query) []string
 // LeaseAll leases every provider, calls each, and returns their names with their answers.
 func LeaseAll(tb testing.TB, r *registry.Resolver[ChatModel]) (all []string) {
 	tb.Helper()
-	leases, err := r.AcquireMany(tb.Context(), 0)
+	leases, err := r.AcquireAll(tb.Context(), 0)
 	require.NoError(tb, err)
 	for _, lease := range leases {
 		text, err := lease.Value.Chat(lease.Context(), "?")

@@ -166,7 +166,7 @@ func TestComponent_ThatCompletesTriesAgainByItsPolicy(t *testing.T) {
 	marker := filepath.Join(t.TempDir(), "marker")
 	migration := script(t, "migration", "needs:"+marker)
 	migration.Component.Completes = true
-	migration.Component.Restart = startup.Restart{Mode: startup.OnFailure, Limit: 50, FirstDelay: time.Millisecond, MaxDelay: 20 * time.Millisecond}
+	migration.Component.Restart = startup.Restart{Mode: startup.OnFailure, MaxRestarts: 50, FirstDelay: time.Millisecond, MaxDelay: 20 * time.Millisecond}
 	logs := watched(&migration)
 	o := orchestrate(t, startup.Options{}, migration)
 	done := make(chan error, 1)
@@ -244,7 +244,7 @@ func TestRestart_EachLifeHasANumberAndNothingOfTheLastOneIsLeft(t *testing.T) {
 	address := freePort(t)
 	options := script(t, "server", "fork:trap '' TERM; while :; do sleep 0.01; done", "serve:"+address, "pause:100ms", "say:crash", "exit:7")
 	options.Ready.Port = address
-	options.Component.Restart = startup.Restart{Mode: startup.OnFailure, Limit: 3, Decay: time.Hour, FirstDelay: time.Millisecond}
+	options.Component.Restart = startup.Restart{Mode: startup.OnFailure, MaxRestarts: 3, Decay: time.Hour, FirstDelay: time.Millisecond}
 	logs := watched(&options)
 	o := started(t, options)
 	<-o.Failed()

@@ -104,7 +104,7 @@ http {
 	server { listen ` + web + `; location / { default_type application/json; return 200 '{"status":"ok"}'; } }
 }`
 	require.NoError(t, os.WriteFile(folder+"/nginx.conf", []byte(configuration), 0o600))
-	restart := startup.Restart{Mode: startup.OnFailure, Limit: 10, FirstDelay: time.Millisecond, Dependants: true}
+	restart := startup.Restart{Mode: startup.OnFailure, MaxRestarts: 10, FirstDelay: time.Millisecond, Dependants: true}
 	return []process.Options{
 		{
 			Component: registry.Component{Name: "postgresql", Provides: []string{"sql"}, Restart: restart},

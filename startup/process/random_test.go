@@ -134,7 +134,7 @@ func (r *trial) shellServer(name string, needs ...string) process.Options {
 		Component: registry.Component{
 			Name: name, Provides: []string{name}, Needs: startup.Capabilities(needs...), StartTimeout: 400 * time.Millisecond, NonCritical: r.random.IntN(3) == 0,
 			Restart: startup.Restart{
-				Mode: startup.RestartMode(r.random.IntN(3)), Limit: 1 + r.random.IntN(3), FirstDelay: time.Millisecond,
+				Mode: startup.RestartMode(r.random.IntN(3)), MaxRestarts: 1 + r.random.IntN(3), FirstDelay: time.Millisecond,
 				MaxDelay: 50 * time.Millisecond, Dependants: r.random.IntN(2) == 0,
 			},
 		},

@@ -149,7 +149,7 @@ func (m *machine) Get(rt *rapid.T) {
 func (m *machine) Many(rt *rapid.T) {
 	q := m.drawQuery(rt)
 	limit := rapid.IntRange(0, 2).Draw(rt, "limit")
-	got, err := services.Bind(m.reg, q).Many(m.t.Context(), limit)
+	got, err := services.Bind(m.reg, q).GetAll(m.t.Context(), limit)
 	m.oracle.forget(q)
 	var expected []string
 	for _, p := range m.oracle.candidates(q) {
@@ -189,11 +189,11 @@ func (m *machine) Acquire(rt *rapid.T) {
 	m.requireUnavailable(rt, q, err)
 }
 
-// AcquireMany leases all there are and keeps them.
-func (m *machine) AcquireMany(rt *rapid.T) {
+// AcquireAll leases all there are and keeps them.
+func (m *machine) AcquireAll(rt *rapid.T) {
 	q := m.drawQuery(rt)
 	limit := rapid.IntRange(0, 2).Draw(rt, "limit")
-	got, err := services.Bind(m.reg, q).AcquireMany(m.t.Context(), limit)
+	got, err := services.Bind(m.reg, q).AcquireAll(m.t.Context(), limit)
 	m.oracle.forget(q)
 	count, call := 0, m.oracle.newCall()
 	for _, p := range m.oracle.candidates(q) {

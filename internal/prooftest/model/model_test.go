@@ -361,7 +361,7 @@ func play(t *testing.T, rt *rapid.T, defect string) {
 		rt.Repeat(map[string]func(*rapid.T){
 			"": m.check, "register": m.Register, "unregister": m.Unregister, "mark": m.Mark, "force open": m.ForceOpen,
 			"reset": m.Reset, "set": m.Set, "pass": m.Pass, "call": m.Call, "call again": m.Call, "get": m.Get, "many": m.Many,
-			"acquire": m.Acquire, "acquire many": m.AcquireMany, "answered": m.Answered, "done": m.Done,
+			"acquire": m.Acquire, "acquire many": m.AcquireAll, "answered": m.Answered, "done": m.Done,
 		})
 	})
 	switch {

@@ -13,14 +13,14 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-func TestAcquireMany_LeasesAllInOrder(t *testing.T) {
+func TestAcquireAll_LeasesAllInOrder(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		late := testkit.Add(t, reg, testkit.Provider{Name: "late", Group: 3})
 		first := testkit.Add(t, reg, testkit.Provider{Name: "first", Priority: registry.PriorityCritical})
 		ill := testkit.Add(t, reg, testkit.Provider{Name: "ill"})
 		require.NoError(t, ill.MarkUnhealthy(testkit.ErrDown))
-		leases, err := testkit.Bind(reg).AcquireMany(t.Context(), 0)
+		leases, err := testkit.Bind(reg).AcquireAll(t.Context(), 0)
 		require.NoError(t, err)
 		require.Len(t, leases, 2)
 		require.Equal(t, "first", leases[0].Provider())
@@ -29,16 +29,16 @@ func TestAcquireMany_LeasesAllInOrder(t *testing.T) {
 		leases[1].Done(testkit.ErrDown)
 		testkit.RequireCounts(t, first, 1, 0, 0, 0)
 		testkit.RequireCounts(t, late, 0, 1, 0, 0)
-		leases, err = testkit.Bind(reg).AcquireMany(t.Context(), 1)
+		leases, err = testkit.Bind(reg).AcquireAll(t.Context(), 1)
 		require.NoError(t, err)
 		require.Len(t, leases, 1)
 		leases[0].Done(nil)
-		_, err = testkit.Bind(reg, "nothing has this").AcquireMany(t.Context(), 0)
+		_, err = testkit.Bind(reg, "nothing has this").AcquireAll(t.Context(), 0)
 		require.ErrorIs(t, err, registry.ErrNoCapability)
 	})
 }
 
-func TestAcquireMany_IsOneCallForHooks(t *testing.T) {
+func TestAcquireAll_IsOneCallForHooks(t *testing.T) {
 	t.Parallel()
 	var before, after atomic.Int32
 	testkit.Bubble(t, registry.Options{
@@ -48,7 +48,7 @@ func TestAcquireMany_IsOneCallForHooks(t *testing.T) {
 		for _, n := range []string{"a", "b", "c"} {
 			testkit.Add(t, reg, testkit.Provider{Name: n})
 		}
-		ls, err := testkit.Bind(reg).AcquireMany(t.Context(), 0)
+		ls, err := testkit.Bind(reg).AcquireAll(t.Context(), 0)
 		require.NoError(t, err)
 		for _, l := range ls {
 			l.Done(nil)
@@ -57,13 +57,13 @@ func TestAcquireMany_IsOneCallForHooks(t *testing.T) {
 	})
 }
 
-func TestAcquireMany_EachLeaseHoldsItsOwnPlace(t *testing.T) {
+func TestAcquireAll_EachLeaseHoldsItsOwnPlace(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		testkit.Add(t, reg, testkit.Provider{Name: "a", Limits: one})
 		testkit.Add(t, reg, testkit.Provider{Name: "b"}) // no limits
 		r := testkit.Bind(reg)
-		leases, err := r.AcquireMany(t.Context(), 0)
+		leases, err := r.AcquireAll(t.Context(), 0)
 		require.NoError(t, err)
 		require.Len(t, leases, 2)
 		leases[1].Done(nil) // b's
@@ -83,13 +83,13 @@ func TestAcquireMany_EachLeaseHoldsItsOwnPlace(t *testing.T) {
 	})
 }
 
-func TestAcquireMany_ReturnsPlacesOnce(t *testing.T) {
+func TestAcquireAll_ReturnsPlacesOnce(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		testkit.Add(t, reg, testkit.Provider{Name: "a", Limits: one})
 		testkit.Add(t, reg, testkit.Provider{Name: "b"}) // no limits
 		r := testkit.Bind(reg)
-		leases, err := r.AcquireMany(t.Context(), 0)
+		leases, err := r.AcquireAll(t.Context(), 0)
 		require.NoError(t, err)
 		for _, l := range leases {
 			l.Done(nil)
@@ -99,27 +99,27 @@ func TestAcquireMany_ReturnsPlacesOnce(t *testing.T) {
 	})
 }
 
-func TestAcquireMany_FullProvidersAreAtCapacity(t *testing.T) {
+func TestAcquireAll_FullProvidersAreAtCapacity(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		testkit.Add(t, reg, testkit.Provider{Name: "a", Limits: one})
 		r := testkit.Bind(reg)
 		l, err := r.Acquire(t.Context())
 		require.NoError(t, err)
-		_, err = r.AcquireMany(t.Context(), 0)
+		_, err = r.AcquireAll(t.Context(), 0)
 		require.ErrorIs(t, err, registry.ErrAtCapacity)
 		l.Done(nil)
 	})
 }
 
-func TestAcquireMany_WritesReportOnce(t *testing.T) {
+func TestAcquireAll_WritesReportOnce(t *testing.T) {
 	t.Parallel()
 	reg := testkit.New(t, registry.Options{})
 	testkit.Add(t, reg, testkit.Provider{Name: "a"})
 	testkit.Add(t, reg, testkit.Provider{Name: "b"})
 	r := testkit.Bind(reg)
 	var report registry.CallReport
-	leases, err := r.AcquireMany(t.Context(), 0, registry.ReportTo(&report))
+	leases, err := r.AcquireAll(t.Context(), 0, registry.ReportTo(&report))
 	require.NoError(t, err)
 	var all sync.WaitGroup
 	for _, l := range leases {
@@ -129,12 +129,12 @@ func TestAcquireMany_WritesReportOnce(t *testing.T) {
 	require.NoError(t, reg.Close(t.Context()))
 }
 
-func TestAcquireMany_MoveOnLeasesNoneTwice(t *testing.T) {
+func TestAcquireAll_MoveOnLeasesNoneTwice(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		testkit.Add(t, reg, testkit.Provider{Name: "a"})
 		testkit.Add(t, reg, testkit.Provider{Name: "b"})
-		leases, err := testkit.Bind(reg).AcquireMany(t.Context(), 0)
+		leases, err := testkit.Bind(reg).AcquireAll(t.Context(), 0)
 		require.NoError(t, err)
 		require.Len(t, leases, 2)
 		again, err := leases[0].Beside()
@@ -149,12 +149,12 @@ func TestAcquireMany_MoveOnLeasesNoneTwice(t *testing.T) {
 	})
 }
 
-func TestAcquireMany_LeaseMovesOnToNextProvider(t *testing.T) {
+func TestAcquireAll_LeaseMovesOnToNextProvider(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		testkit.Add(t, reg, testkit.Provider{Name: "a"})
 		testkit.Add(t, reg, testkit.Provider{Name: "b"})
-		leases, err := testkit.Bind(reg).AcquireMany(t.Context(), 1)
+		leases, err := testkit.Bind(reg).AcquireAll(t.Context(), 1)
 		require.NoError(t, err)
 		next, err := leases[0].MoveOn(testkit.ErrDown)
 		require.NoError(t, err)
@@ -164,7 +164,7 @@ func TestAcquireMany_LeaseMovesOnToNextProvider(t *testing.T) {
 	})
 }
 
-func TestAcquireMany_PermanentErrorEndsOthersAndAnswerDoesNot(t *testing.T) {
+func TestAcquireAll_PermanentErrorEndsOthersAndAnswerDoesNot(t *testing.T) {
 	t.Parallel()
 	for name, outcome := range map[string]error{"answer": nil, "mistake": verdict.Permanent(testkit.ErrDown)} {
 		t.Run(name, func(t *testing.T) {
@@ -173,7 +173,7 @@ func TestAcquireMany_PermanentErrorEndsOthersAndAnswerDoesNot(t *testing.T) {
 				for _, name := range []string{"a", "b", "c"} {
 					testkit.Add(t, reg, testkit.Provider{Name: name})
 				}
-				leases, err := testkit.Bind(reg).AcquireMany(t.Context(), 2)
+				leases, err := testkit.Bind(reg).AcquireAll(t.Context(), 2)
 				require.NoError(t, err)
 				leases[0].Done(outcome)
 				next, err := leases[1].MoveOn(testkit.ErrDown)
