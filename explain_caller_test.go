@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -126,7 +127,7 @@ func TestExplainFor_HeedsTheKeyOfTheContext(t *testing.T) {
 		r := testkit.Bind(reg)
 		seen := make(map[string]bool)
 		for i := range 64 {
-			ctx := selection.WithKey(t.Context(), fmt.Sprint(i))
+			ctx := selection.WithKey(t.Context(), strconv.Itoa(i))
 			winner := r.ExplainFor(ctx).Winner
 			answer, err := testkit.Ask(ctx, r)
 			require.NoError(t, err)
@@ -141,7 +142,7 @@ func TestExplainFor_HeedsTheKeyOfTheContext(t *testing.T) {
 func TestExplain_PredictsCallsInRandomStates(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(60) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			t.Parallel()
 			random := rand.New(rand.NewPCG(seed, 15))
 			chance := func(percent int) bool { return random.IntN(100) < percent }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -40,16 +41,16 @@ func TestReasons_AreBoundedAndOfOneLine(t *testing.T) {
 		fails := func(context.Context) error { return long }
 		var needs []string
 		for i := range 24 {
-			needs = append(needs, strings.Repeat("c", 200)+fmt.Sprint(i))
+			needs = append(needs, strings.Repeat("c", 200)+strconv.Itoa(i))
 			testkit.Add(t, reg, testkit.Provider{
-				Name: strings.Repeat("p", 200) + fmt.Sprint(i), Capabilities: needs[i:], Handler: "far",
+				Name: strings.Repeat("p", 200) + strconv.Itoa(i), Capabilities: needs[i:], Handler: "far",
 				Health: health.Policy{Probe: fails, Fall: 1},
 			})
 		}
 		limps := func(ctx context.Context) error {
 			for i := range 100 {
-				health.Use(ctx, long.Error()+fmt.Sprint(i), 1)
-				health.Use(ctx, fmt.Sprint(i), 1)
+				health.Use(ctx, long.Error()+strconv.Itoa(i), 1)
+				health.Use(ctx, strconv.Itoa(i), 1)
 			}
 			return health.Limp(long)
 		}
