@@ -38,7 +38,9 @@ func (r *Registry) Analytics(serviceName string) (selection.Analytics, bool) {
 	if svc == nil {
 		return selection.Analytics{}, false
 	}
-	a := selection.Analytics{Service: serviceName}
+	var sums pick.Sums
+	a := &sums.Analytics
+	a.Service = serviceName
 	for cell := range svc.lookups.Each {
 		a.Hits += cell.hits.Load()
 		a.Misses += cell.misses.Load()
@@ -49,29 +51,13 @@ func (r *Registry) Analytics(serviceName string) (selection.Analytics, bool) {
 	defer r.mu.Unlock()
 	members := slices.Collect(maps.Keys(svc.members))
 	sortListing(members)
-	seen := make(map[*pick.Group]bool) // members of a group may be apart: mocks are listed last
 	for _, p := range members {
-		a.Providers = append(a.Providers, selection.Share{
+		sums.Add(p.group, selection.Share{
 			Provider: p.name(), Handler: p.definition.Handler, Group: p.group.Number, Weight: p.definition.Weight,
 			Attempts: p.totals().Attempts, TookOver: p.tookOver.Load(), HeldClosed: p.heldClosed.Load(),
 		})
-		a.Attempts += a.Providers[len(a.Providers)-1].Attempts
-		a.Failovers += p.tookOver.Load()
-		if g := p.group; !seen[g] {
-			seen[g] = true
-			a.Groups = append(a.Groups, selection.GroupFaults{
-				Handler: g.Handler, Group: g.Number, Strategy: g.Strategy,
-				Panics: g.Faults.Count(pick.Panicked), Exits: g.Faults.Count(pick.Exited),
-				OutOfRange: g.Faults.Count(pick.OutOfRange), Slow: g.Faults.Count(pick.Slow),
-			})
-		}
 	}
-	for i := range a.Providers {
-		if a.Attempts > 0 {
-			a.Providers[i].Share = float64(a.Providers[i].Attempts) / float64(a.Attempts)
-		}
-	}
-	return a, true
+	return sums.Result(), true
 }
 
 // Decisions returns the latest picks, oldest first, at most [Options.Decisions]. It

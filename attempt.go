@@ -3,11 +3,11 @@ package registry
 import (
 	"context"
 	"math"
-	"runtime/debug"
 	"time"
 
 	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/breaker"
+	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/internal/pace"
 	"github.com/capreg/registry/internal/refusal"
@@ -263,7 +263,7 @@ func (a *attempt) recordInterruption(value any) *verdict.PanicError {
 		a.record(a.resolve(verdict.Verdict{Class: verdict.ClassExit}, a.elapsed(), 0, nil))
 		return nil
 	}
-	panicked := newPanicError(value)
+	panicked := fault.Panicked(value)
 	a.record(a.resolve(verdict.Verdict{Class: verdict.ClassPanic}, a.elapsed(), 0, panicked))
 	return panicked
 }
@@ -289,10 +289,6 @@ func (a *attempt) watchTrial() {
 	}
 	grace := min(limit, NoTimeout-tasks.Grace) + tasks.Grace
 	a.watch = a.provider.breaker.WatchTrial(a.generation, grace)
-}
-
-func newPanicError(value any) *verdict.PanicError {
-	return &verdict.PanicError{Value: value, Stack: debug.Stack()}
 }
 
 // obtain returns the provider's instance, waiting for its factory within ctx and the attempt

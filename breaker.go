@@ -77,8 +77,13 @@ const (
 // String returns "closed", "open" or "half-open".
 func (s BreakerState) String() string { return breaker.State(s).String() }
 
-// MarshalText returns the name of the state.
-func (s BreakerState) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+// MarshalText returns the name of the state; the error of a value that is none matches [ErrInvalid].
+func (s BreakerState) MarshalText() ([]byte, error) { return breaker.State(s).MarshalText() }
+
+// UnmarshalText accepts the name of a state. The error of any other text matches [ErrInvalid] and changes nothing.
+func (s *BreakerState) UnmarshalText(text []byte) error {
+	return (*breaker.State)(s).UnmarshalText(text)
+}
 
 // BreakerStats is the state of a breaker at one moment. Reading it never moves the breaker.
 type BreakerStats struct {

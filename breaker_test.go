@@ -497,13 +497,22 @@ func TestBreakerState_HasNames(t *testing.T) {
 	t.Parallel()
 	for state, name := range map[registry.BreakerState]string{
 		registry.BreakerClosed: "closed", registry.BreakerOpen: "open",
-		registry.BreakerHalfOpen: "half-open", 9: "state(9)",
+		registry.BreakerHalfOpen: "half-open",
 	} {
 		require.Equal(t, name, state.String())
 		text, err := state.MarshalText()
 		require.NoError(t, err)
 		require.Equal(t, name, string(text))
+		var back registry.BreakerState
+		require.NoError(t, back.UnmarshalText(text))
+		require.Equal(t, state, back)
 	}
+	none := registry.BreakerState(9)
+	require.Equal(t, "state(9)", none.String())
+	_, err := none.MarshalText()
+	require.ErrorIs(t, err, registry.ErrInvalid)
+	require.ErrorIs(t, none.UnmarshalText([]byte("ajar")), registry.ErrInvalid)
+	require.Equal(t, registry.BreakerState(9), none)
 }
 
 func TestBreaker_IsReadableAfterProviderLeft(t *testing.T) {

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"time"
 
 	"github.com/capreg/registry/internal/fault"
@@ -110,11 +111,16 @@ func (c *call) withinBudget(p *provider) bool {
 	return false
 }
 
-// authorized asks the authoriser.
+// authorizedAt asks the authoriser about one provider. It is not inlined, so that [fault.Inside] finds it.
+//
+//go:noinline
+func authorizedAt(ctx context.Context, caller string, p *provider) error {
+	return fault.Run(func() error { return p.registry.options.Authorize(ctx, caller, p.service.name, p.name()) })
+}
+
+// authorized reports whether the caller may ask p.
 func (c *call) authorized(p *provider) bool {
-	err := fault.Run(func() error {
-		return p.registry.options.Authorize(c.caller.Ctx, c.options.Caller, p.service.name, p.name())
-	})
+	err := authorizedAt(c.caller.Ctx, c.options.Caller, p)
 	if err != nil {
 		c.skip(p, refusal.Denied(err), 0)
 	}

@@ -58,3 +58,10 @@ func (o CallOption) IsReportTo() bool { return o.set.Report != nil }
 
 // String returns the name of the option and its value, such as "OnceOnly".
 func (o CallOption) String() string { return o.set.String() }
+
+func mergeOptions(options []CallOption) (merged optionSet, err error) {
+	for i := range options {
+		merged.Merge(&options[i].set)
+	}
+	return merged, asInvalid(merged.Check())
+}

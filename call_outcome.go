@@ -70,7 +70,7 @@ func (c *call) judgeAndRecord(err error, elapsed time.Duration) (v verdict.Verdi
 func (c *call) concludeInterruption(value any) error {
 	a := &c.attempt
 	if value != nil && a.provider.registry.options.PanicsAsErrors {
-		c.panicked = newPanicError(value)
+		c.panicked = fault.Panicked(value)
 		return c.panicked
 	}
 	elapsed := a.elapsed()

@@ -26,11 +26,8 @@ func (r *request) begin(ctx context.Context, query *queryPlan, key string, optio
 		return errNilContext()
 	}
 	if len(options) > 0 {
-		for i := range options {
-			r.options.Merge(&options[i].set)
-		}
-		if v := r.options.Check(); v != nil {
-			return asInvalid(v)
+		if r.options, err = mergeOptions(options); err != nil {
+			return err
 		}
 	}
 	r.query = query

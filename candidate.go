@@ -41,7 +41,7 @@ type Candidate struct {
 	// LastError is the latest error of the provider; see [Info].
 	LastError *verdict.LastError `json:"last_error,omitempty"`
 	// Err matches the sentinel of every reason present and unwraps to their causes.
-	Err error `json:"-"`
+	Err error `json:"error,omitempty"`
 }
 
 // String returns the name with the reason, the time until a retry and the strategy's detail.

@@ -107,6 +107,11 @@
 // Sentinels are for [errors.Is]; the structs [FieldError], [UnavailableError], [CallError]
 // and [verdict.PanicError] carry the details. Every error is one line, and unwraps to every cause.
 //
+// # JSON
+//
+// Definitions, policies, reports and states are read back from JSON as they were written: durations as text such as
+// "1m30s", or a bare 0; errors as their text, without what they match. Functions are left out.
+//
 // # Cost
 //
 // Picking takes no lock and allocates nothing, however many providers there are and however many of them are down.

@@ -2,7 +2,6 @@ package registry
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/capreg/registry/internal/fault"
@@ -46,17 +45,9 @@ func (r *Resolver[T]) Each(ctx context.Context, function func(context.Context, T
 		}
 		ended := l.held.told // what does not change
 		attempts = append(attempts, &ended)
-		returned := false
 		fan.Go(fmt.Sprintf("attempt of Each at provider %q", ended.Provider), func() error {
-			err := function(l.Context(), l.Value)
-			returned = true
-			return err
-		}, func(err error) (goesOn *verdict.PanicError) {
-			if panicked := (*verdict.PanicError)(nil); !returned && errors.As(err, &panicked) {
-				goesOn = panicked
-			}
-			return l.held.endEach(&ended, err, goesOn)
-		})
+			return function(l.Context(), l.Value)
+		}, func(err error, panicked bool) (goesOn bool) { return l.held.endEach(&ended, err) && panicked })
 		fan.AwaitFree()
 		return true
 	})
@@ -81,17 +72,15 @@ func (r *Resolver[T]) Each(ctx context.Context, function func(context.Context, T
 	return all, nil
 }
 
-// endEach ends an attempt of [Resolver.Each] with the error of its function, and returns the panic that goes on.
-func (l *leasedAttempt) endEach(ended *Attempt, err error, panicked *verdict.PanicError) (goesOn *verdict.PanicError) {
-	if panicked != nil && panicked.Value != nil && !l.attempt.provider.registry.options.PanicsAsErrors {
-		goesOn = panicked
-	}
+// endEach ends an attempt of [Resolver.Each] with the error of its function, and reports whether a panic goes on.
+func (l *leasedAttempt) endEach(ended *Attempt, err error) (panicsGoOn bool) {
+	panicsGoOn = !l.attempt.provider.registry.options.PanicsAsErrors
 	if !l.end() { // it took longer than a lease lives
 		ended.Class, ended.Err = verdict.ClassForgotten, err
-		return goesOn
+		return panicsGoOn
 	}
 	defer l.call.close()
 	l.conclude(err, nil)
 	*ended = l.told
-	return goesOn
+	return panicsGoOn
 }

@@ -132,11 +132,6 @@ func (e *UnavailableError) Candidates() []Candidate { return candidatesOf(&e.sig
 // shortName cuts a name for the text of an error.
 func shortName(name string) string { return oneline.Cut(name, 64) }
 
-// joinNames lists names for the text of an error.
-func joinNames(names []string) string {
-	return strings.Join(oneline.First(names, refusal.MostNamed, ""), ", ")
-}
-
 // Error names the service and at most 16 candidates with their reasons, in one line.
 func (e *UnavailableError) Error() string {
 	return e.sight.ErrorText(e.Service, e.Query.String(), e.RetryIn)

@@ -1,7 +1,8 @@
 package registry
 
 import (
-	"encoding/json"
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,10 +10,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/capreg/registry/internal/bitset"
+	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/query"
 	"github.com/capreg/registry/internal/refusal"
+	"github.com/capreg/registry/reason"
 )
 
 // Explanation reports which provider the next call would try first, and why not the
@@ -21,12 +23,13 @@ type Explanation struct {
 	// Service and Query identify the look-up that is explained.
 	Service string `json:"service"`
 	Query   Query  `json:"query"`
-	// Winner is the name of the provider that the next call would try first, if only as a last resort; "": none.
+	// Winner is the name of the provider that the next call would try first without a wait; "": none. Of several last
+	// resorts it may be another one than the call's, where a provider turns the call away.
 	Winner string `json:"winner"`
 	// Candidates are the providers in the order of the plan, then those that the query sees but does not accept.
 	Candidates []Candidate `json:"candidates"`
 	// Err is set when there are no candidates at all: a bad query, an unknown service, a closed registry.
-	Err error `json:"-"`
+	Err error `json:"error,omitempty"`
 }
 
 // String returns the explanation as a small table, one candidate a line.
@@ -55,24 +58,21 @@ func (e Explanation) String() string {
 	return text.String()
 }
 
-// MarshalJSON returns the explanation with the text of Err as "error".
-func (e Explanation) MarshalJSON() ([]byte, error) {
-	type plain Explanation
-	marked := struct {
-		plain
-
-		Error string `json:"error,omitempty"`
-	}{plain: plain(e)}
-	if e.Err != nil {
-		marked.Error = e.Err.Error()
-	}
-	return json.Marshal(marked)
-}
-
 // Explain reports which provider the next call would try first, and for each other candidate why not that one. It
-// changes nothing and records nothing. It asks strategies that are a [selection.Describer] for details.
-func (r *Resolver[T]) Explain() Explanation {
-	query, err := r.bound()
+// changes nothing and records nothing. It asks strategies that are a [selection.Describer] for details. The call that
+// it explains has no options, and a context without values; see [Resolver.ExplainFor].
+func (r *Resolver[T]) Explain() Explanation { return r.ExplainFor(context.Background()) }
+
+// ExplainFor is [Resolver.Explain] for a call with that context and these options: strategies and [Options.Authorize]
+// see the values of the context, rates and Authorize count for the [Caller], and a context that has ended is an error,
+// in Err. It runs Authorize for each candidate that nothing else keeps away, and blocks for that, without a lock. The
+// hooks of [Options] are not run. Within Authorize itself, Authorize is not asked.
+func (r *Resolver[T]) ExplainFor(ctx context.Context, options ...CallOption) Explanation {
+	query, err := r.boundFor(ctx)
+	asked, refused := mergeOptions(options)
+	if err = cmp.Or(err, refused); err == nil && ctx.Err() != nil {
+		err = fault.Join("registry: ", fault.OfContext(ctx))
+	}
 	if err != nil {
 		e := Explanation{Candidates: []Candidate{}, Err: err}
 		if r != nil && r.query != nil {
@@ -80,42 +80,85 @@ func (r *Resolver[T]) Explain() Explanation {
 		}
 		return e
 	}
-	return query.explain(admitting, pick.Caller{Key: r.key, Name: query.query.Handler})
+	by := pick.Caller{Context: ctx, Key: r.key, Name: cmp.Or(asked.Caller, query.query.Handler)}
+	// An Authorize that explains would be asked for ever.
+	authorize := query.service.registry.options.Authorize != nil && !fault.Inside("registry.authorizedAt")
+	return query.explain(by, authorize)
 }
 
-// explain collects the candidates; healthy leaves out trials, as Get does.
-func (s *queryPlan) explain(want condition, by pick.Caller) Explanation {
+// explain collects the candidates of a call; authorize asks the authoriser, too.
+func (s *queryPlan) explain(by pick.Caller, authorize bool) Explanation {
 	plan := s.current()
-	eligible := want.of(plan)
 	e := Explanation{Service: s.service.name, Query: s.query.clone()}
 	e.Query.Key = by.Key
-	winner := plan.firstFree(eligible, by)
-	if winner == nil && want == admitting && !plan.AnyEligible(eligible) { // a full one would be waited for
-		winner = plan.lastResort(&by, pick.Preview, func(*provider) bool { return true })
+	doors := refusal.NewDoors(func(p *provider) (*refusal.Reason, time.Duration) { return turnedAway(p, by, authorize) })
+	winner := plan.firstFree(by, doors)
+	if winner == nil && !plan.wouldQueue(doors) {
+		winner = plan.lastOpen(&by, doors)
 	}
 	if winner != nil {
 		e.Winner = winner.name()
 	}
-	o := s.look(plan, want, nil, &by)
+	o := s.look(plan, admitting, nil, &by)
 	e.Candidates, e.Err = candidatesOf(&o), o.Cause
-	if plan.NeedsCaller() {
-		for i := range plan.candidates { // the first ones of the list
-			e.Candidates[i].Detail = plan.Describe(i, eligible, &by)
+	for i := range min(len(plan.candidates), len(e.Candidates)) { // the first ones of the list
+		c := &e.Candidates[i]
+		if c.Eligible || c.Code == reason.AtCapacity {
+			if why, retryIn := doors.Refusal(plan.candidates[i]); why != nil {
+				var standing refusal.Standing
+				standing.Refuse(why, retryIn)
+				c.Eligible, c.Code, c.Reason, c.RetryIn, c.Err = false, standing.Code, standing.Words, retryIn, standing.Err
+			}
+		}
+		if plan.NeedsCaller() {
+			c.Detail = plan.Describe(i, plan.Admitting, &by)
 		}
 	}
 	return e
 }
 
-// firstFree returns the first provider with a free place and an attempt left of the caller's rate.
-func (p *plan) firstFree(eligible *bitset.Set, by pick.Caller) *provider {
-	rest := p.Iterate(eligible)
+// turnedAway returns what turns the caller away from a provider that looks eligible, in the order of [call.enter].
+func turnedAway(p *provider, by pick.Caller, authorize bool) (*refusal.Reason, time.Duration) {
+	if authorize {
+		if err := authorizedAt(by.Context, by.Name, p); err != nil {
+			return refusal.Denied(err), 0
+		}
+	}
+	return refusal.ThrottledFor(p.limits.Load().RetryIn(by.Name))
+}
+
+// firstFree returns the first provider with a free place that does not turn the caller away.
+func (p *plan) firstFree(by pick.Caller, doors *refusal.Doors[*provider]) *provider {
+	rest := p.Iterate(p.Admitting)
 	rest.Mode = pick.Preview
 	for i := rest.Next(&by); i >= 0; i = rest.Next(&by) {
-		if limits := p.candidates[i].limits.Load(); !limits.Full() && limits.RetryIn(by.Name) == 0 {
-			return p.candidates[i]
+		if other := p.candidates[i]; !other.full() && doors.Open(other) {
+			return other
 		}
 	}
 	return nil
+}
+
+// lastOpen returns the last resort that a call would enter first, as [call.tryLastResort] does; nil: none.
+func (p *plan) lastOpen(by *pick.Caller, doors *refusal.Doors[*provider]) *provider {
+	var passed []*provider
+	for mode := pick.Preview; ; mode = pick.Peek {
+		best := p.lastResort(by, mode, func(other *provider) bool { return !slices.Contains(passed, other) })
+		if best == nil || !best.full() && doors.Open(best) {
+			return best
+		}
+		passed = append(passed, best)
+	}
+}
+
+// wouldQueue reports whether a call that finds no free place would wait for one.
+func (p *plan) wouldQueue(doors *refusal.Doors[*provider]) bool {
+	for at := p.Admitting.Next(0, len(p.candidates)); at >= 0; at = p.Admitting.Next(at+1, len(p.candidates)) {
+		if other := p.candidates[at]; p.FastEnough(at) && other.limits.Load().Queues() && doors.Open(other) {
+			return true
+		}
+	}
+	return false
 }
 
 var errNoneVisible = errors.New("no provider is visible to this handler")

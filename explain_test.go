@@ -127,7 +127,7 @@ func TestExplanation_IsStableJSON(t *testing.T) {
 		require.NoError(t, err)
 		require.JSONEq(t, `{"service":"chat","query":{"handler":"h","require":["x"]},"winner":"b","candidates":[
 			{"provider":"a","handler":"h","group":0,"priority":"NORMAL","eligible":false,"code":"breaker_open",
-			 "strategy":"FALLBACK","reason":"breaker open (test)","breaker":"open","retry_in":90000000000},
+			 "strategy":"FALLBACK","reason":"breaker open (test)","breaker":"open","retry_in":"1m30s","error":"breaker open (test)"},
 			{"provider":"b","group":2,"priority":"LOW","strategy":"FALLBACK","eligible":true,"code":"eligible","breaker":"closed"}]}`, string(text))
 	})
 }

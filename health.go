@@ -207,11 +207,7 @@ func (r *Registration) mark(unhealthy error) error {
 }
 
 // Health returns the provider's health as far as it is known. It probes nothing and changes nothing.
-func (r *Registration) Health() health.Status {
-	r.orLeft().registry.mu.Lock()
-	defer r.orLeft().registry.mu.Unlock()
-	return r.current().healthLocked()
-}
+func (r *Registration) Health() health.Status { return r.Info().Health }
 
 // HealthHistory returns the last transitions of the provider's health, oldest first, at most 32.
 func (r *Registration) HealthHistory() []health.Transition {

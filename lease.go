@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/capreg/registry/internal/judge"
 	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/internal/typed"
 	"github.com/capreg/registry/reason"
@@ -170,7 +171,7 @@ func (l *Lease[T]) Done(err error) (class verdict.Class) {
 		return verdict.ClassIgnored
 	}
 	defer l.held.call.close() // deferred: a hook may exit the goroutine
-	return l.held.conclude(err, l.held.gaveUp).Class
+	return l.held.conclude(err, judge.GaveUp).Class
 }
 
 // MoveOn reports the outcome as [Lease.Done] does, and goes on with the call as [Call] does: with a retry, where

@@ -2,7 +2,6 @@ package registry
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -91,24 +90,6 @@ func (l *leasedAttempt) conclude(err error, neutral func(error) bool) (v verdict
 	}
 	l.attempt.other = l.next
 	return v
-}
-
-// gaveUp reports whether the error of a holder says that it has cancelled its work, or a call in it. Another error with a
-// verdict of its own does not.
-func (*leasedAttempt) gaveUp(err error) (gave bool) {
-	_ = fault.Run(func() error { // its methods are a user's
-		var speaks interface {
-			error
-			Verdict() verdict.Verdict
-		}
-		if errors.As(err, &speaks) {
-			gave = speaks.Verdict().Class == verdict.ClassCancelled
-		} else {
-			gave = errors.Is(err, context.Canceled)
-		}
-		return nil
-	})
-	return gave
 }
 
 // abort ends the attempt, if nothing has, with an outcome that needs no judgement.

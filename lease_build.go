@@ -94,28 +94,15 @@ func (l *Lease[T]) Guard(work func() error) (err error) {
 	if work == nil {
 		return invalid("work", raw("nil"), "a function")
 	}
-	returned := false
-	abort := func(class verdict.Class, err error) {
-		if l.made() {
-			l.held.abort(class, err)
-		}
-	}
-	defer func() {
-		if returned {
-			return
-		}
-		value := recover()
+	return fault.Guard(work, func(value any) (bool, error) {
 		switch {
-		case value == nil: // runtime.Goexit: the goroutine goes on exiting
-			abort(verdict.ClassExit, nil)
-		case l.made() && l.held.attempt.provider.registry.options.PanicsAsErrors:
-			err = fault.Bound(newPanicError(value))
-		default:
-			abort(verdict.ClassPanic, newPanicError(value))
-			panic(value)
+		case value != nil && l.made() && l.held.attempt.provider.registry.options.PanicsAsErrors:
+			return true, fault.Bound(fault.Panicked(value))
+		case l.made() && value == nil: // runtime.Goexit
+			l.held.abort(verdict.ClassExit, nil)
+		case l.made():
+			l.held.abort(verdict.ClassPanic, fault.Panicked(value))
 		}
-	}()
-	err = fault.Bound(work())
-	returned = true
-	return err
+		return false, nil
+	})
 }

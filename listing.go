@@ -10,6 +10,8 @@ import (
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/refusal"
+	"github.com/capreg/registry/reason"
+	"github.com/capreg/registry/status"
 )
 
 // Provider returns the handle of the provider with that name, and false when there is none.
@@ -120,26 +122,12 @@ func sortListing(all []*provider) {
 // byGeneration orders providers by registration, oldest first.
 func byGeneration(a, b *provider) int { return cmp.Compare(a.generation, b.generation) }
 
-// Stats holds the totals of a registry.
-type Stats struct {
-	// Services counts the services with providers, Providers all providers, and
-	// Eligible those that a call could be given to now.
-	Services  int `json:"services"`
-	Providers int `json:"providers"`
-	Eligible  int `json:"eligible"`
-	// Lookups counts every Get, GetAll, Acquire, AcquireAll, Each and Call. At rest it is Hits, the
-	// look-ups that gave out a provider, plus Misses, those that did not.
-	Lookups uint64 `json:"lookups"`
-	Hits    uint64 `json:"hits"`
-	Misses  uint64 `json:"misses"`
-}
-
-// Stats returns the totals. It changes nothing.
-func (r *Registry) Stats() Stats {
+// Stats returns the totals of the registry. It changes nothing.
+func (r *Registry) Stats() status.Totals {
 	r = r.orClosed()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	stats := Stats{Hits: r.forgotten.hits.Load(), Misses: r.forgotten.misses.Load()}
+	stats := status.Totals{Draining: len(r.draining), Hits: r.forgotten.hits.Load(), Misses: r.forgotten.misses.Load()}
 	for _, svc := range *r.services.Load() {
 		for cell := range svc.lookups.Each {
 			stats.Hits += cell.hits.Load()
@@ -151,11 +139,13 @@ func (r *Registry) Stats() Stats {
 	}
 	stats.Lookups = stats.Hits + stats.Misses
 	stats.Providers = len(r.providers)
-	for _, p := range r.providers {
-		if p.gateNow()&refusal.Blocked == 0 {
-			stats.Eligible++
-		}
+	if stats.Providers > 0 {
+		stats.ByCode = make(map[reason.Code]int)
 	}
+	for _, p := range r.providers {
+		stats.ByCode[refusal.CodeOf(p.gateNow(), facts{p})]++
+	}
+	stats.Eligible = stats.ByCode[reason.Eligible] + stats.ByCode[reason.Trial]
 	return stats
 }
 

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"github.com/capreg/registry/internal/jsonform"
 	"github.com/capreg/registry/internal/ranked"
 	"github.com/capreg/registry/selection"
 )
@@ -54,14 +55,7 @@ func (p *Priority) UnmarshalText(text []byte) error {
 // UnmarshalJSON accepts a JSON string like [Priority.UnmarshalText], and the rank as a
 // JSON number; null does not change p.
 func (p *Priority) UnmarshalJSON(data []byte) error {
-	text, ok := ranked.TextOf(data)
-	switch {
-	case !ok:
-		return invalid("Priority", string(data), "a JSON string or number")
-	case string(data) == "null":
-		return nil
-	}
-	return p.UnmarshalText([]byte(text))
+	return jsonform.UnmarshalText(data, p.UnmarshalText)
 }
 
 func (p Priority) valid() bool { return priorities.Valid(int(p)) }

@@ -26,11 +26,7 @@ func (r *Registration) Name() string { return r.orLeft().name() }
 func (r *Registration) Info() Info { return r.current().info() }
 
 // Definition returns the provider's serialisable description.
-func (r *Registration) Definition() Definition {
-	r.orLeft().registry.mu.Lock()
-	defer r.orLeft().registry.mu.Unlock()
-	return r.current().definitionLocked()
-}
+func (r *Registration) Definition() Definition { return r.Info().Definition }
 
 // Left returns a channel that is closed when the provider has left the registry and its last call has ended.
 func (r *Registration) Left() <-chan struct{} { return r.orLeft().drain.Idle() }

@@ -239,8 +239,8 @@ func TestInfo_JSONIsComplete(t *testing.T) {
 		} {
 			require.Contains(t, fields, name)
 		}
-		require.JSONEq(t, `{"interval":3600000000000,"fast_interval":600000000000,"idle_interval":7200000000000,"timeout":5000000000,"groups":["readiness"],
-			"fall":3,"rise":2,"recover_limit":5,"recover_timeout":30000000000}`, string(fields["health_policy"]))
+		require.JSONEq(t, `{"interval":"1h","fast_interval":"10m","idle_interval":"2h","timeout":"5s","groups":["readiness"],
+			"fall":3,"rise":2,"recover_limit":5,"recover_timeout":"30s"}`, string(fields["health_policy"]))
 		require.Contains(t, string(fields["cooldown"]), `"class":"fatal","by":"a","scope":"domain","parked":true`)
 		var cooldown status.Cooldown
 		require.NoError(t, json.Unmarshal(fields["cooldown"], &cooldown))

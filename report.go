@@ -2,7 +2,6 @@ package registry
 
 import (
 	"context"
-	"encoding/json"
 	"slices"
 	"time"
 
@@ -30,21 +29,11 @@ type Attempt struct {
 	// Duration is the running time of the attempt.
 	Duration time.Duration `json:"duration"`
 	// Err is the error that the function returned.
-	Err error `json:"-"`
-}
-
-// MarshalJSON adds the text of Err, as "error".
-func (a Attempt) MarshalJSON() ([]byte, error) {
-	type plain Attempt
-	return json.Marshal(struct {
-		plain
-
-		Error string `json:"error,omitempty"`
-	}{plain(a), textOf(a.Err)})
+	Err error `json:"error,omitempty"`
 }
 
 // CallReport describes the course of one call, or of the leases of one. [ReportTo] asks for it, and the hooks of
-// [Options] get it. In JSON, as everywhere in this package, durations are numbers of nanoseconds.
+// [Options] get it.
 type CallReport struct {
 	// Service is the name of the service, and Handler the handler of the query.
 	Service string `json:"service"`
@@ -59,24 +48,7 @@ type CallReport struct {
 	// Duration is the time that the call took in all. It is filled in at the end.
 	Duration time.Duration `json:"duration"`
 	// Err is the error of the call, at its end.
-	Err error `json:"-"`
-}
-
-// MarshalJSON adds the text of Err, as "error".
-func (r CallReport) MarshalJSON() ([]byte, error) {
-	type plain CallReport
-	return json.Marshal(struct {
-		plain
-
-		Error string `json:"error,omitempty"`
-	}{plain(r), textOf(r.Err)})
-}
-
-func textOf(err error) string {
-	if err == nil {
-		return ""
-	}
-	return fault.Text(err)
+	Err error `json:"error,omitempty"`
 }
 
 // IdempotencyKey returns a random key that is the same in every attempt of one call, for servers that recognise a

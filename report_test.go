@@ -39,7 +39,7 @@ func TestReport_HasEveryAttemptAndSkippedProvider(t *testing.T) {
 		require.Equal(t, reason.Unhealthy, report.Skipped[0].Code)
 		text, err := json.Marshal(report)
 		require.NoError(t, err)
-		require.Contains(t, string(text), `"class":"rate limited","duration":1000000000,"error":"down"`)
+		require.Contains(t, string(text), `"class":"rate limited","duration":"1s","error":"down"`)
 		require.Contains(t, string(text), `"why":"failover","trial":true,"class":"success"`)
 	})
 }

@@ -307,13 +307,9 @@ func (s *serviceState) matchAny() (all []*provider) {
 func (s *serviceState) names() string {
 	var names []string
 	for member := range s.members {
-		names = append(names, fmt.Sprintf("%q", shortName(member.name())))
+		names = append(names, member.name())
 	}
-	if len(names) == 0 {
-		return "none"
-	}
-	slices.Sort(names)
-	return joinNames(names)
+	return refusal.NamesOf(names)
 }
 
 // assign makes p a member of the group. [pick.Groups.Leave] takes it out, but p.group stays, for explanations.

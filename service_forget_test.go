@@ -12,6 +12,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
 	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/status"
 )
 
 // growth returns the bytes of heap that are left of each of n runs.
@@ -112,7 +113,7 @@ func TestService_LookUpsOfForgottenOnesAreCounted(t *testing.T) {
 		_, err = testkit.Chat.Get(t.Context(), reg, registry.Query{})
 		require.NoError(t, err)
 		require.NoError(t, a.Unregister(t.Context()))
-		require.Equal(t, registry.Stats{Lookups: 2, Hits: 1, Misses: 1}, reg.Stats())
+		require.Equal(t, status.Totals{Lookups: 2, Hits: 1, Misses: 1}, reg.Stats())
 	})
 }
 

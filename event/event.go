@@ -1,7 +1,11 @@
 // Package event names the changes of a registry.
 package event
 
-import "time"
+import (
+	"time"
+
+	"github.com/capreg/registry/internal/jsonform"
+)
 
 // Kind names a kind of change. Kinds are stable words, fit for logs and metrics.
 type Kind string
@@ -95,7 +99,13 @@ type Event struct {
 	// Until is the moment at which the new state ends by itself.
 	Until time.Time `json:"until,omitzero"`
 	// Err is the cause, if there is one.
-	Err error `json:"-"`
+	Err error `json:"error,omitempty"`
 	// Lost counts the events that this subscriber missed just before this one.
 	Lost uint64 `json:"lost,omitempty"`
 }
+
+// MarshalJSON returns the fields by their tags, with Err as its text.
+func (e Event) MarshalJSON() ([]byte, error) { return jsonform.Marshal(e) }
+
+// UnmarshalJSON reads what MarshalJSON writes. Its errors name field, value and bound, match registry.ErrInvalid and change nothing.
+func (e *Event) UnmarshalJSON(text []byte) error { return jsonform.Unmarshal(text, e) }

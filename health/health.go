@@ -5,13 +5,13 @@ package health
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"math"
 	"slices"
 	"time"
 
 	"github.com/capreg/registry/internal/errtree"
+	"github.com/capreg/registry/internal/jsonform"
 )
 
 // State is the health of a provider according to its probes and to the program. States
@@ -50,13 +50,17 @@ const (
 var stateNames = [stateCount]string{"unknown", "starting", "healthy", "degraded", "unhealthy", "draining"} //nolint:gochecknoglobals // immutable
 
 // String returns the name of the state, such as "degraded".
-func (s State) String() string { return nameOf(stateNames[:], s, "state") }
+func (s State) String() string { return jsonform.Text(stateNames[:], s, "state") }
 
-// MarshalText returns the name of the state.
-func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+// MarshalText returns the name of the state; the error of a value that is none matches registry.ErrInvalid.
+func (s State) MarshalText() ([]byte, error) {
+	return jsonform.MarshalName(stateNames[:], s, "state")
+}
 
-// UnmarshalText accepts the name of a state.
-func (s *State) UnmarshalText(text []byte) error { return unmarshal(s, stateNames[:], text, "state") }
+// UnmarshalText accepts the name of a state. The error of any other text matches registry.ErrInvalid and changes nothing.
+func (s *State) UnmarshalText(text []byte) error {
+	return jsonform.UnmarshalName(stateNames[:], s, text, "state")
+}
 
 // Trend compares how long the latest probes take, and how often they fail, with their history.
 // A trend does not eject a provider.
@@ -78,29 +82,16 @@ const (
 var trendNames = [trendCount]string{"steady", "degrading", "at risk"} //nolint:gochecknoglobals // immutable
 
 // String returns the name of the trend, such as "at risk".
-func (t Trend) String() string { return nameOf(trendNames[:], t, "trend") }
+func (t Trend) String() string { return jsonform.Text(trendNames[:], t, "trend") }
 
-// MarshalText returns the name of the trend.
-func (t Trend) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
-
-// UnmarshalText accepts the name of a trend.
-func (t *Trend) UnmarshalText(text []byte) error { return unmarshal(t, trendNames[:], text, "trend") }
-
-func nameOf[T ~uint8](names []string, value T, what string) string {
-	if int(value) < len(names) {
-		return names[value]
-	}
-	return fmt.Sprintf("%s(%d)", what, value)
+// MarshalText returns the name of the trend; the error of a value that is none matches registry.ErrInvalid.
+func (t Trend) MarshalText() ([]byte, error) {
+	return jsonform.MarshalName(trendNames[:], t, "trend")
 }
 
-func unmarshal[T ~uint8](into *T, names []string, text []byte, what string) error {
-	for i, name := range names {
-		if name == string(text) {
-			*into = T(i)
-			return nil
-		}
-	}
-	return fmt.Errorf("health: unknown %s %q", what, text)
+// UnmarshalText accepts the name of a trend. The error of any other text matches registry.ErrInvalid and changes nothing.
+func (t *Trend) UnmarshalText(text []byte) error {
+	return jsonform.UnmarshalName(trendNames[:], t, text, "trend")
 }
 
 // Probe checks a provider; nil means healthy. An error made by [Limp] counts as an answer of a
@@ -116,7 +107,7 @@ type Checker interface {
 }
 
 // Policy configures the probes of a provider. The zero value of each field is its default; a
-// provider without a probe is healthy. Its JSON has the settings, without the functions.
+// provider without a probe is healthy. Its JSON form leaves out the functions.
 type Policy struct {
 	// Probe checks the provider. Default: CheckHealth of an instance that is a
 	// [Checker]; for one that a factory makes, from when it is made.
@@ -178,6 +169,12 @@ func (p Policy) Clone() Policy {
 	p.Capabilities, p.Groups = maps.Clone(p.Capabilities), slices.Clone(p.Groups)
 	return p
 }
+
+// MarshalJSON returns the fields by their tags, with durations as text such as "1m30s".
+func (p Policy) MarshalJSON() ([]byte, error) { return jsonform.Marshal(p) }
+
+// UnmarshalJSON reads what MarshalJSON writes. Its errors name field, value and bound, match registry.ErrInvalid and change nothing.
+func (p *Policy) UnmarshalJSON(text []byte) error { return jsonform.Unmarshal(text, p) }
 
 // Groups that orchestrators know.
 const (

@@ -1,6 +1,10 @@
 package health
 
-import "time"
+import (
+	"time"
+
+	"github.com/capreg/registry/internal/jsonform"
+)
 
 // DegradedBelow is the score below which a provider is degraded.
 const DegradedBelow = 0.8
@@ -12,7 +16,7 @@ type Status struct {
 	Since  time.Time `json:"since"`
 	Reason string    `json:"reason,omitempty"`
 	// Err is the cause: the error of the last failure, or the one the program gave.
-	Err error `json:"-"`
+	Err error `json:"error,omitempty"`
 	// Because names the providers that this one depends on and that are the known cause.
 	Because []string `json:"because,omitempty"`
 	// Score is from 0, for dead, to 1, for as it should be. See [Score].
@@ -42,6 +46,12 @@ type Status struct {
 	// Groups are the groups that the provider counts for.
 	Groups []string `json:"groups,omitempty"`
 }
+
+// MarshalJSON returns the fields by their tags, with durations as text such as "1m30s" and Err as its text.
+func (s Status) MarshalJSON() ([]byte, error) { return jsonform.Marshal(s) }
+
+// UnmarshalJSON reads what MarshalJSON writes. Its errors name field, value and bound, match registry.ErrInvalid and change nothing.
+func (s *Status) UnmarshalJSON(text []byte) error { return jsonform.Unmarshal(text, s) }
 
 // Transition is one change of state.
 type Transition struct {

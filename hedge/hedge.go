@@ -15,6 +15,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/jsonform"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -28,14 +29,20 @@ const (
 type Policy struct {
 	// After is the time without an answer after which another provider is called too. Default:
 	// 2 s. A good value is the 95th percentile of the latency.
-	After time.Duration
+	After time.Duration `json:"after,omitempty"`
 	// MaxProviders bounds the number of providers called, the first included; up to 16. Default: 2.
-	MaxProviders int
+	MaxProviders int `json:"max_providers,omitempty"`
 	// Discard is called with each value that a provider has returned without an error after the
 	// call was decided, so that it can be closed. It runs in the goroutine of that provider's
 	// function, and its panic is recovered. Default: the value is dropped.
-	Discard func(value any)
+	Discard func(value any) `json:"-"`
 }
+
+// MarshalJSON returns the fields by their tags, with durations as text such as "1m30s", without Discard.
+func (p Policy) MarshalJSON() ([]byte, error) { return jsonform.Marshal(p) }
+
+// UnmarshalJSON reads what MarshalJSON writes. Its errors name field, value and bound, match [registry.ErrInvalid] and change nothing.
+func (p *Policy) UnmarshalJSON(text []byte) error { return jsonform.Unmarshal(text, p) }
 
 func (p Policy) withDefaults(options []registry.CallOption) (Policy, error) {
 	refuse := func(field string, value any, bound string) error {

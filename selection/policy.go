@@ -3,6 +3,8 @@ package selection
 import (
 	"math"
 	"time"
+
+	"github.com/capreg/registry/internal/jsonform"
 )
 
 // Policy configures the groups of a service and the measurements of its providers. The zero
@@ -59,6 +61,12 @@ type Policy struct {
 	// anywhere, so that programs that ask once do not all begin with the same provider.
 	Seed uint64 `json:"seed,omitempty"`
 }
+
+// MarshalJSON returns the fields by their tags, with durations as text such as "1m30s".
+func (p Policy) MarshalJSON() ([]byte, error) { return jsonform.Marshal(p) }
+
+// UnmarshalJSON reads what MarshalJSON writes. Its errors name field, value and bound, match registry.ErrInvalid and change nothing.
+func (p *Policy) UnmarshalJSON(text []byte) error { return jsonform.Unmarshal(text, p) }
 
 // Check returns the field that is out of bounds, its value and the bound; an empty field when
 // all are valid.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/internal/check"
+	"github.com/capreg/registry/internal/jsonform"
 	"github.com/capreg/registry/reason"
 )
 
@@ -50,6 +51,12 @@ type Requirements struct {
 	// Exclude are the names of excluded providers.
 	Exclude []string `json:"exclude,omitempty"`
 }
+
+// MarshalJSON returns the fields by their tags, with durations as text such as "1m30s".
+func (r Requirements) MarshalJSON() ([]byte, error) { return jsonform.Marshal(r) }
+
+// UnmarshalJSON reads what MarshalJSON writes. Its errors name field, value and bound, match registry.ErrInvalid and change nothing.
+func (r *Requirements) UnmarshalJSON(text []byte) error { return jsonform.Unmarshal(text, r) }
 
 // IsZero reports whether there are no requirements.
 func (r Requirements) IsZero() bool {

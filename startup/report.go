@@ -1,12 +1,12 @@
 package startup
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/capreg/registry/internal/jsonform"
 	"github.com/capreg/registry/internal/oneline"
 )
 
@@ -28,7 +28,7 @@ type Report struct {
 	// RolledBack reports that the started components were stopped again.
 	RolledBack bool `json:"rolled_back,omitempty"`
 	// Err is the error of a failed start.
-	Err error `json:"-"`
+	Err error `json:"error,omitempty"`
 }
 
 // Component describes one component in a start.
@@ -61,7 +61,7 @@ type Component struct {
 	// Reason explains its failure or why it was skipped.
 	Reason string `json:"reason,omitempty"`
 	// Err is the cause.
-	Err error `json:"-"`
+	Err error `json:"error,omitempty"`
 }
 
 // Took returns the time from the start of the component until it was ready.
@@ -72,19 +72,17 @@ func (c Component) Took() time.Duration {
 	return c.Ready - c.Started
 }
 
-// MarshalJSON adds the text of Err as "error".
-func (r Report) MarshalJSON() ([]byte, error) {
-	type plain Report
-	marked := struct {
-		plain
+// MarshalJSON returns the fields by their tags, with durations as text such as "1m30s" and Err as its text.
+func (r Report) MarshalJSON() ([]byte, error) { return jsonform.Marshal(r) }
 
-		Error string `json:"error,omitempty"`
-	}{plain: plain(r)}
-	if r.Err != nil {
-		marked.Error = r.Err.Error()
-	}
-	return json.Marshal(marked)
-}
+// UnmarshalJSON reads what MarshalJSON writes. Its errors name field, value and bound, match registry.ErrInvalid and change nothing.
+func (r *Report) UnmarshalJSON(text []byte) error { return jsonform.Unmarshal(text, r) }
+
+// MarshalJSON returns the fields by their tags, with durations as text such as "1m30s" and Err as its text.
+func (c Component) MarshalJSON() ([]byte, error) { return jsonform.Marshal(c) }
+
+// UnmarshalJSON reads what MarshalJSON writes. Its errors name field, value and bound, match registry.ErrInvalid and change nothing.
+func (c *Component) UnmarshalJSON(text []byte) error { return jsonform.Unmarshal(text, c) }
 
 // deepest bounds the indentation of a chain, whose text would otherwise grow with the square of
 // its length.

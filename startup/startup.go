@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/capreg/registry/internal/jsonform"
 )
 
 // Need is a prerequisite of a component: a capability, provided by one or more other
@@ -66,7 +68,24 @@ const (
 	SkipDependants
 	// Continue starts the components that need the failed one all the same.
 	Continue
+
+	policyCount
 )
+
+var policyNames = [policyCount]string{"abort", "skip dependants", "continue"} //nolint:gochecknoglobals // immutable
+
+// String returns the name of the policy, such as "skip dependants".
+func (p Policy) String() string { return jsonform.Text(policyNames[:], p, "policy") }
+
+// MarshalText returns the name of the policy; the error of a value that is none matches registry.ErrInvalid.
+func (p Policy) MarshalText() ([]byte, error) {
+	return jsonform.MarshalName(policyNames[:], p, "policy")
+}
+
+// UnmarshalText accepts the name of a policy. The error of any other text matches registry.ErrInvalid and changes nothing.
+func (p *Policy) UnmarshalText(text []byte) error {
+	return jsonform.UnmarshalName(policyNames[:], p, text, "policy")
+}
 
 // RestartMode selects the ends of a component after which it is started again.
 type RestartMode uint8
@@ -80,49 +99,79 @@ const (
 	OnFailure
 	// Always restarts it after any end.
 	Always
+
+	modeCount
 )
+
+var modeNames = [modeCount]string{"never", "on failure", "always"} //nolint:gochecknoglobals // immutable
+
+// String returns the name of the mode, such as "on failure".
+func (m RestartMode) String() string { return jsonform.Text(modeNames[:], m, "mode") }
+
+// MarshalText returns the name of the mode; the error of a value that is none matches registry.ErrInvalid.
+func (m RestartMode) MarshalText() ([]byte, error) {
+	return jsonform.MarshalName(modeNames[:], m, "mode")
+}
+
+// UnmarshalText accepts the name of a mode. The error of any other text matches registry.ErrInvalid and changes nothing.
+func (m *RestartMode) UnmarshalText(text []byte) error {
+	return jsonform.UnmarshalName(modeNames[:], m, text, "mode")
+}
 
 // Restart is the restart policy of a component. The zero value never restarts. A first start
 // that fails is repeated by the same policy, within the start timeout of the component.
 type Restart struct {
 	// Mode selects the ends that cause a restart. Default: Never.
-	Mode RestartMode
+	Mode RestartMode `json:"mode,omitempty"`
 	// MaxRestarts bounds the restarts: each adds one to a count that halves every Decay, and beyond
 	// MaxRestarts the component has failed for good. Default: 5.
-	MaxRestarts int
+	MaxRestarts int `json:"max_restarts,omitempty"`
 	// Decay is the half-life of that count. Default: 30 s.
-	Decay time.Duration
+	Decay time.Duration `json:"decay,omitempty"`
 	// FirstDelay is the delay before the first restart, MaxDelay the longest; in between it
 	// doubles, until the component was ready for Decay without an end. Default: 100 ms and 15 s.
-	FirstDelay, MaxDelay time.Duration
+	FirstDelay time.Duration `json:"first_delay,omitempty"`
+	MaxDelay   time.Duration `json:"max_delay,omitempty"`
 	// Dependants are stopped before the restart, and started again after it.
-	Dependants bool
+	Dependants bool `json:"dependants,omitempty"`
 }
 
-// Options configure an orchestration. The zero value of each field is its default.
+// MarshalJSON returns the fields by their tags, with durations as text such as "1m30s".
+func (r Restart) MarshalJSON() ([]byte, error) { return jsonform.Marshal(r) }
+
+// UnmarshalJSON reads what MarshalJSON writes. Its errors name field, value and bound, match registry.ErrInvalid and change nothing.
+func (r *Restart) UnmarshalJSON(text []byte) error { return jsonform.Unmarshal(text, r) }
+
+// Options configure an orchestration. The zero value of each field is its default. Their JSON form leaves out Listen.
 type Options struct {
 	// MaxConcurrent bounds the number of components that start at once; those on the longest
 	// path come first. Default: no bound.
-	MaxConcurrent int
+	MaxConcurrent int `json:"max_concurrent,omitempty"`
 	// Batches starts batch by batch, each when the one before is ready. Default: each component
 	// as soon as its own needs are ready, which takes no longer than the longest chain.
-	Batches bool
+	Batches bool `json:"batches,omitempty"`
 	// OnFailure is the reaction to a component that fails to start. Default: Abort.
-	OnFailure Policy
+	OnFailure Policy `json:"on_failure,omitempty"`
 	// StartTimeout bounds the start of each component without a bound of its own, until it is
 	// ready. Default: 30 s.
-	StartTimeout time.Duration
+	StartTimeout time.Duration `json:"start_timeout,omitempty"`
 	// StopTimeout bounds the stop of each component. Default: 10 s.
-	StopTimeout time.Duration
+	StopTimeout time.Duration `json:"stop_timeout,omitempty"`
 	// Last is the report of an earlier start, from whose durations the longest path is
 	// computed. Default: every component counts the same.
-	Last *Report
+	Last *Report `json:"last,omitempty"`
 	// Listen gets the events in order, from one goroutine and under no lock. Start, Run and Stop
 	// return after it has heard of everything, but do not wait for a listener that takes ten
 	// seconds for one event, such as one that calls Stop itself. One that falls behind by 65,536
 	// events loses the oldest; [Event.Lost] counts them. See [Progress].
-	Listen func(Event)
+	Listen func(Event) `json:"-"`
 }
+
+// MarshalJSON returns the fields by their tags, with durations as text such as "1m30s".
+func (o Options) MarshalJSON() ([]byte, error) { return jsonform.Marshal(o) }
+
+// UnmarshalJSON reads what MarshalJSON writes. Its errors name field, value and bound, match registry.ErrInvalid and change nothing.
+func (o *Options) UnmarshalJSON(text []byte) error { return jsonform.Unmarshal(text, o) }
 
 // State is the progress of a component.
 type State uint8
@@ -157,26 +206,17 @@ var stateNames = [stateCount]string{ //nolint:gochecknoglobals // immutable
 	"waiting", "starting", "ready", "completed", "failed", "skipped", "restarting", "stopping", "stopped", "stuck",
 }
 
-// String returns the name of the state.
-func (s State) String() string {
-	if s < stateCount {
-		return stateNames[s]
-	}
-	return fmt.Sprintf("state(%d)", uint8(s))
+// String returns the name of the state, such as "ready".
+func (s State) String() string { return jsonform.Text(stateNames[:], s, "state") }
+
+// MarshalText returns the name of the state; the error of a value that is none matches registry.ErrInvalid.
+func (s State) MarshalText() ([]byte, error) {
+	return jsonform.MarshalName(stateNames[:], s, "state")
 }
 
-// MarshalText returns the name of the state.
-func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
-// UnmarshalText accepts the name of a state.
+// UnmarshalText accepts the name of a state. The error of any other text matches registry.ErrInvalid and changes nothing.
 func (s *State) UnmarshalText(text []byte) error {
-	for i, name := range stateNames {
-		if name == string(text) {
-			*s = State(i)
-			return nil
-		}
-	}
-	return fmt.Errorf("startup: unknown state %q", text)
+	return jsonform.UnmarshalName(stateNames[:], s, text, "state")
 }
 
 // Event is one change of one component. The last event of a start, and of a stop, has no
@@ -197,6 +237,12 @@ type Event struct {
 	// Lost counts the events that were dropped just before this one.
 	Lost uint64 `json:"lost,omitempty"`
 }
+
+// MarshalJSON returns the fields by their tags, with durations as text such as "1m30s".
+func (e Event) MarshalJSON() ([]byte, error) { return jsonform.Marshal(e) }
+
+// UnmarshalJSON reads what MarshalJSON writes. Its errors name field, value and bound, match registry.ErrInvalid and change nothing.
+func (e *Event) UnmarshalJSON(text []byte) error { return jsonform.Unmarshal(text, e) }
 
 // Supervisor receives the reports of a [Run]. Orchestrators implement it.
 type Supervisor interface {
@@ -265,3 +311,9 @@ type Definition struct {
 	Team             string            `json:"team,omitempty"`
 	Documentation    string            `json:"documentation,omitempty"`
 }
+
+// MarshalJSON returns the fields by their tags, with durations as text such as "1m30s".
+func (d Definition) MarshalJSON() ([]byte, error) { return jsonform.Marshal(d) }
+
+// UnmarshalJSON reads what MarshalJSON writes. Its errors name field, value and bound, match registry.ErrInvalid and change nothing.
+func (d *Definition) UnmarshalJSON(text []byte) error { return jsonform.Unmarshal(text, d) }

@@ -1,5 +1,5 @@
 // Package status holds what a registry shows of the state that it keeps: what is in use of a provider's limits, the
-// cooldown that keeps it away, and what its failure domain shares.
+// cooldown that keeps it away, what its failure domain shares, and the totals of the registry.
 //
 // All types are plain data, copied when they are read and marshalled under stable names: changing one changes nothing
 // in a registry. The package has no state.
@@ -8,6 +8,7 @@ package status
 import (
 	"time"
 
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -55,4 +56,23 @@ type Domain struct {
 	LimitsBy string `json:"limits_by,omitempty"`
 	// Cooldown is that of all members; zero without one.
 	Cooldown Cooldown `json:"cooldown,omitzero"`
+}
+
+// Totals are those of a registry at one moment.
+type Totals struct {
+	// Services counts the services with providers, Providers all providers, and Eligible those that a call could be
+	// given to now.
+	Services  int `json:"services"`
+	Providers int `json:"providers"`
+	Eligible  int `json:"eligible"`
+	// ByCode counts the providers by the first reason of each, as in Info.Code of package registry: their sum is
+	// Providers. Codes without a provider are left out.
+	ByCode map[reason.Code]int `json:"by_code,omitempty"`
+	// Draining counts the providers that have left and still have calls in flight; they are not among Providers.
+	Draining int `json:"draining"`
+	// Lookups counts every Get, Acquire, Many and Call. At rest it is Hits, the look-ups that gave out a provider,
+	// plus Misses, those that did not.
+	Lookups uint64 `json:"lookups"`
+	Hits    uint64 `json:"hits"`
+	Misses  uint64 `json:"misses"`
 }

@@ -96,7 +96,7 @@ const (
 var tiers = map[string]tier{
 	"internal/bitset": mechanism, "internal/check": mechanism, "internal/drift": mechanism,
 	"internal/errtree": mechanism,
-	"internal/figures": mechanism, "internal/graph": mechanism, "internal/oneline": mechanism,
+	"internal/figures": mechanism, "internal/graph": mechanism, "internal/jsonform": mechanism, "internal/oneline": mechanism,
 	"internal/ranked": mechanism, "internal/record": mechanism, "internal/ring": mechanism, "internal/schedule": mechanism,
 	"internal/slots":   mechanism,
 	"internal/striped": mechanism, "internal/window": mechanism,
@@ -116,13 +116,13 @@ var tiers = map[string]tier{
 
 // only has packages that import fewer than their tier may.
 var only = map[string][]string{
-	"event":     {},
-	"health":    {"internal/errtree"},
-	"verdict":   {"internal/oneline", "internal/errtree"},
+	"event":     {"internal/jsonform"},
+	"health":    {"internal/errtree", "internal/jsonform"},
+	"verdict":   {"internal/oneline", "internal/errtree", "internal/jsonform"},
 	"reason":    {},
-	"selection": {"health", "reason", "internal/check"},
+	"selection": {"health", "reason", "internal/check", "internal/jsonform"},
+	"startup":   {"internal/graph", "internal/oneline", "internal/figures", "internal/jsonform"},
 	"status":    {"reason", "verdict"},
-	"startup":   {"internal/graph", "internal/oneline", "internal/figures"},
 	"probes":    {"health", "internal/oneline", "internal/fault"},
 	"selectors": {"selection", "health", "reason"},
 }

@@ -1,9 +1,6 @@
 package verdict
 
-import (
-	"fmt"
-	"slices"
-)
+import "github.com/capreg/registry/internal/jsonform"
 
 // Retry reports whether the same provider may be tried again.
 type Retry uint8
@@ -106,24 +103,16 @@ const (
 var scopeNames = [...]string{"default", "provider", "domain"} //nolint:gochecknoglobals // immutable
 
 // String returns the name of the scope, such as "domain".
-func (s Scope) String() string {
-	if int(s) < len(scopeNames) {
-		return scopeNames[s]
-	}
-	return fmt.Sprintf("scope(%d)", uint8(s))
+func (s Scope) String() string { return jsonform.Text(scopeNames[:], s, "scope") }
+
+// MarshalText returns the name of the scope; the error of a value that is none matches registry.ErrInvalid.
+func (s Scope) MarshalText() ([]byte, error) {
+	return jsonform.MarshalName(scopeNames[:], s, "scope")
 }
 
-// MarshalText returns the name of the scope.
-func (s Scope) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
-// UnmarshalText accepts the name of a scope.
+// UnmarshalText accepts the name of a scope. The error of any other text matches registry.ErrInvalid and changes nothing.
 func (s *Scope) UnmarshalText(text []byte) error {
-	at := slices.Index(scopeNames[:], string(text))
-	if at < 0 {
-		return fmt.Errorf("verdict: unknown scope %q", text)
-	}
-	*s = Scope(at) //nolint:gosec // an index of three names
-	return nil
+	return jsonform.UnmarshalName(scopeNames[:], s, text, "scope")
 }
 
 // Tally names the counter of the provider that the outcome increments. Each attempt increments

@@ -3,6 +3,8 @@ package verdict
 import (
 	"fmt"
 	"time"
+
+	"github.com/capreg/registry/internal/jsonform"
 )
 
 // Class is the meaning of an outcome; its [Rule] holds everything that follows from it.
@@ -113,19 +115,21 @@ func (c Class) String() string {
 	return table[c].name
 }
 
-// MarshalText returns the name of the class.
-func (c Class) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+// MarshalText returns the name of the class; the error of a value that is none matches registry.ErrInvalid.
+func (c Class) MarshalText() ([]byte, error) { return jsonform.MarshalName(classNames[:], c, "class") }
 
-// UnmarshalText accepts the name of a class.
+// UnmarshalText accepts the name of a class. The error of any other text matches registry.ErrInvalid and changes nothing.
 func (c *Class) UnmarshalText(text []byte) error {
-	for i := range table {
-		if table[i].name == string(text) {
-			*c = Class(i)
-			return nil
-		}
-	}
-	return fmt.Errorf("verdict: unknown class %q", text)
+	return jsonform.UnmarshalName(classNames[:], c, text, "class")
 }
+
+// classNames has the names of the table.
+var classNames = func() (names [classCount]string) { //nolint:gochecknoglobals // immutable
+	for i := range table {
+		names[i] = table[i].name
+	}
+	return names
+}()
 
 // Verdict is the class of one outcome together with the pause that follows from it.
 type Verdict struct {

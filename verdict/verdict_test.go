@@ -266,5 +266,5 @@ func TestScope_HasNames(t *testing.T) {
 	}
 	require.Equal(t, "scope(9)", verdict.Scope(9).String())
 	var read verdict.Scope
-	require.ErrorContains(t, read.UnmarshalText([]byte("town")), `unknown scope "town"`)
+	require.ErrorContains(t, read.UnmarshalText([]byte("town")), `scope is "town": want one of default, provider, domain`)
 }

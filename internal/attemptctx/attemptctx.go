@@ -24,7 +24,7 @@ import (
 // Context is the context of one attempt. Use [New] to create one, and [Context.End]
 // when the attempt is over.
 //
-//	         Done, Err, or package context asks
+//	         Done, Err, as package context asks
 //	unarmed ────────────────────────────────────▶ armed
 //	   │ End                                        │ deadline, caller, End, Set.Cancel
 //	   ▼                                            ▼
@@ -43,7 +43,7 @@ type Context struct {
 	// mu guards the making of armed and over. It is held while a context of
 	// package context is derived from the caller's.
 	mu   sync.Mutex
-	over bool // its attempt has ended before it was armed
+	over bool // its attempt has ended
 
 	stays bool // [Set.MoveOn] leaves it alone; set before it is handed out
 }
@@ -94,12 +94,9 @@ func IdempotencyKey(ctx context.Context) string {
 
 // idempotencyKey returns the key of the call, which is made when it is first asked for.
 func (c *Context) idempotencyKey() string {
-	if known := c.key.Load(); known != nil {
-		return *known
-	}
-	made := rand.Text()
-	if c.key.CompareAndSwap(nil, &made) {
-		return made
+	if c.key.Load() == nil {
+		made := rand.Text()
+		c.key.CompareAndSwap(nil, &made)
 	}
 	return *c.key.Load()
 }
@@ -120,17 +117,13 @@ func (c *Context) Done() <-chan struct{} { return c.arm().Done() }
 func (c *Context) Err() error { return c.arm().Err() }
 
 // Value returns the caller's values. Once armed it asks the real context, so that contexts
-// derived from this one find it and need no goroutine to follow it; package context asking
-// for its own key arms it.
+// derived from this one find it and need no goroutine to follow it: package context asks for
+// Done or Err before it asks for its own key.
 func (c *Context) Value(key any) any {
 	if key == (keyOfCall{}) {
 		return c.idempotencyKey()
 	}
-	armed := c.armed.Load()
-	if armed == nil && key == contextKey() {
-		armed = c.arm()
-	}
-	if armed != nil {
+	if armed := c.armed.Load(); armed != nil {
 		return armed.Value(key)
 	}
 	return c.Context.Value(key)
@@ -167,9 +160,7 @@ func (c *Context) arm() *armedContext {
 func (c *Context) End() {
 	c.mu.Lock()
 	armed := c.armed.Load()
-	if armed == nil {
-		c.over = true
-	}
+	c.over = true
 	c.mu.Unlock()
 	if armed != nil {
 		c.set.remove(&armed.place)

@@ -80,6 +80,7 @@ func TestContext_ThatOnlyASocketSawExpireIsBelievedWhenTheErrorSaysSo(t *testing
 	bubble(t, func(t *testing.T, caller context.Context, set *attemptctx.Set) {
 		c := attemptctx.New(caller, time.Now().Add(time.Second), set, nil)
 		require.False(t, c.TimedOut(os.ErrDeadlineExceeded), "its time has not come")
+		require.NoError(t, c.Cancelled(), "it was not asked yet")
 		time.Sleep(time.Second)
 		require.False(t, c.TimedOut(errStop))
 		require.True(t, c.TimedOut(os.ErrDeadlineExceeded))
@@ -112,7 +113,10 @@ func TestEnd_CancelsAlsoWhenAskedOnlyAfterwards(t *testing.T) {
 					require.NoError(t, c.Err())
 				}
 				c.EndAside()
-				synctest.Wait()
+				if asksBefore {
+					synctest.Wait()
+				}
+				require.Equal(t, context.Canceled, c.Err())
 				<-c.Done()
 				require.Equal(t, context.Canceled, c.Err())
 				require.ErrorContains(t, context.Cause(c), "the attempt is over")
@@ -151,6 +155,7 @@ func TestSet_CancelEndsContextsPresentAndToComeWithTheFirstCause(t *testing.T) {
 		}
 		contexts[3].End()
 		require.Equal(t, errStop, contexts[3].Cancelled())
+		require.Equal(t, errStop, context.Cause(attemptctx.New(caller, time.Time{}, set, nil)), "asked for the cause alone")
 	})
 }
 
@@ -162,6 +167,7 @@ func TestSet_MoveOnEndsThePresentContextsThatDoNotStay(t *testing.T) {
 	(*attemptctx.Context)(nil).StayIf(true)
 	require.NoError(t, goes.Err())
 	require.NoError(t, stays.Err())
+	require.Nil(t, unarmed.Value(contextKey{}), "a value of the caller's arms nothing")
 	set.MoveOn(errStop)
 	require.Equal(t, errStop, goes.Cancelled())
 	require.Equal(t, errStop, context.Cause(goes))
@@ -206,6 +212,8 @@ func TestSet_KeepsNothingOfAContextThatHasEnded(t *testing.T) {
 		value := new([64]byte)
 		c := attemptctx.New(context.WithValue(context.Background(), contextKey{}, value), time.Time{}, &set, nil)
 		require.NoError(t, c.Err())
+		later := attemptctx.New(context.Background(), time.Time{}, &set, nil)
+		require.NoError(t, later.Err())
 		c.End()
 		return weak.Make(value)
 	}()
@@ -235,13 +243,18 @@ func TestSet_CancelComesTooLateForAContextThatHasRunOutOfTime(t *testing.T) {
 		set.Cancel(errStop)
 		require.NoError(t, c.Cancelled())
 		require.ErrorIs(t, context.Cause(c), fault.ErrAttemptTimeout)
-		attemptctx.New(caller, time.Time{}, set, nil).Expire() // it has nothing to wait for
+
+		unbounded := attemptctx.New(caller, time.Time{}, &attemptctx.Set{}, nil)
+		unbounded.Expire() // it has nothing to wait for
+		require.Equal(t, context.Canceled, unbounded.Err())
 	})
 }
 
 func TestIdempotencyKey_IsSharedByTheAttemptsOfOneCall(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, caller context.Context, set *attemptctx.Set) {
+		var none context.Context
+		require.Empty(t, attemptctx.IdempotencyKey(none))
 		require.Empty(t, attemptctx.IdempotencyKey(caller))
 		first := attemptctx.New(caller, time.Time{}, set, nil)
 		second := attemptctx.New(caller, time.Time{}, set, first)
@@ -292,6 +305,70 @@ func TestContext_SurvivesACallersContextWhoseMethodsPanic(t *testing.T) {
 	})
 }
 
+// ownContext is a context of a user that package context does not know.
+type ownContext struct {
+	context.Context
+
+	done  chan struct{}
+	err   func() error
+	asked int // for values
+}
+
+func (o *ownContext) Done() <-chan struct{} { return o.done }
+func (o *ownContext) Err() error            { return o.err() }
+func (o *ownContext) Value(key any) any     { o.asked++; return o.Context.Value(key) }
+
+// It may panic or block once its request is over.
+func TestContext_AsksACallersContextWhatItIsOnlyOnce(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, caller context.Context, set *attemptctx.Set) {
+		own := &ownContext{Context: caller, done: make(chan struct{}), err: func() error { return nil }}
+		c := attemptctx.New(own, time.Time{}, set, nil)
+		require.NoError(t, c.Err())
+		require.Equal(t, 1, own.asked)
+		derived, cancel := context.WithCancel(c)
+		defer cancel()
+		c.End()
+		require.Error(t, derived.Err())
+		require.Equal(t, 1, own.asked)
+	})
+}
+
+func TestContext_EndsWithTheErrorOfACallersOwnContext(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		err  func() error
+		want error
+	}{
+		"has an error":              {func() error { return context.DeadlineExceeded }, context.DeadlineExceeded},
+		"panics, which is no error": {func() error { panic("in Err") }, context.Canceled},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, func(t *testing.T, caller context.Context, set *attemptctx.Set) {
+				own := &ownContext{Context: caller, done: make(chan struct{}), err: func() error { return nil }}
+				c := attemptctx.New(own, time.Time{}, set, nil)
+				require.NoError(t, c.Err())
+				own.err = test.err
+				close(own.done)
+				<-c.Done()
+				require.ErrorIs(t, c.Err(), test.want)
+				require.NoError(t, c.Cancelled())
+				c.End()
+			})
+		})
+	}
+}
+
+// It is not parallel: counting allocations counts those of all goroutines.
+func TestIdempotencyKey_IsMadeOnce(t *testing.T) {
+	c := attemptctx.New(t.Context(), time.Time{}, &attemptctx.Set{}, nil)
+	key := attemptctx.IdempotencyKey(c)
+	require.LessOrEqual(t, testing.AllocsPerRun(100, func() { _ = c.Value(contextKey{}) }), 0.0)
+	require.LessOrEqual(t, testing.AllocsPerRun(100, func() { _ = attemptctx.IdempotencyKey(c) }), 1.0, "its place in an interface")
+	require.Equal(t, key, attemptctx.IdempotencyKey(c))
+}
+
 // hostile is a context of a user whose Err panics.
 type hostile struct{ context.Context }
 
@@ -325,6 +402,24 @@ func TestFollower_IsToldOfTheCancelledSetAlone(t *testing.T) {
 		require.True(t, late.Follow(c, func() { told.Add(1) }))
 		require.EqualValues(t, 2, told.Load(), "at once")
 		require.Zero(t, stopped.Load())
+		c.End()
+	})
+}
+
+func TestFollower_ThatHasStoppedStaysSoWhateverOthersDo(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, caller context.Context, set *attemptctx.Set) {
+		c := attemptctx.New(caller, time.Time{}, set, nil)
+		var told atomic.Int32
+		followers := make([]attemptctx.Follower, 3)
+		for i := range followers {
+			require.True(t, followers[i].Follow(c, func() { told.Add(1) }))
+		}
+		for _, i := range []int{1, 2, 1, 0} { // one stops again after its neighbour has gone
+			followers[i].Stop()
+		}
+		set.Cancel(errStop)
+		require.Zero(t, told.Load())
 		c.End()
 	})
 }

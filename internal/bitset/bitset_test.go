@@ -75,6 +75,23 @@ func TestNext_VisitsAllMembersInOrder(t *testing.T) {
 	}
 }
 
+func TestFirst_IsNextOfEverything(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{0, 1, 64, 65, 10_000} {
+		set := bitset.New(n)
+		require.Equal(t, -1, set.First())
+		for i := n - 1; i >= 0; i-- {
+			set.Add(i)
+			require.Equal(t, i, set.First())
+		}
+		for i := range n {
+			set.Remove(i)
+			require.Equal(t, set.Next(0, n), set.First())
+		}
+		require.Equal(t, -1, set.First())
+	}
+}
+
 func TestNext_FindsALoneMember(t *testing.T) {
 	t.Parallel()
 	for _, n := range sizes {

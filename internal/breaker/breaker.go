@@ -12,11 +12,11 @@
 package breaker
 
 import (
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/capreg/registry/internal/jsonform"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/window"
 )
@@ -31,17 +31,19 @@ const (
 	HalfOpen              // admits as many trials at once as the policy has slots
 )
 
+var stateNames = [...]string{"closed", "open", "half-open"} //nolint:gochecknoglobals // immutable
+
 // String returns "closed", "open" or "half-open".
-func (s State) String() string {
-	switch s {
-	case Closed:
-		return "closed"
-	case Open:
-		return "open"
-	case HalfOpen:
-		return "half-open"
-	}
-	return fmt.Sprintf("state(%d)", uint8(s))
+func (s State) String() string { return jsonform.Text(stateNames[:], s, "state") }
+
+// MarshalText returns what String returns, or an error for a value that is no state.
+func (s State) MarshalText() ([]byte, error) {
+	return jsonform.MarshalName(stateNames[:], s, "state")
+}
+
+// UnmarshalText reads what MarshalText writes.
+func (s *State) UnmarshalText(text []byte) error {
+	return jsonform.UnmarshalName(stateNames[:], s, text, "state")
 }
 
 // Outcome is the part of a call's result that counts for the breaker.

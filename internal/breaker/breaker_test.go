@@ -532,3 +532,19 @@ func TestFreeTrial_GivesTheSlotBackAndTheOutcomeStillCounts(t *testing.T) {
 		require.Equal(t, breaker.Open, b.state())
 	})
 }
+
+func TestRecordFreed_GivesNoSlotBackOnceMore(t *testing.T) {
+	t.Parallel()
+	bubble(t, with(func(p *breaker.Policy) { p.TrialSlots, p.SuccessThreshold = 2, 3 }), func(t *testing.T, b *rig) {
+		b.toHalfOpen()
+		long, hanging := b.admit(true), b.admit(true)
+		require.Equal(t, long, hanging, "of one generation")
+		b.FreeTrial(long)
+		require.Equal(t, 1, b.Stats().TrialsInFlight)
+		b.RecordFreed(long, breaker.Success, false)
+		require.Equal(t, 1, b.Stats().TrialsInFlight, "the other one")
+		require.Equal(t, 1, b.Stats().TrialSuccesses)
+		b.Record(hanging, breaker.Success, false)
+		require.Zero(t, b.Stats().TrialsInFlight)
+	})
+}

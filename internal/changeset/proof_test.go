@@ -32,6 +32,10 @@ func TestProofs_AreOverWhenAllHaveProvenThemselves(t *testing.T) {
 	_, left, proven = look(time.Second)
 	require.False(t, proven)
 	require.Equal(t, time.Second, left, "one that has proven itself is never late")
+	now[5] = changeset.Failed
+	failed, left, _ = look(time.Second)
+	require.Empty(t, failed, "it has to be well once the others are")
+	require.Equal(t, time.Second, left)
 	now[3], now[5] = changeset.Proven, changeset.Pending
 	_, left, proven = look(time.Second / 2)
 	require.False(t, proven, "it was well, and is not now")

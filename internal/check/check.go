@@ -31,11 +31,11 @@ const (
 	LongestList = 256
 )
 
-// ErrInvalid is the sentinel of all bad input.
-var ErrInvalid = errors.New("invalid input")
-
 // longestValue bounds the text of a refused value, in bytes.
 const longestValue = 64
+
+// ErrInvalid is the kind of every error that a violation becomes.
+var ErrInvalid = errors.New("invalid input")
 
 // Violation is a field with a value that is refused.
 type Violation struct {

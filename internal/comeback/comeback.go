@@ -36,12 +36,10 @@ const (
 
 // Await waits until wake is closed, for at most limit, within ctx. wake may be nil.
 func Await(ctx context.Context, limit time.Duration, wake <-chan struct{}) End {
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
 	select {
 	case <-wake:
 		return Woken
-	case <-timer.C:
+	case <-time.After(limit):
 		return TimedOut
 	case <-ctx.Done():
 		return Cancelled

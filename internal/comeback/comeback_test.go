@@ -153,12 +153,66 @@ func TestForFirst_ACallWithLittleTimeDoesNotWaitForItsTurn(t *testing.T) {
 	})
 }
 
+func TestForFirst_ACallThatHasTwiceTheDelayWaitsForItsTurn(t *testing.T) {
+	for _, test := range []struct{ left, took time.Duration }{
+		{time.Second, 500 * time.Millisecond},
+		{time.Second - 2, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second+test.left)
+			defer cancel()
+			by := attemptctx.CallerOf(ctx)
+			var turns limit.Turns[string]
+			before := comeback.New[string, *limit.Limits](turns.Turn())
+			w := comeback.New[string, *limit.Limits](turns.Turn())
+			at := time.Now().Add(10 * time.Second)
+			go func() { _, _ = waitFor(before, &by, returnsAt(at), nil) }()
+			ok, took := waitFor(w, &by, returnsAt(at), nil)
+			require.True(t, ok)
+			require.Equal(t, 10*time.Second+test.took, took)
+			synctest.Wait()
+		})
+	}
+}
+
+func TestForFirst_WaitsAgainForAProviderThatHasLeftBeforeItsTurn(t *testing.T) {
+	bubble(t, func(t *testing.T, by *attemptctx.Caller, _ func()) {
+		var turns limit.Turns[string]
+		before := comeback.New[string, *limit.Limits](turns.Turn())
+		w := comeback.New[string, *limit.Limits](turns.Turn())
+		back, again := time.Now().Add(10*time.Second), time.Now().Add(20*time.Second)
+		first := func() comeback.Back[string] {
+			now := time.Now()
+			if now.Before(back.Add(100 * time.Millisecond)) {
+				return returnsAt(back)()
+			}
+			return returnsAt(again)()
+		}
+		go func() { _, _ = waitFor(before, by, first, nil) }()
+		ok, took := waitFor(w, by, first, nil)
+		require.True(t, ok)
+		require.Equal(t, 20*time.Second, took)
+		synctest.Wait()
+	})
+}
+
+func TestForFirst_ACallWithoutADeadlineWaitsHoweverLongItTakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		by := attemptctx.CallerOf(t.Context())
+		var turns limit.Turns[string]
+		w := comeback.New[string, *limit.Limits](turns.Turn())
+		ok, took := waitFor(w, &by, returnsAt(time.Now().Add(24*time.Hour)), nil)
+		require.True(t, ok)
+		require.Equal(t, 24*time.Hour, took)
+	})
+}
+
 func TestForFirst_EndsWhenTheReservedAttemptIsDue(t *testing.T) {
 	bubble(t, func(t *testing.T, by *attemptctx.Caller, _ func()) {
 		var turns limit.Turns[string]
 		w := comeback.New[string, *limit.Limits](turns.Turn())
 		slow, fast, unwanted := used(t, 0.1), used(t, 1), used(t, 100)
-		for _, l := range []*limit.Limits{slow, unwanted, fast} {
+		for _, l := range []*limit.Limits{slow, unwanted, fast, used(t, 0.1), used(t, 0.5)} {
 			w.NoteThrottled(l)
 		}
 		w.Reserve(by, "caller", func(l *limit.Limits) *limit.Limits {
@@ -175,6 +229,20 @@ func TestForFirst_EndsWhenTheReservedAttemptIsDue(t *testing.T) {
 		require.Zero(t, retryIn, "the attempt was kept for it")
 		require.False(t, w.Holds(fast))
 	})
+}
+
+func TestForFirst_TheReservedAttemptGoesBeforeAProviderThatIsBackLater(t *testing.T) {
+	for _, later := range []time.Duration{10 * time.Second, time.Minute, 2 * time.Hour} {
+		bubble(t, func(t *testing.T, by *attemptctx.Caller, _ func()) {
+			var turns limit.Turns[string]
+			w := comeback.New[string, *limit.Limits](turns.Turn())
+			w.NoteThrottled(used(t, 0.1))
+			w.Reserve(by, "caller", same)
+			ok, took := waitFor(w, by, returnsAt(time.Now().Add(later)), nil)
+			require.True(t, ok)
+			require.Equal(t, 10*time.Second, took, "%v", later)
+		})
+	}
 }
 
 func TestForFirst_AProviderThatIsBackBeforeTheReservedAttemptGoesFirst(t *testing.T) {

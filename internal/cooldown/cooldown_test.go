@@ -10,6 +10,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/capreg/registry/internal/cooldown"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -100,6 +101,9 @@ func TestCooldown_ParksAtTheThirdCallInARow(t *testing.T) {
 		require.False(t, c.Apply(refused(call, 0), start))
 	}
 	require.True(t, c.Pending())
+	var once cooldown.Cooldown
+	require.False(t, once.Apply(refused(1, 0), start))
+	require.True(t, once.Pending(), "from the first on")
 	require.Equal(t, cooldown.Idle, c.State())
 	c.ForgetRefusals()
 	require.False(t, c.Pending())
@@ -113,6 +117,9 @@ func TestCooldown_ParksAtTheThirdCallInARow(t *testing.T) {
 	c.End()
 	require.True(t, c.Apply(refused(5, 0), start), "still no success")
 	require.GreaterOrEqual(t, c.Until().Sub(start), 8*time.Minute, "it has grown")
+	c.End()
+	require.True(t, c.Apply(refused(6, 0), start), "a fourth call")
+	require.Equal(t, cooldown.Parked, c.State())
 
 	var asked cooldown.Cooldown
 	require.True(t, asked.Apply(refused(1, time.Second), start))
@@ -169,7 +176,7 @@ func TestCooldown_LengthsGrowFromFirstToLast(t *testing.T) {
 
 func TestCooldown_AskedTimeIsNeverShortenedNorLongerThanMax(t *testing.T) {
 	t.Parallel()
-	for _, asked := range []time.Duration{1, time.Second, time.Hour, cooldown.Max - 1, cooldown.Max, 1 << 62, 1<<63 - 1} {
+	for _, asked := range []time.Duration{1, 9, 10, 19, time.Second, time.Hour, cooldown.Max - 1, cooldown.Max, 1 << 62, 1<<63 - 1} {
 		for _, kind := range []verdict.Cooldown{
 			verdict.CooldownNone, verdict.CooldownShort, verdict.CooldownAsked, verdict.CooldownModel, verdict.CooldownLong,
 		} {
@@ -312,4 +319,45 @@ func TestLatest_ReturnsTheLaterDeadlineAndElseTheDomain(t *testing.T) {
 	require.Same(t, &own, cooldown.Latest(&own, &domain))
 	domain.Apply(limited(time.Hour, nil), start)
 	require.Same(t, &domain, cooldown.Latest(&own, &domain))
+}
+
+func TestCooldown_IsGuessedUnlessAServerHasAskedForTheDeadline(t *testing.T) {
+	t.Parallel()
+	var c cooldown.Cooldown
+	require.False(t, c.Pending())
+	require.True(t, c.Apply(limited(0, errFirst), start))
+	require.True(t, c.Guessed())
+	require.True(t, c.Pending(), "it has grown once")
+	require.True(t, c.Apply(limited(time.Minute, errFirst), start))
+	require.False(t, c.Guessed(), "extended as asked for")
+	require.True(t, c.Apply(fatal(0, errFirst), start))
+	require.True(t, c.Guessed(), "extended by a guess")
+}
+
+func TestStatus_ShowsACooldownInProgress(t *testing.T) {
+	t.Parallel()
+	var c cooldown.Cooldown
+	require.Zero(t, c.Status(verdict.ScopeProvider))
+	request := limited(time.Minute, errFirst)
+	request.By = "p"
+	require.True(t, c.Apply(request, start))
+	require.Equal(t, status.Cooldown{
+		Since: start, Until: c.Until(), Class: verdict.ClassRateLimited, By: "p", Scope: verdict.ScopeDomain, Asked: true,
+	}, c.Status(verdict.ScopeDomain))
+	require.True(t, c.Apply(fatal(0, errSecond), start.Add(time.Second)))
+	require.Equal(t, status.Cooldown{
+		Since: start, Until: c.Until(), Class: verdict.ClassFatal, Scope: verdict.ScopeProvider, Parked: true,
+	}, c.Status(verdict.ScopeProvider))
+	c.End()
+	require.Zero(t, c.Status(verdict.ScopeProvider))
+}
+
+func TestShown_IsTheOneThatKeepsAProviderAwayForLongest(t *testing.T) {
+	t.Parallel()
+	var own, domain cooldown.Timed
+	require.Zero(t, cooldown.Shown(&own, &domain))
+	own.Apply(limited(time.Minute, nil), start)
+	require.Equal(t, own.Status(verdict.ScopeProvider), cooldown.Shown(&own, &domain))
+	domain.Apply(limited(time.Hour, nil), start)
+	require.Equal(t, domain.Status(verdict.ScopeDomain), cooldown.Shown(&own, &domain))
 }

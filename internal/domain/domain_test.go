@@ -112,3 +112,22 @@ func TestSize_CountsMembers(t *testing.T) {
 	s.Join("key", "b")
 	require.Equal(t, 2, d.Size())
 }
+
+func TestEach_YieldsMembersUntilItIsToStop(t *testing.T) {
+	t.Parallel()
+	s := domain.Set[string]{}
+	d, alone := s.Join("key", "a"), s.Join("", "own")
+	s.Join("key", "b")
+	var seen []string
+	for member := range d.Each {
+		seen = append(seen, member)
+	}
+	require.ElementsMatch(t, []string{"a", "b"}, seen)
+	for member := range d.Each {
+		require.Contains(t, seen, member)
+		break
+	}
+	for member := range alone.Each {
+		require.Equal(t, "own", member)
+	}
+}

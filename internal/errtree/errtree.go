@@ -23,23 +23,11 @@ const (
 // too much, or an Unwrap method panics), the result has its text, matches its outermost errors
 // and wraps nothing.
 func Bound(err error) error {
-	if err == nil || leaf(err) {
-		return err
-	}
 	left := mostErrors
 	if bounded(err, mostDepth, &left) {
 		return err
 	}
-	return &cut{text: err, kept: keep(nil, err, mostKept)}
-}
-
-// leaf reports whether err wraps nothing, which is so of most.
-func leaf(err error) bool {
-	switch err.(type) { //nolint:errorlint // this error itself
-	case interface{ Unwrap() error }, interface{ Unwrap() []error }:
-		return false
-	}
-	return true
+	return &cut{text: err, kept: keep(nil, err)}
 }
 
 // bounded reports whether the tree ends within depth, and within left errors.
@@ -65,11 +53,7 @@ func bounded(err error, depth int, left *int) bool {
 
 // unwrap returns what err wraps: one error, or many. It reports false when its method panics.
 func unwrap(err error) (one error, many []error, ok bool) { //nolint:staticcheck // the error is what is returned
-	defer func() {
-		if !ok {
-			_ = recover()
-		}
-	}()
+	defer func() { _ = recover() }()
 	switch wrapper := err.(type) { //nolint:errorlint // this error itself
 	case *cut:
 	case interface{ Unwrap() error }:
@@ -81,15 +65,12 @@ func unwrap(err error) (one error, many []error, ok bool) { //nolint:staticcheck
 }
 
 // keep appends the first errors of the tree, each once, in the order of [errors.Is].
-func keep(kept []error, err error, depth int) []error {
-	for ; err != nil && depth > 0 && len(kept) < mostKept && !has(kept, err); depth-- {
+func keep(kept []error, err error) []error {
+	for err != nil && len(kept) < mostKept && !has(kept, err) {
 		kept = append(kept, err)
-		one, many, ok := unwrap(err)
-		if !ok {
-			break
-		}
+		one, many, _ := unwrap(err)
 		for _, wrapped := range many {
-			kept = keep(kept, wrapped, depth-1)
+			kept = keep(kept, wrapped)
 		}
 		err = one
 	}
@@ -107,11 +88,7 @@ func has(kept []error, err error) bool {
 
 // same compares two errors, which may not be comparable.
 func same(a, b error) (equal bool) {
-	defer func() {
-		if recover() != nil {
-			equal = false
-		}
-	}()
+	defer func() { _ = recover() }()
 	return a == b //nolint:errorlint // these errors themselves
 }
 

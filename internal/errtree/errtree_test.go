@@ -97,6 +97,27 @@ func TestBound_MatchesTheOutermostErrorsOfWhatItCuts(t *testing.T) {
 	require.Equal(t, 42, number.n)
 }
 
+// All but the searched error are of one type, and none is another's equal.
+func TestBound_KeepsTheFirst64ErrorsOfWhatItCuts(t *testing.T) {
+	t.Parallel()
+	chain := errtree.Bound(endless{})
+	require.ErrorIs(t, chain, endless{63})
+	require.NotErrorIs(t, chain, endless{64})
+
+	fill := make([]error, 62)
+	for i := range fill {
+		fill[i] = fmt.Errorf("%d", i)
+	}
+	wide := errtree.Bound(errors.Join(errors.Join(fill...), panics{}, errCause))
+	require.ErrorIs(t, wide, fill[61])
+	require.NotErrorIs(t, wide, panics{}, "the 65th")
+	for i := range fill {
+		fill[i] = fill[0]
+	}
+	again := errtree.Bound(errors.Join(errors.Join(fill...), errors.Join(fill...), panics{}, errCause))
+	require.ErrorIs(t, again, errCause, "an error counts once")
+}
+
 func TestBound_LeavesOthersAlone(t *testing.T) {
 	t.Parallel()
 	require.NoError(t, errtree.Bound(nil))
@@ -111,4 +132,32 @@ func TestBound_LeavesOthersAlone(t *testing.T) {
 	for _, err := range []error{errCause, deep, errors.Join(many...), errors.Join(nil, errCause)} {
 		require.Same(t, err, errtree.Bound(err))
 	}
+}
+
+// tree returns an error of that many errors around one another, and one of that many beside each other, which counts
+// the error around them.
+func tree(depth, width int) (deep, wide error) {
+	deep = errCause
+	for range depth - 1 {
+		deep = fmt.Errorf("x: %w", deep)
+	}
+	all := make([]error, width-1)
+	for i := range all {
+		all[i] = errCause
+	}
+	return deep, errors.Join(all...)
+}
+
+func TestBound_AllowsAThousandErrorsAroundOneAnotherAnd65536InAll(t *testing.T) {
+	t.Parallel()
+	deep, wide := tree(1000, 1<<16)
+	require.Same(t, deep, errtree.Bound(deep))
+	require.Same(t, wide, errtree.Bound(wide))
+	deep, wide = tree(1001, 1<<16+1)
+	require.NotSame(t, deep, errtree.Bound(deep))
+	require.NotSame(t, wide, errtree.Bound(wide))
+	beside, _ := tree(999, 2)
+	require.NotSame(t, beside, errtree.Bound(errors.Join(beside, errCause)))
+	joined := errors.Join(beside, beside)
+	require.Same(t, joined, errtree.Bound(joined), "the depth of one branch says nothing of the next")
 }

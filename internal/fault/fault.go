@@ -37,6 +37,30 @@ func Run(f func() error) (err error) {
 	return err
 }
 
+// Panicked returns the error of a panic with the value, in the goroutine that recovers.
+func Panicked(value any) *verdict.PanicError {
+	return &verdict.PanicError{Value: value, Stack: debug.Stack()}
+}
+
+// Guard runs work and, unless it returns, calls ended with the value of its panic; nil when it exits its goroutine,
+// which then goes on exiting. What ended returns is the error of a panic; with false it goes on panicking.
+func Guard(work func() error, ended func(panicked any) (stop bool, err error)) (err error) {
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		value := recover()
+		stop := false
+		if stop, err = ended(value); value != nil && !stop {
+			panic(value)
+		}
+	}()
+	err = Bound(work())
+	returned = true
+	return err
+}
+
 // Bound returns an error of a user that can be searched and kept: err itself, unless it wraps
 // itself, or its Unwrap method panics.
 func Bound(err error) error { return errtree.Bound(err) }

@@ -25,5 +25,12 @@ func TestReplace_ReplacesOnlyTheNamedBlock(t *testing.T) {
 		require.Equal(t, "a\n<!-- x: begin -->\nnew\nlines\n<!-- x: end -->\nb\n<!-- y: begin -->\nkept\n<!-- y: end -->\n", string(text))
 	}
 	require.ErrorContains(t, figures.Replace(path, "z", ""), `has no block "z"`)
+	for _, half := range []string{"<!-- z: begin -->\n", "<!-- z: end -->\n"} {
+		require.NoError(t, os.WriteFile(path, []byte(half), 0o600))
+		require.ErrorContains(t, figures.Replace(path, "z", ""), `has no block "z"`)
+		text, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.Equal(t, half, string(text))
+	}
 	require.ErrorIs(t, figures.Replace(filepath.Join(t.TempDir(), "none"), "x", ""), os.ErrNotExist)
 }

@@ -139,3 +139,21 @@ func statedNeutral(err error) (v verdict.Verdict, neutral bool) {
 	})
 	return v, neutral
 }
+
+// GaveUp reports whether the error of a holder says that it has cancelled its work, or a call in it. Another error with a
+// verdict of its own does not.
+func GaveUp(err error) (gave bool) {
+	_ = fault.Run(func() error { // its methods are a user's
+		var speaks interface {
+			error
+			Verdict() verdict.Verdict
+		}
+		if errors.As(err, &speaks) {
+			gave = speaks.Verdict().Class == verdict.ClassCancelled
+		} else {
+			gave = errors.Is(err, context.Canceled)
+		}
+		return nil
+	})
+	return gave
+}

@@ -70,12 +70,12 @@ type Failure struct {
 //	making    factory succeeds     made      Ready; waiters wake
 //	making    factory fails        waiting   NotReady; context ends; waiters wake; delay begins
 //	making    waiter times out     making    NotReady, as slow
-//	making    Stop, Release        stopping  context ends; waiters wake
+//	making    Stop, Release        stopped   context ends; waiters wake
 //	waiting   delay is over        empty     Retry
 //	waiting   Stop, Release        stopped   delay ends
 //	made      Stop                 made      none: the product goes on
 //	made      Release              stopped   context of the product ends
-//	stopping  factory returns      stopped   Discard of a product
+//	stopped   factory returns      stopped   Discard of a product
 //
 // Everything else leaves the state as it is.
 type state uint8
@@ -85,7 +85,6 @@ const (
 	making
 	waiting
 	made
-	stopping
 	stopped
 )
 
@@ -102,7 +101,7 @@ type Instance[T any] struct {
 	run       *run                             // the last one; nil before the first
 	delays    *backoff.ExponentialBackOff      // made at the first failure
 	stopDelay func() bool                      // in state waiting
-	late      time.Time                        // when the run is given up; set in state stopping
+	late      time.Time                        // when the run is given up; set where Stop has ended it
 	discarded error                            // of Discard
 }
 
@@ -191,7 +190,7 @@ func (i *Instance[T]) runFactory(ctx context.Context, current *run, factory func
 	})
 }
 
-// runSucceeded moves from making to made, or from stopping to stopped.
+// runSucceeded moves from making to made; what comes after Stop it discards.
 func (i *Instance[T]) runSucceeded(current *run, product T) {
 	if i.publish(current, product) {
 		return
@@ -207,8 +206,7 @@ func (i *Instance[T]) runSucceeded(current *run, product T) {
 func (i *Instance[T]) publish(current *run, product T) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.state == stopping {
-		i.enterFinal(stopped)
+	if i.state == stopped {
 		return false
 	}
 	i.enterFinal(made)
@@ -218,13 +216,12 @@ func (i *Instance[T]) publish(current *run, product T) bool {
 	return true
 }
 
-// runFailed moves from making to waiting, or from stopping to stopped.
+// runFailed moves from making to waiting, unless it comes after Stop.
 func (i *Instance[T]) runFailed(current *run, err error) {
 	text := oneline.Cut(fault.Text(err), maxText) // outside the lock: the error is the user's
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.state == stopping {
-		i.enterFinal(stopped)
+	if i.state == stopped {
 		return
 	}
 	current.cancel(nil)
@@ -278,11 +275,11 @@ func (i *Instance[T]) stopLocked(cause error) {
 		i.enterFinal(stopped)
 		i.stopDelay()
 	case making:
-		i.enterFinal(stopping)
+		i.enterFinal(stopped)
 		i.run.cancel(cause)
 		close(i.run.woken)
 		i.late = time.Now().Add(tasks.StuckAfter)
-	case made, stopping, stopped:
+	case made, stopped:
 	}
 }
 
@@ -313,14 +310,12 @@ func (i *Instance[T]) AwaitEnd() {
 	i.mu.Lock()
 	last, late := i.run, i.late
 	i.mu.Unlock()
-	if last == nil || tasks.IsClosed(last.ended) {
+	if last == nil {
 		return
 	}
-	timer := time.NewTimer(time.Until(late))
-	defer timer.Stop()
 	select {
 	case <-last.ended:
-	case <-timer.C:
+	case <-time.After(time.Until(late)):
 	}
 }
 

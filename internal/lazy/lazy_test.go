@@ -125,12 +125,12 @@ func TestInstance_SlowIsNotReportedOfARunThatWasStopped(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost(t)
-		i := lazy.New[*product](h, func(ctx context.Context) (*product, error) {
-			<-ctx.Done()
-			return nil, ctx.Err()
-		})
 		// Both ends of the wait come at once; whichever the waiter sees, nothing is reported.
-		for range 10 {
+		for range 20 {
+			i := lazy.New[*product](h, func(ctx context.Context) (*product, error) {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			})
 			attempt, cancel := context.WithCancelCause(t.Context())
 			go func() {
 				_, _ = i.Get(attempt)
@@ -379,6 +379,8 @@ func TestInstance_StopWithoutARunLetsNoneBegin(t *testing.T) {
 				return nil, nil
 			})
 			stop(t, i)
+			i.AwaitEnd() // of nothing
+			require.NoError(t, i.EndError())
 			_, ok := i.Get(t.Context())
 			require.False(t, ok)
 			require.Empty(t, h.seen())
@@ -443,6 +445,66 @@ func TestInstance_HostThatStartsNoGoroutineStopsIt(t *testing.T) {
 	require.False(t, ok)
 	<-i.Release(errGone)
 	require.Empty(t, h.seen())
+}
+
+// countedLife counts what follows it.
+type countedLife struct {
+	context.Context
+
+	done      chan struct{}
+	followers atomic.Int64
+}
+
+func (c *countedLife) Done() <-chan struct{} { return c.done }
+
+func (c *countedLife) AfterFunc(func()) (stop func() bool) {
+	c.followers.Add(1)
+	return sync.OnceValue(func() bool { c.followers.Add(-1); return true })
+}
+
+func TestInstance_RunThatCannotBeginLeavesNothingAtTheLifeOfItsHost(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	life := &countedLife{Context: context.Background(), done: make(chan struct{})}
+	h.life = life
+	i := lazy.New[*product](h, func(context.Context) (*product, error) { return &product{}, nil })
+	_, ok := i.Get(t.Context())
+	require.True(t, ok)
+	require.EqualValues(t, 1, life.followers.Load(), "a product lives with it")
+	<-i.Release(errGone)
+	require.Zero(t, life.followers.Load())
+
+	h.refuses = true
+	lazy.New[*product](h, func(context.Context) (*product, error) { return &product{}, nil }).Start()
+	require.Zero(t, life.followers.Load())
+}
+
+func TestStart_RunsTheFactoryWithoutWaitingForIt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		i := lazy.New[*product](h, func(context.Context) (*product, error) {
+			time.Sleep(time.Second)
+			return &product{}, nil
+		})
+		began := time.Now()
+		i.Start()
+		i.Start()
+		require.Equal(t, began, time.Now())
+		time.Sleep(time.Second)
+		synctest.Wait()
+		require.Equal(t, []string{"ready"}, h.seen())
+	})
+}
+
+func TestInstance_OfNoneHasNothingToGetStopOrRelease(t *testing.T) {
+	t.Parallel()
+	var none *lazy.Instance[*product]
+	_, ok := none.Get(t.Context())
+	require.False(t, ok)
+	none.Stop(errGone)
+	require.Nil(t, none.Release(errGone))
+	require.NoError(t, none.EndError())
 }
 
 func TestInstance_LetsGoOfItsFactoryAndItsProduct(t *testing.T) {

@@ -28,7 +28,7 @@ func TestCheckedOptions_RefusesWhatIsOutOfBounds(t *testing.T) {
 		want  check.Violation
 	}{
 		{startup.Options{MaxConcurrent: -1}, check.Violation{Field: "MaxConcurrent", Value: "-1", Bound: "0 (any number) or more"}},
-		{startup.Options{OnFailure: 9}, check.Violation{Field: "OnFailure", Value: "9", Bound: "Abort, SkipDependants or Continue"}},
+		{startup.Options{OnFailure: 9}, check.Violation{Field: "OnFailure", Value: "policy(9)", Bound: "Abort, SkipDependants or Continue"}},
 		{startup.Options{StartTimeout: -1}, check.Violation{Field: "StartTimeout", Value: "-1ns", Bound: "0 (default 30s) to 24h0m0s"}},
 		{startup.Options{StopTimeout: 25 * time.Hour}, check.Violation{Field: "StopTimeout", Value: "25h0m0s", Bound: "0 (default 10s) to 24h0m0s"}},
 	} {
@@ -76,7 +76,7 @@ func TestCheckComponents_RefusesWhatIsOutOfBounds(t *testing.T) {
 		{component{Restart: restart{FirstDelay: -1}}, check.Violation{Field: "Restart.FirstDelay", Value: "-1ns", Bound: "0 (default 100ms) to 24h0m0s"}},
 		{component{Restart: restart{MaxDelay: -1}}, check.Violation{Field: "Restart.MaxDelay", Value: "-1ns", Bound: "0 (default 15s) to 24h0m0s"}},
 		{component{Restart: restart{MaxRestarts: -1}}, check.Violation{Field: "Restart.MaxRestarts", Value: "-1", Bound: "0 (default 5) or more"}},
-		{component{Restart: restart{Mode: 9}}, check.Violation{Field: "Restart.Mode", Value: "9", Bound: "Never, OnFailure or Always"}},
+		{component{Restart: restart{Mode: 9}}, check.Violation{Field: "Restart.Mode", Value: "mode(9)", Bound: "Never, OnFailure or Always"}},
 	} {
 		options, v := lifecycle.CheckedOptions(startup.Options{})
 		require.Nil(t, v)

@@ -347,3 +347,18 @@ func TestHandle_OfNothingIsNone(t *testing.T) {
 		require.Equal(t, []string{"+a", "-a"}, j.all())
 	})
 }
+
+func TestNotify_TellsOfTheBeginningOfAStartAndOfItsStop(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		var j journal
+		e := build(t, startup.Options{}, j.component("a", time.Second))
+		e.Notify(func() { j.note("start") }, func() { j.note("stop") })
+		require.Empty(t, j.all())
+		_, err := e.Start(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, stopped(t, e))
+		require.NoError(t, stopped(t, e))
+		require.Equal(t, []string{"start", "+a", "stop", "-a"}, j.all(), "once each")
+	})
+}

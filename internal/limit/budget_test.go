@@ -190,3 +190,20 @@ func TestFullJitter_ReachesFromZeroToItsBound(t *testing.T) {
 	}
 	require.Equal(t, map[time.Duration]bool{0: true, 1: true, 2: true, 3: true}, seen)
 }
+
+func TestBudget_LeftIsLowFromHalfTheTokensOn(t *testing.T) {
+	t.Parallel()
+	b := limit.NewBudget(limit.RetryPolicy{Budget: 10, Refund: 0.1, Floor: 0.5})
+	for spent := range 10 {
+		tokens, low := b.Left()
+		require.InDelta(t, 10-spent, tokens, 0)
+		require.Equal(t, spent >= 5, low, "%v", tokens)
+		b.Spend()
+	}
+	for range 51 {
+		b.Refund()
+	}
+	tokens, low := b.Left()
+	require.InDelta(t, 5.1, tokens, 1e-9)
+	require.False(t, low)
+}

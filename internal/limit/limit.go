@@ -70,6 +70,9 @@ func (l *Limits) Slots() *slots.Slots { return l.slots }
 // Full reports whether an attempt would find no free place now.
 func (l *Limits) Full() bool { return l != nil && l.slots != nil && !l.slots.Free() }
 
+// Queues reports whether an attempt finds no free place now and could wait for one.
+func (l *Limits) Queues() bool { return l.Full() && l.slots.HasRoom() }
+
 // RetryIn returns the time until the caller's rate admits an attempt; zero: now. It uses up nothing.
 func (l *Limits) RetryIn(caller string) time.Duration {
 	if l == nil || l.rates == nil {

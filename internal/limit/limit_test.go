@@ -14,6 +14,7 @@ import (
 
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/slots"
+	"github.com/capreg/registry/status"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -275,4 +276,53 @@ func TestTakePlace_TakesOneWhereThatIsAllTheLimitsAskFor(t *testing.T) {
 	_, ok = rated.TakePlace()
 	require.False(t, ok, "the caller's rate is to be asked, too")
 	require.False(t, rated.Full())
+}
+
+func TestRates_RetryInIsTheTimeUntilTheNextAttempt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rates := limit.NewRates(0.5, 3)
+		require.Zero(t, rates.RetryIn("a"), "an unknown caller")
+		require.Zero(t, rates.Callers(), "asking keeps nothing")
+		for range 3 {
+			require.Zero(t, rates.RetryIn("a"), "its burst is not used up")
+			_, retryIn := rates.Take("a")
+			require.Zero(t, retryIn)
+		}
+		require.Equal(t, 2*time.Second, rates.RetryIn("a"))
+		_, retryIn := rates.Take("a")
+		require.Equal(t, 2*time.Second, retryIn)
+		time.Sleep(2*time.Second - 1)
+		require.Positive(t, rates.RetryIn("a"))
+		time.Sleep(time.Nanosecond)
+		require.Zero(t, rates.RetryIn("a"))
+	})
+}
+
+func TestUse_CountsPlacesWaitsAndCallers(t *testing.T) {
+	t.Parallel()
+	var none *limit.Limits
+	require.Zero(t, none.Use())
+	require.Zero(t, none.RetryIn("a"))
+
+	bulkhead := limit.New(limit.Policy{Bulkhead: true, MaxConcurrent: 2, MaxQueue: 3}, nil)
+	require.Zero(t, bulkhead.Use())
+	require.Zero(t, bulkhead.RetryIn("a"))
+	for range 2 {
+		require.True(t, bulkhead.Slots().TryAcquire())
+	}
+	for at := range 3 {
+		wait := slots.NewWait("a")
+		defer wait.End()
+		require.True(t, wait.Join(bulkhead.Slots(), at, nil))
+	}
+	require.Equal(t, status.Use{Places: 2, Queued: 3}, bulkhead.Use())
+
+	rated := limit.New(limit.Policy{Rate: 1, Burst: 1}, nil)
+	for _, caller := range []string{"a", "b", "a"} {
+		rated.Take(caller)
+	}
+	require.Equal(t, status.Use{Callers: 2}, rated.Use())
+	require.Positive(t, rated.RetryIn("a"))
+	require.Zero(t, rated.RetryIn("c"))
 }

@@ -21,6 +21,11 @@ func TestPolicy_CheckedFillsInDefaults(t *testing.T) {
 		{limit.Policy{MaxWait: 1}, limit.Policy{Bulkhead: true, MaxConcurrent: 10, MaxQueue: 50, MaxWait: 1}},
 		{limit.Policy{NoQueue: true}, limit.Policy{Bulkhead: true, MaxConcurrent: 10, NoQueue: true}},
 		{limit.Policy{MaxConcurrent: 1, NoQueue: true}, limit.Policy{Bulkhead: true, MaxConcurrent: 1, NoQueue: true}},
+		{
+			limit.Policy{MaxConcurrent: 1},
+			limit.Policy{Bulkhead: true, MaxConcurrent: 1, MaxQueue: 50, MaxWait: 30 * time.Second},
+		},
+		{limit.Policy{Rate: 0.5}, limit.Policy{Rate: 0.5, Burst: 1}},
 		{limit.Policy{Rate: 1.5}, limit.Policy{Rate: 1.5, Burst: 2}},
 		{limit.Policy{Rate: 1.5, Burst: 1}, limit.Policy{Rate: 1.5, Burst: 1}},
 	} {

@@ -58,8 +58,8 @@ func (r *Rates) Take(caller string) (used Spent, retryIn time.Duration) {
 	now := time.Now()
 	limiter := r.limiterOf(caller, now)
 	// A reservation in vain would leave a mark, for which later ones get less back.
-	if missing := 1 - limiter.TokensAt(now); missing > 0 {
-		return Spent{}, time.Duration(min(math.Ceil(missing/r.perSecond*float64(time.Second)), 1<<62))
+	if retryIn = r.untilToken(limiter, now); retryIn > 0 {
+		return Spent{}, retryIn
 	}
 	used = Spent{limiter.ReserveN(now, 1), now}
 	if retryIn = used.reserved.DelayFrom(now); retryIn > 0 || !used.reserved.OK() { // a concurrent Take came first
@@ -87,10 +87,13 @@ func (r *Rates) RetryIn(caller string) time.Duration {
 	if limiter == nil {
 		return 0
 	}
-	if missing := 1 - limiter.TokensAt(time.Now()); missing > 0 {
-		return time.Duration(min(math.Ceil(missing/r.perSecond*float64(time.Second)), 1<<62))
-	}
-	return 0
+	return r.untilToken(limiter, time.Now())
+}
+
+// untilToken returns the time until the bucket has a token; zero: it has one.
+func (r *Rates) untilToken(bucket *rate.Limiter, now time.Time) time.Duration {
+	missing := max(1-bucket.TokensAt(now), 0)
+	return time.Duration(min(math.Ceil(missing/r.perSecond*float64(time.Second)), 1<<62))
 }
 
 // Reserve uses up the next attempt of the caller's rate that is not reserved, which may be made after a wait: in

@@ -34,8 +34,7 @@ type line struct {
 type Turn[K comparable] struct {
 	turns  *Turns[K]
 	number uint64
-	key    K
-	waits  bool // in the line of key
+	key    K // of the line in which it waits, if it does
 }
 
 // Turn returns the next place in the order.
@@ -54,19 +53,14 @@ func (t *Turn[K]) Delay(key K) time.Duration {
 }
 
 // Leave ends the wait. The place in the order remains.
-func (t *Turn[K]) Leave() {
-	if t.waits {
-		t.turns.Leave(t.key, t.number)
-		t.waits = false
-	}
-}
+func (t *Turn[K]) Leave() { t.turns.Leave(t.key, t.number) }
 
 // join notes the key that the call waits for; it waits for one at a time.
 func (t *Turn[K]) join(key K) {
-	if t.waits && t.key != key {
+	if t.key != key {
 		t.Leave()
 	}
-	t.key, t.waits = key, true
+	t.key = key
 }
 
 // Number returns the next number in the order of arrival, which a call keeps as long as it waits.
@@ -89,7 +83,7 @@ func (t *Turns[K]) StillAway(key K, number uint64, wait time.Duration) {
 	defer t.mu.Unlock()
 	l := t.join(key, number)
 	if !l.next.IsZero() {
-		l.next, l.spread = time.Time{}, 0
+		*l = line{numbers: l.numbers}
 	}
 	l.spread = max(l.spread, min(wait/10, longestSpread))
 }

@@ -136,6 +136,11 @@ func TestReserved_KeepsOneAttempt(t *testing.T) {
 		time.Sleep(time.Second)
 		_, retryIn = reserved.Take(slow, "a")
 		require.Zero(t, retryIn, "the other one was given back")
+		_, ok = reserved.Reserve(slow, "a", time.Minute)
+		require.True(t, ok)
+		reserved.GiveBack()
+		require.False(t, reserved.Holds(slow))
+		require.Zero(t, reserved.Due())
 	})
 }
 
@@ -153,5 +158,33 @@ func TestTurn_KeepsItsPlaceFromLineToLine(t *testing.T) {
 		first.Leave()
 		require.Zero(t, second.Delay("b"), "alone")
 		second.Leave()
+	})
+}
+
+func TestTurn_KeepsTheSpreadOfItsLine(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var turns limit.Turns[string]
+		first, second := turns.Turn(), turns.Turn()
+		first.StillAway("a", 20*time.Second)
+		require.Zero(t, first.Delay("a"))
+		require.Equal(t, 4*time.Second, second.Delay("a"), "a gap of 2 s, and one for the first")
+		first.Leave()
+		second.Leave()
+	})
+}
+
+func TestTurns_LeaveOfACallThatDoesNotWaitChangesNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var turns limit.Turns[string]
+		turns.StillAway("a", 2, 0)
+		for _, number := range []uint64{1, 3} {
+			turns.Leave("a", number)
+			turns.Leave("b", number)
+		}
+		require.Positive(t, turns.Delay("a", 4), "it is behind the one that waits")
+		turns.Leave("a", 4)
+		require.Zero(t, turns.Delay("a", 2))
 	})
 }

@@ -57,6 +57,7 @@ func TestFirst_CountsTheRest(t *testing.T) {
 	t.Parallel()
 	texts := []string{"a", "b", "c"}
 	require.Equal(t, texts, oneline.First(texts, 3, "and "))
+	require.Equal(t, []string{"a", "b", "and 1 more"}, oneline.First(texts, 2, "and "))
 	require.Equal(t, []string{"a", "and 2 more"}, oneline.First(texts, 1, "and "))
 	require.Equal(t, []string{"a", "b", "c"}, texts)
 }

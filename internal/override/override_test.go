@@ -84,7 +84,9 @@ func TestStack_HidesAllButTheProvidersOfTheLatestOverride(t *testing.T) {
 	require.Nil(t, s.Hides(second.ID))
 
 	s.Remove(first)
-	require.NotNil(t, s.Hides(0))
+	require.EqualError(t, s.Hides(0), `overridden by "TestA/sub"`)
+	s.Remove(first)
+	require.EqualError(t, s.Hides(0), `overridden by "TestA/sub"`)
 	s.Remove(second)
 	require.Nil(t, s.Hides(0))
 }

@@ -19,24 +19,33 @@ func TestPace_KnowsTheLongestAnswerOfLate(t *testing.T) {
 	t.Parallel()
 	var p pace.Pace
 	require.Zero(t, p.Known(0))
-	p.Answered(0)
+	require.True(t, p.Answered(0))
 	require.Equal(t, pace.Known{Longest: 1}, p.Known(0), "an answer at once is known, too")
-	for _, took := range []time.Duration{8 * second, 3 * second, 8 * second} {
-		p.Answered(took)
-	}
+	require.True(t, p.Answered(8*second))
+	require.False(t, p.Answered(8*second-1))
+	require.True(t, p.Answered(8*second), "none took longer")
 	require.Equal(t, 8*second, p.Known(time.Minute-1).Longest)
-	for minute, longest := range map[int]time.Duration{1: 8 * second} {
-		require.Equal(t, longest, p.Known(time.Duration(minute)*time.Minute).Longest)
-	}
+	require.Equal(t, 8*second, p.Known(time.Minute).Longest)
 	require.Equal(t, 8*second, p.Known(time.Hour).Longest, "without later answers it does not fade")
 	p.Answered(second)
 	require.Equal(t, 4*second, p.Known(time.Hour+time.Minute).Longest)
 	p.Answered(second)
+	require.Equal(t, 4*second, p.Known(time.Hour+2*time.Minute-1).Longest)
 	require.Equal(t, 2*second, p.Known(time.Hour+2*time.Minute).Longest)
 	p.Answered(second)
 	require.Equal(t, second, p.Known(time.Hour+3*time.Minute).Longest)
 	p.Answered(5 * second)
 	require.Equal(t, 5*second, p.Known(time.Hour+3*time.Minute).Longest, "a longer one counts at once")
+}
+
+func TestPace_AnAnswerAtOnceBeginsToFadeAsWell(t *testing.T) {
+	t.Parallel()
+	var p pace.Pace
+	p.Answered(0)
+	require.Equal(t, time.Duration(1), p.Known(time.Minute).Longest)
+	p.Answered(second)
+	require.Equal(t, second, p.Known(time.Minute+second).Longest)
+	require.False(t, p.Answered(1), "the longer one is of this minute")
 }
 
 func TestPace_KnowsTheLongestWaitUntilAnAnswer(t *testing.T) {
@@ -48,6 +57,9 @@ func TestPace_KnowsTheLongestWaitUntilAnAnswer(t *testing.T) {
 	p.EndWait()
 	p.EndWait()
 	require.Zero(t, p.Known(0))
+	p.Unanswered(1)
+	p.EndWait()
+	require.Zero(t, p.Known(0), "however short it was")
 }
 
 func TestPace_IsSafeForConcurrentUse(t *testing.T) {
@@ -90,6 +102,11 @@ func TestKnown_TellsWhatALackOfAnAnswerSays(t *testing.T) {
 		{pace.Known{Longest: time.Millisecond}, 0, 3 * time.Millisecond, false, false},
 		{pace.Known{Longest: time.Millisecond}, 0, 4 * time.Millisecond, true, false},
 		{pace.Known{Longest: time.Millisecond}, 0, 100 * time.Millisecond, true, true},
+		{pace.Known{Waited: 1}, second, second / 2, true, false},
+		{pace.Known{Longest: 1}, 0, 3, false, false},
+		{pace.Known{Longest: 1}, 0, 4, true, false},
+		{pace.Known{Longest: 1}, 0, 100 * time.Millisecond, true, true},
+		{pace.Known{Longest: second, Waited: 1}, 0, 100 * time.Millisecond, true, false},
 	} {
 		require.Equal(t, c.telling, c.known.Telling(c.took, pace.Known{Longest: c.peers}), "%+v %v", c.known, c.took)
 		require.Equal(t, c.far, c.known.FarBeyond(c.took), "%+v %v", c.known, c.took)
@@ -116,6 +133,10 @@ func TestShare_FollowsItsTable(t *testing.T) {
 		{"both slow", answers(6 * second), answers(6 * second), false, 7500 * ms},
 		{"both very slow", answers(7 * second), answers(7 * second), false, 8 * second},
 		{"both too slow", answers(9 * second), answers(9 * second), false, 8 * second},
+		{"takes all the time, the other fast", answers(8 * second), answers(ms), false, 7 * second},
+		{"fast, the other takes all the time", answers(ms), answers(8 * second), false, 8 * second},
+		{"at once, the other slow", answers(1), answers(6 * second), false, 2 * second},
+		{"new, the other at once", pace.Known{}, answers(1), false, 7 * second},
 		{"too slow, the other fast", answers(9 * second), answers(ms), false, 7 * second},
 		{"too slow, the other slow", answers(9 * second), answers(6 * second), false, 2 * second},
 		{"fast, the other too slow", answers(ms), answers(9 * second), false, 8 * second},
@@ -127,6 +148,10 @@ func TestShare_FollowsItsTable(t *testing.T) {
 		{"hangs, the other less so", hangs(6 * second), hangs(2 * second), false, 2 * second},
 		{"both hang", hangs(6 * second), hangs(6 * second), false, 8 * second},
 		{"both hang, nearly as long", hangs(6100 * ms), hangs(6 * second), false, 8 * second},
+		{"both hang, an eighth longer", hangs(9 * second), hangs(8 * second), false, 8 * second},
+		{"both hang, more than an eighth longer", hangs(9*second + 1), hangs(8 * second), false, 2 * second},
+		{"both have hung, for a moment", hangs(1), hangs(1), false, 8 * second},
+		{"at once and has hung, the other has hung", pace.Known{Longest: 1, Waited: 1}, hangs(1), false, 6 * second},
 		{"hangs, on trial", hangs(6 * second), answers(ms), true, 7 * second},
 		{"slow and hangs", pace.Known{Longest: 6 * second, Waited: 7 * second}, answers(6 * second), false, second},
 		{"slow and hangs, on trial", pace.Known{Longest: 6 * second, Waited: 7 * second}, answers(6 * second), true, 7500 * ms},
@@ -139,7 +164,7 @@ func TestShare_FollowsItsTable(t *testing.T) {
 func TestShare_IsBounded(t *testing.T) {
 	t.Parallel()
 	values := []time.Duration{0, 1, time.Millisecond, second, 7 * second, 8 * second, 1 << 62}
-	for _, left := range []time.Duration{1, 7, second, 8 * second} {
+	for _, left := range []time.Duration{0, 1, 7, second, 8 * second} {
 		for _, a := range values {
 			for _, b := range values {
 				for i := range 8 {

@@ -60,7 +60,16 @@ func TestGroups_ExistWhileTheyHaveMembers(t *testing.T) {
 	require.True(t, first.Strategy.Same(selection.RoundRobin()))
 	require.Equal(t, 2, first.Size())
 	groups.Leave(first)
+	require.Same(t, first, groups[id], "it has a member left")
 	groups.Leave(first)
 	require.Empty(t, groups)
 	require.NotSame(t, first, groups.Join(id, selection.Fallback(), "c"))
+}
+
+func TestCompareBool_OrdersFalseBeforeTrue(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, -1, pick.CompareBool(false, true))
+	require.Equal(t, 1, pick.CompareBool(true, false))
+	require.Zero(t, pick.CompareBool(true, true))
+	require.Zero(t, pick.CompareBool(false, false))
 }

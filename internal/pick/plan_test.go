@@ -104,6 +104,10 @@ func TestFastEnough_LeavesSlowCandidatesOutUntilTheirLatencyFades(t *testing.T) 
 				_, _, _, slow = p.TooSlow(1)
 				require.False(t, slow)
 
+				f.vitals[1].Begin()
+				f.vitals[1].End(time.Since(*f.config.Epoch), 200*time.Millisecond, selection.Answered, nil)
+				require.Equal(t, []int{2}, order(p, p.Healthy, pick.Advance), "of two in a row")
+
 				p.Set(1, false, false)
 				p.Set(2, false, false)
 				require.False(t, p.AnyEligible(p.Healthy))
@@ -120,8 +124,9 @@ func TestFastEnough_LeavesSlowCandidatesOutUntilTheirLatencyFades(t *testing.T) 
 func TestTooSlow_WithoutABound(t *testing.T) {
 	t.Parallel()
 	for _, p := range []*pick.Plan{of(fallback(1)).plan(), of(chosen(1, last)).plan()} {
-		_, _, _, slow := p.TooSlow(0)
+		latency, bound, retryIn, slow := p.TooSlow(0)
 		require.False(t, slow)
+		require.Zero(t, latency+bound+retryIn)
 		require.True(t, p.FastEnough(0))
 	}
 }

@@ -104,3 +104,36 @@ func TestRotation_IsTheSameWithAPicker(t *testing.T) {
 		require.Len(t, slices.Compact(all), size)
 	}
 }
+
+// firstTurns returns the candidate and the number of the turn at which rotations of the seed begin.
+func firstTurns(seed uint64, size, rotations int) (candidates []int, turns map[uint64]bool) {
+	turns = make(map[uint64]bool)
+	for range rotations {
+		f := of(roundRobin(size))
+		f.rotations = map[int]*pick.Rotation{0: pick.RotationFor(nil, selection.RoundRobin(), seed)}
+		candidates = append(candidates, firsts(f.plan(), 1)...)
+
+		f = of(chosen(size, func(v selection.View) int { turns[v.Turn()] = true; return 0 }))
+		f.rotations = map[int]*pick.Rotation{0: pick.RotationFor(nil, f.config.Tiers[0].Strategy, seed)}
+		p := f.plan()
+		it := p.Iterate(p.Healthy)
+		it.Next(nil)
+	}
+	return candidates, turns
+}
+
+func TestRotationFor_BeginsWhereTheSeedSays(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(12) {
+		candidates, _ := firstTurns(seed+1, 5, 1)
+		require.Equal(t, []int{int(seed % 5)}, candidates, "seed %d", seed+1)
+	}
+}
+
+func TestRotationFor_BeginsAnywhereWithoutASeed(t *testing.T) {
+	t.Parallel()
+	candidates, turns := firstTurns(0, 5, 100)
+	slices.Sort(candidates)
+	require.Greater(t, len(slices.Compact(candidates)), 1)
+	require.Greater(t, len(turns), 10)
+}

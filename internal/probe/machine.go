@@ -248,13 +248,13 @@ func (m *Machine) whyDegraded(r Result) string {
 	}
 	for _, c := range m.capabilities {
 		if c.state == capabilityOut {
-			reasons = append(reasons, fmt.Sprintf("capability %q is out", c.name))
+			reasons = append(reasons, fmt.Sprintf("capability %q is out", oneline.Cut(c.name, 64)))
 		}
 	}
 	if len(reasons) == 0 {
 		return fmt.Sprintf("%d of %d good answers", m.goodScores, m.policy.Rise)
 	}
-	return strings.Join(reasons, ", ")
+	return strings.Join(oneline.First(reasons, mostReasons, "and "), ", ")
 }
 
 // updateTrend follows the detector, and returns the change to publish, or nil.

@@ -16,6 +16,7 @@ const (
 	longestText     = 300 // of errors, in bytes
 	longestResource = 256 // of the names of resources, in bytes
 	mostResources   = 32
+	mostReasons     = 16 // that a text names
 )
 
 var (
@@ -100,6 +101,7 @@ type usage struct {
 }
 
 func (u *usage) add(resource string, share float64) {
+	resource = oneline.Short(resource, longestResource)
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if _, known := u.shares[resource]; u.sealed || !known && len(u.shares) >= mostResources {
@@ -108,7 +110,7 @@ func (u *usage) add(resource string, share float64) {
 	if u.shares == nil {
 		u.shares = make(map[string]float64)
 	}
-	u.shares[oneline.Cut(resource, longestResource)] = share
+	u.shares[resource] = share
 }
 
 // seal ends the collection and returns it: what is reported later is dropped.

@@ -113,6 +113,27 @@ func TestJoin_LinesUpOnlyWhereThereIsSomethingToWaitFor(t *testing.T) {
 	})
 }
 
+func TestJoin_PassesByThoseItCannotWaitFor(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		blocked, unwanted, open := full(t), full(t), full(t)
+		blocked.blocked = true
+		q := queueing.New[*provider](answers{}, "caller")
+		q.Join([]*provider{blocked, unwanted, {}, open}, func(p *provider) bool { return p != unwanted })
+		require.Equal(t, time.Minute, q.LeaveHopeless(0, queueing.Patience{}))
+		require.Equal(t, 1, open.places.Waiting())
+		q.End()
+		require.Zero(t, open.places.Waiting())
+	})
+}
+
+func TestLeaveHopeless_ReturnsTheShortestWait(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a, b, c := full(t), full(t), full(t)
+		a.maxWait, b.maxWait = 2*time.Minute, time.Second
+		require.Equal(t, time.Second, queued(t, a, b, c).LeaveHopeless(0, queueing.Patience{}))
+	})
+}
+
 func TestJoin_ProvidersOfOneDomainShareAQueue(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		a := full(t)
@@ -178,9 +199,12 @@ func TestLeaveHopeless_ATurnInVainIsKeptOnlyWhileThereIsHope(t *testing.T) {
 		b.superseded = true
 		require.Zero(t, q.LeaveHopeless(0, queueing.Patience{}))
 		require.Equal(t, time.Minute, q.LeaveHopeless(0, queueing.Patience{ForReturn: true}))
-		require.Zero(t, q.LeaveHopeless(31*time.Second, queueing.Patience{ForReturn: true}), "it returns too late")
-		soon := queueing.Patience{ForReturn: true, Bounded: true, Deadline: time.Now().Add(time.Second)}
-		require.Zero(t, q.LeaveHopeless(0, soon), "the caller has no time for that")
+		require.Positive(t, q.LeaveHopeless(30*time.Second, queueing.Patience{ForReturn: true}), "just in time")
+		require.Zero(t, q.LeaveHopeless(30*time.Second+1, queueing.Patience{ForReturn: true}), "it returns too late")
+		bounded := queueing.Patience{ForReturn: true, Bounded: true, Deadline: time.Now().Add(30*time.Second + 1)}
+		require.Positive(t, q.LeaveHopeless(0, bounded))
+		bounded.Deadline = time.Now().Add(30 * time.Second)
+		require.Zero(t, q.LeaveHopeless(0, bounded), "the caller has no time for that")
 
 		a.blocked = false
 		require.Zero(t, await(t, q, time.Second), "it has kept its turn")
@@ -256,5 +280,47 @@ func TestFollow_LeavesAQueueWithoutSuccessor(t *testing.T) {
 		require.Empty(t, q.Follow(nil, all))
 		require.Zero(t, q.LeaveHopeless(0, queueing.Patience{}))
 		require.Empty(t, q.FollowOne(0, []*provider{a}, all), "it was left for good")
+	})
+}
+
+func TestFollow_FindsTheSuccessorInAQueueThatHasNotMoved(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a := full(t)
+		successor := &provider{places: a.places, maxWait: a.maxWait}
+		q := queued(t, a)
+		require.Empty(t, q.Follow([]*provider{successor}, all), "nothing has changed")
+		a.superseded = true
+		require.Equal(t, []*provider{successor}, q.Follow([]*provider{successor}, all))
+		require.Empty(t, q.Follow([]*provider{successor}, all), "it is followed")
+		require.Equal(t, time.Minute, q.LeaveHopeless(0, queueing.Patience{}))
+	})
+}
+
+func TestFollow_TakesAQueueThatHasMovedFromAProviderThatStays(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a, other := full(t), full(t)
+		q := queued(t, a)
+		a.places.MoveQueue(other.places)
+		require.Equal(t, []*provider{other}, q.Follow([]*provider{a, other}, all))
+	})
+}
+
+func TestFollow_ASuccessorIsAskedLikeOneThatWasJoined(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a, successor := full(t), full(t)
+		q := queued(t, a)
+		a.superseded = true
+		a.places.MoveQueue(successor.places)
+		require.Len(t, q.Follow([]*provider{successor}, all), 1)
+		successor.blocked = true
+		successor.places.Release()
+		require.Equal(t, -1, await(t, q, time.Second), "it does not admit the call")
+		successor.blocked = false
+		require.Zero(t, await(t, q, time.Second))
+		q.Refused(0, successor)
+		successor.places.Release()
+		q.Resume(0)
+		q.Join([]*provider{successor}, all)
+		require.Zero(t, q.LeaveHopeless(0, queueing.Patience{}), "it has turned the call away for good")
 	})
 }

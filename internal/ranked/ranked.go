@@ -3,7 +3,6 @@
 package ranked
 
 import (
-	"encoding/json"
 	"strconv"
 	"strings"
 )
@@ -42,13 +41,4 @@ func (n *Names) Read(text string) (value int, ok bool) {
 		}
 	}
 	return 0, false
-}
-
-// TextOf returns the text in a JSON string, or a JSON number as it stands.
-func TextOf(data []byte) (text string, ok bool) {
-	if text = string(data); strings.HasPrefix(text, `"`) {
-		ok = json.Unmarshal(data, &text) == nil
-		return text, ok
-	}
-	return text, true
 }

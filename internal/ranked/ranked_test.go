@@ -29,14 +29,3 @@ func TestNames_AreReadByNameAndRank(t *testing.T) {
 	require.Equal(t, 9, n.Rank(0))
 	require.Equal(t, 255, n.Rank(-2))
 }
-
-func TestTextOf_TakesStringsAndNumbers(t *testing.T) {
-	t.Parallel()
-	for data, want := range map[string]string{`"a\u0062"`: "ab", "9": "9", "true": "true"} {
-		text, ok := ranked.TextOf([]byte(data))
-		require.True(t, ok)
-		require.Equal(t, want, text)
-	}
-	_, ok := ranked.TextOf([]byte(`"a`))
-	require.False(t, ok)
-}

@@ -56,6 +56,10 @@ func TestLatest_KeepsLatestValues(t *testing.T) {
 
 func TestLatest_OfNoneKeepsNothing(t *testing.T) {
 	t.Parallel()
+	require.Nil(t, record.NewLatest[int](-1))
+	one := record.NewLatest[int](1)
+	one.Add(1)
+	require.Equal(t, []int{1}, one.Values())
 	none := record.NewLatest[int](0)
 	require.Nil(t, none)
 	none.Add(1)

@@ -128,6 +128,41 @@ var reasons = [...]struct {
 	}},
 }
 
+// codes are the codes of the reasons in a gate, in the same order; those of two depend on more than the gate.
+//
+//nolint:gochecknoglobals // a table
+var codes = [...]struct {
+	in   Gate
+	code reason.Code
+}{
+	{Gone, reason.Closed},
+	{Hidden, reason.Overridden},
+	{NoTraffic, reason.NoTraffic},
+	{Unhealthy, reason.Unhealthy},
+	{Unproven, reason.Starting},
+	{Open, reason.BreakerOpen},
+	{TrialsFull, reason.TrialsFull},
+	{Cooling, reason.CoolingDown},
+	{NotReady, reason.NotReady},
+	{HalfOpen, reason.Trial},
+}
+
+// CodeOf returns the code that [Of] gives, without the words.
+func CodeOf(g Gate, f Facts) reason.Code {
+	for _, row := range codes {
+		switch {
+		case g&row.in == 0:
+		case row.in == Hidden:
+			return f.HiddenBy().code
+		case row.in == Cooling && f.Cooldown().State() == cooldown.Parked:
+			return reason.Parked
+		default:
+			return row.code
+		}
+	}
+	return reason.Eligible
+}
+
 // Of puts a gate into words. Nothing else does.
 func Of(g Gate, f Facts, now time.Time) Standing {
 	switch blocked := g & Blocked; {

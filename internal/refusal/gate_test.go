@@ -159,6 +159,11 @@ func TestOf_AReasonWhoseTimeIsOverHasNoNegativeEnd(t *testing.T) {
 	require.Zero(t, refusal.Of(refusal.Open, k, now).RetryIn)
 	require.Equal(t, 4*time.Second, refusal.Of(refusal.NotReady, k, now).RetryIn)
 	require.Zero(t, refusal.Of(refusal.NotReady, k, now.Add(time.Hour)).RetryIn)
+	require.Zero(t, refusal.Of(refusal.Open|refusal.NotReady, k, now).RetryIn, "not at a known time")
+	limited := cooling(verdict.ClassRateLimited, time.Minute)
+	limited.next = time.Second
+	require.Positive(t, refusal.Of(refusal.Cooling|refusal.Unproven, limited, now).RetryIn)
+	require.Zero(t, refusal.Of(refusal.Cooling|refusal.Unproven, limited, now.Add(time.Hour)).RetryIn)
 }
 
 func TestNewOpening_NamesAReasonOfAnyLength(t *testing.T) {
@@ -180,4 +185,33 @@ func TestGate_SetsOfReasons(t *testing.T) {
 	require.Zero(t, refusal.Blocked&refusal.HalfOpen, "calls may be trials")
 	require.Equal(t, refusal.Helpless, refusal.Helpless&refusal.Blocked)
 	require.Zero(t, refusal.Helpless&(refusal.Open|refusal.Cooling|refusal.Unhealthy|refusal.Unproven), "a last resort may be tried")
+}
+
+func TestCodeOf_IsTheCodeOfTheWords(t *testing.T) {
+	for _, class := range []verdict.Class{verdict.ClassRateLimited, verdict.ClassFatal} {
+		k := cooling(class, time.Minute)
+		k.opening = refusal.NewOpening("slow", now)
+		for gate := range refusal.Proving << 1 {
+			if gate&refusal.Proving != 0 && gate != refusal.Proving {
+				continue
+			}
+			require.Equal(t, refusal.Of(gate, k, now).Code, refusal.CodeOf(gate, k), "%b", gate)
+		}
+	}
+}
+
+func TestDoors_AskEachProviderOnce(t *testing.T) {
+	var asked []string
+	doors := refusal.NewDoors(func(p string) (*refusal.Reason, time.Duration) {
+		asked = append(asked, p)
+		return refusal.ThrottledFor(time.Duration(len(p)) * time.Second)
+	})
+	for range 2 {
+		require.True(t, doors.Open(""))
+		require.False(t, doors.Open("ab"))
+		why, retryIn := doors.Refusal("ab")
+		require.Equal(t, refusal.Throttled(), why)
+		require.Equal(t, 2*time.Second, retryIn)
+	}
+	require.Equal(t, []string{"", "ab"}, asked)
 }

@@ -10,6 +10,7 @@ package refusal
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -65,6 +66,14 @@ func OnlyTrials() *Reason { return errOnlyTrials }
 
 // Throttled is the reason of a caller that has used up its rate.
 func Throttled() *Reason { return errThrottled }
+
+// ThrottledFor is the reason of a caller whose rate admits an attempt after retryIn; nil for none, at zero.
+func ThrottledFor(retryIn time.Duration) (*Reason, time.Duration) {
+	if retryIn <= 0 {
+		return nil, 0
+	}
+	return errThrottled, retryIn
+}
 
 // BudgetSpent is the reason of a provider without tokens for further attempts.
 func BudgetSpent() *Reason { return errSpent }
@@ -191,10 +200,23 @@ func means(code reason.Code, sentinel error) bool {
 	return false
 }
 
+// mostNamed and longestName bound the names in a reason.
+const (
+	mostNamed   = 16
+	longestName = 64
+)
+
 // Because returns text with the names of the providers that are the reason, if there are any.
 func Because(text string, names []string) string {
 	if len(names) == 0 {
 		return text
 	}
-	return strings.TrimPrefix(text+"; because "+strings.Join(names, ", "), "; ")
+	shown := slices.Clone(names[:min(len(names), mostNamed)])
+	for i, name := range shown {
+		shown[i] = oneline.Cut(name, longestName)
+	}
+	if more := len(names) - len(shown); more > 0 {
+		shown = append(shown, fmt.Sprintf("and %d more", more))
+	}
+	return strings.TrimPrefix(text+"; because "+strings.Join(shown, ", "), "; ")
 }

@@ -37,6 +37,12 @@ func TestReason_HasWordsAndMatchesItsSentinelAndCause(t *testing.T) {
 		{refusal.Unmet("too_old", "version 1"), "too_old", "version 1", selection.ErrUnmet},
 		{refusal.CapabilityOut("db", "no route", cause), "capability_out", `capability "db" is unhealthy: no route`, fault.ErrUnhealthy},
 		{refusal.CapabilityOut("db", "no route", cause), "capability_out", `capability "db" is unhealthy: no route`, cause},
+		{refusal.Denied(errors.New(strings.Repeat("x", 400))), "denied", "denied: " + strings.Repeat("x", 300) + "…", fault.ErrDenied},
+		{refusal.Lacking(long), "capability_missing", `capability missing: "` + long[:64] + `…"`, fault.ErrNoCapability},
+		{
+			refusal.CapabilityOut(long, "no route", nil), "capability_out",
+			`capability "` + long[:64] + `…" is unhealthy: no route`, fault.ErrUnhealthy,
+		},
 	} {
 		var standing refusal.Standing
 		standing.Refuse(test.reason, time.Second)
@@ -44,6 +50,7 @@ func TestReason_HasWordsAndMatchesItsSentinelAndCause(t *testing.T) {
 		require.EqualError(t, standing.Err, test.words)
 		require.ErrorIs(t, standing.Err, test.sentinel)
 		require.NotErrorIs(t, standing.Err, fault.ErrCoolingDown)
+		require.NotContains(t, test.reason.Unwrap(), error(nil))
 	}
 }
 
@@ -66,7 +73,7 @@ func TestStanding_RefuseTooSlowIsTheOnlyReasonOfAnEligibleProvider(t *testing.T)
 func TestStanding_RefuseTooSlowIsAddedToTheReasonsBefore(t *testing.T) {
 	for _, test := range []struct{ before, after time.Duration }{
 		{0, 0}, // a reason that does not end by itself
-		{time.Second, time.Minute},
+		{1, time.Minute},
 		{time.Hour, time.Hour},
 	} {
 		var standing refusal.Standing
@@ -89,6 +96,7 @@ func TestSoonest_IsTheEarliestKnownEndUnlessOneIsEligible(t *testing.T) {
 	soonest := func(all ...candidate) time.Duration { return refusal.Soonest(all, read) }
 	require.Zero(t, soonest())
 	require.Zero(t, soonest(candidate{}), "its end is unknown")
+	require.Equal(t, time.Duration(1), soonest(candidate{}, candidate{retryIn: 1}, candidate{retryIn: 2}))
 	require.Equal(t, 2*time.Second, soonest(candidate{}, candidate{retryIn: 3 * time.Second}, candidate{retryIn: 2 * time.Second}))
 	require.Zero(t, soonest(candidate{retryIn: time.Second}, candidate{eligible: true}), "a retry is worthwhile now")
 }

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"iter"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -32,6 +34,19 @@ func TextsOf(candidates iter.Seq[*Seen], count int) (texts []string) {
 		texts = append(texts, candidate.String())
 	}
 	return texts
+}
+
+// NamesOf lists names for the text of an error, in order.
+func NamesOf(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	quoted := make([]string, len(names))
+	for i, name := range names {
+		quoted[i] = strconv.Quote(oneline.Cut(name, 64))
+	}
+	slices.Sort(quoted)
+	return strings.Join(oneline.First(quoted, MostNamed, ""), ", ")
 }
 
 // ErrorText returns the text of the error of a look-up that found no eligible provider, in one line. It names the

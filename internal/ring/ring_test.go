@@ -25,8 +25,9 @@ func TestRing_PopsInOrder(t *testing.T) {
 		require.Zero(t, lost)
 		require.Equal(t, i, value)
 	}
-	_, _, ok := r.Pop()
+	_, lost, ok := r.Pop()
 	require.False(t, ok)
+	require.Zero(t, lost)
 }
 
 func TestPush_DropsAndCountsTheOldestWhenFull(t *testing.T) {
@@ -119,4 +120,13 @@ func TestPop_ReleasesTheValue(t *testing.T) {
 	}
 	require.Equal(t, 1, r.Len())
 	runtime.KeepAlive(r)
+}
+
+// It is not parallel: counting allocations counts those of all goroutines.
+func TestPush_AllocatesNothingOnceTheRingIsFull(t *testing.T) {
+	r := ring.New[int](20)
+	for i := range 20 {
+		r.Push(i)
+	}
+	require.Zero(t, testing.AllocsPerRun(100, func() { r.Push(1) }))
 }

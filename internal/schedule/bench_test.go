@@ -22,6 +22,18 @@ func TestAfter_CostsOneAllocation(t *testing.T) {
 	}), 0.01)
 }
 
+// It is not parallel: counting allocations counts those of all goroutines.
+func TestAfter_AnEarlierDeadlineMovesTheOneAlarm(t *testing.T) {
+	s := schedule.New()
+	defer s.Close()
+	run, d := func() {}, 1000*time.Hour
+	s.After(d, run)
+	require.InDelta(t, 1, testing.AllocsPerRun(100, func() {
+		d -= time.Hour
+		s.After(d, run).Stop()
+	}), 0.01)
+}
+
 func BenchmarkAfterAndStop(b *testing.B) {
 	for _, waiting := range []int{0, 1, 1000, 100_000} {
 		for _, first := range []bool{true, false} {

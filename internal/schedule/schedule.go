@@ -86,9 +86,7 @@ func (s *Scheduler) At(deadline time.Duration, run func()) *Timer {
 	s.created++
 	timer.run = run
 	s.waiting.push(timer)
-	if timer.index == 0 {
-		s.arm()
-	}
+	s.arm()
 
 	return timer
 }

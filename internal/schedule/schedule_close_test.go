@@ -1,11 +1,13 @@
 package schedule_test
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/stretchr/testify/require"
 
@@ -109,4 +111,61 @@ func TestClose_LeavesNothingUnderContention(t *testing.T) {
 		all.Wait()
 		require.False(t, late.Load(), "running after Close")
 	}
+}
+
+// value is something that a run refers to.
+type value struct{ calls [8]int }
+
+// requireGone fails if v is still in use.
+func requireGone[T any](t *testing.T, v weak.Pointer[T]) {
+	t.Helper()
+	runtime.GC()
+	runtime.GC()
+	require.Nil(t, v.Value())
+}
+
+func TestTimer_LetsGoOfItsRun(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(*schedule.Scheduler, *schedule.Timer){
+		"stopped": func(_ *schedule.Scheduler, timer *schedule.Timer) { timer.Stop() },
+		"fired":   func(*schedule.Scheduler, *schedule.Timer) { elapse(time.Hour) },
+		"closed":  func(s *schedule.Scheduler, _ *schedule.Timer) { s.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
+				timer, v := func() (*schedule.Timer, weak.Pointer[value]) {
+					v := &value{}
+					return s.After(time.Hour, func() { v.calls[0]++ }), weak.Make(v)
+				}()
+				end(s, timer)
+				requireGone(t, v)
+				require.False(t, timer.Stop())
+			})
+		})
+	}
+}
+
+func TestScheduler_LetsGoOfAStoppedTimer(t *testing.T) {
+	t.Parallel()
+	s := schedule.New()
+	defer s.Close()
+	defer s.After(time.Hour, func() {}).Stop()
+	stopped := func() weak.Pointer[schedule.Timer] {
+		timer := s.After(2*time.Hour, func() {})
+		defer timer.Stop()
+		return weak.Make(timer)
+	}()
+	requireGone(t, stopped)
+}
+
+func TestClose_LetsGoOfTheScheduler(t *testing.T) {
+	t.Parallel()
+	closed := func() weak.Pointer[schedule.Scheduler] {
+		s := schedule.New()
+		s.After(time.Hour, func() {})
+		s.Close()
+		return weak.Make(s)
+	}()
+	requireGone(t, closed)
 }

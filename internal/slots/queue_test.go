@@ -242,3 +242,93 @@ func TestQueue_NothingIsLostUnderLoad(t *testing.T) {
 		require.True(t, s.Free())
 	}
 }
+
+func TestRecheck_GrantsAFreeSlotOnceTheConditionIsMet(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := slots.New(1, 10)
+		var usable atomic.Bool
+		wait := queueOf(s, "a", usable.Load)
+		wait.Recheck()
+		require.Zero(t, s.Taken())
+		usable.Store(true)
+		wait.Recheck()
+		require.Equal(t, 1, s.Taken())
+		require.Equal(t, 0, got(t.Context(), wait))
+	})
+}
+
+func TestMoveQueue_GoesBehindTheQueueThatIsThere(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		from, to := full(t, 10), full(t, 10)
+		waits := map[string]*slots.Wait{}
+		for name, s := range map[string]*slots.Slots{"b1": to, "a1": from} {
+			waits[name] = queueOf(s, name[:1], nil)
+		}
+		waits["b2"] = queueOf(to, "b", nil)
+		waits["b3"] = queueOf(from, "b", nil)
+		from.MoveQueue(to)
+		require.Equal(t, []string{"b1", "a1", "b2", "b3"}, order(t, to, waits))
+	})
+}
+
+func TestResume_StaysBehindThoseOfItsCallerThatCameBefore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := full(t, 10)
+		var usable atomic.Bool
+		first, second := queueOf(s, "a", usable.Load), queueOf(s, "a", nil)
+		s.Release()
+		at, _ := second.For(t.Context(), nil)
+		require.Equal(t, 0, at, "the first cannot use it")
+		second.Resume(0)
+		usable.Store(true)
+		s.Release()
+		require.Equal(t, 0, got(t.Context(), first))
+		s.Release()
+		require.Equal(t, 0, got(t.Context(), second))
+	})
+}
+
+func TestEnd_GrantsNothingToAWaitThatEnds(t *testing.T) {
+	t.Parallel()
+	s := slots.New(1, 10)
+	var usable atomic.Bool
+	wait := slots.NewWait("a")
+	require.True(t, wait.Join(s, 0, usable.Load))
+	require.True(t, wait.Join(s, 1, usable.Load))
+	usable.Store(true)
+	wait.End()
+	require.Zero(t, s.Taken())
+	require.True(t, s.TryAcquire())
+}
+
+func TestFor_TellsOfATurnInVainOnceUntilTheConditionIsMet(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := slots.New(1, 10)
+		var usable atomic.Bool
+		wait := queueOf(s, "a", usable.Load)
+		ended, end := context.WithCancel(t.Context())
+		end()
+		_, woken := wait.For(t.Context(), nil)
+		require.True(t, woken)
+		wait.Join(s, 0, usable.Load) // its turn comes again
+		_, woken = wait.For(ended, nil)
+		require.False(t, woken)
+		require.True(t, wait.Passed(0))
+
+		usable.Store(true)
+		wait.Recheck()
+		at, _ := wait.For(t.Context(), nil)
+		require.Equal(t, 0, at)
+		wait.Resume(0) // it keeps the slot meanwhile
+		require.False(t, wait.Passed(0))
+		usable.Store(false)
+		s.Release()
+		_, woken = wait.For(t.Context(), nil)
+		require.True(t, woken, "in vain again")
+		wait.End()
+	})
+}

@@ -45,6 +45,13 @@ func (s *Slots) Waiting() int {
 	return s.queue.length
 }
 
+// HasRoom reports whether the queue has room for another wait.
+func (s *Slots) HasRoom() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return int64(s.queue.length) < s.room.Load()
+}
+
 // Free reports whether TryAcquire would get a slot.
 func (s *Slots) Free() bool {
 	word := s.word.Load()

@@ -39,7 +39,7 @@ var (
 // stripesFor returns the number of stripes for procs cores: two or more for
 // each, because goroutines land on them by chance.
 func stripesFor(procs int) uint {
-	return min(max(uint(1)<<bits.Len(uint(2*procs-1)), minStripes), maxStripes)
+	return min(max(uint(2)<<bits.Len(uint(procs-1)), minStripes), maxStripes)
 }
 
 // Cells is a T for each stripe, where a stripe is a share of all goroutines.

@@ -1,6 +1,7 @@
 package tasks
 
 import (
+	"errors"
 	"sync"
 
 	"github.com/capreg/registry/internal/fault"
@@ -31,17 +32,26 @@ func NewFan(group *Group, most int) *Fan {
 }
 
 // Go runs work and then done, with the error of work, which is a [verdict.PanicError] when it has panicked or ended
-// its goroutine; done returns that error for [Fan.Wait], or nil where a panic is only an error. The function has to
-// be free to begin: see [Fan.AwaitFree].
-func (f *Fan) Go(name string, work func() error, done func(err error) *verdict.PanicError) {
+// its goroutine; done returns whether a panic goes on in [Fan.Wait]. The function has to be free to begin: see
+// [Fan.AwaitFree].
+func (f *Fan) Go(name string, work func() error, done func(err error, panicked bool) (goesOn bool)) {
 	f.running.Add(1)
 	f.group.StartLast(name, func() {
 		defer f.running.Done()
 		if f.free != nil {
 			defer func() { f.free <- struct{}{} }()
 		}
-		fault.RunThen(work, func(err error) {
-			if panicked := done(err); panicked != nil {
+		returned := false
+		fault.RunThen(func() error {
+			err := work()
+			returned = true
+			return err
+		}, func(err error) {
+			var panicked *verdict.PanicError
+			if !returned {
+				errors.As(err, &panicked)
+			}
+			if done(err, !returned) && panicked != nil && panicked.Value != nil {
 				f.mu.Lock()
 				defer f.mu.Unlock()
 				f.panicked = panicked

@@ -36,11 +36,11 @@ func TestFan_RunsABoundedNumberAndTellsEachEnd(t *testing.T) {
 					runtime.Goexit()
 				}
 				return failure
-			}, func(err error) *verdict.PanicError {
+			}, func(err error, panicked bool) bool {
 				mu.Lock()
 				defer mu.Unlock()
 				ends = append(ends, err)
-				return nil
+				return panicked // an exit does not go on elsewhere
 			})
 		}
 		fan.Wait()
@@ -62,13 +62,10 @@ func TestFan_WaitPanicsWhenAllHaveEnded(t *testing.T) {
 		fan := tasks.NewFan(&group, 0)
 		ended := false
 		fan.AwaitFree()
-		fan.Go("panics", func() error { panic("boom") }, func(err error) (p *verdict.PanicError) {
-			errors.As(err, &p)
-			return p
-		})
+		fan.Go("panics", func() error { panic("boom") }, func(_ error, panicked bool) bool { return panicked })
 		fan.AwaitFree()
 		fan.Go("goes on", func() error { time.Sleep(time.Second); ended = true; return nil },
-			func(error) *verdict.PanicError { return nil })
+			func(_ error, panicked bool) bool { return panicked })
 		require.PanicsWithValue(t, "boom", fan.Wait)
 		require.True(t, ended)
 	})

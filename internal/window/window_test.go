@@ -27,6 +27,16 @@ func TestWindow_DropsOldEvents(t *testing.T) {
 	require.Equal(t, window.Counts{}, w.Counts(time.Hour))
 }
 
+func TestNew_OfNoLengthHasSlicesOfANanosecond(t *testing.T) {
+	t.Parallel()
+	for _, length := range []time.Duration{-1, 0, 1, 10, 19} {
+		w := window.New(length)
+		w.Add(0, false, false)
+		require.Equal(t, window.Counts{Total: 1}, w.Counts(9))
+		require.Equal(t, window.Counts{}, w.Counts(10))
+	}
+}
+
 // The model keeps every event.
 func TestWindow_AgreesWithAListOfEvents(t *testing.T) {
 	t.Parallel()
