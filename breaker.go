@@ -20,8 +20,8 @@ type BreakerPolicy struct {
 	// FailureRate is the part of the outcomes in the Window, more than 0 and at most 1,
 	// that opens the breaker when they are failures. Zero: no such rule.
 	FailureRate float64 `json:"failure_rate,omitempty"`
-	// SlowRate is the same for calls that took SlowAfter or longer, successful or not. A
-	// slow trial then counts as a failed one. Zero: no such rule.
+	// SlowRate is the part of the outcomes in the Window, more than 0 and at most 1, that opens the breaker when they
+	// took SlowAfter or longer, successful or not. A slow trial then counts as a failed one. Zero: no such rule.
 	SlowRate float64 `json:"slow_rate,omitempty"`
 	// SlowAfter is the latency from which a call is slow; it goes together with SlowRate.
 	SlowAfter time.Duration `json:"slow_after,omitempty"`

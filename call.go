@@ -8,8 +8,8 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// Call runs function on the best provider and, when that fails in a way that the provider is
-// to blame for, on the next one, each provider once or as often as its [RetryPolicy] says.
+// Call runs function on the best provider, and on the next one where the outcome allows it. Each provider is tried
+// once, or as often as its [RetryPolicy] says.
 //
 // Before each attempt come, in this order, the provider's budget for further attempts, [Options.Authorize], its
 // limits and its breaker; what they keep away moves on to the next provider at no cost. Each attempt is counted,

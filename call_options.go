@@ -24,11 +24,11 @@ func AttemptTimeout(timeout time.Duration) CallOption {
 	return CallOption{optionSet{Timed: true, Timeout: timeout}}
 }
 
-// WaitForCooldown lets the call wait, when no other provider is left, for the first one that comes back within
-// the caller's deadline, and ask it, again where it was this call that it turned away: for the end of a
-// cooldown, or until the caller's own rate ([LimitPolicy]) has an attempt left, which is then reserved for it.
-// A call in a queue for places keeps its turn through a cooldown, and, within MaxWait, while a breaker is open
-// or the provider unhealthy.
+// WaitForCooldown lets a call that has no other provider left wait for the end of a cooldown. It waits for the first
+// provider that comes back within the caller's deadline, and asks it, also where that one has turned this call away
+// before: at the end of its cooldown, or when the caller's own rate ([LimitPolicy]) has an attempt left, which is
+// then reserved for the call. A call in a queue for places keeps its turn through a cooldown, and, within MaxWait,
+// while a breaker is open or the provider unhealthy.
 //
 // Those that wait for the same moment go one after the other, in the order in which they began to wait, within
 // a tenth of their wait (100 ms to 5 s). The time left bounds the wait, not a number of tries; a call that is

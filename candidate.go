@@ -27,8 +27,8 @@ type Candidate struct {
 	Eligible bool `json:"eligible"`
 	// Code is the reason in one stable word.
 	Code reason.Code `json:"code"`
-	// Reason is the same in words, without RetryIn; empty when the provider is
-	// eligible without a trial. It names all reasons, Code the first.
+	// Reason names all reasons in words, where Code names the first, without RetryIn. It is empty when the provider
+	// is eligible without a trial.
 	Reason string `json:"reason,omitempty"`
 	// Breaker is the state of its breaker.
 	Breaker BreakerState `json:"breaker"`

@@ -15,15 +15,15 @@ import (
 	"github.com/capreg/registry/startup"
 )
 
-// Component is a part of a program that an [Orchestrator] starts when what it needs
-// is ready, and stops before that. Only its Name has to be set.
+// Component is a part of a program that an [Orchestrator] starts and stops. It starts when its needs are ready, and
+// stops before they do. Only its Name has to be set.
 type Component struct {
 	// Name identifies the component; at most 256 bytes. Version and Description describe it. Kind names its sort, such as
 	// "process", for plans, reports and pictures. Default: none, for functions.
 	Name, Version, Description, Kind string
 	// Provides lists the capabilities that others can need.
 	Provides []string
-	// Needs lists what has to be ready before the component starts.
+	// Needs lists the prerequisites that have to be ready before the component starts.
 	Needs []startup.Need
 
 	// Start starts the component and returns when that is done. ctx ends with the start timeout, and when the start

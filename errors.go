@@ -42,9 +42,9 @@ var (
 	ErrNoCapability = fault.ErrNoCapability
 	// ErrUnhealthy reports a provider, or one of its capabilities, that probes or the program found unhealthy.
 	ErrUnhealthy = fault.ErrUnhealthy
-	// ErrNotReady reports a provider whose factory failed or whose probes have not succeeded yet, one that was to join
-	// and has not proven itself, a component that does not become ready, or a [Registry.WaitReady] whose context
-	// ended first.
+	// ErrNotReady reports a provider or a component that is not ready. Its factory has failed, its probes have not
+	// succeeded yet, or it was to join and has not proven itself; or the context of a [Registry.WaitReady] has ended
+	// first.
 	ErrNotReady = fault.ErrNotReady
 	// ErrBreakerOpen reports a provider whose circuit breaker admits no call now: it
 	// is open, or half-open with its trial slots taken.
@@ -266,8 +266,9 @@ func (e *CallError) Is(target error) bool {
 	return target == ErrCredentials && e.credentials() || target == fault.ErrOfCall
 }
 
-// Unwrap returns the errors that ended the call, the error of the attempt that [CallError.Verdict] is about, those of the
-// others in order, and the reasons of the providers that were skipped: [errors.As] finds them in this order.
+// Unwrap returns all causes, in the order in which [errors.As] finds them. First come the errors that ended the call,
+// then the error of the attempt that [CallError.Verdict] is about, those of the others in order, and the reasons of
+// the providers that were skipped.
 func (e *CallError) Unwrap() []error {
 	causes := append(make([]error, 0, len(e.ended)+len(e.causes)+len(e.Attempts)+e.countSkipped()), e.ended...)
 	decisive := e.decisive()

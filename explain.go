@@ -58,7 +58,7 @@ func (e Explanation) String() string {
 	return text.String()
 }
 
-// Explain reports which provider the next call would try first, and for each other candidate why not that one. It
+// Explain reports which provider the next call would try first, and the reason against each other candidate. It
 // changes nothing and records nothing. It asks strategies that are a [selection.Describer] for details. The call that
 // it explains has no options, and a context without values; see [Resolver.ExplainFor].
 func (r *Resolver[T]) Explain() Explanation { return r.ExplainFor(context.Background()) }

@@ -159,9 +159,9 @@ func (l *Lease[T]) Attempts() []Attempt {
 	return slices.Clone(shared.history.attempts)
 }
 
-// Done reports the outcome, as a function of [Call] would return it, frees the provider, and
-// returns what the outcome means. The call is over with its last lease. Only the first report
-// of a lease counts; one after its expiry is ignored, which [verdict.ClassIgnored] says.
+// Done reports the outcome of the work, frees the provider, and returns the class of the outcome. The error is the
+// one that a function of [Call] would return. The call is over with its last lease. Only the first report of a lease
+// counts; one after its expiry is ignored, which [verdict.ClassIgnored] says.
 //
 // An error that matches [context.Canceled], without an answer of the provider or a verdict of its own, means that the
 // holder gave up, also where the context that was acquired with goes on: it blames the provider for nothing

@@ -43,9 +43,9 @@ func (l *Lease[T]) Share(most time.Duration) (limit time.Duration, cut bool) {
 	return min(most, share), share < most
 }
 
-// Patience sets how long the provider may take, where that is not the attempt timeout, such as
-// the time to the next item of a stream: a caller's deadline that comes after it, and before the
-// answer has begun, counts against the provider.
+// Patience sets the time that the provider may take, where it is another than the attempt timeout, such as the time
+// to the next item of a stream. A caller's deadline that comes after it, and before the answer has begun, counts
+// against the provider.
 func (l *Lease[T]) Patience(d time.Duration) {
 	if l.made() {
 		l.held.patience.Store(int64(max(d, 0)))
@@ -87,9 +87,9 @@ func (l *Lease[T]) Failure() error {
 	return failure.withRetryIn(shared.query)
 }
 
-// Guard runs a part of the work, such as the provider's own code, and treats its panic as [Call] treats that of its
-// function: it goes on after it was recorded, or becomes a [verdict.PanicError] ([Options.PanicsAsErrors]) that is yet to
-// be reported. A nil work is an error that matches [ErrInvalid].
+// Guard runs a part of the work, such as the provider's own code, and handles its panic. The panic goes on after it
+// was recorded, or, as in [Call], becomes a [verdict.PanicError] ([Options.PanicsAsErrors]) that is yet to be
+// reported. A nil work is an error that matches [ErrInvalid].
 func (l *Lease[T]) Guard(work func() error) (err error) {
 	if work == nil {
 		return invalid("work", raw("nil"), "a function")

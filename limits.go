@@ -28,8 +28,8 @@ type LimitPolicy struct {
 	MaxQueue int `json:"max_queue,omitempty"`
 	// NoQueue lets no call wait.
 	NoQueue bool `json:"no_queue,omitempty"`
-	// MaxWait bounds the time that a call waits, in all queues together, without the time in which it waits for
-	// the end of a cooldown. Default: 30 s.
+	// MaxWait bounds the time that a call spends in queues, in all of them together. Waiting for the end of a
+	// cooldown does not count. Default: 30 s.
 	MaxWait time.Duration `json:"max_wait,omitempty"`
 
 	// Rate bounds the attempts a second of each caller in the long run; zero: any number. See [Caller] for what

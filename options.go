@@ -31,8 +31,8 @@ type Options struct {
 	// Decisions is the number of latest picks that [Registry.Decisions] returns, at
 	// most 1,048,576. Recording a pick costs about a microsecond. Default: 0, none.
 	Decisions int
-	// Required lists the services that [Registry.WaitReady] waits for when it is
-	// called without names, and without which [Registry.Health] is unhealthy.
+	// Required lists the services that the program cannot do without. [Registry.WaitReady] waits for them when it is
+	// called without names, and [Registry.Health] is unhealthy without one of them.
 	Required []string
 	// Classify recognises errors of every provider, after the classifiers of the
 	// provider and of its service ([Service.Classify]) and before the built-in one.
@@ -63,8 +63,9 @@ type Options struct {
 	// ProbeConcurrency limits the health probes that run at once. A probe that ignores
 	// its context for too long no longer counts. Default: 32.
 	ProbeConcurrency int
-	// DrainTimeout is the time that calls in flight have left after their provider was replaced or its lifetime
-	// ended, and those that another one can take over after it became unhealthy; then their contexts are cancelled. Default: 30 s.
+	// DrainTimeout is the time that calls in flight have left when their provider leaves; then their contexts are
+	// cancelled. It holds for one that was replaced or whose lifetime has ended, and for one that became unhealthy,
+	// where another can take over. Default: 30 s.
 	DrainTimeout time.Duration
 }
 

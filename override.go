@@ -60,7 +60,7 @@ func (m *membership) updateHiddenOf(svc *service) {
 	m.wakeWaiters()
 }
 
-// Testing returns what package registrytest replaces the providers of the service with, in tests.
+// Testing returns the functions by which package registrytest replaces the providers of the service, for tests.
 func (s Service[T]) Testing(r *Registry) override.Door[T, Provider[T]] {
 	return override.Door[T, Provider[T]]{
 		Swap: func(by, name string, instance T) (override.Undo, error) {

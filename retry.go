@@ -29,8 +29,8 @@ type RetryPolicy struct {
 	Budget int `json:"budget"`
 	// Refund is the part of a token, at most 1, that a success gives back. Default: 0.1.
 	Refund float64 `json:"refund"`
-	// Floor is the rate of further attempts, per second, that are made whatever the budget, so that programs
-	// with few calls can still retry and fail over. Default: 0.5.
+	// Floor is the rate of further attempts, per second, that are made whatever the budget. It lets programs with few
+	// calls still retry and fail over. Default: 0.5.
 	Floor float64 `json:"floor"`
 }
 

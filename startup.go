@@ -11,8 +11,8 @@ import (
 	"github.com/capreg/registry/startup"
 )
 
-// Orchestrator starts the components of a program in the order of what they need,
-// each as soon as that is ready, supervises them, and stops them in reverse.
+// Orchestrator starts the components of a program in the order of their needs, supervises them, and stops them in
+// reverse. Each starts as soon as its needs are ready.
 //
 //	new ──Start──▶ starting ──all decided──▶ running ──Stop──▶ stopping ──▶ stopped
 //	                  └── a failure, or Stop: roll back ──────────┘
@@ -25,8 +25,9 @@ type Orchestrator struct {
 	engine   *lifecycle.Engine
 }
 
-// NewOrchestrator returns an orchestrator of the components, which register what they provide in reg; nil where
-// none does. The error is a [FieldError], or a [startup.PlanError] with everything that is wrong about their needs.
+// NewOrchestrator returns an orchestrator of the components. Their providers are registered in reg, which is nil
+// where there are none. The error is a [FieldError], or a [startup.PlanError] with everything that is wrong about
+// their needs.
 func NewOrchestrator(reg *Registry, options startup.Options, components ...Component) (*Orchestrator, error) {
 	options, v := lifecycle.CheckedOptions(options)
 	if v != nil {
@@ -49,7 +50,7 @@ func NewOrchestrator(reg *Registry, options startup.Options, components ...Compo
 	return o, nil
 }
 
-// Plan returns what a start would do, or did. It changes nothing.
+// Plan returns the order in which the components start, or have started. It changes nothing.
 func (o *Orchestrator) Plan() startup.Plan { return o.orEmpty().Plan() }
 
 // Start starts all components and returns when each is ready, or its start has otherwise been decided. ctx bounds
@@ -73,10 +74,10 @@ func (o *Orchestrator) Run(ctx context.Context, signals ...os.Signal) error {
 	return o.ifUsable(ctx, func() error { return o.engine.Run(ctx, signals...) })
 }
 
-// Stop stops the components, each after those that use it and at the same time as the others that may. It first
-// aborts a start in progress. Each has its stop timeout; when ctx ends, the contexts of all stops do. It returns
-// when everything is down, or one second after the contexts have ended: components that are not down then are named
-// by the error, which matches [ErrStuck]. Errors of stops are joined.
+// Stop stops the components in reverse, each after its dependants; those that do not depend on each other stop at the
+// same time. It first aborts a start in progress. Each has its stop timeout; when ctx ends, the contexts of all stops
+// do. It returns when everything is down, or one second after the contexts have ended: components that are not down
+// then are named by the error, which matches [ErrStuck]. Errors of stops are joined.
 //
 // It may be called in any state, any number of times and concurrently: every call waits for the same stop. A
 // function of a component calls it in a goroutine, since it waits for that function.

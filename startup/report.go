@@ -41,9 +41,8 @@ type Component struct {
 	Detail string `json:"detail,omitempty"`
 	State  State  `json:"state"`
 	Batch  int    `json:"batch"`
-	// Queued is the time at which its needs were ready, Started the one at which its Start
-	// began, Returned at which that returned and Ready at which it was ready; zero for a step
-	// that took place at once or never.
+	// Queued is the time at which its needs were ready, Started that of the beginning of its Start, Returned that of its end,
+	// and Ready the time at which it was ready. A step that took place at once, or never, is zero.
 	Queued   time.Duration `json:"queued"`
 	Started  time.Duration `json:"started"`
 	Returned time.Duration `json:"returned"`

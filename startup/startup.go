@@ -128,10 +128,11 @@ type Restart struct {
 	MaxRestarts int `json:"max_restarts,omitempty"`
 	// Decay is the half-life of that count. Default: 30 s.
 	Decay time.Duration `json:"decay,omitempty"`
-	// FirstDelay is the delay before the first restart, MaxDelay the longest; in between it
-	// doubles, until the component was ready for Decay without an end. Default: 100 ms and 15 s.
+	// FirstDelay is the delay before the first restart. It doubles with each further one, until the
+	// component was ready for Decay without an end. Default: 100 ms.
 	FirstDelay time.Duration `json:"first_delay,omitempty"`
-	MaxDelay   time.Duration `json:"max_delay,omitempty"`
+	// MaxDelay bounds the delay. Default: 15 s.
+	MaxDelay time.Duration `json:"max_delay,omitempty"`
 	// Dependants are stopped before the restart, and started again after it.
 	Dependants bool `json:"dependants,omitempty"`
 }

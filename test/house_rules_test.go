@@ -188,6 +188,18 @@ func TestHouse_EveryTestAsserts(t *testing.T) {
 
 func TestHouse_ReliabilityPageNamesExistingTests(t *testing.T) {
 	t.Parallel()
+	there := testNames(t)
+	promises, _, _ := strings.Cut(readText(t, "docs/reliability.md"), "## Figures")
+	named := regexp.MustCompile("`((?:Test|Fuzz)\\w+)`").FindAllStringSubmatch(promises, -1)
+	require.NotEmpty(t, named)
+	for _, name := range named {
+		require.True(t, there[name[1]], "there is no %s", name[1])
+	}
+}
+
+// testNames returns the names of all functions in test files.
+func testNames(t *testing.T) map[string]bool {
+	t.Helper()
 	there := make(map[string]bool)
 	for _, files := range testFilesByPackage(t) {
 		for _, file := range files {
@@ -196,12 +208,7 @@ func TestHouse_ReliabilityPageNamesExistingTests(t *testing.T) {
 			}
 		}
 	}
-	promises, _, _ := strings.Cut(readText(t, "docs/reliability.md"), "## Figures")
-	named := regexp.MustCompile("`((?:Test|Fuzz)\\w+)`").FindAllStringSubmatch(promises, -1)
-	require.NotEmpty(t, named)
-	for _, name := range named {
-		require.True(t, there[name[1]], "there is no %s", name[1])
-	}
+	return there
 }
 
 func functionsOf(file *ast.File) (functions []*ast.FuncDecl) {

@@ -45,17 +45,17 @@ func Stated(err error) (v Verdict, stated bool) {
 	return mark.verdict, true
 }
 
-// NotSent marks err as one of a request that certainly never reached the provider, so that even
-// a once-only call may go to the next one. A nil err stays nil.
+// NotSent marks err as the error of a request that certainly never reached the provider. Even a
+// once-only call may then go to the next one. A nil err stays nil.
 func NotSent(err error) error { return As(err, Verdict{Class: ClassNotSent}) }
 
 // Permanent marks err as the fault of the caller's request: the call ends with this error and
 // the provider is not blamed. A nil err stays nil.
 func Permanent(err error) error { return As(err, Verdict{Class: ClassBadRequest}) }
 
-// Cannot marks err as one of a provider that cannot do what is asked and has not tried, such as
-// for a format or a file that it does not know: the next one is asked, by a once-only call as
-// well, and the provider is not blamed. A nil err stays nil.
+// Cannot marks err as the error of a provider that cannot serve the request and has not tried,
+// such as for an unknown format. The next one is asked, by a once-only call as well, and the
+// provider is not blamed. A nil err stays nil.
 func Cannot(err error) error { return As(err, Verdict{Class: ClassNotForMe}) }
 
 // RateLimited marks err as a request of the provider to be left alone for the given time; zero

@@ -57,8 +57,9 @@ const (
 	BlameWhenLong
 	// BlameNotRecorded is for attempts that did not take place.
 	BlameNotRecorded
-	// BlameWhenHanging is neutral, until attempts in a row that ran longer than the provider's
-	// answers take have ended so, as many as the breaker's threshold: then they are failures.
+	// BlameWhenHanging is neutral for a first attempt, and a failure from the breaker's
+	// threshold on. It counts attempts in a row that ran longer than the provider's answers
+	// take.
 	BlameWhenHanging
 )
 

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// ErrorTransport is an [http.RoundTripper] that returns refusals and failures as errors, those of [FromResponse], for
-// clients that keep neither the status nor the delay in errors of their own:
+// ErrorTransport is an [http.RoundTripper] that returns refusals and failures as errors, as [FromResponse] makes
+// them. It is for clients whose own errors keep neither the status nor the delay:
 //
 //	client := &http.Client{Transport: &verdict.ErrorTransport{}}
 //

@@ -35,12 +35,12 @@ const (
 	ClassTransport
 	// ClassServerError is the provider's own failure, such as HTTP 5xx, 408 or 424.
 	ClassServerError
-	// ClassOverloaded is a provider that reports that it has no capacity at the moment.
+	// ClassOverloaded is a provider without capacity at the moment, by its own account.
 	ClassOverloaded
 	// ClassRateLimited is a provider that asks this client to slow down.
 	ClassRateLimited
-	// ClassFatal is a refusal that only an operator can end and that says so: a dead key, an
-	// exhausted quota, billing.
+	// ClassFatal is a refusal that only an operator can end, such as for a dead key, an
+	// exhausted quota or a bill.
 	ClassFatal
 	// ClassUnauthenticated is a refusal of credentials that may be the caller's own, such as HTTP
 	// 401. On different calls, with no answer between, three in a row are the provider's, which is
@@ -48,7 +48,7 @@ const (
 	ClassUnauthenticated
 	// ClassNotAllowed is a refusal of this request for lack of a right, such as HTTP 402, 403 or 407.
 	ClassNotAllowed
-	// ClassNotFound is a provider that does not have what it is there for, such as its model.
+	// ClassNotFound is a provider whose own subject is gone, such as its model.
 	ClassNotFound
 	// ClassResource is the answer of a resource that is not there or does not allow what is asked,
 	// such as HTTP 404, 405, 409 or 412.
@@ -62,8 +62,8 @@ const (
 	ClassRefused
 	// ClassBadRequest is a mistake of the caller: it fails with every provider.
 	ClassBadRequest
-	// ClassUnsupported is a request that this provider refuses for what it asks and that another
-	// one may accept, such as a parameter that its model lacks.
+	// ClassUnsupported is a request that another provider may accept, such as one with a
+	// parameter that the model of this one lacks.
 	ClassUnsupported
 	// ClassNotForMe is a provider that cannot do what is asked and has not tried; see [Cannot].
 	ClassNotForMe

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -39,7 +40,26 @@ func TestSession_LosesNothing(t *testing.T) {
 		require.Contains(t, text, want)
 	}
 	require.NotContains(t, text, "\r", "plain lines when piped")
+	for _, line := range readmeLines(t) {
+		require.Contains(t, withoutFigures(text), withoutFigures(line), "run: go run ./internal/prooftest/guide -agent")
+	}
 }
+
+// readmeLines returns the lines of a session that the README shows, but for the last one, whose shares differ.
+func readmeLines(t *testing.T) []string {
+	t.Helper()
+	page, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	_, block, found := strings.Cut(string(page), "<!-- agent: begin -->\n```text\n")
+	require.True(t, found)
+	block, _, found = strings.Cut(block, "\nserved ")
+	require.True(t, found)
+	return strings.Split(block, "\n")
+}
+
+var figure = regexp.MustCompile(`\d+(\.\d+)?`)
+
+func withoutFigures(text string) string { return figure.ReplaceAllString(text, "…") }
 
 func TestChat_AnswersLinesUntilAnEmptyOne(t *testing.T) {
 	lines, err := output(t, "what is up\nand now\n\nunread\n", "-chat")

@@ -5,35 +5,48 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/verdict"
 )
 
-// ChatModel is whatever answers a prompt; any Go type can be a service.
+// ChatModel answers a prompt; any Go type can be a service.
 type ChatModel func(prompt string) (string, error)
 
 var LLM = registry.NewService[ChatModel]("llm") // a typed key, declared once
 
 func main() {
-	ctx := context.Background()
-	cloud := func(string) (string, error) { return "", errors.New("no route to the cloud") }
-	local := func(prompt string) (string, error) { return prompt + " yourself", nil }
+	if err := run(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+}
 
+func run(ctx context.Context) error {
 	reg, err := registry.New(registry.Options{})
-	_, err1 := LLM.Register(ctx, reg, registry.Provider[ChatModel]{Name: "cloud", Instance: cloud})
-	_, err2 := LLM.Register(ctx, reg, registry.Provider[ChatModel]{Name: "local", Instance: local, Group: 1})
-	if err := errors.Join(err, err1, err2); err != nil {
-		panic(err)
+	if err != nil {
+		return err
 	}
-	llm := LLM.Bind(reg, registry.Query{})
-	for range 5 {
-		reply, err := registry.Call(ctx, llm, func(_ context.Context, chat ChatModel) (string, error) {
-			return chat("hello")
-		})
-		fmt.Println(reply, err)
+	down := verdict.NotSent(errors.New("no route to the cloud")) // an error that says what it means
+	cloud := func(string) (string, error) { return "", down }
+	if _, err := LLM.Register(ctx, reg, registry.Provider[ChatModel]{Name: "cloud", Instance: cloud}); err != nil {
+		return err
 	}
-	fmt.Println(llm.Explain()) // five failures in a row: the cloud gets no calls for a minute
-	if err := reg.Close(ctx); err != nil {
-		panic(err)
+	local := func(prompt string) (string, error) { return prompt + " yourself", nil }
+	if _, err := LLM.Register(ctx, reg, registry.Provider[ChatModel]{Name: "local", Instance: local, Group: 1}); err != nil {
+		return err
 	}
+
+	llm, report := LLM.Bind(reg, registry.Query{}), registry.CallReport{}
+	reply, err := registry.Call(ctx, llm, func(_ context.Context, model ChatModel) (string, error) {
+		return model("hello")
+	}, registry.ReportTo(&report))
+	if err != nil {
+		return err
+	}
+	fmt.Println(reply)
+	for _, attempt := range report.Attempts {
+		fmt.Printf("%s: %s (%s)\n", attempt.Provider, attempt.Class, attempt.Why)
+	}
+	return reg.Close(ctx)
 }

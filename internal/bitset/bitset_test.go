@@ -176,6 +176,31 @@ func TestAddAndRemove_AreIdempotent(t *testing.T) {
 	}
 }
 
+func TestAddAndRemove_KeepTheSummariesOfWhatIsThere(t *testing.T) {
+	t.Parallel()
+	set := bitset.New(1 << 19) // three levels above the bitmap
+	const i = 100_000
+	summaries := func() []int { return []int{set.SummariesAbove(i), set.SummariesAbove(i + 64), set.SummariesAbove(0)} }
+	require.Equal(t, []int{0, 0, 0}, summaries())
+	set.Add(i)
+	require.Equal(t, []int{3, 2, 1}, summaries(), "those that they have in common")
+	set.Add(i + 1)
+	set.Remove(i)
+	require.Equal(t, []int{3, 2, 1}, summaries(), "the word is not empty")
+	set.Add(i + 64)
+	set.Remove(i + 1)
+	require.Equal(t, []int{2, 3, 1}, summaries(), "the word beside it is not")
+	set.Remove(i + 64)
+	require.Equal(t, []int{0, 0, 0}, summaries())
+}
+
+// It is not parallel: counting allocations counts those of all goroutines.
+func TestNew_OfOneWordIsOneAllocation(t *testing.T) {
+	var set *bitset.Set
+	require.LessOrEqual(t, testing.AllocsPerRun(100, func() { set = bitset.New(64) }), 1.0)
+	require.Equal(t, 64, set.Len())
+}
+
 func TestHas_IsFalseOutOfRange(t *testing.T) {
 	t.Parallel()
 	for _, n := range sizes {

@@ -8,3 +8,14 @@ func (s *Set) MarkSummariesAbove(i int) {
 		s.levels[level][at>>wordShift].Or(bit(at))
 	}
 }
+
+// SummariesAbove returns how many levels have a bit set above position i.
+func (s *Set) SummariesAbove(i int) (levels int) {
+	for level := 1; level < len(s.levels); level++ {
+		at := i >> (level * wordShift)
+		if s.levels[level][at>>wordShift].Load()&bit(at) != 0 {
+			levels++
+		}
+	}
+	return levels
+}

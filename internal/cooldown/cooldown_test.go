@@ -124,6 +124,7 @@ func TestCooldown_ParksAtTheThirdCallInARow(t *testing.T) {
 	var asked cooldown.Cooldown
 	require.True(t, asked.Apply(refused(1, time.Second), start))
 	require.Equal(t, cooldown.Cooling, asked.State(), "the delay alone")
+	require.Zero(t, asked.Growth(), "which does not grow")
 	require.Equal(t, start.Add(time.Second), asked.Until())
 }
 

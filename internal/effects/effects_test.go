@@ -11,6 +11,7 @@ import (
 	"github.com/capreg/registry/internal/effects"
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/pace"
+	"github.com/capreg/registry/status"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -64,11 +65,24 @@ func TestEffects_FailuresSpendTheBudgetAndSuccessesRefundIt(t *testing.T) {
 	require.True(t, known.Allow())
 }
 
-func TestEffects_FirstPolicyReplacesTheDefault(t *testing.T) {
+func TestEffects_PolicyReplacesTheOneBefore(t *testing.T) {
 	t.Parallel()
 	var e effects.Effects
-	previous := e.SetRetryPolicy(limit.RetryPolicy{Budget: 2})
-	require.Equal(t, 10, previous.Budget)
+	policy, left := e.RetryPolicy()
+	require.Equal(t, 10, policy.Budget, "the default")
+	require.Equal(t, status.Budget{Left: 10}, left)
+	require.Equal(t, policy, e.SetRetryPolicy(limit.RetryPolicy{Budget: 4}))
+
+	policy, left = e.RetryPolicy()
+	require.Equal(t, limit.RetryPolicy{Budget: 4}, policy)
+	require.Equal(t, status.Budget{Left: 4}, left)
+	e.MoveBudget(breaker.Failure)
+	e.MoveBudget(breaker.Failure)
+	_, left = e.RetryPolicy()
+	require.Equal(t, status.Budget{Left: 2, Low: true}, left)
+	require.Equal(t, policy, e.SetRetryPolicy(limit.RetryPolicy{Budget: 6}))
+	_, left = e.RetryPolicy()
+	require.Equal(t, status.Budget{Left: 6}, left, "a full budget")
 }
 
 func TestEffects_GrowthAndPaceAreRemembered(t *testing.T) {

@@ -1,7 +1,7 @@
 // Package jsonform gives structs a JSON form that is read back as the same value.
 //
 // The form follows the tags, as encoding/json has it, but for two types of field, which that package cannot write so
-// that they are read again: a [time.Duration] is text such as "1m30s", and an error is its text, and is read as an error with
+// that they are read again: a [time.Duration] is text such as "1m30s", and an error is its text, in one line of at most 2,048 bytes, and is read as an error with
 // that text. So the methods MarshalJSON and UnmarshalJSON of such a struct are one line each:
 //
 //	func (p Policy) MarshalJSON() ([]byte, error)     { return jsonform.Marshal(p) }

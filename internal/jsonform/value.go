@@ -15,6 +15,7 @@ import (
 const (
 	wantDuration = `a duration such as "1m30s" or "250ms"`
 	wantText     = "text"
+	longestError = 2048 // bytes of the text of an error
 )
 
 // DurationText returns a duration as [time.Duration.String] does, without zeros at its end: "2m", not "2m0s".
@@ -62,10 +63,7 @@ func errorOf(text []byte, into reflect.Value) error {
 	return nil
 }
 
-// longestError bounds the text of an error, in bytes. It is one line.
-const longestError = 2048
-
-// textOf returns the text of an error, whose Error method may panic.
+// textOf returns the text of an error, whose Error method may panic, in one line of at most longestError bytes.
 func textOf(err error) (text string) {
 	defer func() {
 		if recover() != nil {

@@ -20,8 +20,10 @@ type Classifiers [3]verdict.Classifier
 
 // Classify returns the verdict that was stated of the error, or else the one of the first classifier that has one.
 func (c *Classifiers) Classify(err error) verdict.Verdict {
-	var v verdict.Verdict
-	stated := false
+	var (
+		v      verdict.Verdict
+		stated bool
+	)
 	if fault.Run(func() error { v, stated = verdict.Stated(err); return nil }) == nil && stated {
 		return v
 	}

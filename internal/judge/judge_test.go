@@ -138,6 +138,23 @@ func TestJudge_TheEndOfItsOwnTimeIsATimeoutOrACut(t *testing.T) {
 	})
 }
 
+func TestJudge_AnErrorThatBlamesIsNoAnswerAfterTheEndOfItsTime(t *testing.T) {
+	bubble(t, func(t *testing.T, a *attempt) {
+		a.Classifiers[0] = func(err error) verdict.Verdict {
+			if errors.Is(err, errDown) {
+				return verdict.Verdict{Class: verdict.ClassServerError}
+			}
+			return verdict.Verdict{}
+		}
+		requireJudged(t, a, errDown, verdict.ClassServerError, nil)
+		pass(time.Minute)
+		requireJudged(t, a, errDown, verdict.ClassAttemptTimeout, fault.ErrAttemptTimeout)
+		pass(time.Minute)
+		a.Context = nil // it got the caller's
+		requireJudged(t, a, errDown, verdict.ClassCallerDeadline, nil)
+	})
+}
+
 func TestJudge_AnAnswerCountsAlsoAfterTheEndOfItsTime(t *testing.T) {
 	bubble(t, func(t *testing.T, a *attempt) {
 		pass(time.Minute)

@@ -174,6 +174,18 @@ func TestTurn_KeepsTheSpreadOfItsLine(t *testing.T) {
 	})
 }
 
+func TestTurn_LeavesALineThatItJoinedByItsDelay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var turns limit.Turns[string]
+		first, second := turns.Turn(), turns.Turn()
+		require.Zero(t, first.Delay("a"))
+		first.Leave()
+		require.Zero(t, second.Delay("a"), "alone")
+		second.Leave()
+	})
+}
+
 func TestTurns_LeaveOfACallThatDoesNotWaitChangesNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

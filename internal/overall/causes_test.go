@@ -25,6 +25,21 @@ func (c chain) Having(capability string) map[string]struct{} {
 	return map[string]struct{}{capability: {}}
 }
 
+// counted counts how often the requirements of one provider are asked for.
+type counted struct {
+	chain
+
+	of    string
+	times *int
+}
+
+func (c counted) Requires(p string) []string {
+	if p == c.of {
+		*c.times++
+	}
+	return c.chain.Requires(p)
+}
+
 func TestCauses_AreAtTheRootOfTheChain(t *testing.T) {
 	t.Parallel()
 	c := chain{
@@ -37,6 +52,9 @@ func TestCauses_AreAtTheRootOfTheChain(t *testing.T) {
 	require.Equal(t, []string{"disk"}, overall.Causes(c, "api"))
 	require.Equal(t, []string{"disk", `no provider has "smtp"`}, overall.Causes(c, "web"))
 	require.Equal(t, []string{"b"}, overall.Causes(c, "a"), "a ring ends")
+	visits := 0
+	require.Equal(t, []string{"disk"}, overall.Causes(counted{c, "db", &visits}, "api"))
+	require.Equal(t, 1, visits, "what several need is searched once")
 	c.works["db"] = true
 	require.Equal(t, []string{"cache"}, overall.Causes(c, "api"))
 	c.works["cache"] = true

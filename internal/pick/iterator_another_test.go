@@ -2,8 +2,12 @@ package pick_test
 
 import (
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/capreg/registry/selection"
 )
 
 func TestAnother_IsStillToBeOffered(t *testing.T) {
@@ -22,4 +26,21 @@ func TestAnother_IsStillToBeOffered(t *testing.T) {
 		drain(&it)
 		require.Equal(t, -1, it.Another(), "it is over")
 	}
+}
+
+func TestAnother_PassesBySlowCandidatesOfLaterTiers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := of(fallback(1), fallback(1), fallback(1), fallback(1))
+		f.config.Request.Where.MaxLatency = 100 * time.Millisecond
+		p := f.plan()
+		it := p.Iterate(p.Healthy)
+		require.Equal(t, 0, it.Next(nil))
+		for slow := 1; slow < 3; slow++ {
+			require.Equal(t, slow, it.Another())
+			f.vitals[slow].Begin()
+			f.vitals[slow].End(time.Since(*f.config.Epoch), 200*time.Millisecond, selection.Answered, nil)
+			require.Equal(t, slow+1, it.Another())
+		}
+	})
 }

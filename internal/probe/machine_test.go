@@ -111,6 +111,7 @@ func TestMachine_ExplainsItsState(t *testing.T) {
 	late := answer()
 	late.Took = 160 * time.Millisecond
 	loaded := answer()
+	loaded.Took = 100 * time.Millisecond // just in time
 	loaded.Usage = map[string]float64{"gpu memory": 0.95, "cpu": 0.9, "disk": 0.1}
 	for name, row := range map[string]struct {
 		from    health.State

@@ -311,6 +311,7 @@ func TestResume_DoesNotRejoinAQueueThatWasLeft(t *testing.T) {
 	a, b := full(t, 1), full(t, 1)
 	wait := queueAt([]*slots.Slots{a, b})
 	wait.Leave(0)
+	wait.Leave(2) // it is in no such queue
 	require.Zero(t, a.Waiting())
 	require.Equal(t, 1, b.Waiting())
 	a.Release()

@@ -73,3 +73,12 @@ func TestGroup_StartsNothingAfterWaitButWhatMustBeLast(t *testing.T) {
 		require.True(t, ran)
 	})
 }
+
+func TestIsClosed_TellsAChannelThatIsClosed(t *testing.T) {
+	t.Parallel()
+	ended := make(chan struct{})
+	require.False(t, tasks.IsClosed(ended))
+	close(ended)
+	require.True(t, tasks.IsClosed(ended))
+	require.False(t, tasks.IsClosed(nil))
+}

@@ -62,8 +62,7 @@ type Options struct {
 	// which are different ones for the two. One that blocks makes the process wait; one that fails gets no more of that
 	// life. Default: the logger.
 	Stdout, Stderr io.Writer
-	// Lines is the number of the last lines of output that the error of a process has that ends by itself; at most 1000.
-	// Default: 20.
+	// Lines is the number of lines in [ExitError.Lines], the last ones of the output; at most 1000. Default: 20.
 	Lines int
 }
 
