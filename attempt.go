@@ -164,8 +164,7 @@ func (p *provider) share(remaining, now time.Duration, trial bool, next *provide
 	return pace.Share(remaining, own, next.effects.KnownPace(now), proof)
 }
 
-// attemptContext makes the context of the function; before is that of the attempt of the
-// same call before it, if any.
+// attemptContext makes the context of the function; before is that of the attempt of the same call before it, if any.
 func (p *provider) attemptContext(by context.Context, began, limit time.Duration, before *attemptctx.Context) *attemptctx.Context {
 	var deadline time.Time
 	if limit != NoTimeout {

@@ -11,14 +11,13 @@ import (
 // Call runs function on the best provider, and on the next one where the outcome allows it. Each provider is tried
 // once, or as often as its [RetryPolicy] says.
 //
-// Before each attempt come, in this order, the provider's budget for further attempts, [Options.Authorize], its
-// limits and its breaker; what they keep away moves on to the next provider at no cost. Each attempt is counted,
-// and bounded by its context. An attempt timeout that was given, by [Provider.AttemptTimeout] or the option
-// [AttemptTimeout], is taken at its word. Where none was, an attempt may be cut to leave time for another provider
-// before the caller's deadline: see below. What an outcome means, and whether the call moves on, is decided by the
-// table of package verdict. The function must heed its context; one that does not cannot be cut short, and an
-// answer that it gives after its time is returned all the same. ctx bounds the whole call, and its values reach the
-// function.
+// Before each attempt come, in this order, the provider's budget for further attempts, [Options.Authorize], its limits
+// and its breaker; what they keep away moves on to the next provider at no cost. Each attempt is counted, and bounded
+// by its context. An attempt timeout that was given, by [Provider.AttemptTimeout] or the option [AttemptTimeout], is
+// taken at its word. Where none was, an attempt may be cut to leave time for another provider before the caller's
+// deadline: see below. What an outcome means, and whether the call moves on, is decided by the table of package
+// verdict. The function must heed its context; one that does not cannot be cut short, and an answer that it gives
+// after its time is returned all the same. ctx bounds the whole call, and its values reach the function.
 //
 // What function returns must not live on its context, which ends with the attempt: reading the body of
 // an http.Response that was returned fails with [context.Canceled], unless it was short, and the cause of

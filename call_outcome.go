@@ -11,8 +11,7 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
-// concludeAttempt records the outcome of the attempt, decides what follows, and reports whether
-// the call ends with it.
+// concludeAttempt records the outcome of the attempt, decides what follows, and reports whether the call ends with it.
 func (c *call) concludeAttempt(err error) (over bool) {
 	a := &c.attempt
 	elapsed := a.elapsed()

@@ -78,8 +78,7 @@ type Info struct {
 	// Shared holds what the members of its domain have in common.
 	Shared status.Domain `json:"shared"`
 
-	// Attempts counts the attempts and leases on the provider. At rest it is
-	// Successes + Failures + Ignored + Limited.
+	// Attempts counts the attempts and leases on the provider. At rest it is Successes + Failures + Ignored + Limited.
 	Attempts uint64 `json:"attempts"`
 	// Successes counts answers, including those that refuse the request.
 	Successes uint64 `json:"successes"`

@@ -20,9 +20,8 @@ type Subscription struct {
 	reader   *bus.Reader
 }
 
-// Subscribe begins a subscription that buffers up to the given number of unread events,
-// at most 1,048,576; zero or less means 256. On a registry that is closed the
-// subscription has ended already. Close it when it is no longer read.
+// Subscribe begins a subscription that buffers up to the given number of unread events, at most 1,048,576; zero or
+// less means 256. On a registry that is closed the subscription has ended already. Close it when it is no longer read.
 func (r *Registry) Subscribe(buffer int) *Subscription {
 	r = r.orClosed()
 	breakers := r.breakers()

@@ -35,9 +35,8 @@ func (e condition) refusing() gate {
 // maxRestarts bounds how often one iteration starts over on a newer plan.
 const maxRestarts = 16
 
-// iterator offers the eligible providers of a query, each plan's at most once, and follows
-// changes of the plan. It is the one place that deals with a stale plan in look-ups; queues follow replacements in
-// [call.followQueues]:
+// iterator offers the eligible providers of a query, each plan's at most once, and follows changes of the plan. It is
+// the one place that deals with a stale plan in look-ups; queues follow replacements in [call.followQueues]:
 //
 //   - A provider that was replaced or hidden while its user looked at it has a successor that
 //     is not in the plan of the iteration, whose next candidate may be a worse one. [iterator.pass]

@@ -17,10 +17,9 @@ import (
 // not fit into one function, such as a stream. Use [Resolver.Acquire] to get one, and report its
 // outcome with [Lease.Done] or [Lease.MoveOn].
 //
-// A lease counts as a call in flight until it ends: when its outcome is reported, or when it
-// expires, a second after its context has ended at the attempt timeout of its provider (after an
-// hour with [NoTimeout]). One that expires ends as a failure, and an event says so. Value may be used until then. All
-// methods are safe for concurrent use.
+// A lease counts as a call in flight until it ends: when its outcome is reported, or when it expires, a second after
+// its context has ended at the attempt timeout of its provider (after an hour with [NoTimeout]). One that expires ends
+// as a failure, and an event says so. Value may be used until then. All methods are safe for concurrent use.
 //
 // The leases that come from one another belong to one call: they share its search for
 // providers, its report, its hooks and its idempotency key.
@@ -51,10 +50,9 @@ func (r *Resolver[T]) Acquire(ctx context.Context, options ...CallOption) (*Leas
 	return nextLease[T](&c) //nolint:contextcheck // the call has it
 }
 
-// AcquireAll leases every provider that a call could enter, in order, at most limit of them;
-// zero or less means all. It is the base of broadcast and fan-out: each lease is to be
-// reported by itself. Rotations do not move, and the call does not queue. A provider that
-// replaces another one meanwhile is among them, once, and perhaps out of order.
+// AcquireAll leases every provider that a call could enter, in order, at most limit of them; zero or less means all.
+// It is the base of broadcast and fan-out: each lease is to be reported by itself. Rotations do not move, and the call
+// does not queue. A provider that replaces another one meanwhile is among them, once, and perhaps out of order.
 //
 // It blocks for factories and first probes that have no result yet, within ctx. The error is an [UnavailableError],
 // or a [CallError] when ctx had ended: there is at least one lease, or an error.

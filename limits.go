@@ -14,11 +14,10 @@ import (
 // calls of one caller are served in the order in which they came. In a full queue a caller that has more calls
 // than the newcomer's makes room: its last call fails or moves on.
 //
-// A call keeps its turn while it queues. If the provider is replaced, queued calls move to its successor's
-// queue in their order; within a shared domain that is the same queue. When its turn comes it checks again
-// whether the provider admits it. If that is blocked meanwhile (its breaker is open, it cools down, it is
-// unhealthy), the call keeps its turn as long as it waits for another provider too, and goes on waiting with
-// [WaitForCooldown]; else it fails.
+// A call keeps its turn while it queues. If the provider is replaced, queued calls move to its successor's queue in
+// their order; within a shared domain that is the same queue. When its turn comes it checks again whether the provider
+// admits it. If that is blocked meanwhile (its breaker is open, it cools down, it is unhealthy), the call keeps its
+// turn as long as it waits for another provider too, and goes on waiting with [WaitForCooldown]; else it fails.
 type LimitPolicy struct {
 	// Bulkhead bounds the attempts and leases in progress. Setting one of the next four fields does so as well.
 	Bulkhead bool `json:"bulkhead,omitempty"`

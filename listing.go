@@ -183,8 +183,7 @@ func (r *Registry) WaitReady(ctx context.Context, services ...string) error {
 	}
 }
 
-// unserved returns the services without an eligible provider, and a channel that is
-// closed when that may have changed.
+// unserved returns the services without an eligible provider, and a channel that is closed when that may have changed.
 func (r *Registry) unserved(services []string) (missing []string, changed <-chan struct{}, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

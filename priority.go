@@ -26,8 +26,7 @@ var priorities = ranked.Names{
 	First: int(PriorityCritical), Names: []string{"CRITICAL", "HIGH", "NORMAL", "LOW", "FALLBACK"}, Ranks: []int{0, 1, 2, 3, 9},
 }
 
-// Rank returns the rank of the priority: 0, 1, 2, 3 or 9; lower is asked first. The
-// rank of an invalid value is 255.
+// Rank returns the rank of the priority: 0, 1, 2, 3 or 9; lower is asked first. The rank of an invalid value is 255.
 func (p Priority) Rank() int { return priorities.Rank(int(p)) }
 
 // String returns the name of the priority, such as "CRITICAL".

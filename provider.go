@@ -103,12 +103,11 @@ type Provider[T any] struct {
 	// Until, when set, bounds the life of the registration: when it ends, the provider
 	// is removed and its calls in flight are drained within [Options.DrainTimeout].
 	Until context.Context
-	// Replace replaces the provider of the same name and service, if there is one. A new one that is probed or made
-	// by a factory has to prove itself first: its factory runs at once, and its probes, until it is made, healthy
-	// and has each capability that is probed. Meanwhile the old one serves, and stays if the factory fails, the
-	// probes find the new one unhealthy, or ProveWithin is over. Then the old one is drained within
-	// [Options.DrainTimeout]. The new one starts afresh, but keeps the position, the turn in rotations and the
-	// queue of the old one.
+	// Replace replaces the provider of the same name and service, if there is one. A new one that is probed or made by
+	// a factory has to prove itself first: its factory runs at once, and its probes, until it is made, healthy and has
+	// each capability that is probed. Meanwhile the old one serves, and stays if the factory fails, the probes find
+	// the new one unhealthy, or ProveWithin is over. Then the old one is drained within [Options.DrainTimeout]. The
+	// new one starts afresh, but keeps the position, the turn in rotations and the queue of the old one.
 	Replace bool
 	// ProveWithin bounds the time in which it proves itself, as a replacement or in an [Update]. Default: 30 s.
 	ProveWithin time.Duration

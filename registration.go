@@ -66,9 +66,8 @@ func (r *Registration) SetPriority(priority Priority) (previous Priority, err er
 // Group returns the number of the provider's priority group.
 func (r *Registration) Group() int { return r.Definition().Group }
 
-// SetGroup moves the provider to another priority group and returns the number of the
-// previous one. The provider takes on the strategy of a group that exists, and brings
-// its own to a new one. The error matches [ErrNotRegistered].
+// SetGroup moves the provider to another priority group and returns the number of the previous one. The provider takes
+// on the strategy of a group that exists, and brings its own to a new one. The error matches [ErrNotRegistered].
 func (r *Registration) SetGroup(number int) (previous int, err error) {
 	err = r.change(groupSetting(number, &previous), nil)
 	return previous, err
@@ -110,9 +109,8 @@ func (r *Registration) SetAttemptTimeout(timeout time.Duration) (previous time.D
 // Limits returns the limits of the provider's whole domain, with their defaults.
 func (r *Registration) Limits() LimitPolicy { return r.Info().Limits }
 
-// SetLimits changes the limits of the provider's whole domain and returns the previous
-// ones. Attempts in progress keep their places, and queued calls stay queued; rates
-// start over. The errors match [ErrInvalid] or [ErrNotRegistered].
+// SetLimits changes the limits of the provider's whole domain and returns the previous ones. Attempts in progress keep
+// their places, and queued calls stay queued; rates start over. The errors match [ErrInvalid] or [ErrNotRegistered].
 func (r *Registration) SetLimits(policy LimitPolicy) (previous LimitPolicy, err error) {
 	err = r.change(limitsSetting(policy, &previous))
 	return previous, err

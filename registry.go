@@ -132,9 +132,8 @@ func (r *Registry) now() time.Duration { return time.Since(r.epoch) }
 // a configuration file, and returns its handle. The service must be bound to
 // its Go type, by [Service.Bind] for good or by a provider that is registered.
 //
-// An instance of another type is a [FieldError]; a factory that makes one leaves its
-// provider not ready. Otherwise Register behaves like [Service.Register]. The errors
-// also match [ErrUnknownService] when the service was not bound.
+// An instance of another type is a [FieldError]; a factory that makes one leaves its provider not ready. Otherwise
+// Register behaves like [Service.Register]. The errors also match [ErrUnknownService] when the service was not bound.
 func (r *Registry) Register(ctx context.Context, serviceName string, p Provider[any]) (*Registration, error) {
 	if !r.made() {
 		return nil, errNotMade()

@@ -56,8 +56,7 @@ func profileOf(d *Definition) selection.Profile {
 	}
 }
 
-// vitalsOf returns the vitals of the provider, made for the first plan that reads them. Caller holds
-// Registry.mu.
+// vitalsOf returns the vitals of the provider, made for the first plan that reads them. Caller holds Registry.mu.
 func vitalsOf(p *provider) *selection.Vitals {
 	known := p.vitals.Load()
 	if known == nil {

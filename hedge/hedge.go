@@ -20,9 +20,9 @@ import (
 )
 
 const (
-	defaultAfter = 2 * time.Second
-	defaultProviders  = 2
-	maxProviders  = 16
+	defaultAfter     = 2 * time.Second
+	defaultProviders = 2
+	maxProviders     = 16
 )
 
 // Policy configures the additional calls. The zero value of each field is its default.

@@ -51,7 +51,7 @@ func Guard(work func() error, ended func(panicked any) (stop bool, err error)) (
 			return
 		}
 		value := recover()
-		stop := false
+		var stop bool
 		if stop, err = ended(value); value != nil && !stop {
 			panic(value)
 		}
