@@ -54,8 +54,7 @@ func (r *Registry) Registrations(services ...string) (handles []*Registration) {
 // [Registration.Reset] does. It returns the names of the providers that were kept away by one of them.
 func (r *Registry) Reset(services ...string) (wereKeptAway []string) {
 	for _, h := range r.Registrations(services...) {
-		p := h.current()
-		kept := p.gateNow()&(refusal.Open|refusal.HalfOpen|refusal.Cooling) != 0
+		kept := h.current().gateNow()&(refusal.Open|refusal.HalfOpen|refusal.Cooling) != 0
 		if h.Reset() == nil && kept {
 			wereKeptAway = append(wereKeptAway, h.Name())
 		}
