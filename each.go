@@ -43,7 +43,8 @@ func (r *Resolver[T]) Each(ctx context.Context, function func(context.Context, T
 			fan = tasks.NewFan(&l.held.call.query.service.registry.tasks, l.held.call.options.MaxParallel)
 			fan.AwaitFree()
 		}
-		ended := l.held.told // what does not change
+		begun := &l.held.told // of which the expiry may be writing the outcome
+		ended := Attempt{Provider: begun.Provider, Why: begun.Why, Trial: begun.Trial, Mock: begun.Mock, Delay: begun.Delay}
 		attempts = append(attempts, &ended)
 		fan.Go(fmt.Sprintf("attempt of Each at provider %q", ended.Provider), func() error {
 			return function(l.Context(), l.Value)
