@@ -127,6 +127,7 @@ func TestClose_NamesStuckUserCode(t *testing.T) {
 		close(release)
 		caller.Wait()
 		<-deaf.Left()
+		synctest.Wait() // the factory has returned, too
 		require.NoError(t, reg.Close(t.Context()))
 	})
 }
