@@ -1,7 +1,7 @@
 FUZZTIME ?= 30s
 COUNT ?= 1
 SAMPLE ?= 250
-WITH = ./stream,./hedge,./registrytest,./selectors,./internal/prooftest/model:-rapid.checks=300 -test.skip=Oracle|Histories,./benchmarks/soak,./test:-test.skip=House|Readme
+WITH = ./stream,./hedge,./registrytest,./selectors,./internal/prooftest/model:-rapid.checks=300 -test.skip=Oracle|Histories,./benchmarks/soak,./test:-test.skip=House|Docs
 MUTATE = go run ./internal/prooftest/mutate -sample $(SAMPLE)
 
 .DEFAULT_GOAL := help

@@ -9,7 +9,7 @@ import (
 
 	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/pick"
-	"github.com/capreg/registry/internal/refusal"
+	"github.com/capreg/registry/internal/sight"
 	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
@@ -50,9 +50,9 @@ type call struct {
 	delay     time.Duration // before the present attempt
 	retried   retried
 	panicked  *verdict.PanicError
-	skips     []refusal.Seen // providers that were refused for a reason that no gate shows
-	refused   []*provider    // the same
-	full      []*provider    // had no place free
+	skips     []sight.Seen // providers that were refused for a reason that no gate shows
+	refused   []*provider  // the same
+	full      []*provider  // had no place free
 }
 
 type callState uint8

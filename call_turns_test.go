@@ -155,6 +155,16 @@ func TestTurns_QueuedCallEntersProviderThatComesBack(t *testing.T) {
 	}
 }
 
+// callInOrder makes a call that sends i while it has its place: what calls do after that is in no order.
+func callInOrder(t *testing.T, r *registry.Resolver[testkit.ChatModel], order chan<- int, i int, options ...registry.CallOption) {
+	t.Helper()
+	_, err := registry.Call(t.Context(), r, func(ctx context.Context, m testkit.ChatModel) (string, error) {
+		order <- i
+		return m.Chat(ctx, "")
+	}, options...)
+	assert.NoError(t, err)
+}
+
 // A queued call that waits for cooldowns keeps its turn through one. Variants: a rate limit, a breaker that opens
 // and closes by itself or by a reset, bad health; a cooldown longer than MaxWait; a deadline before the end.
 func TestTurns_QueuedCallWaitsForCooldown(t *testing.T) {
@@ -181,8 +191,7 @@ func TestTurns_QueuedCallWaitsForCooldown(t *testing.T) {
 				order := make(chan int, 4)
 				for i := range cap(order) {
 					go func() {
-						testkit.MustAsk(t, r, registry.WaitForCooldown())
-						order <- i
+						callInOrder(t, r, order, i, registry.WaitForCooldown())
 					}()
 					synctest.Wait()
 				}
@@ -264,8 +273,7 @@ func TestTurns_AreKeptThroughReplacement(t *testing.T) {
 				order := make(chan int, 8)
 				for i := range cap(order) {
 					go func() {
-						testkit.MustAsk(t, r)
-						order <- i
+						callInOrder(t, r, order, i)
 					}()
 					synctest.Wait()
 				}

@@ -8,6 +8,7 @@ import (
 	"github.com/capreg/registry/internal/cooldown"
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/refusal"
+	"github.com/capreg/registry/internal/sight"
 	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
@@ -57,7 +58,7 @@ func (c Candidate) String() string {
 }
 
 // candidateOf returns the provider as a look-up saw it.
-func candidateOf(s *refusal.Seen) Candidate {
+func candidateOf(s *sight.Seen) Candidate {
 	return Candidate{
 		Provider: s.Provider, Handler: s.Handler, Group: s.Group, Priority: Priority(s.Priority), Mock: s.Mock,
 		Strategy: s.Strategy, Eligible: s.Eligible, Code: s.Code, Reason: s.Words, Breaker: BreakerState(s.Breaker),
@@ -66,7 +67,7 @@ func candidateOf(s *refusal.Seen) Candidate {
 }
 
 // candidatesOf returns a list that is the caller's.
-func candidatesOf(o *refusal.Sight) []Candidate {
+func candidatesOf(o *sight.Sight) []Candidate {
 	all, n := make([]Candidate, o.Len()), 0
 	for seen := range o.All() {
 		all[n] = candidateOf(seen)
@@ -104,12 +105,12 @@ func (f facts) Factory() (text string, until time.Time, cause error) {
 
 // recordLocked returns how the provider stands now. All that look share it until the next change. Caller holds
 // Registry.mu.
-func recordLocked(p *provider) *refusal.Record {
+func recordLocked(p *provider) *sight.Record {
 	if r := p.record; r != nil && p.recordedAt == p.service.version && (!r.Depends || p.health.causesAt == p.registry.causes.Load()) {
 		return r
 	}
 	gate, at := p.gateNow(), time.Now()
-	r := &refusal.Record{
+	r := &sight.Record{
 		Who: whoLocked(p, gate), Standing: refusal.Of(gate, facts{p}, at), Gate: gate, Last: p.last,
 		Depends: gate&refusal.Unhealthy != 0 && len(p.definition.Requires) > 0,
 		Profile: profileOf(&p.definition), MatchesAny: p.matchesAny,
@@ -143,15 +144,15 @@ func renewRecord(p *provider) {
 }
 
 // whoLocked returns which provider it is, and the state of its breaker.
-func whoLocked(p *provider, now gate) refusal.Who {
-	return refusal.Who{
+func whoLocked(p *provider, now gate) sight.Who {
+	return sight.Who{
 		Provider: p.name(), Handler: p.definition.Handler, Group: p.group.Number, Priority: int8(p.definition.Priority),
 		Mock: p.shownAsMock(), Breaker: now.Breaker(), Strategy: p.group.Strategy.String(), LastError: p.last.Load(),
 	}
 }
 
 // refusedNow returns the provider as one that turned a call away although it looked eligible.
-func refusedNow(p *provider, why *refusal.Reason, retryIn time.Duration) (c refusal.Seen) {
+func refusedNow(p *provider, why *refusal.Reason, retryIn time.Duration) (c sight.Seen) {
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
 	c.Who = whoLocked(p, p.gateNow())

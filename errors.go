@@ -13,7 +13,7 @@ import (
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/pick"
-	"github.com/capreg/registry/internal/refusal"
+	"github.com/capreg/registry/internal/sight"
 	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
@@ -121,7 +121,7 @@ type UnavailableError struct {
 	// made; zero when that is now, or when no known reason ends by itself.
 	RetryIn time.Duration
 
-	sight refusal.Sight
+	sight sight.Sight
 }
 
 // Candidates returns the providers of the service in the order in which they would have been asked, each with its
@@ -148,7 +148,7 @@ func (e *UnavailableError) Verdict() verdict.Verdict { return verdict.Verdict{} 
 
 // Unwrap returns the error of each candidate.
 func (e *UnavailableError) Unwrap() []error {
-	return refusal.AppendCauses(make([]error, 0, e.sight.Len()), e.sight.All(), e.sight.AllParked())
+	return sight.AppendCauses(make([]error, 0, e.sight.Len()), e.sight.All(), e.sight.AllParked())
 }
 
 // CallError is the error of a call that failed after its function ran at least once, or whose context ended first.
@@ -183,8 +183,8 @@ func (e *CallError) Skipped() (all []Candidate) {
 	return all
 }
 
-func (e *CallError) skipped() iter.Seq[*refusal.Seen] {
-	return func(yield func(*refusal.Seen) bool) {
+func (e *CallError) skipped() iter.Seq[*sight.Seen] {
+	return func(yield func(*sight.Seen) bool) {
 		if e.left == nil {
 			return
 		}
@@ -222,7 +222,7 @@ func (e *CallError) Error() string {
 		tried = append(tried, fmt.Sprintf("%s: %v after %v: %s", attempt.Provider, attempt.Class,
 			attempt.Duration.Round(time.Microsecond), oneline.Cut(fault.Text(attempt.Err), 300)))
 	}
-	if tried = append(tried, refusal.TextsOf(e.skipped(), e.countSkipped())...); len(tried) > 0 {
+	if tried = append(tried, sight.TextsOf(e.skipped(), e.countSkipped())...); len(tried) > 0 {
 		text.WriteString(": " + strings.Join(tried, "; "))
 	}
 	if e.OnceOnly {
@@ -281,7 +281,7 @@ func (e *CallError) Unwrap() []error {
 			causes = append(causes, attempt.Err)
 		}
 	}
-	return refusal.AppendCauses(causes, e.skipped(), e.credentials())
+	return sight.AppendCauses(causes, e.skipped(), e.credentials())
 }
 
 func (e *CallError) credentials() bool {

@@ -14,6 +14,7 @@ import (
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/query"
 	"github.com/capreg/registry/internal/refusal"
+	"github.com/capreg/registry/internal/sight"
 	"github.com/capreg/registry/reason"
 )
 
@@ -194,7 +195,7 @@ func (*serviceState) mismatch(p *provider, q Query) *refusal.Reason {
 }
 
 // unavailable returns the error of a look-up that found no eligible provider. A call has skipped some.
-func (s *queryPlan) unavailable(want condition, by pick.Caller, skips []refusal.Seen) *UnavailableError {
+func (s *queryPlan) unavailable(want condition, by pick.Caller, skips []sight.Seen) *UnavailableError {
 	failure := &UnavailableError{Service: s.service.name, Query: s.query.clone()}
 	failure.Query.Key = by.Key
 	failure.sight = s.look(s.current(), want, skips, nil)
@@ -204,9 +205,9 @@ func (s *queryPlan) unavailable(want condition, by pick.Caller, skips []refusal.
 
 // look returns how the candidates of the plan, and the providers that the query sees beside them, stand now. Some were
 // skipped by a call. With by, those count as throttled that the rate of the caller keeps away.
-func (s *queryPlan) look(plan *plan, want condition, skips []refusal.Seen, by *pick.Caller) refusal.Sight {
+func (s *queryPlan) look(plan *plan, want condition, skips []sight.Seen, by *pick.Caller) sight.Sight {
 	r := s.service.registry
-	o := refusal.Sight{At: r.epoch.Add(r.now()), Strict: want == healthy} // cheaper than time.Now
+	o := sight.Sight{At: r.epoch.Add(r.now()), Strict: want == healthy} // cheaper than time.Now
 	if s.sees == nil {
 		o.View = plan.view(r)
 	} else {
@@ -217,7 +218,7 @@ func (s *queryPlan) look(plan *plan, want condition, skips []refusal.Seen, by *p
 		r.mu.Unlock()
 		known := s.beside.Load()
 		if known == nil || known.plan != all { // which ones it does not accept, and why, changes with the plan only
-			known = &unwanted{all, refusal.NewUnwanted((*query.Query)(&s.query), beside)}
+			known = &unwanted{all, sight.NewUnwanted((*query.Query)(&s.query), beside)}
 			s.beside.Store(known)
 		}
 		o.Others = known.At(beside)
@@ -235,10 +236,10 @@ func (s *queryPlan) look(plan *plan, want condition, skips []refusal.Seen, by *p
 // unwanted has the providers that a query sees in a plan but does not accept.
 type unwanted struct {
 	plan *plan
-	*refusal.Unwanted
+	*sight.Unwanted
 }
 
-// Full and the other methods let [refusal.Sight] see what the records of the candidates do not know.
+// Full and the other methods let [sight.Sight] see what the records of the candidates do not know.
 func (p *plan) Full(i int) bool { return p.candidates[i].full() }
 
 // ThrottledFor returns the time until the rate of the caller admits an attempt; zero: now.
@@ -247,7 +248,7 @@ func (p *plan) ThrottledFor(i int, caller string) time.Duration {
 }
 
 // view returns the records of the candidates as they are now, without a lock unless one has changed.
-func (p *plan) view(r *Registry) *refusal.View {
+func (p *plan) view(r *Registry) *sight.View {
 	if board := p.board.Load(); board != nil {
 		if made := board.Latest(r.causes.Load()); made != nil {
 			return made
@@ -259,11 +260,11 @@ func (p *plan) view(r *Registry) *refusal.View {
 }
 
 // viewLocked is view for callers that hold Registry.mu.
-func (p *plan) viewLocked(r *Registry) *refusal.View {
-	record := func(i int) *refusal.Record { return recordLocked(p.candidates[i]) }
+func (p *plan) viewLocked(r *Registry) *sight.View {
+	record := func(i int) *sight.Record { return recordLocked(p.candidates[i]) }
 	board := p.board.Load()
 	if board == nil {
-		board = refusal.NewBoard(len(p.candidates), record)
+		board = sight.NewBoard(len(p.candidates), record)
 		p.board.Store(board)
 	}
 	return board.View(r.causes.Load(), record)
@@ -277,7 +278,7 @@ func (r *Registry) unavailableService(name string) error {
 		r.mu.Lock()
 		all := &plan{candidates: slices.Collect(maps.Keys(svc.members))}
 		sortListing(all.candidates)
-		failure.sight = refusal.Sight{At: time.Now(), View: all.viewLocked(r)}
+		failure.sight = sight.Sight{At: time.Now(), View: all.viewLocked(r)}
 		r.mu.Unlock()
 		failure.sight.Note(all, nil, nil)
 		if failure.RetryIn = failure.sight.RetryIn; len(all.candidates) == 0 {

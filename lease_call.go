@@ -9,7 +9,7 @@ import (
 	"github.com/capreg/registry/internal/claim"
 	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/internal/pick"
-	"github.com/capreg/registry/internal/refusal"
+	"github.com/capreg/registry/internal/sight"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -22,7 +22,7 @@ type leaseCall struct {
 	// mu guards the fields below and the number of the request; nothing is called while it is held.
 	mu       sync.Mutex
 	history  history
-	skips    []refusal.Seen // of all searches
+	skips    []sight.Seen // of all searches
 	claims   claim.Set[*provider]
 	key      *attemptctx.Context // of its first attempt: all have the idempotency key of the call
 	open     int                 // leases, and searches, in progress; zero again: the call is over

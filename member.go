@@ -17,6 +17,7 @@ import (
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/record"
 	"github.com/capreg/registry/internal/refusal"
+	"github.com/capreg/registry/internal/sight"
 	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/internal/typed"
 	"github.com/capreg/registry/selection"
@@ -72,11 +73,11 @@ type eligibility struct {
 	gate atomic.Uint32 // written under Registry.mu
 
 	// Guarded by Registry.mu.
-	held       []event.Event   // published when it joins
-	positions  []position      // in the plans in force
-	record     *refusal.Record // how it stood when it was last looked at
-	recordedAt uint64          // the version of the plans then
-	ready      time.Duration   // when breaker and health last let calls in again
+	held       []event.Event // published when it joins
+	positions  []position    // in the plans in force
+	record     *sight.Record // how it stood when it was last looked at
+	recordedAt uint64        // the version of the plans then
+	ready      time.Duration // when breaker and health last let calls in again
 }
 
 func (e *eligibility) gateNow() gate { return gate(e.gate.Load()) }

@@ -10,6 +10,7 @@ import (
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/query"
 	"github.com/capreg/registry/internal/refusal"
+	"github.com/capreg/registry/internal/sight"
 	"github.com/capreg/registry/selection"
 )
 
@@ -19,9 +20,9 @@ type plan struct {
 	pick.Plan
 
 	candidates []*provider
-	leastBad   bool                          // every candidate may be a last resort
-	resorts    bool                          // any candidate may be
-	board      atomic.Pointer[refusal.Board] // nil before the first refusal
+	leastBad   bool                        // every candidate may be a last resort
+	resorts    bool                        // any candidate may be
+	board      atomic.Pointer[sight.Board] // nil before the first refusal
 }
 
 // set makes the two sets follow the gate of a candidate. Caller holds Registry.mu.

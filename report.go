@@ -7,7 +7,7 @@ import (
 
 	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/fault"
-	"github.com/capreg/registry/internal/refusal"
+	"github.com/capreg/registry/internal/sight"
 	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
@@ -115,8 +115,8 @@ func (c *call) report(err error) {
 // allSkipped returns the providers that were not entered and could not have been, or not for
 // this call, each with its last reason.
 func (c *call) allSkipped() (skipped []Candidate) {
-	named := func(name string) func(refusal.Seen) bool {
-		return func(s refusal.Seen) bool { return s.Provider == name }
+	named := func(name string) func(sight.Seen) bool {
+		return func(s sight.Seen) bool { return s.Provider == name }
 	}
 	for i, skip := range c.skips {
 		if !c.tried(skip.Provider) && !slices.ContainsFunc(c.skips[i+1:], named(skip.Provider)) {

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -27,6 +28,9 @@ type Reason struct { //nolint:errname // it is what the error is about
 	words    string
 	cause    error
 }
+
+// Code returns the reason in one stable word.
+func (r *Reason) Code() reason.Code { return r.code }
 
 // Error returns the reason in words.
 func (r *Reason) Error() string { return r.words }
@@ -168,41 +172,9 @@ func Cause(code reason.Code, err error, allParked bool) error {
 	return fault.Without(err, fault.ErrCredentials)
 }
 
-// meanings are the sentinels that the errors of candidates with these codes match. They may match others, too.
-//
-//nolint:gochecknoglobals // a table
-var meanings = [...]struct {
-	code     reason.Code
-	sentinel error
-}{
-	{reason.BreakerOpen, fault.ErrBreakerOpen},
-	{reason.TrialsFull, fault.ErrBreakerOpen},
-	{reason.CoolingDown, fault.ErrCoolingDown},
-	{reason.Parked, fault.ErrCoolingDown},
-	{reason.Unhealthy, fault.ErrUnhealthy},
-	{reason.CapabilityOut, fault.ErrUnhealthy},
-	{reason.Starting, fault.ErrNotReady},
-	{reason.NotReady, fault.ErrNotReady},
-	{reason.AtCapacity, fault.ErrAtCapacity},
-	{reason.Throttled, fault.ErrAtCapacity},
-	{reason.BudgetSpent, fault.ErrAtCapacity},
-	{reason.CapabilityMissing, fault.ErrNoCapability},
-	{reason.Denied, fault.ErrDenied},
-}
-
-// means reports whether the code says that the error of its candidate matches the sentinel.
-func means(code reason.Code, sentinel error) bool {
-	for _, meaning := range meanings {
-		if meaning.code == code && meaning.sentinel == sentinel { //nolint:errorlint // the sentinel itself
-			return true
-		}
-	}
-	return false
-}
-
-// mostNamed and longestName bound the names in a reason.
+// MostNamed bounds how many names a text has, and longestName each of them, in bytes.
 const (
-	mostNamed   = 16
+	MostNamed   = 16
 	longestName = 64
 )
 
@@ -211,7 +183,7 @@ func Because(text string, names []string) string {
 	if len(names) == 0 {
 		return text
 	}
-	shown := slices.Clone(names[:min(len(names), mostNamed)])
+	shown := slices.Clone(names[:min(len(names), MostNamed)])
 	for i, name := range shown {
 		shown[i] = oneline.Cut(name, longestName)
 	}
@@ -219,4 +191,17 @@ func Because(text string, names []string) string {
 		shown = append(shown, fmt.Sprintf("and %d more", more))
 	}
 	return strings.TrimPrefix(text+"; because "+strings.Join(shown, ", "), "; ")
+}
+
+// NamesOf lists names for the text of an error, in order.
+func NamesOf(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	quoted := make([]string, len(names))
+	for i, name := range names {
+		quoted[i] = strconv.Quote(oneline.Cut(name, longestName))
+	}
+	slices.Sort(quoted)
+	return strings.Join(oneline.First(quoted, MostNamed, ""), ", ")
 }

@@ -1,18 +1,20 @@
-package refusal
+package sight
 
 import (
 	"iter"
 	"slices"
 	"time"
 
+	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/query"
+	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/reason"
 )
 
 // Seen is a provider that a look-up saw, and how it stood.
 type Seen struct {
 	Who
-	Standing
+	refusal.Standing
 }
 
 // Sight holds the providers as a look-up saw them at one moment: records, which all look-ups share until one of them
@@ -51,7 +53,7 @@ func NewUnwanted(q *query.Query, all *View) *Unwanted {
 	for i := range all.Len() {
 		if why := all.At(i).Mismatch(q); why != nil {
 			u.Count++
-			u.Codes = withCode(u.Codes, why.code)
+			u.Codes = withCode(u.Codes, why.Code())
 		}
 	}
 	return u
@@ -90,7 +92,7 @@ func (o *Sight) Note(of Candidates, skips []Seen, caller *string) {
 	case !o.Strict || o.View.AnyHealthy():
 		o.noteEligible(of, skips, caller)
 	case o.View.AnyEligible(): // by trials
-		o.Codes = withCode(o.Codes, errOnlyTrials.code)
+		o.Codes = withCode(o.Codes, refusal.OnlyTrials().Code())
 	}
 	if o.Others != nil {
 		for _, code := range o.Others.Codes {
@@ -138,13 +140,13 @@ func (o *Sight) noteAll(of Candidates, skips []Seen, caller *string) {
 		}
 		o.Codes = withCode(o.Codes, c.Code)
 	}
-	o.RetryIn = Soonest(all, func(c *Seen) (bool, time.Duration) { return c.Eligible, c.RetryIn })
+	o.RetryIn = refusal.Soonest(all, func(c *Seen) (bool, time.Duration) { return c.Eligible, c.RetryIn })
 }
 
 // adjust makes c follow what its record does not know, and reports whether that changed it.
 func (o *Sight) adjust(c *Seen, i int, of Candidates, skips []Seen, caller *string) (changed bool) {
 	if !o.Strict && c.Eligible && of.Full(i) {
-		c.Refuse(errFull, 0)
+		c.Refuse(refusal.Full(), 0)
 		changed = true
 	}
 	for _, skip := range slices.Backward(skips) { // the last reason counts
@@ -154,7 +156,7 @@ func (o *Sight) adjust(c *Seen, i int, of Candidates, skips []Seen, caller *stri
 	}
 	if caller != nil && !o.Strict && (c.Eligible || c.Code == reason.AtCapacity) {
 		if retryIn := of.ThrottledFor(i, *caller); retryIn > 0 {
-			c.Refuse(errThrottled, retryIn)
+			c.Refuse(refusal.Throttled(), retryIn)
 			changed = true
 		}
 	}
@@ -178,7 +180,7 @@ func (o *Sight) seen(r *Record) Seen {
 		c.LastError = last
 	}
 	if o.Strict && c.Code == reason.Trial {
-		c.Refuse(errOnlyTrials, 0)
+		c.Refuse(refusal.OnlyTrials(), 0)
 	}
 	return c
 }
@@ -274,4 +276,36 @@ func (o *Sight) AllParked() bool { return len(o.Codes) == 1 && o.Codes[0] == rea
 // Means reports whether the code of any candidate says that its error matches the sentinel.
 func (o *Sight) Means(sentinel error) bool {
 	return slices.ContainsFunc(o.Codes, func(code reason.Code) bool { return means(code, sentinel) })
+}
+
+// meanings are the sentinels that the errors of candidates with these codes match. They may match others, too.
+//
+//nolint:gochecknoglobals // a table
+var meanings = [...]struct {
+	code     reason.Code
+	sentinel error
+}{
+	{reason.BreakerOpen, fault.ErrBreakerOpen},
+	{reason.TrialsFull, fault.ErrBreakerOpen},
+	{reason.CoolingDown, fault.ErrCoolingDown},
+	{reason.Parked, fault.ErrCoolingDown},
+	{reason.Unhealthy, fault.ErrUnhealthy},
+	{reason.CapabilityOut, fault.ErrUnhealthy},
+	{reason.Starting, fault.ErrNotReady},
+	{reason.NotReady, fault.ErrNotReady},
+	{reason.AtCapacity, fault.ErrAtCapacity},
+	{reason.Throttled, fault.ErrAtCapacity},
+	{reason.BudgetSpent, fault.ErrAtCapacity},
+	{reason.CapabilityMissing, fault.ErrNoCapability},
+	{reason.Denied, fault.ErrDenied},
+}
+
+// means reports whether the code says that the error of its candidate matches the sentinel.
+func means(code reason.Code, sentinel error) bool {
+	for _, meaning := range meanings {
+		if meaning.code == code && meaning.sentinel == sentinel { //nolint:errorlint // the sentinel itself
+			return true
+		}
+	}
+	return false
 }

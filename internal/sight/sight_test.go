@@ -1,4 +1,4 @@
-package refusal_test
+package sight_test
 
 import (
 	"errors"
@@ -13,27 +13,35 @@ import (
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/query"
 	"github.com/capreg/registry/internal/refusal"
+	"github.com/capreg/registry/internal/sight"
 	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
 
+var (
+	now     = time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC)
+	errSick = errors.New("sick")
+)
+
 // down returns the record of a provider with an open breaker, until that time.
-func down(i int, until time.Time) *refusal.Record {
+func down(i int, until time.Time) *sight.Record {
 	opening := refusal.NewOpening("slow", until)
-	return &refusal.Record{
-		Who: refusal.Who{Provider: strconv.Itoa(i)}, Gate: refusal.Open, Until: until, Last: &atomic.Pointer[verdict.LastError]{},
-		Standing: refusal.Of(refusal.Open, &known{opening: opening}, until), Profile: selection.Profile{Capabilities: []string{"chat"}},
+	standing := refusal.Standing{}
+	standing.Code, standing.Words, _, standing.Err = opening.Refusal(until)
+	return &sight.Record{
+		Who: sight.Who{Provider: strconv.Itoa(i)}, Gate: refusal.Open, Until: until, Last: &atomic.Pointer[verdict.LastError]{},
+		Standing: standing, Profile: selection.Profile{Capabilities: []string{"chat"}},
 	}
 }
 
-func up(i int) *refusal.Record {
+func up(i int) *sight.Record {
 	r := down(i, time.Time{})
 	r.Gate, r.Standing = 0, refusal.Of(0, nil, now)
 	return r
 }
 
-func sick(i int, words string) *refusal.Record {
+func sick(i int, words string) *sight.Record {
 	r := down(i, time.Time{})
 	r.Gate, r.Depends = refusal.Unhealthy, true
 	r.Standing = refusal.Standing{Code: reason.Unhealthy, Words: words, Err: errSick}
@@ -53,16 +61,16 @@ func (*places) TooSlow(int) (latency, bound, retryIn time.Duration, slow bool) {
 
 func TestSight_IsOfItsMomentWhateverChangesLater(t *testing.T) {
 	const size = 200
-	board := refusal.NewBoard(size, func(i int) *refusal.Record { return down(i, now.Add(time.Duration(i+1)*time.Second)) })
+	board := sight.NewBoard(size, func(i int) *sight.Record { return down(i, now.Add(time.Duration(i+1)*time.Second)) })
 	of := &places{}
-	before := refusal.Sight{At: now, View: board.View(0, nil)}
+	before := sight.Sight{At: now, View: board.View(0, nil)}
 	before.Note(of, nil, nil)
 	require.Same(t, before.View, board.View(0, nil), "shared until a change")
 	board.Set(0, sick(0, "unhealthy: probe failed"))
 	board.Set(130, up(130))
 	require.Nil(t, board.Latest(0))
 	of.full = map[int]bool{130: true}
-	after := refusal.Sight{At: now, View: board.View(0, func(i int) *refusal.Record { return sick(i, "unhealthy: probe failed") })}
+	after := sight.Sight{At: now, View: board.View(0, func(i int) *sight.Record { return sick(i, "unhealthy: probe failed") })}
 	after.Note(of, nil, nil)
 
 	require.Equal(t, []reason.Code{reason.BreakerOpen}, before.Codes)
@@ -72,7 +80,7 @@ func TestSight_IsOfItsMomentWhateverChangesLater(t *testing.T) {
 	require.Equal(t, []reason.Code{reason.Unhealthy, reason.BreakerOpen, reason.AtCapacity}, after.Codes)
 	require.Equal(t, 2*time.Second, after.RetryIn)
 	require.LessOrEqual(t, of.asked, 2, "only the eligible candidate is looked at")
-	codes := func(o *refusal.Sight) map[reason.Code]int {
+	codes := func(o *sight.Sight) map[reason.Code]int {
 		count := map[reason.Code]int{}
 		for seen := range o.All() {
 			count[seen.Code]++
@@ -86,7 +94,7 @@ func TestSight_IsOfItsMomentWhateverChangesLater(t *testing.T) {
 
 func TestSight_LastErrorIsNotOfALaterMoment(t *testing.T) {
 	r := down(0, now)
-	o := refusal.Sight{At: now, View: refusal.NewBoard(1, func(int) *refusal.Record { return r }).View(0, nil)}
+	o := sight.Sight{At: now, View: sight.NewBoard(1, func(int) *sight.Record { return r }).View(0, nil)}
 	last := func() (found *verdict.LastError) {
 		for seen := range o.All() {
 			found = seen.LastError
@@ -100,9 +108,9 @@ func TestSight_LastErrorIsNotOfALaterMoment(t *testing.T) {
 }
 
 func TestSight_TellsWhatTheQueryDoesNotAccept(t *testing.T) {
-	board := refusal.NewBoard(3, func(i int) *refusal.Record { return down(i, now) })
+	board := sight.NewBoard(3, func(i int) *sight.Record { return down(i, now) })
 	q := &query.Query{Require: []string{"vision"}}
-	o := refusal.Sight{At: now, View: refusal.NewBoard(0, nil).View(0, nil), Others: refusal.NewUnwanted(q, board.View(0, nil))}
+	o := sight.Sight{At: now, View: sight.NewBoard(0, nil).View(0, nil), Others: sight.NewUnwanted(q, board.View(0, nil))}
 	o.Note(&places{}, nil, nil)
 	require.Equal(t, []reason.Code{reason.CapabilityMissing}, o.Codes)
 	require.Equal(t, 3, o.Len())
@@ -112,9 +120,9 @@ func TestSight_TellsWhatTheQueryDoesNotAccept(t *testing.T) {
 }
 
 func TestBoard_RenewsRecordsThatDependOnOthersOnceForEachChange(t *testing.T) {
-	board := refusal.NewBoard(100, func(i int) *refusal.Record { return sick(i, "because db") })
+	board := sight.NewBoard(100, func(i int) *sight.Record { return sick(i, "because db") })
 	renewed := 0
-	record := func(i int) *refusal.Record { renewed++; return sick(i, "because disk") }
+	record := func(i int) *sight.Record { renewed++; return sick(i, "because disk") }
 	first := board.View(1, record)
 	require.Equal(t, 100, renewed)
 	require.Same(t, first, board.View(1, record))
@@ -129,14 +137,14 @@ func TestBoard_RenewsRecordsThatDependOnOthersOnceForEachChange(t *testing.T) {
 func TestSight_ChangesAndReadersDoNotMeet(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
-	board := refusal.NewBoard(300, func(i int) *refusal.Record { return down(i, now) })
+	board := sight.NewBoard(300, func(i int) *sight.Record { return down(i, now) })
 	var running sync.WaitGroup
 	for range 4 {
 		running.Go(func() {
 			for i := range 300 {
 				mu.Lock()
 				board.Set(i, sick(i, "x"))
-				o := refusal.Sight{At: now, View: board.View(0, func(i int) *refusal.Record { return sick(i, "y") })}
+				o := sight.Sight{At: now, View: board.View(0, func(i int) *sight.Record { return sick(i, "y") })}
 				mu.Unlock()
 				o.Note(&places{}, nil, nil)
 				for seen := range o.All() {
@@ -149,10 +157,10 @@ func TestSight_ChangesAndReadersDoNotMeet(t *testing.T) {
 }
 
 func TestSight_RefusalAllocatesNothingForEachCandidate(t *testing.T) {
-	board := refusal.NewBoard(10_000, func(i int) *refusal.Record { return down(i, now) })
+	board := sight.NewBoard(10_000, func(i int) *sight.Record { return down(i, now) })
 	of := &places{}
 	require.LessOrEqual(t, testing.AllocsPerRun(100, func() {
-		o := refusal.Sight{At: now, View: board.View(0, nil)}
+		o := sight.Sight{At: now, View: board.View(0, nil)}
 		o.Note(of, nil, nil)
 		if !o.Means(fault.ErrBreakerOpen) {
 			t.Error(errors.ErrUnsupported)

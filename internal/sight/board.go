@@ -1,4 +1,12 @@
-package refusal
+// Package sight holds how the providers of a plan stood when a look-up or call was refused, so that the error can say it
+// later, whatever has changed meanwhile.
+//
+// A [Board] has a [Record] of each provider, made once for each change, and a [View] of all of them that refusals share
+// until one changes. A [Sight] is a view with what only one look-up knows: its moment, its caller's rates, what it was
+// turned away by. Lists, texts and causes are made of it when they are asked for. The reasons themselves are those of
+// internal/refusal. It takes no lock: a board belongs to its owner's, and a view never changes. It keeps no provider
+// alive.
+package sight
 
 import (
 	"iter"
@@ -8,6 +16,7 @@ import (
 
 	"github.com/capreg/registry/internal/breaker"
 	"github.com/capreg/registry/internal/query"
+	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
@@ -26,30 +35,30 @@ type Who struct {
 // Record holds the standing of one provider at some time. It never changes, and does not keep the provider alive.
 type Record struct {
 	Who
-	Standing // without RetryIn
+	refusal.Standing // without RetryIn
 
-	Gate       Gate
+	Gate       refusal.Gate
 	Until      time.Time // when all reasons end by themselves; zero: one does not, or not at a known time
 	Depends    bool      // other providers may be the reason
 	Last       *atomic.Pointer[verdict.LastError]
 	Profile    selection.Profile
-	MatchesAny bool               // every query
-	Outages    map[string]*Reason // by capability
+	MatchesAny bool                       // every query
+	Outages    map[string]*refusal.Reason // by capability
 }
 
 // Mismatch returns the reason why a query does not accept the provider; nil when it does.
-func (r *Record) Mismatch(q *query.Query) *Reason {
+func (r *Record) Mismatch(q *query.Query) *refusal.Reason {
 	if !r.MatchesAny {
 		for _, wanted := range q.Require {
 			if !slices.Contains(r.Profile.Capabilities, wanted) {
-				return Lacking(wanted)
+				return refusal.Lacking(wanted)
 			}
 		}
 		if len(q.Only) > 0 && !slices.Contains(q.Only, r.Profile.Name) {
-			return NotNamed()
+			return refusal.NotNamed()
 		}
 		if code, words := q.Where.Unmet(&r.Profile); code != "" {
-			return Unmet(code, words)
+			return refusal.Unmet(code, words)
 		}
 	}
 	for _, wanted := range q.Require {
@@ -71,7 +80,7 @@ type chunk struct {
 
 // summary says what the records of a chunk, or of a view, have in common.
 type summary struct {
-	gates    Gate          // of any
+	gates    refusal.Gate  // of any
 	eligible bool          // any is
 	healthy  bool          // any has an empty gate
 	depends  bool          // any does
@@ -210,7 +219,7 @@ func (v *View) Len() int { return v.size }
 func (v *View) At(i int) *Record { return v.chunks[i/chunkSize].records[i%chunkSize] }
 
 // Any reports whether any record has one of the reasons.
-func (v *View) Any(of Gate) bool { return v.summary.gates&of != 0 }
+func (v *View) Any(of refusal.Gate) bool { return v.summary.gates&of != 0 }
 
 // AnyHealthy reports whether nothing at all keeps calls away from any.
 func (v *View) AnyHealthy() bool { return v.summary.healthy }

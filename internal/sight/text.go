@@ -1,20 +1,16 @@
-package refusal
+package sight
 
 import (
 	"cmp"
 	"fmt"
 	"iter"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/internal/refusal"
 )
-
-// MostNamed bounds how many providers the text of an error names.
-const MostNamed = 16
 
 // String returns the name with the reason and the time until a retry.
 func (s *Seen) String() string {
@@ -28,25 +24,12 @@ func (s *Seen) String() string {
 // TextsOf returns the first candidates with their reasons, for the text of an error that has as many of them in all.
 func TextsOf(candidates iter.Seq[*Seen], count int) (texts []string) {
 	for candidate := range candidates {
-		if len(texts) == MostNamed {
-			return append(texts, fmt.Sprintf("and %d more", count-MostNamed))
+		if len(texts) == refusal.MostNamed {
+			return append(texts, fmt.Sprintf("and %d more", count-refusal.MostNamed))
 		}
 		texts = append(texts, candidate.String())
 	}
 	return texts
-}
-
-// NamesOf lists names for the text of an error, in order.
-func NamesOf(names []string) string {
-	if len(names) == 0 {
-		return "none"
-	}
-	quoted := make([]string, len(names))
-	for i, name := range names {
-		quoted[i] = strconv.Quote(oneline.Cut(name, 64))
-	}
-	slices.Sort(quoted)
-	return strings.Join(oneline.First(quoted, MostNamed, ""), ", ")
 }
 
 // ErrorText returns the text of the error of a look-up that found no eligible provider, in one line. It names the
@@ -72,7 +55,7 @@ func (o *Sight) ErrorText(service, query string, retryIn time.Duration) string {
 // AppendCauses appends the errors of candidates. They match ErrCredentials only where all candidates are parked.
 func AppendCauses(causes []error, candidates iter.Seq[*Seen], parked bool) []error {
 	for candidate := range candidates {
-		if err := Cause(candidate.Code, candidate.Err, parked); err != nil {
+		if err := refusal.Cause(candidate.Code, candidate.Err, parked); err != nil {
 			causes = append(causes, err)
 		}
 	}
