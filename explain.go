@@ -206,8 +206,22 @@ func (s *queryPlan) unavailable(want condition, by pick.Caller, skips []sight.Se
 // look returns how the candidates of the plan, and the providers that the query sees beside them, stand now. Some were
 // skipped by a call. With by, those count as throttled that the rate of the caller keeps away.
 func (s *queryPlan) look(plan *plan, want condition, skips []sight.Seen, by *pick.Caller) sight.Sight {
+	o := s.sightOf(plan)
+	o.Strict = want == healthy
+	var caller *string
+	if by != nil {
+		caller = &by.Name
+	}
+	if o.Note(plan, skips, caller); len(o.Codes) == 0 {
+		o.Cause = s.service.whyEmpty()
+	}
+	return o
+}
+
+// sightOf is look without what only a look at each eligible candidate tells.
+func (s *queryPlan) sightOf(plan *plan) sight.Sight {
 	r := s.service.registry
-	o := sight.Sight{At: r.epoch.Add(r.now()), Strict: want == healthy} // cheaper than time.Now
+	o := sight.Sight{At: r.epoch.Add(r.now())} // cheaper than time.Now
 	if s.sees == nil {
 		o.View = plan.view(r)
 	} else {
@@ -222,13 +236,6 @@ func (s *queryPlan) look(plan *plan, want condition, skips []sight.Seen, by *pic
 			s.beside.Store(known)
 		}
 		o.Others = known.At(beside)
-	}
-	var caller *string
-	if by != nil {
-		caller = &by.Name
-	}
-	if o.Note(plan, skips, caller); len(o.Codes) == 0 {
-		o.Cause = s.service.whyEmpty()
 	}
 	return o
 }
