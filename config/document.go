@@ -60,23 +60,23 @@ type Provider struct {
 	// files, as in "${env:NAME}".
 	Settings Settings `json:"settings,omitzero"`
 
-	Handler      string             `json:"handler,omitempty"`
-	Capabilities []string           `json:"capabilities,omitempty"`
-	Priority     *registry.Priority `json:"priority,omitempty"`
-	Group        int                `json:"group,omitempty"`
-	Weight       float64            `json:"weight,omitempty"`
-	NoTraffic    bool               `json:"no_traffic,omitempty"`
-	Mock         bool               `json:"mock,omitempty"`
-	LastResort   bool               `json:"last_resort,omitempty"`
-	Window       int                `json:"window,omitempty"`
-	Tags         []string           `json:"tags,omitempty"`
-	Region       string             `json:"region,omitempty"`
-	Cost         float64            `json:"cost,omitempty"`
-	Version      string             `json:"version,omitempty"`
-	Description  string             `json:"description,omitempty"`
-	Endpoint     string             `json:"endpoint,omitempty"`
-	Requires     []string           `json:"requires,omitempty"`
-	Metadata     map[string]string  `json:"metadata,omitempty"`
+	Handler      string            `json:"handler,omitempty"`
+	Capabilities []string          `json:"capabilities,omitempty"`
+	Priority     registry.Priority `json:"priority,omitzero"`
+	Group        int               `json:"group,omitempty"`
+	Weight       float64           `json:"weight,omitempty"`
+	NoTraffic    bool              `json:"no_traffic,omitempty"`
+	Mock         bool              `json:"mock,omitempty"`
+	LastResort   bool              `json:"last_resort,omitempty"`
+	Window       int               `json:"window,omitempty"`
+	Tags         []string          `json:"tags,omitempty"`
+	Region       string            `json:"region,omitempty"`
+	Cost         float64           `json:"cost,omitempty"`
+	Version      string            `json:"version,omitempty"`
+	Description  string            `json:"description,omitempty"`
+	Endpoint     string            `json:"endpoint,omitempty"`
+	Requires     []string          `json:"requires,omitempty"`
+	Metadata     map[string]string `json:"metadata,omitempty"`
 
 	// Domain names one of the document's domains. Default: a domain of its own.
 	Domain string `json:"domain,omitempty"`
@@ -90,6 +90,8 @@ type Provider struct {
 	Health         health.Policy          `json:"health,omitzero"`
 	// ProveWithin bounds the time in which a new instance proves itself before it takes over.
 	ProveWithin Duration `json:"prove_within,omitzero"`
+	// AtOnce lets it take part without proving itself: its instance is made at first need.
+	AtOnce bool `json:"at_once,omitempty"`
 }
 
 // Query is a kind of request to one service.
