@@ -1,12 +1,13 @@
 package config
 
 import (
-	"encoding/json"
+	"encoding"
 	"fmt"
 	"maps"
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 )
 
 // altered are the fields of a provider that change in place. All others make a new instance.
@@ -55,9 +56,8 @@ func (s *spec) diff(before *spec, scrub func(string) string) Change {
 	if !reflect.DeepEqual(same, *s.Provider) {
 		c.Fields = fieldsThatChange("", flat(before.Provider), flat(s.Provider), scrub)
 	}
-	c.Fields = slices.DeleteFunc(c.Fields, func(f Field) bool { return strings.HasPrefix(f.Name, "settings") })
 	if s.fingerprint != before.fingerprint {
-		settings := fieldsThatChange("settings.", flatMap(before.settings), flatMap(s.settings), scrub)
+		settings := fieldsThatChange("settings.", before.written(), s.written(), scrub)
 		if len(settings) == 0 && s.Kind == before.Kind {
 			settings = []Field{{Name: "settings", From: "(value of a reference)", To: "(another value)"}}
 		}
@@ -117,38 +117,46 @@ func numbers(a, b map[int]Group) []int {
 	return slices.Sorted(maps.Keys(all))
 }
 
-// flat returns the fields of a value as text, by their paths; defaults are left out.
+// flat returns the fields of a value as text, by their paths; zero values are left out.
 func flat(value any) map[string]string {
-	text, err := jsonOf(value)
-	if err != nil {
-		return map[string]string{"": err.Error()}
-	}
-	var fields map[string]any
-	if json.Unmarshal(text, &fields) != nil { // null
-		return nil
-	}
-	return flatMap(fields)
+	all := make(map[string]string)
+	flatten("", reflect.ValueOf(value), all)
+	return all
 }
 
-func flatMap(fields map[string]any) map[string]string {
-	all := make(map[string]string)
-	var add func(path string, value any)
-	add = func(path string, value any) {
-		switch v := value.(type) {
-		case map[string]any:
-			for key, each := range v {
-				add(join(path, key), each)
-			}
-		case string:
-			all[path] = v
-		case nil:
-		default:
-			text, _ := jsonOf(v) // of what JSON was decoded to
-			all[path] = string(text)
-		}
+func flatten(path string, v reflect.Value, into map[string]string) {
+	switch {
+	case !v.IsValid() || v.IsZero():
+		return
+	case v.Type() == settingsType: // those of a kind are compared apart
+		return
+	case v.Type() == durationType:
+		into[path] = time.Duration(v.Int()).String()
+		return
 	}
-	add("", fields)
-	return all
+	if text, ok := v.Interface().(encoding.TextMarshaler); ok {
+		form, _ := text.MarshalText() // of a value that was read
+		into[path] = string(form)
+		return
+	}
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Interface:
+		flatten(path, v.Elem(), into)
+	case reflect.Struct:
+		known := fieldsOf(v.Type())
+		for _, name := range known.names {
+			flatten(join(path, name), v.FieldByIndex(known.index[name]), into)
+		}
+	case reflect.Map:
+		for key, value := range v.Seq2() {
+			flatten(join(path, key.String()), value, into)
+		}
+	case reflect.String:
+		into[path] = v.String()
+	default:
+		text, _ := jsonOf(v.Interface()) // a number, a truth value or a list of them
+		into[path] = string(text)
+	}
 }
 
 // fieldsThatChange returns the differences in the order of their names.
@@ -159,26 +167,33 @@ func fieldsThatChange(prefix string, from, to map[string]string, scrub func(stri
 	}
 	maps.Copy(both, to)
 	for _, name := range slices.Sorted(maps.Keys(both)) {
-		if from[name] != to[name] && !isZero(from[name], to[name]) {
+		if from[name] != to[name] {
 			changed = append(changed, Field{prefix + name, scrub(from[name]), scrub(to[name])})
 		}
 	}
 	return changed
 }
 
-// isZero reports whether a field is left out in one text and zero in the other.
-func isZero(a, b string) bool {
-	zero := func(text string) bool { return text == "" || text == "0" || text == "0s" || text == "false" }
-	return zero(a) && zero(b)
+// written returns the fields of the settings as they were written.
+func (s *spec) written() map[string]string {
+	if s.Settings.node == nil {
+		return nil
+	}
+	var fields any
+	(&decoder{literal: true}).free("", s.Settings.node, &fields)
+	return flat(fields)
 }
 
 // warnLiterals warns of settings that look like secrets and are written in the document itself.
 func (p *prepared) warnLiterals() (warnings []string) {
 	for _, s := range p.specs {
-		for _, name := range slices.Sorted(maps.Keys(s.settings)) {
-			value, isText := s.settings[name].(string)
-			if isText && value != "" && !refers(value) && isSecretName(name) {
-				warnings = append(warnings, s.path()+".settings."+name+" is written in the document: a reference such as ${env:NAME} keeps it out")
+		if s.Settings.node == nil {
+			continue
+		}
+		fields, _ := (&decoder{}).own("", s.Settings.node)
+		for _, e := range fields {
+			if e.value.Tag == "!!str" && e.value.Value != "" && !refers(e.value.Value) && isSecretName(e.key) {
+				warnings = append(warnings, s.path()+".settings."+e.key+" is written in the document: a reference such as ${env:NAME} keeps it out")
 			}
 		}
 	}

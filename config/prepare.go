@@ -27,7 +27,6 @@ type spec struct {
 
 	strategy    selection.Strategy
 	limits      registry.LimitPolicy
-	settings    map[string]any    // as they were written, for plans
 	fingerprint [sha256.Size]byte // of kind and settings, references resolved
 	joiner      joiner
 }
@@ -127,15 +126,13 @@ func (s *spec) decode(p *prepared, kind *Kind) (any, []Problem) {
 			return nil, d.problems
 		}
 	}
-	var resolved, written any
+	var resolved any
 	d.free(path, n, &resolved)
-	(&decoder{literal: true}).free(path, n, &written)
 	text, err := jsonOf(resolved)
 	if err != nil {
 		d.problem(path, n, "%s", p.secrets.scrub(err.Error()))
 	}
 	s.fingerprint = sha256.Sum256(append([]byte(s.Kind+"\x00"), text...))
-	s.settings, _ = written.(map[string]any)
 	return into.Interface(), d.problems
 }
 
