@@ -49,6 +49,7 @@ func (m *Manager) apply(ctx context.Context, d *Document) (*Plan, error) {
 		return plan, err
 	}
 	old := m.current()
+	shares := m.shares()
 	set := changes{old: old, next: next}
 	set.collect(plan)
 	if len(set.of) > 0 {
@@ -65,6 +66,9 @@ func (m *Manager) apply(ctx context.Context, d *Document) (*Plan, error) {
 		}
 	}
 	m.mu.Lock()
+	if !plan.Empty() {
+		m.before, m.sharesBefore = old, shares
+	}
 	m.applied = next
 	m.mu.Unlock()
 	return plan, m.selectAll(old, next)

@@ -134,7 +134,7 @@ func flatten(path string, v reflect.Value, into map[string]string) {
 		into[path] = time.Duration(v.Int()).String()
 		return
 	}
-	if text, ok := v.Interface().(encoding.TextMarshaler); ok {
+	if text, ok := reflect.TypeAssert[encoding.TextMarshaler](v); ok {
 		form, _ := text.MarshalText() // of a value that was read
 		into[path] = string(form)
 		return

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"crypto/sha256"
+
 	"go.yaml.in/yaml/v3"
 
 	"github.com/capreg/registry"
@@ -24,6 +26,12 @@ type Document struct {
 	Queries map[string]Query `json:"queries,omitempty"`
 
 	places places
+	digest [sha256.Size]byte // of the texts that it was read from; zero: of none
+}
+
+// same reports whether two documents were read from the same texts, or are one.
+func (d *Document) same(other *Document) bool {
+	return d == other || d.digest == other.digest && d.digest != [sha256.Size]byte{}
 }
 
 // Domain is a failure domain, whose providers share limits and cooldown: a key, a host, a GPU.

@@ -38,8 +38,12 @@ type Manager struct {
 	// Guarded by turn.
 	usual map[string]selection.Policy // of services, before documents set another one
 
-	mu      sync.Mutex // held for a moment, and never while other code runs
-	applied *prepared  // guarded by mu; changed with the turn held
+	mu sync.Mutex // held for a moment, and never while other code runs
+
+	// Guarded by mu, and changed with the turn held.
+	applied      *prepared
+	before       *prepared          // the one before that, which a canary goes back to; nil: none
+	sharesBefore map[identity]share // the counts of attempts when it was replaced
 }
 
 // New returns a manager of the registry, which has applied nothing yet. It starts nothing, and needs no closing. The
