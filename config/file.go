@@ -74,8 +74,8 @@ func (s *FileSource) Watch(ctx context.Context, changed func()) error {
 			return ctx.Err()
 		case e := <-events:
 			w.look(!e.Has(fsnotify.Chmod) && w.concerns(e.Name))
-		case _ = <-failures: // such as notifications that were lost
-			w.look(true)
+		case err := <-failures: // such as notifications that were lost
+			w.look(err != nil)
 		case <-poll.C:
 			w.look(false)
 		}

@@ -40,7 +40,7 @@ func follow(t *testing.T, source config.Source, options config.FollowOptions) *f
 	go func() { f.ended <- f.m.Follow(ctx, source, options) }()
 	t.Cleanup(func() {
 		stop()
-		_ = <-f.ended // that it has ended
+		require.NoError(t, <-f.ended)
 	})
 	return f
 }
