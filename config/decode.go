@@ -25,6 +25,7 @@ const (
 var (
 	settingsType = reflect.TypeFor[Settings]()
 	durationType = reflect.TypeFor[time.Duration]()
+	secretType   = reflect.TypeFor[Secret]()
 	textType     = reflect.TypeFor[encoding.TextUnmarshaler]()
 	jsonType     = reflect.TypeFor[json.Unmarshaler]()
 )
@@ -33,6 +34,7 @@ var (
 type decoder struct {
 	file     string
 	secrets  *secrets // what references in texts stand for; nil: there are none to be
+	literal  bool     // references are texts like any other
 	problems []Problem
 	places   places
 	nodes    int

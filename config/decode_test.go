@@ -64,7 +64,7 @@ func TestDocument_IsReadWithDurationsAsText(t *testing.T) {
 	require.Equal(t, "ROUND_ROBIN", llm.Groups[1].Strategy.String())
 	require.Len(t, llm.Providers, 2)
 	p := llm.Providers[0]
-	require.Equal(t, registry.PriorityHigh, *p.Priority)
+	require.Equal(t, registry.PriorityHigh, p.Priority)
 	require.Equal(t, config.Duration(90*time.Second), p.AttemptTimeout)
 	require.Equal(t, registry.BreakerPolicy{FailureThreshold: 3, RecoveryTimeout: 2 * time.Minute}, p.Breaker)
 	require.Equal(t, 10*time.Second, p.Health.Interval)
@@ -178,7 +178,7 @@ services:
 	p := d.Services["llm"].Providers
 	require.Equal(t, "model", p[0].Kind)
 	require.Equal(t, 7, p[0].Breaker.FailureThreshold)
-	require.Equal(t, registry.PriorityHigh, *p[1].Priority)
+	require.Equal(t, registry.PriorityHigh, p[1].Priority)
 	require.Equal(t, "model", p[1].Kind, "the first one of a list takes precedence")
 	require.Equal(t, "eu", p[1].Region)
 	require.Equal(t, []string{"x", "y"}, p[3].Tags)

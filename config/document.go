@@ -1,6 +1,8 @@
 package config
 
 import (
+	"crypto/sha256"
+
 	"go.yaml.in/yaml/v3"
 
 	"github.com/capreg/registry"
@@ -24,6 +26,12 @@ type Document struct {
 	Queries map[string]Query `json:"queries,omitempty"`
 
 	places places
+	digest [sha256.Size]byte // of the texts that it was read from; zero: of none
+}
+
+// same reports whether two documents were read from the same texts, or are one.
+func (d *Document) same(other *Document) bool {
+	return d == other || d.digest == other.digest && d.digest != [sha256.Size]byte{}
 }
 
 // Domain is a failure domain, whose providers share limits and cooldown: a key, a host, a GPU.
@@ -60,23 +68,23 @@ type Provider struct {
 	// files, as in "${env:NAME}".
 	Settings Settings `json:"settings,omitzero"`
 
-	Handler      string             `json:"handler,omitempty"`
-	Capabilities []string           `json:"capabilities,omitempty"`
-	Priority     *registry.Priority `json:"priority,omitempty"`
-	Group        int                `json:"group,omitempty"`
-	Weight       float64            `json:"weight,omitempty"`
-	NoTraffic    bool               `json:"no_traffic,omitempty"`
-	Mock         bool               `json:"mock,omitempty"`
-	LastResort   bool               `json:"last_resort,omitempty"`
-	Window       int                `json:"window,omitempty"`
-	Tags         []string           `json:"tags,omitempty"`
-	Region       string             `json:"region,omitempty"`
-	Cost         float64            `json:"cost,omitempty"`
-	Version      string             `json:"version,omitempty"`
-	Description  string             `json:"description,omitempty"`
-	Endpoint     string             `json:"endpoint,omitempty"`
-	Requires     []string           `json:"requires,omitempty"`
-	Metadata     map[string]string  `json:"metadata,omitempty"`
+	Handler      string            `json:"handler,omitempty"`
+	Capabilities []string          `json:"capabilities,omitempty"`
+	Priority     registry.Priority `json:"priority,omitzero"`
+	Group        int               `json:"group,omitempty"`
+	Weight       float64           `json:"weight,omitempty"`
+	NoTraffic    bool              `json:"no_traffic,omitempty"`
+	Mock         bool              `json:"mock,omitempty"`
+	LastResort   bool              `json:"last_resort,omitempty"`
+	Window       int               `json:"window,omitempty"`
+	Tags         []string          `json:"tags,omitempty"`
+	Region       string            `json:"region,omitempty"`
+	Cost         float64           `json:"cost,omitempty"`
+	Version      string            `json:"version,omitempty"`
+	Description  string            `json:"description,omitempty"`
+	Endpoint     string            `json:"endpoint,omitempty"`
+	Requires     []string          `json:"requires,omitempty"`
+	Metadata     map[string]string `json:"metadata,omitempty"`
 
 	// Domain names one of the document's domains. Default: a domain of its own.
 	Domain string `json:"domain,omitempty"`
@@ -90,6 +98,8 @@ type Provider struct {
 	Health         health.Policy          `json:"health,omitzero"`
 	// ProveWithin bounds the time in which a new instance proves itself before it takes over.
 	ProveWithin Duration `json:"prove_within,omitzero"`
+	// AtOnce lets it take part without proving itself: its instance is made at first need.
+	AtOnce bool `json:"at_once,omitempty"`
 }
 
 // Query is a kind of request to one service.

@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -40,7 +41,18 @@ func Parse(name string, text []byte) (*Document, error) {
 // *.yml and *.json in the order of their names, without hidden ones, as one document. It blocks on the file system.
 // What is wrong with the document is an [Error]; a file that cannot be read is an error of package os.
 func Load(path string) (*Document, error) {
+	d, _, err := load(path)
+	return d, err
+}
+
+// load also returns the files that were read, or were to be.
+func load(path string) (*Document, []string, error) {
 	l := loader{seen: make(map[string]bool), whole: newDocument()}
+	d, err := l.document(path)
+	return d, slices.Sorted(maps.Keys(l.seen)), err
+}
+
+func (l *loader) document(path string) (*Document, error) {
 	if err := l.load(path); err != nil {
 		return nil, err
 	}
@@ -173,6 +185,7 @@ func (l *loader) merge(d *Document) {
 	for _, name := range slices.Sorted(maps.Keys(d.Services)) {
 		w.Services[name] = w.Services[name].merged("services."+name, d.Services[name], again)
 	}
+	w.digest = sha256.Sum256(append(w.digest[:], d.digest[:]...))
 	for path, at := range d.places {
 		if _, there := w.places[path]; !there {
 			w.places[path] = at
@@ -221,6 +234,7 @@ var lineOfSyntax = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 // decode reads the document of one text. It always returns a document; what is wrong with it is among the problems.
 func decode(name string, text []byte) (*Document, []Problem) {
 	document := newDocument()
+	document.digest = sha256.Sum256(append([]byte(name+"\x00"), text...))
 	d := &decoder{file: name, places: document.places}
 	reader := yaml.NewDecoder(bytes.NewReader(text))
 	var root, more yaml.Node

@@ -46,10 +46,15 @@ func (s *Secret) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// secrets are the values that references of one provider stand for. They are in no error and no log.
+// secrets are the values that the references of one document stand for. They are in no error and no log.
 type secrets struct {
 	mu     sync.Mutex
 	values map[string]string // what stands for the value, by value
+	seen   map[string]string // values by reference: one reference has one value in a document
+}
+
+func newSecrets() *secrets {
+	return &secrets{values: make(map[string]string), seen: make(map[string]string)}
 }
 
 // expand replaces the references in a text.
@@ -67,7 +72,7 @@ func (s *secrets) expand(text string) (string, error) {
 			wrong = append(wrong, fmt.Errorf(`%q is no reference: want ${env:NAME} or ${file:PATH}, or $${ for the text "${"`, found))
 			return ""
 		}
-		value, err := look(parts[1], parts[2])
+		value, err := s.look(parts[1], parts[2])
 		switch {
 		case err != nil && strings.Contains(found, ":-"):
 			return parts[3]
@@ -79,6 +84,22 @@ func (s *secrets) expand(text string) (string, error) {
 		return value
 	})
 	return expanded, errors.Join(wrong...)
+}
+
+func (s *secrets) look(kind, name string) (string, error) {
+	s.mu.Lock()
+	value, ok := s.seen[kind+":"+name]
+	s.mu.Unlock()
+	if ok {
+		return value, nil
+	}
+	value, err := look(kind, name)
+	if err == nil {
+		s.mu.Lock()
+		s.seen[kind+":"+name] = value
+		s.mu.Unlock()
+	}
+	return value, err
 }
 
 // look returns the value of an environment variable, or of a file without the line feed at its end.
@@ -111,12 +132,11 @@ func (s *secrets) keep(value, standsFor string) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.values == nil {
-		s.values = make(map[string]string)
-	}
 	quoted := strconv.Quote(value)
 	for _, form := range []string{value, url.QueryEscape(value), url.PathEscape(value), quoted[1 : len(quoted)-1]} {
-		s.values[form] = standsFor
+		if _, known := s.values[form]; !known { // as a reference rather than as a secret of no name
+			s.values[form] = standsFor
+		}
 	}
 }
 
@@ -136,4 +156,26 @@ func (s *secrets) scrub(text string) string {
 		text = strings.ReplaceAll(text, value, s.values[value])
 	}
 	return text
+}
+
+// scrubbed is an error whose text had secrets in it.
+type scrubbed struct {
+	text  string
+	cause error
+}
+
+func (e *scrubbed) Error() string        { return e.text }
+func (e *scrubbed) Is(target error) bool { return errors.Is(e.cause, target) }
+
+// hide returns the error without secrets. One that had some still matches what it matched, but does not give away
+// its causes, whose texts may have them too.
+func (s *secrets) hide(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	if clean := s.scrub(text); clean != text {
+		return &scrubbed{clean, err}
+	}
+	return err
 }

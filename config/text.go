@@ -25,6 +25,9 @@ func (d *decoder) text(path string, n *yaml.Node, v reflect.Value) {
 		d.problem(path, n, "is %s: want a text", shown)
 		return
 	}
+	if v.Type() == secretType && d.secrets != nil {
+		d.secrets.keep(text, hidden)
+	}
 	var err error
 	if v.Type() == durationType {
 		var value time.Duration
@@ -49,7 +52,7 @@ func (d *decoder) expanded(path string, n *yaml.Node) (text, shown string, ok bo
 		d.problem(path, n, "is %s: want one value", describe(n))
 		return "", "", false
 	}
-	if n.Tag != "!!str" {
+	if n.Tag != "!!str" || d.literal {
 		return n.Value, describe(n), true
 	}
 	if d.secrets == nil {
