@@ -228,13 +228,13 @@ func (s *service) override(by string, entries []entry) (override.Undo, error) {
 	r.mu.Unlock()
 
 	// They join before the others are hidden, so that the service is never without a provider.
-	t := &transaction{registry: r}
+	t := &transaction{Registry: r}
+	changes := make([]changeset.Change, len(entries))
 	for i := range entries {
-		entries[i].overrideID = o.ID
-		t.changes = append(t.changes, changeset.Change{Kind: changeset.Join})
+		entries[i].overrideID, changes[i].Kind = o.ID, changeset.Join
 		t.steps = append(t.steps, joining(s, &entries[i], &Registration{}))
 	}
-	if err := t.run(context.Background()); err != nil { // it waits for nothing
+	if err := t.run(context.Background(), changes); err != nil { // it waits for nothing
 		s.undoOverride(o, nil)
 		return nil, err
 	}

@@ -145,30 +145,24 @@ func (r *Registry) Update(ctx context.Context, u *Update) error {
 	case u == nil:
 		return invalid("Update", raw("nil"), "a set of changes")
 	}
-	t := &transaction{registry: r, changes: slices.Clone(u.changes), steps: slices.Clone(u.steps), set: true}
-	return t.run(ctx)
+	t := &transaction{Registry: r, steps: slices.Clone(u.steps), set: true}
+	return t.run(ctx, slices.Clone(u.changes))
 }
 
-// single has the room that a set of one change needs.
-type single struct {
-	changes [1]changeset.Change
-	steps   [1]step
-}
-
-//nolint:gochecknoglobals // a cache; what is kept is empty
-var singles = sync.Pool{New: func() any { return new(single) }}
+//nolint:gochecknoglobals // a cache; those that are kept are empty
+var transactions = sync.Pool{New: func() any { return new(transaction) }}
 
 // register makes a registration that is a set of its own.
 func (r *Registry) register(ctx context.Context, svc *service, e *entry) (*Registration, error) {
 	handle := &Registration{}
-	one, _ := singles.Get().(*single)
+	t, _ := transactions.Get().(*transaction)
 	defer func() {
-		*one = single{}
-		singles.Put(one)
+		*t = transaction{}
+		transactions.Put(t)
 	}()
-	one.changes[0].Kind, one.steps[0] = changeset.Join, joining(svc, e, handle)
-	t := transaction{registry: r, changes: one.changes[:], steps: one.steps[:]}
-	if err := t.run(ctx); err != nil {
+	t.Registry, t.oneChange[0].Kind, t.oneStep[0] = r, changeset.Join, joining(svc, e, handle)
+	t.steps = t.oneStep[:]
+	if err := t.run(ctx, t.oneChange[:]); err != nil {
 		return nil, err
 	}
 	return handle, nil

@@ -2,8 +2,9 @@
 // one change after the other.
 //
 // So what belongs to a whole group or failure domain (its strategy, its limits) can change together with all its
-// members, and a name that one change frees can be taken by another. The package decides whether a set is consistent
-// and in which order it is applied; it changes nothing, and keeps nothing.
+// members, and a name that one change frees can be taken by another. [Resolve] decides whether a set is consistent and in
+// which order it is applied. A [Transaction] makes the changes on its [Host] at one moment, when all newcomers have
+// proven themselves, or none of them. The package holds no lock of its own and keeps no member.
 package changeset
 
 import (
