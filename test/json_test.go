@@ -46,6 +46,7 @@ var jsonForms = []any{
 	registry.Query{},
 	registry.RetryPolicy{},
 	event.Event{},
+	event.Filter{},
 	event.Kind(""),
 	health.Overall{},
 	health.Policy{},
