@@ -1,12 +1,8 @@
 package registry
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"iter"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/capreg/registry/internal/check"
@@ -14,7 +10,6 @@ import (
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/sight"
-	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -177,120 +172,45 @@ type CallError struct {
 // Skipped returns the providers that were not tried, when the call ran out of providers. The list is made by each call
 // of Skipped, and is the caller's.
 func (e *CallError) Skipped() (all []Candidate) {
-	for seen := range e.skipped() {
+	for seen := range e.told().Skipped() {
 		all = append(all, candidateOf(seen))
 	}
 	return all
 }
 
-func (e *CallError) skipped() iter.Seq[*sight.Seen] {
-	return func(yield func(*sight.Seen) bool) {
-		if e.left == nil {
-			return
-		}
-		for c := range e.left.sight.All() {
-			if !e.tried(c.Provider) && !yield(c) {
+// told returns what the call has met.
+func (e *CallError) told() *sight.Failure {
+	f := &sight.Failure{Context: e.ended, Causes: e.causes, Partial: e.partial, OnceOnly: e.OnceOnly}
+	f.Attempts = func(yield func(sight.Ended) bool) {
+		for _, a := range e.Attempts {
+			if !yield(sight.Ended{Provider: a.Provider, Class: a.Class, Took: a.Duration, Err: a.Err}) {
 				return
 			}
 		}
 	}
-}
-
-func (e *CallError) countSkipped() int {
-	if e.left == nil {
-		return 0
+	if e.left != nil {
+		f.Left = &e.left.sight
 	}
-	return e.left.sight.LenWithout(e.tried)
-}
-
-func (e *CallError) tried(provider string) bool {
-	return slices.ContainsFunc(e.Attempts, func(a Attempt) bool { return a.Provider == provider })
+	return f
 }
 
 // Error names every provider with class, duration and error, in one line.
-func (e *CallError) Error() string {
-	var text strings.Builder
-	fmt.Fprintf(&text, "registry: call of service %q failed", oneline.Cut(e.Service, 64))
-	if e.credentials() {
-		fmt.Fprintf(&text, ": %v", ErrCredentials)
-	}
-	for _, err := range e.ended {
-		fmt.Fprintf(&text, ": %v", err)
-	}
-	var tried []string
-	for _, attempt := range e.Attempts {
-		tried = append(tried, fmt.Sprintf("%s: %v after %v: %s", attempt.Provider, attempt.Class,
-			attempt.Duration.Round(time.Microsecond), oneline.Cut(fault.Text(attempt.Err), 300)))
-	}
-	if tried = append(tried, sight.TextsOf(e.skipped(), e.countSkipped())...); len(tried) > 0 {
-		text.WriteString(": " + strings.Join(tried, "; "))
-	}
-	if e.OnceOnly {
-		text.WriteString("; not tried elsewhere: once only")
-	}
-	return oneline.Of(text.String())
-}
+func (e *CallError) Error() string { return e.told().ErrorText(e.Service) }
 
 // Verdict returns the verdict of the call: cancelled or the caller's deadline where its context ended it, else that of
 // the last attempt that got an answer about the request, such as a bad request or a prompt that is too long, or else of
 // the last attempt. In a call that contains the failed one this error is a plain failure, whatever its verdict.
-func (e *CallError) Verdict() verdict.Verdict {
-	decisive := e.decisive()
-	switch {
-	case len(e.ended) > 0 && errors.Is(e.ended[0], context.DeadlineExceeded):
-		return verdict.Verdict{Class: verdict.ClassCallerDeadline}
-	case len(e.ended) > 0:
-		return verdict.Verdict{Class: verdict.ClassCancelled}
-	case decisive < 0:
-		return verdict.Verdict{}
-	}
-	class := e.Attempts[decisive].Class
-	if v := verdict.Of(e.Attempts[decisive].Err); v.Class == class {
-		return v // with its delay
-	}
-	return verdict.Verdict{Class: class}
-}
-
-// decisive returns the index of the attempt whose outcome is the call's; -1: there is none.
-func (e *CallError) decisive() int {
-	for i, attempt := range slices.Backward(e.Attempts) {
-		if attempt.Class != verdict.ClassSuccess && attempt.Class.Rule().Blame == verdict.BlameSuccess {
-			return i
-		}
-	}
-	return len(e.Attempts) - 1
-}
+func (e *CallError) Verdict() verdict.Verdict { return e.told().Verdict() }
 
 // Is reports whether target is [ErrCredentials] and credentials are the reason.
 func (e *CallError) Is(target error) bool {
-	return target == ErrCredentials && e.credentials() || target == fault.ErrOfCall
+	return target == ErrCredentials && e.told().Credentials() || target == fault.ErrOfCall
 }
 
 // Unwrap returns all causes, in the order in which [errors.As] finds them. First come the errors that ended the call,
 // then the error of the attempt that [CallError.Verdict] is about, those of the others in order, and the reasons of
 // the providers that were skipped.
-func (e *CallError) Unwrap() []error {
-	causes := append(make([]error, 0, len(e.ended)+len(e.causes)+len(e.Attempts)+e.countSkipped()), e.ended...)
-	decisive := e.decisive()
-	if decisive >= 0 && e.Attempts[decisive].Err != nil {
-		causes = append(causes, e.Attempts[decisive].Err)
-	}
-	causes = append(causes, e.causes...)
-	for i, attempt := range e.Attempts {
-		if i != decisive && attempt.Err != nil {
-			causes = append(causes, attempt.Err)
-		}
-	}
-	return sight.AppendCauses(causes, e.skipped(), e.credentials())
-}
-
-func (e *CallError) credentials() bool {
-	if len(e.ended) > 0 || len(e.Attempts) == 0 || e.partial {
-		return false
-	}
-	return !slices.ContainsFunc(e.Attempts, func(a Attempt) bool { return a.Class != verdict.ClassFatal }) &&
-		(e.left == nil || e.left.sight.Only(e.tried, reason.Parked, reason.CapabilityMissing))
-}
+func (e *CallError) Unwrap() []error { return e.told().All() }
 
 // withRetryIn sets RetryIn where the call ended although other providers could have been
 // asked, and none can be asked now.

@@ -91,7 +91,7 @@ func (r *Resolver[T]) acquireEach(ctx context.Context, options []CallOption, use
 		case c.claimAndEnter(p, admission{why: reason.All, paid: true, uncounted: true}): //nolint:contextcheck // the call has it
 			c.providers.take()
 			leased = true
-			more = use(newLease[T](&c)) //nolint:contextcheck // the call has it
+			more = use(newLease[T](&c))
 		default:
 			c.providers.pass(p)
 		}

@@ -105,9 +105,9 @@ type measurements struct {
 // counts has the outcomes of a provider's attempts.
 type counts = record.Outcomes
 
-func (m *measurements) totals() record.Totals { return record.Sum(m.counts.Each) }
+func (m *measurements) totals() record.Totals { return record.Sum(&m.counts) }
 
-func newProvider(svc *service, e entry, generation uint64) *provider {
+func newProvider(svc *service, e *entry, generation uint64) *provider {
 	p := &provider{
 		identity: identity{
 			registry: svc.registry, service: svc, generation: generation, order: generation, overrideID: e.overrideID,

@@ -28,14 +28,12 @@ import (
 //	proven   | applied, if it still can be           | refused: those that were made are dropped
 type transaction struct {
 	registry *Registry
-	steps    []step
-	set      bool                // errors say which change of the set they are of
-	services map[string]*service // that providers join
-	joining  []*provider         // by step; nil: none, or not yet
+	changes  []changeset.Change
+	steps    []step // by change
+	set      bool   // errors say which change of the set they are of
 	plan     changeset.Plan
 	proofs   changeset.Proofs // of the providers that have to prove themselves
 	applied  bool
-	changed  []*provider // by step; whose setting was changed
 	left     []*provider // to be drained
 }
 
@@ -44,13 +42,12 @@ func (t *transaction) run(ctx context.Context) error {
 	if err := t.admit(ctx); err != nil {
 		return err
 	}
-	t.joining, t.changed = make([]*provider, len(t.steps)), make([]*provider, len(t.steps))
 	defer t.finish() // deferred: ctx is a user's
 	if err := t.begin(); err != nil || t.applied {
 		return err
 	}
 	for _, i := range t.proofs.All() {
-		if p := t.joining[i]; p.lazy != nil {
+		if p := t.steps[i].provider; p.lazy != nil {
 			p.lazy.Start()
 		}
 	}
@@ -60,39 +57,25 @@ func (t *transaction) run(ctx context.Context) error {
 // admit checks the input, finds the services and asks the admission hook.
 func (t *transaction) admit(ctx context.Context) error {
 	var errs []error
-	t.services = make(map[string]*service)
 	for i := range t.steps {
 		s := &t.steps[i]
-		s.change.Wanted = t.registry.strategies.Resolve(s.change.Wanted)
+		t.changes[i].Wanted = t.registry.strategies.Resolve(t.changes[i].Wanted)
+		s.entry.definition.Strategy = t.registry.strategies.Resolve(s.entry.definition.Strategy)
 		if s.refused == nil && s.find != nil {
-			s.entry.definition.Strategy = t.registry.strategies.Resolve(s.entry.definition.Strategy)
-			s.refused = t.findService(s)
+			s.service, _, s.refused = s.find(t.registry)
 		}
 		if s.refused != nil {
 			errs = append(errs, t.of(i, s.refused))
 		}
 	}
-	for i, s := range t.steps {
-		if len(errs) == 0 && s.find != nil && s.entry.overrideID == 0 {
-			if err := t.registry.askAdmission(ctx, s.entry.definition); err != nil {
+	for i := range t.steps {
+		if s := &t.steps[i]; len(errs) == 0 && s.joins() && s.entry.overrideID == 0 {
+			if err := t.registry.askAdmission(ctx, &s.entry.definition); err != nil {
 				return t.join([]error{t.of(i, err)})
 			}
 		}
 	}
 	return t.join(errs)
-}
-
-// findService finds the service that a provider joins, which may be new, and one for several of the set.
-func (t *transaction) findService(s *step) error {
-	svc, _, err := s.find(t.registry)
-	if err != nil {
-		return err
-	}
-	if known, ok := t.services[svc.name]; ok {
-		return known.checkType(svc.binding.Type)
-	}
-	t.services[svc.name] = svc
-	return nil
 }
 
 // of makes an error say which change of the set it is of.
@@ -124,19 +107,20 @@ func (t *transaction) begin() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range t.steps {
-		if d := &t.steps[i].entry.definition; t.steps[i].find != nil && d.Name == "" {
-			d.Name = t.unusedNameLocked(d.Service)
+		if d := &t.steps[i].entry.definition; t.steps[i].joins() && d.Name == "" {
+			d.Name = r.unusedName(d.Service, t.steps)
 		}
 	}
 	if err := t.validateLocked(); err != nil {
 		return err
 	}
-	for i, s := range t.steps {
-		if s.find == nil {
+	for i := range t.steps {
+		s := &t.steps[i]
+		if !s.joins() {
 			continue
 		}
-		t.joining[i] = r.make(t.services[s.entry.definition.Service], s.entry)
-		if t.provesItselfLocked(&s.entry) {
+		s.provider = r.make(s.service, &s.entry)
+		if s.entry.overrideID == 0 && (t.set || s.replaced != nil) && s.entry.provesItself() {
 			t.proofs.Add(i, s.entry.proving)
 		}
 	}
@@ -146,23 +130,10 @@ func (t *transaction) begin() error {
 	return nil
 }
 
-// unusedNameLocked returns a name that no provider has, nor another one of the set.
-func (t *transaction) unusedNameLocked(service string) string {
-	for {
-		name := t.registry.unusedName(service)
-		if !slices.ContainsFunc(t.steps, func(s step) bool { return s.entry.definition.Name == name }) {
-			return name
-		}
-	}
-}
-
-// provesItselfLocked reports whether the provider of an entry proves itself before it joins.
-func (t *transaction) provesItselfLocked(e *entry) bool {
-	if e.atOnce || e.overrideID > 0 || !t.set && t.registry.providers[e.definition.Name] == nil {
-		return false
-	}
+// provesItself reports whether the provider of the entry proves itself before it takes the place of another.
+func (e *entry) provesItself() bool {
 	own := e.health.Probe != nil || e.instance != nil && e.instance.Checker != nil
-	return e.build != nil || !e.health.Off && (own || len(e.health.Capabilities) > 0)
+	return !e.atOnce && (e.build != nil || !e.health.Off && (own || len(e.health.Capabilities) > 0))
 }
 
 // validateLocked checks the set against the present members, whatever was checked before.
@@ -171,31 +142,30 @@ func (t *transaction) validateLocked() error {
 	if r.closing {
 		return fmt.Errorf("registry: %w", ErrClosed)
 	}
+	for i := range t.steps {
+		if s, c := &t.steps[i], &t.changes[i]; s.joins() {
+			listed, err := s.service.list()
+			if err != nil {
+				return t.of(i, err)
+			}
+			s.service = listed
+			c.Name, c.Replace, c.Member = s.entry.definition.Name, s.entry.replace, s.entry.member()
+			s.replaced = r.providers[c.Name]
+		}
+	}
+	plan, refused := changeset.Resolve(&r.world, t.changes, changeset.Rules{Strategies: r.strategies, ForbidMocks: r.options.ForbidMocks})
 	var errs []error
-	for name, svc := range t.services {
-		listed, err := svc.list()
-		if err != nil {
-			return err
-		}
-		t.services[name] = listed
-	}
-	changes := make([]changeset.Change, len(t.steps))
-	for i, s := range t.steps {
-		changes[i] = s.change
-		if s.find != nil {
-			changes[i].Name, changes[i].Replace, changes[i].Member = s.entry.definition.Name, s.entry.replace, s.entry.member()
-		}
-	}
-	plan, refused := changeset.Resolve(r.world(*r.services.Load()), changes,
-		changeset.Rules{Strategies: r.strategies, ForbidMocks: r.options.ForbidMocks})
 	for _, no := range refused {
 		errs = append(errs, t.of(no.Index, &FieldError{Field: no.Field, Value: no.Value, Bound: no.Bound, Err: no.Kind}))
 	}
-	for i, s := range t.steps {
-		if p := r.providers[s.change.Name]; p != nil && s.find == nil && len(refused) == 0 {
-			if err := s.setting.check(p); err != nil {
-				errs = append(errs, t.of(i, err))
-			}
+	for i := range t.steps {
+		s := &t.steps[i]
+		if s.joins() || len(refused) > 0 {
+			continue
+		}
+		s.provider = r.providers[t.changes[i].Name]
+		if err := s.setting.check(s.provider); err != nil {
+			errs = append(errs, t.of(i, err))
 		}
 	}
 	t.plan = plan
@@ -239,7 +209,7 @@ func (t *transaction) applyIfProven(after time.Duration) (left time.Duration, ch
 
 // proofLocked tells how far the provider of a step has proven itself.
 func (t *transaction) proofLocked(i int) changeset.Proof {
-	p := t.joining[i]
+	p := t.steps[i].provider
 	switch now := p.gateNow(); {
 	case now&(refusal.NotReady|refusal.Unhealthy) != 0:
 		return changeset.Failed
@@ -252,7 +222,7 @@ func (t *transaction) proofLocked(i int) changeset.Proof {
 // refuseUnprovenLocked returns the errors of providers that have not proven themselves, and publishes them.
 func (t *transaction) refuseUnprovenLocked(failed []int, after time.Duration) (errs []error) {
 	for _, i := range failed {
-		p := t.joining[i]
+		p := t.steps[i].provider
 		why := refusal.NotProven(p.gateNow(), facts{p}, p.outage(p.definition.Capabilities), t.proofs.Late(i, after), time.Now())
 		p.registry.bus.Publish(p.event(event.Event{Kind: event.Refused, Reason: why.Error(), Err: why}))
 		errs = append(errs, t.of(i, fault.Wrap(fmt.Sprintf("registry: provider %q has not proven itself: ", shortName(p.name())), why)))
@@ -272,14 +242,10 @@ func (t *transaction) refuseAll(causes []error) error {
 func (t *transaction) applyLocked() {
 	r := t.registry
 	for i := range t.steps { // first: a plan that is still iterated over stays as it was
-		if s := &t.steps[i]; s.find != nil {
-			t.joining[i].service.outdate()
-		} else {
-			r.providers[s.change.Name].service.outdate()
-		}
+		t.steps[i].provider.service.outdate()
 	}
 	for _, i := range t.plan.Order {
-		t.applyStepLocked(i)
+		t.applyStepLocked(&t.steps[i], t.changes[i].Kind)
 	}
 	for _, brought := range t.plan.Strategies {
 		if p := r.providers[brought.By]; !brought.Value.Same(p.group.Strategy) {
@@ -299,23 +265,21 @@ func (t *transaction) applyLocked() {
 	t.applied = true
 }
 
-func (t *transaction) applyStepLocked(i int) {
-	r, s := t.registry, &t.steps[i]
-	switch s.change.Kind {
+func (t *transaction) applyStepLocked(s *step, kind changeset.Kind) {
+	switch r := t.registry; kind {
 	case changeset.Leave:
-		p := r.providers[s.change.Name]
-		t.left = append(t.left, p.chain()...)
-		r.remove(p, "unregistered")
+		t.left = append(t.left, s.provider.chain()...)
+		r.remove(s.provider, "unregistered")
 	case changeset.Join:
-		replaced := r.providers[s.entry.definition.Name]
-		if replaced != nil {
-			t.left = append(t.left, replaced)
+		if s.replaced != nil && s.replaced.hasLeft() { // the set has removed it
+			s.replaced = nil
+		} else if s.replaced != nil {
+			t.left = append(t.left, s.replaced)
 		}
-		r.join(t.joining[i], replaced, s.entry)
-		s.handle.provider = t.joining[i]
+		r.join(s.provider, s.replaced, &s.entry)
+		s.handle.provider = s.provider
 	default:
-		t.changed[i] = r.providers[s.change.Name]
-		s.setting.applyTo(t.changed[i])
+		s.setting.applyTo(s.provider)
 	}
 }
 
@@ -328,33 +292,33 @@ func (t *transaction) finish() {
 	for _, p := range t.left {
 		p.drain.StartWithin(t.registry.options.DrainTimeout)
 	}
-	for i, s := range t.steps {
-		if p := t.changed[i]; p != nil && s.setting.after != nil {
-			s.setting.after(p)
+	for i := range t.steps {
+		s := &t.steps[i]
+		if s.setting.after != nil {
+			s.setting.after(s.provider)
 		}
-		if until := s.entry.until; until != nil {
-			t.joining[i].watchLifetime(until)
+		if s.entry.until != nil {
+			s.provider.watchLifetime(s.entry.until)
 		}
 	}
 }
 
 func (t *transaction) undo() {
 	r := t.registry
+	var made []*provider
 	r.mu.Lock()
-	for _, p := range t.joining {
-		if p != nil {
-			r.drop(p)
+	for i := range t.steps {
+		s := &t.steps[i]
+		if s.joins() && s.provider != nil {
+			r.drop(s.provider)
+			made = append(made, s.provider)
 		}
-	}
-	for _, svc := range t.services {
-		svc.forgetIdle()
+		if s.service != nil {
+			s.service.forgetIdle()
+		}
 	}
 	r.mu.Unlock()
-	for _, p := range t.joining {
-		if p != nil {
-			p.drain.Start()
-		}
-	}
+	quiesceAll(made)
 }
 
 // member returns what the provider of the entry shares, or wants to share, with others.
@@ -366,12 +330,12 @@ func (e *entry) member() changeset.Member {
 	}
 }
 
-// world returns what the check of a set looks at, with Registry.mu held.
-func (m *membership) world(services map[string]*service) changeset.Members[*provider] {
+// newWorld returns what the check of a set looks at, with Registry.mu held.
+func (r *Registry) newWorld() changeset.Members[*provider] {
 	return changeset.Members[*provider]{
-		Named: m.providers, Domains: m.domains,
+		Named: r.providers, Domains: r.domains,
 		Of: func(service string) (map[*provider]struct{}, pick.Groups) {
-			svc := services[service]
+			svc := r.knownService(service)
 			return svc.members, svc.groups
 		},
 		Describe: func(p *provider) (string, changeset.Member) {
@@ -380,6 +344,6 @@ func (m *membership) world(services map[string]*service) changeset.Members[*prov
 				Mock: p.mock(), OfTest: p.overrideID > 0,
 			}
 		},
-		CheckName: m.overrides.CheckName,
+		CheckName: r.overrides.CheckName,
 	}
 }

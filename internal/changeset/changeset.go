@@ -67,9 +67,8 @@ type GroupKey struct {
 // Shared holds a value that all members of a group or domain have in common. The zero value is that of one that does not exist.
 type Shared[V any] struct {
 	Value V
-	By    string           // the member whose registration or change set the value; empty: none did
-	Size  int              // its members
-	Names iter.Seq[string] // theirs
+	By    string // the member whose registration or change set the value; empty: none did
+	Size  int    // its members
 }
 
 // World is the membership before the set. The names are of providers.
@@ -79,6 +78,9 @@ type World interface {
 	Reserved(name string) *check.Violation
 	Group(group GroupKey) Shared[selection.Strategy]
 	Domain(key string) Shared[limit.Policy]
+	// NamesInGroup and NamesInDomain yield their members.
+	NamesInGroup(group GroupKey) iter.Seq[string]
+	NamesInDomain(key string) iter.Seq[string]
 	// Members yields the members of the service.
 	Members(service string) iter.Seq2[string, Member]
 }
@@ -114,7 +116,7 @@ type Value[V any] struct {
 
 // Resolve checks the set and returns the way to apply it, or all the changes that cannot be made, with reasons.
 func Resolve(world World, changes []Change, rules Rules) (Plan, []Refusal) {
-	s := &set{world: world, changes: changes, rules: rules, fates: make(map[string]*fate)}
+	s := set{world: world, changes: changes, rules: rules}
 	s.noteFates()
 	s.checkNames()
 	if len(s.refused) > 0 {
@@ -127,8 +129,8 @@ func Resolve(world World, changes []Change, rules Rules) (Plan, []Refusal) {
 		return Plan{}, s.refused
 	}
 	for kind := Leave; kind <= Set; kind++ {
-		for i, c := range changes {
-			if c.Kind == kind {
+		for i := range changes {
+			if changes[i].Kind == kind {
 				s.plan.Order = append(s.plan.Order, i)
 			}
 		}
