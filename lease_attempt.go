@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -38,7 +39,7 @@ type leasedAttempt struct {
 
 	freed     atomic.Bool  // the slot of its trial was given back, or will be with its outcome
 	firstByte atomic.Int64 // when the answer began, since the attempt did; 0: not yet
-	patience  atomic.Int64 // see [Lease.Patience]; 0: the attempt timeout
+	patience  atomic.Int64 // see [LeaseSteps.Patience]; 0: the attempt timeout
 	expiry    schedule.Timer
 }
 
@@ -111,10 +112,7 @@ func (l *leasedAttempt) conclude(err error, neutral func(error) bool) (v verdict
 // the right to end the attempt.
 func (l *leasedAttempt) concludeAnswer() bool {
 	a := &l.attempt
-	latency := time.Duration(l.firstByte.Load())
-	if latency == 0 {
-		latency = a.elapsed()
-	}
+	latency := cmp.Or(time.Duration(l.firstByte.Load()), a.elapsed())
 	if l.call.observed || a.vitals != nil || !a.recordAnswer(latency) {
 		return false
 	}

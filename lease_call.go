@@ -13,7 +13,7 @@ import (
 )
 
 // leaseCall holds the common state of the leases of one call: those that come from one another by [Lease.MoveOn] and
-// [Lease.Beside]. Each provider is found by a search, which is a [call] of its own with the request and the history of
+// [LeaseSteps.Beside]. Each provider is found by a search, which is a [call] of its own with the request and the history of
 // this one: it may take time, and others may search meanwhile.
 type leaseCall struct {
 	request
@@ -47,8 +47,7 @@ func (s *leaseCall) closeAnswered(p *provider) {
 	s.open--
 }
 
-// nextSearch returns a search for another provider. The rotations of tiers that the call has entered do not move
-// again.
+// nextSearch returns a search for another provider. The rotations of tiers that the call has entered do not move again.
 func (s *leaseCall) nextSearch() call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
