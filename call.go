@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/capreg/registry/internal/attemptctx"
+	"github.com/capreg/registry/internal/histogram"
 	"github.com/capreg/registry/internal/typed"
 	"github.com/capreg/registry/verdict"
 )
@@ -148,7 +149,7 @@ func (f *firstAttempt) admit(ctx context.Context, query *queryPlan) bool {
 			return false
 		}
 	}
-	if !f.attempt.admit(p, timeout, &query.service.lookups) {
+	if !f.attempt.admit(p, timeout) {
 		f.leavePlace()
 		return false
 	}
@@ -166,24 +167,33 @@ func (f *firstAttempt) admit(ctx context.Context, query *queryPlan) bool {
 func (f *firstAttempt) recordUnlessFailed() {
 	if f.state != attemptAnswered {
 		if f.state == attemptRunning { // it panics, or exits its goroutine
-			if panicked := f.recordInterruption(recover()); panicked != nil {
-				panic(panicked.Value)
+			value := recover()
+			class, _ := f.recordInterruption(value)
+			f.provider.service.meter.Single(class, f.elapsed())
+			if value != nil {
+				panic(value)
 			}
 		}
 		return
 	}
 	p := f.provider
-	elapsed := p.registry.now() - f.began
+	now := p.registry.now()
+	elapsed := now - f.began
 	if p.effects.NoteAnswer(elapsed) {
 		p.service.pace.Answered(elapsed)
 	}
 	if f.place != nil || p.effects.Tracked() || !p.breaker.Unaffected(f.generation) {
-		f.record(f.resolve(verdict.Verdict{Class: verdict.ClassSuccess}, elapsed, 0, nil))
+		o := f.resolve(verdict.Verdict{Class: verdict.ClassSuccess}, elapsed, 0, nil)
+		p.service.meter.Single(o.Class, elapsed)
+		f.record(o)
 		return
 	}
 	f.state = attemptOver
-	f.cell.Latency.Add(uint64(max(elapsed, 0)))
-	f.cell.Successes.Add(1)
+	f.cell.QuickLatency.Add(uint64(max(elapsed, 0)))
+	if p.meter.Due(now) {
+		elapsed = p.meter.Turn(elapsed, now)
+	}
+	f.cell.Quick[histogram.Index(elapsed)].Add(1)
 	p.exit()
 	if f.ctx != nil {
 		f.ctx.End()

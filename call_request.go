@@ -16,7 +16,7 @@ type request struct {
 	by       pick.Caller // what selectors can know of it
 	options  optionSet
 	observed bool          // hooks, observers or a report see it
-	began    time.Duration // set when observed
+	began    time.Duration // on the registry's clock
 	number   uint64        // given when it is asked for; see serial
 }
 
@@ -36,8 +36,8 @@ func (r *request) begin(ctx context.Context, query *queryPlan, key string, optio
 		r.options.Caller = query.query.Handler
 	}
 	r.observed = r.options.Report != nil || registry.hooked || registry.observers.Load() != nil
+	r.began = registry.now()
 	if r.observed {
-		r.began = registry.now()
 		ctx = r.beforeCall(ctx)
 	}
 	r.caller = attemptctx.CallerOf(ctx)

@@ -50,6 +50,9 @@ func (l *leasedAttempt) init(c *call) {
 	if c.why != reason.All { // else the others are asked as well
 		l.next = c.providers.another()
 	}
+	if !c.observed { // else it was noted before the hook
+		c.query.service.meter.Waited(c.delay)
+	}
 	l.call.addLease(c)
 	c.handOver()
 	l.startExpiry()

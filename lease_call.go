@@ -26,8 +26,10 @@ type leaseCall struct {
 	claims   claim.Set[*provider]
 	key      *attemptctx.Context // of its first attempt: all have the idempotency key of the call
 	open     int                 // leases, and searches, in progress; zero again: the call is over
+	leased   int                 // how many leases there were
 	answered bool                // one of the leases was a success
 	failure  error               // of the last search that found no provider
+	class    verdict.Class       // of the call as far as it is known
 }
 
 // newLeaseCall begins a call, with its first search in progress.
@@ -72,11 +74,13 @@ func (s *leaseCall) openSearch() bool {
 
 // endSearch ends a search that found no provider, and returns its error.
 func (s *leaseCall) endSearch(c *call) error {
-	err := c.failure()
+	err, class := c.failure(), c.endClass()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.skips = append(s.skips, c.skips...)
-	s.failure = err
+	if s.failure = err; !s.answered {
+		s.class = class
+	}
 	return err
 }
 
@@ -85,6 +89,7 @@ func (s *leaseCall) addLease(c *call) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open++
+	s.leased++
 	s.skips = append(s.skips, c.skips...)
 	s.claims.Enter(c.attempt.provider)
 	if s.key == nil {
@@ -98,6 +103,9 @@ func (s *leaseCall) addOutcome(ended Attempt, cause error, window int) (soFar Ca
 	defer s.mu.Unlock()
 	succeeded := outcome.IsSuccess(ended.Class)
 	s.answered = s.answered || succeeded
+	if succeeded || !s.answered {
+		s.class = ended.Class
+	}
 	if !succeeded || s.observed {
 		s.history.add(ended, cause)
 	}
@@ -117,11 +125,15 @@ func (s *leaseCall) close() {
 	s.open--
 	over := s.open == 0
 	s.mu.Unlock()
-	if !over || !s.observed {
+	if !over {
 		return
 	}
 	// Nothing searches any more.
-	whole := call{request: s.request, shared: s, history: s.history, skips: s.skips, entries: len(s.history.attempts)}
+	whole := call{request: s.request, shared: s, history: s.history, skips: s.skips, entries: s.leased}
+	whole.count(s.class, s.query.service.registry.now())
+	if !s.observed {
+		return
+	}
 	failure := s.failure
 	switch {
 	case s.answered:
