@@ -15,6 +15,7 @@ import (
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/hook"
 	"github.com/capreg/registry/internal/limit"
+	"github.com/capreg/registry/internal/meter"
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/probe"
@@ -36,7 +37,7 @@ type Registry struct {
 	epoch      time.Time // of now(); set in New, so that it belongs to a bubble of synctest
 	schedule   *schedule.Scheduler
 	services   atomic.Pointer[map[string]*service] // copied on write, under mu
-	forgotten  lookups                             // of services that are no longer listed
+	forgotten  meter.Forgotten                     // services that are no longer listed
 	hooks      hook.List[CallReport, Attempt]      // changed under mu
 	unattended atomic.Bool                         // calls begin with a first attempt; see isUnattended
 	serials    atomic.Uint64                       // of calls: see [call.serial]
@@ -75,12 +76,14 @@ func New(options Options) (*Registry, error) {
 	if v != nil {
 		return nil, asFieldError("Options.", v)
 	}
+	timers := schedule.New()
 	r := &Registry{
 		options: options, strategies: known, decisions: record.NewLatest[selection.Decision](options.Decisions),
-		seed: maphash.MakeSeed(), epoch: time.Now(), schedule: schedule.New(),
+		seed: maphash.MakeSeed(), epoch: timers.Epoch(), schedule: timers,
 		membership: newMembership(), closed: make(chan struct{}),
 	}
 	r.life, r.end = context.WithCancelCause(context.Background())
+	r.world = r.newWorld()
 	r.services.Store(&map[string]*service{})
 	if set := hook.Set[CallReport, Attempt](options.Hooks); !set.Empty() {
 		r.hooks.Add(set)
@@ -156,7 +159,7 @@ func (r *Registry) Register(ctx context.Context, serviceName string, p Provider[
 	if err := e.adapt(svc.binding); err != nil {
 		return nil, err
 	}
-	return r.register(ctx, svc, e)
+	return r.register(ctx, svc, &e)
 }
 
 // Close shuts the registry down and waits until nothing of it runs any more.

@@ -78,11 +78,12 @@ func (r CallReport) copied() CallReport {
 
 // prepareAttempt runs the hooks that may change the context of the function.
 func (c *call) prepareAttempt() {
+	c.query.service.meter.Waited(c.delay)
 	if c.hooks == nil {
 		return
 	}
 	c.state = callPreparing
-	c.hookCtx = c.hooks.BeforeAttempt(c.functionContext(), func() CallReport { return c.soFar(c.attempts) }, c.present())
+	c.hookCtx = c.hooks.BeforeAttempt(c.functionContext(), func() CallReport { return c.soFar(c.attempts) }, c.attempt.present(c.why, c.delay))
 	c.state = callRunning
 }
 
@@ -95,16 +96,14 @@ func (c *call) functionContext() context.Context {
 }
 
 // present describes the attempt in progress.
-func (c *call) present() Attempt {
-	p := c.attempt.provider
-	return Attempt{
-		Provider: p.name(), Why: c.why, Trial: c.attempt.trial, Mock: p.mock() || p.overrideID > 0, Delay: c.delay,
-	}
+func (a *attempt) present(why reason.Why, delay time.Duration) Attempt {
+	p := a.provider
+	return Attempt{Provider: p.name(), Why: why, Trial: a.trial, Mock: p.mock() || p.overrideID > 0, Delay: delay}
 }
 
 // noteAttempt notes the outcome of the attempt and runs the hooks after it.
 func (c *call) noteAttempt(class verdict.Class, elapsed time.Duration, err error) {
-	ended := c.present()
+	ended := c.attempt.present(c.why, c.delay)
 	ended.Class, ended.Duration, ended.Err = class, elapsed, err
 	c.add(ended, c.cause)
 	c.delay = 0
@@ -167,7 +166,7 @@ func (c *call) failure() error {
 			failure.ended = fault.OfContext(c.caller.Ctx)
 		}
 		if c.entries == 0 {
-			c.query.service.misses.count(nil)
+			c.query.service.meter.MissFor(reason.ContextEnded)
 		}
 		return failure
 	case unavailable == nil:
@@ -186,7 +185,7 @@ func (c *call) failure() error {
 func (c *call) unavailable() *UnavailableError {
 	unavailable := c.query.unavailable(admitting, c.by, c.skips)
 	if c.entries == 0 {
-		c.query.service.misses.count(unavailable)
+		c.query.service.meter.MissFor(unavailable.sight.MissCodes()...)
 	}
 	return unavailable
 }
