@@ -123,7 +123,7 @@ var only = map[string][]string{
 	"reason":    {},
 	"selection": {"health", "reason", "internal/check", "internal/jsonform"},
 	"startup":   {"internal/graph", "internal/oneline", "internal/figures", "internal/jsonform"},
-	"status":    {"reason", "verdict"},
+	"status":    {"reason", "verdict", "internal/jsonform"},
 	"probes":    {"health", "internal/oneline", "internal/fault"},
 	"selectors": {"selection", "health", "reason"},
 }

@@ -35,7 +35,7 @@ import (
 var jsonForms = []any{
 	registry.Attempt{},
 	registry.BreakerPolicy{},
-	registry.BreakerState(0),
+	status.BreakerState(0),
 	registry.BreakerStats{},
 	registry.CallReport{},
 	registry.Candidate{},
