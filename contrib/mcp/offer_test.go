@@ -94,7 +94,8 @@ func TestOffer_WithoutAProviderItSaysWhenToAskAgain(t *testing.T) {
 	for range 2 {
 		_, err := s.call(t.Context(), "sums/add", addends{})
 		require.Error(t, err)
-		if failed, ok := errors.AsType[*registry.CallError](err); ok {
+		var failed *registry.CallError
+		if errors.As(err, &failed) {
 			require.Equal(t, verdict.ClassOverloaded, failed.Attempts[0].Class)
 			require.Contains(t, err.Error(), "slowly")
 			continue

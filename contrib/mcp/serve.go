@@ -147,7 +147,7 @@ func (v *serving) endList(ctx context.Context, l listOutcome) error {
 		next = min(next, max(v.ConfirmTime/2, leastListGap))
 	}
 	v.relist.Reset(next)
-	v.detail(v.c, len(l.tools))
+	v.report(func() { v.detail = detailOf(v.c, len(l.tools)) })
 	if !v.isUp {
 		v.isUp = true
 		v.catalog.markUp(ctx)

@@ -66,7 +66,9 @@ type server struct {
 	listing sync.Once
 	listed  chan struct{} // closed when the tools are known for the first time
 
-	run atomic.Pointer[startup.Run] // nil while the component does not run
+	mu     sync.Mutex   // guards the fields below; no code of users runs while it is held
+	run    *startup.Run // nil while the component does not run
+	detail string       // of reports
 }
 
 func (s *server) capability(tool string) string { return s.Set + "/" + tool }
@@ -80,7 +82,7 @@ func (s *server) log(text string, fields ...zap.Field) {
 
 // start starts the component of the tools.
 func (s *server) start(ctx context.Context, run *startup.Run) error {
-	s.run.Store(run)
+	s.report(func() { s.run = run })
 	s.tools.join(s)
 	if s.Process == nil {
 		run.Go(s.keep)
@@ -99,7 +101,7 @@ func (s *server) start(ctx context.Context, run *startup.Run) error {
 
 // stop stops the component of the tools. The process, if there is one, stops afterwards.
 func (s *server) stop(ctx context.Context) error {
-	s.run.Store(nil)
+	s.report(func() { s.run = nil })
 	s.tools.leave(s)
 	return s.catalog.shut(ctx)
 }
@@ -165,14 +167,23 @@ func (s *server) httpClient() (client *http.Client, end func()) {
 	return &http.Client{Transport: own}, own.CloseIdleConnections
 }
 
-// detail tells reports what the component is.
-func (s *server) detail(c *connection, tools int) {
-	if run := s.run.Load(); run != nil {
-		is := c.session.InitializeResult()
-		text := fmt.Sprintf("%d tools", tools)
-		if is.ServerInfo != nil {
-			text += fmt.Sprintf(" of %s %s", is.ServerInfo.Name, is.ServerInfo.Version)
-		}
-		run.Detail(text + ", MCP " + is.ProtocolVersion)
+// report makes a change of what reports tell, and tells them.
+func (s *server) report(change func()) {
+	s.mu.Lock()
+	change()
+	run, detail := s.run, s.detail
+	s.mu.Unlock()
+	if run != nil && detail != "" {
+		run.Detail(detail)
 	}
+}
+
+// detailOf describes the server of a connection.
+func detailOf(c *connection, tools int) string {
+	is := c.session.InitializeResult()
+	text := fmt.Sprintf("%d tools", tools)
+	if is.ServerInfo != nil {
+		text += fmt.Sprintf(" of %s %s", is.ServerInfo.Name, is.ServerInfo.Version)
+	}
+	return text + ", MCP " + is.ProtocolVersion
 }
