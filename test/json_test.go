@@ -109,7 +109,7 @@ var formless = reasons(map[string][]string{
 	"most of it is code: instances, functions, loggers, transports":                          {"registry.Component", "registry.Hooks", "registry.Options", "registry.Provider", "probes.HTTPOptions", "probes.TCPOptions", "process.Options", "process.Ready", "process.Streams", "registryhttp.MiddlewareOptions", "registryhttp.Options", "selectors.Factor", "stream.Options", "stream.ReaderOptions", "registrytest.ProbeSuite", "registrytest.Source"},
 	"it holds credentials; it is written, for logs, as its URL without them":                 {"registryhttp.Upstream"},
 	"it holds credentials":  {"registryhttp.UpstreamOptions"},
-	"it is a handle":        {"registry.Lease"},
+	"it is a handle":        {"registry.Lease", "process.Streams"},
 	"it travels in headers": {"registryhttp.Metadata"},
 	"it has a text form of its own, server-sent events":                   {"stream.Event"},
 	"it is a request that was read":                                       {"registrytest.ChatMessage", "registrytest.ChatRequest"},
