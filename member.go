@@ -8,6 +8,7 @@ import (
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/internal/cooldown"
 	"github.com/capreg/registry/internal/domain"
 	"github.com/capreg/registry/internal/drain"
@@ -20,7 +21,6 @@ import (
 	"github.com/capreg/registry/internal/sight"
 	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/internal/typed"
-	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -97,9 +97,9 @@ type replacement struct {
 // measurements holds the counts and metrics of a provider.
 type measurements struct {
 	counts     striped.Cells[counts]
-	vitals     atomic.Pointer[selection.Vitals] // nil: no strategy reads them
-	tookOver   atomic.Uint64                    // attempts after the failure of another provider
-	heldClosed atomic.Uint64                    // times its breaker stayed closed for the sake of the group
+	vitals     atomic.Pointer[choice.Vitals] // nil: no strategy reads them
+	tookOver   atomic.Uint64                 // attempts after the failure of another provider
+	heldClosed atomic.Uint64                 // times its breaker stayed closed for the sake of the group
 }
 
 // counts has the outcomes of a provider's attempts.
