@@ -115,3 +115,15 @@ func calling(reg *registry.Registry) func() {
 	r := testkit.Bind(reg)
 	return func() { _, _ = registry.Call(context.Background(), r, testkit.Return) }
 }
+
+func TestAddHooks_CallsPayNothingOnceRemoved(t *testing.T) { //nolint:paralleltest // AllocsPerRun counts all goroutines
+	reg := testkit.New(t, registry.Options{})
+	testkit.Add(t, reg, testkit.Provider{Name: "p", AttemptTimeout: registry.NoTimeout})
+	r := testkit.Bind(reg)
+	ask := func() { _, _ = registry.Call(t.Context(), r, testkit.Return) }
+	remove, err := reg.AddHooks(registry.Hooks{AfterCall: func(context.Context, registry.CallReport) {}})
+	require.NoError(t, err)
+	require.NotZero(t, testing.AllocsPerRun(100, ask))
+	remove()
+	require.Zero(t, testing.AllocsPerRun(100, ask))
+}

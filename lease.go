@@ -117,13 +117,12 @@ func (r *Resolver[T]) acquireEach(ctx context.Context, options []CallOption, use
 			c.providers.pass(p)
 		}
 	}
-	lookups := query.service.lookups.Local()
 	if !leased {
-		lookups.misses.Add(1)
+		query.service.meter.Miss()
 		c.skipFull()
 		return shared.endSearch(&c)
 	}
-	lookups.hits.Add(1)
+	query.service.meter.Hit()
 	return nil
 }
 

@@ -84,28 +84,6 @@ func (r *Registry) listing() []*provider {
 	return r.listingLocked()
 }
 
-// breakers returns the statistics of every breaker. A breaker's lock comes before the
-// registry's, so they are read before a step that looks at everything.
-func (r *Registry) breakers() map[*provider]BreakerStats {
-	breakers := make(map[*provider]BreakerStats)
-	for _, p := range r.listing() {
-		breakers[p] = p.breaker.stats()
-	}
-	return breakers
-}
-
-// infosLocked returns the view of every provider, with what breakers returned before.
-// The state of a breaker is taken from the gate, within the step.
-func (m *membership) infosLocked(breakers map[*provider]BreakerStats) []Info {
-	var infos []Info
-	for _, p := range m.listingLocked() {
-		breaker := breakers[p]
-		breaker.State = BreakerState(p.gateNow().Breaker())
-		infos = append(infos, p.infoLocked(breaker))
-	}
-	return infos
-}
-
 // sortListing sorts into the one order of all listings. Caller holds Registry.mu.
 func sortListing(all []*provider) {
 	slices.SortFunc(all, func(a, b *provider) int {
@@ -126,12 +104,11 @@ func (r *Registry) Stats() status.Totals {
 	r = r.orClosed()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	stats := status.Totals{Draining: len(r.draining), Hits: r.forgotten.hits.Load(), Misses: r.forgotten.misses.Load()}
+	stats := status.Totals{Draining: len(r.draining)}
+	stats.Hits, stats.Misses = r.forgotten.Lookups()
 	for _, svc := range *r.services.Load() {
-		for cell := range svc.lookups.Each {
-			stats.Hits += cell.hits.Load()
-			stats.Misses += cell.misses.Load()
-		}
+		hits, misses := svc.meter.Lookups()
+		stats.Hits, stats.Misses = stats.Hits+hits, stats.Misses+misses
 		if len(svc.members) > 0 {
 			stats.Services++
 		}
