@@ -120,17 +120,18 @@ var tiers = map[string]tier{
 
 // only has packages that import fewer than their tier may.
 var only = map[string][]string{
-	"event":           {"internal/jsonform"},
-	"health":          {"internal/errtree", "internal/jsonform"},
-	"verdict":         {"internal/oneline", "internal/errtree", "internal/jsonform"},
-	"metrics":         {"event", "health", "reason", "status", "verdict", "internal/jsonform"},
-	"reason":          {},
-	"selection":       {"health", "reason", "internal/check", "internal/choice", "internal/jsonform", "internal/version"},
+	"event":     {"internal/jsonform"},
+	"health":    {"internal/errtree", "internal/jsonform"},
+	"verdict":   {"internal/oneline", "internal/errtree", "internal/jsonform"},
+	"metrics":   {"event", "health", "reason", "status", "verdict", "internal/jsonform"},
+	"reason":    {},
+	"selection": {"health", "reason", "internal/check", "internal/choice", "internal/jsonform", "internal/version"},
+	"startup":   {"internal/graph", "internal/oneline", "internal/figures", "internal/jsonform"},
+	"status":    {"reason", "verdict"},
+	"probes":    {"health", "internal/oneline", "internal/fault"},
+	"selectors": {"selection", "health", "reason", "internal/choice"},
+
 	"internal/choice": {"health"},
-	"startup":         {"internal/graph", "internal/oneline", "internal/figures", "internal/jsonform"},
-	"status":          {"reason", "verdict"},
-	"probes":          {"health", "internal/oneline", "internal/fault"},
-	"selectors":       {"selection", "health", "reason", "internal/choice"},
 }
 
 func TestHouse_ImportsRunFromRootToMechanisms(t *testing.T) {
