@@ -113,7 +113,7 @@ var formless = reasons(map[string][]string{
 	"it travels in headers": {"registryhttp.Metadata"},
 	"it has a text form of its own, server-sent events":                   {"stream.Event"},
 	"it is a request that was read":                                       {"registrytest.ChatMessage", "registrytest.ChatRequest"},
-	"it is the argument of a function and is kept nowhere":                {"health.Facts", "selection.Look", "selection.Member", "selection.Outcome", "selection.Profile", "selection.Request", "selectors.Benchmark"},
+	"it is the argument of a function and is kept nowhere":                {"health.Facts", "registrytest.Candidate", "selection.Request", "selectors.Benchmark"},
 	"it is what a class means to this version; the class is what travels": {"verdict.Blame", "verdict.Cooldown", "verdict.Next", "verdict.Retry", "verdict.Rule", "verdict.Tally", "verdict.Verdict"},
 })
 
