@@ -75,12 +75,14 @@ func New(options Options) (*Registry, error) {
 	if v != nil {
 		return nil, asFieldError("Options.", v)
 	}
+	timers := schedule.New()
 	r := &Registry{
 		options: options, strategies: known, decisions: record.NewLatest[selection.Decision](options.Decisions),
-		seed: maphash.MakeSeed(), epoch: time.Now(), schedule: schedule.New(),
+		seed: maphash.MakeSeed(), epoch: timers.Epoch(), schedule: timers,
 		membership: newMembership(), closed: make(chan struct{}),
 	}
 	r.life, r.end = context.WithCancelCause(context.Background())
+	r.world = r.newWorld()
 	r.services.Store(&map[string]*service{})
 	if set := hook.Set[CallReport, Attempt](options.Hooks); !set.Empty() {
 		r.hooks.Add(set)
@@ -156,7 +158,7 @@ func (r *Registry) Register(ctx context.Context, serviceName string, p Provider[
 	if err := e.adapt(svc.binding); err != nil {
 		return nil, err
 	}
-	return r.register(ctx, svc, e)
+	return r.register(ctx, svc, &e)
 }
 
 // Close shuts the registry down and waits until nothing of it runs any more.

@@ -91,6 +91,7 @@ func (l *life) serve(started chan<- error) {
 	l.log("process started")
 	started <- nil
 	_ = l.process.Wait() // the state has more
+	l.talk.processEnded()
 	took := time.Since(l.began)
 	l.left = l.clear()
 	theGuard.drop(l.pid)

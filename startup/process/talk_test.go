@@ -139,6 +139,20 @@ func TestTalk_IsToldOfTheEndOfTheProcess(t *testing.T) {
 	require.EqualError(t, <-told, "the process has ended: bye\n")
 }
 
+func TestTalk_ThatMeetsTheEndOfTheProcessIsNotWhyItFails(t *testing.T) {
+	t.Parallel()
+	options := script(t, "server", "complain:out of memory", "exit:5")
+	options.Talk = func(_ context.Context, s process.Streams) error {
+		_, err := bufio.NewReader(s.Out).ReadString('\n')
+		return err
+	}
+	err := failedLater(t, options)
+	var exit *process.ExitError
+	require.ErrorAs(t, err, &exit)
+	require.Equal(t, 5, exit.Code)
+	require.Equal(t, []string{"out of memory"}, exit.Lines)
+}
+
 func TestTalk_ThatDoesNotReturnIsNamedByTheStop(t *testing.T) {
 	t.Parallel()
 	free, returned := make(chan struct{}), make(chan struct{})

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"time"
 
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/startup"
@@ -14,6 +15,10 @@ import (
 
 // errProcessEnded is the cause of the end of the context of a Talk.
 var errProcessEnded = errors.New("the process has ended")
+
+// endTime is for the end of a process that Talk has met first, such as by the end of its output: the status of the process
+// says more.
+const endTime = 200 * time.Millisecond
 
 // talk has the ends of a life's standard input and output that this program uses.
 type talk struct {
@@ -44,7 +49,7 @@ func (t *talk) begin(run *startup.Run, with func(context.Context, Streams) error
 	go fault.RunThen(func() error { return with(ctx, streams) }, func(err error) {
 		defer close(t.ended)
 		t.hangUp()
-		if err != nil && ctx.Err() == nil {
+		if err != nil && !within(ctx.Done(), endTime) {
 			failed(err)
 		}
 		_, _ = io.Copy(io.Discard, t.out) // a process that goes on writing is not to fail by that
@@ -65,9 +70,15 @@ func (t *talk) close() {
 	}
 }
 
+// processEnded tells the user's code.
+func (t *talk) processEnded() {
+	if t != nil {
+		t.end(errProcessEnded)
+	}
+}
+
 // finish ends the talk after the process, and reports whether the user's code has returned.
 func (t *talk) finish() bool {
-	t.end(errProcessEnded)
 	t.hangUp()
 	if within(t.ended, finishTime) {
 		t.close()
