@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -61,7 +62,7 @@ services:
 			put(t, path, document(99, "http://127.0.0.1:1"))
 		}
 		replace(t, path, document(version, server.URL))
-		until(fmt.Sprint(version))
+		until(strconv.Itoa(version))
 	}
 	stop()
 	require.NoError(t, <-ended)
