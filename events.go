@@ -106,6 +106,6 @@ func placeOf(p *provider) *bus.Place[provider, Info] { return &p.seen }
 // see returns the view of the provider as it is now. The state of the breaker is taken from the gate. Caller holds
 // Registry.mu.
 func see(p *provider, breaker BreakerStats) Info {
-	breaker.State = BreakerState(p.gateNow().Breaker())
+	breaker.State = p.gateNow().Breaker()
 	return p.infoLocked(breaker)
 }
