@@ -523,7 +523,7 @@ func TestConfig_ExampleFileIsValid(t *testing.T) {
 	require.NoError(t, err)
 	defer func() { require.NoError(t, g.registry.Close(t.Context())) }()
 	var names []string
-	for _, candidate := range g.resolver(g.now.Load().routes["gpt-4o-mini"], "").Explain().Candidates {
+	for _, candidate := range g.resolver(g.now.Load().routes["gpt-4o-mini"]).Explain().Candidates {
 		names = append(names, candidate.Provider)
 	}
 	require.Equal(t, []string{"gpt-4o-mini at openai", "gpt-4o-mini at ollama-a", "gpt-4o-mini at ollama-b"}, names)

@@ -45,7 +45,7 @@ type state struct {
 type route struct {
 	Route
 
-	ways sync.Map // the transports to its upstreams, by the capability that these must have
+	ways sync.Map // the transports to its upstreams, by the capabilities that these must have
 }
 
 func (r Route) star() bool { return strings.HasSuffix(r.Model, "*") }
@@ -192,29 +192,26 @@ func (g *gateway) change(ctx context.Context, next *state) error {
 	return nil
 }
 
-// resolver returns one of the route, for the upstreams that have the capability; empty: all.
-func (g *gateway) resolver(r *route, capability string) *registry.Resolver[*registryhttp.Upstream] {
-	query := registry.Query{Handler: "model " + r.Model, OwnOnly: true}
-	if capability != "" {
-		query.Require = []string{capability}
-	}
-	return Models.Bind(g.registry, query)
+// resolver returns one of the route, for the upstreams that have the capabilities.
+func (g *gateway) resolver(r *route, capabilities ...string) *registry.Resolver[*registryhttp.Upstream] {
+	return Models.Bind(g.registry, registry.Query{Handler: "model " + r.Model, OwnOnly: true, Require: capabilities})
 }
 
-// way returns the transport to the upstreams that have the capability. The times of attempts are those of each upstream.
-func (g *gateway) way(r *route, capability string) http.RoundTripper {
-	if known, ok := r.ways.Load(capability); ok {
+// way returns the transport to the upstreams that have the capabilities. The times of attempts are those of each upstream.
+func (g *gateway) way(r *route, capabilities ...string) http.RoundTripper {
+	key := strings.Join(capabilities, "\n")
+	if known, ok := r.ways.Load(key); ok {
 		return known.(*registryhttp.Transport) //nolint:forcetypeassert // there is nothing else in it
 	}
 	total := time.Duration(r.Timeouts.Total)
-	way, err := registryhttp.NewTransport(g.resolver(r, capability), registryhttp.Options{
+	way, err := registryhttp.NewTransport(g.resolver(r, capabilities...), registryhttp.Options{
 		Base: "/v1", Repeatable: func(*http.Request) bool { return true },
 		FirstTimeout: total, StallTimeout: total, Timeout: total, Transport: g.network,
 	})
 	if err != nil {
 		panic(err) // the options are fixed
 	}
-	known, _ := r.ways.LoadOrStore(capability, way)
+	known, _ := r.ways.LoadOrStore(key, way)
 	return known.(*registryhttp.Transport) //nolint:forcetypeassert // see above
 }
 
@@ -240,7 +237,7 @@ func (g *gateway) providers(s *state, r *route) (all []registry.Provider[*regist
 // each has all that it was made of.
 func (g *gateway) providersAt(s *state, r *route, name string) (all []registry.Provider[*registryhttp.Upstream], err error) {
 	upstream := s.Upstreams[name]
-	upstream.LastResort = upstream.LastResort || len(r.upstreams()) == 1
+	upstream.LastResort = upstream.LastResort || r.star() || len(r.upstreams()) == 1
 	times := upstream.Timeouts.over(r.Timeouts)
 	headers, err := upstream.headers()
 	if err != nil {

@@ -117,7 +117,7 @@ func (g *gateway) proxyOf(s *state) *llm.Proxy {
 			if c := s.clientOf(r); found == nil || c.name == "" || !c.allows(asked.Model) {
 				return llm.Way{}, llm.NoModel(asked.Model)
 			}
-			times, to := found.Timeouts, g.way(found, g.pin(r, s, found, asked.Continues))
+			times, to := found.Timeouts, g.way(found, g.pin(r, s, found, asked.Continues)...)
 			return llm.Way{Transport: to, Timeout: time.Duration(times.Total), CommentEvery: time.Duration(times.Comment)}, nil
 		},
 		Done: func(r *http.Request, report *llm.Report) { g.done(r, s, report) },
@@ -137,20 +137,20 @@ func (s *state) routeOf(model string) (found *route) {
 	return found
 }
 
-// pin returns the capability that upstreams must have for a request: vectors of another model are of no use beside the old
-// ones, and only the upstream that has begun a conversation can continue it.
-func (g *gateway) pin(r *http.Request, s *state, to *route, continues string) string {
+// pin returns what upstreams must have for a request: vectors of another model are of no use beside the old ones, and only
+// the upstream that has begun a conversation can continue it.
+func (g *gateway) pin(r *http.Request, s *state, to *route, continues string) []string {
 	first := to.upstreams()[0]
-	switch {
-	case strings.HasSuffix(r.URL.Path, "/embeddings"):
-		return "model " + cmp.Or(s.Upstreams[first].Models[to.Model], to.Model)
-	case continues == "":
-		return ""
+	if strings.HasSuffix(r.URL.Path, "/embeddings") {
+		return []string{"model " + cmp.Or(s.Upstreams[first].Models[to.Model], to.Model)}
+	}
+	if continues == "" {
+		return nil
 	}
 	if origin := g.origins.Of(continues); slices.Contains(to.upstreams(), origin) {
-		return "upstream " + origin
+		first = origin
 	}
-	return "upstream " + first
+	return []string{"upstream " + first}
 }
 
 // done notes and logs what was answered.
@@ -170,7 +170,7 @@ func (g *gateway) done(r *http.Request, s *state, report *llm.Report) {
 // ready reports whether there is a route that can answer.
 func (g *gateway) ready(w http.ResponseWriter, r *http.Request, s *state, _ *client) {
 	for _, to := range s.routes {
-		if !g.stopping.Load() && g.resolver(to, "").Ready() == nil {
+		if !g.stopping.Load() && g.resolver(to).Ready() == nil {
 			_, _ = io.WriteString(w, "ready\n")
 			return
 		}
@@ -181,7 +181,7 @@ func (g *gateway) ready(w http.ResponseWriter, r *http.Request, s *state, _ *cli
 // status reports the next upstream of each route, and why others are not eligible.
 func (g *gateway) status(w http.ResponseWriter, _ *http.Request, s *state, _ *client) {
 	for _, name := range slices.Sorted(maps.Keys(s.routes)) {
-		_, _ = fmt.Fprintf(w, "%v\n", g.resolver(s.routes[name], "").Explain()) // the client may be gone
+		_, _ = fmt.Fprintf(w, "%v\n", g.resolver(s.routes[name]).Explain()) // the client may be gone
 	}
 }
 
