@@ -33,7 +33,7 @@ var (
 	// [UnavailableError] also matches each of the causes below that is present.
 	ErrUnavailable = fault.ErrUnavailable
 	// ErrUnknownService reports a service without a registered provider.
-	ErrUnknownService = errors.New("unknown service")
+	ErrUnknownService = fault.ErrUnknownService
 	// ErrNoCapability reports a provider without a required capability.
 	ErrNoCapability = fault.ErrNoCapability
 	// ErrUnhealthy reports a provider, or one of its capabilities, that probes or the program found unhealthy.

@@ -201,3 +201,12 @@ func (it *iterator) track(p *provider) *selection.Track {
 	}
 	return it.rest.Track(slices.Index(it.plan.candidates, p))
 }
+
+// timeLookup times a look-up that moves nothing.
+func (q *queryPlan) timeLookup(by pick.Caller) {
+	began := q.service.registry.now()
+	it := q.list(healthy)
+	it.listing = false
+	it.next(&by)
+	q.service.meter.TimeLookup(q.service.registry.now() - began)
+}

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -38,7 +39,7 @@ type leasedAttempt struct {
 
 	freed     atomic.Bool  // the slot of its trial was given back, or will be with its outcome
 	firstByte atomic.Int64 // when the answer began, since the attempt did; 0: not yet
-	patience  atomic.Int64 // see [Lease.Patience]; 0: the attempt timeout
+	patience  atomic.Int64 // see [LeaseSteps.Patience]; 0: the attempt timeout
 	expiry    schedule.Timer
 }
 
@@ -49,6 +50,9 @@ func (l *leasedAttempt) init(c *call) {
 	l.hasNext = !c.options.OnceOnly && c.providers.more()
 	if c.why != reason.All { // else the others are asked as well
 		l.next = c.providers.another()
+	}
+	if !c.observed { // else it was noted before the hook
+		c.query.service.meter.Waited(c.delay)
 	}
 	l.call.addLease(c)
 	c.handOver()
@@ -61,7 +65,8 @@ func (l *leasedAttempt) initFirst(s *leaseCall, first *firstAttempt) {
 	l.why, l.retried.provider = reason.First, first.provider
 	l.next = first.plan.another(first.picked)
 	l.hasNext = !s.options.OnceOnly && l.next != nil
-	s.open, s.key = 1, first.ctx
+	s.open, s.leased, s.key = 1, 1, first.ctx
+	s.query.service.meter.Hit()
 	s.claims.Claim(first.provider)
 	s.claims.Enter(first.provider)
 	l.startExpiry()
@@ -111,11 +116,8 @@ func (l *leasedAttempt) conclude(err error, neutral func(error) bool) (v verdict
 // the right to end the attempt.
 func (l *leasedAttempt) concludeAnswer() bool {
 	a := &l.attempt
-	latency := time.Duration(l.firstByte.Load())
-	if latency == 0 {
-		latency = a.elapsed()
-	}
-	if l.call.observed || a.vitals != nil || !a.recordAnswer(latency) {
+	latency := cmp.Or(time.Duration(l.firstByte.Load()), a.elapsed())
+	if l.call.observed || a.vitals != nil || !a.recordAnswer(latency, false) {
 		return false
 	}
 	l.expiry.Stop()

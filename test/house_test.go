@@ -97,16 +97,16 @@ var tiers = map[string]tier{
 	"internal/bitset": mechanism, "internal/check": mechanism, "internal/drift": mechanism,
 	"internal/errtree": mechanism,
 	"internal/figures": mechanism, "internal/graph": mechanism, "internal/jsonform": mechanism, "internal/oneline": mechanism,
-	"internal/ranked": mechanism, "internal/record": mechanism, "internal/ring": mechanism, "internal/schedule": mechanism,
+	"internal/histogram": mechanism, "internal/ranked": mechanism, "internal/record": mechanism, "internal/ring": mechanism, "internal/schedule": mechanism,
 	"internal/slots":   mechanism,
 	"internal/striped": mechanism, "internal/window": mechanism,
 
-	"event": vocabulary, "health": vocabulary, "reason": vocabulary, "selection": vocabulary, "startup": vocabulary, "status": vocabulary,
+	"event": vocabulary, "health": vocabulary, "metrics": vocabulary, "reason": vocabulary, "selection": vocabulary, "startup": vocabulary, "status": vocabulary,
 	"verdict": vocabulary,
 
 	"internal/attemptctx": engine, "internal/breaker": engine, "internal/bus": engine, "internal/claim": engine,
 	"internal/changeset": engine, "internal/comeback": engine, "internal/cooldown": engine, "internal/domain": engine, "internal/drain": engine, "internal/effects": engine, "internal/failure": engine, "internal/fault": engine, "internal/hook": engine,
-	"internal/judge": engine, "internal/option": engine, "internal/lazy": engine, "internal/lifecycle": engine, "internal/limit": engine, "internal/outcome": engine, "internal/overall": engine, "internal/pick": engine,
+	"internal/judge": engine, "internal/option": engine, "internal/lazy": engine, "internal/lifecycle": engine, "internal/limit": engine, "internal/meter": engine, "internal/outcome": engine, "internal/overall": engine, "internal/pick": engine,
 	"internal/override": engine, "internal/pace": engine, "internal/probe": engine, "internal/query": engine, "internal/queueing": engine, "internal/typed": engine, "internal/refusal": engine, "internal/sight": engine, "internal/tasks": engine,
 
 	".": root,
@@ -119,6 +119,7 @@ var only = map[string][]string{
 	"event":     {"internal/jsonform"},
 	"health":    {"internal/errtree", "internal/jsonform"},
 	"verdict":   {"internal/oneline", "internal/errtree", "internal/jsonform"},
+	"metrics":   {"event", "health", "reason", "status", "verdict", "internal/jsonform"},
 	"reason":    {},
 	"selection": {"health", "reason", "internal/check", "internal/jsonform"},
 	"startup":   {"internal/graph", "internal/oneline", "internal/figures", "internal/jsonform"},

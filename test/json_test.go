@@ -22,6 +22,7 @@ import (
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/hedge"
 	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/metrics"
 	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/registryhttp"
 	"github.com/capreg/registry/selection"
@@ -57,6 +58,14 @@ var jsonForms = []any{
 	health.Transition{},
 	health.Trend(0),
 	hedge.Policy{},
+	metrics.Amounts{},
+	metrics.Bucket{},
+	metrics.Histogram{},
+	metrics.Minute{},
+	metrics.Outcomes{},
+	metrics.Provider{},
+	metrics.Service{},
+	metrics.Snapshot{},
 	reason.Code(""), reason.Why(""),
 	registryhttp.Problem{},
 	selection.Analytics{},
@@ -242,7 +251,7 @@ func TestJSON_IsReadBackAsItWasWritten(t *testing.T) {
 
 func TestJSON_HasDurationsAsTextAndNamesInSnakeCase(t *testing.T) {
 	t.Parallel()
-	snake := regexp.MustCompile(`^[a-z]+(_[a-z]+)*$`)
+	snake := regexp.MustCompile(`^[a-z][a-z0-9]*(_[a-z][a-z0-9]*)*$`)
 	for _, value := range jsonForms {
 		of := reflect.TypeOf(value)
 		full := reflect.New(of).Elem()

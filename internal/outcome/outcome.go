@@ -7,6 +7,8 @@ package outcome
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -170,6 +172,18 @@ func (o *Outcome) CountIn(c *record.Outcomes) {
 	case verdict.TallyIgnored, verdict.TallyNone:
 		c.Ignored.Add(1)
 	}
+}
+
+// OfCall returns the class of a call without an answer: ended is the error of its context, which ended it, or nil, and
+// last the class of its last attempt.
+func OfCall(ended error, last verdict.Class) verdict.Class {
+	switch {
+	case ended == nil:
+		return last
+	case errors.Is(ended, context.DeadlineExceeded):
+		return verdict.ClassCallerDeadline
+	}
+	return verdict.ClassCancelled
 }
 
 // IsSuccess reports whether the class is one of an answer.

@@ -299,6 +299,31 @@ func (p *Plan) nextTurn(eligible *bitset.Set, mode Mode) int {
 	return int(picked)
 }
 
+// PickSoonest returns a candidate among those allowed, whatever keeps calls away from them: the pick of the strategy
+// of the one that comes back first, among its tier, or that one where the tier is in order. It is -1 if none is
+// allowed; back returns the time until a candidate comes back.
+func (p *Plan) PickSoonest(back func(i int) (retryIn time.Duration, allowed bool), mode Mode, c *Caller) int {
+	var soonest time.Duration
+	var among []int
+	best := -1
+	for i := range p.Len() {
+		retryIn, allowed := back(i)
+		if !allowed {
+			continue
+		}
+		among = append(among, i)
+		if best < 0 || retryIn < soonest {
+			best, soonest = i, retryIn
+		}
+	}
+	if best >= 0 {
+		if picked := p.PickAmong(among, best, mode, c); picked >= 0 {
+			return picked
+		}
+	}
+	return best
+}
+
 // PickAmong returns the first pick of a tier's strategy from the given candidates, whatever keeps calls away from
 // them: those in the tier of candidate like. It is -1 if the tier is in order, or its strategy picks none.
 func (p *Plan) PickAmong(candidates []int, like int, mode Mode, c *Caller) int {
