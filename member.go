@@ -7,6 +7,7 @@ import (
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/internal/cooldown"
 	"github.com/capreg/registry/internal/domain"
 	"github.com/capreg/registry/internal/drain"
@@ -18,7 +19,6 @@ import (
 	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/sight"
 	"github.com/capreg/registry/internal/typed"
-	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -97,8 +97,8 @@ type replacement struct {
 // measurements holds the counts and metrics of a provider.
 type measurements struct {
 	meter      meter.Provider
-	vitals     atomic.Pointer[selection.Vitals] // nil: no strategy reads them
-	heldClosed atomic.Uint64                    // times its breaker stayed closed for the sake of the group
+	vitals     atomic.Pointer[choice.Vitals] // nil: no strategy reads them
+	heldClosed atomic.Uint64                 // times its breaker stayed closed for the sake of the group
 }
 
 func newProvider(svc *service, e *entry, generation uint64) *provider {

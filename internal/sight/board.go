@@ -15,10 +15,10 @@ import (
 	"time"
 
 	"github.com/capreg/registry/internal/breaker"
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/internal/query"
 	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/reason"
-	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -41,7 +41,7 @@ type Record struct {
 	Until      time.Time // when all reasons end by themselves; zero: one does not, or not at a known time
 	Depends    bool      // other providers may be the reason
 	Last       *atomic.Pointer[verdict.LastError]
-	Profile    selection.Profile
+	Profile    choice.Profile
 	MatchesAny bool                       // every query
 	Outages    map[string]*refusal.Reason // by capability
 }
@@ -62,7 +62,7 @@ func (r *Record) Mismatch(q *query.Query) *refusal.Reason {
 }
 
 // Unmet returns the reason why a query does not accept a provider of that description; nil when it does.
-func Unmet(q *query.Query, p *selection.Profile) *refusal.Reason {
+func Unmet(q *query.Query, p *choice.Profile) *refusal.Reason {
 	for _, wanted := range q.Require {
 		if !slices.Contains(p.Capabilities, wanted) {
 			return refusal.Lacking(wanted)
