@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -54,6 +55,8 @@ type provider struct {
 	notReady   lazy.Failure              // of its factory
 	opening    refusal.Opening           // of the breaker, the last time
 	domain     *domain.Domain[*provider] // never another one
+	build      typed.Builder             // of its factory, and until it has left, as is
+	until      context.Context           //nolint:containedctx // its lifetime
 	cooldown   cooldown.Timed            // the provider's own, beside its domain's
 }
 
@@ -115,6 +118,7 @@ func newProvider(svc *service, e *entry, generation uint64) *provider {
 		},
 		definition: e.definition,
 	}
+	p.build, p.until = e.build, e.until
 	p.last = &atomic.Pointer[verdict.LastError]{}
 	p.drain.Init(drainHost{p}, p.name())
 	p.ready = svc.registry.now()

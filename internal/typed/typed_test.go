@@ -133,3 +133,28 @@ func TestBinding_ConvertBuilderKeepsAProductOfItsType(t *testing.T) {
 	_, err = typed.Bind[model]().ConvertBuilder(build, refuse)(t.Context())
 	require.Equal(t, errBuild, err)
 }
+
+func TestInstance_IsTheSameAsOneOfAnEqualValue(t *testing.T) {
+	t.Parallel()
+	one, other := new(int), new(int)
+	require.True(t, typed.Of(one).Same(typed.Of(one)))
+	require.True(t, typed.Of[any](one).Same(typed.Of(one)), "whatever type it was given as")
+	require.False(t, typed.Of(one).Same(typed.Of(other)))
+	require.False(t, typed.Of(one).Same(nil))
+	require.False(t, typed.Of([]int{1}).Same(typed.Of([]int{1})), "they cannot be compared")
+	require.Nil(t, (*typed.Instance)(nil).Untyped())
+}
+
+func TestBuilder_IsAFactoryWithoutAType(t *testing.T) {
+	t.Parallel()
+	_, build, v := typed.Source("", func(context.Context) (string, error) { return "made", nil }, nil)
+	require.Nil(t, v)
+	made, err := build.Untyped()(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, "made", made)
+	failed := errors.New("failed")
+	_, build, _ = typed.Source("", func(context.Context) (string, error) { return "", failed }, nil)
+	made, err = build.Untyped()(t.Context())
+	require.ErrorIs(t, err, failed)
+	require.Nil(t, made)
+}
