@@ -72,7 +72,8 @@ func (c *call) enter(p *provider, e admission) bool {
 		a.leavePlace()
 		return false
 	}
-	a.limitTime(&c.caller, others)
+	a.limitTime(&c.caller, others, c.room)
+	c.room = nil
 	c.noteEntry(p, e)
 	return true
 }

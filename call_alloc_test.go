@@ -68,7 +68,17 @@ func TestCall_AllocatesNoMoreThanPromised(t *testing.T) { //nolint:paralleltest 
 				}
 				lease.Done(nil)
 			}
-		}, 5},
+		}, 2},
+		{"Acquire and Done with a timeout", testkit.Provider{}, func(reg *registry.Registry) func() {
+			r := testkit.Bind(reg)
+			return func() {
+				lease, err := r.Acquire(context.Background(), registry.AttemptTimeout(time.Hour))
+				if err != nil {
+					t.Fatal(err)
+				}
+				lease.Done(nil)
+			}
+		}, 2},
 	} {
 		reg := populated(t, 100, 50, c.p)
 		require.LessOrEqual(t, testing.AllocsPerRun(1000, c.do(reg)), c.want, c.name)

@@ -88,7 +88,7 @@ func TestLease_ErrorThatWrapsItselfEndsTheLease(t *testing.T) {
 				a := testkit.Add(t, reg, testkit.Provider{Name: "a"})
 				r := testkit.Bind(reg)
 				for _, end := range []func(*registry.Lease[testkit.ChatModel]) error{
-					func(l *registry.Lease[testkit.ChatModel]) error { l.Done(hostile); return l.Failure() },
+					func(l *registry.Lease[testkit.ChatModel]) error { l.Done(hostile); return l.Steps().Failure() },
 					func(l *registry.Lease[testkit.ChatModel]) error { _, err := l.MoveOn(hostile); return err },
 					func(l *registry.Lease[testkit.ChatModel]) error {
 						err := l.Guard(func() error { panic(hostile) })

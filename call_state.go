@@ -35,7 +35,8 @@ import (
 type call struct {
 	attempt   attempt
 	state     callState
-	shared    *leaseCall // of leases; nil for a call that runs a function
+	shared    *leaseCall          // of leases; nil for a call that runs a function
+	room      *attemptctx.Context // for the context of the next attempt; nil: none yet
 	providers iterator
 	hookCtx   context.Context //nolint:containedctx // of the attempt, as a hook has changed it; nil: none has
 
@@ -221,7 +222,7 @@ func (c *call) nextReason() reason.Why {
 	switch {
 	case c.rounds > 0:
 		return reason.Waited
-	case c.why == reason.Hedge: // set by [Lease.Beside]
+	case c.why == reason.Hedge: // set by [LeaseSteps.Beside]
 		return reason.Hedge
 	case c.entries > 0:
 		return reason.Failover

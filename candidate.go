@@ -136,6 +136,7 @@ func recordLocked(p *provider) *sight.Record {
 // Registry.mu.
 func renewRecord(p *provider) {
 	p.record = nil
+	noteChange(p)
 	for _, at := range p.positions {
 		if board := at.plan.board.Load(); board != nil {
 			board.Set(at.at, recordLocked(p))

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/internal/check"
+	"github.com/capreg/registry/internal/failure"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/pick"
@@ -169,56 +170,51 @@ type CallError struct {
 	causes  []error           // why the registry ended attempts, and why no provider is left
 }
 
+// call is the failure as package failure knows it.
+func (e *CallError) call() *failure.Call {
+	c := &failure.Call{Service: e.Service, OnceOnly: e.OnceOnly, Partial: e.partial, Ended: e.ended, Reasons: e.causes}
+	if e.left != nil {
+		c.Left = &e.left.sight
+	}
+	for _, a := range e.Attempts {
+		c.Attempts = append(c.Attempts, failure.Attempt{Provider: a.Provider, Class: a.Class, Duration: a.Duration, Err: a.Err})
+	}
+	return c
+}
+
 // Skipped returns the providers that were not tried, when the call ran out of providers. The list is made by each call
 // of Skipped, and is the caller's.
 func (e *CallError) Skipped() (all []Candidate) {
-	for seen := range e.told().Skipped() {
+	for seen := range e.call().Skipped() {
 		all = append(all, candidateOf(seen))
 	}
 	return all
 }
 
-// told returns what the call has met.
-func (e *CallError) told() *sight.Failure {
-	f := &sight.Failure{Context: e.ended, Causes: e.causes, Partial: e.partial, OnceOnly: e.OnceOnly}
-	f.Attempts = func(yield func(sight.Ended) bool) {
-		for _, a := range e.Attempts {
-			if !yield(sight.Ended{Provider: a.Provider, Class: a.Class, Took: a.Duration, Err: a.Err}) {
-				return
-			}
-		}
-	}
-	if e.left != nil {
-		f.Left = &e.left.sight
-	}
-	return f
-}
-
 // Error names every provider with class, duration and error, in one line.
-func (e *CallError) Error() string { return e.told().ErrorText(e.Service) }
+func (e *CallError) Error() string { return e.call().Text() }
 
 // Verdict returns the verdict of the call: cancelled or the caller's deadline where its context ended it, else that of
 // the last attempt that got an answer about the request, such as a bad request or a prompt that is too long, or else of
 // the last attempt. In a call that contains the failed one this error is a plain failure, whatever its verdict.
-func (e *CallError) Verdict() verdict.Verdict { return e.told().Verdict() }
+func (e *CallError) Verdict() verdict.Verdict { return e.call().Verdict() }
 
 // Is reports whether target is [ErrCredentials] and credentials are the reason.
 func (e *CallError) Is(target error) bool {
-	return target == ErrCredentials && e.told().Credentials() || target == fault.ErrOfCall
+	return target == ErrCredentials && e.call().Credentials() || target == fault.ErrOfCall
 }
 
 // Unwrap returns all causes, in the order in which [errors.As] finds them. First come the errors that ended the call,
 // then the error of the attempt that [CallError.Verdict] is about, those of the others in order, and the reasons of
 // the providers that were skipped.
-func (e *CallError) Unwrap() []error { return e.told().All() }
+func (e *CallError) Unwrap() []error { return e.call().Causes() }
 
 // withRetryIn sets RetryIn where the call ended although other providers could have been
 // asked, and none can be asked now.
 func (e *CallError) withRetryIn(s *queryPlan) *CallError {
-	if n := len(e.Attempts); n == 0 || len(e.ended) > 0 || e.Attempts[n-1].Class.Rule().Next == verdict.NextNo {
-		return e
+	if e.call().EndedEarly() {
+		o := s.look(s.current(), admitting, nil, &pick.Caller{})
+		e.RetryIn = o.RetryIn
 	}
-	o := s.look(s.current(), admitting, nil, &pick.Caller{})
-	e.RetryIn = o.RetryIn
 	return e
 }

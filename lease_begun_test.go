@@ -55,7 +55,7 @@ func TestLease_EndOfItsTimeBlamesNoProviderOnceTheAnswerHasBegun(t *testing.T) {
 			for range 5 {
 				l, err := testkit.Bind(reg).Acquire(t.Context())
 				require.NoError(t, err, name)
-				l.Answered()
+				l.Steps().Answered()
 				c.end(t, l)
 			}
 			if c.blamed {
@@ -84,7 +84,7 @@ func TestLease_EndOfItsTimeCountsBeforeTheAnswerHasBegun(t *testing.T) {
 					testkit.Pass(time.Minute)
 				}
 				l.Done(l.Context().Err())
-				l.Answered()
+				l.Steps().Answered()
 			}
 			testkit.RequireCounts(t, a, 0, 5, 0, 0)
 			require.Equal(t, registry.BreakerOpen, a.Breaker().State)
@@ -99,7 +99,7 @@ func TestLease_LongAnswerOfATrialMovesNoBreaker(t *testing.T) {
 		a := testkit.AddHalfOpen(t, reg, testkit.Provider{Name: "a", AttemptTimeout: 10 * time.Second})
 		l, err := testkit.Bind(reg).Acquire(t.Context())
 		require.NoError(t, err)
-		l.Answered()
+		l.Steps().Answered()
 		testkit.Pass(time.Minute)
 		require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
 		require.Zero(t, a.Breaker().TrialsInFlight)

@@ -310,7 +310,7 @@ func TestLease_MoveOnAndBesideOfAnEndedLeaseSaySo(t *testing.T) {
 			require.ErrorIs(t, err, registry.ErrLeaseDone, name)
 			require.Equal(t, `registry: lease of provider "a": lease is done`, err.Error())
 			if name == "reported" {
-				_, err = lease.Beside()
+				_, err = lease.Steps().Beside()
 				require.ErrorIs(t, err, registry.ErrLeaseDone, name)
 			}
 		}

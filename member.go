@@ -78,6 +78,8 @@ type eligibility struct {
 	// Guarded by Registry.mu.
 	held       []event.Event // published when it joins
 	positions  []position    // in the plans in force
+	seen       *seenProvider // by subscriptions
+	changed    bool          // since then
 	record     *sight.Record // how it stood when it was last looked at
 	recordedAt uint64        // the version of the plans then
 	ready      time.Duration // when breaker and health last let calls in again
@@ -256,8 +258,9 @@ func (p *provider) publishLocked(change event.Event) {
 	}
 }
 
-// event completes a change with the service, name and generation of the provider.
+// event completes a change, which has been made, with the service, name and generation of the provider.
 func (p *provider) event(change event.Event) event.Event {
+	noteChange(p)
 	change.Service, change.Provider, change.Generation = p.service.name, p.name(), p.generation
 	return change
 }

@@ -31,7 +31,9 @@ type membership struct {
 	world        changeset.Members[*provider]
 	waiters      chan struct{} // closed when a provider becomes eligible or leaves; nil while nothing waits
 	bus          *bus.Bus
-	causes       atomic.Uint64 // grows when the reasons of those that require others may change
+	order        []*provider     // of the listing; nil: to be sorted
+	seen         []*seenProvider // by the last subscription; nil: one has changed since
+	causes       atomic.Uint64   // grows when the reasons of those that require others may change
 	closing      bool
 
 	generation uint64 // of the latest provider
@@ -137,6 +139,7 @@ func (m *membership) index(p *provider) {
 	m.providers[p.name()] = p
 	m.byCapability.Insert(p, p.definition.Capabilities)
 	p.service.members[p] = struct{}{}
+	m.order, m.seen = nil, nil
 	m.causes.Add(1)
 }
 
@@ -144,6 +147,7 @@ func (m *membership) unindex(p *provider) {
 	delete(m.providers, p.name())
 	m.byCapability.Delete(p, p.definition.Capabilities)
 	delete(p.service.members, p)
+	m.order, m.seen = nil, nil
 	m.causes.Add(1)
 }
 
@@ -247,9 +251,11 @@ func (m *membership) having(capabilities []string) []*provider {
 	return found
 }
 
-// listingLocked returns every current provider in the one order.
+// listingLocked returns every current provider in the one order. The list is shared until that changes.
 func (m *membership) listingLocked() []*provider {
-	all := slices.Collect(maps.Values(m.providers))
-	sortListing(all)
-	return all
+	if m.order == nil {
+		m.order = slices.AppendSeq(make([]*provider, 0, len(m.providers)), maps.Values(m.providers))
+		sortListing(m.order)
+	}
+	return m.order
 }

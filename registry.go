@@ -75,9 +75,10 @@ func New(options Options) (*Registry, error) {
 	if v != nil {
 		return nil, asFieldError("Options.", v)
 	}
+	timers := schedule.New()
 	r := &Registry{
 		options: options, strategies: known, decisions: record.NewLatest[selection.Decision](options.Decisions),
-		seed: maphash.MakeSeed(), epoch: time.Now(), schedule: schedule.New(),
+		seed: maphash.MakeSeed(), epoch: timers.Epoch(), schedule: timers,
 		membership: newMembership(), closed: make(chan struct{}),
 	}
 	r.life, r.end = context.WithCancelCause(context.Background())

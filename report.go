@@ -69,7 +69,7 @@ func (c *call) prepareAttempt() {
 		return
 	}
 	c.state = callPreparing
-	c.hookCtx = c.hooks.BeforeAttempt(c.functionContext(), func() CallReport { return c.soFar(c.attempts) }, c.present())
+	c.hookCtx = c.hooks.BeforeAttempt(c.functionContext(), func() CallReport { return c.soFar(c.attempts) }, c.attempt.present(c.why, c.delay))
 	c.state = callRunning
 }
 
@@ -82,16 +82,14 @@ func (c *call) functionContext() context.Context {
 }
 
 // present describes the attempt in progress.
-func (c *call) present() Attempt {
-	p := c.attempt.provider
-	return Attempt{
-		Provider: p.name(), Why: c.why, Trial: c.attempt.trial, Mock: p.mock() || p.overrideID > 0, Delay: c.delay,
-	}
+func (a *attempt) present(why reason.Why, delay time.Duration) Attempt {
+	p := a.provider
+	return Attempt{Provider: p.name(), Why: why, Trial: a.trial, Mock: p.mock() || p.overrideID > 0, Delay: delay}
 }
 
 // noteAttempt notes the outcome of the attempt and runs the hooks after it.
 func (c *call) noteAttempt(class verdict.Class, elapsed time.Duration, err error) {
-	ended := c.present()
+	ended := c.attempt.present(c.why, c.delay)
 	ended.Class, ended.Duration, ended.Err = class, elapsed, err
 	c.add(ended, c.cause)
 	c.delay = 0

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/selection"
@@ -44,21 +45,23 @@ func (m *Manager) applyFrom(ctx context.Context, source string, d *Document) (*P
 
 // apply plans and applies. Caller has the turn.
 func (m *Manager) apply(ctx context.Context, d *Document) (*Plan, error) {
-	next, plan, err := m.plan(d) //nolint:contextcheck // a rehearsal waits for nothing
+	p, err := m.plan(d) //nolint:contextcheck // a rehearsal waits for nothing
 	if err != nil {
-		return plan, err
+		return nil, err
 	}
-	old := m.current()
-	shares := m.shares()
-	set := changes{old: old, next: next}
-	set.collect(plan)
+	set := changes{old: p.old, next: p.next}
+	set.collect(p.plan)
+	shares, replaced := m.shares(), m.handles(set.of)
 	if len(set.of) > 0 {
 		if err := m.registry.Update(ctx, &set.update); err != nil {
 			if ended := ctx.Err(); ended != nil && errors.Is(err, ended) {
-				return plan, err
+				return p.plan, err
 			}
-			return plan, refusal(problemsOf(err, next.places, set.of))
+			return p.plan, refusal(problemsOf(err, p.next.places, set.of))
 		}
+	}
+	for id, state := range m.keep(p, replaced) {
+		state.giveTo(set.handles[id], time.Now())
 	}
 	for domain, handle := range set.unlimited {
 		if !set.limited[domain] {
@@ -66,12 +69,23 @@ func (m *Manager) apply(ctx context.Context, d *Document) (*Plan, error) {
 		}
 	}
 	m.mu.Lock()
-	if !plan.Empty() {
-		m.before, m.sharesBefore = old, shares
+	if !p.plan.Empty() {
+		m.before, m.sharesBefore = p.old, shares
 	}
-	m.applied = next
+	m.applied = p.next
 	m.mu.Unlock()
-	return plan, m.selectAll(old, next)
+	return p.plan, m.selectAll(p.old, p.next)
+}
+
+// handles returns the handles of those providers that are there.
+func (m *Manager) handles(of []identity) map[identity]*registry.Registration {
+	all := make(map[identity]*registry.Registration)
+	for _, id := range of {
+		if handle, there := m.registry.Provider(id.name); there {
+			all[id] = handle
+		}
+	}
+	return all
 }
 
 // selectAll sets the selection policies that change. They were tried before, so that only a closed registry refuses.
@@ -111,6 +125,7 @@ type changes struct {
 	old, next *prepared
 	update    registry.Update
 	of        []identity // by change of the set
+	handles   map[identity]*registry.Registration
 	grouped   map[group]bool
 	limited   map[string]bool
 	// unlimited are members of domains that lose their limits. One that joins cannot say so: no limits are those that
@@ -129,6 +144,7 @@ func (s *spec) group() group { return group{s.service, s.Handler, s.Group} }
 func (c *changes) note(id identity) { c.of = append(c.of, id) }
 
 func (c *changes) collect(plan *Plan) {
+	c.handles = make(map[identity]*registry.Registration)
 	c.grouped, c.limited, c.unlimited = make(map[group]bool), make(map[string]bool), make(map[string]*registry.Registration)
 	for i := range plan.Changes {
 		change := &plan.Changes[i]
@@ -137,6 +153,7 @@ func (c *changes) collect(plan *Plan) {
 		case Add, Replace:
 			handle := s.joiner.addTo(&c.update, s, change.Action == Replace)
 			c.note(id)
+			c.handles[id] = handle
 			if s.Domain != "" && s.limits == (registry.LimitPolicy{}) && c.old.Domains[s.Domain] != (Domain{}) {
 				c.unlimited[s.Domain] = handle
 			}

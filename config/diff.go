@@ -75,6 +75,9 @@ func (s *spec) diff(before *spec, scrub func(string) string) Change {
 	}
 	if c.Action, c.Keeps = Alter, keepsAll; len(why) > 0 {
 		c.Action, c.Keeps, c.Why = Replace, keepsPlace, strings.Join(why, ", ")
+		if s.fingerprint == before.fingerprint {
+			c.Keeps += ", open breaker, cooldown"
+		}
 		if s.Domain != "" && s.Domain == before.Domain {
 			c.Keeps += ", limits in use and cooldown of its domain"
 		}

@@ -44,6 +44,8 @@ type Manager struct {
 	applied      *prepared
 	before       *prepared          // the one before that, which a canary goes back to; nil: none
 	sharesBefore map[identity]share // the counts of attempts when it was replaced
+	restored     map[identity]providerState
+	salt         []byte // of their identities
 }
 
 // New returns a manager of the registry, which has applied nothing yet. It starts nothing, and needs no closing. The
@@ -116,18 +118,28 @@ func (m *Manager) Plan(ctx context.Context, d *Document) (*Plan, error) {
 		return nil, err
 	}
 	defer release()
-	_, plan, err := m.plan(d) //nolint:contextcheck // a rehearsal waits for nothing
-	return plan, err
+	p, err := m.plan(d) //nolint:contextcheck // a rehearsal waits for nothing
+	if err != nil {
+		return nil, err
+	}
+	return p.plan, nil
+}
+
+// planned is a document that is ready to be applied.
+type planned struct {
+	old, next *prepared
+	now       listed
+	plan      *Plan
 }
 
 // plan understands the document and compares it with what is there. Caller has the turn.
-func (m *Manager) plan(d *Document) (*prepared, *Plan, error) {
+func (m *Manager) plan(d *Document) (*planned, error) {
 	if d == nil {
-		return nil, nil, &Error{Problems: []Problem{{Text: "there is no document", Err: registry.ErrInvalid}}}
+		return nil, errNoDocument()
 	}
 	next, problems := m.kinds.prepare(d)
 	if err := refusal(problems); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	old := m.current()
 	now := listed{by: make(map[identity]*registry.Info)}
@@ -137,10 +149,14 @@ func (m *Manager) plan(d *Document) (*prepared, *Plan, error) {
 	}
 	plan := &Plan{Changes: diff(old, next, func(id identity) bool { return now.by[id] != nil })}
 	if err := m.rehearse(old, next, now, plan); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	plan.Warnings = append(plan.Warnings, next.warnLiterals()...)
-	return next, plan, nil
+	return &planned{old, next, now, plan}, nil
+}
+
+func errNoDocument() error {
+	return &Error{Problems: []Problem{{Text: "there is no document", Err: registry.ErrInvalid}}}
 }
 
 // listed holds the providers of the registry at one moment, in the order of its listing, which is that of picks among equals.

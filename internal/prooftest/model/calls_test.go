@@ -228,7 +228,7 @@ func (m *machine) Answered(rt *rapid.T) {
 	}
 	all := m.allHeld()
 	l := all[rapid.IntRange(0, len(all)-1).Draw(rt, "lease")]
-	m.held[l].Answered()
+	m.held[l].Steps().Answered()
 	if slices.Contains(m.oracle.leases, l) {
 		m.oracle.answer(l)
 	}
