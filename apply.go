@@ -7,9 +7,11 @@ import (
 	"slices"
 	"time"
 
+	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/changeset"
 	"github.com/capreg/registry/internal/check"
 	"github.com/capreg/registry/internal/probe"
+	"github.com/capreg/registry/internal/typed"
 	"github.com/capreg/registry/status"
 )
 
@@ -58,56 +60,51 @@ func (r *Registration) Apply(ctx context.Context, p Provider[any]) (*Registratio
 	return handle, applied, nil
 }
 
-// described is a provider as far as [Registration.Apply] compares it.
-type described struct {
-	Definition
-
-	AttemptTimeout time.Duration
-	Limits         LimitPolicy
-	Retry          RetryPolicy
-	Breaker        BreakerPolicy
-	Health         probe.Description
-
-	Instance, Factory, Classify, Until changeset.Another
-}
-
 // compare returns the provider that r is of, the entry of what is given, with what is kept, and how they differ.
 func (r *Registration) compare(given Provider[any]) (p *provider, e entry, found status.Applied, err error) {
 	p = r.current()
-	now := described{Breaker: p.breaker.stats().Policy} // its lock comes before the registry's
+	breaker := p.breaker.stats().Policy // its lock comes before the registry's
+	retry, _ := p.effects.RetryPolicy()
 	p.registry.mu.Lock()
-	err = p.describeLocked(&now)
-	wanted := described{
-		Instance: given.Instance != nil, Factory: given.Factory != nil, Classify: given.Classify != nil,
-		Health: probe.Keep(&given.Health, p.health.policy, given.Capabilities),
-		Until:  given.Until != nil && changeset.Another(!check.Same(given.Until, p.until)),
-	}
-	p.keepLocked(&given)
+	now := inputOf(p.definition, time.Duration(p.timeout.Load()), LimitPolicy(p.domain.Policy()), RetryPolicy(retry), breaker, p.health.policy)
+	now.Strategy = p.group.Strategy
+	asked, until, probes := given, p.until, probe.Keep(&given.Health, p.health.policy, given.Capabilities)
+	typed.Keep(&given.Instance, &given.Factory, p.instance.Load(), p.build)
+	err = r.presentLocked()
 	p.registry.mu.Unlock()
-	if given.Name != p.name() && err == nil {
-		err = invalid("Name", given.Name, fmt.Sprintf("%q, or none", shortName(p.name())))
+	if given.Name = cmp.Or(given.Name, now.Name); given.Classify == nil {
+		given.Classify = p.classify
 	}
-	if err == nil {
-		e, err = newEntry(p.service.name, given)
+	if given.Until == nil {
+		given.Until = until
 	}
-	if err == nil {
-		err = e.adapt(p.service.binding)
+	switch {
+	case err != nil:
+	case given.Name != now.Name:
+		err = invalid("Name", given.Name, fmt.Sprintf("%q, or none", shortName(now.Name)))
+	default:
+		e, err = newUntypedEntry(p.service, given)
 	}
 	if err != nil {
 		return p, e, found, err
 	}
 	e.replace = true
-	wanted.Definition, wanted.AttemptTimeout, wanted.Limits, wanted.Breaker = e.definition, e.timeout, e.limits, e.breaker
-	wanted.Retry, wanted.Health.Policy = e.retry, probe.Data(e.health)
-	wanted.Instance = wanted.Instance && changeset.Another(!e.instance.Same(p.instance.Load()))
-	if e.retry == (RetryPolicy{}) {
-		wanted.Retry, _ = e.retry.withDefaults()
-	}
+	byDefault, _ := RetryPolicy{}.withDefaults()
+	wanted := inputOf(e.definition, e.timeout, e.limits, cmp.Or(e.retry, byDefault), e.breaker, e.health)
 	if s := p.registry.strategies.Resolve(wanted.Strategy); s.IsZero() || s.Same(now.Strategy) {
 		wanted.Strategy = now.Strategy
 	}
 	if e.limits == (LimitPolicy{}) && e.definition.Domain != "" {
 		wanted.Limits = now.Limits
+	}
+	if wanted.Factory, wanted.Classify = asked.Factory, asked.Classify; !probes {
+		wanted.Health = e.health
+	}
+	if asked.Instance != nil && !e.instance.Same(p.instance.Load()) {
+		wanted.Instance = asked.Instance
+	}
+	if asked.Until != nil && !check.Same(asked.Until, until) {
+		wanted.Until = asked.Until
 	}
 	setters := e.setters(nil)
 	found.Differences = changeset.Differences(now, wanted, func(field string) bool { return setters[field] != nil })
@@ -115,31 +112,11 @@ func (r *Registration) compare(given Provider[any]) (p *provider, e entry, found
 	return p, e, found, nil
 }
 
-// describeLocked fills in how the provider is, but for its breaker.
-func (p *provider) describeLocked(now *described) error {
-	retry, _ := p.effects.RetryPolicy()
-	now.Definition, now.AttemptTimeout = p.definition.clone(), time.Duration(p.timeout.Load())
-	now.Strategy, now.Limits, now.Retry = p.group.Strategy, LimitPolicy(p.domain.Policy()), RetryPolicy(retry)
-	now.Health.Policy = probe.Data(p.health.policy)
-	return (&Registration{provider: p}).presentLocked()
-}
-
-// keepLocked fills in what is kept of the provider where it is not given.
-func (p *provider) keepLocked(given *Provider[any]) {
-	given.Name = cmp.Or(given.Name, p.name())
-	switch {
-	case given.Instance != nil || given.Factory != nil:
-	case p.build != nil:
-		given.Factory = p.build.Untyped()
-	default:
-		given.Instance = p.instance.Load().Untyped()
-	}
-	if given.Classify == nil {
-		given.Classify = p.classify
-	}
-	if given.Until == nil {
-		given.Until = p.until
-	}
+// inputOf returns the data of an input, without what [Registration.Apply] keeps.
+func inputOf(d Definition, timeout time.Duration, l LimitPolicy, retry RetryPolicy, b BreakerPolicy, h health.Policy) Provider[any] {
+	in := Service[any]{}.Provider(d)
+	in.AttemptTimeout, in.Limits, in.Retry, in.Breaker, in.Health = timeout, l, retry, b, probe.Data(h)
+	return in
 }
 
 // setters returns what adds the change in place of a field to u, by the field's name.

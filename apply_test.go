@@ -44,7 +44,7 @@ func TestApply_ChangesInPlaceWhatHasASetter(t *testing.T) {
 		require.NoError(t, err)
 		require.Same(t, a, same)
 		require.False(t, applied.Replaced)
-		require.Equal(t, []string{"Priority", "Group", "Strategy", "Weight", "AttemptTimeout", "Limits", "Retry", "Breaker", "Health"}, fieldsOf(applied))
+		require.Equal(t, []string{"Priority", "Group", "Strategy", "Weight", "Limits", "Retry", "AttemptTimeout", "Breaker", "Health"}, fieldsOf(applied))
 		require.Equal(t, status.Difference{Field: "Weight", From: "1", To: "2", InPlace: true}, applied.Differences[3])
 		require.Contains(t, applied.Differences[8].To, `"interval":"1h"`)
 
@@ -62,7 +62,7 @@ func TestApply_ChangesInPlaceWhatHasASetter(t *testing.T) {
 		same, applied, err = a.Apply(t.Context(), input{Capabilities: []string{"x"}, Tags: []string{"t"}, Group: 3, NoTraffic: true})
 		require.NoError(t, err)
 		require.Same(t, a, same)
-		require.Equal(t, []string{"Priority", "Weight", "NoTraffic", "AttemptTimeout", "Limits", "Retry", "Breaker", "Health"}, fieldsOf(applied),
+		require.Equal(t, []string{"Priority", "Weight", "NoTraffic", "Limits", "Retry", "AttemptTimeout", "Breaker", "Health"}, fieldsOf(applied),
 			"what is not set has its default, but for the strategy of the group")
 		require.Zero(t, a.Weight())
 		require.Equal(t, registry.LimitPolicy{}, a.Limits())

@@ -56,15 +56,7 @@ func (p BreakerPolicy) withDefaults() (BreakerPolicy, error) {
 // BreakerState is one of the three states of a breaker.
 type BreakerState uint8
 
-// The states of a breaker.
-//
-//	         failures in a row reach the threshold
-//	closed ────────────────────────────────────────▶ open ◀─┐
-//	  ▲                                                │     │
-//	  │                       recovery timeout is over │     │ one trial fails
-//	  │                                                ▼     │
-//	  └──────────────────────────────────────────── half-open
-//	            enough trials succeed
+// The states of a breaker. The package documentation has a picture of them.
 const (
 	// BreakerClosed admits every call.
 	BreakerClosed BreakerState = iota

@@ -9,17 +9,6 @@ import (
 	"github.com/capreg/registry/status"
 )
 
-// Another is a field of a [Differences] that says whether something else is wanted that has no text.
-type Another bool
-
-// String returns "another" or "the same".
-func (a Another) String() string {
-	if a {
-		return "another"
-	}
-	return "the same"
-}
-
 // Differences returns the fields in which two structs of one type differ, in their order, with those of embedded
 // structs. An empty list is equal to none, and functions are never equal.
 func Differences(before, after any, inPlace func(field string) bool) (all []status.Difference) {
@@ -30,7 +19,7 @@ func Differences(before, after any, inPlace func(field string) bool) (all []stat
 			continue
 		}
 		all = append(all, status.Difference{
-			Field: field.Name, From: text(from.Interface()), To: text(to.Interface()), InPlace: inPlace(field.Name),
+			Field: field.Name, From: text(from), To: text(to), InPlace: inPlace(field.Name),
 		})
 	}
 	return all
@@ -43,13 +32,20 @@ func equal(a, b reflect.Value) bool {
 	return reflect.DeepEqual(a.Interface(), b.Interface())
 }
 
-// text returns a value in one line: its own text, else the JSON form that is its own.
-func text(value any) string {
+// text returns a value in one line: its own text, else its own JSON form. Of a function, and of what an interface holds,
+// the text could be anything, or a secret: only the type is shown.
+func text(v reflect.Value) string {
+	value := v.Interface()
 	shown := fmt.Sprintf("%+v", value)
-	if _, named := value.(fmt.Stringer); !named {
-		if marshaler, ok := value.(json.Marshaler); ok {
-			form, _ := marshaler.MarshalJSON()
-			shown = string(form)
+	switch shape := value.(type) {
+	case fmt.Stringer:
+	case json.Marshaler:
+		form, _ := shape.MarshalJSON()
+		shown = string(form)
+	}
+	if kind := v.Kind(); kind == reflect.Interface || kind == reflect.Func {
+		if shown = fmt.Sprintf("a %T", value); v.IsNil() {
+			shown = "as it is"
 		}
 	}
 	return oneline.Cut(shown, 256)

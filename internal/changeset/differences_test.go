@@ -24,7 +24,7 @@ func TestDifferences_AreThoseOfTheirFields(t *testing.T) {
 		Time time.Duration
 		Do   func()
 		Text string
-		More changeset.Another
+		More any
 		Form form
 	}
 	none := outer{Inner: Inner{Words: []string{}}}
@@ -39,9 +39,9 @@ func TestDifferences_AreThoseOfTheirFields(t *testing.T) {
 	require.Equal(t, "Text", all[3].Field)
 	require.Less(t, len(all[3].To), 300)
 	require.Len(t, all, 4)
-	all = changeset.Differences(outer{}, outer{More: true, Form: form{Text: "x"}}, func(string) bool { return false })
+	all = changeset.Differences(outer{}, outer{More: &form{"secret"}, Form: form{Text: "x"}}, func(string) bool { return false })
 	require.Equal(t, []status.Difference{
-		{Field: "More", From: "the same", To: "another"},
+		{Field: "More", From: "as it is", To: "a *changeset_test.form"},
 		{Field: "Form", From: `"the form of "`, To: `"the form of x"`},
 	}, all)
 }

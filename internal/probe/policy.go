@@ -84,12 +84,6 @@ func Settings(p health.Policy) string {
 	return fmt.Sprintf("interval %v timeout %v fall %d rise %d", p.Interval, p.Timeout, p.Fall, p.Rise)
 }
 
-// Description is a policy as far as it can be compared.
-type Description struct {
-	health.Policy      // without functions
-	Functions     bool // others are given
-}
-
 // Data returns the policy without its functions.
 func Data(p health.Policy) health.Policy {
 	p = p.Clone()
@@ -97,13 +91,12 @@ func Data(p health.Policy) health.Policy {
 	return p
 }
 
-// Keep keeps the functions of the policy in force, as far as the capabilities are there, and reports whether others are
-// given instead.
-func Keep(given *health.Policy, now health.Policy, capabilities []string) (d Description) {
+// Keep keeps the functions of the policy in force, as far as the capabilities are there, unless others are given.
+func Keep(given *health.Policy, now health.Policy, capabilities []string) (kept bool) {
 	if given.Probe != nil || given.Recover != nil || len(given.Capabilities) > 0 {
-		return Description{Functions: true}
+		return false
 	}
 	given.Probe, given.Recover, given.Capabilities = now.Probe, now.Recover, maps.Clone(now.Capabilities)
 	maps.DeleteFunc(given.Capabilities, func(capability string, _ health.Probe) bool { return !slices.Contains(capabilities, capability) })
-	return d
+	return true
 }

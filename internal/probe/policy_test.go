@@ -79,7 +79,7 @@ func TestKeep_KeepsFunctionsUnlessOthersAreGiven(t *testing.T) {
 	ok := func(context.Context) error { return nil }
 	now := health.Policy{Probe: ok, Recover: ok, Interval: time.Minute, Capabilities: map[string]health.Probe{"x": ok, "y": ok}}
 	given := health.Policy{Interval: time.Hour}
-	require.Equal(t, probe.Description{}, probe.Keep(&given, now, []string{"y", "z"}))
+	require.True(t, probe.Keep(&given, now, []string{"y", "z"}))
 	require.NotNil(t, given.Probe)
 	require.NotNil(t, given.Recover)
 	require.Len(t, given.Capabilities, 1, "that of x has nothing to check")
@@ -87,7 +87,7 @@ func TestKeep_KeepsFunctionsUnlessOthersAreGiven(t *testing.T) {
 	require.Equal(t, health.Policy{Interval: time.Hour}, probe.Data(given))
 	require.NotNil(t, given.Probe)
 	for _, another := range []health.Policy{{Probe: ok}, {Recover: ok}, {Capabilities: map[string]health.Probe{"x": ok}}} {
-		require.True(t, probe.Keep(&another, now, []string{"x", "y"}).Functions)
+		require.False(t, probe.Keep(&another, now, []string{"x", "y"}))
 		require.True(t, another.Probe == nil || another.Recover == nil)
 	}
 }

@@ -54,11 +54,22 @@ func Value[T any](i *Instance) T { return i.holder.(*holder[T]).value } //nolint
 // Builder makes an instance, which belongs to its caller.
 type Builder func(context.Context) (*Instance, error)
 
-// Untyped returns a factory of the values of which the builder makes instances.
-func (b Builder) Untyped() func(context.Context) (any, error) {
+// untyped returns a factory of the values of which the builder makes instances.
+func (b Builder) untyped() func(context.Context) (any, error) {
 	return func(ctx context.Context) (any, error) {
 		made, err := b(ctx)
 		return made.Untyped(), err
+	}
+}
+
+// Keep fills in the value of an instance or, where a builder made that, a factory like the builder, unless one is given.
+func Keep(value *any, factory *func(context.Context) (any, error), i *Instance, build Builder) {
+	switch {
+	case *value != nil || *factory != nil:
+	case build != nil:
+		*factory = build.untyped()
+	default:
+		*value = i.Untyped()
 	}
 }
 

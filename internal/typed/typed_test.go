@@ -145,16 +145,32 @@ func TestInstance_IsTheSameAsOneOfAnEqualValue(t *testing.T) {
 	require.Nil(t, (*typed.Instance)(nil).Untyped())
 }
 
-func TestBuilder_IsAFactoryWithoutAType(t *testing.T) {
+func TestKeep_FillsInWhatIsNotGiven(t *testing.T) {
 	t.Parallel()
+	failed := errors.New("failed")
 	_, build, v := typed.Source("", func(context.Context) (string, error) { return "made", nil }, nil)
 	require.Nil(t, v)
-	made, err := build.Untyped()(t.Context())
+	_, fails, _ := typed.Source("", func(context.Context) (string, error) { return "", failed }, nil)
+	type factory = func(context.Context) (any, error)
+
+	var value any
+	var again factory
+	typed.Keep(&value, &again, typed.Of("kept"), nil)
+	require.Equal(t, "kept", value)
+	typed.Keep(&value, &again, typed.Of("another"), build)
+	require.Equal(t, "kept", value, "it is given")
+	require.Nil(t, again)
+
+	value = nil
+	typed.Keep(&value, &again, typed.Of("made before"), build)
+	made, err := again(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, "made", made)
-	failed := errors.New("failed")
-	_, build, _ = typed.Source("", func(context.Context) (string, error) { return "", failed }, nil)
-	made, err = build.Untyped()(t.Context())
+	typed.Keep(&value, &again, nil, fails)
+	require.Nil(t, value)
+	again = nil
+	typed.Keep(&value, &again, nil, fails)
+	made, err = again(t.Context())
 	require.ErrorIs(t, err, failed)
 	require.Nil(t, made)
 }
