@@ -159,8 +159,8 @@ func (m *membership) remove(p *provider, reason string) {
 	p.registry.leaveDomain(p)
 	p.service.outdate() // before any gate changes: a plan that is still iterated over stays as it was
 	m.beginDrain(p, reason)
-	for replaced := p.replacement.of; replaced != nil; replaced = replaced.replacement.of {
-		replaced.replacement.by.Store(nil)
+	for _, replaced := range p.chain()[1:] {
+		replaced.replacement.Lead(nil)
 		p.registry.leaveDomain(replaced)
 		m.beginDrain(replaced, reason)
 	}
