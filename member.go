@@ -68,7 +68,7 @@ type identity struct {
 	classify   verdict.Classifier
 }
 
-// origin is what the provider was made from and lives by, which a description that leaves it open keeps.
+// origin holds the builder and the lifetime of a provider, which a description without them keeps.
 type origin struct {
 	build        typed.Builder               // of its factory, and until it has left, as is; guarded by Registry.mu
 	until        context.Context             //nolint:containedctx // its lifetime
