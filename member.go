@@ -2,7 +2,6 @@ package registry
 
 import (
 	"fmt"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -181,19 +180,6 @@ func (p *provider) original() *provider {
 		p = p.replacement.of
 	}
 	return p
-}
-
-// missing returns the first capability that the provider lacks, or "".
-func (p *provider) missing(capabilities []string) string {
-	if p.matchesAny {
-		return ""
-	}
-	for _, wanted := range capabilities {
-		if !slices.Contains(p.definition.Capabilities, wanted) {
-			return wanted
-		}
-	}
-	return ""
 }
 
 // exit lets a drain end with the last attempt in flight. It is called after the end of an attempt was counted.

@@ -127,7 +127,7 @@ var only = map[string][]string{
 	"reason":    {},
 	"selection": {"health", "reason", "internal/check", "internal/choice", "internal/jsonform", "internal/version"},
 	"startup":   {"internal/graph", "internal/oneline", "internal/figures", "internal/jsonform"},
-	"status":    {"reason", "verdict"},
+	"status":    {"reason", "verdict", "internal/jsonform"},
 	"probes":    {"health", "internal/oneline", "internal/fault"},
 	"selectors": {"selection", "health", "reason", "internal/choice"},
 
