@@ -4,9 +4,9 @@
 //	go run ./benchmarks/transport
 //
 // A turn is short, so that on a machine that others share many turns are disturbed little. Each turn has its median
-// latency and its CPU time per request; the lowest tenth of the turns counts, by its upper end. The bare transport takes part twice: what
-// its second part differs by is the noise of the run, and no figure is finer than that. Allocations are counted apart,
-// since garbage collections are in few turns.
+// latency and its CPU time per request; the lowest tenth of the turns counts, by its upper end. The bare transport takes
+// part twice: what its second part differs by is the noise of the run, and no figure is finer than that. Allocations are
+// counted apart, since garbage collections are in few turns.
 //
 // Each figure that has a bar is followed by ok or short; the last line has all of them, for programs to read.
 package main
