@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"time"
 
 	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/typed"
@@ -19,10 +20,9 @@ import (
 // verdict. The function must heed its context; one that does not cannot be cut short, and an answer that it gives
 // after its time is returned all the same. ctx bounds the whole call, and its values reach the function.
 //
-// What function returns must not live on its context, which ends with the attempt: reading the body of
-// an http.Response that was returned fails with [context.Canceled], unless it was short, and the cause of
-// that context says why. Read it inside function, or use [Resolver.Acquire] or package stream; the check of
-// contrib/registryvet finds such calls.
+// What function returns must not live on its context, which ends with the attempt: reading the body of an http.Response
+// that was returned fails with [context.Canceled], unless it was short, and the cause of that context says why. Read it
+// inside function, or use [Resolver.Acquire] or package stream; the check of contrib/registryvet finds such calls.
 //
 // Call runs function in the caller's goroutine, starts none itself, and does not retain function. It blocks for
 // function, for delays between retries, for a place in a full bulkhead when no provider has a free one, for a
@@ -44,7 +44,7 @@ func Call[T, R any](
 	ctx context.Context, resolver *Resolver[T], function func(context.Context, T) (R, error), options ...CallOption,
 ) (result R, err error) {
 	var first firstAttempt
-	if len(options) == 0 && function != nil && resolver != nil && first.admit(ctx, resolver.plan) {
+	if len(options) == 0 && function != nil && resolver != nil && first.admit(ctx, resolver.plan, nil) {
 		defer first.recordUnlessFailed()
 		result, err = function(first.context(ctx), typed.Value[T](first.instance))
 		if err == nil {
@@ -116,8 +116,8 @@ type firstAttempt struct {
 }
 
 // admit admits the attempt if nothing keeps the picked provider away that a call would have
-// to wait for, or to explain.
-func (f *firstAttempt) admit(ctx context.Context, query *queryPlan) bool {
+// to wait for, or to explain. It is of a lease of leases where that is not nil.
+func (f *firstAttempt) admit(ctx context.Context, query *queryPlan, leases *leaseCall) bool {
 	if query == nil || ctx == nil || ctx.Err() != nil || !query.service.registry.unattended.Load() {
 		return false
 	}
@@ -139,26 +139,38 @@ func (f *firstAttempt) admit(ctx context.Context, query *queryPlan) bool {
 	}
 	var by attemptctx.Caller
 	timeout := p.attemptTimeout()
+	if leases != nil && leases.options.Timed {
+		timeout = attemptTimeout{leases.options.Timeout, true}
+	}
 	if timeout.most != NoTimeout {
 		by = attemptctx.CallerOf(ctx) // before anything is counted: its methods are a user's
 	}
-	if limits := p.limits.Load(); limits != nil {
-		var ok bool
-		if f.place, ok = limits.TakePlace(); !ok {
-			return false
-		}
-	}
-	if !f.attempt.admit(p, timeout, &query.service.lookups) {
+	if !f.takePlace(p) || !f.attempt.admit(p, timeout) {
 		f.leavePlace()
 		return false
 	}
-	if f.trial { // its breaker has opened and half-opened since the gate was read
+	switch {
+	case leases != nil: // it expires by itself, and leaves no time for others
+		f.limitTime(&by, nil, &leases.room)
+		f.ctx.StayIf(true)
+		return true
+	case f.trial: // its breaker has opened and half-opened since the gate was read
 		f.watchTrial()
 	}
 	if timeout.most != NoTimeout {
-		f.limitTime(&by, func() *provider { return plan.another(picked) })
+		f.limitTime(&by, func() *provider { return plan.another(picked) }, nil)
 	}
 	return true
+}
+
+// takePlace takes a place if one is free or none is needed.
+func (f *firstAttempt) takePlace(p *provider) (ok bool) {
+	limits := p.limits.Load()
+	if limits == nil {
+		return true
+	}
+	f.place, ok = limits.TakePlace()
+	return ok
 }
 
 // recordUnlessFailed is deferred around the function. A failure is left to the call, which
@@ -166,26 +178,43 @@ func (f *firstAttempt) admit(ctx context.Context, query *queryPlan) bool {
 func (f *firstAttempt) recordUnlessFailed() {
 	if f.state != attemptAnswered {
 		if f.state == attemptRunning { // it panics, or exits its goroutine
-			if panicked := f.recordInterruption(recover()); panicked != nil {
-				panic(panicked.Value)
+			value := recover()
+			class, _ := f.recordInterruption(value)
+			f.provider.service.meter.Single(class, f.elapsed())
+			if value != nil {
+				panic(value)
 			}
 		}
 		return
 	}
-	p := f.provider
-	elapsed := p.registry.now() - f.began
-	if p.effects.NoteAnswer(elapsed) {
-		p.service.pace.Answered(elapsed)
+	if elapsed := f.elapsed(); !f.recordAnswer(elapsed, true) {
+		o := f.resolve(verdict.Verdict{Class: verdict.ClassSuccess}, elapsed, 0, nil)
+		f.provider.service.meter.Single(o.Class, elapsed)
+		f.record(o)
 	}
-	if f.place != nil || p.effects.Tracked() || !p.breaker.Unaffected(f.generation) {
-		f.record(f.resolve(verdict.Verdict{Class: verdict.ClassSuccess}, elapsed, 0, nil))
-		return
+}
+
+// recordAnswer records a success after that time, if it teaches nothing but the counts. What is
+// measured for strategies is none. A quick call is little more than its attempt, and counts with it.
+func (a *attempt) recordAnswer(latency time.Duration, quickCall bool) bool {
+	p := a.provider
+	if a.place != nil || p.effects.Tracked() || !p.breaker.Unaffected(a.generation) {
+		return false
 	}
-	f.state = attemptOver
-	f.cell.Latency.Add(uint64(max(elapsed, 0)))
-	f.cell.Successes.Add(1)
+	if p.effects.NoteAnswer(latency) {
+		p.service.pace.Answered(latency)
+	}
+	a.state = attemptOver
+	if quickCall {
+		p.meter.QuickCall(a.cell, latency, a.began+latency)
+	} else {
+		p.meter.Ended(verdict.ClassSuccess, latency, a.began+latency)
+		a.cell.Latency.Add(uint64(max(latency, 0)))
+		a.cell.Successes.Add(1)
+	}
 	p.exit()
-	if f.ctx != nil {
-		f.ctx.End()
+	if a.ctx != nil {
+		a.ctx.End()
 	}
+	return true
 }

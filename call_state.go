@@ -35,7 +35,8 @@ import (
 type call struct {
 	attempt   attempt
 	state     callState
-	shared    *leaseCall // of leases; nil for a call that runs a function
+	shared    *leaseCall          // of leases; nil for a call that runs a function
+	room      *attemptctx.Context // for the context of the next attempt; nil: none yet
 	providers iterator
 	hookCtx   context.Context //nolint:containedctx // of the attempt, as a hook has changed it; nil: none has
 
@@ -93,7 +94,7 @@ func (c *call) iterateWith(first *firstAttempt) {
 
 // continueFrom makes the call one whose first attempt was that one.
 func (c *call) continueFrom(ctx context.Context, query *queryPlan, key string, first *firstAttempt) {
-	c.query, c.attempt = query, first.attempt
+	c.query, c.attempt, c.began = query, first.attempt, first.began
 	c.caller = attemptctx.CallerOf(ctx)
 	first.state = attemptOver // not before: the context is a user's
 	c.options.Caller = query.query.Handler
@@ -156,7 +157,7 @@ func (c *call) nextAttempt() bool {
 	}
 	c.waiting.End()
 	if c.entries == 0 {
-		c.query.service.lookups.Local().misses.Add(1)
+		c.query.service.meter.Miss()
 	}
 	if !c.allowed.Final() && c.caller.Err() == nil {
 		c.state = callExhausted
@@ -221,7 +222,7 @@ func (c *call) nextReason() reason.Why {
 	switch {
 	case c.rounds > 0:
 		return reason.Waited
-	case c.why == reason.Hedge: // set by [Lease.Beside]
+	case c.why == reason.Hedge: // set by [LeaseSteps.Beside]
 		return reason.Hedge
 	case c.entries > 0:
 		return reason.Failover

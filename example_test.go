@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -509,6 +511,30 @@ func ExampleSubscription() {
 	// closed
 }
 
+// An alarm hears of what an operator has to act on, and of nothing else.
+func ExampleRegistry_Subscribe() {
+	ctx := context.Background()
+	reg := registryOf(registry.Provider[chatModel]{Name: "gpt"}, registry.Provider[chatModel]{Name: "claude"})
+	alarms := reg.Subscribe(0,
+		event.Filter{Kinds: []event.Kind{event.Parked, event.SelectorFailed}},
+		event.Filter{Kinds: []event.Kind{event.Unhealthy}, Providers: []string{"gpt"}},
+	)
+	for _, name := range []string{"gpt", "claude"} {
+		p, _ := reg.Provider(name)
+		if err := p.MarkUnhealthy(errors.New("maintenance")); err != nil {
+			panic(err)
+		}
+	}
+	if err := reg.Close(ctx); err != nil {
+		panic(err)
+	}
+	for e := range alarms.All(ctx) {
+		fmt.Println(e.Provider, e.Kind)
+	}
+	// Output:
+	// gpt unhealthy
+}
+
 func ExampleRegistry_WaitReady() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 	defer cancel()
@@ -529,11 +555,18 @@ func ExampleRegistry_Discover() {
 		registry.Provider[chatModel]{Name: "llama", Capabilities: []string{"chat"}},
 	)
 	defer func() { _ = reg.Close(ctx) }()
-	for _, info := range reg.Discover("vision") {
+	healthy, err := reg.Discover(registry.Query{Require: []string{"vision"}}, health.Healthy, health.Degraded)
+	if err != nil {
+		panic(err)
+	}
+	for _, info := range healthy {
 		fmt.Println(info.Service, info.Name)
 	}
+	_, err = reg.Discover(registry.Query{OwnOnly: true})
+	fmt.Println(err)
 	// Output:
 	// chat gpt
+	// registry: invalid input: Query.OwnOnly is true: want a Handler
 }
 
 // The dynamic path: a configuration names the service.

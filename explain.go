@@ -67,7 +67,7 @@ func (r *Resolver[T]) Explain() Explanation { return r.ExplainFor(context.Backgr
 // ExplainFor is [Resolver.Explain] for a call with that context and these options: strategies and [Options.Authorize]
 // see the values of the context, rates and Authorize count for the [Caller], and a context that has ended is an error,
 // in Err. It runs Authorize for each candidate that nothing else keeps away, and blocks for that, without a lock. The
-// hooks of [Options] are not run. Within Authorize itself, Authorize is not asked.
+// hooks are not run. Within Authorize itself, Authorize is not asked.
 func (r *Resolver[T]) ExplainFor(ctx context.Context, options ...CallOption) Explanation {
 	query, err := r.boundFor(ctx)
 	asked, refused := mergeOptions(options)
@@ -178,20 +178,17 @@ func (s *service) whyEmpty() error {
 }
 
 // mismatch returns the reason why a query does not accept a provider; nil when it does.
-func (*serviceState) mismatch(p *provider, q Query) *refusal.Reason {
-	if lacking := p.missing(q.Require); lacking != "" {
-		return refusal.Lacking(lacking)
+func (s *serviceState) mismatch(p *provider, q Query) *refusal.Reason {
+	return cmp.Or(s.unmet(p, q), p.outage(q.Require))
+}
+
+// unmet is mismatch for a provider whose capabilities all work.
+func (*serviceState) unmet(p *provider, q Query) *refusal.Reason {
+	if p.matchesAny {
+		return nil
 	}
-	if len(q.Only) > 0 && !p.matchesAny && !slices.Contains(q.Only, p.name()) {
-		return refusal.NotNamed()
-	}
-	if !q.Where.IsZero() && !p.matchesAny {
-		profile := profileOf(&p.definition)
-		if code, words := q.Where.Unmet(&profile); code != "" {
-			return refusal.Unmet(code, words)
-		}
-	}
-	return p.outage(q.Require)
+	profile := profileOf(&p.definition)
+	return sight.Unmet((*query.Query)(&q), &profile)
 }
 
 // unavailable returns the error of a look-up that found no eligible provider. A call has skipped some.

@@ -2,7 +2,6 @@ package registry
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/capreg/registry/event"
@@ -46,7 +45,7 @@ func (s probeSubject) HealthChanged() {
 }
 
 func (s probeSubject) Totals() probe.Totals {
-	totals := s.provider.totals()
+	totals := s.provider.meter.Totals()
 	return probe.Totals{Attempts: totals.Attempts, Successes: totals.Successes, Failures: totals.Failures}
 }
 
@@ -127,5 +126,7 @@ func (p *provider) unwatch() {
 	end := p.health.watch.Stop()
 	p.health.policy = health.Policy{Groups: p.health.policy.Groups}
 	p.registry.mu.Unlock()
-	end(fmt.Errorf("registry: provider %q: %w", p.name(), ErrClosed))
+	if end != nil {
+		end(p.errReleased())
+	}
 }

@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"context"
 	"slices"
 	"sync"
 
@@ -14,7 +13,7 @@ import (
 )
 
 // leaseCall holds the common state of the leases of one call: those that come from one another by [Lease.MoveOn] and
-// [Lease.Beside]. Each provider is found by a search, which is a [call] of its own with the request and the history of
+// [LeaseSteps.Beside]. Each provider is found by a search, which is a [call] of its own with the request and the history of
 // this one: it may take time, and others may search meanwhile.
 type leaseCall struct {
 	request
@@ -25,29 +24,37 @@ type leaseCall struct {
 	skips    []sight.Seen // of all searches
 	claims   claim.Set[*provider]
 	key      *attemptctx.Context // of its first attempt: all have the idempotency key of the call
+	room     attemptctx.Context  // for that
 	open     int                 // leases, and searches, in progress; zero again: the call is over
+	leased   int                 // how many leases there were
 	answered bool                // one of the leases was a success
 	failure  error               // of the last search that found no provider
+	class    verdict.Class       // of the call as far as it is known
 }
 
-// newLeaseCall begins a call, with its first search in progress.
-func newLeaseCall(ctx context.Context, query *queryPlan, key string, options []CallOption) (*leaseCall, error) {
-	s := &leaseCall{open: 1}
-	if err := s.begin(ctx, query, key, options); err != nil {
-		return nil, err
+// firstSearch makes c the search for the first provider, which begins where an attempt was not admitted. It is the one
+// thing of the call that is open.
+func (s *leaseCall) firstSearch(c *call, after *firstAttempt) {
+	s.open = 1
+	c.request, c.shared, c.room = s.request, s, &s.room
+	c.iterateWith(after)
+}
+
+// closeAnswered is the end of the lease of p in a call that nothing observes.
+func (s *leaseCall) closeAnswered(p *provider) {
+	s.mu.Lock()
+	s.claims.Release(p)
+	s.answered, s.class = true, verdict.ClassSuccess
+	s.open--
+	over, leased := s.open == 0, s.leased
+	s.mu.Unlock()
+	if over {
+		service := s.query.service
+		service.meter.Called(verdict.ClassSuccess, service.registry.now()-s.began, leased)
 	}
-	return s, nil
 }
 
-// firstSearch returns the search for the first provider.
-func (s *leaseCall) firstSearch() call {
-	c := call{request: s.request, shared: s}
-	c.iterateWith(nil)
-	return c
-}
-
-// nextSearch returns a search for another provider. The rotations of tiers that the call has entered do not move
-// again.
+// nextSearch returns a search for another provider. The rotations of tiers that the call has entered do not move again.
 func (s *leaseCall) nextSearch() call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -72,11 +79,13 @@ func (s *leaseCall) openSearch() bool {
 
 // endSearch ends a search that found no provider, and returns its error.
 func (s *leaseCall) endSearch(c *call) error {
-	err := c.failure()
+	err, class := c.failure(), c.endClass()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.skips = append(s.skips, c.skips...)
-	s.failure = err
+	if s.failure = err; !s.answered {
+		s.class = class
+	}
 	return err
 }
 
@@ -85,6 +94,7 @@ func (s *leaseCall) addLease(c *call) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open++
+	s.leased++
 	s.skips = append(s.skips, c.skips...)
 	s.claims.Enter(c.attempt.provider)
 	if s.key == nil {
@@ -92,18 +102,22 @@ func (s *leaseCall) addLease(c *call) {
 	}
 }
 
-// addOutcome notes an attempt that has ended, and returns the report so far where hooks want it.
-func (s *leaseCall) addOutcome(ended Attempt, cause error, window int) (soFar CallReport) {
+// addOutcome notes an attempt on p that has ended, gives p back, and returns the report so far where hooks want it.
+func (s *leaseCall) addOutcome(p *provider, ended Attempt, cause error) (soFar CallReport) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.claims.Release(p)
 	succeeded := outcome.IsSuccess(ended.Class)
 	s.answered = s.answered || succeeded
+	if succeeded || !s.answered {
+		s.class = ended.Class
+	}
 	if !succeeded || s.observed {
 		s.history.add(ended, cause)
 	}
 	if !succeeded && ended.Class.Rule().Blame == verdict.BlameSuccess {
 		// It was about the request, so it holds for all leases of the call.
-		s.history.allowed.Follow(ended.Class, s.options.OnceOnly, s.query.query.TryRefused, window)
+		s.history.allowed.Follow(ended.Class, s.options.OnceOnly, s.query.query.TryRefused, p.definition.Window)
 	}
 	if s.observed {
 		soFar = s.soFar(s.history.attempts)
@@ -117,11 +131,15 @@ func (s *leaseCall) close() {
 	s.open--
 	over := s.open == 0
 	s.mu.Unlock()
-	if !over || !s.observed {
+	if !over {
 		return
 	}
 	// Nothing searches any more.
-	whole := call{request: s.request, shared: s, history: s.history, skips: s.skips, entries: len(s.history.attempts)}
+	whole := call{request: s.request, shared: s, history: s.history, skips: s.skips, entries: s.leased}
+	whole.count(s.class, s.query.service.registry.now())
+	if !s.observed {
+		return
+	}
 	failure := s.failure
 	switch {
 	case s.answered:
@@ -150,7 +168,7 @@ func (s *leaseCall) claim(p *provider, again bool) bool {
 	return s.claims.Claim(p)
 }
 
-// unclaim gives a provider back that was not entered, or whose lease is over.
+// unclaim gives a provider back that was not entered.
 func (s *leaseCall) unclaim(p *provider) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -11,6 +11,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -228,11 +229,11 @@ func TestLease_ForgottenFreesPlaceDespiteHooks(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		reg := testkit.New(t, registry.Options{AfterCall: func(_ context.Context, r registry.CallReport) {
+		reg := testkit.New(t, registry.Options{Hooks: registry.Hooks{AfterCall: func(_ context.Context, r registry.CallReport) {
 			if r.Attempts[0].Class == verdict.ClassForgotten {
 				<-release
 			}
-		}})
+		}}})
 		a, _ := testkit.Chat.Register(t.Context(), reg, testkit.Provider{Name: "a", AttemptTimeout: time.Second, Instance: testkit.Says("a"), Limits: registry.LimitPolicy{MaxConcurrent: 2, NoQueue: true}})
 		r := testkit.Bind(reg)
 		_, _ = r.Acquire(t.Context())
@@ -249,7 +250,7 @@ func TestLease_BlockedHookAfterExpiryDoesNotBlockClose(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		reg := testkit.New(t, registry.Options{AfterCall: func(context.Context, registry.CallReport) { <-release }})
+		reg := testkit.New(t, registry.Options{Hooks: registry.Hooks{AfterCall: func(context.Context, registry.CallReport) { <-release }}})
 		_, err := testkit.Chat.Register(t.Context(), reg, testkit.Provider{Name: "a", AttemptTimeout: time.Second, Instance: testkit.Says("a")})
 		require.NoError(t, err)
 		_, err = testkit.Bind(reg).Acquire(t.Context()) // forgotten
@@ -275,11 +276,11 @@ func TestLease_BlockedHookAfterExpiryDoesNotBlockClose(t *testing.T) {
 func TestLease_BlockedHookAfterExpiryStopsNoTimer(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
-	testkit.Bubble(t, registry.Options{AfterAttempt: func(ctx context.Context, r registry.CallReport, a registry.Attempt) {
+	testkit.Bubble(t, registry.Options{Hooks: registry.Hooks{AfterAttempt: func(ctx context.Context, r registry.CallReport, a registry.Attempt) {
 		if a.Class == verdict.ClassForgotten {
 			<-release
 		}
-	}}, func(t *testing.T, reg *registry.Registry) {
+	}}}, func(t *testing.T, reg *registry.Registry) {
 		release = make(chan struct{})
 		b := testkit.Add(t, reg, testkit.Provider{Name: "b", Instance: testkit.Fails(testkit.ErrDown), Breaker: registry.BreakerPolicy{RecoveryTimeout: time.Minute}})
 		r := testkit.Bind(reg)
@@ -288,7 +289,7 @@ func TestLease_BlockedHookAfterExpiryStopsNoTimer(t *testing.T) {
 		_, err := r.Acquire(t.Context()) // forgotten
 		require.NoError(t, err)
 		testkit.Pass(24 * time.Hour)
-		require.Equal(t, registry.BreakerHalfOpen, b.Breaker().State, "a day after it opened for a minute")
+		require.Equal(t, status.BreakerHalfOpen, b.Breaker().State, "a day after it opened for a minute")
 		close(release)
 		synctest.Wait()
 	})
@@ -310,7 +311,7 @@ func TestLease_MoveOnAndBesideOfAnEndedLeaseSaySo(t *testing.T) {
 			require.ErrorIs(t, err, registry.ErrLeaseDone, name)
 			require.Equal(t, `registry: lease of provider "a": lease is done`, err.Error())
 			if name == "reported" {
-				_, err = lease.Beside()
+				_, err = lease.Steps().Beside()
 				require.ErrorIs(t, err, registry.ErrLeaseDone, name)
 			}
 		}

@@ -2,25 +2,23 @@ package registry
 
 import (
 	"fmt"
-	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/internal/cooldown"
 	"github.com/capreg/registry/internal/domain"
 	"github.com/capreg/registry/internal/drain"
 	"github.com/capreg/registry/internal/effects"
 	"github.com/capreg/registry/internal/lazy"
 	"github.com/capreg/registry/internal/limit"
+	"github.com/capreg/registry/internal/meter"
 	"github.com/capreg/registry/internal/pick"
-	"github.com/capreg/registry/internal/record"
 	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/sight"
-	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/internal/typed"
-	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -75,6 +73,8 @@ type eligibility struct {
 	// Guarded by Registry.mu.
 	held       []event.Event // published when it joins
 	positions  []position    // in the plans in force
+	seen       *seenProvider // by subscriptions
+	changed    bool          // since then
 	record     *sight.Record // how it stood when it was last looked at
 	recordedAt uint64        // the version of the plans then
 	ready      time.Duration // when breaker and health last let calls in again
@@ -96,18 +96,12 @@ type replacement struct {
 
 // measurements holds the counts and metrics of a provider.
 type measurements struct {
-	counts     striped.Cells[counts]
-	vitals     atomic.Pointer[selection.Vitals] // nil: no strategy reads them
-	tookOver   atomic.Uint64                    // attempts after the failure of another provider
-	heldClosed atomic.Uint64                    // times its breaker stayed closed for the sake of the group
+	meter      meter.Provider
+	vitals     atomic.Pointer[choice.Vitals] // nil: no strategy reads them
+	heldClosed atomic.Uint64                 // times its breaker stayed closed for the sake of the group
 }
 
-// counts has the outcomes of a provider's attempts.
-type counts = record.Outcomes
-
-func (m *measurements) totals() record.Totals { return record.Sum(m.counts.Each) }
-
-func newProvider(svc *service, e entry, generation uint64) *provider {
+func newProvider(svc *service, e *entry, generation uint64) *provider {
 	p := &provider{
 		identity: identity{
 			registry: svc.registry, service: svc, generation: generation, order: generation, overrideID: e.overrideID,
@@ -118,6 +112,7 @@ func newProvider(svc *service, e entry, generation uint64) *provider {
 	p.last = &atomic.Pointer[verdict.LastError]{}
 	p.drain.Init(drainHost{p}, p.name())
 	p.ready = svc.registry.now()
+	p.meter.Init(svc.meter, p.ready, !svc.registry.options.NoDurations)
 	if e.definition.NoTraffic {
 		p.gate.Store(uint32(refusal.NoTraffic))
 	}
@@ -187,19 +182,6 @@ func (p *provider) original() *provider {
 	return p
 }
 
-// missing returns the first capability that the provider lacks, or "".
-func (p *provider) missing(capabilities []string) string {
-	if p.matchesAny {
-		return ""
-	}
-	for _, wanted := range capabilities {
-		if !slices.Contains(p.definition.Capabilities, wanted) {
-			return wanted
-		}
-	}
-	return ""
-}
-
 // exit lets a drain end with the last attempt in flight. It is called after the end of an attempt was counted.
 func (p *provider) exit() {
 	if p.hasLeft() {
@@ -252,8 +234,9 @@ func (p *provider) publishLocked(change event.Event) {
 	}
 }
 
-// event completes a change with the service, name and generation of the provider.
+// event completes a change, which has been made, with the service, name and generation of the provider.
 func (p *provider) event(change event.Event) event.Event {
+	noteChange(p)
 	change.Service, change.Provider, change.Generation = p.service.name, p.name(), p.generation
 	return change
 }
@@ -295,7 +278,7 @@ func (p *provider) info() Info {
 }
 
 func (p *provider) infoLocked(breaker BreakerStats) Info {
-	sum, timeout := p.totals(), p.attemptTimeout()
+	sum, timeout := p.meter.Totals(), p.attemptTimeout()
 	retry, budget := p.effects.RetryPolicy()
 	now := recordLocked(p)
 	return Info{
@@ -306,7 +289,7 @@ func (p *provider) infoLocked(breaker BreakerStats) Info {
 		Cooldown: cooldown.Shown(&p.cooldown, &p.domain.Cooldown), Shared: p.domain.Status(),
 		Made: p.instance.Load() != nil, AttemptTimeout: timeout.most, TimeoutGiven: timeout.explicit,
 		Attempts: sum.Attempts, Successes: sum.Successes, Failures: sum.Failures, Ignored: sum.Ignored, Limited: sum.Limited,
-		InFlight: sum.InFlight, MeanLatency: sum.MeanLatency, LastError: p.last.Load(),
+		InFlight: sum.InFlight, MeanLatency: sum.MeanLatency, LastMinute: p.meter.LastMinute(p.registry.now()), LastError: p.last.Load(),
 	}
 }
 

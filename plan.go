@@ -7,11 +7,11 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/query"
 	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/sight"
-	"github.com/capreg/registry/selection"
 )
 
 // plan answers a query as far as membership decides it: the candidates in the one order. It is immutable but for
@@ -43,7 +43,7 @@ type queryPlan struct {
 	// The fields below outlive the plans, so that a change of membership restarts nothing. lookups counts those
 	// that may spill over. Guarded by Registry.mu.
 	rotations map[pick.TierKey]*pick.Rotation
-	tracks    map[*provider]*selection.Track
+	tracks    map[*provider]*choice.Track
 	lookups   *atomic.Uint64
 	sees      *queryPlan // of all that the query sees; nil: it accepts them all
 	beside    atomic.Pointer[unwanted]
@@ -91,8 +91,9 @@ func (s *service) queryPlan(asked *Query) (*queryPlan, error) {
 	return kept, nil
 }
 
-// outdate puts all plans of the service out of force. Caller holds Registry.mu.
+// outdate puts all plans of the service, and the listing, out of force. Caller holds Registry.mu.
 func (s *service) outdate() {
+	s.registry.order = nil
 	s.plans.Outdate()
 	s.sorted = nil
 	s.version++
@@ -169,7 +170,7 @@ func (s *service) build(target *queryPlan, candidates []*provider) *plan {
 	}
 	source := planSource{
 		target: target, candidates: candidates,
-		rotations: make(map[pick.TierKey]*pick.Rotation), tracks: make(map[*provider]*selection.Track),
+		rotations: make(map[pick.TierKey]*pick.Rotation), tracks: make(map[*provider]*choice.Track),
 	}
 	tiers := source.tiers()
 	p.Init(pick.Config{
@@ -192,7 +193,7 @@ type planSource struct {
 	cuts       []pick.Cut
 	groups     []*pick.Group // the group of each tier
 	rotations  map[pick.TierKey]*pick.Rotation
-	tracks     map[*provider]*selection.Track
+	tracks     map[*provider]*choice.Track
 }
 
 // tiers cuts the candidates into the groups that they belong to.
@@ -218,13 +219,13 @@ func (b *planSource) Rotation(tier int) *pick.Rotation {
 }
 
 // Member implements [pick.Source].
-func (b *planSource) Member(candidate int, measured bool) selection.Member {
+func (b *planSource) Member(candidate int, measured bool) choice.Member {
 	p := b.candidates[candidate]
-	m := selection.Member{Profile: profileOf(&p.definition)}
+	m := choice.Member{Profile: profileOf(&p.definition)}
 	if measured {
 		track := b.target.tracks[p]
 		if track == nil {
-			track = &selection.Track{}
+			track = &choice.Track{}
 		}
 		b.tracks[p] = track
 		m.Vitals, m.Context = vitalsOf(p), track

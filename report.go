@@ -7,7 +7,6 @@ import (
 
 	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/fault"
-	"github.com/capreg/registry/internal/sight"
 	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
@@ -32,8 +31,7 @@ type Attempt struct {
 	Err error `json:"error,omitempty"`
 }
 
-// CallReport describes the course of one call, or of the leases of one. [ReportTo] asks for it, and the hooks of
-// [Options] get it.
+// CallReport describes the course of one call, or of the leases of one. [ReportTo] asks for it, and [Hooks] get it.
 type CallReport struct {
 	// Service is the name of the service, and Handler the handler of the query.
 	Service string `json:"service"`
@@ -58,15 +56,20 @@ func IdempotencyKey(ctx context.Context) string {
 	return attemptctx.IdempotencyKey(ctx)
 }
 
-// prepareAttempt runs the hook that may change the context of the function.
+// copied returns a report that may be written to, but for what was skipped.
+func (r CallReport) copied() CallReport {
+	r.Attempts = slices.Clone(r.Attempts)
+	return r
+}
+
+// prepareAttempt runs the hooks that may change the context of the function.
 func (c *call) prepareAttempt() {
-	hook := c.query.service.registry.options.BeforeAttempt
-	if !c.observed || hook == nil {
+	c.query.service.meter.Waited(c.delay)
+	if c.hooks == nil {
 		return
 	}
 	c.state = callPreparing
-	ctx := c.functionContext()
-	_ = fault.Run(func() error { c.hookCtx = hook(ctx, c.soFar(c.attempts), c.present()); return nil })
+	c.hookCtx = c.hooks.BeforeAttempt(c.functionContext(), func() CallReport { return c.soFar(c.attempts) }, c.attempt.present(c.why, c.delay))
 	c.state = callRunning
 }
 
@@ -79,16 +82,14 @@ func (c *call) functionContext() context.Context {
 }
 
 // present describes the attempt in progress.
-func (c *call) present() Attempt {
-	p := c.attempt.provider
-	return Attempt{
-		Provider: p.name(), Why: c.why, Trial: c.attempt.trial, Mock: p.mock() || p.overrideID > 0, Delay: c.delay,
-	}
+func (a *attempt) present(why reason.Why, delay time.Duration) Attempt {
+	p := a.provider
+	return Attempt{Provider: p.name(), Why: why, Trial: a.trial, Mock: p.mock() || p.overrideID > 0, Delay: delay}
 }
 
-// noteAttempt notes the outcome of the attempt and runs the hook after it.
+// noteAttempt notes the outcome of the attempt and runs the hooks after it.
 func (c *call) noteAttempt(class verdict.Class, elapsed time.Duration, err error) {
-	ended := c.present()
+	ended := c.attempt.present(c.why, c.delay)
 	ended.Class, ended.Duration, ended.Err = class, elapsed, err
 	c.add(ended, c.cause)
 	c.delay = 0
@@ -102,34 +103,14 @@ func (c *call) report(err error) {
 	registry, report := c.query.service.registry, c.soFar(c.attempts)
 	report.Err = err
 	report.Duration = registry.now() - c.began
-	report.Skipped = c.allSkipped()
+	now := c.query.look(c.query.current(), admitting, nil, &c.by)
+	for _, skip := range now.Skipped(c.skips, c.tried) {
+		report.Skipped = append(report.Skipped, candidateOf(&skip))
+	}
 	if c.options.Report != nil {
 		*c.options.Report = report
 	}
-	if hook := registry.options.AfterCall; hook != nil {
-		_ = fault.Run(func() error { hook(c.caller.Ctx, report); return nil })
-	}
-	registry.notifyObservers(c.caller.Ctx, report)
-}
-
-// allSkipped returns the providers that were not entered and could not have been, or not for
-// this call, each with its last reason.
-func (c *call) allSkipped() (skipped []Candidate) {
-	named := func(name string) func(sight.Seen) bool {
-		return func(s sight.Seen) bool { return s.Provider == name }
-	}
-	for i, skip := range c.skips {
-		if !c.tried(skip.Provider) && !slices.ContainsFunc(c.skips[i+1:], named(skip.Provider)) {
-			skipped = append(skipped, candidateOf(&skip))
-		}
-	}
-	o := c.query.look(c.query.current(), admitting, nil, &c.by)
-	for seen := range o.All() {
-		if !seen.Eligible && !c.tried(seen.Provider) && !slices.ContainsFunc(c.skips, named(seen.Provider)) {
-			skipped = append(skipped, candidateOf(seen))
-		}
-	}
-	return skipped
+	c.hooks.AfterCall(c.caller.Ctx, report.copied)
 }
 
 // failure returns the error of a call that has no answer.
@@ -150,7 +131,7 @@ func (c *call) failure() error {
 			failure.ended = fault.OfContext(c.caller.Ctx)
 		}
 		if c.entries == 0 {
-			c.query.service.misses.count(nil)
+			c.query.service.meter.MissFor(reason.ContextEnded)
 		}
 		return failure
 	case unavailable == nil:
@@ -169,7 +150,7 @@ func (c *call) failure() error {
 func (c *call) unavailable() *UnavailableError {
 	unavailable := c.query.unavailable(admitting, c.by, c.skips)
 	if c.entries == 0 {
-		c.query.service.misses.count(unavailable)
+		c.query.service.meter.MissFor(unavailable.sight.MissCodes()...)
 	}
 	return unavailable
 }

@@ -83,7 +83,7 @@ func (p Policy) withDefaults(options []registry.CallOption) (Policy, error) {
 // function runs in goroutines of its own, several at once; [registry.Registry.Close] waits for
 // them. It must not have side effects: [registry.OnceOnly] is refused, with an error that
 // matches [registry.ErrInvalid], and so is [registry.ReportTo], since losers would change the
-// report after Call has returned; the hooks of [registry.Options] see every attempt. A panic is
+// report after Call has returned; hooks see every attempt. A panic is
 // recorded and goes on to the caller, unless [registry.Options.PanicsAsErrors] is set. When all
 // fail the error is a [registry.CallError]; when ctx ends first it matches ctx's error and
 // cause.
@@ -221,7 +221,7 @@ func (h *hedged[T, R]) ended() error {
 func (h *hedged[T, R]) another(first *registry.Lease[T]) {
 	var r result[R]
 	defer func() { h.results <- r }() // also when a hook or an authoriser exits the goroutine
-	lease, err := first.Beside()
+	lease, err := first.Steps().Beside()
 	if err != nil {
 		h.called.Add(-1) // no provider was called
 		return
@@ -268,7 +268,7 @@ func (h *hedged[T, R]) attempt(lease *registry.Lease[T], r *result[R]) (next *re
 	if !h.mayAsk() {
 		class := lease.Done(err)
 		r.final = class.Rule().Next == verdict.NextNo
-		if failure := lease.Failure(); failure != nil {
+		if failure := lease.Steps().Failure(); failure != nil {
 			r.err = failure
 		}
 		return nil

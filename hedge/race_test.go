@@ -13,6 +13,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/hedge"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -46,16 +47,16 @@ func TestCall_LosersAreNeverCounted(t *testing.T) {
 		synctest.Wait()
 		slow, _ := reg.Provider("slow")
 		require.Zero(t, slow.Info().Failures, "losers are not counted")
-		require.Equal(t, registry.BreakerClosed, slow.Breaker().State)
+		require.Equal(t, status.BreakerClosed, slow.Breaker().State)
 	})
 }
 
 func TestCall_ExitOfAHookDoesNotBlockTheCaller(t *testing.T) {
 	t.Parallel()
 	ps := []registry.Provider[server]{{Name: "a"}}
-	with(t, registry.Options{AfterAttempt: func(context.Context, registry.CallReport, registry.Attempt) {
+	with(t, registry.Options{Hooks: registry.Hooks{AfterAttempt: func(context.Context, registry.CallReport, registry.Attempt) {
 		runtime.Goexit()
-	}}, ps, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
+	}}}, ps, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour) // else it would hang for ever
 		defer cancel()
 		began := time.Now()

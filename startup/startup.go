@@ -263,7 +263,7 @@ type Supervisor interface {
 // safe for concurrent use.
 type Run struct {
 	supervisor Supervisor
-	ended      atomic.Bool
+	ended      uint32 //nolint:modernize // no atomic.Bool: orchestrators copy a new Run into a struct of theirs
 }
 
 // NewRun returns a Run that reports to the supervisor; for orchestrators, and for tests of
@@ -290,18 +290,19 @@ func (r *Run) Detail(text string) { r.supervisor.ComponentDetail(text) }
 // Ended reports that the component has ended by itself, with an error or nil. Only the first
 // report counts.
 func (r *Run) Ended(err error) {
-	if r.ended.CompareAndSwap(false, true) {
+	if atomic.CompareAndSwapUint32(&r.ended, 0, 1) {
 		r.supervisor.ComponentEnded(err)
 	}
 }
 
 // Definition describes a service as documents do. Its names map onto a component: see the
-// method From of registry.Component.
+// method From of registry.Component. Endpoints are its addresses by their purpose, such as
+// "primary", "health" and "metrics".
 type Definition struct {
 	Name             string            `json:"name"`
 	Version          string            `json:"version,omitempty"`
 	Description      string            `json:"description,omitempty"`
-	Endpoints        []string          `json:"endpoints,omitempty"`
+	Endpoints        map[string]string `json:"endpoints,omitempty"`
 	Capabilities     []string          `json:"capabilities,omitempty"`
 	Requires         []string          `json:"required_capabilities,omitempty"`
 	ExpectedResponse time.Duration     `json:"expected_response_time,omitempty"`

@@ -14,6 +14,7 @@
 //	needs.go      what the outcome of one component means for those that need it
 //	turns.go      the order and number of starts, and the workers that call Start
 //	start.go      from Start to ready, or back
+//	handle.go     what a component has registered
 //	stop.go       stops, and the rollback of a start
 //	deadlines.go  timeouts of what does not heed its context
 //	supervise.go  runs that end by themselves, and restarts
@@ -39,11 +40,11 @@ import (
 	"github.com/capreg/registry/startup"
 )
 
-// Component is a component with its defaults filled in.
+// Component is a component. [CheckComponents] fills in its defaults.
 type Component struct {
 	Name, Version, Kind string
 	Provides            []string
-	Needs               []startup.Need
+	Needs               []startup.Need // nil once it is in a plan, which has copies
 
 	Start func(ctx context.Context, run *startup.Run) error
 	Stop  func(ctx context.Context) error
@@ -54,18 +55,7 @@ type Component struct {
 
 	StartTimeout, StopTimeout time.Duration
 	NonCritical               bool
-	Restart                   startup.Restart
-}
-
-// Handle is something that a component has registered. Its methods may be called more than once, and concurrently.
-type Handle interface {
-	// AwaitEligible waits until calls can be given to it. The error is its reason when ctx ends first.
-	AwaitEligible(ctx context.Context) error
-	// Unregister removes it, and waits for the calls in flight until ctx ends. It is called before a component stops.
-	Unregister(ctx context.Context) error
-	// Withdraw removes it and cancels the calls in flight, and waits for nothing. It is called for a component that
-	// has crashed.
-	Withdraw()
+	Restart                   *startup.Restart
 }
 
 // InUseError is the refusal to remove a component that others need.
@@ -119,12 +109,13 @@ type Engine struct {
 	turns     turns   // nodes that may start, and wait for their turn
 	due       []*node // nodes that have their turn, from taken on
 	taken     int
-	arriving  int   // workers that are on their way to due
-	launching int   // nodes that are starting or checking
-	open      int   // nodes whose outcome is not decided
-	live      int   // nodes of which code may run: a stop waits for them
-	batch     int   // the present one, when batches are wanted
-	batchOpen []int // of each batch, how many nodes are open
+	runs      []componentRun // memory for the next ones
+	arriving  int            // workers that are on their way to due
+	launching int            // nodes that are starting or checking
+	open      int            // nodes whose outcome is not decided
+	live      int            // nodes of which code may run: a stop waits for them
+	batch     int            // the present one, when batches are wanted
+	batchOpen []int          // of each batch, how many nodes are open
 
 	sweeper *schedule.Timer
 	sweepAt time.Duration

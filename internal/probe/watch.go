@@ -92,18 +92,19 @@ func (w *Watch) AddProbe(own health.Probe) {
 }
 
 // Stop ends the watch over a provider that has left: nothing that the policy refers to is kept. The result ends the
-// probes that run, and must be called without the lock of the host.
+// probes that run, and must be called without the lock of the host; nil: there are none.
 func (w *Watch) Stop() (end func(cause error)) {
 	if w == nil {
-		return (*monitor)(nil).cancel
+		return nil
 	}
 	m := w.monitor
 	w.monitor = nil
 	w.revision++
 	w.recovery.changePolicy(false)
-	if m != nil {
-		m.retire()
+	if m == nil {
+		return nil
 	}
+	m.retire()
 	return m.cancel
 }
 

@@ -1,16 +1,23 @@
 package record
 
 import (
-	"iter"
 	"sync/atomic"
 	"time"
+
+	"github.com/capreg/registry/internal/histogram"
+	"github.com/capreg/registry/internal/striped"
 )
 
 // Outcomes counts attempts. Each attempt adds one to Attempts when it begins, and one to another count when it ends.
 type Outcomes struct {
 	Attempts, Successes, Failures, Ignored, Limited atomic.Uint64
 
-	Latency atomic.Uint64 // sum over the successes, in nanoseconds
+	Latency atomic.Uint64 // sum over these successes, in nanoseconds
+
+	// Quick are the other successes, those of quick calls, by their duration: one count says both. QuickLatency is
+	// their sum, in nanoseconds.
+	QuickLatency atomic.Uint64
+	Quick        [histogram.Size]atomic.Uint64
 }
 
 // Totals are sums of outcomes.
@@ -21,16 +28,19 @@ type Totals struct {
 
 // Sum sums the counts of the cells. The ends of attempts are read before the beginnings, so that the number in flight
 // is never too low.
-func Sum(cells iter.Seq[*Outcomes]) (sum Totals) {
+func Sum(cells *striped.Cells[Outcomes]) (sum Totals) {
 	var latency uint64
-	for cell := range cells {
+	for cell := range cells.Each {
 		sum.Successes += cell.Successes.Load()
 		sum.Failures += cell.Failures.Load()
 		sum.Ignored += cell.Ignored.Load()
 		sum.Limited += cell.Limited.Load()
-		latency += cell.Latency.Load()
+		for i := range cell.Quick {
+			sum.Successes += cell.Quick[i].Load()
+		}
+		latency += cell.Latency.Load() + cell.QuickLatency.Load()
 	}
-	for cell := range cells {
+	for cell := range cells.Each {
 		sum.Attempts += cell.Attempts.Load()
 	}
 	sum.InFlight = sum.Attempts - sum.Successes - sum.Failures - sum.Ignored - sum.Limited
