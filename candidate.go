@@ -127,7 +127,7 @@ func recordLocked(p *provider) *sight.Record {
 // Registry.mu.
 func renewRecord(p *provider) {
 	p.record = nil
-	noteChange(p)
+	p.registry.views.Change(&p.seen)
 	for _, at := range p.positions {
 		if board := at.plan.board.Load(); board != nil {
 			board.Set(at.at, recordLocked(p))

@@ -8,6 +8,7 @@ import (
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/bus"
 	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/internal/cooldown"
 	"github.com/capreg/registry/internal/domain"
@@ -80,13 +81,12 @@ type eligibility struct {
 	gate atomic.Uint32 // written under Registry.mu
 
 	// Guarded by Registry.mu.
-	held       []event.Event // published when it joins
-	positions  []position    // in the plans in force
-	seen       *seenProvider // by subscriptions
-	changed    bool          // since then
-	record     *sight.Record // how it stood when it was last looked at
-	recordedAt uint64        // the version of the plans then
-	ready      time.Duration // when breaker and health last let calls in again
+	held       []event.Event             // published when it joins
+	positions  []position                // in the plans in force
+	seen       bus.Place[provider, Info] // by subscriptions
+	record     *sight.Record             // how it stood when it was last looked at
+	recordedAt uint64                    // the version of the plans then
+	ready      time.Duration             // when breaker and health last let calls in again
 }
 
 func (e *eligibility) gateNow() gate { return gate(e.gate.Load()) }
@@ -225,7 +225,7 @@ func (p *provider) publishLocked(change event.Event) {
 
 // event completes a change, which has been made, with the service, name and generation of the provider.
 func (p *provider) event(change event.Event) event.Event {
-	noteChange(p)
+	p.registry.views.Change(&p.seen)
 	change.Service, change.Provider, change.Generation = p.service.name, p.name(), p.generation
 	return change
 }
