@@ -182,8 +182,7 @@ func BenchmarkChange(b *testing.B) {
 	}
 }
 
-// BenchmarkHealthFlip makes one of many providers unhealthy and healthy again
-// while a plan is in force.
+// BenchmarkHealthFlip makes one of many providers unhealthy and healthy again while a plan is in force.
 func BenchmarkHealthFlip(b *testing.B) {
 	reg := populated(b, 10_000, 0, testkit.Provider{})
 	r := testkit.Bind(reg)

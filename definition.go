@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/metrics"
 	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/status"
@@ -92,6 +93,8 @@ type Info struct {
 	InFlight uint64 `json:"in_flight"`
 	// MeanLatency is the mean duration of the successes; zero before the first.
 	MeanLatency time.Duration `json:"mean_latency"`
+	// LastMinute summarises the attempts of late; it is zero with [Options.NoDurations].
+	LastMinute metrics.Minute `json:"last_minute,omitzero"`
 	// LastError is the latest error of an attempt, those of cancelled ones apart; nil before the first. It is not
 	// to be changed.
 	LastError *verdict.LastError `json:"last_error,omitempty"`

@@ -138,7 +138,7 @@ func (m *membership) seeAll() []*seenProvider {
 // seeLocked notes how the provider is now, unless it is noted already. The state of the breaker is taken from the gate.
 func seeLocked(p *provider, breaker BreakerStats) {
 	if p.seen == nil || p.changed {
-		breaker.State = BreakerState(p.gateNow().Breaker())
+		breaker.State = p.gateNow().Breaker()
 		p.seen, p.changed = &seenProvider{weak.Make(p), p.infoLocked(breaker)}, false
 	}
 }

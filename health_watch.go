@@ -45,7 +45,7 @@ func (s probeSubject) HealthChanged() {
 }
 
 func (s probeSubject) Totals() probe.Totals {
-	totals := s.provider.totals()
+	totals := s.provider.meter.Totals()
 	return probe.Totals{Attempts: totals.Attempts, Successes: totals.Successes, Failures: totals.Failures}
 }
 

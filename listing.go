@@ -104,12 +104,11 @@ func (r *Registry) Stats() status.Totals {
 	r = r.orClosed()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	stats := status.Totals{Draining: len(r.draining), Hits: r.forgotten.hits.Load(), Misses: r.forgotten.misses.Load()}
+	stats := status.Totals{Draining: len(r.draining)}
+	stats.Hits, stats.Misses = r.forgotten.Lookups()
 	for _, svc := range *r.services.Load() {
-		for cell := range svc.lookups.Each {
-			stats.Hits += cell.hits.Load()
-			stats.Misses += cell.misses.Load()
-		}
+		hits, misses := svc.meter.Lookups()
+		stats.Hits, stats.Misses = stats.Hits+hits, stats.Misses+misses
 		if len(svc.members) > 0 {
 			stats.Services++
 		}

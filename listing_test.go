@@ -11,6 +11,7 @@ import (
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/testkit"
 	"github.com/capreg/registry/reason"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -62,7 +63,7 @@ func TestReset_ClosesWhatKeepsProvidersAway(t *testing.T) {
 		require.Equal(t, []string{"open", "cooling"}, reg.Reset("chat"))
 		require.Equal(t, []event.Kind{event.BreakerClosed, event.CooldownEnded}, testkit.Kinds(t, events))
 		require.Equal(t, "open", testkit.MustAsk(t, testkit.Bind(reg)))
-		require.Equal(t, registry.BreakerOpen, o.Breaker().State, "of another service")
+		require.Equal(t, status.BreakerOpen, o.Breaker().State, "of another service")
 		require.Equal(t, []string{"o"}, reg.Reset())
 		require.Empty(t, reg.Reset())
 		require.Empty(t, reg.Reset("unknown"))

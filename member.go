@@ -9,20 +9,19 @@ import (
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/internal/cooldown"
 	"github.com/capreg/registry/internal/domain"
 	"github.com/capreg/registry/internal/drain"
 	"github.com/capreg/registry/internal/effects"
 	"github.com/capreg/registry/internal/lazy"
 	"github.com/capreg/registry/internal/limit"
+	"github.com/capreg/registry/internal/meter"
 	"github.com/capreg/registry/internal/override"
 	"github.com/capreg/registry/internal/pick"
-	"github.com/capreg/registry/internal/record"
 	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/sight"
-	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/internal/typed"
-	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -96,16 +95,10 @@ func (e *eligibility) superseded() bool { return e.gateNow()&(refusal.Gone|refus
 
 // measurements holds the counts and metrics of a provider.
 type measurements struct {
-	counts     striped.Cells[counts]
-	vitals     atomic.Pointer[selection.Vitals] // nil: no strategy reads them
-	tookOver   atomic.Uint64                    // attempts after the failure of another provider
-	heldClosed atomic.Uint64                    // times its breaker stayed closed for the sake of the group
+	meter      meter.Provider
+	vitals     atomic.Pointer[choice.Vitals] // nil: no strategy reads them
+	heldClosed atomic.Uint64                 // times its breaker stayed closed for the sake of the group
 }
-
-// counts has the outcomes of a provider's attempts.
-type counts = record.Outcomes
-
-func (m *measurements) totals() record.Totals { return record.Sum(&m.counts) }
 
 func newProvider(svc *service, e *entry, generation uint64) *provider {
 	p := &provider{
@@ -119,6 +112,7 @@ func newProvider(svc *service, e *entry, generation uint64) *provider {
 	p.last = &atomic.Pointer[verdict.LastError]{}
 	p.drain.Init(drainHost{p}, p.name())
 	p.ready = svc.registry.now()
+	p.meter.Init(svc.meter, p.ready, !svc.registry.options.NoDurations)
 	if e.definition.NoTraffic {
 		p.gate.Store(uint32(refusal.NoTraffic))
 	}
@@ -282,7 +276,7 @@ func (p *provider) info() Info {
 }
 
 func (p *provider) infoLocked(breaker BreakerStats) Info {
-	sum, timeout := p.totals(), p.attemptTimeout()
+	sum, timeout := p.meter.Totals(), p.attemptTimeout()
 	retry, budget := p.effects.RetryPolicy()
 	now := recordLocked(p)
 	return Info{
@@ -293,7 +287,7 @@ func (p *provider) infoLocked(breaker BreakerStats) Info {
 		Cooldown: cooldown.Shown(&p.cooldown, &p.domain.Cooldown), Shared: p.domain.Status(),
 		Made: p.instance.Load() != nil, AttemptTimeout: timeout.most, TimeoutGiven: timeout.explicit,
 		Attempts: sum.Attempts, Successes: sum.Successes, Failures: sum.Failures, Ignored: sum.Ignored, Limited: sum.Limited,
-		InFlight: sum.InFlight, MeanLatency: sum.MeanLatency, LastError: p.last.Load(),
+		InFlight: sum.InFlight, MeanLatency: sum.MeanLatency, LastMinute: p.meter.LastMinute(p.registry.now()), LastError: p.last.Load(),
 	}
 }
 

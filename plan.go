@@ -4,11 +4,11 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/query"
 	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/sight"
-	"github.com/capreg/registry/selection"
 )
 
 // plan answers a query as far as membership decides it: the candidates in the one order. It is immutable but for
@@ -156,7 +156,7 @@ func (s *service) build(target *queryPlan, candidates []*provider) *plan {
 	target.kept.Init(&p.Plan, candidates, pick.About[*provider]{
 		Rank: rankOf, Vitals: vitalsOf,
 		Group:   func(c *provider) *pick.Group { return c.group },
-		Profile: func(c *provider) selection.Profile { return profileOf(&c.definition) },
+		Profile: func(c *provider) choice.Profile { return profileOf(&c.definition) },
 	}, pick.Config{Request: requestOf(&target.query, s.name), Policy: s.policy, Epoch: &s.registry.epoch},
 		func(groups []*pick.Group) pick.Hooks { return target.selectorHooks(p, groups) })
 	for i, c := range p.candidates {

@@ -123,7 +123,7 @@ type Provider[T any] struct {
 	Metadata map[string]string
 	// Tags lists words that queries can ask for and strategies can use, beside the capabilities.
 	Tags []string
-	// Region is the location of the provider, such as "eu-west-1"; see [selection.Proximity].
+	// Region is the location of the provider, such as "eu-west-1"; see [selection.Candidate.Proximity].
 	Region string
 	// Cost is the price of a request, in a unit of your choice.
 	Cost float64

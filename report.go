@@ -7,7 +7,6 @@ import (
 
 	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/fault"
-	"github.com/capreg/registry/internal/sight"
 	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
@@ -65,6 +64,7 @@ func (r CallReport) copied() CallReport {
 
 // prepareAttempt runs the hooks that may change the context of the function.
 func (c *call) prepareAttempt() {
+	c.query.service.meter.Waited(c.delay)
 	if c.hooks == nil {
 		return
 	}
@@ -103,31 +103,14 @@ func (c *call) report(err error) {
 	registry, report := c.query.service.registry, c.soFar(c.attempts)
 	report.Err = err
 	report.Duration = registry.now() - c.began
-	report.Skipped = c.allSkipped()
+	now := c.query.look(c.query.current(), admitting, nil, &c.by)
+	for _, skip := range now.Skipped(c.skips, c.tried) {
+		report.Skipped = append(report.Skipped, candidateOf(&skip))
+	}
 	if c.options.Report != nil {
 		*c.options.Report = report
 	}
 	c.hooks.AfterCall(c.caller.Ctx, report.copied)
-}
-
-// allSkipped returns the providers that were not entered and could not have been, or not for
-// this call, each with its last reason.
-func (c *call) allSkipped() (skipped []Candidate) {
-	named := func(name string) func(sight.Seen) bool {
-		return func(s sight.Seen) bool { return s.Provider == name }
-	}
-	for i, skip := range c.skips {
-		if !c.tried(skip.Provider) && !slices.ContainsFunc(c.skips[i+1:], named(skip.Provider)) {
-			skipped = append(skipped, candidateOf(&skip))
-		}
-	}
-	o := c.query.look(c.query.current(), admitting, nil, &c.by)
-	for seen := range o.All() {
-		if !seen.Eligible && !c.tried(seen.Provider) && !slices.ContainsFunc(c.skips, named(seen.Provider)) {
-			skipped = append(skipped, candidateOf(seen))
-		}
-	}
-	return skipped
 }
 
 // failure returns the error of a call that has no answer.
@@ -148,7 +131,7 @@ func (c *call) failure() error {
 			failure.ended = fault.OfContext(c.caller.Ctx)
 		}
 		if c.entries == 0 {
-			c.query.service.misses.count(nil)
+			c.query.service.meter.MissFor(reason.ContextEnded)
 		}
 		return failure
 	case unavailable == nil:
@@ -167,7 +150,7 @@ func (c *call) failure() error {
 func (c *call) unavailable() *UnavailableError {
 	unavailable := c.query.unavailable(admitting, c.by, c.skips)
 	if c.entries == 0 {
-		c.query.service.misses.count(unavailable)
+		c.query.service.meter.MissFor(unavailable.sight.MissCodes()...)
 	}
 	return unavailable
 }

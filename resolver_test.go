@@ -14,6 +14,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/status"
 )
 
 func TestResolver_OrdersByGroupPriorityRegistration(t *testing.T) {
@@ -369,7 +370,7 @@ func TestGet_ReturnsOnlyClosedBreakersWithoutTrial(t *testing.T) {
 		a := testkit.Add(t, reg, testkit.Provider{Name: "a"})
 		require.NoError(t, a.ForceOpen(time.Minute, "test"))
 		testkit.Pass(time.Minute + 1)
-		require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerHalfOpen, a.Breaker().State)
 		r := testkit.Bind(reg)
 		_, err := r.Get(t.Context())
 		require.ErrorIs(t, err, registry.ErrBreakerOpen)

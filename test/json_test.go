@@ -22,6 +22,7 @@ import (
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/hedge"
 	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/metrics"
 	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/registryhttp"
 	"github.com/capreg/registry/selection"
@@ -34,7 +35,7 @@ import (
 var jsonForms = []any{
 	registry.Attempt{},
 	registry.BreakerPolicy{},
-	registry.BreakerState(0),
+	status.BreakerState(0),
 	registry.BreakerStats{},
 	registry.CallReport{},
 	registry.Candidate{},
@@ -57,6 +58,14 @@ var jsonForms = []any{
 	health.Transition{},
 	health.Trend(0),
 	hedge.Policy{},
+	metrics.Amounts{},
+	metrics.Bucket{},
+	metrics.Histogram{},
+	metrics.Minute{},
+	metrics.Outcomes{},
+	metrics.Provider{},
+	metrics.Service{},
+	metrics.Snapshot{},
 	reason.Code(""), reason.Why(""),
 	registryhttp.Problem{},
 	selection.Analytics{},
@@ -102,11 +111,11 @@ var formless = reasons(map[string][]string{
 	"most of it is code: instances, functions, loggers, transports":                          {"registry.Component", "registry.Hooks", "registry.Options", "registry.Provider", "probes.HTTPOptions", "probes.TCPOptions", "process.Options", "process.Ready", "process.Streams", "registryhttp.MiddlewareOptions", "registryhttp.Options", "selectors.Factor", "stream.Options", "stream.ReaderOptions", "registrytest.ProbeSuite", "registrytest.Source"},
 	"it holds credentials; it is written, for logs, as its URL without them":                 {"registryhttp.Upstream"},
 	"it holds credentials":  {"registryhttp.UpstreamOptions"},
-	"it is a handle":        {"registry.Lease"},
+	"it is a handle":        {"registry.Lease", "process.Streams"},
 	"it travels in headers": {"registryhttp.Metadata"},
 	"it has a text form of its own, server-sent events":                   {"stream.Event"},
 	"it is a request that was read":                                       {"registrytest.ChatMessage", "registrytest.ChatRequest"},
-	"it is the argument of a function and is kept nowhere":                {"health.Facts", "selection.Look", "selection.Member", "selection.Outcome", "selection.Profile", "selection.Request", "selectors.Benchmark"},
+	"it is the argument of a function and is kept nowhere":                {"health.Facts", "registrytest.Candidate", "selection.Request", "selectors.Benchmark"},
 	"it is what a class means to this version; the class is what travels": {"verdict.Blame", "verdict.Cooldown", "verdict.Next", "verdict.Retry", "verdict.Rule", "verdict.Tally", "verdict.Verdict"},
 })
 
@@ -244,7 +253,7 @@ func TestJSON_IsReadBackAsItWasWritten(t *testing.T) {
 
 func TestJSON_HasDurationsAsTextAndNamesInSnakeCase(t *testing.T) {
 	t.Parallel()
-	snake := regexp.MustCompile(`^[a-z]+(_[a-z]+)*$`)
+	snake := regexp.MustCompile(`^[a-z][a-z0-9]*(_[a-z][a-z0-9]*)*$`)
 	for _, value := range jsonForms {
 		of := reflect.TypeOf(value)
 		full := reflect.New(of).Elem()

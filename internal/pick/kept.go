@@ -4,7 +4,7 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 
-	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/internal/choice"
 )
 
 // Kept holds what outlives the plans of one query, so that a change of membership restarts nothing: the rotations, the
@@ -12,7 +12,7 @@ import (
 // owner guards it.
 type Kept[M comparable] struct {
 	rotations map[TierKey]*Rotation
-	tracks    map[M]*selection.Track
+	tracks    map[M]*choice.Track
 	lookups   *atomic.Uint64
 }
 
@@ -20,8 +20,8 @@ type Kept[M comparable] struct {
 type About[M any] struct {
 	Rank    func(M) Rank
 	Group   func(M) *Group
-	Profile func(M) selection.Profile
-	Vitals  func(M) *selection.Vitals // for plans that measure
+	Profile func(M) choice.Profile
+	Vitals  func(M) *choice.Vitals // for plans that measure
 }
 
 // Init makes p a plan of the candidates, which are in the order of their ranks, with what is kept for them; what is kept
@@ -34,7 +34,7 @@ func (k *Kept[M]) Init(p *Plan, candidates []M, about About[M], c Config, hooks 
 		}
 	}
 	s := &source[M]{About: about, kept: k, candidates: candidates, seed: c.Policy.Seed}
-	s.rotations, s.tracks = make(map[TierKey]*Rotation), make(map[M]*selection.Track)
+	s.rotations, s.tracks = make(map[TierKey]*Rotation), make(map[M]*choice.Track)
 	s.cuts = CutTiers(len(candidates), func(i int) TierKey { return about.Rank(candidates[i]).Tier })
 	groups := make([]*Group, len(s.cuts))
 	for i, cut := range s.cuts {
@@ -57,7 +57,7 @@ type source[M comparable] struct {
 	tiers      []Tier
 	seed       uint64
 	rotations  map[TierKey]*Rotation
-	tracks     map[M]*selection.Track
+	tracks     map[M]*choice.Track
 }
 
 // OrderKey implements [Source].
@@ -71,13 +71,13 @@ func (s *source[M]) Rotation(tier int) *Rotation {
 }
 
 // Member implements [Source].
-func (s *source[M]) Member(candidate int, measured bool) selection.Member {
+func (s *source[M]) Member(candidate int, measured bool) choice.Member {
 	of := s.candidates[candidate]
-	m := selection.Member{Profile: s.Profile(of)}
+	m := choice.Member{Profile: s.Profile(of)}
 	if measured {
 		track := s.kept.tracks[of]
 		if track == nil {
-			track = &selection.Track{}
+			track = &choice.Track{}
 		}
 		s.tracks[of] = track
 		m.Vitals, m.Context = s.Vitals(of), track

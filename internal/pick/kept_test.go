@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/selection"
 )
@@ -15,7 +16,7 @@ type member struct {
 	name     string
 	sequence uint64
 	group    *pick.Group
-	vitals   *selection.Vitals
+	vitals   *choice.Vitals
 }
 
 var aboutMembers = pick.About[*member]{
@@ -23,8 +24,8 @@ var aboutMembers = pick.About[*member]{
 		return pick.Rank{Tier: pick.TierKey{GroupID: m.group.GroupID}, Sequence: m.sequence}
 	},
 	Group:   func(m *member) *pick.Group { return m.group },
-	Profile: func(m *member) selection.Profile { return selection.Profile{Name: m.name} },
-	Vitals:  func(m *member) *selection.Vitals { return m.vitals },
+	Profile: func(m *member) choice.Profile { return choice.Profile{Name: m.name} },
+	Vitals:  func(m *member) *choice.Vitals { return m.vitals },
 }
 
 // keeping makes plans of one query with a policy, and remembers their groups.
@@ -57,7 +58,7 @@ func next(p *pick.Plan, members ...*member) *member {
 func membersOf(groups pick.Groups, number int, s selection.Strategy, names ...string) (all []*member) {
 	for i, name := range names {
 		g := groups.Join(pick.GroupID{Number: number}, s, name)
-		all = append(all, &member{name, uint64(i) + 1, g, selection.NewVitals(0, 0)})
+		all = append(all, &member{name, uint64(i) + 1, g, choice.NewVitals(0, 0)})
 	}
 	return all
 }
@@ -85,7 +86,7 @@ func TestKept_MeasurementsAndSpilledLookupsGoOn(t *testing.T) {
 	k := &keeping{config: pick.Config{
 		Policy: selection.Policy{SpillOver: 1.5}, Request: selection.Request{Where: selection.Requirements{MaxLatency: time.Second}},
 	}}
-	tracks := func(of ...*member) (all []*selection.Track) {
+	tracks := func(of ...*member) (all []*choice.Track) {
 		it := k.plan(of...).Iterate(nil)
 		for i := range of {
 			all = append(all, it.Track(i))

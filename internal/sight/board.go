@@ -15,10 +15,10 @@ import (
 	"time"
 
 	"github.com/capreg/registry/internal/breaker"
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/internal/query"
 	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/reason"
-	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -41,7 +41,7 @@ type Record struct {
 	Until      time.Time // when all reasons end by themselves; zero: one does not, or not at a known time
 	Depends    bool      // other providers may be the reason
 	Last       *atomic.Pointer[verdict.LastError]
-	Profile    selection.Profile
+	Profile    choice.Profile
 	MatchesAny bool                       // every query
 	Outages    map[string]*refusal.Reason // by capability
 }
