@@ -33,6 +33,7 @@ type provider struct {
 	identity
 	eligibility
 	measurements
+	origin
 
 	// What a call reads.
 	instance atomic.Pointer[typed.Instance] // nil before a factory's success and after release
@@ -42,10 +43,9 @@ type provider struct {
 	last     *atomic.Pointer[verdict.LastError] // apart: errors of look-ups keep it, and not the provider
 	effects  effects.Effects
 
-	replacement  override.Link[provider]         // changed under Registry.mu
-	lazy         *lazy.Instance[*typed.Instance] // nil for instances that were passed in
-	drain        drain.Drain
-	stopLifetime atomic.Pointer[func() bool] // of the watch over Provider.Until
+	replacement override.Link[provider]         // changed under Registry.mu
+	lazy        *lazy.Instance[*typed.Instance] // nil for instances that were passed in
+	drain       drain.Drain
 
 	// definition is immutable but for Priority, Group, Strategy, Weight and NoTraffic; those, group
 	// and the fields below are guarded by Registry.mu.
@@ -55,8 +55,6 @@ type provider struct {
 	notReady   lazy.Failure              // of its factory
 	opening    refusal.Opening           // of the breaker, the last time
 	domain     *domain.Domain[*provider] // never another one
-	build      typed.Builder             // of its factory, and until it has left, as is
-	until      context.Context           //nolint:containedctx // its lifetime
 	cooldown   cooldown.Timed            // the provider's own, beside its domain's
 }
 
@@ -92,6 +90,13 @@ func (e *eligibility) hasLeft() bool { return e.gateNow()&refusal.Gone != 0 }
 
 // superseded reports whether the provider has left, or is overridden. A plan that offers it then is stale.
 func (e *eligibility) superseded() bool { return e.gateNow()&(refusal.Gone|refusal.Hidden) != 0 }
+
+// origin holds what a provider was registered with and has as long as it stays. Guarded by Registry.mu, but for the watch.
+type origin struct {
+	build        typed.Builder               // of its factory
+	until        context.Context             //nolint:containedctx // its lifetime
+	stopLifetime atomic.Pointer[func() bool] // of the watch over until
+}
 
 // measurements holds the counts and metrics of a provider.
 type measurements struct {
