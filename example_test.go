@@ -11,6 +11,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -554,11 +555,18 @@ func ExampleRegistry_Discover() {
 		registry.Provider[chatModel]{Name: "llama", Capabilities: []string{"chat"}},
 	)
 	defer func() { _ = reg.Close(ctx) }()
-	for _, info := range reg.Discover("vision") {
+	healthy, err := reg.Discover(registry.Query{Require: []string{"vision"}}, health.Healthy, health.Degraded)
+	if err != nil {
+		panic(err)
+	}
+	for _, info := range healthy {
 		fmt.Println(info.Service, info.Name)
 	}
+	_, err = reg.Discover(registry.Query{OwnOnly: true})
+	fmt.Println(err)
 	// Output:
 	// chat gpt
+	// registry: invalid input: Query.OwnOnly is true: want a Handler
 }
 
 // The dynamic path: a configuration names the service.

@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -171,19 +170,6 @@ func (p *provider) chain() []*provider { return override.Chain(p) }
 
 // original returns the provider that was registered, which all others of the chain replace.
 func (p *provider) original() *provider { all := p.chain(); return all[len(all)-1] }
-
-// missing returns the first capability that the provider lacks, or "".
-func (p *provider) missing(capabilities []string) string {
-	if p.matchesAny {
-		return ""
-	}
-	for _, wanted := range capabilities {
-		if !slices.Contains(p.definition.Capabilities, wanted) {
-			return wanted
-		}
-	}
-	return ""
-}
 
 // exit lets a drain end with the last attempt in flight. It is called after the end of an attempt was counted.
 func (p *provider) exit() {

@@ -237,13 +237,12 @@ func (m *membership) changedLocked() <-chan struct{} {
 	return m.waiters
 }
 
-// having returns the current providers with all the capabilities, in any order.
+// having returns current providers, in any order, among them all that have the capabilities.
 func (m *membership) having(capabilities []string) []*provider {
 	if len(capabilities) == 0 {
 		return slices.Collect(maps.Values(m.providers))
 	}
-	found := slices.Collect(maps.Keys(m.byCapability.Fewest(capabilities)))
-	return slices.DeleteFunc(found, func(p *provider) bool { return p.missing(capabilities) != "" })
+	return slices.Collect(maps.Keys(m.byCapability.Fewest(capabilities)))
 }
 
 // listingLocked returns every current provider in the one order. The list is shared until that changes.

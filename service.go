@@ -47,6 +47,7 @@ func (s Service[T]) Provider(def Definition) Provider[T] {
 		Version: def.Version, Description: def.Description, Endpoint: def.Endpoint,
 		Requires: slices.Clone(def.Requires), Metadata: maps.Clone(def.Metadata),
 		Tags: slices.Clone(def.Tags), Region: def.Region, Weight: def.Weight, NoTraffic: def.NoTraffic, Cost: def.Cost,
+		Endpoints: maps.Clone(def.Endpoints), Team: def.Team, Documentation: def.Documentation, ExpectedResponse: def.ExpectedResponse,
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/capreg/registry"
 	registrymcp "github.com/capreg/registry/contrib/mcp"
+	"github.com/capreg/registry/status"
 )
 
 func TestList_ChangesUnderCallsAreFollowed(t *testing.T) {
@@ -171,12 +172,12 @@ func TestBreaker_KeepsAToolThatKillsItsServerAwayFromIt(t *testing.T) {
 	err := os.ErrExist
 	for tries := 0; tries < 20 && err != nil; tries++ {
 		if _, err = s.call(t.Context(), "files/die", nil); err != nil {
-			if i := s.registry.Discover("files/die")[0]; i.Breaker.State == registry.BreakerOpen {
+			if i := s.registry.Discover("files/die")[0]; i.Breaker.State == status.BreakerOpen {
 				break
 			}
 		}
 	}
-	require.Equal(t, registry.BreakerOpen, s.registry.Discover("files/die")[0].Breaker.State)
+	require.Equal(t, status.BreakerOpen, s.registry.Discover("files/die")[0].Breaker.State)
 	_, err = s.call(t.Context(), "files/die", nil)
 	require.ErrorIs(t, err, registry.ErrBreakerOpen)
 	require.ErrorContains(t, err, "its server went down during its calls, 3 times in a row")

@@ -151,6 +151,7 @@ func TestTexts_HaveNamesAsKeysAndTextsAsValues(t *testing.T) {
 		many[strconv.Itoa(i)] = ""
 	}
 	requireViolation(t, check.Violation{Field: "F", Value: "257 texts", Bound: "at most 256 texts"}, check.Texts("F", many))
+	requireViolation(t, check.Violation{Field: "F", Value: "257 texts", Bound: "at most 256 texts"}, check.URLs("F", many))
 	delete(many, "0")
 	require.Nil(t, check.Texts("F", many))
 }
