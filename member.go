@@ -32,7 +32,6 @@ type provider struct {
 	identity
 	eligibility
 	measurements
-	origin
 
 	// What a call reads.
 	instance atomic.Pointer[typed.Instance] // nil before a factory's success and after release
@@ -54,7 +53,8 @@ type provider struct {
 	notReady   lazy.Failure              // of its factory
 	opening    refusal.Opening           // of the breaker, the last time
 	domain     *domain.Domain[*provider] // never another one
-	cooldown   cooldown.Timed            // the provider's own, beside its domain's
+	origin
+	cooldown cooldown.Timed // the provider's own, beside its domain's
 }
 
 // identity distinguishes a registration from all others. It never changes.
@@ -66,6 +66,13 @@ type identity struct {
 	overrideID uint64 // of the override that it was registered by; zero: of none
 	matchesAny bool   // it matches every query: an override without capabilities
 	classify   verdict.Classifier
+}
+
+// origin holds the builder and the lifetime of a provider, which a description without them keeps.
+type origin struct {
+	build        typed.Builder               // of its factory, and until it has left, as is; guarded by Registry.mu
+	until        context.Context             //nolint:containedctx // its lifetime
+	stopLifetime atomic.Pointer[func() bool] // of the watch over that
 }
 
 // eligibility holds the reasons that keep calls away from a provider, and the plans that follow them.
@@ -89,13 +96,6 @@ func (e *eligibility) hasLeft() bool { return e.gateNow()&refusal.Gone != 0 }
 
 // superseded reports whether the provider has left, or is overridden. A plan that offers it then is stale.
 func (e *eligibility) superseded() bool { return e.gateNow()&(refusal.Gone|refusal.Hidden) != 0 }
-
-// origin holds what a provider was registered with and has as long as it stays. Guarded by Registry.mu, but for the watch.
-type origin struct {
-	build        typed.Builder               // of its factory
-	until        context.Context             //nolint:containedctx // its lifetime
-	stopLifetime atomic.Pointer[func() bool] // of the watch over until
-}
 
 // measurements holds the counts and metrics of a provider.
 type measurements struct {

@@ -51,7 +51,9 @@ func TestList_ChangesUnderCallsAreFollowed(t *testing.T) {
 	}
 	s.eventually(func() bool { e, known := s.entry("files/new_9"); return !known || !e.Suspected.IsZero() }, "it is suspected")
 	s.eventually(func() bool { _, known := s.entry("files/new_9"); return !known }, "it is gone")
-	require.Empty(t, s.registry.Discover("files/new_9"))
+	left, err := s.registry.Discover(registry.Query{Require: []string{"files/new_9"}})
+	require.NoError(t, err)
+	require.Empty(t, left)
 	before := calls.Load()
 	s.eventually(func() bool { return calls.Load() > before }, "calls go on")
 	cancel()
