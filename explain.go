@@ -141,20 +141,17 @@ func (s *service) whyEmpty() error {
 }
 
 // mismatch returns the reason why a query does not accept a provider; nil when it does.
-func (*serviceState) mismatch(p *provider, q Query) *refusal.Reason {
-	if lacking := p.missing(q.Require); lacking != "" {
-		return refusal.Lacking(lacking)
+func (s *serviceState) mismatch(p *provider, q Query) *refusal.Reason {
+	return cmp.Or(s.unmet(p, q), p.outage(q.Require))
+}
+
+// unmet is mismatch for a provider whose capabilities all work.
+func (*serviceState) unmet(p *provider, q Query) *refusal.Reason {
+	if p.matchesAny {
+		return nil
 	}
-	if len(q.Only) > 0 && !p.matchesAny && !slices.Contains(q.Only, p.name()) {
-		return refusal.NotNamed()
-	}
-	if !q.Where.IsZero() && !p.matchesAny {
-		profile := profileOf(&p.definition)
-		if code, words := q.Where.Unmet(&profile); code != "" {
-			return refusal.Unmet(code, words)
-		}
-	}
-	return p.outage(q.Require)
+	profile := profileOf(&p.definition)
+	return sight.Unmet((*query.Query)(&q), &profile)
 }
 
 // unavailable returns the error of a look-up that found no eligible provider. A call has skipped some.

@@ -57,6 +57,12 @@ func (c Candidate) MarshalJSON() ([]byte, error) { return jsonform.Marshal(c) }
 func (c *Candidate) UnmarshalJSON(text []byte) error { return jsonform.Unmarshal(text, c) }
 
 // MarshalJSON returns the fields by their tags, with durations and errors as text.
+func (d Definition) MarshalJSON() ([]byte, error) { return jsonform.Marshal(d) }
+
+// UnmarshalJSON reads what MarshalJSON writes; its errors match [ErrInvalid] and change nothing.
+func (d *Definition) UnmarshalJSON(text []byte) error { return jsonform.Unmarshal(text, d) }
+
+// MarshalJSON returns the fields by their tags, with durations and errors as text.
 func (e Explanation) MarshalJSON() ([]byte, error) { return jsonform.Marshal(e) }
 
 // UnmarshalJSON reads what MarshalJSON writes; its errors match [ErrInvalid] and change nothing.

@@ -7,8 +7,10 @@ import (
 	"iter"
 	"slices"
 
+	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/pick"
+	"github.com/capreg/registry/internal/query"
 	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/status"
@@ -62,19 +64,40 @@ func (r *Registry) Reset(services ...string) (wereKeptAway []string) {
 	return wereKeptAway
 }
 
-// Discover returns the providers of all services that have all the given capabilities, in the order of
-// [Registry.All]. Without capabilities it returns every provider.
-func (r *Registry) Discover(capabilities ...string) []Info {
-	r = r.orClosed()
+// Discover returns the providers of all services that the query accepts and, where states are given, whose health is one
+// of them. They are in the order of [Registry.All]; whether one could be given a call now is in [Info.Eligible]. The zero
+// query accepts every provider.
+//
+// Handler accepts the handler's own providers and the global ones, "*" the global ones alone, and an empty one, unlike in
+// a look-up, those of all handlers. OwnOnly, Only, Require and Where are as in a look-up; what does not depend on the
+// provider alone is ignored: Where.MaxLatency, Prefer, Near, Key and TryRefused.
+//
+// The errors match [ErrInvalid] (a [FieldError] that names the field) or [ErrClosed]. Discover runs no code of providers.
+func (r *Registry) Discover(q Query, states ...health.State) ([]Info, error) {
+	if !r.made() {
+		return nil, errNotMade()
+	}
+	asked := (*query.Query)(&q)
+	if v := cmp.Or(asked.Check(), query.CheckStates(states)); v != nil {
+		return nil, asInvalid(v)
+	}
 	r.mu.Lock()
-	found := r.having(capabilities)
+	if r.closing {
+		r.mu.Unlock()
+		return nil, fmt.Errorf("registry: %w", ErrClosed)
+	}
+	found := slices.DeleteFunc(r.having(q.Require), func(p *provider) bool {
+		return !asked.Lists(p.definition.Handler) || p.service.unmet(p, q) != nil
+	})
 	sortListing(found)
 	r.mu.Unlock()
 	infos := make([]Info, 0, len(found))
 	for _, p := range found {
-		infos = append(infos, p.info())
+		if info := p.info(); len(states) == 0 || slices.Contains(states, info.Health.State) {
+			infos = append(infos, info)
+		}
 	}
-	return infos
+	return infos, nil
 }
 
 func (r *Registry) listing() []*provider {

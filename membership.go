@@ -161,8 +161,8 @@ func (m *membership) remove(p *provider, reason string) {
 	p.registry.leaveDomain(p)
 	p.service.outdate() // before any gate changes: a plan that is still iterated over stays as it was
 	m.beginDrain(p, reason)
-	for replaced := p.replacement.of; replaced != nil; replaced = replaced.replacement.of {
-		replaced.replacement.by.Store(nil)
+	for _, replaced := range p.chain()[1:] {
+		replaced.replacement.Lead(nil)
 		p.registry.leaveDomain(replaced)
 		m.beginDrain(replaced, reason)
 	}
@@ -239,18 +239,12 @@ func (m *membership) changedLocked() <-chan struct{} {
 	return m.waiters
 }
 
-// having returns the current providers with all the capabilities, in any order.
+// having returns current providers, in any order, among them all that have the capabilities.
 func (m *membership) having(capabilities []string) []*provider {
 	if len(capabilities) == 0 {
 		return slices.Collect(maps.Values(m.providers))
 	}
-	var found []*provider
-	for p := range m.byCapability.Fewest(capabilities) {
-		if p.missing(capabilities) == "" {
-			found = append(found, p)
-		}
-	}
-	return found
+	return slices.Collect(maps.Keys(m.byCapability.Fewest(capabilities)))
 }
 
 // listingLocked returns every current provider in the one order. The list is shared until that changes.

@@ -57,7 +57,7 @@ func TestSwap_TakesPositionOfProvider(t *testing.T) {
 		require.Equal(t, before.AttemptTimeout, now.AttemptTimeout)
 		require.Equal(t, before.Breaker.Policy, now.Breaker.Policy)
 		require.Equal(t, before.Metadata, now.Metadata)
-		require.Len(t, reg.Discover("tools"), 2)
+		require.Len(t, testkit.Discovered(t, reg, "tools"), 2)
 		require.Equal(t, 2, reg.Stats().Providers)
 
 		undo()

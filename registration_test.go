@@ -158,6 +158,10 @@ func TestRegister_BadInputNamesFieldValueAndBound(t *testing.T) {
 		"Breaker.TrialSlots":          {Instance: ok, Breaker: registry.BreakerPolicy{TrialSlots: 2, SuccessThreshold: 1}},
 		"Endpoint":                    {Instance: ok, Endpoint: "localhost"},
 		"Endpoint ":                   {Instance: ok, Endpoint: "http://a b"},
+		"Endpoints[\"health\"]":       {Instance: ok, Endpoints: map[string]string{"health": "/healthz?"}},
+		"Endpoints[\"metrics\"]":      {Instance: ok, Endpoints: map[string]string{"metrics": ""}},
+		"Documentation":               {Instance: ok, Documentation: "see the wiki"},
+		"ExpectedResponse":            {Instance: ok, ExpectedResponse: -1},
 		"Version":                     {Instance: ok, Version: "\xff"},
 		"Description":                 {Instance: ok, Description: "\xff"},
 		`Metadata[""]`:                {Instance: ok, Metadata: map[string]string{"": "x"}},
@@ -370,7 +374,7 @@ func FuzzRegistration(f *testing.F) {
 			require.Zero(t, reg.Stats())
 			return
 		}
-		require.Len(t, reg.Discover(capability), 1)
+		require.Len(t, testkit.Discovered(t, reg, capability), 1)
 		r := testkit.Chat.Bind(reg, registry.Query{Handler: handler, Require: []string{capability}})
 		require.Equal(t, registration.Name(), r.Explain().Winner)
 		_, err = json.Marshal(registration.Info())

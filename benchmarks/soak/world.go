@@ -411,7 +411,9 @@ func (w *world) watch(ctx context.Context, seed uint64) {
 		for info := range w.reg.All() {
 			w.checkAnytime(info)
 		}
-		w.reg.Discover("x")
+		if _, err := w.reg.Discover(registry.Query{Require: []string{"x"}}); err != nil && !errors.Is(err, registry.ErrClosed) {
+			w.ledger.broke("%s: %v", w.name, err)
+		}
 		w.reg.Health()
 		w.reg.Stats()
 		explanation := w.resolver(random).Explain()

@@ -329,8 +329,10 @@ func (m *machine) check(rt *rapid.T) {
 			having = append(having, p.name)
 		}
 	}
+	infos, err := m.reg.Discover(registry.Query{Require: []string{"y", "x"}})
+	require.NoError(rt, err)
 	var found []string
-	for _, info := range m.reg.Discover("y", "x") {
+	for _, info := range infos {
 		found = append(found, info.Name)
 	}
 	require.ElementsMatch(rt, having, found)
