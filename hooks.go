@@ -4,9 +4,7 @@ import (
 	"context"
 
 	"github.com/capreg/registry/internal/bus"
-	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/hook"
-	meta "github.com/capreg/registry/internal/request"
 )
 
 // Hooks are functions that run around calls: to measure, trace or record them. Each field may be nil. Use
@@ -60,22 +58,16 @@ func (r *Registry) addCallLog() {
 		return
 	}
 	r.hooks.Add(hook.Set[CallReport, Attempt]{AfterCall: func(ctx context.Context, report CallReport) {
-		line := bus.Call{Kind: bus.CallFailed, Service: report.Service, Attempts: len(report.Attempts), Duration: report.Duration}
-		if report.Err == nil {
-			line.Kind = bus.CallSlow
-		}
 		if report.Err == nil && (o.LogSlow == 0 || report.Duration < o.LogSlow) || report.Err != nil && !o.LogFailed {
 			return
 		}
-		line.Err, line.Caller, line.Request = report.Err, report.Caller, meta.Of(ctx)
+		line := bus.Call{
+			Service: report.Service, Attempts: len(report.Attempts), Duration: report.Duration, Err: report.Err,
+			Caller: report.Caller, Context: ctx, Values: o.LogValues,
+		}
 		if n := len(report.Attempts); n > 0 {
 			line.Provider, line.Class = report.Attempts[n-1].Provider, report.Attempts[n-1].Class
 		}
-		if o.LogValues != nil {
-			_ = fault.Run(func() error { line.Values = o.LogValues(ctx); return nil })
-		}
-		r.mu.Lock()
-		defer r.mu.Unlock()
 		r.bus.LogCall(&line)
 	}})
 }

@@ -27,8 +27,7 @@ type Options struct {
 	// LogFailed also writes a line for each call that fails, and LogSlow for each other one that takes as long, or longer.
 	// They have class, attempts, duration, caller, the correlation and trace of registryhttp.WithMetadata, and what
 	// LogValues returns of the call's context. Of those alike in service, provider and class, one in ten seconds is
-	// written, with the number of the others as "suppressed". While they are on, calls pay for their reports.
-	// Default: none.
+	// written, with the others' number as "suppressed". While on, calls pay for their reports. Default: none.
 	LogFailed bool
 	LogSlow   time.Duration
 	LogValues func(ctx context.Context) []slog.Attr

@@ -1,11 +1,13 @@
 package bus
 
 import (
+	"context"
 	"log/slog"
 	"strings"
 	"time"
 
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/request"
 	"github.com/capreg/registry/verdict"
 )
@@ -23,17 +25,16 @@ const (
 	maxKinds = 1024
 )
 
-// Call describes a call that has failed or was slow.
+// Call describes a call that has failed, or was slow, where it has no Err.
 type Call struct {
-	Kind              event.Kind
 	Service, Provider string // the provider is the last one that was tried
 	Class             verdict.Class
 	Attempts          int
 	Duration          time.Duration
 	Err               error
 	Caller            string
-	Request           request.Metadata
-	Values            []slog.Attr // of the user
+	Context           context.Context                       //nolint:containedctx // of the call, until the line is made
+	Values            func(ctx context.Context) []slog.Attr // of the user; may be nil
 }
 
 // entry is a line that is to be written.
@@ -58,34 +59,43 @@ type repeats struct {
 	suppressed uint64 // before the latest
 }
 
-// LogCall writes a line about a call. Of those that are alike, the first is written at once, and then the latest each ten
+// LogCall writes a line about a call. It is called without the lock. Of those that are alike, the first is written at once, and then the latest each ten
 // seconds, with the number of those between them.
 func (b *Bus) LogCall(c *Call) {
 	if b.log == nil {
 		return
 	}
 	now := time.Now()
-	kind := callKind{c.Kind, c.Service, c.Provider, c.Class}
-	line := entry{Event: event.Event{Time: now, Kind: c.Kind, Service: c.Service, Provider: c.Provider, Err: c.Err}, more: c.attrs()}
+	kind := callKind{CallFailed, c.Service, c.Provider, c.Class}
+	if c.Err == nil {
+		kind.kind = CallSlow
+	}
+	line := entry{Event: event.Event{Time: now, Kind: kind.kind, Service: c.Service, Provider: c.Provider, Err: c.Err}, more: c.attrs()}
+	b.host.Lock()
+	defer b.host.Unlock()
 	b.log.addCall(kind, &line, now)
 }
 
 func (c *Call) attrs() []slog.Attr {
-	attrs := make([]slog.Attr, 0, 8+len(c.Values))
+	attrs := make([]slog.Attr, 0, 8)
 	if c.Attempts > 0 {
 		attrs = append(attrs, slog.String("class", c.Class.String()))
 	}
 	attrs = append(attrs, slog.Int("attempts", c.Attempts),
 		slog.Float64("duration_ms", float64(c.Duration.Microseconds())/1000)) // a number that all encoders write alike
-	trace, span := placeInTrace(c.Request.TraceParent)
+	of := request.Of(c.Context)
+	trace, span := placeInTrace(of.TraceParent)
 	for _, text := range []struct{ key, value string }{
-		{"caller", c.Caller}, {"correlation_id", c.Request.Correlation}, {"trace_id", trace}, {"span_id", span},
+		{"caller", c.Caller}, {"correlation_id", of.Correlation}, {"trace_id", trace}, {"span_id", span},
 	} {
 		if text.value != "" {
 			attrs = append(attrs, slog.String(text.key, text.value))
 		}
 	}
-	return append(attrs, c.Values...)
+	if c.Values != nil {
+		_ = fault.Run(func() error { attrs = append(attrs, c.Values(c.Context)...); return nil })
+	}
+	return attrs
 }
 
 // placeInTrace returns the parts of a traceparent: version, trace, span, flags.

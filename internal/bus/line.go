@@ -116,7 +116,7 @@ func (l *line) toZap(logger *zap.Logger) {
 	entry.Time = l.event.Time
 	fields := make([]zap.Field, len(l.fields()))
 	for i, a := range l.fields() {
-		switch a.Value.Kind() { //nolint:exhaustive // what lines are made of
+		switch a.Value.Kind() {
 		case slog.KindString:
 			fields[i] = zap.String(a.Key, a.Value.String())
 		case slog.KindUint64:
