@@ -87,3 +87,14 @@ func TestSession_EndsWhenItIsInterrupted(t *testing.T) {
 	defer func() { require.NoError(t, out.Close()) }()
 	require.ErrorIs(t, run(ctx, nil, strings.NewReader(""), out), context.Canceled)
 }
+
+func TestSession_OfADocumentLosesNothing(t *testing.T) {
+	lines, err := output(t, "", "-questions", "40", "-config", "agent.yaml")
+	require.NoError(t, err)
+	require.True(t, strings.HasPrefix(lines[len(lines)-1], "served 40/40 lost 0  "), lines[len(lines)-1])
+	text := strings.Join(lines, "\n")
+	require.Contains(t, text, "config    applied")
+	require.Contains(t, text, "answers   the local servers, in turn")
+	_, err = output(t, "", "-config", "no such file")
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
