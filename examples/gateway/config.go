@@ -62,8 +62,7 @@ type Upstream struct {
 	// that use weights.
 	Window int     `json:"window"`
 	Weight float64 `json:"weight"`
-	// LastResort is asked although its breaker is open, when there is nothing else. The only upstream of a route always is,
-	// and those of a model with a star, as their breakers are not about one model.
+	// LastResort is asked although its breaker is open, when there is nothing else. Sole upstreams and those of a star are, too.
 	LastResort bool `json:"last_resort"`
 	// Retry is the policy of retries. Default: one.
 	Retry   *registry.RetryPolicy  `json:"retry"`

@@ -110,19 +110,15 @@ func (g *gateway) apply(ctx context.Context, config Config) error {
 			return fmt.Errorf("configuration: clients.%s.key: %w", name, err)
 		}
 	}
-	for _, r := range config.Routes {
-		next.routes[r.Model] = nil // routes that are configured come before those that follow from a star
-	}
 	byLength := slices.SortedStableFunc(slices.Values(config.Routes), func(a, b Route) int { return len(b.Model) - len(a.Model) })
-	for _, r := range byLength { // the most exact route is taken
+	for _, r := range byLength { // the most exact route is taken, and one that is configured before one that follows from a star
 		for _, own := range config.expanded(r) {
-			if known, taken := next.routes[own.Model]; !taken || own.Model == r.Model && known == nil {
+			if next.routes[own.Model] == nil || own.Model == r.Model {
 				own.Timeouts, own.WholeAnswers = own.Timeouts.over(config.Timeouts), own.WholeAnswers || config.WholeAnswers
 				next.routes[own.Model] = &route{Route: own}
 			}
 		}
 	}
-	maps.DeleteFunc(next.routes, func(_ string, r *route) bool { return r == nil })
 	return g.change(ctx, next)
 }
 
@@ -265,10 +261,14 @@ func (g *gateway) providersAt(s *state, r *route, name string) (all []registry.P
 	return all, nil
 }
 
-// classify reads errors as verdict.LLM does. That a model is not there says nothing about the others of a route with a star.
+// classify reads errors as verdict.LLM does. Limits of rate are those of a model, unless a quota is the reason. That a model is
+// not there says nothing about the others of a route with a star.
 func (r *route) classify(err error) verdict.Verdict {
 	v := verdict.LLM(err)
-	if r.star() && v.Class == verdict.ClassNotFound {
+	switch {
+	case v.Class == verdict.ClassRateLimited:
+		v.Scope = verdict.ScopeProvider
+	case v.Class == verdict.ClassNotFound && r.star():
 		v = verdict.Verdict{Class: verdict.ClassNotAllowed}
 	}
 	return v

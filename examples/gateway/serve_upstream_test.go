@@ -74,6 +74,7 @@ func TestGateway_RefusalOfOneModelLeavesTheOthers(t *testing.T) {
 		`{"error":{"message":"no such model","code":"model_not_found"}}`:             404,
 		`{"object":"error","message":"no such model","code":404}`:                    404,
 		`{"error":{"message":"busy","type":"overloaded_error"}}`:                     529,
+		`{"error":{"message":"slow"}}`:                                               429,
 		`{"error":{"message":"broken"}}`:                                             500,
 		`{"error":{"message":"busy "}}`:                                              503,
 		`{"detail":"nonsense"}`:                                                      422,

@@ -167,7 +167,7 @@ func (a *answer) judge(response *http.Response) error {
 	encoded := response.Header.Get("Content-Encoding")
 	events := kind == "text/event-stream" || a.streamed && kind != "application/json"
 	switch {
-	case a.path != "" && response.StatusCode > http.StatusOK && response.StatusCode < http.StatusBadRequest:
+	case a.path != "" && response.StatusCode != http.StatusOK && response.StatusCode < http.StatusBadRequest:
 		return malformed(fmt.Sprintf("status %d", response.StatusCode))
 	case response.StatusCode != http.StatusOK, encoded != "" && encoded != "identity":
 	case events && a.asked && !a.streamed:

@@ -136,8 +136,10 @@ func TestTransport_PlainAnswerIsOneOrAnError(t *testing.T) {
 	}
 	_, err := ask(t, llm.Transport{}, says(200, plainJSON, whole), "/chat/completions", streamed)
 	require.Equal(t, verdict.ClassMalformed, verdict.Of(err).Class, "a stream was asked for")
-	_, err = ask(t, llm.Transport{}, says(204, "", ""), "/chat/completions", plain)
-	require.Equal(t, verdict.ClassMalformed, verdict.Of(err).Class)
+	for _, status := range []int{101, 201, 204, 302, 304} {
+		_, err = ask(t, llm.Transport{}, says(status, "", ""), "/chat/completions", plain)
+		require.Equal(t, verdict.ClassMalformed, verdict.Of(err).Class, status)
+	}
 }
 
 func TestTransport_OtherAnswersPassAsTheyAre(t *testing.T) {
