@@ -196,6 +196,25 @@ func BenchmarkHealthFlip(b *testing.B) {
 	}
 }
 
+func BenchmarkCallObserved(b *testing.B) {
+	for _, c := range []struct {
+		name    string
+		n, down int
+	}{{"1", 1, 0}, {"10-down", 10, 9}, {"10000-down", 10_000, 9_999}, {"10000", 10_000, 0}} {
+		b.Run(c.name, func(b *testing.B) {
+			reg := populated(b, c.n, c.down, testkit.Provider{})
+			if _, err := reg.AddHooks(registry.Hooks{AfterCall: func(context.Context, registry.CallReport) {}}); err != nil {
+				b.Fatal(err)
+			}
+			r := testkit.Bind(reg)
+			b.ReportAllocs()
+			for b.Loop() {
+				mustCall(r)
+			}
+		})
+	}
+}
+
 // What a subscription to a registry of 10,000 providers costs: the first one, one more, and one more after a change.
 func BenchmarkSubscribe(b *testing.B) {
 	reg := populated(b, 10_000, 0, testkit.Provider{})

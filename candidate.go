@@ -116,18 +116,8 @@ func recordLocked(p *provider) *sight.Record {
 		Depends: gate&refusal.Unhealthy != 0 && len(p.definition.Requires) > 0,
 		Profile: profileOf(&p.definition), MatchesAny: p.matchesAny,
 	}
-	if r.RetryIn > 0 {
-		r.Until, r.RetryIn = at.Add(r.RetryIn), 0
-	}
-	if p.health.watch.Active() {
-		for _, capability := range p.definition.Capabilities {
-			if out := p.outage([]string{capability}); out != nil {
-				if r.Outages == nil {
-					r.Outages = make(map[string]*refusal.Reason)
-				}
-				r.Outages[capability] = out
-			}
-		}
+	if r.Fix(at); p.health.watch.Active() {
+		r.NoteOutages(p.outage)
 	}
 	p.record, p.recordedAt = r, p.service.version
 	return r
@@ -137,7 +127,7 @@ func recordLocked(p *provider) *sight.Record {
 // Registry.mu.
 func renewRecord(p *provider) {
 	p.record = nil
-	noteChange(p)
+	p.registry.views.Change(&p.seen)
 	for _, at := range p.positions {
 		if board := at.plan.board.Load(); board != nil {
 			board.Set(at.at, recordLocked(p))

@@ -112,7 +112,7 @@ func (r *Resolver[T]) acquireEach(ctx context.Context, options []CallOption, use
 		case c.claimAndEnter(p, admission{why: reason.All, paid: true, uncounted: true}): //nolint:contextcheck // the call has it
 			c.providers.take()
 			leased = true
-			more = use(newLease(&c, &Lease[T]{})) //nolint:contextcheck // the call has it
+			more = use(newLease(&c, &Lease[T]{}))
 		default:
 			c.providers.pass(p)
 		}

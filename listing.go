@@ -170,41 +170,37 @@ func (r *Registry) WaitReady(ctx context.Context, services ...string) error {
 			return err
 		}
 	}
+	var missing []string
+	return r.awaitReady(ctx, func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		missing = slices.DeleteFunc(slices.Clone(services), func(name string) bool {
+			svc := r.knownService(name)
+			return svc != nil && svc.served()
+		})
+		return len(missing) == 0
+	}, func() (causes []error) {
+		for _, name := range missing {
+			causes = append(causes, r.unavailableService(name))
+		}
+		return causes
+	})
+}
+
+// awaitReady blocks until ready returns true, which is asked after each change. When ctx ends first, the error unwraps to
+// what missing returns.
+func (r *Registry) awaitReady(ctx context.Context, ready func() bool, missing func() []error) error {
 	for {
-		missing, changed, err := r.unserved(services)
-		if err != nil || len(missing) == 0 {
+		r.mu.Lock()
+		changed, err := r.changedLocked(), r.errStoppingLocked()
+		r.mu.Unlock()
+		if err != nil || ready() {
 			return err
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return r.notReady(ctx, missing)
+			return fault.Join("registry: ", slices.Concat([]error{ErrNotReady}, fault.OfContext(ctx), missing()))
 		}
 	}
-}
-
-// unserved returns the services without an eligible provider, and a channel that is closed when that may have changed.
-func (r *Registry) unserved(services []string) (missing []string, changed <-chan struct{}, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err := r.errStoppingLocked(); err != nil {
-		return nil, nil, err
-	}
-	for _, name := range services {
-		if svc := r.knownService(name); svc == nil || !svc.served() {
-			missing = append(missing, name)
-		}
-	}
-	if len(missing) > 0 {
-		changed = r.changedLocked()
-	}
-	return missing, changed, nil
-}
-
-func (r *Registry) notReady(ctx context.Context, missing []string) error {
-	causes := append([]error{ErrNotReady}, fault.OfContext(ctx)...)
-	for _, name := range missing {
-		causes = append(causes, r.unavailableService(name))
-	}
-	return fault.Join("registry: ", causes)
 }

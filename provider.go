@@ -188,16 +188,20 @@ func newEntry[T any](service string, p Provider[T]) (entry, error) {
 	return e, asInvalid(v)
 }
 
-// adapt turns the instance and the factory of the entry into the service's Go type.
-func (e *entry) adapt(b typed.Binding) error {
+// newUntypedEntry returns the checked entry of a registration by the name of the service, to whose Go type it is turned.
+func newUntypedEntry(svc *service, p Provider[any]) (entry, error) {
+	e, err := newEntry(svc.name, p)
+	if err != nil {
+		return e, err
+	}
 	var v *check.Violation
 	if e.instance != nil {
-		e.instance, v = b.Convert(e.instance)
+		e.instance, v = svc.binding.Convert(e.instance)
 	}
 	if e.build != nil {
-		e.build = b.ConvertBuilder(e.build, asInvalid)
+		e.build = svc.binding.ConvertBuilder(e.build, asInvalid)
 	}
-	return asInvalid(v)
+	return e, asInvalid(v)
 }
 
 // checkNames checks name, handler, lifetime and words.

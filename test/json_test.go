@@ -77,8 +77,10 @@ var jsonForms = []any{
 	selection.Requirements{},
 	selection.Share{},
 	selection.Strategy{},
+	status.Applied{},
 	status.Budget{},
 	status.Cooldown{},
+	status.Difference{},
 	status.Domain{},
 	status.Totals{},
 	status.Use{},
@@ -131,6 +133,7 @@ func reasons(of map[string][]string) map[string]string {
 
 // leftOut are the fields that are data of a type with a form, and no part of the form, with the reason. Functions never are.
 var leftOut = map[string]string{
+	"registry.CallReport.skipped":     "the form has the list that the method Skipped makes of it",
 	"registryhttp.Problem.RetryAfter": "it is sent as a header, as HTTP has it",
 }
 

@@ -210,6 +210,17 @@ func TestHTTP_AServerThatComesAndGoesIsConnectedAgain(t *testing.T) {
 	}
 }
 
+func TestHTTP_AStopWaitsForCalls(t *testing.T) {
+	t.Parallel()
+	s := with(t, registrymcp.ToolsOptions{Wait: -1})
+	s.start(s.remote("search", serve(s, "web").URL))
+	errs := make(chan error, 1)
+	go func() { _, err := s.call(t.Context(), "search/sleep", arguments{N: 1500}); errs <- err }()
+	s.eventually(func() bool { return s.found("search/sleep")[0].InFlight == 1 }, "it is called")
+	require.NoError(t, s.orchestrator.Stop(t.Context()))
+	require.NoError(t, <-errs)
+}
+
 func TestHTTP_AServerThatIsLateIsThereWhenItComes(t *testing.T) {
 	t.Parallel()
 	s := with(t, registrymcp.ToolsOptions{Wait: 15 * time.Second})

@@ -47,6 +47,7 @@ type serving struct {
 	lists  chan listOutcome // of the list that is being read; nil for none
 	pongs  chan error       // of the ping that is being answered; nil for none
 	relist *time.Timer      // for the next list
+	isDue  bool             // the next list is soon, since it has changed
 	beat   *time.Timer      // for the next ping
 	missed error            // why the server seems not to answer
 	failed time.Duration    // until the next list, after one that failed
@@ -90,12 +91,14 @@ func (v *serving) step(ctx, work context.Context) error {
 	case <-v.c.gone:
 		return v.c.reason
 	case <-v.c.changed:
-		if v.isUp {
+		if v.isUp && !v.isDue { // one that says so again and again does not put it off
+			v.isDue = true
 			v.relist.Reset(leastListGap)
 		}
 	case <-v.c.doubted:
 		v.beginPing(work)
 	case <-v.relist.C:
+		v.isDue = false
 		v.beginList(work)
 	case result := <-v.lists:
 		v.lists = nil

@@ -2,6 +2,7 @@ package registrymcp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -63,6 +64,10 @@ type server struct {
 	catalog    *catalog
 	connection atomic.Pointer[connection] // nil while there is none
 
+	// Of a server that is no child, from each start on.
+	disconnect   context.CancelFunc
+	disconnected <-chan struct{}
+
 	listing sync.Once
 	listed  chan struct{} // closed when the tools are known for the first time
 
@@ -81,12 +86,19 @@ func (s *server) log(text string, fields ...zap.Field) {
 }
 
 // start starts the component of the tools.
-func (s *server) start(ctx context.Context, run *startup.Run) error {
+func (s *server) start(ctx context.Context, run *startup.Run) (err error) {
 	s.report(func() { s.run = run })
 	s.tools.join(s)
 	if s.Process == nil {
-		run.Go(s.keep)
+		s.connectFrom(run) //nolint:contextcheck // until the stop
 	}
+	defer func() {
+		if err != nil { // it will not be stopped
+			ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewellTime+abandonTime)
+			defer cancel()
+			err = errors.Join(err, s.stop(ending))
+		}
+	}()
 	if s.Late {
 		return s.catalog.open(ctx)
 	}
@@ -94,16 +106,39 @@ func (s *server) start(ctx context.Context, run *startup.Run) error {
 	case <-s.listed:
 		return s.catalog.open(ctx)
 	case <-ctx.Done():
-		s.tools.leave(s)
 		return s.downError()
 	}
 }
 
-// stop stops the component of the tools. The process, if there is one, stops afterwards.
+// stop stops the component of the tools: their calls first, then the connection. The process, if there is one, stops
+// afterwards.
 func (s *server) stop(ctx context.Context) error {
 	s.report(func() { s.run = nil })
 	s.tools.leave(s)
-	return s.catalog.shut(ctx)
+	err := s.catalog.shut(ctx)
+	if s.Process != nil {
+		return err
+	}
+	s.disconnect()
+	select {
+	case <-s.disconnected:
+		return err
+	case <-ctx.Done():
+		return errors.Join(err, fault.Wrap("the connection does not end: ", registry.ErrStuck))
+	}
+}
+
+// connectFrom keeps the connection to a server that is no child, until disconnect.
+func (s *server) connectFrom(run *startup.Run) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(run.Context()))
+	ended := make(chan struct{})
+	s.disconnect, s.disconnected = cancel, ended
+	go fault.RunThen(func() error { s.keep(ctx); return nil }, func(err error) {
+		defer close(ended)
+		if err != nil {
+			run.Ended(err)
+		}
+	})
 }
 
 // talk speaks with one life of a process.
@@ -131,7 +166,7 @@ const (
 )
 
 // keep connects to a server that is no child, again and again.
-func (s *server) keep(ctx context.Context) error {
+func (s *server) keep(ctx context.Context) {
 	dial := dialer(func(ctx context.Context, _ *connection) (mcp.Transport, error) { return s.Dial(ctx) })
 	if s.URL != "" {
 		client, end := s.httpClient()
@@ -151,7 +186,7 @@ func (s *server) keep(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			pause.Stop()
-			return nil
+			return
 		case <-pause.C:
 		}
 		delay = min(2*delay, longDelay)

@@ -211,6 +211,11 @@ func Key(field, key string) string {
 	return fmt.Sprintf("%s[%q]", field, oneline.Cut(key, longestValue))
 }
 
+// Same reports whether both values are equal, and can be compared; nil is the same as no value.
+func Same(a, b any) bool {
+	return reflect.ValueOf(a).Comparable() && reflect.ValueOf(b).Comparable() && a == b
+}
+
 // IsNil reports whether value is nil, or a nil pointer, map, channel, function or slice in an interface.
 func IsNil(value any) bool {
 	if value == nil {

@@ -185,3 +185,14 @@ func TestIsNil_SeesThroughInterfaces(t *testing.T) {
 		require.False(t, check.IsNil(value), "%T", value)
 	}
 }
+
+func TestSame_IsFalseForWhatCannotBeCompared(t *testing.T) {
+	t.Parallel()
+	one := new(int)
+	require.False(t, check.Same(nil, nil), "there is nothing to compare")
+	require.True(t, check.Same(one, one))
+	require.False(t, check.Same(one, nil))
+	require.False(t, check.Same(1, int64(1)))
+	require.False(t, check.Same([]int{}, []int{}))
+	require.False(t, check.Same([1]any{func() {}}, [1]any{func() {}}))
+}

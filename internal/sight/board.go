@@ -46,6 +46,25 @@ type Record struct {
 	Outages    map[string]*refusal.Reason // by capability
 }
 
+// Fix keeps the end of what keeps calls away at that moment, rather than the time until then.
+func (r *Record) Fix(at time.Time) {
+	if r.RetryIn > 0 {
+		r.Until, r.RetryIn = at.Add(r.RetryIn), 0
+	}
+}
+
+// NoteOutages notes which of its capabilities are out.
+func (r *Record) NoteOutages(outage func(capabilities []string) *refusal.Reason) {
+	for _, capability := range r.Profile.Capabilities {
+		if out := outage([]string{capability}); out != nil {
+			if r.Outages == nil {
+				r.Outages = make(map[string]*refusal.Reason)
+			}
+			r.Outages[capability] = out
+		}
+	}
+}
+
 // Mismatch returns the reason why a query does not accept the provider; nil when it does.
 func (r *Record) Mismatch(q *query.Query) *refusal.Reason {
 	if !r.MatchesAny {

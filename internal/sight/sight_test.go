@@ -167,3 +167,22 @@ func TestSight_RefusalAllocatesNothingForEachCandidate(t *testing.T) {
 		}
 	}), 1.0)
 }
+
+func TestRecord_KeepsTheEndAndTheOutages(t *testing.T) {
+	t.Parallel()
+	at := time.Now()
+	r := &sight.Record{Profile: choice.Profile{Capabilities: []string{"x", "y"}}}
+	r.Fix(at)
+	require.Zero(t, r.Until)
+	r.RetryIn = time.Minute
+	r.Fix(at)
+	require.Equal(t, at.Add(time.Minute), r.Until)
+	require.Zero(t, r.RetryIn)
+	r.NoteOutages(func([]string) *refusal.Reason { return nil })
+	require.Nil(t, r.Outages)
+	out := refusal.Full()
+	r.NoteOutages(func(capabilities []string) *refusal.Reason {
+		return map[string]*refusal.Reason{"y": out}[capabilities[0]]
+	})
+	require.Equal(t, map[string]*refusal.Reason{"y": out}, r.Outages)
+}
