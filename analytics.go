@@ -3,32 +3,13 @@ package registry
 import (
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/capreg/registry/internal/pick"
-	"github.com/capreg/registry/internal/record"
+	"github.com/capreg/registry/metrics"
 	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/selection"
 )
-
-// missCounter counts the look-ups of a service that found no provider, by code.
-type missCounter struct{ record.Counter[reason.Code] }
-
-// count counts a look-up that found no provider, once for each code among its candidates.
-// For nil, its context had ended.
-func (m *missCounter) count(why *UnavailableError) {
-	switch {
-	case why == nil:
-		m.Add(reason.ContextEnded)
-	case why.sight.Cause == ErrClosed: //nolint:errorlint // the sentinel itself
-		m.Add(reason.Closed)
-	case why.sight.Cause == ErrUnknownService: //nolint:errorlint // the sentinel itself
-		m.Add(reason.UnknownService)
-	case why.sight.Cause != nil:
-		m.Add(reason.NoneInSight)
-	default:
-		m.Add(why.sight.Codes...)
-	}
-}
 
 // Analytics returns the outcomes of the look-ups and the shares of the attempts of a
 // service so far, and false for an unknown service. It changes nothing.
@@ -40,12 +21,9 @@ func (r *Registry) Analytics(serviceName string) (selection.Analytics, bool) {
 	}
 	var sums pick.Sums
 	a := &sums.Analytics
-	a.Service = serviceName
-	for cell := range svc.lookups.Each {
-		a.Hits += cell.hits.Load()
-		a.Misses += cell.misses.Load()
-	}
-	a.Lookups, a.MissesByReason = a.Hits+a.Misses, svc.misses.ByReason()
+	a.Service, a.MissesByReason = serviceName, svc.meter.MissesByReason()
+	a.Hits, a.Misses = svc.meter.Lookups()
+	a.Lookups = a.Hits + a.Misses
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -54,10 +32,40 @@ func (r *Registry) Analytics(serviceName string) (selection.Analytics, bool) {
 	for _, p := range members {
 		sums.Add(p.group, selection.Share{
 			Provider: p.name(), Handler: p.definition.Handler, Group: p.group.Number, Weight: p.definition.Weight,
-			Attempts: p.totals().Attempts, TookOver: p.tookOver.Load(), HeldClosed: p.heldClosed.Load(),
+			Attempts: p.meter.Totals().Attempts, TookOver: p.meter.Attempted(reason.Failover), HeldClosed: p.heldClosed.Load(),
 		})
 	}
 	return sums.Result(), true
+}
+
+// Metrics returns what was measured so far, for a tool that collects it. It changes nothing, and holds the lock of the
+// registry for one provider at a time. See package metrics; contrib/prometheus and contrib/otel hand it on.
+func (r *Registry) Metrics() metrics.Snapshot {
+	r = r.orClosed()
+	snapshot := metrics.Snapshot{Totals: r.Stats()}
+	r.mu.Lock()
+	snapshot.Events = r.bus.Kinds()
+	r.mu.Unlock()
+	services := *r.services.Load()
+	for _, name := range slices.Sorted(maps.Keys(services)) {
+		snapshot.Services = append(snapshot.Services, services[name].meter.Read(name))
+	}
+	for _, p := range r.listing() {
+		i := p.info()
+		shown := metrics.Provider{
+			Service: i.Service, Name: i.Name, Handler: i.Handler, Group: i.Group, Generation: i.Generation,
+			Eligible: i.Eligible, Code: i.Code, Health: i.Health.State,
+			Breaker: i.Breaker.State.String(), Opened: i.Breaker.Opened, HalfOpened: i.Breaker.HalfOpened, Closed: i.Breaker.Closed,
+			Places: i.Limits.MaxConcurrent, Queue: i.Limits.MaxQueue, InUse: i.InUse,
+			Budget: i.Budget, BudgetSize: i.Retry.Budget,
+		}
+		if in, _ := p.comesBackIn(); in > 0 {
+			shown.BackAt = time.Now().Add(in).Round(time.Millisecond)
+		}
+		p.meter.Read(&shown, r.now())
+		snapshot.Providers = append(snapshot.Providers, shown)
+	}
+	return snapshot
 }
 
 // Decisions returns the latest picks, oldest first, at most [Options.Decisions]. It

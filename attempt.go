@@ -7,15 +7,15 @@ import (
 
 	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/breaker"
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/internal/pace"
+	"github.com/capreg/registry/internal/record"
 	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/slots"
-	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/internal/tasks"
 	"github.com/capreg/registry/internal/typed"
-	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -31,11 +31,11 @@ import (
 type attempt struct {
 	provider   *provider
 	instance   *typed.Instance
-	cell       *counts
+	cell       *record.Outcomes
 	ctx        *attemptctx.Context // what the function gets; nil: the caller's context
 	place      *slots.Slots        // where it holds a place; nil without a bulkhead
-	vitals     *selection.Vitals   // where strategies see its load and latency; nil: none looks
-	track      *selection.Track    // the same for the query of the call
+	vitals     *choice.Vitals      // where strategies see its load and latency; nil: none looks
+	track      *choice.Track       // the same for the query of the call
 	watch      *breaker.TrialWatch // nil unless a call is on trial
 	other      *provider           // for which its time was cut, or which could be asked at the caller's deadline; nil: none
 	generation uint64              // of the breaker that admitted it
@@ -56,16 +56,14 @@ const (
 	attemptOver                         // its outcome is recorded, or its call does so
 )
 
-// admit counts the attempt in and passes it through the gate and the breaker, or leaves no
-// trace. It does not block. hits, which may be nil, counts the look-up that it answers.
+// admit counts the attempt in and passes it through the gate and the breaker, or leaves no trace. It does not block.
 //
 // The order matters: first the count, then a look at the gate, so that a drain that closes
 // the gate and then reads the counts misses no attempt.
-func (a *attempt) admit(p *provider, timeout attemptTimeout, hits *striped.Cells[lookups]) bool {
-	stripe := striped.Here()
-	cell := p.counts.At(stripe)
+func (a *attempt) admit(p *provider, timeout attemptTimeout) bool {
+	cell := p.meter.Cell()
 	if cell == nil {
-		cell = p.counts.Local()
+		cell = p.meter.FirstCell()
 	}
 	cell.Attempts.Add(1)
 	a.provider, a.cell, a.timeout, a.watch, a.other = p, cell, timeout, nil, nil
@@ -79,9 +77,6 @@ func (a *attempt) admit(p *provider, timeout attemptTimeout, hits *striped.Cells
 	} else if a.generation, a.trial, ok = p.breaker.Admit(); !ok && !a.lastResort {
 		p.withdraw(cell)
 		return false
-	}
-	if hits != nil {
-		hits.At(stripe).hits.Add(1) // before the clock is read, for which a core waits anyway
 	}
 	a.began = p.registry.now()
 	if a.vitals = p.vitals.Load(); a.vitals != nil {
@@ -112,7 +107,7 @@ func (a *attempt) refusing() gate {
 }
 
 // withdraw takes back the count of an attempt that was not admitted.
-func (p *provider) withdraw(cell *counts) {
+func (p *provider) withdraw(cell *record.Outcomes) {
 	cell.Attempts.Add(^uint64(0))
 	p.exit()
 }
@@ -245,6 +240,7 @@ func (a *attempt) settle(o outcome.Outcome) {
 	if o.Cools() {
 		p.cool(o)
 	}
+	p.meter.Ended(o.Class, o.Latency, a.began+o.Latency)
 	o.CountIn(a.cell)
 	a.leavePlace()
 	p.exit()
@@ -260,16 +256,15 @@ func (a *attempt) leavePlace() {
 	}
 }
 
-// recordInterruption records the attempt of a function that did not return: value is what it
-// panicked with, nil when it ended its goroutine.
-func (a *attempt) recordInterruption(value any) *verdict.PanicError {
-	if value == nil {
-		a.record(a.resolve(verdict.Verdict{Class: verdict.ClassExit}, a.elapsed(), 0, nil))
-		return nil
+// recordInterruption records the attempt of a function that did not return, and returns its class and error: value is
+// what it panicked with, nil when it ended its goroutine.
+func (a *attempt) recordInterruption(value any) (class verdict.Class, cause error) {
+	class = verdict.ClassExit
+	if value != nil {
+		class, cause = verdict.ClassPanic, fault.Panicked(value)
 	}
-	panicked := fault.Panicked(value)
-	a.record(a.resolve(verdict.Verdict{Class: verdict.ClassPanic}, a.elapsed(), 0, panicked))
-	return panicked
+	a.record(a.resolve(verdict.Verdict{Class: class}, a.elapsed(), 0, cause))
+	return class, cause
 }
 
 // notePace notes how long the provider took to answer, or was waited for.

@@ -145,7 +145,7 @@ func (f *firstAttempt) admit(ctx context.Context, query *queryPlan, leases *leas
 	if timeout.most != NoTimeout {
 		by = attemptctx.CallerOf(ctx) // before anything is counted: its methods are a user's
 	}
-	if !f.takePlace(p) || !f.attempt.admit(p, timeout, &query.service.lookups) {
+	if !f.takePlace(p) || !f.attempt.admit(p, timeout) {
 		f.leavePlace()
 		return false
 	}
@@ -178,20 +178,25 @@ func (f *firstAttempt) takePlace(p *provider) (ok bool) {
 func (f *firstAttempt) recordUnlessFailed() {
 	if f.state != attemptAnswered {
 		if f.state == attemptRunning { // it panics, or exits its goroutine
-			if panicked := f.recordInterruption(recover()); panicked != nil {
-				panic(panicked.Value)
+			value := recover()
+			class, _ := f.recordInterruption(value)
+			f.provider.service.meter.Single(class, f.elapsed())
+			if value != nil {
+				panic(value)
 			}
 		}
 		return
 	}
-	if elapsed := f.elapsed(); !f.recordAnswer(elapsed) {
-		f.record(f.resolve(verdict.Verdict{Class: verdict.ClassSuccess}, elapsed, 0, nil))
+	if elapsed := f.elapsed(); !f.recordAnswer(elapsed, true) {
+		o := f.resolve(verdict.Verdict{Class: verdict.ClassSuccess}, elapsed, 0, nil)
+		f.provider.service.meter.Single(o.Class, elapsed)
+		f.record(o)
 	}
 }
 
 // recordAnswer records a success after that time, if it teaches nothing but the counts. What is
-// measured for strategies is none.
-func (a *attempt) recordAnswer(latency time.Duration) bool {
+// measured for strategies is none. A quick call is little more than its attempt, and counts with it.
+func (a *attempt) recordAnswer(latency time.Duration, quickCall bool) bool {
 	p := a.provider
 	if a.place != nil || p.effects.Tracked() || !p.breaker.Unaffected(a.generation) {
 		return false
@@ -200,8 +205,13 @@ func (a *attempt) recordAnswer(latency time.Duration) bool {
 		p.service.pace.Answered(latency)
 	}
 	a.state = attemptOver
-	a.cell.Latency.Add(uint64(max(latency, 0)))
-	a.cell.Successes.Add(1)
+	if quickCall {
+		p.meter.QuickCall(a.cell, latency, a.began+latency)
+	} else {
+		p.meter.Ended(verdict.ClassSuccess, latency, a.began+latency)
+		a.cell.Latency.Add(uint64(max(latency, 0)))
+		a.cell.Successes.Add(1)
+	}
 	p.exit()
 	if a.ctx != nil {
 		a.ctx.End()

@@ -8,7 +8,6 @@ import (
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/refusal"
-	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/reason"
 )
 
@@ -58,19 +57,18 @@ func (c *call) enter(p *provider, e admission) bool {
 		return false
 	}
 	a.lastResort = e.lastResort
-	var hits *striped.Cells[lookups]
-	if c.entries == 0 && !e.uncounted {
-		hits = &c.query.service.lookups
-	}
 	others := func() *provider { return c.othersAfter(p, e.lastResort) }
 	timeout := p.attemptTimeout()
 	if c.options.Timed {
 		timeout = attemptTimeout{c.options.Timeout, true}
 	}
-	if p.instance.Load() == nil && !p.makeInstance(&c.caller, others, timeout) || !a.admit(p, timeout, hits) {
+	if p.instance.Load() == nil && !p.makeInstance(&c.caller, others, timeout) || !a.admit(p, timeout) {
 		used.GiveBack()
 		a.leavePlace()
 		return false
+	}
+	if c.shared != nil && c.entries == 0 && !e.uncounted { // a call counts at its end
+		c.query.service.meter.Hit()
 	}
 	a.limitTime(&c.caller, others, c.room)
 	c.room = nil
@@ -89,11 +87,7 @@ func (c *call) noteEntry(p *provider, e admission) {
 	if a.trial && c.shared == nil { // a lease expires by itself
 		a.watchTrial()
 	}
-	switch e.why {
-	case reason.Failover:
-		p.tookOver.Add(1)
-	case reason.First, reason.Retry, reason.Queued, reason.Waited, reason.All, reason.Hedge, reason.LastResort:
-	}
+	p.meter.Entered(e.why)
 	c.waiting.End() // an attempt that is reserved elsewhere
 	if p != c.retried.provider {
 		c.retried = retried{provider: p}
@@ -198,6 +192,7 @@ func (c *call) widerThan(p *provider) *provider {
 
 // skip notes why the call passed a provider by that looks eligible.
 func (c *call) skip(p *provider, why *refusal.Reason, retryIn time.Duration) {
+	p.meter.Refused(why.Code())
 	c.refused = append(c.refused, p)
 	c.skips = append(c.skips, refusedNow(p, why, retryIn))
 }

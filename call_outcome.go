@@ -18,6 +18,7 @@ func (c *call) concludeAttempt(err error) (over bool) {
 	if err == nil {
 		o := a.resolve(verdict.Verdict{Class: verdict.ClassSuccess}, elapsed, 0, nil)
 		a.record(o)
+		c.count(o.Class, a.began+elapsed)
 		if c.observed {
 			c.noteAttempt(o.Class, elapsed, nil)
 			c.report(nil)
@@ -46,7 +47,11 @@ func (c *call) decide(v verdict.Verdict) {
 
 // judgeAndRecord records the attempt with its verdict, also when a classifier exits the goroutine.
 func (c *call) judgeAndRecord(err error, elapsed time.Duration) (v verdict.Verdict) {
+	judged := false
 	defer func() {
+		if !judged { // the goroutine exits
+			c.count(v.Class, c.attempt.began+elapsed)
+		}
 		o := c.attempt.resolve(v, elapsed, 0, err)
 		if o.Cooldown == verdict.CooldownThird {
 			o.Call = c.serial()
@@ -54,13 +59,14 @@ func (c *call) judgeAndRecord(err error, elapsed time.Duration) (v verdict.Verdi
 		c.attempt.record(o)
 	}()
 	if c.panicked != nil {
-		c.panicked = nil
+		c.panicked, judged = nil, true
 		return verdict.Verdict{Class: verdict.ClassPanic}
 	}
 	v, c.cause = c.attempt.judge(&c.caller, err)
 	if v.Class == verdict.ClassCallerDeadline {
 		c.attempt.other = c.providers.another()
 	}
+	judged = true
 	return v
 }
 
@@ -77,13 +83,12 @@ func (c *call) concludeInterruption(value any) error {
 		c.concludeAborted(a.resolve(verdict.Verdict{Class: verdict.ClassIgnored}, elapsed, 0, nil), elapsed)
 		return nil
 	}
-	panicked := a.recordInterruption(value)
-	if panicked == nil {
-		c.noteAborted(verdict.ClassExit, elapsed, nil)
-		return nil
+	class, cause := a.recordInterruption(value)
+	c.noteAborted(class, elapsed, cause)
+	if value != nil {
+		panic(value)
 	}
-	c.noteAborted(verdict.ClassPanic, elapsed, panicked)
-	panic(value)
+	return nil
 }
 
 // concludeAborted records an attempt that ends the goroutine before its function was entered.
@@ -95,6 +100,7 @@ func (c *call) concludeAborted(o outcome.Outcome, elapsed time.Duration) {
 // noteAborted tells of an attempt, and a call, that end the goroutine, or their caller.
 func (c *call) noteAborted(class verdict.Class, elapsed time.Duration, cause error) {
 	c.state = callEnded
+	c.count(class, c.query.service.registry.now())
 	if c.observed {
 		cause = fault.Bound(cause)
 		c.noteAttempt(class, elapsed, cause)
@@ -131,9 +137,27 @@ func (c *call) planRetry(v verdict.Verdict) bool {
 	return true
 }
 
+// count counts the call, which has ended with that class, and its look-up.
+func (c *call) count(class verdict.Class, now time.Duration) {
+	c.query.service.meter.Called(class, now-c.began, c.entries)
+	if c.entries > 0 && c.shared == nil {
+		c.query.service.meter.Hit()
+	}
+}
+
+// endClass returns the class of a call that has no answer: of what ended it, or of its last attempt.
+func (c *call) endClass() verdict.Class {
+	if len(c.attempts) == 0 {
+		return outcome.OfCall(c.caller.Err(), verdict.ClassCannot)
+	}
+	return outcome.OfCall(c.caller.Err(), c.attempts[len(c.attempts)-1].Class)
+}
+
 // fail ends the call with its error.
 func (c *call) fail() error {
 	err := c.failure()
+	c.query.service.meter.Waited(c.delay)
+	c.count(c.endClass(), c.query.service.registry.now())
 	if c.observed {
 		c.report(err)
 	}

@@ -94,7 +94,7 @@ func (c *call) iterateWith(first *firstAttempt) {
 
 // continueFrom makes the call one whose first attempt was that one.
 func (c *call) continueFrom(ctx context.Context, query *queryPlan, key string, first *firstAttempt) {
-	c.query, c.attempt = query, first.attempt
+	c.query, c.attempt, c.began = query, first.attempt, first.began
 	c.caller = attemptctx.CallerOf(ctx)
 	first.state = attemptOver // not before: the context is a user's
 	c.options.Caller = query.query.Handler
@@ -157,7 +157,7 @@ func (c *call) nextAttempt() bool {
 	}
 	c.waiting.End()
 	if c.entries == 0 {
-		c.query.service.lookups.Local().misses.Add(1)
+		c.query.service.meter.Miss()
 	}
 	if !c.allowed.Final() && c.caller.Err() == nil {
 		c.state = callExhausted

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/metrics"
 	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/status"
@@ -31,17 +32,22 @@ type Definition struct {
 	Version      string             `json:"version,omitempty"`
 	Description  string             `json:"description,omitempty"`
 	Endpoint     string             `json:"endpoint,omitempty"`
+	Endpoints    map[string]string  `json:"endpoints,omitempty"`
 	Requires     []string           `json:"requires,omitempty"`
 	Metadata     map[string]string  `json:"metadata,omitempty"`
 	Tags         []string           `json:"tags,omitempty"`
 	Region       string             `json:"region,omitempty"`
 	Cost         float64            `json:"cost,omitempty"`
+	Team         string             `json:"team,omitempty"`
+
+	Documentation    string        `json:"documentation,omitempty"`
+	ExpectedResponse time.Duration `json:"expected_response_time,omitempty"`
 }
 
 func (d Definition) clone() Definition {
 	d.Capabilities = slices.Clone(d.Capabilities)
 	d.Requires = slices.Clone(d.Requires)
-	d.Metadata = maps.Clone(d.Metadata)
+	d.Metadata, d.Endpoints = maps.Clone(d.Metadata), maps.Clone(d.Endpoints)
 	d.Tags = slices.Clone(d.Tags)
 	return d
 }
@@ -92,6 +98,8 @@ type Info struct {
 	InFlight uint64 `json:"in_flight"`
 	// MeanLatency is the mean duration of the successes; zero before the first.
 	MeanLatency time.Duration `json:"mean_latency"`
+	// LastMinute summarises the attempts of late; it is zero with [Options.NoDurations].
+	LastMinute metrics.Minute `json:"last_minute,omitzero"`
 	// LastError is the latest error of an attempt, those of cancelled ones apart; nil before the first. It is not
 	// to be changed.
 	LastError *verdict.LastError `json:"last_error,omitempty"`

@@ -30,13 +30,14 @@ func (h drainHost) Quiesce() {
 	}
 }
 
-func (h drainHost) InFlight() uint64 { return h.provider.totals().InFlight }
+func (h drainHost) InFlight() uint64 { return h.provider.meter.Totals().InFlight }
 
 func (h drainHost) Drained() (holdRelease bool) {
 	r := h.provider.registry
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.draining, h.provider)
+	h.provider.meter.Left()
 	if h.provider.gateNow()&refusal.Proving == 0 {
 		r.bus.Publish(h.provider.event(event.Event{Kind: event.Drained}))
 	}

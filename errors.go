@@ -33,7 +33,7 @@ var (
 	// [UnavailableError] also matches each of the causes below that is present.
 	ErrUnavailable = fault.ErrUnavailable
 	// ErrUnknownService reports a service without a registered provider.
-	ErrUnknownService = errors.New("unknown service")
+	ErrUnknownService = fault.ErrUnknownService
 	// ErrNoCapability reports a provider without a required capability.
 	ErrNoCapability = fault.ErrNoCapability
 	// ErrUnhealthy reports a provider, or one of its capabilities, that probes or the program found unhealthy.
@@ -213,8 +213,7 @@ func (e *CallError) Unwrap() []error { return e.call().Causes() }
 // asked, and none can be asked now.
 func (e *CallError) withRetryIn(s *queryPlan) *CallError {
 	if e.call().EndedEarly() {
-		o := s.look(s.current(), admitting, nil, &pick.Caller{})
-		e.RetryIn = o.RetryIn
+		e.RetryIn = s.look(s.current(), admitting, nil, &pick.Caller{}).RetryIn
 	}
 	return e
 }

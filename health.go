@@ -12,8 +12,8 @@ import (
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/overall"
 	"github.com/capreg/registry/internal/probe"
+	"github.com/capreg/registry/internal/record"
 	"github.com/capreg/registry/internal/refusal"
-	"github.com/capreg/registry/internal/ring"
 )
 
 const historyLength = 32 // transitions that are remembered, for each provider
@@ -27,10 +27,10 @@ type healthState struct {
 
 	published health.State // by gate and events
 	since     time.Time
-	reason    string                        // of the last event
-	history   *ring.Ring[health.Transition] // nil before the first transition
-	causes    []string                      // as because returns them
-	causesAt  uint64                        // membership.causes at that time
+	reason    string                            // of the last event
+	history   *record.Latest[health.Transition] // nil before the first transition
+	causes    []string                          // as because returns them
+	causesAt  uint64                            // membership.causes at that time
 }
 
 // manualMark is the mark that the program has put on a provider's health.
@@ -74,7 +74,10 @@ func (p *provider) publishHealth() {
 	}
 	if changed {
 		h.published, h.since = state, time.Now()
-		h.remember(health.Transition{Time: h.since, From: from, To: state, Reason: reason, Score: p.scoreLocked()})
+		if h.history == nil {
+			h.history = record.NewLatest[health.Transition](historyLength)
+		}
+		h.history.Add(health.Transition{Time: h.since, From: from, To: state, Reason: reason, Score: p.scoreLocked()})
 		if from == health.Unhealthy {
 			h.watch.ResetRecovery()
 		}
@@ -102,13 +105,6 @@ func (p *provider) stillOut(since time.Time) func() bool {
 		out := p.health.published == health.Unhealthy && p.health.since.Equal(since)
 		return out && len(p.positions) > 0 && !slices.ContainsFunc(p.positions, alone)
 	}
-}
-
-func (h *healthState) remember(t health.Transition) {
-	if h.history == nil {
-		h.history = ring.New[health.Transition](historyLength)
-	}
-	h.history.Push(t)
 }
 
 // gateOfHealth returns the reason for which a state keeps calls away; zero for none.
@@ -213,11 +209,7 @@ func (r *Registration) Health() health.Status { return r.Info().Health }
 func (r *Registration) HealthHistory() []health.Transition {
 	r.orLeft().registry.mu.Lock()
 	defer r.orLeft().registry.mu.Unlock()
-	history := r.current().health.history
-	if history == nil {
-		return nil
-	}
-	return history.Values()
+	return r.current().health.history.Values()
 }
 
 // HealthPolicy returns the health policy, with its defaults.
@@ -301,9 +293,7 @@ func (p *provider) whyUnproven() (text string, next time.Duration, cause error) 
 
 // showVitals copies the provider's health to its vitals, if it has any. Caller holds Registry.mu.
 func (p *provider) showVitals() {
-	known := p.vitals.Load()
-	if known == nil {
-		return
+	if known := p.vitals.Load(); known != nil {
+		known.SetHealth(p.scoreLocked(), p.health.watch.Trend())
 	}
-	known.SetHealth(p.scoreLocked(), p.health.watch.Trend())
 }

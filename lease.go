@@ -112,18 +112,17 @@ func (r *Resolver[T]) acquireEach(ctx context.Context, options []CallOption, use
 		case c.claimAndEnter(p, admission{why: reason.All, paid: true, uncounted: true}): //nolint:contextcheck // the call has it
 			c.providers.take()
 			leased = true
-			more = use(newLease(&c, &Lease[T]{})) //nolint:contextcheck // the call has it
+			more = use(newLease(&c, &Lease[T]{}))
 		default:
 			c.providers.pass(p)
 		}
 	}
-	lookups := query.service.lookups.Local()
 	if !leased {
-		lookups.misses.Add(1)
+		query.service.meter.Miss()
 		c.skipFull()
 		return shared.endSearch(&c)
 	}
-	lookups.hits.Add(1)
+	query.service.meter.Hit()
 	return nil
 }
 

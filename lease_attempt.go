@@ -51,6 +51,9 @@ func (l *leasedAttempt) init(c *call) {
 	if c.why != reason.All { // else the others are asked as well
 		l.next = c.providers.another()
 	}
+	if !c.observed { // else it was noted before the hook
+		c.query.service.meter.Waited(c.delay)
+	}
 	l.call.addLease(c)
 	c.handOver()
 	l.startExpiry()
@@ -62,7 +65,8 @@ func (l *leasedAttempt) initFirst(s *leaseCall, first *firstAttempt) {
 	l.why, l.retried.provider = reason.First, first.provider
 	l.next = first.plan.another(first.picked)
 	l.hasNext = !s.options.OnceOnly && l.next != nil
-	s.open, s.key = 1, first.ctx
+	s.open, s.leased, s.key = 1, 1, first.ctx
+	s.query.service.meter.Hit()
 	s.claims.Claim(first.provider)
 	s.claims.Enter(first.provider)
 	l.startExpiry()
@@ -113,7 +117,7 @@ func (l *leasedAttempt) conclude(err error, neutral func(error) bool) (v verdict
 func (l *leasedAttempt) concludeAnswer() bool {
 	a := &l.attempt
 	latency := cmp.Or(time.Duration(l.firstByte.Load()), a.elapsed())
-	if l.call.observed || a.vitals != nil || !a.recordAnswer(latency) {
+	if l.call.observed || a.vitals != nil || !a.recordAnswer(latency, false) {
 		return false
 	}
 	l.expiry.Stop()

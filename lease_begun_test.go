@@ -9,6 +9,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -60,12 +61,12 @@ func TestLease_EndOfItsTimeBlamesNoProviderOnceTheAnswerHasBegun(t *testing.T) {
 			}
 			if c.blamed {
 				testkit.RequireCounts(t, a, 0, 5, 0, 0)
-				require.Equal(t, registry.BreakerOpen, a.Breaker().State, name)
+				require.Equal(t, status.BreakerOpen, a.Breaker().State, name)
 				require.Equal(t, c.class, a.Info().LastError.Class, name)
 				return
 			}
 			testkit.RequireCounts(t, a, 0, 0, 5, 0)
-			require.Equal(t, registry.BreakerClosed, a.Breaker().State, name)
+			require.Equal(t, status.BreakerClosed, a.Breaker().State, name)
 			require.Zero(t, a.Info().LastError, name)
 		})
 	}
@@ -87,7 +88,7 @@ func TestLease_EndOfItsTimeCountsBeforeTheAnswerHasBegun(t *testing.T) {
 				l.Steps().Answered()
 			}
 			testkit.RequireCounts(t, a, 0, 5, 0, 0)
-			require.Equal(t, registry.BreakerOpen, a.Breaker().State)
+			require.Equal(t, status.BreakerOpen, a.Breaker().State)
 		})
 	}
 }
@@ -101,7 +102,7 @@ func TestLease_LongAnswerOfATrialMovesNoBreaker(t *testing.T) {
 		require.NoError(t, err)
 		l.Steps().Answered()
 		testkit.Pass(time.Minute)
-		require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerHalfOpen, a.Breaker().State)
 		require.Zero(t, a.Breaker().TrialsInFlight)
 	})
 }

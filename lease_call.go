@@ -26,8 +26,10 @@ type leaseCall struct {
 	key      *attemptctx.Context // of its first attempt: all have the idempotency key of the call
 	room     attemptctx.Context  // for that
 	open     int                 // leases, and searches, in progress; zero again: the call is over
+	leased   int                 // how many leases there were
 	answered bool                // one of the leases was a success
 	failure  error               // of the last search that found no provider
+	class    verdict.Class       // of the call as far as it is known
 }
 
 // firstSearch makes c the search for the first provider, which begins where an attempt was not admitted. It is the one
@@ -41,10 +43,15 @@ func (s *leaseCall) firstSearch(c *call, after *firstAttempt) {
 // closeAnswered is the end of the lease of p in a call that nothing observes.
 func (s *leaseCall) closeAnswered(p *provider) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.claims.Release(p)
-	s.answered = true
+	s.answered, s.class = true, verdict.ClassSuccess
 	s.open--
+	over, leased := s.open == 0, s.leased
+	s.mu.Unlock()
+	if over {
+		service := s.query.service
+		service.meter.Called(verdict.ClassSuccess, service.registry.now()-s.began, leased)
+	}
 }
 
 // nextSearch returns a search for another provider. The rotations of tiers that the call has entered do not move again.
@@ -72,11 +79,13 @@ func (s *leaseCall) openSearch() bool {
 
 // endSearch ends a search that found no provider, and returns its error.
 func (s *leaseCall) endSearch(c *call) error {
-	err := c.failure()
+	err, class := c.failure(), c.endClass()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.skips = append(s.skips, c.skips...)
-	s.failure = err
+	if s.failure = err; !s.answered {
+		s.class = class
+	}
 	return err
 }
 
@@ -85,6 +94,7 @@ func (s *leaseCall) addLease(c *call) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open++
+	s.leased++
 	s.skips = append(s.skips, c.skips...)
 	s.claims.Enter(c.attempt.provider)
 	if s.key == nil {
@@ -99,6 +109,9 @@ func (s *leaseCall) addOutcome(p *provider, ended Attempt, cause error) (soFar C
 	s.claims.Release(p)
 	succeeded := outcome.IsSuccess(ended.Class)
 	s.answered = s.answered || succeeded
+	if succeeded || !s.answered {
+		s.class = ended.Class
+	}
 	if !succeeded || s.observed {
 		s.history.add(ended, cause)
 	}
@@ -118,11 +131,15 @@ func (s *leaseCall) close() {
 	s.open--
 	over := s.open == 0
 	s.mu.Unlock()
-	if !over || !s.observed {
+	if !over {
 		return
 	}
 	// Nothing searches any more.
-	whole := call{request: s.request, shared: s, history: s.history, skips: s.skips, entries: len(s.history.attempts)}
+	whole := call{request: s.request, shared: s, history: s.history, skips: s.skips, entries: s.leased}
+	whole.count(s.class, s.query.service.registry.now())
+	if !s.observed {
+		return
+	}
 	failure := s.failure
 	switch {
 	case s.answered:

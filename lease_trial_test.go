@@ -8,6 +8,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/status"
 )
 
 // Variants: an answer that begins before its outcome, never, twice, after the outcome, and after the breaker has moved on.
@@ -29,15 +30,15 @@ func TestLease_TrialKeepsNoOtherOutOnceItsAnswerHasBegun(t *testing.T) {
 		second.Done(nil)
 		second.Steps().Answered()
 		require.Zero(t, a.Breaker().TrialsInFlight)
-		require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerHalfOpen, a.Breaker().State)
 		third, err := r.Acquire(t.Context())
 		require.NoError(t, err)
 		first.Done(nil)
 		synctest.Wait()
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State, "two trials have succeeded")
+		require.Equal(t, status.BreakerClosed, a.Breaker().State, "two trials have succeeded")
 		third.Steps().Answered() // of an earlier generation
 		third.Done(testkit.ErrDown)
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+		require.Equal(t, status.BreakerClosed, a.Breaker().State)
 		require.Zero(t, a.Breaker().TrialsInFlight)
 	})
 }
@@ -50,6 +51,6 @@ func TestLease_TrialThatFailsAfterItsAnswerHasBegunOpensTheBreaker(t *testing.T)
 		require.NoError(t, err)
 		l.Steps().Answered()
 		l.Done(testkit.ErrDown)
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerOpen, a.Breaker().State)
 	})
 }

@@ -46,6 +46,9 @@ type Options struct {
 	// Hooks run around each call and lease, and around each of its attempts, as the first of all that
 	// [Registry.AddHooks] adds. Default: none, and calls do not pay for them.
 	Hooks Hooks
+	// NoDurations leaves out what the durations of calls are for: the histograms of [Registry.Metrics] and
+	// [Info.LastMinute]. Default: they are kept, which costs a call about a nanosecond; counts are always kept.
+	NoDurations bool
 	// ForbidMocks refuses a mock for a service that has real providers, and a real provider for a service that has
 	// mocks. Default: mocks are picked after all real providers, whatever their group and priority.
 	ForbidMocks bool

@@ -15,6 +15,7 @@ import (
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/hook"
 	"github.com/capreg/registry/internal/limit"
+	"github.com/capreg/registry/internal/meter"
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/probe"
@@ -36,7 +37,7 @@ type Registry struct {
 	epoch      time.Time // of now(); set in New, so that it belongs to a bubble of synctest
 	schedule   *schedule.Scheduler
 	services   atomic.Pointer[map[string]*service] // copied on write, under mu
-	forgotten  lookups                             // of services that are no longer listed
+	forgotten  meter.Forgotten                     // services that are no longer listed
 	hooks      hook.List[CallReport, Attempt]      // changed under mu
 	unattended atomic.Bool                         // calls begin with a first attempt; see isUnattended
 	serials    atomic.Uint64                       // of calls: see [call.serial]
@@ -151,11 +152,8 @@ func (r *Registry) Register(ctx context.Context, serviceName string, p Provider[
 		return nil, fmt.Errorf("registry: %w: %q: bind it through its Service key before registering by name",
 			ErrUnknownService, oneline.Cut(serviceName, 64))
 	}
-	e, err := newEntry(serviceName, p)
+	e, err := newUntypedEntry(svc, p)
 	if err != nil {
-		return nil, err
-	}
-	if err := e.adapt(svc.binding); err != nil {
 		return nil, err
 	}
 	return r.register(ctx, svc, &e)

@@ -5,8 +5,8 @@ import (
 
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/pick"
-	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/internal/typed"
+	"github.com/capreg/registry/reason"
 )
 
 // Resolver gives out providers of one service for one query. Use [Service.Bind] to create
@@ -51,7 +51,7 @@ func (r *Resolver[T]) boundFor(ctx context.Context) (*queryPlan, error) {
 // It blocks only for a factory that has not run yet, within ctx and the provider's attempt timeout, and for a first
 // probe that has no result yet where no other provider is eligible. The error is an [UnavailableError]; with a
 // context that has ended there is always one, which matches the context's error.
-func (r *Resolver[T]) Get(ctx context.Context) (T, error) {
+func (r *Resolver[T]) Get(ctx context.Context) (T, error) { //nolint:gocognit // one body: a call costs a seventh of it
 	if r != nil && r.plan != nil && ctx != nil && ctx.Err() == nil {
 		if plan := r.plan.plan.Load(); plan != nil {
 			at := plan.Healthy.First()
@@ -60,7 +60,9 @@ func (r *Resolver[T]) Get(ctx context.Context) (T, error) {
 			}
 			if at >= 0 {
 				if made := plan.candidates[at].instance.Load(); made != nil {
-					r.plan.service.lookups.At(striped.Here()).hits.Add(1)
+					if r.plan.service.meter.Hit() {
+						r.plan.timeLookup(pick.Caller{Context: ctx, Key: r.key})
+					}
 					return typed.Value[T](made), nil
 				}
 				return r.get(ctx, r.plan.iterateFrom(plan, at, healthy))
@@ -88,7 +90,7 @@ func (r *Resolver[T]) get(ctx context.Context, providers iterator) (none T, err 
 				continue
 			}
 			if made != nil {
-				r.plan.service.lookups.Local().hits.Add(1)
+				r.plan.service.meter.Hit()
 				return typed.Value[T](made), nil
 			}
 			providers.pass(p)
@@ -103,13 +105,13 @@ func (r *Resolver[T]) get(ctx context.Context, providers iterator) (none T, err 
 // missed counts a look-up that found no provider, and returns the reasons.
 func (r *Resolver[T]) missed(ctx context.Context) error {
 	svc := r.plan.service
-	svc.lookups.Local().misses.Add(1)
+	svc.meter.Miss()
 	unavailable := r.plan.unavailable(healthy, pick.Caller{Context: ctx, Key: r.key}, nil)
 	if ctx.Err() != nil {
-		svc.misses.count(nil)
+		svc.meter.MissFor(reason.ContextEnded)
 		return fault.Join("registry: ", append(fault.OfContext(ctx), unavailable))
 	}
-	svc.misses.count(unavailable)
+	svc.meter.MissFor(unavailable.sight.MissCodes()...)
 	return unavailable
 }
 
@@ -144,7 +146,7 @@ func (r *Resolver[T]) GetAll(ctx context.Context, limit int) ([]T, error) {
 	if len(found) == 0 {
 		return nil, r.missed(ctx)
 	}
-	query.service.lookups.Local().hits.Add(1)
+	query.service.meter.Hit()
 	return found, nil
 }
 
@@ -172,19 +174,9 @@ func (r *Resolver[T]) WaitReady(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	registry := query.service.registry
-	for {
-		registry.mu.Lock()
-		changed, ended := registry.changedLocked(), registry.errStoppingLocked()
-		registry.mu.Unlock()
-		missing := r.Ready()
-		if missing == nil || ended != nil {
-			return missing
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return fault.Join("registry: ", append(append([]error{ErrNotReady}, fault.OfContext(ctx)...), missing))
-		}
-	}
+	var missing error
+	return query.service.registry.awaitReady(ctx, func() bool {
+		missing = r.Ready()
+		return missing == nil
+	}, func() []error { return []error{missing} })
 }

@@ -9,12 +9,12 @@ import (
 	"sync/atomic"
 
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/meter"
 	"github.com/capreg/registry/internal/override"
 	"github.com/capreg/registry/internal/pace"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/query"
 	"github.com/capreg/registry/internal/refusal"
-	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/internal/typed"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
@@ -47,6 +47,7 @@ func (s Service[T]) Provider(def Definition) Provider[T] {
 		Version: def.Version, Description: def.Description, Endpoint: def.Endpoint,
 		Requires: slices.Clone(def.Requires), Metadata: maps.Clone(def.Metadata),
 		Tags: slices.Clone(def.Tags), Region: def.Region, Weight: def.Weight, NoTraffic: def.NoTraffic, Cost: def.Cost,
+		Endpoints: maps.Clone(def.Endpoints), Team: def.Team, Documentation: def.Documentation, ExpectedResponse: def.ExpectedResponse,
 	}
 }
 
@@ -111,7 +112,7 @@ func (s Service[T]) Get(ctx context.Context, r *Registry, q Query) (T, error) {
 		resolver.plan, resolver.err = svc.queryPlan(&q)
 	}
 	if err == nil && !listed {
-		defer r.forgotten.add(svc)
+		defer r.forgotten.Add(svc.meter)
 	}
 	return resolver.Get(ctx)
 }
@@ -190,15 +191,11 @@ type service struct {
 	binding  typed.Binding
 	plans    *query.Cache[*queryPlan] // changed under Registry.mu
 	classify atomic.Pointer[verdict.Classifier]
-	lookups  striped.Cells[lookups]
-	misses   missCounter
+	meter    *meter.Service
 	pace     pace.Pace // of the longest answers of any provider
 
 	serviceState
 }
-
-// lookups counts the look-ups of a service by their success.
-type lookups struct{ hits, misses atomic.Uint64 }
 
 // serviceState is the part of a service that Registry.mu guards. All its methods are called with that mutex held.
 type serviceState struct {
@@ -208,8 +205,8 @@ type serviceState struct {
 	groups    pick.Groups
 	overrides override.Stack
 	policy    selection.Policy
-	sorted    map[string][]*provider // by handler, each in the one order; nil when out of date
-	version   uint64                 // of the plans; it grows with what puts them out of force
+	sorted    query.Scopes[*provider] // nil when out of date
+	version   uint64                  // of the plans; it grows with what puts them out of force
 }
 
 func (r *Registry) knownService(name string) *service { return (*r.services.Load())[name] }
@@ -242,23 +239,14 @@ func (s *service) forgetIdle() {
 	services := maps.Clone(*s.registry.services.Load())
 	delete(services, s.name)
 	s.registry.services.Store(&services)
-	s.registry.forgotten.add(s)
-}
-
-// add adds the look-ups of a service that is forgotten.
-func (l *lookups) add(forgotten *service) {
-	for cell := range forgotten.lookups.Each {
-		l.hits.Add(cell.hits.Load())
-		l.misses.Add(cell.misses.Load())
-	}
+	s.registry.forgotten.Add(s.meter)
 }
 
 func newService(r *Registry, name string, b typed.Binding) *service {
-	svc := &service{registry: r, name: name, binding: b, serviceState: serviceState{
+	svc := &service{registry: r, name: name, binding: b, meter: meter.NewService(), serviceState: serviceState{
 		members: make(map[*provider]struct{}), groups: make(pick.Groups), policy: r.options.Selection,
 	}}
 	svc.plans = query.NewCache(r.seed, (*queryPlan).drop)
-	svc.lookups.Local() // allocates the cells here rather than in a look-up
 	return svc
 }
 
@@ -291,16 +279,6 @@ func (s *serviceState) served() bool {
 		}
 	}
 	return false
-}
-
-// matchAny returns the members that match every query, whatever its handler.
-func (s *serviceState) matchAny() (all []*provider) {
-	for _, p := range s.sorted[""] {
-		if p.matchesAny {
-			all = append(all, p)
-		}
-	}
-	return all
 }
 
 // names lists the members, for an error.

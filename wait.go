@@ -48,10 +48,8 @@ func (c *call) waitForProvider() waitResult {
 
 // sleep waits before a retry; false when the caller's context ended first.
 func (c *call) sleep(delay time.Duration) bool {
-	if delay > 0 && comeback.Await(c.caller.Ctx, delay, nil) == comeback.Cancelled {
-		return false
-	}
-	return c.caller.Err() == nil
+	slept := delay <= 0 || comeback.Await(c.caller.Ctx, delay, nil) != comeback.Cancelled
+	return slept && c.caller.Err() == nil
 }
 
 // awaitFirstProbe waits for the first results of probes when nothing was entered, and begins a new iteration
@@ -155,30 +153,15 @@ func (p *plan) lastResort(by *pick.Caller, mode pick.Mode, wants func(*provider)
 	if !p.resorts {
 		return nil
 	}
-	var soonest time.Duration
-	var allowed []int
-	best := -1
-	for i, other := range p.candidates {
+	return p.candidate(p.PickSoonest(func(i int) (retryIn time.Duration, allowed bool) {
+		other := p.candidates[i]
 		now := other.gateNow()
 		if !other.definition.LastResort && !p.leastBad || now&refusal.Blocked == 0 || now&(refusal.Helpless|refusal.HalfOpen) != 0 || !wants(other) {
-			continue
+			return 0, false
 		}
 		retryIn, asked := other.comesBackIn()
-		if asked {
-			continue
-		}
-		allowed = append(allowed, i)
-		if best < 0 || retryIn < soonest {
-			best, soonest = i, retryIn
-		}
-	}
-	if best < 0 {
-		return nil
-	}
-	if picked := p.PickAmong(allowed, best, mode, by); picked >= 0 {
-		best = picked
-	}
-	return p.candidates[best]
+		return retryIn, !asked
+	}, mode, by))
 }
 
 // comebackWait has the waits of a call for what comes back to it.

@@ -224,7 +224,7 @@ func (m *Manager) compare(next *prepared, now listed, plan *Plan, after *rehears
 		q := next.Queries[name]
 		plan.Picks = append(plan.Picks, Pick{Query: name, Before: before.picked(&q), After: after.picked(&q)})
 	}
-	plan.Warnings = next.warnFallback(now.firsts(), after.firsts())
+	plan.Warnings = next.warnFallback(now.firsts(), after.first)
 	return nil
 }
 

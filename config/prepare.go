@@ -38,6 +38,7 @@ func (s *spec) definition() registry.Definition {
 		Group: s.Group, Strategy: s.strategy, Weight: s.Weight, NoTraffic: s.NoTraffic, Mock: s.Mock,
 		LastResort: s.LastResort, Window: s.Window, Domain: s.Domain, Version: s.Version, Description: s.Description,
 		Endpoint: s.Endpoint, Requires: s.Requires, Metadata: s.Metadata, Tags: s.Tags, Region: s.Region, Cost: s.Cost,
+		Endpoints: s.Endpoints, Team: s.Team, Documentation: s.Documentation, ExpectedResponse: time.Duration(s.ExpectedResponse),
 	}
 }
 

@@ -58,6 +58,9 @@ const reasons = `
 - **Counters are striped.** Goroutines are spread over cells, at least two for each core up to 32 cores, that
   share no cache lines, and readers add them up. So calls on two cores seldom write to one line. Turns of a
   strategy and places in a bulkhead are shared by their nature.
+- **Measuring is free.** The count of an answer is a bucket of a histogram, of the attempt, the call and the look-up
+  at once; finding the bucket costs about a nanosecond, and the look-up has no counter of its own any more. The rolling
+  minute is made of sums that the first attempt of every ten seconds notes. Scrapes read; nothing is sent.
 - **A call that goes well is little more than its attempt.** The state of retries, failover, queues and
   reports is made when the first attempt has failed, or an option asks for it.
 - **Contexts are armed when asked.** The context of an attempt is one allocation. It becomes a real one, with

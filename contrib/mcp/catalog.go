@@ -14,6 +14,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/contrib/mcp/internal/toollist"
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/status"
 )
 
 // A tool that is called each time that its server goes down is kept away from it for a while, for the sake of the others.
@@ -236,7 +237,7 @@ func (c *catalog) markUp(ctx context.Context) {
 	_ = c.change(nil)
 	for _, e := range c.entries {
 		breaker := e.registration.Breaker()
-		if breaker.State != registry.BreakerClosed && !breaker.Forced && breaker.Since.After(c.silent) {
+		if breaker.State != status.BreakerClosed && !breaker.Forced && breaker.Since.After(c.silent) {
 			_ = e.registration.Reset()
 		}
 		if losses := e.tool.losses.Load(); losses >= mostLosses && !breaker.Forced {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/capreg/registry"
 	registrymcp "github.com/capreg/registry/contrib/mcp"
+	"github.com/capreg/registry/status"
 )
 
 func TestList_ChangesUnderCallsAreFollowed(t *testing.T) {
@@ -50,14 +51,14 @@ func TestList_ChangesUnderCallsAreFollowed(t *testing.T) {
 	}
 	s.eventually(func() bool { e, known := s.entry("files/new_9"); return !known || !e.Suspected.IsZero() }, "it is suspected")
 	s.eventually(func() bool { _, known := s.entry("files/new_9"); return !known }, "it is gone")
-	require.Empty(t, s.registry.Discover("files/new_9"))
+	require.Empty(t, s.found("files/new_9"))
 	before := calls.Load()
 	s.eventually(func() bool { return calls.Load() > before }, "calls go on")
 	cancel()
 	for _, err := range <-done {
 		require.NoError(t, err)
 	}
-	require.Zero(t, s.registry.Discover("files/echo")[0].Failures)
+	require.Zero(t, s.found("files/echo")[0].Failures)
 }
 
 // A call for a tool that its server does not have any more was not processed: it goes to the next one.
@@ -171,12 +172,12 @@ func TestBreaker_KeepsAToolThatKillsItsServerAwayFromIt(t *testing.T) {
 	err := os.ErrExist
 	for tries := 0; tries < 20 && err != nil; tries++ {
 		if _, err = s.call(t.Context(), "files/die", nil); err != nil {
-			if i := s.registry.Discover("files/die")[0]; i.Breaker.State == registry.BreakerOpen {
+			if i := s.found("files/die")[0]; i.Breaker.State == status.BreakerOpen {
 				break
 			}
 		}
 	}
-	require.Equal(t, registry.BreakerOpen, s.registry.Discover("files/die")[0].Breaker.State)
+	require.Equal(t, status.BreakerOpen, s.found("files/die")[0].Breaker.State)
 	_, err = s.call(t.Context(), "files/die", nil)
 	require.ErrorIs(t, err, registry.ErrBreakerOpen)
 	require.ErrorContains(t, err, "its server went down during its calls, 3 times in a row")
@@ -196,13 +197,13 @@ func TestProviders_AreUpAtOnceWhenTheServerIsBackHoweverManyCallsItLost(t *testi
 	go func() {
 		done <- together(30, func(int) error { _, err := s.call(t.Context(), "files/sleep", arguments{N: 20_000}); return err })
 	}()
-	s.eventually(func() bool { return s.registry.Discover("files/sleep")[0].InFlight == 30 }, "all are called")
+	s.eventually(func() bool { return s.found("files/sleep")[0].InFlight == 30 }, "all are called")
 	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
 	for _, err := range <-done {
 		require.ErrorIs(t, err, registrymcp.ErrDown)
 	}
 	s.eventually(func() bool { _, err := s.call(t.Context(), "files/sleep", arguments{N: 1}); return err == nil }, "up again")
-	require.Zero(t, s.registry.Discover("files/sleep")[0].Failures)
+	require.Zero(t, s.found("files/sleep")[0].Failures)
 }
 
 func TestRemove_EndsWhatItHasToWaitFor(t *testing.T) {
@@ -212,11 +213,11 @@ func TestRemove_EndsWhatItHasToWaitFor(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "cancelled")
 	errs := make(chan error, 1)
 	go func() { _, err := s.call(t.Context(), "more/sleep", arguments{N: 100_000, Text: file}); errs <- err }()
-	s.eventually(func() bool { return s.registry.Discover("more/sleep")[0].InFlight == 1 }, "it is called")
+	s.eventually(func() bool { return s.found("more/sleep")[0].InFlight == 1 }, "it is called")
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	_ = s.orchestrator.Remove(ctx, "more")
 	require.Error(t, <-errs)
-	require.Empty(t, s.registry.Discover("more/sleep"))
+	require.Empty(t, s.found("more/sleep"))
 	require.Equal(t, "one: x", s.answer("files/echo", text("x")))
 }

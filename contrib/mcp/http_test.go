@@ -216,7 +216,7 @@ func TestHTTP_AStopWaitsForCalls(t *testing.T) {
 	s.start(s.remote("search", serve(s, "web").URL))
 	errs := make(chan error, 1)
 	go func() { _, err := s.call(t.Context(), "search/sleep", arguments{N: 1500}); errs <- err }()
-	s.eventually(func() bool { return s.registry.Discover("search/sleep")[0].InFlight == 1 }, "it is called")
+	s.eventually(func() bool { return s.found("search/sleep")[0].InFlight == 1 }, "it is called")
 	require.NoError(t, s.orchestrator.Stop(t.Context()))
 	require.NoError(t, <-errs)
 }

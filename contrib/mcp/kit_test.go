@@ -58,6 +58,13 @@ func with(tb testing.TB, options registrymcp.ToolsOptions) *setup {
 	return s
 }
 
+// found returns the providers of a tool.
+func (s *setup) found(tool string) []registry.Info {
+	infos, err := s.registry.Discover(registry.Query{Require: []string{tool}})
+	require.NoError(s, err)
+	return infos
+}
+
 // child returns the options of a server that is a child.
 func (s *setup) child(name, kind string, arguments ...string) registrymcp.Options {
 	program, err := os.Executable()

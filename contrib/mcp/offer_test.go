@@ -102,7 +102,7 @@ func TestOffer_WithoutAProviderItSaysWhenToAskAgain(t *testing.T) {
 		}
 		require.ErrorIs(t, err, registry.ErrCoolingDown)
 	}
-	until := s.registry.Discover("sums/add")[0].Cooldown.Until
+	until := s.found("sums/add")[0].Cooldown.Until
 	require.WithinRange(t, until, time.Now().Add(30*time.Second), time.Now().Add(2*time.Minute))
 }
 

@@ -34,7 +34,7 @@ func TestChild_ItsToolsAreProvidersOfTheService(t *testing.T) {
 	require.Equal(t, []string{"files"}, e.Servers)
 	require.Equal(t, "echo of one", e.Definition.Description)
 	require.Len(t, s.tools.All(t.Context()), 11, "from four pages")
-	infos := s.registry.Discover("files/echo")
+	infos := s.found("files/echo")
 	require.Len(t, infos, 1)
 	require.Equal(t, "files/echo", infos[0].Name)
 	require.EqualValues(t, 1, infos[0].Successes)
@@ -267,7 +267,7 @@ func TestCall_FailsOverToReplicas(t *testing.T) {
 	errs := make(chan error, 1)
 	go func() { _, err := s.call(t.Context(), "files/sleep", arguments{N: 500}); errs <- err }()
 	s.eventually(func() bool {
-		return slices.ContainsFunc(s.registry.Discover("files/sleep"), func(i registry.Info) bool { return i.InFlight == 1 })
+		return slices.ContainsFunc(s.found("files/sleep"), func(i registry.Info) bool { return i.InFlight == 1 })
 	}, "it is called")
 	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
 	require.NoError(t, <-errs, "the call in flight")
@@ -292,7 +292,7 @@ func TestCall_PassesProgressAndCancellationOn(t *testing.T) {
 	_, err = s.call(ctx, "files/sleep", arguments{N: 60_000, Text: file})
 	require.ErrorIs(t, err, context.Canceled)
 	s.eventually(func() bool { _, err := os.Stat(file); return err == nil }, "the server has heard of it")
-	require.Zero(t, s.registry.Discover("files/sleep")[0].Failures)
+	require.Zero(t, s.found("files/sleep")[0].Failures)
 }
 
 func TestCall_ArgumentsAreAnObject(t *testing.T) {
@@ -305,5 +305,5 @@ func TestCall_ArgumentsAreAnObject(t *testing.T) {
 	}
 	require.Equal(t, "one: ", s.answer("files/echo", (*arguments)(nil)))
 	require.Equal(t, "one: map", s.answer("files/echo", map[string]any{"text": "map"}))
-	require.Zero(t, s.registry.Discover("files/echo")[0].Failures)
+	require.Zero(t, s.found("files/echo")[0].Failures)
 }

@@ -7,6 +7,7 @@
 package bus
 
 import (
+	"maps"
 	"sync"
 	"time"
 
@@ -31,13 +32,14 @@ type Bus struct {
 	host     Host
 	log      *log // nil: no logger
 	sequence uint64
+	kinds    map[event.Kind]uint64 // how many there were
 	readers  map[*Reader]struct{}
 	closed   bool
 }
 
 // New returns an open bus. The logger may be nil.
 func New(host Host, logger *zap.Logger) *Bus {
-	b := &Bus{host: host, readers: make(map[*Reader]struct{})}
+	b := &Bus{host: host, kinds: make(map[event.Kind]uint64), readers: make(map[*Reader]struct{})}
 	if logger != nil {
 		b.log = newLog(host, logger)
 	}
@@ -47,6 +49,7 @@ func New(host Host, logger *zap.Logger) *Bus {
 // Publish gives the event its number and time, and delivers it to all readers and the log.
 func (b *Bus) Publish(e event.Event) {
 	b.sequence++
+	b.kinds[e.Kind]++
 	e.Sequence, e.Time = b.sequence, time.Now()
 	for r := range b.readers {
 		if r.filters.accepts(e) {
@@ -58,6 +61,9 @@ func (b *Bus) Publish(e event.Event) {
 		b.log.add(e)
 	}
 }
+
+// Kinds returns how many events of each kind there were.
+func (b *Bus) Kinds() map[event.Kind]uint64 { return maps.Clone(b.kinds) }
 
 // Subscribe returns a reader of the events from now on that the filters accept. It buffers up to the given number of
 // them: at least one and at most [MaxBuffer], zero or less means [DefaultBuffer]. The reader of a closed bus has ended.

@@ -11,6 +11,7 @@ import (
 var (
 	ErrInvalid        = check.ErrInvalid
 	ErrUnavailable    = errors.New("no provider available")
+	ErrUnknownService = errors.New("unknown service")
 	ErrNoCapability   = errors.New("capability missing")
 	ErrUnhealthy      = errors.New("unhealthy")
 	ErrBreakerOpen    = errors.New("breaker open")

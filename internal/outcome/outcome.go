@@ -7,16 +7,18 @@ package outcome
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/capreg/registry/internal/breaker"
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/pace"
 	"github.com/capreg/registry/internal/record"
-	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -119,21 +121,21 @@ func (o *Outcome) Cools() bool {
 
 // Performance returns what strategies learn from it: a provider that says no at once, or nothing at all, must not look
 // fast or idle, whatever its breaker makes of that.
-func (o *Outcome) Performance() selection.Outcome {
+func (o *Outcome) Performance() choice.Outcome {
 	if o.Result.Blames() {
-		return selection.Failed
+		return choice.Failed
 	}
 	switch {
 	case o.excused:
-		return selection.Neutral
+		return choice.Neutral
 	case IsSuccess(o.Class):
-		return selection.Answered
+		return choice.Answered
 	case isAny(o.Class, verdict.ClassCancelled, verdict.ClassCallerDeadline, verdict.ClassAttemptTimeout, verdict.ClassStalled):
-		return selection.Unanswered
+		return choice.Unanswered
 	case isAny(o.Class, verdict.ClassHedgeLoser, verdict.ClassRemoved, verdict.ClassIgnored):
-		return selection.Neutral
+		return choice.Neutral
 	}
-	return selection.Refused
+	return choice.Refused
 }
 
 // TellsOfProvider reports whether its error is worth remembering as the last one of the provider.
@@ -170,6 +172,18 @@ func (o *Outcome) CountIn(c *record.Outcomes) {
 	case verdict.TallyIgnored, verdict.TallyNone:
 		c.Ignored.Add(1)
 	}
+}
+
+// OfCall returns the class of a call without an answer: ended is the error of its context, which ended it, or nil, and
+// last the class of its last attempt.
+func OfCall(ended error, last verdict.Class) verdict.Class {
+	switch {
+	case ended == nil:
+		return last
+	case errors.Is(ended, context.DeadlineExceeded):
+		return verdict.ClassCallerDeadline
+	}
+	return verdict.ClassCancelled
 }
 
 // IsSuccess reports whether the class is one of an answer.

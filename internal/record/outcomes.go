@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/capreg/registry/internal/histogram"
 	"github.com/capreg/registry/internal/striped"
 )
 
@@ -11,7 +12,12 @@ import (
 type Outcomes struct {
 	Attempts, Successes, Failures, Ignored, Limited atomic.Uint64
 
-	Latency atomic.Uint64 // sum over the successes, in nanoseconds
+	Latency atomic.Uint64 // sum over these successes, in nanoseconds
+
+	// Quick are the other successes, those of quick calls, by their duration: one count says both. QuickLatency is
+	// their sum, in nanoseconds.
+	QuickLatency atomic.Uint64
+	Quick        [histogram.Size]atomic.Uint64
 }
 
 // Totals are sums of outcomes.
@@ -29,7 +35,10 @@ func Sum(cells *striped.Cells[Outcomes]) (sum Totals) {
 		sum.Failures += cell.Failures.Load()
 		sum.Ignored += cell.Ignored.Load()
 		sum.Limited += cell.Limited.Load()
-		latency += cell.Latency.Load()
+		for i := range cell.Quick {
+			sum.Successes += cell.Quick[i].Load()
+		}
+		latency += cell.Latency.Load() + cell.QuickLatency.Load()
 	}
 	for cell := range cells.Each {
 		sum.Attempts += cell.Attempts.Load()

@@ -270,6 +270,19 @@ func (o *Sight) Only(named func(provider string) bool, codes ...reason.Code) boo
 	return true
 }
 
+// MissCodes returns the codes by which the misses of look-ups that saw this are counted.
+func (o *Sight) MissCodes() []reason.Code {
+	switch o.Cause {
+	case nil:
+		return o.Codes
+	case fault.ErrClosed: //nolint:errorlint // the sentinel itself
+		return []reason.Code{reason.Closed}
+	case fault.ErrUnknownService:
+		return []reason.Code{reason.UnknownService}
+	}
+	return []reason.Code{reason.NoneInSight}
+}
+
 // AllParked reports whether every candidate refuses this client's credentials.
 func (o *Sight) AllParked() bool { return len(o.Codes) == 1 && o.Codes[0] == reason.Parked }
 
