@@ -253,13 +253,13 @@ func TestMetrics_AgreeWithInfoHooksAndBackendsUnderChaos(t *testing.T) {
 	classes := make([]atomic.Uint64, len(verdict.Classes()))
 	for name, options := range map[string]registry.Options{
 		"without hooks": {},
-		"with hooks": {
+		"with hooks": {Hooks: registry.Hooks{
 			AfterCall: func(context.Context, registry.CallReport) { calls.Add(1) },
 			AfterAttempt: func(_ context.Context, _ registry.CallReport, a registry.Attempt) {
 				attempts.Add(1)
 				classes[a.Class].Add(1)
 			},
-		},
+		}},
 	} {
 		reg := testkit.New(t, options)
 		made, served := chaos(t, reg)
@@ -285,7 +285,7 @@ func TestMetrics_AgreeWithInfoHooksAndBackendsUnderChaos(t *testing.T) {
 		require.Equal(t, made, svc.Attempts.Count, name)
 		require.Equal(t, served, svc.Attempts.Sum, name)
 		require.Equal(t, made, svc.Hits+svc.Misses, name)
-		if options.AfterCall != nil {
+		if options.Hooks.AfterCall != nil {
 			require.Equal(t, made, calls.Load())
 			require.Equal(t, served, attempts.Load())
 			for class, count := range all {

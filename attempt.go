@@ -87,16 +87,16 @@ func (a *attempt) admit(p *provider, timeout attemptTimeout) bool {
 	return true
 }
 
-// limitTime makes the context of an admitted attempt. others, which may be nil, returns a provider
-// that could be asked after it.
-func (a *attempt) limitTime(by *attemptctx.Caller, others func() *provider) {
+// limitTime makes the context of an admitted attempt in room, which may be nil. others, which may be nil, returns a
+// provider that could be asked after it.
+func (a *attempt) limitTime(by *attemptctx.Caller, others func() *provider, room *attemptctx.Context) {
 	if a.timeout.most == NoTimeout {
 		a.ctx = nil
 		return
 	}
 	var limit time.Duration
 	limit, a.other = a.provider.attemptLimit(by, a.timeout, a.began, a.trial, others)
-	a.ctx = a.provider.attemptContext(by.Ctx, a.began, limit, a.ctx)
+	a.ctx = a.provider.attemptContext(by.Ctx, a.began, limit, a.ctx, room)
 }
 
 // refusing returns the reasons that keep the attempt away: of a last resort only those that cannot be helped.
@@ -160,13 +160,18 @@ func (p *provider) share(remaining, now time.Duration, trial bool, next *provide
 	return pace.Share(remaining, own, next.effects.KnownPace(now), proof)
 }
 
-// attemptContext makes the context of the function; before is that of the attempt of the same call before it, if any.
-func (p *provider) attemptContext(by context.Context, began, limit time.Duration, before *attemptctx.Context) *attemptctx.Context {
+// attemptContext makes the context of the function, in room where that is not nil; before is that of the attempt of the
+// same call before it, if any.
+func (p *provider) attemptContext(by context.Context, began, limit time.Duration, before, room *attemptctx.Context) *attemptctx.Context {
 	var deadline time.Time
 	if limit != NoTimeout {
 		deadline = p.registry.epoch.Add(began + limit)
 	}
-	return attemptctx.New(by, deadline, p.drain.Calls(), before)
+	if room == nil {
+		return attemptctx.New(by, deadline, p.drain.Calls(), before)
+	}
+	room.Init(by, deadline, p.drain.Calls())
+	return room
 }
 
 // context returns what the function gets.

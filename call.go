@@ -5,6 +5,7 @@ import (
 
 	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/histogram"
+	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/typed"
 	"github.com/capreg/registry/verdict"
 )
@@ -45,7 +46,7 @@ func Call[T, R any](
 	ctx context.Context, resolver *Resolver[T], function func(context.Context, T) (R, error), options ...CallOption,
 ) (result R, err error) {
 	var first firstAttempt
-	if len(options) == 0 && function != nil && resolver != nil && first.admit(ctx, resolver.plan) {
+	if len(options) == 0 && function != nil && resolver != nil && first.admit(ctx, resolver.plan, nil) {
 		defer first.recordUnlessFailed()
 		result, err = function(first.context(ctx), typed.Value[T](first.instance))
 		if err == nil {
@@ -117,8 +118,8 @@ type firstAttempt struct {
 }
 
 // admit admits the attempt if nothing keeps the picked provider away that a call would have
-// to wait for, or to explain.
-func (f *firstAttempt) admit(ctx context.Context, query *queryPlan) bool {
+// to wait for, or to explain. It is of a lease of leases where that is not nil.
+func (f *firstAttempt) admit(ctx context.Context, query *queryPlan, leases *leaseCall) bool {
 	if query == nil || ctx == nil || ctx.Err() != nil || !query.service.registry.unattended.Load() {
 		return false
 	}
@@ -140,26 +141,34 @@ func (f *firstAttempt) admit(ctx context.Context, query *queryPlan) bool {
 	}
 	var by attemptctx.Caller
 	timeout := p.attemptTimeout()
+	if leases != nil && leases.options.Timed {
+		timeout = attemptTimeout{leases.options.Timeout, true}
+	}
 	if timeout.most != NoTimeout {
 		by = attemptctx.CallerOf(ctx) // before anything is counted: its methods are a user's
 	}
-	if limits := p.limits.Load(); limits != nil {
-		var ok bool
-		if f.place, ok = limits.TakePlace(); !ok {
-			return false
-		}
-	}
-	if !f.attempt.admit(p, timeout) {
+	if limits := p.limits.Load(); limits != nil && !f.takePlace(limits) || !f.attempt.admit(p, timeout) {
 		f.leavePlace()
 		return false
 	}
-	if f.trial { // its breaker has opened and half-opened since the gate was read
+	switch {
+	case leases != nil: // it expires by itself, and leaves no time for others
+		f.limitTime(&by, nil, &leases.room)
+		f.ctx.StayIf(true)
+		return true
+	case f.trial: // its breaker has opened and half-opened since the gate was read
 		f.watchTrial()
 	}
 	if timeout.most != NoTimeout {
-		f.limitTime(&by, func() *provider { return plan.another(picked) })
+		f.limitTime(&by, func() *provider { return plan.another(picked) }, nil)
 	}
 	return true
+}
+
+// takePlace takes a place if one is free or none is needed.
+func (f *firstAttempt) takePlace(limits *limit.Limits) (ok bool) {
+	f.place, ok = limits.TakePlace()
+	return ok
 }
 
 // recordUnlessFailed is deferred around the function. A failure is left to the call, which
@@ -176,17 +185,16 @@ func (f *firstAttempt) recordUnlessFailed() {
 		}
 		return
 	}
-	p := f.provider
-	now := p.registry.now()
+	p, now := f.provider, f.provider.registry.now()
 	elapsed := now - f.began
-	if p.effects.NoteAnswer(elapsed) {
-		p.service.pace.Answered(elapsed)
-	}
-	if f.place != nil || p.effects.Tracked() || !p.breaker.Unaffected(f.generation) {
+	if !f.teachesNothing() {
 		o := f.resolve(verdict.Verdict{Class: verdict.ClassSuccess}, elapsed, 0, nil)
 		p.service.meter.Single(o.Class, elapsed)
 		f.record(o)
 		return
+	}
+	if p.effects.NoteAnswer(elapsed) {
+		p.service.pace.Answered(elapsed)
 	}
 	f.state = attemptOver
 	f.cell.QuickLatency.Add(uint64(max(elapsed, 0)))
@@ -198,4 +206,10 @@ func (f *firstAttempt) recordUnlessFailed() {
 	if f.ctx != nil {
 		f.ctx.End()
 	}
+}
+
+// teachesNothing reports whether a success of the attempt is recorded by counts alone. What is measured for strategies
+// is not looked at.
+func (a *attempt) teachesNothing() bool {
+	return a.place == nil && !a.provider.effects.Tracked() && a.provider.breaker.Unaffected(a.generation)
 }

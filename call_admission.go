@@ -70,7 +70,8 @@ func (c *call) enter(p *provider, e admission) bool {
 	if c.shared != nil && c.entries == 0 && !e.uncounted { // a call counts at its end
 		c.query.service.meter.Hit()
 	}
-	a.limitTime(&c.caller, others)
+	a.limitTime(&c.caller, others, c.room)
+	c.room = nil
 	c.noteEntry(p, e)
 	return true
 }

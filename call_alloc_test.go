@@ -68,7 +68,17 @@ func TestCall_AllocatesNoMoreThanPromised(t *testing.T) { //nolint:paralleltest 
 				}
 				lease.Done(nil)
 			}
-		}, 5},
+		}, 2},
+		{"Acquire and Done with a timeout", testkit.Provider{}, func(reg *registry.Registry) func() {
+			r := testkit.Bind(reg)
+			return func() {
+				lease, err := r.Acquire(context.Background(), registry.AttemptTimeout(time.Hour))
+				if err != nil {
+					t.Fatal(err)
+				}
+				lease.Done(nil)
+			}
+		}, 2},
 	} {
 		reg := populated(t, 100, 50, c.p)
 		require.LessOrEqual(t, testing.AllocsPerRun(1000, c.do(reg)), c.want, c.name)
@@ -104,4 +114,16 @@ func getting(reg *registry.Registry) func() {
 func calling(reg *registry.Registry) func() {
 	r := testkit.Bind(reg)
 	return func() { _, _ = registry.Call(context.Background(), r, testkit.Return) }
+}
+
+func TestAddHooks_CallsPayNothingOnceRemoved(t *testing.T) { //nolint:paralleltest // AllocsPerRun counts all goroutines
+	reg := testkit.New(t, registry.Options{})
+	testkit.Add(t, reg, testkit.Provider{Name: "p", AttemptTimeout: registry.NoTimeout})
+	r := testkit.Bind(reg)
+	ask := func() { _, _ = registry.Call(t.Context(), r, testkit.Return) }
+	remove, err := reg.AddHooks(registry.Hooks{AfterCall: func(context.Context, registry.CallReport) {}})
+	require.NoError(t, err)
+	require.NotZero(t, testing.AllocsPerRun(100, ask))
+	remove()
+	require.Zero(t, testing.AllocsPerRun(100, ask))
 }

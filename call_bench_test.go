@@ -196,3 +196,30 @@ func BenchmarkHealthFlip(b *testing.B) {
 		mustGet(r)
 	}
 }
+
+// What a subscription to a registry of 10,000 providers costs: the first one, one more, and one more after a change.
+func BenchmarkSubscribe(b *testing.B) {
+	reg := populated(b, 10_000, 0, testkit.Provider{})
+	one, _ := reg.Provider("5000")
+	for name, before := range map[string]func(i int){
+		"shared":         func(int) {},
+		"after-a-change": func(i int) { _ = one.MarkUnhealthy(errors.New(strconv.Itoa(i))) },
+		"after-all-have-changed": func(int) {
+			for p := range reg.All() {
+				h, _ := reg.Provider(p.Name)
+				_, _ = h.SetAttemptTimeout(0)
+			}
+		},
+	} {
+		b.Run(name, func(b *testing.B) {
+			reg.Subscribe(0).Close()
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				b.StopTimer()
+				before(i)
+				b.StartTimer()
+				reg.Subscribe(0).Close()
+			}
+		})
+	}
+}

@@ -45,10 +45,10 @@ func TestCall_ErrorThatWrapsItselfEndsTheCall(t *testing.T) {
 			t.Run(fmt.Sprint(name, panics), func(t *testing.T) {
 				t.Parallel()
 				reported := 0
-				testkit.Bubble(t, registry.Options{PanicsAsErrors: panics, AfterCall: func(_ context.Context, r registry.CallReport) {
+				testkit.Bubble(t, registry.Options{PanicsAsErrors: panics, Hooks: registry.Hooks{AfterCall: func(_ context.Context, r registry.CallReport) {
 					mustSearch(t, r.Err)
 					reported++
-				}}, func(t *testing.T, reg *registry.Registry) {
+				}}}, func(t *testing.T, reg *registry.Registry) {
 					a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Answers(func() (string, error) {
 						if panics {
 							panic(hostile)

@@ -30,7 +30,7 @@ func paths() map[string]func(*registry.Options, *testkit.Provider) []registry.Ca
 			return []registry.CallOption{registry.ReportTo(new(registry.CallReport))}
 		},
 		"with a hook": func(o *registry.Options, _ *testkit.Provider) []registry.CallOption {
-			o.AfterCall = func(context.Context, registry.CallReport) {}
+			o.Hooks.AfterCall = func(context.Context, registry.CallReport) {}
 			return nil
 		},
 		"with an authoriser": func(o *registry.Options, _ *testkit.Provider) []registry.CallOption {

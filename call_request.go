@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/internal/attemptctx"
-	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/hook"
 	"github.com/capreg/registry/internal/pick"
 )
 
@@ -15,9 +15,10 @@ type request struct {
 	caller   attemptctx.Caller
 	by       pick.Caller // what selectors can know of it
 	options  optionSet
-	observed bool          // hooks, observers or a report see it
-	began    time.Duration // on the registry's clock
-	number   uint64        // given when it is asked for; see serial
+	hooks    *hook.Sets[CallReport, Attempt] // of its beginning
+	observed bool                            // hooks or a report see it
+	began    time.Duration                   // on the registry's clock; zero: that of its first attempt
+	number   uint64                          // given when it is asked for; see serial
 }
 
 // begin checks what a call is asked to do, and runs the hook before it.
@@ -35,10 +36,10 @@ func (r *request) begin(ctx context.Context, query *queryPlan, key string, optio
 	if r.options.Caller == "" {
 		r.options.Caller = query.query.Handler
 	}
-	r.observed = r.options.Report != nil || registry.hooked || registry.observers.Load() != nil
-	r.began = registry.now()
-	if r.observed {
-		ctx = r.beforeCall(ctx)
+	r.hooks = registry.hooks.Sets()
+	if r.observed = r.options.Report != nil || r.hooks != nil; r.observed {
+		r.began = registry.now()
+		ctx = r.hooks.BeforeCall(ctx, func() CallReport { return r.soFar(nil) })
 	}
 	r.caller = attemptctx.CallerOf(ctx)
 	r.by = pick.Caller{Context: ctx, Key: key, Name: r.options.Caller}
@@ -61,23 +62,7 @@ func (r *request) soFar(attempts []Attempt) CallReport {
 	}
 }
 
-// beforeCall runs the hook that may change the caller's context.
-func (r *request) beforeCall(ctx context.Context) context.Context {
-	hook := r.query.service.registry.options.BeforeCall
-	if hook == nil {
-		return ctx
-	}
-	changed := ctx
-	_ = fault.Run(func() error { changed = hook(ctx, r.soFar(nil)); return nil }) //nolint:fatcontext // once
-	if changed == nil {
-		return ctx
-	}
-	return changed
-}
-
-// tellAttempt runs the hook after an attempt that has ended.
+// tellAttempt runs the hooks after an attempt that has ended.
 func (r *request) tellAttempt(ctx context.Context, report CallReport, ended Attempt) {
-	if hook := r.query.service.registry.options.AfterAttempt; hook != nil {
-		_ = fault.Run(func() error { hook(ctx, report, ended); return nil })
-	}
+	r.hooks.AfterAttempt(ctx, report.copied, ended)
 }

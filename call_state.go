@@ -35,7 +35,8 @@ import (
 type call struct {
 	attempt   attempt
 	state     callState
-	shared    *leaseCall // of leases; nil for a call that runs a function
+	shared    *leaseCall          // of leases; nil for a call that runs a function
+	room      *attemptctx.Context // for the context of the next attempt; nil: none yet
 	providers iterator
 	hookCtx   context.Context //nolint:containedctx // of the attempt, as a hook has changed it; nil: none has
 
@@ -84,6 +85,9 @@ func (c *call) iterate() {
 // is, if it has; first may be nil.
 func (c *call) iterateWith(first *firstAttempt) {
 	c.providers.shared = c.shared
+	if c.began == 0 {
+		c.began = c.query.service.registry.now()
+	}
 	if first != nil && first.plan != nil {
 		c.providers.begin(c.query, first.plan, first.picked, admitting)
 	} else {

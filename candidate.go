@@ -93,7 +93,7 @@ func (f facts) Health() (text string, because []string, cause error) {
 }
 
 func (f facts) Proof() (text string, next time.Duration, cause error) {
-	return f.provider.whyUnproven()
+	return f.provider.health.watch.WhyUnproven()
 }
 func (f facts) Opening() *refusal.Opening    { return &f.provider.opening }
 func (f facts) Cooldown() *cooldown.Cooldown { return f.provider.cooldownNow() }
@@ -136,6 +136,7 @@ func recordLocked(p *provider) *sight.Record {
 // Registry.mu.
 func renewRecord(p *provider) {
 	p.record = nil
+	noteChange(p)
 	for _, at := range p.positions {
 		if board := at.plan.board.Load(); board != nil {
 			board.Set(at.at, recordLocked(p))

@@ -81,7 +81,7 @@ func (o *Orchestrator) checkComponents(components []Component) ([]lifecycle.Comp
 		checked[i] = lifecycle.Component{
 			Name: c.Name, Version: c.Version, Kind: c.Kind, Provides: c.Provides, Needs: c.Needs, Start: c.Start, Stop: c.Stop,
 			Completes: c.Completes, Notifies: c.Notifies, Ready: c.Ready, StartTimeout: c.StartTimeout, StopTimeout: c.StopTimeout,
-			NonCritical: c.NonCritical, Restart: c.Restart,
+			NonCritical: c.NonCritical, Restart: &c.Restart,
 		}
 	}
 	if v := lifecycle.CheckComponents(checked, o.options); v != nil {

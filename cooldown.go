@@ -67,7 +67,9 @@ func (p *provider) endGrowth(success bool) {
 // enterDomain gives p its domain, and sets its limits unless the policy is zero or the domain has some. Caller
 // holds mu.
 func (r *Registry) enterDomain(p *provider, policy LimitPolicy) {
-	p.domain = r.domains.Join(override.DomainKey(p.definition.Domain, p.ofTest()), p)
+	if key := override.DomainKey(p.definition.Domain, p.ofTest()); p.domain == nil || key != "" {
+		p.domain = r.domains.Join(key, p)
+	}
 	if p.domain.Cooldown.Active() {
 		p.gate.Store(uint32(p.gateNow() | refusal.Cooling))
 	}

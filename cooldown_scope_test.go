@@ -3,12 +3,14 @@ package registry_test
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -202,4 +204,42 @@ func TestCooldown_AnswerOfOneThatHasLeftForgetsNoRefusals(t *testing.T) {
 			})
 		}
 	}
+}
+
+// What a process has learned of a key, its successor does not ask for again.
+func TestCooldown_IsContinuedFromAnEarlierProcess(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Domain: "key"})
+		b := testkit.Add(t, reg, testkit.Provider{Name: "b", Domain: "key"})
+		until := time.Now().Add(time.Hour)
+		require.NoError(t, a.CoolDown(status.Cooldown{Class: verdict.ClassFatal, Scope: verdict.ScopeDomain, Until: until}, testkit.ErrDown))
+		for _, each := range []*registry.Registration{a, b} {
+			require.False(t, each.Info().Eligible)
+			require.True(t, each.Info().Cooldown.Parked)
+			require.Equal(t, until, each.Info().Cooldown.Until)
+		}
+		require.NoError(t, a.CoolDown(status.Cooldown{Class: verdict.ClassRateLimited, Until: until.Add(time.Hour)}, nil))
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		require.False(t, a.Info().Eligible)
+		require.True(t, b.Info().Eligible, "the second one is of the provider alone")
+		require.Equal(t, []uint64{0, 0}, []uint64{a.Info().Attempts, b.Info().Attempts}, "no attempt was made")
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		require.True(t, a.Info().Eligible)
+
+		for _, wrong := range []status.Cooldown{
+			{Class: verdict.ClassRateLimited},
+			{Class: verdict.ClassRateLimited, Until: time.Now()},
+			{Class: 250, Until: until.Add(24 * time.Hour)},
+			{Scope: 9, Until: until.Add(24 * time.Hour)},
+		} {
+			require.ErrorIs(t, a.CoolDown(wrong, testkit.ErrDown), registry.ErrInvalid)
+		}
+		require.True(t, a.Info().Eligible)
+		require.NoError(t, b.Unregister(t.Context()))
+		require.ErrorIs(t, b.CoolDown(status.Cooldown{Class: verdict.ClassFatal, Until: time.Now().Add(time.Hour)}, nil), registry.ErrNotRegistered)
+		require.ErrorIs(t, (*registry.Registration)(nil).CoolDown(status.Cooldown{Until: time.Now().Add(time.Hour)}, nil), registry.ErrNotRegistered)
+	})
 }

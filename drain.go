@@ -25,7 +25,9 @@ func (h drainHost) Quiesce() {
 	p.unwatchLifetime()
 	p.breaker.StopRecovery()
 	p.unwatch()
-	p.lazy.Stop(p.errReleased()) // those that wait for its factory move on
+	if p.lazy != nil {
+		p.lazy.Stop(p.errReleased()) // those that wait for its factory move on
+	}
 }
 
 func (h drainHost) InFlight() uint64 { return h.provider.meter.Totals().InFlight }
@@ -46,15 +48,15 @@ func (h drainHost) Drained() (holdRelease bool) {
 // late.
 func (h drainHost) GiveUp() (finish func() error, blocks bool) {
 	p := h.provider
-	ended := p.lazy.Release(p.errReleased()) // before the swap: it makes nothing more after this
-	made := p.instance.Swap(nil)
-	switch {
-	case made != nil && made.Closer != nil:
-		return made.Closer.Close, true
-	case ended == nil:
+	if p.lazy == nil { // it was passed in, and remains the caller's
+		p.instance.Store(nil)
 		return func() error { return nil }, false
 	}
-	return func() error { p.lazy.AwaitEnd(); return nil }, !tasks.IsClosed(ended)
+	ended := p.lazy.Release(p.errReleased()) // before the swap: it makes nothing more after this
+	if made := p.instance.Swap(nil); made != nil && made.Closer != nil {
+		return made.Closer.Close, true
+	}
+	return func() error { p.lazy.AwaitEnd(); return nil }, ended != nil && !tasks.IsClosed(ended)
 }
 
 // Unfinished returns what the factory has come to.

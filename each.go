@@ -43,8 +43,7 @@ func (r *Resolver[T]) Each(ctx context.Context, function func(context.Context, T
 			fan = tasks.NewFan(&l.held.call.query.service.registry.tasks, l.held.call.options.MaxParallel)
 			fan.AwaitFree()
 		}
-		begun := &l.held.told // of which the expiry may be writing the outcome
-		ended := Attempt{Provider: begun.Provider, Why: begun.Why, Trial: begun.Trial, Mock: begun.Mock, Delay: begun.Delay}
+		ended := l.held.present()
 		attempts = append(attempts, &ended)
 		fan.Go(fmt.Sprintf("attempt of Each at provider %q", ended.Provider), func() error {
 			return function(l.Context(), l.Value)
@@ -81,7 +80,6 @@ func (l *leasedAttempt) endEach(ended *Attempt, err error) (panicsGoOn bool) {
 		return panicsGoOn
 	}
 	defer l.call.close()
-	l.conclude(err, nil)
-	*ended = l.told
+	_, *ended = l.conclude(err, nil)
 	return panicsGoOn
 }

@@ -153,7 +153,7 @@ func TestEach_PanicReachesTheCallerWhenAllHaveEnded(t *testing.T) {
 func TestEach_FunctionThatIgnoresItsContextIsForgotten(t *testing.T) {
 	t.Parallel()
 	var reports []registry.CallReport
-	testkit.Bubble(t, registry.Options{AfterCall: func(_ context.Context, r registry.CallReport) { reports = append(reports, r) }},
+	testkit.Bubble(t, registry.Options{Hooks: registry.Hooks{AfterCall: func(_ context.Context, r registry.CallReport) { reports = append(reports, r) }}},
 		func(t *testing.T, reg *registry.Registry) {
 			a := testkit.Add(t, reg, testkit.Provider{Name: "a", AttemptTimeout: time.Second})
 			outcomes, err := testkit.Bind(reg).Each(t.Context(), func(context.Context, testkit.ChatModel) error {

@@ -1,20 +1,16 @@
 package registry
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"iter"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/capreg/registry/internal/check"
+	"github.com/capreg/registry/internal/failure"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/sight"
-	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -174,131 +170,51 @@ type CallError struct {
 	causes  []error           // why the registry ended attempts, and why no provider is left
 }
 
+// call is the failure as package failure knows it.
+func (e *CallError) call() *failure.Call {
+	c := &failure.Call{Service: e.Service, OnceOnly: e.OnceOnly, Partial: e.partial, Ended: e.ended, Reasons: e.causes}
+	if e.left != nil {
+		c.Left = &e.left.sight
+	}
+	for _, a := range e.Attempts {
+		c.Attempts = append(c.Attempts, failure.Attempt{Provider: a.Provider, Class: a.Class, Duration: a.Duration, Err: a.Err})
+	}
+	return c
+}
+
 // Skipped returns the providers that were not tried, when the call ran out of providers. The list is made by each call
 // of Skipped, and is the caller's.
 func (e *CallError) Skipped() (all []Candidate) {
-	for seen := range e.skipped() {
+	for seen := range e.call().Skipped() {
 		all = append(all, candidateOf(seen))
 	}
 	return all
 }
 
-func (e *CallError) skipped() iter.Seq[*sight.Seen] {
-	return func(yield func(*sight.Seen) bool) {
-		if e.left == nil {
-			return
-		}
-		for c := range e.left.sight.All() {
-			if !e.tried(c.Provider) && !yield(c) {
-				return
-			}
-		}
-	}
-}
-
-func (e *CallError) countSkipped() int {
-	if e.left == nil {
-		return 0
-	}
-	return e.left.sight.LenWithout(e.tried)
-}
-
-func (e *CallError) tried(provider string) bool {
-	return slices.ContainsFunc(e.Attempts, func(a Attempt) bool { return a.Provider == provider })
-}
-
 // Error names every provider with class, duration and error, in one line.
-func (e *CallError) Error() string {
-	var text strings.Builder
-	fmt.Fprintf(&text, "registry: call of service %q failed", oneline.Cut(e.Service, 64))
-	if e.credentials() {
-		fmt.Fprintf(&text, ": %v", ErrCredentials)
-	}
-	for _, err := range e.ended {
-		fmt.Fprintf(&text, ": %v", err)
-	}
-	var tried []string
-	for _, attempt := range e.Attempts {
-		tried = append(tried, fmt.Sprintf("%s: %v after %v: %s", attempt.Provider, attempt.Class,
-			attempt.Duration.Round(time.Microsecond), oneline.Cut(fault.Text(attempt.Err), 300)))
-	}
-	if tried = append(tried, sight.TextsOf(e.skipped(), e.countSkipped())...); len(tried) > 0 {
-		text.WriteString(": " + strings.Join(tried, "; "))
-	}
-	if e.OnceOnly {
-		text.WriteString("; not tried elsewhere: once only")
-	}
-	return oneline.Of(text.String())
-}
+func (e *CallError) Error() string { return e.call().Text() }
 
 // Verdict returns the verdict of the call: cancelled or the caller's deadline where its context ended it, else that of
 // the last attempt that got an answer about the request, such as a bad request or a prompt that is too long, or else of
 // the last attempt. In a call that contains the failed one this error is a plain failure, whatever its verdict.
-func (e *CallError) Verdict() verdict.Verdict {
-	decisive := e.decisive()
-	switch {
-	case len(e.ended) > 0 && errors.Is(e.ended[0], context.DeadlineExceeded):
-		return verdict.Verdict{Class: verdict.ClassCallerDeadline}
-	case len(e.ended) > 0:
-		return verdict.Verdict{Class: verdict.ClassCancelled}
-	case decisive < 0:
-		return verdict.Verdict{}
-	}
-	class := e.Attempts[decisive].Class
-	if v := verdict.Of(e.Attempts[decisive].Err); v.Class == class {
-		return v // with its delay
-	}
-	return verdict.Verdict{Class: class}
-}
-
-// decisive returns the index of the attempt whose outcome is the call's; -1: there is none.
-func (e *CallError) decisive() int {
-	for i, attempt := range slices.Backward(e.Attempts) {
-		if attempt.Class != verdict.ClassSuccess && attempt.Class.Rule().Blame == verdict.BlameSuccess {
-			return i
-		}
-	}
-	return len(e.Attempts) - 1
-}
+func (e *CallError) Verdict() verdict.Verdict { return e.call().Verdict() }
 
 // Is reports whether target is [ErrCredentials] and credentials are the reason.
 func (e *CallError) Is(target error) bool {
-	return target == ErrCredentials && e.credentials() || target == fault.ErrOfCall
+	return target == ErrCredentials && e.call().Credentials() || target == fault.ErrOfCall
 }
 
 // Unwrap returns all causes, in the order in which [errors.As] finds them. First come the errors that ended the call,
 // then the error of the attempt that [CallError.Verdict] is about, those of the others in order, and the reasons of
 // the providers that were skipped.
-func (e *CallError) Unwrap() []error {
-	causes := append(make([]error, 0, len(e.ended)+len(e.causes)+len(e.Attempts)+e.countSkipped()), e.ended...)
-	decisive := e.decisive()
-	if decisive >= 0 && e.Attempts[decisive].Err != nil {
-		causes = append(causes, e.Attempts[decisive].Err)
-	}
-	causes = append(causes, e.causes...)
-	for i, attempt := range e.Attempts {
-		if i != decisive && attempt.Err != nil {
-			causes = append(causes, attempt.Err)
-		}
-	}
-	return sight.AppendCauses(causes, e.skipped(), e.credentials())
-}
-
-func (e *CallError) credentials() bool {
-	if len(e.ended) > 0 || len(e.Attempts) == 0 || e.partial {
-		return false
-	}
-	return !slices.ContainsFunc(e.Attempts, func(a Attempt) bool { return a.Class != verdict.ClassFatal }) &&
-		(e.left == nil || e.left.sight.Only(e.tried, reason.Parked, reason.CapabilityMissing))
-}
+func (e *CallError) Unwrap() []error { return e.call().Causes() }
 
 // withRetryIn sets RetryIn where the call ended although other providers could have been
 // asked, and none can be asked now.
 func (e *CallError) withRetryIn(s *queryPlan) *CallError {
-	if n := len(e.Attempts); n == 0 || len(e.ended) > 0 || e.Attempts[n-1].Class.Rule().Next == verdict.NextNo {
-		return e
+	if e.call().EndedEarly() {
+		o := s.look(s.current(), admitting, nil, &pick.Caller{})
+		e.RetryIn = o.RetryIn
 	}
-	o := s.look(s.current(), admitting, nil, &pick.Caller{})
-	e.RetryIn = o.RetryIn
 	return e
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"slices"
+	"weak"
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/bus"
@@ -16,26 +17,40 @@ import (
 // carries their number in Lost. It never blocks the registry, and needs no goroutine. Its methods are safe for
 // concurrent use; each event is read once, by one of the readers.
 type Subscription struct {
-	snapshot []Info
-	reader   *bus.Reader
+	seen   []*seenProvider // which others share
+	reader *bus.Reader
 }
 
-// Subscribe begins a subscription that buffers up to the given number of unread events, at most 1,048,576; zero or
-// less means 256. On a registry that is closed the subscription has ended already. Close it when it is no longer read.
-func (r *Registry) Subscribe(buffer int) *Subscription {
+// Subscribe begins a subscription to the events that one of the filters accepts, or to all without any. It buffers up
+// to the given number of unread events, at most 1,048,576; zero or less means 256. On a registry that is closed it has
+// ended already, and with a filter that is refused: Next then returns the [FieldError]. Close it when it is no longer
+// read. Subscribers share what they know of the providers: for one more nothing is copied but for what has changed.
+func (r *Registry) Subscribe(buffer int, filters ...event.Filter) *Subscription {
 	r = r.orClosed()
-	breakers := r.breakers()
+	if err := asInvalid(bus.CheckFilters(filters)); err != nil {
+		return &Subscription{reader: r.bus.Refuse(err)}
+	}
+	for _, p := range r.unseen() { // each by itself: there may be many
+		breaker := p.breaker.stats()
+		r.mu.Lock()
+		seeLocked(p, breaker)
+		r.mu.Unlock()
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return &Subscription{snapshot: r.infosLocked(breakers), reader: r.bus.Subscribe(buffer)}
+	return &Subscription{seen: r.seeAll(), reader: r.bus.Subscribe(buffer, filters)}
 }
 
-// Snapshot returns the providers at the moment the subscription began, in the order of
-// [Registry.All]. The events are all changes since. It is a copy.
+// Snapshot returns the providers at the moment the subscription began, in the order of [Registry.All], without those
+// whose events its filters keep away. The events are all changes since. What no event tells, such as counts, is as it is
+// now, and so is all of a provider without an event since. The list and what it holds are the caller's.
 func (s *Subscription) Snapshot() []Info {
-	infos := slices.Clone(s.orEnded().snapshot)
-	for i := range infos {
-		infos[i].Definition = infos[i].clone()
+	s = s.orEnded()
+	infos := make([]Info, 0, len(s.seen))
+	for _, seen := range s.seen {
+		if s.reader.AcceptsProvider(seen.info.Service, seen.info.Name) {
+			infos = append(infos, seen.read())
+		}
 	}
 	return infos
 }
@@ -61,3 +76,72 @@ func (s *Subscription) orEnded() *Subscription {
 	}
 	return notMade.Subscribe(0)
 }
+
+// seenProvider is a provider as it was between two of its events. All subscriptions that begin between them share it.
+type seenProvider struct {
+	of   weak.Pointer[provider] // one that has left is not kept for its subscribers
+	info Info
+}
+
+// read returns the provider as it was, with the present counts.
+func (s *seenProvider) read() Info {
+	was := s.info
+	was.Definition, was.HealthPolicy = was.clone(), was.HealthPolicy.Clone()
+	was.Health.Groups, was.Health.Because = slices.Clone(was.Health.Groups), slices.Clone(was.Health.Because)
+	p := s.of.Value()
+	if p == nil {
+		return was
+	}
+	now := p.info()
+	p.registry.mu.Lock()
+	defer p.registry.mu.Unlock()
+	if p.seen != s || p.changed {
+		now.Definition, now.Generation, now.Made, now.Cooldown = was.Definition, was.Generation, was.Made, was.Cooldown
+		now.Eligible, now.Code, now.Reason = was.Eligible, was.Code, was.Reason
+		now.Health, now.HealthPolicy, now.Breaker, now.Retry = was.Health, was.HealthPolicy, was.Breaker, was.Retry
+		now.Limits, now.AttemptTimeout, now.TimeoutGiven = was.Limits, was.AttemptTimeout, was.TimeoutGiven
+	}
+	return now
+}
+
+// unseen returns the providers that have changed since a subscription has seen them.
+func (r *Registry) unseen() (all []*provider) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.seen != nil {
+		return nil
+	}
+	for _, p := range r.listingLocked() {
+		if p.seen == nil || p.changed {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// seeAll returns every provider as it is now. The list is shared until one changes.
+func (m *membership) seeAll() []*seenProvider {
+	if m.seen == nil {
+		m.seen = make([]*seenProvider, 0, len(m.providers))
+		for _, p := range m.listingLocked() {
+			if p.seen != nil {
+				seeLocked(p, p.seen.info.Breaker)
+			} else {
+				seeLocked(p, BreakerStats{}) // it has joined since
+			}
+			m.seen = append(m.seen, p.seen)
+		}
+	}
+	return m.seen
+}
+
+// seeLocked notes how the provider is now, unless it is noted already. The state of the breaker is taken from the gate.
+func seeLocked(p *provider, breaker BreakerStats) {
+	if p.seen == nil || p.changed {
+		breaker.State = BreakerState(p.gateNow().Breaker())
+		p.seen, p.changed = &seenProvider{weak.Make(p), p.infoLocked(breaker)}, false
+	}
+}
+
+// noteChange makes later subscriptions look at the provider again. Caller holds Registry.mu.
+func noteChange(p *provider) { p.changed, p.registry.seen = true, nil }

@@ -128,11 +128,13 @@ func ExampleOptions_hooks() {
 	ctx := context.Background()
 	type requestID struct{}
 	reg, err := registry.New(registry.Options{
-		BeforeCall: func(ctx context.Context, _ registry.CallReport) context.Context {
-			return context.WithValue(ctx, requestID{}, "request-7")
-		},
-		AfterAttempt: func(ctx context.Context, _ registry.CallReport, a registry.Attempt) {
-			fmt.Println(ctx.Value(requestID{}), a.Provider, a.Class)
+		Hooks: registry.Hooks{
+			BeforeCall: func(ctx context.Context, _ registry.CallReport) context.Context {
+				return context.WithValue(ctx, requestID{}, "request-7")
+			},
+			AfterAttempt: func(ctx context.Context, _ registry.CallReport, a registry.Attempt) {
+				fmt.Println(ctx.Value(requestID{}), a.Provider, a.Class)
+			},
 		},
 	})
 	if err != nil {
@@ -145,6 +147,34 @@ func ExampleOptions_hooks() {
 	fmt.Println(registry.Call(ctx, chat.Bind(reg, registry.Query{}), greet))
 	// Output:
 	// request-7 gpt success
+	// hi <nil>
+}
+
+// An observer adds hooks of its own to a registry that another part of the program has made, and removes them when it
+// has seen enough.
+func ExampleRegistry_AddHooks() {
+	ctx := context.Background()
+	reg := registryOf(registry.Provider[chatModel]{Name: "gpt", Instance: says("hi")})
+	defer func() { _ = reg.Close(ctx) }()
+	for _, name := range []string{"tracer", "meter"} {
+		remove, err := reg.AddHooks(registry.Hooks{
+			BeforeCall: func(ctx context.Context, r registry.CallReport) context.Context {
+				fmt.Println(name, "before a call of", r.Service)
+				return ctx
+			},
+			AfterCall: func(_ context.Context, r registry.CallReport) { fmt.Println(name, "after", len(r.Attempts), "attempt") },
+		})
+		if err != nil {
+			panic(err)
+		}
+		defer remove()
+	}
+	fmt.Println(registry.Call(ctx, chat.Bind(reg, registry.Query{}), greet))
+	// Output:
+	// tracer before a call of chat
+	// meter before a call of chat
+	// meter after 1 attempt
+	// tracer after 1 attempt
 	// hi <nil>
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -507,6 +508,30 @@ func ExampleSubscription() {
 	// draining
 	// drained
 	// closed
+}
+
+// An alarm hears of what an operator has to act on, and of nothing else.
+func ExampleRegistry_Subscribe() {
+	ctx := context.Background()
+	reg := registryOf(registry.Provider[chatModel]{Name: "gpt"}, registry.Provider[chatModel]{Name: "claude"})
+	alarms := reg.Subscribe(0,
+		event.Filter{Kinds: []event.Kind{event.Parked, event.SelectorFailed}},
+		event.Filter{Kinds: []event.Kind{event.Unhealthy}, Providers: []string{"gpt"}},
+	)
+	for _, name := range []string{"gpt", "claude"} {
+		p, _ := reg.Provider(name)
+		if err := p.MarkUnhealthy(errors.New("maintenance")); err != nil {
+			panic(err)
+		}
+	}
+	if err := reg.Close(ctx); err != nil {
+		panic(err)
+	}
+	for e := range alarms.All(ctx) {
+		fmt.Println(e.Provider, e.Kind)
+	}
+	// Output:
+	// gpt unhealthy
 }
 
 func ExampleRegistry_WaitReady() {

@@ -67,7 +67,7 @@ func (r *Resolver[T]) Explain() Explanation { return r.ExplainFor(context.Backgr
 // ExplainFor is [Resolver.Explain] for a call with that context and these options: strategies and [Options.Authorize]
 // see the values of the context, rates and Authorize count for the [Caller], and a context that has ended is an error,
 // in Err. It runs Authorize for each candidate that nothing else keeps away, and blocks for that, without a lock. The
-// hooks of [Options] are not run. Within Authorize itself, Authorize is not asked.
+// hooks are not run. Within Authorize itself, Authorize is not asked.
 func (r *Resolver[T]) ExplainFor(ctx context.Context, options ...CallOption) Explanation {
 	query, err := r.boundFor(ctx)
 	asked, refused := mergeOptions(options)

@@ -2,7 +2,6 @@ package registry
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/capreg/registry/event"
@@ -127,5 +126,7 @@ func (p *provider) unwatch() {
 	end := p.health.watch.Stop()
 	p.health.policy = health.Policy{Groups: p.health.policy.Groups}
 	p.registry.mu.Unlock()
-	end(fmt.Errorf("registry: provider %q: %w", p.name(), ErrClosed))
+	if end != nil {
+		end(p.errReleased())
+	}
 }

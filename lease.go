@@ -41,13 +41,32 @@ func (r *Resolver[T]) Acquire(ctx context.Context, options ...CallOption) (*Leas
 	if err != nil {
 		return nil, err
 	}
-	shared, err := newLeaseCall(ctx, query, r.key, options)
-	if err != nil {
+	l := &firstLease[T]{}
+	if err := l.call.begin(ctx, query, r.key, options); err != nil {
 		return nil, err
 	}
-	defer shared.close()
-	c := shared.firstSearch()
-	return nextLease[T](&c) //nolint:contextcheck // the call has it
+	var first firstAttempt
+	if l.call.observed || !first.admit(l.call.caller.Ctx, query, &l.call) { //nolint:contextcheck // the call has it
+		return l.search(&first) //nolint:contextcheck // the call has it
+	}
+	l.lease.Value = typed.Value[T](first.instance)
+	l.lease.held.initFirst(&l.call, &first)
+	return &l.lease, nil
+}
+
+// firstLease is the first lease of a call and the call: most calls have no other one.
+type firstLease[T any] struct {
+	call  leaseCall
+	lease Lease[T]
+}
+
+// search finds the provider where the first attempt was not admitted. It is a function of its own so that a lease that
+// is given at once does not pay for the state of a search.
+func (l *firstLease[T]) search(after *firstAttempt) (*Lease[T], error) {
+	var c call
+	l.call.firstSearch(&c, after)
+	defer l.call.close()
+	return nextLease(&c, &l.lease)
 }
 
 // AcquireAll leases every provider that a call could enter, in order, at most limit of them; zero or less means all.
@@ -72,12 +91,13 @@ func (r *Resolver[T]) acquireEach(ctx context.Context, options []CallOption, use
 	if err != nil {
 		return err
 	}
-	shared, err := newLeaseCall(ctx, query, r.key, options)
-	if err != nil {
+	var c call
+	shared := &leaseCall{}
+	if err := shared.begin(ctx, query, r.key, options); err != nil {
 		return err
 	}
+	shared.firstSearch(&c, nil)
 	defer shared.close()
-	c := shared.firstSearch()
 	query.awaitFirstProbe(c.caller.Ctx, admitting) //nolint:contextcheck // the call has it
 	c.providers = query.list(admitting)
 	leased := false
@@ -91,7 +111,7 @@ func (r *Resolver[T]) acquireEach(ctx context.Context, options []CallOption, use
 		case c.claimAndEnter(p, admission{why: reason.All, paid: true, uncounted: true}): //nolint:contextcheck // the call has it
 			c.providers.take()
 			leased = true
-			more = use(newLease[T](&c)) //nolint:contextcheck // the call has it
+			more = use(newLease(&c, &Lease[T]{}))
 		default:
 			c.providers.pass(p)
 		}
@@ -105,20 +125,20 @@ func (r *Resolver[T]) acquireEach(ctx context.Context, options []CallOption, use
 	return nil
 }
 
-// nextLease leases the next provider of a search.
-func nextLease[T any](c *call) (*Lease[T], error) {
+// nextLease makes l the lease of the next provider of a search.
+func nextLease[T any](c *call, l *Lease[T]) (*Lease[T], error) {
 	if !c.nextAttempt() {
 		return nil, c.shared.endSearch(c)
 	}
-	return newLease[T](c), nil
+	return newLease(c, l), nil
 }
 
-// newLease leases the provider that the search has entered.
-func newLease[T any](c *call) *Lease[T] {
+// newLease makes l the lease of the provider that the search has entered.
+func newLease[T any](c *call, l *Lease[T]) *Lease[T] {
 	if c.observed {
 		c.prepareLease()
 	}
-	l := &Lease[T]{Value: typed.Value[T](c.attempt.instance)}
+	l.Value = typed.Value[T](c.attempt.instance)
 	l.held.init(c)
 	return l
 }
@@ -167,8 +187,12 @@ func (l *Lease[T]) Done(err error) (class verdict.Class) {
 	if !l.made() || !l.held.end() {
 		return verdict.ClassIgnored
 	}
+	if err == nil && l.held.concludeAnswer() {
+		return verdict.ClassSuccess
+	}
 	defer l.held.call.close() // deferred: a hook may exit the goroutine
-	return l.held.conclude(err, judge.GaveUp).Class
+	_, ended := l.held.conclude(err, judge.GaveUp)
+	return ended.Class
 }
 
 // MoveOn reports the outcome as [Lease.Done] does, and goes on with the call as [Call] does: with a retry, where
@@ -182,7 +206,7 @@ func (l *Lease[T]) MoveOn(err error) (*Lease[T], error) {
 		return nil, errLeaseDone(l.Provider())
 	}
 	defer l.held.call.close()
-	v := l.held.conclude(err, nil)
+	v, _ := l.held.conclude(err, nil)
 	if outcome.IsSuccess(v.Class) {
 		return nil, cmp.Or(err, errLeaseDone(l.Provider()))
 	}
@@ -191,7 +215,7 @@ func (l *Lease[T]) MoveOn(err error) (*Lease[T], error) {
 	if c.state == callEnded {
 		return nil, c.failure()
 	}
-	return nextLease[T](&c)
+	return nextLease(&c, &Lease[T]{})
 }
 
 func errLeaseDone(provider string) error {

@@ -42,8 +42,10 @@ func TestAcquireAll_IsOneCallForHooks(t *testing.T) {
 	t.Parallel()
 	var before, after atomic.Int32
 	testkit.Bubble(t, registry.Options{
-		BeforeCall: func(ctx context.Context, _ registry.CallReport) context.Context { before.Add(1); return ctx },
-		AfterCall:  func(context.Context, registry.CallReport) { after.Add(1) },
+		Hooks: registry.Hooks{
+			BeforeCall: func(ctx context.Context, _ registry.CallReport) context.Context { before.Add(1); return ctx },
+			AfterCall:  func(context.Context, registry.CallReport) { after.Add(1) },
+		},
 	}, func(t *testing.T, reg *registry.Registry) {
 		for _, n := range []string{"a", "b", "c"} {
 			testkit.Add(t, reg, testkit.Provider{Name: n})

@@ -1,8 +1,10 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -21,31 +23,30 @@ import (
 //	Guard: the work panics or exits     | panic, exit
 //	the expiry: the holder is overdue   | forgotten
 //
-// What takes the right to end it, with [leasedAttempt.end], owns attempt, cause and told from then on. Until then they
-// do not change.
+// What takes the right to end it, with [leasedAttempt.end], owns the attempt from then on. Until then it does not change.
 type leasedAttempt struct {
 	// Fixed when it is made.
 	call    *leaseCall
 	ctx     context.Context //nolint:containedctx // what the holder works in
 	hasNext bool            // another provider could be asked
 	next    *provider       // that provider, unless it is asked in any case
+	why     reason.Why
+	delay   time.Duration // before the attempt
 	retried retried
 
 	ended   atomic.Bool
 	attempt attempt
-	cause   error   // why the registry ended the attempt, if it did
-	told    Attempt // the attempt as hooks and reports see it
 
 	freed     atomic.Bool  // the slot of its trial was given back, or will be with its outcome
 	firstByte atomic.Int64 // when the answer began, since the attempt did; 0: not yet
 	patience  atomic.Int64 // see [Lease.Patience]; 0: the attempt timeout
-	expiry    atomic.Pointer[schedule.Timer]
+	expiry    schedule.Timer
 }
 
 // init takes over the attempt that the search has begun.
 func (l *leasedAttempt) init(c *call) {
-	l.call, l.ctx, l.retried = c.shared, c.functionContext(), c.retried
-	l.attempt, l.told = c.attempt, c.present()
+	l.call, l.ctx, l.attempt = c.shared, c.functionContext(), c.attempt
+	l.why, l.delay, l.retried = c.why, c.delay, c.retried
 	l.hasNext = !c.options.OnceOnly && c.providers.more()
 	if c.why != reason.All { // else the others are asked as well
 		l.next = c.providers.another()
@@ -58,33 +59,49 @@ func (l *leasedAttempt) init(c *call) {
 	l.startExpiry()
 }
 
+// initFirst takes over the first attempt of a call. It is the one thing of the call that is open.
+func (l *leasedAttempt) initFirst(s *leaseCall, first *firstAttempt) {
+	l.call, l.ctx, l.attempt = s, first.context(s.caller.Ctx), first.attempt
+	l.why, l.retried.provider = reason.First, first.provider
+	l.next = first.plan.another(first.picked)
+	l.hasNext = !s.options.OnceOnly && l.next != nil
+	s.open, s.key, s.leased, s.began = 1, first.ctx, 1, first.began
+	s.query.service.meter.Hit()
+	s.claims.Claim(first.provider)
+	s.claims.Enter(first.provider)
+	l.startExpiry()
+}
+
 // startExpiry ends the attempt a grace after the end of its context: a holder that heeds the context reports in time.
 func (l *leasedAttempt) startExpiry() {
 	limit := maxLeaseWithoutTimeout
 	if most := l.attempt.timeout.most; most != NoTimeout {
 		limit = min(most, NoTimeout-tasks.Grace) + tasks.Grace
 	}
-	timer := l.attempt.provider.registry.schedule.After(limit, l.expire)
-	l.expiry.Store(timer)
-	if l.ended.Load() { // it has expired before the timer was known
-		timer.Stop()
-	}
+	began := l.attempt.began
+	l.attempt.provider.registry.schedule.Start(&l.expiry, began+min(limit, math.MaxInt64-began), l.expire)
 }
 
 // end takes the right to end the attempt. It is given once.
 func (l *leasedAttempt) end() bool { return l.ended.CompareAndSwap(false, true) }
 
+// present describes the attempt without its outcome. Its end changes nothing of that.
+func (l *leasedAttempt) present() Attempt { return l.attempt.present(l.why, l.delay) }
+
 // conclude judges and records the error that the holder reports, also when a classifier exits the goroutine, and
 // returns the verdict with the class as it was counted. neutral, which may be nil, says that an error that is no answer
 // blames nothing. The caller has the right to end the attempt.
-func (l *leasedAttempt) conclude(err error, neutral func(error) bool) (v verdict.Verdict) {
+func (l *leasedAttempt) conclude(err error, neutral func(error) bool) (v verdict.Verdict, ended Attempt) {
 	err = fault.Bound(err)
 	elapsed := l.attempt.elapsed()
+	var cause error
 	defer func() {
-		l.tellHook(l.record(v, elapsed, err))
-		v.Class = l.told.Class
+		var soFar CallReport
+		ended, soFar = l.record(v, elapsed, err, cause)
+		v.Class = ended.Class
+		l.tellHook(ended, soFar)
 	}()
-	v, l.cause = l.attempt.judge(&l.call.caller, err)
+	v, cause = l.attempt.judge(&l.call.caller, err)
 	switch v.Class { //nolint:exhaustive // clients report a request that was cancelled as each of these
 	case verdict.ClassUnknown, verdict.ClassTransport, verdict.ClassNotSent:
 		if neutral != nil && neutral(err) {
@@ -92,22 +109,44 @@ func (l *leasedAttempt) conclude(err error, neutral func(error) bool) (v verdict
 		}
 	}
 	l.attempt.other = l.next
-	return v
+	return v, ended
+}
+
+// concludeAnswer records a success, if it teaches nothing but the counts and nothing observes the call. The caller has
+// the right to end the attempt.
+func (l *leasedAttempt) concludeAnswer() bool {
+	a := &l.attempt
+	elapsed := a.elapsed()
+	latency := cmp.Or(time.Duration(l.firstByte.Load()), elapsed)
+	if l.call.observed || a.vitals != nil || !a.teachesNothing() {
+		return false
+	}
+	if a.provider.effects.NoteAnswer(latency) {
+		a.provider.service.pace.Answered(latency)
+	}
+	a.state = attemptOver
+	a.provider.meter.Answered(a.cell, latency, a.began+elapsed)
+	a.provider.exit()
+	if a.ctx != nil {
+		a.ctx.End()
+	}
+	l.expiry.Stop()
+	l.call.closeAnswered(a.provider, a.began+elapsed)
+	return true
 }
 
 // abort ends the attempt, if nothing has, with an outcome that needs no judgement.
 func (l *leasedAttempt) abort(class verdict.Class, err error) {
 	if l.end() {
 		defer l.call.close()
-		l.tellHook(l.record(verdict.Verdict{Class: class}, l.attempt.elapsed(), fault.Bound(err)))
+		l.tellHook(l.record(verdict.Verdict{Class: class}, l.attempt.elapsed(), fault.Bound(err), nil))
 	}
 }
 
-// record records the outcome, and returns what the hook is to be told.
-func (l *leasedAttempt) record(v verdict.Verdict, elapsed time.Duration, err error) (soFar CallReport) {
-	if timer := l.expiry.Load(); timer != nil {
-		timer.Stop()
-	}
+// record records the outcome, and returns what the hook is to be told. cause says why the registry ended the attempt,
+// if it did.
+func (l *leasedAttempt) record(v verdict.Verdict, elapsed time.Duration, err, cause error) (ended Attempt, soFar CallReport) {
+	l.expiry.Stop()
 	a := &l.attempt
 	a.freed = a.trial && !l.freed.CompareAndSwap(false, true)
 	if patience := l.patience.Load(); patience > 0 {
@@ -118,15 +157,15 @@ func (l *leasedAttempt) record(v verdict.Verdict, elapsed time.Duration, err err
 		o.Call = l.call.serial()
 	}
 	a.record(o)
-	l.told.Class, l.told.Duration, l.told.Err = o.Class, elapsed, err
-	l.call.unclaim(a.provider)
-	return l.call.addOutcome(l.told, l.cause, a.provider.definition.Window)
+	ended = l.present()
+	ended.Class, ended.Duration, ended.Err = o.Class, elapsed, err
+	return ended, l.call.addOutcome(a.provider, ended, cause)
 }
 
 // tellHook runs the hook after the attempt.
-func (l *leasedAttempt) tellHook(soFar CallReport) {
+func (l *leasedAttempt) tellHook(ended Attempt, soFar CallReport) {
 	if l.call.observed {
-		l.call.tellAttempt(l.ctx, soFar, l.told)
+		l.call.tellAttempt(l.ctx, soFar, ended)
 	}
 }
 
@@ -144,7 +183,7 @@ func (l *leasedAttempt) expire() {
 		Kind: event.LeaseExpired, Reason: fmt.Sprintf("not reported within %v", elapsed.Round(time.Millisecond)),
 	}))
 	p.registry.mu.Unlock()
-	soFar := l.record(verdict.Verdict{Class: verdict.ClassForgotten}, elapsed, nil)
+	ended, soFar := l.record(verdict.Verdict{Class: verdict.ClassForgotten}, elapsed, nil, nil)
 	if expired != nil {
 		p.registry.tasks.StartLast(fmt.Sprintf("context of an expired lease of provider %q", p.name()), expired.Expire)
 	}
@@ -154,6 +193,6 @@ func (l *leasedAttempt) expire() {
 	}
 	p.registry.tasks.StartLast(fmt.Sprintf("hooks of an expired lease of provider %q", p.name()), func() {
 		defer l.call.close()
-		l.tellHook(soFar)
+		l.tellHook(ended, soFar)
 	})
 }

@@ -69,7 +69,7 @@ func (l *Lease[T]) Beside() (*Lease[T], error) {
 		return nil, c.failure()
 	}
 	c.why = reason.Hedge
-	return nextLease[T](&c)
+	return nextLease(&c, &Lease[T]{})
 }
 
 // Failure returns the error of the call as if it ended now: for a holder that asks no other

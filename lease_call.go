@@ -1,9 +1,9 @@
 package registry
 
 import (
-	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/claim"
@@ -25,6 +25,7 @@ type leaseCall struct {
 	skips    []sight.Seen // of all searches
 	claims   claim.Set[*provider]
 	key      *attemptctx.Context // of its first attempt: all have the idempotency key of the call
+	room     attemptctx.Context  // for that
 	open     int                 // leases, and searches, in progress; zero again: the call is over
 	leased   int                 // how many leases there were
 	answered bool                // one of the leases was a success
@@ -32,20 +33,26 @@ type leaseCall struct {
 	class    verdict.Class       // of the call as far as it is known
 }
 
-// newLeaseCall begins a call, with its first search in progress.
-func newLeaseCall(ctx context.Context, query *queryPlan, key string, options []CallOption) (*leaseCall, error) {
-	s := &leaseCall{open: 1}
-	if err := s.begin(ctx, query, key, options); err != nil {
-		return nil, err
+// firstSearch makes c the search for the first provider, which begins where an attempt was not admitted. It is the one
+// thing of the call that is open.
+func (s *leaseCall) firstSearch(c *call, after *firstAttempt) {
+	s.open = 1
+	if s.began == 0 {
+		s.began = s.query.service.registry.now()
 	}
-	return s, nil
+	c.request, c.shared, c.room = s.request, s, &s.room
+	c.iterateWith(after)
 }
 
-// firstSearch returns the search for the first provider.
-func (s *leaseCall) firstSearch() call {
-	c := call{request: s.request, shared: s}
-	c.iterateWith(nil)
-	return c
+// closeAnswered is the end, now, of the lease of p in a call that nothing observes.
+func (s *leaseCall) closeAnswered(p *provider, now time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.claims.Release(p)
+	s.answered, s.class = true, verdict.ClassSuccess
+	if s.open--; s.open == 0 {
+		p.service.meter.Called(s.class, now-s.began, s.leased)
+	}
 }
 
 // nextSearch returns a search for another provider. The rotations of tiers that the call has entered do not move
@@ -97,10 +104,11 @@ func (s *leaseCall) addLease(c *call) {
 	}
 }
 
-// addOutcome notes an attempt that has ended, and returns the report so far where hooks want it.
-func (s *leaseCall) addOutcome(ended Attempt, cause error, window int) (soFar CallReport) {
+// addOutcome notes an attempt on p that has ended, gives p back, and returns the report so far where hooks want it.
+func (s *leaseCall) addOutcome(p *provider, ended Attempt, cause error) (soFar CallReport) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.claims.Release(p)
 	succeeded := outcome.IsSuccess(ended.Class)
 	s.answered = s.answered || succeeded
 	if succeeded || !s.answered {
@@ -111,7 +119,7 @@ func (s *leaseCall) addOutcome(ended Attempt, cause error, window int) (soFar Ca
 	}
 	if !succeeded && ended.Class.Rule().Blame == verdict.BlameSuccess {
 		// It was about the request, so it holds for all leases of the call.
-		s.history.allowed.Follow(ended.Class, s.options.OnceOnly, s.query.query.TryRefused, window)
+		s.history.allowed.Follow(ended.Class, s.options.OnceOnly, s.query.query.TryRefused, p.definition.Window)
 	}
 	if s.observed {
 		soFar = s.soFar(s.history.attempts)
@@ -162,7 +170,7 @@ func (s *leaseCall) claim(p *provider, again bool) bool {
 	return s.claims.Claim(p)
 }
 
-// unclaim gives a provider back that was not entered, or whose lease is over.
+// unclaim gives a provider back that was not entered.
 func (s *leaseCall) unclaim(p *provider) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -52,12 +52,14 @@ func TestBeside_CountsStayRightUnderStress(t *testing.T) {
 	t.Parallel()
 	var afterCalls, calls, after, before atomic.Int64
 	reg, err := registry.New(registry.Options{
-		AfterCall: func(context.Context, registry.CallReport) { afterCalls.Add(1) },
-		BeforeAttempt: func(ctx context.Context, _ registry.CallReport, _ registry.Attempt) context.Context {
-			before.Add(1)
-			return ctx
+		Hooks: registry.Hooks{
+			AfterCall: func(context.Context, registry.CallReport) { afterCalls.Add(1) },
+			BeforeAttempt: func(ctx context.Context, _ registry.CallReport, _ registry.Attempt) context.Context {
+				before.Add(1)
+				return ctx
+			},
+			AfterAttempt: func(context.Context, registry.CallReport, registry.Attempt) { after.Add(1) },
 		},
-		AfterAttempt: func(context.Context, registry.CallReport, registry.Attempt) { after.Add(1) },
 	})
 	require.NoError(t, err)
 	for i := range 4 {
@@ -135,7 +137,7 @@ func TestBeside_CountsStayRightUnderStress(t *testing.T) {
 func TestBeside_FailsAfterLeaseExpired(t *testing.T) {
 	t.Parallel()
 	var n atomic.Int64
-	testkit.Bubble(t, registry.Options{AfterCall: func(context.Context, registry.CallReport) { n.Add(1) }}, func(t *testing.T, reg *registry.Registry) {
+	testkit.Bubble(t, registry.Options{Hooks: registry.Hooks{AfterCall: func(context.Context, registry.CallReport) { n.Add(1) }}}, func(t *testing.T, reg *registry.Registry) {
 		testkit.Add(t, reg, testkit.Provider{Name: "a"})
 		testkit.Add(t, reg, testkit.Provider{Name: "b"})
 		l, err := testkit.Bind(reg).Acquire(t.Context(), registry.AttemptTimeout(time.Second))
@@ -168,7 +170,7 @@ func TestBeside_FailsForOnceOnlyCall(t *testing.T) {
 func TestBeside_FailsAfterCallEnded(t *testing.T) {
 	t.Parallel()
 	var calls atomic.Int64
-	testkit.Bubble(t, registry.Options{AfterCall: func(context.Context, registry.CallReport) { calls.Add(1) }}, func(t *testing.T, reg *registry.Registry) {
+	testkit.Bubble(t, registry.Options{Hooks: registry.Hooks{AfterCall: func(context.Context, registry.CallReport) { calls.Add(1) }}}, func(t *testing.T, reg *registry.Registry) {
 		testkit.Add(t, reg, testkit.Provider{Name: "a"})
 		testkit.Add(t, reg, testkit.Provider{Name: "b"})
 		a, err := testkit.Bind(reg).Acquire(t.Context())
@@ -186,7 +188,7 @@ func TestBeside_FailsAfterCallEnded(t *testing.T) {
 func TestBeside_EndedCallIsReportedOnce(t *testing.T) {
 	t.Parallel()
 	var calls atomic.Int64
-	testkit.Bubble(t, registry.Options{AfterCall: func(context.Context, registry.CallReport) { calls.Add(1) }}, func(t *testing.T, reg *registry.Registry) {
+	testkit.Bubble(t, registry.Options{Hooks: registry.Hooks{AfterCall: func(context.Context, registry.CallReport) { calls.Add(1) }}}, func(t *testing.T, reg *registry.Registry) {
 		testkit.Add(t, reg, testkit.Provider{Name: "a"})
 		a, err := testkit.Bind(reg).Acquire(t.Context())
 		require.NoError(t, err)

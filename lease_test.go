@@ -228,11 +228,11 @@ func TestLease_ForgottenFreesPlaceDespiteHooks(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		reg := testkit.New(t, registry.Options{AfterCall: func(_ context.Context, r registry.CallReport) {
+		reg := testkit.New(t, registry.Options{Hooks: registry.Hooks{AfterCall: func(_ context.Context, r registry.CallReport) {
 			if r.Attempts[0].Class == verdict.ClassForgotten {
 				<-release
 			}
-		}})
+		}}})
 		a, _ := testkit.Chat.Register(t.Context(), reg, testkit.Provider{Name: "a", AttemptTimeout: time.Second, Instance: testkit.Says("a"), Limits: registry.LimitPolicy{MaxConcurrent: 2, NoQueue: true}})
 		r := testkit.Bind(reg)
 		_, _ = r.Acquire(t.Context())
@@ -249,7 +249,7 @@ func TestLease_BlockedHookAfterExpiryDoesNotBlockClose(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		reg := testkit.New(t, registry.Options{AfterCall: func(context.Context, registry.CallReport) { <-release }})
+		reg := testkit.New(t, registry.Options{Hooks: registry.Hooks{AfterCall: func(context.Context, registry.CallReport) { <-release }}})
 		_, err := testkit.Chat.Register(t.Context(), reg, testkit.Provider{Name: "a", AttemptTimeout: time.Second, Instance: testkit.Says("a")})
 		require.NoError(t, err)
 		_, err = testkit.Bind(reg).Acquire(t.Context()) // forgotten
@@ -275,11 +275,11 @@ func TestLease_BlockedHookAfterExpiryDoesNotBlockClose(t *testing.T) {
 func TestLease_BlockedHookAfterExpiryStopsNoTimer(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
-	testkit.Bubble(t, registry.Options{AfterAttempt: func(ctx context.Context, r registry.CallReport, a registry.Attempt) {
+	testkit.Bubble(t, registry.Options{Hooks: registry.Hooks{AfterAttempt: func(ctx context.Context, r registry.CallReport, a registry.Attempt) {
 		if a.Class == verdict.ClassForgotten {
 			<-release
 		}
-	}}, func(t *testing.T, reg *registry.Registry) {
+	}}}, func(t *testing.T, reg *registry.Registry) {
 		release = make(chan struct{})
 		b := testkit.Add(t, reg, testkit.Provider{Name: "b", Instance: testkit.Fails(testkit.ErrDown), Breaker: registry.BreakerPolicy{RecoveryTimeout: time.Minute}})
 		r := testkit.Bind(reg)

@@ -84,28 +84,6 @@ func (r *Registry) listing() []*provider {
 	return r.listingLocked()
 }
 
-// breakers returns the statistics of every breaker. A breaker's lock comes before the
-// registry's, so they are read before a step that looks at everything.
-func (r *Registry) breakers() map[*provider]BreakerStats {
-	breakers := make(map[*provider]BreakerStats)
-	for _, p := range r.listing() {
-		breakers[p] = p.breaker.stats()
-	}
-	return breakers
-}
-
-// infosLocked returns the view of every provider, with what breakers returned before.
-// The state of a breaker is taken from the gate, within the step.
-func (m *membership) infosLocked(breakers map[*provider]BreakerStats) []Info {
-	var infos []Info
-	for _, p := range m.listingLocked() {
-		breaker := breakers[p]
-		breaker.State = BreakerState(p.gateNow().Breaker())
-		infos = append(infos, p.infoLocked(breaker))
-	}
-	return infos
-}
-
 // sortListing sorts into the one order of all listings. Caller holds Registry.mu.
 func sortListing(all []*provider) {
 	slices.SortFunc(all, func(a, b *provider) int {

@@ -74,6 +74,8 @@ type eligibility struct {
 	// Guarded by Registry.mu.
 	held       []event.Event // published when it joins
 	positions  []position    // in the plans in force
+	seen       *seenProvider // by subscriptions
+	changed    bool          // since then
 	record     *sight.Record // how it stood when it was last looked at
 	recordedAt uint64        // the version of the plans then
 	ready      time.Duration // when breaker and health last let calls in again
@@ -100,7 +102,7 @@ type measurements struct {
 	heldClosed atomic.Uint64                    // times its breaker stayed closed for the sake of the group
 }
 
-func newProvider(svc *service, e entry, generation uint64) *provider {
+func newProvider(svc *service, e *entry, generation uint64) *provider {
 	p := &provider{
 		identity: identity{
 			registry: svc.registry, service: svc, generation: generation, order: generation, overrideID: e.overrideID,
@@ -246,8 +248,9 @@ func (p *provider) publishLocked(change event.Event) {
 	}
 }
 
-// event completes a change with the service, name and generation of the provider.
+// event completes a change, which has been made, with the service, name and generation of the provider.
 func (p *provider) event(change event.Event) event.Event {
+	noteChange(p)
 	change.Service, change.Provider, change.Generation = p.service.name, p.name(), p.generation
 	return change
 }

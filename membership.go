@@ -9,6 +9,7 @@ import (
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/bus"
+	"github.com/capreg/registry/internal/changeset"
 	"github.com/capreg/registry/internal/domain"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
@@ -27,9 +28,12 @@ type membership struct {
 	proving      map[*provider]struct{} // made, and not joined yet
 	draining     map[*provider]struct{} // removed, with calls in flight
 	overrides    override.Set           // in force
-	waiters      chan struct{}          // closed when a provider becomes eligible or leaves; nil while nothing waits
+	world        changeset.Members[*provider]
+	waiters      chan struct{} // closed when a provider becomes eligible or leaves; nil while nothing waits
 	bus          *bus.Bus
-	causes       atomic.Uint64 // grows when the reasons of those that require others may change
+	order        []*provider     // of the listing; nil: to be sorted
+	seen         []*seenProvider // by the last subscription; nil: one has changed since
+	causes       atomic.Uint64   // grows when the reasons of those that require others may change
 	closing      bool
 
 	generation uint64 // of the latest provider
@@ -47,7 +51,7 @@ func newMembership() membership {
 }
 
 // askAdmission calls the admission hook.
-func (r *Registry) askAdmission(ctx context.Context, d Definition) error {
+func (r *Registry) askAdmission(ctx context.Context, d *Definition) error {
 	if r.options.Admit == nil {
 		return nil
 	}
@@ -60,7 +64,7 @@ func (r *Registry) askAdmission(ctx context.Context, d Definition) error {
 }
 
 // make makes the provider of a checked entry, which is watched from now on and joins or is dropped later.
-func (m *membership) make(svc *service, e entry) *provider {
+func (m *membership) make(svc *service, e *entry) *provider {
 	m.generation++
 	p := newProvider(svc, e, m.generation)
 	p.gate.Store(uint32(p.gateNow() | refusal.Proving))
@@ -72,7 +76,7 @@ func (m *membership) make(svc *service, e entry) *provider {
 }
 
 // join makes a provider that was made a member, and removes the one that it replaces, if any.
-func (m *membership) join(p, replaced *provider, e entry) {
+func (m *membership) join(p, replaced *provider, e *entry) {
 	svc := p.service
 	if replaced != nil {
 		m.remove(replaced, "replaced")
@@ -118,11 +122,13 @@ func (m *membership) drop(p *provider) {
 	m.beginDrain(p, "")
 }
 
-func (m *membership) unusedName(service string) string {
+// unusedName returns a name that no provider has, nor another one that is to join with it.
+func (m *membership) unusedName(service string, steps []step) string {
 	for {
 		m.unnamed++
 		name := fmt.Sprintf("%s-%d", oneline.Cut(service, longestName-24), m.unnamed)
-		if _, taken := m.providers[name]; !taken {
+		named := func(s step) bool { return s.entry.definition.Name == name }
+		if _, taken := m.providers[name]; !taken && !slices.ContainsFunc(steps, named) {
 			return name
 		}
 	}
@@ -133,6 +139,7 @@ func (m *membership) index(p *provider) {
 	m.providers[p.name()] = p
 	m.byCapability.Insert(p, p.definition.Capabilities)
 	p.service.members[p] = struct{}{}
+	m.order, m.seen = nil, nil
 	m.causes.Add(1)
 }
 
@@ -140,6 +147,7 @@ func (m *membership) unindex(p *provider) {
 	delete(m.providers, p.name())
 	m.byCapability.Delete(p, p.definition.Capabilities)
 	delete(p.service.members, p)
+	m.order, m.seen = nil, nil
 	m.causes.Add(1)
 }
 
@@ -243,9 +251,11 @@ func (m *membership) having(capabilities []string) []*provider {
 	return found
 }
 
-// listingLocked returns every current provider in the one order.
+// listingLocked returns every current provider in the one order. The list is shared until that changes.
 func (m *membership) listingLocked() []*provider {
-	all := slices.Collect(maps.Values(m.providers))
-	sortListing(all)
-	return all
+	if m.order == nil {
+		m.order = slices.AppendSeq(make([]*provider, 0, len(m.providers)), maps.Values(m.providers))
+		sortListing(m.order)
+	}
+	return m.order
 }

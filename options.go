@@ -43,14 +43,9 @@ type Options struct {
 	// Authorize, when set, is called before every attempt and lease. An error keeps this caller away from the
 	// provider ([ErrDenied]), and the call moves on to the next one; a panic counts as an error.
 	Authorize func(ctx context.Context, caller, service, provider string) error
-	// BeforeCall and AfterCall run around each call and lease, BeforeAttempt and AfterAttempt around each of its
-	// attempts. The context that a Before hook returns replaces the one it was given. It must be derived from that
-	// one and may only add values, such as correlation ids or a trace. Panics are recovered. Default: none, and
-	// calls do not pay for them.
-	BeforeCall    func(ctx context.Context, r CallReport) context.Context
-	AfterCall     func(ctx context.Context, r CallReport)
-	BeforeAttempt func(ctx context.Context, r CallReport, a Attempt) context.Context
-	AfterAttempt  func(ctx context.Context, r CallReport, a Attempt)
+	// Hooks run around each call and lease, and around each of its attempts, as the first of all that
+	// [Registry.AddHooks] adds. Default: none, and calls do not pay for them.
+	Hooks Hooks
 	// NoDurations leaves out what the durations of calls are for: the histograms of [Registry.Metrics] and
 	// [Info.LastMinute]. Default: they are kept, which costs a call about a nanosecond; counts are always kept.
 	NoDurations bool
@@ -91,9 +86,4 @@ func (o Options) checked() (Options, error) {
 		return o, err
 	}
 	return o, asFieldError("Options.", check.Range[int]{Zero: "none", Max: 1 << 20}.Check("Decisions", o.Decisions))
-}
-
-// hasHooks reports whether any of the four hooks is set.
-func (o Options) hasHooks() bool {
-	return o.BeforeCall != nil || o.AfterCall != nil || o.BeforeAttempt != nil || o.AfterAttempt != nil
 }

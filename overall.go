@@ -60,18 +60,17 @@ func (r *Registry) orchestrate(more int) {
 
 // healthViews returns the health of every provider at one moment, in the one order.
 func (r *Registry) healthViews() []overall.Provider {
-	breakers := r.breakers()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var views []overall.Provider
-	for _, info := range r.infosLocked(breakers) {
-		p := r.providers[info.Name]
+	for _, p := range r.listingLocked() {
+		known, stands := p.healthLocked(), recordLocked(p)
 		views = append(views, overall.Provider{
 			Provider: health.Provider{
-				Name: info.Name, State: info.Health.State, Score: info.Health.Score, Trend: info.Health.Trend,
-				Eligible: info.Eligible, Mock: p.mock() && !p.ofTest(), Reason: info.Reason,
+				Name: p.name(), State: known.State, Score: known.Score, Trend: known.Trend,
+				Eligible: stands.Eligible, Mock: p.mock() && !p.ofTest(), Reason: stands.Words,
 			},
-			Service: info.Service, Groups: info.Health.Groups,
+			Service: p.service.name, Groups: known.Groups,
 			Hidden: p.gateNow()&(refusal.Hidden|refusal.NoTraffic) != 0,
 		})
 	}

@@ -6,6 +6,7 @@ import (
 	"reflect"
 
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/changeset"
 	"github.com/capreg/registry/internal/check"
 	"github.com/capreg/registry/internal/override"
 	"github.com/capreg/registry/internal/refusal"
@@ -167,7 +168,7 @@ func (m *membership) newReplacement(of *provider, fake *typed.Instance, policy B
 	}
 	e.health.Probe, e.health.Capabilities, e.health.Recover = nil, nil, nil
 	m.generation++
-	p := newProvider(of.service, e, m.generation)
+	p := newProvider(of.service, &e, m.generation)
 	p.timeout.Store(of.timeout.Load())
 	p.order, p.matchesAny, p.replacement.of = of.order, of.matchesAny, of
 	return p
@@ -227,16 +228,20 @@ func (s *service) override(by string, entries []entry) (override.Undo, error) {
 	r.mu.Unlock()
 
 	// They join before the others are hidden, so that the service is never without a provider.
-	t := &transaction{registry: r}
-	for _, e := range entries {
-		e.overrideID = o.ID
-		t.steps = append(t.steps, joining(s, e, &Registration{}))
+	t := &transaction{Registry: r}
+	changes := make([]changeset.Change, len(entries))
+	for i := range entries {
+		entries[i].overrideID, changes[i].Kind = o.ID, changeset.Join
+		t.steps = append(t.steps, joining(s, &entries[i], &Registration{}))
 	}
-	if err := t.run(context.Background()); err != nil { // it waits for nothing
+	if err := t.run(context.Background(), changes); err != nil { // it waits for nothing
 		s.undoOverride(o, nil)
 		return nil, err
 	}
-	fakes := t.joining
+	fakes := make([]*provider, len(t.steps))
+	for i := range t.steps {
+		fakes[i] = t.steps[i].provider
+	}
 	r.mu.Lock()
 	s.overrides.Push(o)
 	r.updateHiddenOf(s)

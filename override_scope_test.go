@@ -372,32 +372,3 @@ func TestOverride_HandleAlwaysShowsCurrentInstance(t *testing.T) {
 	}
 	require.NoError(t, reg.Close(t.Context()))
 }
-
-func TestObserve_SeesEveryLaterCall(t *testing.T) {
-	t.Parallel()
-	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		testkit.Add(t, reg, testkit.Provider{Name: "bad", Instance: testkit.Fails(testkit.ErrDown)})
-		testkit.Add(t, reg, testkit.Provider{Name: "good", Group: 1})
-		r := testkit.Bind(reg)
-		testkit.MustAsk(t, r)
-		var seen []registry.CallReport
-		stop, err := reg.Observe(func(_ context.Context, report registry.CallReport) { seen = append(seen, report) })
-		require.NoError(t, err)
-		broken, err := reg.Observe(func(context.Context, registry.CallReport) { panic("not the caller's") })
-		require.NoError(t, err)
-		testkit.MustAsk(t, r)
-		lease, err := r.Acquire(t.Context())
-		require.NoError(t, err)
-		lease.Done(nil)
-		require.Len(t, seen, 2)
-		require.Len(t, seen[0].Attempts, 2)
-		require.Equal(t, "good", seen[0].Attempts[1].Provider)
-		stop()
-		stop()
-		testkit.MustAsk(t, r)
-		require.Len(t, seen, 2)
-		broken()
-		_, err = reg.Observe(nil)
-		require.ErrorIs(t, err, registry.ErrInvalid)
-	})
-}

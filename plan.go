@@ -91,8 +91,9 @@ func (s *service) queryPlan(asked *Query) (*queryPlan, error) {
 	return kept, nil
 }
 
-// outdate puts all plans of the service out of force. Caller holds Registry.mu.
+// outdate puts all plans of the service, and the listing, out of force. Caller holds Registry.mu.
 func (s *service) outdate() {
+	s.registry.order = nil
 	s.plans.Outdate()
 	s.sorted = nil
 	s.version++

@@ -1,12 +1,16 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
 
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/status"
 )
 
 // Registration is the handle of one provider in its registry.
@@ -159,6 +163,26 @@ func (r *Registration) ForceOpen(openFor time.Duration, reason string) error {
 		return err
 	}
 	return p.breaker.forceOpen(openFor, reason)
+}
+
+// CoolDown leaves the provider alone, or all of its domain, as c says: for its class and scope, until its end, for the
+// cause. So a cooldown can outlive the process that it began in. It does not grow, and a longer one in progress stays.
+// The errors match [ErrInvalid] or [ErrNotRegistered].
+func (r *Registration) CoolDown(c status.Cooldown, cause error) error {
+	_, badClass := c.Class.MarshalText()
+	_, badScope := c.Scope.MarshalText()
+	if err := cmp.Or(badClass, badScope); err != nil {
+		return err
+	}
+	left := time.Until(c.Until)
+	if left <= 0 {
+		return invalid("Until", c.Until, "a time to come")
+	}
+	p, err := r.member()
+	if err == nil {
+		p.cool(outcome.Outcome{Class: c.Class, Scope: c.Scope, After: left, Cause: fault.Bound(cause)})
+	}
+	return err
 }
 
 // Reset closes the breaker with all its counts at zero, and ends a cooldown of the provider or its domain together

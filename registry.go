@@ -13,6 +13,7 @@ import (
 	"github.com/capreg/registry/internal/domain"
 	"github.com/capreg/registry/internal/drain"
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/hook"
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/meter"
 	"github.com/capreg/registry/internal/oneline"
@@ -32,13 +33,12 @@ import (
 type Registry struct {
 	options    Options
 	strategies pick.Strategies
-	hooked     bool // some hook is set
 	seed       maphash.Seed
 	epoch      time.Time // of now(); set in New, so that it belongs to a bubble of synctest
 	schedule   *schedule.Scheduler
 	services   atomic.Pointer[map[string]*service] // copied on write, under mu
 	forgotten  meter.Forgotten                     // services that are no longer listed
-	observers  atomic.Pointer[[]*observer]         // copied on write, under mu; nil: none
+	hooks      hook.List[CallReport, Attempt]      // changed under mu
 	unattended atomic.Bool                         // calls begin with a first attempt; see isUnattended
 	serials    atomic.Uint64                       // of calls: see [call.serial]
 	probes     *probe.Queue
@@ -76,23 +76,28 @@ func New(options Options) (*Registry, error) {
 	if v != nil {
 		return nil, asFieldError("Options.", v)
 	}
+	timers := schedule.New()
 	r := &Registry{
-		options: options, strategies: known, hooked: options.hasHooks(), decisions: record.NewLatest[selection.Decision](options.Decisions),
-		seed: maphash.MakeSeed(), epoch: time.Now(), schedule: schedule.New(),
+		options: options, strategies: known, decisions: record.NewLatest[selection.Decision](options.Decisions),
+		seed: maphash.MakeSeed(), epoch: timers.Epoch(), schedule: timers,
 		membership: newMembership(), closed: make(chan struct{}),
 	}
 	r.life, r.end = context.WithCancelCause(context.Background())
+	r.world = r.newWorld()
 	r.services.Store(&map[string]*service{})
+	if set := hook.Set[CallReport, Attempt](options.Hooks); !set.Empty() {
+		r.hooks.Add(set)
+	}
 	r.unattended.Store(r.isUnattended())
 	r.bus = bus.New(engineHost{r}, options.Logger)
 	r.probes = probe.NewQueue(r.life, probeHost{engineHost{r}}, options.ProbeConcurrency)
 	return r, nil
 }
 
-// isUnattended reports whether no hook, observer or option of the registry has to see every call, so that calls
+// isUnattended reports whether no hook or option of the registry has to see every call, so that calls
 // may begin with a first attempt alone.
 func (r *Registry) isUnattended() bool {
-	return !r.hooked && r.options.Authorize == nil && !r.options.PanicsAsErrors && r.observers.Load() == nil
+	return r.hooks.Sets() == nil && r.options.Authorize == nil && !r.options.PanicsAsErrors
 }
 
 // made reports whether the registry was created by New.
@@ -154,7 +159,7 @@ func (r *Registry) Register(ctx context.Context, serviceName string, p Provider[
 	if err := e.adapt(svc.binding); err != nil {
 		return nil, err
 	}
-	return r.register(ctx, svc, e)
+	return r.register(ctx, svc, &e)
 }
 
 // Close shuts the registry down and waits until nothing of it runs any more.

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/capreg/registry/internal/attemptctx"
@@ -30,8 +31,7 @@ type Attempt struct {
 	Err error `json:"error,omitempty"`
 }
 
-// CallReport describes the course of one call, or of the leases of one. [ReportTo] asks for it, and the hooks of
-// [Options] get it.
+// CallReport describes the course of one call, or of the leases of one. [ReportTo] asks for it, and [Hooks] get it.
 type CallReport struct {
 	// Service is the name of the service, and Handler the handler of the query.
 	Service string `json:"service"`
@@ -56,16 +56,20 @@ func IdempotencyKey(ctx context.Context) string {
 	return attemptctx.IdempotencyKey(ctx)
 }
 
-// prepareAttempt runs the hook that may change the context of the function.
+// copied returns a report that may be written to, but for what was skipped.
+func (r CallReport) copied() CallReport {
+	r.Attempts = slices.Clone(r.Attempts)
+	return r
+}
+
+// prepareAttempt runs the hooks that may change the context of the function.
 func (c *call) prepareAttempt() {
 	c.query.service.meter.Waited(c.delay)
-	hook := c.query.service.registry.options.BeforeAttempt
-	if !c.observed || hook == nil {
+	if c.hooks == nil {
 		return
 	}
 	c.state = callPreparing
-	ctx := c.functionContext()
-	_ = fault.Run(func() error { c.hookCtx = hook(ctx, c.soFar(c.attempts), c.present()); return nil })
+	c.hookCtx = c.hooks.BeforeAttempt(c.functionContext(), func() CallReport { return c.soFar(c.attempts) }, c.attempt.present(c.why, c.delay))
 	c.state = callRunning
 }
 
@@ -78,16 +82,14 @@ func (c *call) functionContext() context.Context {
 }
 
 // present describes the attempt in progress.
-func (c *call) present() Attempt {
-	p := c.attempt.provider
-	return Attempt{
-		Provider: p.name(), Why: c.why, Trial: c.attempt.trial, Mock: p.mock() || p.overrideID > 0, Delay: c.delay,
-	}
+func (a *attempt) present(why reason.Why, delay time.Duration) Attempt {
+	p := a.provider
+	return Attempt{Provider: p.name(), Why: why, Trial: a.trial, Mock: p.mock() || p.overrideID > 0, Delay: delay}
 }
 
-// noteAttempt notes the outcome of the attempt and runs the hook after it.
+// noteAttempt notes the outcome of the attempt and runs the hooks after it.
 func (c *call) noteAttempt(class verdict.Class, elapsed time.Duration, err error) {
-	ended := c.present()
+	ended := c.attempt.present(c.why, c.delay)
 	ended.Class, ended.Duration, ended.Err = class, elapsed, err
 	c.add(ended, c.cause)
 	c.delay = 0
@@ -108,10 +110,7 @@ func (c *call) report(err error) {
 	if c.options.Report != nil {
 		*c.options.Report = report
 	}
-	if hook := registry.options.AfterCall; hook != nil {
-		_ = fault.Run(func() error { hook(c.caller.Ctx, report); return nil })
-	}
-	registry.notifyObservers(c.caller.Ctx, report)
+	c.hooks.AfterCall(c.caller.Ctx, report.copied)
 }
 
 // failure returns the error of a call that has no answer.

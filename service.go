@@ -72,7 +72,7 @@ func (s Service[T]) Register(ctx context.Context, r *Registry, p Provider[T]) (*
 	if err != nil {
 		return nil, err
 	}
-	return r.register(ctx, svc, e)
+	return r.register(ctx, svc, &e)
 }
 
 // Classify sets the classifier of the service in that registry and replaces the previous one; nil removes it. It

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/capreg/registry/health"
@@ -24,21 +25,27 @@ import (
 // SetStrategy or SetLimits for one that stays. Each setting of a provider can change once; one that is removed,
 // replaced or added by the set has no other changes in it.
 type Update struct {
-	steps []step
+	changes []changeset.Change
+	steps   []step // by change
 }
 
-// step is one change of an update.
+// step holds what the registry, beside the change itself, needs for one change of an update.
 type step struct {
-	change  changeset.Change
 	refused error // its input was
 
 	// Of a provider that joins.
-	entry  entry
-	find   func(*Registry) (*service, bool, error)
-	handle *Registration
+	entry   entry
+	find    func(*Registry) (*service, bool, error) // nil: the service is known
+	service *service
+	handle  *Registration // nil: none joins
 
-	setting setting
+	setting  setting
+	provider *provider // that joins, leaves or is changed, from its check on
+	replaced *provider // that has the name of one that joins
 }
+
+// joins reports whether a provider joins.
+func (s *step) joins() bool { return s.handle != nil }
 
 // AddTo adds a registration to a set of changes, as [Service.Register] would make it, and returns its handle. Until
 // [Registry.Update] has made the changes, the handle is that of a provider that has left.
@@ -48,14 +55,14 @@ type step struct {
 func (s Service[T]) AddTo(u *Update, p Provider[T]) *Registration {
 	handle := &Registration{}
 	e, err := newEntry(s.name, p)
-	u.add(step{refused: err, entry: e, find: s.find, handle: handle, change: changeset.Change{Kind: changeset.Join}})
+	u.add(changeset.Change{Kind: changeset.Join}, step{refused: err, entry: e, find: s.find, handle: handle})
 	return handle
 }
 
 // Remove adds the removal of the named provider, as [Registration.Unregister] makes it. Its calls in flight are
 // drained within [Options.DrainTimeout].
 func (u *Update) Remove(name string) {
-	u.add(step{change: changeset.Change{Kind: changeset.Leave, Name: name}})
+	u.add(changeset.Change{Kind: changeset.Leave, Name: name}, step{})
 }
 
 // SetPriority adds a change as [Registration.SetPriority] makes it.
@@ -108,13 +115,13 @@ func (u *Update) SetHealthPolicy(name string, policy health.Policy) {
 func (u *Update) set(name string, change changeset.Change) func(s setting, refused error) {
 	return func(s setting, refused error) {
 		change.Kind, change.Name, change.What = s.kind, name, s.what
-		u.add(step{change: change, refused: refused, setting: s})
+		u.add(change, step{refused: refused, setting: s})
 	}
 }
 
-func (u *Update) add(s step) {
+func (u *Update) add(c changeset.Change, s step) {
 	if u != nil { // else Registry.Update refuses it
-		u.steps = append(u.steps, s)
+		u.changes, u.steps = append(u.changes, c), append(u.steps, s)
 	}
 }
 
@@ -138,22 +145,30 @@ func (r *Registry) Update(ctx context.Context, u *Update) error {
 	case u == nil:
 		return invalid("Update", raw("nil"), "a set of changes")
 	}
-	t := &transaction{registry: r, steps: slices.Clone(u.steps), set: true}
-	return t.run(ctx)
+	t := &transaction{Registry: r, steps: slices.Clone(u.steps), set: true}
+	return t.run(ctx, slices.Clone(u.changes))
 }
 
+//nolint:gochecknoglobals // a cache; those that are kept are empty
+var transactions = sync.Pool{New: func() any { return new(transaction) }}
+
 // register makes a registration that is a set of its own.
-func (r *Registry) register(ctx context.Context, svc *service, e entry) (*Registration, error) {
+func (r *Registry) register(ctx context.Context, svc *service, e *entry) (*Registration, error) {
 	handle := &Registration{}
-	t := &transaction{registry: r, steps: []step{joining(svc, e, handle)}}
-	if err := t.run(ctx); err != nil {
+	t, _ := transactions.Get().(*transaction)
+	defer func() {
+		*t = transaction{}
+		transactions.Put(t)
+	}()
+	t.Registry, t.oneChange[0].Kind, t.oneStep[0] = r, changeset.Join, joining(svc, e, handle)
+	t.steps = t.oneStep[:]
+	if err := t.run(ctx, t.oneChange[:]); err != nil {
 		return nil, err
 	}
 	return handle, nil
 }
 
 // joining returns the step by which a provider joins a known service.
-func joining(svc *service, e entry, handle *Registration) step {
-	find := func(*Registry) (*service, bool, error) { return svc, true, nil }
-	return step{entry: e, find: find, handle: handle, change: changeset.Change{Kind: changeset.Join}}
+func joining(svc *service, e *entry, handle *Registration) step {
+	return step{entry: *e, service: svc, handle: handle}
 }

@@ -83,7 +83,7 @@ func (p Policy) withDefaults(options []registry.CallOption) (Policy, error) {
 // function runs in goroutines of its own, several at once; [registry.Registry.Close] waits for
 // them. It must not have side effects: [registry.OnceOnly] is refused, with an error that
 // matches [registry.ErrInvalid], and so is [registry.ReportTo], since losers would change the
-// report after Call has returned; the hooks of [registry.Options] see every attempt. A panic is
+// report after Call has returned; hooks see every attempt. A panic is
 // recorded and goes on to the caller, unless [registry.Options.PanicsAsErrors] is set. When all
 // fail the error is a [registry.CallError]; when ctx ends first it matches ctx's error and
 // cause.

@@ -102,11 +102,11 @@ func TestCall_ReasonOfAnAttemptSaysHedge(t *testing.T) {
 	t.Parallel()
 	var reasons []string
 	ps := []registry.Provider[server]{{Name: "a", Instance: server{takes: 5 * time.Second}}, {Name: "b", Instance: server{takes: 2 * time.Second, err: errDown}}, {Name: "c"}}
-	with(t, registry.Options{AfterCall: func(_ context.Context, report registry.CallReport) {
+	with(t, registry.Options{Hooks: registry.Hooks{AfterCall: func(_ context.Context, report registry.CallReport) {
 		for _, a := range report.Attempts {
 			reasons = append(reasons, a.Provider+" "+string(a.Why))
 		}
-	}}, ps, func(t *testing.T, _ *registry.Registry, r *registry.Resolver[server]) {
+	}}}, ps, func(t *testing.T, _ *registry.Registry, r *registry.Resolver[server]) {
 		_, err := hedge.Call(t.Context(), r, hedge.Policy{After: time.Second, MaxProviders: 2}, serve)
 		require.NoError(t, err)
 		time.Sleep(time.Minute)

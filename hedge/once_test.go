@@ -31,11 +31,11 @@ func TestCall_SuccessIsReportedWithoutAnError(t *testing.T) {
 	var mu sync.Mutex
 	var reports []registry.CallReport
 	ps := []registry.Provider[server]{{Name: "slow", Instance: server{takes: time.Hour}}, {Name: "fast"}}
-	with(t, registry.Options{AfterCall: func(_ context.Context, r registry.CallReport) {
+	with(t, registry.Options{Hooks: registry.Hooks{AfterCall: func(_ context.Context, r registry.CallReport) {
 		mu.Lock()
 		defer mu.Unlock()
 		reports = append(reports, r)
-	}}, ps, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
+	}}}, ps, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
 		got, err := hedge.Call(t.Context(), r, second, serve)
 		require.NoError(t, err)
 		require.Equal(t, "fast", got)
@@ -71,11 +71,11 @@ func TestCall_FailureAtHedgeStartsOneAttempt(t *testing.T) {
 		var mu sync.Mutex
 		n := 0
 		ps := []registry.Provider[server]{{Name: "a", Instance: server{takes: time.Second, err: verdict.As(errDown, verdict.Verdict{Class: verdict.ClassBadRequest})}}}
-		with(t, registry.Options{AfterCall: func(_ context.Context, r registry.CallReport) {
+		with(t, registry.Options{Hooks: registry.Hooks{AfterCall: func(_ context.Context, r registry.CallReport) {
 			mu.Lock()
 			defer mu.Unlock()
 			n++
-		}}, ps, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
+		}}}, ps, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
 			_, err := hedge.Call(t.Context(), r, hedge.Policy{After: time.Second, MaxProviders: 3}, serve)
 			require.Error(t, err)
 			synctest.Wait()

@@ -53,9 +53,9 @@ func TestCall_LosersAreNeverCounted(t *testing.T) {
 func TestCall_ExitOfAHookDoesNotBlockTheCaller(t *testing.T) {
 	t.Parallel()
 	ps := []registry.Provider[server]{{Name: "a"}}
-	with(t, registry.Options{AfterAttempt: func(context.Context, registry.CallReport, registry.Attempt) {
+	with(t, registry.Options{Hooks: registry.Hooks{AfterAttempt: func(context.Context, registry.CallReport, registry.Attempt) {
 		runtime.Goexit()
-	}}, ps, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
+	}}}, ps, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour) // else it would hang for ever
 		defer cancel()
 		began := time.Now()

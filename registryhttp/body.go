@@ -56,7 +56,7 @@ func (x *exchange) read(p []byte) (n int, err error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	n, err = x.readBody(p, x.round.transport.options.StallTimeout)
+	n, err = x.body.Read(p)
 	if x.empty++; n > 0 || err != nil {
 		x.empty = 0
 	} else if x.empty >= mostEmptyReads {
@@ -88,9 +88,9 @@ func (x *exchange) failed(err error) error {
 // reads.
 func (x *exchange) Close() error {
 	x.mu.Lock()
-	first, reading := !x.closed, x.reading
+	first, reading, over := !x.closed, x.reading, x.over
 	x.closed = true
-	drain := first && !reading && !x.over
+	drain := first && !reading && !over
 	x.reading = reading || drain
 	x.mu.Unlock()
 	if !first {
@@ -99,25 +99,14 @@ func (x *exchange) Close() error {
 	if drain {
 		x.drain()
 	}
-	x.finish(errAbandoned)
+	if !over {
+		x.finish(errAbandoned)
+	}
 	_ = x.body.Close()
 	if !reading {
 		x.freeBuffer()
 	}
 	return nil
-}
-
-// readBody reads within the limit.
-func (x *exchange) readBody(p []byte, limit time.Duration) (n int, err error) {
-	now := x.now()
-	x.mu.Lock()
-	x.allow(now, limit)
-	x.mu.Unlock()
-	n, err = x.body.Read(p)
-	x.mu.Lock()
-	x.allowAll()
-	x.mu.Unlock()
-	return n, err
 }
 
 // drain reads what is left if that is little and there already: a reader that knows the end mark stops before the
@@ -129,9 +118,11 @@ func (x *exchange) drain() {
 	if x.buffer == nil {
 		x.buffer, _ = firstBuffers.Get().(*[firstSize]byte)
 	}
-	until := x.now() + drainTimeout
+	x.mu.Lock()
+	x.allow(x.now(), drainTimeout)
+	x.mu.Unlock()
 	for most := drainMost; most > 0; {
-		n, err := x.readBody(x.buffer[:], until-x.now())
+		n, err := x.body.Read(x.buffer[:])
 		if isEnd(err) {
 			x.finish(nil)
 		}
@@ -141,6 +132,7 @@ func (x *exchange) drain() {
 	}
 }
 
+// enter begins a read, of which the time is limited where it goes on to the provider's body.
 func (x *exchange) enter() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -148,13 +140,17 @@ func (x *exchange) enter() bool {
 		return false
 	}
 	x.reading = true
+	if len(x.first) == 0 && x.readErr == nil {
+		x.allow(x.now(), x.round.transport.options.StallTimeout)
+	}
 	return true
 }
 
-// leave ends a read. The context may have ended while it went on.
+// leave ends a read, and the limit of its time. The context may have ended while it went on.
 func (x *exchange) leave() {
 	x.mu.Lock()
 	x.reading = false
+	x.allowAll()
 	reported := x.over || x.detached
 	x.mu.Unlock()
 	if !reported && x.ctx.Err() != nil {
@@ -203,9 +199,7 @@ func (x *exchange) stopFollowing() {
 
 // stopClock stops the timer. It is called with mu held.
 func (x *exchange) stopClock() {
-	if x.timer != nil {
-		x.timer.Stop()
-	}
+	x.timer.Stop()
 	x.rings, x.due = never, never
 }
 

@@ -33,7 +33,8 @@ type exchange struct {
 	removal  attemptctx.Follower // ends ctx when the provider is told to stop
 	unfollow func() bool         // ends it with a context of a hook; nil without
 	unwatch  func() bool         // nil until the answer is committed and has more to read
-	url      url.URL             // of the request to the provider
+	sent     http.Request        // to the provider
+	url      url.URL             // of that
 	response *http.Response
 	failure  error
 	body     io.ReadCloser // the provider's
@@ -46,9 +47,9 @@ type exchange struct {
 	cut      bool // the limit leaves time for another provider
 	began    time.Duration
 
-	// mu guards the fields below; nothing is called while it is held but methods of the timer and Patience.
+	// mu guards the fields below; nothing is called while it is held but the clock, methods of the timer and Patience.
 	mu      sync.Mutex
-	timer   *schedule.Timer
+	timer   schedule.Timer
 	rings   time.Duration // when the timer goes off; never: it does not
 	due     time.Duration // when ctx is ended
 	phase   phase
@@ -75,12 +76,16 @@ const never time.Duration = math.MaxInt64
 type clientContext struct {
 	context.Context
 
-	values context.Context //nolint:containedctx // of the attempt
+	attempt context.Context //nolint:containedctx // for its values
 }
 
 // Value returns the value of the attempt, where it has one.
 func (c *clientContext) Value(key any) any {
-	if value := c.values.Value(key); value != nil {
+	value, plain := attemptctx.OwnValue(c.attempt, key)
+	if !plain { // a hook has changed it
+		value = context.WithoutCancel(c.attempt).Value(key)
+	}
+	if value != nil {
 		return value
 	}
 	return c.Context.Value(key)
@@ -118,14 +123,14 @@ func (x *exchange) begin(r *round, lease *registry.Lease[*Upstream]) (response *
 // open makes the request and decides on the answer. An error is a failure without one.
 func (x *exchange) open() error {
 	client, leased := x.round.request.Context(), x.lease.Context()
-	x.parent = clientContext{client, context.WithoutCancel(leased)}
+	x.parent = clientContext{client, leased}
 	x.ctx, x.end = context.WithCancelCause(&x.parent)
 	if !x.removal.Follow(leased, x.removed) { // a hook has changed it
 		x.unfollow = context.AfterFunc(leased, x.removed)
 	}
 	x.startClock()
-	out := x.lease.Value.request(x)
-	if err := x.round.body.give(x, out); err != nil {
+	x.lease.Value.address(x)
+	if err := x.round.body.give(x); err != nil {
 		return err
 	}
 	base := x.round.transport.base
@@ -133,27 +138,26 @@ func (x *exchange) open() error {
 		base = own
 	}
 	var err error
-	x.response, err = base.RoundTrip(out) //nolint:bodyclose // it is the answer's
+	x.response, err = base.RoundTrip(&x.sent) //nolint:bodyclose // it is the answer's
 	switch {
 	case err != nil:
 		return x.caused(err)
 	case x.response == nil:
 		return errNoResponse
 	}
-	return x.judge(out)
+	return x.judge()
 }
 
 // removed ends the context with that of the lease.
 func (x *exchange) removed() { x.end(fault.Bound(context.Cause(x.lease.Context()))) }
 
-// request returns the request to the upstream.
-func (u *Upstream) request(x *exchange) *http.Request {
+// address makes the request that is sent one to the upstream.
+func (u *Upstream) address(x *exchange) {
 	in := x.round.request
-	out := in.WithContext(x.ctx)
-	x.url = u.target(in.URL, x.round.transport.options.Base)
-	out.URL, out.Host, out.Header = &x.url, u.host, u.headers(in)
-	out.Response = nil
-	return out
+	x.sent = *in.WithContext(x.ctx) // a part of the exchange, so that it costs no allocation
+	u.target(&x.url, in.URL, x.round.transport.options.Base)
+	x.sent.URL, x.sent.Host, x.sent.Header = &x.url, u.host, u.headers(in)
+	x.sent.Response = nil
 }
 
 // startClock limits the time until the first byte.
@@ -183,11 +187,8 @@ func (x *exchange) allow(now, limit time.Duration) {
 	if x.rings <= x.due {
 		return
 	}
-	if x.timer != nil {
-		x.timer.Stop()
-	}
 	x.rings = x.due
-	x.timer = x.round.transport.timers.At(x.due, x.ring)
+	x.round.transport.timers.Start(&x.timer, x.due, x.ring)
 }
 
 // allowAll limits nothing but the time for the whole answer. It is called with mu held.
@@ -242,7 +243,7 @@ func (x *exchange) resume() {
 }
 
 // judge decides on an answer whose header has arrived.
-func (x *exchange) judge(out *http.Request) error {
+func (x *exchange) judge() error {
 	response, in, transport := x.response, x.round.request, x.round.transport
 	response.Request = in
 	if response.StatusCode == http.StatusSwitchingProtocols {
@@ -261,7 +262,7 @@ func (x *exchange) judge(out *http.Request) error {
 		return nil
 	}
 	if response.StatusCode >= http.StatusMultipleChoices {
-		x.lease.Value.localize(response, out.URL, in.URL, transport.options.Base)
+		x.lease.Value.localize(response, x.sent.URL, in.URL, transport.options.Base)
 	}
 	if !transport.options.CommitHeader && x.round.repeatable && x.round.body.repeatable() {
 		if err := x.peek(); err != nil {
@@ -287,13 +288,13 @@ func (x *exchange) refused(failure error) bool {
 
 // commit makes the answer the one of the request.
 func (x *exchange) commit() {
-	x.answered()
 	x.round.body.commit()
 	if x.atEnd() {
 		x.finish(nil)
 		x.leave()
 		return
 	}
+	x.answered()
 	x.lease.Answered()
 	x.lease.Patience(x.round.transport.options.Timeout)
 	x.mu.Lock() // for the function, which may run at once

@@ -36,7 +36,8 @@ func (b *requestBody) init(request *http.Request, most int64) {
 }
 
 // give sets the body of an attempt's request.
-func (b *requestBody) give(x *exchange, out *http.Request) error {
+func (b *requestBody) give(x *exchange) error {
+	out := &x.sent
 	switch {
 	case b.none:
 	case b.kept != nil:

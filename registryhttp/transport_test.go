@@ -306,9 +306,9 @@ func (panics) Read([]byte) (int, error) { panic(errDown) }
 func TestTransport_HeedsOptionsOfTheCallAndTheCaller(t *testing.T) {
 	t.Parallel()
 	var callers []string
-	reg := testkit.New(t, registry.Options{AfterCall: func(_ context.Context, report registry.CallReport) {
+	reg := testkit.New(t, registry.Options{Hooks: registry.Hooks{AfterCall: func(_ context.Context, report registry.CallReport) {
 		callers = append(callers, report.Caller)
-	}})
+	}}})
 	s := with(t, reg, registryhttp.Options{Call: []registry.CallOption{registry.Caller("program")}}, says("a"))
 	for _, caller := range []string{"", "alice"} {
 		ctx := registryhttp.WithMetadata(t.Context(), registryhttp.Metadata{Caller: caller})

@@ -424,10 +424,10 @@ func TestTransport_HeedsTheContextOfAHook(t *testing.T) {
 		errHook := errors.New("hook")
 		var seen any
 		var end context.CancelCauseFunc
-		reg := testkit.New(t, registry.Options{BeforeAttempt: func(ctx context.Context, _ registry.CallReport, _ registry.Attempt) context.Context {
+		reg := testkit.New(t, registry.Options{Hooks: registry.Hooks{BeforeAttempt: func(ctx context.Context, _ registry.CallReport, _ registry.Attempt) context.Context {
 			ctx, end = context.WithCancelCause(context.WithValue(ctx, valueKey{}, "of the hook"))
 			return ctx
-		}})
+		}}})
 		s := with(t, reg, registryhttp.Options{}, roundTrip(func(request *http.Request) (*http.Response, error) {
 			seen = request.Context().Value(valueKey{})
 			return streams(io.EOF, 1, time.Minute)(request)

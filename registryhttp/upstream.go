@@ -188,9 +188,9 @@ func portOf(u *url.URL) string {
 	return "80"
 }
 
-// target returns the URL of the upstream for a request, whose path begins with base.
-func (u *Upstream) target(request *url.URL, base string) (to url.URL) {
-	to = *u.url
+// target makes to the URL of the upstream for a request, whose path begins with base.
+func (u *Upstream) target(to, request *url.URL, base string) {
+	*to = *u.url
 	if u.url.RawPath == "" && request.RawPath == "" {
 		to.Path = join(u.url.Path, request.Path[len(base):])
 	} else {
@@ -205,7 +205,6 @@ func (u *Upstream) target(request *url.URL, base string) (to url.URL) {
 	default:
 		to.RawQuery = u.query + "&" + request.RawQuery
 	}
-	return to
 }
 
 // join joins two paths by one slash; an empty rest adds none.

@@ -54,7 +54,7 @@ func Record(tb testing.TB, reg *registry.Registry) *Recorder {
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
 	r.ended = ended
-	stop, err := reg.Observe(r.add)
+	stop, err := reg.AddHooks(registry.Hooks{AfterCall: r.add})
 	if err != nil {
 		tb.Fatalf("registrytest: record: %v", err)
 	}

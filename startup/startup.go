@@ -263,7 +263,7 @@ type Supervisor interface {
 // safe for concurrent use.
 type Run struct {
 	supervisor Supervisor
-	ended      atomic.Bool
+	ended      uint32 //nolint:modernize // no atomic.Bool: orchestrators copy a new Run into a struct of theirs
 }
 
 // NewRun returns a Run that reports to the supervisor; for orchestrators, and for tests of
@@ -290,7 +290,7 @@ func (r *Run) Detail(text string) { r.supervisor.ComponentDetail(text) }
 // Ended reports that the component has ended by itself, with an error or nil. Only the first
 // report counts.
 func (r *Run) Ended(err error) {
-	if r.ended.CompareAndSwap(false, true) {
+	if atomic.CompareAndSwapUint32(&r.ended, 0, 1) {
 		r.supervisor.ComponentEnded(err)
 	}
 }

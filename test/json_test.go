@@ -47,6 +47,7 @@ var jsonForms = []any{
 	registry.Query{},
 	registry.RetryPolicy{},
 	event.Event{},
+	event.Filter{},
 	event.Kind(""),
 	health.Overall{},
 	health.Policy{},
@@ -105,7 +106,7 @@ var jsonForms = []any{
 // formless are the exported types with exported fields, or with a value, that have no JSON form, with the reason.
 var formless = reasons(map[string][]string{
 	"its text travels, such as that of CallReport.Err: what it unwraps to cannot be written": {"registry.CallError", "registry.FieldError", "registry.UnavailableError", "process.ExitError", "verdict.ErrorTransport", "verdict.PanicError", "verdict.ResponseError"},
-	"most of it is code: instances, functions, loggers, transports":                          {"registry.Component", "registry.Options", "registry.Provider", "probes.HTTPOptions", "probes.TCPOptions", "process.Options", "process.Ready", "registryhttp.MiddlewareOptions", "registryhttp.Options", "selectors.Factor", "stream.Options", "stream.ReaderOptions", "registrytest.ProbeSuite", "registrytest.Source"},
+	"most of it is code: instances, functions, loggers, transports":                          {"registry.Component", "registry.Hooks", "registry.Options", "registry.Provider", "probes.HTTPOptions", "probes.TCPOptions", "process.Options", "process.Ready", "process.Streams", "registryhttp.MiddlewareOptions", "registryhttp.Options", "selectors.Factor", "stream.Options", "stream.ReaderOptions", "registrytest.ProbeSuite", "registrytest.Source"},
 	"it holds credentials; it is written, for logs, as its URL without them":                 {"registryhttp.Upstream"},
 	"it holds credentials":  {"registryhttp.UpstreamOptions"},
 	"it is a handle":        {"registry.Lease"},

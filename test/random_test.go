@@ -195,11 +195,11 @@ func (s *piece) change() {
 			s.join(r.Name())
 		}
 	case 14:
-		stop, err := s.reg.Observe(func(_ context.Context, r registry.CallReport) {
+		remove, err := s.reg.AddHooks(registry.Hooks{AfterCall: func(_ context.Context, r registry.CallReport) {
 			s.notef("observed %d", len(r.Attempts))
-		})
+		}})
 		s.note(err)
-		s.stop = append(s.stop, stop)
+		s.stop = append(s.stop, remove)
 	case 15:
 		for _, stop := range s.stop {
 			stop()

@@ -271,16 +271,18 @@ func TestTrap_CallbacksUnderALock(t *testing.T) {
 		_ = testkit.Bind(reg).Explain()
 	}
 	options := registry.Options{
-		Admit:      func(context.Context, registry.Definition) error { everything(); return nil },
-		Classify:   func(error) verdict.Verdict { everything(); return verdict.Verdict{} },
-		Authorize:  func(context.Context, string, string, string) error { everything(); return nil },
-		BeforeCall: func(ctx context.Context, _ registry.CallReport) context.Context { everything(); return ctx },
-		BeforeAttempt: func(ctx context.Context, _ registry.CallReport, _ registry.Attempt) context.Context {
-			everything()
-			return ctx
+		Admit:     func(context.Context, registry.Definition) error { everything(); return nil },
+		Classify:  func(error) verdict.Verdict { everything(); return verdict.Verdict{} },
+		Authorize: func(context.Context, string, string, string) error { everything(); return nil },
+		Hooks: registry.Hooks{
+			BeforeCall: func(ctx context.Context, _ registry.CallReport) context.Context { everything(); return ctx },
+			BeforeAttempt: func(ctx context.Context, _ registry.CallReport, _ registry.Attempt) context.Context {
+				everything()
+				return ctx
+			},
+			AfterAttempt: func(context.Context, registry.CallReport, registry.Attempt) { everything() },
+			AfterCall:    func(context.Context, registry.CallReport) { everything() },
 		},
-		AfterAttempt: func(context.Context, registry.CallReport, registry.Attempt) { everything() },
-		AfterCall:    func(context.Context, registry.CallReport) { everything() },
 	}
 	synctest.Test(t, func(t *testing.T) {
 		reg = testkit.New(t, options)

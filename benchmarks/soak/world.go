@@ -58,8 +58,8 @@ func newWorld(name string, books *ledger, seen *faults, hooked bool) (*world, er
 		DrainTimeout: 100 * time.Millisecond, ProbeConcurrency: 8, PanicsAsErrors: hooked,
 	}
 	if hooked {
-		options.BeforeCall = func(ctx context.Context, _ registry.CallReport) context.Context { w.before.Add(1); return ctx }
-		options.AfterCall = func(_ context.Context, r registry.CallReport) {
+		options.Hooks.BeforeCall = func(ctx context.Context, _ registry.CallReport) context.Context { w.before.Add(1); return ctx }
+		options.Hooks.AfterCall = func(_ context.Context, r registry.CallReport) {
 			if w.after.Add(1)%512 == 0 {
 				panic(errIll) // of a hook: it must not reach a caller
 			}

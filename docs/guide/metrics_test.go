@@ -14,14 +14,14 @@ type counters struct{ calls, attempts expvar.Map }
 
 // count puts the counters into the options of a registry.
 func (c *counters) count(options registry.Options) registry.Options {
-	options.AfterCall = func(_ context.Context, r registry.CallReport) {
+	options.Hooks.AfterCall = func(_ context.Context, r registry.CallReport) {
 		outcome := "ok"
 		if r.Err != nil {
 			outcome = "failed"
 		}
 		c.calls.Add(r.Service+" "+outcome, 1)
 	}
-	options.AfterAttempt = func(_ context.Context, r registry.CallReport, a registry.Attempt) {
+	options.Hooks.AfterAttempt = func(_ context.Context, r registry.CallReport, a registry.Attempt) {
 		c.attempts.Add(r.Service+" "+a.Provider+" "+a.Class.String()+" "+string(a.Why), 1)
 	}
 	return options

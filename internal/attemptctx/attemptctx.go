@@ -110,6 +110,16 @@ func (c *Context) Deadline() (time.Time, bool) {
 	return c.deadline, true
 }
 
+// OwnValue returns what an attempt whose context ctx is adds to its caller's values, without arming it. It reports
+// false for any other context, also one that is derived from it.
+func OwnValue(ctx context.Context, key any) (value any, ok bool) {
+	c, ok := ctx.(*Context)
+	if ok && key == (keyOfCall{}) {
+		value = c.idempotencyKey()
+	}
+	return value, ok
+}
+
 // Done arms the context.
 func (c *Context) Done() <-chan struct{} { return c.arm().Done() }
 

@@ -369,6 +369,36 @@ func TestIdempotencyKey_IsMadeOnce(t *testing.T) {
 	require.Equal(t, key, attemptctx.IdempotencyKey(c))
 }
 
+func TestOwnValue_IsWhatTheAttemptAddsToItsCallersValues(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, caller context.Context, set *attemptctx.Set) {
+		asked := &ownContext{Context: caller, done: make(chan struct{}), err: func() error { panic("it would be armed") }}
+		c := attemptctx.New(asked, time.Time{}, set, nil)
+		value, ok := attemptctx.OwnValue(c, contextKey{})
+		require.True(t, ok)
+		require.Nil(t, value, "the caller's")
+		key := &keys{Context: c}
+		require.NotEmpty(t, attemptctx.IdempotencyKey(key))
+		value, ok = attemptctx.OwnValue(c, key.asked)
+		require.True(t, ok)
+		require.Equal(t, attemptctx.IdempotencyKey(key), value)
+		_, ok = attemptctx.OwnValue(context.WithValue(c, contextKey{}, "derived"), key.asked)
+		require.False(t, ok)
+	})
+}
+
+// keys notes the key that it was asked for.
+type keys struct {
+	context.Context
+
+	asked any
+}
+
+func (k *keys) Value(key any) any {
+	k.asked = key
+	return k.Context.Value(key)
+}
+
 // hostile is a context of a user whose Err panics.
 type hostile struct{ context.Context }
 

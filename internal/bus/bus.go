@@ -52,8 +52,10 @@ func (b *Bus) Publish(e event.Event) {
 	b.kinds[e.Kind]++
 	e.Sequence, e.Time = b.sequence, time.Now()
 	for r := range b.readers {
-		r.unread.Push(e)
-		r.wake()
+		if r.filters.accepts(e) {
+			r.unread.Push(e)
+			r.wake()
+		}
 	}
 	if b.log != nil {
 		b.log.add(e)
@@ -63,20 +65,25 @@ func (b *Bus) Publish(e event.Event) {
 // Kinds returns how many events of each kind there were.
 func (b *Bus) Kinds() map[event.Kind]uint64 { return maps.Clone(b.kinds) }
 
-// Subscribe returns a reader of the events from now on, which buffers up to the given number of them: at least one
-// and at most [MaxBuffer], zero or less means [DefaultBuffer]. The reader of a closed bus has ended.
-func (b *Bus) Subscribe(buffer int) *Reader {
+// Subscribe returns a reader of the events from now on that the filters accept. It buffers up to the given number of
+// them: at least one and at most [MaxBuffer], zero or less means [DefaultBuffer]. The reader of a closed bus has ended.
+func (b *Bus) Subscribe(buffer int, filters Filters) *Reader {
 	if buffer <= 0 {
 		buffer = DefaultBuffer
 	}
 	r := &Reader{
-		bus: b, ended: b.closed,
+		bus: b, filters: filters.clone(), ended: b.closed,
 		awake: make(chan struct{}, 1), unread: ring.New[event.Event](min(buffer, MaxBuffer)),
 	}
 	if !b.closed {
 		b.readers[r] = struct{}{}
 	}
 	return r
+}
+
+// Refuse returns a reader that has ended before it began, with the error.
+func (b *Bus) Refuse(why error) *Reader {
+	return &Reader{bus: b, refused: why, ended: true, awake: make(chan struct{}, 1), unread: ring.New[event.Event](1)}
 }
 
 // Close ends the readers after their last event. What is published afterwards reaches only the log.

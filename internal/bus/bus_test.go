@@ -19,6 +19,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+var errTest = errors.New("test")
+
 // owner is a lock with a bus behind it.
 type owner struct {
 	sync.Mutex
@@ -54,10 +56,10 @@ func (o *owner) publish(all ...event.Event) {
 	}
 }
 
-func (o *owner) subscribe(buffer int) *bus.Reader {
+func (o *owner) subscribe(buffer int, filters ...event.Filter) *bus.Reader {
 	o.Lock()
 	defer o.Unlock()
-	return o.bus.Subscribe(buffer)
+	return o.bus.Subscribe(buffer, filters)
 }
 
 func (o *owner) close() {

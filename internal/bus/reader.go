@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -26,16 +27,23 @@ const (
 //	reading  Close, Bus.Close     ended    all goroutines in Next wake; unread events remain
 //	ended    Next, nothing left   ended    the error is fault.ErrClosed
 type Reader struct {
-	bus   *Bus
-	awake chan struct{} // buffers one signal; each goroutine that leaves more to do passes it on
+	bus     *Bus
+	filters Filters
+	refused error         // why it never began; nil: it has
+	awake   chan struct{} // buffers one signal; each goroutine that leaves more to do passes it on
 
 	// Guarded by the owner's lock.
 	unread *ring.Ring[event.Event]
 	ended  bool
 }
 
+// AcceptsProvider reports whether the filters of the reader may accept an event of the provider.
+func (r *Reader) AcceptsProvider(service, provider string) bool {
+	return r.filters.AcceptsProvider(service, provider)
+}
+
 // Next returns the next event. It blocks while there is none, until ctx ends (the error then is the context's) or
-// until the reader has ended and nothing is left (the error then matches [fault.ErrClosed]).
+// until the reader has ended and nothing is left (the error then matches [fault.ErrClosed], or is why it was refused).
 func (r *Reader) Next(ctx context.Context) (event.Event, error) {
 	if ctx == nil {
 		return event.Event{}, fmt.Errorf("registry: subscription: %w: nil context", fault.ErrInvalid)
@@ -46,7 +54,7 @@ func (r *Reader) Next(ctx context.Context) (event.Event, error) {
 		case ok:
 			return e, nil
 		case ended:
-			return event.Event{}, fmt.Errorf("registry: subscription: %w", fault.ErrClosed)
+			return event.Event{}, cmp.Or(r.refused, fmt.Errorf("registry: subscription: %w", fault.ErrClosed))
 		}
 		select {
 		case <-r.awake:

@@ -2,8 +2,9 @@
 // one change after the other.
 //
 // So what belongs to a whole group or failure domain (its strategy, its limits) can change together with all its
-// members, and a name that one change frees can be taken by another. The package decides whether a set is consistent
-// and in which order it is applied; it changes nothing, and keeps nothing.
+// members, and a name that one change frees can be taken by another. [Resolve] decides whether a set is consistent and in
+// which order it is applied. A [Transaction] makes the changes on its [Host] at one moment, when all newcomers have
+// proven themselves, or none of them. The package holds no lock of its own and keeps no member.
 package changeset
 
 import (
@@ -67,9 +68,8 @@ type GroupKey struct {
 // Shared holds a value that all members of a group or domain have in common. The zero value is that of one that does not exist.
 type Shared[V any] struct {
 	Value V
-	By    string           // the member whose registration or change set the value; empty: none did
-	Size  int              // its members
-	Names iter.Seq[string] // theirs
+	By    string // the member whose registration or change set the value; empty: none did
+	Size  int    // its members
 }
 
 // World is the membership before the set. The names are of providers.
@@ -79,6 +79,9 @@ type World interface {
 	Reserved(name string) *check.Violation
 	Group(group GroupKey) Shared[selection.Strategy]
 	Domain(key string) Shared[limit.Policy]
+	// NamesInGroup and NamesInDomain yield their members.
+	NamesInGroup(group GroupKey) iter.Seq[string]
+	NamesInDomain(key string) iter.Seq[string]
 	// Members yields the members of the service.
 	Members(service string) iter.Seq2[string, Member]
 }
@@ -114,7 +117,7 @@ type Value[V any] struct {
 
 // Resolve checks the set and returns the way to apply it, or all the changes that cannot be made, with reasons.
 func Resolve(world World, changes []Change, rules Rules) (Plan, []Refusal) {
-	s := &set{world: world, changes: changes, rules: rules, fates: make(map[string]*fate)}
+	s := set{world: world, changes: changes, rules: rules}
 	s.noteFates()
 	s.checkNames()
 	if len(s.refused) > 0 {
@@ -127,8 +130,8 @@ func Resolve(world World, changes []Change, rules Rules) (Plan, []Refusal) {
 		return Plan{}, s.refused
 	}
 	for kind := Leave; kind <= Set; kind++ {
-		for i, c := range changes {
-			if c.Kind == kind {
+		for i := range changes {
+			if changes[i].Kind == kind {
 				s.plan.Order = append(s.plan.Order, i)
 			}
 		}

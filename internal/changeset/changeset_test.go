@@ -45,23 +45,37 @@ func keyOf(m changeset.Member) changeset.GroupKey {
 }
 
 func (w world) Group(key changeset.GroupKey) changeset.Shared[selection.Strategy] {
-	return sharedBy(w, w.setBy[key], func(m changeset.Member) (selection.Strategy, bool) { return m.Strategy, keyOf(m) == key })
+	s := changeset.Shared[selection.Strategy]{By: w.setBy[key]}
+	for name := range w.NamesInGroup(key) {
+		s.Value, s.Size = w.members[name].Strategy, s.Size+1
+	}
+	return s
+}
+
+func (w world) NamesInGroup(key changeset.GroupKey) iter.Seq[string] {
+	return w.names(func(m changeset.Member) bool { return keyOf(m) == key })
 }
 
 func (w world) Domain(key string) changeset.Shared[limit.Policy] {
-	return sharedBy(w, w.setBy[key], func(m changeset.Member) (limit.Policy, bool) { return m.Limits, m.Domain == key })
+	s := changeset.Shared[limit.Policy]{By: w.setBy[key]}
+	for name := range w.NamesInDomain(key) {
+		s.Value, s.Size = w.members[name].Limits, s.Size+1
+	}
+	return s
 }
 
-func sharedBy[V any](w world, by string, of func(changeset.Member) (V, bool)) (s changeset.Shared[V]) {
-	var names []string
-	for name, m := range w.members {
-		if value, ok := of(m); ok {
-			s.Value, s.By = value, by
-			names = append(names, name)
+func (w world) NamesInDomain(key string) iter.Seq[string] {
+	return w.names(func(m changeset.Member) bool { return m.Domain == key })
+}
+
+func (w world) names(wanted func(changeset.Member) bool) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for name, m := range w.members {
+			if wanted(m) && !yield(name) {
+				return
+			}
 		}
 	}
-	s.Size, s.Names = len(names), slices.Values(names)
-	return s
 }
 
 func (w world) Members(service string) iter.Seq2[string, changeset.Member] {

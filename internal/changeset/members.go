@@ -21,7 +21,7 @@ type Members[M comparable] struct {
 }
 
 // Member implements [World].
-func (w Members[M]) Member(name string) (m Member, ok bool) {
+func (w *Members[M]) Member(name string) (m Member, ok bool) {
 	if member, known := w.Named[name]; known {
 		_, m = w.Describe(member)
 		return m, true
@@ -30,29 +30,42 @@ func (w Members[M]) Member(name string) (m Member, ok bool) {
 }
 
 // Reserved implements [World].
-func (w Members[M]) Reserved(name string) *check.Violation { return w.CheckName(name) }
+func (w *Members[M]) Reserved(name string) *check.Violation { return w.CheckName(name) }
 
 // Group implements [World].
-func (w Members[M]) Group(key GroupKey) (s Shared[selection.Strategy]) {
-	all, groups := w.Of(key.Service)
+func (w *Members[M]) Group(key GroupKey) (s Shared[selection.Strategy]) {
+	_, groups := w.Of(key.Service)
 	if g := groups[key.ID]; g != nil {
 		s = Shared[selection.Strategy]{Value: g.Strategy, By: g.SetBy, Size: g.Size()}
 	}
-	s.Names = w.names(maps.Keys(all), func(m Member) bool { return m.Group == key.ID })
 	return s
 }
 
+// NamesInGroup implements [World].
+func (w *Members[M]) NamesInGroup(key GroupKey) iter.Seq[string] {
+	all, _ := w.Of(key.Service)
+	return w.names(maps.Keys(all), func(m Member) bool { return m.Group == key.ID })
+}
+
 // Domain implements [World].
-func (w Members[M]) Domain(key string) (s Shared[limit.Policy]) {
+func (w *Members[M]) Domain(key string) (s Shared[limit.Policy]) {
+	if d, ok := w.Domains[key]; ok {
+		s = Shared[limit.Policy]{Value: d.Policy(), By: d.LimitsBy(), Size: d.Size()}
+	}
+	return s
+}
+
+// NamesInDomain implements [World].
+func (w *Members[M]) NamesInDomain(key string) iter.Seq[string] {
 	d, ok := w.Domains[key]
 	if !ok {
-		return s
+		return func(func(string) bool) {}
 	}
-	return Shared[limit.Policy]{Value: d.Policy(), By: d.LimitsBy(), Size: d.Size(), Names: w.names(d.Each, func(Member) bool { return true })}
+	return w.names(d.Each, func(Member) bool { return true })
 }
 
 // Members implements [World].
-func (w Members[M]) Members(service string) iter.Seq2[string, Member] {
+func (w *Members[M]) Members(service string) iter.Seq2[string, Member] {
 	all, _ := w.Of(service)
 	return func(yield func(string, Member) bool) {
 		for member := range all {
@@ -63,7 +76,7 @@ func (w Members[M]) Members(service string) iter.Seq2[string, Member] {
 	}
 }
 
-func (w Members[M]) names(all iter.Seq[M], wanted func(Member) bool) iter.Seq[string] {
+func (w *Members[M]) names(all iter.Seq[M], wanted func(Member) bool) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for member := range all {
 			if name, m := w.Describe(member); wanted(m) && !yield(name) {

@@ -14,7 +14,7 @@ type set struct {
 	world   World
 	changes []Change
 	rules   Rules
-	fates   map[string]*fate
+	fates   table[string, fate]
 	plan    Plan
 	refused []Refusal
 }
@@ -24,31 +24,25 @@ type fate struct {
 	before  Member
 	present bool // before the set
 	left    bool // by a Leave
-	joined  int  // the index of the Join, plus 1; 0: none
-	group   *int // where a Move leads; nil: none
+	joined  bool // by a Join
+	moved   bool // by a Move, to the group
+	group   int
 	changed map[string]bool
 }
 
 // stays reports whether the provider that has the name before the set has it afterwards.
-func (f *fate) stays() bool { return f.present && !f.left && f.joined == 0 }
+func (f *fate) stays() bool { return f.present && !f.left && !f.joined }
+
+// leavesGroup reports whether a provider that the group has before the set is not in it afterwards.
+func (f *fate) leavesGroup() bool { return f.present && (!f.stays() || f.after() != f.before.Group) }
 
 // after returns where a provider that stays is after the set.
 func (f *fate) after() pick.GroupID {
 	id := f.before.Group
-	if f.group != nil {
-		id.Number = *f.group
+	if f.moved {
+		id.Number = f.group
 	}
 	return id
-}
-
-func (s *set) fateOf(name string) *fate {
-	f, ok := s.fates[name]
-	if !ok {
-		f = &fate{}
-		f.before, f.present = s.world.Member(name)
-		s.fates[name] = f
-	}
-	return f
 }
 
 func (s *set) refuse(i int, kind error, field string, value any, bound string) {
@@ -57,13 +51,17 @@ func (s *set) refuse(i int, kind error, field string, value any, bound string) {
 
 // noteFates notes what becomes of each name, and refuses changes that cannot both be made.
 func (s *set) noteFates() {
-	for i, c := range s.changes {
-		f := s.fateOf(c.Name)
+	for i := range s.changes {
+		c := &s.changes[i]
+		f, added := s.fates.at(c.Name)
+		if added {
+			f.before, f.present = s.world.Member(c.Name)
+		}
 		switch what := c.what(); {
-		case c.Kind == Join && f.joined > 0:
+		case c.Kind == Join && f.joined:
 			s.refuse(i, fault.ErrExists, "Name", c.Name, "a name that no other provider of the update has")
 		case c.Kind == Join:
-			f.joined = i + 1
+			f.joined = true
 		case f.changed[what]:
 			s.refuse(i, fault.ErrConflict, "Name", c.Name, fmt.Sprintf("a provider of which the update changes the %s once", what))
 		default:
@@ -73,21 +71,22 @@ func (s *set) noteFates() {
 			f.changed[what] = true
 			f.left = f.left || c.Kind == Leave
 			if c.Kind == Move {
-				f.group = &c.Group
+				f.moved, f.group = true, c.Group
 			}
 		}
 	}
 }
 
 // what names that which a change changes.
-func (c Change) what() string {
+func (c *Change) what() string {
 	return [...]string{Leave: "registration", Move: "group", SetStrategy: "strategy", SetLimits: "limits", Set: c.What}[c.Kind]
 }
 
 // checkNames refuses changes whose names are taken, unknown, or on their way out.
 func (s *set) checkNames() {
-	for i, c := range s.changes {
-		f := s.fateOf(c.Name)
+	for i := range s.changes {
+		c := &s.changes[i]
+		f := s.fates.find(c.Name)
 		var reserved *check.Violation
 		if c.Kind == Join {
 			reserved = s.world.Reserved(c.Name)
@@ -115,14 +114,18 @@ func (s *set) checkMocks() {
 	if !s.rules.ForbidMocks {
 		return
 	}
-	known := make(map[string]map[bool]string)
-	for i, c := range s.changes {
+	known, gone := make(map[string]map[bool]string), make(map[string]bool)
+	for name, f := range s.fates.all {
+		gone[name] = !f.stays()
+	}
+	for i := range s.changes {
+		c := &s.changes[i]
 		if c.Kind != Join || c.Member.OfTest {
 			continue
 		}
 		there, ok := known[c.Member.Service]
 		if !ok {
-			there = s.staying(c.Member.Service)
+			there = staying(s.world, c.Member.Service, gone)
 			known[c.Member.Service] = there
 		}
 		if other, mixed := there[!c.Member.Mock]; mixed {
@@ -135,10 +138,10 @@ func (s *set) checkMocks() {
 }
 
 // staying returns a mock and a real provider of the service that stay, if there are any. Those of tests do not count.
-func (s *set) staying(service string) map[bool]string {
+func staying(world World, service string, gone map[string]bool) map[bool]string {
 	found := make(map[bool]string)
-	for name, m := range s.world.Members(service) {
-		if f := s.fates[name]; !m.OfTest && (f == nil || f.stays()) {
+	for name, m := range world.Members(service) {
+		if !m.OfTest && !gone[name] {
 			found[m.Mock] = name
 		}
 	}

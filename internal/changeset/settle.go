@@ -2,6 +2,7 @@ package changeset
 
 import (
 	"fmt"
+	"iter"
 	"strings"
 
 	"github.com/capreg/registry/internal/check"
@@ -11,81 +12,66 @@ import (
 	"github.com/capreg/registry/selection"
 )
 
-// claim is a value that a change wants for a group or a domain.
+// claim is a value that a change wants for a group or a domain. The zero claim is that of no change.
 type claim[V any] struct {
-	index int
-	name  string
+	name  string // of the provider; never empty
 	value V
+}
+
+// first keeps the first claim.
+func (c *claim[V]) first(name string, value V) {
+	if c.name == "" {
+		*c = claim[V]{name, value}
+	}
 }
 
 // sharing collects what a set does with one group or domain.
 type sharing[V any] struct {
-	leavers map[string]bool
-	set     []claim[V] // by changes of the value
-	brought []claim[V] // by newcomers that want one
-	own     []claim[V] // of those that move in, and follow the others
-}
-
-// leave notes that a member leaves.
-func (s *sharing[V]) leave(name string) {
-	if s.leavers == nil {
-		s.leavers = make(map[string]bool)
-	}
-	s.leavers[name] = true
-}
-
-// sharings are those that a set changes, in the order in which it touches them.
-type sharings[K comparable, V any] struct {
-	all   map[K]*sharing[V]
-	order []K
-}
-
-func (s *sharings[K, V]) at(key K) *sharing[V] {
-	found, ok := s.all[key]
-	if !ok {
-		found = &sharing[V]{}
-		if s.all == nil {
-			s.all = make(map[K]*sharing[V])
-		}
-		s.all[key] = found
-		s.order = append(s.order, key)
-	}
-	return found
+	before  Shared[V]
+	leavers []string
+	set     claim[V] // the first change of the value
+	brought claim[V] // of the first newcomer that wants one
+	own     claim[V] // of the first that moves in; they follow the others
+	end     decision[V]
 }
 
 // decision is the value that holds after a set.
 type decision[V any] struct {
-	value  V
-	by     func() string // the change or member that it is from
-	how    string        // it came about
-	forced bool          // applying the changes one by one does not bring it about
+	claim[V]        // the change that it is from; without a name: the members that stay
+	how      string // it came about
+	forced   bool   // applying the changes one by one does not bring it about
 }
 
-// decide returns the value that the set leads to: the one that is set, else that of the members that stay, else that
-// of the first newcomer that wants one, else that of the first that moves in; the zero decision leaves it open.
-func (s *sharing[V]) decide(before Shared[V]) decision[V] {
-	from := func(c claim[V], how string, forced bool) decision[V] {
-		return decision[V]{c.value, func() string { return c.name }, how, forced}
+// decide finds the value that the set leads to: the one that is set, else that of the members that stay, else that of
+// the first newcomer that wants one, else that of the first that moves in; the zero decision leaves it open.
+func (s *sharing[V]) decide() {
+	switch empty := s.before.Size == len(s.leavers); {
+	case s.set.name != "":
+		s.end = decision[V]{s.set, "sets in the same update", false}
+	case !empty && s.before.By != "":
+		s.end = decision[V]{claim[V]{"", s.before.Value}, "set", false}
+	case s.brought.name != "":
+		s.end = decision[V]{s.brought, "brings in the same update", true}
+	case empty && s.own.name != "":
+		s.end = decision[V]{s.own, "has", true}
 	}
-	switch empty := before.Size == len(s.leavers); {
-	case len(s.set) > 0:
-		return from(s.set[0], "sets in the same update", false)
-	case !empty && before.By != "":
-		return decision[V]{before.Value, func() string { return s.staying(before) }, "set", false}
-	case len(s.brought) > 0:
-		return from(s.brought[0], "brings in the same update", true)
-	case empty && len(s.own) > 0:
-		return from(s.own[0], "has", true)
-	}
-	return decision[V]{}
 }
 
-// staying returns the member that has set the value or, where that has left or leaves, the first by name that stays.
-func (s *sharing[V]) staying(before Shared[V]) (name string) {
-	for member := range before.Names {
+// by returns the member or change that the decision is from: of those that stay the one that has set the value or, where
+// that has left or leaves, the first by name.
+func (s *sharing[V]) by(members iter.Seq[string]) (name string) {
+	if s.end.name != "" {
+		return s.end.name
+	}
+	leavers := make(map[string]bool, len(s.leavers))
+	for _, left := range s.leavers {
+		leavers[left] = true
+	}
+	setBy := s.before.By
+	for member := range members {
 		switch {
-		case s.leavers[member]:
-		case member == before.By:
+		case leavers[member]:
+		case member == setBy:
 			return member
 		case name == "" || member < name:
 			name = member
@@ -94,86 +80,147 @@ func (s *sharing[V]) staying(before Shared[V]) (name string) {
 	return name
 }
 
+// groups has the groups that a set touches, in the order in which it does so.
+type groups = table[GroupKey, sharing[selection.Strategy]]
+
 // settleGroups finds the strategy of each group that the set touches, and refuses changes that want another.
 func (s *set) settleGroups() {
-	var groups sharings[GroupKey, selection.Strategy]
-	for i, c := range s.changes {
-		f := s.fateOf(c.Name)
-		switch c.Kind {
-		case Join:
-			if g := groups.at(GroupKey{c.Member.Service, c.Member.Group}); !c.Member.Strategy.IsZero() {
-				g.brought = append(g.brought, claim[selection.Strategy]{i, c.Name, c.Member.Strategy})
-			}
-		case Move:
-			if g := groups.at(GroupKey{f.before.Service, f.after()}); f.after() != f.before.Group {
-				own := s.world.Group(GroupKey{f.before.Service, f.before.Group}).Value
-				g.own = append(g.own, claim[selection.Strategy]{i, c.Name, own})
-			}
-		case SetStrategy:
-			g := groups.at(GroupKey{f.before.Service, f.after()})
-			g.set = append(g.set, claim[selection.Strategy]{i, c.Name, c.Wanted})
-		case Leave, SetLimits, Set:
+	var all groups
+	s.noteGroups(&all)
+	for _, g := range all.all {
+		if g.decide(); g.end.forced {
+			s.plan.Strategies = append(s.plan.Strategies, Value[selection.Strategy]{g.end.name, g.end.value})
 		}
 	}
-	for name, f := range s.fates {
-		if g := groups.all[GroupKey{f.before.Service, f.before.Group}]; g != nil && f.present && (!f.stays() || f.after() != f.before.Group) {
-			g.leave(name)
+	for i := range s.changes {
+		if wanted := s.changes[i].strategy(); !wanted.IsZero() {
+			s.checkStrategy(i, wanted, &all)
 		}
-	}
-	for _, key := range groups.order {
-		s.settleGroup(key, groups.all[key])
 	}
 }
 
-func (s *set) settleGroup(key GroupKey, g *sharing[selection.Strategy]) {
-	before := s.world.Group(key)
-	end := g.decide(before)
-	for _, c := range append(g.set, g.brought...) {
-		if !c.value.Same(end.value) {
-			s.refuse(c.index, fault.ErrConflict, "Strategy", c.value,
-				fmt.Sprintf("%v, which provider %q %s for group %d", end.value, end.by(), end.how, key.ID.Number))
-		} else if v := s.rules.Strategies.Check(c.value); v != nil && (before.Size == 0 || !c.value.Same(before.Value)) {
-			s.refused = append(s.refused, Refusal{c.index, fault.ErrInvalid, *v})
+// noteGroups notes what the set does with each group.
+func (s *set) noteGroups(all *groups) {
+	for i := range s.changes {
+		c := &s.changes[i]
+		if c.Kind == Leave || c.Kind >= SetLimits {
+			continue
+		}
+		f := s.fates.find(c.Name)
+		g, added := all.at(c.group(f))
+		if added {
+			g.before = s.world.Group(c.group(f))
+		}
+		switch {
+		case c.Kind == SetStrategy:
+			g.set.first(c.Name, c.Wanted)
+		case c.Kind == Join && !c.Member.Strategy.IsZero():
+			g.brought.first(c.Name, c.Member.Strategy)
+		case c.Kind == Move && f.after() != f.before.Group:
+			g.own.first(c.Name, s.world.Group(GroupKey{f.before.Service, f.before.Group}).Value)
 		}
 	}
-	if end.forced {
-		s.plan.Strategies = append(s.plan.Strategies, Value[selection.Strategy]{end.by(), end.value})
+	for name, f := range s.fates.all {
+		if g := all.find(GroupKey{f.before.Service, f.before.Group}); g != nil && f.leavesGroup() {
+			g.leavers = append(g.leavers, name)
+		}
 	}
 }
+
+// group names the group that the provider of the change is in after the set.
+func (c *Change) group(f *fate) GroupKey {
+	if c.Kind == Join {
+		return GroupKey{c.Member.Service, c.Member.Group}
+	}
+	return GroupKey{f.before.Service, f.after()}
+}
+
+// strategy returns the strategy that a change wants for its group; the zero value for whatever there is.
+func (c *Change) strategy() (wanted selection.Strategy) {
+	switch c.Kind {
+	case Join:
+		return c.Member.Strategy
+	case SetStrategy:
+		return c.Wanted
+	case Leave, Move, SetLimits, Set:
+	}
+	return wanted
+}
+
+// checkStrategy refuses a change that wants another strategy than its group gets, or one that no option names.
+func (s *set) checkStrategy(i int, wanted selection.Strategy, all *groups) {
+	key := s.changes[i].group(s.fates.find(s.changes[i].Name))
+	g := all.find(key)
+	if !wanted.Same(g.end.value) {
+		s.refuse(i, fault.ErrConflict, "Strategy", wanted, fmt.Sprintf("%v, which provider %q %s for group %d",
+			g.end.value, g.by(s.world.NamesInGroup(key)), g.end.how, key.ID.Number))
+		return
+	}
+	if g.before.Size > 0 && wanted.Same(g.before.Value) {
+		return
+	}
+	if v := s.rules.Strategies.Check(wanted); v != nil {
+		s.refused = append(s.refused, Refusal{i, fault.ErrInvalid, *v})
+	}
+}
+
+// domains has the shared failure domains that a set touches.
+type domains = table[string, sharing[limit.Policy]]
 
 // settleDomains does for the limits of shared domains what settleGroups does for the strategies of groups.
 func (s *set) settleDomains() {
-	var domains sharings[string, limit.Policy]
-	for i, c := range s.changes {
-		f := s.fateOf(c.Name)
-		switch {
-		case c.Kind == Join && c.Member.Domain != "" && c.Member.Limits != (limit.Policy{}):
-			d := domains.at(c.Member.Domain)
-			d.brought = append(d.brought, claim[limit.Policy]{i, c.Name, c.Member.Limits})
-		case c.Kind == SetLimits && f.before.Domain != "":
-			d := domains.at(f.before.Domain)
-			d.set = append(d.set, claim[limit.Policy]{i, c.Name, c.Limits})
+	var all domains
+	if s.noteDomains(&all); !all.used {
+		return
+	}
+	for _, d := range all.all {
+		if d.decide(); d.end.forced {
+			s.plan.Limits = append(s.plan.Limits, Value[limit.Policy]{d.end.name, d.end.value})
 		}
 	}
-	for name, f := range s.fates {
-		if d := domains.all[f.before.Domain]; d != nil && f.present && !f.stays() {
-			d.leave(name)
+	for i := range s.changes {
+		c := &s.changes[i]
+		key, wanted := c.limits(s.fates.find(c.Name))
+		if d := all.find(key); key != "" && wanted != d.end.value {
+			s.refuse(i, fault.ErrConflict, "Limits", check.Raw(fmt.Sprintf("%+v", wanted)),
+				fmt.Sprintf("%+v, which provider %q %s for domain %q",
+					d.end.value, d.by(s.world.NamesInDomain(key)), d.end.how, oneline.Cut(strings.Trim(key, "\x00"), 64)))
 		}
-	}
-	for _, key := range domains.order {
-		s.settleDomain(key, domains.all[key])
 	}
 }
 
-func (s *set) settleDomain(key string, d *sharing[limit.Policy]) {
-	end := d.decide(s.world.Domain(key))
-	for _, c := range append(d.set, d.brought...) {
-		if c.value != end.value {
-			s.refuse(c.index, fault.ErrConflict, "Limits", check.Raw(fmt.Sprintf("%+v", c.value)),
-				fmt.Sprintf("%+v, which provider %q %s for domain %q", end.value, end.by(), end.how, oneline.Cut(strings.Trim(key, "\x00"), 64)))
+// noteDomains notes what the set does with the limits of each domain.
+func (s *set) noteDomains(all *domains) {
+	for i := range s.changes {
+		c := &s.changes[i]
+		key, wanted := c.limits(s.fates.find(c.Name))
+		if key == "" {
+			continue
+		}
+		d, added := all.at(key)
+		if added {
+			d.before = s.world.Domain(key)
+		}
+		if c.Kind == SetLimits {
+			d.set.first(c.Name, wanted)
+		} else {
+			d.brought.first(c.Name, wanted)
 		}
 	}
-	if end.forced {
-		s.plan.Limits = append(s.plan.Limits, Value[limit.Policy]{end.by(), end.value})
+	for name, f := range s.fates.all {
+		if d := all.find(f.before.Domain); d != nil && f.present && !f.stays() {
+			d.leavers = append(d.leavers, name)
+		}
 	}
+}
+
+// limits returns the limits that a change wants for a shared domain, and the key of that; none: "".
+func (c *Change) limits(f *fate) (key string, wanted limit.Policy) {
+	switch {
+	case c.Kind == Join && c.Member.Limits != (limit.Policy{}):
+		return c.Member.Domain, c.Member.Limits
+	case c.Kind == SetLimits:
+		return f.before.Domain, c.Limits
+	}
+	return "", wanted
 }

@@ -8,6 +8,7 @@ package drain
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -242,8 +243,11 @@ func (d *Drain) result() error {
 // AwaitAll waits until all of them are released, cancels the contexts of their calls in flight when ctx ends, and
 // returns what [Drain.AwaitReleased] does for each, after a grace period.
 func AwaitAll(ctx context.Context, all []*Drain) error {
-	limit := tasks.WithGrace(ctx)
-	defer limit.Stop()
+	var limit tasks.GraceWait
+	if slices.ContainsFunc(all, func(d *Drain) bool { return !tasks.IsClosed(d.released) }) {
+		limit = tasks.WithGrace(ctx)
+		defer limit.Stop()
+	}
 	for _, d := range all {
 		select {
 		case <-d.released:

@@ -110,6 +110,7 @@ type run struct {
 	cancel context.CancelCauseFunc // of the context of the run, and of its product
 	woken  chan struct{}           // closed when waiters have nothing more to wait for
 	ended  chan struct{}           // closed when nothing of the run goes on
+	told   bool                    // all that the factory has come to; guarded by the mutex of the instance
 }
 
 // New returns an empty instance. The factory is user code: it may panic, exit its goroutine and ignore its
@@ -210,7 +211,7 @@ func (i *Instance[T]) publish(current *run, product T) bool {
 		return false
 	}
 	i.enterFinal(made)
-	i.product = product
+	i.product, current.told = product, true
 	i.host.Ready(product)
 	close(current.woken) // after Ready: waiters see what it did
 	return true
@@ -221,6 +222,7 @@ func (i *Instance[T]) runFailed(current *run, err error) {
 	text := oneline.Cut(fault.Text(err), maxText) // outside the lock: the error is the user's
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	current.told = true
 	if i.state == stopped {
 		return
 	}
@@ -327,7 +329,7 @@ func (i *Instance[T]) EndError() error {
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.run != nil && !tasks.IsClosed(i.run.ended) {
+	if i.run != nil && !i.run.told && !tasks.IsClosed(i.run.ended) {
 		return fmt.Errorf("its factory: %w", fault.ErrStuck)
 	}
 	return i.discarded

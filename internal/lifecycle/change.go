@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -85,9 +86,9 @@ func (e *Engine) addError(added []*node) error {
 		if n.wasReady || n.c.NonCritical {
 			continue
 		}
-		err := n.cause.err
+		err := n.because().err
 		if err == nil {
-			err = errors.New(n.cause.text)
+			err = errors.New(n.because().text)
 		}
 		errs = append(errs, fault.Wrap(fmt.Sprintf("start of component %q: ", n.c.Name), err))
 	}
@@ -104,7 +105,7 @@ func (e *Engine) addError(added []*node) error {
 func (e *Engine) removeUnused(nodes []*node) {
 	e.mu.Lock()
 	unused := unusedOf(nodes)
-	slices.SortStableFunc(unused, func(a, b *node) int { return b.batch - a.batch })
+	slices.SortStableFunc(unused, func(a, b *node) int { return cmp.Compare(b.batch, a.batch) })
 	e.mu.Unlock()
 	for _, n := range unused {
 		e.lock()

@@ -27,15 +27,15 @@ func CheckedOptions(o startup.Options) (startup.Options, *check.Violation) {
 }
 
 // CheckComponents checks components and fills in their defaults, among them those of checked options. Their lists of
-// capabilities and needs become copies, in which a capability is once.
+// capabilities become copies, in which a capability is once, and so do their policies of restarts.
 func CheckComponents(components []Component, options startup.Options) *check.Violation {
-	lists := newLists(components)
+	f := newFiller(components, &options)
 	for i := range components {
 		c := &components[i]
 		if v := check.Name("Component.Name", c.Name); v != nil {
 			return v
 		}
-		if v := cmp.Or(lists.copyProvides(c), lists.copyNeeds(c), fillComponent(c, &options)); v != nil {
+		if v := cmp.Or(f.copyProvides(c), checkNeeds(c.Needs), f.fill(c)); v != nil {
 			v.Field = ComponentField(c.Name, v.Field)
 			return v
 		}
@@ -48,34 +48,37 @@ func ComponentField(component, field string) string {
 	return check.Key("Component", component) + "." + field
 }
 
-// lists has the capabilities and needs of many components: one allocation for each.
-type lists struct {
+// filler fills in the defaults of many components, with one allocation for all lists, and one for all policies that are
+// the default.
+type filler struct {
+	options  *startup.Options
 	provides []string
-	needs    []startup.Need
+	restart  *startup.Restart
 }
 
-func newLists(components []Component) *lists {
-	provides, needs := 0, 0
+func newFiller(components []Component, options *startup.Options) *filler {
+	provides := 0
 	for i := range components {
 		provides += len(components[i].Provides)
-		needs += len(components[i].Needs)
 	}
-	return &lists{make([]string, 0, provides), make([]startup.Need, 0, needs)}
+	preset := &startup.Restart{}
+	_ = fillRestart(preset) // the zero value is valid
+	return &filler{options, make([]string, 0, provides), preset}
 }
 
-func (l *lists) copyProvides(c *Component) *check.Violation {
+func (f *filler) copyProvides(c *Component) *check.Violation {
 	if v := check.Names("Provides", c.Provides); v != nil {
 		return v
 	}
-	first := len(l.provides)
-	l.provides = check.AppendOnce(l.provides, c.Provides)
-	c.Provides = slices.Clip(l.provides[first:])
+	first := len(f.provides)
+	f.provides = check.AppendOnce(f.provides, c.Provides)
+	c.Provides = slices.Clip(f.provides[first:])
 	return nil
 }
 
-func (l *lists) copyNeeds(c *Component) *check.Violation {
-	for i := range c.Needs {
-		need := &c.Needs[i]
+func checkNeeds(needs []startup.Need) *check.Violation {
+	for i := range needs {
+		need := &needs[i]
 		if (need.Capability == "") == (need.Component == "") {
 			return check.Refuse(check.Item("Needs", i), need.String(), "either a Capability or a Component")
 		}
@@ -84,31 +87,43 @@ func (l *lists) copyNeeds(c *Component) *check.Violation {
 			return v
 		}
 	}
-	first := len(l.needs)
-	l.needs = append(l.needs, c.Needs...)
-	c.Needs = slices.Clip(l.needs[first:])
 	return nil
 }
 
-// fillComponent checks the timeouts and the restart policy, and fills in their defaults.
-func fillComponent(c *Component, options *startup.Options) *check.Violation {
-	within := func(preset time.Duration) check.Range[time.Duration] {
-		return check.Range[time.Duration]{Default: preset, Max: longestTimeout}
-	}
-	slowest := within(max(15*time.Second, c.Restart.FirstDelay))
+// within returns the bounds of a time, zero of which is the preset.
+func within(preset time.Duration) check.Range[time.Duration] {
+	return check.Range[time.Duration]{Default: preset, Max: longestTimeout}
+}
+
+// fill checks the timeouts and the restart policy, and fills in their defaults.
+func (f *filler) fill(c *Component) *check.Violation {
 	if v := cmp.Or(
 		check.OptionalName("Kind", c.Kind),
-		within(options.StartTimeout).Fill("StartTimeout", &c.StartTimeout),
-		within(options.StopTimeout).Fill("StopTimeout", &c.StopTimeout),
-		within(30*time.Second).Fill("Restart.Decay", &c.Restart.Decay),
-		within(100*time.Millisecond).Fill("Restart.FirstDelay", &c.Restart.FirstDelay),
-		slowest.Fill("Restart.MaxDelay", &c.Restart.MaxDelay),
-		check.Range[int]{Default: 5}.Fill("Restart.MaxRestarts", &c.Restart.MaxRestarts),
+		within(f.options.StartTimeout).Fill("StartTimeout", &c.StartTimeout),
+		within(f.options.StopTimeout).Fill("StopTimeout", &c.StopTimeout),
 	); v != nil {
 		return v
 	}
-	if c.Restart.Mode > startup.Always {
-		return check.Refuse("Restart.Mode", c.Restart.Mode, "Never, OnFailure or Always")
+	if c.Restart == nil || *c.Restart == (startup.Restart{}) {
+		c.Restart = f.restart
+		return nil
+	}
+	restart := *c.Restart
+	c.Restart = &restart
+	return fillRestart(c.Restart)
+}
+
+func fillRestart(r *startup.Restart) *check.Violation {
+	if v := cmp.Or(
+		within(30*time.Second).Fill("Restart.Decay", &r.Decay),
+		within(100*time.Millisecond).Fill("Restart.FirstDelay", &r.FirstDelay),
+		within(max(15*time.Second, r.FirstDelay)).Fill("Restart.MaxDelay", &r.MaxDelay),
+		check.Range[int]{Default: 5}.Fill("Restart.MaxRestarts", &r.MaxRestarts),
+	); v != nil {
+		return v
+	}
+	if r.Mode > startup.Always {
+		return check.Refuse("Restart.Mode", r.Mode, "Never, OnFailure or Always")
 	}
 	return nil
 }

@@ -37,23 +37,25 @@ func TestCheckedOptions_RefusesWhatIsOutOfBounds(t *testing.T) {
 	}
 }
 
-func TestCheckComponents_FillsInDefaultsAndCopiesLists(t *testing.T) {
+func TestCheckComponents_FillsInDefaultsAndCopiesWhatItChanges(t *testing.T) {
 	t.Parallel()
-	provides, needs := []string{"x", "y", "x"}, startup.Capabilities("z")
+	provides, restart := []string{"x", "y", "x"}, startup.Restart{FirstDelay: time.Minute}
 	components := []component{
-		{Name: "a", Provides: provides, Needs: needs},
-		{Name: "b", Provides: []string{"x"}, Restart: startup.Restart{FirstDelay: time.Minute}, StopTimeout: 1},
+		{Name: "a", Provides: provides, Needs: startup.Capabilities("z")},
+		{Name: "b", Provides: []string{"x"}, Restart: &restart, StopTimeout: 1},
 	}
 	require.Nil(t, lifecycle.CheckComponents(components, startup.Options{StartTimeout: time.Second, StopTimeout: time.Hour}))
-	provides[0], needs[0].Capability = "changed", "changed"
+	require.Equal(t, startup.Restart{FirstDelay: time.Minute}, restart)
+	require.Equal(t, []string{"x", "y", "x"}, provides)
+	provides[0] = "changed"
 	require.Equal(t, []component{
 		{
 			Name: "a", Provides: []string{"x", "y"}, Needs: startup.Capabilities("z"), StartTimeout: time.Second, StopTimeout: time.Hour,
-			Restart: startup.Restart{MaxRestarts: 5, Decay: 30 * time.Second, FirstDelay: 100 * time.Millisecond, MaxDelay: 15 * time.Second},
+			Restart: &startup.Restart{MaxRestarts: 5, Decay: 30 * time.Second, FirstDelay: 100 * time.Millisecond, MaxDelay: 15 * time.Second},
 		},
 		{
-			Name: "b", Provides: []string{"x"}, Needs: []startup.Need{}, StartTimeout: time.Second, StopTimeout: 1,
-			Restart: startup.Restart{MaxRestarts: 5, Decay: 30 * time.Second, FirstDelay: time.Minute, MaxDelay: time.Minute},
+			Name: "b", Provides: []string{"x"}, StartTimeout: time.Second, StopTimeout: 1,
+			Restart: &startup.Restart{MaxRestarts: 5, Decay: 30 * time.Second, FirstDelay: time.Minute, MaxDelay: time.Minute},
 		},
 	}, components)
 }
@@ -72,11 +74,11 @@ func TestCheckComponents_RefusesWhatIsOutOfBounds(t *testing.T) {
 		{component{Kind: "a "}, check.Violation{Field: "Kind", Value: `"a "`, Bound: "no space at its ends"}},
 		{component{StartTimeout: -1}, check.Violation{Field: "StartTimeout", Value: "-1ns", Bound: "0 (default 30s) to 24h0m0s"}},
 		{component{StopTimeout: -1}, check.Violation{Field: "StopTimeout", Value: "-1ns", Bound: "0 (default 10s) to 24h0m0s"}},
-		{component{Restart: restart{Decay: -1}}, check.Violation{Field: "Restart.Decay", Value: "-1ns", Bound: "0 (default 30s) to 24h0m0s"}},
-		{component{Restart: restart{FirstDelay: -1}}, check.Violation{Field: "Restart.FirstDelay", Value: "-1ns", Bound: "0 (default 100ms) to 24h0m0s"}},
-		{component{Restart: restart{MaxDelay: -1}}, check.Violation{Field: "Restart.MaxDelay", Value: "-1ns", Bound: "0 (default 15s) to 24h0m0s"}},
-		{component{Restart: restart{MaxRestarts: -1}}, check.Violation{Field: "Restart.MaxRestarts", Value: "-1", Bound: "0 (default 5) or more"}},
-		{component{Restart: restart{Mode: 9}}, check.Violation{Field: "Restart.Mode", Value: "mode(9)", Bound: "Never, OnFailure or Always"}},
+		{component{Restart: &restart{Decay: -1}}, check.Violation{Field: "Restart.Decay", Value: "-1ns", Bound: "0 (default 30s) to 24h0m0s"}},
+		{component{Restart: &restart{FirstDelay: -1}}, check.Violation{Field: "Restart.FirstDelay", Value: "-1ns", Bound: "0 (default 100ms) to 24h0m0s"}},
+		{component{Restart: &restart{MaxDelay: -1}}, check.Violation{Field: "Restart.MaxDelay", Value: "-1ns", Bound: "0 (default 15s) to 24h0m0s"}},
+		{component{Restart: &restart{MaxRestarts: -1}}, check.Violation{Field: "Restart.MaxRestarts", Value: "-1", Bound: "0 (default 5) or more"}},
+		{component{Restart: &restart{Mode: 9}}, check.Violation{Field: "Restart.Mode", Value: "mode(9)", Bound: "Never, OnFailure or Always"}},
 	} {
 		options, v := lifecycle.CheckedOptions(startup.Options{})
 		require.Nil(t, v)

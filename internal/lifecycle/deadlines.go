@@ -22,6 +22,14 @@ func (e *Engine) arm(at time.Duration) {
 	e.sweeper = e.timers.After(max(at-e.now, time.Millisecond), func() { go e.sweep() })
 }
 
+// disarm makes sure that the timer does not keep an engine that is over in memory.
+func (e *Engine) disarm() {
+	if e.sweeper != nil {
+		e.sweeper.Stop()
+		e.sweeper = nil
+	}
+}
+
 // checkAt returns when a node is to be checked: at its deadline, or a grace later while code of it runs that
 // should heed that. In a stop one that was starting again waits for those that use it.
 func (e *Engine) checkAt(n *node) (at time.Duration, ok bool) {
@@ -56,12 +64,12 @@ func (e *Engine) sweep() {
 func (e *Engine) expire(n *node) {
 	switch n.stage { //nolint:exhaustive // no other stage has a deadline
 	case starting:
-		n.cause = n.timeoutCause()
+		n.setCause(n.timeoutCause())
 		n.ctx.EndAside()
 		if x := n.extras; x != nil && x.endRunContext != nil {
 			go x.endRunContext(n.endOfRun())
 		}
-		e.markStuck(n, stuckStart, n.cause.text+"; its start does not return")
+		e.markStuck(n, stuckStart, n.because().text+"; its start does not return")
 		e.releaseNeeds(n)
 	case checking:
 		e.failCheck(n, n.timeoutCause())
@@ -82,8 +90,8 @@ func (n *node) timeoutCause() cause {
 	if n.c.Completes && n.works() {
 		err = fmt.Errorf("%w: it has not completed within %v", fault.ErrNotReady, n.c.StartTimeout)
 	}
-	if n.cause.err == nil {
+	if n.because().err == nil {
 		return cause{err, err.Error()}
 	}
-	return cause{fault.Join("", []error{err, n.cause.err}), oneline.Cut(err.Error()+": "+n.cause.text, maxCauseText)}
+	return cause{fault.Join("", []error{err, n.because().err}), oneline.Cut(err.Error()+": "+n.because().text, maxCauseText)}
 }

@@ -77,25 +77,9 @@ func broken(name string, provides ...string) component {
 
 // withDefaults fills in what the root package does.
 func withDefaults(components []component) []component {
-	for i := range components {
-		c := &components[i]
-		for _, d := range []struct {
-			value  *time.Duration
-			preset time.Duration
-		}{
-			{&c.StartTimeout, 30 * time.Second},
-			{&c.StopTimeout, 10 * time.Second},
-			{&c.Restart.Decay, 30 * time.Second},
-			{&c.Restart.FirstDelay, 100 * time.Millisecond},
-			{&c.Restart.MaxDelay, max(15*time.Second, c.Restart.FirstDelay)},
-		} {
-			if *d.value == 0 {
-				*d.value = d.preset
-			}
-		}
-		if c.Restart.MaxRestarts == 0 {
-			c.Restart.MaxRestarts = 5
-		}
+	options, _ := lifecycle.CheckedOptions(startup.Options{})
+	if v := lifecycle.CheckComponents(components, options); v != nil {
+		panic(v)
 	}
 	return components
 }
@@ -158,7 +142,7 @@ func requireState(tb testing.TB, e *lifecycle.Engine, name string, want startup.
 // ending returns a component whose run ends with an error after some time, as often as it is started.
 func (j *journal) ending(name string, after time.Duration, restart startup.Restart, needs ...string) component {
 	c := j.component(name, 0, needs...)
-	c.Restart = restart
+	c.Restart = &restart
 	c.Start = func(_ context.Context, run *startup.Run) error {
 		j.note("+%s", name)
 		run.Go(func(ctx context.Context) error {

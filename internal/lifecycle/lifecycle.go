@@ -39,11 +39,11 @@ import (
 	"github.com/capreg/registry/startup"
 )
 
-// Component is a component with its defaults filled in.
+// Component is a component. [CheckComponents] fills in its defaults.
 type Component struct {
 	Name, Version, Kind string
 	Provides            []string
-	Needs               []startup.Need
+	Needs               []startup.Need // nil once it is in a plan, which has copies
 
 	Start func(ctx context.Context, run *startup.Run) error
 	Stop  func(ctx context.Context) error
@@ -54,7 +54,7 @@ type Component struct {
 
 	StartTimeout, StopTimeout time.Duration
 	NonCritical               bool
-	Restart                   startup.Restart
+	Restart                   *startup.Restart
 }
 
 // Handle is something that a component has registered. Its methods may be called more than once, and concurrently.
@@ -119,12 +119,13 @@ type Engine struct {
 	turns     turns   // nodes that may start, and wait for their turn
 	due       []*node // nodes that have their turn, from taken on
 	taken     int
-	arriving  int   // workers that are on their way to due
-	launching int   // nodes that are starting or checking
-	open      int   // nodes whose outcome is not decided
-	live      int   // nodes of which code may run: a stop waits for them
-	batch     int   // the present one, when batches are wanted
-	batchOpen []int // of each batch, how many nodes are open
+	runs      []componentRun // memory for the next ones
+	arriving  int            // workers that are on their way to due
+	launching int            // nodes that are starting or checking
+	open      int            // nodes whose outcome is not decided
+	live      int            // nodes of which code may run: a stop waits for them
+	batch     int            // the present one, when batches are wanted
+	batchOpen []int          // of each batch, how many nodes are open
 
 	sweeper *schedule.Timer
 	sweepAt time.Duration

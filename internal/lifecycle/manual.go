@@ -24,7 +24,7 @@ func (e *Engine) Restart(ctx context.Context, name string) error {
 	x.intensity, x.delay, x.startBy, x.unrepeatable = 0, 0, 0, cause{}
 	switch n.stage { //nolint:exhaustive // elsewhere it starts anyway
 	case running:
-		n.cause = cause{}
+		n.setCause(cause{})
 		e.enter(n, draining, toRestart)
 		if n.c.Restart.Dependants {
 			e.stopDependants(n)
@@ -72,9 +72,9 @@ func (e *Engine) restartError(n *node) error {
 	if n.stage == running && n.goal == toServe {
 		return nil
 	}
-	err := n.cause.err
+	err := n.because().err
 	if err == nil {
-		err = errors.New(oneline.Cut(fmt.Sprintf("it is %v: %s", n.state(), n.cause.text), maxCauseText))
+		err = errors.New(oneline.Cut(fmt.Sprintf("it is %v: %s", n.state(), n.because().text), maxCauseText))
 	}
 	return fault.Wrap(fmt.Sprintf("registry: restart of component %q: ", n.c.Name), err)
 }

@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/startup"
@@ -35,6 +36,7 @@ func (e *Engine) wait(nodes []*node) {
 		}
 		e.enter(n, waiting, toServe)
 	}
+	e.turns.nodes = slices.Grow(e.turns.nodes, len(nodes))
 	for _, n := range nodes {
 		e.recount(n)
 	}
@@ -62,7 +64,8 @@ func (e *Engine) recount(n *node) {
 
 // resetNeeds forgets what the node has counted.
 func (n *node) resetNeeds() {
-	n.unmet, n.blockedBy, n.cause = 0, nil, cause{}
+	n.unmet, n.blockedBy = 0, nil
+	n.setCause(cause{})
 	for at := range n.needs {
 		need := &n.needs[at]
 		need.unknown, need.status = int32(len(need.members)), needSatisfied //nolint:gosec // there is no memory for more
@@ -94,7 +97,7 @@ func (e *Engine) count(n *node, need *dependency, member *node) {
 	switch {
 	case !ok && !tolerant && (!need.any || need.unknown == 0):
 		need.status = needFailed
-		n.cause = cause{member.cause.err, "needs " + need.disappointment(member)}
+		n.setCause(cause{member.because().err, "needs " + need.disappointment(member)})
 	case need.unknown == 0, ok && need.any:
 		need.status = needSatisfied
 		n.unmet--
@@ -104,7 +107,7 @@ func (e *Engine) count(n *node, need *dependency, member *node) {
 
 // disappointment says why a need is not satisfied by a member.
 func (d *dependency) disappointment(member *node) string {
-	return fmt.Sprintf("%v of %q, which %v", d.need, member.c.Name, member.state())
+	return fmt.Sprintf("%v of %q, which %v", d.need(), member.c.Name, member.state())
 }
 
 // propagate publishes the outcomes that have changed, until nothing follows from that any more.
@@ -171,9 +174,9 @@ func (e *Engine) escalate(n *node) {
 	}
 	switch {
 	case e.phase == phaseStarting && e.options.OnFailure == startup.Abort:
-		e.rollback(fault.Wrap(fmt.Sprintf("registry: start of component %q: ", n.c.Name), n.cause.err))
+		e.rollback(fault.Wrap(fmt.Sprintf("registry: start of component %q: ", n.c.Name), n.because().err))
 	case e.phase == phaseRunning && n.wasReady && e.err == nil:
-		e.err = fault.Wrap(fmt.Sprintf("registry: component %q: ", n.c.Name), n.cause.err)
+		e.err = fault.Wrap(fmt.Sprintf("registry: component %q: ", n.c.Name), n.because().err)
 		close(e.failed)
 	}
 }

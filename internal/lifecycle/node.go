@@ -33,8 +33,8 @@ type node struct {
 
 	// Planning sets these, too.
 	c     *Component
-	id    int // position in the plan
-	batch int
+	id    int32 // position in the plan
+	batch int32
 	rank  time.Duration // length of the longest path from here to an end
 
 	calls int32   // functions of the component that run, but for goroutines of its run
@@ -47,7 +47,6 @@ type node struct {
 	deadline time.Duration // of the start or stop
 
 	ctx    *attemptctx.Context // of the start
-	cause  cause               // of its state, if any
 	extras *extras             // nil for most
 }
 
@@ -80,6 +79,7 @@ func (c cause) before(other cause) cause {
 
 // extras holds the fields that few components need, so that a plan of many stays small.
 type extras struct {
+	cause   cause          // of its state, if any
 	absent  []startup.Need // optional needs without a provider
 	missing []string       // what the component goes without
 	late    bool           // a Start returned after its time
@@ -122,6 +122,20 @@ func (n *node) more() *extras {
 		n.extras = &extras{}
 	}
 	return n.extras
+}
+
+// because returns the cause of the state of the node.
+func (n *node) because() cause {
+	if n.extras == nil {
+		return cause{}
+	}
+	return n.extras.cause
+}
+
+func (n *node) setCause(c cause) {
+	if n.extras != nil || c != (cause{}) {
+		n.more().cause = c
+	}
 }
 
 // firstStart returns the milestones of the first start.

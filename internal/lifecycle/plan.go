@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"time"
@@ -11,19 +12,35 @@ import (
 
 // dependency is a need of a node.
 type dependency struct {
-	need      *startup.Need
+	word      string  // the capability, or the name of the component
 	members   []*node // that can satisfy it
 	unknown   int32   // members without an outcome
 	unbatched int32   // members without a batch; while planning
 	status    needStatus
 
-	any, optional, orderOnly bool // as in need, without a further memory access
+	named, any, optional, orderOnly bool // named: by its component
+}
+
+func newDependency(need *startup.Need, members []*node) dependency {
+	return dependency{
+		word: cmp.Or(need.Component, need.Capability), members: members, named: need.Component != "",
+		any: need.Any, optional: need.Optional, orderOnly: need.OrderOnly,
+	}
+}
+
+// need returns the need as users have written it.
+func (d *dependency) need() startup.Need {
+	need := startup.Need{Capability: d.word, Any: d.any, Optional: d.optional, OrderOnly: d.orderOnly}
+	if d.named {
+		need.Capability, need.Component = "", d.word
+	}
+	return need
 }
 
 // dependant is a need of another node that has this one as a member.
 type dependant struct {
 	node *node
-	need int
+	need int // the position in its needs
 }
 
 func (d dependant) dependency() *dependency { return &d.node.needs[d.need] }
@@ -99,7 +116,7 @@ type planner struct {
 func newPlanner(nodes []*node) *planner {
 	p := &planner{nodes: nodes, names: make(names, len(nodes))}
 	for i, n := range nodes {
-		n.id = i
+		n.id = int32(i)
 		known, at := len(p.names), int32(i+1)
 		o := owners{component: at}
 		if slices.Contains(n.c.Provides, n.c.Name) {
@@ -124,7 +141,7 @@ func newPlanner(nodes []*node) *planner {
 // addProvider returns the owners of a capability with one provider more.
 func (p *planner) addProvider(o owners, n *node) owners {
 	if o.provider == 0 {
-		o.provider = int32(n.id + 1) //nolint:gosec // there is no memory for more
+		o.provider = n.id + 1
 		return o
 	}
 	if o.provider > 0 {
@@ -132,7 +149,7 @@ func (p *planner) addProvider(o owners, n *node) owners {
 		o.provider = -int32(len(p.several)) //nolint:gosec // there is no memory for more
 	}
 	all := &p.several[-o.provider-1]
-	at, _ := slices.BinarySearchFunc(*all, n.id, func(other *node, id int) int { return other.id - id })
+	at, _ := slices.BinarySearchFunc(*all, n.id, func(other *node, id int32) int { return int(other.id - id) })
 	*all = slices.Insert(*all, at, n) // a component of that name may come later in the plan, and is there first
 	return o
 }
@@ -153,7 +170,7 @@ func (p *planner) providers(of *node, need *startup.Need) []*node {
 	}
 	o := p.names[need.Capability]
 	if o.provider >= 0 {
-		if need.Optional && int(o.provider) == of.id+1 {
+		if need.Optional && o.provider == of.id+1 {
 			return nil
 		}
 		return p.only(o.provider)
@@ -196,9 +213,7 @@ func (p *planner) resolve(added []*node) (missing []startup.Missing) {
 			p.anyOf = p.anyOf || need.Any
 			switch {
 			case len(members) > 0:
-				all = append(all, dependency{
-					need: need, members: members, any: need.Any, optional: need.Optional, orderOnly: need.OrderOnly,
-				})
+				all = append(all, newDependency(need, members))
 			case need.Optional || need.OrderOnly:
 				x := n.more()
 				x.absent = append(x.absent, *need)
@@ -206,7 +221,7 @@ func (p *planner) resolve(added []*node) (missing []startup.Missing) {
 				missing = append(missing, p.missing(n, *need, len(missing) < maxSuggestions))
 			}
 		}
-		n.needs = all[first:len(all):len(all)]
+		n.needs, n.c.Needs = all[first:len(all):len(all)], nil
 	}
 	return missing
 }
@@ -341,7 +356,7 @@ func (p *planner) cycles() []startup.Cycle {
 		for _, need := range n.needs {
 			for _, member := range need.members {
 				if member.batch == noBatch {
-					g.Add(member.id, n.id)
+					g.Add(int(member.id), int(n.id))
 				}
 			}
 		}
@@ -363,7 +378,7 @@ func (p *planner) cycles() []startup.Cycle {
 func (n *node) needOf(other *node) startup.Need {
 	for _, need := range n.needs {
 		if slices.Contains(need.members, other) {
-			return *need.need
+			return need.need()
 		}
 	}
 	return startup.Need{}
@@ -397,7 +412,7 @@ func (p *planner) graph() *graph.Graph {
 		for _, need := range n.needs {
 			for _, member := range need.members {
 				if member.batch < n.batch {
-					g.Add(member.id, n.id)
+					g.Add(int(member.id), int(n.id))
 				}
 			}
 		}
@@ -409,17 +424,17 @@ func (p *planner) graph() *graph.Graph {
 func describe(nodes []*node) startup.Plan {
 	var plan startup.Plan
 	for _, n := range inBatches(nodes) {
-		for len(plan.Batches) <= n.batch {
+		for len(plan.Batches) <= int(n.batch) {
 			plan.Batches = append(plan.Batches, nil)
 		}
 		plan.Batches[n.batch] = append(plan.Batches[n.batch], n.c.Name)
-		step := startup.Step{Name: n.c.Name, Version: n.c.Version, Kind: n.c.Kind, Completes: n.c.Completes, Batch: n.batch + 1}
+		step := startup.Step{Name: n.c.Name, Version: n.c.Version, Kind: n.c.Kind, Completes: n.c.Completes, Batch: int(n.batch) + 1}
 		if n.extras != nil {
 			step.Absent = slices.Clone(n.extras.absent)
 		}
 		for _, need := range n.needs {
 			for _, member := range need.members {
-				step.After = append(step.After, startup.Link{Name: member.c.Name, Need: *need.need})
+				step.After = append(step.After, startup.Link{Name: member.c.Name, Need: need.need()})
 			}
 		}
 		plan.Steps = append(plan.Steps, step)
@@ -431,7 +446,7 @@ func describe(nodes []*node) startup.Plan {
 func inBatches(nodes []*node) []*node {
 	var ends []int // of each batch, the position after its last node
 	for _, n := range nodes {
-		for len(ends) <= n.batch {
+		for len(ends) <= int(n.batch) {
 			ends = append(ends, 0)
 		}
 		ends[n.batch]++

@@ -32,6 +32,27 @@ func TestPlan_HasEachComponentInTheBatchAfterItsNeeds(t *testing.T) {
 	require.Equal(t, "2", plan.Steps[3].Version)
 }
 
+func TestPlan_KeepsNothingOfTheCallersNeeds(t *testing.T) {
+	t.Parallel()
+	var j journal
+	app := j.component("app", 0, "db")
+	needs := app.Needs
+	plan := build(t, startup.Options{}, j.component("db", 0), app).Plan
+	needs[0] = startup.Need{Component: "nothing", Any: true}
+	require.Equal(t, []startup.Link{{Name: "db", Need: startup.Need{Capability: "db"}}}, plan().Steps[1].After)
+}
+
+func TestPlan_ShowsNeedsAsTheyWereWritten(t *testing.T) {
+	t.Parallel()
+	var j journal
+	for _, need := range []startup.Need{
+		{Capability: "db"}, {Component: "db"}, {Capability: "db", Any: true}, {Component: "db", Optional: true}, {Capability: "db", OrderOnly: true},
+	} {
+		app := component{Name: "app", Needs: []startup.Need{need}}
+		require.Equal(t, []startup.Link{{Name: "db", Need: need}}, build(t, startup.Options{}, j.component("db", 0), app).Plan().Steps[1].After)
+	}
+}
+
 func TestPlan_ResolvesCapabilitiesOfSeveralProvidersInTheirOrder(t *testing.T) {
 	t.Parallel()
 	e := build(t, startup.Options{},

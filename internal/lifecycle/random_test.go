@@ -139,7 +139,7 @@ func (w *world) component(index int) component {
 		c.Needs = append(c.Needs, need.Need)
 	}
 	if random.IntN(3) > 0 {
-		c.Restart = startup.Restart{
+		c.Restart = &startup.Restart{
 			Mode: startup.RestartMode(random.IntN(3)), MaxRestarts: 1 + random.IntN(6), Decay: time.Second + w.upTo(20*time.Second),
 			FirstDelay: 1 + w.upTo(time.Second), MaxDelay: time.Second + w.upTo(5*time.Second), Dependants: random.IntN(2) == 0,
 		}

@@ -11,7 +11,7 @@ import (
 
 // emit gives the listener the state of a node, which was at another stage before. There is a listener.
 func (e *Engine) emit(n *node, from stage) {
-	event := startup.Event{Component: n.c.Name, State: n.state(), Reason: n.cause.text}
+	event := startup.Event{Component: n.c.Name, State: n.state(), Reason: n.because().text}
 	if from.timed() && event.State != startup.Stopping {
 		event.Took = e.now - n.since
 	}
@@ -152,7 +152,7 @@ func (e *Engine) addCriticalPath(r *startup.Report, nodes []*node, ready []time.
 		r.Work += took
 		for i := range n.needs {
 			if at := n.needs[i].latest(paths, ready); at != nil && paths[at.id] > paths[n.id] {
-				paths[n.id], before[n.id] = paths[at.id], int32(at.id+1) //nolint:gosec // there is no memory for more
+				paths[n.id], before[n.id] = paths[at.id], at.id+1
 			}
 		}
 		paths[n.id] += took
@@ -164,7 +164,7 @@ func (e *Engine) addCriticalPath(r *startup.Report, nodes []*node, ready []time.
 		return
 	}
 	r.CriticalPath = paths[last.id]
-	for at := last.id; at >= 0; at = int(before[at]) - 1 {
+	for at := last.id; at >= 0; at = before[at] - 1 {
 		r.Chain = append(r.Chain, e.nodes[at].c.Name)
 	}
 	slices.Reverse(r.Chain)
@@ -214,12 +214,12 @@ func (n *node) describe(c *startup.Component, began time.Duration) {
 		return at - began
 	}
 	*c = startup.Component{
-		Name: n.c.Name, Version: n.c.Version, Kind: n.c.Kind, State: n.state(), Batch: n.batch + 1,
+		Name: n.c.Name, Version: n.c.Version, Kind: n.c.Kind, State: n.state(), Batch: int(n.batch) + 1,
 		Queued: since(at.queued), Started: since(at.began), Returned: since(at.returned), Ready: since(at.ready),
-		Reason: n.cause.text, Err: n.cause.err,
 	}
 	if x := n.extras; x != nil {
 		c.Late, c.Probes, c.Restarts, c.Absent, c.Detail = x.late, x.probes, x.restarts, x.missing, x.detail
+		c.Reason, c.Err = x.cause.text, x.cause.err
 	}
 	if at.blockedBy != nil {
 		c.BlockedBy = at.blockedBy.c.Name

@@ -130,7 +130,7 @@ func TestListener_ThatFallsBehindLosesTheOldest(t *testing.T) {
 		var lost uint64
 		e := build(t, startup.Options{Listen: func(e startup.Event) { lost += e.Lost; time.Sleep(time.Millisecond) }}, component{Name: "a"})
 		ended := make(chan struct{})
-		c := component{Name: "b", Restart: startup.Restart{Mode: startup.Always, MaxRestarts: 1 << 30, FirstDelay: 1, MaxDelay: 1}}
+		c := component{Name: "b", Restart: &startup.Restart{Mode: startup.Always, MaxRestarts: 1 << 30, FirstDelay: 1, MaxDelay: 1}}
 		runs := 0
 		c.Start = func(_ context.Context, run *startup.Run) error {
 			if runs++; runs == 70_000 {

@@ -12,14 +12,28 @@ import (
 	"github.com/capreg/registry/startup"
 )
 
-// componentRun is one run of a component, from the call of Start to the end of its stop: what the component
-// reports of itself, and the context of its start. One allocation is for both.
+// componentRun is one run of a component, from the call of Start to the end of its stop: the context of its start, and
+// what the component reports of itself.
 type componentRun struct {
 	attemptctx.Context
 
 	engine *Engine
 	node   *node
+	run    startup.Run
 	number int32
+}
+
+// maxRunsAtOnce bounds for how many runs memory is allocated at once: as long as one is in use, all are kept.
+const maxRunsAtOnce = 32
+
+// newRun returns memory for a run. A start of many components is the faster for each allocation less.
+func (e *Engine) newRun() *componentRun {
+	if len(e.runs) == 0 {
+		e.runs = make([]componentRun, min(e.pendingTurns()+1, maxRunsAtOnce))
+	}
+	r := &e.runs[0]
+	e.runs = e.runs[1:]
+	return r
 }
 
 // begin begins the start of a node that has its turn.
@@ -30,7 +44,8 @@ func (e *Engine) begin(n *node) *componentRun {
 	if e.phase != phaseStarting {
 		parent = e.values
 	}
-	r := &componentRun{engine: e, node: n, number: n.run}
+	r := e.newRun()
+	r.engine, r.node, r.run, r.number = e, n, *startup.NewRun(r), n.run
 	r.Init(parent, e.epoch.Add(n.deadline), &e.startContexts)
 	n.ctx = &r.Context
 	e.arm(n.deadline)
@@ -139,11 +154,11 @@ func (e *Engine) failStart(n *node, c cause) {
 // fail notes why a start has failed, ends its context and returns what becomes of the node.
 func (e *Engine) fail(n *node, c cause) goal {
 	g := e.goalAfterFailure(n)
-	n.cause = c
+	n.setCause(c)
 	n.ctx.EndAside()
 	switch {
 	case g == toStop:
-		n.cause = cause{}
+		n.setCause(cause{})
 	case g == toRestart && n.goal != toFollow:
 		n.countRestart(e.now)
 	}
@@ -186,7 +201,7 @@ func (e *Engine) startReturnedLate(n *node, c cause) {
 		e.beginStop(n, toStop)
 		return
 	}
-	n.cause = c
+	n.setCause(c)
 	e.enter(n, down, toFail)
 }
 
@@ -248,7 +263,7 @@ func (e *Engine) probe(ctx context.Context, n *node) {
 			e.becomeReady(n)
 		default:
 			n.calls--
-			n.cause = c // a timeout names it
+			n.setCause(c) // a timeout names it
 			e.scheduleProbe(n)
 		}
 		e.commit()
@@ -338,7 +353,8 @@ func (e *Engine) keepHandles(n *node, handles []Handle) {
 
 // becomeReady ends a start well.
 func (e *Engine) becomeReady(n *node) {
-	n.ready, n.wasReady, n.completed, n.cause = e.now, true, n.c.Completes, cause{}
+	n.ready, n.wasReady, n.completed = e.now, true, n.c.Completes
+	n.setCause(cause{})
 	n.ctx.EndAside()
 	e.enter(n, running, toServe)
 }

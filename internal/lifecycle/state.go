@@ -177,7 +177,7 @@ func difference(before, after bool) int {
 func (e *Engine) countOpen(n *node, change int) {
 	e.open += change
 	if e.options.Batches && e.phase == phaseStarting {
-		for len(e.batchOpen) <= n.batch {
+		for len(e.batchOpen) <= int(n.batch) {
 			e.batchOpen = append(e.batchOpen, 0)
 		}
 		e.batchOpen[n.batch] += change
@@ -193,7 +193,7 @@ func (e *Engine) countOpen(n *node, change int) {
 func (e *Engine) commit() {
 	e.propagate()
 	for n := e.deadlocked(); n != nil; n = e.deadlocked() {
-		n.cause = cause{errDeadlock, errDeadlock.Error()}
+		n.setCause(cause{errDeadlock, errDeadlock.Error()})
 		e.enter(n, down, toFail)
 		e.propagate()
 	}
@@ -214,6 +214,7 @@ func (e *Engine) endPhase() {
 		e.phase = phaseStopped
 		e.emitPhase(startup.Stopped, 0)
 		close(e.stopped)
+		e.disarm()
 		if e.rolledBack {
 			close(e.decided)
 		}

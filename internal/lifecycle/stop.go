@@ -57,7 +57,7 @@ func (e *Engine) skip(n *node, c cause) {
 		e.enter(n, down, toStop)
 		return
 	}
-	n.cause = c
+	n.setCause(c)
 	e.enter(n, down, toSkip)
 }
 
@@ -91,7 +91,7 @@ func (e *Engine) stop(n *node) {
 // beginStop begins the stop of a node, after which it becomes what the goal says.
 func (e *Engine) beginStop(n *node, g goal) {
 	if g == toStop || g == toFollow {
-		n.cause = cause{}
+		n.setCause(cause{})
 	}
 	n.calls++
 	n.cancelTimer()
@@ -214,7 +214,7 @@ func (e *Engine) endStop(n *node, g goal) {
 	case e.ending() || n.removed:
 		e.enter(n, down, toStop)
 	case n.unrepeatable().err != nil:
-		n.cause = n.unrepeatable()
+		n.setCause(n.unrepeatable())
 		e.enter(n, down, toFail)
 	case n.calls > 0:
 		e.markStuck(n, stuckStop, "code of its last run does not return")
@@ -227,9 +227,10 @@ func (e *Engine) endStop(n *node, g goal) {
 
 // markStuck counts a node as down although its code does not return.
 func (e *Engine) markStuck(n *node, s stage, text string) {
-	n.cause.text = text
-	if n.cause.err == nil {
-		n.cause.err = fault.Wrap(text+": ", fault.ErrStuck)
+	x := n.more()
+	x.cause.text = text
+	if x.cause.err == nil {
+		x.cause.err = fault.Wrap(text+": ", fault.ErrStuck)
 	}
 	e.enter(n, s, toFail)
 }

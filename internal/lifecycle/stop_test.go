@@ -2,9 +2,11 @@ package lifecycle_test
 
 import (
 	"context"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/stretchr/testify/require"
 
@@ -30,6 +32,16 @@ func TestStop_IsTheReverseOfTheStartAndConcurrent(t *testing.T) {
 		require.ElementsMatch(t, []string{"-web", "-other", "-third"}, lines[:3])
 		require.Equal(t, []string{"-app", "-db"}, lines[3:])
 	})
+}
+
+func TestStop_LeavesNothingThatKeepsTheEngineInMemory(t *testing.T) {
+	t.Parallel()
+	var j journal
+	e := started(t, startup.Options{}, j.component("db", 0), j.component("app", 0, "db"))
+	require.NoError(t, stopped(t, e))
+	kept := weak.Make(e)
+	e = nil //nolint:ineffassign,wastedassign // for the collector
+	require.Eventually(t, func() bool { runtime.GC(); return kept.Value() == nil }, 10*time.Second, time.Millisecond)
 }
 
 func TestStop_IsIdempotentFromEveryState(t *testing.T) {

@@ -127,10 +127,10 @@ func (r *componentRun) end(c cause) {
 	case n.stage.launching():
 		e.failEarlyEnd(n, c)
 	case c.err == nil && n.c.Restart.Mode != startup.Always:
-		n.cause = c
+		n.setCause(c)
 		e.enter(n, running, toStop)
 	case n.mayRestart(e.now):
-		n.cause = c
+		n.setCause(c)
 		e.restartRunning(n)
 	default:
 		e.failRunning(n, c)
@@ -184,7 +184,7 @@ func (e *Engine) failRunning(n *node, c cause) {
 	if c.err == nil {
 		c.err = errors.New(c.text)
 	}
-	n.cause = c
+	n.setCause(c)
 	e.enter(n, running, toFail)
 }
 

@@ -112,7 +112,7 @@ func TestCompletes_WorkThatFailsIsTriedAgainByItsPolicyAndRollsTheStartBack(t *t
 	bubble(t, func(t *testing.T) {
 		var j journal
 		c := j.completing("schema", time.Second, errBroken, "db")
-		c.Restart = startup.Restart{Mode: startup.OnFailure, MaxRestarts: 2}
+		c.Restart = &startup.Restart{Mode: startup.OnFailure, MaxRestarts: 2}
 		e := build(t, startup.Options{}, j.component("db", 0), c, j.component("app", 0, "schema"))
 		_, err := e.Start(t.Context())
 		require.ErrorIs(t, err, errBroken)

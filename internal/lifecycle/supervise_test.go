@@ -83,7 +83,7 @@ func TestRestart_ModeDecidesByTheEnd(t *testing.T) {
 		{startup.Always, errBroken, startup.Restarting},
 	} {
 		bubble(t, func(t *testing.T) {
-			c := component{Name: "a", NonCritical: true, Restart: startup.Restart{Mode: test.mode, FirstDelay: time.Hour}}
+			c := component{Name: "a", NonCritical: true, Restart: &startup.Restart{Mode: test.mode, FirstDelay: time.Hour}}
 			c.Start = func(_ context.Context, run *startup.Run) error {
 				time.AfterFunc(time.Second, func() { run.Ended(test.ends); run.Ended(nil) })
 				return nil
@@ -152,7 +152,7 @@ func TestRestart_OfTwoNeedsStartsADependantAfterBoth(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var j journal
 		once := func(name string, after, delay time.Duration) component {
-			c := component{Name: name, Provides: []string{name}, Restart: startup.Restart{Mode: startup.Always, Dependants: true, FirstDelay: delay}}
+			c := component{Name: name, Provides: []string{name}, Restart: &startup.Restart{Mode: startup.Always, Dependants: true, FirstDelay: delay}}
 			first := true
 			c.Start = func(_ context.Context, run *startup.Run) error {
 				if first {
@@ -180,7 +180,7 @@ func TestRestart_ThatFailsForGoodSkipsDependants(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var j journal
 		starts := 0
-		db := component{Name: "db", Provides: []string{"db"}, NonCritical: true, Restart: startup.Restart{Mode: startup.Always, Dependants: true}}
+		db := component{Name: "db", Provides: []string{"db"}, NonCritical: true, Restart: &startup.Restart{Mode: startup.Always, Dependants: true}}
 		db.Start = func(_ context.Context, run *startup.Run) error {
 			if starts++; starts > 1 {
 				return errBroken
@@ -351,7 +351,7 @@ func TestRun_OfAnEarlierLifeIsOver(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var j journal
 		var old *startup.Run
-		c := component{Name: "a", Restart: startup.Restart{Mode: startup.Always}}
+		c := component{Name: "a", Restart: &startup.Restart{Mode: startup.Always}}
 		c.Start = func(_ context.Context, run *startup.Run) error {
 			if old == nil {
 				old = run
@@ -433,7 +433,7 @@ func TestRestart_AtOnceIsOneAtATime(t *testing.T) {
 	t.Parallel()
 	var e *lifecycle.Engine
 	var up, starts atomic.Int32
-	c := component{Name: "a", Restart: startup.Restart{Mode: startup.Always, MaxRestarts: 1 << 30, FirstDelay: 1, MaxDelay: 1}}
+	c := component{Name: "a", Restart: &startup.Restart{Mode: startup.Always, MaxRestarts: 1 << 30, FirstDelay: 1, MaxDelay: 1}}
 	c.Start = func(_ context.Context, run *startup.Run) error {
 		starts.Add(1)
 		if up.Add(1) > 1 {

@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"github.com/capreg/registry/internal/fault"
-	"github.com/capreg/registry/startup"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -73,7 +72,7 @@ func (e *Engine) mayTakeTurn() bool {
 	case e.options.MaxConcurrent > 0 && e.launching+e.pendingTurns() >= e.options.MaxConcurrent:
 		return false
 	}
-	return !e.options.Batches || e.phase != phaseStarting || e.turns.nodes[0].batch <= e.batch
+	return !e.options.Batches || e.phase != phaseStarting || int(e.turns.nodes[0].batch) <= e.batch
 }
 
 // dispatch gives turns to the nodes that may start.
@@ -104,7 +103,7 @@ func (e *Engine) moveToNextBatch() {
 		e.batch++
 	}
 	if e.launching == 0 && e.pendingTurns() == 0 && e.turns.Len() > 0 && !slices.ContainsFunc(e.nodes, (*node).restarts) {
-		e.batch = max(e.batch, e.turns.nodes[0].batch)
+		e.batch = max(e.batch, int(e.turns.nodes[0].batch))
 	}
 }
 
@@ -163,7 +162,7 @@ func (e *Engine) callStart(r *componentRun) {
 			e.mu.Unlock()
 		}
 	}()
-	err := fault.Run(func() error { return start(&r.Context, startup.NewRun(r)) })
+	err := fault.Run(func() error { return start(&r.Context, &r.run) })
 	exited = false
 	e.startReturned(r, err)
 }

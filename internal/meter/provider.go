@@ -81,6 +81,13 @@ func (p *Provider) Ended(class verdict.Class, took, now time.Duration) {
 	p.slow.add(class, took)
 }
 
+// Answered counts the end of an attempt that had an answer and is not quick.
+func (p *Provider) Answered(cell *record.Outcomes, took, now time.Duration) {
+	p.Ended(verdict.ClassSuccess, took, now)
+	cell.Latency.Add(uint64(max(took, 0)))
+	cell.Successes.Add(1)
+}
+
 // Entered notes what an attempt is made for.
 func (p *Provider) Entered(why reason.Why) {
 	if why != reason.First {
@@ -97,7 +104,7 @@ func (p *Provider) Attempted(why reason.Why) uint64 {
 func (p *Provider) Refused(code reason.Code) { p.refusals.Add(code) }
 
 // Totals returns the sums of all attempts.
-func (p *Provider) Totals() record.Totals { return record.Sum(p.counts.Each) }
+func (p *Provider) Totals() record.Totals { return record.Sum(&p.counts) }
 
 // addQuick adds the quick calls.
 func (p *Provider) addQuick(c *histogram.Counts) {

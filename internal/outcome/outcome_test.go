@@ -2,7 +2,6 @@ package outcome_test
 
 import (
 	"errors"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/internal/pace"
 	"github.com/capreg/registry/internal/record"
+	"github.com/capreg/registry/internal/striped"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
@@ -170,15 +170,16 @@ func TestOutcome_EndAfterTheAnswerHasBegun(t *testing.T) {
 
 func TestOutcome_IsCountedOnceByItsTally(t *testing.T) {
 	t.Parallel()
-	var counts record.Outcomes
+	var cells striped.Cells[record.Outcomes]
+	counts := cells.Local()
 	for _, class := range []verdict.Class{verdict.ClassSuccess, verdict.ClassServerError, verdict.ClassRateLimited, verdict.ClassCancelled} {
 		counts.Attempts.Add(1)
 		o := of(class)
-		o.CountIn(&counts)
+		o.CountIn(counts)
 	}
 	require.Equal(t, record.Totals{
 		Attempts: 4, Successes: 1, Failures: 1, Limited: 1, Ignored: 1, MeanLatency: second,
-	}, record.Sum(slices.Values([]*record.Outcomes{&counts})))
+	}, record.Sum(&cells))
 }
 
 func TestOutcome_LastErrorTellsOfTheProviderAlone(t *testing.T) {

@@ -92,18 +92,19 @@ func (w *Watch) AddProbe(own health.Probe) {
 }
 
 // Stop ends the watch over a provider that has left: nothing that the policy refers to is kept. The result ends the
-// probes that run, and must be called without the lock of the host.
+// probes that run, and must be called without the lock of the host; nil: there are none.
 func (w *Watch) Stop() (end func(cause error)) {
 	if w == nil {
-		return (*monitor)(nil).cancel
+		return nil
 	}
 	m := w.monitor
 	w.monitor = nil
 	w.revision++
 	w.recovery.changePolicy(false)
-	if m != nil {
-		m.retire()
+	if m == nil {
+		return nil
 	}
+	m.retire()
 	return m.cancel
 }
 
@@ -231,6 +232,15 @@ func (w *Watch) NextProbeIn() time.Duration {
 		return 0
 	}
 	return max(time.Until(c.dueAt), 0)
+}
+
+// WhyUnproven returns the reason why no probe has succeeded yet, and the time until the next one.
+func (w *Watch) WhyUnproven() (text string, next time.Duration, cause error) {
+	state, reason, err := w.State()
+	if !w.Active() || state == health.Unknown {
+		return "its first probe has no result yet", 0, nil
+	}
+	return "starting: " + reason, w.NextProbeIn(), err
 }
 
 // CheckNow makes all probes due, but those that are stuck. It returns channels that are closed at their results, or

@@ -43,7 +43,7 @@ func TestWatch_ThatIsNilOrIdleWatchesNothing(t *testing.T) {
 				w.MarkHealthy()
 				w.Recover()
 				w.ResetRecovery()
-				w.Stop()(errGone)
+				require.Nil(t, w.Stop(), "there are no probes to end")
 			})
 		}
 		require.Empty(t, p.times())

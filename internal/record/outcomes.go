@@ -1,11 +1,11 @@
 package record
 
 import (
-	"iter"
 	"sync/atomic"
 	"time"
 
 	"github.com/capreg/registry/internal/histogram"
+	"github.com/capreg/registry/internal/striped"
 )
 
 // Outcomes counts attempts. Each attempt adds one to Attempts when it begins, and one to another count when it ends.
@@ -28,9 +28,9 @@ type Totals struct {
 
 // Sum sums the counts of the cells. The ends of attempts are read before the beginnings, so that the number in flight
 // is never too low.
-func Sum(cells iter.Seq[*Outcomes]) (sum Totals) {
+func Sum(cells *striped.Cells[Outcomes]) (sum Totals) {
 	var latency uint64
-	for cell := range cells {
+	for cell := range cells.Each {
 		sum.Successes += cell.Successes.Load()
 		sum.Failures += cell.Failures.Load()
 		sum.Ignored += cell.Ignored.Load()
@@ -40,7 +40,7 @@ func Sum(cells iter.Seq[*Outcomes]) (sum Totals) {
 		}
 		latency += cell.Latency.Load() + cell.QuickLatency.Load()
 	}
-	for cell := range cells {
+	for cell := range cells.Each {
 		sum.Attempts += cell.Attempts.Load()
 	}
 	sum.InFlight = sum.Attempts - sum.Successes - sum.Failures - sum.Ignored - sum.Limited

@@ -8,18 +8,23 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/capreg/registry/internal/record"
+	"github.com/capreg/registry/internal/striped"
 )
 
 func TestSum_AddsCellsAndCountsInFlight(t *testing.T) {
 	t.Parallel()
-	var a, b record.Outcomes
-	require.Zero(t, record.Sum(slices.Values([]*record.Outcomes{&a, &b})))
+	var cells striped.Cells[record.Outcomes]
+	require.Zero(t, record.Sum(&cells))
+	cells.Local()
+	two := slices.Collect(cells.Each)[:2]
+	a, b := two[0], two[1]
+	require.Zero(t, record.Sum(&cells))
 	a.Attempts.Add(10)
-	b.Attempts.Add(1)
 	a.Successes.Add(1)
 	a.Latency.Add(uint64(time.Minute))
-	require.Equal(t, time.Minute, record.Sum(slices.Values([]*record.Outcomes{&a})).MeanLatency, "of one")
+	require.Equal(t, time.Minute, record.Sum(&cells).MeanLatency, "of one")
 	a.Latency.Store(0)
+	b.Attempts.Add(1)
 	b.Successes.Add(2)
 	b.Latency.Add(uint64(3 * time.Second))
 	a.Failures.Add(1)
@@ -27,5 +32,5 @@ func TestSum_AddsCellsAndCountsInFlight(t *testing.T) {
 	b.Limited.Add(1)
 	require.Equal(t, record.Totals{
 		Attempts: 11, Successes: 3, Failures: 1, Ignored: 2, Limited: 1, InFlight: 4, MeanLatency: time.Second,
-	}, record.Sum(slices.Values([]*record.Outcomes{&a, &b})))
+	}, record.Sum(&cells))
 }

@@ -23,6 +23,19 @@ func TestAfter_CostsOneAllocation(t *testing.T) {
 }
 
 // It is not parallel: counting allocations counts those of all goroutines.
+func TestStart_CostsNoAllocation(t *testing.T) {
+	s := schedule.New()
+	defer s.Close()
+	run := func() {}
+	var timer schedule.Timer
+	s.After(time.Hour, run)
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		s.Start(&timer, s.Now()+time.Minute, run)
+		timer.Stop()
+	}))
+}
+
+// It is not parallel: counting allocations counts those of all goroutines.
 func TestAfter_AnEarlierDeadlineMovesTheOneAlarm(t *testing.T) {
 	s := schedule.New()
 	defer s.Close()

@@ -37,7 +37,8 @@ type Scheduler struct {
 	set   time.Duration // when the alarm goes off, in time since epoch; noAlarm: never
 }
 
-// Timer is one pending call of a function. It is safe for concurrent use.
+// Timer is one pending call of a function. It is safe for concurrent use once it was started. The zero value waits for
+// nothing.
 type Timer struct {
 	scheduler *Scheduler
 
@@ -75,20 +76,35 @@ func (s *Scheduler) After(d time.Duration, run func()) *Timer {
 // Now returns the time by the scheduler's clock.
 func (s *Scheduler) Now() time.Duration { return time.Since(s.epoch) }
 
+// Epoch returns the beginning of the scheduler's clock.
+func (s *Scheduler) Epoch() time.Time { return s.epoch }
+
 // At is After for a time by the scheduler's clock.
 func (s *Scheduler) At(deadline time.Duration, run func()) *Timer {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	timer := &Timer{scheduler: s, deadline: deadline, created: s.created, index: notWaiting}
-	if s.closed {
-		return timer
-	}
-	s.created++
-	timer.run = run
-	s.waiting.push(timer)
-	s.arm()
+	timer := &Timer{}
+	s.Start(timer, deadline, run)
 
 	return timer
+}
+
+// Start is At for a timer that is part of another struct. It must be new, or one of this scheduler: one that still
+// waits is stopped first.
+func (s *Scheduler) Start(timer *Timer, deadline time.Duration, run func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if timer.scheduler == nil {
+		timer.scheduler, timer.index = s, notWaiting
+	}
+	if s.closed {
+		return
+	}
+	if timer.index != notWaiting {
+		s.waiting.remove(timer)
+	}
+	timer.deadline, timer.created, timer.run = deadline, s.created, run
+	s.created++
+	s.waiting.push(timer)
+	s.arm()
 }
 
 // Stop keeps the timer from firing and reports whether it did: false means that
@@ -97,6 +113,9 @@ func (s *Scheduler) At(deadline time.Duration, run func()) *Timer {
 // for concurrent use, and may be called from inside a run.
 func (t *Timer) Stop() bool {
 	s := t.scheduler
+	if s == nil {
+		return false
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if t.index == notWaiting {

@@ -375,3 +375,37 @@ func TestAt_FiresAtATimeOfTheScheduler(t *testing.T) {
 		require.Equal(t, []time.Duration{time.Second, 2 * time.Second}, fired)
 	})
 }
+
+func TestStart_TimerOfAnotherStructWaitsFiresAndStartsAgain(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
+		var holder struct{ timer schedule.Timer }
+		require.False(t, holder.timer.Stop(), "it was not started")
+		fired := 0
+		run := func() { fired++ }
+		s.Start(&holder.timer, s.Now()+time.Second, run)
+		s.Start(&holder.timer, s.Now()+time.Minute, run)
+		elapse(time.Second)
+		require.Zero(t, fired, "the second start has stopped the first")
+		elapse(time.Minute)
+		require.Equal(t, 1, fired)
+		s.Start(&holder.timer, s.Now()+time.Second, run)
+		require.True(t, holder.timer.Stop())
+		require.False(t, holder.timer.Stop())
+		elapse(time.Minute)
+		require.Equal(t, 1, fired)
+		s.Close()
+		s.Start(&holder.timer, s.Now(), run)
+		elapse(time.Second)
+		require.Equal(t, 1, fired)
+	})
+}
+
+func TestEpoch_IsTheBeginningOfTheClock(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
+		elapse(time.Hour)
+		require.Equal(t, time.Hour, s.Now())
+		require.Equal(t, time.Now(), s.Epoch().Add(s.Now()))
+	})
+}

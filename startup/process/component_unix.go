@@ -24,8 +24,8 @@ import (
 // returns when nothing of the process group is left; otherwise the error matches [registry.ErrStuck]. That the
 // process had to be killed is no error, and neither is its status then.
 //
-// Each life has a thread of the operating system, which waits for the process, and a goroutine for each of its streams; they
-// end with it. The error of bad input is a [registry.FieldError]; one that matches [errors.ErrUnsupported] is that of a system
+// Each life has a thread of the operating system, which waits for the process, a goroutine for each stream that is read, and
+// one for [Options.Talk]; they end with it. The error of bad input is a [registry.FieldError]; one that matches [errors.ErrUnsupported] is that of a system
 // without process groups.
 func Component(options Options) (registry.Component, error) {
 	p, err := newProgram(options)
@@ -88,7 +88,7 @@ func (s *supervisor) start(ctx context.Context, run *startup.Run) error {
 	if err != nil {
 		return err
 	}
-	if err := l.start(run); err != nil {
+	if err := l.start(run); err != nil { //nolint:contextcheck // the life goes on after the start
 		return err
 	}
 	run.Go(func(context.Context) error {
@@ -106,6 +106,7 @@ func (s *supervisor) stop(ctx context.Context) error {
 	l := s.current()
 	grace := time.NewTimer(s.Grace)
 	defer grace.Stop()
+	l.talk.hangUp()
 	l.askToEnd(s.signal, s.SignalLeader)
 	select {
 	case <-l.gone:
@@ -115,7 +116,7 @@ func (s *supervisor) stop(ctx context.Context) error {
 	}
 	l.output.log("process is killed: it has not ended in time", zap.Duration("grace", s.Grace))
 	l.kill()
-	if within(l.gone, killTime+finishTime+abandonTime) {
+	if within(l.gone, killTime+2*(finishTime+abandonTime)) {
 		return l.left
 	}
 	return fault.Wrap(fmt.Sprintf("process %d does not end although it was killed: ", l.pid), registry.ErrStuck)

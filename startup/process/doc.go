@@ -27,6 +27,8 @@
 // logger line by line, or to writers. A line is cut after 8 KiB, so that output without an end of line needs no memory. The
 // last lines are kept for the error of a process that ends by itself, an [ExitError].
 //
+// [Options.Talk] speaks with a process instead, through its standard input and output, in each of its lives.
+//
 // # Systems
 //
 // It works on Linux, macOS and other Unix systems. Elsewhere [Component] returns an error that matches

@@ -3,6 +3,7 @@
 package process_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -63,6 +64,11 @@ func runStep(what, argument string, asked <-chan os.Signal) (err error) {
 		var input []byte
 		input, err = io.ReadAll(os.Stdin)
 		fmt.Println("input is", len(input))
+	case "answer": // each line, until the end of the input
+		lines := bufio.NewScanner(os.Stdin)
+		for lines.Scan() && err == nil {
+			_, err = fmt.Println("re:", lines.Text())
+		}
 	case "pause":
 		var d time.Duration
 		d, err = time.ParseDuration(argument)

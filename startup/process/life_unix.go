@@ -5,6 +5,7 @@ package process
 import (
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -25,6 +26,7 @@ type life struct {
 	number  int
 	output  *output
 	notices *notifySocket // nil without
+	talk    *talk         // nil without
 	file    readyFile
 
 	// The start sets these; they are not changed afterwards.
@@ -43,6 +45,7 @@ type life struct {
 	// else is locked, and no code of users runs, while it is held.
 	mu       sync.Mutex
 	empty    bool          // nothing of the group is left
+	failure  error         // for which it was killed, if that was by itself
 	stopping bool          // it was asked to end
 	killed   bool          // all of the group is to be killed
 	killing  chan struct{} // closed when it is
@@ -88,9 +91,13 @@ func (l *life) serve(started chan<- error) {
 	l.log("process started")
 	started <- nil
 	_ = l.process.Wait() // the state has more
+	l.talk.processEnded()
 	took := time.Since(l.began)
 	l.left = l.clear()
 	theGuard.drop(l.pid)
+	if l.talk != nil && !l.talk.finish() {
+		l.left = errors.Join(l.left, fault.Wrap(fmt.Sprintf("Talk of process %d does not return: ", l.pid), registry.ErrStuck))
+	}
 	if !l.output.finish() {
 		l.left = errors.Join(l.left, fault.Wrap(fmt.Sprintf("a writer or the logger of process %d does not return: ", l.pid), registry.ErrStuck))
 	}
@@ -140,28 +147,49 @@ func (l *life) launch() (err error) {
 	}
 	l.output.read()
 	l.run.Detail(l.title())
+	if l.talk != nil {
+		l.talk.begin(l.run, l.program.Talk, l.pid, l.number, l.fail)
+	}
 	if l.notices != nil {
 		l.notices.receive(func() { l.sign(&l.noNotice) }, func(text string) { l.run.Detail(l.title() + ": " + text) })
 	}
 	return nil
 }
 
-// execute starts the process with pipes for its output.
-func (l *life) execute() error {
-	stdout, err := l.output.attach("stdout", l.program.Stdout)
-	if err != nil {
-		return fault.Wrap("output: ", err)
+// execute starts the process with pipes for its streams. On an error nothing is left of them.
+func (l *life) execute() (err error) {
+	var ofProcess []*os.File // the ends that it gets
+	defer func() {
+		for _, file := range ofProcess {
+			_ = file.Close()
+		}
+		if err != nil {
+			l.output.close()
+			l.talk.close()
+		}
+	}()
+	if l.program.Talk != nil {
+		var in, out *os.File
+		if l.talk, in, out, err = newTalk(); err != nil {
+			return fault.Wrap("streams: ", err)
+		}
+		ofProcess = append(ofProcess, in, out)
+		l.process.Stdin, l.process.Stdout = in, out
+	} else {
+		stdout, err := l.output.attach("stdout", l.program.Stdout)
+		if err != nil {
+			return fault.Wrap("output: ", err)
+		}
+		ofProcess = append(ofProcess, stdout)
+		l.process.Stdout = stdout
 	}
-	defer func() { _ = stdout.Close() }()
 	stderr, err := l.output.attach("stderr", l.program.Stderr)
 	if err != nil {
-		l.output.close()
 		return fault.Wrap("output: ", err)
 	}
-	defer func() { _ = stderr.Close() }()
-	l.process.Stdout, l.process.Stderr = stdout, stderr
+	ofProcess = append(ofProcess, stderr)
+	l.process.Stderr = stderr
 	if err := l.process.Start(); err != nil {
-		l.output.close()
 		return explain(l.program.Command, l.process.Path, err)
 	}
 	return nil
@@ -203,6 +231,18 @@ func (l *life) askToEnd(signal syscall.Signal, leaderOnly bool) {
 			_ = syscall.Kill(-l.pid, each)
 		}
 	}
+}
+
+// fail kills the group for a failure that is not the end of its process.
+func (l *life) fail(why error) {
+	l.mu.Lock()
+	if l.stopping || l.empty {
+		l.mu.Unlock()
+		return
+	}
+	l.failure = why
+	l.mu.Unlock()
+	l.kill()
 }
 
 // kill kills all of the group.
@@ -282,12 +322,15 @@ func (l *life) isEmpty(zombiesToo bool) bool {
 // outcome returns why the process has ended by itself, if that is a failure.
 func (l *life) outcome(took time.Duration) error {
 	l.mu.Lock()
-	stopping := l.stopping
+	stopping, failure := l.stopping, l.failure
 	l.mu.Unlock()
 	state := l.process.ProcessState
 	switch {
 	case stopping:
 		return nil
+	case failure != nil:
+		name := filepath.Base(l.program.Command)
+		return fault.Join(fmt.Sprintf("process %d (%s, life %d) was killed: ", l.pid, name, l.number), append([]error{failure}, fault.List(l.left)...))
 	case state.Success():
 		return l.left
 	}

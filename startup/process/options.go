@@ -2,6 +2,7 @@ package process
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -62,8 +63,28 @@ type Options struct {
 	// which are different ones for the two. One that blocks makes the process wait; one that fails gets no more of that
 	// life. Default: the logger.
 	Stdout, Stderr io.Writer
+	// Talk speaks with the process through its standard input and output, such as in a protocol of requests and answers.
+	// It is called once for each life, in a goroutine of its own, when the process has started. ctx ends when the
+	// component stops and when the process has ended; Talk has to return then, and what it reads and writes ends by
+	// itself. When it returns earlier, the process gets the end of its input, and its output is dropped; with an error or a
+	// panic, the group is killed and the component fails with that error, or restarts by its policy. Default: the process
+	// has no input.
+	Talk func(ctx context.Context, with Streams) error
 	// Lines is the number of lines in [ExitError.Lines], the last ones of the output; at most 1000. Default: 20.
 	Lines int
+}
+
+// Streams are the standard input and output of one life of a process. They are closed after [Options.Talk] has returned.
+// Each of the two may be used by one goroutine at a time, and closed by any.
+type Streams struct {
+	// In is the input of the process, which ends when it is closed. A Write blocks while the process reads nothing
+	// and the pipe is full, until In is closed.
+	In io.WriteCloser
+	// Out has the output of the process. A Read blocks until there is some, until what may write has ended, and until Out is
+	// closed.
+	Out io.ReadCloser
+	// PID is the number of the process, and Life that of its life, from 1 on.
+	PID, Life int
 }
 
 // Ready says when a process is ready: when everything holds that is set.
@@ -75,7 +96,7 @@ type Ready struct {
 	// too.
 	HTTP        string
 	HTTPOptions probes.HTTPOptions
-	// Line matches a line of output, of either stream.
+	// Line matches a line of output, of either stream; with [Options.Talk], of the standard error.
 	Line *regexp.Regexp
 	// Notify waits for READY=1 at the datagram socket that the variable NOTIFY_SOCKET names, as systemd does. A
 	// STATUS goes into the report.
@@ -162,6 +183,9 @@ func (p *program) checkComponent() *check.Violation {
 		return check.Refuse("Component.Notifies", true, bound)
 	case c.Completes && !p.Ready.isZero():
 		return check.Refuse("Ready", check.Raw("set"), "nothing where Component.Completes: the process is ready when it has ended")
+	}
+	if p.Talk != nil && p.Stdout != nil {
+		return check.Refuse("Stdout", check.Raw("set"), "nothing where Talk is: it reads the standard output")
 	}
 	c.Kind = cmp.Or(c.Kind, "process")
 	return nil

@@ -4,6 +4,7 @@ package process_test
 
 import (
 	"context"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -49,6 +50,9 @@ func TestComponent_RefusesWhatIsOutOfBounds(t *testing.T) {
 		`Options.Component.Notifies is true: want ` + ofProcess: func(o *process.Options) { o.Component.Notifies = true },
 		`Options.Ready is set: want nothing where Component.Completes`: func(o *process.Options) {
 			o.Component.Completes, o.Ready.Notify = true, true
+		},
+		`Options.Stdout is set: want nothing where Talk is`: func(o *process.Options) {
+			o.Stdout, o.Talk = io.Discard, func(context.Context, process.Streams) error { return nil }
 		},
 		`Options.Grace is -1ns: want 0 (default 5s) to`:                func(o *process.Options) { o.Grace = -1 },
 		`Options.Grace is 5s: want at most Component.StopTimeout (1s)`: func(o *process.Options) { o.Component.StopTimeout = time.Second },

@@ -1,0 +1,230 @@
+package config
+
+import (
+	"encoding"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+)
+
+// altered are the fields of a provider that change in place. All others make a new instance.
+func altered(field string) bool {
+	switch root, _, _ := strings.Cut(field, "."); root {
+	case "priority", "group", "weight", "no_traffic", "attempt_timeout", "no_timeout", "limits", "retry", "breaker",
+		"health", "prove_within", "at_once":
+		return true
+	}
+	return false
+}
+
+const (
+	keepsAll   = "everything"
+	keepsPlace = "position, turn in rotations, queue"
+)
+
+// diff returns the changes from one document to the next. Providers that are not there (any more) are added.
+func diff(old, next *prepared, there func(identity) bool) (all []Change) {
+	all = append(all, next.diffShared(old)...)
+	for _, s := range next.specs {
+		before := old.by[s.identity]
+		if before == nil || !there(s.identity) {
+			all = append(all, s.change(Add))
+			continue
+		}
+		all = append(all, s.diff(before, func(text string) string { return next.secrets.scrub(old.secrets.scrub(text)) }))
+	}
+	for _, s := range old.specs {
+		if next.by[s.identity] == nil && there(s.identity) {
+			all = append(all, s.change(Remove))
+		}
+	}
+	return all
+}
+
+func (s *spec) change(action Action) Change {
+	return Change{Path: s.path(), Action: action, Service: s.service, Provider: s.name}
+}
+
+// diff returns the change of a provider that is in both documents.
+func (s *spec) diff(before *spec, scrub func(string) string) Change {
+	c := s.change(Keep)
+	same := *before.Provider
+	same.Settings = s.Settings
+	if !reflect.DeepEqual(same, *s.Provider) {
+		c.Fields = fieldsThatChange("", flat(before.Provider), flat(s.Provider), scrub)
+	}
+	if s.fingerprint != before.fingerprint {
+		settings := fieldsThatChange("settings.", before.written(), s.written(), scrub)
+		if len(settings) == 0 && s.Kind == before.Kind {
+			settings = []Field{{Name: "settings", From: "(value of a reference)", To: "(another value)"}}
+		}
+		c.Fields = append(c.Fields, settings...)
+	}
+	if len(c.Fields) == 0 {
+		c.Keeps = keepsAll
+		return c
+	}
+	var why []string
+	for _, f := range c.Fields {
+		if !altered(f.Name) {
+			why = append(why, f.Name)
+		}
+	}
+	if c.Action, c.Keeps = Alter, keepsAll; len(why) > 0 {
+		c.Action, c.Keeps, c.Why = Replace, keepsPlace, strings.Join(why, ", ")
+		if s.fingerprint == before.fingerprint {
+			c.Keeps += ", open breaker, cooldown"
+		}
+		if s.Domain != "" && s.Domain == before.Domain {
+			c.Keeps += ", limits in use and cooldown of its domain"
+		}
+	}
+	return c
+}
+
+// diffShared returns the changes of groups, domains and selection policies.
+func (p *prepared) diffShared(old *prepared) (all []Change) {
+	add := func(path string, before, after any) {
+		if fields := fieldsThatChange("", flat(before), flat(after), func(s string) string { return s }); len(fields) > 0 {
+			all = append(all, Change{Path: path, Action: Alter, Fields: fields, Keeps: keepsAll})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Domains)) {
+		if before, there := old.Domains[name]; there && before != p.Domains[name] {
+			add("domains."+name, before, p.Domains[name])
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
+		before, after := old.Services[name], p.Services[name]
+		if !reflect.DeepEqual(before.Selection, after.Selection) {
+			add("services."+name+".selection", before.Selection, after.Selection)
+		}
+		for _, number := range numbers(before.Groups, after.Groups) {
+			if len(before.Providers) > 0 && !before.Groups[number].Strategy.Same(after.Groups[number].Strategy) {
+				add(fmt.Sprintf("services.%s.groups.%d", name, number), before.Groups[number], after.Groups[number])
+			}
+		}
+	}
+	return all
+}
+
+func numbers(a, b map[int]Group) []int {
+	all := maps.Clone(a)
+	if all == nil {
+		all = make(map[int]Group)
+	}
+	maps.Copy(all, b)
+	return slices.Sorted(maps.Keys(all))
+}
+
+// flat returns the fields of a value as text, by their paths; zero values are left out.
+func flat(value any) map[string]string {
+	all := make(map[string]string)
+	flatten("", reflect.ValueOf(value), all)
+	return all
+}
+
+func flatten(path string, v reflect.Value, into map[string]string) {
+	switch {
+	case !v.IsValid() || v.IsZero():
+		return
+	case v.Type() == settingsType: // those of a kind are compared apart
+		return
+	case v.Type() == durationType:
+		into[path] = time.Duration(v.Int()).String()
+		return
+	}
+	if text, ok := reflect.TypeAssert[encoding.TextMarshaler](v); ok {
+		form, _ := text.MarshalText() // of a value that was read
+		into[path] = string(form)
+		return
+	}
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Interface:
+		flatten(path, v.Elem(), into)
+	case reflect.Struct:
+		known := fieldsOf(v.Type())
+		for _, name := range known.names {
+			flatten(join(path, name), v.FieldByIndex(known.index[name]), into)
+		}
+	case reflect.Map:
+		for key, value := range v.Seq2() {
+			flatten(join(path, key.String()), value, into)
+		}
+	case reflect.String:
+		into[path] = v.String()
+	default:
+		text, _ := jsonOf(v.Interface()) // a number, a truth value or a list of them
+		into[path] = string(text)
+	}
+}
+
+// fieldsThatChange returns the differences in the order of their names.
+func fieldsThatChange(prefix string, from, to map[string]string, scrub func(string) string) (changed []Field) {
+	both := maps.Clone(from)
+	if both == nil {
+		both = make(map[string]string)
+	}
+	maps.Copy(both, to)
+	for _, name := range slices.Sorted(maps.Keys(both)) {
+		if from[name] != to[name] {
+			changed = append(changed, Field{prefix + name, scrub(from[name]), scrub(to[name])})
+		}
+	}
+	return changed
+}
+
+// written returns the fields of the settings as they were written.
+func (s *spec) written() map[string]string {
+	if s.Settings.node == nil {
+		return nil
+	}
+	var fields any
+	(&decoder{literal: true}).free("", s.Settings.node, &fields)
+	return flat(fields)
+}
+
+// warnLiterals warns of settings that look like secrets and are written in the document itself.
+func (p *prepared) warnLiterals() (warnings []string) {
+	for _, s := range p.specs {
+		if s.Settings.node == nil {
+			continue
+		}
+		fields, _ := (&decoder{}).own("", s.Settings.node)
+		for _, e := range fields {
+			if e.value.Tag == "!!str" && e.value.Value != "" && !refers(e.value.Value) && isSecretName(e.key) {
+				warnings = append(warnings, s.path()+".settings."+e.key+" is written in the document: a reference such as ${env:NAME} keeps it out")
+			}
+		}
+	}
+	return warnings
+}
+
+func isSecretName(name string) bool {
+	lower := strings.ToLower(name)
+	for _, word := range []string{"key", "token", "secret", "password", "credential"} {
+		if strings.HasSuffix(lower, word) || strings.HasSuffix(lower, word+"s") {
+			return true
+		}
+	}
+	return false
+}
+
+// changesPolicy reports whether a field changes, or a part of it.
+func (c Change) changesPolicy(field string) bool {
+	return slices.ContainsFunc(c.Fields, func(f Field) bool { return f.Name == field || strings.HasPrefix(f.Name, field+".") })
+}
+
+// weight returns the share that the registry is told.
+func (s *spec) weight() float64 {
+	switch {
+	case s.NoTraffic:
+		return 0
+	case s.Weight == 0:
+		return 1
+	}
+	return s.Weight
+}

@@ -1,0 +1,210 @@
+package config
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/capreg/registry"
+	"github.com/capreg/registry/status"
+)
+
+// stateVersion is that of the form of saved states.
+const stateVersion = 1
+
+// savedState is the form of a file of states.
+type savedState struct {
+	Version   int             `json:"version"`
+	Saved     time.Time       `json:"saved"`
+	Salt      string          `json:"salt"` // of the identities, which depend on secrets
+	Providers []providerState `json:"providers"`
+}
+
+// providerState is the state of one provider that calls have taught.
+type providerState struct {
+	Service  string `json:"service"`
+	Provider string `json:"provider"`
+	// Identity is the same as long as kind and settings are, references resolved.
+	Identity string `json:"identity"`
+	// OpenUntil is the end of the breaker's open time.
+	OpenUntil time.Time `json:"open_until,omitzero"`
+	Reason    string    `json:"reason,omitempty"`
+	// Cooldown is the one in progress, with its cause.
+	Cooldown status.Cooldown `json:"cooldown,omitzero"`
+	Cause    string          `json:"cause,omitempty"`
+}
+
+// stateOf returns what is to be kept of a provider; false: nothing.
+func stateOf(info *registry.Info, scrub func(string) string, now time.Time) (p providerState, some bool) {
+	p = providerState{Service: info.Service, Provider: info.Name}
+	if info.Breaker.State == registry.BreakerOpen && info.Breaker.RetryIn > 0 {
+		p.OpenUntil, p.Reason = now.Add(info.Breaker.RetryIn), scrub(info.Breaker.Reason)
+	}
+	if info.Cooldown.Until.After(now) {
+		p.Cooldown, p.Cause = info.Cooldown, "it was cooling down"
+		if info.LastError != nil {
+			p.Cause = scrub(info.LastError.Text)
+		}
+	}
+	return p, !p.OpenUntil.IsZero() || !p.Cooldown.Until.IsZero()
+}
+
+// giveTo continues the state on a provider that has just joined. It may have left again, and then needs none.
+func (p *providerState) giveTo(handle *registry.Registration, now time.Time) {
+	if left := p.OpenUntil.Sub(now); left > 0 {
+		_ = handle.ForceOpen(min(left, longestState), p.Reason)
+	}
+	if c := p.Cooldown; c.Until.After(now) && c.Until.After(handle.Info().Cooldown.Until) {
+		if last := now.Add(longestState); c.Until.After(last) {
+			c.Until = last
+		}
+		_ = handle.CoolDown(c, errors.New(p.Cause))
+	}
+}
+
+// longestState bounds what is continued: the clock may have been set back.
+const longestState = 24 * time.Hour
+
+// Save writes the state of the providers of the applied document to a file, for [Manager.Restore] in a later process:
+// open breakers with the rest of their time, and cooldowns, parked ones too, with their causes. It does not write
+// counts, measurements, rotations and health, which a new process finds out by itself.
+//
+// The file is written beside the old one and renamed over it, so that it is whole at every moment; an error leaves
+// the old one as it is. It is readable to its owner only, and holds no secret: where a provider's settings have some,
+// it has a salted hash of them, by which the state of a key that was changed is dropped. Save blocks on the file system.
+func (m *Manager) Save(path string) error {
+	salt := make([]byte, 16)
+	_, _ = rand.Read(salt) // it never fails
+	at, now := m.current(), time.Now()
+	saved := savedState{Version: stateVersion, Saved: now, Salt: hex.EncodeToString(salt), Providers: []providerState{}}
+	for info := range m.registry.All() {
+		s := at.by[identity{info.Service, info.Name}]
+		if s == nil {
+			continue
+		}
+		if p, some := stateOf(&info, at.secrets.scrub, now); some {
+			p.Identity = s.hash(salt)
+			saved.Providers = append(saved.Providers, p)
+		}
+	}
+	text, err := json.MarshalIndent(saved, "", "  ")
+	if err == nil {
+		err = writeWhole(path, append(text, '\n'))
+	}
+	if err != nil {
+		return fmt.Errorf("config: the state is not saved: %w", err)
+	}
+	return nil
+}
+
+// hash returns the identity of kind and settings, which tells nothing of them.
+func (s *spec) hash(salt []byte) string {
+	mac := hmac.New(sha256.New, salt)
+	mac.Write(s.fingerprint[:])
+	return hex.EncodeToString(mac.Sum(nil))
+}
+
+// writeWhole writes a file that is whole at every moment.
+func writeWhole(path string, text []byte) (err error) {
+	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(file.Name()))
+		}
+	}()
+	_, err = file.Write(text)
+	if err == nil {
+		err = file.Sync()
+	}
+	if err = errors.Join(err, file.Close()); err != nil {
+		return err
+	}
+	return os.Rename(file.Name(), path)
+}
+
+// Restored tells what was read of a file of states.
+type Restored struct {
+	// Age is the time since it was saved.
+	Age time.Duration
+	// Providers is the number of providers that it has a state of.
+	Providers int
+}
+
+// Restore reads a file that [Manager.Save] has written. The state of a provider is continued when a document with it
+// is applied, right after it has joined, and only where its kind and settings are as they were. States whose time is
+// over are dropped.
+//
+// The error matches [os.ErrNotExist] where there is no file yet, and otherwise says what is wrong with it; nothing is
+// restored then. Call Restore before the first document is applied.
+func (m *Manager) Restore(path string) (Restored, error) {
+	text, err := os.ReadFile(path) //nolint:gosec // the operator names it
+	if err != nil {
+		return Restored{}, err
+	}
+	var saved savedState
+	err = json.Unmarshal(text, &saved)
+	if err == nil && saved.Version != stateVersion {
+		err = fmt.Errorf("its version is %d: want %d", saved.Version, stateVersion)
+	}
+	var salt []byte
+	if err == nil {
+		salt, err = hex.DecodeString(saved.Salt)
+	}
+	if err != nil {
+		return Restored{}, fmt.Errorf("config: %s is no state that was saved: %w: %w", path, registry.ErrInvalid, err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.salt, m.restored = salt, make(map[identity]providerState)
+	for _, p := range saved.Providers {
+		m.restored[identity{p.Service, p.Provider}] = p
+	}
+	return Restored{max(time.Since(saved.Saved), 0), len(saved.Providers)}, nil
+}
+
+// keep returns the states that providers of a plan continue once they have joined: that of an earlier process, or
+// that of the provider of the same kind and settings that is replaced.
+func (m *Manager) keep(p *planned, replaced map[identity]*registry.Registration) map[identity]providerState {
+	kept := make(map[identity]providerState)
+	m.mu.Lock()
+	salt, restored := m.salt, m.restored
+	m.mu.Unlock()
+	for i := range p.plan.Changes {
+		c := &p.plan.Changes[i]
+		id := identity{c.Service, c.Provider}
+		switch s := p.next.by[id]; c.Action {
+		case Add:
+			if state, there := restored[id]; there && hmac.Equal([]byte(state.Identity), []byte(s.hash(salt))) {
+				kept[id] = state
+			}
+		case Replace:
+			if old, there := replaced[id]; there && s.fingerprint == p.old.by[id].fingerprint {
+				kept[id] = p.lastState(id, old)
+			}
+		default:
+		}
+	}
+	return kept
+}
+
+// lastState returns the state of a provider that was replaced: that of its last moment, and the cooldown of its domain,
+// which the replacement has ended as the key might be a new one.
+func (p *planned) lastState(id identity, old *registry.Registration) providerState {
+	last, now := old.Info(), time.Now()
+	state, _ := stateOf(&last, p.next.secrets.scrub, now)
+	if state.Cooldown.Until.IsZero() {
+		before, _ := stateOf(p.now.by[id], p.next.secrets.scrub, now)
+		state.Cooldown, state.Cause = before.Cooldown, before.Cause
+	}
+	return state
+}

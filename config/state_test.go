@@ -1,0 +1,154 @@
+package config_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/capreg/registry"
+	"github.com/capreg/registry/config"
+	"github.com/capreg/registry/verdict"
+)
+
+// fail makes the next call of a provider fail with an error.
+func fail(t *testing.T, reg *registry.Registry, name string, failure error) {
+	t.Helper()
+	resolver := llm.Bind(reg, registry.Query{Only: []string{name}})
+	_, err := registry.Call(t.Context(), resolver, func(context.Context, model) (string, error) { return "", failure })
+	require.Error(t, err)
+}
+
+const threeModels = `services:
+  llm:
+    providers:
+      - {name: open, kind: model, settings: {model: a}, breaker: {failure_threshold: 1, recovery_timeout: 1h}}
+      - {name: parked, kind: model, settings: {model: b, key: "${env:CONFIG_TEST_KEY}"}, domain: key}
+      - {name: same key, kind: model, settings: {model: c, key: "${env:CONFIG_TEST_KEY}"}, domain: key}
+      - {name: well, kind: model, settings: {model: d}}
+domains: {key: {}}
+`
+
+// learn lets a registry find out that a provider fails, and that a key is dead.
+func learn(t *testing.T, reg *registry.Registry) {
+	t.Helper()
+	fail(t, reg, "open", errors.New("down"))
+	fail(t, reg, "parked", verdict.As(errors.New("the key "+secret+" is revoked"), verdict.Verdict{
+		Class: verdict.ClassFatal, Scope: verdict.ScopeDomain, After: 5 * time.Hour,
+	}))
+}
+
+func keptAway(reg *registry.Registry) (names []string) {
+	for _, info := range listing(reg) {
+		if !info.Eligible {
+			names = append(names, info.Name)
+		}
+	}
+	return names
+}
+
+func TestState_ParkedKeysAndOpenBreakersSurviveARestart(t *testing.T) {
+	t.Setenv("CONFIG_TEST_KEY", secret)
+	path := filepath.Join(t.TempDir(), "state.json")
+	reg, m, _ := manage(t)
+	apply(t, m, threeModels)
+	learn(t, reg)
+	before := listing(reg)
+	require.Equal(t, []string{"open", "parked", "same key"}, keptAway(reg))
+	require.NoError(t, m.Save(path))
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.NotContains(t, string(text), "s3cr", "%s", text)
+	require.Contains(t, string(text), "the key ${env:CONFIG_TEST_KEY} is revoked")
+	if runtime.GOOS != "windows" {
+		info, err := os.Stat(path)
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o600), info.Mode())
+	}
+
+	reg, m, _ = manage(t)
+	restored, err := m.Restore(path)
+	require.NoError(t, err)
+	require.Equal(t, 3, restored.Providers)
+	require.Less(t, restored.Age, time.Hour)
+	apply(t, m, threeModels)
+	require.Equal(t, []string{"open", "parked", "same key"}, keptAway(reg))
+	for i, info := range listing(reg) {
+		require.Equal(t, before[i].Breaker.State, info.Breaker.State, info.Name)
+		require.Equal(t, before[i].Cooldown.Parked, info.Cooldown.Parked, info.Name)
+		require.WithinDuration(t, before[i].Cooldown.Until, info.Cooldown.Until, time.Second, info.Name)
+		require.InDelta(t, before[i].Breaker.RetryIn, info.Breaker.RetryIn, float64(time.Minute), info.Name)
+	}
+
+	t.Setenv("CONFIG_TEST_KEY", "a new key")
+	reg, m, _ = manage(t)
+	_, err = m.Restore(path)
+	require.NoError(t, err)
+	apply(t, m, threeModels)
+	require.Equal(t, []string{"open"}, keptAway(reg), "a new key is not parked")
+}
+
+func TestState_IsKeptByAReplacementOfTheSameKindAndSettings(t *testing.T) {
+	t.Setenv("CONFIG_TEST_KEY", secret)
+	reg, m, _ := manage(t)
+	apply(t, m, threeModels)
+	learn(t, reg)
+	tagged := strings.ReplaceAll(threeModels, "kind: model,", "kind: model, tags: [x],")
+	plan := apply(t, m, tagged)
+	require.Equal(t, 4, plan.Count(config.Replace))
+	require.Contains(t, plan.String(), "queue, open breaker, cooldown")
+	require.Equal(t, []string{"open", "parked", "same key"}, keptAway(reg))
+	apply(t, m, strings.ReplaceAll(tagged, "model: a", "model: another"))
+	require.Equal(t, []string{"parked", "same key"}, keptAway(reg), "another model starts afresh")
+}
+
+func TestState_WhatIsNoStateIsRefused(t *testing.T) {
+	t.Parallel()
+	_, m, _ := manage(t)
+	dir := write(t, map[string]string{
+		"empty": "", "text": "oh", "version": `{"version": 7, "providers": []}`, "salt": `{"version": 1, "salt": "xyz"}`,
+	})
+	for _, name := range []string{"empty", "text", "version", "salt"} {
+		_, err := m.Restore(filepath.Join(dir, name))
+		require.ErrorIs(t, err, registry.ErrInvalid, name)
+	}
+	_, err := m.Restore(filepath.Join(dir, "none"))
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestState_SaveIntoADirectoryThatIsMissingIsAnError(t *testing.T) {
+	t.Parallel()
+	_, m, _ := manage(t)
+	require.ErrorIs(t, m.Save(filepath.Join(t.TempDir(), "none", "state.json")), os.ErrNotExist)
+}
+
+func TestState_FullDiskLeavesTheOldFileAsItIs(t *testing.T) {
+	dir := t.TempDir()
+	if err := exec.CommandContext(t.Context(), "mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", dir).Run(); err != nil {
+		t.Skip("a small file system cannot be mounted here: ", err)
+	}
+	t.Cleanup(func() { require.NoError(t, exec.CommandContext(context.Background(), "umount", dir).Run()) })
+	t.Setenv("CONFIG_TEST_KEY", secret)
+	reg, m, _ := manage(t)
+	apply(t, m, threeModels)
+	learn(t, reg)
+	path := filepath.Join(dir, "state.json")
+	require.NoError(t, m.Save(path))
+	was, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Error(t, os.WriteFile(filepath.Join(dir, "full"), make([]byte, 32<<10), 0o600))
+	require.ErrorContains(t, m.Save(path), "the state is not saved")
+	now, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, string(was), string(now))
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, left, 2, "no half of a file is left")
+}

@@ -1,0 +1,51 @@
+package registry
+
+import (
+	"context"
+
+	"github.com/capreg/registry/internal/hook"
+)
+
+// Hooks are functions that run around calls: to measure, trace or record them. Each field may be nil. Use
+// [Options.Hooks] for those of a registry that is being made, and [Registry.AddHooks] for any number of others.
+//
+// BeforeCall and AfterCall run around each call, which all leases that come from one another are together, and
+// BeforeAttempt and AfterAttempt around each of its attempts. The context that a function before returns replaces the
+// one it was given. It must be derived from that one and may only add values, such as correlation ids or a trace. The
+// functions after get the context with all that was added for the call or the attempt. A report is a copy, and its
+// Skipped is shared with others: it must not be changed.
+//
+// Of several hooks, those before run in the order in which they were added, and those after in the reverse order, so
+// that the first ones are around the others. A panic is recovered; it, and the end of the goroutine, keeps no other
+// hook from running. Hooks run in the goroutine of the call, never under a lock, and must be safe for concurrent use.
+// Calls do not pay for hooks while there are none, and for their reports while there are any.
+type Hooks struct {
+	BeforeCall    func(ctx context.Context, r CallReport) context.Context
+	AfterCall     func(ctx context.Context, r CallReport)
+	BeforeAttempt func(ctx context.Context, r CallReport, a Attempt) context.Context
+	AfterAttempt  func(ctx context.Context, r CallReport, a Attempt)
+}
+
+// AddHooks adds hooks behind those that there are: for observers of a registry that they did not create. They see
+// every call and lease that begins from now on, from its beginning to its end, until remove is called. Once remove has
+// returned, none of them begins to run; it may be called any number of times, also by a hook. The error matches
+// [ErrInvalid].
+func (r *Registry) AddHooks(hooks Hooks) (remove func(), err error) {
+	if !r.made() {
+		return nil, errNotMade()
+	}
+	set := hook.Set[CallReport, Attempt](hooks)
+	if set.Empty() {
+		return nil, invalid("hooks", raw("empty"), "at least one function")
+	}
+	var removeSet func()
+	r.changeHooks(func() { removeSet = r.hooks.Add(set) })
+	return func() { r.changeHooks(removeSet) }, nil
+}
+
+func (r *Registry) changeHooks(change func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change()
+	r.unattended.Store(r.isUnattended())
+}
