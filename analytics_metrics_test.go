@@ -307,7 +307,7 @@ func TestMetrics_ShowHowProvidersStand(t *testing.T) {
 		p := reg.Metrics().Providers[0]
 		require.Equal(t, metrics.Provider{
 			Service: "chat", Name: "a", Generation: p.Generation, Code: reason.BreakerOpen, Health: health.Healthy,
-			Breaker: registry.BreakerOpen.String(), Opened: 1, BackAt: time.Now().Add(time.Minute), InFlight: 1,
+			Breaker: status.BreakerOpen.String(), Opened: 1, BackAt: time.Now().Add(time.Minute), InFlight: 1,
 			Whys: p.Whys, Places: 2, Queue: 7, InUse: status.Use{Places: 1}, Budget: status.Budget{Left: 5}, BudgetSize: 5,
 		}, p)
 		require.EqualValues(t, 1, p.Whys[reason.First])

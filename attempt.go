@@ -7,6 +7,7 @@ import (
 
 	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/breaker"
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/internal/pace"
@@ -15,7 +16,6 @@ import (
 	"github.com/capreg/registry/internal/slots"
 	"github.com/capreg/registry/internal/tasks"
 	"github.com/capreg/registry/internal/typed"
-	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -34,8 +34,8 @@ type attempt struct {
 	cell       *record.Outcomes
 	ctx        *attemptctx.Context // what the function gets; nil: the caller's context
 	place      *slots.Slots        // where it holds a place; nil without a bulkhead
-	vitals     *selection.Vitals   // where strategies see its load and latency; nil: none looks
-	track      *selection.Track    // the same for the query of the call
+	vitals     *choice.Vitals      // where strategies see its load and latency; nil: none looks
+	track      *choice.Track       // the same for the query of the call
 	watch      *breaker.TrialWatch // nil unless a call is on trial
 	other      *provider           // for which its time was cut, or which could be asked at the caller's deadline; nil: none
 	generation uint64              // of the breaker that admitted it
@@ -56,8 +56,7 @@ const (
 	attemptOver                         // its outcome is recorded, or its call does so
 )
 
-// admit counts the attempt in and passes it through the gate and the breaker, or leaves no
-// trace. It does not block.
+// admit counts the attempt in and passes it through the gate and the breaker, or leaves no trace. It does not block.
 //
 // The order matters: first the count, then a look at the gate, so that a drain that closes
 // the gate and then reads the counts misses no attempt.

@@ -16,6 +16,7 @@ import (
 	"github.com/capreg/registry/internal/testkit"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/selectors"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -99,7 +100,7 @@ func TestAttemptTime_ABackupLosesNoCall(t *testing.T) {
 				deadline := cmp.Or(c.deadline, 10*time.Second)
 				require.GreaterOrEqual(t, answered(t, testkit.Bind(reg), 20, deadline, options...), c.atEach)
 				for _, info := range testkit.Infos(reg) {
-					require.Equal(t, registry.BreakerClosed, info.Breaker.State, info.Name)
+					require.Equal(t, status.BreakerClosed, info.Breaker.State, info.Name)
 					require.Zero(t, info.Failures, info.Name)
 				}
 			})
@@ -203,12 +204,12 @@ func TestAttemptTime_OneThatHangsIsFoundOut(t *testing.T) {
 				}
 				deadline, within := cmp.Or(c.deadline, 10*second), cmp.Or(c.within, 5)
 				n := answered(t, testkit.Bind(reg), within-1, deadline, c.options...)
-				require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+				require.Equal(t, status.BreakerClosed, a.Breaker().State)
 				n += answered(t, testkit.Bind(reg), 1, deadline, c.options...)
-				require.Equal(t, registry.BreakerOpen, a.Breaker().State)
+				require.Equal(t, status.BreakerOpen, a.Breaker().State)
 				n += answered(t, testkit.Bind(reg), 20-within, deadline, c.options...)
 				require.GreaterOrEqual(t, n, c.answered)
-				require.Equal(t, registry.BreakerClosed, b.Breaker().State)
+				require.Equal(t, status.BreakerClosed, b.Breaker().State)
 				require.Zero(t, b.Info().Failures)
 			})
 		})
@@ -228,7 +229,7 @@ func TestAttemptTime_ManyAtOnceFindOutOneThatHangs(t *testing.T) {
 		}
 		all.Wait()
 		require.EqualValues(t, 200, n.Load())
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerOpen, a.Breaker().State)
 		require.EqualValues(t, 1, a.Breaker().Opened)
 		testkit.RequireCounts(t, a, 0, 0, 100, 0)
 		testkit.RequireCounts(t, b, 200, 0, 0, 0)
@@ -261,7 +262,7 @@ func TestAttemptTime_CallersInAHurrySwitchNothingOff(t *testing.T) {
 					require.ErrorIs(t, err, context.Canceled)
 				}
 				for _, info := range testkit.Infos(reg) {
-					require.Equal(t, registry.BreakerClosed, info.Breaker.State)
+					require.Equal(t, status.BreakerClosed, info.Breaker.State)
 					require.Zero(t, info.Failures)
 				}
 				require.Equal(t, 20, answered(t, r, 20, 10*time.Second))
@@ -299,18 +300,18 @@ func TestAttemptTime_ATrialIsNotCutBelowItsNeed(t *testing.T) {
 		}})
 		testkit.Add(t, reg, testkit.Provider{Name: "b", Group: 1, Instance: takes("b", 7*time.Second)})
 		answered(t, testkit.Bind(reg), 6, 10*time.Second)
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerOpen, a.Breaker().State)
 		require.Equal(t, "5 calls in a row without an answer", a.Breaker().Reason)
 		testkit.Pass(time.Minute + 1)
 		require.Equal(t, 1, answered(t, testkit.Bind(reg), 1, 10*time.Second))
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+		require.Equal(t, status.BreakerClosed, a.Breaker().State)
 		require.Equal(t, uint64(2), a.Info().Successes)
 	})
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		a := testkit.AddHalfOpen(t, reg, testkit.Provider{Name: "a", Instance: takes("a", -1)})
 		testkit.Add(t, reg, testkit.Provider{Name: "b", Group: 1, Instance: takes("b", time.Second)})
 		require.Equal(t, 1, answered(t, testkit.Bind(reg), 1, 10*time.Second))
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State, "a trial that is not answered has failed")
+		require.Equal(t, status.BreakerOpen, a.Breaker().State, "a trial that is not answered has failed")
 	})
 }
 
@@ -402,21 +403,21 @@ func TestAttemptTime_ALeaseIsSharedByItsHolder(t *testing.T) {
 			lease, err := testkit.Bind(reg).Acquire(ctx)
 			require.NoError(t, err)
 			require.Equal(t, "a", lease.Provider())
-			limit, cut := lease.Share(2 * time.Second)
+			limit, cut := lease.Steps().Share(2 * time.Second)
 			require.Equal(t, 2*time.Second, limit)
 			require.False(t, cut)
-			limit, cut = lease.Share(time.Minute)
+			limit, cut = lease.Steps().Share(time.Minute)
 			require.True(t, cut)
 			require.Less(t, limit, 10*time.Second)
 			time.Sleep(limit)
 			require.Equal(t, verdict.ClassCut, lease.Done(verdict.As(testkit.ErrDown, verdict.Verdict{Class: verdict.ClassCut})))
 			cancel()
 		}
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerOpen, a.Breaker().State)
 		testkit.RequireCounts(t, a, 0, 0, 5, 0)
 		lease, err := testkit.Bind(reg).Acquire(t.Context())
 		require.NoError(t, err)
-		limit, cut := lease.Share(time.Minute)
+		limit, cut := lease.Steps().Share(time.Minute)
 		require.Equal(t, time.Minute, limit, "no other provider, and no deadline before")
 		require.False(t, cut)
 		lease.Done(nil)

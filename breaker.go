@@ -6,6 +6,7 @@ import (
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/breaker"
 	"github.com/capreg/registry/internal/refusal"
+	"github.com/capreg/registry/status"
 )
 
 // BreakerPolicy configures the circuit breaker of a provider. The zero value of each
@@ -53,43 +54,11 @@ func (p BreakerPolicy) withDefaults() (BreakerPolicy, error) {
 	return BreakerPolicy(checked), asFieldError("Breaker.", v)
 }
 
-// BreakerState is one of the three states of a breaker.
-type BreakerState uint8
-
-// The states of a breaker.
-//
-//	         failures in a row reach the threshold
-//	closed ────────────────────────────────────────▶ open ◀─┐
-//	  ▲                                                │     │
-//	  │                       recovery timeout is over │     │ one trial fails
-//	  │                                                ▼     │
-//	  └──────────────────────────────────────────── half-open
-//	            enough trials succeed
-const (
-	// BreakerClosed admits every call.
-	BreakerClosed BreakerState = iota
-	// BreakerOpen admits none.
-	BreakerOpen
-	// BreakerHalfOpen admits trials, as many at once as the policy has slots.
-	BreakerHalfOpen
-)
-
-// String returns "closed", "open" or "half-open".
-func (s BreakerState) String() string { return breaker.State(s).String() }
-
-// MarshalText returns the name of the state; the error of a value that is none matches [ErrInvalid].
-func (s BreakerState) MarshalText() ([]byte, error) { return breaker.State(s).MarshalText() }
-
-// UnmarshalText accepts the name of a state. The error of any other text matches [ErrInvalid] and changes nothing.
-func (s *BreakerState) UnmarshalText(text []byte) error {
-	return (*breaker.State)(s).UnmarshalText(text)
-}
-
 // BreakerStats is the state of a breaker at one moment. Reading it never moves the breaker.
 type BreakerStats struct {
 	// State is the present state, and Since when it began.
-	State BreakerState `json:"state"`
-	Since time.Time    `json:"since"`
+	State status.BreakerState `json:"state"`
+	Since time.Time           `json:"since"`
 	// Reason says why the present state began; empty before the first change.
 	Reason string `json:"reason,omitempty"`
 	// Forced reports whether it was opened by ForceOpen.
@@ -144,7 +113,7 @@ func (b *providerBreaker) forceOpen(openFor time.Duration, reason string) error 
 func (b *providerBreaker) stats() BreakerStats {
 	s := b.Stats()
 	return BreakerStats{
-		State: BreakerState(s.State), Since: s.Since, Reason: s.Reason, Forced: s.Forced, RetryIn: s.RetryIn,
+		State: s.State, Since: s.Since, Reason: s.Reason, Forced: s.Forced, RetryIn: s.RetryIn,
 		ConsecutiveFailures: s.ConsecutiveFailures, TrialSuccesses: s.TrialSuccesses, TrialsInFlight: s.TrialsInFlight,
 		Opened: s.Opened, HalfOpened: s.HalfOpened, Closed: s.Closed, Resets: s.Resets, ForcedOpen: s.ForcedOpen,
 		TimeOpen: s.TimeOpen, LastFailure: s.LastFailure, Policy: BreakerPolicy(s.Policy),

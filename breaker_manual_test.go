@@ -10,6 +10,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/status"
 )
 
 func TestForceOpen_RefusesForGivenTimeFromEveryState(t *testing.T) {
@@ -29,9 +30,9 @@ func TestForceOpen_RefusesForGivenTimeFromEveryState(t *testing.T) {
 		require.NoError(t, a.ForceOpen(2*time.Minute, "longer"), "while open")
 		require.Equal(t, 2*time.Minute, a.Breaker().RetryIn)
 		testkit.Pass(2*time.Minute + time.Nanosecond)
-		require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerHalfOpen, a.Breaker().State)
 		require.NoError(t, a.ForceOpen(time.Minute, "again"), "while half-open")
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerOpen, a.Breaker().State)
 		require.Equal(t, []event.Kind{
 			event.Registered, event.BreakerOpened, event.BreakerOpened, event.BreakerHalfOpened, event.BreakerOpened,
 		}, testkit.Kinds(t, events))
@@ -48,7 +49,7 @@ func TestForceOpen_FailedTrialOpensForOrdinaryTime(t *testing.T) {
 		_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
 		require.ErrorIs(t, err, testkit.ErrDown)
 		stats := a.Breaker()
-		require.Equal(t, registry.BreakerOpen, stats.State)
+		require.Equal(t, status.BreakerOpen, stats.State)
 		require.Equal(t, time.Minute, stats.RetryIn)
 		require.False(t, stats.Forced)
 		testkit.Pass(time.Minute + time.Nanosecond)
@@ -65,7 +66,7 @@ func TestForceOpen_WithoutTimeIsAnError(t *testing.T) {
 		for _, d := range []time.Duration{0, -time.Second} {
 			require.ErrorIs(t, a.ForceOpen(d, "test"), registry.ErrInvalid)
 		}
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+		require.Equal(t, status.BreakerClosed, a.Breaker().State)
 		require.Zero(t, a.Breaker().ForcedOpen)
 	})
 }
@@ -75,9 +76,9 @@ func TestForceOpen_ForVeryLongIsEndedByReset(t *testing.T) {
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		a := testkit.Add(t, reg, testkit.Provider{Name: "a"})
 		require.NoError(t, a.ForceOpen(math.MaxInt64, "for good"))
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerOpen, a.Breaker().State)
 		testkit.Pass(24 * time.Hour)
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerOpen, a.Breaker().State)
 		require.NoError(t, a.Reset())
 		require.Equal(t, "a", testkit.MustAsk(t, testkit.Bind(reg)))
 	})
@@ -88,12 +89,12 @@ func TestReset_ClosesFromEveryStateWithZeroCounts(t *testing.T) {
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		a, next := recovering(t, reg, registry.BreakerPolicy{})
 		require.NoError(t, a.Reset(), "half-open")
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+		require.Equal(t, status.BreakerClosed, a.Breaker().State)
 		testkit.Trip(t, testkit.Bind(reg), a)
 		require.Equal(t, uint64(10), a.Info().Failures, "the next trip needs the whole threshold")
 		require.NoError(t, a.Reset(), "open")
 		testkit.Pass(time.Hour)
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+		require.Equal(t, status.BreakerClosed, a.Breaker().State)
 		for range 4 {
 			_, _ = testkit.Ask(t.Context(), testkit.Bind(reg))
 		}
@@ -102,7 +103,7 @@ func TestReset_ClosesFromEveryStateWithZeroCounts(t *testing.T) {
 		for range 4 {
 			_, _ = testkit.Ask(t.Context(), testkit.Bind(reg))
 		}
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+		require.Equal(t, status.BreakerClosed, a.Breaker().State)
 		require.Equal(t, uint64(2), a.Breaker().Resets, "one that was closed does not count")
 		next.Store(new(error))
 		testkit.MustAsk(t, testkit.Bind(reg))
@@ -120,7 +121,7 @@ func TestReset_IgnoresSuccessOfEarlierCall(t *testing.T) {
 		require.Equal(t, 1, a.Breaker().TrialsInFlight)
 		require.NoError(t, a.Reset())
 		lease.Done(testkit.ErrDown)
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+		require.Equal(t, status.BreakerClosed, a.Breaker().State)
 		require.Zero(t, a.Breaker().TrialsInFlight)
 		testkit.RequireCounts(t, a, 0, 1, 0, 0)
 	})
@@ -133,6 +134,6 @@ func TestReset_IgnoresFailureOfEarlierCall(t *testing.T) {
 		l, _ := testkit.Bind(reg).Acquire(t.Context())
 		require.NoError(t, p.Reset())
 		l.Done(testkit.ErrDown)
-		require.Equal(t, registry.BreakerClosed, p.Breaker().State)
+		require.Equal(t, status.BreakerClosed, p.Breaker().State)
 	})
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/status"
 )
 
 func TestBreaker_FailureRateOpensAboveMinimumOfCalls(t *testing.T) {
@@ -24,13 +25,13 @@ func TestBreaker_FailureRateOpensAboveMinimumOfCalls(t *testing.T) {
 			_, err := testkit.Ask(t.Context(), r)
 			require.ErrorIs(t, err, testkit.ErrDown, i)
 		}
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+		require.Equal(t, status.BreakerClosed, a.Breaker().State)
 		next(nil)
 		testkit.MustAsk(t, r)
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State, "a success opens nothing")
+		require.Equal(t, status.BreakerClosed, a.Breaker().State, "a success opens nothing")
 		next(testkit.ErrDown)
 		_, _ = testkit.Ask(t.Context(), r)
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerOpen, a.Breaker().State)
 		require.Equal(t, "10 of 11 outcomes failures within 30s", a.Breaker().Reason)
 	})
 }
@@ -42,7 +43,7 @@ func TestBreaker_FailureRateSeesPartialOutages(t *testing.T) {
 		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: model, Breaker: registry.BreakerPolicy{FailureRate: 0.3}})
 		for i := range 100_000 { // healthy for long: that must not dilute it
 			_ = i
-			if a.Breaker().State != registry.BreakerClosed {
+			if a.Breaker().State != status.BreakerClosed {
 				break
 			}
 			next(nil)
@@ -50,7 +51,7 @@ func TestBreaker_FailureRateSeesPartialOutages(t *testing.T) {
 		}
 		testkit.Pass(time.Minute)
 		calls := 0
-		for a.Breaker().State == registry.BreakerClosed {
+		for a.Breaker().State == status.BreakerClosed {
 			calls++
 			next(nil)
 			if calls%3 == 0 {
@@ -76,7 +77,7 @@ func TestBreaker_FailuresLongerThanWindowCountAtTheirEnd(t *testing.T) {
 			callers.Go(func() { _, _ = testkit.Ask(context.Background(), testkit.Bind(reg)) })
 		}
 		callers.Wait()
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerOpen, a.Breaker().State)
 	})
 }
 
@@ -93,7 +94,7 @@ func TestBreaker_OldFailuresLeaveWindow(t *testing.T) {
 		for range 8 {
 			_, _ = testkit.Ask(t.Context(), testkit.Bind(reg))
 		}
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+		require.Equal(t, status.BreakerClosed, a.Breaker().State)
 	})
 }
 
@@ -106,7 +107,7 @@ func TestBreaker_ResetClearsWindow(t *testing.T) {
 				_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
 				require.ErrorIs(t, err, testkit.ErrDown)
 			}
-			require.Equal(t, registry.BreakerClosed, p.Breaker().State)
+			require.Equal(t, status.BreakerClosed, p.Breaker().State)
 			require.NoError(t, p.Reset())
 		}
 		testkit.Trip(t, testkit.Bind(reg), p)
@@ -126,19 +127,19 @@ func TestBreaker_SlowRateOpensOnSlowAnswers(t *testing.T) {
 		for range 4 {
 			require.Equal(t, "a", testkit.MustAsk(t, testkit.Bind(reg)))
 		}
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+		require.Equal(t, status.BreakerClosed, a.Breaker().State)
 		require.Equal(t, "a", testkit.MustAsk(t, testkit.Bind(reg)), "the answer is an answer")
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerOpen, a.Breaker().State)
 		require.Equal(t, "5 of 5 outcomes slow within 30s", a.Breaker().Reason)
 		testkit.RequireCounts(t, a, 5, 0, 0, 0)
 
 		testkit.Pass(time.Minute + 1)
 		testkit.MustAsk(t, testkit.Bind(reg))
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State, "a slow trial is a failed one")
+		require.Equal(t, status.BreakerOpen, a.Breaker().State, "a slow trial is a failed one")
 		delay = time.Second
 		testkit.Pass(time.Minute + 1)
 		testkit.MustAsk(t, testkit.Bind(reg))
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+		require.Equal(t, status.BreakerClosed, a.Breaker().State)
 	})
 }
 
@@ -149,7 +150,7 @@ func TestBreaker_SlowAnswersDoNotCountWithoutSlowRate(t *testing.T) {
 		for range 50 {
 			testkit.MustAsk(t, testkit.Bind(reg))
 		}
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+		require.Equal(t, status.BreakerClosed, a.Breaker().State)
 	})
 }
 
@@ -176,9 +177,9 @@ func TestBreaker_OpenTimeGrowsUpToCapUntilClosed(t *testing.T) {
 			length := time.Duration(seconds) * time.Second
 			require.Equal(t, length, a.Breaker().RetryIn)
 			testkit.Pass(length)
-			require.Equal(t, registry.BreakerOpen, a.Breaker().State)
+			require.Equal(t, status.BreakerOpen, a.Breaker().State)
 			testkit.Pass(1)
-			require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
+			require.Equal(t, status.BreakerHalfOpen, a.Breaker().State)
 		}
 		next(nil)
 		testkit.MustAsk(t, testkit.Bind(reg))
@@ -213,7 +214,7 @@ func TestBreaker_OpenTimeIsRandomWithinJitter(t *testing.T) {
 			length := a.Breaker().RetryIn
 			shortest, longest = min(shortest, length), max(longest, length)
 			testkit.Pass(length + 1)
-			require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
+			require.Equal(t, status.BreakerHalfOpen, a.Breaker().State)
 		}
 		require.GreaterOrEqual(t, shortest, 5*time.Second)
 		require.Less(t, shortest, 6*time.Second)
@@ -236,7 +237,7 @@ func TestSetBreaker_AddsAndRemovesRatesAtRunTime(t *testing.T) {
 			}
 			_, _ = testkit.Ask(t.Context(), testkit.Bind(reg))
 		}
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerOpen, a.Breaker().State)
 		_, err = a.SetBreakerPolicy(registry.BreakerPolicy{})
 		require.NoError(t, err)
 		require.NoError(t, a.Reset())
@@ -247,7 +248,7 @@ func TestSetBreaker_AddsAndRemovesRatesAtRunTime(t *testing.T) {
 			}
 			_, _ = testkit.Ask(t.Context(), testkit.Bind(reg))
 		}
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+		require.Equal(t, status.BreakerClosed, a.Breaker().State)
 	})
 }
 
@@ -263,7 +264,7 @@ func TestSetBreaker_KeepsFailuresInARow(t *testing.T) {
 		require.Equal(t, 5, previous.FailureThreshold)
 		require.Equal(t, 3, a.Breaker().ConsecutiveFailures)
 		_, _ = testkit.Ask(t.Context(), testkit.Bind(reg))
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerOpen, a.Breaker().State)
 		require.Equal(t, "4 failures in a row", a.Breaker().Reason)
 		require.Equal(t, time.Second, a.Breaker().RetryIn)
 	})

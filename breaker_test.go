@@ -16,6 +16,7 @@ import (
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/testkit"
 	"github.com/capreg/registry/reason"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -35,7 +36,7 @@ func TestBreaker_TripsAtThresholdDespiteHealthyProbes(t *testing.T) {
 			require.NoError(t, a.MarkHealthy())
 			_, err := testkit.Ask(t.Context(), r)
 			require.Error(t, err)
-			if opened == 0 && a.Breaker().State == registry.BreakerOpen {
+			if opened == 0 && a.Breaker().State == status.BreakerOpen {
 				opened = round
 			}
 		}
@@ -57,7 +58,7 @@ func TestBreaker_OpensAtThresholdAndSuccessResetsCount(t *testing.T) {
 				_, _ = testkit.Ask(t.Context(), r)
 				require.Equal(t, failures+1, a.Breaker().ConsecutiveFailures)
 			}
-			require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+			require.Equal(t, status.BreakerClosed, a.Breaker().State)
 			next = nil
 			testkit.MustAsk(t, r)
 			require.Zero(t, a.Breaker().ConsecutiveFailures)
@@ -67,7 +68,7 @@ func TestBreaker_OpensAtThresholdAndSuccessResetsCount(t *testing.T) {
 			_, _ = testkit.Ask(t.Context(), r)
 		}
 		stats := a.Breaker()
-		require.Equal(t, registry.BreakerOpen, stats.State)
+		require.Equal(t, status.BreakerOpen, stats.State)
 		require.Equal(t, "5 failures in a row", stats.Reason)
 		require.Equal(t, time.Minute, stats.RetryIn)
 		require.Equal(t, time.Now(), stats.LastFailure)
@@ -90,7 +91,7 @@ func TestBreaker_RefusalNamesProviderReasonAndDelay(t *testing.T) {
 		require.Equal(t, 40*time.Second, unavailable.RetryIn)
 		require.Len(t, unavailable.Candidates(), 1)
 		require.Equal(t, "a", unavailable.Candidates()[0].Provider)
-		require.Equal(t, registry.BreakerOpen, unavailable.Candidates()[0].Breaker)
+		require.Equal(t, status.BreakerOpen, unavailable.Candidates()[0].Breaker)
 		require.Equal(t, 40*time.Second, unavailable.Candidates()[0].RetryIn)
 		require.Equal(t, reason.BreakerOpen, unavailable.Candidates()[0].Code)
 	})
@@ -102,9 +103,9 @@ func TestBreaker_HalfOpensAfterRecoveryTimeout(t *testing.T) {
 		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(testkit.ErrDown)})
 		testkit.Trip(t, testkit.Bind(reg), a)
 		testkit.Pass(time.Minute)
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerOpen, a.Breaker().State)
 		testkit.Pass(time.Nanosecond)
-		require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerHalfOpen, a.Breaker().State)
 		require.Equal(t, time.Minute+time.Nanosecond, a.Breaker().TimeOpen)
 	})
 }
@@ -122,7 +123,7 @@ func recovering(t *testing.T, reg *registry.Registry, policy registry.BreakerPol
 	})})
 	testkit.Trip(t, testkit.Bind(reg), a)
 	testkit.Pass(a.Breaker().Policy.RecoveryTimeout + time.Nanosecond)
-	require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
+	require.Equal(t, status.BreakerHalfOpen, a.Breaker().State)
 	return a, &next
 }
 
@@ -133,11 +134,11 @@ func TestBreaker_ClosesAfterEnoughGoodTrials(t *testing.T) {
 		next.Store(new(error))
 		for trial := range 3 {
 			require.Equal(t, trial, a.Breaker().TrialSuccesses)
-			require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
+			require.Equal(t, status.BreakerHalfOpen, a.Breaker().State)
 			require.Equal(t, "back", testkit.MustAsk(t, testkit.Bind(reg)))
 		}
 		stats := a.Breaker()
-		require.Equal(t, registry.BreakerClosed, stats.State)
+		require.Equal(t, status.BreakerClosed, stats.State)
 		require.Equal(t, []uint64{1, 1, 1}, []uint64{stats.Opened, stats.HalfOpened, stats.Closed})
 	})
 }
@@ -152,10 +153,10 @@ func TestBreaker_BadTrialReopensWithFreshTimer(t *testing.T) {
 		next.Store(&testkit.ErrDown)
 		_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
 		require.ErrorIs(t, err, testkit.ErrDown)
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerOpen, a.Breaker().State)
 		require.Equal(t, time.Minute, a.Breaker().RetryIn)
 		testkit.Pass(time.Minute + time.Nanosecond)
-		require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerHalfOpen, a.Breaker().State)
 		require.Zero(t, a.Breaker().TrialSuccesses, "earlier successes do not count")
 	})
 }
@@ -175,11 +176,11 @@ func TestBreaker_TripsAgainAfterClosing(t *testing.T) {
 			}
 			next.Store(&testkit.ErrDown)
 			for failures := range 5 {
-				require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+				require.Equal(t, status.BreakerClosed, a.Breaker().State)
 				require.Equal(t, failures, a.Breaker().ConsecutiveFailures)
 				_, _ = testkit.Ask(t.Context(), testkit.Bind(reg))
 			}
-			require.Equal(t, registry.BreakerOpen, a.Breaker().State)
+			require.Equal(t, status.BreakerOpen, a.Breaker().State)
 			require.Equal(t, time.Minute, a.Breaker().RetryIn)
 		})
 	}
@@ -228,7 +229,7 @@ func TestBreaker_TrialSlotIsFreedHoweverTrialEnds(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		trial func(t *testing.T, reg *registry.Registry)
-		state registry.BreakerState
+		state status.BreakerState
 	}{
 		"cancelled by its caller": {func(t *testing.T, reg *registry.Registry) {
 			t.Helper()
@@ -239,20 +240,20 @@ func TestBreaker_TrialSlotIsFreedHoweverTrialEnds(t *testing.T) {
 				return 0, ctx.Err()
 			})
 			require.Error(t, err)
-		}, registry.BreakerHalfOpen},
+		}, status.BreakerHalfOpen},
 		"ignored": {func(t *testing.T, reg *registry.Registry) {
 			t.Helper()
 			_, err := registry.Call(t.Context(), testkit.Bind(reg), func(context.Context, testkit.ChatModel) (int, error) {
 				return 0, verdict.Ignore(testkit.ErrDown)
 			})
 			require.Error(t, err)
-		}, registry.BreakerHalfOpen},
+		}, status.BreakerHalfOpen},
 		"panics": {func(t *testing.T, reg *registry.Registry) {
 			t.Helper()
 			require.Panics(t, func() {
 				_, _ = registry.Call(t.Context(), testkit.Bind(reg), func(context.Context, testkit.ChatModel) (int, error) { panic("boom") })
 			})
-		}, registry.BreakerOpen},
+		}, status.BreakerOpen},
 		"exits": {func(t *testing.T, reg *registry.Registry) {
 			t.Helper()
 			var exited sync.WaitGroup
@@ -263,7 +264,7 @@ func TestBreaker_TrialSlotIsFreedHoweverTrialEnds(t *testing.T) {
 				})
 			})
 			exited.Wait()
-		}, registry.BreakerOpen},
+		}, status.BreakerOpen},
 		"hangs until its timeout": {func(t *testing.T, reg *registry.Registry) {
 			t.Helper()
 			_, err := registry.Call(t.Context(), testkit.Bind(reg), func(ctx context.Context, _ testkit.ChatModel) (int, error) {
@@ -271,13 +272,13 @@ func TestBreaker_TrialSlotIsFreedHoweverTrialEnds(t *testing.T) {
 				return 0, ctx.Err()
 			})
 			require.Error(t, err)
-		}, registry.BreakerOpen},
+		}, status.BreakerOpen},
 		"is forgotten": {func(t *testing.T, reg *registry.Registry) {
 			t.Helper()
 			_, err := testkit.Bind(reg).Acquire(t.Context())
 			require.NoError(t, err)
 			testkit.Pass(31 * time.Second)
-		}, registry.BreakerOpen},
+		}, status.BreakerOpen},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -287,7 +288,7 @@ func TestBreaker_TrialSlotIsFreedHoweverTrialEnds(t *testing.T) {
 				require.Equal(t, c.state, a.Breaker().State)
 				require.Zero(t, a.Breaker().TrialsInFlight)
 				require.Zero(t, a.Info().InFlight)
-				if c.state == registry.BreakerOpen {
+				if c.state == status.BreakerOpen {
 					testkit.Pass(time.Minute + time.Nanosecond)
 				}
 				next.Store(new(error))
@@ -311,7 +312,7 @@ func TestBreaker_HungTrialReturnsItsSlot(t *testing.T) {
 		r := testkit.Bind(reg)
 		testkit.Trip(t, r, a)
 		testkit.Pass(time.Minute + time.Second)
-		require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerHalfOpen, a.Breaker().State)
 		release := make(chan struct{})
 		var all sync.WaitGroup
 		all.Go(func() {
@@ -365,7 +366,7 @@ func TestBreaker_HungTrialThatBeganAsAnOrdinaryAttemptReturnsItsSlot(t *testing.
 		testkit.Pass(3 * time.Second)
 		require.Equal(t, 1, a.Breaker().TrialsInFlight)
 		testkit.Pass(time.Minute + time.Second)
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State, "a trial that does not return has failed")
+		require.Equal(t, status.BreakerOpen, a.Breaker().State, "a trial that does not return has failed")
 		close(release)
 	})
 }
@@ -380,7 +381,7 @@ func TestBreaker_SlowTrialCountsAsFailed(t *testing.T) {
 		require.NoError(t, err)
 		time.Sleep(5 * time.Second)
 		l.Done(verdict.Permanent(testkit.ErrDown))
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State, "A slow trial then counts as a failed one, whatever it was")
+		require.Equal(t, status.BreakerOpen, a.Breaker().State, "A slow trial then counts as a failed one, whatever it was")
 	})
 }
 
@@ -399,7 +400,7 @@ func TestBreaker_LastResortGetsNoMoreThanTrialSlots(t *testing.T) {
 		})})
 		require.NoError(t, a.ForceOpen(time.Second, "x"))
 		testkit.Pass(2 * time.Second)
-		require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerHalfOpen, a.Breaker().State)
 		var all sync.WaitGroup
 		for range 100 {
 			all.Go(func() { _, _ = testkit.Ask(context.Background(), testkit.Bind(reg)) })
@@ -418,7 +419,7 @@ func TestBreaker_LastResortOutcomesDoNotCount(t *testing.T) {
 		for range 10 {
 			_, _ = testkit.Ask(t.Context(), r)
 		}
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State, "documented: the outcome moves no breaker")
+		require.Equal(t, status.BreakerClosed, a.Breaker().State, "documented: the outcome moves no breaker")
 	})
 }
 
@@ -447,9 +448,9 @@ func TestBreaker_LateFailureDoesNotMoveRecoveryOrReopen(t *testing.T) {
 		testkit.Pass(30 * time.Second)
 		require.Equal(t, 30*time.Second, a.Breaker().RetryIn)
 		testkit.Pass(30*time.Second + time.Nanosecond)
-		require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerHalfOpen, a.Breaker().State)
 		late.Wait()
-		require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerHalfOpen, a.Breaker().State)
 		testkit.RequireCounts(t, a, 0, 7, 0, 0)
 	})
 }
@@ -465,7 +466,7 @@ func TestBreaker_ReadingChangesNothing(t *testing.T) {
 			require.ErrorIs(t, err, registry.ErrBreakerOpen, "Get makes no trials")
 		}
 		stats := a.Breaker()
-		require.Equal(t, registry.BreakerHalfOpen, stats.State)
+		require.Equal(t, status.BreakerHalfOpen, stats.State)
 		require.Zero(t, stats.TrialsInFlight)
 		require.Equal(t, uint64(1), stats.HalfOpened)
 	})
@@ -478,7 +479,7 @@ func TestBreaker_IsIndependentOfHealth(t *testing.T) {
 		testkit.Trip(t, testkit.Bind(reg), a)
 		require.Equal(t, health.Healthy, a.Health().State)
 		require.NoError(t, a.MarkHealthy())
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State, "good health closes no breaker")
+		require.Equal(t, status.BreakerOpen, a.Breaker().State, "good health closes no breaker")
 		errTired := errors.New("tired")
 		require.NoError(t, a.MarkUnhealthy(errTired))
 		require.NoError(t, a.Reset())
@@ -495,24 +496,24 @@ func TestBreaker_IsIndependentOfHealth(t *testing.T) {
 
 func TestBreakerState_HasNames(t *testing.T) {
 	t.Parallel()
-	for state, name := range map[registry.BreakerState]string{
-		registry.BreakerClosed: "closed", registry.BreakerOpen: "open",
-		registry.BreakerHalfOpen: "half-open",
+	for state, name := range map[status.BreakerState]string{
+		status.BreakerClosed: "closed", status.BreakerOpen: "open",
+		status.BreakerHalfOpen: "half-open",
 	} {
 		require.Equal(t, name, state.String())
 		text, err := state.MarshalText()
 		require.NoError(t, err)
 		require.Equal(t, name, string(text))
-		var back registry.BreakerState
+		var back status.BreakerState
 		require.NoError(t, back.UnmarshalText(text))
 		require.Equal(t, state, back)
 	}
-	none := registry.BreakerState(9)
+	none := status.BreakerState(9)
 	require.Equal(t, "state(9)", none.String())
 	_, err := none.MarshalText()
 	require.ErrorIs(t, err, registry.ErrInvalid)
 	require.ErrorIs(t, none.UnmarshalText([]byte("ajar")), registry.ErrInvalid)
-	require.Equal(t, registry.BreakerState(9), none)
+	require.Equal(t, status.BreakerState(9), none)
 }
 
 func TestBreaker_IsReadableAfterProviderLeft(t *testing.T) {

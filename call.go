@@ -21,10 +21,9 @@ import (
 // verdict. The function must heed its context; one that does not cannot be cut short, and an answer that it gives
 // after its time is returned all the same. ctx bounds the whole call, and its values reach the function.
 //
-// What function returns must not live on its context, which ends with the attempt: reading the body of
-// an http.Response that was returned fails with [context.Canceled], unless it was short, and the cause of
-// that context says why. Read it inside function, or use [Resolver.Acquire] or package stream; the check of
-// contrib/registryvet finds such calls.
+// What function returns must not live on its context, which ends with the attempt: reading the body of an http.Response
+// that was returned fails with [context.Canceled], unless it was short, and the cause of that context says why. Read it
+// inside function, or use [Resolver.Acquire] or package stream; the check of contrib/registryvet finds such calls.
 //
 // Call runs function in the caller's goroutine, starts none itself, and does not retain function. It blocks for
 // function, for delays between retries, for a place in a full bulkhead when no provider has a free one, for a
@@ -189,7 +188,7 @@ func (f *firstAttempt) recordUnlessFailed() {
 	elapsed := now - f.began
 	if !f.teachesNothing() {
 		o := f.resolve(verdict.Verdict{Class: verdict.ClassSuccess}, elapsed, 0, nil)
-		p.service.meter.Single(o.Class, elapsed)
+		f.provider.service.meter.Single(o.Class, elapsed)
 		f.record(o)
 		return
 	}

@@ -127,3 +127,35 @@ func TestAddHooks_CallsPayNothingOnceRemoved(t *testing.T) { //nolint:parallelte
 	remove()
 	require.Zero(t, testing.AllocsPerRun(100, ask))
 }
+
+// What keeps the others away, if anything: bad health, a place that is taken, nothing.
+func TestCall_ObservedCostsTheSameWithTenAndTenThousandProviders(t *testing.T) { //nolint:paralleltest // it counts what all goroutines allocate
+	for name, p := range map[string]testkit.Provider{
+		"down":  {},
+		"free":  {},
+		"limit": {Limits: registry.LimitPolicy{MaxConcurrent: 1}},
+	} {
+		cost := func(size int) (allocations, bytes float64) {
+			down := 0
+			if name == "down" {
+				down = size - 1
+			}
+			reg := populated(t, size, down, p)
+			_, err := reg.AddHooks(registry.Hooks{AfterCall: func(context.Context, registry.CallReport) {}})
+			require.NoError(t, err)
+			r := testkit.Bind(reg)
+			mustCall(r)
+			const calls = 100
+			return testing.AllocsPerRun(calls, func() { mustCall(r) }), float64(bytesOf(func() {
+				for range calls {
+					mustCall(r)
+				}
+			})) / calls
+		}
+		allocations, bytes := cost(10)
+		allocationsOfMany, bytesOfMany := cost(10_000)
+		t.Logf("%s: %v allocations, %v bytes", name, allocations, bytes)
+		require.InDelta(t, allocations, allocationsOfMany, 0, name)
+		require.InDelta(t, bytes, bytesOfMany, 64, name)
+	}
+}

@@ -182,8 +182,7 @@ func BenchmarkChange(b *testing.B) {
 	}
 }
 
-// BenchmarkHealthFlip makes one of many providers unhealthy and healthy again
-// while a plan is in force.
+// BenchmarkHealthFlip makes one of many providers unhealthy and healthy again while a plan is in force.
 func BenchmarkHealthFlip(b *testing.B) {
 	reg := populated(b, 10_000, 0, testkit.Provider{})
 	r := testkit.Bind(reg)
@@ -194,6 +193,25 @@ func BenchmarkHealthFlip(b *testing.B) {
 			b.Fatal(err)
 		}
 		mustGet(r)
+	}
+}
+
+func BenchmarkCallObserved(b *testing.B) {
+	for _, c := range []struct {
+		name    string
+		n, down int
+	}{{"1", 1, 0}, {"10-down", 10, 9}, {"10000-down", 10_000, 9_999}, {"10000", 10_000, 0}} {
+		b.Run(c.name, func(b *testing.B) {
+			reg := populated(b, c.n, c.down, testkit.Provider{})
+			if _, err := reg.AddHooks(registry.Hooks{AfterCall: func(context.Context, registry.CallReport) {}}); err != nil {
+				b.Fatal(err)
+			}
+			r := testkit.Bind(reg)
+			b.ReportAllocs()
+			for b.Loop() {
+				mustCall(r)
+			}
+		})
 	}
 }
 

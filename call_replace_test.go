@@ -82,7 +82,7 @@ func TestCallReplace_ReportSkipsNoTriedProvider(t *testing.T) {
 		testkit.Add(t, reg, testkit.Provider{Name: "b", Group: 1})
 		var report registry.CallReport
 		require.Equal(t, "new a", testkit.MustAsk(t, testkit.Bind(reg), registry.ReportTo(&report)))
-		require.Empty(t, report.Skipped)
+		require.Empty(t, report.Skipped())
 	})
 }
 

@@ -225,7 +225,7 @@ func (c *call) nextReason() reason.Why {
 	switch {
 	case c.rounds > 0:
 		return reason.Waited
-	case c.why == reason.Hedge: // set by [Lease.Beside]
+	case c.why == reason.Hedge: // set by [LeaseSteps.Beside]
 		return reason.Hedge
 	case c.entries > 0:
 		return reason.Failover

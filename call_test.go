@@ -16,6 +16,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
 	"github.com/capreg/registry/selectors"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -111,7 +112,7 @@ func TestCall_PermanentErrorReturnsAtOnceWithoutBlame(t *testing.T) {
 		require.ErrorIs(t, err, mistake)
 		testkit.RequireCounts(t, a, 1, 0, 0, 0)
 		testkit.RequireCounts(t, b, 0, 0, 0, 0)
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+		require.Equal(t, status.BreakerClosed, a.Breaker().State)
 	})
 }
 
@@ -130,7 +131,7 @@ func TestCall_PermanentErrorEndsFailuresInARow(t *testing.T) {
 			_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
 			require.ErrorIs(t, err, next)
 		}
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+		require.Equal(t, status.BreakerClosed, a.Breaker().State)
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -31,7 +32,7 @@ func TestCall_CancelledCallerEndsCallWithoutBlame(t *testing.T) {
 		require.ErrorIs(t, err, errBored)
 		testkit.RequireCounts(t, a, 0, 0, 1, 0)
 		testkit.RequireCounts(t, b, 0, 0, 0, 0)
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+		require.Equal(t, status.BreakerClosed, a.Breaker().State)
 	})
 }
 
@@ -229,7 +230,7 @@ func TestAttemptTimeout_SharedTimeoutsStillTripBreaker(t *testing.T) {
 			_, _ = testkit.Ask(ctx, r)
 			cancel()
 		}
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State, "1000 attempt timeouts in a row")
+		require.Equal(t, status.BreakerOpen, a.Breaker().State, "1000 attempt timeouts in a row")
 	})
 }
 

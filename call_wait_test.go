@@ -14,6 +14,7 @@ import (
 	"github.com/capreg/registry/internal/testkit"
 	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -217,7 +218,7 @@ func TestLastResort_IsTriedWhenNoProviderAdmits(t *testing.T) {
 		var report registry.CallReport
 		require.Equal(t, "b", testkit.MustAsk(t, testkit.Bind(reg), registry.ReportTo(&report)), "the one that is back first")
 		require.Equal(t, reason.LastResort, report.Attempts[0].Why)
-		require.Equal(t, registry.BreakerOpen, b.Breaker().State, "the outcome moves no breaker")
+		require.Equal(t, status.BreakerOpen, b.Breaker().State, "the outcome moves no breaker")
 		testkit.RequireCounts(t, b, 1, 0, 0, 0)
 		_, err := testkit.Bind(reg).Get(t.Context())
 		require.ErrorIs(t, err, registry.ErrBreakerOpen, "a look-up has no outcome")

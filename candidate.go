@@ -11,6 +11,7 @@ import (
 	"github.com/capreg/registry/internal/sight"
 	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -32,7 +33,7 @@ type Candidate struct {
 	// is eligible without a trial.
 	Reason string `json:"reason,omitempty"`
 	// Breaker is the state of its breaker.
-	Breaker BreakerState `json:"breaker"`
+	Breaker status.BreakerState `json:"breaker"`
 	// RetryIn is the time until all that keeps calls away has ended by itself; zero
 	// when something does not, or its end is unknown.
 	RetryIn time.Duration `json:"retry_in,omitempty"`
@@ -61,7 +62,7 @@ func (c Candidate) String() string {
 func candidateOf(s *sight.Seen) Candidate {
 	return Candidate{
 		Provider: s.Provider, Handler: s.Handler, Group: s.Group, Priority: Priority(s.Priority), Mock: s.Mock,
-		Strategy: s.Strategy, Eligible: s.Eligible, Code: s.Code, Reason: s.Words, Breaker: BreakerState(s.Breaker),
+		Strategy: s.Strategy, Eligible: s.Eligible, Code: s.Code, Reason: s.Words, Breaker: s.Breaker,
 		RetryIn: s.RetryIn, LastError: s.LastError, Err: s.Err,
 	}
 }
@@ -115,18 +116,8 @@ func recordLocked(p *provider) *sight.Record {
 		Depends: gate&refusal.Unhealthy != 0 && len(p.definition.Requires) > 0,
 		Profile: profileOf(&p.definition), MatchesAny: p.matchesAny,
 	}
-	if r.RetryIn > 0 {
-		r.Until, r.RetryIn = at.Add(r.RetryIn), 0
-	}
-	if p.health.watch.Active() {
-		for _, capability := range p.definition.Capabilities {
-			if out := p.outage([]string{capability}); out != nil {
-				if r.Outages == nil {
-					r.Outages = make(map[string]*refusal.Reason)
-				}
-				r.Outages[capability] = out
-			}
-		}
+	if r.Fix(at); p.health.watch.Active() {
+		r.NoteOutages(p.outage)
 	}
 	p.record, p.recordedAt = r, p.service.version
 	return r
@@ -136,7 +127,7 @@ func recordLocked(p *provider) *sight.Record {
 // Registry.mu.
 func renewRecord(p *provider) {
 	p.record = nil
-	noteChange(p)
+	p.registry.views.Change(&p.seen)
 	for _, at := range p.positions {
 		if board := at.plan.board.Load(); board != nil {
 			board.Set(at.at, recordLocked(p))

@@ -44,7 +44,8 @@ func (d Definition) checkDescription() error {
 		check.Range[float64]{}.Check("Cost", d.Cost), check.OptionalName("Region", d.Region),
 		check.Range[int]{}.Check("Window", d.Window), check.URL("Endpoint", d.Endpoint),
 		check.Line("Version", d.Version), check.Text("Description", d.Description),
-		check.Texts("Metadata", d.Metadata),
+		check.Texts("Metadata", d.Metadata), check.URLs("Endpoints", d.Endpoints), check.Line("Team", d.Team),
+		check.URL("Documentation", d.Documentation), check.Range[time.Duration]{Zero: "unknown"}.Check("ExpectedResponse", d.ExpectedResponse),
 	))
 }
 

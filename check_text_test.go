@@ -33,13 +33,16 @@ func TestTexts_OfProvidersAreBounded(t *testing.T) {
 	reg := testkit.New(t, registry.Options{})
 	for _, bad := range refusedLines() {
 		for field, p := range map[string]testkit.Provider{
-			"Name": {Name: bad}, "Handler": {Handler: bad}, "Region": {Region: bad}, "Version": {Version: bad}, "Domain": {Domain: bad},
+			"Name": {Name: bad}, "Handler": {Handler: bad}, "Region": {Region: bad}, "Version": {Version: bad}, "Domain": {Domain: bad}, "Team": {Team: bad},
 			"Capabilities[0]": {Capabilities: []string{bad}}, "Requires[0]": {Requires: []string{bad}}, "Tags[0]": {Tags: []string{bad}},
 			"Health.Groups[0]": {Health: health.Policy{Groups: []string{bad}}},
 			"Metadata":         {Metadata: map[string]string{bad: "x"}},
 			`Metadata["x"]`:    {Metadata: map[string]string{"x": strings.Repeat(bad, 100) + "\x00"}},
 			"Description":      {Description: strings.Repeat(bad, 100) + "\x00"},
 			"Endpoint":         {Endpoint: "https://host/" + strings.Repeat("x", 1<<20)},
+			"Documentation":    {Documentation: "https://host/" + strings.Repeat("x", 1<<20)},
+			`Endpoints["x"]`:   {Endpoints: map[string]string{"x": "https://host/" + strings.Repeat("x", 1<<20)}},
+			"Endpoints":        {Endpoints: map[string]string{bad: "https://host"}},
 		} {
 			p.Instance = testkit.Says("x")
 			_, err := testkit.Chat.Register(t.Context(), reg, p)

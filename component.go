@@ -3,13 +3,11 @@ package registry
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/check"
-	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/lifecycle"
 	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/startup"
@@ -110,8 +108,11 @@ func (o *Orchestrator) callbacks(
 		}
 		callbacks[i] = func(ctx context.Context) (lifecycle.Handle, error) {
 			registration, err := f(ctx, o.registry)
-			if err != nil || registration == nil {
+			switch {
+			case err != nil || registration == nil:
 				return nil, err
+			case registration.provider == nil:
+				return nil, invalid("Registration", raw("zero"), "one that a registry returned")
 			}
 			return componentHandle{registration}, nil
 		}
@@ -124,34 +125,19 @@ type componentHandle struct{ *Registration }
 
 // AwaitEligible waits until the provider can be given a call. What a test or a policy of mocks hides is not waited for.
 func (h componentHandle) AwaitEligible(ctx context.Context) error {
-	if h.provider == nil {
-		return invalid("Registration", raw("zero"), "one that a registry returned")
-	}
 	r := h.provider.registry
-	for {
+	return lifecycle.Await(ctx, h, func() (eligible bool, changed <-chan struct{}) {
 		r.mu.Lock()
-		blocked := h.current().gateNow() & refusal.Blocked &^ refusal.Hidden
-		changed := r.changedLocked()
-		r.mu.Unlock()
-		if blocked == 0 {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-h.Left():
-			return fmt.Errorf("provider %q: %w: it has left", h.Name(), ErrNotReady)
-		case <-ctx.Done():
-			causes := append([]error{fmt.Errorf("%w: %s", ErrNotReady, h.Info().Reason)}, fault.OfContext(ctx)...)
-			return fault.Join(fmt.Sprintf("provider %q: ", h.Name()), causes)
-		}
-	}
+		defer r.mu.Unlock()
+		return h.current().gateNow()&refusal.Blocked&^refusal.Hidden == 0, r.changedLocked()
+	})
 }
+
+// Why states what keeps calls away.
+func (h componentHandle) Why() string { return h.Info().Reason }
 
 // Withdraw removes the provider and cancels the calls in flight, without waiting for them.
 func (h componentHandle) Withdraw() {
-	if h.provider == nil {
-		return
-	}
 	quiesceAll(h.provider.registry.unregister(h.provider, "its component has crashed"))
 	h.provider.drain.CancelCalls()
 }

@@ -125,7 +125,7 @@ func TestCooldown_LeasesOfOneCallParkNoKey(t *testing.T) {
 		}
 		first, err := testkit.Bind(reg).Acquire(t.Context())
 		require.NoError(t, err)
-		beside, err := first.Beside()
+		beside, err := first.Steps().Beside()
 		require.NoError(t, err)
 		beside.Done(unauthenticated)
 		lease := first

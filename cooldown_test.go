@@ -11,6 +11,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -143,7 +144,7 @@ func TestCooldown_RefusedCredentialsParkProvider(t *testing.T) {
 			require.Equal(t, "b", testkit.MustAsk(t, testkit.Bind(reg)))
 		}
 		testkit.RequireCounts(t, a, 0, 0, 0, 3) // the first two may have been the callers' own
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+		require.Equal(t, status.BreakerClosed, a.Breaker().State)
 		require.Equal(t, []event.Kind{event.Parked}, testkit.Kinds(t, events))
 		require.GreaterOrEqual(t, time.Until(a.Info().Cooldown.Until), 2*time.Minute)
 		require.Contains(t, a.Info().Reason, "no usable credentials")

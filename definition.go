@@ -32,17 +32,22 @@ type Definition struct {
 	Version      string             `json:"version,omitempty"`
 	Description  string             `json:"description,omitempty"`
 	Endpoint     string             `json:"endpoint,omitempty"`
+	Endpoints    map[string]string  `json:"endpoints,omitempty"`
 	Requires     []string           `json:"requires,omitempty"`
 	Metadata     map[string]string  `json:"metadata,omitempty"`
 	Tags         []string           `json:"tags,omitempty"`
 	Region       string             `json:"region,omitempty"`
 	Cost         float64            `json:"cost,omitempty"`
+	Team         string             `json:"team,omitempty"`
+
+	Documentation    string        `json:"documentation,omitempty"`
+	ExpectedResponse time.Duration `json:"expected_response_time,omitempty"`
 }
 
 func (d Definition) clone() Definition {
 	d.Capabilities = slices.Clone(d.Capabilities)
 	d.Requires = slices.Clone(d.Requires)
-	d.Metadata = maps.Clone(d.Metadata)
+	d.Metadata, d.Endpoints = maps.Clone(d.Metadata), maps.Clone(d.Endpoints)
 	d.Tags = slices.Clone(d.Tags)
 	return d
 }

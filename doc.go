@@ -67,17 +67,8 @@
 //
 // # Breaker, cooldown and health
 //
-// These are three signals, and none changes another. The breaker ([BreakerPolicy]) follows the outcomes of calls:
-//
-//	        failures in a row reach the threshold
-//	closed ───────────────────────────────────────▶ open ◀──┐
-//	  ▲                                               │     │
-//	  │                      recovery timeout is over │     │ a trial fails
-//	  │                                               ▼     │
-//	  └──────────────────────────────────────────── half-open
-//	              enough trials succeed
-//
-// Policies can also open it at a rate of failures or of slow calls, and let the open time grow. A cooldown keeps calls
+// These are three signals, and none changes another. The breaker ([BreakerPolicy], [BreakerState]) follows
+// the outcomes of calls. Policies can also open it at a rate of failures or of slow calls, and let the open time grow. A cooldown keeps calls
 // away for the time that a provider has asked for, such as by a rate limit, and parks a provider that refuses the
 // credentials. Health combines the probes of [Provider.Health] with the marks of the program
 // ([Registration.MarkUnhealthy]). Package health has its states, its score and its trend, package probes has ready-made

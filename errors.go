@@ -213,8 +213,7 @@ func (e *CallError) Unwrap() []error { return e.call().Causes() }
 // asked, and none can be asked now.
 func (e *CallError) withRetryIn(s *queryPlan) *CallError {
 	if e.call().EndedEarly() {
-		o := s.look(s.current(), admitting, nil, &pick.Caller{})
-		e.RetryIn = o.RetryIn
+		e.RetryIn = s.look(s.current(), admitting, nil, &pick.Caller{}).RetryIn
 	}
 	return e
 }

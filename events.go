@@ -4,7 +4,6 @@ import (
 	"context"
 	"iter"
 	"slices"
-	"weak"
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/bus"
@@ -30,15 +29,16 @@ func (r *Registry) Subscribe(buffer int, filters ...event.Filter) *Subscription 
 	if err := asInvalid(bus.CheckFilters(filters)); err != nil {
 		return &Subscription{reader: r.bus.Refuse(err)}
 	}
-	for _, p := range r.unseen() { // each by itself: there may be many
-		breaker := p.breaker.stats()
-		r.mu.Lock()
-		seeLocked(p, breaker)
-		r.mu.Unlock()
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return &Subscription{seen: r.seeAll(), reader: r.bus.Subscribe(buffer, filters)}
+	for _, p := range r.views.Outdated(r.listingLocked(), placeOf) { // each by itself: there may be many
+		r.mu.Unlock()
+		breaker := p.breaker.stats()
+		r.mu.Lock()
+		p.seen.Look(p, func(Info) Info { return see(p, breaker) })
+	}
+	seen := r.views.All(r.listingLocked(), placeOf, func(p *provider, before Info) Info { return see(p, before.Breaker) })
+	return &Subscription{seen: seen, reader: r.bus.Subscribe(buffer, filters)}
 }
 
 // Snapshot returns the providers at the moment the subscription began, in the order of [Registry.All], without those
@@ -48,8 +48,8 @@ func (s *Subscription) Snapshot() []Info {
 	s = s.orEnded()
 	infos := make([]Info, 0, len(s.seen))
 	for _, seen := range s.seen {
-		if s.reader.AcceptsProvider(seen.info.Service, seen.info.Name) {
-			infos = append(infos, seen.read())
+		if was := seen.Was(); s.reader.AcceptsProvider(was.Service, was.Name) {
+			infos = append(infos, readSeen(seen))
 		}
 	}
 	return infos
@@ -78,24 +78,21 @@ func (s *Subscription) orEnded() *Subscription {
 }
 
 // seenProvider is a provider as it was between two of its events. All subscriptions that begin between them share it.
-type seenProvider struct {
-	of   weak.Pointer[provider] // one that has left is not kept for its subscribers
-	info Info
-}
+type seenProvider = bus.View[provider, Info]
 
-// read returns the provider as it was, with the present counts.
-func (s *seenProvider) read() Info {
-	was := s.info
+// readSeen returns the provider as it was, with the present counts.
+func readSeen(seen *seenProvider) Info {
+	was := seen.Was()
 	was.Definition, was.HealthPolicy = was.clone(), was.HealthPolicy.Clone()
 	was.Health.Groups, was.Health.Because = slices.Clone(was.Health.Groups), slices.Clone(was.Health.Because)
-	p := s.of.Value()
+	p := seen.Of()
 	if p == nil {
 		return was
 	}
 	now := p.info()
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
-	if p.seen != s || p.changed {
+	if !p.seen.Shows(seen) {
 		now.Definition, now.Generation, now.Made, now.Cooldown = was.Definition, was.Generation, was.Made, was.Cooldown
 		now.Eligible, now.Code, now.Reason = was.Eligible, was.Code, was.Reason
 		now.Health, now.HealthPolicy, now.Breaker, now.Retry = was.Health, was.HealthPolicy, was.Breaker, was.Retry
@@ -104,44 +101,11 @@ func (s *seenProvider) read() Info {
 	return now
 }
 
-// unseen returns the providers that have changed since a subscription has seen them.
-func (r *Registry) unseen() (all []*provider) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.seen != nil {
-		return nil
-	}
-	for _, p := range r.listingLocked() {
-		if p.seen == nil || p.changed {
-			all = append(all, p)
-		}
-	}
-	return all
-}
+func placeOf(p *provider) *bus.Place[provider, Info] { return &p.seen }
 
-// seeAll returns every provider as it is now. The list is shared until one changes.
-func (m *membership) seeAll() []*seenProvider {
-	if m.seen == nil {
-		m.seen = make([]*seenProvider, 0, len(m.providers))
-		for _, p := range m.listingLocked() {
-			if p.seen != nil {
-				seeLocked(p, p.seen.info.Breaker)
-			} else {
-				seeLocked(p, BreakerStats{}) // it has joined since
-			}
-			m.seen = append(m.seen, p.seen)
-		}
-	}
-	return m.seen
+// see returns the view of the provider as it is now. The state of the breaker is taken from the gate. Caller holds
+// Registry.mu.
+func see(p *provider, breaker BreakerStats) Info {
+	breaker.State = p.gateNow().Breaker()
+	return p.infoLocked(breaker)
 }
-
-// seeLocked notes how the provider is now, unless it is noted already. The state of the breaker is taken from the gate.
-func seeLocked(p *provider, breaker BreakerStats) {
-	if p.seen == nil || p.changed {
-		breaker.State = BreakerState(p.gateNow().Breaker())
-		p.seen, p.changed = &seenProvider{weak.Make(p), p.infoLocked(breaker)}, false
-	}
-}
-
-// noteChange makes later subscriptions look at the provider again. Caller holds Registry.mu.
-func noteChange(p *provider) { p.changed, p.registry.seen = true, nil }

@@ -18,6 +18,7 @@ import (
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -130,7 +131,7 @@ func TestSnapshot_CountsArePresent(t *testing.T) {
 		require.Equal(t, "b", testkit.MustAsk(t, testkit.Bind(reg)))
 		late := early.Snapshot()
 		require.EqualValues(t, 3, late[0].Successes, "of one with an event")
-		require.Equal(t, registry.BreakerClosed, late[0].Breaker.State)
+		require.Equal(t, status.BreakerClosed, late[0].Breaker.State)
 		require.EqualValues(t, 1, late[1].Successes)
 	})
 }

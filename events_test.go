@@ -16,6 +16,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/status"
 )
 
 func TestSubscribe_SnapshotThenEveryChangeInOrder(t *testing.T) {
@@ -28,7 +29,7 @@ func TestSubscribe_SnapshotThenEveryChangeInOrder(t *testing.T) {
 		snapshot := events.Snapshot()
 		require.Len(t, snapshot, 2)
 		require.Equal(t, "b", snapshot[0].Name)
-		require.Equal(t, registry.BreakerOpen, snapshot[0].Breaker.State)
+		require.Equal(t, status.BreakerOpen, snapshot[0].Breaker.State)
 		require.False(t, snapshot[0].Eligible)
 		require.Equal(t, "a", snapshot[1].Name)
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/capreg/registry"
@@ -221,23 +220,6 @@ func ExampleQuery_only() {
 	// claude <nil>
 }
 
-func ExampleRegistry_Reset() {
-	ctx := context.Background()
-	reg := registryOf(registry.Provider[chatModel]{Name: "gpt"}, registry.Provider[chatModel]{Name: "claude"})
-	defer func() { _ = reg.Close(ctx) }()
-
-	for _, handle := range reg.Registrations("chat") {
-		if err := handle.ForceOpen(time.Hour, "maintenance"); err != nil {
-			panic(err)
-		}
-	}
-	fmt.Println(reg.Reset())
-	fmt.Println(reg.Reset())
-	// Output:
-	// [gpt claude]
-	// []
-}
-
 func ExampleResolver_Do() {
 	ctx := context.Background()
 	reg := registryOf(
@@ -428,40 +410,6 @@ func ExampleLease() {
 	// gpt gpt <nil>
 }
 
-func ExampleRegistration() {
-	ctx := context.Background()
-	reg := registryOf(registry.Provider[chatModel]{Name: "spare"})
-	defer func() { _ = reg.Close(ctx) }()
-
-	gpt, err := chat.Register(ctx, reg, registry.Provider[chatModel]{Name: "gpt", Instance: says("hi"), Priority: registry.PriorityHigh})
-	if err != nil {
-		panic(err)
-	}
-	llm := chat.Bind(reg, registry.Query{})
-	fmt.Println(llm.Explain().Winner)
-
-	if err := gpt.ForceOpen(10*time.Minute, "maintenance"); err != nil {
-		panic(err)
-	}
-	fmt.Println(llm.Explain().Winner, "|", gpt.Breaker().State, gpt.Breaker().Reason)
-
-	if err := gpt.Reset(); err != nil {
-		panic(err)
-	}
-	previous, err := gpt.SetPriority(registry.PriorityLow)
-	fmt.Println(llm.Explain().Winner, "|", previous, err)
-
-	if err := gpt.Unregister(ctx); err != nil { // waits for its calls in flight
-		panic(err)
-	}
-	fmt.Println(gpt.Reset())
-	// Output:
-	// gpt
-	// spare | open maintenance
-	// spare | HIGH <nil>
-	// registry: provider "gpt": not registered
-}
-
 func ExampleBreakerPolicy() {
 	ctx := context.Background()
 	reg := registryOf(registry.Provider[chatModel]{
@@ -532,47 +480,4 @@ func ExampleRegistry_Subscribe() {
 	}
 	// Output:
 	// gpt unhealthy
-}
-
-func ExampleRegistry_WaitReady() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
-	defer cancel()
-	reg := registryOf()
-	defer func() { _ = reg.Close(context.Background()) }()
-	err := reg.WaitReady(ctx, "chat", "memory")
-	fmt.Println(errors.Is(err, registry.ErrNotReady))
-	fmt.Println(strings.Contains(err.Error(), "memory"))
-	// Output:
-	// true
-	// true
-}
-
-func ExampleRegistry_Discover() {
-	ctx := context.Background()
-	reg := registryOf(
-		registry.Provider[chatModel]{Name: "gpt", Capabilities: []string{"chat", "vision"}},
-		registry.Provider[chatModel]{Name: "llama", Capabilities: []string{"chat"}},
-	)
-	defer func() { _ = reg.Close(ctx) }()
-	for _, info := range reg.Discover("vision") {
-		fmt.Println(info.Service, info.Name)
-	}
-	// Output:
-	// chat gpt
-}
-
-// The dynamic path: a configuration names the service.
-func ExampleRegistry_Register() {
-	ctx := context.Background()
-	reg := registryOf()
-	defer func() { _ = reg.Close(ctx) }()
-	llm := chat.Bind(reg, registry.Query{}) // binds the name "chat" to its Go type
-
-	_, err := reg.Register(ctx, "chat", registry.Provider[any]{Name: "wrong", Instance: 42})
-	fmt.Println(err)
-	_, err = reg.Register(ctx, "chat", registry.Provider[any]{Name: "gpt", Instance: says("hi")})
-	fmt.Println(llm.Explain().Winner, err)
-	// Output:
-	// registry: invalid input: Instance is of type int: want a registry_test.chatModel
-	// gpt <nil>
 }

@@ -4,10 +4,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/capreg/registry/internal/fault"
@@ -35,28 +33,14 @@ type Explanation struct {
 
 // String returns the explanation as a small table, one candidate a line.
 func (e Explanation) String() string {
-	var text strings.Builder
-	fmt.Fprintf(&text, "service %q%s", e.Service, e.Query)
-	if e.Err != nil {
-		fmt.Fprintf(&text, ": %v", e.Err)
-	}
-	for _, c := range e.Candidates {
-		mark := " "
-		if c.Provider == e.Winner {
-			mark = "▶"
-		}
-		fmt.Fprintf(&text, "\n%s group %d %-8v %s", mark, c.Group, c.Priority, c)
-		if c.Handler != "" {
-			fmt.Fprintf(&text, " (of handler %s)", c.Handler)
-		}
-		if c.Mock {
-			text.WriteString(" (mock)")
-		}
-		if c.LastError != nil {
-			fmt.Fprintf(&text, "; last error at %s: %v", c.LastError.Time.Format(time.TimeOnly), c.LastError)
+	lines := make([]sight.Line, len(e.Candidates))
+	for i, c := range e.Candidates {
+		lines[i] = sight.Line{
+			Picked: c.Provider == e.Winner, Group: c.Group, Priority: c.Priority.String(), Text: c.String(),
+			Handler: c.Handler, Mock: c.Mock, LastError: c.LastError,
 		}
 	}
-	return text.String()
+	return sight.Table(e.Service, e.Query.String(), e.Err, lines)
 }
 
 // Explain reports which provider the next call would try first, and the reason against each other candidate. It
@@ -93,8 +77,9 @@ func (s *queryPlan) explain(by pick.Caller, authorize bool) Explanation {
 	e := Explanation{Service: s.service.name, Query: s.query.clone()}
 	e.Query.Key = by.Key
 	doors := refusal.NewDoors(func(p *provider) (*refusal.Reason, time.Duration) { return turnedAway(p, by, authorize) })
-	winner := plan.firstFree(by, doors)
-	if winner == nil && !plan.wouldQueue(doors) {
+	open := func(i int) bool { return doors.Open(plan.candidates[i]) }
+	winner := plan.candidate(plan.FirstOpen(&by, plan.Full, open))
+	if winner == nil && !plan.AnyOpen(func(i int) bool { return plan.candidates[i].limits.Load().Queues() }, open) {
 		winner = plan.lastOpen(&by, doors)
 	}
 	if winner != nil {
@@ -128,18 +113,6 @@ func turnedAway(p *provider, by pick.Caller, authorize bool) (*refusal.Reason, t
 	return refusal.ThrottledFor(p.limits.Load().RetryIn(by.Name))
 }
 
-// firstFree returns the first provider with a free place that does not turn the caller away.
-func (p *plan) firstFree(by pick.Caller, doors *refusal.Doors[*provider]) *provider {
-	rest := p.Iterate(p.Admitting)
-	rest.Mode = pick.Preview
-	for i := rest.Next(&by); i >= 0; i = rest.Next(&by) {
-		if other := p.candidates[i]; !other.full() && doors.Open(other) {
-			return other
-		}
-	}
-	return nil
-}
-
 // lastOpen returns the last resort that a call would enter first, as [call.tryLastResort] does; nil: none.
 func (p *plan) lastOpen(by *pick.Caller, doors *refusal.Doors[*provider]) *provider {
 	var passed []*provider
@@ -150,16 +123,6 @@ func (p *plan) lastOpen(by *pick.Caller, doors *refusal.Doors[*provider]) *provi
 		}
 		passed = append(passed, best)
 	}
-}
-
-// wouldQueue reports whether a call that finds no free place would wait for one.
-func (p *plan) wouldQueue(doors *refusal.Doors[*provider]) bool {
-	for at := p.Admitting.Next(0, len(p.candidates)); at >= 0; at = p.Admitting.Next(at+1, len(p.candidates)) {
-		if other := p.candidates[at]; p.FastEnough(at) && other.limits.Load().Queues() && doors.Open(other) {
-			return true
-		}
-	}
-	return false
 }
 
 var errNoneVisible = errors.New("no provider is visible to this handler")
@@ -178,20 +141,17 @@ func (s *service) whyEmpty() error {
 }
 
 // mismatch returns the reason why a query does not accept a provider; nil when it does.
-func (*serviceState) mismatch(p *provider, q Query) *refusal.Reason {
-	if lacking := p.missing(q.Require); lacking != "" {
-		return refusal.Lacking(lacking)
+func (s *serviceState) mismatch(p *provider, q Query) *refusal.Reason {
+	return cmp.Or(s.unmet(p, q), p.outage(q.Require))
+}
+
+// unmet is mismatch for a provider whose capabilities all work.
+func (*serviceState) unmet(p *provider, q Query) *refusal.Reason {
+	if p.matchesAny {
+		return nil
 	}
-	if len(q.Only) > 0 && !p.matchesAny && !slices.Contains(q.Only, p.name()) {
-		return refusal.NotNamed()
-	}
-	if !q.Where.IsZero() && !p.matchesAny {
-		profile := profileOf(&p.definition)
-		if code, words := q.Where.Unmet(&profile); code != "" {
-			return refusal.Unmet(code, words)
-		}
-	}
-	return p.outage(q.Require)
+	profile := profileOf(&p.definition)
+	return sight.Unmet((*query.Query)(&q), &profile)
 }
 
 // unavailable returns the error of a look-up that found no eligible provider. A call has skipped some.
@@ -206,8 +166,22 @@ func (s *queryPlan) unavailable(want condition, by pick.Caller, skips []sight.Se
 // look returns how the candidates of the plan, and the providers that the query sees beside them, stand now. Some were
 // skipped by a call. With by, those count as throttled that the rate of the caller keeps away.
 func (s *queryPlan) look(plan *plan, want condition, skips []sight.Seen, by *pick.Caller) sight.Sight {
+	o := s.sightOf(plan)
+	o.Strict = want == healthy
+	var caller *string
+	if by != nil {
+		caller = &by.Name
+	}
+	if o.Note(plan, skips, caller); len(o.Codes) == 0 {
+		o.Cause = s.service.whyEmpty()
+	}
+	return o
+}
+
+// sightOf is look without what only a look at each eligible candidate tells.
+func (s *queryPlan) sightOf(plan *plan) sight.Sight {
 	r := s.service.registry
-	o := sight.Sight{At: r.epoch.Add(r.now()), Strict: want == healthy} // cheaper than time.Now
+	o := sight.Sight{At: r.epoch.Add(r.now())} // cheaper than time.Now
 	if s.sees == nil {
 		o.View = plan.view(r)
 	} else {
@@ -222,13 +196,6 @@ func (s *queryPlan) look(plan *plan, want condition, skips []sight.Seen, by *pic
 			s.beside.Store(known)
 		}
 		o.Others = known.At(beside)
-	}
-	var caller *string
-	if by != nil {
-		caller = &by.Name
-	}
-	if o.Note(plan, skips, caller); len(o.Codes) == 0 {
-		o.Cause = s.service.whyEmpty()
 	}
 	return o
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -112,7 +113,7 @@ func TestHealth_CallsMoveOnFromOneThatStaysUnhealthy(t *testing.T) {
 				require.Equal(t, row.moves, took)
 				require.Equal(t, uint64(1), a.Info().Ignored)
 				require.Zero(t, a.Info().Failures)
-				require.Equal(t, registry.BreakerClosed, a.Breaker().State, "it is not blamed by one call")
+				require.Equal(t, status.BreakerClosed, a.Breaker().State, "it is not blamed by one call")
 			})
 		})
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/testkit"
 	"github.com/capreg/registry/reason"
+	"github.com/capreg/registry/status"
 )
 
 func TestHealth_WithoutProbeIsHealthy(t *testing.T) {
@@ -86,7 +87,7 @@ func TestHealth_ProbesAndBreakerAreIndependent(t *testing.T) {
 		require.Equal(t, health.Unhealthy, a.Health().State)
 		require.NoError(t, a.Reset())
 		p.Next(5)
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+		require.Equal(t, status.BreakerClosed, a.Breaker().State)
 		require.Zero(t, a.Breaker().ConsecutiveFailures)
 	})
 }

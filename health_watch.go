@@ -120,11 +120,12 @@ func (p *provider) watchMade() {
 	}
 }
 
-// unwatch ends the watch over a provider that has left, and drops all references to its probes.
+// unwatch ends the watch over a provider that has left, and drops all references to its probes and its factory.
 func (p *provider) unwatch() {
 	p.registry.mu.Lock()
 	end := p.health.watch.Stop()
 	p.health.policy = health.Policy{Groups: p.health.policy.Groups}
+	p.build, p.until = nil, nil
 	p.registry.mu.Unlock()
 	if end != nil {
 		end(p.errReleased())

@@ -12,8 +12,8 @@ import (
 // BeforeCall and AfterCall run around each call, which all leases that come from one another are together, and
 // BeforeAttempt and AfterAttempt around each of its attempts. The context that a function before returns replaces the
 // one it was given. It must be derived from that one and may only add values, such as correlation ids or a trace. The
-// functions after get the context with all that was added for the call or the attempt. A report is a copy, and its
-// Skipped is shared with others: it must not be changed.
+// functions after get the context with all that was added for the call or the attempt. Each gets a copy of
+// the report.
 //
 // Of several hooks, those before run in the order in which they were added, and those after in the reverse order, so
 // that the first ones are around the others. A panic is recovered; it, and the end of the goroutine, keeps no other

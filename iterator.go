@@ -4,9 +4,9 @@ import (
 	"slices"
 
 	"github.com/capreg/registry/internal/bitset"
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/refusal"
-	"github.com/capreg/registry/selection"
 )
 
 // condition is the state of a provider that a look-up requires.
@@ -195,7 +195,7 @@ func (p *plan) candidate(i int) *provider {
 }
 
 // track returns the measurements of p for the query; nil: there are none.
-func (it *iterator) track(p *provider) *selection.Track {
+func (it *iterator) track(p *provider) *choice.Track {
 	if !it.plan.NeedsCaller() {
 		return nil
 	}

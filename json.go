@@ -20,17 +20,47 @@ func (s BreakerStats) MarshalJSON() ([]byte, error) { return jsonform.Marshal(s)
 // UnmarshalJSON reads what MarshalJSON writes; its errors match [ErrInvalid] and change nothing.
 func (s *BreakerStats) UnmarshalJSON(text []byte) error { return jsonform.Unmarshal(text, s) }
 
-// MarshalJSON returns the fields by their tags, with durations and errors as text.
-func (r CallReport) MarshalJSON() ([]byte, error) { return jsonform.Marshal(r) }
+// plainReport has no form of its own.
+type plainReport CallReport
+
+type reportForm struct {
+	plainReport
+
+	Skipped []Candidate `json:"skipped,omitempty"`
+}
+
+// MarshalJSON returns the fields by their tags, with durations and errors as text, and what was skipped.
+func (r CallReport) MarshalJSON() ([]byte, error) {
+	return jsonform.Marshal(reportForm{plainReport(r), r.Skipped()})
+}
 
 // UnmarshalJSON reads what MarshalJSON writes; its errors match [ErrInvalid] and change nothing.
-func (r *CallReport) UnmarshalJSON(text []byte) error { return jsonform.Unmarshal(text, r) }
+func (r *CallReport) UnmarshalJSON(text []byte) error {
+	if r == nil {
+		return jsonform.Unmarshal(text, r)
+	}
+	form := reportForm{plainReport(*r), r.Skipped()}
+	err := jsonform.Unmarshal(text, &form)
+	if err == nil {
+		*r = CallReport(form.plainReport)
+		if r.skipped = nil; len(form.Skipped) > 0 {
+			r.skipped = &skippedProviders{read: form.Skipped}
+		}
+	}
+	return err
+}
 
 // MarshalJSON returns the fields by their tags, with durations and errors as text.
 func (c Candidate) MarshalJSON() ([]byte, error) { return jsonform.Marshal(c) }
 
 // UnmarshalJSON reads what MarshalJSON writes; its errors match [ErrInvalid] and change nothing.
 func (c *Candidate) UnmarshalJSON(text []byte) error { return jsonform.Unmarshal(text, c) }
+
+// MarshalJSON returns the fields by their tags, with durations and errors as text.
+func (d Definition) MarshalJSON() ([]byte, error) { return jsonform.Marshal(d) }
+
+// UnmarshalJSON reads what MarshalJSON writes; its errors match [ErrInvalid] and change nothing.
+func (d *Definition) UnmarshalJSON(text []byte) error { return jsonform.Unmarshal(text, d) }
 
 // MarshalJSON returns the fields by their tags, with durations and errors as text.
 func (e Explanation) MarshalJSON() ([]byte, error) { return jsonform.Marshal(e) }

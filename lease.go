@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/judge"
 	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/internal/typed"
@@ -216,6 +217,26 @@ func (l *Lease[T]) MoveOn(err error) (*Lease[T], error) {
 		return nil, c.failure()
 	}
 	return nextLease(&c, &Lease[T]{})
+}
+
+// Guard runs a part of the work, such as the provider's own code, and handles its panic. The panic goes on after it
+// was recorded, or, as in [Call], becomes a [verdict.PanicError] ([Options.PanicsAsErrors]) that is yet to be
+// reported. A nil work is an error that matches [ErrInvalid].
+func (l *Lease[T]) Guard(work func() error) (err error) {
+	if work == nil {
+		return invalid("work", raw("nil"), "a function")
+	}
+	return fault.Guard(work, func(value any) (bool, error) {
+		switch {
+		case value != nil && l.made() && l.held.attempt.provider.registry.options.PanicsAsErrors:
+			return true, fault.Bound(fault.Panicked(value))
+		case l.made() && value == nil: // runtime.Goexit
+			l.held.abort(verdict.ClassExit, nil)
+		case l.made():
+			l.held.abort(verdict.ClassPanic, fault.Panicked(value))
+		}
+		return false, nil
+	})
 }
 
 func errLeaseDone(provider string) error {

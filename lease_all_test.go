@@ -139,7 +139,7 @@ func TestAcquireAll_MoveOnLeasesNoneTwice(t *testing.T) {
 		leases, err := testkit.Bind(reg).AcquireAll(t.Context(), 0)
 		require.NoError(t, err)
 		require.Len(t, leases, 2)
-		again, err := leases[0].Beside()
+		again, err := leases[0].Steps().Beside()
 		name := ""
 		if err == nil {
 			name = again.Provider()

@@ -39,7 +39,7 @@ type leasedAttempt struct {
 
 	freed     atomic.Bool  // the slot of its trial was given back, or will be with its outcome
 	firstByte atomic.Int64 // when the answer began, since the attempt did; 0: not yet
-	patience  atomic.Int64 // see [Lease.Patience]; 0: the attempt timeout
+	patience  atomic.Int64 // see [LeaseSteps.Patience]; 0: the attempt timeout
 	expiry    schedule.Timer
 }
 

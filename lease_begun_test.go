@@ -9,6 +9,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -55,17 +56,17 @@ func TestLease_EndOfItsTimeBlamesNoProviderOnceTheAnswerHasBegun(t *testing.T) {
 			for range 5 {
 				l, err := testkit.Bind(reg).Acquire(t.Context())
 				require.NoError(t, err, name)
-				l.Answered()
+				l.Steps().Answered()
 				c.end(t, l)
 			}
 			if c.blamed {
 				testkit.RequireCounts(t, a, 0, 5, 0, 0)
-				require.Equal(t, registry.BreakerOpen, a.Breaker().State, name)
+				require.Equal(t, status.BreakerOpen, a.Breaker().State, name)
 				require.Equal(t, c.class, a.Info().LastError.Class, name)
 				return
 			}
 			testkit.RequireCounts(t, a, 0, 0, 5, 0)
-			require.Equal(t, registry.BreakerClosed, a.Breaker().State, name)
+			require.Equal(t, status.BreakerClosed, a.Breaker().State, name)
 			require.Zero(t, a.Info().LastError, name)
 		})
 	}
@@ -84,10 +85,10 @@ func TestLease_EndOfItsTimeCountsBeforeTheAnswerHasBegun(t *testing.T) {
 					testkit.Pass(time.Minute)
 				}
 				l.Done(l.Context().Err())
-				l.Answered()
+				l.Steps().Answered()
 			}
 			testkit.RequireCounts(t, a, 0, 5, 0, 0)
-			require.Equal(t, registry.BreakerOpen, a.Breaker().State)
+			require.Equal(t, status.BreakerOpen, a.Breaker().State)
 		})
 	}
 }
@@ -99,9 +100,9 @@ func TestLease_LongAnswerOfATrialMovesNoBreaker(t *testing.T) {
 		a := testkit.AddHalfOpen(t, reg, testkit.Provider{Name: "a", AttemptTimeout: 10 * time.Second})
 		l, err := testkit.Bind(reg).Acquire(t.Context())
 		require.NoError(t, err)
-		l.Answered()
+		l.Steps().Answered()
 		testkit.Pass(time.Minute)
-		require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerHalfOpen, a.Breaker().State)
 		require.Zero(t, a.Breaker().TrialsInFlight)
 	})
 }

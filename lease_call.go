@@ -14,7 +14,7 @@ import (
 )
 
 // leaseCall holds the common state of the leases of one call: those that come from one another by [Lease.MoveOn] and
-// [Lease.Beside]. Each provider is found by a search, which is a [call] of its own with the request and the history of
+// [LeaseSteps.Beside]. Each provider is found by a search, which is a [call] of its own with the request and the history of
 // this one: it may take time, and others may search meanwhile.
 type leaseCall struct {
 	request
@@ -47,16 +47,17 @@ func (s *leaseCall) firstSearch(c *call, after *firstAttempt) {
 // closeAnswered is the end, now, of the lease of p in a call that nothing observes.
 func (s *leaseCall) closeAnswered(p *provider, now time.Duration) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.claims.Release(p)
 	s.answered, s.class = true, verdict.ClassSuccess
-	if s.open--; s.open == 0 {
-		p.service.meter.Called(s.class, now-s.began, s.leased)
+	s.open--
+	over, leased := s.open == 0, s.leased
+	s.mu.Unlock()
+	if over {
+		p.service.meter.Called(verdict.ClassSuccess, now-s.began, leased)
 	}
 }
 
-// nextSearch returns a search for another provider. The rotations of tiers that the call has entered do not move
-// again.
+// nextSearch returns a search for another provider. The rotations of tiers that the call has entered do not move again.
 func (s *leaseCall) nextSearch() call {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -30,7 +30,7 @@ func TestBeside_QueueingDoesNotDelayRetry(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			if b, err := a.Beside(); err == nil {
+			if b, err := a.Steps().Beside(); err == nil {
 				b.Done(nil)
 			}
 		}()
@@ -86,10 +86,10 @@ func TestBeside_CountsStayRightUnderStress(t *testing.T) {
 				}
 				cur = next
 			case 2:
-				_ = cur.Failure()
+				_ = cur.Steps().Failure()
 				_ = cur.Attempts()
 				if depth < 3 {
-					if b, err := cur.Beside(); err == nil {
+					if b, err := cur.Steps().Beside(); err == nil {
 						wg.Add(1)
 						go own(b, depth+1)
 					}
@@ -143,7 +143,7 @@ func TestBeside_FailsAfterLeaseExpired(t *testing.T) {
 		l, err := testkit.Bind(reg).Acquire(t.Context(), registry.AttemptTimeout(time.Second))
 		require.NoError(t, err)
 		testkit.Pass(3 * time.Second)
-		b, err := l.Beside()
+		b, err := l.Steps().Beside()
 		if err == nil {
 			b.Done(nil)
 		}
@@ -158,7 +158,7 @@ func TestBeside_FailsForOnceOnlyCall(t *testing.T) {
 		testkit.Add(t, reg, testkit.Provider{Name: "b"})
 		a, err := testkit.Bind(reg).Acquire(t.Context(), registry.OnceOnly())
 		require.NoError(t, err)
-		b, err := a.Beside()
+		b, err := a.Steps().Beside()
 		a.Done(nil)
 		if err == nil {
 			b.Done(nil)
@@ -177,7 +177,7 @@ func TestBeside_FailsAfterCallEnded(t *testing.T) {
 		require.NoError(t, err)
 		a.Done(nil)
 		require.EqualValues(t, 1, calls.Load())
-		b, err := a.Beside()
+		b, err := a.Steps().Beside()
 		if err == nil {
 			b.Done(nil)
 		}
@@ -193,7 +193,7 @@ func TestBeside_EndedCallIsReportedOnce(t *testing.T) {
 		a, err := testkit.Bind(reg).Acquire(t.Context())
 		require.NoError(t, err)
 		a.Done(testkit.ErrDown)
-		_, err = a.Beside()
+		_, err = a.Steps().Beside()
 		require.Error(t, err)
 		require.EqualValues(t, 1, calls.Load())
 	})
@@ -208,7 +208,7 @@ func TestBeside_RetriesAreBounded(t *testing.T) {
 		testkit.Add(t, reg, testkit.Provider{Name: "b", Retry: retry, Breaker: never})
 		a, err := testkit.Bind(reg).Acquire(t.Context())
 		require.NoError(t, err)
-		b, err := a.Beside()
+		b, err := a.Steps().Beside()
 		require.NoError(t, err)
 		asked := map[string]int{a.Provider(): 1, b.Provider(): 1}
 		for i := 0; i < 100 && (a != nil || b != nil); i++ {
@@ -246,7 +246,7 @@ func TestBeside_RetryIsNotLost(t *testing.T) {
 		testkit.Add(t, reg, testkit.Provider{Name: "b", Retry: retry})
 		a, err := testkit.Bind(reg).Acquire(t.Context())
 		require.NoError(t, err)
-		b, err := a.Beside()
+		b, err := a.Steps().Beside()
 		require.NoError(t, err)
 		b, err = b.MoveOn(testkit.ErrDown) // b's one retry
 		require.NoError(t, err)
@@ -269,7 +269,7 @@ func TestBeside_FailureIsNotInCallError(t *testing.T) {
 		_, want := one.MoveOn(bad)
 		two, err := testkit.Bind(reg).Acquire(t.Context())
 		require.NoError(t, err)
-		_, err = two.Beside()
+		_, err = two.Steps().Beside()
 		require.Error(t, err)
 		_, got := two.MoveOn(bad)
 		require.Equal(t, errors.Is(want, registry.ErrUnhealthy), errors.Is(got, registry.ErrUnhealthy))
@@ -284,7 +284,7 @@ func TestBeside_FailureCostsNoFailover(t *testing.T) {
 		require.NoError(t, b.MarkUnhealthy(testkit.ErrDown))
 		l, err := testkit.Bind(reg).Acquire(t.Context())
 		require.NoError(t, err)
-		_, err = l.Beside()
+		_, err = l.Steps().Beside()
 		require.Error(t, err)
 		require.NoError(t, b.MarkHealthy())
 		next, err := l.MoveOn(testkit.ErrDown)
@@ -315,7 +315,7 @@ func TestBeside_AnsweredCallReportsNoError(t *testing.T) {
 		testkit.Add(t, reg, testkit.Provider{Name: "b"})
 		a, err := testkit.Bind(reg).Acquire(t.Context(), registry.ReportTo(&report))
 		require.NoError(t, err)
-		b, err := a.Beside()
+		b, err := a.Steps().Beside()
 		require.NoError(t, err)
 		b.Done(nil)
 		a.Done(verdict.As(errors.New("lost"), verdict.Verdict{Class: verdict.ClassHedgeLoser}))
@@ -331,7 +331,7 @@ func TestBeside_GivenUpLeaseDoesNotEndCall(t *testing.T) {
 		}
 		a, err := testkit.Bind(reg).Acquire(t.Context())
 		require.NoError(t, err)
-		b, err := a.Beside()
+		b, err := a.Steps().Beside()
 		require.NoError(t, err)
 		b.Done(verdict.Ignore(errors.New("not needed")))
 		c, err := a.MoveOn(testkit.ErrDown)

@@ -101,7 +101,7 @@ func TestBeside_DoesNotLeaseTwiceWhileWaiting(t *testing.T) {
 		require.NoError(t, err)
 		time.AfterFunc(5*time.Second, func() { lease.Done(nil) })
 		began := time.Now()
-		_, err = lease.Beside()
+		_, err = lease.Steps().Beside()
 		require.Error(t, err)
 		require.Zero(t, time.Since(began))
 		testkit.Pass(10 * time.Second)

@@ -11,6 +11,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -288,7 +289,7 @@ func TestLease_BlockedHookAfterExpiryStopsNoTimer(t *testing.T) {
 		_, err := r.Acquire(t.Context()) // forgotten
 		require.NoError(t, err)
 		testkit.Pass(24 * time.Hour)
-		require.Equal(t, registry.BreakerHalfOpen, b.Breaker().State, "a day after it opened for a minute")
+		require.Equal(t, status.BreakerHalfOpen, b.Breaker().State, "a day after it opened for a minute")
 		close(release)
 		synctest.Wait()
 	})
@@ -310,7 +311,7 @@ func TestLease_MoveOnAndBesideOfAnEndedLeaseSaySo(t *testing.T) {
 			require.ErrorIs(t, err, registry.ErrLeaseDone, name)
 			require.Equal(t, `registry: lease of provider "a": lease is done`, err.Error())
 			if name == "reported" {
-				_, err = lease.Beside()
+				_, err = lease.Steps().Beside()
 				require.ErrorIs(t, err, registry.ErrLeaseDone, name)
 			}
 		}

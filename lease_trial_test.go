@@ -8,6 +8,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/status"
 )
 
 // Variants: an answer that begins before its outcome, never, twice, after the outcome, and after the breaker has moved on.
@@ -20,24 +21,24 @@ func TestLease_TrialKeepsNoOtherOutOnceItsAnswerHasBegun(t *testing.T) {
 		require.NoError(t, err)
 		_, err = r.Acquire(t.Context())
 		require.ErrorIs(t, err, registry.ErrBreakerOpen, "no answer yet")
-		first.Answered()
-		first.Answered()
+		first.Steps().Answered()
+		first.Steps().Answered()
 		second, err := r.Acquire(t.Context())
 		require.NoError(t, err)
 		_, err = r.Acquire(t.Context())
 		require.ErrorIs(t, err, registry.ErrBreakerOpen, "one slot was given back, not two")
 		second.Done(nil)
-		second.Answered()
+		second.Steps().Answered()
 		require.Zero(t, a.Breaker().TrialsInFlight)
-		require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerHalfOpen, a.Breaker().State)
 		third, err := r.Acquire(t.Context())
 		require.NoError(t, err)
 		first.Done(nil)
 		synctest.Wait()
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State, "two trials have succeeded")
-		third.Answered() // of an earlier generation
+		require.Equal(t, status.BreakerClosed, a.Breaker().State, "two trials have succeeded")
+		third.Steps().Answered() // of an earlier generation
 		third.Done(testkit.ErrDown)
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+		require.Equal(t, status.BreakerClosed, a.Breaker().State)
 		require.Zero(t, a.Breaker().TrialsInFlight)
 	})
 }
@@ -48,8 +49,8 @@ func TestLease_TrialThatFailsAfterItsAnswerHasBegunOpensTheBreaker(t *testing.T)
 		a := testkit.AddHalfOpen(t, reg, testkit.Provider{Name: "a"})
 		l, err := testkit.Bind(reg).Acquire(t.Context())
 		require.NoError(t, err)
-		l.Answered()
+		l.Steps().Answered()
 		l.Done(testkit.ErrDown)
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerOpen, a.Breaker().State)
 	})
 }

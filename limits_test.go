@@ -15,6 +15,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
 	"github.com/capreg/registry/reason"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -339,6 +340,6 @@ func TestLimits_ThousandCallsReachDyingProviderAFewTimes(t *testing.T) {
 		callers.Wait()
 		const slots, threshold = 10, 5
 		require.LessOrEqual(t, a.Info().Attempts, uint64(slots+threshold))
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerOpen, a.Breaker().State)
 	})
 }

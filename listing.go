@@ -7,8 +7,10 @@ import (
 	"iter"
 	"slices"
 
+	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/pick"
+	"github.com/capreg/registry/internal/query"
 	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/status"
@@ -62,19 +64,40 @@ func (r *Registry) Reset(services ...string) (wereKeptAway []string) {
 	return wereKeptAway
 }
 
-// Discover returns the providers of all services that have all the given capabilities, in the order of
-// [Registry.All]. Without capabilities it returns every provider.
-func (r *Registry) Discover(capabilities ...string) []Info {
-	r = r.orClosed()
+// Discover returns the providers of all services that the query accepts and, where states are given, whose health is one
+// of them. They are in the order of [Registry.All]; whether one could be given a call now is in [Info.Eligible]. The zero
+// query accepts every provider.
+//
+// Handler accepts the handler's own providers and the global ones, "*" the global ones alone, and an empty one, unlike in
+// a look-up, those of all handlers. OwnOnly, Only, Require and Where are as in a look-up; what does not depend on the
+// provider alone is ignored: Where.MaxLatency, Prefer, Near, Key and TryRefused.
+//
+// The errors match [ErrInvalid] (a [FieldError] that names the field) or [ErrClosed]. Discover runs no code of providers.
+func (r *Registry) Discover(q Query, states ...health.State) ([]Info, error) {
+	if !r.made() {
+		return nil, errNotMade()
+	}
+	asked := (*query.Query)(&q)
+	if v := cmp.Or(asked.Check(), query.CheckStates(states)); v != nil {
+		return nil, asInvalid(v)
+	}
 	r.mu.Lock()
-	found := r.having(capabilities)
+	if r.closing {
+		r.mu.Unlock()
+		return nil, fmt.Errorf("registry: %w", ErrClosed)
+	}
+	found := slices.DeleteFunc(r.having(q.Require), func(p *provider) bool {
+		return !asked.Lists(p.definition.Handler) || p.service.unmet(p, q) != nil
+	})
 	sortListing(found)
 	r.mu.Unlock()
 	infos := make([]Info, 0, len(found))
 	for _, p := range found {
-		infos = append(infos, p.info())
+		if info := p.info(); len(states) == 0 || slices.Contains(states, info.Health.State) {
+			infos = append(infos, info)
+		}
 	}
-	return infos
+	return infos, nil
 }
 
 func (r *Registry) listing() []*provider {
@@ -147,41 +170,37 @@ func (r *Registry) WaitReady(ctx context.Context, services ...string) error {
 			return err
 		}
 	}
+	var missing []string
+	return r.awaitReady(ctx, func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		missing = slices.DeleteFunc(slices.Clone(services), func(name string) bool {
+			svc := r.knownService(name)
+			return svc != nil && svc.served()
+		})
+		return len(missing) == 0
+	}, func() (causes []error) {
+		for _, name := range missing {
+			causes = append(causes, r.unavailableService(name))
+		}
+		return causes
+	})
+}
+
+// awaitReady blocks until ready returns true, which is asked after each change. When ctx ends first, the error unwraps to
+// what missing returns.
+func (r *Registry) awaitReady(ctx context.Context, ready func() bool, missing func() []error) error {
 	for {
-		missing, changed, err := r.unserved(services)
-		if err != nil || len(missing) == 0 {
+		r.mu.Lock()
+		changed, err := r.changedLocked(), r.errStoppingLocked()
+		r.mu.Unlock()
+		if err != nil || ready() {
 			return err
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return r.notReady(ctx, missing)
+			return fault.Join("registry: ", slices.Concat([]error{ErrNotReady}, fault.OfContext(ctx), missing()))
 		}
 	}
-}
-
-// unserved returns the services without an eligible provider, and a channel that is closed when that may have changed.
-func (r *Registry) unserved(services []string) (missing []string, changed <-chan struct{}, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err := r.errStoppingLocked(); err != nil {
-		return nil, nil, err
-	}
-	for _, name := range services {
-		if svc := r.knownService(name); svc == nil || !svc.served() {
-			missing = append(missing, name)
-		}
-	}
-	if len(missing) > 0 {
-		changed = r.changedLocked()
-	}
-	return missing, changed, nil
-}
-
-func (r *Registry) notReady(ctx context.Context, missing []string) error {
-	causes := append([]error{ErrNotReady}, fault.OfContext(ctx)...)
-	for _, name := range missing {
-		causes = append(causes, r.unavailableService(name))
-	}
-	return fault.Join("registry: ", causes)
 }

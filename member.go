@@ -1,13 +1,15 @@
 package registry
 
 import (
+	"context"
 	"fmt"
-	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/bus"
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/internal/cooldown"
 	"github.com/capreg/registry/internal/domain"
 	"github.com/capreg/registry/internal/drain"
@@ -15,11 +17,11 @@ import (
 	"github.com/capreg/registry/internal/lazy"
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/meter"
+	"github.com/capreg/registry/internal/override"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/sight"
 	"github.com/capreg/registry/internal/typed"
-	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -40,10 +42,9 @@ type provider struct {
 	last     *atomic.Pointer[verdict.LastError] // apart: errors of look-ups keep it, and not the provider
 	effects  effects.Effects
 
-	replacement  replacement
-	lazy         *lazy.Instance[*typed.Instance] // nil for instances that were passed in
-	drain        drain.Drain
-	stopLifetime atomic.Pointer[func() bool] // of the watch over Provider.Until
+	replacement override.Link[provider]         // changed under Registry.mu
+	lazy        *lazy.Instance[*typed.Instance] // nil for instances that were passed in
+	drain       drain.Drain
 
 	// definition is immutable but for Priority, Group, Strategy, Weight and NoTraffic; those, group
 	// and the fields below are guarded by Registry.mu.
@@ -53,7 +54,8 @@ type provider struct {
 	notReady   lazy.Failure              // of its factory
 	opening    refusal.Opening           // of the breaker, the last time
 	domain     *domain.Domain[*provider] // never another one
-	cooldown   cooldown.Timed            // the provider's own, beside its domain's
+	origin
+	cooldown cooldown.Timed // the provider's own, beside its domain's
 }
 
 // identity distinguishes a registration from all others. It never changes.
@@ -67,18 +69,24 @@ type identity struct {
 	classify   verdict.Classifier
 }
 
+// origin holds the builder and the lifetime of a provider, which a description without them keeps.
+type origin struct {
+	build        typed.Builder               // of its factory, and until it has left, as is; guarded by Registry.mu
+	until        context.Context             //nolint:containedctx // its lifetime
+	stopLifetime atomic.Pointer[func() bool] // of the watch over that
+}
+
 // eligibility holds the reasons that keep calls away from a provider, and the plans that follow them.
 type eligibility struct {
 	gate atomic.Uint32 // written under Registry.mu
 
 	// Guarded by Registry.mu.
-	held       []event.Event // published when it joins
-	positions  []position    // in the plans in force
-	seen       *seenProvider // by subscriptions
-	changed    bool          // since then
-	record     *sight.Record // how it stood when it was last looked at
-	recordedAt uint64        // the version of the plans then
-	ready      time.Duration // when breaker and health last let calls in again
+	held       []event.Event             // published when it joins
+	positions  []position                // in the plans in force
+	seen       bus.Place[provider, Info] // by subscriptions
+	record     *sight.Record             // how it stood when it was last looked at
+	recordedAt uint64                    // the version of the plans then
+	ready      time.Duration             // when breaker and health last let calls in again
 }
 
 func (e *eligibility) gateNow() gate { return gate(e.gate.Load()) }
@@ -89,17 +97,11 @@ func (e *eligibility) hasLeft() bool { return e.gateNow()&refusal.Gone != 0 }
 // superseded reports whether the provider has left, or is overridden. A plan that offers it then is stale.
 func (e *eligibility) superseded() bool { return e.gateNow()&(refusal.Gone|refusal.Hidden) != 0 }
 
-// replacement links the providers of one name from the original to the current one, by which tests replace it.
-type replacement struct {
-	by atomic.Pointer[provider] // the next one; nil: this one is current. Written under Registry.mu
-	of *provider                // the one before; nil: this is the original. Guarded by Registry.mu
-}
-
 // measurements holds the counts and metrics of a provider.
 type measurements struct {
 	meter      meter.Provider
-	vitals     atomic.Pointer[selection.Vitals] // nil: no strategy reads them
-	heldClosed atomic.Uint64                    // times its breaker stayed closed for the sake of the group
+	vitals     atomic.Pointer[choice.Vitals] // nil: no strategy reads them
+	heldClosed atomic.Uint64                 // times its breaker stayed closed for the sake of the group
 }
 
 func newProvider(svc *service, e *entry, generation uint64) *provider {
@@ -110,6 +112,7 @@ func newProvider(svc *service, e *entry, generation uint64) *provider {
 		},
 		definition: e.definition,
 	}
+	p.build, p.until = e.build, e.until
 	p.last = &atomic.Pointer[verdict.LastError]{}
 	p.drain.Init(drainHost{p}, p.name())
 	p.ready = svc.registry.now()
@@ -151,50 +154,22 @@ func (p *provider) name() string { return p.definition.Name }
 func (p *provider) mock() bool   { return p.definition.Mock }
 
 // shownAsMock reports whether listings mark the provider as a mock: it is one, or it replaces another provider.
-func (p *provider) shownAsMock() bool { return p.mock() || p.replacement.of != nil }
+func (p *provider) shownAsMock() bool { return p.mock() || p.replacement.Of() != nil }
 
 // ofTest reports whether the provider is the work of an override.
-func (p *provider) ofTest() bool { return p.overrideID > 0 || p.replacement.of != nil }
+func (p *provider) ofTest() bool { return p.overrideID > 0 || p.replacement.Of() != nil }
+
+// Replacements links the providers of one name from the original to the current one, by which tests replace it.
+func (p *provider) Replacements() *override.Link[provider] { return &p.replacement }
 
 // current returns the latest replacement of p, or p itself when it has none.
-func (p *provider) current() *provider {
-	for {
-		by := p.replacement.by.Load()
-		if by == nil {
-			return p
-		}
-		p = by
-	}
-}
+func (p *provider) current() *provider { return override.Current(p) }
 
 // chain returns the current provider and those that it replaces, down to the original.
-func (p *provider) chain() (all []*provider) {
-	for at := p.current(); at != nil; at = at.replacement.of {
-		all = append(all, at)
-	}
-	return all
-}
+func (p *provider) chain() []*provider { return override.Chain(p) }
 
 // original returns the provider that was registered, which all others of the chain replace.
-func (p *provider) original() *provider {
-	for p.replacement.of != nil {
-		p = p.replacement.of
-	}
-	return p
-}
-
-// missing returns the first capability that the provider lacks, or "".
-func (p *provider) missing(capabilities []string) string {
-	if p.matchesAny {
-		return ""
-	}
-	for _, wanted := range capabilities {
-		if !slices.Contains(p.definition.Capabilities, wanted) {
-			return wanted
-		}
-	}
-	return ""
-}
+func (p *provider) original() *provider { all := p.chain(); return all[len(all)-1] }
 
 // exit lets a drain end with the last attempt in flight. It is called after the end of an attempt was counted.
 func (p *provider) exit() {
@@ -250,7 +225,7 @@ func (p *provider) publishLocked(change event.Event) {
 
 // event completes a change, which has been made, with the service, name and generation of the provider.
 func (p *provider) event(change event.Event) event.Event {
-	noteChange(p)
+	p.registry.views.Change(&p.seen)
 	change.Service, change.Provider, change.Generation = p.service.name, p.name(), p.generation
 	return change
 }

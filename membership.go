@@ -31,9 +31,9 @@ type membership struct {
 	world        changeset.Members[*provider]
 	waiters      chan struct{} // closed when a provider becomes eligible or leaves; nil while nothing waits
 	bus          *bus.Bus
-	order        []*provider     // of the listing; nil: to be sorted
-	seen         []*seenProvider // by the last subscription; nil: one has changed since
-	causes       atomic.Uint64   // grows when the reasons of those that require others may change
+	order        []*provider               // of the listing; nil: to be sorted
+	views        bus.Views[provider, Info] // of subscriptions
+	causes       atomic.Uint64             // grows when the reasons of those that require others may change
 	closing      bool
 
 	generation uint64 // of the latest provider
@@ -139,7 +139,8 @@ func (m *membership) index(p *provider) {
 	m.providers[p.name()] = p
 	m.byCapability.Insert(p, p.definition.Capabilities)
 	p.service.members[p] = struct{}{}
-	m.order, m.seen = nil, nil
+	m.order = nil
+	m.views.Reset()
 	m.causes.Add(1)
 }
 
@@ -147,7 +148,8 @@ func (m *membership) unindex(p *provider) {
 	delete(m.providers, p.name())
 	m.byCapability.Delete(p, p.definition.Capabilities)
 	delete(p.service.members, p)
-	m.order, m.seen = nil, nil
+	m.order = nil
+	m.views.Reset()
 	m.causes.Add(1)
 }
 
@@ -159,8 +161,8 @@ func (m *membership) remove(p *provider, reason string) {
 	p.registry.leaveDomain(p)
 	p.service.outdate() // before any gate changes: a plan that is still iterated over stays as it was
 	m.beginDrain(p, reason)
-	for replaced := p.replacement.of; replaced != nil; replaced = replaced.replacement.of {
-		replaced.replacement.by.Store(nil)
+	for _, replaced := range p.chain()[1:] {
+		replaced.replacement.Lead(nil)
 		p.registry.leaveDomain(replaced)
 		m.beginDrain(replaced, reason)
 	}
@@ -237,18 +239,12 @@ func (m *membership) changedLocked() <-chan struct{} {
 	return m.waiters
 }
 
-// having returns the current providers with all the capabilities, in any order.
+// having returns current providers, in any order, among them all that have the capabilities.
 func (m *membership) having(capabilities []string) []*provider {
 	if len(capabilities) == 0 {
 		return slices.Collect(maps.Values(m.providers))
 	}
-	var found []*provider
-	for p := range m.byCapability.Fewest(capabilities) {
-		if p.missing(capabilities) == "" {
-			found = append(found, p)
-		}
-	}
-	return found
+	return slices.Collect(maps.Keys(m.byCapability.Fewest(capabilities)))
 }
 
 // listingLocked returns every current provider in the one order. The list is shared until that changes.

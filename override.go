@@ -19,7 +19,7 @@ func (s *serviceState) hides(p *provider) *refusal.Reason {
 		return why
 	}
 	switch {
-	case p.replacement.by.Load() != nil:
+	case p.replacement.Replaced():
 		return refusal.Replaced()
 	case p.registry.options.OnlyMocks && !p.shownAsMock():
 		return refusal.MocksOnly()
@@ -146,7 +146,7 @@ func (r *Registry) replace(replaced *provider, fake *typed.Instance, policy Brea
 	}
 	p := r.newReplacement(replaced, fake, policy)
 	r.substitute(replaced, p)
-	replaced.replacement.by.Store(p)
+	replaced.replacement.Lead(p)
 	r.updateHidden(replaced)
 	r.updateHidden(p)
 	replaced.moveQueueTo(p)
@@ -170,7 +170,8 @@ func (m *membership) newReplacement(of *provider, fake *typed.Instance, policy B
 	m.generation++
 	p := newProvider(of.service, &e, m.generation)
 	p.timeout.Store(of.timeout.Load())
-	p.order, p.matchesAny, p.replacement.of = of.order, of.matchesAny, of
+	p.order, p.matchesAny = of.order, of.matchesAny
+	p.replacement.Follow(of)
 	return p
 }
 
@@ -199,11 +200,8 @@ func (r *Registry) undoReplace(p *provider, o *override.Override) (left []*provi
 	if p.hasLeft() {
 		return nil
 	}
-	by, of := p.replacement.by.Load(), p.replacement.of // p keeps its links: readers on the way still find by
-	of.replacement.by.Store(by)
-	if by != nil {
-		by.replacement.of = of
-	} else {
+	of, by := override.Unlink(p)
+	if by == nil {
 		r.substitute(p, of)
 	}
 	r.leaveDomain(p)

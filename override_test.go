@@ -14,6 +14,7 @@ import (
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/testkit"
 	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -56,7 +57,7 @@ func TestSwap_TakesPositionOfProvider(t *testing.T) {
 		require.Equal(t, before.AttemptTimeout, now.AttemptTimeout)
 		require.Equal(t, before.Breaker.Policy, now.Breaker.Policy)
 		require.Equal(t, before.Metadata, now.Metadata)
-		require.Len(t, reg.Discover("tools"), 2)
+		require.Len(t, testkit.Discovered(t, reg, "tools"), 2)
 		require.Equal(t, 2, reg.Stats().Providers)
 
 		undo()
@@ -78,9 +79,9 @@ func TestSwap_StateEndsWithIt(t *testing.T) {
 		r := testkit.Bind(reg)
 		undo := swap(t, reg, "T", "a", testkit.Fails(testkit.ErrDown))
 		require.Equal(t, "b", testkit.MustAsk(t, r))
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State, "the handle shows the swap")
+		require.Equal(t, status.BreakerOpen, a.Breaker().State, "the handle shows the swap")
 		undo()
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+		require.Equal(t, status.BreakerClosed, a.Breaker().State)
 		require.Equal(t, "a", testkit.MustAsk(t, r))
 
 		undo = swap(t, reg, "T", "a", testkit.Fails(verdict.RateLimited(testkit.ErrDown, time.Hour)))
@@ -145,11 +146,11 @@ func TestSwap_OriginalStateContinues(t *testing.T) {
 		undo := swap(t, reg, "T", "real", testkit.Says("fake"))
 		require.Equal(t, "fake", testkit.MustAsk(t, r))
 		undo()
-		require.Equal(t, registry.BreakerOpen, genuine.Breaker().State)
+		require.Equal(t, status.BreakerOpen, genuine.Breaker().State)
 		undo = swap(t, reg, "T", "real", testkit.Says("fake"))
 		testkit.Pass(time.Minute + time.Second)
 		undo()
-		require.Equal(t, registry.BreakerHalfOpen, genuine.Breaker().State, "its time went on")
+		require.Equal(t, status.BreakerHalfOpen, genuine.Breaker().State, "its time went on")
 	})
 }
 

@@ -1,17 +1,14 @@
 package registry
 
 import (
-	"fmt"
-	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync/atomic"
 
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/query"
 	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/sight"
-	"github.com/capreg/registry/selection"
 )
 
 // plan answers a query as far as membership decides it: the candidates in the one order. It is immutable but for
@@ -40,14 +37,10 @@ type queryPlan struct {
 	query   Query                // normal
 	plan    atomic.Pointer[plan] // nil while it is out of date
 
-	// The fields below outlive the plans, so that a change of membership restarts nothing. lookups counts those
-	// that may spill over. Guarded by Registry.mu.
-	rotations map[pick.TierKey]*pick.Rotation
-	tracks    map[*provider]*selection.Track
-	lookups   *atomic.Uint64
-	sees      *queryPlan // of all that the query sees; nil: it accepts them all
-	beside    atomic.Pointer[unwanted]
-	follows   bool // it has the plan of a shared one; see [query.Cache]
+	kept    pick.Kept[*provider] // guarded by Registry.mu
+	sees    *queryPlan           // of all that the query sees; nil: it accepts them all
+	beside  atomic.Pointer[unwanted]
+	follows bool // it has the plan of a shared one; see [query.Cache]
 }
 
 // current returns the plan in force, building it when it is out of date.
@@ -133,24 +126,22 @@ func (s *service) follow(target *queryPlan, candidates []*provider) *plan {
 	return shared.plan.Load()
 }
 
-// sharedKey returns what queries have in common that share a plan: the candidates and, where a strategy sees the
-// query, what rates them. The strategy sees the other words of the first such query. Caller holds Registry.mu.
+// sharedKey returns what queries have in common that share a plan. Caller holds Registry.mu.
 func (s *service) sharedKey(q *Query, candidates []*provider) string {
-	var key strings.Builder
 	seen := s.policy.SpillOver > 0 || q.Where.MaxLatency > 0 || s.registry.decisions != nil
-	for _, c := range candidates {
-		fmt.Fprintf(&key, "%x,", c.generation)
-		seen = seen || c.group.Strategy.Selector() != nil
+	generations := make([]uint64, len(candidates))
+	for i, c := range candidates {
+		generations[i], seen = c.generation, seen || c.group.Strategy.Selector() != nil
 	}
-	if seen {
-		fmt.Fprintf(&key, "%q %q %v", q.Prefer, q.Near, q.Where.MaxLatency)
-	}
-	return key.String()
+	return (*query.Query)(q).SharedKey(generations, seen)
 }
 
 // candidates returns the candidates of a query in their order. Caller holds Registry.mu.
 func (s *service) candidates(q Query) (found []*provider) {
-	for _, scope := range s.scopes(q) {
+	if s.sorted == nil {
+		s.sorted = query.ScopesOf(s.members, func(p *provider) string { return p.definition.Handler }, compareProviders)
+	}
+	for _, scope := range s.sorted.Of(q.Handler, q.OwnOnly, func(p *provider) bool { return p.matchesAny }) {
 		found = append(found, scope...)
 	}
 	found = slices.DeleteFunc(found, func(c *provider) bool { return s.mismatch(c, q) != nil })
@@ -162,98 +153,18 @@ func (s *service) candidates(q Query) (found []*provider) {
 // build makes a plan whose sets follow the gates of its candidates from now on. Caller holds Registry.mu.
 func (s *service) build(target *queryPlan, candidates []*provider) *plan {
 	p := &plan{leastBad: s.policy.LeastBad, candidates: candidates}
-	if s.policy.SpillOver > 0 && target.lookups == nil {
-		target.lookups = &atomic.Uint64{}
-		if s.policy.Seed == 0 {
-			target.lookups.Store(rand.Uint64()) //nolint:gosec // shares, not secrets
-		}
-	}
-	source := planSource{
-		target: target, candidates: candidates,
-		rotations: make(map[pick.TierKey]*pick.Rotation), tracks: make(map[*provider]*selection.Track),
-	}
-	tiers := source.tiers()
-	p.Init(pick.Config{
-		Tiers: tiers, Request: requestOf(&target.query, s.name), Policy: s.policy,
-		Lookups: target.lookups, Epoch: &s.registry.epoch, Hooks: target.selectorHooks(p, source.groups),
-	}, &source)
-	target.rotations, target.tracks = source.rotations, source.tracks
+	target.kept.Init(&p.Plan, candidates, pick.About[*provider]{
+		Rank: rankOf, Vitals: vitalsOf,
+		Group:   func(c *provider) *pick.Group { return c.group },
+		Profile: func(c *provider) choice.Profile { return profileOf(&c.definition) },
+	}, pick.Config{Request: requestOf(&target.query, s.name), Policy: s.policy, Epoch: &s.registry.epoch},
+		func(groups []*pick.Group) pick.Hooks { return target.selectorHooks(p, groups) })
 	for i, c := range p.candidates {
 		p.resorts = p.resorts || p.leastBad || c.definition.LastResort
 		c.positions = append(c.positions, position{plan: p, at: i})
 		p.set(i, c.gateNow())
 	}
 	return p
-}
-
-// planSource describes the candidates of a plan while it is built, under Registry.mu, and collects what outlives it.
-type planSource struct {
-	target     *queryPlan
-	candidates []*provider
-	cuts       []pick.Cut
-	groups     []*pick.Group // the group of each tier
-	rotations  map[pick.TierKey]*pick.Rotation
-	tracks     map[*provider]*selection.Track
-}
-
-// tiers cuts the candidates into the groups that they belong to.
-func (b *planSource) tiers() (tiers []pick.Tier) {
-	b.cuts = pick.CutTiers(len(b.candidates), func(i int) pick.TierKey { return rankOf(b.candidates[i]).Tier })
-	for _, cut := range b.cuts {
-		g := b.candidates[cut.First].group
-		b.groups = append(b.groups, g)
-		tiers = append(tiers, pick.Tier{Size: cut.Size, Strategy: g.Strategy, Scope: cut.Scope, Faults: &g.Faults})
-	}
-	return tiers
-}
-
-// OrderKey implements [pick.Source].
-func (b *planSource) OrderKey(candidate int) uint64 { return rankOf(b.candidates[candidate]).Key() }
-
-// Rotation implements [pick.Source] with the rotation of the plan before.
-func (b *planSource) Rotation(tier int) *pick.Rotation {
-	key := b.cuts[tier].Key
-	kept := pick.RotationFor(b.target.rotations[key], b.groups[tier].Strategy, b.target.service.policy.Seed)
-	b.rotations[key] = kept
-	return kept
-}
-
-// Member implements [pick.Source].
-func (b *planSource) Member(candidate int, measured bool) selection.Member {
-	p := b.candidates[candidate]
-	m := selection.Member{Profile: profileOf(&p.definition)}
-	if measured {
-		track := b.target.tracks[p]
-		if track == nil {
-			track = &selection.Track{}
-		}
-		b.tracks[p] = track
-		m.Vitals, m.Context = vitalsOf(p), track
-	}
-	return m
-}
-
-// scopes returns the providers that a query sees, whatever their capabilities: the handler's own, then the global
-// ones, each in the one order. Caller holds Registry.mu and must not change what it gets.
-func (s *service) scopes(q Query) [][]*provider {
-	if s.sorted == nil {
-		s.sorted = make(map[string][]*provider)
-		for p := range s.members {
-			handler := p.definition.Handler
-			s.sorted[handler] = append(s.sorted[handler], p)
-		}
-		for _, scope := range s.sorted {
-			slices.SortFunc(scope, compareProviders)
-		}
-	}
-	switch {
-	case q.Handler == "":
-		return [][]*provider{s.sorted[""]}
-	case q.OwnOnly:
-		return [][]*provider{s.sorted[q.Handler], s.matchAny()}
-	default:
-		return [][]*provider{s.sorted[q.Handler], s.sorted[""]}
-	}
 }
 
 // compareProviders orders the providers of a scope; see [pick.Rank].

@@ -114,16 +114,23 @@ type Provider[T any] struct {
 	// AtOnce lets it replace another, or join in an [Update], without proving itself: its factory runs at first need.
 	AtOnce bool
 
-	// Version, Description and Endpoint describe the provider. A version has at most 256
-	// bytes, the others 16 KiB. An endpoint must be an absolute URL.
-	Version, Description, Endpoint string
+	// Version, Description, Team and Documentation describe the provider, for those who read [Info]. Version and Team, which
+	// answers for it, have at most 256 bytes, the others 16 KiB. Documentation must be an absolute URL.
+	Version, Description, Team, Documentation string
+	// Endpoint is the address of the provider, and Endpoints has further ones by their purpose, such as "health" and
+	// "metrics", at most 256: absolute URLs, which the registry does not use by itself.
+	Endpoint  string
+	Endpoints map[string]string
+	// ExpectedResponse is the usual time of an answer. It is a description, to be compared with [Info.MeanLatency]:
+	// AttemptTimeout bounds an attempt, and strategies go by what they have measured. Default: 0, unknown.
+	ExpectedResponse time.Duration
 	// Requires lists the capabilities that this provider needs of others.
 	Requires []string
 	// Metadata holds any further description, such as the model: at most 256 texts of at most 16 KiB each.
 	Metadata map[string]string
 	// Tags lists words that queries can ask for and strategies can use, beside the capabilities.
 	Tags []string
-	// Region is the location of the provider, such as "eu-west-1"; see [selection.Proximity].
+	// Region is the location of the provider, such as "eu-west-1"; see [selection.Candidate.Proximity].
 	Region string
 	// Cost is the price of a request, in a unit of your choice.
 	Cost float64
@@ -157,7 +164,8 @@ func newEntry[T any](service string, p Provider[T]) (entry, error) {
 			Priority: p.Priority, Group: p.Group, Strategy: p.Strategy, Mock: p.Mock, LastResort: p.LastResort,
 			Window: p.Window, Domain: p.Domain, Version: p.Version, Description: p.Description, Endpoint: p.Endpoint,
 			Requires: p.Requires, Metadata: maps.Clone(p.Metadata), Tags: p.Tags, Region: p.Region,
-			Weight: p.Weight, NoTraffic: p.NoTraffic, Cost: p.Cost,
+			Weight: p.Weight, NoTraffic: p.NoTraffic, Cost: p.Cost, Endpoints: maps.Clone(p.Endpoints),
+			Team: p.Team, Documentation: p.Documentation, ExpectedResponse: p.ExpectedResponse,
 		},
 		timeout: p.AttemptTimeout, breaker: p.Breaker, retry: p.Retry, limits: p.Limits, health: p.Health,
 		classify: p.Classify, until: p.Until, replace: p.Replace, atOnce: p.AtOnce, proving: p.ProveWithin,
@@ -180,16 +188,20 @@ func newEntry[T any](service string, p Provider[T]) (entry, error) {
 	return e, asInvalid(v)
 }
 
-// adapt turns the instance and the factory of the entry into the service's Go type.
-func (e *entry) adapt(b typed.Binding) error {
+// newUntypedEntry returns the checked entry of a registration by the name of the service, to whose Go type it is turned.
+func newUntypedEntry(svc *service, p Provider[any]) (entry, error) {
+	e, err := newEntry(svc.name, p)
+	if err != nil {
+		return e, err
+	}
 	var v *check.Violation
 	if e.instance != nil {
-		e.instance, v = b.Convert(e.instance)
+		e.instance, v = svc.binding.Convert(e.instance)
 	}
 	if e.build != nil {
-		e.build = b.ConvertBuilder(e.build, asInvalid)
+		e.build = svc.binding.ConvertBuilder(e.build, asInvalid)
 	}
-	return asInvalid(v)
+	return e, asInvalid(v)
 }
 
 // checkNames checks name, handler, lifetime and words.

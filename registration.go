@@ -237,7 +237,11 @@ func (r *Registration) member() (*provider, error) {
 // presentLocked returns an error when the provider has left.
 func (r *Registration) presentLocked() error {
 	if r.current().hasLeft() {
-		return fmt.Errorf("registry: provider %q: %w", r.orLeft().name(), ErrNotRegistered)
+		return errLeft(r.orLeft())
 	}
 	return nil
+}
+
+func errLeft(p *provider) error {
+	return fmt.Errorf("registry: provider %q: %w", p.name(), ErrNotRegistered)
 }

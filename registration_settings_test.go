@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"runtime"
 	"sync"
 	"testing"
@@ -264,10 +265,19 @@ func TestDefinition_RoundTripsAsJSON(t *testing.T) {
 		a := testkit.Add(t, reg, testkit.Provider{
 			Name: "a", Handler: "h", Capabilities: []string{"x"}, Priority: registry.PriorityHigh, Group: 2,
 			Strategy: registry.StrategyRoundRobin, Mock: true, Window: 5, Version: "1.2", Description: "d",
-			Endpoint: "https://host/v1", Requires: []string{"r"}, Metadata: map[string]string{"k": "v"},
+			Endpoint: "https://host/v1", Requires: []string{"r"}, Metadata: map[string]string{"k": "v"}, LastResort: true, Weight: 3,
+			Domain: "d", Tags: []string{"t"}, Region: "eu", Cost: 0.5, Team: "search", Documentation: "https://docs.example/chat",
+			Endpoints:        map[string]string{"health": "https://host/healthz", "metrics": "https://host:9090/metrics"},
+			ExpectedResponse: 1500 * time.Millisecond,
 		})
+		fields := reflect.ValueOf(a.Definition())
+		for i := range fields.NumField() {
+			name := fields.Type().Field(i).Name
+			require.Equal(t, name == "NoTraffic", fields.Field(i).IsZero(), "%s is a weight of 0, and all others are set here", name)
+		}
 		text, err := json.Marshal(a.Definition())
 		require.NoError(t, err)
+		require.Contains(t, string(text), `"expected_response_time":"1.5s"`)
 		var back registry.Definition
 		require.NoError(t, json.Unmarshal(text, &back))
 		require.Equal(t, a.Definition(), back)
@@ -285,13 +295,15 @@ func TestDefinition_IsACopy(t *testing.T) {
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		p := testkit.Add(t, reg, testkit.Provider{
 			Name: "p", Capabilities: []string{"a"}, Requires: []string{"b"}, Tags: []string{"c"}, Metadata: map[string]string{"d": "e"},
+			Endpoints: map[string]string{"health": "https://host/healthz"},
 		})
 		d := p.Definition()
-		d.Capabilities[0], d.Requires[0], d.Tags[0], d.Metadata["d"] = "x", "x", "x", "x"
+		d.Capabilities[0], d.Requires[0], d.Tags[0], d.Metadata["d"], d.Endpoints["health"] = "x", "x", "x", "x", "x"
 		require.Equal(t, []string{"a"}, p.Definition().Capabilities)
 		require.Equal(t, []string{"b"}, p.Definition().Requires)
 		require.Equal(t, []string{"c"}, p.Definition().Tags)
 		require.Equal(t, map[string]string{"d": "e"}, p.Definition().Metadata)
+		require.Equal(t, map[string]string{"health": "https://host/healthz"}, p.Definition().Endpoints)
 	})
 }
 

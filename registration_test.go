@@ -14,6 +14,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -24,7 +25,7 @@ func TestRegister_InstanceAloneGetsDefaults(t *testing.T) {
 		require.NotEmpty(t, info.Name)
 		require.Equal(t, registry.Definition{Service: "chat", Name: info.Name, Strategy: registry.StrategyFallback, Weight: 1}, info.Definition)
 		require.Equal(t, registry.PriorityNormal, info.Priority)
-		require.Equal(t, registry.BreakerClosed, info.Breaker.State)
+		require.Equal(t, status.BreakerClosed, info.Breaker.State)
 		require.True(t, info.Eligible)
 		require.Equal(t, health.Healthy, info.Health.State)
 		require.True(t, info.Made)
@@ -122,7 +123,7 @@ func TestRegister_InstanceMayServeTwoServices(t *testing.T) {
 		require.NoError(t, err)
 		testkit.Trip(t, testkit.Bind(reg), a)
 		require.NoError(t, a.MarkUnhealthy(testkit.ErrDown))
-		require.Equal(t, registry.BreakerClosed, b.Breaker().State)
+		require.Equal(t, status.BreakerClosed, b.Breaker().State)
 		require.True(t, b.Info().Eligible)
 		require.NoError(t, a.Unregister(t.Context()))
 		_, err = other.Bind(reg, registry.Query{}).Get(t.Context())
@@ -157,6 +158,10 @@ func TestRegister_BadInputNamesFieldValueAndBound(t *testing.T) {
 		"Breaker.TrialSlots":          {Instance: ok, Breaker: registry.BreakerPolicy{TrialSlots: 2, SuccessThreshold: 1}},
 		"Endpoint":                    {Instance: ok, Endpoint: "localhost"},
 		"Endpoint ":                   {Instance: ok, Endpoint: "http://a b"},
+		"Endpoints[\"health\"]":       {Instance: ok, Endpoints: map[string]string{"health": "/healthz?"}},
+		"Endpoints[\"metrics\"]":      {Instance: ok, Endpoints: map[string]string{"metrics": ""}},
+		"Documentation":               {Instance: ok, Documentation: "see the wiki"},
+		"ExpectedResponse":            {Instance: ok, ExpectedResponse: -1},
 		"Version":                     {Instance: ok, Version: "\xff"},
 		"Description":                 {Instance: ok, Description: "\xff"},
 		`Metadata[""]`:                {Instance: ok, Metadata: map[string]string{"": "x"}},
@@ -369,7 +374,7 @@ func FuzzRegistration(f *testing.F) {
 			require.Zero(t, reg.Stats())
 			return
 		}
-		require.Len(t, reg.Discover(capability), 1)
+		require.Len(t, testkit.Discovered(t, reg, capability), 1)
 		r := testkit.Chat.Bind(reg, registry.Query{Handler: handler, Require: []string{capability}})
 		require.Equal(t, registration.Name(), r.Explain().Winner)
 		_, err = json.Marshal(registration.Info())

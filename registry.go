@@ -152,11 +152,8 @@ func (r *Registry) Register(ctx context.Context, serviceName string, p Provider[
 		return nil, fmt.Errorf("registry: %w: %q: bind it through its Service key before registering by name",
 			ErrUnknownService, oneline.Cut(serviceName, 64))
 	}
-	e, err := newEntry(serviceName, p)
+	e, err := newUntypedEntry(svc, p)
 	if err != nil {
-		return nil, err
-	}
-	if err := e.adapt(svc.binding); err != nil {
 		return nil, err
 	}
 	return r.register(ctx, svc, &e)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/sight"
 	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
@@ -40,13 +41,26 @@ type CallReport struct {
 	Caller string `json:"caller,omitempty"`
 	// Attempts are the tries so far, the successful one included, in order.
 	Attempts []Attempt `json:"attempts"`
-	// Skipped are the providers that were not tried and could not have been,
-	// or not for this call, with the reason. It is filled in at the end.
-	Skipped []Candidate `json:"skipped,omitempty"`
 	// Duration is the time that the call took in all. It is filled in at the end.
 	Duration time.Duration `json:"duration"`
 	// Err is the error of the call, at its end.
 	Err error `json:"error,omitempty"`
+
+	skipped *skippedProviders // nil before the end
+}
+
+// Skipped returns the providers that were not tried and could not have been, or not for this call, each with the reason
+// at the end of the call; none before that. The list is made by each call of Skipped, and is the caller's. A report costs
+// the same with ten of them and with ten thousand.
+func (r CallReport) Skipped() []Candidate {
+	if r.skipped == nil {
+		return nil
+	}
+	all := slices.Clone(r.skipped.read)
+	for seen := range r.skipped.All() {
+		all = append(all, candidateOf(seen))
+	}
+	return all
 }
 
 // IdempotencyKey returns a random key that is the same in every attempt of one call, for servers that recognise a
@@ -56,7 +70,7 @@ func IdempotencyKey(ctx context.Context) string {
 	return attemptctx.IdempotencyKey(ctx)
 }
 
-// copied returns a report that may be written to, but for what was skipped.
+// copied returns a report that may be written to.
 func (r CallReport) copied() CallReport {
 	r.Attempts = slices.Clone(r.Attempts)
 	return r
@@ -103,14 +117,35 @@ func (c *call) report(err error) {
 	registry, report := c.query.service.registry, c.soFar(c.attempts)
 	report.Err = err
 	report.Duration = registry.now() - c.began
-	now := c.query.look(c.query.current(), admitting, nil, &c.by)
-	for _, skip := range now.Skipped(c.skips, c.tried) {
-		report.Skipped = append(report.Skipped, candidateOf(&skip))
-	}
+	report.skipped = c.skippedNow()
 	if c.options.Report != nil {
 		*c.options.Report = report
 	}
 	c.hooks.AfterCall(c.caller.Ctx, report.copied)
+}
+
+// skippedProviders has those that a report names as skipped.
+type skippedProviders struct {
+	sight.Skipped
+
+	read []Candidate // in JSON
+}
+
+// skippedNow notes the providers that were not entered and could not have been, or not for this call.
+func (c *call) skippedNow() *skippedProviders {
+	var s skippedProviders
+	plan := c.query.current()
+	s.Sight, s.Skips = c.query.sightOf(plan), c.skips
+	if plan.Bounded() { // latencies are compared one by one
+		s.Sight.Note(plan, nil, &c.by.Name)
+	}
+	for _, p := range c.full {
+		s.Full = append(s.Full, p.name())
+	}
+	for _, a := range c.attempts {
+		s.Tried = append(s.Tried, a.Provider)
+	}
+	return &s
 }
 
 // failure returns the error of a call that has no answer.

@@ -174,19 +174,9 @@ func (r *Resolver[T]) WaitReady(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	registry := query.service.registry
-	for {
-		registry.mu.Lock()
-		changed, ended := registry.changedLocked(), registry.errStoppingLocked()
-		registry.mu.Unlock()
-		missing := r.Ready()
-		if missing == nil || ended != nil {
-			return missing
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return fault.Join("registry: ", append(append([]error{ErrNotReady}, fault.OfContext(ctx)...), missing))
-		}
-	}
+	var missing error
+	return query.service.registry.awaitReady(ctx, func() bool {
+		missing = r.Ready()
+		return missing == nil
+	}, func() []error { return []error{missing} })
 }

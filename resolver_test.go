@@ -14,6 +14,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/status"
 )
 
 func TestResolver_OrdersByGroupPriorityRegistration(t *testing.T) {
@@ -33,7 +34,7 @@ func TestResolver_OrdersByGroupPriorityRegistration(t *testing.T) {
 		}
 		want := []string{"early", "critical", "high", "normal-1", "normal-2", "low", "fallback", "late"}
 		require.Equal(t, want, testkit.CallOrder(t, reg, registry.Query{}))
-		require.Equal(t, want, testkit.Names(reg.Discover()))
+		require.Equal(t, want, testkit.Discovered(t, reg))
 		var listed, explained, many []string
 		for info := range reg.All() {
 			listed = append(listed, info.Name)
@@ -166,27 +167,6 @@ func TestGetAll_EndedContextIsAnError(t *testing.T) {
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		_, err = testkit.Bind(reg).GetAll(ctx, 0)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-	})
-}
-
-func TestDiscover_FindsByCapabilityAcrossServices(t *testing.T) {
-	t.Parallel()
-	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		memory := registry.NewService[func() string]("a memory")
-		testkit.Add(t, reg, testkit.Provider{Name: "chatter", Capabilities: []string{"chat", "recall"}})
-		_, err := memory.Register(t.Context(), reg, registry.Provider[func() string]{
-			Name: "store", Capabilities: []string{"recall"}, Instance: func() string { return "" },
-		})
-		require.NoError(t, err)
-		testkit.Add(t, reg, testkit.Provider{Name: "handled", Handler: "h", Capabilities: []string{"recall"}})
-		require.Equal(t, []string{"store", "handled", "chatter"}, testkit.Names(reg.Discover("recall")))
-		require.Equal(t, []string{"chatter"}, testkit.Names(reg.Discover("recall", "chat")))
-		require.Equal(t, []string{"store", "handled", "chatter"}, testkit.Names(reg.Discover()))
-		require.Empty(t, reg.Discover("nothing"))
-		require.Empty(t, reg.Discover("recall", "nothing"))
-		store, _ := reg.Provider("store")
-		require.NoError(t, store.Unregister(t.Context()))
-		require.Equal(t, []string{"handled", "chatter"}, testkit.Names(reg.Discover("recall")))
 	})
 }
 
@@ -369,7 +349,7 @@ func TestGet_ReturnsOnlyClosedBreakersWithoutTrial(t *testing.T) {
 		a := testkit.Add(t, reg, testkit.Provider{Name: "a"})
 		require.NoError(t, a.ForceOpen(time.Minute, "test"))
 		testkit.Pass(time.Minute + 1)
-		require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerHalfOpen, a.Breaker().State)
 		r := testkit.Bind(reg)
 		_, err := r.Get(t.Context())
 		require.ErrorIs(t, err, registry.ErrBreakerOpen)

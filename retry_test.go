@@ -12,6 +12,7 @@ import (
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/testkit"
 	"github.com/capreg/registry/reason"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -161,7 +162,7 @@ func TestRetry_ClosingBreakerRefillsBudget(t *testing.T) {
 			}
 			return "b", nil
 		})})
-		for b.Breaker().State != registry.BreakerOpen {
+		for b.Breaker().State != status.BreakerOpen {
 			_, _ = testkit.Ask(t.Context(), testkit.Bind(reg))
 		}
 		sick = false

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
@@ -49,18 +50,18 @@ func requestOf(q *Query, service string) selection.Request {
 }
 
 // profileOf returns the part of a definition that selectors and requirements see.
-func profileOf(d *Definition) selection.Profile {
-	return selection.Profile{
+func profileOf(d *Definition) choice.Profile {
+	return choice.Profile{
 		Service: d.Service, Handler: d.Handler, Name: d.Name, Capabilities: d.Capabilities, Tags: d.Tags,
 		Metadata: d.Metadata, Version: d.Version, Region: d.Region, Weight: d.Weight, Cost: d.Cost,
 	}
 }
 
 // vitalsOf returns the vitals of the provider, made for the first plan that reads them. Caller holds Registry.mu.
-func vitalsOf(p *provider) *selection.Vitals {
+func vitalsOf(p *provider) *choice.Vitals {
 	known := p.vitals.Load()
 	if known == nil {
-		known = selection.NewVitals(p.ready, p.service.policy.Decay)
+		known = choice.NewVitals(p.ready, p.service.policy.Decay)
 		p.vitals.Store(known)
 		p.showVitals()
 	}

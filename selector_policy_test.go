@@ -16,6 +16,7 @@ import (
 	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/selectors"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -172,14 +173,14 @@ func TestSelectionPolicy_EjectionCapLimitsOpenBreakers(t *testing.T) {
 			}
 			open := func() (count int) {
 				for _, p := range all {
-					if p.Breaker().State == registry.BreakerOpen {
+					if p.Breaker().State == status.BreakerOpen {
 						count++
 					}
 				}
 				return count
 			}
 			require.Equal(t, 2, open(), "3 of 5 would be more than half")
-			require.Equal(t, registry.BreakerOpen, last.Breaker().State, "the only one of its group may")
+			require.Equal(t, status.BreakerOpen, last.Breaker().State, "the only one of its group may")
 			a, _ := reg.Analytics("chat")
 			held := uint64(0)
 			for _, p := range a.Providers {
@@ -188,7 +189,7 @@ func TestSelectionPolicy_EjectionCapLimitsOpenBreakers(t *testing.T) {
 			require.Positive(t, held)
 			// One is back: another one may go, at its next failure.
 			for _, p := range all {
-				if p.Breaker().State == registry.BreakerOpen {
+				if p.Breaker().State == status.BreakerOpen {
 					require.NoError(t, p.Reset())
 					break
 				}
@@ -231,7 +232,7 @@ func TestSelectionPolicy_EjectionCapHoldsConcurrently(t *testing.T) {
 		waiting.Wait()
 		open := 0
 		for _, p := range all {
-			if p.Breaker().State != registry.BreakerClosed {
+			if p.Breaker().State != status.BreakerClosed {
 				open++
 			}
 		}
@@ -260,7 +261,7 @@ func TestSelectionPolicy_LeastBadServesWhenAllAreUnhealthy(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "b", answer, "the first to recover, except after a requested delay")
 		require.Equal(t, reason.LastResort, report.Attempts[0].Why)
-		require.Equal(t, registry.BreakerOpen, b.Breaker().State)
+		require.Equal(t, status.BreakerOpen, b.Breaker().State)
 		require.NoError(t, b.MarkUnhealthy(testkit.ErrDown))
 		_, err = r.Get(t.Context())
 		require.ErrorIs(t, err, registry.ErrUnavailable, "for wiring nothing changes")

@@ -11,6 +11,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/internal/version"
 	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/selectors"
@@ -298,9 +299,9 @@ func FuzzVersions_AreOrdered(f *testing.F) {
 	f.Add("1.10", "1.9", "1.x")
 	f.Add("1-", "1-0", "1+b")
 	f.Fuzz(func(t *testing.T, a, b, c string) {
-		ab, bc, ac := selection.CompareVersions(a, b), selection.CompareVersions(b, c), selection.CompareVersions(a, c)
-		require.Zero(t, selection.CompareVersions(a, a))
-		require.Equal(t, -ab, selection.CompareVersions(b, a), "%q and %q", a, b)
+		ab, bc, ac := version.Compare(a, b), version.Compare(b, c), version.Compare(a, c)
+		require.Zero(t, version.Compare(a, a))
+		require.Equal(t, -ab, version.Compare(b, a), "%q and %q", a, b)
 		if ab <= 0 && bc <= 0 {
 			require.LessOrEqual(t, ac, 0, "%q, %q, %q", a, b, c)
 		}

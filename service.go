@@ -47,6 +47,7 @@ func (s Service[T]) Provider(def Definition) Provider[T] {
 		Version: def.Version, Description: def.Description, Endpoint: def.Endpoint,
 		Requires: slices.Clone(def.Requires), Metadata: maps.Clone(def.Metadata),
 		Tags: slices.Clone(def.Tags), Region: def.Region, Weight: def.Weight, NoTraffic: def.NoTraffic, Cost: def.Cost,
+		Endpoints: maps.Clone(def.Endpoints), Team: def.Team, Documentation: def.Documentation, ExpectedResponse: def.ExpectedResponse,
 	}
 }
 
@@ -204,8 +205,8 @@ type serviceState struct {
 	groups    pick.Groups
 	overrides override.Stack
 	policy    selection.Policy
-	sorted    map[string][]*provider // by handler, each in the one order; nil when out of date
-	version   uint64                 // of the plans; it grows with what puts them out of force
+	sorted    query.Scopes[*provider] // nil when out of date
+	version   uint64                  // of the plans; it grows with what puts them out of force
 }
 
 func (r *Registry) knownService(name string) *service { return (*r.services.Load())[name] }
@@ -278,16 +279,6 @@ func (s *serviceState) served() bool {
 		}
 	}
 	return false
-}
-
-// matchAny returns the members that match every query, whatever its handler.
-func (s *serviceState) matchAny() (all []*provider) {
-	for _, p := range s.sorted[""] {
-		if p.matchesAny {
-			all = append(all, p)
-		}
-	}
-	return all
 }
 
 // names lists the members, for an error.

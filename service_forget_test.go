@@ -55,7 +55,7 @@ func TestService_IsForgotten(t *testing.T) { //nolint:paralleltest // it measure
 			require.False(t, known)
 			_, known = reg.Provider(tenant(i).Name())
 			require.False(t, known)
-			require.Empty(t, reg.Discover(tenant(i).Name()))
+			require.Empty(t, testkit.Discovered(t, reg, tenant(i).Name()))
 		},
 		"updated in vain": func(t *testing.T, reg *registry.Registry, i int) {
 			t.Helper()

@@ -112,6 +112,9 @@ func (t *transaction) Open() error {
 // Complete finds the provider that a change is of, and the service and the name of one that joins.
 func (t *transaction) Complete(i int, c *changeset.Change) (err error) {
 	s := &t.steps[i]
+	if s.only != nil && s.only.hasLeft() {
+		return t.of(i, errLeft(s.only))
+	}
 	if !s.joins() {
 		s.provider = t.providers[c.Name]
 		return nil

@@ -42,6 +42,7 @@ type step struct {
 	setting  setting
 	provider *provider // that joins, leaves or is changed, from its check on
 	replaced *provider // that has the name of one that joins
+	only     *provider // that the change is of; nil: whichever has the name
 }
 
 // joins reports whether a provider joins.

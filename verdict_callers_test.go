@@ -95,7 +95,7 @@ func askNonsense(r *registry.Resolver[testkit.ChatModel], kind func(context.Cont
 	if err != nil {
 		return
 	}
-	held.Answered()
+	held.Steps().Answered()
 	time.Sleep(10 * time.Second) // it reads slowly
 	held.Done(kind(ctx, cancel))
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/capreg/registry/config"
 	"github.com/capreg/registry/registrytest"
 	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/status"
 )
 
 func TestApply_FailureChangesNothingAndClosesWhatWasMade(t *testing.T) {
@@ -96,7 +97,7 @@ func TestApply_InPlaceKeepsTheInstanceAndItsBreaker(t *testing.T) {
 		"limits: {max_concurrent: 3}, retry: {retries: 2}, breaker: {failure_threshold: 9}, health: {fall: 4}", "name: b"))
 	info := a.Info()
 	require.Equal(t, made, w.count())
-	require.Equal(t, registry.BreakerOpen, info.Breaker.State)
+	require.Equal(t, status.BreakerOpen, info.Breaker.State)
 	require.Equal(t, 9, info.Breaker.Policy.FailureThreshold)
 	require.Equal(t, registry.PriorityLow, info.Priority)
 	require.Equal(t, 2, info.Group)

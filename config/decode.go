@@ -12,6 +12,10 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/capreg/registry"
+	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/selection"
 )
 
 const (
@@ -71,7 +75,7 @@ func (d *decoder) value(path string, n *yaml.Node, v reflect.Value) {
 		d.settings(path, n, v)
 	case t == durationType || reflect.PointerTo(t).Implements(textType):
 		d.text(path, n, v)
-	case reflect.PointerTo(t).Implements(jsonType) && t.PkgPath() != "" && !strings.HasPrefix(t.PkgPath(), modulePath):
+	case reflect.PointerTo(t).Implements(jsonType) && !isPolicy(t):
 		d.json(path, n, v)
 	default:
 		d.kind(path, n, v)
@@ -89,8 +93,15 @@ func (d *decoder) follow(path string, n *yaml.Node, decode func(*yaml.Node)) {
 	d.within = d.within[:len(d.within)-1]
 }
 
-// modulePath is that of the policies, whose JSON form is that of their fields, with durations as text.
-const modulePath = "github.com/capreg/registry"
+// isPolicy reports whether a type is a struct of the registry, whose JSON form is that of its fields.
+func isPolicy(t reflect.Type) bool {
+	switch t {
+	case reflect.TypeFor[registry.LimitPolicy](), reflect.TypeFor[registry.RetryPolicy](), reflect.TypeFor[registry.BreakerPolicy](),
+		reflect.TypeFor[health.Policy](), reflect.TypeFor[selection.Policy](), reflect.TypeFor[selection.Requirements]():
+		return true
+	}
+	return false
+}
 
 func (d *decoder) kind(path string, n *yaml.Node, v reflect.Value) {
 	switch v.Kind() {

@@ -114,7 +114,7 @@ func TestDocument_WrongValuesAreToldTogether(t *testing.T) {
 	for fields, want := range map[string]string{
 		"group: one":                            `group: is "one": want a whole number`,
 		"group: 1.5":                            "group: is 1.5: want a whole number",
-		"group: 0x10":                           "group: is 0x10: want a whole number, in decimal, of at most 64 bits",
+		"group: 99999999999999999999":           "group: is 99999999999999999999: want a whole number",
 		"weight: .nan":                          "weight: is .nan: want a number",
 		"weight: [1]":                           "weight: is a list: want one value",
 		"mock: yes please":                      `mock: is "yes please": want true or false`,

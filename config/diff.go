@@ -51,11 +51,7 @@ func (s *spec) change(action Action) Change {
 // diff returns the change of a provider that is in both documents.
 func (s *spec) diff(before *spec, scrub func(string) string) Change {
 	c := s.change(Keep)
-	same := *before.Provider
-	same.Settings = s.Settings
-	if !reflect.DeepEqual(same, *s.Provider) {
-		c.Fields = fieldsThatChange("", flat(before.Provider), flat(s.Provider), scrub)
-	}
+	c.Fields = providerFieldsThatChange(before.Provider, s.Provider)
 	if s.fingerprint != before.fingerprint {
 		settings := fieldsThatChange("settings.", before.written(), s.written(), scrub)
 		if len(settings) == 0 && s.Kind == before.Kind {
@@ -160,6 +156,25 @@ func flatten(path string, v reflect.Value, into map[string]string) {
 		text, _ := jsonOf(v.Interface()) // a number, a truth value or a list of them
 		into[path] = string(text)
 	}
+}
+
+// providerFieldsThatChange returns the differences of two providers but for their settings. It looks closer only at the
+// fields that differ.
+func providerFieldsThatChange(from, to *Provider) (changed []Field) {
+	a, b := reflect.ValueOf(from).Elem(), reflect.ValueOf(to).Elem()
+	known := fieldsOf(a.Type())
+	for _, name := range known.names {
+		before, after := a.FieldByIndex(known.index[name]), b.FieldByIndex(known.index[name])
+		if before.Type() == settingsType || before.Comparable() && before.Equal(after) || reflect.DeepEqual(before.Interface(), after.Interface()) {
+			continue
+		}
+		was, is := make(map[string]string), make(map[string]string)
+		flatten(name, before, was)
+		flatten(name, after, is)
+		changed = append(changed, fieldsThatChange("", was, is, func(text string) string { return text })...)
+	}
+	slices.SortFunc(changed, func(a, b Field) int { return strings.Compare(a.Name, b.Name) })
+	return changed
 }
 
 // fieldsThatChange returns the differences in the order of their names.

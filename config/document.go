@@ -83,8 +83,13 @@ type Provider struct {
 	Version      string            `json:"version,omitempty"`
 	Description  string            `json:"description,omitempty"`
 	Endpoint     string            `json:"endpoint,omitempty"`
+	Endpoints    map[string]string `json:"endpoints,omitempty"`
 	Requires     []string          `json:"requires,omitempty"`
 	Metadata     map[string]string `json:"metadata,omitempty"`
+	Team         string            `json:"team,omitempty"`
+
+	Documentation    string   `json:"documentation,omitempty"`
+	ExpectedResponse Duration `json:"expected_response_time,omitzero"`
 
 	// Domain names one of the document's domains. Default: a domain of its own.
 	Domain string `json:"domain,omitempty"`

@@ -135,7 +135,7 @@ type planned struct {
 // plan understands the document and compares it with what is there. Caller has the turn.
 func (m *Manager) plan(d *Document) (*planned, error) {
 	if d == nil {
-		return nil, &Error{Problems: []Problem{{Text: "there is no document", Err: registry.ErrInvalid}}}
+		return nil, errNoDocument()
 	}
 	next, problems := m.kinds.prepare(d)
 	if err := refusal(problems); err != nil {
@@ -153,6 +153,10 @@ func (m *Manager) plan(d *Document) (*planned, error) {
 	}
 	plan.Warnings = append(plan.Warnings, next.warnLiterals()...)
 	return &planned{old, next, now, plan}, nil
+}
+
+func errNoDocument() error {
+	return &Error{Problems: []Problem{{Text: "there is no document", Err: registry.ErrInvalid}}}
 }
 
 // listed holds the providers of the registry at one moment, in the order of its listing, which is that of picks among equals.
@@ -220,7 +224,7 @@ func (m *Manager) compare(next *prepared, now listed, plan *Plan, after *rehears
 		q := next.Queries[name]
 		plan.Picks = append(plan.Picks, Pick{Query: name, Before: before.picked(&q), After: after.picked(&q)})
 	}
-	plan.Warnings = next.warnFallback(now.firsts(), after.firsts())
+	plan.Warnings = next.warnFallback(now.firsts(), after.first)
 	return nil
 }
 

@@ -38,6 +38,7 @@ func (s *spec) definition() registry.Definition {
 		Group: s.Group, Strategy: s.strategy, Weight: s.Weight, NoTraffic: s.NoTraffic, Mock: s.Mock,
 		LastResort: s.LastResort, Window: s.Window, Domain: s.Domain, Version: s.Version, Description: s.Description,
 		Endpoint: s.Endpoint, Requires: s.Requires, Metadata: s.Metadata, Tags: s.Tags, Region: s.Region, Cost: s.Cost,
+		Endpoints: s.Endpoints, Team: s.Team, Documentation: s.Documentation, ExpectedResponse: time.Duration(s.ExpectedResponse),
 	}
 }
 
@@ -72,7 +73,7 @@ func (k kinds) prepare(d *Document) (*prepared, []Problem) {
 	return p, problems
 }
 
-// kinds are the bound kinds, by service and name.
+// kinds are the bound kinds, by service and name. Nil stands for any kind with any settings.
 type kinds map[string]map[string]*Kind
 
 // spec understands one provider.
@@ -84,6 +85,9 @@ func (k kinds) spec(p *prepared, service string, from *Provider) (*spec, []Probl
 	}
 	if from.Domain != "" {
 		s.limits = p.Domains[from.Domain].Limits
+	}
+	if k == nil {
+		return s, s.decodeAny()
 	}
 	of := k[service]
 	kind := of[from.Kind]
@@ -134,6 +138,18 @@ func (s *spec) decode(p *prepared, kind *Kind) (any, []Problem) {
 	}
 	s.fingerprint = sha256.Sum256(append([]byte(s.Kind+"\x00"), text...))
 	return into.Interface(), d.problems
+}
+
+// decodeAny takes the settings of an unknown kind as they were written.
+func (s *spec) decodeAny() []Problem {
+	var written any
+	d := &decoder{file: s.Settings.file, literal: true}
+	if n := s.Settings.node; n != nil {
+		d.free(s.path()+".settings", n, &written)
+	}
+	text, _ := jsonOf(written) // of what JSON knows
+	s.fingerprint = sha256.Sum256(append([]byte(s.Kind+"\x00"), text...))
+	return d.problems
 }
 
 func oneOf(known []string) string {

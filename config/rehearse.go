@@ -24,11 +24,12 @@ type rehearsal struct {
 	of       []identity // by change of the set
 	out      map[identity]string
 	handles  []*registry.Registration
+	first    map[string]int // the number of the first group with an eligible provider, by service; none: no entry
 }
 
 func newRehearsal(strategies []selection.Strategy) (*rehearsal, error) {
-	r, err := registry.New(registry.Options{Strategies: strategies})
-	return &rehearsal{registry: r, out: make(map[identity]string)}, err
+	r, err := registry.New(registry.Options{Strategies: strategies, Selection: selection.Policy{Seed: 1}}) // the same each time
+	return &rehearsal{registry: r, out: make(map[identity]string), first: make(map[string]int)}, err
 }
 
 func (r *rehearsal) close() { _ = r.registry.Close(context.Background()) } // nothing is in flight
@@ -59,6 +60,8 @@ func (r *rehearsal) put(id identity, p registry.Provider[any], out string) {
 	r.of = append(r.of, id)
 	if out != "" {
 		r.out[id] = out
+	} else if first, known := r.first[id.service]; !p.NoTraffic && (!known || p.Group < first) {
+		r.first[id.service] = p.Group
 	}
 }
 
@@ -97,17 +100,6 @@ func (r *rehearsal) picked(q *Query) (names []string) {
 		}
 	}
 	return names
-}
-
-// firsts returns the number of the first group with an eligible provider, by service; none: no entry.
-func (r *rehearsal) firsts() map[string]int {
-	first := make(map[string]int)
-	for i := range r.registry.All() {
-		if group, known := first[i.Service]; i.Eligible && (!known || i.Group < group) {
-			first[i.Service] = i.Group
-		}
-	}
-	return first
 }
 
 // selectAll tries the selection policies.

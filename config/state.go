@@ -44,7 +44,7 @@ type providerState struct {
 // stateOf returns what is to be kept of a provider; false: nothing.
 func stateOf(info *registry.Info, scrub func(string) string, now time.Time) (p providerState, some bool) {
 	p = providerState{Service: info.Service, Provider: info.Name}
-	if info.Breaker.State == registry.BreakerOpen && info.Breaker.RetryIn > 0 {
+	if info.Breaker.State == status.BreakerOpen && info.Breaker.RetryIn > 0 {
 		p.OpenUntil, p.Reason = now.Add(info.Breaker.RetryIn), scrub(info.Breaker.Reason)
 	}
 	if info.Cooldown.Until.After(now) {

@@ -100,20 +100,20 @@ func set(v reflect.Value, tag, text string) (want string) {
 		}
 		v.SetBool(strings.EqualFold(text, "true"))
 	case v.CanInt():
-		value, err := strconv.ParseInt(text, 10, v.Type().Bits())
-		if tag != "!!int" || err != nil {
+		var value int64
+		if !number(tag, text, &value) || v.OverflowInt(value) {
 			return "a whole number" + bits(v, tag)
 		}
 		v.SetInt(value)
 	case v.CanUint():
-		value, err := strconv.ParseUint(text, 10, v.Type().Bits())
-		if tag != "!!int" || err != nil {
+		var value uint64
+		if !number(tag, text, &value) || v.OverflowUint(value) {
 			return "a whole number, 0 or more" + bits(v, tag)
 		}
 		v.SetUint(value)
 	case v.CanFloat():
-		value, err := strconv.ParseFloat(text, v.Type().Bits())
-		if tag != "!!int" && tag != "!!float" || err != nil || math.IsInf(value, 0) || math.IsNaN(value) {
+		var value float64
+		if !number(tag, text, &value) || math.IsInf(value, 0) || math.IsNaN(value) || v.OverflowFloat(value) {
 			return "a number"
 		}
 		v.SetFloat(value)
@@ -123,12 +123,22 @@ func set(v reflect.Value, tag, text string) (want string) {
 	return ""
 }
 
+// number reads a number in any of the forms of YAML.
+func number(tag, text string, into any) bool {
+	n := yaml.Node{Kind: yaml.ScalarNode, Tag: tag, Value: text}
+	var value float64
+	if _, fraction := into.(*float64); !fraction && tag == "!!float" && (n.Decode(&value) != nil || value != math.Trunc(value)) {
+		return false // YAML would cut it off
+	}
+	return (tag == "!!int" || tag == "!!float") && n.Decode(into) == nil
+}
+
 // bits tells the bound of a number that was out of it.
 func bits(v reflect.Value, tag string) string {
 	if tag != "!!int" {
 		return ""
 	}
-	return fmt.Sprintf(", in decimal, of at most %d bits", v.Type().Bits())
+	return fmt.Sprintf(", of at most %d bits", v.Type().Bits())
 }
 
 // freeScalar returns a scalar as JSON knows it.
@@ -144,16 +154,17 @@ func (d *decoder) freeScalar(path string, n *yaml.Node) any {
 		return nil
 	case "!!bool":
 		return strings.EqualFold(text, "true")
-	case "!!int":
-		if value, err := strconv.ParseInt(text, 10, 64); err == nil {
-			return value
+	case "!!int", "!!float":
+		var whole int64
+		if number(n.Tag, text, &whole) {
+			return whole
 		}
-	case "!!float":
-		if value, err := strconv.ParseFloat(text, 64); err == nil && !math.IsInf(value, 0) && !math.IsNaN(value) {
+		var value float64
+		if number(n.Tag, text, &value) && !math.IsInf(value, 0) && !math.IsNaN(value) {
 			return value
 		}
 	}
-	d.problem(path, n, "is %s: want a text, a number in decimal, true or false", shown)
+	d.problem(path, n, "is %s: want a text, a number, true or false", shown)
 	return nil
 }
 

@@ -221,7 +221,7 @@ func (h *hedged[T, R]) ended() error {
 func (h *hedged[T, R]) another(first *registry.Lease[T]) {
 	var r result[R]
 	defer func() { h.results <- r }() // also when a hook or an authoriser exits the goroutine
-	lease, err := first.Beside()
+	lease, err := first.Steps().Beside()
 	if err != nil {
 		h.called.Add(-1) // no provider was called
 		return
@@ -268,7 +268,7 @@ func (h *hedged[T, R]) attempt(lease *registry.Lease[T], r *result[R]) (next *re
 	if !h.mayAsk() {
 		class := lease.Done(err)
 		r.final = class.Rule().Next == verdict.NextNo
-		if failure := lease.Failure(); failure != nil {
+		if failure := lease.Steps().Failure(); failure != nil {
 			r.err = failure
 		}
 		return nil

@@ -15,6 +15,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/hedge"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -102,7 +103,7 @@ func TestCall_CancelledLosersDoNotOpenTheBreaker(t *testing.T) {
 			synctest.Wait()
 		}
 		a, _ := reg.Provider("a")
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+		require.Equal(t, status.BreakerClosed, a.Breaker().State)
 		require.Zero(t, a.Breaker().ConsecutiveFailures)
 	})
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/hedge"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -46,7 +47,7 @@ func TestCall_LosersAreNeverCounted(t *testing.T) {
 		synctest.Wait()
 		slow, _ := reg.Provider("slow")
 		require.Zero(t, slow.Info().Failures, "losers are not counted")
-		require.Equal(t, registry.BreakerClosed, slow.Breaker().State)
+		require.Equal(t, status.BreakerClosed, slow.Breaker().State)
 	})
 }
 

@@ -167,10 +167,10 @@ func (x *exchange) startClock() {
 	if own := x.lease.Value.options.FirstTimeout; own > 0 {
 		most, explicit = own, true
 	}
-	x.lease.Patience(most)
+	x.lease.Steps().Patience(most)
 	_, bounded := x.parent.Deadline()
 	if x.limit = most; bounded && !explicit && !x.round.body.mayGetLost() {
-		x.limit, x.cut = x.lease.Share(most)
+		x.limit, x.cut = x.lease.Steps().Share(most)
 	}
 	x.began = x.now()
 	x.mu.Lock()
@@ -227,7 +227,7 @@ func (x *exchange) pause() {
 	defer x.mu.Unlock()
 	if x.phase == phaseFirst && !x.over {
 		x.allowAll()
-		x.lease.Patience(x.round.transport.options.Timeout)
+		x.lease.Steps().Patience(x.round.transport.options.Timeout)
 	}
 }
 
@@ -238,7 +238,7 @@ func (x *exchange) resume() {
 	defer x.mu.Unlock()
 	if x.phase == phaseFirst && !x.over {
 		x.allow(now, x.limit)
-		x.lease.Patience(now - x.began + x.limit)
+		x.lease.Steps().Patience(now - x.began + x.limit)
 	}
 }
 
@@ -295,8 +295,8 @@ func (x *exchange) commit() {
 		return
 	}
 	x.answered()
-	x.lease.Answered()
-	x.lease.Patience(x.round.transport.options.Timeout)
+	x.lease.Steps().Answered()
+	x.lease.Steps().Patience(x.round.transport.options.Timeout)
 	x.mu.Lock() // for the function, which may run at once
 	x.unwatch = context.AfterFunc(x.ctx, x.endedBetweenReads)
 	x.mu.Unlock()

@@ -2,6 +2,7 @@ package registryhttp
 
 import (
 	"context"
+	"crypto/rand"
 	"net/http"
 	"strconv"
 	"strings"
@@ -103,19 +104,27 @@ type MiddlewareOptions struct {
 	// Caller names the party that a request is from, by what it has proven, such as its certificate or its key.
 	// Default: none.
 	Caller func(request *http.Request) string
+	// Correlate gives a request without a correlation a new one, and tells it in the header of the answer. Default: it
+	// keeps none.
+	Correlate bool
 	// MaxTimeout bounds the time of each request, whatever its header says. Default: the header alone does.
 	MaxTimeout time.Duration
 }
 
 // Middleware returns a function that wraps a handler: the context of its requests has the deadline, the correlation
-// and the trace of their headers, and the caller. A request without a correlation keeps none. Headers of
-// another form than [Metadata] and [HeaderTimeout] define are ignored.
+// and the trace of their headers, and the caller. Headers of another form than [Metadata] and [HeaderTimeout] define are ignored.
 func Middleware(options MiddlewareOptions) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			m := Metadata{
 				Correlation: r.Header.Get(HeaderCorrelation),
 				TraceParent: r.Header.Get(HeaderTraceParent), TraceState: strings.Join(r.Header.Values(HeaderTraceState), ","),
+			}
+			if options.Correlate {
+				if !isIdentifier(m.Correlation) {
+					m.Correlation = rand.Text()
+				}
+				w.Header().Set(HeaderCorrelation, m.Correlation)
 			}
 			if options.Caller != nil {
 				m.Caller = options.Caller(r)

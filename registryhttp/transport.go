@@ -162,7 +162,7 @@ func (r *round) run() (*http.Response, error) {
 func (r *round) end(x *exchange, response *http.Response, failure error, last bool) (*http.Response, error) {
 	x.detach()
 	movesOn := x.lease.Done(failure).Rule().Next != verdict.NextNo
-	err := cmp.Or(x.lease.Failure(), failure) // a classifier may count it as an answer
+	err := cmp.Or(x.lease.Steps().Failure(), failure) // a classifier may count it as an answer
 	if !last && movesOn {
 		err = fmt.Errorf("registryhttp: %w: %w", ErrBodySpent, err)
 	}

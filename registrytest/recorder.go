@@ -101,7 +101,7 @@ func (r *Recorder) Calls() []registry.CallReport {
 }
 
 func cloned(report registry.CallReport) registry.CallReport {
-	report.Attempts, report.Skipped = slices.Clone(report.Attempts), slices.Clone(report.Skipped)
+	report.Attempts = slices.Clone(report.Attempts)
 	return report
 }
 
@@ -328,7 +328,7 @@ func describeCall(report registry.CallReport) string {
 			fmt.Fprintf(&text, ": %v", attempt.Err)
 		}
 	}
-	for _, skipped := range report.Skipped {
+	for _, skipped := range report.Skipped() {
 		fmt.Fprintf(&text, "\n%12s- not %v", "", skipped)
 	}
 	return text.String()

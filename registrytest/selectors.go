@@ -12,6 +12,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
@@ -30,7 +31,7 @@ import (
 //     selector slow;
 //   - works in a registry without a reported fault.
 //
-// The quality of its picks is for tests of its own, with [selection.NewSet].
+// The quality of its picks is for tests of its own, with [NewView].
 func TestSelector(tb testing.TB, newSelector func() selection.Selector) {
 	tb.Helper()
 	s := &selecting{tb: tb, make: newSelector, said: make(map[string]bool)}
@@ -65,13 +66,13 @@ func (s *selecting) fail(format string, args ...any) {
 
 // field is a group with at least one eligible candidate.
 type field struct {
-	set    *selection.Set
-	cursor *selection.Cursor
+	set    selection.View
+	cursor *choice.Cursor
 	is     []bool // eligible
 	key    string // the caller's; most have none
 }
 
-// Has and Next implement [selection.Eligible].
+// Has and Next implement [choice.Eligible].
 func (f *field) Has(i int) bool { return i >= 0 && i < len(f.is) && f.is[i] }
 
 func (f *field) Next(i int) int {
@@ -94,9 +95,9 @@ func (f *field) String() string {
 }
 
 // look returns the input of a pick at a fixed time.
-func (f *field) look(peek bool, asked int) selection.Look {
+func (f *field) look(peek bool, asked int) choice.Input {
 	const mostBits = 64
-	look := selection.Look{
+	look := choice.Input{
 		Cursor: f.cursor, Peek: peek, Asked: asked, Now: moment, Context: context.Background(), Key: f.key, Caller: "caller",
 	}
 	if len(f.is) > mostBits {
@@ -117,17 +118,17 @@ const moment = time.Hour
 // newField returns a group of size candidates of all kinds.
 func newField(size int, seed uint64) *field {
 	random := rand.New(rand.NewPCG(seed, uint64(size))) //nolint:gosec // to be repeated
-	members := make([]selection.Member, size)
-	outcomes := []selection.Outcome{selection.Answered, selection.Failed, selection.Neutral, selection.Refused, selection.Unanswered}
+	members := make([]choice.Member, size)
+	outcomes := []choice.Outcome{choice.Answered, choice.Failed, choice.Neutral, choice.Refused, choice.Unanswered}
 	for i := range members {
-		members[i].Profile = selection.Profile{
+		members[i].Profile = choice.Profile{
 			Service: "suite", Name: fmt.Sprintf("p%d", i), Weight: float64(random.IntN(4)), Cost: random.Float64(),
 			Region: []string{"", "eu-west-1", "us-east-1"}[i%3], Version: fmt.Sprintf("v1.%d", i), Tags: []string{"a"}, Capabilities: []string{"b"},
 		}
 		if i%4 == 3 {
 			continue // without measurements
 		}
-		vitals := selection.NewVitals(time.Duration(random.Int64N(int64(moment))), 0)
+		vitals := choice.NewVitals(time.Duration(random.Int64N(int64(moment))), 0)
 		vitals.SetHealth(random.Float64(), health.Trend(i%3))
 		for range random.IntN(3) {
 			vitals.Begin()
@@ -140,9 +141,8 @@ func newField(size int, seed uint64) *field {
 		members[i].Vitals = vitals
 	}
 	f := &field{
-		set: selection.NewSet(selection.Request{Service: "suite", Near: "eu-west-2", Prefer: []string{"a"}},
-			selection.Policy{SlowStart: time.Duration(seed%2) * time.Minute}, members),
-		cursor: selection.NewCursor(seed), is: make([]bool, size),
+		set:    selection.Request{Service: "suite", Near: "eu-west-2", Prefer: []string{"a"}}.View(selection.Policy{SlowStart: time.Duration(seed%2) * time.Minute}, members),
+		cursor: choice.NewCursor(seed), is: make([]bool, size),
 	}
 	for i := range f.is {
 		f.is[i] = random.IntN(3) > 0
@@ -169,7 +169,7 @@ func eachField(yield func(*field) bool) {
 func (s *selecting) pick(selector selection.Selector, f *field, peek bool, asked int) (at int, ok bool) {
 	s.tb.Helper()
 	picks := make(chan int, 1)
-	is := within(func() error { picks <- selector.Pick(f.set.View(f.look(peek, asked))); return nil })
+	is := within(func() error { picks <- selector.Pick(f.set.With(f.look(peek, asked))); return nil })
 	if is.wrong != nil {
 		s.fail("with %v %v", f, is.wrong)
 		return 0, false
@@ -229,7 +229,7 @@ func (s *selecting) survivesThatAllLeave() {
 		f := newField(size, uint64(looks))
 		look := f.look(false, 0)
 		look.Large = &leaving{field: f, left: looks}
-		is := within(func() error { _ = s.make().Pick(f.set.View(look)); return nil })
+		is := within(func() error { _ = s.make().Pick(f.set.With(look)); return nil })
 		if is.wrong != nil {
 			s.fail("when all leave during a pick %v", is.wrong)
 			return
@@ -297,7 +297,7 @@ func (s *selecting) isSafeForConcurrentUse() {
 		all.Go(func() {
 			for i := range picks {
 				at := -1
-				is := within(func() error { at = selector.Pick(f.set.View(f.look(i%10 == 9, 0))); return nil })
+				is := within(func() error { at = selector.Pick(f.set.With(f.look(i%10 == 9, 0))); return nil })
 				if is.wrong != nil {
 					s.fail("in several goroutines %v", is.wrong)
 					return
@@ -327,7 +327,7 @@ func (s *selecting) describes() {
 		turns := f.cursor.Turns()
 		is := within(func() error {
 			for i := range f.is {
-				s.checkDetail(describer.Describe(f.set.View(f.look(true, 0)), i))
+				s.checkDetail(describer.Describe(f.set.With(f.look(true, 0)), i))
 			}
 			return nil
 		})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/capreg/registry/registrytest"
 	"github.com/capreg/registry/selection"
 )
 
@@ -17,12 +18,11 @@ func ExampleNew() {
 		}
 		return best
 	}))
-	set := selection.NewSet(selection.Request{}, selection.Policy{}, []selection.Member{
-		{Profile: selection.Profile{Name: "dear", Cost: 3}},
-		{Profile: selection.Profile{Name: "cheap", Cost: 1}},
-		{Profile: selection.Profile{Name: "down", Cost: 0}},
-	})
-	view := set.View(selection.Look{Mask: 0b011, Cursor: selection.NewCursor(0)})
+	view := registrytest.NewView(selection.Request{},
+		registrytest.Candidate{Name: "dear", Cost: 3},
+		registrytest.Candidate{Name: "cheap", Cost: 1},
+		registrytest.Candidate{Name: "down", Down: true},
+	)
 	fmt.Println(cheapest, view.At(cheapest.Selector().Pick(view)).Name())
 	// Output: CHEAPEST cheap
 }
@@ -31,14 +31,4 @@ func ExampleWithKey() {
 	ctx := selection.WithKey(context.Background(), "session 4711")
 	fmt.Println(selection.KeyFrom(ctx))
 	// Output: session 4711
-}
-
-func ExampleCompareVersions() {
-	fmt.Println(selection.CompareVersions("v1.10", "1.9.3"), selection.CompareVersions("2.0.0-rc.1", "2"))
-	// Output: 1 -1
-}
-
-func ExampleProximity() {
-	fmt.Printf("%.2f %.2f", selection.Proximity("eu-west-1", "eu-west-2"), selection.Proximity("eu-west-1", "us-east-1"))
-	// Output: 0.67 0.00
 }

@@ -1,7 +1,6 @@
 package selection
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +10,9 @@ import (
 	"time"
 
 	"github.com/capreg/registry/internal/check"
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/internal/jsonform"
+	"github.com/capreg/registry/internal/version"
 	"github.com/capreg/registry/reason"
 )
 
@@ -42,7 +43,10 @@ type Requirements struct {
 	MaxLatency time.Duration `json:"max_latency,omitempty"`
 	// MaxCost excludes providers that cost more. A provider without a cost costs nothing.
 	MaxCost float64 `json:"max_cost,omitempty"`
-	// MinVersion excludes older providers, and those without a version; see [CompareVersions].
+	// MinVersion excludes older providers, and those without a version. The order is that of Semantic Versioning 2.0.0
+	// for any number of numbers: a leading v does not matter, missing numbers are 0, and everything after a + is ignored.
+	// A version with a - is older than the same without it. Parts that are no number come after numbers, in the order
+	// of their bytes.
 	MinVersion string `json:"min_version,omitempty"`
 	// Tags are the tags that a provider must have, all of them.
 	Tags []string `json:"tags,omitempty"`
@@ -71,14 +75,14 @@ func (r Requirements) Clone() Requirements {
 
 // Unmet returns the first requirement, other than the latency, that the profile does not meet:
 // a stable code, and the same in words. Both are empty when it meets all.
-func (r Requirements) Unmet(p *Profile) (code reason.Code, words string) {
+func (r Requirements) Unmet(p *choice.Profile) (code reason.Code, words string) {
 	if r.IsZero() {
 		return "", ""
 	}
 	if r.MaxCost > 0 && p.Cost > r.MaxCost {
 		return reason.TooExpensive, fmt.Sprintf("costs %g, more than %g", p.Cost, r.MaxCost)
 	}
-	if r.MinVersion != "" && (p.Version == "" || CompareVersions(p.Version, r.MinVersion) < 0) {
+	if r.MinVersion != "" && (p.Version == "" || version.Compare(p.Version, r.MinVersion) < 0) {
 		return reason.TooOld, fmt.Sprintf("version %q, older than %q", p.Version, r.MinVersion)
 	}
 	for _, tag := range r.Tags {
@@ -112,10 +116,8 @@ func (r Requirements) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// Proximity returns how near two regions are, from 0 to 1: the share of the labels of near,
-// which are separated by dashes, that region begins with. "eu-west-1" is 2/3 near to
-// "eu-west-2". An empty near gives 1; an unknown region (empty) gives 1/2.
-func Proximity(near, region string) float64 {
+// proximityOf returns how near two regions are; see [Candidate.Proximity].
+func proximityOf(near, region string) float64 {
 	switch {
 	case near == "" || near == region:
 		return 1
@@ -146,79 +148,6 @@ func KeyFrom(ctx context.Context) string {
 	}
 	key, _ := ctx.Value(keyOfContext{}).(string)
 	return key
-}
-
-// CompareVersions returns -1, 0 or 1 when a is older than, as old as or newer than b. It is the
-// order of Semantic Versioning 2.0.0 for any number of numbers: a leading v does not matter,
-// missing numbers are 0, everything after a + is ignored, and a version with a - is older than
-// the same without it. Parts that are no number come after numbers, in the order of their
-// bytes.
-func CompareVersions(a, b string) int {
-	a, before := cutVersion(a)
-	b, beforeB := cutVersion(b)
-	if order := compareParts(a, b, "0"); order != 0 {
-		return order
-	}
-	switch {
-	case before == beforeB:
-		return 0
-	case before == "":
-		return 1
-	case beforeB == "":
-		return -1
-	}
-	return compareParts(before, beforeB, "")
-}
-
-// cutVersion splits a version into its numbers and its pre-release part.
-func cutVersion(version string) (numbers, before string) {
-	version = strings.TrimPrefix(version, "v")
-	version, _, _ = strings.Cut(version, "+")
-	numbers, before, _ = strings.Cut(version, "-")
-	return numbers, before
-}
-
-// compareParts compares part by part; missing replaces the parts that one side lacks.
-func compareParts(a, b, missing string) int {
-	for a != "" || b != "" {
-		var one, other string
-		one, a = nextPart(a, missing)
-		other, b = nextPart(b, missing)
-		if order := comparePart(one, other); order != 0 {
-			return order
-		}
-	}
-	return 0
-}
-
-func nextPart(text, missing string) (part, rest string) {
-	if text == "" {
-		return missing, ""
-	}
-	part, rest, _ = strings.Cut(text, ".")
-	return part, rest
-}
-
-func comparePart(a, b string) int {
-	numberA, numberB := isNumber(a), isNumber(b)
-	switch {
-	case numberA && numberB: // of any length
-		a, b = strings.TrimLeft(a, "0"), strings.TrimLeft(b, "0")
-		return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b))
-	case a == b:
-		return 0
-	case a == "" || b == "": // fewer parts come first
-		return cmp.Compare(len(a), len(b))
-	case numberA:
-		return -1
-	case numberB:
-		return 1
-	}
-	return strings.Compare(a, b)
-}
-
-func isNumber(text string) bool {
-	return text != "" && strings.Trim(text, "0123456789") == ""
 }
 
 // Check returns the field that is out of bounds, its value and the bound; an empty field when

@@ -34,7 +34,7 @@ type Selector interface {
 	// and should take nanoseconds: it must not block. After a failure it runs again for the
 	// same call, without the candidates already tried.
 	//
-	// State belongs into the [Cursor] of the view ([View.Turn], [View.Random], [View.State]),
+	// State belongs into the view ([View.Turn], [View.Random], [View.State]),
 	// which is kept for each group and kind of query while members come and go. When
 	// [View.Peeking] is true the pick is only an explanation, and must not change anything.
 	Pick(v View) int

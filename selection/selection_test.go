@@ -10,7 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/selection"
 )
 
@@ -45,42 +45,6 @@ func TestStrategy_MarshalsAsItsName(t *testing.T) {
 	require.Equal(t, selection.Fallback(), kept)
 }
 
-func TestCompareVersions_FollowsSemanticVersioning(t *testing.T) {
-	t.Parallel()
-	ascending := []string{
-		"", "0.0.1", "0.9", "1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-alpha.beta", "1.0.0-beta", "1.0.0-beta.2", "1.0.0-beta.11",
-		"1.0.0-rc.1", "1.0.0", "1.0.1", "1.2", "1.10", "2", "2.0.0.1", "10.0", "99999999999999999999999999",
-	}
-	for i, a := range ascending {
-		for j, b := range ascending {
-			want := 0
-			switch {
-			case i < j:
-				want = -1
-			case i > j:
-				want = 1
-			}
-			require.Equal(t, want, selection.CompareVersions(a, b), "%q %q", a, b)
-		}
-	}
-	for _, same := range [][2]string{{"1.2", "v1.2.0"}, {"1.0+build", "1"}, {"01.2", "1.02"}, {"1-", "1"}} {
-		require.Zero(t, selection.CompareVersions(same[0], same[1]), "%v", same)
-	}
-}
-
-func FuzzVersions_AreOrdered(f *testing.F) {
-	f.Add("1.2.3-rc.1", "v1.2", "1.10+x")
-	f.Add("", "-", ".")
-	f.Fuzz(func(t *testing.T, a, b, c string) {
-		compare := selection.CompareVersions
-		require.Zero(t, compare(a, a))
-		require.Equal(t, compare(a, b), -compare(b, a), "antisymmetric")
-		if compare(a, b) <= 0 && compare(b, c) <= 0 {
-			require.LessOrEqual(t, compare(a, c), 0, "transitive: %q %q %q", a, b, c)
-		}
-	})
-}
-
 func TestProximity_IsTheShareOfCommonLabels(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -98,7 +62,8 @@ func TestProximity_IsTheShareOfCommonLabels(t *testing.T) {
 		{"eu", "", 0.5},
 		{"eu-west", "euro-west", 0},
 	} {
-		require.InDelta(t, c.want, selection.Proximity(c.near, c.region), 1e-9, "%+v", c)
+		set := selection.Request{Near: c.near}.View(selection.Policy{}, []choice.Member{{Profile: choice.Profile{Region: c.region}}})
+		require.InDelta(t, c.want, set.At(0).Proximity(), 1e-9, "%+v", c)
 	}
 }
 
@@ -169,89 +134,21 @@ func TestMayEject_AlwaysAllowsOneOfAGroup(t *testing.T) {
 	}
 }
 
-// naiveVitals are measurements in plain floating-point numbers.
-type naiveVitals struct {
-	latency, failing     float64
-	latencyAt, failingAt time.Duration
-	known                bool
-}
-
-func (n *naiveVitals) read(now, decay time.Duration) (latency, failing float64) {
-	return n.latency * math.Exp(-float64(now-n.latencyAt)/float64(decay)), n.failing * math.Exp(-float64(now-n.failingAt)/float64(decay))
-}
-
-func (n *naiveVitals) end(now, took, decay time.Duration, outcome selection.Outcome) {
-	latency, failing := n.read(now, decay)
-	sample, w := float64(took), math.Exp(-float64(now-n.latencyAt)/float64(decay))
-	switch {
-	case outcome == selection.Answered && (!n.known || sample > n.latency):
-		n.latency, n.latencyAt, n.known = sample, now, true
-	case outcome == selection.Answered:
-		n.latency, n.latencyAt = sample*(1-w)+n.latency*w, now
-	case n.known && sample > latency:
-		n.latency, n.latencyAt = sample, now
-	}
-	switch outcome {
-	case selection.Answered:
-		n.failing, n.failingAt = failing*0.8, now
-	case selection.Failed, selection.Refused:
-		n.failing, n.failingAt = failing+(1-failing)*0.2, now
-	case selection.Neutral, selection.Unanswered:
-	}
-}
-
-func TestVitals_AgreeWithANaiveModel(t *testing.T) {
-	t.Parallel()
-	for seed := range uint64(20) {
-		random := rand.New(rand.NewPCG(seed, 2))
-		decay := time.Duration(1+random.IntN(30)) * time.Second
-		now := time.Duration(random.Int64N(int64(24 * time.Hour)))
-		v, track := selection.NewVitals(now, decay), &selection.Track{}
-		naive := &naiveVitals{}
-		set := selection.NewSet(selection.Request{}, selection.Policy{}, []selection.Member{{Vitals: v, Context: track}})
-		for range 300 {
-			now += time.Duration(random.ExpFloat64() * float64(decay) / 10)
-			took := time.Duration(1 + random.ExpFloat64()*1e8)
-			outcome := selection.Outcome(random.IntN(4))
-			v.Begin()
-			v.End(now, took, outcome, track)
-			naive.end(now, took, decay, outcome)
-			later := now + time.Duration(random.Int64N(int64(decay)*3))
-			wantLatency, wantFailing := naive.read(later, decay)
-			view := set.View(selection.Look{Mask: 1, Now: later})
-			c := view.At(0)
-			// Time is counted in ticks of 4.2 ms.
-			slack := 0.02 + 20*4.2e-3/decay.Seconds()
-			latency, failing := c.Performance()
-			require.InEpsilon(t, wantLatency+1, latency+1, slack)
-			require.InDelta(t, wantFailing, failing, slack)
-			require.Equal(t, v.Latency(later), c.Latency())
-			here, failingHere := c.PerformanceHere()
-			require.InDelta(t, latency, here, 1e-6*latency+1e-9)
-			require.InDelta(t, failing, failingHere, 1e-9)
-			l, f, inFlight, score, trend := view.Measured(0)
-			require.InDelta(t, here, l, 1e-5*here)
-			require.InDelta(t, failingHere, f, 1e-9)
-			require.Equal(t, []any{0.0, 1.0, health.Steady, 0}, []any{inFlight, score, trend, c.InFlight()})
-		}
-	}
-}
-
 func TestPerformanceHere_PrefersTheKindOfQuery(t *testing.T) {
 	t.Parallel()
-	v, here, elsewhere := selection.NewVitals(0, 0), &selection.Track{}, &selection.Track{}
-	look := func(track *selection.Track) selection.Candidate {
-		set := selection.NewSet(selection.Request{}, selection.Policy{}, []selection.Member{{Vitals: v, Context: track}})
-		view := set.View(selection.Look{Mask: 1, Now: time.Second})
+	v, here, elsewhere := choice.NewVitals(0, 0), &choice.Track{}, &choice.Track{}
+	look := func(track *choice.Track) selection.Candidate {
+		set := selection.Request{}.View(selection.Policy{}, []choice.Member{{Vitals: v, Context: track}})
+		view := set.With(choice.Input{Mask: 1, Now: time.Second})
 		return view.At(0)
 	}
 	require.True(t, look(here).Cold())
 	v.Begin()
-	v.End(time.Second, 10*time.Millisecond, selection.Answered, elsewhere)
+	v.End(time.Second, 10*time.Millisecond, choice.Answered, elsewhere)
 	latency, _ := look(here).PerformanceHere()
 	require.InDelta(t, 10e6, latency, 1)
 	v.Begin()
-	v.End(time.Second, 500*time.Millisecond, selection.Answered, here)
+	v.End(time.Second, 500*time.Millisecond, choice.Answered, here)
 	latency, _ = look(here).PerformanceHere()
 	require.InDelta(t, 500e6, latency, 100)
 	latency, _ = look(elsewhere).PerformanceHere()
@@ -279,7 +176,7 @@ func TestView_ReportsEligibleCandidatesAndDrawsUniformly(t *testing.T) {
 	for _, n := range []int{1, 2, 7, 64, 65, 200} {
 		for seed := range uint64(6) {
 			random := rand.New(rand.NewPCG(seed, 3))
-			all, look := make(large, n), selection.Look{Cursor: selection.NewCursor(seed), Now: 1}
+			all, look := make(large, n), choice.Input{Cursor: choice.NewCursor(seed), Now: 1}
 			var eligible []int
 			for i := range all {
 				if all[i] = random.IntN(1+int(seed%4)) == 0; all[i] {
@@ -290,8 +187,8 @@ func TestView_ReportsEligibleCandidatesAndDrawsUniformly(t *testing.T) {
 			if n > 64 {
 				look.Mask, look.Large = 0, all
 			}
-			set := selection.NewSet(selection.Request{}, selection.Policy{}, make([]selection.Member, n))
-			v := set.View(look)
+			set := selection.Request{}.View(selection.Policy{}, make([]choice.Member, n))
+			v := set.With(look)
 			require.Equal(t, []int{n, len(eligible)}, []int{v.Len(), v.Count()})
 			for i := range n + 1 {
 				require.Equal(t, all.Has(i), v.Eligible(i))
@@ -305,10 +202,10 @@ func TestView_ReportsEligibleCandidatesAndDrawsUniformly(t *testing.T) {
 	}
 }
 
-func requireUniformDraws(t *testing.T, set *selection.Set, look selection.Look, eligible []int) {
+func requireUniformDraws(t *testing.T, set selection.View, look choice.Input, eligible []int) {
 	t.Helper()
 	if len(eligible) == 0 {
-		v := set.View(look)
+		v := set.With(look)
 		first, second := v.DrawTwo()
 		require.Equal(t, [3]int{-1, -1, -1}, [3]int{v.Draw(), first, second})
 		return
@@ -316,7 +213,7 @@ func requireUniformDraws(t *testing.T, set *selection.Set, look selection.Look, 
 	picks := 100 * len(eligible)
 	counts := make(map[int]int)
 	for range picks {
-		v := set.View(look)
+		v := set.With(look)
 		first, second := v.DrawTwo()
 		require.True(t, v.Eligible(first))
 		counts[first]++
@@ -344,8 +241,8 @@ func TestKeyFrom_ReturnsTheKeyOfTheContext(t *testing.T) {
 	ctx := selection.WithKey(t.Context(), "a")
 	require.Equal(t, "a", selection.KeyFrom(ctx))
 	require.Equal(t, "b", selection.KeyFrom(selection.WithKey(ctx, "b")))
-	set := selection.NewSet(selection.Request{}, selection.Policy{}, nil)
-	v := set.View(selection.Look{})
+	set := selection.Request{}.View(selection.Policy{}, nil)
+	v := set.With(choice.Input{})
 	require.Equal(t, context.Background(), v.Context())
 	require.Empty(t, v.Key())
 }
@@ -355,11 +252,11 @@ func TestHash_IsTheSameInEveryProcess(t *testing.T) {
 	// As written down once: other values would move every session.
 	require.Equal(t, uint64(0xf52a15e9a9b5e89b), selection.Hash(""))
 	require.NotEqual(t, selection.Hash("a"), selection.Hash("b"))
-	id := func(p selection.Profile) uint64 {
-		v := selection.NewSet(selection.Request{}, selection.Policy{}, []selection.Member{{Profile: p}}).View(selection.Look{Mask: 1, Now: 1})
-		return v.At(0).ID()
+	id := func(p choice.Profile) uint64 {
+		v := selection.Request{}.View(selection.Policy{}, []choice.Member{{Profile: p}})
+		return v.ID(0)
 	}
-	require.NotEqual(t, id(selection.Profile{Service: "ab", Name: "c"}), id(selection.Profile{Service: "a", Name: "bc"}))
+	require.NotEqual(t, id(choice.Profile{Service: "ab", Name: "c"}), id(choice.Profile{Service: "a", Name: "bc"}))
 }
 
 func TestRequirements_String(t *testing.T) {
@@ -384,10 +281,10 @@ func TestRequirements_String(t *testing.T) {
 func TestRamp_FollowsItsFormula(t *testing.T) {
 	t.Parallel()
 	policy := selection.Policy{SlowStart: 100 * time.Second, SlowStartFloor: 0.05, SlowStartAggression: 2}
-	v := selection.NewVitals(time.Hour, 0)
-	set := selection.NewSet(selection.Request{}, policy, []selection.Member{{Profile: selection.Profile{Weight: 4}, Vitals: v}})
+	v := choice.NewVitals(time.Hour, 0)
+	set := selection.Request{}.View(policy, []choice.Member{{Profile: choice.Profile{Weight: 4}, Vitals: v}})
 	for after, want := range map[time.Duration]float64{0: 0.05, 25 * time.Second: 0.5, 81 * time.Second: 0.9, 100 * time.Second: 1, time.Hour: 1} {
-		view := set.View(selection.Look{Mask: 1, Now: time.Hour + after})
+		view := set.With(choice.Input{Mask: 1, Now: time.Hour + after})
 		require.InDelta(t, want, view.At(0).Ramp(), 1e-9, "%v", after)
 		require.InDelta(t, 4*want, view.Weight(0), 1e-9)
 		require.InDelta(t, 4, view.At(0).FullWeight(), 0)

@@ -1,42 +1,16 @@
 package selection
 
 import (
-	"math"
 	"slices"
 	"time"
 
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/choice"
 )
 
-// Profile holds the attributes of a provider that do not change while it is a member.
-type Profile struct {
-	// Service, Handler and Name identify it.
-	Service, Handler, Name string
-	// Capabilities, Tags and Metadata are its declarations.
-	Capabilities, Tags []string
-	Metadata           map[string]string
-	// Version and Region are its version and its location.
-	Version, Region string
-	// Weight is its share relative to others. Zero counts as 1; values are clipped to the range
-	// from 1e-100 to 1e100.
-	Weight float64
-	// Cost is the cost of a request, in a unit of your choice.
-	Cost float64
-}
-
-// Member is a provider in a [Set].
-type Member struct {
-	// Profile is copied.
-	Profile Profile
-	// Vitals are its measurements; nil for none.
-	Vitals *Vitals
-	// Context is its track for this kind of query; nil for none.
-	Context *Track
-}
-
-// Set holds the candidates of one group for one kind of query, in order. It is immutable except
+// set has the candidates of one group for one kind of query, in order. It is immutable except
 // for the measurements.
-type Set struct {
+type set struct {
 	request    *Request
 	candidates []candidate
 	equal      bool // all weights are the same
@@ -46,14 +20,14 @@ type Set struct {
 
 // candidate is the data behind a [Candidate].
 type candidate struct {
-	vitals    *Vitals
-	context   *Track
+	vitals    *choice.Vitals
+	context   *choice.Track
 	weight    float64
 	fit       float64
 	proximity float64
 	thrift    float64
 	id        uint64
-	profile   Profile
+	profile   choice.Profile
 	ramp      *ramp // nil: no slow start
 }
 
@@ -64,10 +38,10 @@ type ramp struct {
 	power  float64
 }
 
-// NewSet returns the set of the members for a request. Registries make one for each group and
-// kind of query; other code needs it to test selectors.
-func NewSet(r Request, p Policy, members []Member) *Set {
-	s := &Set{request: &r, candidates: make([]candidate, len(members)), equal: true}
+// View returns a view of the members for the request, with none eligible, from which [View.With] makes those of picks.
+// Registries make one for each group and kind of query.
+func (r Request) View(p Policy, members []choice.Member) View {
+	s := &set{request: &r, candidates: make([]candidate, len(members)), equal: true}
 	s.ramp = p.ramp()
 	dearest := 0.0
 	for i := range members {
@@ -78,7 +52,7 @@ func NewSet(r Request, p Policy, members []Member) *Set {
 		*c = candidate{
 			vitals: m.Vitals, context: m.Context, profile: m.Profile, weight: m.Profile.Weight,
 			id: hashOf(m.Profile.Service, m.Profile.Handler, m.Profile.Name), fit: fitOf(&r, &m.Profile),
-			proximity: Proximity(r.Near, m.Profile.Region), thrift: 1,
+			proximity: proximityOf(r.Near, m.Profile.Region), thrift: 1,
 		}
 		if !(c.weight > 0) {
 			c.weight = 1
@@ -88,14 +62,14 @@ func NewSet(r Request, p Policy, members []Member) *Set {
 			c.thrift = 1 - c.profile.Cost/dearest
 		}
 		if c.vitals == nil {
-			c.vitals = unmeasured
+			c.vitals = choice.Unmeasured
 		} else if s.ramp.window > 0 {
 			c.ramp = &s.ramp
 		}
 		s.equal = s.equal && c.weight == s.candidates[0].weight
 		s.total += c.weight
 	}
-	return s
+	return View{set: s}
 }
 
 // The weights that count as they are: sums and shares of them are numbers.
@@ -104,11 +78,8 @@ const (
 	heaviest = 1e100
 )
 
-// unmeasured are the vitals of members without any. They are never written to.
-var unmeasured = NewVitals(0, 0) //nolint:gochecknoglobals // immutable
-
 // fitOf returns the share of the preferred words that the provider has.
-func fitOf(r *Request, p *Profile) float64 {
+func fitOf(r *Request, p *choice.Profile) float64 {
 	if len(r.Prefer) == 0 {
 		return 1
 	}
@@ -120,9 +91,6 @@ func fitOf(r *Request, p *Profile) float64 {
 	}
 	return float64(has) / float64(len(r.Prefer))
 }
-
-// Len returns the number of candidates, eligible or not.
-func (s *Set) Len() int { return len(s.candidates) }
 
 // Candidate is one provider as a selector sees it at one moment. It is a small value; its
 // methods take no lock and allocate nothing.
@@ -185,15 +153,15 @@ func (c Candidate) Ramp() float64 {
 // RecoveredFor returns the time since the provider became eligible again, after its breaker or
 // its health had blocked calls, or since it was registered.
 func (c Candidate) RecoveredFor() time.Duration {
-	return max(c.now-time.Duration(c.vitals.ready.Load()), 0)
+	return max(c.now-c.vitals.ReadyAt(), 0)
 }
 
 // InFlight returns the number of attempts and leases of the provider that have not ended.
-func (c Candidate) InFlight() int { return int(c.vitals.inFlight.Load()) }
+func (c Candidate) InFlight() int { return c.vitals.InFlight() }
 
 // Cold reports whether the provider has no measurements yet.
 func (c Candidate) Cold() bool {
-	_, _, measured := c.vitals.overall.read(0, c.vitals)
+	_, _, measured := c.vitals.Performance(0, nil)
 	return !measured
 }
 
@@ -213,7 +181,7 @@ func (c Candidate) Latency() time.Duration {
 }
 
 // Failing returns a moving average of failures, from 0 to 1: each failure, refusal and attempt
-// that took longer than answers do without one ([Outcome]) moves it by a fifth of the way to 1,
+// that took longer than answers do without one moves it by a fifth of the way to 1,
 // each answer by a fifth of the way to 0, and it decays with time as [Candidate.Latency] does.
 func (c Candidate) Failing() float64 {
 	_, failing := c.Performance()
@@ -222,19 +190,15 @@ func (c Candidate) Failing() float64 {
 
 // Performance returns Latency, in nanoseconds, and Failing in one reading.
 func (c Candidate) Performance() (latency, failing float64) {
-	latency, failing, _ = c.vitals.overall.read(tickOf(c.now), c.vitals)
+	latency, failing, _ = c.vitals.Performance(c.now, nil)
 	return latency, failing
 }
 
 // PerformanceHere returns Performance for queries of this kind, and the overall one as long as
 // no such query was measured.
 func (c Candidate) PerformanceHere() (latency, failing float64) {
-	if c.context != nil {
-		if latency, failing, measured := c.context.read(tickOf(c.now), c.vitals); measured {
-			return latency, failing
-		}
-	}
-	return c.Performance()
+	latency, failing, _ = c.vitals.Performance(c.now, c.context)
+	return latency, failing
 }
 
 // Measured returns all measurements of candidate i in one reading, which is the fastest way to
@@ -245,33 +209,7 @@ func (v *View) Measured(i int) (latency, failing, inFlight, score float64, trend
 		v.readClock()
 	}
 	c := &v.set.candidates[i]
-	known, tick := c.vitals, tickOf(v.look.Now)
-	track := c.context
-	if track == nil {
-		track = &known.overall
-	}
-	slow, bad := track.latency.Load(), track.failing.Load()
-	if slow|bad == 0 && c.context != nil {
-		slow, bad = known.overall.latency.Load(), known.overall.failing.Load()
-	}
-	if slow != 0 {
-		// Like fade, without a call for a recent measurement.
-		fading := math.Float32frombits(uint32(slow >> 32))
-		if age := int32(tick - uint32(slow)); age > 0 { //nolint:gosec // differences of ticks wrap
-			x := float32(age) * math.Float32frombits(known.rate.Load())
-			if x < fresh {
-				fading *= 1 - x + x*x*(1.0/2-x/6)
-			} else {
-				fading *= decay(x)
-			}
-		}
-		latency = float64(fading)
-	}
-	if bad != 0 {
-		failing = float64(known.fade(bad, tick))
-	}
-	state := known.health.Load()
-	return latency, failing, float64(known.inFlight.Load()), float64(math.Float32frombits(uint32(state >> 32))), health.Trend(state & 0xff)
+	return c.vitals.Measured(v.look.Now, c.context)
 }
 
 // Traits returns [Candidate.Proximity], [Candidate.Fit] and [Candidate.Thrift] of
@@ -283,19 +221,23 @@ func (v *View) Traits(i int) (proximity, fit, thrift float64) {
 
 // Health returns the score of the provider's health, from 0 to 1; see [health.Score].
 func (c Candidate) Health() float64 {
-	return float64(math.Float32frombits(uint32(c.vitals.health.Load() >> 32)))
+	score, _ := c.vitals.Health()
+	return score
 }
 
 // Trend returns the trend of the provider's health.
 func (c Candidate) Trend() health.Trend {
-	return health.Trend(c.vitals.health.Load() & 0xff)
+	_, trend := c.vitals.Health()
+	return trend
 }
 
 // Fit returns the share of the words preferred by the query that the provider has as capability
 // or tag, from 0 to 1; 1 when the query prefers none.
 func (c Candidate) Fit() float64 { return c.fit }
 
-// Proximity returns how near the provider is to the caller; see the function [Proximity].
+// Proximity returns how near the provider is to the caller, from 0 to 1: the share of the labels of [Request.Near],
+// which are separated by dashes, that its region begins with. "eu-west-1" is 2/3 near to "eu-west-2". Without a Near it
+// is 1, and for a provider without a region 1/2.
 func (c Candidate) Proximity() float64 { return c.proximity }
 
 // Thrift returns how cheap the provider is: 1 − cost / the highest cost of the group. It is 1
@@ -314,17 +256,9 @@ func hashOf(parts ...string) uint64 {
 			sum = (sum ^ uint64(part[j])) * prime
 		}
 	}
-	return Mix(sum)
+	return choice.Mix(sum)
 }
 
 // Hash returns a hash of the text that is the same in every process, for selectors that stick
 // to a key.
 func Hash(text string) uint64 { return hashOf(text) }
-
-// Mix spreads the bits of x over all of the result, one to one (the finaliser of
-// SplitMix64).
-func Mix(x uint64) uint64 {
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
-}

@@ -5,71 +5,23 @@ import (
 	"math/bits"
 	"sync/atomic"
 	"time"
+
+	"github.com/capreg/registry/internal/choice"
 )
-
-// Cursor is the memory of a strategy for one group and one kind of query. It outlives changes
-// of membership. Use [NewCursor]; it is safe for concurrent use.
-type Cursor struct {
-	turn  atomic.Uint64
-	seed  uint64
-	state atomic.Value
-
-	_ [96]byte // the cache lines of others
-}
-
-// NewCursor returns a cursor whose random numbers are seeded with seed.
-func NewCursor(seed uint64) *Cursor { return &Cursor{seed: seed} }
-
-// Turns returns the number of turns taken.
-func (c *Cursor) Turns() uint64 { return c.turn.Load() }
-
-// Skip takes turns, so that those of different programs begin at different candidates.
-func (c *Cursor) Skip(turns uint64) { c.turn.Add(turns) }
-
-// Eligible reports the eligible candidates of a set with more than 64 candidates.
-type Eligible interface {
-	// Has reports whether candidate i is eligible, and Next returns the smallest
-	// eligible one from i on, or -1.
-	Has(i int) bool
-	Next(i int) int
-}
-
-// Look is the input of a [View], in addition to the set.
-type Look struct {
-	// Mask has a bit for each eligible candidate of a set of up to 64; Large reports those of a
-	// larger set.
-	Mask  uint64
-	Large Eligible
-	// Cursor is the memory of the strategy; it must not be nil.
-	Cursor *Cursor
-	// Peek leaves the cursor unchanged.
-	Peek bool
-	// Asked is the number of candidates that the same call has tried before, and First the
-	// value of [Cursor.Turns] at its first one.
-	Asked int
-	First uint64
-	// Now is the time on the clock of the vitals; zero: the time since Epoch, read on demand.
-	Now   time.Duration
-	Epoch *time.Time
-	// Context, Key and Caller are those of the look-up.
-	Context     context.Context //nolint:containedctx // a view lives as long as a pick
-	Key, Caller string
-}
 
 // View is the input of a selector: the candidates of one group, which of them are eligible at
 // this moment, and the query. It is meant for one pick, in one goroutine; copies draw the same
 // numbers.
 type View struct {
-	set    *Set
-	look   Look
+	set    *set
+	look   choice.Input
 	drawn  uint64 // turns taken while peeking
 	random uint64
 	mixed  bool // random has begun
 }
 
-// View returns a view of the set. Registries make one for each pick; other code needs it to
-// test selectors.
-func (s *Set) View(look Look) View { return View{set: s, look: look} }
+// With returns a view of the same candidates for one pick. Registries make one for each.
+func (v *View) With(input choice.Input) View { return View{set: v.set, look: input} }
 
 // Len returns the number of candidates of the group, eligible or not. Indices are from 0 up to
 // it, in the order of priority and registration, and stay the same as long as no member joins
@@ -187,12 +139,12 @@ func (v *View) Turn() uint64 {
 	if v.Peeking() {
 		first := v.look.First
 		if v.look.Asked == 0 {
-			first = v.look.Cursor.turn.Load()
+			first = v.look.Cursor.Turns()
 		}
 		v.drawn++
 		return first + v.drawn - 1
 	}
-	return v.look.Cursor.turn.Add(1) - 1
+	return v.look.Cursor.Take()
 }
 
 // Random returns 64 random bits. The first for a pick takes a turn; for one turn they are
@@ -202,10 +154,10 @@ func (v *View) Random() uint64 {
 	if !v.mixed {
 		v.mixed = true
 		// Mixed, so that the draws of one turn differ from those of the next.
-		v.random = Mix(v.look.Cursor.seed + v.Turn()*golden + uint64(v.look.Asked)<<48) //nolint:gosec // not negative
+		v.random = choice.Mix(v.look.Cursor.Seed() + v.Turn()*golden + uint64(v.look.Asked)<<48) //nolint:gosec // not negative
 	}
 	v.random += golden
-	return Mix(v.random)
+	return choice.Mix(v.random)
 }
 
 // IntN returns a random integer from 0 up to n, which must be more than 0.
@@ -218,7 +170,7 @@ func (v *View) IntN(n int) int {
 func (v *View) Float() float64 { return float64(v.Random()>>11) / (1 << 53) }
 
 // State returns a place for a selector's own state for this group and kind of query.
-func (v *View) State() *atomic.Value { return &v.look.Cursor.state }
+func (v *View) State() *atomic.Value { return v.look.Cursor.State() }
 
 // Draw returns an eligible candidate, each with the same probability, or -1.
 func (v *View) Draw() int { return v.drawOther(-1) }

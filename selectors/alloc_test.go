@@ -18,7 +18,7 @@ func TestPick_AllocatesNothing(t *testing.T) { //nolint:paralleltest // AllocsPe
 			look, selector := g.look(), s.Selector()
 			epoch := time.Now()
 			look.Now, look.Epoch = 0, &epoch
-			require.Zero(t, testing.AllocsPerRun(100, func() { selector.Pick(g.set.View(look)) }), "%v of %d", s, n)
+			require.Zero(t, testing.AllocsPerRun(100, func() { selector.Pick(g.set.With(look)) }), "%v of %d", s, n)
 		}
 	}
 }

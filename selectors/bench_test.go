@@ -5,13 +5,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/selectors"
 )
 
 // measured returns a group in the middle of its work.
 func measured(n int, weighted bool) *group {
-	g := newGroup(selection.Request{Near: "eu-west-1", Prefer: []string{"x", "y"}}, selection.Policy{}, profiles(n, func(i int, p *selection.Profile) {
+	g := newGroup(selection.Request{Near: "eu-west-1", Prefer: []string{"x", "y"}}, selection.Policy{}, profiles(n, func(i int, p *choice.Profile) {
 		p.Region, p.Cost, p.Tags = "eu-west-2", float64(i%4), []string{"x"}
 		if weighted {
 			p.Weight = float64(1 + i%3)
@@ -38,7 +39,7 @@ func BenchmarkPick(b *testing.B) {
 					look.Now, look.Epoch = 0, &epoch // as in a registry: a strategy that needs the time reads the clock
 					b.ReportAllocs()
 					for b.Loop() {
-						if selector.Pick(g.set.View(look)) < 0 {
+						if selector.Pick(g.set.With(look)) < 0 {
 							b.Fatal("no candidate")
 						}
 					}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/selectors"
 )
@@ -20,7 +21,7 @@ func TestWeightedRoundRobin_DistributesWeightsOfAnySize(t *testing.T) {
 	} {
 		for _, policy := range []selection.Policy{{}, {SlowStart: 100 * time.Hour, SlowStartFloor: 5e-324}} {
 			for _, s := range []selection.Strategy{selectors.WeightedRoundRobin(), selectors.Random(), selectors.Scored(), selectors.Sticky()} {
-				g := newGroup(selection.Request{}, policy, profiles(2, func(i int, p *selection.Profile) { p.Weight = weights[i] })...)
+				g := newGroup(selection.Request{}, policy, profiles(2, func(i int, p *choice.Profile) { p.Weight = weights[i] })...)
 				g.now = 1 // they have only just come
 				shares := g.shares(s, 1000)
 				if name == "far apart" {

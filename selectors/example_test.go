@@ -3,6 +3,7 @@ package selectors_test
 import (
 	"fmt"
 
+	"github.com/capreg/registry/registrytest"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/selectors"
 )
@@ -36,15 +37,12 @@ func ExampleAll() {
 	// STICKY
 }
 
-// A selector is tested without a registry: a set of candidates, and a view of it.
+// A selector is tested without a registry.
 func ExampleWeightedRoundRobin() {
-	set := selection.NewSet(selection.Request{}, selection.Policy{}, []selection.Member{
-		{Profile: selection.Profile{Name: "a", Weight: 3}},
-		{Profile: selection.Profile{Name: "b", Weight: 1}},
-	})
-	counts, cursor := make([]int, set.Len()), selection.NewCursor(0)
+	view := registrytest.NewView(selection.Request{}, registrytest.Candidate{Name: "a", Weight: 3}, registrytest.Candidate{Name: "b", Weight: 1})
+	counts := make([]int, view.Len())
 	for range 400 {
-		counts[selectors.WeightedRoundRobin().Selector().Pick(set.View(selection.Look{Mask: 0b11, Cursor: cursor}))]++
+		counts[selectors.WeightedRoundRobin().Selector().Pick(view)]++
 	}
 	fmt.Println(counts)
 	// Output: [300 100]

@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/selection"
 )
 
@@ -14,19 +15,19 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // group is candidates with their vitals, on a clock of their own.
 type group struct {
-	set    *selection.Set
-	vitals []*selection.Vitals
-	cursor *selection.Cursor
+	set    selection.View
+	vitals []*choice.Vitals
+	cursor *choice.Cursor
 	now    time.Duration
 	down   uint64 // the candidates that are not eligible
 	key    string
 }
 
 // profiles returns n providers; each function changes them.
-func profiles(n int, change func(i int, p *selection.Profile)) []selection.Profile {
-	all := make([]selection.Profile, n)
+func profiles(n int, change func(i int, p *choice.Profile)) []choice.Profile {
+	all := make([]choice.Profile, n)
 	for i := range all {
-		all[i] = selection.Profile{Service: "s", Name: fmt.Sprintf("p%d", i)}
+		all[i] = choice.Profile{Service: "s", Name: fmt.Sprintf("p%d", i)}
 		if change != nil {
 			change(i, &all[i])
 		}
@@ -34,14 +35,14 @@ func profiles(n int, change func(i int, p *selection.Profile)) []selection.Profi
 	return all
 }
 
-func newGroup(r selection.Request, p selection.Policy, all ...selection.Profile) *group {
-	g := &group{cursor: selection.NewCursor(1), now: time.Hour}
-	members := make([]selection.Member, len(all))
+func newGroup(r selection.Request, p selection.Policy, all ...choice.Profile) *group {
+	g := &group{cursor: choice.NewCursor(1), now: time.Hour}
+	members := make([]choice.Member, len(all))
 	for i, profile := range all {
-		g.vitals = append(g.vitals, selection.NewVitals(0, p.Decay))
-		members[i] = selection.Member{Profile: profile, Vitals: g.vitals[i]}
+		g.vitals = append(g.vitals, choice.NewVitals(0, p.Decay))
+		members[i] = choice.Member{Profile: profile, Vitals: g.vitals[i]}
 	}
-	g.set = selection.NewSet(r, p, members)
+	g.set = r.View(p, members)
 	return g
 }
 
@@ -59,9 +60,9 @@ func (b bitmap) Next(i int) int {
 	return -1
 }
 
-func (g *group) look() selection.Look {
+func (g *group) look() choice.Input {
 	n := g.set.Len()
-	look := selection.Look{Cursor: g.cursor, Now: g.now, Key: g.key}
+	look := choice.Input{Cursor: g.cursor, Now: g.now, Key: g.key}
 	if n > 64 {
 		all := make(bitmap, n)
 		for i := range all {
@@ -74,13 +75,13 @@ func (g *group) look() selection.Look {
 	return look
 }
 
-func (g *group) pick(s selection.Strategy) int { return s.Selector().Pick(g.set.View(g.look())) }
+func (g *group) pick(s selection.Strategy) int { return s.Selector().Pick(g.set.With(g.look())) }
 
 // peek picks without taking a turn.
 func (g *group) peek(s selection.Strategy) int {
 	look := g.look()
 	look.Peek = true
-	return s.Selector().Pick(g.set.View(look))
+	return s.Selector().Pick(g.set.With(look))
 }
 
 // again picks for a call that was given others before.
@@ -90,7 +91,7 @@ func (g *group) again(s selection.Strategy, given ...int) int {
 	for _, i := range given {
 		look.Mask &^= 1 << uint(i)
 	}
-	return s.Selector().Pick(g.set.View(look))
+	return s.Selector().Pick(g.set.With(look))
 }
 
 // shares picks n times and counts.
@@ -105,10 +106,10 @@ func (g *group) shares(s selection.Strategy, n int) []int {
 // answer lets a provider answer a request that took so long, ago.
 func (g *group) answer(i int, took time.Duration) {
 	g.vitals[i].Begin()
-	g.vitals[i].End(g.now, took, selection.Answered, nil)
+	g.vitals[i].End(g.now, took, choice.Answered, nil)
 }
 
 func (g *group) fail(i int, took time.Duration) {
 	g.vitals[i].Begin()
-	g.vitals[i].End(g.now, took, selection.Failed, nil)
+	g.vitals[i].End(g.now, took, choice.Failed, nil)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/selectors"
 )
@@ -43,10 +44,10 @@ func TestTwoChoices_TakeTheBetterOfEachPair(t *testing.T) {
 		for seed := range uint64(25) {
 			random := rand.New(rand.NewPCG(seed, 3))
 			n := 1 + random.IntN(9)
-			g := newGroup(selection.Request{}, selection.Policy{}, profiles(n, func(_ int, p *selection.Profile) {
+			g := newGroup(selection.Request{}, selection.Policy{}, profiles(n, func(_ int, p *choice.Profile) {
 				p.Weight = 1 + float64(random.IntN(3))
 			})...)
-			v := g.set.View(g.look())
+			v := g.set.With(g.look())
 			costs := make([]naiveCost, n)
 			for i := range costs {
 				c := naiveCost{inFlight: random.IntN(6), weight: v.At(i).FullWeight()}
@@ -132,7 +133,7 @@ func TestLatencyAware_ColdProviderGetsOneRequestAtATime(t *testing.T) {
 	require.GreaterOrEqual(t, first, 0, "it is tried")
 	g.vitals[2].Begin()
 	require.Zero(t, g.shares(s, 1000)[2], "and not again before its first answer")
-	g.vitals[2].End(g.now, 10*time.Millisecond, selection.Answered, nil)
+	g.vitals[2].End(g.now, 10*time.Millisecond, choice.Answered, nil)
 	require.InDelta(t, 333, g.shares(s, 1000)[2], 100)
 }
 

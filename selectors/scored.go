@@ -69,7 +69,7 @@ func quality(failing, score float64, trend health.Trend) float64 {
 	return value
 }
 
-// Proximity returns how near the candidate is to the caller; see [selection.Proximity].
+// Proximity returns how near the candidate is to the caller; see [selection.Candidate.Proximity].
 func Proximity(c selection.Candidate, _ Benchmark) float64 { return c.Proximity() }
 
 // Specialisation returns the share of the preferred words that the candidate has; see

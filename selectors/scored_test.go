@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/selectors"
 )
@@ -17,19 +18,19 @@ import (
 func describe(g *group, s selection.Strategy, i int) selection.Detail {
 	look := g.look()
 	look.Peek = true
-	return s.Selector().(selection.Describer).Describe(g.set.View(look), i)
+	return s.Selector().(selection.Describer).Describe(g.set.With(look), i)
 }
 
 // randomScores returns a group whose members differ in everything.
 func randomScores(random *rand.Rand) *group {
 	n := 1 + random.IntN(24)
 	words := []string{"vision", "long", "cheap"}
-	g := newGroup(selection.Request{Near: "eu-west-1", Prefer: words[:random.IntN(4)]}, selection.Policy{}, profiles(n, func(_ int, p *selection.Profile) {
+	g := newGroup(selection.Request{Near: "eu-west-1", Prefer: words[:random.IntN(4)]}, selection.Policy{}, profiles(n, func(_ int, p *choice.Profile) {
 		p.Weight, p.Cost = float64(random.IntN(4)), float64(random.IntN(5))
 		p.Region = []string{"", "eu-west-1", "eu-west-2", "eu-north-1", "us-east-1"}[random.IntN(5)]
 		p.Tags, p.Capabilities = words[:random.IntN(4)], words[random.IntN(4):]
 	})...)
-	g.cursor = selection.NewCursor(random.Uint64())
+	g.cursor = choice.NewCursor(random.Uint64())
 	for i, v := range g.vitals {
 		for range random.IntN(4) {
 			v.Begin()
@@ -67,7 +68,7 @@ func TestScored_DrawsTiesByWeight(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 4))
 		g := randomScores(random)
 		s := strategies[seed%2]
-		v := g.set.View(g.look())
+		v := g.set.With(g.look())
 		tolerable := func(i int) bool { return v.Eligible(i) && v.At(i).Failing() <= 0.21 }
 		if !slices.ContainsFunc(indices(v.Len()), tolerable) {
 			tolerable = v.Eligible
@@ -94,7 +95,7 @@ func TestScored_DrawsTiesByWeight(t *testing.T) {
 
 func TestScored_ScoreIsTheWeightedMeanOfItsFactors(t *testing.T) {
 	t.Parallel()
-	g := newGroup(selection.Request{Near: "eu-west-1", Prefer: []string{"vision", "long"}}, selection.Policy{}, profiles(2, func(i int, p *selection.Profile) {
+	g := newGroup(selection.Request{Near: "eu-west-1", Prefer: []string{"vision", "long"}}, selection.Policy{}, profiles(2, func(i int, p *choice.Profile) {
 		p.Region, p.Cost, p.Tags = []string{"eu-west-1", "eu-west-2"}[i], float64(1+i*3), []string{"vision"}
 	})...)
 	g.answer(0, 20*time.Millisecond)

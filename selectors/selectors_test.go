@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/selectors"
 )
@@ -43,7 +44,7 @@ func TestPick_ReturnsEligibleCandidatesOnly(t *testing.T) {
 func TestPick_LargeGroupsBehaveLikeSmallOnes(t *testing.T) {
 	t.Parallel()
 	for _, s := range selectors.All() {
-		g := newGroup(selection.Request{}, selection.Policy{}, profiles(1000, func(i int, p *selection.Profile) { p.Weight = float64(i % 3) })...)
+		g := newGroup(selection.Request{}, selection.Policy{}, profiles(1000, func(i int, p *choice.Profile) { p.Weight = float64(i % 3) })...)
 		g.down = ^uint64(0) // the first 64
 		for range 300 {
 			i := g.pick(s)

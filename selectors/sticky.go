@@ -3,6 +3,7 @@ package selectors
 import (
 	"math"
 
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/selection"
 )
 
@@ -38,7 +39,7 @@ func (sticky) Pick(v selection.View) int {
 	if v.EqualWeights() {
 		var highest uint64
 		for i := v.Next(0); i >= 0; i = v.Next(i + 1) {
-			if mixed := selection.Mix(hash ^ v.ID(i)); best < 0 || mixed > highest {
+			if mixed := choice.Mix(hash ^ v.ID(i)); best < 0 || mixed > highest {
 				best, highest = i, mixed
 			}
 		}
@@ -55,7 +56,7 @@ func (sticky) Pick(v selection.View) int {
 // belongs returns the affinity of a key to a provider. It orders equal weights as their hashes
 // do.
 func belongs(hash, id uint64, weight float64) float64 {
-	share := (float64(selection.Mix(hash^id)>>11) + 0.5) / (1 << 53) // above 0, below 1
+	share := (float64(choice.Mix(hash^id)>>11) + 0.5) / (1 << 53) // above 0, below 1
 	return -weight / math.Log(share)
 }
 

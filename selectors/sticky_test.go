@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/selectors"
 )
@@ -26,7 +27,7 @@ func TestSticky_KeyStaysWithOneProviderInEveryProcess(t *testing.T) {
 	t.Parallel()
 	g := newGroup(selection.Request{}, selection.Policy{}, profiles(5, nil)...)
 	first := owners(g, 500)
-	g.cursor = selection.NewCursor(99)
+	g.cursor = choice.NewCursor(99)
 	require.Equal(t, first, owners(g, 500))
 	// As written down once: another hash would send every session elsewhere.
 	require.Equal(t, []int{0, 1, 4, 0, 0, 2, 4, 4, 1, 0}, first[:10])
@@ -39,7 +40,7 @@ func TestSticky_DistributesKeysByWeight(t *testing.T) {
 		for _, w := range weights {
 			total += w
 		}
-		g := newGroup(selection.Request{}, selection.Policy{}, profiles(4, func(i int, p *selection.Profile) { p.Weight = weights[i] })...)
+		g := newGroup(selection.Request{}, selection.Policy{}, profiles(4, func(i int, p *choice.Profile) { p.Weight = weights[i] })...)
 		for _, owner := range owners(g, 20_000) {
 			counts[owner]++
 		}
@@ -53,7 +54,7 @@ func TestSticky_DistributesKeysByWeight(t *testing.T) {
 func TestSticky_OnlyKeysOfALeavingProviderMove(t *testing.T) {
 	t.Parallel()
 	for _, weight := range []float64{0, 3} {
-		g := newGroup(selection.Request{}, selection.Policy{}, profiles(6, func(i int, p *selection.Profile) {
+		g := newGroup(selection.Request{}, selection.Policy{}, profiles(6, func(i int, p *choice.Profile) {
 			if i == 4 {
 				p.Weight = weight
 			}
@@ -80,11 +81,11 @@ func TestSticky_OnlyKeysOfALeavingProviderMove(t *testing.T) {
 }
 
 // naiveOwner is the provider with the largest −weight/ln(u).
-func naiveOwner(key string, all []selection.Profile, g *group) int {
+func naiveOwner(key string, all []choice.Profile, g *group) int {
 	best, most := -1, 0.0
-	v := g.set.View(g.look())
+	v := g.set.With(g.look())
 	for i, p := range all {
-		u := (float64(selection.Mix(selection.Hash(key)^v.ID(i))>>11) + 0.5) / (1 << 53)
+		u := (float64(choice.Mix(selection.Hash(key)^v.ID(i))>>11) + 0.5) / (1 << 53)
 		if score := -p.Weight / math.Log(u); v.Eligible(i) && (best < 0 || score > most) {
 			best, most = i, score
 		}
@@ -95,7 +96,7 @@ func naiveOwner(key string, all []selection.Profile, g *group) int {
 func TestSticky_AgreesWithANaiveModel(t *testing.T) {
 	t.Parallel()
 	for _, equal := range []bool{true, false} {
-		all := profiles(9, func(i int, p *selection.Profile) {
+		all := profiles(9, func(i int, p *choice.Profile) {
 			if p.Weight = 1; !equal {
 				p.Weight = float64(1 + i%3)
 			}
@@ -131,7 +132,7 @@ func TestSticky_QueryKeyPrecedesContextKey(t *testing.T) {
 	pick := func(ctx context.Context, key string) int {
 		look := g.look()
 		look.Context, look.Key = ctx, key
-		return selectors.Sticky().Selector().Pick(g.set.View(look))
+		return selectors.Sticky().Selector().Pick(g.set.With(look))
 	}
 	ctx := selection.WithKey(t.Context(), "a")
 	require.Equal(t, pick(t.Context(), "a"), pick(ctx, ""))
@@ -141,6 +142,6 @@ func TestSticky_QueryKeyPrecedesContextKey(t *testing.T) {
 
 func TestSticky_DistributesRequestsWithoutAKey(t *testing.T) {
 	t.Parallel()
-	g := newGroup(selection.Request{}, selection.Policy{}, profiles(4, func(i int, p *selection.Profile) { p.Weight = float64(1 + i) })...)
+	g := newGroup(selection.Request{}, selection.Policy{}, profiles(4, func(i int, p *choice.Profile) { p.Weight = float64(1 + i) })...)
 	requireShares(t, []float64{0.1, 0.2, 0.3, 0.4}, g.shares(selectors.Sticky(), 4000))
 }

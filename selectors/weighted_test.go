@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/selectors"
 )
@@ -33,16 +34,16 @@ func randomWeights(random *rand.Rand) (*group, []float64) {
 		n = 1 + random.IntN(64)
 	}
 	equal := random.IntN(4) == 0
-	g := newGroup(selection.Request{}, selection.Policy{}, profiles(n, func(_ int, p *selection.Profile) {
+	g := newGroup(selection.Request{}, selection.Policy{}, profiles(n, func(_ int, p *choice.Profile) {
 		if !equal {
 			p.Weight = []float64{0, 1, 2, 3, 0.25, 10, 7.5}[random.IntN(7)]
 		}
 	})...)
-	g.cursor = selection.NewCursor(random.Uint64())
+	g.cursor = choice.NewCursor(random.Uint64())
 	for g.down = ^uint64(0); g.down&(^uint64(0)>>(64-uint(n))) == ^uint64(0)>>(64-uint(n)); {
 		g.down = random.Uint64() & random.Uint64()
 	}
-	v := g.set.View(g.look())
+	v := g.set.With(g.look())
 	shares, total := make([]float64, n), 0.0
 	for i := range shares {
 		if v.Eligible(i) {
@@ -89,7 +90,7 @@ func TestWeightedRoundRobin_KeepsSharesOverAnyStretch(t *testing.T) {
 func TestWeightedRoundRobin_KeepsSharesAmongManyGoroutines(t *testing.T) {
 	t.Parallel()
 	weights := []float64{1, 2, 3, 4}
-	g := newGroup(selection.Request{}, selection.Policy{}, profiles(4, func(i int, p *selection.Profile) { p.Weight = weights[i] })...)
+	g := newGroup(selection.Request{}, selection.Policy{}, profiles(4, func(i int, p *choice.Profile) { p.Weight = weights[i] })...)
 	const goroutines, each = 8, 5000
 	counts := make([][]int, goroutines)
 	var waiting sync.WaitGroup
@@ -121,7 +122,7 @@ func TestWeightedRoundRobin_EqualWeightsTakeTurns(t *testing.T) {
 func TestWeightedRoundRobin_ExtremeWeightsEndQuickly(t *testing.T) {
 	t.Parallel()
 	for _, weights := range [][]float64{{1e300, 1e-300, 1}, {math.MaxFloat64, math.SmallestNonzeroFloat64, math.MaxFloat64}} {
-		g := newGroup(selection.Request{}, selection.Policy{}, profiles(3, func(i int, p *selection.Profile) { p.Weight = weights[i] })...)
+		g := newGroup(selection.Request{}, selection.Policy{}, profiles(3, func(i int, p *choice.Profile) { p.Weight = weights[i] })...)
 		for _, s := range selectors.All() {
 			for _, down := range []uint64{0, 1, 5} {
 				g.down = down

@@ -296,12 +296,13 @@ func (r *Run) Ended(err error) {
 }
 
 // Definition describes a service as documents do. Its names map onto a component: see the
-// method From of registry.Component.
+// method From of registry.Component. Endpoints are its addresses by their purpose, such as
+// "primary", "health" and "metrics".
 type Definition struct {
 	Name             string            `json:"name"`
 	Version          string            `json:"version,omitempty"`
 	Description      string            `json:"description,omitempty"`
-	Endpoints        []string          `json:"endpoints,omitempty"`
+	Endpoints        map[string]string `json:"endpoints,omitempty"`
 	Capabilities     []string          `json:"capabilities,omitempty"`
 	Requires         []string          `json:"required_capabilities,omitempty"`
 	ExpectedResponse time.Duration     `json:"expected_response_time,omitempty"`

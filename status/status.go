@@ -76,3 +76,23 @@ type Totals struct {
 	Hits    uint64 `json:"hits"`
 	Misses  uint64 `json:"misses"`
 }
+
+// Applied is the outcome of Registration.Apply of package registry. Without differences nothing was changed.
+type Applied struct {
+	// Differences are the fields in which the provider was not as described, in the order of the fields of Definition, then
+	// the policies.
+	Differences []Difference `json:"differences"`
+	// Replaced reports that the provider was replaced by a new one. Otherwise all changes were made in place.
+	Replaced bool `json:"replaced"`
+}
+
+// Difference is a field of a provider that was not as described.
+type Difference struct {
+	// Field is the name of the field, as that of Provider in package registry.
+	Field string `json:"field"`
+	// From and To are the values as text, cut to 256 bytes.
+	From string `json:"from"`
+	To   string `json:"to"`
+	// InPlace reports that the field can change while the provider stays.
+	InPlace bool `json:"in_place"`
+}

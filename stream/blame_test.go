@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/stream"
 	"github.com/capreg/registry/verdict"
 )
@@ -88,7 +89,7 @@ func requireNotBlamed(t *testing.T, reg *registry.Registry) {
 	t.Helper()
 	require.Equal(t, [4]uint64{0, 0, 5, 0}, counts(t, reg, "a"))
 	a, _ := reg.Provider("a")
-	require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+	require.Equal(t, status.BreakerClosed, a.Breaker().State)
 }
 
 func TestOpen_WholeAnswerThatTakesItsTimeGoesToTheNextProvider(t *testing.T) {
@@ -127,7 +128,7 @@ func TestStream_StallIsMeasuredWithoutTheReadersTime(t *testing.T) {
 			return m.stream(ctx)
 		}, options(), time.Hour, time.Minute)
 		require.ErrorIs(t, stalled, stream.ErrStalled)
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerOpen, a.Breaker().State)
 	})
 }
 

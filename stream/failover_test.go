@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/stream"
 	"github.com/capreg/registry/verdict"
 )
@@ -95,7 +96,7 @@ func TestStream_ReadToTheEndMarkClosesTheBreaker(t *testing.T) {
 		require.NoError(t, a.ForceOpen(time.Second, "x"))
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerHalfOpen, a.Breaker().State)
 		for range 100 {
 			s, err := stream.Open(t.Context(), r, open, options())
 			require.NoError(t, err)
@@ -106,7 +107,7 @@ func TestStream_ReadToTheEndMarkClosesTheBreaker(t *testing.T) {
 				}
 			}
 		}
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State, "after 100 complete streams")
+		require.Equal(t, status.BreakerClosed, a.Breaker().State, "after 100 complete streams")
 	})
 }
 
@@ -217,11 +218,11 @@ func TestOpen_SilenceUntilTheDeadlineCounts(t *testing.T) {
 	for _, c := range []struct {
 		answers  bool
 		deadline time.Duration
-		state    registry.BreakerState
+		state    status.BreakerState
 	}{
-		{false, 29 * time.Second, registry.BreakerClosed},
-		{true, 3900 * time.Millisecond, registry.BreakerClosed},
-		{true, 4 * time.Second, registry.BreakerOpen},
+		{false, 29 * time.Second, status.BreakerClosed},
+		{true, 3900 * time.Millisecond, status.BreakerClosed},
+		{true, 4 * time.Second, status.BreakerOpen},
 	} {
 		bubble(t, []model{{name: "a"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
 			a, _ := reg.Provider("a")
@@ -309,7 +310,7 @@ func TestOpen_CallerDeadlineBehindTheFirstItemIsNeutral(t *testing.T) {
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 			cancel()
 		}
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+		require.Equal(t, status.BreakerClosed, a.Breaker().State)
 		require.Zero(t, a.Info().Failures)
 	})
 }

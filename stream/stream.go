@@ -258,7 +258,7 @@ func (a *attempt[T, I]) firstTimeout() (limit time.Duration, cut bool) {
 	if a.explicit {
 		return a.options.FirstTimeout, false
 	}
-	return a.lease.Share(a.options.FirstTimeout)
+	return a.lease.Steps().Share(a.options.FirstTimeout)
 }
 
 // ofCut returns the error of a stream whose first item did not arrive before the limit: the verdict
@@ -283,7 +283,7 @@ func (a *attempt[T, I]) begin(open func(context.Context, T) (iter.Seq2[I, error]
 // first opens the stream and reads its first item, or all of them.
 func (a *attempt[T, I]) first(open func(context.Context, T) (iter.Seq2[I, error], error)) (*Stream[I], error) {
 	a.ctx, a.cancel = context.WithCancelCause(a.lease.Context())
-	a.lease.Patience(a.options.FirstTimeout)
+	a.lease.Steps().Patience(a.options.FirstTimeout)
 	limit, cut := a.firstTimeout()
 	if err := a.open(limit, open); err != nil {
 		return nil, ofCut(err, cut)
@@ -295,8 +295,8 @@ func (a *attempt[T, I]) first(open func(context.Context, T) (iter.Seq2[I, error]
 		return nil, ofCut(err, cut)
 	}
 	s.toFirst = time.Since(a.began)
-	a.lease.Answered()
-	a.lease.Patience(a.options.Timeout)
+	a.lease.Steps().Answered()
+	a.lease.Steps().Patience(a.options.Timeout)
 	if s.buffered = a.early; more {
 		s.buffered = append(s.buffered, item)
 	}

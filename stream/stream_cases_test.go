@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/stream"
 	"github.com/capreg/registry/verdict"
 )
@@ -165,7 +166,7 @@ func TestOpen_TrialOfALongStreamKeepsNoOtherOut(t *testing.T) {
 			time.Sleep(5 * time.Second)
 		}
 		time.Sleep(2 * time.Minute)
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+		require.Equal(t, status.BreakerClosed, a.Breaker().State)
 	}, registry.Provider[[]part]{Instance: []part{{kind: "text"}, {kind: "finish", wait: time.Minute}}})
 }
 

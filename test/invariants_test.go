@@ -16,6 +16,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -155,7 +156,7 @@ func TestInvariants_NoOutcomePermitOrGoroutineIsLost(t *testing.T) {
 					require.Zero(t, info.InFlight, info.Name)
 					require.Zero(t, info.Breaker.TrialsInFlight, info.Name)
 					if _, present := reg.Provider(info.Name); present {
-						require.NotEqual(t, registry.BreakerOpen, info.Breaker.State, info.Name)
+						require.NotEqual(t, status.BreakerOpen, info.Breaker.State, info.Name)
 						require.Zero(t, info.Cooldown.Until, info.Name)
 					}
 				}

@@ -35,7 +35,7 @@ import (
 var jsonForms = []any{
 	registry.Attempt{},
 	registry.BreakerPolicy{},
-	registry.BreakerState(0),
+	status.BreakerState(0),
 	registry.BreakerStats{},
 	registry.CallReport{},
 	registry.Candidate{},
@@ -77,8 +77,10 @@ var jsonForms = []any{
 	selection.Requirements{},
 	selection.Share{},
 	selection.Strategy{},
+	status.Applied{},
 	status.Budget{},
 	status.Cooldown{},
+	status.Difference{},
 	status.Domain{},
 	status.Totals{},
 	status.Use{},
@@ -106,14 +108,15 @@ var jsonForms = []any{
 // formless are the exported types with exported fields, or with a value, that have no JSON form, with the reason.
 var formless = reasons(map[string][]string{
 	"its text travels, such as that of CallReport.Err: what it unwraps to cannot be written": {"registry.CallError", "registry.FieldError", "registry.UnavailableError", "process.ExitError", "verdict.ErrorTransport", "verdict.PanicError", "verdict.ResponseError"},
-	"most of it is code: instances, functions, loggers, transports":                          {"registry.Component", "registry.Hooks", "registry.Options", "registry.Provider", "probes.HTTPOptions", "probes.TCPOptions", "process.Options", "process.Ready", "process.Streams", "registryhttp.MiddlewareOptions", "registryhttp.Options", "selectors.Factor", "stream.Options", "stream.ReaderOptions", "registrytest.ProbeSuite", "registrytest.Source"},
+	"most of it is code: instances, functions, loggers, transports":                          {"registry.Component", "registry.Hooks", "registry.Options", "registry.Provider", "probes.HTTPOptions", "probes.TCPOptions", "process.Options", "process.Ready", "registryhttp.EventOptions", "registryhttp.MiddlewareOptions", "registryhttp.Options", "llm.Proxy", "llm.Transport", "llm.Way", "selectors.Factor", "stream.Options", "stream.ReaderOptions", "registrytest.ProbeSuite", "registrytest.Source"},
 	"it holds credentials; it is written, for logs, as its URL without them":                 {"registryhttp.Upstream"},
 	"it holds credentials":  {"registryhttp.UpstreamOptions"},
-	"it is a handle":        {"registry.Lease"},
+	"it is a handle":        {"registry.Lease", "process.Streams"},
 	"it travels in headers": {"registryhttp.Metadata"},
 	"it has a text form of its own, server-sent events":                   {"stream.Event"},
-	"it is a request that was read":                                       {"registrytest.ChatMessage", "registrytest.ChatRequest"},
-	"it is the argument of a function and is kept nowhere":                {"health.Facts", "selection.Look", "selection.Member", "selection.Outcome", "selection.Profile", "selection.Request", "selectors.Benchmark"},
+	"its form is the one of OpenAI's API":                                 {"llm.Error", "llm.Model"},
+	"it is a request that was read":                                       {"llm.Request", "registrytest.ChatMessage", "registrytest.ChatRequest"},
+	"it is the argument of a function and is kept nowhere":                {"health.Facts", "llm.Report", "registrytest.Candidate", "selection.Request", "selectors.Benchmark"},
 	"it is what a class means to this version; the class is what travels": {"verdict.Blame", "verdict.Cooldown", "verdict.Next", "verdict.Retry", "verdict.Rule", "verdict.Tally", "verdict.Verdict"},
 })
 
@@ -130,6 +133,7 @@ func reasons(of map[string][]string) map[string]string {
 
 // leftOut are the fields that are data of a type with a form, and no part of the form, with the reason. Functions never are.
 var leftOut = map[string]string{
+	"registry.CallReport.skipped":     "the form has the list that the method Skipped makes of it",
 	"registryhttp.Problem.RetryAfter": "it is sent as a header, as HTTP has it",
 }
 

@@ -182,7 +182,7 @@ func checkSame(
 			having = append(having, p.name)
 		}
 	}
-	require.ElementsMatch(t, having, testkit.Names(reg.Discover("x", "y")))
+	require.ElementsMatch(t, having, testkit.Discovered(t, reg, "x", "y"))
 }
 
 func TestModel_PickingAgreesWithNaiveRegistry(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -73,7 +74,7 @@ func TestScenario_RateLimitedPrimaryIsTriedOnce(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		testkit.RequireCounts(t, primary, 0, 0, 0, 1)
-		require.Equal(t, registry.BreakerClosed, primary.Breaker().State)
+		require.Equal(t, status.BreakerClosed, primary.Breaker().State)
 		require.Zero(t, primary.Breaker().ConsecutiveFailures)
 	})
 }

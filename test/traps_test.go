@@ -16,6 +16,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -28,7 +29,7 @@ func TestTrap_LeaseLeakInHalfOpen(t *testing.T) {
 		_, err = testkit.Bind(reg).Acquire(t.Context())
 		require.ErrorIs(t, err, registry.ErrBreakerOpen)
 		testkit.Pass(2 * time.Second)
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State, "an expired trial is a failed one")
+		require.Equal(t, status.BreakerOpen, a.Breaker().State, "an expired trial is a failed one")
 		testkit.Pass(time.Minute + 1)
 		require.Equal(t, "a", testkit.MustAsk(t, testkit.Bind(reg)))
 	})
@@ -60,7 +61,7 @@ func TestTrap_CallersCancellationBlamesTheProvider(t *testing.T) {
 			_, err := testkit.Ask(ctx, testkit.Bind(reg))
 			require.ErrorIs(t, err, context.Canceled)
 		}
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+		require.Equal(t, status.BreakerClosed, a.Breaker().State)
 		testkit.RequireCounts(t, a, 0, 0, 20, 0)
 	})
 }
@@ -83,7 +84,7 @@ func TestTrap_CallersDeadlineIsTheOnlySignOfAHungProvider(t *testing.T) {
 			_, _ = testkit.Ask(ctx, testkit.Bind(reg))
 			cancel()
 		}
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerOpen, a.Breaker().State)
 	})
 }
 
@@ -94,7 +95,7 @@ func TestTrap_NoNeutralOutcome(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
 		_, _ = testkit.Ask(ctx, testkit.Bind(reg))
-		require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State, "neither closed nor opened")
+		require.Equal(t, status.BreakerHalfOpen, a.Breaker().State, "neither closed nor opened")
 		require.Zero(t, a.Breaker().TrialsInFlight)
 	})
 }
@@ -118,7 +119,7 @@ func TestTrap_OrderOfThePolicies(t *testing.T) {
 	})
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Fails(testkit.ErrDown), Retry: registry.RetryPolicy{Retries: 2}})
-		for a.Breaker().State == registry.BreakerClosed {
+		for a.Breaker().State == status.BreakerClosed {
 			_, _ = testkit.Ask(t.Context(), testkit.Bind(reg))
 		}
 		require.Equal(t, uint64(5), a.Info().Failures, "each attempt counts, not each call")
@@ -180,7 +181,7 @@ func TestTrap_LateResultsOfAnotherGeneration(t *testing.T) {
 		for _, lease := range early[10:15] {
 			lease.Done(nil)
 		}
-		require.Equal(t, registry.BreakerHalfOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerHalfOpen, a.Breaker().State)
 		testkit.MustAsk(t, testkit.Bind(reg))
 		for _, lease := range early[15:] {
 			lease.Done(testkit.ErrDown)
@@ -287,7 +288,7 @@ func TestTrap_CallbacksUnderALock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reg = testkit.New(t, options)
 		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Answers(func() (string, error) { everything(); return "", testkit.ErrDown })})
-		for a.Breaker().State != registry.BreakerOpen {
+		for a.Breaker().State != status.BreakerOpen {
 			_, err := testkit.Ask(t.Context(), testkit.Bind(reg))
 			require.ErrorIs(t, err, testkit.ErrDown)
 		}
@@ -302,9 +303,9 @@ func TestTrap_WindowsWithoutVolume(t *testing.T) {
 		for range 19 {
 			_, _ = testkit.Ask(t.Context(), testkit.Bind(reg))
 		}
-		require.Equal(t, registry.BreakerClosed, a.Breaker().State)
+		require.Equal(t, status.BreakerClosed, a.Breaker().State)
 		_, _ = testkit.Ask(t.Context(), testkit.Bind(reg))
-		require.Equal(t, registry.BreakerOpen, a.Breaker().State)
+		require.Equal(t, status.BreakerOpen, a.Breaker().State)
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/reason"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -122,10 +123,10 @@ func (w *world) audit() (problems []string) {
 }
 
 // gates returns the states of the breakers as picking sees them.
-func (w *world) gates() map[uint64]registry.BreakerState {
+func (w *world) gates() map[uint64]status.BreakerState {
 	events := w.reg.Subscribe(1)
 	defer events.Close()
-	gates := make(map[uint64]registry.BreakerState)
+	gates := make(map[uint64]status.BreakerState)
 	for _, info := range events.Snapshot() {
 		gates[info.Generation] = info.Breaker.State
 	}
@@ -174,7 +175,7 @@ func (w *world) auditPicking(r *registry.Resolver[*backend]) (problems []string)
 		if c.Eligible == (c.Err != nil) {
 			report("%s is eligible: %v, because %v", c.Provider, c.Eligible, c.Err)
 		}
-		if open := errors.Is(c.Err, registry.ErrBreakerOpen); open != (c.Breaker == registry.BreakerOpen) && c.Code != reason.CapabilityMissing {
+		if open := errors.Is(c.Err, registry.ErrBreakerOpen); open != (c.Breaker == status.BreakerOpen) && c.Code != reason.CapabilityMissing {
 			report("the breaker of %s is %v, and keeps calls away: %v", c.Provider, c.Breaker, open)
 		}
 	}

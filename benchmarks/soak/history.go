@@ -6,6 +6,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/status"
 )
 
 // history is the state of a registry according to its events.
@@ -60,7 +61,7 @@ func (h *history) note(e event.Event) {
 		if h.present[e.Generation] != nil {
 			h.ledger.broke("%s: %s was registered twice", h.name, e.Provider)
 		}
-		h.present[e.Generation] = &past{provider: e.Provider, breaker: registry.BreakerClosed.String()}
+		h.present[e.Generation] = &past{provider: e.Provider, breaker: status.BreakerClosed.String()}
 	case event.Draining:
 		p := h.present[e.Generation]
 		if p == nil {

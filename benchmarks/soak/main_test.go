@@ -15,6 +15,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/status"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -192,10 +193,10 @@ func TestHistory_DetectsImpossibleEvents(t *testing.T) {
 
 func TestAudit_DetectsImpossibleViews(t *testing.T) {
 	t.Parallel()
-	open, closed := registry.BreakerOpen, registry.BreakerClosed
+	open, closed := status.BreakerOpen, status.BreakerClosed
 	for _, info := range []registry.Info{
 		{InFlight: ^uint64(0)},
-		{Breaker: registry.BreakerStats{State: registry.BreakerHalfOpen, TrialsInFlight: mostTrials + 1}},
+		{Breaker: registry.BreakerStats{State: status.BreakerHalfOpen, TrialsInFlight: mostTrials + 1}},
 		{Breaker: registry.BreakerStats{State: closed, TrialsInFlight: 1}},
 		{Breaker: registry.BreakerStats{State: open, ConsecutiveFailures: 1}},
 		{Breaker: registry.BreakerStats{State: closed, RetryIn: time.Second}},

@@ -95,7 +95,7 @@ func (w *world) lease(o *op) outcome {
 	var beside *registry.Lease[*backend]
 	for lease != nil {
 		if beside == nil && o.random.IntN(6) == 0 {
-			if beside, _ = lease.Beside(); beside != nil {
+			if beside, _ = lease.Steps().Beside(); beside != nil {
 				defer w.report(o, beside)
 			}
 		}

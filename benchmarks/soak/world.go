@@ -13,6 +13,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/status"
 )
 
 // world is one registry with all that happens to it, from New to Close.
@@ -410,7 +411,9 @@ func (w *world) watch(ctx context.Context, seed uint64) {
 		for info := range w.reg.All() {
 			w.checkAnytime(info)
 		}
-		w.reg.Discover("x")
+		if _, err := w.reg.Discover(registry.Query{Require: []string{"x"}}); err != nil && !errors.Is(err, registry.ErrClosed) {
+			w.ledger.broke("%s: %v", w.name, err)
+		}
 		w.reg.Health()
 		w.reg.Stats()
 		explanation := w.resolver(random).Explain()
@@ -431,11 +434,11 @@ func (w *world) checkAnytime(info registry.Info) {
 		w.ledger.broke("%s has %d calls in flight", info.Name, int64(info.InFlight)) //nolint:gosec // to show that it is below zero
 	case b.TrialsInFlight < 0 || b.TrialsInFlight > mostTrials:
 		w.ledger.broke("%s has %d trials in flight", info.Name, b.TrialsInFlight)
-	case b.State != registry.BreakerHalfOpen && b.TrialsInFlight != 0:
+	case b.State != status.BreakerHalfOpen && b.TrialsInFlight != 0:
 		w.ledger.broke("%s has %d trials in flight while its breaker is %v", info.Name, b.TrialsInFlight, b.State)
-	case b.State != registry.BreakerClosed && b.ConsecutiveFailures != 0:
+	case b.State != status.BreakerClosed && b.ConsecutiveFailures != 0:
 		w.ledger.broke("%s counts failures in a row while its breaker is %v", info.Name, b.State)
-	case b.State != registry.BreakerOpen && b.RetryIn != 0:
+	case b.State != status.BreakerOpen && b.RetryIn != 0:
 		w.ledger.broke("%s is to be retried in %v while its breaker is %v", info.Name, b.RetryIn, b.State)
 	}
 }

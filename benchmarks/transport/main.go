@@ -3,6 +3,11 @@
 //
 //	go run ./benchmarks/transport
 //
+// A turn is short, so that on a machine that others share many turns are disturbed little. Each turn has its median
+// latency and its CPU time per request; the lowest tenth of the turns counts, by its upper end. The bare transport takes
+// part twice: what its second part differs by is the noise of the run, and no figure is finer than that. Allocations are
+// counted apart, since garbage collections are in few turns.
+//
 // Each figure that has a bar is followed by ok or short; the last line has all of them, for programs to read.
 package main
 
@@ -46,8 +51,8 @@ var upstreams = registry.NewService[*registryhttp.Upstream]("upstreams")
 func run(ctx context.Context, arguments []string, to io.Writer) error {
 	flags := flag.NewFlagSet("transport", flag.ContinueOnError)
 	flags.SetOutput(to)
-	rounds := flags.Int("rounds", 400, "how often each transport has its turn; the median counts")
-	requests := flags.Int("requests", 100, "requests of each turn")
+	rounds := flags.Int("rounds", 600, "how often each transport has its turn; the lowest tenth counts")
+	requests := flags.Int("requests", 40, "requests of each turn, of which the median counts")
 	if err := flags.Parse(arguments); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil
@@ -74,15 +79,17 @@ func run(ctx context.Context, arguments []string, to io.Writer) error {
 		server *httptest.Server
 		path   string
 	}{{"plain", plain, "/plain"}, {"stream", plain, "/stream"}, {"h2plain", secure, "/plain"}, {"h2stream", secure, "/stream"}} {
-		pair, failed := compete(ctx, race.server, race.path, question, *rounds, *requests)
+		bare, ours, again, failed := compete(ctx, race.server, race.path, question, *rounds, *requests)
 		if failed != nil {
 			return failed
 		}
-		latency := float64(pair[1].latency()) / float64(pair[0].latency())
-		cpu := (pair[1].cpu() - pair[0].cpu()) / 1e3
-		_, printed := fmt.Fprintf(to, "%-8s median %v beside %v: %.3f %s; CPU %.1f µs beside %.1f µs: %+.2f µs %s\n",
-			race.name, pair[1].latency(), pair[0].latency(), latency, word(latency, latencyAtMost),
-			pair[1].cpu()/1e3, pair[0].cpu()/1e3, cpu, word(cpu, cpuAtMost))
+		latency, cpu := ours.beside(bare)
+		noise, cpuNoise := again.beside(bare)
+		_, printed := fmt.Fprintf(to, "%-8s median %v beside %v: %.3f (noise %.3f) %s; CPU %.1f µs beside %.1f µs: %+.2f µs (noise %+.2f) %s; "+
+			"%+.1f allocations, %+.0f bytes\n",
+			race.name, ours.latency(), bare.latency(), latency, noise, word(latency, latencyAtMost),
+			ours.cpu()/1e3, bare.cpu()/1e3, cpu, cpuNoise, word(cpu, cpuAtMost),
+			ours.allocations-bare.allocations, ours.bytes-bare.bytes)
 		err = errors.Join(err, printed)
 		summary = append(summary, fmt.Sprintf("%s_latency %.3f %s_cpu_us %.2f", race.name, latency, race.name, cpu))
 	}
@@ -90,8 +97,8 @@ func run(ctx context.Context, arguments []string, to io.Writer) error {
 	return errors.Join(err, printed)
 }
 
-// compete has the bare transport, and ours over it, send requests in turn.
-func compete(ctx context.Context, server *httptest.Server, path, question string, rounds, requests int) (pair [2]*turns, err error) {
+// compete has the bare transport, ours over it, and the bare one again send requests in turn.
+func compete(ctx context.Context, server *httptest.Server, path, question string, rounds, requests int) (first, own, again *turns, err error) {
 	// As the default transport has it, it closes idle connections after a time.
 	bare := &http.Transport{MaxIdleConnsPerHost: 16, IdleConnTimeout: 90 * time.Second, ForceAttemptHTTP2: true}
 	defer bare.CloseIdleConnections()
@@ -100,18 +107,24 @@ func compete(ctx context.Context, server *httptest.Server, path, question string
 	}
 	ours, closeOurs, err := newOurs(ctx, server.URL, bare)
 	if err != nil {
-		return pair, err
+		return nil, nil, nil, err
 	}
 	defer closeOurs()
-	pair = [2]*turns{{client: &http.Client{Transport: bare}}, {client: &http.Client{Transport: ours}}}
+	first, own, again = newTurns(bare), newTurns(ours), newTurns(bare)
+	all := []*turns{first, own, again}
 	for i := range rounds {
-		for j := range pair {
-			if err := pair[(i+j)%2].play(ctx, server.URL+path, question, requests); err != nil {
-				return pair, err
+		for j := range all {
+			if err := all[(i+j)%len(all)].play(ctx, server.URL+path, question, requests); err != nil {
+				return nil, nil, nil, err
 			}
 		}
 	}
-	return pair, nil
+	for _, t := range all {
+		if err := t.count(ctx, server.URL+path, question, requests); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	return first, own, again, nil
 }
 
 func word(got, atMost float64) string {
@@ -167,14 +180,21 @@ func serve(w http.ResponseWriter, r *http.Request, answer string) {
 
 // turns are the measurements of one transport.
 type turns struct {
-	client *http.Client
-	took   []time.Duration
-	spent  []float64 // ns of CPU per request, of each turn
+	client             *http.Client
+	took               []time.Duration // median latency of each turn
+	spent              []float64       // ns of CPU per request, of each turn
+	allocations, bytes float64         // of a request
 }
 
+func newTurns(transport http.RoundTripper) *turns {
+	return &turns{client: &http.Client{Transport: transport}}
+}
+
+// play takes a turn.
 func (t *turns) play(ctx context.Context, url, question string, requests int) error {
+	took := make([]time.Duration, requests)
 	before := cpuTime()
-	for range requests {
+	for i := range took {
 		began := time.Now()
 		request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(question))
 		if err != nil {
@@ -190,18 +210,38 @@ func (t *turns) play(ctx context.Context, url, question string, requests int) er
 		if err = errors.Join(err, response.Body.Close()); err != nil {
 			return err
 		}
-		t.took = append(t.took, time.Since(began))
+		took[i] = time.Since(began)
 	}
 	t.spent = append(t.spent, float64(cpuTime()-before)/float64(requests))
+	t.took = append(t.took, quantile(took, 0.5))
 	return nil
 }
 
-func (t *turns) latency() time.Duration { return median(t.took) }
-func (t *turns) cpu() float64           { return median(t.spent) }
+// count takes a turn that only counts allocations, those of the server included.
+func (t *turns) count(ctx context.Context, url, question string, requests int) error {
+	var before, after runtime.MemStats
+	uncounted := turns{client: t.client}
+	runtime.ReadMemStats(&before)
+	if err := uncounted.play(ctx, url, question, requests); err != nil {
+		return err
+	}
+	runtime.ReadMemStats(&after)
+	t.allocations = float64(after.Mallocs-before.Mallocs) / float64(requests)
+	t.bytes = float64(after.TotalAlloc-before.TotalAlloc) / float64(requests)
+	return nil
+}
 
-func median[T time.Duration | float64](values []T) T {
+func (t *turns) latency() time.Duration { return quantile(t.took, 0.1) }
+func (t *turns) cpu() float64           { return quantile(t.spent, 0.1) }
+
+// beside returns the latency as a multiple of another one's, and what the CPU time is beyond that, in µs.
+func (t *turns) beside(other *turns) (latency, cpu float64) {
+	return float64(t.latency()) / float64(other.latency()), (t.cpu() - other.cpu()) / 1e3
+}
+
+func quantile[T time.Duration | float64](values []T, part float64) T {
 	sorted := slices.Sorted(slices.Values(values))
-	return sorted[len(sorted)/2]
+	return sorted[int(part*float64(len(sorted)))]
 }
 
 // cpuTime returns the CPU time of the process, the server in it included.

@@ -60,7 +60,7 @@ func (s *stream[C]) received(a *attempt[C]) {
 		s.finish(a, nil)
 		return
 	}
-	a.lease.Answered() // which counts once
+	a.lease.Steps().Answered() // which counts once
 }
 
 // read reads one message within its limit.
@@ -83,10 +83,10 @@ func (s *stream[C]) limit(a *attempt[C]) (limit time.Duration, cause error, cut 
 	case !first && options.StallTimeout > 0:
 		return options.StallTimeout, ErrStalled, false
 	case first && options.FirstTimeout > 0:
-		a.lease.Patience(options.FirstTimeout)
+		a.lease.Steps().Patience(options.FirstTimeout)
 		return options.FirstTimeout, ErrFirstMessage, false
 	case first && complete:
-		if limit, cut = a.lease.Share(options.Timeout); cut {
+		if limit, cut = a.lease.Steps().Share(options.Timeout); cut {
 			return max(limit, 1), ErrFirstMessage, true
 		}
 	}

@@ -21,7 +21,7 @@ func dataAnalyst() registry.Provider[tool.Tool] {
 		Name: "data-analyst", Version: "2.1.0", Description: "describes the figures of a text",
 		Capabilities: []string{"data_analysis", "statistics"}, Requires: []string{"web_scraping"},
 		Tags: []string{"deterministic", "in-process"}, Priority: registry.PriorityHigh, Cost: 0.001,
-		Metadata: map[string]string{"team": "insight", "documentation": "https://pkg.go.dev/math"},
+		Team: "insight", Documentation: "https://pkg.go.dev/math", ExpectedResponse: 50 * time.Millisecond,
 
 		Instance:       tool.Analyst{},
 		Limits:         registry.LimitPolicy{MaxConcurrent: 4, MaxQueue: 16, MaxWait: 2 * time.Second},
@@ -43,7 +43,7 @@ func webScraper(page string) (registry.Provider[tool.Tool], error) {
 	p := registry.Provider[tool.Tool]{
 		Name: "web-scraper", Version: "1.4.0", Description: "reads the text of a page",
 		Capabilities: []string{"web_scraping", "http"}, Tags: []string{"network"}, Cost: 0.002, Endpoint: page,
-		Metadata: map[string]string{"team": "harvest", "documentation": "https://pkg.go.dev/net/http"},
+		Team: "harvest", Documentation: "https://pkg.go.dev/net/http", ExpectedResponse: 500 * time.Millisecond,
 
 		Factory:        func(context.Context) (tool.Tool, error) { return tool.NewScraper(), nil },
 		Limits:         registry.LimitPolicy{MaxConcurrent: 8, MaxQueue: 32, MaxWait: 5 * time.Second, Rate: 20, Burst: 40},
@@ -54,6 +54,7 @@ func webScraper(page string) (registry.Provider[tool.Tool], error) {
 	if page == "" {
 		return p, nil
 	}
+	p.Endpoints = map[string]string{"health": page}
 	probe, err := probes.HTTP(page, probes.HTTPOptions{})
 	p.Health = health.Policy{Probe: probe, Interval: 30 * time.Second, Timeout: 2 * time.Second, Expected: 500 * time.Millisecond}
 	return p, err

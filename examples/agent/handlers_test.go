@@ -151,14 +151,20 @@ func TestDefinitions_AreCompleteAndPublished(t *testing.T) {
 			require.NoError(t, json.Unmarshal(text, &d))
 			require.Equal(t, r.Definition(), d)
 			require.Equal(t, want.version, d.Version)
-			require.Equal(t, want.team, d.Metadata["team"])
+			require.Equal(t, want.team, d.Team)
+			require.NotEmpty(t, d.Documentation)
+			require.Less(t, d.ExpectedResponse, want.time)
+			require.Positive(t, d.ExpectedResponse)
 			require.NotEmpty(t, d.Description)
 			require.Equal(t, want.time, r.Info().AttemptTimeout)
 			limits, err := r.SetLimits(registry.LimitPolicy{})
 			require.NoError(t, err)
 			require.Equal(t, want.concurrent, limits.MaxConcurrent)
 		}
-		require.Len(t, w.reg.Discover("data_analysis"), 1)
-		require.Len(t, w.reg.Discover("web_scraping"), 1)
+		for _, capability := range []string{"data_analysis", "web_scraping"} {
+			found, err := w.reg.Discover(registry.Query{Require: []string{capability}})
+			require.NoError(t, err)
+			require.Len(t, found, 1)
+		}
 	})
 }

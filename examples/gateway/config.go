@@ -8,54 +8,79 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/url"
+	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
+	"github.com/capreg/registry"
 	"github.com/capreg/registry/selection"
 )
 
-// Config configures the gateway. The zero value of each field is its default.
+// Config configures the gateway. The zero value of each field is its default. A secret is "$NAME", an environment variable,
+// or "@/path", a file, which is read again with the configuration.
 type Config struct {
-	// Clients maps the name of each client to the environment variable that
-	// holds its key. Without clients every request is admitted.
-	Clients map[string]string `json:"clients"`
+	// Clients are the programs that may ask, by name. Without any every request is admitted.
+	Clients map[string]Client `json:"clients"`
 	// Upstreams are the servers that answer, by name.
 	Upstreams map[string]Upstream `json:"upstreams"`
 	// Routes map models to upstreams.
 	Routes []Route `json:"routes"`
-	// Timeouts bound the work for one request.
+	// Timeouts bound the work for one request. Those of a route come before them, those of an upstream before both.
 	Timeouts Timeouts `json:"timeouts"`
-	// WholeAnswers holds streams back until they are complete, so that one that
-	// is cut is answered by another upstream. Each route can ask for it as well.
+	// WholeAnswers holds streams back until they are complete, so that one that is cut is answered by another upstream.
 	WholeAnswers bool `json:"whole_answers"`
+	// Origins are those of web pages that may ask (CORS), such as "https://chat.example", or "*".
+	Origins []string `json:"origins"`
+	// Memory bounds the bytes of requests and answers that are held at once, in MiB: 512. It is not read again.
+	Memory int64 `json:"memory_mib"`
 }
 
-// Upstream is a server with an API like OpenAI's.
+// Client is a program that may ask.
+type Client struct {
+	// Key is the secret that it sends.
+	Key string `json:"key"`
+	// Models are those that it may ask for, with a star at their end for all that begin so. Default: all.
+	Models []string `json:"models"`
+	// RequestsPerMinute and Concurrency bound its requests. Default: any number.
+	RequestsPerMinute int   `json:"requests_per_minute"`
+	Concurrency       int64 `json:"concurrency"`
+}
+
+// Upstream is a server with an API like OpenAI's. Its policies are those of the registry, for each key and model.
 type Upstream struct {
-	// URL is the base to which "/chat/completions" is appended; it often ends in "/v1".
+	// URL is the base to which "/chat/completions" is appended; it often ends in "/v1", and may have a query.
 	URL string `json:"url"`
-	// Key is the environment variable that holds the key. None: no key is sent.
-	Key string `json:"key_variable"`
-	// Models maps the names that clients use to those of the upstream. Without
-	// it names are passed on as they are; with it the upstream has no others.
+	// Keys are secrets. A request goes out with the next one where one is refused, or limited in its rate.
+	Keys []string `json:"keys"`
+	// Headers are sent with each request; "{key}" stands for the key. Default: "Authorization": "Bearer {key}".
+	Headers map[string]string `json:"headers"`
+	// Models maps the names that clients use to those of the upstream. Without it names are passed on as they are; with it
+	// the upstream has no others.
 	Models map[string]string `json:"models"`
-	// Concurrency bounds the requests in progress; more wait for a slot, here or
-	// at another upstream. Zero: any number.
-	Concurrency int `json:"concurrency"`
+	// Window is the longest request that it takes, in any unit; 0: unknown. Weight is its share in a group, for strategies
+	// that use weights.
+	Window int     `json:"window"`
+	Weight float64 `json:"weight"`
+	// LastResort is asked although its breaker is open, when there is nothing else. Sole upstreams and those of a star are, too.
+	LastResort bool `json:"last_resort"`
+	// Retry is the policy of retries. Default: one.
+	Retry   *registry.RetryPolicy  `json:"retry"`
+	Breaker registry.BreakerPolicy `json:"breaker"`
+	// Limits bound the requests in progress, for each key; more wait in its queue, here or at another upstream.
+	Limits   registry.LimitPolicy `json:"limits"`
+	Timeouts Timeouts             `json:"timeouts"`
 }
 
 // Route maps a model to the upstreams that answer for it.
 type Route struct {
-	// Model is a name, or the beginning of names and a star: "gpt-*". The most
-	// exact route is taken.
+	// Model is a name, or the beginning of names and a star: "gpt-*". The most exact route is taken.
 	Model string `json:"model"`
 	// Groups are tried one after another.
 	Groups []Group `json:"groups"`
 	// WholeAnswers is that of [Config], for this route.
-	WholeAnswers bool `json:"whole_answers"`
+	WholeAnswers bool     `json:"whole_answers"`
+	Timeouts     Timeouts `json:"timeouts"`
 }
 
 // Group is some upstreams of the same rank.
@@ -64,13 +89,23 @@ type Group struct {
 	Strategy  selection.Strategy `json:"strategy"`
 }
 
-// Timeouts bound a request; see the defaults for each.
+// Timeouts bound a request. The time until a client has sent its request, and takes a piece of its answer, is bounded by
+// the defaults of llm.Proxy.
 type Timeouts struct {
-	Attempt    Duration `json:"attempt"`     // a plain answer of one upstream: 60 s
-	FirstToken Duration `json:"first_token"` // of a stream: 15 s
-	Stall      Duration `json:"stall"`       // between two tokens: 30 s
-	Total      Duration `json:"total"`       // everything: 5 min
-	Comment    Duration `json:"comment"`     // between two comments to a client, while there is nothing else to send: 20 s
+	Answer     Duration `json:"answer"`      // a plain answer of one upstream, which may think for long: 5 min
+	FirstToken Duration `json:"first_token"` // of a stream: 10 s
+	Stall      Duration `json:"stall"`       // between two tokens: 20 s
+	Total      Duration `json:"total"`       // everything: 15 min; not of an upstream
+	Comment    Duration `json:"comment"`     // without anything for a client, until a comment is sent: 15 s; not of an upstream
+}
+
+// over returns the timeouts with those of the outer scope where they have none.
+func (t Timeouts) over(outer Timeouts) Timeouts {
+	return Timeouts{
+		Answer: cmp.Or(t.Answer, outer.Answer, Duration(5*time.Minute)), FirstToken: cmp.Or(t.FirstToken, outer.FirstToken, Duration(10*time.Second)),
+		Stall: cmp.Or(t.Stall, outer.Stall, Duration(20*time.Second)), Total: cmp.Or(t.Total, outer.Total, Duration(15*time.Minute)),
+		Comment: cmp.Or(t.Comment, outer.Comment, Duration(15*time.Second)),
+	}
 }
 
 // Duration is a time.Duration written as "1m30s".
@@ -86,18 +121,16 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return nil
 }
 
-func or(d Duration, usual time.Duration) time.Duration { return cmp.Or(time.Duration(d), usual) }
-
 // readConfig reads the configuration; an unknown field is an error.
 func readConfig(from io.Reader) (Config, error) {
 	var config Config
 	decoder := json.NewDecoder(from)
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&config); err != nil {
-		return Config{}, fmt.Errorf("configuration: %w", err)
+		return config, fmt.Errorf("configuration: %w", err)
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return Config{}, errors.New("configuration: want one JSON object and nothing behind it")
+		return config, errors.New("configuration: want one JSON object and nothing behind it")
 	}
 	return config, config.check()
 }
@@ -110,159 +143,86 @@ func readConfigFile(path string) (Config, error) {
 	return readConfig(bytes.NewReader(text))
 }
 
-// check finds names that do not exist, which the registry would not notice.
+// secret returns the value of a secret, which no error shows.
+func secret(text string) (string, error) {
+	if name, ok := strings.CutPrefix(text, "$"); ok && os.Getenv(name) != "" {
+		return os.Getenv(name), nil
+	}
+	if path, ok := strings.CutPrefix(text, "@"); ok {
+		if value, err := os.ReadFile(path); err == nil && len(bytes.TrimSpace(value)) > 0 { //nolint:gosec // the operator names it
+			return string(bytes.TrimSpace(value)), nil
+		}
+	}
+	return "", errors.New(`a secret is neither "$NAME" of an environment variable that is set nor "@/path" of a file that is not empty`)
+}
+
+// headers returns the headers to send, for each key.
+func (u Upstream) headers() (all []http.Header, err error) {
+	texts := maps.Clone(u.Headers)
+	if len(u.Keys) > 0 && !strings.Contains(fmt.Sprint(texts), "{key}") {
+		texts = map[string]string{"Authorization": "Bearer {key}"}
+		maps.Copy(texts, u.Headers)
+	}
+	keys := []string{""}
+	for i, text := range u.Keys {
+		key, err := secret(text)
+		if err != nil {
+			return nil, fmt.Errorf("keys[%d]: %w", i, err)
+		}
+		keys = append(keys[:i], key)
+	}
+	for _, key := range keys {
+		header := make(http.Header)
+		for name, text := range texts {
+			header.Set(name, strings.ReplaceAll(text, "{key}", key))
+		}
+		all = append(all, header)
+	}
+	return all, nil
+}
+
+// check finds names that do not exist, and what else the registry would not notice.
 func (c Config) check() error {
-	var found problems
-	c.checkClients(&found)
-	for _, name := range slices.Sorted(maps.Keys(c.Upstreams)) {
-		c.Upstreams[name].check("upstreams."+name, &found)
+	var found []error
+	wrong := func(right bool, field string, value any, want string) {
+		if !right {
+			found = append(found, fmt.Errorf("configuration: %s is %q: want %s", field, fmt.Sprint(value), want))
+		}
 	}
-	if len(c.Routes) == 0 {
-		found.wrong("routes", "[]", "at least one")
+	for name, client := range c.Clients {
+		limited := client.RequestsPerMinute >= 0 && client.Concurrency >= 0
+		wrong(name != "" && limited, "clients."+name, []int64{int64(client.RequestsPerMinute), client.Concurrency}, "a name, and limits of 0 (any number) or more")
 	}
+	wrong(c.Memory >= 0 && c.Memory <= 1<<20, "memory_mib", c.Memory, "0 (512) to 1048576")
+	for name, upstream := range c.Upstreams {
+		for model, known := range upstream.Models {
+			wrong(model != "" && known != "" && !strings.HasSuffix(model, "*"), "upstreams."+name+".models", model+": "+known, "two names")
+		}
+	}
+	wrong(len(c.Routes) > 0, "routes", "[]", "at least one")
 	seen := make(map[string]bool)
 	for i, route := range c.Routes {
 		field := fmt.Sprintf("routes[%d]", i)
-		if seen[route.Model] {
-			found.wrong(field+".model", route.Model, "one route for each")
-		}
+		wrong(!seen[route.Model], field+".model", route.Model, "one route for each")
 		seen[route.Model] = true
-		c.checkRoute(field, route, &found)
+		c.checkRoute(field, route, wrong)
 	}
 	return errors.Join(found...)
 }
 
-// problems are the errors of a configuration.
-type problems []error
-
-// add adds the error of a field.
-func (p *problems) add(format string, args ...any) {
-	*p = append(*p, fmt.Errorf("configuration: "+format, args...))
-}
-
-// wrong adds the error of a field whose value is not the wanted one.
-func (p *problems) wrong(field string, value any, want string) {
-	p.add("%s is %q: want %s", field, fmt.Sprint(value), want)
-}
-
-func (c Config) checkClients(found *problems) {
-	keys := make(map[string]string)
-	for _, name := range slices.Sorted(maps.Keys(c.Clients)) {
-		key := os.Getenv(c.Clients[name])
-		if key == "" {
-			found.add("clients.%s names no environment variable that is set", name)
-		} else if other, taken := keys[key]; taken {
-			found.add("clients.%s has the same key as clients.%s", name, other)
-		}
-		keys[key] = name
-	}
-}
-
-func (u Upstream) check(field string, found *problems) {
-	if at, err := url.Parse(u.URL); err != nil || at.Host == "" || at.Scheme != "http" && at.Scheme != "https" {
-		found.wrong(field+".url", u.URL, "an absolute URL of http or https")
-	}
-	for model, known := range u.Models {
-		if model == "" || known == "" || strings.HasSuffix(model, "*") {
-			found.wrong(field+".models", model+": "+known, "two names")
-		}
-	}
-	if u.Key != "" && os.Getenv(u.Key) == "" {
-		// Its value is not shown: it may be the key itself.
-		found.add("%s.key_variable names no environment variable that is set", field)
-	}
-	if u.Concurrency < 0 {
-		found.wrong(field+".concurrency", u.Concurrency, "0 (any number) or more")
-	}
-}
-
-func (c Config) checkRoute(field string, route Route, found *problems) {
-	if route.Model == "" || strings.Contains(strings.TrimSuffix(route.Model, "*"), "*") {
-		found.wrong(field+".model", route.Model, "a name, or the beginning of one and a star")
-	}
-	if len(route.Groups) == 0 {
-		found.wrong(field+".groups", "[]", "at least one")
-	}
-	if !c.serves(route) {
-		found.wrong(field+".model", route.Model, "one that an upstream of the route has")
-	}
-	named := make(map[string]bool)
-	for j, group := range route.Groups {
-		field := fmt.Sprintf("%s.groups[%d].upstreams", field, j)
-		if len(group.Upstreams) == 0 {
-			found.wrong(field, "[]", "at least one")
-		}
+func (c Config) checkRoute(field string, route Route, wrong func(right bool, field string, value any, want string)) {
+	named := route.Model != "" && !strings.Contains(strings.TrimSuffix(route.Model, "*"), "*")
+	wrong(named, field+".model", route.Model, "a name, or the beginning of one and a star")
+	wrong(len(route.Groups) > 0, field+".groups", "[]", "at least one")
+	wrong(len(c.expanded(route)) > 0, field+".model", route.Model, "one that an upstream of the route has")
+	seen := make(map[string]bool)
+	for i, group := range route.Groups {
+		field := fmt.Sprintf("%s.groups[%d].upstreams", field, i)
+		wrong(len(group.Upstreams) > 0, field, "[]", "at least one")
 		for _, name := range group.Upstreams {
-			if _, known := c.Upstreams[name]; !known || named[name] {
-				found.wrong(field, name, "one of the upstreams, once")
-			}
-			named[name] = true
+			_, known := c.Upstreams[name]
+			wrong(known && !seen[name], field, name, "one of the upstreams, once")
+			seen[name] = true
 		}
 	}
-}
-
-// expanded returns the routes with a route of its own for each model that an
-// upstream maps: other upstreams of the route may not have it. What remains with
-// a star is for the names that are passed on as they are.
-func (c Config) expanded() []Route {
-	var all []Route
-	routed := make(map[string]bool)
-	for _, route := range c.Routes {
-		routed[route.Model] = true
-	}
-	byLength := slices.SortedStableFunc(slices.Values(c.Routes), func(a, b Route) int { return len(b.Model) - len(a.Model) })
-	for _, route := range byLength { // longest first: the most exact route is taken
-		if own := c.of(route, route.Model); own.answered() {
-			all = append(all, own)
-		}
-		for _, model := range c.mapped(route) {
-			if !routed[model] {
-				routed[model] = true
-				all = append(all, c.of(route, model))
-			}
-		}
-	}
-	return all
-}
-
-// serves reports whether any model of the route has an upstream.
-func (c Config) serves(route Route) bool {
-	if c.of(route, route.Model).answered() {
-		return true
-	}
-	return len(c.mapped(route)) > 0
-}
-
-// mapped returns the models that upstreams of a route with a star map by name.
-func (c Config) mapped(route Route) (models []string) {
-	prefix, many := strings.CutSuffix(route.Model, "*")
-	for _, group := range route.Groups {
-		for _, upstream := range group.Upstreams {
-			for _, model := range slices.Sorted(maps.Keys(c.Upstreams[upstream].Models)) {
-				if many && strings.HasPrefix(model, prefix) {
-					models = append(models, model)
-				}
-			}
-		}
-	}
-	return models
-}
-
-// of returns the route for one model, with the upstreams that have it.
-func (c Config) of(route Route, model string) Route {
-	route.Model = model
-	var groups []Group
-	for _, group := range route.Groups {
-		group.Upstreams = slices.DeleteFunc(slices.Clone(group.Upstreams), func(name string) bool {
-			models := c.Upstreams[name].Models
-			return len(models) > 0 && models[model] == ""
-		})
-		groups = append(groups, group)
-	}
-	route.Groups = groups
-	return route
-}
-
-func (r Route) answered() bool {
-	return slices.ContainsFunc(r.Groups, func(g Group) bool { return len(g.Upstreams) > 0 })
 }

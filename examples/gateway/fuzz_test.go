@@ -2,13 +2,13 @@ package main
 
 import (
 	"context"
-	"io"
-	"log"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
 )
 
 // A configuration makes a gateway, or an error.
@@ -18,8 +18,8 @@ func FuzzConfiguration(f *testing.F) {
 	f.Add(string(text))
 	for _, text := range []string{
 		``, `{}`, `null`, `[]`, `{"routes":[{"model":"*","groups":[{"upstreams":["a"]}]}],"upstreams":{"a":{"url":"http://127.0.0.1:1"}}}`,
-		`{"routes":[{"model":"a**","groups":[{}]}]}`, `{"upstreams":{"a":{"url":"http://h","models":{"m*":""},"concurrency":-1}}}`,
-		`{"timeouts":{"attempt":"1h","stall":"-1s"}}`, `{"clients":{"a":""}}`, `{} {}`,
+		`{"routes":[{"model":"a**","groups":[{}]}]}`, `{"upstreams":{"a":{"url":"http://h","models":{"m*":""},"limits":{"max_concurrent":-1}}}}`,
+		`{"timeouts":{"answer":"1h","stall":"-1s"}}`, `{"clients":{"a":{"key":""}}}`, `{} {}`,
 		`{"upstreams":{" a":{"url":"http://h/v1","models":{"m":"n"}}},"routes":[{"model":"m*","groups":[{"upstreams":[" a"],"strategy":"round_robin"}]}]}`,
 	} {
 		f.Add(text)
@@ -29,12 +29,12 @@ func FuzzConfiguration(f *testing.F) {
 		if err != nil {
 			return
 		}
-		gate, err := newGateway(t.Context(), config, log.New(io.Discard, "", 0))
+		gate, err := newGateway(t.Context(), config, zap.NewNop(), http.DefaultTransport)
 		if err != nil {
 			require.NotContains(t, err.Error(), "panic")
 			return
 		}
-		require.NoError(t, gate.close(context.WithoutCancel(t.Context())))
+		require.NoError(t, gate.registry.Close(context.WithoutCancel(t.Context())))
 	})
 }
 

@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"io"
-	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -22,9 +21,11 @@ import (
 	"github.com/openai/openai-go/v3/option"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+	"go.uber.org/zap"
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/examples/internal/loopback"
+	"github.com/capreg/registry/registryhttp/llm"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -33,12 +34,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func start(t *testing.T, config Config) string {
 	t.Helper()
 	require.NoError(t, config.check())
-	g, err := newGateway(t.Context(), config, log.New(io.Discard, "", 0))
+	g, err := newGateway(t.Context(), config, zap.NewNop(), http.DefaultTransport)
 	require.NoError(t, err)
 	server := httptest.NewServer(g)
 	t.Cleanup(func() {
 		server.Close()
-		require.NoError(t, g.close(context.WithoutCancel(t.Context())))
+		require.NoError(t, g.registry.Close(context.WithoutCancel(t.Context())))
+		http.DefaultClient.CloseIdleConnections()
 	})
 	return server.URL
 }
@@ -90,14 +92,26 @@ const (
 	streamed = `{"model":"demo","stream":true,"messages":[{"role":"user","content":"two words"}]}`
 )
 
-func refusal(t *testing.T, text string) errorObject {
+func refusal(t *testing.T, text string) llm.Error {
 	t.Helper()
-	said, ok := errorIn([]byte(text))
-	require.True(t, ok, text)
-	require.NotEmpty(t, said.Message)
-	require.NotEmpty(t, said.Type)
-	return said
+	var body struct {
+		Error llm.Error `json:"error"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(text), &body), text)
+	require.NotEmpty(t, body.Error.Message)
+	require.NotEmpty(t, body.Error.Type)
+	return body.Error
 }
+
+// isRefusal reports whether a text is an error in the format of OpenAI.
+func isRefusal(text string) bool {
+	var body struct {
+		Error *llm.Error `json:"error"`
+	}
+	return json.Unmarshal([]byte(text), &body) == nil && body.Error != nil
+}
+
+const endOfStream = "[DONE]"
 
 func TestGateway_ServesTheOfficialSDK(t *testing.T) {
 	t.Parallel()
@@ -139,7 +153,7 @@ func TestGateway_FailsOverToTheNextUpstream(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			url, first, _ := two(t, func(c *Config) {
-				c.Timeouts = Timeouts{Attempt: Duration(time.Second), FirstToken: Duration(time.Second)}
+				c.Timeouts = Timeouts{Answer: Duration(time.Second), FirstToken: Duration(time.Second)}
 			})
 			fault(first)
 			for _, body := range []string{plain, streamed} {
@@ -148,7 +162,7 @@ func TestGateway_FailsOverToTheNextUpstream(t *testing.T) {
 				require.Equal(t, "second", response.Header.Get("X-Served-By"))
 				require.Equal(t, "model-of-second", response.Header.Get("X-Served-Model"))
 			}
-			require.LessOrEqual(t, first.Hits(), int64(2))
+			require.LessOrEqual(t, first.Hits(), int64(4), "with one retry")
 		})
 	}
 }
@@ -181,11 +195,11 @@ func TestGateway_RefusesWithRetryAfterWhenAllAreParked(t *testing.T) {
 	}
 	for _, body := range []string{plain, plain, streamed} {
 		response, text := post(t, url, body)
-		require.Equal(t, http.StatusServiceUnavailable, response.StatusCode, text)
+		require.Equal(t, http.StatusTooManyRequests, response.StatusCode, text)
 		seconds, err := strconv.Atoi(response.Header.Get("Retry-After"))
 		require.NoError(t, err)
 		require.InDelta(t, 31, seconds, 4)
-		require.Equal(t, "no_upstream", refusal(t, text).Code)
+		require.Equal(t, "rate_limit_exceeded", refusal(t, text).Code)
 	}
 	require.Equal(t, int64(1), first.Hits())
 	require.Equal(t, int64(1), second.Hits())
@@ -234,7 +248,7 @@ func TestGateway_EndsAfterItsTotalTimeInTheQueue(t *testing.T) {
 	url, first, second := two(t, func(c *Config) {
 		c.Timeouts.Total = Duration(300 * time.Millisecond)
 		for name, upstream := range c.Upstreams {
-			upstream.Concurrency = 1
+			upstream.Limits.MaxConcurrent = 1
 			c.Upstreams[name] = upstream
 		}
 	})
@@ -255,7 +269,7 @@ func TestGateway_EndsAfterItsTotalTimeInTheQueue(t *testing.T) {
 			}
 			defer func() { _ = response.Body.Close() }()
 			text, err := io.ReadAll(response.Body)
-			if _, ok := errorIn(text); err != nil || !ok || response.StatusCode != http.StatusGatewayTimeout {
+			if err != nil || !isRefusal(string(text)) || response.StatusCode != http.StatusGatewayTimeout {
 				t.Errorf("%d %s %v", response.StatusCode, text, err)
 			}
 		})
@@ -325,7 +339,7 @@ func TestGateway_CallsUpstreamsOnlyForTheirModels(t *testing.T) {
 
 func TestGateway_AdmitsOnlyKnownKeys(t *testing.T) {
 	t.Setenv("GATEWAY_TEST_KEY", "secret-a")
-	url, first, _ := two(t, func(c *Config) { c.Clients = map[string]string{"a": "GATEWAY_TEST_KEY"} })
+	url, first, _ := two(t, func(c *Config) { c.Clients = map[string]Client{"a": {Key: "$GATEWAY_TEST_KEY"}} })
 	response, _ := post(t, url, plain)
 	require.Equal(t, http.StatusOK, response.StatusCode)
 	for _, header := range []string{"", "Bearer", "Bearer secret-b", "Basic secret-a", "secret-a"} {
@@ -353,7 +367,7 @@ func TestGateway_AnswersBadRequestsInTheFormatOfOpenAI(t *testing.T) {
 		``: "invalid_request", `[]`: "invalid_request", `null`: "invalid_request", `{"model":7}`: "invalid_request",
 		`{}`: "invalid_request", `{"model":"demo","stream":"yes"}`: "invalid_request", `{"model":"no"}`: "model_not_found",
 		`{"model":"*"}`: "model_not_found",
-		`{"model":"demo","pad":"` + strings.Repeat("x", mostBytes) + `"}`: "request_too_large",
+		`{"model":"demo","pad":"` + strings.Repeat("x", 33<<20) + `"}`: "request_too_large",
 	} {
 		response, text := post(t, url, body)
 		require.GreaterOrEqual(t, response.StatusCode, 400)
@@ -413,7 +427,13 @@ func raw(tb testing.TB) (url string, say func([]byte)) {
 		require.NoError(tb, listener.Close())
 		<-done
 	})
-	return "http://" + listener.Addr().String(), func(answer []byte) { answers <- answer }
+	return "http://" + listener.Addr().String(), func(answer []byte) {
+		select {
+		case <-answers: // it was not asked for
+		default:
+		}
+		answers <- answer
+	}
 }
 
 func FuzzGateway_AnyUpstreamBytesGetAnAnswer(f *testing.F) {
@@ -432,15 +452,14 @@ func FuzzGateway_AnyUpstreamBytesGetAnAnswer(f *testing.F) {
 	}
 	url, say := raw(f)
 	gate, err := newGateway(f.Context(), Config{
-		Upstreams: map[string]Upstream{"raw": {URL: url}},
+		Upstreams: map[string]Upstream{"raw": {URL: url, Retry: &registry.RetryPolicy{}}},
 		Routes:    []Route{{Model: "*", Groups: []Group{{Upstreams: []string{"raw"}}}}},
-	}, log.New(io.Discard, "", 0))
+	}, zap.NewNop(), http.DefaultTransport)
 	require.NoError(f, err)
-	f.Cleanup(func() { require.NoError(f, gate.close(context.WithoutCancel(f.Context()))) })
+	f.Cleanup(func() { require.NoError(f, gate.registry.Close(context.WithoutCancel(f.Context()))) })
 	f.Fuzz(func(t *testing.T, answer []byte) {
 		for _, body := range []string{plain, streamed} {
-			provider, _ := gate.registry.Provider("* at raw")
-			require.NoError(t, provider.Reset())
+			gate.registry.Reset()
 			say(answer)
 			recorder := httptest.NewRecorder()
 			gate.ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/v1/chat/completions", strings.NewReader(body)))
@@ -448,16 +467,14 @@ func FuzzGateway_AnyUpstreamBytesGetAnAnswer(f *testing.F) {
 			switch {
 			case recorder.Code != http.StatusOK:
 				require.GreaterOrEqual(t, recorder.Code, 400)
-				_, ok := errorIn([]byte(text))
-				require.True(t, ok, text)
+				require.True(t, isRefusal(text), text)
 			case body == plain:
 				require.True(t, json.Valid([]byte(text)), text)
 				require.Equal(t, "raw", recorder.Header().Get("X-Served-By"))
 			default:
 				events := strings.Split(strings.TrimSuffix(text, "\n\n"), "\n\n")
 				last := strings.TrimPrefix(events[len(events)-1], "data: ")
-				_, failed := errorIn([]byte(last))
-				require.True(t, failed || last == endOfStream, text)
+				require.True(t, isRefusal(last) || last == endOfStream, text)
 			}
 		}
 	})
@@ -467,30 +484,30 @@ func TestConfig_ErrorNamesTheField(t *testing.T) {
 	t.Parallel()
 	const upstreams = `"upstreams":{"a":{"url":"http://127.0.0.1:1/v1","models":{"m":"n"}}}`
 	for text, want := range map[string]string{
-		`{`:                              "unexpected EOF",
-		`{"routs":[]}`:                   "routs",
-		`{} {}`:                          "one JSON object",
-		`{}`:                             `routes is "[]"`,
-		`{"timeouts":{"total":"-1s"}}`:   "more than 0",
-		`{"timeouts":{"total":"1"}}`:     `a duration is "1"`,
-		`{"clients":{"a":"UNSET_KEY"}}`:  "clients.a names no environment variable that is set",
-		`{"upstreams":{"a":{"url":""}}}`: "upstreams.a.url",
-		`{"upstreams":{"a":{"url":"http://h","key_variable":"UNSET_KEY"}}}`:                                               "upstreams.a.key_variable names no",
-		`{"upstreams":{"a":{"url":"http://h","models":{"m*":"n"}}}}`:                                                      "upstreams.a.models",
-		`{` + upstreams + `,"routes":[{"model":"m"}]}`:                                                                    "routes[0].groups",
-		`{` + upstreams + `,"routes":[{"model":"m","groups":[{}]}]}`:                                                      "routes[0].groups[0].upstreams",
-		`{` + upstreams + `,"routes":[{"model":"m","groups":[{"upstreams":["b"]}]}]}`:                                     `"b": want one of the upstreams`,
-		`{` + upstreams + `,"routes":[{"model":"m","groups":[{"upstreams":["a","a"]}]}]}`:                                 `"a": want one of the upstreams, once`,
-		`{` + upstreams + `,"routes":[{"model":"x","groups":[{"upstreams":["a"]}]}]}`:                                     "routes[0].model",
-		`{` + upstreams + `,"routes":[{"model":"*m","groups":[{"upstreams":["a"]}]}]}`:                                    "routes[0].model",
-		`{` + upstreams + `,"routes":[{"model":"m","groups":[{"upstreams":["a"],"strategy":"LUCKY"}]}]}`:                  "LUCKY",
-		`{` + upstreams + `,"routes":[{"model":"m","groups":[{"upstreams":["a"]}]},{"model":"m"}]}`:                       "one route for each",
-		`{"upstreams":{"a":{"url":"http://h","concurrency":-1}},"routes":[{"model":"m","groups":[{"upstreams":["a"]}]}]}`: "upstreams.a.concurrency",
-		`{` + upstreams + `,"routes":[{"model":"x*","groups":[{"upstreams":["a"]}]}]}`:                                    "routes[0].model",
+		`{`:                            "unexpected EOF",
+		`{"routs":[]}`:                 "routs",
+		`{} {}`:                        "one JSON object",
+		`{}`:                           `routes is "[]"`,
+		`{"timeouts":{"total":"-1s"}}`: "more than 0",
+		`{"timeouts":{"total":"1"}}`:   `a duration is "1"`,
+		`{"clients":{"a":{"key":"$UNSET_KEY"}},` + upstreams + `,"routes":[{"model":"m","groups":[{"upstreams":["a"]}]}]}`:              "clients.a.key: a secret is neither",
+		`{"upstreams":{"a":{"url":""}},"routes":[{"model":"m","groups":[{"upstreams":["a"]}]}]}`:                                        "upstreams.a: registry: invalid input: base is",
+		`{"upstreams":{"a":{"url":"http://h","keys":["$UNSET_KEY"]}},"routes":[{"model":"m","groups":[{"upstreams":["a"]}]}]}`:          "upstreams.a: keys[0]: a secret is neither",
+		`{"upstreams":{"a":{"url":"http://h","models":{"m*":"n"}}}}`:                                                                    "upstreams.a.models",
+		`{` + upstreams + `,"routes":[{"model":"m"}]}`:                                                                                  "routes[0].groups",
+		`{` + upstreams + `,"routes":[{"model":"m","groups":[{}]}]}`:                                                                    "routes[0].groups[0].upstreams",
+		`{` + upstreams + `,"routes":[{"model":"m","groups":[{"upstreams":["b"]}]}]}`:                                                   `"b": want one of the upstreams`,
+		`{` + upstreams + `,"routes":[{"model":"m","groups":[{"upstreams":["a","a"]}]}]}`:                                               `"a": want one of the upstreams, once`,
+		`{` + upstreams + `,"routes":[{"model":"x","groups":[{"upstreams":["a"]}]}]}`:                                                   "routes[0].model",
+		`{` + upstreams + `,"routes":[{"model":"*m","groups":[{"upstreams":["a"]}]}]}`:                                                  "routes[0].model",
+		`{` + upstreams + `,"routes":[{"model":"m","groups":[{"upstreams":["a"],"strategy":"LUCKY"}]}]}`:                                "LUCKY",
+		`{` + upstreams + `,"routes":[{"model":"m","groups":[{"upstreams":["a"]}]},{"model":"m"}]}`:                                     "one route for each",
+		`{"upstreams":{"a":{"url":"http://h","limits":{"max_concurrent":-1}}},"routes":[{"model":"m","groups":[{"upstreams":["a"]}]}]}`: "Limits.MaxConcurrent",
+		`{` + upstreams + `,"routes":[{"model":"x*","groups":[{"upstreams":["a"]}]}]}`:                                                  "routes[0].model",
 	} {
 		config, err := readConfig(strings.NewReader(text))
 		if err == nil {
-			_, err = newGateway(t.Context(), config, log.New(io.Discard, "", 0))
+			_, err = newGateway(t.Context(), config, zap.NewNop(), http.DefaultTransport)
 		}
 		require.ErrorContains(t, err, want, text)
 	}
@@ -498,19 +515,20 @@ func TestConfig_ErrorNamesTheField(t *testing.T) {
 
 func TestConfig_ExampleFileIsValid(t *testing.T) {
 	t.Setenv("GATEWAY_KEY_TEAM_A", "a")
+	t.Setenv("GATEWAY_KEY_BATCH", "c")
 	t.Setenv("OPENAI_API_KEY", "b")
 	config, err := readConfigFile("gateway.json")
 	require.NoError(t, err)
-	g, err := newGateway(t.Context(), config, log.New(io.Discard, "", 0))
+	g, err := newGateway(t.Context(), config, zap.NewNop(), http.DefaultTransport)
 	require.NoError(t, err)
-	defer func() { require.NoError(t, g.close(t.Context())) }()
+	defer func() { require.NoError(t, g.registry.Close(t.Context())) }()
 	var names []string
-	for _, candidate := range g.routes["gpt-4o-mini"].Explain().Candidates {
+	for _, candidate := range g.resolver(g.now.Load().routes["gpt-4o-mini"]).Explain().Candidates {
 		names = append(names, candidate.Provider)
 	}
 	require.Equal(t, []string{"gpt-4o-mini at openai", "gpt-4o-mini at ollama-a", "gpt-4o-mini at ollama-b"}, names)
-	require.Contains(t, g.routes, "gpt-*")
-	require.Equal(t, registry.StrategyRoundRobin, config.Routes[1].Groups[0].Strategy)
+	require.Contains(t, g.now.Load().routes, "gpt-*")
+	require.Equal(t, registry.StrategyRoundRobin, config.Routes[2].Groups[0].Strategy)
 }
 
 func TestMain_ServesWithoutAConfigurationUntilInterrupted(t *testing.T) {
@@ -518,11 +536,11 @@ func TestMain_ServesWithoutAConfigurationUntilInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var out lines
 	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, []string{"-listen", "127.0.0.1:0"}, &out) }()
+	go func() { ended <- run(ctx, []string{"-listen", "127.0.0.1:0"}, &out, nil) }()
 	url := ""
 	require.Eventually(t, func() bool {
-		_, after, found := strings.Cut(out.String(), "listening on ")
-		url = strings.TrimSpace(after)
+		_, after, found := strings.Cut(out.String(), `"listening","url":"`)
+		url, _, _ = strings.Cut(after, `"`)
 		return found
 	}, 10*time.Second, time.Millisecond)
 	for _, body := range []string{plain, streamed} {
@@ -541,9 +559,9 @@ func TestMain_RefusesBadArguments(t *testing.T) {
 	for _, arguments := range [][]string{
 		{"-listen", "nowhere:what"}, {"config.json", "-listen", "x"}, {"-config", bad}, {"-config", bad + ".none"}, {"-unheard-of"},
 	} {
-		require.Error(t, run(t.Context(), arguments, io.Discard), arguments)
+		require.Error(t, run(t.Context(), arguments, io.Discard, nil), arguments)
 	}
-	require.NoError(t, run(t.Context(), []string{"-h"}, io.Discard))
+	require.NoError(t, run(t.Context(), []string{"-h"}, io.Discard, nil))
 }
 
 // lines is a buffer for two goroutines.

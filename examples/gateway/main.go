@@ -1,17 +1,13 @@
-// Command gateway is an HTTP proxy in front of several servers with an API like
-// OpenAI's: one address for clients, which keeps answering while the servers fail.
-//
-// Without a configuration it starts two servers of its own on loopback, so that
-// this works at once:
+// Command gateway is an HTTP proxy in front of several servers with an API like OpenAI's: one address for clients, which keeps
+// answering while the servers fail. Without a configuration it starts two servers of its own, so that this works at once:
 //
 //	go run ./examples/gateway
 //	curl -s localhost:8080/v1/chat/completions -d '{"model":"demo","messages":[{"role":"user","content":"hello"}]}'
 //	curl -sN localhost:8080/v1/chat/completions -d '{"model":"demo","stream":true,"messages":[{"role":"user","content":"hello"}]}'
-//	curl -s localhost:8080/v1/models
 //	curl -s localhost:8080/status
 //
-// [Config] documents the configuration file; gateway.json is one. The headers
-// X-Served-By, X-Served-Model and X-Attempts of an answer name its source.
+// [Config] documents the configuration file; gateway.json is one. The headers X-Served-By, X-Served-Model and X-Attempts
+// of an answer name its source.
 package main
 
 import (
@@ -20,33 +16,40 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
 	"github.com/capreg/registry/examples/internal/loopback"
+	"github.com/capreg/registry/registryhttp"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stderr); err != nil {
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	if err := run(ctx, os.Args[1:], os.Stderr, reload); err != nil {
 		fmt.Fprintln(os.Stderr, "gateway:", err)
 		os.Exit(1) //nolint:gocritic // the process ends; stop has nothing left to undo
 	}
 }
 
-// run serves until ctx ends, and then until the requests in progress have ended,
-// for a while.
-func run(ctx context.Context, arguments []string, out io.Writer) (err error) {
+// run serves until ctx ends, and then until the requests in progress have ended, for a while. It reads the configuration
+// again at each reload.
+func run(ctx context.Context, arguments []string, out io.Writer, reload <-chan os.Signal) (err error) {
 	flags := flag.NewFlagSet("gateway", flag.ContinueOnError)
 	flags.SetOutput(out)
 	address := flags.String("listen", "localhost:8080", "the address to listen on")
-	path := flags.String("config", "", "the configuration file; none: two built-in servers on loopback")
+	file := flags.String("config", "", "the configuration file, read again at SIGHUP; none: two built-in servers on loopback")
+	drain := flags.Duration("drain", 30*time.Second, "the time that requests in progress have at the end")
 	if err := flags.Parse(arguments); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil
@@ -57,8 +60,8 @@ func run(ctx context.Context, arguments []string, out io.Writer) (err error) {
 		return fmt.Errorf("unexpected argument %q: a configuration file is given with -config", flags.Arg(0))
 	}
 	var config Config
-	if *path != "" {
-		config, err = readConfigFile(*path)
+	if *file != "" {
+		config, err = readConfigFile(*file)
 	} else {
 		var end func()
 		config, end, err = builtIn()
@@ -67,16 +70,22 @@ func run(ctx context.Context, arguments []string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	logger := log.New(out, "", log.LstdFlags)
-	g, err := newGateway(ctx, config, logger)
+	form := zap.NewProductionEncoderConfig()
+	form.EncodeTime = zapcore.RFC3339NanoTimeEncoder
+	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(form), zapcore.AddSync(out), zap.InfoLevel))
+	network := &http.Transport{
+		Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext, TLSHandshakeTimeout: 5 * time.Second,
+		MaxIdleConnsPerHost: 256, IdleConnTimeout: 30 * time.Second, MaxResponseHeaderBytes: 256 << 10, ForceAttemptHTTP2: true,
+	}
+	defer network.CloseIdleConnections()
+	g, err := newGateway(ctx, config, log, network)
 	if err != nil {
 		return err
 	}
-	const longestGoodbye = 10 * time.Second
 	defer func() {
-		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), longestGoodbye)
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
-		err = errors.Join(err, g.close(ending))
+		err = errors.Join(err, g.registry.Close(ending))
 	}()
 	var listen net.ListenConfig
 	listener, err := listen.Listen(ctx, "tcp", *address)
@@ -84,33 +93,34 @@ func run(ctx context.Context, arguments []string, out io.Writer) (err error) {
 		return err
 	}
 	if len(config.Clients) == 0 {
-		logger.Print("no clients are configured: every request is admitted")
+		log.Warn("no clients are configured: every request is admitted")
 	}
-	logger.Printf("listening on http://%s", listener.Addr())
-	return serve(ctx, &http.Server{
-		Handler: g, ErrorLog: logger, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
-	}, listener, longestGoodbye)
+	log.Info("listening", zap.String("url", "http://"+listener.Addr().String()))
+	var reloading sync.WaitGroup
+	defer reloading.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	reloading.Go(func() { g.reload(ctx, *file, reload) })
+	return registryhttp.Serve(ctx, &http.Server{
+		Handler: g, ErrorLog: zap.NewStdLog(log), ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+	}, listener, *drain)
 }
 
-func serve(ctx context.Context, server *http.Server, listener net.Listener, patience time.Duration) error {
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
-	select {
-	case err := <-failed:
-		return err
-	case <-ctx.Done():
+// reload reads the configuration again at each signal, until ctx ends: then the gateway is not ready any more.
+func (g *gateway) reload(ctx context.Context, file string, signals <-chan os.Signal) {
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-signals:
+			config, err := readConfigFile(file)
+			if err == nil {
+				err = g.apply(ctx, config)
+			}
+			g.log.Info("the configuration was read again; with an error it stays as it was", zap.Error(err))
+		}
 	}
-	server.ErrorLog.Print("stopping: requests in progress may end")
-	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
-	defer cancel()
-	err := server.Shutdown(ending)
-	if err != nil {
-		err = errors.Join(err, server.Close())
-	}
-	if served := <-failed; !errors.Is(served, http.ErrServerClosed) {
-		err = errors.Join(err, served)
-	}
-	return err
+	g.stopping.Store(true)
 }
 
 // builtIn starts two servers, and returns a configuration for them.
@@ -119,21 +129,15 @@ func builtIn() (_ Config, end func(), err error) {
 		Upstreams: make(map[string]Upstream),
 		Routes:    []Route{{Model: "demo*", Groups: []Group{{Upstreams: []string{"loopback-a"}}, {Upstreams: []string{"loopback-b"}}}}},
 	}
-	var servers []*loopback.Server
-	end = func() {
-		for _, server := range servers {
-			server.Close()
-		}
-	}
+	end = func() {}
 	for _, name := range []string{"loopback-a", "loopback-b"} {
 		server, err := loopback.Start(name, loopback.OpenAI)
 		if err != nil {
 			return Config{}, end, err
 		}
-		servers = append(servers, server)
-		config.Upstreams[name] = Upstream{
-			URL: server.URL() + "/v1", Models: map[string]string{"demo": "words-1", "demo-large": "words-2"},
-		}
+		before := end
+		end = func() { server.Close(); before() }
+		config.Upstreams[name] = Upstream{URL: server.URL() + "/v1", Models: map[string]string{"demo": "words-1", "demo-large": "words-2"}}
 	}
 	return config, end, nil
 }

@@ -16,35 +16,20 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/capreg/registry/internal/jsonform"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/window"
+	"github.com/capreg/registry/status"
 )
 
-// State is one of the three states of a breaker.
-type State uint8
+// State is the state of a breaker.
+type State = status.BreakerState
 
 // The states of a breaker.
 const (
-	Closed   State = iota // admits every call
-	Open                  // admits none
-	HalfOpen              // admits as many trials at once as the policy has slots
+	Closed   = status.BreakerClosed
+	Open     = status.BreakerOpen
+	HalfOpen = status.BreakerHalfOpen
 )
-
-var stateNames = [...]string{"closed", "open", "half-open"} //nolint:gochecknoglobals // immutable
-
-// String returns "closed", "open" or "half-open".
-func (s State) String() string { return jsonform.Text(stateNames[:], s, "state") }
-
-// MarshalText returns what String returns, or an error for a value that is no state.
-func (s State) MarshalText() ([]byte, error) {
-	return jsonform.MarshalName(stateNames[:], s, "state")
-}
-
-// UnmarshalText reads what MarshalText writes.
-func (s *State) UnmarshalText(text []byte) error {
-	return jsonform.UnmarshalName(stateNames[:], s, text, "state")
-}
 
 // Outcome is the part of a call's result that counts for the breaker.
 type Outcome uint8

@@ -170,6 +170,8 @@ func Texts(field string, texts map[string]string) *Violation {
 	return nil
 }
 
+const wantURL = "a URL such as https://host/path or unix:///path"
+
 // URL checks that a text is an absolute URL with a host or an absolute path, or empty.
 func URL(field, text string) *Violation {
 	if text == "" {
@@ -180,7 +182,23 @@ func URL(field, text string) *Violation {
 	}
 	u, err := url.Parse(text)
 	if err != nil || !u.IsAbs() || u.Opaque != "" || u.Host == "" && !strings.HasPrefix(u.Path, "/") {
-		return Refuse(field, text, "a URL such as https://host/path or unix:///path")
+		return Refuse(field, text, wantURL)
+	}
+	return nil
+}
+
+// URLs checks that keys are names and values absolute URLs, and their number.
+func URLs(field string, urls map[string]string) *Violation {
+	if v := Texts(field, urls); v != nil {
+		return v
+	}
+	for key, value := range urls {
+		if value == "" {
+			return Refuse(Key(field, key), value, wantURL)
+		}
+		if v := URL(Key(field, key), value); v != nil {
+			return v
+		}
 	}
 	return nil
 }
@@ -191,6 +209,11 @@ func Item(field string, i int) string { return fmt.Sprintf("%s[%d]", field, i) }
 // Key names a value of a map.
 func Key(field, key string) string {
 	return fmt.Sprintf("%s[%q]", field, oneline.Cut(key, longestValue))
+}
+
+// Same reports whether both values are equal, and can be compared; nil is the same as no value.
+func Same(a, b any) bool {
+	return reflect.ValueOf(a).Comparable() && reflect.ValueOf(b).Comparable() && a == b
 }
 
 // IsNil reports whether value is nil, or a nil pointer, map, channel, function or slice in an interface.

@@ -151,6 +151,7 @@ func TestTexts_HaveNamesAsKeysAndTextsAsValues(t *testing.T) {
 		many[strconv.Itoa(i)] = ""
 	}
 	requireViolation(t, check.Violation{Field: "F", Value: "257 texts", Bound: "at most 256 texts"}, check.Texts("F", many))
+	requireViolation(t, check.Violation{Field: "F", Value: "257 texts", Bound: "at most 256 texts"}, check.URLs("F", many))
 	delete(many, "0")
 	require.Nil(t, check.Texts("F", many))
 }
@@ -183,4 +184,15 @@ func TestIsNil_SeesThroughInterfaces(t *testing.T) {
 	for _, value := range []any{0, "", struct{}{}, new(int), []int{}, map[int]int{}, make(chan int), func() {}} {
 		require.False(t, check.IsNil(value), "%T", value)
 	}
+}
+
+func TestSame_IsFalseForWhatCannotBeCompared(t *testing.T) {
+	t.Parallel()
+	one := new(int)
+	require.False(t, check.Same(nil, nil), "there is nothing to compare")
+	require.True(t, check.Same(one, one))
+	require.False(t, check.Same(one, nil))
+	require.False(t, check.Same(1, int64(1)))
+	require.False(t, check.Same([]int{}, []int{}))
+	require.False(t, check.Same([1]any{func() {}}, [1]any{func() {}}))
 }

@@ -14,6 +14,7 @@
 //	needs.go      what the outcome of one component means for those that need it
 //	turns.go      the order and number of starts, and the workers that call Start
 //	start.go      from Start to ready, or back
+//	handle.go     what a component has registered
 //	stop.go       stops, and the rollback of a start
 //	deadlines.go  timeouts of what does not heed its context
 //	supervise.go  runs that end by themselves, and restarts
@@ -55,17 +56,6 @@ type Component struct {
 	StartTimeout, StopTimeout time.Duration
 	NonCritical               bool
 	Restart                   *startup.Restart
-}
-
-// Handle is something that a component has registered. Its methods may be called more than once, and concurrently.
-type Handle interface {
-	// AwaitEligible waits until calls can be given to it. The error is its reason when ctx ends first.
-	AwaitEligible(ctx context.Context) error
-	// Unregister removes it, and waits for the calls in flight until ctx ends. It is called before a component stops.
-	Unregister(ctx context.Context) error
-	// Withdraw removes it and cancels the calls in flight, and waits for nothing. It is called for a component that
-	// has crashed.
-	Withdraw()
 }
 
 // InUseError is the refusal to remove a component that others need.

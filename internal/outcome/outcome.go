@@ -14,11 +14,11 @@ import (
 	"time"
 
 	"github.com/capreg/registry/internal/breaker"
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/pace"
 	"github.com/capreg/registry/internal/record"
-	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -121,21 +121,21 @@ func (o *Outcome) Cools() bool {
 
 // Performance returns what strategies learn from it: a provider that says no at once, or nothing at all, must not look
 // fast or idle, whatever its breaker makes of that.
-func (o *Outcome) Performance() selection.Outcome {
+func (o *Outcome) Performance() choice.Outcome {
 	if o.Result.Blames() {
-		return selection.Failed
+		return choice.Failed
 	}
 	switch {
 	case o.excused:
-		return selection.Neutral
+		return choice.Neutral
 	case IsSuccess(o.Class):
-		return selection.Answered
+		return choice.Answered
 	case isAny(o.Class, verdict.ClassCancelled, verdict.ClassCallerDeadline, verdict.ClassAttemptTimeout, verdict.ClassStalled):
-		return selection.Unanswered
+		return choice.Unanswered
 	case isAny(o.Class, verdict.ClassHedgeLoser, verdict.ClassRemoved, verdict.ClassIgnored):
-		return selection.Neutral
+		return choice.Neutral
 	}
-	return selection.Refused
+	return choice.Refused
 }
 
 // TellsOfProvider reports whether its error is worth remembering as the last one of the provider.

@@ -10,11 +10,11 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/capreg/registry/internal/breaker"
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/internal/pace"
 	"github.com/capreg/registry/internal/record"
 	"github.com/capreg/registry/internal/striped"
-	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -75,19 +75,19 @@ func TestOutcome_UnansweredBlamesByWhatIsKnown(t *testing.T) {
 func TestOutcome_ClassesDecideWhatIsNoted(t *testing.T) {
 	t.Parallel()
 	for class, row := range map[verdict.Class]struct {
-		performance                 selection.Outcome
+		performance                 choice.Outcome
 		interrupted, tells, success bool
 		cools                       bool
 	}{
-		verdict.ClassSuccess:        {performance: selection.Answered, tells: true, success: true},
-		verdict.ClassSlow:           {performance: selection.Answered, tells: true, success: true},
-		verdict.ClassServerError:    {performance: selection.Failed, tells: true},
-		verdict.ClassCallerDeadline: {performance: selection.Unanswered, interrupted: true, tells: true},
-		verdict.ClassCut:            {performance: selection.Refused, interrupted: true, tells: true},
-		verdict.ClassCancelled:      {performance: selection.Unanswered},
-		verdict.ClassHedgeLoser:     {performance: selection.Neutral},
-		verdict.ClassIgnored:        {performance: selection.Neutral},
-		verdict.ClassRateLimited:    {performance: selection.Refused, tells: true, cools: true},
+		verdict.ClassSuccess:        {performance: choice.Answered, tells: true, success: true},
+		verdict.ClassSlow:           {performance: choice.Answered, tells: true, success: true},
+		verdict.ClassServerError:    {performance: choice.Failed, tells: true},
+		verdict.ClassCallerDeadline: {performance: choice.Unanswered, interrupted: true, tells: true},
+		verdict.ClassCut:            {performance: choice.Refused, interrupted: true, tells: true},
+		verdict.ClassCancelled:      {performance: choice.Unanswered},
+		verdict.ClassHedgeLoser:     {performance: choice.Neutral},
+		verdict.ClassIgnored:        {performance: choice.Neutral},
+		verdict.ClassRateLimited:    {performance: choice.Refused, tells: true, cools: true},
 	} {
 		o := of(class)
 		require.Equal(t, row.performance, o.Performance(), class)
@@ -160,7 +160,7 @@ func TestOutcome_EndAfterTheAnswerHasBegun(t *testing.T) {
 		require.Equal(t, c.excused, o.Result == breaker.Neutral, c.class)
 		require.Equal(t, c.excused, o.Tally == verdict.TallyIgnored, c.class)
 		require.Equal(t, c.excused, !o.TellsOfProvider(), c.class)
-		require.Equal(t, c.excused, o.Performance() == selection.Neutral, c.class)
+		require.Equal(t, c.excused, o.Performance() == choice.Neutral, c.class)
 		require.Equal(t, c.class, o.Class)
 	}
 	done := of(verdict.ClassSuccess)

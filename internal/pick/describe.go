@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/internal/bitset"
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/selection"
 )
@@ -21,13 +22,13 @@ func (p *Plan) Describe(i int, eligible *bitset.Set, c *Caller) *selection.Detai
 	return t.picker.describe(i-t.low, p.inputOf(t, p.members(t, eligible), c))
 }
 
-func (k *picker) describe(member int, input selection.Look) *selection.Detail {
+func (k *picker) describe(member int, input choice.Input) *selection.Detail {
 	describer, ok := k.selector.(selection.Describer)
 	if !ok {
 		return nil
 	}
 	var d selection.Detail
-	if fault.Run(func() error { d = describer.Describe(k.set.View(input), member); return nil }) != nil {
+	if fault.Run(func() error { d = describer.Describe(k.set.With(input), member); return nil }) != nil {
 		return nil
 	}
 	d.Score, d.Factors = finite(d.Score), slices.Clone(d.Factors)
@@ -59,6 +60,6 @@ func (p *Plan) TooSlow(i int) (latency, bound, retryIn time.Duration, tooSlow bo
 		return latency, bound, 0, false
 	}
 	// A latency fades as latency·exp(−t/decay).
-	decay := cmp.Or(p.extras.policy.Decay, selection.DefaultDecay)
+	decay := cmp.Or(p.extras.policy.Decay, choice.DefaultDecay)
 	return latency, bound, time.Duration(float64(decay) * math.Log(float64(latency)/float64(bound))), true
 }

@@ -6,6 +6,7 @@ import (
 	"math/bits"
 
 	"github.com/capreg/registry/internal/bitset"
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/selection"
 )
 
@@ -127,7 +128,7 @@ func (it *Iterator) Another() int {
 }
 
 // Track returns the measurements of candidate i for the query; nil: there are none.
-func (it *Iterator) Track(i int) *selection.Track {
+func (it *Iterator) Track(i int) *choice.Track {
 	if it.plan == nil || it.plan.extras == nil || uint(i) >= uint(it.plan.Len()) {
 		return nil
 	}
@@ -322,7 +323,7 @@ func (it *Iterator) spill(c *Caller) int {
 func (it *Iterator) number(c *Caller) uint64 {
 	if c != nil {
 		if key := cmp.Or(c.Key, selection.KeyFrom(c.Context)); key != "" {
-			return selection.Mix(selection.Hash(key))
+			return choice.Mix(selection.Hash(key))
 		}
 	}
 	if it.Mode != Advance {

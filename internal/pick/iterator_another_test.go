@@ -7,7 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/internal/choice"
 )
 
 func TestAnother_IsStillToBeOffered(t *testing.T) {
@@ -39,7 +39,7 @@ func TestAnother_PassesBySlowCandidatesOfLaterTiers(t *testing.T) {
 		for slow := 1; slow < 3; slow++ {
 			require.Equal(t, slow, it.Another())
 			f.vitals[slow].Begin()
-			f.vitals[slow].End(time.Since(*f.config.Epoch), 200*time.Millisecond, selection.Answered, nil)
+			f.vitals[slow].End(time.Since(*f.config.Epoch), 200*time.Millisecond, choice.Answered, nil)
 			require.Equal(t, slow+1, it.Another())
 		}
 	})

@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/selection"
 )
@@ -167,7 +168,7 @@ func TestMore_LeavesSlowCandidatesOut(t *testing.T) {
 	f.config.Request.Where.MaxLatency = 1
 	f.config.Policy.Decay = 1 << 60
 	p := f.plan()
-	f.vitals[1].End(1, 1000, selection.Answered, nil)
+	f.vitals[1].End(1, 1000, choice.Answered, nil)
 	it := p.Iterate(p.Healthy)
 	require.Equal(t, 0, it.Next(nil))
 	require.False(t, it.More())

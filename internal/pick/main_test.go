@@ -8,6 +8,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/capreg/registry/internal/bitset"
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/selection"
 )
@@ -20,8 +21,8 @@ type fixture struct {
 	keys      []uint64 // of the candidates; nil: their numbers from 1 on
 	names     []string // nil: none
 	rotations map[int]*pick.Rotation
-	vitals    []*selection.Vitals
-	tracks    []*selection.Track
+	vitals    []*choice.Vitals
+	tracks    []*choice.Track
 	failures  []pick.Failure
 	decisions []pick.Decision
 }
@@ -41,14 +42,14 @@ func (f *fixture) Rotation(tier int) *pick.Rotation {
 	return f.rotations[tier]
 }
 
-func (f *fixture) Member(candidate int, measured bool) (m selection.Member) {
+func (f *fixture) Member(candidate int, measured bool) (m choice.Member) {
 	if f.names != nil {
 		m.Profile.Name = f.names[candidate]
 	}
 	if measured {
 		for len(f.vitals) <= candidate {
-			f.vitals = append(f.vitals, selection.NewVitals(0, f.config.Policy.Decay))
-			f.tracks = append(f.tracks, &selection.Track{})
+			f.vitals = append(f.vitals, choice.NewVitals(0, f.config.Policy.Decay))
+			f.tracks = append(f.tracks, &choice.Track{})
 		}
 		m.Vitals, m.Context = f.vitals[candidate], f.tracks[candidate]
 	}

@@ -65,7 +65,7 @@ func (p *Plan) largeMembers(t *tier, eligible *bitset.Set) *largeSubset {
 }
 
 // largeSubset has the members of a large tier that can be picked at the moment of a question. It implements
-// [selection.Eligible]. It is also a node of the list of members that an iterator has offered. The list is
+// [choice.Eligible]. It is also a node of the list of members that an iterator has offered. The list is
 // immutable, so that copies of an iterator share it.
 type largeSubset struct {
 	plan     *Plan

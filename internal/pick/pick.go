@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry/internal/bitset"
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/selection"
 )
 
@@ -74,7 +75,7 @@ type Source interface {
 	Rotation(tier int) *Rotation
 	// Member returns what a selector sees of a candidate. Vitals and a track are needed only if
 	// measured is set.
-	Member(candidate int, measured bool) selection.Member
+	Member(candidate int, measured bool) choice.Member
 }
 
 // Hooks receive reports in the goroutine of a lookup. Either may be nil.
@@ -103,9 +104,9 @@ type extras struct {
 	policy     selection.Policy
 	maxLatency time.Duration // 0: any
 	epoch      *time.Time
-	lookups    *atomic.Uint64      // nil: tiers are strict
-	vitals     []*selection.Vitals // by candidate; nil: nothing is measured
-	tracks     []*selection.Track
+	lookups    *atomic.Uint64   // nil: tiers are strict
+	vitals     []*choice.Vitals // by candidate; nil: nothing is measured
+	tracks     []*choice.Track
 }
 
 func (e *extras) now() time.Duration { return time.Since(*e.epoch) }
@@ -176,7 +177,7 @@ func (p *Plan) addPicker(t *tier, of *Tier, c *Config, source Source) {
 	if p.extras == nil {
 		p.extras = &extras{
 			hooks: c.Hooks, policy: c.Policy, maxLatency: c.Request.Where.MaxLatency, epoch: c.Epoch,
-			vitals: make([]*selection.Vitals, len(p.tierOf)), tracks: make([]*selection.Track, len(p.tierOf)),
+			vitals: make([]*choice.Vitals, len(p.tierOf)), tracks: make([]*choice.Track, len(p.tierOf)),
 		}
 		if c.Policy.SpillOver > 0 {
 			p.extras.lookups = c.Lookups
@@ -190,12 +191,12 @@ func (p *Plan) addPicker(t *tier, of *Tier, c *Config, source Source) {
 		k.faults = &Faults{}
 	}
 	measured := k.selector != nil || p.extras.maxLatency > 0
-	members := make([]selection.Member, t.size())
+	members := make([]choice.Member, t.size())
 	for i := range members {
 		m := source.Member(t.low+i, measured)
 		members[i], p.extras.vitals[t.low+i], p.extras.tracks[t.low+i] = m, m.Vitals, m.Context
 	}
-	k.set = selection.NewSet(c.Request, c.Policy, members)
+	k.set = c.Request.View(c.Policy, members)
 	t.picker = k
 }
 

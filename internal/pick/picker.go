@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/selection"
 )
 
@@ -13,7 +14,7 @@ type picker struct {
 	strategy   selection.Strategy
 	selector   selection.Selector // nil: built in
 	roundRobin bool
-	set        *selection.Set
+	set        selection.View
 	faults     *Faults
 }
 
@@ -46,8 +47,8 @@ func (it *Iterator) pick(t *tier, left subset, asked int, c *Caller) int {
 }
 
 // inputOf returns the input of a selector for a first pick that only peeks.
-func (p *Plan) inputOf(t *tier, left subset, c *Caller) selection.Look {
-	input := selection.Look{Mask: left.mask, Cursor: t.rotation.cursor, Epoch: p.extras.epoch, Peek: true}
+func (p *Plan) inputOf(t *tier, left subset, c *Caller) choice.Input {
+	input := choice.Input{Mask: left.mask, Cursor: t.rotation.cursor, Epoch: p.extras.epoch, Peek: true}
 	if left.large != nil {
 		input.Large = left.large
 	}
@@ -83,7 +84,7 @@ const (
 )
 
 // runSelector runs a user's code. It does not use fault.RunThen, which allocates.
-func (it *Iterator) runSelector(t *tier, input *selection.Look) (picked int, failed bool) {
+func (it *Iterator) runSelector(t *tier, input *choice.Input) (picked int, failed bool) {
 	returned := false
 	defer func() {
 		if returned {
@@ -100,12 +101,12 @@ func (it *Iterator) runSelector(t *tier, input *selection.Look) (picked int, fai
 	if !input.Peek && rand.Uint32()%timedPicks == 0 { //nolint:gosec // a sample
 		began := it.plan.extras.now()
 		input.Now = max(began, 1)
-		picked = k.selector.Pick(k.set.View(*input))
+		picked = k.selector.Pick(k.set.With(*input))
 		if k.faults.timed(it.plan.extras.now() - began) {
 			it.fault(t, Slow, nil)
 		}
 	} else {
-		picked = k.selector.Pick(k.set.View(*input))
+		picked = k.selector.Pick(k.set.With(*input))
 	}
 	returned = true
 	return picked, false

@@ -7,8 +7,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/internal/pick"
-	"github.com/capreg/registry/selection"
 )
 
 func TestPlan_CutsCandidatesIntoTiers(t *testing.T) {
@@ -92,7 +92,7 @@ func TestFastEnough_LeavesSlowCandidatesOutUntilTheirLatencyFades(t *testing.T) 
 				require.False(t, p.InOrder)
 				require.True(t, p.FastEnough(0))
 				f.vitals[0].Begin()
-				f.vitals[0].End(time.Since(*f.config.Epoch), 200*time.Millisecond, selection.Answered, nil)
+				f.vitals[0].End(time.Since(*f.config.Epoch), 200*time.Millisecond, choice.Answered, nil)
 				require.False(t, p.FastEnough(0))
 				require.Equal(t, []int{1, 2}, order(p, p.Healthy, pick.Advance))
 
@@ -105,7 +105,7 @@ func TestFastEnough_LeavesSlowCandidatesOutUntilTheirLatencyFades(t *testing.T) 
 				require.False(t, slow)
 
 				f.vitals[1].Begin()
-				f.vitals[1].End(time.Since(*f.config.Epoch), 200*time.Millisecond, selection.Answered, nil)
+				f.vitals[1].End(time.Since(*f.config.Epoch), 200*time.Millisecond, choice.Answered, nil)
 				require.Equal(t, []int{2}, order(p, p.Healthy, pick.Advance), "of two in a row")
 
 				p.Set(1, false, false)

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/capreg/registry/internal/bitset"
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/selection"
 )
 
@@ -15,7 +16,7 @@ import (
 type Rotation struct {
 	last     atomic.Uint64
 	begin    uint64 // where the first pick begins, for any number of members
-	cursor   *selection.Cursor
+	cursor   *choice.Cursor
 	strategy selection.Strategy
 
 	_ [32]byte // a cache line of its own keeps the rotations of different queries apart
@@ -28,9 +29,9 @@ func RotationFor(previous *Rotation, strategy selection.Strategy, seed uint64) *
 		return previous
 	}
 	if seed > 0 {
-		return &Rotation{cursor: selection.NewCursor(seed), begin: seed - 1, strategy: strategy}
+		return &Rotation{cursor: choice.NewCursor(seed), begin: seed - 1, strategy: strategy}
 	}
-	r := &Rotation{cursor: selection.NewCursor(rand.Uint64()), begin: rand.Uint64(), strategy: strategy} //nolint:gosec // shares, not secrets
+	r := &Rotation{cursor: choice.NewCursor(rand.Uint64()), begin: rand.Uint64(), strategy: strategy} //nolint:gosec // shares, not secrets
 	r.cursor.Skip(r.begin >> 32)
 	return r
 }

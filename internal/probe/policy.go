@@ -83,3 +83,20 @@ func Settings(p health.Policy) string {
 	}
 	return fmt.Sprintf("interval %v timeout %v fall %d rise %d", p.Interval, p.Timeout, p.Fall, p.Rise)
 }
+
+// Data returns the policy without its functions.
+func Data(p health.Policy) health.Policy {
+	p = p.Clone()
+	p.Probe, p.Recover, p.Capabilities = nil, nil, nil
+	return p
+}
+
+// Keep keeps the functions of the policy in force, as far as the capabilities are there, unless others are given.
+func Keep(given *health.Policy, now health.Policy, capabilities []string) (kept bool) {
+	if given.Probe != nil || given.Recover != nil || len(given.Capabilities) > 0 {
+		return false
+	}
+	given.Probe, given.Recover, given.Capabilities = now.Probe, now.Recover, maps.Clone(now.Capabilities)
+	maps.DeleteFunc(given.Capabilities, func(capability string, _ health.Probe) bool { return !slices.Contains(capabilities, capability) })
+	return true
+}

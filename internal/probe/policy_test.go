@@ -73,3 +73,21 @@ func TestSettings_NameWhatDecides(t *testing.T) {
 	require.Equal(t, "off", probe.Settings(health.Policy{Off: true}))
 	require.Equal(t, "interval 1s timeout 2s fall 3 rise 4", probe.Settings(health.Policy{Interval: time.Second, Timeout: 2 * time.Second, Fall: 3, Rise: 4}))
 }
+
+func TestKeep_KeepsFunctionsUnlessOthersAreGiven(t *testing.T) {
+	t.Parallel()
+	ok := func(context.Context) error { return nil }
+	now := health.Policy{Probe: ok, Recover: ok, Interval: time.Minute, Capabilities: map[string]health.Probe{"x": ok, "y": ok}}
+	given := health.Policy{Interval: time.Hour}
+	require.True(t, probe.Keep(&given, now, []string{"y", "z"}))
+	require.NotNil(t, given.Probe)
+	require.NotNil(t, given.Recover)
+	require.Len(t, given.Capabilities, 1, "that of x has nothing to check")
+	require.Len(t, now.Capabilities, 2)
+	require.Equal(t, health.Policy{Interval: time.Hour}, probe.Data(given))
+	require.NotNil(t, given.Probe)
+	for _, another := range []health.Policy{{Probe: ok}, {Recover: ok}, {Capabilities: map[string]health.Probe{"x": ok}}} {
+		require.False(t, probe.Keep(&another, now, []string{"x", "y"}))
+		require.True(t, another.Probe == nil || another.Recover == nil)
+	}
+}

@@ -84,3 +84,16 @@ func (q *Query) String() string {
 	add("near", q.Near, 64)
 	return oneline.Of(text.String())
 }
+
+// SharedKey returns what queries have in common that share a plan: the candidates and, where a strategy sees the query,
+// what rates them. The strategy sees the other words of the first such query.
+func (q *Query) SharedKey(candidates []uint64, seen bool) string {
+	var key strings.Builder
+	for _, id := range candidates {
+		fmt.Fprintf(&key, "%x,", id)
+	}
+	if seen {
+		fmt.Fprintf(&key, "%q %q %v", q.Prefer, q.Near, q.Where.MaxLatency)
+	}
+	return key.String()
+}

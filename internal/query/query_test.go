@@ -197,3 +197,13 @@ func TestString_CutsLongWords(t *testing.T) {
 	require.Greater(t, len(where), 200)
 	require.Equal(t, " where "+where[:200]+"…", cut)
 }
+
+func TestSharedKey_IsThatOfQueriesWithTheSamePlan(t *testing.T) {
+	t.Parallel()
+	q, other := query.Query{Require: []string{"x"}, Near: "eu"}, query.Query{Near: "us"}
+	candidates := []uint64{1, 23}
+	require.Equal(t, q.SharedKey(candidates, false), other.SharedKey(candidates, false))
+	require.NotEqual(t, q.SharedKey(candidates, true), other.SharedKey(candidates, true), "a strategy sees it")
+	require.NotEqual(t, q.SharedKey(candidates, false), q.SharedKey([]uint64{12, 3}, false))
+	require.NotEqual(t, q.SharedKey(nil, false), q.SharedKey(nil, true))
+}

@@ -15,10 +15,10 @@ import (
 	"time"
 
 	"github.com/capreg/registry/internal/breaker"
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/internal/query"
 	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/reason"
-	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -41,30 +41,57 @@ type Record struct {
 	Until      time.Time // when all reasons end by themselves; zero: one does not, or not at a known time
 	Depends    bool      // other providers may be the reason
 	Last       *atomic.Pointer[verdict.LastError]
-	Profile    selection.Profile
+	Profile    choice.Profile
 	MatchesAny bool                       // every query
 	Outages    map[string]*refusal.Reason // by capability
+}
+
+// Fix keeps the end of what keeps calls away at that moment, rather than the time until then.
+func (r *Record) Fix(at time.Time) {
+	if r.RetryIn > 0 {
+		r.Until, r.RetryIn = at.Add(r.RetryIn), 0
+	}
+}
+
+// NoteOutages notes which of its capabilities are out.
+func (r *Record) NoteOutages(outage func(capabilities []string) *refusal.Reason) {
+	for _, capability := range r.Profile.Capabilities {
+		if out := outage([]string{capability}); out != nil {
+			if r.Outages == nil {
+				r.Outages = make(map[string]*refusal.Reason)
+			}
+			r.Outages[capability] = out
+		}
+	}
 }
 
 // Mismatch returns the reason why a query does not accept the provider; nil when it does.
 func (r *Record) Mismatch(q *query.Query) *refusal.Reason {
 	if !r.MatchesAny {
-		for _, wanted := range q.Require {
-			if !slices.Contains(r.Profile.Capabilities, wanted) {
-				return refusal.Lacking(wanted)
-			}
-		}
-		if len(q.Only) > 0 && !slices.Contains(q.Only, r.Profile.Name) {
-			return refusal.NotNamed()
-		}
-		if code, words := q.Where.Unmet(&r.Profile); code != "" {
-			return refusal.Unmet(code, words)
+		if why := Unmet(q, &r.Profile); why != nil {
+			return why
 		}
 	}
 	for _, wanted := range q.Require {
 		if out := r.Outages[wanted]; out != nil {
 			return out
 		}
+	}
+	return nil
+}
+
+// Unmet returns the reason why a query does not accept a provider of that description; nil when it does.
+func Unmet(q *query.Query, p *choice.Profile) *refusal.Reason {
+	for _, wanted := range q.Require {
+		if !slices.Contains(p.Capabilities, wanted) {
+			return refusal.Lacking(wanted)
+		}
+	}
+	if len(q.Only) > 0 && !slices.Contains(q.Only, p.Name) {
+		return refusal.NotNamed()
+	}
+	if code, words := q.Where.Unmet(p); code != "" {
+		return refusal.Unmet(code, words)
 	}
 	return nil
 }

@@ -283,23 +283,6 @@ func (o *Sight) MissCodes() []reason.Code {
 	return []reason.Code{reason.NoneInSight}
 }
 
-// Skipped returns those that a call without an answer has not entered, and could not have, or not for this call, each
-// with its last reason: first those that it has skipped, then the ones that are not eligible now.
-func (o *Sight) Skipped(skips []Seen, tried func(provider string) bool) (skipped []Seen) {
-	named := func(name string) func(Seen) bool { return func(s Seen) bool { return s.Provider == name } }
-	for i, skip := range skips {
-		if !tried(skip.Provider) && !slices.ContainsFunc(skips[i+1:], named(skip.Provider)) {
-			skipped = append(skipped, skip)
-		}
-	}
-	for seen := range o.All() {
-		if !seen.Eligible && !tried(seen.Provider) && !slices.ContainsFunc(skips, named(seen.Provider)) {
-			skipped = append(skipped, *seen)
-		}
-	}
-	return skipped
-}
-
 // AllParked reports whether every candidate refuses this client's credentials.
 func (o *Sight) AllParked() bool { return len(o.Codes) == 1 && o.Codes[0] == reason.Parked }
 

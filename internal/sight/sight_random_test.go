@@ -10,12 +10,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/query"
 	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/sight"
 	"github.com/capreg/registry/reason"
-	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -37,7 +37,7 @@ func (d *drawn) TooSlow(i int) (latency, bound, retryIn time.Duration, slow bool
 func drawRecord(random *rand.Rand, i int) *sight.Record {
 	r := &sight.Record{
 		Who: sight.Who{Provider: fmt.Sprint("p", i)}, Last: &atomic.Pointer[verdict.LastError]{},
-		Profile: selection.Profile{Name: fmt.Sprint("p", i), Capabilities: []string{"chat"}, Cost: random.Float64()},
+		Profile: choice.Profile{Name: fmt.Sprint("p", i), Capabilities: []string{"chat"}, Cost: random.Float64()},
 	}
 	switch random.IntN(5) {
 	case 0:

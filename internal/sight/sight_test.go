@@ -10,12 +10,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/query"
 	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/sight"
 	"github.com/capreg/registry/reason"
-	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -31,7 +31,7 @@ func down(i int, until time.Time) *sight.Record {
 	standing.Code, standing.Words, _, standing.Err = opening.Refusal(until)
 	return &sight.Record{
 		Who: sight.Who{Provider: strconv.Itoa(i)}, Gate: refusal.Open, Until: until, Last: &atomic.Pointer[verdict.LastError]{},
-		Standing: standing, Profile: selection.Profile{Capabilities: []string{"chat"}},
+		Standing: standing, Profile: choice.Profile{Capabilities: []string{"chat"}},
 	}
 }
 
@@ -166,4 +166,23 @@ func TestSight_RefusalAllocatesNothingForEachCandidate(t *testing.T) {
 			t.Error(errors.ErrUnsupported)
 		}
 	}), 1.0)
+}
+
+func TestRecord_KeepsTheEndAndTheOutages(t *testing.T) {
+	t.Parallel()
+	at := time.Now()
+	r := &sight.Record{Profile: choice.Profile{Capabilities: []string{"x", "y"}}}
+	r.Fix(at)
+	require.Zero(t, r.Until)
+	r.RetryIn = time.Minute
+	r.Fix(at)
+	require.Equal(t, at.Add(time.Minute), r.Until)
+	require.Zero(t, r.RetryIn)
+	r.NoteOutages(func([]string) *refusal.Reason { return nil })
+	require.Nil(t, r.Outages)
+	out := refusal.Full()
+	r.NoteOutages(func(capabilities []string) *refusal.Reason {
+		return map[string]*refusal.Reason{"y": out}[capabilities[0]]
+	})
+	require.Equal(t, map[string]*refusal.Reason{"y": out}, r.Outages)
 }

@@ -68,6 +68,14 @@ func Infos(reg *registry.Registry) []registry.Info {
 	return all
 }
 
+// Discovered returns the names of the providers that have all the capabilities.
+func Discovered(tb testing.TB, reg *registry.Registry, capabilities ...string) []string {
+	tb.Helper()
+	found, err := reg.Discover(registry.Query{Require: capabilities})
+	require.NoError(tb, err)
+	return Names(found)
+}
+
 // Names returns the names of providers.
 func Names(infos []registry.Info) []string {
 	var all []string

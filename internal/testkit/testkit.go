@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/status"
 )
 
 // Provider is a provider of the chat service that a test is about to register.
@@ -69,7 +70,7 @@ func AddHalfOpen(tb testing.TB, reg *registry.Registry, p Provider) *registry.Re
 	registration := Add(tb, reg, p)
 	require.NoError(tb, registration.ForceOpen(time.Millisecond, "test"))
 	Pass(time.Millisecond + 1)
-	require.Equal(tb, registry.BreakerHalfOpen, registration.Breaker().State)
+	require.Equal(tb, status.BreakerHalfOpen, registration.Breaker().State)
 	return registration
 }
 
@@ -116,7 +117,7 @@ func Turns(tb testing.TB, r *registry.Resolver[ChatModel], n int) string {
 // Trip makes calls fail until the breaker of the only provider that r sees opens.
 func Trip(tb testing.TB, r *registry.Resolver[ChatModel], registration *registry.Registration) {
 	tb.Helper()
-	for registration.Breaker().State != registry.BreakerOpen {
+	for registration.Breaker().State != status.BreakerOpen {
 		_, err := Ask(context.Background(), r)
 		require.ErrorIs(tb, err, ErrDown)
 	}

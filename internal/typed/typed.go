@@ -34,11 +34,44 @@ func Of[T any](value T) *Instance {
 	return i
 }
 
+func (h *holder[T]) untyped() any { return h.value }
+
+// Untyped returns the value, as that of type any; nil for no instance.
+func (i *Instance) Untyped() any {
+	if i == nil {
+		return nil
+	}
+	kept, _ := i.holder.(interface{ untyped() any })
+	return kept.untyped()
+}
+
+// Same reports whether both instances have one value. Those that cannot be compared are not the same.
+func (i *Instance) Same(other *Instance) bool { return check.Same(i.Untyped(), other.Untyped()) }
+
 // Value returns the value of an instance that was made of a T, or converted by the binding of T; it panics for others.
 func Value[T any](i *Instance) T { return i.holder.(*holder[T]).value } //nolint:forcetypeassert // see above
 
 // Builder makes an instance, which belongs to its caller.
 type Builder func(context.Context) (*Instance, error)
+
+// untyped returns a factory of the values of which the builder makes instances.
+func (b Builder) untyped() func(context.Context) (any, error) {
+	return func(ctx context.Context) (any, error) {
+		made, err := b(ctx)
+		return made.Untyped(), err
+	}
+}
+
+// Keep fills in the value of an instance or, where a builder made that, a factory like the builder, unless one is given.
+func Keep(value *any, factory *func(context.Context) (any, error), i *Instance, build Builder) {
+	switch {
+	case *value != nil || *factory != nil:
+	case build != nil:
+		*factory = build.untyped()
+	default:
+		*value = i.Untyped()
+	}
+}
 
 // Refuse turns a violation into the error of a builder.
 type Refuse func(*check.Violation) error

@@ -133,3 +133,44 @@ func TestBinding_ConvertBuilderKeepsAProductOfItsType(t *testing.T) {
 	_, err = typed.Bind[model]().ConvertBuilder(build, refuse)(t.Context())
 	require.Equal(t, errBuild, err)
 }
+
+func TestInstance_IsTheSameAsOneOfAnEqualValue(t *testing.T) {
+	t.Parallel()
+	one, other := new(int), new(int)
+	require.True(t, typed.Of(one).Same(typed.Of(one)))
+	require.True(t, typed.Of[any](one).Same(typed.Of(one)), "whatever type it was given as")
+	require.False(t, typed.Of(one).Same(typed.Of(other)))
+	require.False(t, typed.Of(one).Same(nil))
+	require.False(t, typed.Of([]int{1}).Same(typed.Of([]int{1})), "they cannot be compared")
+	require.Nil(t, (*typed.Instance)(nil).Untyped())
+}
+
+func TestKeep_FillsInWhatIsNotGiven(t *testing.T) {
+	t.Parallel()
+	failed := errors.New("failed")
+	_, build, v := typed.Source("", func(context.Context) (string, error) { return "made", nil }, nil)
+	require.Nil(t, v)
+	_, fails, _ := typed.Source("", func(context.Context) (string, error) { return "", failed }, nil)
+	type factory = func(context.Context) (any, error)
+
+	var value any
+	var again factory
+	typed.Keep(&value, &again, typed.Of("kept"), nil)
+	require.Equal(t, "kept", value)
+	typed.Keep(&value, &again, typed.Of("another"), build)
+	require.Equal(t, "kept", value, "it is given")
+	require.Nil(t, again)
+
+	value = nil
+	typed.Keep(&value, &again, typed.Of("made before"), build)
+	made, err := again(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, "made", made)
+	typed.Keep(&value, &again, nil, fails)
+	require.Nil(t, value)
+	again = nil
+	typed.Keep(&value, &again, nil, fails)
+	made, err = again(t.Context())
+	require.ErrorIs(t, err, failed)
+	require.Nil(t, made)
+}

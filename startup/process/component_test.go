@@ -178,7 +178,7 @@ func TestComponent_ThatCompletesTriesAgainByItsPolicy(t *testing.T) {
 
 func TestStop_SignalsTheGroupAndKillsWhatDoesNotEndInTime(t *testing.T) {
 	t.Parallel()
-	const deafShell = "fork:trap '' TERM; echo deaf; while :; do sleep 0.01; done"
+	const deafShell = "fork:trap '' TERM; echo deaf; exec sleep 1000"
 	for name, test := range map[string]struct {
 		steps  []string
 		signal os.Signal
@@ -242,7 +242,7 @@ func TestStop_ASuspendedProcessEndsToo(t *testing.T) {
 func TestRestart_EachLifeHasANumberAndNothingOfTheLastOneIsLeft(t *testing.T) {
 	t.Parallel()
 	address := freePort(t)
-	options := script(t, "server", "fork:trap '' TERM; while :; do sleep 0.01; done", "serve:"+address, "pause:100ms", "say:crash", "exit:7")
+	options := script(t, "server", "fork:trap '' TERM; exec sleep 1000", "serve:"+address, "pause:100ms", "say:crash", "exit:7")
 	options.Ready.Port = address
 	options.Component.Restart = startup.Restart{Mode: startup.OnFailure, MaxRestarts: 3, Decay: time.Hour, FirstDelay: time.Millisecond}
 	logs := watched(&options)

@@ -28,7 +28,7 @@ type Options struct {
 	// Component has what is not about the process: the name, the needs, what it provides and registers, its timeouts and
 	// its restart policy. With Completes, what needs it waits for the end of the process with status 0, within
 	// StartTimeout. A Ready of its own is asked after those of [Options.Ready]. Start, Stop and Notifies are the
-	// package's. Kind is "process" by default, and StopTimeout Grace and five seconds more.
+	// package's. Kind is "process" by default, and StopTimeout Grace and 15 s more, so that the stop says what does not end although it was killed.
 	Component registry.Component
 
 	// Command is the program: a path, or a name that is searched for in PATH at each start. Args are its
@@ -117,7 +117,7 @@ const (
 	longestArgument = 128 << 10 // what Linux takes
 	mostArguments   = 1 << 16
 	longestTime     = 24 * time.Hour
-	stopReserve     = 5 * time.Second // of a stop, after the grace
+	stopReserve     = 15 * time.Second // of a stop, after the grace: what was killed has ten, the code of users the rest
 )
 
 // program is a checked [Options] with what its probes need.

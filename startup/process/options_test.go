@@ -83,7 +83,7 @@ func TestComponent_KeepsWhatIsNotAboutTheProcess(t *testing.T) {
 	base := registry.Component{Name: "a", Version: "1", Provides: []string{"x"}, NonCritical: true, StartTimeout: time.Minute}
 	c := made(t, process.Options{Component: base, Command: "a"})
 	require.Equal(t, "process", c.Kind)
-	require.Equal(t, 10*time.Second, c.StopTimeout)
+	require.Equal(t, 20*time.Second, c.StopTimeout)
 	require.Nil(t, c.Ready)
 	c.Start, c.Stop, c.Kind, c.StopTimeout = nil, nil, "", 0
 	require.Equal(t, base, c)

@@ -38,7 +38,7 @@ func runParent(args []string) {
 	for i := range count {
 		c, err := process.Component(process.Options{
 			Component: registry.Component{Name: strconv.Itoa(i)}, Command: program, Env: []string{helperMark + "=script"},
-			Args:  []string{"deaf", "fork:trap '' TERM; while :; do sleep 0.05; done", "say:ready", "hang"},
+			Args:  []string{"deaf", "fork:trap '' TERM; exec sleep 1000", "say:ready", "hang"},
 			Ready: process.Ready{Line: regexp.MustCompile("ready")},
 		})
 		if err != nil {

@@ -173,7 +173,7 @@ func (o *output) log(text string, fields ...zap.Field) {
 // write more.
 const (
 	finishTime  = 500 * time.Millisecond
-	abandonTime = 500 * time.Millisecond
+	abandonTime = 2 * time.Second
 )
 
 // finish waits for the rest of the output, and reports whether the code of the user has returned.

@@ -26,7 +26,7 @@ import (
 // A run starts a graph of processes, lets something go wrong with it, and stops it. Nothing may be left.
 type trial struct {
 	random *rand.Rand
-	mark   string // in the environment of every process of the run
+	mark   string // in the environment of every process of the run, with its seed
 	logs   *observer.ObservedLogs
 	logger *zap.Logger
 }
@@ -34,10 +34,10 @@ type trial struct {
 // markOfRun is the variable with the mark.
 const markOfRun = "PROCESS_TEST_RUN"
 
-func newTrial(seed uint64) *trial {
+func newTrial(kind string, seed uint64) *trial {
 	core, logs := observer.New(zapcore.InfoLevel)
 	return &trial{
-		random: rand.New(rand.NewPCG(seed, 7)), mark: fmt.Sprintf("%s=%d-%d", markOfRun, os.Getpid(), seed), logs: logs, logger: zap.New(core),
+		random: rand.New(rand.NewPCG(seed, 7)), mark: fmt.Sprintf("%s=%s-%d-%d", markOfRun, kind, os.Getpid(), seed), logs: logs, logger: zap.New(core),
 	}
 }
 
@@ -101,10 +101,12 @@ func (r *trial) harm(o *registry.Orchestrator) {
 	<-time.After(time.Duration(r.random.IntN(100)) * time.Millisecond)
 }
 
-// nothingIsLeft returns what is left. Some systems show what has ended for a moment.
-func (r *trial) nothingIsLeft() error {
-	left := leftOf(r.groups(), r.mark)
-	for deadline := time.Now().Add(10 * time.Second); len(left) > 0 && time.Now().Before(deadline); left = leftOf(r.groups(), r.mark) {
+// nothingIsLeft returns what is left of the groups. Some systems show what has ended for a moment.
+func (r *trial) nothingIsLeft() error { return nothingLeft(r.groups(), "") }
+
+func nothingLeft(groups []int, mark string) error {
+	left := leftOf(groups, mark)
+	for deadline := time.Now().Add(10 * time.Second); len(left) > 0 && time.Now().Before(deadline); left = leftOf(groups, mark) {
 		<-time.After(10 * time.Millisecond)
 	}
 	if len(left) > 0 {
@@ -118,7 +120,7 @@ func (r *trial) shellServer(name string, needs ...string) process.Options {
 	body := "echo ready; sleep 1000 & wait"
 	switch r.random.IntN(10) {
 	case 0:
-		body = "trap '' TERM; sleep 1000 & echo ready; while :; do sleep 0.02; done"
+		body = "trap '' TERM; sleep 1000 & echo ready; exec sleep 1001"
 	case 1:
 		body = "sleep 1000 & sleep 1001 & echo ready; sleep 0.1; exit 3"
 	case 2:
@@ -128,7 +130,7 @@ func (r *trial) shellServer(name string, needs ...string) process.Options {
 	case 4:
 		body = "sleep 0.1; echo ready; exec sleep 1000"
 	case 5:
-		body = "(trap '' TERM; while :; do sleep 0.02; done) & echo ready; exit 0"
+		body = "(trap '' TERM; exec sleep 1000) & echo ready; exit 0"
 	}
 	o := process.Options{
 		Component: registry.Component{
@@ -153,9 +155,22 @@ func (r *trial) shellJob(name string, needs ...string) process.Options {
 	return o
 }
 
+// graphOf returns the graph of a run. In some, one of them is this program.
+func graphOf(r *trial, program string) []process.Options {
+	graph := []process.Options{
+		r.shellServer("db"), r.shellJob("migration", "db"), r.shellServer("cache", "migration"),
+		r.shellServer("web", "migration"), r.shellServer("app", "cache", "web"),
+	}
+	if r.random.IntN(3) == 0 {
+		graph[0].Command, graph[0].Args = program, []string{"fork:sleep 1000", "say:ready", "wait"}
+		graph[0].Env = []string{helperMark + "=script"}
+	}
+	return graph
+}
+
 func TestRandom_NothingIsLeftOfAnyRun(t *testing.T) {
 	t.Parallel()
-	const runs, atOnce = 190, 10
+	const runs, atOnce = 190, 20
 	program, err := os.Executable()
 	require.NoError(t, err)
 	seeds, wrong := make(chan uint64), make(chan error, runs)
@@ -163,15 +178,8 @@ func TestRandom_NothingIsLeftOfAnyRun(t *testing.T) {
 	for range atOnce {
 		players.Go(func() {
 			for seed := range seeds {
-				r := newTrial(seed)
-				graph := []process.Options{
-					r.shellServer("db"), r.shellJob("migration", "db"), r.shellServer("cache", "migration"),
-					r.shellServer("web", "migration"), r.shellServer("app", "cache", "web"),
-				}
-				if r.random.IntN(3) == 0 { // one of them is this program
-					graph[0].Command, graph[0].Args = program, []string{"fork:sleep 1000", "say:ready", "wait"}
-					graph[0].Env = []string{helperMark + "=script"}
-				}
+				r := newTrial("shells", seed)
+				graph := graphOf(r, program)
 				if err := r.play(graph); err != nil {
 					wrong <- fmt.Errorf("seed %d: %w", seed, err)
 				}
@@ -187,13 +195,14 @@ func TestRandom_NothingIsLeftOfAnyRun(t *testing.T) {
 	for err := range wrong {
 		t.Error(err)
 	}
+	require.NoError(t, nothingLeft(nil, fmt.Sprintf("%s=shells-%d-", markOfRun, os.Getpid())), "what has left its group")
 }
 
 func TestRandom_NothingIsLeftOfPostgresRedisAndNginx(t *testing.T) {
 	t.Parallel()
 	p := installed(t)
 	for seed := range uint64(10) {
-		r := newTrial(1000 + seed)
+		r := newTrial("programs", 1000+seed)
 		sql := migrate
 		if r.random.IntN(4) == 0 {
 			sql = "no sql"

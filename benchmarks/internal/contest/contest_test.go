@@ -14,6 +14,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/benchmarks/internal/contest"
 	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/status"
 )
 
 // hystrix-go starts goroutines for each command and has no way to end them.
@@ -151,7 +152,7 @@ func TestOurs_OpenBreakersWereOpenedByFailures(t *testing.T) {
 		p, ok := reg.Provider(strconv.Itoa(i))
 		require.True(t, ok)
 		b := p.Breaker()
-		require.Equal(t, i < 3, b.State == registry.BreakerOpen, i)
+		require.Equal(t, i < 3, b.State == status.BreakerOpen, i)
 		require.False(t, b.Forced)
 		require.Equal(t, i < 3, p.Info().Failures > 0, "the others are not affected")
 	}

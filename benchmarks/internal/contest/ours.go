@@ -10,6 +10,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/status"
 )
 
 var service = registry.NewService[Model]("model")
@@ -88,7 +89,7 @@ var errDown = errors.New("down")
 func trip(reg *registry.Registry, registration *registry.Registration) error {
 	const patience = 100
 	for range patience {
-		if registration.Breaker().State == registry.BreakerOpen {
+		if registration.Breaker().State == status.BreakerOpen {
 			return nil
 		}
 		_, err := registry.Call(context.Background(), Bind(reg), func(context.Context, Model) (int, error) { return 0, errDown })

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -116,7 +117,7 @@ func (m *machine) requireUnavailable(rt *rapid.T, q registry.Query, err error) {
 			is    error
 		}{
 			{p.sick, registry.ErrUnhealthy},
-			{p.state == registry.BreakerOpen, registry.ErrBreakerOpen},
+			{p.state == status.BreakerOpen, registry.ErrBreakerOpen},
 			{p.callable() && p.full(), registry.ErrAtCapacity},
 		} {
 			if reason.there {
@@ -228,7 +229,7 @@ func (m *machine) Answered(rt *rapid.T) {
 	}
 	all := m.allHeld()
 	l := all[rapid.IntRange(0, len(all)-1).Draw(rt, "lease")]
-	m.held[l].Answered()
+	m.held[l].Steps().Answered()
 	if slices.Contains(m.oracle.leases, l) {
 		m.oracle.answer(l)
 	}

@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -130,7 +131,7 @@ func TestCuts_BackupLosesNoCall(t *testing.T) {
 		}
 		require.GreaterOrEqual(rt, count(all), c.calls-lost, "%+v", c)
 		for _, info := range handles {
-			require.Equal(rt, registry.BreakerClosed, info.Breaker.State, info.Name)
+			require.Equal(rt, status.BreakerClosed, info.Breaker.State, info.Name)
 			require.Zero(rt, info.Failures, info.Name)
 		}
 	})
@@ -149,7 +150,7 @@ func TestCuts_FindOutOneThatHangs(t *testing.T) {
 		}
 		c.providers[1].usual = max(1, c.deadline*time.Duration(rapid.IntRange(0, 20).Draw(rt, "backup's share"))/100)
 		answered, attempts, handles := c.ask(t, 2)
-		require.Equal(rt, registry.BreakerOpen, handles[0].Breaker.State, "%+v", c)
+		require.Equal(rt, status.BreakerOpen, handles[0].Breaker.State, "%+v", c)
 		require.Zero(rt, handles[1].Failures)
 		cuts := 0
 		for _, a := range slices.Concat(attempts[c.providers[0].from:]...) {

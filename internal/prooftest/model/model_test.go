@@ -20,6 +20,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -233,7 +234,7 @@ func (m *machine) Reset(rt *rapid.T) {
 }
 
 func (m *machine) reset(rt *rapid.T, p *provider) {
-	p.turnTo(registry.BreakerClosed)
+	p.turnTo(status.BreakerClosed)
 	p.rest.reset()
 	p.domain.rest.reset()
 	require.NoError(rt, m.handles[p].Reset())
@@ -328,8 +329,10 @@ func (m *machine) check(rt *rapid.T) {
 			having = append(having, p.name)
 		}
 	}
+	infos, err := m.reg.Discover(registry.Query{Require: []string{"y", "x"}})
+	require.NoError(rt, err)
 	var found []string
-	for _, info := range m.reg.Discover("y", "x") {
+	for _, info := range infos {
 		found = append(found, info.Name)
 	}
 	require.ElementsMatch(rt, having, found)

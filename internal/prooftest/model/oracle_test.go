@@ -8,6 +8,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/status"
 )
 
 // oracle is a registry without concurrency, caches and indexes: it knows the time, keeps
@@ -58,7 +59,7 @@ type provider struct {
 
 	sick       bool
 	idle       bool // its weight is 0
-	state      registry.BreakerState
+	state      status.BreakerState
 	generation int // of the breaker: what was admitted into another one says nothing
 	inARow     int
 	won        int
@@ -97,13 +98,13 @@ func (p *provider) cooling() bool { return p.rest.most > 0 || p.domain.rest.most
 
 // steady reports whether Get gives it.
 func (p *provider) steady() bool {
-	return !p.sick && !p.idle && !p.cooling() && p.state == registry.BreakerClosed
+	return !p.sick && !p.idle && !p.cooling() && p.state == status.BreakerClosed
 }
 
 // callable reports whether a call may enter it.
 func (p *provider) callable() bool {
-	trial := p.state == registry.BreakerHalfOpen && p.trials < p.slots
-	return !p.sick && !p.idle && !p.cooling() && (p.state == registry.BreakerClosed || trial)
+	trial := p.state == status.BreakerHalfOpen && p.trials < p.slots
+	return !p.sick && !p.idle && !p.cooling() && (p.state == status.BreakerClosed || trial)
 }
 
 func (p *provider) has(words []string) bool {
@@ -272,14 +273,14 @@ func (o *oracle) move(p *provider, to int) {
 }
 
 // turnTo moves the breaker.
-func (p *provider) turnTo(state registry.BreakerState) {
+func (p *provider) turnTo(state status.BreakerState) {
 	p.state = state
 	p.generation++
 	p.inARow, p.won, p.trials = 0, 0, 0
 }
 
 func (o *oracle) open(p *provider, openFor time.Duration) {
-	p.turnTo(registry.BreakerOpen)
+	p.turnTo(status.BreakerOpen)
 	p.until = o.now + openFor
 }
 
@@ -291,7 +292,7 @@ func (o *oracle) newCall() int {
 
 // enter admits an attempt of a call.
 func (o *oracle) enter(p *provider, call int) *lease {
-	l := &lease{of: p, call: call, generation: p.generation, trial: p.state == registry.BreakerHalfOpen, began: o.now}
+	l := &lease{of: p, call: call, generation: p.generation, trial: p.state == status.BreakerHalfOpen, began: o.now}
 	p.trials += number(l.trial)
 	p.inside++
 	p.domain.inside++
@@ -331,17 +332,17 @@ func (o *oracle) settle(l *lease, out outcome) {
 	}
 	switch {
 	case slices.Contains(o.gone, p), out.blame == "none":
-	case out.blame == "failure" && p.state == registry.BreakerClosed:
+	case out.blame == "failure" && p.state == status.BreakerClosed:
 		if p.inARow++; p.inARow >= p.threshold {
 			o.open(p, p.recovery)
 		}
 	case out.blame == "failure" && l.trial:
 		o.open(p, p.recovery)
-	case out.blame == "success" && p.state == registry.BreakerClosed:
+	case out.blame == "success" && p.state == status.BreakerClosed:
 		p.inARow = 0
 	case out.blame == "success" && l.trial:
 		if p.won++; p.won >= p.wins {
-			p.turnTo(registry.BreakerClosed)
+			p.turnTo(status.BreakerClosed)
 		}
 	}
 }
@@ -356,12 +357,12 @@ func (o *oracle) pass(d time.Duration) {
 			}
 		}
 		for _, p := range o.providers {
-			if p.state == registry.BreakerOpen {
+			if p.state == status.BreakerOpen {
 				last := time.Duration(1) // it is still open in the last nanosecond
 				if o.defect == "recovers a nanosecond early" {
 					last = 0
 				}
-				sooner(p.until+last, func() { p.turnTo(registry.BreakerHalfOpen) })
+				sooner(p.until+last, func() { p.turnTo(status.BreakerHalfOpen) })
 			}
 		}
 		for _, l := range o.leases {

@@ -1,4 +1,4 @@
-package selection
+package choice
 
 import (
 	"math"
@@ -9,10 +9,10 @@ import (
 )
 
 // DefaultDecay is the time after which measurements of a provider have lost 63 % of their
-// weight, unless [Policy] says otherwise.
+// weight, unless a policy says otherwise.
 const DefaultDecay = 10 * time.Second
 
-// failureWeight is the fraction of the way to 1 by which a failure moves [Candidate.Failing],
+// failureWeight is the fraction of the way to 1 by which a failure moves selection.Candidate.Failing,
 // and of the way to 0 by which an answer does.
 const failureWeight = 0.2
 
@@ -87,7 +87,7 @@ func (v *Vitals) SetHealth(score float64, trend health.Trend) {
 // Ready records that the provider has become eligible again.
 func (v *Vitals) Ready(now time.Duration) { v.ready.Store(int64(now)) }
 
-// Latency returns [Candidate.Latency] at the given time.
+// Latency returns selection.Candidate.Latency at the given time.
 func (v *Vitals) Latency(now time.Duration) time.Duration {
 	latency, _, _ := v.overall.read(tickOf(now), v)
 	return time.Duration(latency)
@@ -211,6 +211,63 @@ func (t *Track) observeFailing(tick uint32, rate float32, outcome Outcome) {
 			return
 		}
 	}
+}
+
+// Unmeasured are the vitals of members without any. They are never written to.
+var Unmeasured = NewVitals(0, 0) //nolint:gochecknoglobals // immutable
+
+// ReadyAt returns the time at which the provider has become eligible again.
+func (v *Vitals) ReadyAt() time.Duration { return time.Duration(v.ready.Load()) }
+
+// InFlight returns the number of attempts that have not ended.
+func (v *Vitals) InFlight() int { return int(v.inFlight.Load()) }
+
+// Health returns the score and the trend of the provider's health.
+func (v *Vitals) Health() (score float64, trend health.Trend) {
+	state := v.health.Load()
+	return float64(math.Float32frombits(uint32(state >> 32))), health.Trend(state & 0xff)
+}
+
+// Performance returns the latency in nanoseconds, the share of failures, and false when neither was measured: of the
+// track, or overall where that is nil or has no measurement.
+func (v *Vitals) Performance(now time.Duration, here *Track) (latency, failing float64, measured bool) {
+	if here != nil {
+		if latency, failing, measured = here.read(tickOf(now), v); measured {
+			return latency, failing, true
+		}
+	}
+	return v.overall.read(tickOf(now), v)
+}
+
+// Measured returns all measurements in one reading: [Vitals.Performance], the number of attempts in flight, and
+// [Vitals.Health].
+func (v *Vitals) Measured(now time.Duration, here *Track) (latency, failing, inFlight, score float64, trend health.Trend) {
+	tick, track := tickOf(now), here
+	if track == nil {
+		track = &v.overall
+	}
+	slow, bad := track.latency.Load(), track.failing.Load()
+	if slow|bad == 0 && here != nil {
+		slow, bad = v.overall.latency.Load(), v.overall.failing.Load()
+	}
+	if slow != 0 {
+		// Like fade, without a call for a recent measurement.
+		fading := math.Float32frombits(uint32(slow >> 32))
+		if age := int32(tick - uint32(slow)); age > 0 { //nolint:gosec // differences of ticks wrap
+			x := float32(age) * math.Float32frombits(v.rate.Load())
+			if x < fresh {
+				fading *= 1 - x + x*x*(1.0/2-x/6)
+			} else {
+				fading *= decay(x)
+			}
+		}
+		latency = float64(fading)
+	}
+	if bad != 0 {
+		failing = float64(v.fade(bad, tick))
+	}
+	state := v.health.Load()
+	return latency, failing, float64(v.inFlight.Load()), float64(math.Float32frombits(uint32(state >> 32))), health.Trend(state & 0xff)
 }
 
 // read returns the present values, and false when there is no measurement.

@@ -74,6 +74,7 @@ func TestGateway_RefusalOfOneModelLeavesTheOthers(t *testing.T) {
 		`{"error":{"message":"no such model","code":"model_not_found"}}`:             404,
 		`{"object":"error","message":"no such model","code":404}`:                    404,
 		`{"error":{"message":"busy","type":"overloaded_error"}}`:                     529,
+		`{"error":{"message":"slow"}}`:                                               429,
 		`{"error":{"message":"broken"}}`:                                             500,
 		`{"error":{"message":"busy "}}`:                                              503,
 		`{"detail":"nonsense"}`:                                                      422,
@@ -100,8 +101,8 @@ func TestGateway_PassesOnTheUpstreamsWordsInAnyForm(t *testing.T) {
 		`{"detail":"` + words + `"}`:                              words,
 		`{"detail":[{"loc":["body"],"msg":"` + words + `"}]}`:     words,
 		words + "\n":     words,
-		"<html>" + words: "the upstream gave no reason",
-		"":               "the upstream gave no reason",
+		"<html>" + words: "the server gave no reason",
+		"":               "the server gave no reason",
 	} {
 		url := start(t, over(upstream(t, http.StatusBadRequest, text)))
 		for _, body := range []string{askA, streamA} {
@@ -205,7 +206,7 @@ func TestGateway_SendsCommentsWhileThereIsNothingElse(t *testing.T) {
 		r, answer := post(t, start(t, config), streamA)
 		require.Equal(t, http.StatusOK, r.StatusCode)
 		require.Equal(t, "no", r.Header.Get("X-Accel-Buffering"))
-		require.Contains(t, answer, ": the answer is still to come\n\n")
+		require.Contains(t, answer, ": more is to come\n\n")
 		events := strings.Split(strings.TrimSpace(answer), "\n\n")
 		last := strings.TrimPrefix(events[len(events)-1], "data: ")
 		if c.code == "" {

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rs/cors"
+	"go.uber.org/zap"
+
+	"github.com/capreg/registry/registryhttp"
+	"github.com/capreg/registry/registryhttp/llm"
+)
+
+// ServeHTTP answers in OpenAI's words, also where there is nothing to answer.
+func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	g.now.Load().handler.ServeHTTP(w, r)
+}
+
+// handlerOf returns the handler of a state.
+func (g *gateway) handlerOf(s *state) http.Handler {
+	named := registryhttp.Middleware(registryhttp.MiddlewareOptions{
+		Correlate: true, Caller: func(r *http.Request) string { return s.clientOf(r).name },
+	})
+	handler := named(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { g.serve(w, r, s) }))
+	if len(s.Origins) == 0 {
+		return handler
+	}
+	return cors.New(cors.Options{
+		AllowedOrigins: s.Origins, AllowedMethods: []string{http.MethodGet, http.MethodPost}, AllowedHeaders: []string{"*"},
+		ExposedHeaders: []string{"*"}, MaxAge: 600,
+	}).Handler(handler)
+}
+
+func (g *gateway) serve(w http.ResponseWriter, r *http.Request, s *state) {
+	method, answer, open := http.MethodGet, g.models, false
+	switch at := path.Clean(r.URL.Path); at {
+	case "/healthz":
+		answer, open = func(w http.ResponseWriter, _ *http.Request, _ *state, _ *client) { _, _ = io.WriteString(w, "ok\n") }, true
+	case "/readyz":
+		answer, open = g.ready, true
+	case "/status":
+		answer = g.status
+	case "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings":
+		method, answer, r.URL.Path = http.MethodPost, ask, at
+	default:
+		if at != "/v1/models" && !strings.HasPrefix(at, "/v1/models/") {
+			refuse(w, r, http.StatusNotFound, "not_found", fmt.Sprintf("there is no %q here", at))
+			return
+		}
+	}
+	c := s.clientOf(r)
+	switch {
+	case r.Method != method:
+		w.Header().Set("Allow", method)
+		refuse(w, r, http.StatusMethodNotAllowed, "method_not_allowed", fmt.Sprintf("%s is expected, not %q", method, r.Method))
+	case c.name == "" && !open:
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		refuse(w, r, http.StatusUnauthorized, "invalid_api_key", "the gateway does not know this key")
+	default:
+		answer(w, r, s, c)
+	}
+}
+
+func refuse(w http.ResponseWriter, r *http.Request, status int, code, message string) {
+	(&llm.Error{Status: status, Code: code, Message: message}).ServeHTTP(w, r)
+}
+
+// clientOf returns the client that a request is from, without a name where its key is not known. How long that takes tells
+// nothing, since keys are found by their hash.
+func (s *state) clientOf(r *http.Request) *client {
+	if len(s.clients) == 0 {
+		return &client{name: "anonymous"}
+	}
+	scheme, key, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return &client{}
+	}
+	return cmp.Or(s.clients[sha256.Sum256([]byte(strings.TrimSpace(key)))], &client{})
+}
+
+// ask answers a request for a model, within the limits of the client.
+func ask(w http.ResponseWriter, r *http.Request, s *state, c *client) {
+	defer c.running.Add(-1)
+	if n := c.running.Add(1); c.Concurrency > 0 && n > c.Concurrency || c.limiter != nil && !c.limiter.Allow() {
+		w.Header().Set("Retry-After", "1")
+		refuse(w, r, http.StatusTooManyRequests, "rate_limit_exceeded", "the limit of this key at the gateway is reached")
+		return
+	}
+	s.proxy.ServeHTTP(w, r)
+}
+
+func (c *client) allows(model string) bool {
+	return len(c.Models) == 0 || slices.ContainsFunc(c.Models, func(allowed string) bool { return matches(allowed, model) })
+}
+
+// matches reports whether a model is the named one, or begins as the pattern with a star does.
+func matches(pattern, model string) bool {
+	prefix, many := strings.CutSuffix(pattern, "*")
+	return model == pattern || many && strings.HasPrefix(model, prefix)
+}
+
+// proxyOf returns the proxy of a state.
+func (g *gateway) proxyOf(s *state) *llm.Proxy {
+	return &llm.Proxy{
+		Memory: g.memory,
+		Route: func(r *http.Request, asked llm.Request) (llm.Way, error) {
+			found := s.routeOf(asked.Model)
+			if c := s.clientOf(r); found == nil || c.name == "" || !c.allows(asked.Model) {
+				return llm.Way{}, llm.NoModel(asked.Model)
+			}
+			times, to := found.Timeouts, g.way(found, g.pin(r, s, found, asked.Continues)...)
+			return llm.Way{Transport: to, Timeout: time.Duration(times.Total), CommentEvery: time.Duration(times.Comment)}, nil
+		},
+		Done: func(r *http.Request, report *llm.Report) { g.done(r, s, report) },
+	}
+}
+
+// routeOf returns the route of the model: the one of its name, or the one with the longest beginning.
+func (s *state) routeOf(model string) (found *route) {
+	if r := s.routes[model]; r != nil && !r.star() {
+		return r
+	}
+	for _, r := range s.routes {
+		if r.star() && matches(r.Model, model) && (found == nil || len(r.Model) > len(found.Model)) {
+			found = r
+		}
+	}
+	return found
+}
+
+// pin returns what upstreams must have for a request: vectors of another model are of no use beside the old ones, and only
+// the upstream that has begun a conversation can continue it.
+func (g *gateway) pin(r *http.Request, s *state, to *route, continues string) []string {
+	first := to.upstreams()[0]
+	if strings.HasSuffix(r.URL.Path, "/embeddings") {
+		return []string{"model " + cmp.Or(s.Upstreams[first].Models[to.Model], to.Model)}
+	}
+	if continues == "" {
+		return nil
+	}
+	if origin := g.origins.Of(continues); slices.Contains(to.upstreams(), origin) {
+		first = origin
+	}
+	return []string{"upstream " + first}
+}
+
+// done notes and logs what was answered.
+func (g *gateway) done(r *http.Request, s *state, report *llm.Report) {
+	asked, m := report.Asked, registryhttp.MetadataOf(r.Context())
+	g.log.Info("request", zap.String("id", m.Correlation), zap.String("client", m.Caller), zap.String("path", r.URL.Path),
+		zap.String("model", asked.Model), zap.Bool("stream", asked.Stream), zap.Int("status", report.Status),
+		zap.String("upstream", report.Name), zap.String("served_model", report.Model), zap.Int("attempts", report.Attempts),
+		zap.Int("input_tokens", report.InputTokens), zap.Int("output_tokens", report.OutputTokens), zap.Int64("bytes", report.Bytes),
+		zap.Duration("time", report.Duration), zap.Error(report.Err))
+	g.origins.Note(report)
+	if to := s.routeOf(asked.Model); report.Err == nil && to != nil && to.star() {
+		g.learn(context.WithoutCancel(r.Context()), to, asked.Model)
+	}
+}
+
+// ready reports whether there is a route that can answer.
+func (g *gateway) ready(w http.ResponseWriter, r *http.Request, s *state, _ *client) {
+	for _, to := range s.routes {
+		if !g.stopping.Load() && g.resolver(to).Ready() == nil {
+			_, _ = io.WriteString(w, "ready\n")
+			return
+		}
+	}
+	refuse(w, r, http.StatusServiceUnavailable, "not_ready", "no model can answer now")
+}
+
+// status reports the next upstream of each route, and why others are not eligible.
+func (g *gateway) status(w http.ResponseWriter, _ *http.Request, s *state, _ *client) {
+	for _, name := range slices.Sorted(maps.Keys(s.routes)) {
+		_, _ = fmt.Fprintf(w, "%v\n", g.resolver(s.routes[name]).Explain()) // the client may be gone
+	}
+}
+
+// models lists the models that the client can name, or describes one. Those of a route with a star are what its upstreams list.
+func (g *gateway) models(w http.ResponseWriter, r *http.Request, s *state, c *client) {
+	var all []llm.Model
+	for _, to := range s.routes {
+		if !to.star() {
+			all = append(all, llm.Model{ID: to.Model, Object: "model", Created: g.started.Unix(), OwnedBy: "gateway"})
+			continue
+		}
+		for _, name := range to.upstreams() {
+			if len(s.Upstreams[name].Models) == 0 {
+				all = append(all, g.lists.Of(r.Context(), name, "http://gateway/v1/models", g.way(to, "upstream "+name))...)
+			}
+		}
+	}
+	all = slices.DeleteFunc(all, func(m llm.Model) bool { return !c.allows(m.ID) || s.routeOf(m.ID) == nil })
+	llm.ServeModels(w, r, all)
+}

@@ -1,0 +1,352 @@
+package llm
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/capreg/registry/registryhttp"
+	"github.com/capreg/registry/stream"
+	"github.com/capreg/registry/verdict"
+)
+
+// answer is the body of an answer. It is for one reader; Close may be called from any goroutine.
+type answer struct {
+	transport *Transport
+	ctx       context.Context //nolint:containedctx // of the request, which the clock ends
+	cancel    context.CancelCauseFunc
+	clock     clock
+	report    *Report
+	path      string // the method of the API that was asked for
+	body      io.ReadCloser
+	asked     bool // what the request asks for is known
+	streamed  bool // it asks for a stream
+	passing   bool // it is handed over as it is
+	events    *stream.EventReader
+	held      held
+	closing   sync.Once
+
+	out      []byte // to hand over
+	err      error  // behind out
+	left     time.Time
+	choices  int  // that are yet to end
+	begun    bool // there was a token
+	known    bool // its end can be told
+	pieces   bool // it consists of choices, whose end has a mark
+	finished bool // it is complete, whether an end mark follows or not
+	marked   bool // the end mark was there
+}
+
+// clock ends a context when a wait is too long.
+type clock struct {
+	mu    sync.Mutex // guards the fields below, as a request may still be sent while its answer is read
+	timer *time.Timer
+	cause error
+	over  bool // the request is answered
+}
+
+// start limits a wait; a limit of zero is none.
+func (c *clock) start(limit time.Duration, cause error, cancel context.CancelCauseFunc) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.timer != nil && (limit <= 0 || !errors.Is(c.cause, cause)):
+		c.timer.Stop()
+		c.timer = nil
+	case c.timer != nil:
+		c.timer.Reset(limit)
+		return
+	}
+	if c.cause = cause; limit > 0 {
+		c.timer = time.AfterFunc(limit, func() { cancel(cause) })
+	}
+}
+
+// again starts the wait for the answer again.
+func (c *clock) again(limit time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.timer != nil && !c.over {
+		c.timer.Reset(limit)
+	}
+}
+
+func (c *clock) stop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+}
+
+func (c *clock) answered() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over = true
+}
+
+const endMark = "[DONE]"
+
+func (a *answer) release() {
+	a.clock.stop()
+	a.cancel(context.Canceled)
+}
+
+// Close releases the answer. It always returns nil.
+func (a *answer) Close() error {
+	a.closing.Do(func() {
+		a.release()
+		_ = a.body.Close()
+		a.held.free()
+	})
+	return nil
+}
+
+// Read reads the answer: of a stream, as many events as are there.
+func (a *answer) Read(p []byte) (int, error) {
+	if a.passing {
+		return a.body.Read(p)
+	}
+	for len(a.out) == 0 {
+		if a.err != nil {
+			return 0, a.err
+		}
+		a.next()
+		for a.err == nil && len(a.out) < batch && a.events.Buffered() {
+			a.next()
+		}
+	}
+	n := copy(p, a.out)
+	if a.out = a.out[n:]; len(a.out) == 0 {
+		a.out, a.left = nil, time.Now()
+		if a.events != nil {
+			a.held.free()
+		}
+	}
+	return n, nil
+}
+
+// next reads an event. What is to be handed over is in out, and the end in err.
+func (a *answer) next() {
+	unread := time.Duration(0)
+	if !a.left.IsZero() {
+		unread = time.Since(a.left)
+		a.left = time.Time{}
+	}
+	event, err := a.wait()
+	if err == nil {
+		err = a.take(event)
+	}
+	if err == nil {
+		return
+	}
+	a.clock.stop()
+	switch {
+	case a.finished || a.marked:
+		a.end()
+	case errors.Is(err, io.EOF) && (a.known || !a.begun):
+		a.err = verdict.As(stream.ErrTruncated, verdict.Verdict{Class: verdict.ClassMalformed})
+	case errors.Is(err, io.EOF):
+		a.err = io.EOF
+	default:
+		a.err = a.caused(err)
+	}
+	if limit := a.transport.StallTimeout; limit > 0 && unread >= limit && isCut(a.err) {
+		a.err = verdict.Ignore(a.err) // servers hang up on readers that leave their answer unread
+	}
+}
+
+func isCut(err error) bool {
+	return verdict.Of(err).Class == verdict.ClassTransport || errors.Is(err, stream.ErrTruncated)
+}
+
+// wait reads the next event within the limit. Before the first token the clock goes on.
+func (a *answer) wait() (stream.Event, error) {
+	if !a.begun {
+		return a.events.Next()
+	}
+	limit := a.transport.StallTimeout
+	if a.finished || a.marked {
+		limit = tail
+	}
+	a.clock.start(limit, registryhttp.ErrStalled, a.cancel)
+	event, err := a.events.Next()
+	a.clock.stop()
+	return event, err
+}
+
+// end hands over the end mark, which some servers leave out.
+func (a *answer) end() {
+	if a.marked || a.pieces {
+		a.out = append(a.out, "data: "+endMark+"\n\n"...)
+	}
+	a.err = io.EOF
+}
+
+// take adds an event to what is handed over.
+func (a *answer) take(event stream.Event) error {
+	data := bytes.TrimSpace(event.Data)
+	switch {
+	case len(data) == 0:
+		return nil
+	case string(data) == endMark && !a.begun:
+		return malformed("no answer before its end mark")
+	case string(data) == endMark:
+		a.marked = true
+		return nil
+	case a.marked && !json.Valid(data):
+		return nil
+	case event.Name == "error":
+		return a.failure(data)
+	case !json.Valid(data) && event.Partial:
+		return io.ErrUnexpectedEOF
+	case !json.Valid(data) || data[0] != '{':
+		return malformed("an event that is no JSON object")
+	}
+	if err := a.read(event, data); err != nil {
+		return err
+	}
+	a.begun = a.begun || !stream.IsPreamble(event)
+	a.out = registryhttp.AppendEvent(a.out, event.Name, data)
+	return nil
+}
+
+// failure returns the error that an event of this name is.
+func (a *answer) failure(data []byte) error {
+	e, ok := errorIn(data)
+	if !ok {
+		e = &Error{}
+		e.read(data)
+	}
+	return e
+}
+
+// read notes what an event says about the end. Most say nothing, which is seen without reading them as JSON.
+func (a *answer) read(event stream.Event, data []byte) error {
+	if bytes.Contains(data, []byte(`"error"`)) {
+		if e, ok := errorIn(data); ok {
+			return e
+		}
+	}
+	if bytes.Contains(data, []byte(`"usage":{`)) || bytes.Contains(data, []byte(`"usage": {`)) {
+		a.note(data)
+	}
+	if bytes.Contains(data, []byte(`"choices"`)) {
+		a.known, a.pieces = true, true
+		a.choices -= finishes(data)
+		a.finished = a.finished || a.choices <= 0
+		return nil
+	}
+	switch kind := kindOf(event, data); {
+	case kind == "response.completed", kind == "response.incomplete", kind == "message_stop":
+		a.known, a.finished = true, true
+	case kind == "response.created":
+		a.note(data)
+		a.known = true
+	case kind == "response.failed":
+		return a.failure(data)
+	case strings.HasPrefix(kind, "response."), strings.HasPrefix(kind, "message_"):
+		a.known = true
+	}
+	return nil
+}
+
+// kindOf returns the kind of an event that has one.
+func kindOf(event stream.Event, data []byte) string {
+	if event.Name != "" {
+		return event.Name
+	}
+	var said struct {
+		Type string `json:"type"`
+	}
+	_ = json.Unmarshal(data, &said) // what fits
+	return said.Type
+}
+
+// finishes returns how many choices a piece ends. It is read as JSON where it looks as if it did.
+func finishes(data []byte) (n int) {
+	const field = `"finish_reason"`
+	for rest := data; ; {
+		at := bytes.Index(rest, []byte(field))
+		if at < 0 {
+			return 0
+		}
+		rest = bytes.TrimLeft(rest[at+len(field):], ": \t\r\n")
+		if !bytes.HasPrefix(rest, []byte("null")) && !bytes.HasPrefix(rest, []byte(`""`)) {
+			break
+		}
+	}
+	var said struct {
+		Choices []struct {
+			FinishReason string `json:"finish_reason"`
+		} `json:"choices"`
+	}
+	_ = json.Unmarshal(data, &said) // what fits
+	for _, choice := range said.Choices {
+		if choice.FinishReason != "" {
+			n++
+		}
+	}
+	return n
+}
+
+// note notes what the report says of an answer, or of an event.
+func (a *answer) note(text []byte) {
+	if a.report == nil {
+		return
+	}
+	type said struct {
+		ID    string `json:"id"`
+		Usage struct {
+			Prompt     int `json:"prompt_tokens"`
+			Completion int `json:"completion_tokens"`
+			Input      int `json:"input_tokens"`
+			Output     int `json:"output_tokens"`
+		} `json:"usage"`
+	}
+	var all struct {
+		said
+
+		Response said `json:"response"`
+	}
+	_ = json.Unmarshal(text, &all) // what fits
+	for _, one := range []said{all.said, all.Response} {
+		if a.path == "/responses" && one.ID != "" {
+			a.report.ID = one.ID
+		}
+		a.report.InputTokens = max(a.report.InputTokens, one.Usage.Prompt, one.Usage.Input)
+		a.report.OutputTokens = max(a.report.OutputTokens, one.Usage.Completion, one.Usage.Output)
+	}
+}
+
+// checkPlain reports what keeps the text from being an answer.
+func checkPlain(path string, text []byte) error {
+	if !json.Valid(text) || bytes.TrimLeft(text, " \t\r\n")[0] != '{' {
+		return malformed("no JSON object")
+	}
+	if bytes.Contains(text, []byte(`"error"`)) {
+		if e, ok := errorIn(text); ok {
+			return e
+		}
+	}
+	field := map[string]string{"/chat/completions": "choices", "/completions": "choices", "/embeddings": "data"}[path]
+	if field == "" {
+		return nil
+	}
+	for key, at := range fields(text) {
+		if string(key) != field {
+			continue
+		}
+		var items []json.RawMessage
+		_ = json.Unmarshal(text[at[0]:at[1]], &items) // what fits
+		if len(items) > 0 && isThere(items[0]) {
+			return nil
+		}
+	}
+	return malformed("an answer without " + field)
+}

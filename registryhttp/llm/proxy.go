@@ -1,0 +1,290 @@
+package llm
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/capreg/registry/registryhttp"
+	"github.com/capreg/registry/verdict"
+)
+
+const (
+	defaultTimeout      = 15 * time.Minute
+	defaultReadTimeout  = time.Minute
+	defaultWriteTimeout = 30 * time.Second
+	defaultMaxBody      = 32 << 20
+	mostOfAnError       = 64 << 10
+	copySize            = 32 << 10
+)
+
+// Proxy is an [http.Handler] that passes a request for a model on to the providers of a service, and their answer to the
+// client as it arrives. Its fields must not change after the first use. It is safe for concurrent use, and starts no
+// goroutine.
+//
+// Errors are in OpenAI's form, as [ErrorOf] makes them. A stream has comments while there is nothing else, and one that
+// fails when it has begun ends with an error as its last event, without an end mark. Of the client's headers, Accept,
+// Content-Type, Idempotency-Key, Traceparent, Tracestate, X-Client-Request-Id and those that begin with Openai- and X-Stainless- go
+// to the server, with the correlation of the context ([registryhttp.MetadataOf]); never its credentials. Of the server's, those
+// about its rate limits and those that begin with Openai- come back.
+type Proxy struct {
+	// Route returns the way of a request. An [Error] is answered as it is, with its status.
+	Route func(r *http.Request, asked Request) (Way, error)
+	// Done, when set, is called with the report of each request. Default: none.
+	Done func(r *http.Request, report *Report)
+	// ReadTimeout bounds the time until the client has sent its request. Default: 1 min.
+	ReadTimeout time.Duration
+	// WriteTimeout bounds the time until the client has taken a piece of the answer. Default: 30 s.
+	WriteTimeout time.Duration
+	// MaxBody bounds the bytes of a request. Default: 32 MiB.
+	MaxBody int64
+	// Memory bounds the bytes of all requests that are held at once. Default: no bound.
+	Memory *Memory
+}
+
+// Way is the way of a request.
+type Way struct {
+	// Transport sends it, such as a [registryhttp.Transport]. Transports of this package below it fill in the report.
+	Transport http.RoundTripper
+	// Timeout bounds everything. Default: 15 min.
+	Timeout time.Duration
+	// CommentEvery is that of [registryhttp.EventOptions]. Default: 15 s.
+	CommentEvery time.Duration
+}
+
+// Report describes a request and its answer.
+type Report struct {
+	// Asked is the request.
+	Asked Request
+	// Status is the HTTP status of the answer, and Bytes the length of its body.
+	Status int
+	Bytes  int64
+	// Attempts counts the times that it was sent. Name is the name of the last [Transport], and Model that of the model as
+	// the server knows it.
+	Attempts    int
+	Name, Model string
+	// ID is the identifier of an answer that can be continued.
+	ID string
+	// InputTokens and OutputTokens are what the server says to have used.
+	InputTokens, OutputTokens int
+	// Duration is the time until the end of the answer.
+	Duration time.Duration
+	// Err keeps the client from a complete answer; nil: it has one.
+	Err error
+}
+
+type reportKey struct{}
+
+// passage is one request on its way.
+type passage struct {
+	*Proxy
+
+	w      http.ResponseWriter
+	r      *http.Request
+	way    Way
+	held   int64
+	report Report
+}
+
+// ServeHTTP answers the request.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	q := &passage{Proxy: p, w: w, r: r}
+	begun := time.Now()
+	defer func() {
+		p.Memory.Free(q.held)
+		if q.report.Duration = time.Since(begun); p.Done != nil {
+			p.Done(r, &q.report)
+		}
+	}()
+	q.serve() //nolint:contextcheck // it is that of the request
+}
+
+func (q *passage) serve() {
+	body, err := q.read()
+	if err == nil {
+		if q.report.Asked, err = ParseRequest(body); err != nil {
+			err = &Error{Message: err.Error(), Code: "invalid_request", Status: http.StatusBadRequest}
+		}
+	}
+	if err == nil {
+		q.way, err = q.Route(q.r, q.report.Asked)
+	}
+	if err != nil {
+		q.fail(nil, err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(q.r.Context(), cmp.Or(q.way.Timeout, defaultTimeout))
+	defer cancel()
+	request, err := q.request(ctx, body)
+	if err != nil {
+		q.fail(nil, err)
+		return
+	}
+	var events *registryhttp.EventWriter
+	if q.report.Asked.Stream {
+		events = registryhttp.NewEventWriter(q.w, registryhttp.EventOptions{CommentEvery: q.way.CommentEvery, WriteTimeout: q.WriteTimeout})
+		defer func() { _ = events.Close() }()
+	}
+	response, err := q.way.Transport.RoundTrip(request)
+	if err != nil {
+		q.fail(events, err)
+		return
+	}
+	defer func() { _ = response.Body.Close() }()
+	q.pass(events, response)
+	if events != nil {
+		_ = events.Close() // no comment follows the end, however long the body takes to close
+	}
+}
+
+// read reads the body within the limits of time and memory.
+func (q *passage) read() ([]byte, error) {
+	control := http.NewResponseController(q.w)
+	_ = control.SetReadDeadline(time.Now().Add(cmp.Or(q.ReadTimeout, defaultReadTimeout))) // not every server has one
+	memory := held{memory: q.Memory, most: cmp.Or(q.MaxBody, defaultMaxBody)}
+	var body bytes.Buffer
+	_, err := body.ReadFrom(&heldReader{http.MaxBytesReader(q.w, q.r.Body, memory.most), &memory})
+	q.held = memory.bytes
+	_ = control.SetReadDeadline(time.Time{})
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return nil, &Error{Message: "the body is too large", Code: "request_too_large", Status: http.StatusRequestEntityTooLarge}
+	case err != nil && !errors.Is(err, ErrMemory):
+		return nil, &Error{Message: "the body did not arrive", Code: "invalid_request", Status: http.StatusRequestTimeout}
+	}
+	return body.Bytes(), err
+}
+
+// request returns the request to send.
+func (q *passage) request(ctx context.Context, body []byte) (*http.Request, error) {
+	ctx = WithRequest(context.WithValue(ctx, reportKey{}, &q.report), q.report.Asked)
+	request, err := http.NewRequestWithContext(ctx, q.r.Method, "http://proxy"+q.r.URL.EscapedPath(), bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	for name, values := range q.r.Header {
+		if isForwarded(name) {
+			request.Header[name] = values
+		}
+	}
+	if len(request.Header["Idempotency-Key"]) == 0 {
+		request.Header.Set("Idempotency-Key", rand.Text()) // it also lets net/http send it again over a connection that was cut
+	}
+	if id := registryhttp.MetadataOf(ctx).Correlation; id != "" {
+		request.Header.Set(registryhttp.HeaderCorrelation, id)
+	}
+	return request, nil
+}
+
+// isForwarded reports whether a header of a client goes to the server.
+func isForwarded(name string) bool {
+	switch name {
+	case "Accept", "Content-Type", "Idempotency-Key", "Traceparent", "Tracestate", "X-Client-Request-Id":
+		return true
+	}
+	return strings.HasPrefix(name, "Openai-") || strings.HasPrefix(name, "X-Stainless-")
+}
+
+// head sets the headers of an answer.
+func (q *passage) head(to http.Header, response *http.Response) {
+	for name, values := range response.Header {
+		if name == "Content-Type" || strings.HasPrefix(name, "X-Ratelimit-") || strings.HasPrefix(name, "Openai-") {
+			to[name] = values
+		}
+	}
+	for name, value := range map[string]string{
+		"X-Upstream-Request-Id": response.Header.Get(registryhttp.HeaderCorrelation),
+		"X-Served-By":           q.report.Name, "X-Served-Model": q.report.Model, "X-Attempts": strconv.Itoa(q.report.Attempts),
+	} {
+		if value != "" {
+			to.Set(name, value)
+		}
+	}
+}
+
+// pass passes an answer on: as events, as it is, or the words of a refusal.
+func (q *passage) pass(events *registryhttp.EventWriter, response *http.Response) {
+	var out io.Writer = &patientWriter{q.w, cmp.Or(q.WriteTimeout, defaultWriteTimeout)}
+	switch {
+	case response.StatusCode >= http.StatusBadRequest:
+		text, _ := io.ReadAll(io.LimitReader(response.Body, mostOfAnError)) // the status is enough
+		refusal := ParseError(response.StatusCode, text)
+		refusal.after = verdictDelay(response)
+		if class := refusal.Verdict().Class; class == verdict.ClassFatal || class == verdict.ClassUnauthenticated {
+			refusal = refusedCredentials()
+		}
+		header := q.w.Header()
+		for name, values := range response.Header {
+			if strings.HasPrefix(name, "X-Ratelimit-") && events == nil {
+				header[name] = values
+			}
+		}
+		q.fail(events, refusal)
+		return
+	case events != nil:
+		out = events
+		events.Header(func(header http.Header) { q.head(header, response) })
+	default:
+		q.head(q.w.Header(), response)
+		q.w.WriteHeader(response.StatusCode)
+	}
+	q.report.Status = response.StatusCode
+	q.copy(out, response.Body)
+}
+
+// copy copies the body. What ends it early is an event of a stream, and cuts any other answer.
+func (q *passage) copy(out io.Writer, body io.Reader) {
+	buffer := make([]byte, copySize)
+	for {
+		n, err := body.Read(buffer)
+		if n > 0 {
+			q.report.Bytes += int64(n)
+			if _, lost := out.Write(buffer[:n]); lost != nil {
+				q.report.Err = lost
+				return
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return
+		case err != nil && q.report.Asked.Stream:
+			q.report.Err = err
+			_, _ = out.Write(registryhttp.AppendEvent(nil, "", interrupted(err).encoded())) // the client may be gone
+			return
+		case err != nil:
+			q.report.Err = err
+			panic(http.ErrAbortHandler)
+		}
+	}
+}
+
+// fail answers with an error, as an event where the status was sent already.
+func (q *passage) fail(events *registryhttp.EventWriter, err error) {
+	q.report.Err = err
+	e := ErrorOf(err)
+	q.report.Status = e.Status
+	if events == nil {
+		e.ServeHTTP(q.w, q.r)
+	} else if !events.Answer(func(w http.ResponseWriter) { e.ServeHTTP(w, q.r) }) {
+		_, _ = events.Write(registryhttp.AppendEvent(nil, "", e.encoded())) // the client may be gone
+	}
+}
+
+// patientWriter gives a client that reads slowly its time for each piece.
+type patientWriter struct {
+	w     http.ResponseWriter
+	limit time.Duration
+}
+
+func (p *patientWriter) Write(text []byte) (int, error) {
+	_ = http.NewResponseController(p.w).SetWriteDeadline(time.Now().Add(p.limit)) // not every server has one
+	return p.w.Write(text)
+}

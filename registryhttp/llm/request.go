@@ -1,0 +1,164 @@
+package llm
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"iter"
+)
+
+// Request holds what the body of a request says about its way.
+type Request struct {
+	// Model is the name of the model.
+	Model string
+	// Stream reports that the answer is to come piece by piece.
+	Stream bool
+	// Continues is the identifier of the answer or the conversation that the request continues, which only the server
+	// that made it knows. Empty: none.
+	Continues string
+
+	body     []byte
+	from, to int // where the name of the model stands in body
+	choices  int // of the answer
+}
+
+var (
+	errNoObject = errors.New("the body is no JSON object")
+	errNoModel  = errors.New("model is missing, not a string, or there twice")
+	errNoStream = errors.New("stream is neither true nor false")
+)
+
+// ParseRequest reads the body of a request, and keeps it. An error is the mistake of its sender.
+func ParseRequest(body []byte) (Request, error) {
+	r := Request{body: body, choices: 1}
+	if !json.Valid(body) || bytes.TrimLeft(body, " \t\r\n")[0] != '{' {
+		return r, errNoObject
+	}
+	models, valid := 0, true
+	for key, at := range fields(body) {
+		value := body[at[0]:at[1]]
+		switch string(key) {
+		case "model":
+			models++
+			r.from, r.to = at[0], at[1]
+			valid = valid && json.Unmarshal(value, &r.Model) == nil
+		case "stream":
+			if json.Unmarshal(value, &r.Stream) != nil {
+				return r, errNoStream
+			}
+		case "n":
+			_ = json.Unmarshal(value, &r.choices) // else the server will say so
+		case "prompt":
+			if value[0] == '[' {
+				r.choices += 1 << 16 // one for each, or a list of numbers: the end mark tells
+			}
+		case "previous_response_id", "conversation":
+			r.Continues = identifier(value)
+		}
+	}
+	if models != 1 || !valid || r.Model == "" {
+		return r, errNoModel
+	}
+	return r, nil
+}
+
+// identifier reads a text, or the field id of an object.
+func identifier(value []byte) string {
+	var object struct {
+		ID string `json:"id"`
+	}
+	if json.Unmarshal(value, &object.ID) != nil {
+		_ = json.Unmarshal(value, &object) // else there is none
+	}
+	return object.ID
+}
+
+// Body returns the body for a model: all but its name is as it was sent, byte by byte.
+func (r Request) Body(model string) (body io.Reader, length int64) {
+	if model == r.Model {
+		return bytes.NewReader(r.body), int64(len(r.body))
+	}
+	name, _ := json.Marshal(model) // a text always has a form
+	body = io.MultiReader(bytes.NewReader(r.body[:r.from]), bytes.NewReader(name), bytes.NewReader(r.body[r.to:]))
+	return body, int64(len(r.body) - (r.to - r.from) + len(name))
+}
+
+type requestKey struct{}
+
+// WithRequest returns a context with the request that an HTTP request has as its body, so that a [Transport] need not
+// read it again.
+func WithRequest(ctx context.Context, r Request) context.Context {
+	return context.WithValue(ctx, requestKey{}, &r)
+}
+
+// fields yields the keys of a valid JSON object, without escapes, and where their values stand.
+func fields(text []byte) iter.Seq2[[]byte, [2]int] {
+	return func(yield func([]byte, [2]int) bool) {
+		for at := bytes.IndexByte(text, '{') + 1; text[at] != '}'; at++ {
+			if text[at] != '"' {
+				continue
+			}
+			end := endOfString(text, at)
+			key := plain(text[at : end+1])
+			from := end + bytes.IndexByte(text[end:], ':') + 1
+			at = endOfValue(text, from)
+			if !yield(key, trimmed(text, from, at)) || text[at] == '}' {
+				return
+			}
+		}
+	}
+}
+
+// endOfValue returns the place behind the value of a field that begins at the place.
+func endOfValue(text []byte, at int) int {
+	for depth := 0; ; at++ {
+		switch text[at] {
+		case '"':
+			at = endOfString(text, at)
+		case '{', '[':
+			depth++
+		case '}', ']', ',':
+			if depth == 0 {
+				return at
+			}
+			if text[at] != ',' {
+				depth--
+			}
+		}
+	}
+}
+
+// endOfString returns the place of the quotation mark that ends the string which begins at the place.
+func endOfString(text []byte, at int) int {
+	for at++; text[at] != '"'; at++ {
+		if text[at] == '\\' {
+			at++
+		}
+	}
+	return at
+}
+
+// plain returns the text of a JSON string.
+func plain(quoted []byte) []byte {
+	if !bytes.ContainsRune(quoted, '\\') {
+		return quoted[1 : len(quoted)-1]
+	}
+	var text string
+	_ = json.Unmarshal(quoted, &text) // it is valid
+	return []byte(text)
+}
+
+// trimmed returns the place without the white space around it.
+func trimmed(text []byte, from, to int) [2]int {
+	for from < to && isSpace(text[from]) {
+		from++
+	}
+	for to > from && isSpace(text[to-1]) {
+		to--
+	}
+	return [2]int{from, to}
+}
+
+func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }

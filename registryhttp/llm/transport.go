@@ -1,0 +1,280 @@
+package llm
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/capreg/registry/registryhttp"
+	"github.com/capreg/registry/stream"
+	"github.com/capreg/registry/verdict"
+)
+
+const (
+	defaultMaxAnswer = 32 << 20
+	defaultMaxEvent  = 8 << 20
+	// tail is the time in which a complete stream may still send something, such as its usage.
+	tail = time.Second
+	// longUpload is the length from which the time of an upload is not the server's.
+	longUpload = 1 << 20
+	// batch is the length from which events that are there are handed over.
+	batch = 16 << 10
+)
+
+// Transport is the [http.RoundTripper] of one upstream, such as for [registryhttp.UpstreamOptions.Transport]: it returns
+// an answer when it has begun, and an error for what is none. Its fields must not change after the first use. It is safe
+// for concurrent use, and starts no goroutine.
+type Transport struct {
+	// Name is the name of the server in the [Report] of a [Proxy]. Default: none.
+	Name string
+	// Base sends the requests. Default: [http.DefaultTransport].
+	Base http.RoundTripper
+	// Models has the names by which the server knows models, by those that requests use. Default: the same names.
+	Models map[string]string
+	// FirstTimeout bounds the time until the first token of a stream, StallTimeout that until each further one, without
+	// the reader's own time between two, and AnswerTimeout that until a plain answer is there. What a server sends to keep
+	// the connection alive does not count. Default: no bound but that of the request.
+	FirstTimeout, StallTimeout, AnswerTimeout time.Duration
+	// Whole returns a stream when it is there as a whole, so that another provider can replace one that is cut.
+	Whole bool
+	// MaxAnswer bounds the bytes of an answer that is held: plain ones, and those that are Whole. Default: 32 MiB.
+	MaxAnswer int64
+	// MaxEvent bounds the bytes of an event of a stream. Default: 8 MiB.
+	MaxEvent int
+	// Memory bounds what all answers hold together. Default: no bound.
+	Memory *Memory
+}
+
+// RoundTrip sends the request. A refusal, and an answer that is neither JSON nor a stream of events, is returned as it is.
+// The error has a verdict where it is about the answer, and matches [registryhttp.ErrFirstByte] or [registryhttp.ErrStalled]
+// where a bound was reached. Errors of the body are the same.
+func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
+	a := &answer{transport: t, choices: 1, held: held{memory: t.Memory, most: cmp.Or(t.MaxAnswer, defaultMaxAnswer)}}
+	out, err := a.prepare(request)
+	if err != nil {
+		return nil, err
+	}
+	if a.report != nil {
+		a.report.Attempts++
+		a.report.Name = t.Name
+	}
+	base := t.Base
+	if base == nil {
+		base = http.DefaultTransport
+	}
+	response, err := base.RoundTrip(out)
+	a.clock.answered()
+	if err != nil {
+		err = a.caused(err)
+		a.release()
+		return nil, err
+	}
+	if err := a.judge(response); err != nil {
+		_ = a.Close()
+		return nil, err
+	}
+	return response, nil
+}
+
+// prepare returns the request to send, with the clock running.
+func (a *answer) prepare(request *http.Request) (*http.Request, error) {
+	asked, err := requestOf(request)
+	if err != nil {
+		return nil, err
+	}
+	a.ctx, a.cancel = context.WithCancelCause(request.Context())
+	a.path = methodOf(request.URL.Path)
+	a.report, _ = request.Context().Value(reportKey{}).(*Report)
+	out := request.WithContext(a.ctx) //nolint:contextcheck // it is made of the request's
+	limit := a.transport.AnswerTimeout
+	if asked != nil {
+		a.asked, a.streamed, a.choices = true, asked.Stream, max(asked.choices, 1)
+		if a.streamed {
+			limit = a.transport.FirstTimeout
+		}
+		name := cmp.Or(a.transport.Models[asked.Model], asked.Model)
+		if a.report != nil {
+			a.report.Model = name
+		}
+		if name != asked.Model {
+			body, length := asked.Body(name)
+			if request.Body != nil {
+				_ = request.Body.Close()
+			}
+			out.Body, out.ContentLength = io.NopCloser(body), length
+			out.GetBody = func() (io.ReadCloser, error) {
+				body, _ := asked.Body(name)
+				return io.NopCloser(body), nil
+			}
+		}
+	}
+	a.clock.start(limit, registryhttp.ErrFirstByte, a.cancel)
+	if out.ContentLength >= longUpload && out.Body != nil {
+		out.Body = &upload{out.Body, a, limit}
+	}
+	return out, nil
+}
+
+// requestOf returns what the request asks for; nil where it is of another kind.
+func requestOf(request *http.Request) (*Request, error) {
+	if asked, ok := request.Context().Value(requestKey{}).(*Request); ok {
+		return asked, nil
+	}
+	if request.Body == nil || request.GetBody == nil || request.Method != http.MethodPost {
+		return nil, nil //nolint:nilnil // see above
+	}
+	copied, err := request.GetBody()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = copied.Close() }()
+	text, err := io.ReadAll(copied)
+	if err != nil {
+		return nil, err
+	}
+	asked, err := ParseRequest(text)
+	if err != nil {
+		return nil, nil //nolint:nilnil // the server will say so
+	}
+	return &asked, nil
+}
+
+// upload is a long body of a request, while which the clock stands.
+type upload struct {
+	io.ReadCloser
+
+	answer *answer
+	limit  time.Duration
+}
+
+func (u *upload) Read(p []byte) (int, error) {
+	u.answer.clock.again(u.limit)
+	return u.ReadCloser.Read(p)
+}
+
+// judge makes the response what a client can rely on.
+func (a *answer) judge(response *http.Response) error {
+	a.body = response.Body
+	response.Body = a
+	kind, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type"))
+	encoded := response.Header.Get("Content-Encoding")
+	events := kind == "text/event-stream" || a.streamed && kind != "application/json"
+	switch {
+	case a.path != "" && response.StatusCode != http.StatusOK && response.StatusCode < http.StatusBadRequest:
+		return malformed(fmt.Sprintf("status %d", response.StatusCode))
+	case response.StatusCode != http.StatusOK, encoded != "" && encoded != "identity":
+	case events && a.asked && !a.streamed:
+		return malformed("a stream for a plain request")
+	case events:
+		a.events = stream.NewEventReader(&heldReader{a.body, &a.held}, stream.MaxEventBytes(cmp.Or(a.transport.MaxEvent, defaultMaxEvent)))
+		response.Header.Set("Content-Type", "text/event-stream")
+		response.Header.Del("Content-Length")
+		response.ContentLength = -1
+		return a.open()
+	case kind == "application/json", a.path != "":
+		return a.readPlain(response)
+	}
+	a.passing = true
+	a.clock.stop()
+	return nil
+}
+
+// methodOf returns the method of the API that a path is for; empty: another one.
+func methodOf(path string) string {
+	for _, known := range []string{"/chat/completions", "/completions", "/responses", "/embeddings", "/messages"} {
+		if strings.HasSuffix(path, known) {
+			return known
+		}
+	}
+	return ""
+}
+
+// readPlain reads an answer that is JSON.
+func (a *answer) readPlain(response *http.Response) error {
+	var text bytes.Buffer
+	if n := response.ContentLength; n > 0 && n <= longUpload {
+		text.Grow(int(n) + bytes.MinRead)
+	}
+	_, err := text.ReadFrom(&heldReader{a.body, &a.held})
+	if err != nil {
+		return a.caused(err)
+	}
+	a.clock.stop()
+	if err := checkPlain(a.path, text.Bytes()); err != nil {
+		return err
+	}
+	if a.streamed {
+		return malformed("a plain answer for a stream")
+	}
+	a.note(text.Bytes())
+	a.out, a.err = text.Bytes(), io.EOF
+	response.ContentLength = int64(text.Len())
+	return nil
+}
+
+// open reads the events up to the first token, or all of them.
+func (a *answer) open() error {
+	for a.err == nil && (!a.begun || a.transport.Whole) {
+		a.next()
+	}
+	switch {
+	case a.err != nil && !errors.Is(a.err, io.EOF):
+		return a.err
+	case !a.begun:
+		return malformed("no answer before its end")
+	}
+	return nil
+}
+
+// held counts the bytes that an answer holds.
+type held struct {
+	memory      *Memory
+	most, bytes int64
+}
+
+func (h *held) take(n int) error {
+	if h.bytes+int64(n) > h.most {
+		return malformed(fmt.Sprintf("more than %d bytes", h.most))
+	}
+	if err := h.memory.Take(int64(n)); err != nil {
+		return err
+	}
+	h.bytes += int64(n)
+	return nil
+}
+
+func (h *held) free() {
+	h.memory.Free(h.bytes)
+	h.bytes = 0
+}
+
+// heldReader counts what is read through it.
+type heldReader struct {
+	io.Reader
+
+	held *held
+}
+
+func (r *heldReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if full := r.held.take(n); full != nil {
+		return 0, full
+	}
+	return n, err
+}
+
+// caused returns the error with the bound that was its reason, where there was one.
+func (a *answer) caused(err error) error {
+	cause := context.Cause(a.ctx)
+	if !errors.Is(cause, registryhttp.ErrFirstByte) && !errors.Is(cause, registryhttp.ErrStalled) {
+		return err
+	}
+	return verdict.As(fmt.Errorf("%w: %w", cause, err), verdict.Verdict{Class: verdict.ClassStalled})
+}

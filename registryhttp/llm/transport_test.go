@@ -1,0 +1,282 @@
+package llm_test
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/capreg/registry/registryhttp"
+	"github.com/capreg/registry/registryhttp/llm"
+	"github.com/capreg/registry/stream"
+	"github.com/capreg/registry/verdict"
+)
+
+// Variants: line ends, comments, no end mark, what follows the end, errors and silence behind it, several choices, other dialects.
+func TestTransport_CompleteStreamIsASuccess(t *testing.T) {
+	t.Parallel()
+	const (
+		created   = "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"id\":\"r1\",\"error\":null}}\n\n"
+		delta     = "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"hi\"}\n\n"
+		completed = "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"id\":\"r1\",\"error\":null}}\n\n"
+		started   = "event: message_start\ndata: {\"type\":\"message_start\"}\n\n"
+		stopped   = "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"
+		text      = "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"delta\":{\"text\":\"hi\"}}\n\n"
+	)
+	good := token + finishing + marked
+	for sent, want := range map[string]string{
+		good:                                     good,
+		role + good:                              role + good,
+		strings.ReplaceAll(good, "\n", "\r\n"):   good,
+		": ping\n\n" + good:                      good,
+		strings.TrimSpace(good):                  good,
+		token + finishing:                        good,
+		token + finishing + "!":                  good,
+		token + finishing + "~":                  good,
+		token + finishing + "data: nonsense\n\n": good,
+		token + marked:                           token + marked,
+		token + finishing + usage + marked:       token + finishing + usage + marked,
+		good + usage:                             token + finishing + usage + marked,
+		good + marked + "!":                      good,
+		created + delta + completed:              created + delta + completed,
+		created + delta + completed + "!":        created + delta + completed,
+		started + text + stopped:                 started + text + stopped,
+		started + text + stopped + "~":           started + text + stopped,
+		"data: {\"type\":\"image\"}\n\n":         "data: {\"type\":\"image\"}\n\n",
+		"data: {\"choices\":[{\"delta\":{\"content\":\"\\\"error\\\"\"}}]}\n\n" + finishing: "data: {\"choices\":[{\"delta\":{\"content\":\"\\\"error\\\"\"}}]}\n\n" + finishing + marked,
+	} {
+		for _, hold := range []bool{false, true} {
+			bubble(t, func(t *testing.T) {
+				got, err := ask(t, llm.Transport{Whole: hold, StallTimeout: time.Minute}, says(200, events, sent), "/chat/completions", streamed)
+				require.NoError(t, err, sent)
+				require.Equal(t, want, got, sent)
+			})
+		}
+	}
+}
+
+// Variants: every form of an error, an end mark without an answer, an end without one, cuts; each before the first token and behind it.
+func TestTransport_FailedStreamIsAnError(t *testing.T) {
+	t.Parallel()
+	for sent, class := range map[string]verdict.Class{
+		"data: {\"object\":\"error\",\"message\":\"EngineDeadError\",\"code\":500}\n\n" + marked:              verdict.ClassServerError,
+		"data: {\"error\":{\"message\":\"slow\",\"code\":\"rate_limit_exceeded\",\"type\":\"requests\"}}\n\n": verdict.ClassRateLimited,
+		"data: {\"error\":{\"message\":\"dead\",\"code\":\"invalid_api_key\"}}\n\n":                           verdict.ClassFatal,
+		"data: {\"error\":\"no\"}\n\n":                                                                                          verdict.ClassUnknown,
+		"event: error\ndata: {\"message\":\"boom\",\"code\":529}\n\n" + marked:                                                  verdict.ClassOverloaded,
+		"event: error\ndata: boom\n\n" + marked:                                                                                 verdict.ClassUnknown,
+		"event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}\n\n":                                verdict.ClassOverloaded,
+		"event: response.failed\ndata: {\"type\":\"response.failed\",\"response\":{\"error\":{\"code\":\"server_error\"}}}\n\n": verdict.ClassServerError,
+		"data: nonsense\n\n": verdict.ClassMalformed,
+		"data: [1]\n\n":      verdict.ClassMalformed,
+		"data: {\"choi":      verdict.ClassTransport,
+		"":                   verdict.ClassMalformed,
+		"!":                  verdict.ClassTransport,
+	} {
+		for _, before := range []string{"", role, token} {
+			bubble(t, func(t *testing.T) {
+				got, err := ask(t, llm.Transport{}, says(200, events, before+sent), "/chat/completions", streamed)
+				require.Error(t, err, before+sent)
+				require.Equal(t, class, verdict.Of(err).Class, "%s: %v", before+sent, err)
+				require.NotContains(t, got, "[DONE]")
+				if before != token {
+					require.Empty(t, got, "it could still be replaced")
+				}
+			})
+		}
+	}
+	_, err := ask(t, llm.Transport{}, says(200, events, role+marked), "/chat/completions", streamed)
+	require.Equal(t, verdict.ClassMalformed, verdict.Of(err).Class)
+}
+
+// Each of several choices has an end of its own.
+func TestTransport_StreamOfSeveralChoicesEndsWithTheLast(t *testing.T) {
+	t.Parallel()
+	const body = `{"model":"m","stream":true,"n":2}`
+	bubble(t, func(t *testing.T) {
+		got, err := ask(t, llm.Transport{}, says(200, events, token+finishing+"||"+token+finishing), "/chat/completions", body)
+		require.NoError(t, err)
+		require.Equal(t, token+finishing+token+finishing+marked, got)
+	})
+	_, err := ask(t, llm.Transport{}, says(200, events, token+finishing), "/chat/completions", body)
+	require.ErrorIs(t, err, stream.ErrTruncated)
+}
+
+func TestTransport_PlainAnswerIsOneOrAnError(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		path, kind, text string
+		class            verdict.Class
+	}{
+		{"/chat/completions", plainJSON, whole, verdict.ClassSuccess},
+		{"/chat/completions", "", whole, verdict.ClassSuccess},
+		{"/completions", plainJSON, whole, verdict.ClassSuccess},
+		{"/embeddings", plainJSON, `{"data":[{"embedding":[1]}]}`, verdict.ClassSuccess},
+		{"/responses", plainJSON, `{"id":"r","error":null}`, verdict.ClassSuccess},
+		{"/chat/completions", plainJSON, `{"choices":[]}`, verdict.ClassMalformed},
+		{"/chat/completions", plainJSON, `{"choices":[null]}`, verdict.ClassMalformed},
+		{"/chat/completions", plainJSON, `{}`, verdict.ClassMalformed},
+		{"/chat/completions", plainJSON, `null`, verdict.ClassMalformed},
+		{"/chat/completions", "text/html", "<html>", verdict.ClassMalformed},
+		{"/chat/completions", events, token + marked, verdict.ClassMalformed},
+		{"/chat/completions", plainJSON, whole[:20] + "!", verdict.ClassTransport},
+		{"/chat/completions", plainJSON, `{"error":{"code":"rate_limit_exceeded"}}`, verdict.ClassRateLimited},
+		{"/chat/completions", plainJSON, `{"object":"error","code":503}`, verdict.ClassServerError},
+		{"/embeddings", plainJSON, `{"data":[]}`, verdict.ClassMalformed},
+		{"/responses", plainJSON, `{"status":"failed","error":{"code":"server_error"}}`, verdict.ClassServerError},
+	} {
+		got, err := ask(t, llm.Transport{}, says(200, c.kind, c.text), c.path, plain)
+		require.Equal(t, c.class, verdict.Of(err).Class, "%s %s: %v", c.path, c.text, err)
+		if err == nil {
+			require.Equal(t, c.text, got)
+		}
+	}
+	_, err := ask(t, llm.Transport{}, says(200, plainJSON, whole), "/chat/completions", streamed)
+	require.Equal(t, verdict.ClassMalformed, verdict.Of(err).Class, "a stream was asked for")
+	for _, status := range []int{101, 201, 204, 302, 304} {
+		_, err = ask(t, llm.Transport{}, says(status, "", ""), "/chat/completions", plain)
+		require.Equal(t, verdict.ClassMalformed, verdict.Of(err).Class, status)
+	}
+}
+
+func TestTransport_OtherAnswersPassAsTheyAre(t *testing.T) {
+	t.Parallel()
+	response, err := send(t, &llm.Transport{Base: says(429, plainJSON, `{"error":{}}`)}, "/chat/completions", plain)
+	require.NoError(t, err)
+	text, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	require.NoError(t, response.Body.Close())
+	require.JSONEq(t, `{"error":{}}`, string(text))
+	got, err := ask(t, llm.Transport{}, says(200, "audio/mpeg", "\x00\x01"), "/audio/speech", plain)
+	require.NoError(t, err)
+	require.Equal(t, "\x00\x01", got)
+}
+
+// Variants: comments, roles, silence; before the first token, between two, of a plain answer.
+func TestTransport_LimitsTheTimeInWhichTheServerIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	limits := llm.Transport{FirstTimeout: 3 * time.Second, StallTimeout: 2 * time.Second, AnswerTimeout: 5 * time.Second}
+	alive := strings.Repeat("|: ping\n\n|"+role, 20)
+	for _, c := range []struct {
+		text, body string
+		after      time.Duration
+		cause      error
+	}{
+		{"~", streamed, 3 * time.Second, registryhttp.ErrFirstByte},
+		{alive, streamed, 3 * time.Second, registryhttp.ErrFirstByte},
+		{"||" + token + "~", streamed, 4 * time.Second, registryhttp.ErrStalled},
+		{token + strings.Repeat("|: ping\n\n", 20), streamed, 2 * time.Second, registryhttp.ErrStalled},
+		{"~", plain, 5 * time.Second, registryhttp.ErrFirstByte},
+		{"||{|" + "~", plain, 5 * time.Second, registryhttp.ErrFirstByte},
+		{"||" + token + "|" + token + "|" + token + "|" + finishing, streamed, 5 * time.Second, nil},
+	} {
+		bubble(t, func(t *testing.T) {
+			kind := plainJSON
+			if c.body == streamed {
+				kind = events
+			}
+			begun := time.Now()
+			_, err := ask(t, limits, says(200, kind, c.text), "/chat/completions", c.body)
+			require.Equal(t, c.after, time.Since(begun), c.text)
+			if c.cause == nil {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorIs(t, err, c.cause)
+			require.Equal(t, verdict.ClassStalled, verdict.Of(err).Class)
+		})
+	}
+}
+
+// A server hangs up on a reader that leaves its answer unread; that says nothing about the server.
+func TestTransport_CutOfASlowReaderBlamesNoServer(t *testing.T) {
+	t.Parallel()
+	for _, pause := range []time.Duration{0, time.Minute} {
+		bubble(t, func(t *testing.T) {
+			response, err := send(t, &llm.Transport{StallTimeout: 10 * time.Second, Base: says(200, events, token+"!")}, "/chat/completions", streamed)
+			require.NoError(t, err)
+			buffer := make([]byte, 1024)
+			_, err = response.Body.Read(buffer)
+			require.NoError(t, err)
+			time.Sleep(pause)
+			_, err = response.Body.Read(buffer)
+			require.Error(t, err)
+			require.Equal(t, pause > 0, verdict.Of(err).Class == verdict.ClassIgnored, err)
+			require.NoError(t, response.Body.Close())
+		})
+	}
+}
+
+func TestTransport_AnotherProviderAnswersForAFailedStream(t *testing.T) {
+	t.Parallel()
+	good := says(200, events, token+finishing+marked)
+	for text, holds := range map[string]bool{role + "!": false, marked: false, role + "data: {\"error\":\"x\"}\n\n": false, token + "!": true, token + token: true} {
+		for _, hold := range []bool{false, true} {
+			response, err := send(t, over(t, llm.Transport{Whole: hold}, says(200, events, text), good), "/chat/completions", streamed)
+			require.NoError(t, err)
+			all, err := io.ReadAll(response.Body)
+			require.NoError(t, response.Body.Close())
+			if holds && !hold {
+				require.Error(t, err, "it had begun")
+				continue
+			}
+			require.NoError(t, err)
+			require.Equal(t, token+finishing+marked, string(all), text)
+		}
+	}
+}
+
+// Nothing but the name changes: numbers, unknown fields, white space and the order are those of the client.
+func TestTransport_SendsTheNameThatTheServerKnows(t *testing.T) {
+	t.Parallel()
+	var sent string
+	server := roundTrip(func(r *http.Request) (*http.Response, error) {
+		body, err := io.ReadAll(r.Body)
+		require.NoError(t, err)
+		require.Equal(t, int64(len(body)), r.ContentLength)
+		again, err := r.GetBody()
+		require.NoError(t, err)
+		copied, err := io.ReadAll(again)
+		require.NoError(t, err)
+		require.Equal(t, body, copied)
+		sent = string(body)
+		return says(200, plainJSON, whole)(r)
+	})
+	for body, want := range map[string]string{
+		`{"n":12345678901234567890, "model" : "m" ,"x":{"model":"m"},"y":["\"model\":"]}`: `{"n":12345678901234567890, "model" : "big \"one\"" ,"x":{"model":"m"},"y":["\"model\":"]}`,
+		`{"mod\u0065l":"m","a":"}"}`: `{"mod\u0065l":"big \"one\"","a":"}"}`,
+		`{"model":"other"}`:          `{"model":"other"}`,
+		`{"model":7}`:                `{"model":7}`,
+	} {
+		_, err := ask(t, llm.Transport{Models: map[string]string{"m": `big "one"`}}, server, "/chat/completions", body)
+		require.NoError(t, err)
+		require.Equal(t, want, sent)
+	}
+}
+
+func TestTransport_BoundsWhatItHolds(t *testing.T) {
+	t.Parallel()
+	memory := llm.NewMemory(1000)
+	long := `{"choices":[{"message":{"content":"` + strings.Repeat("x", 600) + `"}}]}`
+	for range 3 { // all of it is given back
+		_, err := ask(t, llm.Transport{Memory: memory}, says(200, plainJSON, long), "/chat/completions", plain)
+		require.NoError(t, err)
+		_, err = ask(t, llm.Transport{Memory: memory, Whole: true}, says(200, events, strings.Repeat(token, 100)+marked), "/chat/completions", streamed)
+		require.ErrorIs(t, err, llm.ErrMemory)
+		require.Equal(t, verdict.ClassIgnored, verdict.Of(err).Class)
+		bubble(t, func(t *testing.T) {
+			_, err := ask(t, llm.Transport{Memory: memory}, says(200, events, strings.Repeat(token+"|", 100)+marked), "/chat/completions", streamed)
+			require.NoError(t, err, "a stream that is handed over is not held")
+		})
+		_, err = ask(t, llm.Transport{Memory: memory}, says(200, events, strings.Repeat(role, 100)), "/chat/completions", streamed)
+		require.ErrorIs(t, err, llm.ErrMemory)
+		_, err = ask(t, llm.Transport{MaxAnswer: 100, Memory: memory}, says(200, plainJSON, long), "/chat/completions", plain)
+		require.Equal(t, verdict.ClassMalformed, verdict.Of(err).Class)
+		_, err = ask(t, llm.Transport{MaxEvent: 10, Memory: memory}, says(200, events, token), "/chat/completions", streamed)
+		require.ErrorIs(t, err, stream.ErrEventTooLarge)
+	}
+	require.NoError(t, memory.Take(1000))
+}
