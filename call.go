@@ -2,9 +2,10 @@ package registry
 
 import (
 	"context"
-	"time"
 
 	"github.com/capreg/registry/internal/attemptctx"
+	"github.com/capreg/registry/internal/histogram"
+	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/typed"
 	"github.com/capreg/registry/verdict"
 )
@@ -145,7 +146,7 @@ func (f *firstAttempt) admit(ctx context.Context, query *queryPlan, leases *leas
 	if timeout.most != NoTimeout {
 		by = attemptctx.CallerOf(ctx) // before anything is counted: its methods are a user's
 	}
-	if !f.takePlace(p) || !f.attempt.admit(p, timeout) {
+	if limits := p.limits.Load(); limits != nil && !f.takePlace(limits) || !f.attempt.admit(p, timeout) {
 		f.leavePlace()
 		return false
 	}
@@ -164,11 +165,7 @@ func (f *firstAttempt) admit(ctx context.Context, query *queryPlan, leases *leas
 }
 
 // takePlace takes a place if one is free or none is needed.
-func (f *firstAttempt) takePlace(p *provider) (ok bool) {
-	limits := p.limits.Load()
-	if limits == nil {
-		return true
-	}
+func (f *firstAttempt) takePlace(limits *limit.Limits) (ok bool) {
 	f.place, ok = limits.TakePlace()
 	return ok
 }
@@ -187,34 +184,31 @@ func (f *firstAttempt) recordUnlessFailed() {
 		}
 		return
 	}
-	if elapsed := f.elapsed(); !f.recordAnswer(elapsed, true) {
+	p, now := f.provider, f.provider.registry.now()
+	elapsed := now - f.began
+	if !f.teachesNothing() {
 		o := f.resolve(verdict.Verdict{Class: verdict.ClassSuccess}, elapsed, 0, nil)
 		f.provider.service.meter.Single(o.Class, elapsed)
 		f.record(o)
+		return
+	}
+	if p.effects.NoteAnswer(elapsed) {
+		p.service.pace.Answered(elapsed)
+	}
+	f.state = attemptOver
+	f.cell.QuickLatency.Add(uint64(max(elapsed, 0)))
+	if p.meter.Due(now) {
+		elapsed = p.meter.Turn(elapsed, now)
+	}
+	f.cell.Quick[histogram.Index(elapsed)].Add(1)
+	p.exit()
+	if f.ctx != nil {
+		f.ctx.End()
 	}
 }
 
-// recordAnswer records a success after that time, if it teaches nothing but the counts. What is
-// measured for strategies is none. A quick call is little more than its attempt, and counts with it.
-func (a *attempt) recordAnswer(latency time.Duration, quickCall bool) bool {
-	p := a.provider
-	if a.place != nil || p.effects.Tracked() || !p.breaker.Unaffected(a.generation) {
-		return false
-	}
-	if p.effects.NoteAnswer(latency) {
-		p.service.pace.Answered(latency)
-	}
-	a.state = attemptOver
-	if quickCall {
-		p.meter.QuickCall(a.cell, latency, a.began+latency)
-	} else {
-		p.meter.Ended(verdict.ClassSuccess, latency, a.began+latency)
-		a.cell.Latency.Add(uint64(max(latency, 0)))
-		a.cell.Successes.Add(1)
-	}
-	p.exit()
-	if a.ctx != nil {
-		a.ctx.End()
-	}
-	return true
+// teachesNothing reports whether a success of the attempt is recorded by counts alone. What is measured for strategies
+// is not looked at.
+func (a *attempt) teachesNothing() bool {
+	return a.place == nil && !a.provider.effects.Tracked() && a.provider.breaker.Unaffected(a.generation)
 }

@@ -17,7 +17,7 @@ type request struct {
 	options  optionSet
 	hooks    *hook.Sets[CallReport, Attempt] // of its beginning
 	observed bool                            // hooks or a report see it
-	began    time.Duration                   // on the registry's clock
+	began    time.Duration                   // on the registry's clock; zero: that of its first attempt
 	number   uint64                          // given when it is asked for; see serial
 }
 
@@ -37,8 +37,8 @@ func (r *request) begin(ctx context.Context, query *queryPlan, key string, optio
 		r.options.Caller = query.query.Handler
 	}
 	r.hooks = registry.hooks.Sets()
-	r.began = registry.now()
 	if r.observed = r.options.Report != nil || r.hooks != nil; r.observed {
+		r.began = registry.now()
 		ctx = r.hooks.BeforeCall(ctx, func() CallReport { return r.soFar(nil) })
 	}
 	r.caller = attemptctx.CallerOf(ctx)

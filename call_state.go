@@ -85,6 +85,9 @@ func (c *call) iterate() {
 // is, if it has; first may be nil.
 func (c *call) iterateWith(first *firstAttempt) {
 	c.providers.shared = c.shared
+	if c.began == 0 {
+		c.began = c.query.service.registry.now()
+	}
 	if first != nil && first.plan != nil {
 		c.providers.begin(c.query, first.plan, first.picked, admitting)
 	} else {

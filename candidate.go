@@ -94,7 +94,7 @@ func (f facts) Health() (text string, because []string, cause error) {
 }
 
 func (f facts) Proof() (text string, next time.Duration, cause error) {
-	return f.provider.whyUnproven()
+	return f.provider.health.watch.WhyUnproven()
 }
 func (f facts) Opening() *refusal.Opening    { return &f.provider.opening }
 func (f facts) Cooldown() *cooldown.Cooldown { return f.provider.cooldownNow() }

@@ -82,7 +82,7 @@ func (p *provider) publishHealth() {
 			h.watch.ResetRecovery()
 		}
 	}
-	set := gateOfHealth(state)
+	set := refusal.OfHealth(state)
 	p.changeGateLocked((refusal.Unhealthy|refusal.Unproven)&^set, set, &event.Event{
 		Kind: probe.KindOf(state), Reason: reason, Err: cause, From: from.String(), To: state.String(),
 	})
@@ -105,17 +105,6 @@ func (p *provider) stillOut(since time.Time) func() bool {
 		out := p.health.published == health.Unhealthy && p.health.since.Equal(since)
 		return out && len(p.positions) > 0 && !slices.ContainsFunc(p.positions, alone)
 	}
-}
-
-// gateOfHealth returns the reason for which a state keeps calls away; zero for none.
-func gateOfHealth(state health.State) gate {
-	if state == health.Unhealthy {
-		return refusal.Unhealthy
-	}
-	if state == health.Unknown || state == health.Starting {
-		return refusal.Unproven
-	}
-	return 0
 }
 
 func (p *provider) scoreLocked() float64 {
@@ -279,16 +268,6 @@ func (p *provider) outage(capabilities []string) *refusal.Reason {
 		return nil
 	}
 	return refusal.CapabilityOut(out.Capability, out.Reason, out.Err)
-}
-
-// whyUnproven returns the reason why no probe of the provider has succeeded yet, and the time until the next one.
-// Caller holds Registry.mu.
-func (p *provider) whyUnproven() (text string, next time.Duration, cause error) {
-	state, reason, err := p.health.watch.State()
-	if !p.health.watch.Active() || state == health.Unknown {
-		return "its first probe has no result yet", 0, nil
-	}
-	return "starting: " + reason, p.health.watch.NextProbeIn(), err
 }
 
 // showVitals copies the provider's health to its vitals, if it has any. Caller holds Registry.mu.

@@ -65,7 +65,7 @@ func (l *leasedAttempt) initFirst(s *leaseCall, first *firstAttempt) {
 	l.why, l.retried.provider = reason.First, first.provider
 	l.next = first.plan.another(first.picked)
 	l.hasNext = !s.options.OnceOnly && l.next != nil
-	s.open, s.leased, s.key = 1, 1, first.ctx
+	s.open, s.key, s.leased, s.began = 1, first.ctx, 1, first.began
 	s.query.service.meter.Hit()
 	s.claims.Claim(first.provider)
 	s.claims.Enter(first.provider)
@@ -116,12 +116,22 @@ func (l *leasedAttempt) conclude(err error, neutral func(error) bool) (v verdict
 // the right to end the attempt.
 func (l *leasedAttempt) concludeAnswer() bool {
 	a := &l.attempt
-	latency := cmp.Or(time.Duration(l.firstByte.Load()), a.elapsed())
-	if l.call.observed || a.vitals != nil || !a.recordAnswer(latency, false) {
+	elapsed := a.elapsed()
+	latency := cmp.Or(time.Duration(l.firstByte.Load()), elapsed)
+	if l.call.observed || a.vitals != nil || !a.teachesNothing() {
 		return false
 	}
+	if a.provider.effects.NoteAnswer(latency) {
+		a.provider.service.pace.Answered(latency)
+	}
+	a.state = attemptOver
+	a.provider.meter.Answered(a.cell, latency, a.began+elapsed)
+	a.provider.exit()
+	if a.ctx != nil {
+		a.ctx.End()
+	}
 	l.expiry.Stop()
-	l.call.closeAnswered(a.provider)
+	l.call.closeAnswered(a.provider, a.began+elapsed)
 	return true
 }
 

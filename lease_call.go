@@ -3,6 +3,7 @@ package registry
 import (
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/claim"
@@ -36,12 +37,15 @@ type leaseCall struct {
 // thing of the call that is open.
 func (s *leaseCall) firstSearch(c *call, after *firstAttempt) {
 	s.open = 1
+	if s.began == 0 {
+		s.began = s.query.service.registry.now()
+	}
 	c.request, c.shared, c.room = s.request, s, &s.room
 	c.iterateWith(after)
 }
 
-// closeAnswered is the end of the lease of p in a call that nothing observes.
-func (s *leaseCall) closeAnswered(p *provider) {
+// closeAnswered is the end, now, of the lease of p in a call that nothing observes.
+func (s *leaseCall) closeAnswered(p *provider, now time.Duration) {
 	s.mu.Lock()
 	s.claims.Release(p)
 	s.answered, s.class = true, verdict.ClassSuccess
@@ -49,8 +53,7 @@ func (s *leaseCall) closeAnswered(p *provider) {
 	over, leased := s.open == 0, s.leased
 	s.mu.Unlock()
 	if over {
-		service := s.query.service
-		service.meter.Called(verdict.ClassSuccess, service.registry.now()-s.began, leased)
+		p.service.meter.Called(verdict.ClassSuccess, now-s.began, leased)
 	}
 }
 

@@ -73,21 +73,19 @@ func (p *Provider) Turn(took, now time.Duration) time.Duration {
 	return took
 }
 
-// QuickCall counts the answer of a quick call in its cell: its look-up and the call with it.
-func (p *Provider) QuickCall(cell *record.Outcomes, took, now time.Duration) {
-	cell.QuickLatency.Add(uint64(max(took, 0)))
-	if p.Due(now) {
-		took = p.Turn(took, now)
-	}
-	cell.Quick[histogram.Index(took)].Add(1)
-}
-
 // Ended notes the end of an attempt that is not quick, which is counted in its cell.
 func (p *Provider) Ended(class verdict.Class, took, now time.Duration) {
 	if p.Due(now) {
 		took = p.Turn(took, now)
 	}
 	p.slow.add(class, took)
+}
+
+// Answered counts the end of an attempt that had an answer and is not quick.
+func (p *Provider) Answered(cell *record.Outcomes, took, now time.Duration) {
+	p.Ended(verdict.ClassSuccess, took, now)
+	cell.Latency.Add(uint64(max(took, 0)))
+	cell.Successes.Add(1)
 }
 
 // Entered notes what an attempt is made for.

@@ -234,6 +234,15 @@ func (w *Watch) NextProbeIn() time.Duration {
 	return max(time.Until(c.dueAt), 0)
 }
 
+// WhyUnproven returns the reason why no probe has succeeded yet, and the time until the next one.
+func (w *Watch) WhyUnproven() (text string, next time.Duration, cause error) {
+	state, reason, err := w.State()
+	if !w.Active() || state == health.Unknown {
+		return "its first probe has no result yet", 0, nil
+	}
+	return "starting: " + reason, w.NextProbeIn(), err
+}
+
 // CheckNow makes all probes due, but those that are stuck. It returns channels that are closed at their results, or
 // when there will be none.
 func (w *Watch) CheckNow() (results []<-chan struct{}) {

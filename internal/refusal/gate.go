@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/breaker"
 	"github.com/capreg/registry/internal/cooldown"
 	"github.com/capreg/registry/internal/fault"
@@ -145,6 +146,17 @@ var codes = [...]struct {
 	{Cooling, reason.CoolingDown},
 	{NotReady, reason.NotReady},
 	{HalfOpen, reason.Trial},
+}
+
+// OfHealth returns the reason for which a state of health keeps calls away; zero for none.
+func OfHealth(state health.State) Gate {
+	switch state { //nolint:exhaustive // the others keep none away
+	case health.Unhealthy:
+		return Unhealthy
+	case health.Unknown, health.Starting:
+		return Unproven
+	}
+	return 0
 }
 
 // CodeOf returns the code that [Of] gives, without the words.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/breaker"
 	"github.com/capreg/registry/internal/cooldown"
 	"github.com/capreg/registry/internal/fault"
@@ -214,4 +215,14 @@ func TestDoors_AskEachProviderOnce(t *testing.T) {
 		require.Equal(t, 2*time.Second, retryIn)
 	}
 	require.Equal(t, []string{"", "ab"}, asked)
+}
+
+func TestOfHealth_OnlyBadAndUnknownStatesKeepCallsAway(t *testing.T) {
+	t.Parallel()
+	for state, want := range map[health.State]refusal.Gate{
+		health.Healthy: 0, health.Degraded: 0, health.Draining: 0,
+		health.Unhealthy: refusal.Unhealthy, health.Unknown: refusal.Unproven, health.Starting: refusal.Unproven,
+	} {
+		require.Equal(t, want, refusal.OfHealth(state), state)
+	}
 }

@@ -1,0 +1,212 @@
+package registryprom_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/capreg/registry"
+	registryprom "github.com/capreg/registry/contrib/prometheus"
+	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/verdict"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var models = registry.NewService[func() error]("llm")
+
+// newRegistry returns a registry that is closed with the test, and its collector among no others.
+func newRegistry(tb testing.TB, options registryprom.Options) (*registry.Registry, *prometheus.Registry) {
+	tb.Helper()
+	reg, err := registry.New(registry.Options{})
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, reg.Close(context.Background())) })
+	gatherer := prometheus.NewPedanticRegistry()
+	require.NoError(tb, gatherer.Register(registryprom.New(reg, options)))
+	return reg, gatherer
+}
+
+func add(tb testing.TB, reg *registry.Registry, name string, answer error) *registry.Registration {
+	tb.Helper()
+	handle, err := models.Register(context.Background(), reg, registry.Provider[func() error]{Name: name, Instance: func() error { return answer }})
+	require.NoError(tb, err)
+	return handle
+}
+
+func ask(reg *registry.Registry, options ...registry.CallOption) error {
+	return models.Bind(reg, registry.Query{}).Do(context.Background(), func(_ context.Context, model func() error) error { return model() }, options...)
+}
+
+// gather returns the samples of a metric by their labels.
+func gather(tb testing.TB, from prometheus.Gatherer, name string) map[string]*dto.Metric {
+	tb.Helper()
+	families, err := from.Gather()
+	require.NoError(tb, err)
+	found := make(map[string]*dto.Metric)
+	for _, family := range families {
+		if family.GetName() != name {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			var labels []string
+			for _, l := range m.GetLabel() {
+				labels = append(labels, l.GetName()+"="+l.GetValue())
+			}
+			found[strings.Join(labels, ",")] = m
+		}
+	}
+	return found
+}
+
+// whole returns the value of a counter or gauge.
+func whole(m *dto.Metric) uint64 { return uint64(m.GetCounter().GetValue() + m.GetGauge().GetValue()) }
+
+func TestCollector_ShowsWhatInfoShows(t *testing.T) {
+	t.Parallel()
+	reg, gatherer := newRegistry(t, registryprom.Options{})
+	failing := verdict.As(errors.New("down"), verdict.Verdict{Class: verdict.ClassServerError})
+	a, b := add(t, reg, "a", failing), add(t, reg, "b", nil)
+	for range 20 {
+		require.NoError(t, ask(reg))
+	}
+	require.NoError(t, ask(reg, registry.OnceOnly()))
+
+	attempts := gather(t, gatherer, "registry_attempt_duration_seconds")
+	require.Equal(t, a.Info().Failures, attempts["error_type=server error,provider=a,service=llm"].GetHistogram().GetSampleCount())
+	require.Equal(t, b.Info().Successes, attempts["error_type=,provider=b,service=llm"].GetHistogram().GetSampleCount())
+	require.Zero(t, attempts["error_type=,provider=a,service=llm"].GetHistogram().GetSampleCount(), "it begins at 0")
+	require.EqualValues(t, 21, gather(t, gatherer, "registry_call_duration_seconds")["error_type=,service=llm"].GetHistogram().GetSampleCount())
+	require.EqualValues(t, 21, whole(gather(t, gatherer, "registry_lookups_total")["result=hit,service=llm"]))
+	require.Equal(t, a.Info().Attempts, whole(gather(t, gatherer, "registry_selections_total")["provider=b,reason=failover,service=llm"]))
+	require.EqualValues(t, 1, whole(gather(t, gatherer, "registry_circuit_breaker_status")["provider=a,service=llm,state=open"]))
+	require.EqualValues(t, 1, whole(gather(t, gatherer, "registry_circuit_breaker_transitions_total")["provider=a,service=llm,state=open"]))
+	require.EqualValues(t, 1, whole(gather(t, gatherer, "registry_service_eligible_providers")["service=llm"]))
+}
+
+func TestCollector_SeriesVanishWithTheirProvider(t *testing.T) {
+	t.Parallel()
+	reg, gatherer := newRegistry(t, registryprom.Options{})
+	a := add(t, reg, "a", nil)
+	add(t, reg, "b", nil)
+	require.NoError(t, ask(reg))
+	require.NoError(t, a.Unregister(t.Context()))
+	families, err := gatherer.Gather()
+	require.NoError(t, err)
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			for _, l := range m.GetLabel() {
+				require.NotEqual(t, "a", l.GetValue(), family.GetName())
+			}
+		}
+	}
+	require.EqualValues(t, 1, gather(t, gatherer, "registry_call_duration_seconds")["error_type=,service=llm"].GetHistogram().GetSampleCount(),
+		"the service keeps its calls")
+}
+
+func TestCollector_NamesAndHelpAreClean(t *testing.T) {
+	t.Parallel()
+	reg, gatherer := newRegistry(t, registryprom.Options{})
+	add(t, reg, "a", nil)
+	require.NoError(t, ask(reg))
+	problems, err := testutil.GatherAndLint(gatherer)
+	require.NoError(t, err)
+	require.Empty(t, problems)
+}
+
+func TestCollector_EveryKindOfEventIsCounted(t *testing.T) {
+	t.Parallel()
+	reg, gatherer := newRegistry(t, registryprom.Options{})
+	add(t, reg, "a", nil)
+	counted := gather(t, gatherer, "registry_events_total")
+	require.Len(t, counted, len(event.Kinds()))
+	for _, kind := range event.Kinds() {
+		require.Contains(t, counted, "kind="+string(kind))
+	}
+	require.EqualValues(t, 1, whole(counted["kind="+string(event.Registered)]))
+}
+
+func TestCollector_ProvidersBeyondTheBoundAreAddedUp(t *testing.T) {
+	t.Parallel()
+	for most, want := range map[int]int{0: 5, 2: 3, -1: 1} {
+		reg, gatherer := newRegistry(t, registryprom.Options{MaxProviders: most})
+		for i := range 5 {
+			add(t, reg, fmt.Sprint("p", i), nil)
+		}
+		require.NoError(t, ask(reg))
+		require.Len(t, gather(t, gatherer, "registry_attempt_active"), want, most)
+		var attempts uint64
+		for _, m := range gather(t, gatherer, "registry_attempt_duration_seconds") {
+			attempts += m.GetHistogram().GetSampleCount()
+		}
+		require.EqualValues(t, 1, attempts)
+		if most != 0 {
+			status := gather(t, gatherer, "registry_provider_status")["provider="+registryprom.Other+",service=llm,state=healthy"]
+			require.EqualValues(t, 6-want, whole(status))
+		}
+	}
+}
+
+func TestCollector_BothKindsOfHistogramHaveTheSameCounts(t *testing.T) {
+	t.Parallel()
+	reg, gatherer := newRegistry(t, registryprom.Options{})
+	add(t, reg, "a", nil)
+	for range 100 {
+		require.NoError(t, ask(reg))
+	}
+	lease, err := models.Bind(reg, registry.Query{}).Acquire(t.Context())
+	require.NoError(t, err)
+	for began := time.Now(); time.Since(began) < 6*time.Millisecond; { // it is in a bucket above the first
+		_ = began
+	}
+	lease.Done(nil)
+	h := gather(t, gatherer, "registry_attempt_duration_seconds")["error_type=,provider=a,service=llm"].GetHistogram()
+	require.EqualValues(t, 101, h.GetSampleCount())
+	native, at := h.GetZeroCount(), int64(0)
+	for _, delta := range h.GetPositiveDelta() {
+		at += delta
+		native += uint64(at)
+	}
+	require.EqualValues(t, 101, native)
+	require.Zero(t, h.GetSchema())
+	require.Len(t, h.GetBucket(), 15)
+	require.InDelta(t, 0.005, h.GetBucket()[0].GetUpperBound(), 1e-12)
+	require.LessOrEqual(t, h.GetBucket()[0].GetCumulativeCount(), uint64(100))
+	require.EqualValues(t, 101, h.GetBucket()[14].GetCumulativeCount())
+}
+
+func TestCollector_OfNoRegistryShowsNoProvider(t *testing.T) {
+	t.Parallel()
+	gatherer := prometheus.NewPedanticRegistry()
+	require.NoError(t, gatherer.Register(registryprom.New(nil, registryprom.Options{})))
+	require.Empty(t, gather(t, gatherer, "registry_attempt_active"))
+}
+
+func BenchmarkCollect(b *testing.B) {
+	reg, _ := newRegistry(b, registryprom.Options{})
+	gatherer := prometheus.NewRegistry()
+	require.NoError(b, gatherer.Register(registryprom.New(reg, registryprom.Options{})))
+	for i := range 1000 {
+		add(b, reg, fmt.Sprint("p", i), nil)
+	}
+	require.NoError(b, ask(reg))
+	b.Run("snapshot", func(b *testing.B) {
+		for b.Loop() {
+			reg.Metrics()
+		}
+	})
+	b.Run("scrape", func(b *testing.B) {
+		for b.Loop() {
+			_, err := gatherer.Gather()
+			require.NoError(b, err)
+		}
+	})
+}
