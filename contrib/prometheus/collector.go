@@ -10,6 +10,7 @@ import (
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/metrics"
 	"github.com/capreg/registry/reason"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -82,7 +83,7 @@ var (
 		places, placesUsed, queueRoom, queued, budget, budgetSize, events, draining,
 	}
 	refusals = []reason.Code{reason.Denied, reason.Throttled, reason.BudgetSpent, reason.AtCapacity}
-	breakers = []string{registry.BreakerClosed.String(), registry.BreakerOpen.String(), registry.BreakerHalfOpen.String()}
+	breakers = []string{status.BreakerClosed.String(), status.BreakerOpen.String(), status.BreakerHalfOpen.String()}
 	healths  = []health.State{health.Healthy, health.Degraded, health.Unhealthy, health.Unknown, health.Starting, health.Draining}
 )
 
