@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
 	"time"
 
 	"github.com/capreg/registry"
@@ -176,6 +178,35 @@ func ExampleRegistry_AddHooks() {
 	// meter after 1 attempt
 	// tracer after 1 attempt
 	// hi <nil>
+}
+
+// Changes in the log, by the standard library. Warnings are for what an operator may want to act on.
+func ExampleOptions_slog() {
+	ctx := context.Background()
+	handler := slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey || a.Key == "until" {
+			return slog.Attr{}
+		}
+		return a
+	}})
+	reg, err := registry.New(registry.Options{Slog: slog.New(handler)})
+	if err != nil {
+		panic(err)
+	}
+	gpt, err := chat.Register(ctx, reg, registry.Provider[chatModel]{Name: "gpt", Instance: says("hi")})
+	if err != nil {
+		panic(err)
+	}
+	if err := errors.Join(gpt.ForceOpen(time.Minute, "maintenance"), reg.Close(ctx)); err != nil {
+		panic(err)
+	}
+	// Output:
+	// level=INFO msg="registry registered" event=registry.registered sequence=1 service=chat provider=gpt
+	// level=WARN msg="registry breaker_opened" event=registry.breaker_opened sequence=2 service=chat provider=gpt from=closed to=open reason=maintenance
+	// level=INFO msg="registry closing" event=registry.closing sequence=3
+	// level=INFO msg="registry draining" event=registry.draining sequence=4 service=chat provider=gpt reason="registry closing"
+	// level=INFO msg="registry drained" event=registry.drained sequence=5 service=chat provider=gpt
+	// level=INFO msg="registry closed" event=registry.closed sequence=6
 }
 
 // The last resort is tried although its breaker is open, when no other

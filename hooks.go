@@ -3,7 +3,10 @@ package registry
 import (
 	"context"
 
+	"github.com/capreg/registry/internal/bus"
+	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/hook"
+	meta "github.com/capreg/registry/internal/request"
 )
 
 // Hooks are functions that run around calls: to measure, trace or record them. Each field may be nil. Use
@@ -48,4 +51,31 @@ func (r *Registry) changeHooks(change func()) {
 	defer r.mu.Unlock()
 	change()
 	r.unattended.Store(r.isUnattended())
+}
+
+// addCallLog adds the hook that writes lines about calls, if the options ask for them.
+func (r *Registry) addCallLog() {
+	o := &r.options
+	if o.Logger == nil && o.Slog == nil || !o.LogFailed && o.LogSlow == 0 {
+		return
+	}
+	r.hooks.Add(hook.Set[CallReport, Attempt]{AfterCall: func(ctx context.Context, report CallReport) {
+		line := bus.Call{Kind: bus.CallFailed, Service: report.Service, Attempts: len(report.Attempts), Duration: report.Duration}
+		if report.Err == nil {
+			line.Kind = bus.CallSlow
+		}
+		if report.Err == nil && (o.LogSlow == 0 || report.Duration < o.LogSlow) || report.Err != nil && !o.LogFailed {
+			return
+		}
+		line.Err, line.Caller, line.Request = report.Err, report.Caller, meta.Of(ctx)
+		if n := len(report.Attempts); n > 0 {
+			line.Provider, line.Class = report.Attempts[n-1].Provider, report.Attempts[n-1].Class
+		}
+		if o.LogValues != nil {
+			_ = fault.Run(func() error { line.Values = o.LogValues(ctx); return nil })
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.bus.LogCall(&line)
+	}})
 }

@@ -3,6 +3,7 @@ package registry
 import (
 	"cmp"
 	"context"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -18,10 +19,19 @@ import (
 // The functions among the fields must be safe for concurrent use. They run in the
 // goroutine of the operation that calls them, never under a lock of the registry.
 type Options struct {
-	// Logger receives one line for each event. Lines are written by a goroutine of the registry that exists only
-	// while there is something to log. A logger that falls behind loses the oldest lines; the next line carries
-	// their number as "lost". Default: no logging.
+	// Logger and Slog receive one line for each event, with the same fields and levels: a warning where an operator may
+	// want to act. Lines are written by a goroutine of the registry that exists only while there is something to log. A
+	// logger that falls behind loses the oldest lines; the next line carries their number as "lost". Default: no logging.
 	Logger *zap.Logger
+	Slog   *slog.Logger
+	// LogFailed also writes a line for each call that fails, and LogSlow for each other one that takes as long, or longer.
+	// They have class, attempts, duration, caller, the correlation and trace of registryhttp.WithMetadata, and what
+	// LogValues returns of the call's context. Of those alike in service, provider and class, one in ten seconds is
+	// written, with the number of the others as "suppressed". While they are on, calls pay for their reports.
+	// Default: none.
+	LogFailed bool
+	LogSlow   time.Duration
+	LogValues func(ctx context.Context) []slog.Attr
 	// Strategies are the strategies that configuration can name beside FALLBACK and
 	// ROUND_ROBIN. Package selectors provides a list. Names must be unique.
 	Strategies []selection.Strategy
@@ -77,6 +87,7 @@ func (o Options) checked() (Options, error) {
 	}
 	o.Required = slices.Clone(o.Required)
 	if v := cmp.Or(
+		check.Range[time.Duration]{Zero: "none"}.Check("LogSlow", o.LogSlow),
 		check.Range[int]{Default: 32}.Fill("ProbeConcurrency", &o.ProbeConcurrency),
 		check.Names("Required", o.Required),
 	); v != nil {

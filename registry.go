@@ -85,11 +85,12 @@ func New(options Options) (*Registry, error) {
 	r.life, r.end = context.WithCancelCause(context.Background())
 	r.world = r.newWorld()
 	r.services.Store(&map[string]*service{})
+	r.addCallLog()
 	if set := hook.Set[CallReport, Attempt](options.Hooks); !set.Empty() {
 		r.hooks.Add(set)
 	}
 	r.unattended.Store(r.isUnattended())
-	r.bus = bus.New(engineHost{r}, options.Logger)
+	r.bus = bus.New(engineHost{r}, bus.Loggers{Zap: options.Logger, Slog: options.Slog})
 	r.probes = probe.NewQueue(r.life, probeHost{engineHost{r}}, options.ProbeConcurrency)
 	return r, nil
 }

@@ -5,6 +5,7 @@ go 1.25.0
 require (
 	github.com/anthropics/anthropic-sdk-go v1.40.0
 	github.com/capreg/registry v0.0.0-00010101000000-000000000000
+	github.com/capreg/registry/config v0.0.0-00010101000000-000000000000
 	github.com/modelcontextprotocol/go-sdk v1.8.0
 	github.com/openai/openai-go/v3 v3.40.0
 	github.com/rs/cors v1.11.1
@@ -15,6 +16,8 @@ require (
 )
 
 require (
+	github.com/agnivade/levenshtein v1.1.1 // indirect
+	github.com/fsnotify/fsnotify v1.9.0 // indirect
 	github.com/google/jsonschema-go v0.4.3 // indirect
 	github.com/segmentio/asm v1.1.3 // indirect
 	github.com/segmentio/encoding v0.5.4 // indirect
@@ -45,3 +48,5 @@ require (
 replace github.com/capreg/registry => ../
 
 replace github.com/capreg/registry/contrib/mcp => ../contrib/mcp
+
+replace github.com/capreg/registry/config => ../config

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/capreg/registry/internal/request"
 )
 
 // The headers by which [Middleware] and [UpstreamOptions.Propagate] pass on what belongs to a request.
@@ -31,8 +33,6 @@ type Metadata struct {
 	Caller string
 }
 
-type metadataKey struct{}
-
 // WithMetadata returns a context with the metadata, which replace those that ctx has. What is not of the form that
 // [Metadata] defines is left out.
 func WithMetadata(ctx context.Context, m Metadata) context.Context {
@@ -45,13 +45,12 @@ func WithMetadata(ctx context.Context, m Metadata) context.Context {
 	if m.TraceParent == "" || len(m.TraceState) > 512 || !isPlain(m.TraceState) {
 		m.TraceState = ""
 	}
-	return context.WithValue(ctx, metadataKey{}, m)
+	return request.With(ctx, request.Metadata(m))
 }
 
 // MetadataOf returns the metadata of the context; the zero value without any.
 func MetadataOf(ctx context.Context) Metadata {
-	m, _ := ctx.Value(metadataKey{}).(Metadata)
-	return m
+	return Metadata(request.Of(ctx))
 }
 
 // isIdentifier reports whether a text may be an identifier in a log line.

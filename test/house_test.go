@@ -111,7 +111,7 @@ var tiers = map[string]tier{
 	"internal/attemptctx": engine, "internal/breaker": engine, "internal/bus": engine, "internal/claim": engine,
 	"internal/changeset": engine, "internal/comeback": engine, "internal/cooldown": engine, "internal/domain": engine, "internal/drain": engine, "internal/effects": engine, "internal/failure": engine, "internal/fault": engine, "internal/hook": engine,
 	"internal/judge": engine, "internal/option": engine, "internal/lazy": engine, "internal/lifecycle": engine, "internal/limit": engine, "internal/meter": engine, "internal/outcome": engine, "internal/overall": engine, "internal/pick": engine,
-	"internal/override": engine, "internal/pace": engine, "internal/probe": engine, "internal/query": engine, "internal/queueing": engine, "internal/typed": engine, "internal/refusal": engine, "internal/sight": engine, "internal/tasks": engine,
+	"internal/override": engine, "internal/pace": engine, "internal/probe": engine, "internal/query": engine, "internal/queueing": engine, "internal/typed": engine, "internal/refusal": engine, "internal/request": mechanism, "internal/sight": engine, "internal/tasks": engine,
 
 	".": root,
 

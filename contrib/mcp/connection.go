@@ -314,7 +314,8 @@ func (c *connection) call(ctx context.Context, name string, arguments json.RawMe
 	params := &mcp.CallToolParams{Name: name, Arguments: arguments}
 	if report, ok := ctx.Value(progressKey{}).(func(Progress)); ok && report != nil {
 		token := c.listen(report)
-		defer c.unlisten(token)
+		// What was reported before the answer may be heard of after it.
+		defer time.AfterFunc(farewellTime, func() { c.unlisten(token) })
 		params.SetProgressToken(token)
 	}
 	tracked, request := wire.Track(ctx)

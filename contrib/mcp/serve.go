@@ -129,6 +129,13 @@ func (v *serving) beginList(ctx context.Context) {
 	}(v.lists)
 }
 
+// listIn lets the list be read again after a time, unless it has changed meanwhile: then it is read soon.
+func (v *serving) listIn(d time.Duration) {
+	if !v.isDue {
+		v.relist.Reset(d)
+	}
+}
+
 // endList takes a list. A first one that cannot be read ends the connection.
 func (v *serving) endList(ctx context.Context, l listOutcome) error {
 	if l.err != nil {
@@ -137,7 +144,7 @@ func (v *serving) endList(ctx context.Context, l listOutcome) error {
 		}
 		v.log("list of tools cannot be read", zap.String("error", fault.Text(l.err)))
 		v.failed = min(max(2*v.failed, time.Second), v.RefreshInterval)
-		v.relist.Reset(v.failed)
+		v.listIn(v.failed)
 		return nil
 	}
 	v.failed = 0
@@ -149,7 +156,7 @@ func (v *serving) endList(ctx context.Context, l listOutcome) error {
 	if v.catalog.isInDoubt(ctx) {
 		next = min(next, max(v.ConfirmTime/2, leastListGap))
 	}
-	v.relist.Reset(next)
+	v.listIn(next)
 	v.report(func() { v.detail = detailOf(v.c, len(l.tools)) })
 	if !v.isUp {
 		v.isUp = true

@@ -1,6 +1,7 @@
 package registryvet_test
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
@@ -23,7 +24,18 @@ func TestAnalyzer_ReportsResultsThatEndWithTheCall(t *testing.T) {
 	t.Parallel()
 	here, err := filepath.Abs(".")
 	require.NoError(t, err)
+	fetchModules(t)
 	analysistest.Run(t, here, registryvet.Analyzer, "./testdata/sample")
+}
+
+// fetchModules makes sure that the modules of the sample are in the module cache: analysistest looks at this module
+// without the workspace, which may have other versions, and downloads nothing.
+func fetchModules(t *testing.T) {
+	t.Helper()
+	list := exec.CommandContext(t.Context(), "go", "list", "-deps", "./testdata/sample")
+	list.Env = append(os.Environ(), "GOWORK=off")
+	said, err := list.CombinedOutput()
+	require.NoError(t, err, string(said))
 }
 
 func TestCommand_IsAToolOfGoVet(t *testing.T) {

@@ -54,6 +54,7 @@ type agent struct {
 	ledger   *audit.Ledger
 	screen   *screen
 
+	unfollow func() error // ends the following of a document; nil: there is none
 	events   *registry.Subscription
 	watching chan struct{} // closed when watch has ended
 }
@@ -68,7 +69,11 @@ func newAgent(ctx context.Context, reg *registry.Registry, b *backends, s *scree
 	a.memorize = newMemorizer(reg)
 	a.observe = newWatcher(reg)
 	go a.watch() //nolint:gosec // it ends with the registry, after ctx, so that it shows the end too
-	if err := errors.Join(a.register(ctx), reg.WaitReady(ctx)); err != nil {
+	err := a.register(ctx)
+	if err == nil {
+		err = reg.WaitReady(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(err, a.close())
 	}
 	return a, nil
@@ -102,7 +107,11 @@ func (a *agent) watch() {
 func (a *agent) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	err := a.registry.Close(ctx)
+	var err error
+	if a.unfollow != nil {
+		err = a.unfollow()
+	}
+	err = errors.Join(err, a.registry.Close(ctx))
 	<-a.watching
 	return err
 }

@@ -37,7 +37,8 @@ type backends struct {
 	page   string         // the URL of a page with figures; "" for none
 	dir    string         // with the folder "journal" in it
 
-	temporary bool // dir is removed at the end
+	document  string // the file with the providers; "": they are those of this program
+	temporary bool   // dir is removed at the end
 }
 
 func newBackends(ctx context.Context, dir string) (_ *backends, err error) {

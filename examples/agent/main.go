@@ -12,7 +12,8 @@
 // providers.go and definitions.go register what is there, decisions.go makes the calls
 // and audits them, handlers.go decides what to do with a message, backends.go has the
 // servers, session.go and script.go the bad day, chat.go the other mode, screen.go and
-// events.go the output.
+// events.go the output. With -config FILE the models, the webhook and the memories come from a
+// document (configured.go, agent.yaml), and follow its changes.
 package main
 
 import (
@@ -41,6 +42,7 @@ func run(ctx context.Context, arguments []string, in io.Reader, out *os.File) (e
 	flags := flag.NewFlagSet("agent", flag.ContinueOnError)
 	chat := flags.Bool("chat", false, "answer what is typed, instead of playing the session")
 	questions := flags.Int("questions", 200, "how many questions the session asks")
+	configured := flags.String("config", "", "a document with models, webhook and memories, which is followed; default: those of the program")
 	dir := flags.String("dir", "", "the folder of memory and audit; default: one that is removed at the end")
 	if err := flags.Parse(arguments); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -57,6 +59,7 @@ func run(ctx context.Context, arguments []string, in io.Reader, out *os.File) (e
 		return err
 	}
 	defer func() { err = errors.Join(err, backends.close()) }()
+	backends.document = *configured
 	reg, err := registry.New(options())
 	if err != nil {
 		return err

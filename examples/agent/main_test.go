@@ -4,12 +4,15 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"github.com/capreg/registry/config"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -86,4 +89,27 @@ func TestSession_EndsWhenItIsInterrupted(t *testing.T) {
 	require.NoError(t, err)
 	defer func() { require.NoError(t, out.Close()) }()
 	require.ErrorIs(t, run(ctx, nil, strings.NewReader(""), out), context.Canceled)
+}
+
+func TestSession_OfADocumentLosesNothing(t *testing.T) {
+	lines, err := output(t, "", "-questions", "40", "-config", "agent.yaml")
+	require.NoError(t, err)
+	require.True(t, strings.HasPrefix(lines[len(lines)-1], "served 40/40 lost 0  "), lines[len(lines)-1])
+	text := strings.Join(lines, "\n")
+	require.Contains(t, text, "config    applied")
+	require.Contains(t, text, "answers   the local servers, in turn")
+	_, err = output(t, "", "-config", "no such file")
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestDocument_ShowsEveryFieldOfAProvider(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("agent.yaml")
+	require.NoError(t, err)
+	for _, structure := range []reflect.Type{reflect.TypeFor[config.Provider](), reflect.TypeFor[config.Service]()} {
+		for _, field := range reflect.VisibleFields(structure) {
+			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			require.Contains(t, string(text), name+":")
+		}
+	}
 }

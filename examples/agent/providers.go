@@ -31,8 +31,14 @@ func impatient() registry.BreakerPolicy {
 
 // register registers every provider of the agent.
 func (a *agent) register(ctx context.Context) error {
+	var changing error
+	if path := a.backends.document; path != "" {
+		changing = a.configure(ctx, path)
+	} else {
+		changing = errors.Join(a.registerModels(ctx), a.registerWebhook(ctx), a.registerMemories(ctx))
+	}
 	return errors.Join(
-		a.registerModels(ctx), a.registerChannels(ctx), a.registerMemories(ctx),
+		changing, a.registerTerminal(ctx),
 		a.registerTrails(ctx), a.registerTools(ctx), a.registerObservers(ctx),
 	)
 }
@@ -69,19 +75,23 @@ func (a *agent) registerModels(ctx context.Context) error {
 	return errors.Join(failures...)
 }
 
-// registerChannels registers the ways out: people look at the terminal, programs listen
-// to a webhook, to which only the SpeakHandler may post.
-func (a *agent) registerChannels(ctx context.Context) error {
-	_, terminal := Communication.Register(ctx, a.registry, registry.Provider[channel.Channel]{
+// registerTerminal registers the way out that people look at.
+func (a *agent) registerTerminal(ctx context.Context) error {
+	_, err := Communication.Register(ctx, a.registry, registry.Provider[channel.Channel]{
 		Name: "terminal", Capabilities: []string{"show"}, Instance: channel.NewTerminal(a.screen),
 	})
-	_, webhook := Communication.Register(ctx, a.registry, registry.Provider[channel.Channel]{
+	return err
+}
+
+// registerWebhook registers the way out that programs listen to, and only the SpeakHandler may post to.
+func (a *agent) registerWebhook(ctx context.Context) error {
+	_, err := Communication.Register(ctx, a.registry, registry.Provider[channel.Channel]{
 		Name: "webhook", Handler: speakHandler, Capabilities: []string{"notify"}, AttemptTimeout: attemptTimeout,
 		Factory: func(context.Context) (channel.Channel, error) {
 			return channel.NewWebhook(a.backends.hook), nil
 		},
 	})
-	return errors.Join(terminal, webhook)
+	return err
 }
 
 // registerMemories registers a journal for what is to last, and a memory for any handler,

@@ -449,3 +449,43 @@ func TestServe_LogsEachRequestAsOneLineOfJSON(t *testing.T) {
 		require.True(t, found)
 	})
 }
+
+// A stream that goes on for longer than the end of the program may take ends with an error that its client sees.
+func TestMain_EndsStreamsInProgressWithAnError(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, token)
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}))
+	t.Cleanup(server.Close)
+	file := filepath.Join(t.TempDir(), "gateway.json")
+	require.NoError(t, os.WriteFile(file, []byte(`{"upstreams":{"a":{"url":"`+server.URL+`"}},"routes":[{"model":"a","groups":[{"upstreams":["a"]}]}]}`), 0o600))
+	ctx, cancel := context.WithCancel(t.Context())
+	var out lines
+	ended := make(chan error, 1)
+	go func() {
+		ended <- run(ctx, []string{"-listen", "127.0.0.1:0", "-config", file, "-drain", "10ms"}, &out, nil)
+	}()
+	url := ""
+	require.Eventually(t, func() bool {
+		_, after, found := strings.Cut(out.String(), `"listening","url":"`)
+		url, _, _ = strings.Cut(after, `"`)
+		return found
+	}, 10*time.Second, time.Millisecond)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+chat, strings.NewReader(streamA))
+	require.NoError(t, err)
+	client := &http.Client{Transport: &http.Transport{}}
+	response, err := client.Do(request)
+	require.NoError(t, err)
+	defer func() { _ = response.Body.Close() }()
+	cancel()
+	text, err := io.ReadAll(response.Body)
+	require.NoError(t, err, "it is not cut")
+	last, found := strings.CutPrefix(string(text), token+"data: ")
+	require.True(t, found, string(text))
+	require.Equal(t, "stream_interrupted", refusal(t, last).Code)
+	require.NoError(t, <-ended)
+	client.CloseIdleConnections()
+}

@@ -11,10 +11,9 @@ import (
 	"sync"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/ring"
+	"github.com/capreg/registry/internal/schedule"
 )
 
 // Host connects a [Bus] to its owner.
@@ -24,6 +23,8 @@ type Host interface {
 	// Go runs f in a goroutine that the host waits for. It returns false if it starts no more of them. It is
 	// called with the lock held.
 	Go(name string, f func()) bool
+	// After runs f after d, without the lock. It must not block.
+	After(d time.Duration, f func()) *schedule.Timer
 }
 
 // Bus is a sequence of events and its readers. Use [New] to create one. Its methods are called with the owner's lock
@@ -37,11 +38,11 @@ type Bus struct {
 	closed   bool
 }
 
-// New returns an open bus. The logger may be nil.
-func New(host Host, logger *zap.Logger) *Bus {
+// New returns an open bus, which writes to the loggers.
+func New(host Host, loggers Loggers) *Bus {
 	b := &Bus{host: host, kinds: make(map[event.Kind]uint64), readers: make(map[*Reader]struct{})}
-	if logger != nil {
-		b.log = newLog(host, logger)
+	if !loggers.none() {
+		b.log = newLog(host, loggers)
 	}
 	return b
 }
@@ -58,7 +59,10 @@ func (b *Bus) Publish(e event.Event) {
 		}
 	}
 	if b.log != nil {
-		b.log.add(e)
+		if e.Kind == event.Closing {
+			b.log.flushAll()
+		}
+		b.log.add(entry{Event: e})
 	}
 }
 
@@ -92,6 +96,9 @@ func (b *Bus) Close() {
 		r.end()
 	}
 	b.closed = true
+	if b.log != nil {
+		b.log.flushAll()
+	}
 }
 
 // Closed reports whether the bus is closed.

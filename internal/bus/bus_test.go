@@ -15,6 +15,7 @@ import (
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/bus"
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/schedule"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -26,6 +27,7 @@ type owner struct {
 	sync.Mutex
 
 	bus     *bus.Bus
+	timers  *schedule.Scheduler
 	refuses bool // starts no goroutines
 	started []string
 	running sync.WaitGroup
@@ -33,8 +35,9 @@ type owner struct {
 
 func newOwner(t *testing.T, logger *zap.Logger) *owner {
 	t.Helper()
-	o := &owner{}
-	o.bus = bus.New(o, logger)
+	o := &owner{timers: schedule.New()}
+	t.Cleanup(o.timers.Close)
+	o.bus = bus.New(o, bus.Loggers{Zap: logger})
 	t.Cleanup(o.running.Wait)
 	return o
 }
@@ -47,6 +50,8 @@ func (o *owner) Go(name string, f func()) bool {
 	o.running.Go(f)
 	return true
 }
+
+func (o *owner) After(d time.Duration, f func()) *schedule.Timer { return o.timers.After(d, f) }
 
 func (o *owner) publish(all ...event.Event) {
 	o.Lock()

@@ -280,3 +280,32 @@ func TestTransport_BoundsWhatItHolds(t *testing.T) {
 	}
 	require.NoError(t, memory.Take(1000))
 }
+
+func TestTransport_LongAnswersAreNoMistake(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat(token, 100_000) + finishing + marked
+	for _, hold := range []bool{false, true} {
+		transport := &llm.Transport{Whole: hold, Base: says(200, events, long)}
+		response, err := send(t, transport, "/chat/completions", streamed)
+		require.NoError(t, err)
+		got, err := io.ReadAll(response.Body)
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+		require.Len(t, got, len(long))
+	}
+}
+
+// A server that ends its connection with the answer lets it be used again only when the answer was read to that end.
+func TestTransport_ReadsToTheEndOfTheConnection(t *testing.T) {
+	t.Parallel()
+	body := &slow{ctx: t.Context(), rest: token + marked}
+	base := roundTrip(func(r *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {events}}, Body: io.NopCloser(body), ContentLength: -1}, nil
+	})
+	got, err := ask(t, llm.Transport{}, base, "/chat/completions", streamed)
+	require.NoError(t, err)
+	require.Equal(t, token+marked, got)
+	n, err := body.Read(make([]byte, 1))
+	require.Zero(t, n)
+	require.ErrorIs(t, err, io.EOF)
+}

@@ -37,6 +37,7 @@ func blocks() []block {
 		{"docs/guide/outcomes.md", "outcomes", func(string) (string, error) { return outcomes() }},
 		{"docs/guide/outcomes.md", "statuses", func(string) (string, error) { return statuses(), nil }},
 		{"docs/guide/outcomes.md", "codes", codes},
+		{"docs/guide/logs.md", "levels", func(string) (string, error) { return logLevels(), nil }},
 		{"README.md", "performance", performance},
 	}
 }
