@@ -150,7 +150,12 @@ type Patience struct {
 func (q *Queues[P]) LeaveHopeless(waited time.Duration, patience Patience) (limit time.Duration) {
 	for at := range q.lines {
 		judged := &q.lines[at]
+		had := len(judged.providers)
 		judged.providers = slices.DeleteFunc(judged.providers, q.of.Superseded)
+		if left := len(judged.providers); 0 < left && left < had {
+			// Else a place would be granted again and again for the sake of a provider that has left.
+			q.wait.Join(judged.places, at, q.mayAdmit(judged.providers))
+		}
 		judged.seen = slices.DeleteFunc(judged.seen, q.of.Superseded) // they may come back
 		if judged.state == cools {
 			judged.paused += waited - q.looked

@@ -211,6 +211,30 @@ func TestLeaveHopeless_ATurnInVainIsKeptOnlyWhileThereIsHope(t *testing.T) {
 	})
 }
 
+// Variants: the other provider of the places is blocked for good, comes back in time, or admits calls.
+func TestLeaveHopeless_AProviderThatHasLeftGrantsNoPlaceOfItsDomain(t *testing.T) {
+	for name, patience := range map[string]queueing.Patience{"in vain": {}, "cooling": {ForReturn: true}} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				a := full(t)
+				b := &provider{places: a.places, maxWait: a.maxWait, cools: true, returnsIn: time.Second}
+				q := queued(t, a, b)
+				a.superseded, b.blocked = true, true
+				q.LeaveHopeless(0, patience)
+				a.places.Release()
+				at, _ := q.Await(t.Context(), time.Second, nil)
+				require.Equal(t, -1, at, "nothing admits the call")
+				b.blocked = false
+				require.Zero(t, await(t, q, time.Second), "it has kept its turn")
+				_, first, ok := q.Granted(0, all)
+				require.True(t, ok)
+				require.Same(t, b, first)
+				b.places.Release()
+			})
+		})
+	}
+}
+
 func TestLeaveHopeless_ACooldownDoesNotCountAsTimeInTheQueue(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		a := full(t)
