@@ -53,7 +53,7 @@ type connection struct {
 	inFlight atomic.Int64
 	answered atomic.Int64 // time of the last answer, in nanoseconds since began
 
-	mu        sync.Mutex // guards the fields below; nothing else is locked while it is held
+	mu        sync.Mutex // guards the fields below, and the end of life before work is waited for; no lock of this package is taken while it is held
 	listeners map[string]func(Progress)
 	lastToken int
 	asking    *question // nil while the server is not asked
@@ -186,7 +186,9 @@ func (c *connection) close(why error, answers bool) error {
 	closing := func() {
 		defer close(closed)
 		_ = c.session.Close()
-		c.end(why)
+		c.mu.Lock()
+		c.end(why) // no question begins behind this
+		c.mu.Unlock()
 		c.work.Wait()
 	}
 	if !answers {
@@ -232,6 +234,10 @@ func (c *connection) silence() time.Duration {
 // ask asks the server whether it answers, together with those that ask already.
 func (c *connection) ask(ctx context.Context) error {
 	c.mu.Lock()
+	if c.life.Err() != nil {
+		c.mu.Unlock()
+		return context.Cause(c.life)
+	}
 	q := c.asking
 	if q == nil {
 		q = &question{answered: make(chan struct{})}
