@@ -236,7 +236,7 @@ func (c *connection) ask(ctx context.Context) error {
 	c.mu.Lock()
 	if c.life.Err() != nil {
 		c.mu.Unlock()
-		return context.Cause(c.life)
+		return errOver
 	}
 	q := c.asking
 	if q == nil {
