@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/verdict"
 )
 
 // next returns the next item. more is false at a complete end.
@@ -86,14 +87,19 @@ func (s *Stream[I]) enter() bool {
 	return true
 }
 
-// leave ends the read of an item, and closes a stream whose Close was called meanwhile.
+// leave ends the read of an item, and releases a stream that has ended in it, or whose Close was called meanwhile.
 func (s *Stream[I]) leave() {
 	s.mu.Lock()
 	s.reading = false
 	closed := s.closed
+	release := (closed || s.finished) && !s.released && s.release != nil
+	s.released = s.released || release
 	s.mu.Unlock()
 	if closed {
-		_ = s.Close()
+		s.finish(verdict.Ignore(errAbandoned))
+	}
+	if release {
+		s.release()
 	}
 }
 

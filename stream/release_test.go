@@ -39,6 +39,28 @@ func TestReader_ClosesALateBody(t *testing.T) {
 	})
 }
 
+// Variants: the answer ends with an error, or is complete. The reader closes nothing.
+func TestReader_ThatHasReadToTheEndHasReleasedTheBody(t *testing.T) {
+	t.Parallel()
+	ends := map[error]error{errDown: errDown, io.EOF: nil}
+	for range 50 { // where the end of the context came before that of the read, nothing released it
+		for end, want := range ends {
+			bubble(t, []model{{name: "a"}}, func(t *testing.T, _ *registry.Registry, r *registry.Resolver[model]) {
+				var closed atomic.Int64
+				body := io.MultiReader(strings.NewReader("x"), strings.NewReader("y"))
+				opened, err := stream.Reader(t.Context(), r, func(context.Context, model) (io.ReadCloser, error) {
+					return countedBody{failing{body, end}, &closed}, nil
+				}, stream.ReaderOptions{})
+				require.NoError(t, err)
+				_, err = io.ReadAll(opened)
+				require.ErrorIs(t, err, want)
+				synctest.Wait()
+				require.EqualValues(t, 1, closed.Load())
+			})
+		}
+	}
+}
+
 func TestStream_PanicOfAnOptionReleasesTheIterator(t *testing.T) {
 	t.Parallel()
 	ended := false

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -44,6 +45,13 @@ func (h *handler) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
+// all returns the records so far.
+func (h *handler) all() []slog.Record {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.records)
+}
+
 // fieldsOf returns the fields of a record with their values as zap has them.
 func fieldsOf(r slog.Record) map[string]any {
 	fields := make(map[string]any)
@@ -71,9 +79,9 @@ func TestLog_ZapAndSlogHaveTheSameLinesForEachKind(t *testing.T) {
 		}
 		lines := logs.All()
 		require.Len(t, lines, 2*len(event.Kinds()))
-		require.Len(t, h.records, len(lines))
+		require.Len(t, h.all(), len(lines))
 		for i, line := range lines {
-			kind, record := event.Kinds()[i/2], h.records[i]
+			kind, record := event.Kinds()[i/2], h.all()[i]
 			level, known := bus.LevelOf(kind)
 			require.True(t, known, "%s has no level", kind)
 			require.Equal(t, "registry "+string(kind), line.Message)
@@ -109,10 +117,10 @@ func TestLogCall_ZapAndSlogHaveTheSameLines(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, 2, logs.Len())
 		for i, line := range logs.All() {
-			require.Equal(t, h.records[i].Message, line.Message)
-			require.Equal(t, h.records[i].Level.String(), line.Level.CapitalString())
+			require.Equal(t, h.all()[i].Message, line.Message)
+			require.Equal(t, h.all()[i].Level.String(), line.Level.CapitalString())
 			got := line.ContextMap()
-			require.Equal(t, fieldsOf(h.records[i]), got)
+			require.Equal(t, fieldsOf(h.all()[i]), got)
 			require.Len(t, got, 14-i, "the slow one has no error")
 		}
 	})
@@ -132,13 +140,13 @@ func TestLogCall_KindsThatAreCountedApartAreBounded(t *testing.T) {
 			}
 		}
 		log("a", 1100)
-		require.Equal(t, 1025, len(h.records)) //nolint:testifylint // Len would print them all
+		require.Equal(t, 1025, len(h.all())) //nolint:testifylint // Len would print them all
 		time.Sleep(20 * time.Second)
 		synctest.Wait()
-		require.Equal(t, 1026, len(h.records), "the latest of the others") //nolint:testifylint // see above
+		require.Equal(t, 1026, len(h.all()), "the latest of the others") //nolint:testifylint // see above
 		time.Sleep(20 * time.Second)
 		log("b", 1000)
-		require.Equal(t, 1026+1000, len(h.records), "those before are forgotten") //nolint:testifylint // see above
+		require.Equal(t, 1026+1000, len(h.all()), "those before are forgotten") //nolint:testifylint // see above
 	})
 }
 
@@ -152,7 +160,7 @@ func TestLog_EachLoggerHasItsOwnLevel(t *testing.T) {
 		o.publish(event.Event{Kind: event.Registered}, event.Event{Kind: event.Parked})
 		synctest.Wait()
 		require.Zero(t, logs.Len())
-		require.Len(t, h.records, 1)
+		require.Len(t, h.all(), 1)
 	})
 }
 

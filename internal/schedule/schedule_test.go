@@ -381,23 +381,23 @@ func TestStart_TimerOfAnotherStructWaitsFiresAndStartsAgain(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *schedule.Scheduler) {
 		var holder struct{ timer schedule.Timer }
 		require.False(t, holder.timer.Stop(), "it was not started")
-		fired := 0
-		run := func() { fired++ }
+		var fired atomic.Int64
+		run := func() { fired.Add(1) }
 		s.Start(&holder.timer, s.Now()+time.Second, run)
 		s.Start(&holder.timer, s.Now()+time.Minute, run)
 		elapse(time.Second)
-		require.Zero(t, fired, "the second start has stopped the first")
+		require.Zero(t, fired.Load(), "the second start has stopped the first")
 		elapse(time.Minute)
-		require.Equal(t, 1, fired)
+		require.EqualValues(t, 1, fired.Load())
 		s.Start(&holder.timer, s.Now()+time.Second, run)
 		require.True(t, holder.timer.Stop())
 		require.False(t, holder.timer.Stop())
 		elapse(time.Minute)
-		require.Equal(t, 1, fired)
+		require.EqualValues(t, 1, fired.Load())
 		s.Close()
 		s.Start(&holder.timer, s.Now(), run)
 		elapse(time.Second)
-		require.Equal(t, 1, fired)
+		require.EqualValues(t, 1, fired.Load())
 	})
 }
 
