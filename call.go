@@ -74,7 +74,7 @@ func continueCall[T, R any]( //nolint:gocognit // one body, so that the state of
 			err = invalid("function", raw("nil"), "a function")
 		}
 		if err == nil {
-			err = c.begin(ctx, query, resolver.key, options)
+			err = c.accept(ctx, query, resolver.key, options)
 		}
 		if err != nil {
 			return none, err

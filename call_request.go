@@ -21,8 +21,8 @@ type request struct {
 	number   uint64                          // given when it is asked for; see serial
 }
 
-// begin checks what a call is asked to do, and runs the hook before it.
-func (r *request) begin(ctx context.Context, query *queryPlan, key string, options []CallOption) (err error) {
+// accept checks what a call is asked to do, and runs the hook before it.
+func (r *request) accept(ctx context.Context, query *queryPlan, key string, options []CallOption) (err error) {
 	if ctx == nil {
 		return errNilContext()
 	}

@@ -78,7 +78,7 @@ type retried struct {
 // only for a call that has entered none: later ones may have no use for those eligible now.
 func (c *call) iterate() {
 	c.providers = iterator{shared: c.shared, found: c.entries > 0}
-	c.providers.begin(c.query, c.query.current(), -1, admitting)
+	c.providers.rewind(c.query, c.query.current(), -1, admitting)
 }
 
 // iterateWith is iterate for a new call. It starts with the provider that the first attempt has picked, whose turn it
@@ -89,9 +89,9 @@ func (c *call) iterateWith(first *firstAttempt) {
 		c.began = c.query.service.registry.now()
 	}
 	if first != nil && first.plan != nil {
-		c.providers.begin(c.query, first.plan, first.picked, admitting)
+		c.providers.rewind(c.query, first.plan, first.picked, admitting)
 	} else {
-		c.providers.begin(c.query, c.query.current(), -1, admitting)
+		c.providers.rewind(c.query, c.query.current(), -1, admitting)
 	}
 }
 
@@ -104,7 +104,7 @@ func (c *call) continueFrom(ctx context.Context, query *queryPlan, key string, f
 	c.by = pick.Caller{Context: ctx, Key: key, Name: c.options.Caller}
 	c.state, c.why, c.entries, c.retried.provider = callRunning, reason.First, 1, first.provider
 	c.iterateWith(first)
-	c.providers.next(&c.by) // the picked one
+	c.providers.advance(&c.by) // the picked one
 	c.providers.take()
 }
 
@@ -143,7 +143,7 @@ func (c *call) nextAttempt() bool {
 		}
 	}
 	for c.mayAsk() {
-		p := c.providers.next(&c.by)
+		p := c.providers.advance(&c.by)
 		if p == nil {
 			switch c.waitForProvider() {
 			case waitEntered:

@@ -42,7 +42,7 @@ const maxRestarts = 16
 //     is not in the plan of the iteration, whose next candidate may be a worse one. [iterator.pass]
 //     then starts over on the current plan.
 //   - An iteration can miss a provider that became eligible behind it. When it has found none,
-//     and one is eligible now, [iterator.next] starts over.
+//     and one is eligible now, [iterator.advance] starts over.
 //
 // After a restart, providers that had their turn are offered again: the user passes them by.
 // An iterator is for one goroutine. It may be copied, and both copies go on from there.
@@ -60,19 +60,19 @@ type iterator struct {
 
 // iterate returns an iteration in the order of the strategies, whose rotations it moves.
 func (q *queryPlan) iterate(want condition) (it iterator) {
-	it.begin(q, q.current(), -1, want)
+	it.rewind(q, q.current(), -1, want)
 	return it
 }
 
 // iterateFrom is iterate on a plan of which the candidate to begin with was picked.
 func (q *queryPlan) iterateFrom(plan *plan, picked int, want condition) (it iterator) {
-	it.begin(q, plan, picked, want)
+	it.rewind(q, plan, picked, want)
 	return it
 }
 
-// begin makes a zero iterator one that begins with the picked candidate of the plan, or with the
+// rewind makes a zero iterator one that begins with the picked candidate of the plan, or with the
 // one that the plan picks where picked is -1.
-func (it *iterator) begin(q *queryPlan, plan *plan, picked int, want condition) {
+func (it *iterator) rewind(q *queryPlan, plan *plan, picked int, want condition) {
 	it.query, it.plan, it.want = q, plan, want
 	it.rest = plan.IterateFrom(want.of(plan), picked)
 }
@@ -85,8 +85,8 @@ func (q *queryPlan) list(want condition) iterator {
 	return it
 }
 
-// next returns the next provider, or nil.
-func (it *iterator) next(by *pick.Caller) *provider {
+// advance returns the next provider, or nil.
+func (it *iterator) advance(by *pick.Caller) *provider {
 	for {
 		if p := it.nextOfPlan(by); p != nil {
 			return p
@@ -207,6 +207,6 @@ func (q *queryPlan) timeLookup(by pick.Caller) {
 	began := q.service.registry.now()
 	it := q.list(healthy)
 	it.listing = false
-	it.next(&by)
+	it.advance(&by)
 	q.service.meter.TimeLookup(q.service.registry.now() - began)
 }

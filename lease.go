@@ -43,7 +43,7 @@ func (r *Resolver[T]) Acquire(ctx context.Context, options ...CallOption) (*Leas
 		return nil, err
 	}
 	l := &firstLease[T]{}
-	if err := l.call.begin(ctx, query, r.key, options); err != nil {
+	if err := l.call.accept(ctx, query, r.key, options); err != nil {
 		return nil, err
 	}
 	var first firstAttempt
@@ -94,7 +94,7 @@ func (r *Resolver[T]) acquireEach(ctx context.Context, options []CallOption, use
 	}
 	var c call
 	shared := &leaseCall{}
-	if err := shared.begin(ctx, query, r.key, options); err != nil {
+	if err := shared.accept(ctx, query, r.key, options); err != nil {
 		return err
 	}
 	shared.firstSearch(&c, nil)
@@ -103,7 +103,7 @@ func (r *Resolver[T]) acquireEach(ctx context.Context, options []CallOption, use
 	c.providers = query.list(admitting)
 	leased := false
 	for more := true; more && c.caller.Ctx.Err() == nil; {
-		p := c.providers.next(nil)
+		p := c.providers.advance(nil)
 		if p == nil {
 			break
 		}

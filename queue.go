@@ -141,7 +141,7 @@ func (c *call) enterAnother() bool {
 	others.rest.Mode = pick.Peek
 	others.shared = c.shared
 	others.restarts = maxRestarts // the wait looks again by itself
-	for p := others.next(&c.by); p != nil; p = others.next(&c.by) {
+	for p := others.advance(&c.by); p != nil; p = others.advance(&c.by) {
 		if c.triedBefore(p) || !c.wants(p) {
 			continue
 		}

@@ -84,7 +84,7 @@ func (r *Resolver[T]) get(ctx context.Context, providers iterator) (none T, err 
 		if ctx.Err() != nil {
 			return none, r.missed(ctx)
 		}
-		for p := providers.next(&by); p != nil && ctx.Err() == nil; p = providers.next(&by) {
+		for p := providers.advance(&by); p != nil && ctx.Err() == nil; p = providers.advance(&by) {
 			made := p.obtain(ctx, providers.another)
 			if providers.restartIfReplaced(p) {
 				continue
@@ -129,7 +129,7 @@ func (r *Resolver[T]) GetAll(ctx context.Context, limit int) ([]T, error) {
 	query.awaitFirstProbe(ctx, healthy)
 	var found []T
 	providers := query.list(healthy)
-	for p := providers.next(nil); p != nil; p = providers.next(nil) {
+	for p := providers.advance(nil); p != nil; p = providers.advance(nil) {
 		made, restarts := p.obtain(ctx, nil), providers.restarts
 		if providers.pass(p); providers.restarts > restarts {
 			found = nil // all of them are of one plan
@@ -161,7 +161,7 @@ func (r *Resolver[T]) Ready() error {
 	if err := query.service.registry.errStopping(); err != nil {
 		return err
 	}
-	if providers := query.list(admitting); providers.next(nil) != nil {
+	if providers := query.list(admitting); providers.advance(nil) != nil {
 		return nil
 	}
 	return query.unavailable(admitting, pick.Caller{Key: r.key}, nil)

@@ -97,7 +97,7 @@ func (it *Iterator) Next(c *Caller) int {
 	case over:
 		return -1
 	case ready:
-		return it.enter(it.begin(c))
+		return it.enter(it.pickFirst(c))
 	default:
 		if i := it.withinTier(c); i >= 0 {
 			it.offer(i)
@@ -159,8 +159,8 @@ func (it *Iterator) offer(i int) {
 	}
 }
 
-// begin returns the first candidate, or -1.
-func (it *Iterator) begin(c *Caller) int {
+// pickFirst returns the first candidate, or -1.
+func (it *Iterator) pickFirst(c *Caller) int {
 	if it.at >= 0 {
 		return int(it.at)
 	}
