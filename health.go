@@ -10,7 +10,6 @@ import (
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
-	"github.com/capreg/registry/internal/overall"
 	"github.com/capreg/registry/internal/probe"
 	"github.com/capreg/registry/internal/record"
 	"github.com/capreg/registry/internal/refusal"
@@ -121,7 +120,7 @@ func (p *provider) because() []string {
 		return nil
 	}
 	if now := p.registry.causes.Load(); p.health.causesAt != now {
-		found := overall.Causes(dependencies{&p.registry.membership}, p)
+		found := p.registry.causesOf.Of(p, dependencies{&p.registry.membership}, now)
 		p.health.causes, p.health.causesAt = slices.Clip(oneline.First(found, refusal.MostNamed, "and ")), now
 	}
 	return p.health.causes

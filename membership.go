@@ -13,6 +13,7 @@ import (
 	"github.com/capreg/registry/internal/domain"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/internal/overall"
 	"github.com/capreg/registry/internal/override"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/query"
@@ -33,6 +34,7 @@ type membership struct {
 	bus          *bus.Bus
 	order        []*provider               // of the listing; nil: to be sorted
 	views        bus.Views[provider, Info] // of subscriptions
+	causesOf     overall.Causes[*provider] // for those that require others
 	causes       atomic.Uint64             // grows when the reasons of those that require others may change
 	closing      bool
 
@@ -141,6 +143,7 @@ func (m *membership) index(p *provider) {
 	p.service.members[p] = struct{}{}
 	m.order = nil
 	m.views.Reset()
+	m.causesOf = overall.Causes[*provider]{} // it keeps no provider that has left
 	m.causes.Add(1)
 }
 
@@ -150,6 +153,7 @@ func (m *membership) unindex(p *provider) {
 	delete(p.service.members, p)
 	m.order = nil
 	m.views.Reset()
+	m.causesOf = overall.Causes[*provider]{} // it keeps no provider that has left
 	m.causes.Add(1)
 }
 
