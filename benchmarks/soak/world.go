@@ -315,7 +315,10 @@ func (w *world) update(ctx context.Context, random *rand.Rand, m *member) error 
 		u.SetBreakerPolicy(other.Name(), drawBreaker(random))
 		u.SetRetry(other.Name(), drawRetry(random))
 	}
-	return w.reg.Update(ctx, &u)
+	if err := w.reg.Update(ctx, &u); !errors.Is(err, registry.ErrClosed) { // it may be closing, as it may for those that join
+		return err
+	}
+	return nil
 }
 
 // change does one thing to a member; that it may have left is no error.
