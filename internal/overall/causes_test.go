@@ -89,7 +89,7 @@ func TestCauses_AreSearchedOnceForAllUntilTheVersionChanges(t *testing.T) {
 func TestCauses_AreThoseOfASearchForEachAlone(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(200) {
-		random := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // a test
+		random := rand.New(rand.NewPCG(seed, 1))
 		c := chain{requires: make(map[string][]string), works: make(map[string]bool)}
 		for i := range 8 {
 			name := strconv.Itoa(i)
