@@ -85,7 +85,7 @@ func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
 
 // prepare returns the request to send, with the clock running.
 func (a *answer) prepare(request *http.Request) (*http.Request, error) {
-	asked, err := requestOf(request)
+	asked, known, err := requestOf(request)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +94,7 @@ func (a *answer) prepare(request *http.Request) (*http.Request, error) {
 	a.report, _ = request.Context().Value(reportKey{}).(*Report)
 	out := request.WithContext(a.ctx) //nolint:contextcheck // it is made of the request's
 	limit := a.transport.AnswerTimeout
-	if asked != nil {
+	if known {
 		a.asked, a.streamed, a.choices = true, asked.Stream, max(asked.choices, 1)
 		if a.streamed {
 			limit = a.transport.FirstTimeout
@@ -122,28 +122,26 @@ func (a *answer) prepare(request *http.Request) (*http.Request, error) {
 	return out, nil
 }
 
-// requestOf returns what the request asks for; nil where it is of another kind.
-func requestOf(request *http.Request) (*Request, error) {
+// requestOf returns what the request asks for. It is not known where the request is of another kind, or is none that the
+// server will accept.
+func requestOf(request *http.Request) (asked Request, known bool, err error) {
 	if asked, ok := request.Context().Value(requestKey{}).(*Request); ok {
-		return asked, nil
+		return *asked, true, nil
 	}
 	if request.Body == nil || request.GetBody == nil || request.Method != http.MethodPost {
-		return nil, nil //nolint:nilnil // see above
+		return Request{}, false, nil
 	}
 	copied, err := request.GetBody()
 	if err != nil {
-		return nil, err
+		return Request{}, false, err
 	}
 	defer func() { _ = copied.Close() }()
 	text, err := io.ReadAll(copied)
 	if err != nil {
-		return nil, err
+		return Request{}, false, err
 	}
-	asked, err := ParseRequest(text)
-	if err != nil {
-		return nil, nil //nolint:nilnil // the server will say so
-	}
-	return &asked, nil
+	asked, refused := ParseRequest(text)
+	return asked, refused == nil, nil // what is wrong with it, the server will say
 }
 
 // upload is a long body of a request, while which the clock stands.
