@@ -19,6 +19,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/federation"
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/hedge"
 	"github.com/capreg/registry/internal/oneline"
@@ -46,6 +47,16 @@ var jsonForms = []any{
 	registry.Priority(0),
 	registry.Query{},
 	registry.RetryPolicy{},
+	federation.Announcement{},
+	federation.AnnouncerState(""),
+	federation.Entry{},
+	federation.Fleet{},
+	federation.Lease{},
+	federation.List{},
+	federation.Node{},
+	federation.NodeState(""),
+	federation.Offered{},
+	federation.Phase(""),
 	event.Event{},
 	event.Filter{},
 	event.Kind(""),
@@ -108,15 +119,16 @@ var jsonForms = []any{
 // formless are the exported types with exported fields, or with a value, that have no JSON form, with the reason.
 var formless = reasons(map[string][]string{
 	"its text travels, such as that of CallReport.Err: what it unwraps to cannot be written": {"registry.CallError", "registry.FieldError", "registry.UnavailableError", "process.ExitError", "verdict.ErrorTransport", "verdict.PanicError", "verdict.ResponseError"},
-	"most of it is code: instances, functions, loggers, transports":                          {"registry.Component", "registry.Hooks", "registry.Options", "registry.Provider", "probes.HTTPOptions", "probes.TCPOptions", "process.Options", "process.Ready", "registryhttp.EventOptions", "registryhttp.MiddlewareOptions", "registryhttp.Options", "llm.Proxy", "llm.Transport", "llm.Way", "selectors.Factor", "stream.Options", "stream.ReaderOptions", "registrytest.ProbeSuite", "registrytest.Source"},
+	"most of it is code: instances, functions, loggers, transports":                          {"registry.Component", "registry.Hooks", "registry.Options", "registry.Provider", "probes.HTTPOptions", "probes.TCPOptions", "process.Options", "process.Ready", "registryhttp.EventOptions", "registryhttp.MiddlewareOptions", "registryhttp.Options", "llm.Proxy", "llm.Transport", "llm.Way", "selectors.Factor", "stream.Options", "stream.ReaderOptions", "registrytest.ProbeSuite", "registrytest.Source", "federation.AnnouncerOptions", "federation.SourceOptions", "federationtest.StoreSuite"},
 	"it holds credentials; it is written, for logs, as its URL without them":                 {"registryhttp.Upstream"},
-	"it holds credentials":  {"registryhttp.UpstreamOptions"},
-	"it is a handle":        {"registry.Lease", "process.Streams"},
-	"it travels in headers": {"registryhttp.Metadata"},
+	"it holds credentials":                                                {"registryhttp.UpstreamOptions"},
+	"it is the bytes of a store":                                          {"federation.Record"},
+	"it is a handle":                                                      {"registry.Lease", "process.Streams"},
+	"it travels in headers":                                               {"registryhttp.Metadata"},
 	"it has a text form of its own, server-sent events":                   {"stream.Event"},
 	"its form is the one of OpenAI's API":                                 {"llm.Error", "llm.Model"},
 	"it is a request that was read":                                       {"llm.Request", "registrytest.ChatMessage", "registrytest.ChatRequest"},
-	"it is the argument of a function and is kept nowhere":                {"health.Facts", "llm.Report", "registrytest.Candidate", "selection.Request", "selectors.Benchmark"},
+	"it is the argument of a function and is kept nowhere":                {"federation.Offer", "health.Facts", "llm.Report", "registrytest.Candidate", "selection.Request", "selectors.Benchmark"},
 	"it is what a class means to this version; the class is what travels": {"verdict.Blame", "verdict.Cooldown", "verdict.Next", "verdict.Retry", "verdict.Rule", "verdict.Tally", "verdict.Verdict"},
 })
 

@@ -1,0 +1,398 @@
+package federation
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/capreg/registry"
+	"github.com/capreg/registry/internal/fault"
+)
+
+// announcing is one run of an announcer: its lease, step by step, in one goroutine.
+type announcing struct {
+	*Announcer
+
+	reg      *registry.Registry
+	revision uint64
+	delay    time.Duration // before the next step, while the store cannot be reached
+	unclean  bool          // the store may have records of the node that are not its own
+
+	// Of the lease that an earlier incarnation has: its revision, and since when it is known.
+	earlier uint64
+	since   time.Time
+
+	swept    time.Time
+	leftover map[string]uint64 // leases, and 0 for records without one, that were there at the last sweep, by key; nil since a fault
+}
+
+// run announces until ctx ends, and leaves.
+func (r *announcing) run(ctx context.Context) error {
+	for {
+		pause, err := r.step(ctx)
+		if ctx.Err() != nil {
+			return r.leave(context.WithoutCancel(ctx))
+		}
+		if err != nil {
+			return err
+		}
+		if pause <= 0 {
+			continue
+		}
+		timer := time.NewTimer(pause)
+		wake := r.wake
+		if r.cause != nil || r.revision == 0 {
+			wake = nil // a change of a provider is no reason to ask the store again
+		}
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		case <-wake:
+		}
+		timer.Stop()
+	}
+}
+
+// step does what is next, and returns how long to wait then. The error ends the run.
+func (r *announcing) step(ctx context.Context) (pause time.Duration, err error) {
+	if r.revision == 0 {
+		pause, err = r.claim(ctx)
+	} else {
+		pause, err = r.serve(ctx)
+	}
+	switch {
+	case err == nil:
+		if pause > 0 {
+			r.delay = shortestRetry
+		}
+		_ = r.note(nil)
+		return pause, nil
+	case errors.Is(err, ErrTaken):
+		return 0, r.note(err)
+	}
+	_ = r.note(err)
+	r.earlier, r.leftover = 0, nil // their owners may have been without the store, too
+	pause = r.delay
+	r.delay = min(2*r.delay, max(r.options.TTL/6, shortestRetry))
+	return pause, nil
+}
+
+// within returns the context of one write or read.
+func (r *announcing) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, min(max(r.options.TTL/3, shortestRetry), askWithin))
+}
+
+// claim takes the lease of the node, or waits for it.
+func (r *announcing) claim(ctx context.Context) (pause time.Duration, err error) {
+	record, err := r.get(ctx)
+	if err != nil && !errors.Is(err, ErrMissing) {
+		return 0, err
+	}
+	generation := uint64(1)
+	if err == nil {
+		l, ill := readLease(record)
+		ttl := l.TTL
+		switch {
+		case ill != nil: // it is overwritten like one that is over
+			ttl = r.options.TTL
+		case l.Incarnation == r.lease.Incarnation: // a write of its own that seemed to fail
+			r.revision, r.unclean = record.Revision, true
+			r.enter(AnnouncerJoining)
+			return 0, nil
+		}
+		generation = l.Generation + 1
+		switch {
+		case r.earlier != record.Revision && r.earlier != 0 && ill == nil && l.Phase != Leaving:
+			return 0, fmt.Errorf("federation: node %q: incarnation %s renews its lease: %w", r.options.Node, l.Incarnation, ErrTaken)
+		case r.earlier != record.Revision:
+			r.earlier, r.since = record.Revision, time.Now()
+			return min(ttl/4, time.Second), nil
+		case time.Since(r.since) < ttl:
+			return min(ttl/4, time.Second), nil
+		}
+	}
+	r.mu.Lock()
+	r.lease.Generation, r.lease.Phase = generation, Joining
+	r.mu.Unlock()
+	err = r.renew(ctx, record.Revision)
+	if errors.Is(err, ErrChanged) {
+		return shortestRetry, nil // its owner is back, or another one was faster
+	}
+	if err == nil {
+		r.unclean = true
+		r.enter(AnnouncerJoining)
+	}
+	return 0, err
+}
+
+func (r *announcing) get(ctx context.Context) (record Record, err error) {
+	within, cancel := r.within(ctx)
+	defer cancel()
+	err = fault.Run(func() error {
+		record, err = r.options.Store.Get(within, leaseKey(r.options.Node))
+		return err
+	})
+	return record, err
+}
+
+// renew writes the lease over the one of that revision.
+func (r *announcing) renew(ctx context.Context, over uint64) error {
+	var suspects []string
+	if r.options.Source != nil {
+		suspects = r.options.Source.Suspects()
+	}
+	r.mu.Lock()
+	r.lease.Entries, r.lease.Sum, r.lease.Suspects = len(r.written), r.sum, suspects
+	text, err := json.Marshal(r.lease)
+	r.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	within, cancel := r.within(ctx)
+	defer cancel()
+	begun := time.Now()
+	err = fault.Run(func() error {
+		revision, err := r.options.Store.Update(within, leaseKey(r.options.Node), text, over)
+		if err == nil {
+			r.revision = revision
+		}
+		return err
+	})
+	if err == nil {
+		r.mu.Lock()
+		r.renewed = begun
+		r.mu.Unlock()
+	}
+	return err
+}
+
+// serve renews the lease and writes what has changed.
+func (r *announcing) serve(ctx context.Context) (pause time.Duration, err error) {
+	every := r.options.TTL / 3
+	r.mu.Lock()
+	due, state := r.renewed.Add(every), r.state
+	r.mu.Unlock()
+	if time.Until(due) <= 0 {
+		return 0, r.keep(ctx)
+	}
+	if names := r.take(writesInTurn); len(names) > 0 {
+		within, cancel := context.WithTimeout(ctx, max(time.Until(due), every))
+		defer cancel()
+		return 0, r.flush(within, r.reg, names)
+	}
+	if state == AnnouncerJoining {
+		r.mu.Lock()
+		r.lease.Phase = Serving
+		r.mu.Unlock()
+		if err := r.keep(ctx); err != nil {
+			return 0, err
+		}
+		if r.lease.Phase == Serving {
+			r.enter(AnnouncerServing)
+		}
+		return 0, nil
+	}
+	if r.unclean {
+		return 0, r.clean(ctx)
+	}
+	if time.Since(r.swept) >= 10*r.options.TTL {
+		return 0, r.sweep(ctx)
+	}
+	return time.Until(due), nil
+}
+
+// keep renews the lease. Where the store has lost it, or has an older one, all records are written again.
+func (r *announcing) keep(ctx context.Context) error {
+	err := r.renew(ctx, r.revision)
+	if !errors.Is(err, ErrChanged) {
+		return err
+	}
+	record, err := r.get(ctx)
+	switch {
+	case errors.Is(err, ErrMissing):
+		record = Record{}
+	case err != nil:
+		return err
+	default:
+		if l, ill := readLease(record); ill == nil && l.Incarnation != r.lease.Incarnation {
+			return fmt.Errorf("federation: node %q: incarnation %s has taken its lease: %w", r.options.Node, l.Incarnation, ErrTaken)
+		}
+		if record.Revision > r.revision { // a write of its own that seemed to fail
+			r.revision = record.Revision
+			return r.renew(ctx, r.revision)
+		}
+	}
+	r.mu.Lock()
+	for name := range r.written {
+		r.dirty[name] = struct{}{}
+	}
+	clear(r.written)
+	r.sum, r.lease.Phase, r.state = 0, Joining, AnnouncerJoining
+	r.mu.Unlock()
+	if err := r.renew(ctx, record.Revision); err != nil {
+		if errors.Is(err, ErrChanged) {
+			return nil // it is looked at again
+		}
+		return err
+	}
+	r.unclean, r.leftover = true, nil
+	return nil
+}
+
+// clean deletes the records of earlier incarnations of the node, and those of this one that it does not offer any more.
+func (r *announcing) clean(ctx context.Context) error {
+	within, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	records, err := r.list(within, entryPrefix+r.options.Node+".")
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	for name := range r.written {
+		delete(records, entryKey(r.options.Node, r.lease.Incarnation, name))
+	}
+	r.mu.Unlock()
+	if err := r.deleteAll(within, slices.Sorted(maps.Keys(records))); err != nil {
+		return err
+	}
+	r.unclean = false
+	return nil
+}
+
+func (r *announcing) list(ctx context.Context, prefix string) (records map[string]Record, err error) {
+	err = fault.Run(func() error {
+		records, err = list(ctx, r.options.Store, prefix)
+		return err
+	})
+	return records, err
+}
+
+func (r *announcing) deleteAll(ctx context.Context, keys []string) error {
+	for _, key := range keys {
+		if err := fault.Run(func() error { return r.options.Store.Delete(ctx, key, 0) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweep deletes what nodes have left behind that are gone for good: leases that were not renewed for ten TTLs in which this node
+// could renew its own each time, and records without a lease. One node does so for all: the first by name of those that renew
+// their leases.
+func (r *announcing) sweep(ctx context.Context) error {
+	within, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	leases, err := r.list(within, leasePrefix)
+	if err != nil {
+		return err
+	}
+	before := r.leftover
+	r.leftover, r.swept = map[string]uint64{}, time.Now()
+	living := map[string]bool{} // nodes by incarnation
+	first := true               // of those that renew their leases
+	for key, record := range leases {
+		r.leftover[key] = record.Revision
+		if l, ill := readLease(record); ill == nil {
+			living[l.Node+"."+l.Incarnation] = true
+			first = first && (l.Node >= r.options.Node || before[key] == record.Revision)
+		}
+	}
+	if !first {
+		return nil
+	}
+	for key, record := range leases {
+		l, ill := readLease(record)
+		if ill != nil || before[key] != record.Revision || l.TTL > r.options.TTL {
+			continue
+		}
+		if err := r.bury(within, &l, record); err != nil {
+			return err
+		}
+	}
+	return r.sweepRecords(within, before, living)
+}
+
+// sweepRecords deletes the records without a lease that were there at the last sweep too.
+func (r *announcing) sweepRecords(ctx context.Context, before map[string]uint64, living map[string]bool) error {
+	records, err := r.list(ctx, entryPrefix)
+	if err != nil {
+		return err
+	}
+	for key := range records {
+		node, incarnation, _, err := parseEntryKey(key)
+		if err == nil && living[node+"."+incarnation] {
+			continue
+		}
+		r.leftover[key] = 0
+		if _, was := before[key]; !was {
+			continue
+		}
+		if err := r.deleteAll(ctx, []string{key}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bury deletes the lease of a node that is gone, if it still is, and then its records.
+func (r *announcing) bury(ctx context.Context, l *Lease, record Record) error {
+	err := fault.Run(func() error { return r.options.Store.Delete(ctx, record.Key, record.Revision) })
+	if errors.Is(err, ErrChanged) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	records, err := r.list(ctx, entryPrefix+l.Node+"."+l.Incarnation+".")
+	if err != nil {
+		return err
+	}
+	return r.deleteAll(ctx, slices.Sorted(maps.Keys(records)))
+}
+
+// leave says that the node leaves, waits a while, and deletes its records.
+func (r *announcing) leave(ctx context.Context) error {
+	if r.revision == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.options.LeaveWithin+max(r.options.Linger, 0))
+	defer cancel()
+	r.mu.Lock()
+	r.lease.Phase = Leaving
+	r.mu.Unlock()
+	r.enter(AnnouncerLeaving)
+	err := r.renew(ctx, r.revision)
+	if errors.Is(err, ErrChanged) {
+		// The last write seemed to fail, or the lease is another's.
+		record, missing := r.get(ctx)
+		l, ill := readLease(record)
+		if missing != nil || ill != nil || l.Incarnation != r.lease.Incarnation {
+			return nil
+		}
+		err = r.renew(ctx, record.Revision)
+	}
+	if err != nil {
+		return r.note(fmt.Errorf("federation: the store could not be told that node %q leaves: %w", r.options.Node, err))
+	}
+	if r.options.Linger > 0 {
+		sleep(ctx, r.options.Linger)
+	}
+	err = fault.Run(func() error { return r.options.Store.Delete(ctx, leaseKey(r.options.Node), r.revision) })
+	if err == nil {
+		r.mu.Lock()
+		names := slices.Sorted(maps.Keys(r.written))
+		r.mu.Unlock()
+		for i, name := range names {
+			names[i] = entryKey(r.options.Node, r.lease.Incarnation, name)
+		}
+		err = r.deleteAll(ctx, names)
+	}
+	if err != nil && !errors.Is(err, ErrChanged) {
+		return r.note(fmt.Errorf("federation: records of node %q are left in the store: %w", r.options.Node, err))
+	}
+	return nil
+}
