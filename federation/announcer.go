@@ -22,6 +22,7 @@ const (
 	defaultLinger      = 500 * time.Millisecond
 	defaultLeaveWithin = 5 * time.Second
 	writesAtOnce       = 16
+	choreWithin        = time.Minute
 	writesInTurn       = 512 // before it is seen to the lease again
 )
 
@@ -119,6 +120,7 @@ type Announcer struct {
 	written map[string]string   // records by provider, as the store has them
 	sum     uint64              // of the hashes of those
 	ill     map[string]error
+	stray   map[string]bool // providers whose records are in the store and not in written
 	wake    chan struct{}
 }
 
@@ -190,6 +192,7 @@ func (a *Announcer) Run(ctx context.Context, reg *registry.Registry) error {
 	a.state, a.cause, a.renewed = AnnouncerClaiming, nil, time.Time{}
 	a.lease = Lease{Node: a.options.Node, Incarnation: rand.Text(), TTL: a.options.TTL}
 	a.dirty, a.written, a.sum, a.ill = map[string]struct{}{}, map[string]string{}, 0, map[string]error{}
+	a.stray = map[string]bool{}
 	a.wake = make(chan struct{}, 1)
 	a.mu.Unlock()
 
@@ -199,7 +202,7 @@ func (a *Announcer) Run(ctx context.Context, reg *registry.Registry) error {
 	defer changes.Close()
 	a.markAll(reg)
 	all.Go(func() { end(a.followRegistry(living, reg, changes)) })
-	run := &announcing{Announcer: a, reg: reg, delay: shortestRetry}
+	run := &announcing{Announcer: a, reg: reg, delay: shortestRetry, done: make(chan func() error)}
 	err := run.run(living)
 	end(nil)
 	all.Wait()
@@ -329,6 +332,7 @@ func (a *Announcer) write(ctx context.Context, reg *registry.Registry, name stri
 	text, ill := a.record(reg, name)
 	a.mu.Lock()
 	before, there := a.written[name]
+	stray := a.stray[name]
 	if ill != nil {
 		text, a.ill[name] = "", ill
 	} else {
@@ -336,14 +340,14 @@ func (a *Announcer) write(ctx context.Context, reg *registry.Registry, name stri
 	}
 	key := entryKey(a.options.Node, a.lease.Incarnation, name)
 	a.mu.Unlock()
-	if text == before {
+	if text == before && !stray {
 		return nil
 	}
 	var err error
 	switch {
 	case text != "":
 		err = fault.Run(func() error { return a.options.Store.Put(ctx, key, []byte(text)) })
-	case there:
+	case there || stray:
 		err = fault.Run(func() error { return a.options.Store.Delete(ctx, key, 0) })
 	}
 	if err != nil {
@@ -351,6 +355,7 @@ func (a *Announcer) write(ctx context.Context, reg *registry.Registry, name stri
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	delete(a.stray, name)
 	if there {
 		a.sum -= sumOf(key, []byte(before))
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/capreg/registry"
@@ -26,12 +27,21 @@ type announcing struct {
 	earlier uint64
 	since   time.Time
 
+	// A chore is what takes long and can wait, in a goroutine of its own, so that the lease is renewed meanwhile. What it
+	// finds out is noted by the function that it sends.
+	chores   sync.WaitGroup
+	done     chan func() error
+	busy     bool
+	choreErr error // of the last one; it is tried again
 	swept    time.Time
 	leftover map[string]uint64 // leases, and 0 for records without one, that were there at the last sweep, by key; nil since a fault
 }
 
 // run announces until ctx ends, and leaves.
 func (r *announcing) run(ctx context.Context) error {
+	defer r.chores.Wait()
+	ctx, end := context.WithCancel(ctx)
+	defer end() // before the wait
 	for {
 		pause, err := r.step(ctx)
 		if ctx.Err() != nil {
@@ -52,6 +62,9 @@ func (r *announcing) run(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-timer.C:
 		case <-wake:
+		case note := <-r.done:
+			r.busy = false
+			r.choreErr = note()
 		}
 		timer.Stop()
 	}
@@ -196,13 +209,34 @@ func (r *announcing) serve(ctx context.Context) (pause time.Duration, err error)
 		}
 		return 0, nil
 	}
-	if r.unclean {
-		return 0, r.clean(ctx)
+	if err := r.choreErr; err != nil {
+		r.choreErr = nil
+		return 0, err
 	}
-	if time.Since(r.swept) >= 10*r.options.TTL {
-		return 0, r.sweep(ctx)
+	switch {
+	case r.busy:
+	case r.unclean:
+		r.chore(ctx, r.clean)
+	case time.Since(r.swept) >= 10*r.options.TTL:
+		before := r.leftover
+		r.swept, r.leftover = time.Now(), map[string]uint64{}
+		r.chore(ctx, func(ctx context.Context) func() error { return r.sweep(ctx, before) })
 	}
 	return time.Until(due), nil
+}
+
+// chore begins a chore.
+func (r *announcing) chore(ctx context.Context, work func(ctx context.Context) func() error) {
+	r.busy = true
+	r.chores.Go(func() {
+		within, cancel := context.WithTimeout(ctx, choreWithin)
+		defer cancel()
+		note := work(within)
+		select {
+		case r.done <- note:
+		case <-ctx.Done():
+		}
+	})
 }
 
 // keep renews the lease. Where the store has lost it, or has an older one, all records are written again.
@@ -243,24 +277,39 @@ func (r *announcing) keep(ctx context.Context) error {
 	return nil
 }
 
-// clean deletes the records of earlier incarnations of the node, and those of this one that it does not offer any more.
-func (r *announcing) clean(ctx context.Context) error {
-	within, cancel := context.WithTimeout(ctx, askWithin)
-	defer cancel()
-	records, err := r.list(within, entryPrefix+r.options.Node+".")
-	if err != nil {
+// clean deletes the records of earlier incarnations of the node, and has those of this one deleted that it does not offer any more.
+func (r *announcing) clean(ctx context.Context) func() error {
+	r.mu.Lock()
+	incarnation := r.lease.Incarnation
+	r.mu.Unlock()
+	records, err := r.list(ctx, entryPrefix+r.options.Node+".")
+	for _, key := range slices.Sorted(maps.Keys(records)) {
+		_, of, name, ill := parseEntryKey(key)
+		switch {
+		case err != nil:
+		case ill == nil && of == incarnation:
+			r.strays(name)
+		default:
+			err = r.remove(ctx, key)
+		}
+	}
+	return func() error {
+		r.unclean = err != nil
 		return err
 	}
+}
+
+// strays has the record of a provider deleted if it is not one that was written.
+func (r *announcing) strays(name string) {
 	r.mu.Lock()
-	for name := range r.written {
-		delete(records, entryKey(r.options.Node, r.lease.Incarnation, name))
+	_, written := r.written[name]
+	if !written {
+		r.stray[name] = true
 	}
 	r.mu.Unlock()
-	if err := r.deleteAll(within, slices.Sorted(maps.Keys(records))); err != nil {
-		return err
+	if !written {
+		r.mark(name)
 	}
-	r.unclean = false
-	return nil
 }
 
 func (r *announcing) list(ctx context.Context, prefix string) (records map[string]Record, err error) {
@@ -271,9 +320,13 @@ func (r *announcing) list(ctx context.Context, prefix string) (records map[strin
 	return records, err
 }
 
-func (r *announcing) deleteAll(ctx context.Context, keys []string) error {
+func (r *announcing) remove(ctx context.Context, key string) error {
+	return fault.Run(func() error { return r.options.Store.Delete(ctx, key, 0) })
+}
+
+func (r *announcing) removeAll(ctx context.Context, keys []string) error {
 	for _, key := range keys {
-		if err := fault.Run(func() error { return r.options.Store.Delete(ctx, key, 0) }); err != nil {
+		if err := r.remove(ctx, key); err != nil {
 			return err
 		}
 	}
@@ -283,19 +336,26 @@ func (r *announcing) deleteAll(ctx context.Context, keys []string) error {
 // sweep deletes what nodes have left behind that are gone for good: leases that were not renewed for ten TTLs in which this node
 // could renew its own each time, and records without a lease. One node does so for all: the first by name of those that renew
 // their leases.
-func (r *announcing) sweep(ctx context.Context) error {
-	within, cancel := context.WithTimeout(ctx, askWithin)
-	defer cancel()
-	leases, err := r.list(within, leasePrefix)
+func (r *announcing) sweep(ctx context.Context, before map[string]uint64) func() error {
+	found := map[string]uint64{}
+	err := r.sweepLeases(ctx, before, found)
+	return func() error {
+		if r.leftover != nil { // no fault since it began
+			r.leftover = found
+		}
+		return err
+	}
+}
+
+func (r *announcing) sweepLeases(ctx context.Context, before, found map[string]uint64) error {
+	leases, err := r.list(ctx, leasePrefix)
 	if err != nil {
 		return err
 	}
-	before := r.leftover
-	r.leftover, r.swept = map[string]uint64{}, time.Now()
 	living := map[string]bool{} // nodes by incarnation
 	first := true               // of those that renew their leases
 	for key, record := range leases {
-		r.leftover[key] = record.Revision
+		found[key] = record.Revision
 		if l, ill := readLease(record); ill == nil {
 			living[l.Node+"."+l.Incarnation] = true
 			first = first && (l.Node >= r.options.Node || before[key] == record.Revision)
@@ -309,15 +369,15 @@ func (r *announcing) sweep(ctx context.Context) error {
 		if ill != nil || before[key] != record.Revision || l.TTL > r.options.TTL {
 			continue
 		}
-		if err := r.bury(within, &l, record); err != nil {
+		if err := r.bury(ctx, &l, record); err != nil {
 			return err
 		}
 	}
-	return r.sweepRecords(within, before, living)
+	return r.sweepRecords(ctx, before, found, living)
 }
 
 // sweepRecords deletes the records without a lease that were there at the last sweep too.
-func (r *announcing) sweepRecords(ctx context.Context, before map[string]uint64, living map[string]bool) error {
+func (r *announcing) sweepRecords(ctx context.Context, before, found map[string]uint64, living map[string]bool) error {
 	records, err := r.list(ctx, entryPrefix)
 	if err != nil {
 		return err
@@ -327,11 +387,11 @@ func (r *announcing) sweepRecords(ctx context.Context, before map[string]uint64,
 		if err == nil && living[node+"."+incarnation] {
 			continue
 		}
-		r.leftover[key] = 0
+		found[key] = 0
 		if _, was := before[key]; !was {
 			continue
 		}
-		if err := r.deleteAll(ctx, []string{key}); err != nil {
+		if err := r.remove(ctx, key); err != nil {
 			return err
 		}
 	}
@@ -351,7 +411,7 @@ func (r *announcing) bury(ctx context.Context, l *Lease, record Record) error {
 	if err != nil {
 		return err
 	}
-	return r.deleteAll(ctx, slices.Sorted(maps.Keys(records)))
+	return r.removeAll(ctx, slices.Sorted(maps.Keys(records)))
 }
 
 // leave says that the node leaves, waits a while, and deletes its records.
@@ -389,7 +449,7 @@ func (r *announcing) leave(ctx context.Context) error {
 		for i, name := range names {
 			names[i] = entryKey(r.options.Node, r.lease.Incarnation, name)
 		}
-		err = r.deleteAll(ctx, names)
+		err = r.removeAll(ctx, names)
 	}
 	if err != nil && !errors.Is(err, ErrChanged) {
 		return r.note(fmt.Errorf("federation: records of node %q are left in the store: %w", r.options.Node, err))

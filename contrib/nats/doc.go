@@ -1,0 +1,33 @@
+// Package registrynats federates registries over NATS: a [Store] for package federation in a key-value bucket of JetStream, a
+// [Server] that answers calls of other processes, and [NewStub], the function by which they call it.
+//
+//	nc, err := nats.Connect(url, registrynats.Options()...)
+//	store, err := registrynats.NewStore(nc, registrynats.StoreOptions{})
+//	server, err := registrynats.NewServer(nc, reg, registrynats.ServerOptions{Node: "agent-1"})
+//	err = registrynats.Serve(server, Agents, "do", func(ctx context.Context, a Agent, task Task) (Result, error) { return a.Do(ctx, task) })
+//
+//	announcer, err := federation.NewAnnouncer(federation.AnnouncerOptions{Store: store, Node: "agent-1", Offer: server.Offer})
+//	source, err := federation.NewSource(federation.SourceOptions{Store: store, Bindings: []federation.Binding{
+//		federation.Dial(Agents, registrynats.Kind, func(_ context.Context, e federation.Entry) (Agent, error) {
+//			return remote{registrynats.NewStub[Task, Result](nc, e, "do")}, nil
+//		}),
+//	}})
+//
+// # Calls
+//
+// A call is a request and its reply, by the services framework of NATS: tools for that see the endpoints and their statistics.
+// The deadline, the correlation, the trace and the idempotency key of an attempt go with it. The server makes it a
+// [registry.Call] of its own on the one provider, whose breaker, limits and cooldowns are in force there, and sends back what the
+// outcome means, with the delay: a provider that is rate limited there cools down here. Where no process answers, the
+// request was not sent, and the next provider is asked.
+//
+// # The connection
+//
+// The connection is its owner's. [Options] has the settings that federation needs: it reconnects for ever, and writes nothing
+// for later while it is away. TLS, credentials and permissions are those of package nats. A node needs these permissions:
+//
+//	publish   $JS.API.>, $KV.BUCKET.>, $JS.FC.>, registry.call.>, _INBOX.>
+//	subscribe registry.call.NODE.>, $SRV.>, _INBOX.>
+//
+// A server of NATS 2.11 or later is needed, with JetStream.
+package registrynats

@@ -1,0 +1,267 @@
+package registrynats
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+
+	"github.com/capreg/registry"
+	"github.com/capreg/registry/federation"
+	"github.com/capreg/registry/registryhttp"
+	"github.com/capreg/registry/verdict"
+)
+
+const (
+	// Kind is the kind of the entries that a [Server] offers, for [federation.Dial].
+	Kind = "nats"
+
+	callPrefix      = "registry.call."
+	defaultAtOnce   = 1024
+	longestRequest  = time.Hour
+	defaultDrainFor = 30 * time.Second
+)
+
+// ServerOptions configures a [Server].
+type ServerOptions struct {
+	// Node is the name of this process, as its announcer has it.
+	Node string
+	// Version is that of the service in the views of NATS, such as "1.2.3". Default: "0.0.0".
+	Version string
+	// AtOnce bounds the requests in progress; one beyond is answered as overloaded. Default: 1,024.
+	AtOnce int
+	// TrustCaller takes the caller of a request from its header, for a fleet whose processes trust each other. Default: none.
+	TrustCaller bool
+}
+
+// Server answers the calls of other processes with the providers of a registry. Use [NewServer] to create one, and
+// [Serve] to add what it answers. Its methods are safe for concurrent use.
+type Server struct {
+	nc      *nats.Conn
+	reg     *registry.Registry
+	options ServerOptions
+	service micro.Service
+	places  chan struct{}
+	living  context.Context //nolint:containedctx // that of all requests
+	end     context.CancelFunc
+
+	mu       sync.Mutex // guards what follows
+	draining bool
+	running  sync.WaitGroup
+	services map[string]bool // by name: those of a Serve
+}
+
+// NewServer returns a server that answers nothing yet. It adds a service to the connection, by the name "registry-" and the
+// node, and starts no goroutine. The errors name the option and match [registry.ErrInvalid], or are those of NATS.
+func NewServer(nc *nats.Conn, reg *registry.Registry, options ServerOptions) (*Server, error) {
+	if options.Version == "" {
+		options.Version = "0.0.0"
+	}
+	switch {
+	case nc == nil || reg == nil:
+		return nil, fmt.Errorf("registrynats: NewServer needs a connection and a registry: %w", registry.ErrInvalid)
+	case options.Node == "" || strings.ContainsAny(options.Node, ". \t\r\n*>"):
+		return nil, fmt.Errorf("registrynats: ServerOptions.Node is %q: want the name of a node: %w", options.Node, registry.ErrInvalid)
+	case options.AtOnce < 0:
+		return nil, fmt.Errorf("registrynats: ServerOptions.AtOnce is %d: want 0 (%d) or more: %w", options.AtOnce, defaultAtOnce, registry.ErrInvalid)
+	}
+	if options.AtOnce == 0 {
+		options.AtOnce = defaultAtOnce
+	}
+	service, err := micro.AddService(nc, micro.Config{
+		Name: "registry-" + options.Node, Version: options.Version, Description: "providers of node " + options.Node,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("registrynats: %w", err)
+	}
+	s := &Server{
+		nc: nc, reg: reg, options: options, service: service, places: make(chan struct{}, options.AtOnce), services: map[string]bool{},
+	}
+	s.living, s.end = context.WithCancel(context.Background())
+	return s, nil
+}
+
+// Offer is the [federation.AnnouncerOptions.Offer] of the server: it offers the providers of the services that it serves.
+func (s *Server) Offer(info registry.Info) (federation.Offer, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return federation.Offer{Kind: Kind, Address: callPrefix + s.options.Node}, s.services[info.Service]
+}
+
+// Drain refuses new requests as not sent, waits until those in progress have ended, within ctx, and then takes the service from the
+// connection. When ctx ends first the requests are cancelled, and the error is that of ctx. Without a deadline it waits
+// 30 s. Call it after the announcer has ended.
+func (s *Server) Drain(ctx context.Context) error {
+	s.mu.Lock()
+	s.draining = true
+	s.mu.Unlock()
+	within, cancel := context.WithTimeout(ctx, defaultDrainFor)
+	defer cancel()
+	ended := make(chan struct{})
+	go func() {
+		s.running.Wait()
+		close(ended)
+	}()
+	var err error
+	select {
+	case <-ended:
+	case <-within.Done():
+		err = fmt.Errorf("registrynats: requests still run: %w", within.Err())
+	}
+	s.end()
+	<-ended
+	return errors.Join(err, s.service.Stop())
+}
+
+// begin takes a place for a request. The class says why there is none.
+func (s *Server) begin() (verdict.Class, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return verdict.ClassNotSent, false
+	}
+	select {
+	case s.places <- struct{}{}:
+		s.running.Add(1)
+		return 0, true
+	default:
+		return verdict.ClassOverloaded, false
+	}
+}
+
+func (s *Server) done() {
+	<-s.places
+	s.running.Done()
+}
+
+// Serve has the server answer requests of a method of a service: do calls the instance. Requests and answers are JSON. The
+// method is a word of letters, digits, "-" and "_". Each request is a [registry.Call] on the provider that it is
+// for, in a goroutine of its own, within the caller's deadline; do may find the caller's metadata by
+// [registryhttp.MetadataOf] and its key by [IdempotencyKey]. Announce after the last Serve.
+//
+// The errors match [registry.ErrInvalid], or are those of NATS.
+func Serve[T, Q, A any](s *Server, service registry.Service[T], method string, do func(context.Context, T, Q) (A, error)) error {
+	if s == nil || do == nil || !isMethod(method) {
+		return fmt.Errorf("registrynats: Serve needs a server, a function and a method of letters, digits, - and _: %w", registry.ErrInvalid)
+	}
+	subject := callPrefix + s.options.Node + "." + method
+	err := s.service.AddEndpoint(method, micro.HandlerFunc(func(request micro.Request) {
+		class, ok := s.begin()
+		if !ok {
+			answerError(request, class, 0, "no place for the request")
+			return
+		}
+		go func() {
+			defer s.done()
+			answer(s, service, request, do)
+		}()
+	}), micro.WithEndpointSubject(subject), micro.WithEndpointMetadata(map[string]string{"service": service.Name()}))
+	if err != nil {
+		return fmt.Errorf("registrynats: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.services[service.Name()] = true
+	return nil
+}
+
+func isMethod(method string) bool {
+	return method != "" && len(method) <= 64 &&
+		strings.Trim(method, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") == ""
+}
+
+// answer makes the call of a request, and replies.
+func answer[T, Q, A any](s *Server, service registry.Service[T], request micro.Request, do func(context.Context, T, Q) (A, error)) {
+	ctx, cancel := s.incoming(request.Headers())
+	defer cancel()
+	provider, err := strconv.Unquote(request.Headers().Get(HeaderProvider))
+	var asked Q
+	if err == nil {
+		err = json.Unmarshal(request.Data(), &asked)
+	}
+	if err != nil {
+		answerError(request, verdict.ClassBadRequest, 0, "the request cannot be read: "+err.Error())
+		return
+	}
+	reply, err := guarded(func() (A, error) {
+		var options []registry.CallOption
+		if caller := registryhttp.MetadataOf(ctx).Caller; caller != "" {
+			options = append(options, registry.Caller(caller))
+		}
+		resolver := service.Bind(s.reg, registry.Query{Only: []string{provider}})
+		return registry.Call(ctx, resolver, func(ctx context.Context, instance T) (A, error) { return do(ctx, instance, asked) }, options...)
+	})
+	var text []byte
+	if err == nil {
+		text, err = json.Marshal(reply)
+	}
+	if err != nil {
+		class, after := verdictOf(err)
+		answerError(request, class, after, err.Error())
+		return
+	}
+	if err := request.Respond(text); errors.Is(err, nats.ErrMaxPayload) {
+		answerError(request, verdict.ClassServerError, 0, "the answer is too large for the server of NATS")
+	}
+}
+
+// guarded turns a panic of user code into an error.
+func guarded[A any](work func() (A, error)) (reply A, err error) {
+	defer func() {
+		if value := recover(); value != nil {
+			err = &verdict.PanicError{Value: value, Stack: debug.Stack()}
+		}
+	}()
+	return work()
+}
+
+func answerError(request micro.Request, class verdict.Class, after time.Duration, text string) {
+	h := micro.Headers{HeaderClass: {class.String()}}
+	if after > 0 {
+		h[HeaderAfter] = []string{strconv.FormatInt(max(min(after, longestAfter).Milliseconds(), 1), 10)}
+	}
+	_ = request.Error(strconv.Itoa(statusOf(class)), oneLine(text), nil, micro.WithHeaders(h)) // the caller sees that none came
+}
+
+// statusOf returns the number that the views of NATS show for a class.
+func statusOf(class verdict.Class) int {
+	switch class {
+	case verdict.ClassRateLimited:
+		return 429
+	case verdict.ClassNotSent, verdict.ClassOverloaded:
+		return 503
+	default:
+		if class.Rule().Blame == verdict.BlameSuccess {
+			return 400
+		}
+		return 500
+	}
+}
+
+// incoming returns the context of a request.
+func (s *Server) incoming(h micro.Headers) (context.Context, context.CancelFunc) {
+	m := registryhttp.Metadata{
+		Correlation: h.Get(registryhttp.HeaderCorrelation),
+		TraceParent: h.Get(registryhttp.HeaderTraceParent), TraceState: h.Get(registryhttp.HeaderTraceState),
+	}
+	if caller := h.Get(HeaderCaller); s.options.TrustCaller && isWord(caller) && len(caller) <= longestWord {
+		m.Caller = caller
+	}
+	ctx := registryhttp.WithMetadata(s.living, m)
+	if key := h.Get(HeaderIdempotencyKey); key != "" && len(key) <= longestWord && isWord(key) {
+		ctx = context.WithValue(ctx, idempotencyKey{}, key)
+	}
+	limit := milliseconds(h.Get(HeaderTimeout), longestRequest)
+	if limit <= 0 {
+		limit = longestRequest
+	}
+	return context.WithTimeout(ctx, limit)
+}
