@@ -149,8 +149,16 @@ func (s *Server) done() {
 //
 // The errors match [registry.ErrInvalid], or are those of NATS.
 func Serve[T, Q, A any](s *Server, service registry.Service[T], method string, do func(context.Context, T, Q) (A, error)) error {
-	if s == nil || do == nil || !isMethod(method) {
-		return fmt.Errorf("registrynats: Serve needs a server, a function and a method of letters, digits, - and _: %w", registry.ErrInvalid)
+	if s == nil || do == nil {
+		return fmt.Errorf("registrynats: Serve needs a server and a function: %w", registry.ErrInvalid)
+	}
+	return s.serve(service.Name(), method, func(request micro.Request) { answer(s, service, request, do) })
+}
+
+// serve adds an endpoint for a method of a service.
+func (s *Server) serve(service, method string, handle func(micro.Request)) error {
+	if !isMethod(method) {
+		return fmt.Errorf("registrynats: the method is %q: want a word of letters, digits, - and _, of at most 64 bytes: %w", oneLine(method), registry.ErrInvalid)
 	}
 	subject := callPrefix + s.options.Node + "." + method
 	err := s.service.AddEndpoint(method, micro.HandlerFunc(func(request micro.Request) {
@@ -161,16 +169,25 @@ func Serve[T, Q, A any](s *Server, service registry.Service[T], method string, d
 		}
 		go func() {
 			defer s.done()
-			answer(s, service, request, do)
+			handle(request)
 		}()
-	}), micro.WithEndpointSubject(subject), micro.WithEndpointMetadata(map[string]string{"service": service.Name()}))
+	}), micro.WithEndpointSubject(subject), micro.WithEndpointMetadata(map[string]string{"service": service}))
 	if err != nil {
 		return fmt.Errorf("registrynats: %w", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.services[service.Name()] = true
+	s.services[service] = true
 	return nil
+}
+
+// readRequest returns the provider that a request is for, and what is asked of it.
+func readRequest[Q any](request micro.Request) (provider string, asked Q, err error) {
+	provider, err = strconv.Unquote(request.Headers().Get(HeaderProvider))
+	if err == nil {
+		err = json.Unmarshal(request.Data(), &asked)
+	}
+	return provider, asked, err
 }
 
 func isMethod(method string) bool {
@@ -182,11 +199,7 @@ func isMethod(method string) bool {
 func answer[T, Q, A any](s *Server, service registry.Service[T], request micro.Request, do func(context.Context, T, Q) (A, error)) {
 	ctx, cancel := s.incoming(request.Headers())
 	defer cancel()
-	provider, err := strconv.Unquote(request.Headers().Get(HeaderProvider))
-	var asked Q
-	if err == nil {
-		err = json.Unmarshal(request.Data(), &asked)
-	}
+	provider, asked, err := readRequest[Q](request)
 	if err != nil {
 		answerError(request, verdict.ClassBadRequest, 0, "the request cannot be read: "+err.Error())
 		return

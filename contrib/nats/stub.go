@@ -21,20 +21,12 @@ import (
 // [Error] that the process has answered with; one of class "not sent" where no process listens, or the connection is
 // down; that of ctx; or one of the connection. An answer that is no JSON of A is malformed.
 func NewStub[Q, A any](nc *nats.Conn, e federation.Entry, method string) func(ctx context.Context, request Q) (A, error) {
-	provider, subject := e.Definition.Name, e.Address+"."+method
+	provider := e.Definition.Name
 	return func(ctx context.Context, request Q) (answer A, err error) {
-		if nc == nil || !isMethod(method) || !strings.HasPrefix(e.Address, callPrefix) || strings.ContainsAny(e.Address, " \t\r\n*>") {
-			return answer, verdict.Cannot(fmt.Errorf("registrynats: provider %q: %q is no address of a server", provider, oneLine(e.Address)))
-		}
-		data, err := json.Marshal(request)
+		message, err := requestOf(ctx, nc, e, method, request)
 		if err != nil {
-			return answer, verdict.Permanent(fmt.Errorf("registrynats: the request: %w", err))
+			return answer, err
 		}
-		if !nc.IsConnected() {
-			return answer, verdict.NotSent(fmt.Errorf("registrynats: provider %q: %w", provider, nats.ErrDisconnected))
-		}
-		message := nats.NewMsg(subject)
-		message.Header, message.Data = headersOf(ctx, provider), data
 		reply, err := nc.RequestMsgWithContext(ctx, message)
 		if err != nil {
 			return answer, asError(ctx, provider, err)
@@ -47,6 +39,23 @@ func NewStub[Q, A any](nc *nats.Conn, e federation.Entry, method string) func(ct
 		}
 		return answer, nil
 	}
+}
+
+// requestOf returns the message of a request, if it can be sent.
+func requestOf(ctx context.Context, nc *nats.Conn, e federation.Entry, method string, request any) (*nats.Msg, error) {
+	if nc == nil || !isMethod(method) || !strings.HasPrefix(e.Address, callPrefix) || strings.ContainsAny(e.Address, " \t\r\n*>") {
+		return nil, verdict.Cannot(fmt.Errorf("registrynats: provider %q: %q is no address of a server", e.Definition.Name, oneLine(e.Address)))
+	}
+	data, err := json.Marshal(request)
+	if err != nil {
+		return nil, verdict.Permanent(fmt.Errorf("registrynats: the request: %w", err))
+	}
+	if !nc.IsConnected() {
+		return nil, verdict.NotSent(fmt.Errorf("registrynats: provider %q: %w", e.Definition.Name, nats.ErrDisconnected))
+	}
+	message := nats.NewMsg(e.Address + "." + method)
+	message.Header, message.Data = headersOf(ctx, e.Definition.Name), data
+	return message, nil
 }
 
 // asError returns the error of a request that has no reply.
