@@ -15,7 +15,8 @@
 //
 // # Calls
 //
-// A call is a request and its reply, by the services framework of NATS: tools for that see the endpoints and their statistics.
+// A call is a request and its reply, by the services framework of NATS: tools for that see the nodes, their endpoints and the
+// number of their requests.
 // The deadline, the correlation, the trace and the idempotency key of an attempt go with it. The server makes it a
 // [registry.Call] of its own on the one provider, whose breaker, limits and cooldowns are in force there, and sends back what the
 // outcome means, with the delay: a provider that is rate limited there cools down here. Where no process answers, the

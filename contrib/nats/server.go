@@ -164,7 +164,7 @@ func (s *Server) serve(service, method string, handle func(micro.Request)) error
 	err := s.service.AddEndpoint(method, micro.HandlerFunc(func(request micro.Request) {
 		class, ok := s.begin()
 		if !ok {
-			answerError(request, class, 0, "no place for the request")
+			s.answerError(request, class, 0, "no place for the request")
 			return
 		}
 		go func() {
@@ -201,7 +201,7 @@ func answer[T, Q, A any](s *Server, service registry.Service[T], request micro.R
 	defer cancel()
 	provider, asked, err := readRequest[Q](request)
 	if err != nil {
-		answerError(request, verdict.ClassBadRequest, 0, "the request cannot be read: "+err.Error())
+		s.answerError(request, verdict.ClassBadRequest, 0, "the request cannot be read: "+err.Error())
 		return
 	}
 	reply, err := guarded(func() (A, error) {
@@ -218,11 +218,11 @@ func answer[T, Q, A any](s *Server, service registry.Service[T], request micro.R
 	}
 	if err != nil {
 		class, after := verdictOf(err)
-		answerError(request, class, after, err.Error())
+		s.answerError(request, class, after, err.Error())
 		return
 	}
-	if err := request.Respond(text); errors.Is(err, nats.ErrMaxPayload) {
-		answerError(request, verdict.ClassServerError, 0, "the answer is too large for the server of NATS")
+	if err := s.respond(request, text, nil); errors.Is(err, nats.ErrMaxPayload) {
+		s.answerError(request, verdict.ClassServerError, 0, "the answer is too large for the server of NATS")
 	}
 }
 
@@ -236,12 +236,26 @@ func guarded[A any](work func() (A, error)) (reply A, err error) {
 	return work()
 }
 
-func answerError(request micro.Request, class verdict.Class, after time.Duration, text string) {
-	h := micro.Headers{HeaderClass: {class.String()}}
+// respond sends a reply. The request itself is only for the goroutine that it came in, as package micro has it, which looks at it
+// when its handler has returned.
+func (s *Server) respond(request micro.Request, data []byte, h nats.Header) error {
+	return s.nc.PublishMsg(&nats.Msg{Subject: request.Reply(), Data: data, Header: h})
+}
+
+func (s *Server) answerError(request micro.Request, class verdict.Class, after time.Duration, text string) {
+	_ = s.respond(request, nil, errorHeaders(class, after, text)) // the caller sees that none came
+}
+
+// errorHeaders returns the headers of an error.
+func errorHeaders(class verdict.Class, after time.Duration, text string) nats.Header {
+	h := nats.Header{}
+	h.Set(HeaderClass, class.String())
+	h.Set(micro.ErrorHeader, oneLine(text))
+	h.Set(micro.ErrorCodeHeader, strconv.Itoa(statusOf(class)))
 	if after > 0 {
-		h[HeaderAfter] = []string{strconv.FormatInt(max(min(after, longestAfter).Milliseconds(), 1), 10)}
+		h.Set(HeaderAfter, strconv.FormatInt(max(min(after, longestAfter).Milliseconds(), 1), 10))
 	}
-	_ = request.Error(strconv.Itoa(statusOf(class)), oneLine(text), nil, micro.WithHeaders(h)) // the caller sees that none came
+	return h
 }
 
 // statusOf returns the number that the views of NATS show for a class.

@@ -81,17 +81,17 @@ func answerStream[T, Q, I any](
 		err = errors.New("there is no inbox for the items")
 	}
 	if err != nil {
-		answerError(request, verdict.ClassBadRequest, 0, "the request cannot be read: "+err.Error())
+		s.answerError(request, verdict.ClassBadRequest, 0, "the request cannot be read: "+err.Error())
 		return
 	}
 	out := &sending{nc: s.nc, inbox: inbox, more: make(chan struct{}, 1), begun: time.Now(), cancel: cancel}
 	control, err := s.nc.Subscribe(nats.NewInbox(), out.controlled)
 	if err != nil {
-		answerError(request, verdict.ClassNotSent, 0, err.Error())
+		s.answerError(request, verdict.ClassNotSent, 0, err.Error())
 		return
 	}
 	defer control.Unsubscribe() //nolint:errcheck // the connection may be gone
-	if err := request.Respond(nil, micro.WithHeaders(micro.Headers{headerControl: {control.Subject}})); err != nil {
+	if err := s.respond(request, nil, nats.Header{headerControl: {control.Subject}}); err != nil {
 		return
 	}
 	var beats sync.WaitGroup
@@ -182,16 +182,11 @@ func (s *sending) send(ctx context.Context, number int, item any) error {
 // end sends the end of the stream.
 func (s *sending) end(err error) {
 	message := nats.NewMsg(s.inbox)
-	message.Header.Set(headerEnd, "ok")
 	if err != nil {
 		class, after := verdictOf(err)
-		message.Header.Set(headerEnd, "error")
-		message.Header.Set(HeaderClass, class.String())
-		message.Header.Set(micro.ErrorHeader, oneLine(err.Error()))
-		if after > 0 {
-			message.Header.Set(HeaderAfter, strconv.FormatInt(max(min(after, longestAfter).Milliseconds(), 1), 10))
-		}
+		message.Header = errorHeaders(class, after, err.Error())
 	}
+	message.Header.Set(headerEnd, "yes")
 	_ = s.nc.PublishMsg(message) // the caller notices that it does not come
 }
 
