@@ -142,3 +142,22 @@ func stateOf(source *federation.Source, node string) federation.Node {
 	}
 	return federation.Node{}
 }
+
+// offerOnly makes the providers of a registry those of these names.
+func offerOnly(tb testing.TB, reg *registry.Registry, names []string) {
+	tb.Helper()
+	var u registry.Update
+	want := map[string]bool{}
+	for _, name := range names {
+		want[name] = true
+		if _, there := reg.Provider(name); !there {
+			greets.AddTo(&u, registry.Provider[greet]{Name: name, Instance: func() string { return name }})
+		}
+	}
+	for info := range reg.All() {
+		if !want[info.Name] {
+			u.Remove(info.Name)
+		}
+	}
+	require.NoError(tb, reg.Update(context.Background(), &u))
+}

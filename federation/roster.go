@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -84,9 +85,11 @@ func newRoster(most int) *roster {
 	return &roster{most: most, nodes: map[string]*node{}, ill: map[string]error{}, changed: map[providerID]struct{}{}}
 }
 
-// takeChanged returns the providers that may be seen differently than before.
+// takeChanged returns the providers that may be seen differently than before, by node and name.
 func (r *roster) takeChanged() []providerID {
-	ids := slices.Collect(maps.Keys(r.changed))
+	ids := slices.SortedFunc(maps.Keys(r.changed), func(a, b providerID) int {
+		return cmp.Or(cmp.Compare(a.node, b.node), cmp.Compare(a.name, b.name))
+	})
 	clear(r.changed)
 	return ids
 }

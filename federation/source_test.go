@@ -38,23 +38,7 @@ func TestSource_BehavesAsPackageRegistrytestExpects(t *testing.T) {
 		return registrytest.Source{
 			Run:  source.Run,
 			Name: func(name string) string { return "n/" + name },
-			Set: func(names ...string) {
-				var u registry.Update
-				want := map[string]bool{}
-				for _, name := range names {
-					if want[name] = true; true {
-						if _, there := outside.Provider(name); !there {
-							greets.AddTo(&u, registry.Provider[greet]{Name: name, Instance: func() string { return name }})
-						}
-					}
-				}
-				for info := range outside.All() {
-					if !want[info.Name] {
-						u.Remove(info.Name)
-					}
-				}
-				require.NoError(tb, outside.Update(context.Background(), &u))
-			},
+			Set:  func(names ...string) { offerOnly(tb, outside, names) },
 			Unreachable: func(yes bool) {
 				if link.Mend(); yes {
 					link.Cut(false)

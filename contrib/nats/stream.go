@@ -30,7 +30,7 @@ const (
 )
 
 const (
-	// window is how many items a server sends beyond those that were read.
+	// window bounds the items that a server sends beyond those that were read.
 	window = 64
 	// beat is the time after which each side says that it is there, and silence the time after which it is not.
 	beat    = 2 * time.Second
