@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/capreg/registry/registryhttp"
@@ -22,8 +23,11 @@ const (
 	defaultWriteTimeout = 30 * time.Second
 	defaultMaxBody      = 32 << 20
 	mostOfAnError       = 64 << 10
-	copySize            = 32 << 10
+	copySize            = 8 << 10
 )
+
+//nolint:gochecknoglobals // of buffers
+var copyBuffers = sync.Pool{New: func() any { return new([copySize]byte) }}
 
 // Proxy is an [http.Handler] that passes a request for a model on to the providers of a service, and their answer to the
 // client as it arrives. Its fields must not change after the first use. It is safe for concurrent use, and starts no
@@ -242,9 +246,10 @@ func (q *passage) pass(events *registryhttp.EventWriter, response *http.Response
 
 // copy copies the body. What ends it early is an event of a stream, and cuts any other answer.
 func (q *passage) copy(out io.Writer, body io.Reader) {
-	buffer := make([]byte, copySize)
+	buffer, _ := copyBuffers.Get().(*[copySize]byte)
+	defer copyBuffers.Put(buffer)
 	for {
-		n, err := body.Read(buffer)
+		n, err := body.Read(buffer[:])
 		if n > 0 {
 			q.report.Bytes += int64(n)
 			if _, lost := out.Write(buffer[:n]); lost != nil {
