@@ -23,6 +23,7 @@ const (
 	defaultWriteTimeout = 30 * time.Second
 	defaultMaxBody      = 32 << 20
 	mostOfAnError       = 64 << 10
+	shortBody           = 64 << 10 // for which memory is taken at once
 	copySize            = 8 << 10
 )
 
@@ -154,6 +155,9 @@ func (q *passage) read() ([]byte, error) {
 	_ = control.SetReadDeadline(time.Now().Add(cmp.Or(q.ReadTimeout, defaultReadTimeout))) // not every server has one
 	memory := held{memory: q.Memory, most: cmp.Or(q.MaxBody, defaultMaxBody)}
 	var body bytes.Buffer
+	if n := q.r.ContentLength; n > 0 && n <= shortBody { // a client may say more than it sends
+		body.Grow(int(n) + bytes.MinRead)
+	}
 	_, err := body.ReadFrom(&heldReader{http.MaxBytesReader(q.w, q.r.Body, memory.most), &memory})
 	q.held = memory.bytes
 	_ = control.SetReadDeadline(time.Time{})
@@ -204,12 +208,14 @@ func (q *passage) head(to http.Header, response *http.Response) {
 			to[name] = values
 		}
 	}
-	for name, value := range map[string]string{
-		"X-Upstream-Request-Id": response.Header.Get(registryhttp.HeaderCorrelation),
-		"X-Served-By":           q.report.Name, "X-Served-Model": q.report.Model, "X-Attempts": strconv.Itoa(q.report.Attempts),
+	for _, one := range [...]struct{ name, value string }{
+		{"X-Upstream-Request-Id", response.Header.Get(registryhttp.HeaderCorrelation)},
+		{"X-Served-By", q.report.Name},
+		{"X-Served-Model", q.report.Model},
+		{"X-Attempts", strconv.Itoa(q.report.Attempts)},
 	} {
-		if value != "" {
-			to.Set(name, value)
+		if one.value != "" {
+			to[one.name] = []string{one.value}
 		}
 	}
 }
