@@ -43,7 +43,7 @@ func TestCall_AllocatesNoMoreThanPromised(t *testing.T) { //nolint:paralleltest 
 			return func() {
 				_, _ = registry.Call(context.Background(), r, func(ctx context.Context, _ testkit.ChatModel) (<-chan struct{}, error) { return ctx.Done(), nil })
 			}
-		}, 7},
+		}, 12},
 		{"Call in turns", testkit.Provider{AttemptTimeout: registry.NoTimeout, Strategy: registry.StrategyRoundRobin}, calling, 0},
 		{"Call of a closure over the caller's variables", untimed, func(reg *registry.Registry) func() {
 			r, prompt := testkit.Bind(reg), 0
