@@ -101,6 +101,11 @@ func (r *Registry) isUnattended() bool {
 	return r.hooks.Sets() == nil && r.options.Authorize == nil && !r.options.PanicsAsErrors
 }
 
+// isUnseen reports the same of a call with that context.
+func (r *Registry) isUnseen(ctx context.Context) bool {
+	return r.hooks.Sets().For(ctx) == nil && r.options.Authorize == nil && !r.options.PanicsAsErrors
+}
+
 // made reports whether the registry was created by New.
 func (r *Registry) made() bool { return r != nil && r.schedule != nil }
 

@@ -16,6 +16,7 @@ import (
 
 // Set has at most one function of each kind. R is the report of a call, A an attempt.
 type Set[R, A any] struct {
+	Skip          func(ctx context.Context) bool // reports whether the others see nothing of a call with that context
 	BeforeCall    func(ctx context.Context, r R) context.Context
 	AfterCall     func(ctx context.Context, r R)
 	BeforeAttempt func(ctx context.Context, r R, a A) context.Context
@@ -71,9 +72,44 @@ func (l *List[R, A]) change(change func([]*added[R, A]) []*added[R, A]) {
 // Sets returns the present sets; nil when there are none.
 func (l *List[R, A]) Sets() *Sets[R, A] { return l.sets.Load() }
 
+// skips reports whether the set sees nothing of a call with that context. One whose Skip panics sees it.
+func (a *added[R, A]) skips(ctx context.Context) (skips bool) {
+	if a.Skip != nil && !a.removed.Load() {
+		_ = fault.Run(func() error { skips = a.Skip(ctx); return nil })
+	}
+	return skips
+}
+
 // Sets has the sets that one call sees. It never changes; nil has none. The functions before run in the order in which
 // their sets were added, those after in the reverse order, so that the first set is around the others.
 type Sets[R, A any] struct{ all []*added[R, A] }
+
+// For returns the sets that see a call with that context; nil when there are none.
+func (s *Sets[R, A]) For(ctx context.Context) *Sets[R, A] {
+	if s == nil {
+		return nil
+	}
+	var seeing []*added[R, A]
+	skipped := false
+	for i, one := range s.all {
+		switch {
+		case one.skips(ctx):
+			if !skipped {
+				seeing = append(seeing, s.all[:i]...)
+			}
+			skipped = true
+		case skipped:
+			seeing = append(seeing, one)
+		}
+	}
+	switch {
+	case !skipped:
+		return s
+	case len(seeing) == 0:
+		return nil
+	}
+	return &Sets[R, A]{seeing}
+}
 
 // BeforeCall runs the functions before a call, each with a report of its own, and returns the context that the last
 // one has made. When one of them ends the goroutine, the call is over: the functions after it run.
