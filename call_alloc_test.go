@@ -43,7 +43,7 @@ func TestCall_AllocatesNoMoreThanPromised(t *testing.T) { //nolint:paralleltest 
 			return func() {
 				_, _ = registry.Call(context.Background(), r, func(ctx context.Context, _ testkit.ChatModel) (<-chan struct{}, error) { return ctx.Done(), nil })
 			}
-		}, 7},
+		}, 12},
 		{"Call that all hooks skip", untimed, func(reg *registry.Registry) func() {
 			seen := func(context.Context, registry.CallReport) { t.Fatal("skipped") }
 			if _, err := reg.AddHooks(registry.Hooks{Skip: func(context.Context) bool { return true }, AfterCall: seen}); err != nil {

@@ -32,8 +32,8 @@ type Hooks struct {
 
 // AddHooks adds hooks behind those that there are: for observers of a registry that they did not create. They see
 // every call and lease that begins from now on, from its beginning to its end, until remove is called. Once remove has
-// returned, none of them begins to run; it may be called any number of times, also by a hook. The error matches
-// [ErrInvalid].
+// returned, calls and leases skip them, also those in progress, unless they were about to run one at that moment. It may
+// be called any number of times, also by a hook. The error matches [ErrInvalid].
 func (r *Registry) AddHooks(hooks Hooks) (remove func(), err error) {
 	if !r.made() {
 		return nil, errNotMade()

@@ -42,8 +42,8 @@ type List[R, A any] struct {
 	sets atomic.Pointer[Sets[R, A]]
 }
 
-// Add adds a set behind the others. Once remove has returned, no function of it begins to run, also for calls in
-// progress; it may be called any number of times.
+// Add adds a set behind the others. Once remove has returned, calls skip its functions, also calls in progress, unless
+// they were about to run one at that moment. It may be called any number of times.
 func (l *List[R, A]) Add(set Set[R, A]) (remove func()) {
 	one := &added[R, A]{Set: set}
 	l.change(func(all []*added[R, A]) []*added[R, A] { return append(all, one) })

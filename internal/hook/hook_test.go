@@ -208,16 +208,24 @@ func TestList_SetsComeAndGoWhileCallsRun(t *testing.T) {
 	t.Parallel()
 	var l list
 	var work sync.WaitGroup
-	for range 4 {
+	for caller := range 4 {
 		work.Go(func() {
 			for range 200 {
-				ran := 0
-				remove := l.Add(set{AfterCall: func(context.Context, string) { ran++ }}) // of this goroutine's call alone
-				own := l.Sets()
+				var present, removed int // runs within this goroutine's calls; those of the others may see the set too
+				count := &present
+				remove := l.Add(set{AfterCall: func(ctx context.Context, _ string) {
+					if ctx.Value(key{}) == caller {
+						*count++
+					}
+				}})
+				own, ctx := l.Sets(), context.WithValue(t.Context(), key{}, caller)
+				own.AfterCall(ctx, report)
 				remove()
-				run(own)
-				if ran > 0 {
-					t.Error("a removed function ran")
+				count = &removed
+				own.AfterCall(ctx, report)
+				l.Sets().AfterCall(ctx, report)
+				if present != 1 || removed != 0 {
+					t.Errorf("ran %d times while it was there, and %d times once removed", present, removed)
 				}
 			}
 		})
