@@ -42,16 +42,7 @@ func (r *Registry) AddHooks(hooks Hooks) (remove func(), err error) {
 	if set.Empty() {
 		return nil, invalid("hooks", raw("empty"), "at least one function")
 	}
-	var removeSet func()
-	r.changeHooks(func() { removeSet = r.hooks.Add(set) })
-	return func() { r.changeHooks(removeSet) }, nil
-}
-
-func (r *Registry) changeHooks(change func()) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	change()
-	r.unattended.Store(r.isUnattended())
+	return r.hooks.Add(set), nil
 }
 
 // addCallLog adds the hook that writes lines about calls, if the options ask for them.

@@ -46,7 +46,7 @@ func TestHooks_SeeNothingOfACallThatTheySkip(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if lease, err = lease.MoveOn(testkit.ErrDown); err == nil {
+			if lease, err = lease.MoveOn(testkit.ErrDown); err == nil { //nolint:contextcheck // the lease has it
 				lease.Done(nil)
 			}
 			return err

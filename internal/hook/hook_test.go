@@ -239,18 +239,18 @@ func TestSets_SkippedOnesSeeNothingOfTheCall(t *testing.T) {
 	wanted := context.WithValue(t.Context(), key{}, "wanted")
 	skip := func(ctx context.Context) bool { return valueOf(ctx) == "" }
 	var l list
-	require.Nil(t, l.Sets().For(t.Context()))
+	require.Nil(t, l.For(t.Context()))
 	add := func(name string, skip func(context.Context) bool) {
 		l.Add(set{Skip: skip, BeforeCall: func(ctx context.Context, _ string) context.Context {
 			return context.WithValue(ctx, key{}, valueOf(ctx)+name)
 		}})
 	}
 	seenBy := func(ctx context.Context) string {
-		return valueOf(l.Sets().For(ctx).BeforeCall(context.WithValue(ctx, key{}, ""), report))
+		return valueOf(l.For(ctx).BeforeCall(context.WithValue(ctx, key{}, ""), report))
 	}
 	add("a", skip)
-	require.Nil(t, l.Sets().For(t.Context()), "all skip it")
-	require.Same(t, l.Sets(), l.Sets().For(wanted))
+	require.Nil(t, l.For(t.Context()), "all skip it")
+	require.Same(t, l.Sets(), l.For(wanted))
 	add("b", nil)
 	add("c", skip)
 	add("d", func(context.Context) bool { panic("skip") })
@@ -260,14 +260,29 @@ func TestSets_SkippedOnesSeeNothingOfTheCall(t *testing.T) {
 	require.Equal(t, "bde", seenBy(t.Context()), "the list is as before")
 }
 
+func TestList_CallIsUnseenWhereAllSkipItAndTheOwnerDoesNotAttend(t *testing.T) {
+	t.Parallel()
+	for _, attends := range []bool{false, true} {
+		var l list
+		if attends {
+			l.Attend()
+		}
+		require.Equal(t, !attends, l.Unseen(t.Context()))
+		remove := l.Add(set{Skip: func(ctx context.Context) bool { return valueOf(ctx) == "" }, AfterCall: func(context.Context, string) {}})
+		require.Equal(t, !attends, l.Unseen(t.Context()))
+		require.False(t, l.Unseen(context.WithValue(t.Context(), key{}, "seen")))
+		remove()
+		require.Equal(t, !attends, l.Unseen(context.WithValue(t.Context(), key{}, "seen")))
+	}
+}
+
 func TestSets_SkipOfARemovedSetIsNotAsked(t *testing.T) {
 	t.Parallel()
 	var l list
 	asked := 0
 	remove := l.Add(set{Skip: func(context.Context) bool { asked++; return true }, AfterCall: func(context.Context, string) {}})
-	began := l.Sets()
-	require.Nil(t, began.For(t.Context()))
+	require.Nil(t, l.For(t.Context()))
 	remove()
-	require.Same(t, began, began.For(t.Context()), "its functions do not run")
+	require.Nil(t, l.For(t.Context()))
 	require.Equal(t, 1, asked)
 }
