@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// load is what clients ask for.
+// load describes the requests of the clients.
 type load struct {
 	connections int
 	stream      bool
@@ -45,7 +45,7 @@ func (l load) play(ctx context.Context, to *contestant, turn time.Duration) (ans
 }
 
 // repeat sends a request on each connection as long as more says so. A stream that is cut is not counted, and its
-// connection made anew.
+// connection opened again.
 func (l load) repeat(ctx context.Context, address string, question []byte, more func() bool) (int64, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -295,7 +295,7 @@ func finishes(data []byte) (n int) {
 	return n
 }
 
-// usage is what an answer has cost.
+// usage holds the tokens of an answer.
 type usage struct {
 	Prompt     int `json:"prompt_tokens"`
 	Completion int `json:"completion_tokens"`
