@@ -44,6 +44,13 @@ func TestCall_AllocatesNoMoreThanPromised(t *testing.T) { //nolint:paralleltest 
 				_, _ = registry.Call(context.Background(), r, func(ctx context.Context, _ testkit.ChatModel) (<-chan struct{}, error) { return ctx.Done(), nil })
 			}
 		}, 12},
+		{"Call that all hooks skip", untimed, func(reg *registry.Registry) func() {
+			seen := func(context.Context, registry.CallReport) { t.Fatal("skipped") }
+			if _, err := reg.AddHooks(registry.Hooks{Skip: func(context.Context) bool { return true }, AfterCall: seen}); err != nil {
+				t.Fatal(err)
+			}
+			return calling(reg)
+		}, 0},
 		{"Call in turns", testkit.Provider{AttemptTimeout: registry.NoTimeout, Strategy: registry.StrategyRoundRobin}, calling, 0},
 		{"Call of a closure over the caller's variables", untimed, func(reg *registry.Registry) func() {
 			r, prompt := testkit.Bind(reg), 0

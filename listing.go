@@ -192,9 +192,9 @@ func (r *Registry) WaitReady(ctx context.Context, services ...string) error {
 func (r *Registry) awaitReady(ctx context.Context, ready func() bool, missing func() []error) error {
 	for {
 		r.mu.Lock()
-		changed, err := r.changedLocked(), r.errStoppingLocked()
+		changed := r.changedLocked()
 		r.mu.Unlock()
-		if err != nil || ready() {
+		if err := r.errStopping(); err != nil || ready() {
 			return err
 		}
 		select {

@@ -233,3 +233,56 @@ func TestList_SetsComeAndGoWhileCallsRun(t *testing.T) {
 	work.Wait()
 	require.Nil(t, l.Sets())
 }
+
+func TestSets_SkippedOnesSeeNothingOfTheCall(t *testing.T) {
+	t.Parallel()
+	wanted := context.WithValue(t.Context(), key{}, "wanted")
+	skip := func(ctx context.Context) bool { return valueOf(ctx) == "" }
+	var l list
+	require.Nil(t, l.For(t.Context()))
+	add := func(name string, skip func(context.Context) bool) {
+		l.Add(set{Skip: skip, BeforeCall: func(ctx context.Context, _ string) context.Context {
+			return context.WithValue(ctx, key{}, valueOf(ctx)+name)
+		}})
+	}
+	seenBy := func(ctx context.Context) string {
+		return valueOf(l.For(ctx).BeforeCall(context.WithValue(ctx, key{}, ""), report))
+	}
+	add("a", skip)
+	require.Nil(t, l.For(t.Context()), "all skip it")
+	require.Same(t, l.Sets(), l.For(wanted))
+	add("b", nil)
+	add("c", skip)
+	add("d", func(context.Context) bool { panic("skip") })
+	add("e", func(context.Context) bool { return false })
+	require.Equal(t, "abcde", seenBy(wanted))
+	require.Equal(t, "bde", seenBy(t.Context()), "also one whose Skip panics")
+	require.Equal(t, "bde", seenBy(t.Context()), "the list is as before")
+}
+
+func TestList_CallIsUnseenWhereAllSkipItAndTheOwnerDoesNotAttend(t *testing.T) {
+	t.Parallel()
+	for _, attends := range []bool{false, true} {
+		var l list
+		if attends {
+			l.Attend()
+		}
+		require.Equal(t, !attends, l.Unseen(t.Context()))
+		remove := l.Add(set{Skip: func(ctx context.Context) bool { return valueOf(ctx) == "" }, AfterCall: func(context.Context, string) {}})
+		require.Equal(t, !attends, l.Unseen(t.Context()))
+		require.False(t, l.Unseen(context.WithValue(t.Context(), key{}, "seen")))
+		remove()
+		require.Equal(t, !attends, l.Unseen(context.WithValue(t.Context(), key{}, "seen")))
+	}
+}
+
+func TestSets_SkipOfARemovedSetIsNotAsked(t *testing.T) {
+	t.Parallel()
+	var l list
+	asked := 0
+	remove := l.Add(set{Skip: func(context.Context) bool { asked++; return true }, AfterCall: func(context.Context, string) {}})
+	require.Nil(t, l.For(t.Context()))
+	remove()
+	require.Nil(t, l.For(t.Context()))
+	require.Equal(t, 1, asked)
+}
