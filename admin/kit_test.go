@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"mime"
 	"net/http"
@@ -133,12 +134,20 @@ func (s *site) request(method, path, body string, headers ...string) *http.Reque
 
 func do(tb testing.TB, r *http.Request) reply {
 	tb.Helper()
+	answer, err := try(r)
+	require.NoError(tb, err)
+	answer.t = tb
+	return answer
+}
+
+// try is do for goroutines.
+func try(r *http.Request) (reply, error) {
 	answer, err := http.DefaultTransport.RoundTrip(r)
-	require.NoError(tb, err)
+	if err != nil {
+		return reply{}, err
+	}
 	text, err := io.ReadAll(answer.Body)
-	require.NoError(tb, answer.Body.Close())
-	require.NoError(tb, err)
-	return reply{tb, answer.StatusCode, answer.Header, text}
+	return reply{Status: answer.StatusCode, Header: answer.Header, Body: text}, errors.Join(err, answer.Body.Close())
 }
 
 // get is send for reading, with the status that is expected.
