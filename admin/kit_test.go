@@ -186,19 +186,28 @@ type document struct {
 	mu       sync.Mutex // guards the compiler
 }
 
-func documentOf(tb testing.TB, handler *admin.Handler) *document {
-	tb.Helper()
-	text, err := handler.OpenAPI()
-	require.NoError(tb, err)
-	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
-	require.NoError(tb, err)
-	d := &document{value: value.(map[string]any), compiler: jsonschema.NewCompiler()}
-	d.compiler.AssertFormat()
-	require.NoError(tb, d.compiler.AddResource("openapi.json", value))
-	return d
+// theDocument is that of all handlers, which does not depend on their options.
+var theDocument struct {
+	once  sync.Once
+	value *document
 }
 
-// paths returns the documented operations, as "GET /path".
+func documentOf(tb testing.TB, handler *admin.Handler) *document {
+	tb.Helper()
+	theDocument.once.Do(func() {
+		text, err := handler.OpenAPI()
+		require.NoError(tb, err)
+		value, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+		require.NoError(tb, err)
+		d := &document{value: value.(map[string]any), compiler: jsonschema.NewCompiler()}
+		d.compiler.AssertFormat()
+		require.NoError(tb, d.compiler.AddResource("openapi.json", value))
+		theDocument.value = d
+	})
+	return theDocument.value
+}
+
+// operations returns the documented operations, as "GET /path".
 func (d *document) operations() (all []string) {
 	for path, item := range d.value["paths"].(map[string]any) {
 		for method := range item.(map[string]any) {

@@ -141,6 +141,7 @@ func (s *stream) serve(r *http.Request, ending <-chan struct{}) {
 		newProblem(http.StatusNotImplemented, "this server cannot stream; poll events/latest or snapshot").ServeHTTP(s.w, r)
 		return
 	}
+	s.w.WriteHeader(http.StatusOK)
 	s.text.WriteString("retry: 2000\n\n")
 	for {
 		entries, lost, more, ended := s.cursor.Read()

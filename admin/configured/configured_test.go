@@ -142,7 +142,7 @@ func TestBy_TellsWhatIsWrongWithADocument(t *testing.T) {
 	require.Empty(t, reg.Registrations())
 }
 
-func TestBy_PlansForThoseAloneWhoMay(t *testing.T) {
+func TestBy_PlansWhereThatIsAllowed(t *testing.T) {
 	_, send := site(t, nil)
 	for _, operation := range []string{"POST /plan", "POST /lint", "PUT "} {
 		method, path, _ := strings.Cut(operation, " ")
