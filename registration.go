@@ -246,5 +246,5 @@ func (r *Registration) presentLocked() error {
 }
 
 func errLeft(p *provider) error {
-	return fmt.Errorf("registry: provider %q: %w", p.name(), ErrNotRegistered)
+	return fmt.Errorf("registry: provider %q: %w", p.id(), ErrNotRegistered)
 }

@@ -177,7 +177,7 @@ func (g *gateway) change(ctx context.Context, next *state) error {
 	}
 	for name, made := range before {
 		if next.made[name] != made {
-			update.Remove(name)
+			update.Remove(Models.Name(), name)
 		}
 	}
 	if err := g.registry.Update(ctx, &update); err != nil {

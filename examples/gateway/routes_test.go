@@ -257,7 +257,7 @@ func TestRoutes_ReloadChangesWhatIsNew(t *testing.T) {
 		require.Equal(t, "c", by(), "nothing has changed")
 		apply(config("", `"b"`))
 		require.Equal(t, "b", by())
-		_, known := g.registry.Provider("m at a")
+		_, known := g.registry.Provider("models", "m at a")
 		require.False(t, known)
 	})
 }
@@ -267,7 +267,7 @@ func TestRoutes_UpstreamSettingsReachTheRegistry(t *testing.T) {
 	virtual(t, `{"upstreams":{"a":{"url":"http://a/v1","window":8,"weight":3,"last_resort":true,"retry":{"retries":4,"first_delay":"1s"},
 		"breaker":{"failure_threshold":7},"limits":{"max_concurrent":2,"max_queue":1,"max_wait":"1s"}},"b":{"url":"http://b/v1"}},
 		"routes":[{"model":"m","groups":[{"upstreams":["a","b"],"strategy":"LEAST_LOADED"}]}]}`, network{}, func(t *testing.T, g *gateway) {
-		p, known := g.registry.Provider("m at a")
+		p, known := g.registry.Provider("models", "m at a")
 		require.True(t, known)
 		info := p.Info()
 		require.Equal(t, 8, info.Window)

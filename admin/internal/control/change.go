@@ -121,15 +121,15 @@ func (c *Control) update(ctx context.Context, info *registry.Info, change Priori
 	var u registry.Update
 	changes := 0
 	if change.Priority != nil && *change.Priority != info.Priority {
-		u.SetPriority(info.Name, *change.Priority)
+		u.SetPriority(info.Service, info.Name, *change.Priority)
 		changes++
 	}
 	if change.Group != nil && *change.Group != info.Group {
-		u.SetGroup(info.Name, *change.Group)
+		u.SetGroup(info.Service, info.Name, *change.Group)
 		changes++
 	}
 	if change.Strategy != nil && !change.Strategy.IsZero() {
-		u.SetStrategy(info.Name, *change.Strategy)
+		u.SetStrategy(info.Service, info.Name, *change.Strategy)
 		changes++
 	}
 	if changes == 0 {
