@@ -6,7 +6,8 @@ import "reflect"
 // document: each unknown field and each wrong value is one of the problems of an [Error], with line, column and the
 // nearest name. Fields have the names of their json tags, durations ([Duration]) and sizes ([Size]) are texts, anchors and
 // merge keys work, and references such as ${env:NAME} are resolved in all texts. Where T has a method Validate() error,
-// its error is a problem as well; secrets in its text are replaced by their references. It reads neither directories nor
+// its error is a problem as well, and each of those that errors.Join has put together; secrets in their texts are replaced
+// by their references. It reads neither directories nor
 // what a document includes, and blocks on the file system. [FileSource.Watch] tells when to read a file again.
 //
 // What is wrong with the text is an [Error]; a file that cannot be read is an error of package os.
@@ -28,7 +29,7 @@ func ParseAs[T any](name string, text []byte) (value T, err error) {
 	d := &decoder{file: name, secrets: newSecrets()}
 	d.value("", root, reflect.ValueOf(&value).Elem())
 	if v, ok := any(&value).(interface{ Validate() error }); ok && len(d.problems) == 0 {
-		if err := v.Validate(); err != nil {
+		for _, err := range each(v.Validate()) {
 			d.problem("", root, "%s", d.secrets.scrub(err.Error()))
 		}
 	}
@@ -37,4 +38,15 @@ func ParseAs[T any](name string, text []byte) (value T, err error) {
 		return none, err
 	}
 	return value, nil
+}
+
+// each returns the errors that were joined, or the only one.
+func each(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	if err == nil {
+		return nil
+	}
+	return []error{err}
 }
