@@ -203,7 +203,7 @@ func TestAttemptContext_EndsAtDrainTimeoutWithCause(t *testing.T) {
 				} else {
 					require.ErrorIs(t, err, registry.ErrStuck)
 					require.ErrorIs(t, err, context.DeadlineExceeded)
-					require.ErrorContains(t, err, `provider "a": still running: 1 call in flight`)
+					require.ErrorContains(t, err, `provider "chat/a": still running: 1 call in flight`)
 				}
 				caller.Wait()
 				require.ErrorIs(t, cause, registry.ErrClosed)

@@ -107,7 +107,7 @@ func TestCall_ChoosingByStrategyAllocatesNothing(t *testing.T) { //nolint:parall
 func TestGet_RefusalAllocatesErrorAndCandidates(t *testing.T) { //nolint:paralleltest // AllocsPerRun counts all goroutines
 	reg := populated(t, 8, 0, testkit.Provider{})
 	for info := range reg.All() {
-		registration, _ := reg.Provider(info.Name)
+		registration, _ := reg.Provider("chat", info.Name)
 		require.NoError(t, registration.ForceOpen(time.Hour, "test"))
 	}
 	require.LessOrEqual(t, testing.AllocsPerRun(1000, calling(reg)), 2.0)

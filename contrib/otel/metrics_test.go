@@ -160,7 +160,7 @@ func TestObserve_MetricsHaveEveryWord(t *testing.T) {
 		for _, class := range verdict.Classes() {
 			lease, err := testkit.Bind(reg).Acquire(t.Context())
 			if err != nil {
-				a, _ := reg.Provider("a")
+				a, _ := reg.Provider("chat", "a")
 				require.NoError(t, a.Reset())
 				lease, err = testkit.Bind(reg).Acquire(t.Context())
 			}
@@ -174,7 +174,7 @@ func TestObserve_MetricsHaveEveryWord(t *testing.T) {
 				total += value
 			}
 		}
-		a, _ := reg.Provider("a")
+		a, _ := reg.Provider("chat", "a")
 		require.InDelta(t, float64(a.Info().Attempts), total, 0, "each class is counted")
 		for _, kind := range event.Kinds() {
 			require.Contains(t, values, "events event.kind="+string(kind))

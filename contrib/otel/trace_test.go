@@ -190,7 +190,7 @@ func TestObserve_EachKindOfCallHasATree(t *testing.T) {
 		"trial of a mock": {
 			[]testkit.Provider{{Name: "a", Mock: true}},
 			func(t *testing.T, r *recorded, reg *registry.Registry) {
-				a, _ := reg.Provider("a")
+				a, _ := reg.Provider("chat", "a")
 				require.NoError(t, a.ForceOpen(time.Second, "test"))
 				testkit.Pass(2 * time.Second)
 				_, err := registry.Call(t.Context(), testkit.Bind(reg), r.ask)
@@ -205,7 +205,7 @@ func TestObserve_EachKindOfCallHasATree(t *testing.T) {
 		"no provider": {
 			[]testkit.Provider{{Name: "a"}},
 			func(t *testing.T, r *recorded, reg *registry.Registry) {
-				a, _ := reg.Provider("a")
+				a, _ := reg.Provider("chat", "a")
 				require.NoError(t, a.ForceOpen(time.Hour, "test"))
 				_, err := registry.Call(t.Context(), testkit.Bind(reg), r.ask)
 				require.ErrorIs(t, err, registry.ErrBreakerOpen)
