@@ -118,9 +118,10 @@ func observers() []observed {
 	place := api.NewSpanContext(api.SpanContextConfig{TraceID: api.TraceID{1}, SpanID: api.SpanID{1}, Remote: true})
 	return []observed{
 		{"otel-metrics", 1.15, metrics},
-		{"otel-sampled-out", 2, traces(api.ContextWithRemoteSpanContext(context.Background(), place))},
-		{"otel-sampled-out-root", 0, traces(context.Background(), never)},
-		{"otel-recorded", 0, traces(context.Background(), trace.WithSpanProcessor(discarding{}))},
+		{"otel-sampled-out", 2, traces(api.ContextWithRemoteSpanContext(context.Background(), place), 1)},
+		{"otel-no-root", 2, traces(context.Background(), 1e-9)},
+		{"otel-asked-sampler", 0, traces(context.Background(), 1, never)},
+		{"otel-recorded", 0, traces(context.Background(), 1, trace.WithSpanProcessor(discarding{}))},
 	}
 }
 
@@ -133,11 +134,11 @@ func metrics(reg *registry.Registry) (context.Context, func() error, error) {
 	}, err
 }
 
-// traces makes spans of calls with that context.
-func traces(calls context.Context, options ...trace.TracerProviderOption) func(*registry.Registry) (context.Context, func() error, error) {
+// traces makes spans of calls with that context, or of that part of them where it has no span.
+func traces(calls context.Context, roots float64, options ...trace.TracerProviderOption) func(*registry.Registry) (context.Context, func() error, error) {
 	return func(reg *registry.Registry) (context.Context, func() error, error) {
 		provider := trace.NewTracerProvider(options...)
-		observer, err := registryotel.Observe(reg, registryotel.Options{TracerProvider: provider})
+		observer, err := registryotel.Observe(reg, registryotel.Options{TracerProvider: provider, Roots: roots})
 		return calls, func() error {
 			return errors.Join(observer.Close(context.Background()), provider.Shutdown(context.Background()))
 		}, err

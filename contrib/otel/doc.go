@@ -29,7 +29,7 @@
 //	error.type                  both      the same, where it is not an answer
 //
 // A call whose context has a span that is not recorded is not traced, and costs little more than without an observer. One
-// without a span in its context begins a trace, if the sampler wants it.
+// without a span in its context begins a trace, if the sampler wants it; see [Options.Roots].
 //
 // The place in the trace is given to the registry as well ([WithTrace]): lines of its log have trace_id and span_id, and
 // registryhttp and contrib/grpc send it on where they propagate.

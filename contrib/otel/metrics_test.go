@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -260,6 +261,11 @@ func TestObserve_RefusesWhatItCannotDo(t *testing.T) {
 		require.ErrorIs(t, err, registry.ErrInvalid)
 		_, err = registryotel.Observe(reg, registryotel.Options{})
 		require.ErrorIs(t, err, registry.ErrInvalid)
+		for _, roots := range []float64{1.5, math.NaN()} {
+			_, err = registryotel.Observe(reg, registryotel.Options{TracerProvider: record().provider, Roots: roots})
+			require.ErrorIs(t, err, registry.ErrInvalid)
+			require.ErrorContains(t, err, "Options.Roots")
+		}
 		_, err = registryotel.Observe(new(registry.Registry), registryotel.Options{TracerProvider: record().provider})
 		require.ErrorIs(t, err, registry.ErrInvalid)
 		spans := record()

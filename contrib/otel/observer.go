@@ -1,6 +1,7 @@
 package registryotel
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,10 @@ const scope = "github.com/capreg/registry/contrib/otel"
 type Options struct {
 	// TracerProvider gets the spans of calls and attempts. Default: there are none.
 	TracerProvider trace.TracerProvider
+	// Roots is the part of the calls without a span in their context that may begin a trace, up to 1, where the sampler
+	// wants it as well. The others cost little more than without an observer, while a sampler is asked with a span that is
+	// made for it. Default: 1, all of them; a negative number: none.
+	Roots float64
 	// MeterProvider gets the instruments. Default: there are none.
 	MeterProvider metric.MeterProvider
 	// LoggerProvider gets a record of each event. Default: there are none.
@@ -50,6 +55,9 @@ func Observe(reg *registry.Registry, options Options) (*Observer, error) {
 	if options.TracerProvider == nil && options.MeterProvider == nil && options.LoggerProvider == nil {
 		return nil, refuse("Options", "without a provider", "a TracerProvider, MeterProvider or LoggerProvider at least")
 	}
+	if !(options.Roots <= 1) {
+		return nil, refuse("Options.Roots", fmt.Sprint(options.Roots), "1 or less")
+	}
 	o := &Observer{}
 	if err := o.begin(reg, options); err != nil {
 		return nil, errors.Join(err, o.Close(context.Background()))
@@ -59,7 +67,7 @@ func Observe(reg *registry.Registry, options Options) (*Observer, error) {
 
 func (o *Observer) begin(reg *registry.Registry, options Options) error {
 	if options.TracerProvider != nil {
-		t := &traces{tracer: options.TracerProvider.Tracer(scope)}
+		t := &traces{tracer: options.TracerProvider.Tracer(scope), roots: cmp.Or(options.Roots, 1)}
 		remove, err := reg.AddHooks(t.hooks())
 		if err != nil {
 			return err

@@ -3,7 +3,9 @@ package registryotel
 import (
 	"cmp"
 	"context"
+	"encoding/hex"
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"sync"
 
@@ -14,8 +16,8 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/internal/request"
 	"github.com/capreg/registry/reason"
-	"github.com/capreg/registry/registryhttp"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -36,6 +38,8 @@ const (
 const (
 	maxErrorText = 300
 	maxSkipped   = 16
+	// maxTraceState bounds the state of a trace in bytes, as in registryhttp.
+	maxTraceState = 512
 )
 
 // WithTrace returns a context in which the registry knows the place in the trace that the span of ctx has, recorded or
@@ -47,27 +51,45 @@ func WithTrace(ctx context.Context) context.Context {
 	if !place.IsValid() {
 		return ctx
 	}
-	m := registryhttp.MetadataOf(ctx)
-	m.TraceParent = "00-" + place.TraceID().String() + "-" + place.SpanID().String() + "-" + place.TraceFlags().String()
-	m.TraceState = place.TraceState().String()
-	return registryhttp.WithMetadata(ctx, m)
+	m := request.Of(ctx)
+	m.TraceParent = parentOf(place)
+	if m.TraceState = place.TraceState().String(); len(m.TraceState) > maxTraceState {
+		m.TraceState = ""
+	}
+	return request.With(ctx, m)
+}
+
+// parentOf returns the place as W3C Trace Context writes it: version, trace, span, flags.
+func parentOf(place trace.SpanContext) string {
+	text := []byte("00-00000000000000000000000000000000-0000000000000000-00")
+	id, span, flags := place.TraceID(), place.SpanID(), place.TraceFlags()
+	hex.Encode(text[3:], id[:])
+	hex.Encode(text[36:], span[:])
+	hex.Encode(text[53:], []byte{byte(flags)})
+	return string(text)
 }
 
 // traces makes the spans of calls and attempts.
-type traces struct{ tracer trace.Tracer }
+type traces struct {
+	tracer trace.Tracer
+	roots  float64 // the part of the calls that may begin a trace
+}
 
 func (t *traces) hooks() registry.Hooks {
 	return registry.Hooks{
-		Skip: isUnrecorded, BeforeCall: t.beforeCall, BeforeAttempt: t.beforeAttempt,
+		Skip: t.skip, BeforeCall: t.beforeCall, BeforeAttempt: t.beforeAttempt,
 		AfterAttempt: t.afterAttempt, AfterCall: t.afterCall,
 	}
 }
 
-// isUnrecorded reports whether the context has a span that leaves no trace.
-func isUnrecorded(ctx context.Context) bool {
+// skip reports whether a call leaves no trace: below a span that leaves none, and without a span by chance.
+func (t *traces) skip(ctx context.Context) bool {
 	span := trace.SpanFromContext(ctx)
 	place := span.SpanContext()
-	return place.IsValid() && !place.IsSampled() && !span.IsRecording()
+	if !place.IsValid() {
+		return t.roots < 1 && rand.Float64() >= t.roots //nolint:gosec // no secret
+	}
+	return !place.IsSampled() && !span.IsRecording()
 }
 
 // tracedCall is a call in progress.

@@ -362,6 +362,33 @@ func TestObserve_SampledOutCallsLeaveNoSpans(t *testing.T) {
 	})
 }
 
+func TestObserve_PartOfTheCallsBeginsATrace(t *testing.T) {
+	t.Parallel()
+	const calls = 2000
+	for roots, within := range map[float64][2]int{0: {calls, calls}, 1: {calls, calls}, 0.5: {calls / 4, calls * 3 / 4}, -1: {0, 0}} {
+		testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+			r := record()
+			observer, err := registryotel.Observe(reg, registryotel.Options{TracerProvider: r.provider, Roots: roots})
+			require.NoError(t, err)
+			testkit.Add(t, reg, testkit.Provider{Name: "a"})
+			for range calls {
+				_, err := registry.Call(t.Context(), testkit.Bind(reg), testkit.Return)
+				require.NoError(t, err)
+			}
+			traced := len(r.spans.GetSpans()) / 2
+			require.GreaterOrEqual(t, traced, within[0], "%v", roots)
+			require.LessOrEqual(t, traced, within[1], "%v", roots)
+			r.spans.Reset()
+			ctx, span := r.tracer.Start(t.Context(), "request")
+			_, err = registry.Call(ctx, testkit.Bind(reg), testkit.Return)
+			require.NoError(t, err)
+			span.End()
+			require.Len(t, r.spans.GetSpans(), 3, "below a span that is recorded")
+			require.NoError(t, observer.Close(t.Context()))
+		})
+	}
+}
+
 func TestObserve_SeveralObserversAreApart(t *testing.T) {
 	t.Parallel()
 	bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry, first *recorded) {
