@@ -43,7 +43,7 @@ func (r *remote) addFlags(command *cobra.Command) {
 	flags.StringVar(&r.settings, "settings", "", "file with address and token (default: registry/client.yaml in the user's folder of settings)")
 }
 
-// settingsFile is what the file holds.
+// settingsFile holds what is read of the file.
 type settingsFile struct {
 	Address string `yaml:"address"`
 	Token   string `yaml:"token"`
