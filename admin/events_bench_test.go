@@ -32,7 +32,7 @@ func benchmarkCall(b *testing.B, clients, changes int) {
 	ctx, stop := context.WithCancel(b.Context())
 	var all sync.WaitGroup
 	for range clients {
-		answer, err := http.DefaultTransport.RoundTrip(s.request(http.MethodGet, "/v1/runtime/events", "").WithContext(ctx)) //nolint:bodyclose // below
+		answer, err := http.DefaultTransport.RoundTrip(s.request(http.MethodGet, "/v1/runtime/events", "").WithContext(ctx))
 		require.NoError(b, err)
 		all.Go(func() {
 			_, _ = io.Copy(io.Discard, answer.Body) // until ctx ends
@@ -51,7 +51,7 @@ func benchmarkCall(b *testing.B, clients, changes int) {
 				case <-ticker.C:
 				}
 				_, _ = handle.SetWeight(weight)
-				_, _ = try(s.request(http.MethodPost, providerPath("b", "/undrain"), `{}`, "If-Match", "*").WithContext(ctx))
+				_, _ = try(s.request(http.MethodPost, providerPath("b", "/undrain"), `{}`, "If-Match", "*"))
 			}
 		})
 	}
