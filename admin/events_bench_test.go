@@ -51,7 +51,7 @@ func benchmarkCall(b *testing.B, clients, changes int) {
 				case <-ticker.C:
 				}
 				_, _ = handle.SetWeight(weight)
-				_, _ = try(s.request(http.MethodPost, providerPath("b", "/undrain"), `{}`, "If-Match", "*"))
+				_, _ = try(s.request(http.MethodPost, providerPath("b", "/undrain"), `{}`, "If-Match", "*")) //nolint:contextcheck // that of the benchmark
 			}
 		})
 	}
