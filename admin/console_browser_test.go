@@ -16,27 +16,18 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/admin"
+	"github.com/capreg/registry/internal/testkit"
 )
-
-// skip skips a test that needs what is not installed. In CI that is a failure.
-func skip(t *testing.T, what, remedy string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(what + " is not installed, and CI is true")
-	}
-	t.Skip(what + " is not installed: " + remedy)
-}
 
 // TestConsole_InABrowser leaves what is looked at to testdata/node/console.mjs, which prints a line for each step.
 func TestConsole_InABrowser(t *testing.T) {
 	t.Parallel()
-	node, err := exec.LookPath("node")
-	if _, missing := os.Stat("testdata/node/node_modules/playwright-core"); err != nil || missing != nil {
-		skip(t, "node, or the package playwright-core of npm,", "npm ci --prefix admin/testdata/node")
-	}
-	browser, err := exec.LookPath("chromium")
-	if err != nil {
-		skip(t, "chromium", "apt-get install chromium")
+	node, browser := testkit.Program(t, "node"), testkit.Program(t, "chromium")
+	if _, err := os.Stat("testdata/node/node_modules/playwright-core"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("the packages of npm are not installed, and CI is true")
+		}
+		t.Skip("the packages of npm are not installed: npm ci --prefix admin/testdata/node")
 	}
 	reg := newScene(t)
 	s := consoleOf(t, reg, admin.Options{Authorize: allow, Orchestrator: orchestrator(t, reg), ChangesAtOnce: 1000})

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// load is what clients ask for.
+// load describes the requests of the clients.
 type load struct {
 	connections int
 	stream      bool
@@ -45,7 +45,7 @@ func (l load) play(ctx context.Context, to *contestant, turn time.Duration) (ans
 }
 
 // repeat sends a request on each connection as long as more says so. A stream that is cut is not counted, and its
-// connection made anew.
+// connection opened again.
 func (l load) repeat(ctx context.Context, address string, question []byte, more func() bool) (int64, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -102,8 +102,8 @@ func (l load) converse(ctx context.Context, address string, question []byte, mor
 	return nil
 }
 
-// mixed sends so many requests, of which one in ten is a stream.
-func mixed(ctx context.Context, address string, requests int) error {
+// mixed sends so many requests, of which one in ten is a stream, so many at once.
+func mixed(ctx context.Context, address string, requests, atOnce int) error {
 	var left atomic.Int64
 	left.Store(int64(requests - requests/10))
 	plain := load{connections: 64}
@@ -111,7 +111,7 @@ func mixed(ctx context.Context, address string, requests int) error {
 		return err
 	}
 	left.Store(int64(requests / 10))
-	streams := load{connections: 500, stream: true}
+	streams := load{connections: atOnce, stream: true}
 	_, err := streams.repeat(ctx, address, streams.bytes(address, ""), func() bool { return left.Add(-1) >= 0 })
 	return err
 }

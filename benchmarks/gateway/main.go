@@ -128,7 +128,7 @@ func (f *field) streams(ctx context.Context, s settings, r *report) error {
 	}
 	r.bar("streams_cpu_proxy", costs["gateway"]/costs["reverse proxy"], streamsAtMost, false)
 	gateway := f.named("gateway")
-	if err := mixed(ctx, gateway.address, s.mixed); err != nil {
+	if err := mixed(ctx, gateway.address, s.mixed, s.streams); err != nil {
 		return err
 	}
 	r.line("\nmemory of the gateway after %d mixed requests", s.mixed)

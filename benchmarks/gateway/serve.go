@@ -21,7 +21,7 @@ const (
 	pause  = 10 * time.Millisecond
 )
 
-// serve is what the program does as one of the servers: it writes its address, and serves until ctx ends.
+// serve has the program be one of the servers: it writes its address, and serves until ctx ends.
 func serve(ctx context.Context, role, target string, to io.Writer) error {
 	var listen net.ListenConfig
 	listener, err := listen.Listen(ctx, "tcp", "127.0.0.1:0")

@@ -51,8 +51,7 @@ const longestName = 256
 
 // settings hold all that the tag of a provider depends on: what operators and programs set, and nothing that calls change.
 type settings struct {
-	registry.Definition
-
+	Definition registry.Definition
 	Generation uint64
 	Timeout    string
 	Limits     registry.LimitPolicy
