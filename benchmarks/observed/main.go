@@ -70,9 +70,9 @@ type comparison struct {
 	figures []bars.Figure
 }
 
-// beside compares two contestants.
-func beside(ours, theirs int) func([]float64) bars.Figure {
-	return func(took []float64) bars.Figure { return bars.Figure{Ours: took[ours], Theirs: took[theirs]} }
+// beside compares a contestant with the plain one.
+func beside(ours int) func([]float64) bars.Figure {
+	return func(took []float64) bars.Figure { return bars.Figure{Ours: took[ours], Theirs: took[plain]} }
 }
 
 // durationsAtMost bounds what the measurement of durations adds to a call, in nanoseconds.
@@ -115,15 +115,15 @@ func run(ctx context.Context, arguments []string, out io.Writer) (err error) {
 		return err
 	}
 	compared := []*comparison{
-		{bar: bars.Bar{Name: "noise", Ratio: 1.03}, figure: beside(again, plain)},
-		{bar: bars.Bar{Name: "unobserved", Ratio: 1.03}, figure: beside(unobserved, plain)},
+		{bar: bars.Bar{Name: "noise", Ratio: 1.03}, figure: beside(again)},
+		{bar: bars.Bar{Name: "unobserved", Ratio: 1.03}, figure: beside(unobserved)},
 		{bar: bars.Bar{Name: "durations", Ratio: 1}, figure: func(took []float64) bars.Figure {
 			return bars.Figure{Ours: max(took[plain]-took[unmeasured], 0), Theirs: durationsAtMost}
 		}},
-		{bar: bars.Bar{Name: "prometheus", Ratio: 1.15}, figure: beside(scraped, plain)},
-		{bar: bars.Bar{Name: "otel-metrics", Ratio: 1.15}, figure: beside(otelMetrics, plain)},
-		{bar: bars.Bar{Name: "otel-sampled-out", Ratio: 2}, figure: beside(otelSampledOut, plain)},
-		{bar: bars.Bar{Name: "otel-no-root", Ratio: 2}, figure: beside(otelNoRoot, plain)},
+		{bar: bars.Bar{Name: "prometheus", Ratio: 1.15}, figure: beside(scraped)},
+		{bar: bars.Bar{Name: "otel-metrics", Ratio: 1.15}, figure: beside(otelMetrics)},
+		{bar: bars.Bar{Name: "otel-sampled-out", Ratio: 2}, figure: beside(otelSampledOut)},
+		{bar: bars.Bar{Name: "otel-no-root", Ratio: 2}, figure: beside(otelNoRoot)},
 	}
 	for round := range *rounds {
 		if ctx.Err() != nil {
