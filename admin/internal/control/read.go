@@ -340,7 +340,7 @@ func (c *Control) Health() Health {
 	if h.Details == nil {
 		h.Details = []health.Service{}
 	}
-	s := c.Snapshot()
+	s := c.build() // of now, as the rest
 	var unserved, others []string
 	for i := range s.Services {
 		service := &s.Services[i]
