@@ -118,7 +118,7 @@ func TestBeside_CountsStayRightUnderStress(t *testing.T) {
 	for info := range reg.All() {
 		require.Zero(t, info.InFlight)
 		require.Equal(t, info.Attempts, info.Successes+info.Failures+info.Ignored+info.Limited)
-		p, _ := reg.Provider(info.Name)
+		p, _ := reg.Provider("chat", info.Name)
 		require.NoError(t, p.Reset())
 	}
 	require.Equal(t, calls.Load(), afterCalls.Load(), "calls, AfterCall")

@@ -21,6 +21,7 @@ require (
 	github.com/agnivade/levenshtein v1.1.1 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
+	github.com/danielgtaylor/huma/v2 v2.37.2 // indirect
 	github.com/fsnotify/fsnotify v1.9.0 // indirect
 	github.com/google/jsonschema-go v0.4.3 // indirect
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
@@ -38,6 +39,7 @@ require (
 require (
 	github.com/bahlo/generic-list-go v0.2.0 // indirect
 	github.com/buger/jsonparser v1.1.2 // indirect
+	github.com/capreg/registry/admin v0.0.0-00010101000000-000000000000
 	github.com/capreg/registry/contrib/mcp v0.0.0-00010101000000-000000000000
 	github.com/cenkalti/backoff/v4 v4.3.0 // indirect
 	github.com/invopop/jsonschema v0.13.0 // indirect
@@ -61,3 +63,5 @@ replace github.com/capreg/registry/contrib/mcp => ../contrib/mcp
 replace github.com/capreg/registry/config => ../config
 
 replace github.com/capreg/registry/contrib/prometheus => ../contrib/prometheus
+
+replace github.com/capreg/registry/admin => ../admin

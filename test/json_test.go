@@ -83,6 +83,7 @@ var jsonForms = []any{
 	status.Difference{},
 	status.Domain{},
 	status.Totals{},
+	status.ProviderID{},
 	status.Use{},
 	startup.Component{},
 	startup.Cycle{},

@@ -327,3 +327,17 @@ func TestCollector_LeavesOutNoWord(t *testing.T) {
 		require.Equal(t, times, events["kind="+string(kind)])
 	}
 }
+
+func TestCollector_LabelsTellProvidersOfOneNameApart(t *testing.T) {
+	t.Parallel()
+	reg, gatherer := newRegistry(t, registryprom.Options{})
+	add(t, reg, "a", nil)
+	_, err := registry.NewService[int]("other").Register(t.Context(), reg, registry.Provider[int]{Name: "a", Instance: 1})
+	require.NoError(t, err)
+	require.NoError(t, ask(reg))
+	attempts := make(map[string]uint64)
+	for labels, m := range gather(t, gatherer, "registry_attempt_duration_seconds") {
+		attempts[labels] += m.GetHistogram().GetSampleCount()
+	}
+	require.Equal(t, map[string]uint64{"error_type=,provider=a,service=llm": 1, "error_type=,provider=a,service=other": 0}, attempts)
+}
