@@ -42,14 +42,14 @@ func (r *Registration) Apply(ctx context.Context, p Provider[any]) (*Registratio
 		return r, status.Applied{}, err
 	case applied.Replaced:
 		handle = &Registration{}
-		t.steps, changes = []step{joining(now.service, &e, handle)}, []changeset.Change{{Kind: changeset.Join}}
+		t.steps, changes = []step{{entry: e, service: now.service, handle: handle}}, []changeset.Change{{Kind: changeset.Join}}
 	default:
 		u := &Update{}
 		setters := e.setters(u)
 		for _, differing := range applied.Differences {
 			setters[differing.Field]()
 		}
-		t.steps, changes = u.steps, u.changes
+		t.steps, changes = u.stepsOnce(), u.changes
 	}
 	for i := range t.steps {
 		t.steps[i].only = now
@@ -123,15 +123,15 @@ func inputOf(d Definition, timeout time.Duration, l LimitPolicy, retry RetryPoli
 func (e *entry) setters(u *Update) map[string]func() {
 	d := &e.definition
 	return map[string]func(){
-		"Priority":       func() { u.SetPriority(d.Name, d.Priority) },
-		"Group":          func() { u.SetGroup(d.Name, d.Group) },
-		"Strategy":       func() { u.SetStrategy(d.Name, d.Strategy) },
-		"Weight":         func() { u.SetWeight(d.Name, d.Weight) },
+		"Priority":       func() { u.SetPriority(d.Service, d.Name, d.Priority) },
+		"Group":          func() { u.SetGroup(d.Service, d.Name, d.Group) },
+		"Strategy":       func() { u.SetStrategy(d.Service, d.Name, d.Strategy) },
+		"Weight":         func() { u.SetWeight(d.Service, d.Name, d.Weight) },
 		"NoTraffic":      func() {}, // that is the weight, too
-		"AttemptTimeout": func() { u.SetAttemptTimeout(d.Name, e.timeout) },
-		"Limits":         func() { u.SetLimits(d.Name, e.limits) },
-		"Retry":          func() { u.SetRetry(d.Name, e.retry) },
-		"Breaker":        func() { u.SetBreakerPolicy(d.Name, e.breaker) },
-		"Health":         func() { u.SetHealthPolicy(d.Name, e.health) },
+		"AttemptTimeout": func() { u.SetAttemptTimeout(d.Service, d.Name, e.timeout) },
+		"Limits":         func() { u.SetLimits(d.Service, d.Name, e.limits) },
+		"Retry":          func() { u.SetRetry(d.Service, d.Name, e.retry) },
+		"Breaker":        func() { u.SetBreakerPolicy(d.Service, d.Name, e.breaker) },
+		"Health":         func() { u.SetHealthPolicy(d.Service, d.Name, e.health) },
 	}
 }

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -77,11 +80,13 @@ func TestAttemptContext_HasEndedAfterAttempt(t *testing.T) {
 			t.Parallel()
 			testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 				testkit.Add(t, reg, testkit.Provider{Name: "a"})
-				var kept context.Context
+				var kept, body context.Context
 				_, err := registry.Call(t.Context(), testkit.Bind(reg), func(ctx context.Context, _ testkit.ChatModel) (int, error) {
 					kept = ctx //nolint:fatcontext // what a careless user does
 					if asksBefore {
-						require.NoError(t, ctx.Err())
+						var cancel context.CancelFunc
+						body, cancel = context.WithCancel(ctx) // as that of a response whose body is still read
+						t.Cleanup(cancel)
 					}
 					return 0, nil
 				})
@@ -89,6 +94,9 @@ func TestAttemptContext_HasEndedAfterAttempt(t *testing.T) {
 				<-kept.Done()
 				require.Equal(t, context.Canceled, kept.Err())
 				require.ErrorContains(t, context.Cause(kept), "the attempt is over")
+				if asksBefore {
+					require.ErrorContains(t, context.Cause(body), "the attempt is over")
+				}
 				derived, cancel := context.WithCancel(kept)
 				defer cancel()
 				<-derived.Done()
@@ -195,7 +203,7 @@ func TestAttemptContext_EndsAtDrainTimeoutWithCause(t *testing.T) {
 				} else {
 					require.ErrorIs(t, err, registry.ErrStuck)
 					require.ErrorIs(t, err, context.DeadlineExceeded)
-					require.ErrorContains(t, err, `provider "a": still running: 1 call in flight`)
+					require.ErrorContains(t, err, `provider "chat/a": still running: 1 call in flight`)
 				}
 				caller.Wait()
 				require.ErrorIs(t, cause, registry.ErrClosed)
@@ -302,3 +310,30 @@ type interruptedContext struct {
 }
 
 func (c *interruptedContext) Err() error { err := c.Context.Err(); c.after(); return err }
+
+func TestAttemptContext_BodyReadAfterItsCallSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusOK)
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done() // the rest of the body never comes
+	}))
+	t.Cleanup(server.Close)
+	client := server.Client()
+	for name, timeout := range map[string]time.Duration{"without a deadline": 0, "with a timeout": time.Hour} {
+		reg := testkit.New(t, registry.Options{})
+		testkit.Add(t, reg, testkit.Provider{Name: "a", AttemptTimeout: timeout})
+		response, err := registry.Call(t.Context(), testkit.Bind(reg), func(ctx context.Context, _ testkit.ChatModel) (*http.Response, error) {
+			request, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL, http.NoBody)
+			if err != nil {
+				return nil, err
+			}
+			return client.Do(request)
+		})
+		require.NoError(t, err, name)
+		_, err = io.ReadAll(response.Body)
+		require.ErrorIs(t, err, context.Canceled, name)
+		require.ErrorContains(t, err, "the body of a response, needs Acquire or package stream", name)
+		require.NoError(t, response.Body.Close(), name)
+	}
+}

@@ -119,7 +119,7 @@ type firstAttempt struct {
 // admit admits the attempt if nothing keeps the picked provider away that a call would have
 // to wait for, or to explain. It is of a lease of leases where that is not nil.
 func (f *firstAttempt) admit(ctx context.Context, query *queryPlan, leases *leaseCall) bool {
-	if query == nil || ctx == nil || ctx.Err() != nil || !query.service.registry.unattended.Load() {
+	if query == nil || ctx == nil || ctx.Err() != nil || !query.service.registry.hooks.Unseen(ctx) {
 		return false
 	}
 	plan := query.plan.Load()

@@ -43,7 +43,14 @@ func TestCall_AllocatesNoMoreThanPromised(t *testing.T) { //nolint:paralleltest 
 			return func() {
 				_, _ = registry.Call(context.Background(), r, func(ctx context.Context, _ testkit.ChatModel) (<-chan struct{}, error) { return ctx.Done(), nil })
 			}
-		}, 7},
+		}, 12},
+		{"Call that all hooks skip", untimed, func(reg *registry.Registry) func() {
+			seen := func(context.Context, registry.CallReport) { t.Fatal("skipped") }
+			if _, err := reg.AddHooks(registry.Hooks{Skip: func(context.Context) bool { return true }, AfterCall: seen}); err != nil {
+				t.Fatal(err)
+			}
+			return calling(reg)
+		}, 0},
 		{"Call in turns", testkit.Provider{AttemptTimeout: registry.NoTimeout, Strategy: registry.StrategyRoundRobin}, calling, 0},
 		{"Call of a closure over the caller's variables", untimed, func(reg *registry.Registry) func() {
 			r, prompt := testkit.Bind(reg), 0
@@ -100,7 +107,7 @@ func TestCall_ChoosingByStrategyAllocatesNothing(t *testing.T) { //nolint:parall
 func TestGet_RefusalAllocatesErrorAndCandidates(t *testing.T) { //nolint:paralleltest // AllocsPerRun counts all goroutines
 	reg := populated(t, 8, 0, testkit.Provider{})
 	for info := range reg.All() {
-		registration, _ := reg.Provider(info.Name)
+		registration, _ := reg.Provider("chat", info.Name)
 		require.NoError(t, registration.ForceOpen(time.Hour, "test"))
 	}
 	require.LessOrEqual(t, testing.AllocsPerRun(1000, calling(reg)), 2.0)

@@ -186,7 +186,7 @@ func BenchmarkChange(b *testing.B) {
 func BenchmarkHealthFlip(b *testing.B) {
 	reg := populated(b, 10_000, 0, testkit.Provider{})
 	r := testkit.Bind(reg)
-	victim, _ := reg.Provider("5000")
+	victim, _ := reg.Provider("chat", "5000")
 	b.ReportAllocs()
 	for b.Loop() {
 		if err := errors.Join(victim.MarkUnhealthy(testkit.ErrDown), victim.MarkHealthy()); err != nil {
@@ -218,13 +218,13 @@ func BenchmarkCallObserved(b *testing.B) {
 // What a subscription to a registry of 10,000 providers costs: the first one, one more, and one more after a change.
 func BenchmarkSubscribe(b *testing.B) {
 	reg := populated(b, 10_000, 0, testkit.Provider{})
-	one, _ := reg.Provider("5000")
+	one, _ := reg.Provider("chat", "5000")
 	for name, before := range map[string]func(i int){
 		"shared":         func(int) {},
 		"after-a-change": func(i int) { _ = one.MarkUnhealthy(errors.New(strconv.Itoa(i))) },
 		"after-all-have-changed": func(int) {
 			for p := range reg.All() {
-				h, _ := reg.Provider(p.Name)
+				h, _ := reg.Provider("chat", p.Name)
 				_, _ = h.SetAttemptTimeout(0)
 			}
 		},

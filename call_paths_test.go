@@ -64,7 +64,7 @@ func onEveryPath(t *testing.T, p testkit.Provider, test func(t *testing.T, reg *
 
 func registrationOf(t *testing.T, reg *registry.Registry, name string) *registry.Registration {
 	t.Helper()
-	found, ok := reg.Provider(name)
+	found, ok := reg.Provider("chat", name)
 	require.True(t, ok)
 	return found
 }

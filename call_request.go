@@ -36,7 +36,7 @@ func (r *request) accept(ctx context.Context, query *queryPlan, key string, opti
 	if r.options.Caller == "" {
 		r.options.Caller = query.query.Handler
 	}
-	r.hooks = registry.hooks.Sets()
+	r.hooks = registry.hooks.For(ctx)
 	if r.observed = r.options.Report != nil || r.hooks != nil; r.observed {
 		r.began = registry.now()
 		ctx = r.hooks.BeforeCall(ctx, func() CallReport { return r.soFar(nil) })

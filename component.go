@@ -123,6 +123,9 @@ func (o *Orchestrator) callbacks(
 // componentHandle lets the engine wait for, and remove, a provider that a component has registered.
 type componentHandle struct{ *Registration }
 
+// Name returns the name of the provider with that of its service.
+func (h componentHandle) Name() string { return h.orLeft().id().String() }
+
 // AwaitEligible waits until the provider can be given a call. What a test or a policy of mocks hides is not waited for.
 func (h componentHandle) AwaitEligible(ctx context.Context) error {
 	r := h.provider.registry

@@ -38,7 +38,7 @@ func (p *provider) cool(o outcome.Outcome) {
 	defer p.registry.mu.Unlock()
 	if !p.hasLeft() {
 		domain.Cool(p.registry.cooling(), p, o.Scope, cooldown.Request{
-			Class: o.Class, Kind: o.Cooldown, After: o.After, Cause: o.Cause, By: p.name(), Call: o.Call,
+			Class: o.Class, Kind: o.Cooldown, After: o.After, Cause: o.Cause, By: p.id(), Call: o.Call,
 		})
 	}
 }
@@ -82,7 +82,7 @@ func (r *Registry) enterDomain(p *provider, policy LimitPolicy) {
 
 // limitDomain sets the limits of the provider's domain. Caller holds Registry.mu.
 func (p *provider) limitDomain(policy LimitPolicy) {
-	p.domain.SetLimits(limit.Policy(policy), p.name())
+	p.domain.SetLimits(limit.Policy(policy), p.id())
 	for _, member := range p.domain.Members() { // unsorted: p is in no group yet while it joins
 		member.limits.Store(p.domain.Limits())
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
@@ -238,6 +239,12 @@ func TestCooldown_IsContinuedFromAnEarlierProcess(t *testing.T) {
 			require.ErrorIs(t, a.CoolDown(wrong, testkit.ErrDown), registry.ErrInvalid)
 		}
 		require.True(t, a.Info().Eligible)
+
+		require.NoError(t, a.CoolDown(status.Cooldown{Class: verdict.ClassFatal, Scope: verdict.ScopeDomain, Until: until.Add(24 * time.Hour)}, nil))
+		require.NoError(t, a.ForceOpen(time.Hour, "maintenance"))
+		require.NoError(t, b.CoolDown(status.Cooldown{}, nil))
+		require.True(t, b.Info().Eligible, "the zero value ends that of the domain")
+		require.Equal(t, reason.BreakerOpen, a.Info().Code, "and leaves breakers alone")
 		require.NoError(t, b.Unregister(t.Context()))
 		require.ErrorIs(t, b.CoolDown(status.Cooldown{Class: verdict.ClassFatal, Until: time.Now().Add(time.Hour)}, nil), registry.ErrNotRegistered)
 		require.ErrorIs(t, (*registry.Registration)(nil).CoolDown(status.Cooldown{Until: time.Now().Add(time.Hour)}, nil), registry.ErrNotRegistered)

@@ -64,7 +64,7 @@ func (h drainHost) Unfinished() error { return h.provider.lazy.EndError() }
 
 // After runs f in a goroutine of its own: the contexts that it cancels may have methods of users.
 func (h drainHost) After(d time.Duration, f func()) *schedule.Timer {
-	return h.provider.registry.schedule.After(d, func() { h.Go(fmt.Sprintf("drain of provider %q", h.provider.name()), f) })
+	return h.provider.registry.schedule.After(d, func() { h.Go(fmt.Sprintf("drain of provider %q", h.provider.id()), f) })
 }
 
 func (h drainHost) Go(name string, f func()) { h.provider.registry.tasks.StartLast(name, f) }

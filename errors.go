@@ -19,7 +19,7 @@ import (
 var (
 	// ErrInvalid reports bad input; a [FieldError] names field, value and bound.
 	ErrInvalid = fault.ErrInvalid
-	// ErrExists reports a name that another provider of the registry has.
+	// ErrExists reports a name that another provider of the service has.
 	ErrExists = fault.ErrExists
 	// ErrConflict reports input that contradicts what is registered: another strategy
 	// for a group, another Go type for a service, a mock beside real providers.

@@ -232,7 +232,7 @@ func TestContext_NilIsAnErrorAndChangesNothing(t *testing.T) {
 	for _, err := range []error{call, acquire, many, until, reg.WaitReady(none, "x"), p.Unregister(none), reg.Close(none)} {
 		require.ErrorIs(t, err, registry.ErrInvalid)
 	}
-	_, there := reg.Provider("q")
+	_, there := reg.Provider("chat", "q")
 	require.False(t, there)
 	require.Zero(t, p.Info().Attempts)
 	require.NoError(t, reg.Close(t.Context()))

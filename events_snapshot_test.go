@@ -197,7 +197,7 @@ func TestSubscription_KeepsNoProviderThatHasLeft(t *testing.T) {
 		testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: model})
 	}()
 	s := reg.Subscribe(0)
-	a, ok := reg.Provider("a")
+	a, ok := reg.Provider("chat", "a")
 	require.True(t, ok)
 	require.NoError(t, a.Unregister(t.Context()))
 	a = nil

@@ -48,7 +48,7 @@ func ExampleInfo() {
 	}
 	defer lease.Done(nil)
 
-	large, _ := reg.Provider("large")
+	large, _ := reg.Provider("chat", "large")
 	info := large.Info()
 	fmt.Printf("%v: %d of %d places\n", info.Code, info.InUse.Places, info.Limits.MaxConcurrent)
 	fmt.Println("tokens for further attempts:", info.Budget.Left, "of", info.Retry.Budget)
@@ -215,7 +215,7 @@ func ExampleProvider_lastResort() {
 	ctx := context.Background()
 	reg := registryOf(registry.Provider[chatModel]{Name: "only", LastResort: true})
 	defer func() { _ = reg.Close(ctx) }()
-	only, _ := reg.Provider("only")
+	only, _ := reg.Provider("chat", "only")
 	if err := only.ForceOpen(time.Hour, "maintenance"); err != nil {
 		panic(err)
 	}
@@ -237,8 +237,8 @@ func ExampleUpdate() {
 	llm := chat.Bind(reg, registry.Query{})
 
 	var next registry.Update
-	next.Remove("first")
-	next.SetStrategy("second", registry.StrategyRoundRobin)
+	next.Remove("chat", "first")
+	next.SetStrategy("chat", "second", registry.StrategyRoundRobin)
 	chat.AddTo(&next, registry.Provider[chatModel]{
 		Name: "third", Priority: registry.PriorityHigh, Strategy: registry.StrategyRoundRobin,
 		Factory: func(context.Context) (chatModel, error) { return nil, errors.New("wrong key") },
@@ -247,12 +247,12 @@ func ExampleUpdate() {
 	fmt.Println(registry.Call(ctx, llm, greet))
 
 	next = registry.Update{}
-	next.Remove("first")
-	next.SetPriority("second", registry.PriorityHigh)
+	next.Remove("chat", "first")
+	next.SetPriority("chat", "second", registry.PriorityHigh)
 	fmt.Println(reg.Update(ctx, &next))
 	fmt.Println(registry.Call(ctx, llm, greet))
 	// Output:
-	// Update[2]: registry: provider "third" has not proven itself: not ready: wrong key
+	// Update[2]: registry: provider "chat/third" has not proven itself: not ready: wrong key
 	// first <nil>
 	// <nil>
 	// second <nil>

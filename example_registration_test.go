@@ -24,7 +24,7 @@ func ExampleRegistry_Reset() {
 	fmt.Println(reg.Reset())
 	fmt.Println(reg.Reset())
 	// Output:
-	// [gpt claude]
+	// [chat/gpt chat/claude]
 	// []
 }
 
@@ -59,7 +59,7 @@ func ExampleRegistration() {
 	// gpt
 	// spare | open maintenance
 	// spare | HIGH <nil>
-	// registry: provider "gpt": not registered
+	// registry: provider "chat/gpt": not registered
 }
 
 // A description that was read from a file says how the provider is to be now.

@@ -43,7 +43,7 @@ func Example_strategies() {
 	near := chat.Bind(reg, registry.Query{Near: "us-west-1", Prefer: []string{"vision"}})
 	fmt.Println(near.Explain())
 	for _, name := range []string{"west", "east"} {
-		p, _ := reg.Provider(name)
+		p, _ := reg.Provider("chat", name)
 		_ = p.MarkUnhealthy(nil)
 	}
 	fmt.Println(near.Explain().Winner)
@@ -97,7 +97,7 @@ func Example_sticky() {
 	home := ask("session 1")
 	fmt.Println(ask("session 1") == home, ask("session 1") == home)
 
-	pinned, _ := reg.Provider(home)
+	pinned, _ := reg.Provider("chat", home)
 	_ = pinned.MarkUnhealthy(nil)
 	fmt.Println(ask("session 1") == home)
 	_ = pinned.MarkHealthy()
@@ -123,7 +123,7 @@ func ExampleService_SetSelection() {
 		panic(err)
 	}
 	for _, name := range []string{"down-1", "down-2"} {
-		p, _ := reg.Provider(name)
+		p, _ := reg.Provider("chat", name)
 		_ = p.MarkUnhealthy(nil)
 	}
 	counts := map[string]int{}

@@ -291,7 +291,7 @@ func ExampleResolver_Explain() {
 	ctx := context.Background()
 	reg := registryOf(registry.Provider[chatModel]{Name: "gpt"}, registry.Provider[chatModel]{Name: "claude"})
 	defer func() { _ = reg.Close(ctx) }()
-	gpt, _ := reg.Provider("gpt")
+	gpt, _ := reg.Provider("chat", "gpt")
 	if err := gpt.MarkUnhealthy(errors.New("maintenance")); err != nil {
 		panic(err)
 	}
@@ -346,7 +346,7 @@ func ExampleUnavailableError() {
 	ctx := context.Background()
 	reg := registryOf(registry.Provider[chatModel]{Name: "gpt"})
 	defer func() { _ = reg.Close(ctx) }()
-	gpt, _ := reg.Provider("gpt")
+	gpt, _ := reg.Provider("chat", "gpt")
 	if err := gpt.MarkUnhealthy(errors.New("maintenance")); err != nil {
 		panic(err)
 	}
@@ -417,7 +417,7 @@ func ExampleBreakerPolicy() {
 		Breaker: registry.BreakerPolicy{FailureThreshold: 3, RecoveryTimeout: 2 * time.Minute},
 	})
 	defer func() { _ = reg.Close(ctx) }()
-	gpt, _ := reg.Provider("gpt")
+	gpt, _ := reg.Provider("chat", "gpt")
 	llm := chat.Bind(reg, registry.Query{})
 	for range 3 {
 		fmt.Print(gpt.Breaker().State, " ")
@@ -439,7 +439,7 @@ func ExampleSubscription() {
 	for _, info := range changes.Snapshot() {
 		fmt.Println("there is", info.Name)
 	}
-	gpt, _ := reg.Provider("gpt")
+	gpt, _ := reg.Provider("chat", "gpt")
 	if err := gpt.MarkUnhealthy(errors.New("maintenance")); err != nil {
 		panic(err)
 	}
@@ -467,7 +467,7 @@ func ExampleRegistry_Subscribe() {
 		event.Filter{Kinds: []event.Kind{event.Unhealthy}, Providers: []string{"gpt"}},
 	)
 	for _, name := range []string{"gpt", "claude"} {
-		p, _ := reg.Provider(name)
+		p, _ := reg.Provider("chat", name)
 		if err := p.MarkUnhealthy(errors.New("maintenance")); err != nil {
 			panic(err)
 		}

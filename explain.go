@@ -13,6 +13,7 @@ import (
 	"github.com/capreg/registry/internal/query"
 	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/sight"
+	"github.com/capreg/registry/internal/typed"
 	"github.com/capreg/registry/reason"
 )
 
@@ -69,6 +70,18 @@ func (r *Resolver[T]) ExplainFor(ctx context.Context, options ...CallOption) Exp
 	// An Authorize that explains would be asked for ever.
 	authorize := query.service.registry.options.Authorize != nil && !fault.Inside("registry.authorizedAt")
 	return query.explain(by, authorize)
+}
+
+// Explain is [Resolver.ExplainFor] for a service that is known by its name only, and a query that is used once. It binds
+// nothing; of a name that the registry does not know, Err says so.
+func (r *Registry) Explain(ctx context.Context, serviceName string, q Query, options ...CallOption) Explanation {
+	kept := q.clone()
+	asked := Resolver[any]{service: serviceName, query: &kept, key: q.Key, err: errNotMade()}
+	if r.made() {
+		svc := cmp.Or(r.knownService(serviceName), newService(r, serviceName, typed.Binding{}))
+		asked.plan, asked.err = svc.queryPlan(&q)
+	}
+	return asked.ExplainFor(ctx, options...)
 }
 
 // explain collects the candidates of a call; authorize asks the authoriser, too.

@@ -284,3 +284,25 @@ func (w *explainWorld) end() {
 		lease.Done(nil)
 	}
 }
+
+func TestExplain_KnowsAServiceByItsNameOnly(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{Name: "a"})
+		testkit.Add(t, reg, testkit.Provider{Name: "b"})
+		q := registry.Query{Where: selection.Requirements{Exclude: []string{"a"}}}
+		e := reg.Explain(t.Context(), "chat", q)
+		require.NoError(t, e.Err)
+		require.Equal(t, testkit.Chat.Bind(reg, q).Explain(), e)
+		require.Equal(t, "b", e.Winner)
+		require.Equal(t, "a", reg.Explain(t.Context(), "chat", registry.Query{}).Winner)
+
+		before := reg.Stats()
+		require.ErrorIs(t, reg.Explain(t.Context(), "unknown", registry.Query{}).Err, registry.ErrUnknownService)
+		require.ErrorIs(t, reg.Explain(t.Context(), "chat", registry.Query{Require: []string{""}}).Err, registry.ErrInvalid)
+		require.ErrorIs(t, (*registry.Registry)(nil).Explain(t.Context(), "chat", registry.Query{}).Err, registry.ErrInvalid)
+		require.Equal(t, before, reg.Stats())
+		_, err := registry.NewService[int]("unknown").Register(t.Context(), reg, registry.Provider[int]{Instance: 1})
+		require.NoError(t, err, "the name was not bound")
+	})
+}

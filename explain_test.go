@@ -322,7 +322,7 @@ func TestExplain_PredictsProviderOfStickyKey(t *testing.T) {
 			lease.Done(nil)
 			home[e.Winner] = true
 			// The pin cannot be asked: there is an exit, and a way back.
-			pinned, _ := reg.Provider(e.Winner)
+			pinned, _ := reg.Provider("chat", e.Winner)
 			require.NoError(t, pinned.MarkUnhealthy(testkit.ErrDown))
 			require.NotEqual(t, e.Winner, testkit.MustAsk(t, r))
 			require.NoError(t, pinned.MarkHealthy())

@@ -83,7 +83,7 @@ func TestReasons_AreBoundedAndOfOneLine(t *testing.T) {
 			"explained": testkit.Bind(reg).Explain(), "explained to far": testkit.Chat.Bind(reg, registry.Query{Handler: "far"}).Explain(),
 		}
 		for info := range reg.All() {
-			handle, _ := reg.Provider(info.Name)
+			handle, _ := reg.Provider("chat", info.Name)
 			shown["history of "+info.Name] = handle.HealthHistory()
 		}
 		for i, e := range testkit.Events(t, events) {

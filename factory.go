@@ -22,7 +22,7 @@ func newLazyInstance(p *provider, build typed.Builder) *lazy.Instance[*typed.Ins
 func (h factoryHost) Life() context.Context { return h.provider.registry.life }
 
 func (h factoryHost) Go(f func()) bool {
-	return h.provider.registry.probing.Start(fmt.Sprintf("factory of provider %q", h.provider.name()), f)
+	return h.provider.registry.probing.Start(fmt.Sprintf("factory of provider %q", h.provider.id()), f)
 }
 
 func (h factoryHost) After(d time.Duration, f func()) (stop func() bool) {

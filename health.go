@@ -129,7 +129,7 @@ func (p *provider) because() []string {
 // dependencies lets the search for causes see the members. Its methods are called with Registry.mu held.
 type dependencies struct{ members *membership }
 
-func (dependencies) Name(p *provider) string       { return p.name() }
+func (dependencies) Name(p *provider) string       { return p.id().String() }
 func (dependencies) Requires(p *provider) []string { return p.definition.Requires }
 
 func (d dependencies) Having(capability string) map[*provider]struct{} {

@@ -246,7 +246,7 @@ func probeUnderStress(t *testing.T, reg *registry.Registry) {
 	done.Store(true)
 	wg.Wait()
 	for i := range 12 {
-		if r, ok := reg.Provider(fmt.Sprint("p", i)); ok {
+		if r, ok := reg.Provider("chat", fmt.Sprint("p", i)); ok {
 			_ = r.Unregister(context.Background())
 		}
 	}

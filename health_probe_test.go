@@ -417,7 +417,7 @@ func TestClose_EndsProbesAndNamesStuckOnes(t *testing.T) {
 		defer cancel()
 		err := reg.Close(ctx)
 		require.ErrorIs(t, err, registry.ErrStuck)
-		require.ErrorContains(t, err, `probe of provider "deaf"`)
+		require.ErrorContains(t, err, `probe of provider "chat/deaf"`)
 		require.NotContains(t, err.Error(), "heeds")
 		require.LessOrEqual(t, time.Since(began), 3*time.Second)
 		close(release)

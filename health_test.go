@@ -349,14 +349,14 @@ func TestHealth_NamesDependencyAtFault(t *testing.T) {
 			_, err := reg.CheckHealth(t.Context())
 			require.NoError(t, err)
 		}
-		require.Equal(t, []string{"disk"}, database.Health().Because)
-		require.Equal(t, []string{"disk", `no provider has "mail"`}, a.Health().Because)
+		require.Equal(t, []string{"chat/disk"}, database.Health().Because)
+		require.Equal(t, []string{"chat/disk", `no provider has "mail"`}, a.Health().Because)
 		_, err := testkit.Bind(reg, "chat").Get(t.Context())
-		require.ErrorContains(t, err, "because disk")
+		require.ErrorContains(t, err, "because chat/disk")
 		disk.SetErr(nil)
 		disk.Next(2)
 		require.Empty(t, database.Health().Because, "now it is itself to blame")
-		require.Equal(t, []string{"db", `no provider has "mail"`}, a.Health().Because)
+		require.Equal(t, []string{"chat/db", `no provider has "mail"`}, a.Health().Because)
 	})
 }
 
@@ -367,8 +367,8 @@ func TestHealth_CyclicDependenciesDoNotLoop(t *testing.T) {
 			next := map[string]string{"a": "b", "b": "c", "c": "a"}[name]
 			require.NoError(t, testkit.Add(t, reg, testkit.Provider{Name: name, Capabilities: []string{name}, Requires: []string{next}}).MarkUnhealthy(testkit.ErrDown))
 		}
-		a, _ := reg.Provider("a")
-		require.Equal(t, []string{"c"}, a.Health().Because, "the last one that is not a itself")
+		a, _ := reg.Provider("chat", "a")
+		require.Equal(t, []string{"chat/c"}, a.Health().Because, "the last one that is not a itself")
 	})
 }
 
@@ -386,8 +386,8 @@ func TestHealth_RootOfDiamondIsTheReason(t *testing.T) {
 			testkit.Add(t, reg, p)
 		}
 		synctest.Wait()
-		app, _ := reg.Provider("app")
-		require.Equal(t, []string{"db"}, app.Health().Because)
+		app, _ := reg.Provider("chat", "app")
+		require.Equal(t, []string{"chat/db"}, app.Health().Because)
 	})
 }
 

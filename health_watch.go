@@ -89,7 +89,7 @@ func (p *provider) followPolicy(state health.State) (end func(cause error)) {
 			return func(error) {} // as with most providers: they cost nothing
 		}
 		h.watch = p.registry.probes.NewWatch(probeSubject{p}, probe.Identity{
-			Name: p.name(), Domain: p.definition.Domain, Generation: p.generation,
+			Name: p.id().String(), Domain: p.definition.Domain, Generation: p.generation,
 		})
 	}
 	return h.watch.Configure(h.policy, own, state)

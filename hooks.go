@@ -19,8 +19,11 @@ import (
 // Of several hooks, those before run in the order in which they were added, and those after in the reverse order, so
 // that the first ones are around the others. A panic is recovered; it, and the end of the goroutine, keeps no other
 // hook from running. Hooks run in the goroutine of the call, never under a lock, and must be safe for concurrent use.
-// Calls do not pay for hooks while there are none, and for their reports while there are any.
+// Calls do not pay for hooks while there are none, and for their reports while there are any. Skip, which is for hooks
+// that see some calls only, reports whether the others are not run for one with that context, such as a request whose
+// trace is not recorded; a call that all hooks skip costs little more than one without. It is asked once or twice.
 type Hooks struct {
+	Skip          func(ctx context.Context) bool
 	BeforeCall    func(ctx context.Context, r CallReport) context.Context
 	AfterCall     func(ctx context.Context, r CallReport)
 	BeforeAttempt func(ctx context.Context, r CallReport, a Attempt) context.Context
@@ -29,8 +32,8 @@ type Hooks struct {
 
 // AddHooks adds hooks behind those that there are: for observers of a registry that they did not create. They see
 // every call and lease that begins from now on, from its beginning to its end, until remove is called. Once remove has
-// returned, none of them begins to run; it may be called any number of times, also by a hook. The error matches
-// [ErrInvalid].
+// returned, calls and leases skip them, also those in progress, unless they were about to run one at that moment. It may
+// be called any number of times, also by a hook. The error matches [ErrInvalid].
 func (r *Registry) AddHooks(hooks Hooks) (remove func(), err error) {
 	if !r.made() {
 		return nil, errNotMade()
@@ -39,16 +42,7 @@ func (r *Registry) AddHooks(hooks Hooks) (remove func(), err error) {
 	if set.Empty() {
 		return nil, invalid("hooks", raw("empty"), "at least one function")
 	}
-	var removeSet func()
-	r.changeHooks(func() { removeSet = r.hooks.Add(set) })
-	return func() { r.changeHooks(removeSet) }, nil
-}
-
-func (r *Registry) changeHooks(change func()) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	change()
-	r.unattended.Store(r.isUnattended())
+	return r.hooks.Add(set), nil
 }
 
 // addCallLog adds the hook that writes lines about calls, if the options ask for them.

@@ -185,13 +185,13 @@ func (l *leasedAttempt) expire() {
 	p.registry.mu.Unlock()
 	ended, soFar := l.record(verdict.Verdict{Class: verdict.ClassForgotten}, elapsed, nil, nil)
 	if expired != nil {
-		p.registry.tasks.StartLast(fmt.Sprintf("context of an expired lease of provider %q", p.name()), expired.Expire)
+		p.registry.tasks.StartLast(fmt.Sprintf("context of an expired lease of provider %q", p.id()), expired.Expire)
 	}
 	if !l.call.observed {
 		l.call.close()
 		return
 	}
-	p.registry.tasks.StartLast(fmt.Sprintf("hooks of an expired lease of provider %q", p.name()), func() {
+	p.registry.tasks.StartLast(fmt.Sprintf("hooks of an expired lease of provider %q", p.id()), func() {
 		defer l.call.close()
 		l.tellHook(ended, soFar)
 	})

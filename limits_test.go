@@ -243,8 +243,8 @@ func TestDomain_KeepsLimitsAndNamesTheirProvider(t *testing.T) {
 		testkit.Add(t, reg, testkit.Provider{Name: "b", Domain: "d", Limits: registry.LimitPolicy{MaxConcurrent: 3}})
 		_, err := testkit.Chat.Register(t.Context(), reg, testkit.Provider{Name: "c", Domain: "d", Limits: registry.LimitPolicy{Rate: 1}, Instance: testkit.Says("c")})
 		require.ErrorIs(t, err, registry.ErrConflict)
-		require.ErrorContains(t, err, `provider "a" set for domain "d"`)
-		_, there := reg.Provider("c")
+		require.ErrorContains(t, err, `provider "chat/a" set for domain "d"`)
+		_, there := reg.Provider("chat", "c")
 		require.False(t, there)
 	})
 }

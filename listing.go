@@ -16,12 +16,12 @@ import (
 	"github.com/capreg/registry/status"
 )
 
-// Provider returns the handle of the provider with that name, and false when there is none.
-func (r *Registry) Provider(name string) (*Registration, bool) {
+// Provider returns the handle of the provider of the service with that name, and false when there is none.
+func (r *Registry) Provider(service, name string) (*Registration, bool) {
 	r = r.orClosed()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p, ok := r.providers[name]
+	p, ok := r.providers[status.ProviderID{Service: service, Name: name}]
 	if !ok {
 		return nil, false
 	}
@@ -53,12 +53,12 @@ func (r *Registry) Registrations(services ...string) (handles []*Registration) {
 }
 
 // Reset closes the breakers of all providers, or of those of the named services, and ends their cooldowns, as
-// [Registration.Reset] does. It returns the names of the providers that were kept away by one of them.
-func (r *Registry) Reset(services ...string) (wereKeptAway []string) {
+// [Registration.Reset] does. It returns the providers that were kept away by one of them.
+func (r *Registry) Reset(services ...string) (wereKeptAway []status.ProviderID) {
 	for _, h := range r.Registrations(services...) {
 		kept := h.current().gateNow()&(refusal.Open|refusal.HalfOpen|refusal.Cooling) != 0
 		if h.Reset() == nil && kept {
-			wereKeptAway = append(wereKeptAway, h.Name())
+			wereKeptAway = append(wereKeptAway, h.orLeft().id())
 		}
 	}
 	return wereKeptAway
@@ -69,8 +69,8 @@ func (r *Registry) Reset(services ...string) (wereKeptAway []string) {
 // query accepts every provider.
 //
 // Handler accepts the handler's own providers and the global ones, "*" the global ones alone, and an empty one, unlike in
-// a look-up, those of all handlers. OwnOnly, Only, Require and Where are as in a look-up; what does not depend on the
-// provider alone is ignored: Where.MaxLatency, Prefer, Near, Key and TryRefused.
+// a look-up, those of all handlers. OwnOnly, Only, in each service, Require and Where are as in a look-up; what does not
+// depend on the provider alone is ignored: Where.MaxLatency, Prefer, Near, Key and TryRefused.
 //
 // The errors match [ErrInvalid] (a [FieldError] that names the field) or [ErrClosed]. Discover runs no code of providers.
 func (r *Registry) Discover(q Query, states ...health.State) ([]Info, error) {
@@ -192,9 +192,9 @@ func (r *Registry) WaitReady(ctx context.Context, services ...string) error {
 func (r *Registry) awaitReady(ctx context.Context, ready func() bool, missing func() []error) error {
 	for {
 		r.mu.Lock()
-		changed, err := r.changedLocked(), r.errStoppingLocked()
+		changed := r.changedLocked()
 		r.mu.Unlock()
-		if err != nil || ready() {
+		if err := r.errStopping(); err != nil || ready() {
 			return err
 		}
 		select {

@@ -22,6 +22,7 @@ import (
 	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/sight"
 	"github.com/capreg/registry/internal/typed"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -114,7 +115,7 @@ func newProvider(svc *service, e *entry, generation uint64) *provider {
 	}
 	p.build, p.until = e.build, e.until
 	p.last = &atomic.Pointer[verdict.LastError]{}
-	p.drain.Init(drainHost{p}, p.name())
+	p.drain.Init(drainHost{p}, p.id())
 	p.ready = svc.registry.now()
 	p.meter.Init(svc.meter, p.ready, !svc.registry.options.NoDurations)
 	if e.definition.NoTraffic {
@@ -151,7 +152,10 @@ func (p *provider) attemptTimeout() attemptTimeout {
 }
 
 func (p *provider) name() string { return p.definition.Name }
-func (p *provider) mock() bool   { return p.definition.Mock }
+func (p *provider) id() status.ProviderID {
+	return status.ProviderID{Service: p.service.name, Name: p.name()}
+}
+func (p *provider) mock() bool { return p.definition.Mock }
 
 // shownAsMock reports whether listings mark the provider as a mock: it is one, or it replaces another provider.
 func (p *provider) shownAsMock() bool { return p.mock() || p.replacement.Of() != nil }
@@ -294,7 +298,7 @@ func (p *provider) full() bool { return p.limits.Load().Full() }
 
 // errReleased returns the cause with which the contexts of the provider's factory and of its instance end.
 func (p *provider) errReleased() error {
-	return fmt.Errorf("registry: provider %q: %w", p.name(), ErrClosed)
+	return fmt.Errorf("registry: provider %q: %w", p.id(), ErrClosed)
 }
 
 // comesBackIn returns the time until the provider comes back by itself, and whether it has asked for that time.

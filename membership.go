@@ -18,12 +18,13 @@ import (
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/query"
 	"github.com/capreg/registry/internal/refusal"
+	"github.com/capreg/registry/status"
 )
 
 // membership is the part of a [Registry] that its mutex guards: which providers there are and how they are found,
 // the overrides of tests, and the events. All its methods are called with Registry.mu held.
 type membership struct {
-	providers    map[string]*provider // by name
+	providers    map[status.ProviderID]*provider
 	byCapability query.Index[*provider]
 	domains      domain.Set[*provider]  // the shared ones, by key; see override.DomainKey
 	proving      map[*provider]struct{} // made, and not joined yet
@@ -44,7 +45,7 @@ type membership struct {
 
 func newMembership() membership {
 	return membership{
-		providers:    make(map[string]*provider),
+		providers:    make(map[status.ProviderID]*provider),
 		byCapability: make(query.Index[*provider]),
 		domains:      make(domain.Set[*provider]),
 		proving:      make(map[*provider]struct{}),
@@ -124,13 +125,13 @@ func (m *membership) drop(p *provider) {
 	m.beginDrain(p, "")
 }
 
-// unusedName returns a name that no provider has, nor another one that is to join with it.
+// unusedName returns a name that no provider of the service has, nor another one that is to join with it.
 func (m *membership) unusedName(service string, steps []step) string {
 	for {
 		m.unnamed++
 		name := fmt.Sprintf("%s-%d", oneline.Cut(service, longestName-24), m.unnamed)
 		named := func(s step) bool { return s.entry.definition.Name == name }
-		if _, taken := m.providers[name]; !taken && !slices.ContainsFunc(steps, named) {
+		if _, taken := m.providers[status.ProviderID{Service: service, Name: name}]; !taken && !slices.ContainsFunc(steps, named) {
 			return name
 		}
 	}
@@ -138,7 +139,7 @@ func (m *membership) unusedName(service string, steps []step) string {
 
 // index enters p under its name, its capabilities and its service.
 func (m *membership) index(p *provider) {
-	m.providers[p.name()] = p
+	m.providers[p.id()] = p
 	m.byCapability.Insert(p, p.definition.Capabilities)
 	p.service.members[p] = struct{}{}
 	m.order = nil
@@ -148,7 +149,7 @@ func (m *membership) index(p *provider) {
 }
 
 func (m *membership) unindex(p *provider) {
-	delete(m.providers, p.name())
+	delete(m.providers, p.id())
 	m.byCapability.Delete(p, p.definition.Capabilities)
 	delete(p.service.members, p)
 	m.order = nil

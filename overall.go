@@ -36,10 +36,6 @@ const stoppingText = "the program is stopping"
 func (r *Registry) errStopping() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.errStoppingLocked()
-}
-
-func (r *Registry) errStoppingLocked() error {
 	switch {
 	case r.closing:
 		return fmt.Errorf("registry: %w", ErrClosed)

@@ -7,10 +7,10 @@ import (
 
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/changeset"
-	"github.com/capreg/registry/internal/check"
 	"github.com/capreg/registry/internal/override"
 	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/typed"
+	"github.com/capreg/registry/status"
 )
 
 // hides returns the reason why a member is not picked, however healthy it is; nil: it is visible.
@@ -27,17 +27,15 @@ func (s *serviceState) hides(p *provider) *refusal.Reason {
 	return nil
 }
 
-// beginOverride puts an override in force: of the named provider, or of a service.
-func (m *membership) beginOverride(
-	begin func(owner, name string) (*override.Override, *check.Violation), owner, name string,
-) (*override.Override, error) {
+// beginOverride puts an override in force: of a provider or, without a name, of a service.
+func (m *membership) beginOverride(owner string, of status.ProviderID) (*override.Override, error) {
 	if owner == "" { // a name of a test may be of any length
 		return nil, invalid("by", owner, "a name")
 	}
 	if m.closing {
 		return nil, fmt.Errorf("registry: %w", ErrClosed)
 	}
-	begun, v := begin(owner, name)
+	begun, v := m.overrides.Begin(owner, of)
 	return begun, asConflict(v)
 }
 
@@ -106,7 +104,7 @@ func entriesOfOverride[T any](service string, providers []Provider[T]) (entries 
 func (s *service) swap(by, name string, fake *typed.Instance) (override.Undo, error) {
 	r := s.registry
 	r.mu.Lock()
-	replaced := r.providers[name]
+	replaced := r.providers[status.ProviderID{Service: s.name, Name: name}]
 	if replaced == nil || replaced.service != s {
 		defer r.mu.Unlock()
 		return nil, fmt.Errorf("registry: provider %q of service %q: %w: there are %s",
@@ -134,13 +132,12 @@ func undoing(fakes []*provider, undo func() []*provider) override.Undo {
 
 // replace replaces a provider that was current just now.
 func (r *Registry) replace(replaced *provider, fake *typed.Instance, policy BreakerPolicy, owner string) (*provider, *override.Override, error) {
-	name := replaced.name()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.providers[name] != replaced {
-		return nil, nil, refuse(ErrConflict, "name", name, "a provider that is not removed or swapped at the same time")
+	if r.providers[replaced.id()] != replaced {
+		return nil, nil, refuse(ErrConflict, "name", replaced.name(), "a provider that is not removed or swapped at the same time")
 	}
-	o, err := r.beginOverride(r.overrides.OfProvider, owner, name)
+	o, err := r.beginOverride(owner, replaced.id())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -218,7 +215,7 @@ func (r *Registry) undoReplace(p *provider, o *override.Override) (left []*provi
 func (s *service) override(by string, entries []entry) (override.Undo, error) {
 	r := s.registry
 	r.mu.Lock()
-	o, err := r.beginOverride(r.overrides.OfService, by, s.name)
+	o, err := r.beginOverride(by, status.ProviderID{Service: s.name})
 	if err != nil {
 		r.mu.Unlock()
 		return nil, err
@@ -230,7 +227,7 @@ func (s *service) override(by string, entries []entry) (override.Undo, error) {
 	changes := make([]changeset.Change, len(entries))
 	for i := range entries {
 		entries[i].overrideID, changes[i].Kind = o.ID, changeset.Join
-		t.steps = append(t.steps, joining(s, &entries[i], &Registration{}))
+		t.steps = append(t.steps, step{entry: entries[i], service: s, handle: &Registration{}})
 	}
 	if err := t.run(context.Background(), changes); err != nil { // it waits for nothing
 		s.undoOverride(o, nil)

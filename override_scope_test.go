@@ -95,7 +95,7 @@ func TestOverride_HasOwnGroupsAndDomains(t *testing.T) {
 		})
 		_, err := testkit.Ask(t.Context(), r)
 		require.ErrorIs(t, err, testkit.ErrDown)
-		z, ok := reg.Provider("z")
+		z, ok := reg.Provider("chat", "z")
 		require.True(t, ok)
 		require.Equal(t, "key", z.Definition().Domain)
 		undo()
@@ -300,7 +300,7 @@ func TestOverride_RandomSequencesMatchModel(t *testing.T) {
 					i := random.IntN(len(base.places))
 					gone := base.places[i]
 					base.places = slices.Delete(base.places, i, i+1)
-					handle, ok := reg.Provider(gone.name)
+					handle, ok := reg.Provider("chat", gone.name)
 					require.True(t, ok)
 					require.NoError(t, handle.Unregister(t.Context()))
 					if !isSwapped(gone.name) && random.IntN(2) == 0 {

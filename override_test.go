@@ -283,7 +283,7 @@ func TestSwap_EndsWhenProviderLeaves(t *testing.T) {
 		registration := testkit.Add(t, reg, testkit.Provider{Name: "p", Domain: "key", Until: until})
 		one := swap(t, reg, "T", "p", testkit.Says("one"))
 		undo := swap(t, reg, "T", "p", testkit.Says("two"))
-		found, ok := reg.Provider("p")
+		found, ok := reg.Provider("chat", "p")
 		require.True(t, ok)
 		require.NoError(t, found.Unregister(t.Context()))
 		<-registration.Left()

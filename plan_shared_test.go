@@ -44,7 +44,7 @@ func TestQuery_AnyNumberOfKindsStaysFair(t *testing.T) {
 					for _, member := range []string{"a", "b", "c"} {
 						require.InDelta(t, 2*n, counts[member], float64(n)/4, "%v", counts)
 					}
-					c, _ := reg.Provider("c")
+					c, _ := reg.Provider("chat", "c")
 					require.NoError(t, c.MarkUnhealthy(testkit.ErrDown))
 					testkit.Add(t, reg, testkit.Provider{Name: "d"})
 					ask(6)

@@ -33,8 +33,8 @@ const NoTimeout time.Duration = math.MaxInt64
 // Provider is the input of a registration. The zero value of every field but Instance
 // is the documented default. The registry copies what it keeps.
 type Provider[T any] struct {
-	// Name identifies the provider in the whole registry, across services; at most
-	// 256 bytes. Default: a unique name made from the service's name.
+	// Name identifies the provider in its service; at most 256 bytes. Default: one made from the service's name that
+	// no other has.
 	Name string
 	// Instance serves the calls. It must be safe for concurrent use, and must not be nil unless Factory is set.
 	Instance T

@@ -167,19 +167,22 @@ func (r *Registration) ForceOpen(openFor time.Duration, reason string) error {
 
 // CoolDown leaves the provider alone, or all of its domain, as c says: for its class and scope, until its end, for the
 // cause. So a cooldown can outlive the process that it began in. It does not grow, and a longer one in progress stays.
-// The errors match [ErrInvalid] or [ErrNotRegistered].
+// The zero value of c ends the cooldowns of the provider and of its domain, with their growth, and leaves its breaker
+// alone. The errors match [ErrInvalid] or [ErrNotRegistered].
 func (r *Registration) CoolDown(c status.Cooldown, cause error) error {
 	_, badClass := c.Class.MarshalText()
 	_, badScope := c.Scope.MarshalText()
 	if err := cmp.Or(badClass, badScope); err != nil {
 		return err
 	}
-	left := time.Until(c.Until)
-	if left <= 0 {
+	left, ends := time.Until(c.Until), c == status.Cooldown{}
+	if left <= 0 && !ends {
 		return invalid("Until", c.Until, "a time to come")
 	}
 	p, err := r.member()
-	if err == nil {
+	if err == nil && ends {
+		p.resetCooldown()
+	} else if err == nil {
 		p.cool(outcome.Outcome{Class: c.Class, Scope: c.Scope, After: left, Cause: fault.Bound(cause)})
 	}
 	return err
@@ -243,5 +246,5 @@ func (r *Registration) presentLocked() error {
 }
 
 func errLeft(p *provider) error {
-	return fmt.Errorf("registry: provider %q: %w", p.name(), ErrNotRegistered)
+	return fmt.Errorf("registry: provider %q: %w", p.id(), ErrNotRegistered)
 }

@@ -140,7 +140,7 @@ func TestInfo_ShowsWhatIsInUseOfLimits(t *testing.T) {
 			info := member.Info()
 			require.Equal(t, status.Use{Places: 1, Queued: 2, Callers: 2}, info.InUse, "of the domain")
 			require.Equal(t, registry.LimitPolicy{Bulkhead: true, MaxConcurrent: 1, MaxQueue: 50, MaxWait: 30 * time.Second, Rate: 100, Burst: 100}, info.Limits)
-			require.Equal(t, status.Domain{Members: 2, LimitsBy: "a"}, info.Shared)
+			require.Equal(t, status.Domain{Members: 2, LimitsBy: status.ProviderID{Service: "chat", Name: "a"}}, info.Shared)
 		}
 		require.Zero(t, free.Info().InUse)
 		require.Zero(t, free.Info().Limits)
@@ -186,7 +186,7 @@ func TestInfo_ShowsTheCooldown(t *testing.T) {
 		shared := a.Info().Cooldown
 		require.Equal(t, verdict.ScopeDomain, shared.Scope)
 		require.Equal(t, verdict.ClassRateLimited, shared.Class)
-		require.Equal(t, "a", shared.By)
+		require.Equal(t, status.ProviderID{Service: "chat", Name: "a"}, shared.By)
 		require.True(t, shared.Asked)
 		require.False(t, shared.Parked)
 		require.Equal(t, began, shared.Since)
@@ -241,7 +241,7 @@ func TestInfo_JSONIsComplete(t *testing.T) {
 		}
 		require.JSONEq(t, `{"interval":"1h","fast_interval":"10m","idle_interval":"2h","timeout":"5s","groups":["readiness"],
 			"fall":3,"rise":2,"recover_limit":5,"recover_timeout":"30s"}`, string(fields["health_policy"]))
-		require.Contains(t, string(fields["cooldown"]), `"class":"fatal","by":"a","scope":"domain","parked":true`)
+		require.Contains(t, string(fields["cooldown"]), `"class":"fatal","by":{"service":"chat","name":"a"},"scope":"domain","parked":true`)
 		var cooldown status.Cooldown
 		require.NoError(t, json.Unmarshal(fields["cooldown"], &cooldown))
 		require.Equal(t, verdict.ScopeDomain, cooldown.Scope)

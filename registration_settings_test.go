@@ -220,7 +220,7 @@ func TestRegistration_CannotChangeAfterLeaving(t *testing.T) {
 		require.ErrorIs(t, a.MarkHealthy(), registry.ErrNotRegistered)
 		require.Equal(t, "a", a.Info().Name, "reading still works")
 		require.False(t, a.Info().Eligible)
-		_, ok := reg.Provider("a")
+		_, ok := reg.Provider("chat", "a")
 		require.False(t, ok)
 	})
 }

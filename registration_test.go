@@ -100,16 +100,17 @@ func TestReplace_EndsOldCallsAtDrainTimeout(t *testing.T) {
 	})
 }
 
-func TestReplace_NeedsNameAndSameService(t *testing.T) {
+func TestReplace_NeedsANameAndReplacesInItsServiceOnly(t *testing.T) {
 	t.Parallel()
 	other := registry.NewService[testkit.ChatModel]("other")
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
-		testkit.Add(t, reg, testkit.Provider{Name: "a"})
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a"})
 		_, err := testkit.Chat.Register(t.Context(), reg, testkit.Provider{Instance: testkit.Says("x"), Replace: true})
 		require.ErrorIs(t, err, registry.ErrInvalid)
 		_, err = other.Register(t.Context(), reg, testkit.Provider{Name: "a", Instance: testkit.Says("x"), Replace: true})
-		require.ErrorIs(t, err, registry.ErrConflict)
-		require.ErrorContains(t, err, `that one serves "chat"`)
+		require.NoError(t, err)
+		require.NoError(t, a.Reset(), "it is still there")
+		require.Equal(t, 2, reg.Stats().Providers)
 	})
 }
 

@@ -38,9 +38,8 @@ type Registry struct {
 	schedule   *schedule.Scheduler
 	services   atomic.Pointer[map[string]*service] // copied on write, under mu
 	forgotten  meter.Forgotten                     // services that are no longer listed
-	hooks      hook.List[CallReport, Attempt]      // changed under mu
-	unattended atomic.Bool                         // calls begin with a first attempt; see isUnattended
-	serials    atomic.Uint64                       // of calls: see [call.serial]
+	hooks      hook.List[CallReport, Attempt]
+	serials    atomic.Uint64 // of calls: see [call.serial]
 	probes     *probe.Queue
 	decisions  *record.Latest[selection.Decision]     // nil: not recorded
 	returns    limit.Turns[*domain.Domain[*provider]] // of calls that wait until one comes back
@@ -89,16 +88,12 @@ func New(options Options) (*Registry, error) {
 	if set := hook.Set[CallReport, Attempt](options.Hooks); !set.Empty() {
 		r.hooks.Add(set)
 	}
-	r.unattended.Store(r.isUnattended())
+	if options.Authorize != nil || options.PanicsAsErrors {
+		r.hooks.Attend()
+	}
 	r.bus = bus.New(engineHost{r}, bus.Loggers{Zap: options.Logger, Slog: options.Slog})
 	r.probes = probe.NewQueue(r.life, probeHost{engineHost{r}}, options.ProbeConcurrency)
 	return r, nil
-}
-
-// isUnattended reports whether no hook or option of the registry has to see every call, so that calls
-// may begin with a first attempt alone.
-func (r *Registry) isUnattended() bool {
-	return r.hooks.Sets() == nil && r.options.Authorize == nil && !r.options.PanicsAsErrors
 }
 
 // made reports whether the registry was created by New.

@@ -42,7 +42,7 @@ func TestClose_WithoutDeadlineGivesUpStuckProbes(t *testing.T) {
 					err := reg.Close(context.Background())
 					if running {
 						require.ErrorIs(t, err, registry.ErrStuck)
-						require.ErrorContains(t, err, `of provider "a"`)
+						require.ErrorContains(t, err, `of provider "chat/a"`)
 						require.Equal(t, 10*time.Second, time.Since(began))
 						require.ErrorIs(t, reg.Close(context.Background()), registry.ErrStuck, "again")
 					} else {
@@ -91,7 +91,7 @@ func TestClose_WithoutDeadlineGivesUpStuckFactories(t *testing.T) {
 				began := time.Now()
 				err = end(t, reg, all)
 				require.ErrorIs(t, err, registry.ErrStuck)
-				require.ErrorContains(t, err, `"a"`)
+				require.ErrorContains(t, err, `"chat/a"`)
 				require.Equal(t, 10*time.Second, time.Since(began))
 				close(late)
 				testkit.Pass(0)

@@ -116,9 +116,9 @@ func TestClose_NamesStuckUserCode(t *testing.T) {
 		err = reg.Close(ctx)
 		testkit.RequireOneLine(t, err)
 		require.ErrorIs(t, err, registry.ErrStuck)
-		require.ErrorContains(t, err, `provider "deaf": still running: 1 call in flight`)
-		require.ErrorContains(t, err, `provider "closer": still running: closing its instance`)
-		require.ErrorContains(t, err, `factory of provider "maker"`)
+		require.ErrorContains(t, err, `provider "chat/deaf": still running: 1 call in flight`)
+		require.ErrorContains(t, err, `provider "chat/closer": still running: closing its instance`)
+		require.ErrorContains(t, err, `factory of provider "chat/maker"`)
 		again, cancelAgain := context.WithTimeout(t.Context(), time.Minute)
 		defer cancelAgain()
 		began := time.Now()
@@ -162,8 +162,8 @@ func TestClose_ClosesInstancesInReverseAndJoinsErrors(t *testing.T) {
 		require.ErrorIs(t, err, errA)
 		var panicked *verdict.PanicError
 		require.ErrorAs(t, err, &panicked)
-		require.ErrorContains(t, err, `closing provider "b": registry: panic: b panicked`)
-		require.ErrorContains(t, err, `closing provider "c": registry: goroutine exited`)
+		require.ErrorContains(t, err, `closing provider "chat/b": registry: panic: b panicked`)
+		require.ErrorContains(t, err, `closing provider "chat/c": registry: goroutine exited`)
 	})
 }
 

@@ -54,7 +54,7 @@ func TestResolver_FindsReplacementDuringLookup(t *testing.T) {
 				testkit.Add(t, reg, testkit.Provider{Name: "other", Group: 1})
 				require.Equal(t, "best", look(t, testkit.Bind(reg)))
 				require.Equal(t, 3, replaced)
-				other, _ := reg.Provider("other")
+				other, _ := reg.Provider("chat", "other")
 				require.Zero(t, other.Info().Attempts)
 			})
 		})

@@ -108,7 +108,7 @@ func TestQuery_HandlerSeesOwnProvidersFirst(t *testing.T) {
 		require.ErrorIs(t, err, registry.ErrUnavailable)
 		require.NotErrorIs(t, err, registry.ErrUnknownService)
 		require.ErrorContains(t, err, "for handler unheard of alone")
-		star, ok := reg.Provider("star")
+		star, ok := reg.Provider("chat", "star")
 		require.True(t, ok)
 		require.Empty(t, star.Definition().Handler)
 	})
@@ -136,7 +136,7 @@ func TestGetAll_ReturnsEligibleInOrderUpToLimit(t *testing.T) {
 		for i, group := range []int{2, 0, 1, 0, 1} {
 			testkit.Add(t, reg, testkit.Provider{Name: strconv.Itoa(i), Group: group})
 		}
-		second, _ := reg.Provider("3")
+		second, _ := reg.Provider("chat", "3")
 		require.NoError(t, second.MarkUnhealthy(testkit.ErrDown))
 		r := testkit.Bind(reg)
 		many := func(limit int) (all []string) {

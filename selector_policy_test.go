@@ -84,7 +84,7 @@ func TestSelectionPolicy_SpilledCallContinuesInGroupOrder(t *testing.T) {
 		} {
 			testkit.Add(t, reg, p)
 		}
-		sick, _ := reg.Provider("sick")
+		sick, _ := reg.Provider("chat", "sick")
 		require.NoError(t, sick.MarkUnhealthy(testkit.ErrDown))
 		previous, err := testkit.Chat.SetSelection(reg, selection.Policy{SpillOver: 1})
 		require.NoError(t, err)
@@ -130,7 +130,7 @@ func TestSelectionPolicy_SlowStartAfterRecovery(t *testing.T) {
 		r := testkit.Bind(reg)
 		testkit.Pass(time.Hour)
 		require.Equal(t, 100, shares(t, r, 200)["b"])
-		b, _ := reg.Provider("b")
+		b, _ := reg.Provider("chat", "b")
 		for _, away := range []func(){
 			func() {
 				require.NoError(t, b.MarkUnhealthy(testkit.ErrDown))

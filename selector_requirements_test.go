@@ -118,7 +118,7 @@ func TestRequirements_TooSlowIsSkippedUntilForgotten(t *testing.T) {
 				wait := e.Candidates[0].RetryIn
 				require.Greater(t, wait, 6*time.Second)
 				require.LessOrEqual(t, wait, 7*time.Second) // 10 s · ln 2
-				fast, _ := reg.Provider("fast")
+				fast, _ := reg.Provider("chat", "fast")
 				require.NoError(t, fast.MarkUnhealthy(testkit.ErrDown))
 				_, err = quick.Get(t.Context())
 				require.ErrorIs(t, err, selection.ErrUnmet)
@@ -273,7 +273,7 @@ func TestSticky_KeyStaysAcrossSpillOver(t *testing.T) {
 			p.Strategy = selectors.Sticky()
 			testkit.Add(t, reg, p)
 		}
-		b, _ := reg.Provider("b")
+		b, _ := reg.Provider("chat", "b")
 		require.NoError(t, b.MarkUnhealthy(testkit.ErrDown))
 		homes := make(map[string]int)
 		for i := range 500 {

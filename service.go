@@ -134,7 +134,7 @@ func (s Service[T]) Selection(r *Registry) (policy selection.Policy, err error) 
 //
 // The errors match [ErrInvalid] (a [FieldError] that names the field), [ErrConflict] or [ErrClosed]; nothing changes.
 func (s Service[T]) SetSelection(r *Registry, policy selection.Policy) (previous selection.Policy, err error) {
-	if err := s.check(r); err != nil {
+	if _, _, err := s.find(r); err != nil {
 		return previous, err
 	}
 	if err := checkSelection("Selection", policy); err != nil {
@@ -145,14 +145,6 @@ func (s Service[T]) SetSelection(r *Registry, policy selection.Policy) (previous
 		return previous, err
 	}
 	return svc.setSelection(policy)
-}
-
-// check checks the key and the registry, without binding the one in the other.
-func (s Service[T]) check(r *Registry) error {
-	if !r.made() {
-		return errNotMade()
-	}
-	return checkServiceName(s.name)
 }
 
 // in returns the service of the key in the registry, which it binds for good.

@@ -43,8 +43,10 @@ func TestService_IsForgotten(t *testing.T) { //nolint:paralleltest // it measure
 		},
 		"refused": func(t *testing.T, reg *registry.Registry, i int) {
 			t.Helper()
-			_, err := tenant(i).Register(t.Context(), reg, registry.Provider[string]{Name: "taken", Instance: "x"})
-			require.ErrorIs(t, err, registry.ErrExists)
+			_, err := tenant(i).Register(t.Context(), reg, registry.Provider[string]{
+				Instance: "x", Domain: "key", Limits: registry.LimitPolicy{MaxConcurrent: 2}, // it has others
+			})
+			require.ErrorIs(t, err, registry.ErrConflict)
 		},
 		"waited for": func(t *testing.T, reg *registry.Registry, i int) {
 			t.Helper()
@@ -53,15 +55,15 @@ func TestService_IsForgotten(t *testing.T) { //nolint:paralleltest // it measure
 			require.ErrorIs(t, reg.WaitReady(ctx, tenant(i).Name()), registry.ErrNotReady)
 			_, known := reg.Analytics(tenant(i).Name())
 			require.False(t, known)
-			_, known = reg.Provider(tenant(i).Name())
+			_, known = reg.Provider(tenant(i).Name(), "x")
 			require.False(t, known)
 			require.Empty(t, testkit.Discovered(t, reg, tenant(i).Name()))
 		},
 		"updated in vain": func(t *testing.T, reg *registry.Registry, i int) {
 			t.Helper()
 			var u registry.Update
-			tenant(i).AddTo(&u, registry.Provider[string]{Instance: "x"})
-			tenant(i).AddTo(&u, registry.Provider[string]{Name: "taken", Instance: "x"})
+			tenant(i).AddTo(&u, registry.Provider[string]{Name: "twice", Instance: "x"})
+			tenant(i).AddTo(&u, registry.Provider[string]{Name: "twice", Instance: "x"})
 			require.ErrorIs(t, reg.Update(t.Context(), &u), registry.ErrExists)
 		},
 		"not proven": func(t *testing.T, reg *registry.Registry, i int) {
@@ -94,7 +96,7 @@ func TestService_IsForgotten(t *testing.T) { //nolint:paralleltest // it measure
 	} {
 		t.Run(name, func(t *testing.T) { //nolint:paralleltest // it measures the heap
 			reg := testkit.New(t, registry.Options{})
-			testkit.Add(t, reg, testkit.Provider{Name: "taken"})
+			testkit.Add(t, reg, testkit.Provider{Name: "taken", Domain: "key", Limits: registry.LimitPolicy{MaxConcurrent: 1}})
 			require.Less(t, growth(3000, func(i int) { use(t, reg, i) }), int64(100))
 			require.Equal(t, 1, reg.Stats().Services)
 			_, known := reg.Analytics("tenant-1")

@@ -158,7 +158,7 @@ func TestStart_FailsWhenAProviderIsNotEligibleInTime(t *testing.T) {
 				o := orchestrateIn(t, reg, startup.Options{StartTimeout: 20 * time.Second}, registry.Component{Name: "db", Register: provides(p)})
 				report, err := o.Start(t.Context())
 				require.ErrorIs(t, err, registry.ErrNotReady)
-				require.ErrorContains(t, err, `provider "db"`)
+				require.ErrorContains(t, err, `provider "chat/db"`)
 				require.Equal(t, 20*time.Second, report.Wall)
 				require.Empty(t, testkit.Infos(reg), "rolled back")
 			})

@@ -327,7 +327,7 @@ func TestStart_FailedRegistrationStopsComponent(t *testing.T) {
 		_, err = o.Start(t.Context())
 		require.ErrorIs(t, err, testkit.ErrDown)
 		require.Equal(t, []string{"+a", "-a"}, j.All())
-		_, found := reg.Provider("one")
+		_, found := reg.Provider("chat", "one")
 		require.False(t, found, "what had been registered left again")
 		require.NoError(t, reg.Close(t.Context()))
 	})

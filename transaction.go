@@ -15,6 +15,7 @@ import (
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/status"
 )
 
 // transaction is an update that is being made: the host of its [changeset.Transaction].
@@ -116,7 +117,7 @@ func (t *transaction) Complete(i int, c *changeset.Change) (err error) {
 		return t.of(i, errLeft(s.only))
 	}
 	if !s.joins() {
-		s.provider = t.providers[c.Name]
+		s.provider = t.providers[c.Of]
 		return nil
 	}
 	if s.service, err = s.service.list(); err != nil {
@@ -126,8 +127,9 @@ func (t *transaction) Complete(i int, c *changeset.Change) (err error) {
 	if d.Name == "" {
 		d.Name = t.unusedName(d.Service, t.steps)
 	}
-	s.replaced = t.providers[d.Name]
-	c.Name, c.Replace, c.Member = d.Name, s.entry.replace, s.entry.member()
+	c.Of = status.ProviderID{Service: d.Service, Name: d.Name}
+	s.replaced = t.providers[c.Of]
+	c.Replace, c.Member = s.entry.replace, s.entry.member()
 	return nil
 }
 
@@ -182,7 +184,7 @@ func (t *transaction) Unproven(i int, late bool) error {
 	p := t.steps[i].provider
 	why := refusal.NotProven(p.gateNow(), facts{p}, p.outage(p.definition.Capabilities), late, time.Now())
 	t.bus.Publish(p.event(event.Event{Kind: event.Refused, Reason: why.Error(), Err: why}))
-	return t.of(i, fault.Wrap(fmt.Sprintf("registry: provider %q has not proven itself: ", shortName(p.name())), why))
+	return t.of(i, fault.Wrap(fmt.Sprintf("registry: provider %q has not proven itself: ", shortName(p.id().String())), why))
 }
 
 // Prepare puts the plans out of force that the change concerns.
@@ -208,7 +210,7 @@ func (t *transaction) Apply(i int) {
 }
 
 // SetStrategy sets the strategy of the provider's group.
-func (t *transaction) SetStrategy(by string, strategy selection.Strategy) {
+func (t *transaction) SetStrategy(by status.ProviderID, strategy selection.Strategy) {
 	if p := t.providers[by]; !strategy.Same(p.group.Strategy) {
 		change, _ := strategySetting(strategy, new(selection.Strategy)) // its input was checked
 		change.applyTo(p)
@@ -216,7 +218,7 @@ func (t *transaction) SetStrategy(by string, strategy selection.Strategy) {
 }
 
 // SetLimits sets the limits of the provider's domain.
-func (t *transaction) SetLimits(by string, policy limit.Policy) {
+func (t *transaction) SetLimits(by status.ProviderID, policy limit.Policy) {
 	if p := t.providers[by]; policy != p.domain.Policy() {
 		change, _ := limitsSetting(LimitPolicy(policy), new(LimitPolicy))
 		change.applyTo(p)
@@ -271,7 +273,7 @@ func (t *transaction) undo() {
 // member returns what the provider of the entry shares, or wants to share, with others.
 func (e *entry) member() changeset.Member {
 	return changeset.Member{
-		Service: e.definition.Service, Group: e.groupID(), Strategy: e.definition.Strategy,
+		Group: e.groupID(), Strategy: e.definition.Strategy,
 		Domain: override.DomainKey(e.definition.Domain, e.overrideID > 0), Limits: limit.Policy(e.limits),
 		Mock: e.definition.Mock, OfTest: e.overrideID > 0,
 	}
@@ -285,9 +287,9 @@ func (r *Registry) newWorld() changeset.Members[*provider] {
 			svc := r.knownService(service)
 			return svc.members, svc.groups
 		},
-		Describe: func(p *provider) (string, changeset.Member) {
-			return p.name(), changeset.Member{
-				Service: p.service.name, Group: p.group.GroupID, Domain: override.DomainKey(p.definition.Domain, p.ofTest()),
+		Describe: func(p *provider) (status.ProviderID, changeset.Member) {
+			return p.id(), changeset.Member{
+				Group: p.group.GroupID, Domain: override.DomainKey(p.definition.Domain, p.ofTest()),
 				Mock: p.mock(), OfTest: p.overrideID > 0,
 			}
 		},

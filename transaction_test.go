@@ -175,14 +175,14 @@ func TestReplace_OldOneStaysWhenNewOneFails(t *testing.T) {
 				began := time.Now()
 				_, err := testkit.Chat.Register(ctx, reg, row.p)
 				require.ErrorIs(t, err, registry.ErrNotReady)
-				require.ErrorContains(t, err, `provider "a" has not proven itself: `)
+				require.ErrorContains(t, err, `provider "chat/a" has not proven itself: `)
 				require.ErrorContains(t, err, row.want)
 				if row.matches != nil {
 					require.ErrorIs(t, err, row.matches)
 				}
 				require.LessOrEqual(t, time.Since(began), 30*time.Second, "the time to prove itself")
 				require.Equal(t, before, old.Info())
-				now, _ := reg.Provider("a")
+				now, _ := reg.Provider("chat", "a")
 				require.Equal(t, before.Generation, now.Info().Generation)
 				require.Equal(t, "old", testkit.MustAsk(t, testkit.Bind(reg)))
 				synctest.Wait()

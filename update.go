@@ -10,6 +10,7 @@ import (
 	"github.com/capreg/registry/internal/changeset"
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/status"
 )
 
 // Update is a set of changes that [Registry.Update] makes as one: registrations ([Service.AddTo]), removals and
@@ -26,7 +27,7 @@ import (
 // replaced or added by the set has no other changes in it.
 type Update struct {
 	changes []changeset.Change
-	steps   []step // by change
+	steps   []*step // by change
 }
 
 // step holds what the registry, beside the change itself, needs for one change of an update.
@@ -60,69 +61,69 @@ func (s Service[T]) AddTo(u *Update, p Provider[T]) *Registration {
 	return handle
 }
 
-// Remove adds the removal of the named provider, as [Registration.Unregister] makes it. Its calls in flight are
+// Remove adds the removal of the named provider of the service, as [Registration.Unregister] makes it. Its calls in flight are
 // drained within [Options.DrainTimeout].
-func (u *Update) Remove(name string) {
-	u.add(changeset.Change{Kind: changeset.Leave, Name: name}, step{})
+func (u *Update) Remove(service, name string) {
+	u.add(changeset.Change{Kind: changeset.Leave, Of: status.ProviderID{Service: service, Name: name}}, step{})
 }
 
 // SetPriority adds a change as [Registration.SetPriority] makes it.
-func (u *Update) SetPriority(name string, priority Priority) {
-	u.set(name, changeset.Change{})(prioritySetting(priority, new(Priority)))
+func (u *Update) SetPriority(service, name string, priority Priority) {
+	u.set(service, name, changeset.Change{})(prioritySetting(priority, new(Priority)))
 }
 
 // SetGroup adds a change as [Registration.SetGroup] makes it.
-func (u *Update) SetGroup(name string, number int) {
-	u.set(name, changeset.Change{Group: number})(groupSetting(number, new(int)), nil)
+func (u *Update) SetGroup(service, name string, number int) {
+	u.set(service, name, changeset.Change{Group: number})(groupSetting(number, new(int)), nil)
 }
 
 // SetStrategy adds a change as [Registration.SetStrategy] makes it, for the group that the provider is in afterwards.
-func (u *Update) SetStrategy(name string, strategy selection.Strategy) {
-	u.set(name, changeset.Change{Wanted: strategy})(strategySetting(strategy, new(selection.Strategy)))
+func (u *Update) SetStrategy(service, name string, strategy selection.Strategy) {
+	u.set(service, name, changeset.Change{Wanted: strategy})(strategySetting(strategy, new(selection.Strategy)))
 }
 
 // SetWeight adds a change as [Registration.SetWeight] makes it.
-func (u *Update) SetWeight(name string, weight float64) {
-	u.set(name, changeset.Change{})(weightSetting(weight, new(float64)))
+func (u *Update) SetWeight(service, name string, weight float64) {
+	u.set(service, name, changeset.Change{})(weightSetting(weight, new(float64)))
 }
 
 // SetAttemptTimeout adds a change as [Registration.SetAttemptTimeout] makes it.
-func (u *Update) SetAttemptTimeout(name string, timeout time.Duration) {
-	u.set(name, changeset.Change{})(timeoutSetting(timeout, new(time.Duration)))
+func (u *Update) SetAttemptTimeout(service, name string, timeout time.Duration) {
+	u.set(service, name, changeset.Change{})(timeoutSetting(timeout, new(time.Duration)))
 }
 
 // SetLimits adds a change as [Registration.SetLimits] makes it.
-func (u *Update) SetLimits(name string, policy LimitPolicy) {
+func (u *Update) SetLimits(service, name string, policy LimitPolicy) {
 	checked, _ := policy.withDefaults()
-	u.set(name, changeset.Change{Limits: limit.Policy(checked)})(limitsSetting(policy, new(LimitPolicy)))
+	u.set(service, name, changeset.Change{Limits: limit.Policy(checked)})(limitsSetting(policy, new(LimitPolicy)))
 }
 
 // SetRetry adds a change as [Registration.SetRetry] makes it.
-func (u *Update) SetRetry(name string, policy RetryPolicy) {
-	u.set(name, changeset.Change{})(retrySetting(policy, new(RetryPolicy)))
+func (u *Update) SetRetry(service, name string, policy RetryPolicy) {
+	u.set(service, name, changeset.Change{})(retrySetting(policy, new(RetryPolicy)))
 }
 
 // SetBreakerPolicy adds a change as [Registration.SetBreakerPolicy] makes it. It is in force when [Registry.Update] returns.
-func (u *Update) SetBreakerPolicy(name string, policy BreakerPolicy) {
-	u.set(name, changeset.Change{})(breakerSetting(policy))
+func (u *Update) SetBreakerPolicy(service, name string, policy BreakerPolicy) {
+	u.set(service, name, changeset.Change{})(breakerSetting(policy))
 }
 
 // SetHealthPolicy adds a change as [Registration.SetHealthPolicy] makes it.
-func (u *Update) SetHealthPolicy(name string, policy health.Policy) {
-	u.set(name, changeset.Change{})(healthSetting(policy, new(health.Policy)), nil)
+func (u *Update) SetHealthPolicy(service, name string, policy health.Policy) {
+	u.set(service, name, changeset.Change{})(healthSetting(policy, new(health.Policy)), nil)
 }
 
 // set returns the function that adds a change of a setting, or what is wrong with it.
-func (u *Update) set(name string, change changeset.Change) func(s setting, refused error) {
+func (u *Update) set(service, name string, change changeset.Change) func(s setting, refused error) {
 	return func(s setting, refused error) {
-		change.Kind, change.Name, change.What = s.kind, name, s.what
+		change.Kind, change.Of, change.What = s.kind, status.ProviderID{Service: service, Name: name}, s.what
 		u.add(change, step{refused: refused, setting: s})
 	}
 }
 
 func (u *Update) add(c changeset.Change, s step) {
 	if u != nil { // else Registry.Update refuses it
-		u.changes, u.steps = append(u.changes, c), append(u.steps, s)
+		u.changes, u.steps = append(u.changes, c), append(u.steps, &s)
 	}
 }
 
@@ -146,8 +147,17 @@ func (r *Registry) Update(ctx context.Context, u *Update) error {
 	case u == nil:
 		return invalid("Update", raw("nil"), "a set of changes")
 	}
-	t := &transaction{Registry: r, steps: slices.Clone(u.steps), set: true}
+	t := &transaction{Registry: r, steps: u.stepsOnce(), set: true}
 	return t.run(ctx, slices.Clone(u.changes))
+}
+
+// stepsOnce returns copies, in which a transaction notes what is of it alone.
+func (u *Update) stepsOnce() []step {
+	steps := make([]step, len(u.steps))
+	for i, s := range u.steps {
+		steps[i] = *s
+	}
+	return steps
 }
 
 //nolint:gochecknoglobals // a cache; those that are kept are empty
@@ -161,15 +171,10 @@ func (r *Registry) register(ctx context.Context, svc *service, e *entry) (*Regis
 		*t = transaction{}
 		transactions.Put(t)
 	}()
-	t.Registry, t.oneChange[0].Kind, t.oneStep[0] = r, changeset.Join, joining(svc, e, handle)
+	t.Registry, t.oneChange[0].Kind, t.oneStep[0] = r, changeset.Join, step{entry: *e, service: svc, handle: handle}
 	t.steps = t.oneStep[:]
 	if err := t.run(ctx, t.oneChange[:]); err != nil {
 		return nil, err
 	}
 	return handle, nil
-}
-
-// joining returns the step by which a provider joins a known service.
-func joining(svc *service, e *entry, handle *Registration) step {
-	return step{entry: *e, service: svc, handle: handle}
 }

@@ -67,15 +67,15 @@ func (h *history) update() (u *registry.Update, next map[string]string, sound bo
 		_, there := h.now[name]
 		switch kind := h.random.IntN(10); {
 		case kind < 3:
-			u.Remove(name)
+			u.Remove("chat", name)
 			delete(next, name)
 			sound = sound && there
 		case kind == 3:
-			u.SetGroup(name, h.random.IntN(3))
-			u.SetPriority(name, registry.PriorityHigh)
+			u.SetGroup("chat", name, h.random.IntN(3))
+			u.SetPriority("chat", name, registry.PriorityHigh)
 			sound = sound && there
 		case kind == 4:
-			u.SetStrategy(name, []selection.Strategy{registry.StrategyFallback, registry.StrategyRoundRobin}[h.random.IntN(2)])
+			u.SetStrategy("chat", name, []selection.Strategy{registry.StrategyFallback, registry.StrategyRoundRobin}[h.random.IntN(2)])
 			sound = sound && there
 		default:
 			p, well := h.provider(name)

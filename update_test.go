@@ -54,16 +54,16 @@ func TestUpdate_MakesAllChangesOfAllServicesAtOnce(t *testing.T) {
 		added := testkit.Chat.AddTo(&u, testkit.Provider{Instance: testkit.Says("added"), Group: 3})
 		elsewhere := other.AddTo(&u, registry.Provider[string]{Name: "elsewhere", Instance: "x"})
 		fresh := testkit.Chat.AddTo(&u, testkit.Provider{Name: "replaced", Instance: testkit.Says("fresh"), Replace: true})
-		u.Remove("gone")
-		u.SetPriority("kept", registry.PriorityHigh)
-		u.SetGroup("kept", 2)
-		u.SetWeight("kept", 3)
-		u.SetAttemptTimeout("kept", time.Minute)
-		u.SetLimits("kept", registry.LimitPolicy{MaxConcurrent: 7})
-		u.SetRetry("kept", registry.RetryPolicy{Retries: 2})
-		u.SetBreakerPolicy("kept", registry.BreakerPolicy{FailureThreshold: 9})
-		u.SetHealthPolicy("kept", health.Policy{Groups: []string{"g"}})
-		u.SetStrategy("kept", registry.StrategyRoundRobin)
+		u.Remove("chat", "gone")
+		u.SetPriority("chat", "kept", registry.PriorityHigh)
+		u.SetGroup("chat", "kept", 2)
+		u.SetWeight("chat", "kept", 3)
+		u.SetAttemptTimeout("chat", "kept", time.Minute)
+		u.SetLimits("chat", "kept", registry.LimitPolicy{MaxConcurrent: 7})
+		u.SetRetry("chat", "kept", registry.RetryPolicy{Retries: 2})
+		u.SetBreakerPolicy("chat", "kept", registry.BreakerPolicy{FailureThreshold: 9})
+		u.SetHealthPolicy("chat", "kept", health.Policy{Groups: []string{"g"}})
+		u.SetStrategy("chat", "kept", registry.StrategyRoundRobin)
 		require.ErrorIs(t, second(added.SetGroup(1)), registry.ErrNotRegistered, "it has not joined")
 		require.NoError(t, reg.Update(t.Context(), &u))
 
@@ -72,7 +72,7 @@ func TestUpdate_MakesAllChangesOfAllServicesAtOnce(t *testing.T) {
 		require.True(t, fresh.Info().Eligible)
 		<-gone.Left()
 		<-replaced.Left()
-		kept, _ := reg.Provider("kept")
+		kept, _ := reg.Provider("chat", "kept")
 		info := kept.Info()
 		require.Equal(t, registry.PriorityHigh, info.Priority)
 		require.Equal(t, 2, info.Group)
@@ -117,16 +117,16 @@ func TestUpdate_ChangesWhatMembersShareTogetherWithAllOfThem(t *testing.T) {
 		},
 		"one replaced, one changed": func(u *registry.Update) {
 			testkit.Chat.AddTo(u, after("a"))
-			u.SetLimits("b", many)
-			u.SetStrategy("b", registry.StrategyFallback)
+			u.SetLimits("chat", "b", many)
+			u.SetStrategy("chat", "b", registry.StrategyFallback)
 		},
 		"changed alone": func(u *registry.Update) {
-			u.SetLimits("b", many)
-			u.SetStrategy("a", registry.StrategyFallback)
+			u.SetLimits("chat", "b", many)
+			u.SetStrategy("chat", "a", registry.StrategyFallback)
 		},
 		"removed and added": func(u *registry.Update) {
-			u.Remove("a")
-			u.Remove("b")
+			u.Remove("chat", "a")
+			u.Remove("chat", "b")
 			for _, name := range []string{"a", "b"} {
 				p := after(name)
 				p.Replace = false
@@ -144,10 +144,10 @@ func TestUpdate_ChangesWhatMembersShareTogetherWithAllOfThem(t *testing.T) {
 				require.ErrorContains(t, err, `which provider "b" set`, "a is the one that leaves")
 				mustUpdate(t, reg, collect)
 				for _, name := range []string{"a", "b"} {
-					p, _ := reg.Provider(name)
+					p, _ := reg.Provider("chat", name)
 					require.Equal(t, registry.StrategyFallback, p.Info().Strategy)
 				}
-				b, _ := reg.Provider("b")
+				b, _ := reg.Provider("chat", "b")
 				previous, err := b.SetLimits(few)
 				require.NoError(t, err)
 				require.Equal(t, 6, previous.MaxConcurrent)
@@ -164,7 +164,7 @@ func TestUpdate_NameMayGoToAnotherService(t *testing.T) {
 		testkit.Add(t, reg, testkit.Provider{Name: "b"})
 		mustUpdate(t, reg, func(u *registry.Update) {
 			other.AddTo(u, registry.Provider[string]{Name: "a", Instance: "x"})
-			u.Remove("a")
+			u.Remove("chat", "a")
 		})
 		require.Equal(t, "b", testkit.MustAsk(t, testkit.Bind(reg)))
 		x, err := other.Get(t.Context(), reg, registry.Query{})
@@ -183,16 +183,18 @@ func TestUpdate_RefusedChangesNothing(t *testing.T) {
 		text    string
 	}{
 		"invalid input":   {bad: func(u *registry.Update) { testkit.Chat.AddTo(u, testkit.Provider{Name: "x"}) }, kind: registry.ErrInvalid, text: "Update[5].Instance"},
-		"invalid setting": {bad: func(u *registry.Update) { u.SetWeight("b", -1) }, kind: registry.ErrInvalid, text: "Update[5].Weight is -1"},
+		"invalid setting": {bad: func(u *registry.Update) { u.SetWeight("chat", "b", -1) }, kind: registry.ErrInvalid, text: "Update[5].Weight is -1"},
 		"invalid health": {bad: func(u *registry.Update) {
-			u.SetHealthPolicy("b", health.Policy{Capabilities: map[string]health.Probe{"none": slowly}})
+			u.SetHealthPolicy("chat", "b", health.Policy{Capabilities: map[string]health.Probe{"none": slowly}})
 		}, kind: registry.ErrInvalid, text: "Update[5].Health."},
-		"invalid breaker": {bad: func(u *registry.Update) { u.SetBreakerPolicy("b", registry.BreakerPolicy{FailureThreshold: -1}) }, kind: registry.ErrInvalid, text: "Update[5]."},
+		"invalid breaker": {bad: func(u *registry.Update) {
+			u.SetBreakerPolicy("chat", "b", registry.BreakerPolicy{FailureThreshold: -1})
+		}, kind: registry.ErrInvalid, text: "Update[5]."},
 		"name taken": {bad: func(u *registry.Update) {
 			testkit.Chat.AddTo(u, testkit.Provider{Name: "b", Instance: testkit.Says("x")})
 		}, kind: registry.ErrExists, text: "Update[5].Name"},
-		"unknown name":       {bad: func(u *registry.Update) { u.Remove("x") }, kind: registry.ErrNotRegistered, text: "Update[5].Name"},
-		"setting of unknown": {bad: func(u *registry.Update) { u.SetGroup("x", 1) }, kind: registry.ErrNotRegistered, text: "Update[5].Name"},
+		"unknown name":       {bad: func(u *registry.Update) { u.Remove("chat", "x") }, kind: registry.ErrNotRegistered, text: "Update[5].Name"},
+		"setting of unknown": {bad: func(u *registry.Update) { u.SetGroup("chat", "x", 1) }, kind: registry.ErrNotRegistered, text: "Update[5].Name"},
 		"bad service": {bad: func(u *registry.Update) {
 			registry.NewService[string]("").AddTo(u, registry.Provider[string]{Instance: "x"})
 		}, kind: registry.ErrInvalid, text: "Update[5].Service"},
@@ -212,10 +214,10 @@ func TestUpdate_RefusedChangesNothing(t *testing.T) {
 		}, kind: registry.ErrConflict, text: "Update[5].Mock"},
 		"ill newcomer": {bad: func(u *registry.Update) {
 			testkit.Chat.AddTo(u, testkit.Provider{Name: "x", Instance: testkit.Says("x"), Health: health.Policy{Probe: func(context.Context) error { return health.Out(testkit.ErrDown) }}})
-		}, kind: registry.ErrNotReady, text: `provider "x" has not proven itself`},
+		}, kind: registry.ErrNotReady, text: `provider "chat/x" has not proven itself`},
 		"factory that fails": {bad: func(u *registry.Update) {
 			testkit.Chat.AddTo(u, testkit.Provider{Name: "b", Replace: true, Factory: func(context.Context) (testkit.ChatModel, error) { return nil, testkit.ErrDown }})
-		}, kind: testkit.ErrDown, text: `provider "b" has not proven itself`},
+		}, kind: testkit.ErrDown, text: `provider "chat/b" has not proven itself`},
 		"factory that hangs": {bad: func(u *registry.Update) {
 			testkit.Chat.AddTo(u, testkit.Provider{Name: "x", ProveWithin: time.Second, Factory: func(ctx context.Context) (testkit.ChatModel, error) { <-ctx.Done(); return nil, ctx.Err() }})
 		}, kind: registry.ErrNotReady, text: "its time is over"},
@@ -225,17 +227,17 @@ func TestUpdate_RefusedChangesNothing(t *testing.T) {
 			testkit.Bubble(t, row.options, func(t *testing.T, reg *registry.Registry) {
 				testkit.AddRing(t, reg, "a", "b", "c")
 				testkit.Turns(t, testkit.Bind(reg), 5)
-				a, _ := reg.Provider("a")
+				a, _ := reg.Provider("chat", "a")
 				require.NoError(t, a.MarkUnhealthy(testkit.ErrDown))
 				synctest.Wait()
 				before := picture(t, reg)
 				made := probed("made", slowly)
 				var u registry.Update
-				u.SetPriority("a", registry.PriorityHigh)
-				u.Remove("c")
+				u.SetPriority("chat", "a", registry.PriorityHigh)
+				u.Remove("chat", "c")
 				other.AddTo(&u, registry.Provider[string]{Name: "new", Instance: "x"})
 				testkit.Chat.AddTo(&u, testkit.Provider{Name: "made", Factory: madeSlowly(made)})
-				u.SetStrategy("a", registry.StrategyFallback)
+				u.SetStrategy("chat", "a", registry.StrategyFallback)
 				row.bad(&u)
 				err := reg.Update(t.Context(), &u)
 				require.ErrorIs(t, err, row.kind)
@@ -257,13 +259,13 @@ func TestUpdate_ReportsEveryRefusal(t *testing.T) {
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		testkit.Add(t, reg, testkit.Provider{Name: "a"})
 		var u registry.Update
-		u.SetWeight("a", -1)
-		u.SetPriority("a", 77)
+		u.SetWeight("chat", "a", -1)
+		u.SetPriority("chat", "a", 77)
 		err := reg.Update(t.Context(), &u)
 		require.ErrorContains(t, err, "Update[0].Weight")
 		require.ErrorContains(t, err, "Update[1].Priority")
 		u = registry.Update{}
-		u.Remove("x")
+		u.Remove("chat", "x")
 		testkit.Chat.AddTo(&u, testkit.Provider{Name: "a", Instance: testkit.Says("x")})
 		err = reg.Update(t.Context(), &u)
 		require.ErrorIs(t, err, registry.ErrNotRegistered)
@@ -316,7 +318,7 @@ func TestUpdate_NewcomerThatFallsIllMeanwhileRefusesIt(t *testing.T) {
 		}})
 		target.SetErr(nil)
 		err := reg.Update(t.Context(), &u)
-		require.ErrorContains(t, err, `provider "a" has not proven itself: unhealthy`)
+		require.ErrorContains(t, err, `provider "chat/a" has not proven itself: unhealthy`)
 		require.Zero(t, reg.Stats().Providers)
 	})
 }
@@ -404,16 +406,16 @@ func TestUpdate_LifetimesAndSwapsAreHeeded(t *testing.T) {
 		require.ErrorIs(t, reg.Update(t.Context(), &u), registry.ErrConflict)
 		life, end := context.WithCancel(t.Context())
 		mustUpdate(t, reg, func(u *registry.Update) {
-			u.SetPriority("a", registry.PriorityHigh) // of the replacement
+			u.SetPriority("chat", "a", registry.PriorityHigh) // of the replacement
 			testkit.Chat.AddTo(u, testkit.Provider{Name: "short", Until: life, Instance: testkit.Says("short")})
 		})
-		a, _ := reg.Provider("a")
+		a, _ := reg.Provider("chat", "a")
 		require.Equal(t, registry.PriorityHigh, a.Info().Priority)
 		end()
 		synctest.Wait()
-		_, there := reg.Provider("short")
+		_, there := reg.Provider("chat", "short")
 		require.False(t, there)
-		mustUpdate(t, reg, func(u *registry.Update) { u.Remove("a") }) // with what it replaces
+		mustUpdate(t, reg, func(u *registry.Update) { u.Remove("chat", "a") }) // with what it replaces
 		require.Zero(t, reg.Stats().Providers)
 		require.NoError(t, undo(t.Context()))
 		require.Zero(t, reg.Stats().Providers)
@@ -428,7 +430,7 @@ func TestUpdate_BadUseIsAnError(t *testing.T) {
 		require.ErrorIs(t, reg.Update(nil, &registry.Update{}), registry.ErrInvalid) //nolint:staticcheck // what is tested
 		require.ErrorIs(t, (*registry.Registry)(nil).Update(t.Context(), &registry.Update{}), registry.ErrInvalid)
 		var none *registry.Update
-		none.Remove("x")
+		none.Remove("chat", "x")
 		require.ErrorIs(t, second(testkit.Chat.AddTo(none, testkit.Provider{}).SetGroup(1)), registry.ErrNotRegistered)
 		require.NoError(t, reg.Close(t.Context()))
 		require.ErrorIs(t, reg.Update(t.Context(), &registry.Update{}), registry.ErrClosed)
@@ -470,8 +472,8 @@ func TestUpdate_LookUpsSeeTheOldOrTheNewSet(t *testing.T) {
 	update := func(version int) error {
 		var u registry.Update
 		for i := range members {
-			u.Remove(fmt.Sprint("counters-", version-1, "-", i))
-			u.Remove(fmt.Sprint("versions-", version-1, "-", i))
+			u.Remove("counters", fmt.Sprint(version-1, "-", i))
+			u.Remove("versions", fmt.Sprint(version-1, "-", i))
 		}
 		members = 1 + version%4
 		for i := range members {
@@ -482,9 +484,9 @@ func TestUpdate_LookUpsSeeTheOldOrTheNewSet(t *testing.T) {
 			if i%2 == 1 {
 				p.Health.Probe = func(context.Context) error { return nil }
 			}
-			p.Name = fmt.Sprint("counters-", version, "-", i)
+			p.Name = fmt.Sprint(version, "-", i) // in both services
 			counters.AddTo(&u, p)
-			p.Name, p.Factory, p.Instance = fmt.Sprint("versions-", version, "-", i), func(context.Context) (int, error) { return version, nil }, 0
+			p.Factory, p.Instance = func(context.Context) (int, error) { return version, nil }, 0
 			versions.AddTo(&u, p)
 		}
 		return reg.Update(t.Context(), &u)
@@ -560,8 +562,8 @@ func TestUpdate_TrafficMovesWithoutAGap(t *testing.T) {
 	}
 	for i := range 2000 {
 		mustUpdate(t, reg, func(u *registry.Update) {
-			u.SetWeight("a", float64(i%2))
-			u.SetWeight("b", float64(1-i%2))
+			u.SetWeight("chat", "a", float64(i%2))
+			u.SetWeight("chat", "b", float64(1-i%2))
 		})
 	}
 	done.Store(true)

@@ -45,7 +45,7 @@ func (m *Manager) applyFrom(ctx context.Context, source string, d *Document) (*P
 
 // apply plans and applies. Caller has the turn.
 func (m *Manager) apply(ctx context.Context, d *Document) (*Plan, error) {
-	p, err := m.plan(d) //nolint:contextcheck // a rehearsal waits for nothing
+	p, err := m.plan(d)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +81,7 @@ func (m *Manager) apply(ctx context.Context, d *Document) (*Plan, error) {
 func (m *Manager) handles(of []identity) map[identity]*registry.Registration {
 	all := make(map[identity]*registry.Registration)
 	for _, id := range of {
-		if handle, there := m.registry.Provider(id.name); there {
+		if handle, there := m.registry.Provider(id.service, id.name); there {
 			all[id] = handle
 		}
 	}
@@ -158,7 +158,7 @@ func (c *changes) collect(plan *Plan) {
 				c.unlimited[s.Domain] = handle
 			}
 		case Remove:
-			c.update.Remove(id.name)
+			c.update.Remove(id.service, id.name)
 			c.note(id)
 		case Keep, Alter:
 			if s != nil {
@@ -171,19 +171,19 @@ func (c *changes) collect(plan *Plan) {
 // stay adds the changes in place of a provider that stays, and those of its group and domain that it is to tell.
 func (c *changes) stay(s *spec, change *Change) {
 	before := c.old.by[s.identity]
-	name := s.name
+	service, name := s.service, s.name
 	for _, setting := range []struct {
 		fields []string
 		change func()
 	}{
-		{[]string{"priority"}, func() { c.update.SetPriority(name, s.Priority) }},
-		{[]string{"group"}, func() { c.update.SetGroup(name, s.Group) }},
-		{[]string{"weight", "no_traffic"}, func() { c.update.SetWeight(name, s.weight()) }},
-		{[]string{"attempt_timeout", "no_timeout"}, func() { c.update.SetAttemptTimeout(name, s.timeout()) }},
-		{[]string{"limits"}, func() { c.update.SetLimits(name, s.limits) }},
-		{[]string{"retry"}, func() { c.update.SetRetry(name, s.Retry) }},
-		{[]string{"breaker"}, func() { c.update.SetBreakerPolicy(name, s.Breaker) }},
-		{[]string{"health"}, func() { c.update.SetHealthPolicy(name, s.joiner.healthPolicy(s)) }},
+		{[]string{"priority"}, func() { c.update.SetPriority(service, name, s.Priority) }},
+		{[]string{"group"}, func() { c.update.SetGroup(service, name, s.Group) }},
+		{[]string{"weight", "no_traffic"}, func() { c.update.SetWeight(service, name, s.weight()) }},
+		{[]string{"attempt_timeout", "no_timeout"}, func() { c.update.SetAttemptTimeout(service, name, s.timeout()) }},
+		{[]string{"limits"}, func() { c.update.SetLimits(service, name, s.limits) }},
+		{[]string{"retry"}, func() { c.update.SetRetry(service, name, s.Retry) }},
+		{[]string{"breaker"}, func() { c.update.SetBreakerPolicy(service, name, s.Breaker) }},
+		{[]string{"health"}, func() { c.update.SetHealthPolicy(service, name, s.joiner.healthPolicy(s)) }},
 	} {
 		if slices.ContainsFunc(setting.fields, change.changesPolicy) {
 			setting.change()
@@ -192,12 +192,12 @@ func (c *changes) stay(s *spec, change *Change) {
 	}
 	if moved := s.group() != before.group(); (moved || !s.strategy.Same(before.strategy)) && !c.grouped[s.group()] {
 		c.grouped[s.group()] = true
-		c.update.SetStrategy(name, s.strategy)
+		c.update.SetStrategy(service, name, s.strategy)
 		c.note(s.identity)
 	}
 	if s.Domain != "" && s.limits != before.limits && !c.limited[s.Domain] {
 		c.limited[s.Domain] = true
-		c.update.SetLimits(name, s.limits)
+		c.update.SetLimits(service, name, s.limits)
 		c.note(s.identity)
 	}
 }

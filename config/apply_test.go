@@ -83,14 +83,14 @@ func TestApply_FailuresOfSeveralProvidersAreToldWithTheirPlaces(t *testing.T) {
 	t.Parallel()
 	_, m, _ := manage(t)
 	_, err := m.Apply(t.Context(), parse(t, models("name: a", "name: b, settings: {fail: no host}")))
-	require.ErrorContains(t, err, `config: a.yaml:5:7: services.llm.providers[b]: registry: provider "b" has not proven itself: not ready: no host`)
+	require.ErrorContains(t, err, `config: a.yaml:5:7: services.llm.providers[b]: registry: provider "llm/b" has not proven itself: not ready: no host`)
 }
 
 func TestApply_InPlaceKeepsTheInstanceAndItsBreaker(t *testing.T) {
 	t.Parallel()
 	reg, m, w := manage(t)
 	apply(t, m, models("name: a, settings: {model: big}", "name: b"))
-	a, _ := reg.Provider("a")
+	a, _ := reg.Provider("llm", "a")
 	require.NoError(t, a.ForceOpen(time.Hour, "by hand"))
 	made := w.count()
 	apply(t, m, models("name: a, settings: {model: big}, priority: LOW, group: 2, weight: 3, attempt_timeout: 5s, "+
@@ -203,7 +203,7 @@ func TestApply_WhatTheProgramRegisteredIsLeftAlone(t *testing.T) {
 	apply(t, m, models("name: a"))
 	apply(t, m, models("name: b"))
 	require.Len(t, listing(reg), 2)
-	b, _ := reg.Provider("b")
+	b, _ := reg.Provider("llm", "b")
 	require.NoError(t, b.Unregister(t.Context()))
 	plan := apply(t, m, models("name: b"))
 	require.Equal(t, 1, plan.Count(config.Add), "what was unregistered by hand comes back")

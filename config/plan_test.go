@@ -3,13 +3,16 @@ package config_test
 import (
 	"encoding/json"
 	"errors"
+	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/config"
 	"github.com/capreg/registry/registrytest"
+	"github.com/capreg/registry/status"
 )
 
 const before = `
@@ -85,6 +88,48 @@ picked for cheap: replaced
 	require.Equal(t, again2.Picks[0].After, done.Picks[0].After)
 }
 
+func TestPlan_ProvidersOfOneNameInTwoServicesAreTwo(t *testing.T) {
+	t.Parallel()
+	mail := registry.NewService[model]("mail")
+	w := &workshop{}
+	reg, m, _ := manage(t, config.Bind(mail, "model", w.make))
+	both := func(chat, mail string) string {
+		return "services:\n  llm:\n    providers:\n    - {kind: model, name: a" + chat + "}\n" +
+			"  mail:\n    providers:\n    - {kind: model, name: a" + mail + "}\n"
+	}
+	apply(t, m, both("", ""))
+	llmA, ok := reg.Provider("llm", "a")
+	require.True(t, ok)
+	mailA, ok := reg.Provider("mail", "a")
+	require.True(t, ok)
+	require.NoError(t, mailA.ForceOpen(time.Hour, "test"))
+	file := filepath.Join(t.TempDir(), "state")
+	require.NoError(t, m.Save(file))
+
+	next := both("", ", weight: 3, retry: {retries: 2}")
+	plan, err := m.Plan(t.Context(), parse(t, next))
+	require.NoError(t, err)
+	for _, c := range plan.Changes {
+		require.Equal(t, c.Service == "mail", c.Action == config.Alter, "%+v", c)
+	}
+	apply(t, m, next)
+	require.InDelta(t, 1, llmA.Weight(), 0)
+	require.InDelta(t, 3, mailA.Weight(), 0)
+	apply(t, m, "services:\n  llm:\n    providers:\n    - {kind: model, name: a, version: '2'}\n")
+	<-mailA.Left()
+	require.Equal(t, 1, reg.Stats().Providers)
+
+	reg, m, _ = manage(t, config.Bind(mail, "model", w.make))
+	restored, err := m.Restore(file)
+	require.NoError(t, err)
+	require.Equal(t, 1, restored.Providers)
+	apply(t, m, both("", ""))
+	llmA, _ = reg.Provider("llm", "a")
+	mailA, _ = reg.Provider("mail", "a")
+	require.Equal(t, status.BreakerClosed, llmA.Breaker().State)
+	require.Equal(t, status.BreakerOpen, mailA.Breaker().State)
+}
+
 func TestPlan_PicksFollowStrategyHealthAndTheProgramsOwnProviders(t *testing.T) {
 	t.Parallel()
 	reg, m, _ := manage(t)
@@ -99,7 +144,7 @@ func TestPlan_PicksFollowStrategyHealthAndTheProgramsOwnProviders(t *testing.T) 
 	plan = apply(t, m, document)
 	require.Equal(t, config.Pick{Query: "q", Before: []string{}, After: []string{"a"}}, plan.Picks[0])
 
-	a, _ := reg.Provider("a")
+	a, _ := reg.Provider("llm", "a")
 	require.NoError(t, a.MarkUnhealthy(errors.New("ill")))
 	plan, err = m.Plan(t.Context(), parse(t, document))
 	require.NoError(t, err)
@@ -121,7 +166,7 @@ func TestPlan_WarnsOfWhatMayNotBeMeant(t *testing.T) {
 		require.Len(t, plan.Warnings, 1, "%v", plan)
 		require.Contains(t, plan.Warnings[0], want)
 	}
-	a, _ := reg.Provider("a")
+	a, _ := reg.Provider("llm", "a")
 	require.NoError(t, a.MarkUnhealthy(errors.New("ill")))
 	plan, err := m.Plan(t.Context(), parse(t, models("name: a")))
 	require.NoError(t, err)

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -129,12 +130,30 @@ func TestState_SaveIntoADirectoryThatIsMissingIsAnError(t *testing.T) {
 	require.ErrorIs(t, m.Save(filepath.Join(t.TempDir(), "none", "state.json")), os.ErrNotExist)
 }
 
-func TestState_FullDiskLeavesTheOldFileAsItIs(t *testing.T) {
+// smallDisk returns a directory with a file system of 16 KiB of its own.
+func smallDisk(t *testing.T) string {
+	t.Helper()
 	dir := t.TempDir()
-	if err := exec.CommandContext(t.Context(), "mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", dir).Run(); err != nil {
-		t.Skip("a small file system cannot be mounted here: ", err)
+	var refused error
+	for _, as := range [][]string{{"mount"}, {"sudo", "-n", "mount"}} {
+		mount := append(slices.Clone(as), "-t", "tmpfs", "-o", "size=16k,mode=0777", "tmpfs", dir)
+		err := exec.CommandContext(t.Context(), mount[0], mount[1:]...).Run()
+		if err != nil {
+			refused = errors.Join(refused, err)
+			continue
+		}
+		t.Cleanup(func() {
+			umount := append(slices.Clone(as[:len(as)-1]), "umount", dir)
+			require.NoError(t, exec.CommandContext(context.Background(), umount[0], umount[1:]...).Run())
+		})
+		return dir
 	}
-	t.Cleanup(func() { require.NoError(t, exec.CommandContext(context.Background(), "umount", dir).Run()) })
+	t.Skip("a small file system cannot be mounted here: ", refused)
+	return ""
+}
+
+func TestState_FullDiskLeavesTheOldFileAsItIs(t *testing.T) {
+	dir := smallDisk(t)
 	t.Setenv("CONFIG_TEST_KEY", secret)
 	reg, m, _ := manage(t)
 	apply(t, m, threeModels)

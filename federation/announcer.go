@@ -96,7 +96,7 @@ type Announcement struct {
 	Silent time.Duration `json:"silent,omitempty"`
 	// Cause is the last error of the store, in one line; empty after a success.
 	Cause string `json:"cause,omitempty"`
-	// Refused has, by name, why a provider that is offered is not announced.
+	// Refused has, by service and name with a slash between them, why a provider that is offered is not announced.
 	Refused map[string]string `json:"refused,omitempty"`
 }
 
@@ -116,11 +116,11 @@ type Announcer struct {
 	lease   Lease
 	renewed time.Time
 	cause   error
-	dirty   map[string]struct{} // providers whose record may have to change
-	written map[string]string   // records by provider, as the store has them
-	sum     uint64              // of the hashes of those
-	ill     map[string]error
-	stray   map[string]bool // providers whose records are in the store and not in written
+	dirty   map[title]struct{} // providers whose record may have to change
+	written map[title]string   // records by provider, as the store has them
+	sum     uint64             // of the hashes of those
+	ill     map[title]error
+	stray   map[title]bool // providers whose records are in the store and not in written
 	wake    chan struct{}
 }
 
@@ -167,7 +167,7 @@ func (a *Announcer) Announcement() Announcement {
 		if view.Refused == nil {
 			view.Refused = map[string]string{}
 		}
-		view.Refused[name] = short(err)
+		view.Refused[name.String()] = short(err)
 	}
 	return view
 }
@@ -191,8 +191,8 @@ func (a *Announcer) Run(ctx context.Context, reg *registry.Registry) error {
 	}
 	a.state, a.cause, a.renewed = AnnouncerClaiming, nil, time.Time{}
 	a.lease = Lease{Node: a.options.Node, Incarnation: rand.Text(), TTL: a.options.TTL}
-	a.dirty, a.written, a.sum, a.ill = map[string]struct{}{}, map[string]string{}, 0, map[string]error{}
-	a.stray = map[string]bool{}
+	a.dirty, a.written, a.sum, a.ill = map[title]struct{}{}, map[title]string{}, 0, map[title]error{}
+	a.stray = map[title]bool{}
 	a.wake = make(chan struct{}, 1)
 	a.mu.Unlock()
 
@@ -226,11 +226,11 @@ func (a *Announcer) followRegistry(ctx context.Context, reg *registry.Registry, 
 		if e.Lost > 0 {
 			a.markAll(reg)
 		}
-		a.mark(e.Provider)
+		a.mark(title{e.Service, e.Provider})
 	}
 }
 
-func (a *Announcer) mark(name string) {
+func (a *Announcer) mark(name title) {
 	a.mu.Lock()
 	a.dirty[name] = struct{}{}
 	a.mu.Unlock()
@@ -244,7 +244,7 @@ func (a *Announcer) markAll(reg *registry.Registry) {
 	}
 	a.mu.Unlock()
 	for _, registration := range reg.Registrations() {
-		a.mark(registration.Name())
+		a.mark(title{registration.Definition().Service, registration.Name()})
 	}
 	wake(a.wake)
 }
@@ -264,8 +264,8 @@ func (a *Announcer) enter(state AnnouncerState) {
 }
 
 // record returns the record of a provider, or none where it is not offered.
-func (a *Announcer) record(reg *registry.Registry, name string) (string, error) {
-	registration, there := reg.Provider(name)
+func (a *Announcer) record(reg *registry.Registry, name title) (string, error) {
+	registration, there := reg.Provider(name.service, name.name)
 	if !there {
 		return "", nil
 	}
@@ -292,10 +292,10 @@ func (a *Announcer) record(reg *registry.Registry, name string) (string, error) 
 }
 
 // take returns at most that many of the providers whose records may have to change.
-func (a *Announcer) take(most int) []string {
+func (a *Announcer) take(most int) []title {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	names := slices.Sorted(maps.Keys(a.dirty))
+	names := slices.SortedFunc(maps.Keys(a.dirty), title.compare)
 	names = names[:min(len(names), most)]
 	for _, name := range names {
 		delete(a.dirty, name)
@@ -304,10 +304,10 @@ func (a *Announcer) take(most int) []string {
 }
 
 // flush writes what has to change of the named records. The first error is that of the store.
-func (a *Announcer) flush(ctx context.Context, reg *registry.Registry, names []string) error {
+func (a *Announcer) flush(ctx context.Context, reg *registry.Registry, names []title) error {
 	var all sync.WaitGroup
 	var first error
-	turns := make(chan string)
+	turns := make(chan title)
 	for range min(writesAtOnce, len(names)) {
 		all.Go(func() {
 			for name := range turns {
@@ -328,7 +328,7 @@ func (a *Announcer) flush(ctx context.Context, reg *registry.Registry, names []s
 	return first
 }
 
-func (a *Announcer) write(ctx context.Context, reg *registry.Registry, name string) error {
+func (a *Announcer) write(ctx context.Context, reg *registry.Registry, name title) error {
 	text, ill := a.record(reg, name)
 	a.mu.Lock()
 	before, there := a.written[name]

@@ -81,7 +81,7 @@ func TestAnnouncer_NamesWhatItCannotAnnounce(t *testing.T) {
 		after(0)
 		state := announcer.Announcement()
 		require.Equal(f, 1, state.Entries)
-		require.Contains(f, state.Refused["large"], "want at most 65536")
+		require.Contains(f, state.Refused["greet/large"], "want at most 65536")
 	})
 }
 
@@ -105,7 +105,7 @@ func TestAnnouncer_DeletesWhatNodesHaveLeftBehind(t *testing.T) {
 	t.Parallel()
 	inFleet(t, func(f *fleet) {
 		f.lease("1", federation.Serving)
-		f.write("entry.orphan.1.cA", federation.Entry{})
+		f.write("entry.orphan.1.Z3JlZXQ.cA", federation.Entry{})
 		reg := f.registry()
 		f.announcer(reg, "z", nil)
 		_, far, _ := f.announcer(f.registry(), "a", nil)

@@ -300,7 +300,7 @@ func (r *announcing) clean(ctx context.Context) func() error {
 }
 
 // strays has the record of a provider deleted if it is not one that was written.
-func (r *announcing) strays(name string) {
+func (r *announcing) strays(name title) {
 	r.mu.Lock()
 	_, written := r.written[name]
 	if !written {
@@ -444,12 +444,13 @@ func (r *announcing) leave(ctx context.Context) error {
 	err = fault.Run(func() error { return r.options.Store.Delete(ctx, leaseKey(r.options.Node), r.revision) })
 	if err == nil {
 		r.mu.Lock()
-		names := slices.Sorted(maps.Keys(r.written))
-		r.mu.Unlock()
-		for i, name := range names {
-			names[i] = entryKey(r.options.Node, r.lease.Incarnation, name)
+		var keys []string
+		for name := range r.written {
+			keys = append(keys, entryKey(r.options.Node, r.lease.Incarnation, name))
 		}
-		err = r.removeAll(ctx, names)
+		r.mu.Unlock()
+		slices.Sort(keys)
+		err = r.removeAll(ctx, keys)
 	}
 	if err != nil && !errors.Is(err, ErrChanged) {
 		return r.note(fmt.Errorf("federation: records of node %q are left in the store: %w", r.options.Node, err))

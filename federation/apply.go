@@ -68,12 +68,12 @@ func (s *Source) remove(ctx context.Context, reg *registry.Registry, id provider
 
 // leave removes a provider, unless it has left, and does not wait for its calls in flight.
 func leave(ctx context.Context, reg *registry.Registry, registration *registry.Registration) {
-	now, there := reg.Provider(registration.Name())
+	now, there := reg.Provider(registration.Definition().Service, registration.Name())
 	if hasLeft(registration) || !there || now.Info().Generation != registration.Info().Generation {
 		return
 	}
 	var u registry.Update
-	u.Remove(registration.Name())
+	u.Remove(registration.Definition().Service, registration.Name())
 	_ = reg.Update(ctx, &u) // an error says that it has left
 }
 
@@ -133,7 +133,7 @@ func (s *Source) retryNames(ctx context.Context, reg *registry.Registry) {
 	for e := range leaving.All(ctx) {
 		s.change(func(r *roster, _ time.Time) {
 			for id, was := range s.brought {
-				if was.refused != nil && (was.name == e.Provider || e.Lost > 0) {
+				if was.refused != nil && (was.name == e.Provider && id.service == e.Service || e.Lost > 0) {
 					r.changed[id] = struct{}{}
 				}
 			}

@@ -118,7 +118,7 @@ func (c *Cooldowns) Run(ctx context.Context, reg *registry.Registry) error {
 
 // heard tells the other nodes what an event says, as far as it is theirs to know.
 func (c *Cooldowns) heard(ctx context.Context, reg *registry.Registry, e event.Event) {
-	registration, there := reg.Provider(e.Provider)
+	registration, there := reg.Provider(e.Service, e.Provider)
 	if !there || registration.Definition().Domain == "" {
 		return
 	}

@@ -119,7 +119,7 @@ func TestDNS_FollowsAddressesByTheirTTLAndKeepsTheLastOnes(t *testing.T) {
 	both := []string{"dns:greet.test/10.0.0.1:80", "dns:greet.test/10.0.0.2:80"}
 	eventually(t, func() bool { return len(names(reg)) == 2 })
 	require.Equal(t, both, names(reg))
-	first, _ := reg.Provider(both[0])
+	first, _ := reg.Provider("greet", both[0])
 	generation := first.Info().Generation
 
 	for _, empty := range []bool{false, true} {
@@ -130,7 +130,7 @@ func TestDNS_FollowsAddressesByTheirTTLAndKeepsTheLastOnes(t *testing.T) {
 		eventually(t, func() bool { return stateOf(source, "dns:greet.test").State == federation.NodePresent })
 	}
 	s.set(typeA, false, address("10.0.0.1"), address("10.0.0.3"))
-	eventually(t, func() bool { return source.Explain("dns:greet.test", "10.0.0.3:80").Visible })
+	eventually(t, func() bool { return source.Explain("dns:greet.test", "greet", "10.0.0.3:80").Visible })
 	require.Equal(t, []string{"dns:greet.test/10.0.0.1:80", "dns:greet.test/10.0.0.3:80"}, names(reg))
 	require.Equal(t, generation, first.Info().Generation)
 }
@@ -165,8 +165,8 @@ func TestDNS_ReadsServices(t *testing.T) {
 	reg := registrytest.New(t, registry.Options{})
 	listed(t, reg, l)
 	eventually(t, func() bool { return len(names(reg)) == 2 })
-	near, _ := reg.Provider("dns:_greet._tcp.test/near:8080")
-	far, _ := reg.Provider("dns:_greet._tcp.test/far:8081")
+	near, _ := reg.Provider("greet", "dns:_greet._tcp.test/near:8080")
+	far, _ := reg.Provider("greet", "dns:_greet._tcp.test/far:8081")
 	require.Equal(t, 1, near.Group())
 	require.InDelta(t, 5, near.Weight(), 0)
 	require.Equal(t, 2, far.Group())

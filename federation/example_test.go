@@ -66,7 +66,7 @@ func Example() {
 		return g(), nil
 	})
 	fmt.Println(answer, err)
-	fmt.Println(source.Explain("kitchen-1", "waiter").Reason)
+	fmt.Println(source.Explain("kitchen-1", "greet", "waiter").Reason)
 
 	cancel()
 	fmt.Println(<-ended, <-ended)

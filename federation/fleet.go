@@ -109,30 +109,30 @@ func (s *Source) node(name string, suspectedBy []string, now time.Time) Node {
 	if !n.heard.IsZero() {
 		view.Silent = now.Sub(n.heard)
 	}
-	offers := map[string]bool{}
+	offers := map[title]bool{}
 	for _, life := range n.lives {
 		for provider := range life {
 			offers[provider] = true
 		}
 	}
-	for _, provider := range slices.Sorted(maps.Keys(offers)) {
+	for _, provider := range slices.SortedFunc(maps.Keys(offers), title.compare) {
 		view.Offers = append(view.Offers, s.explain(providerID{name, provider}))
 	}
 	return view
 }
 
-// Explain says whether the provider of that name at a node is seen here, and else why not. It asks nothing, and changes nothing.
-func (s *Source) Explain(node, provider string) Offered {
+// Explain says whether the provider of that service and name at a node is seen here, and else why not. It asks nothing, and changes nothing.
+func (s *Source) Explain(node, service, provider string) Offered {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.explain(providerID{node, provider})
+	return s.explain(providerID{node, title{service, provider}})
 }
 
 // explain is Explain with mu held.
 func (s *Source) explain(id providerID) Offered {
 	entry, visible, why := s.roster.sees(id)
 	o := Offered{
-		Node: id.node, Name: id.name, Service: entry.Definition.Service, Kind: entry.Kind, Address: entry.Address, Reason: why,
+		Node: id.node, Name: id.name, Service: id.service, Kind: entry.Kind, Address: entry.Address, Reason: why,
 	}
 	was := s.brought[id]
 	switch {

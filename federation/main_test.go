@@ -113,7 +113,7 @@ func (f *fleet) write(key string, value any) {
 // lease writes the lease of node n, and its record of a provider p before that.
 func (f *fleet) lease(incarnation string, phase federation.Phase) {
 	f.Helper()
-	f.write("entry.n."+incarnation+".cA", federation.Entry{ // p
+	f.write("entry.n."+incarnation+".Z3JlZXQ.cA", federation.Entry{ // p
 		Node: "n", Incarnation: incarnation, Kind: "test", Address: "there", Definition: registry.Definition{Service: "greet", Name: "p"},
 	})
 	f.write("lease.n", federation.Lease{Node: "n", Incarnation: incarnation, Phase: phase, TTL: ttl})
@@ -150,13 +150,13 @@ func offerOnly(tb testing.TB, reg *registry.Registry, names []string) {
 	want := map[string]bool{}
 	for _, name := range names {
 		want[name] = true
-		if _, there := reg.Provider(name); !there {
+		if _, there := reg.Provider("greet", name); !there {
 			greets.AddTo(&u, registry.Provider[greet]{Name: name, Instance: func() string { return name }})
 		}
 	}
 	for info := range reg.All() {
 		if !want[info.Name] {
-			u.Remove(info.Name)
+			u.Remove("greet", info.Name)
 		}
 	}
 	require.NoError(tb, reg.Update(context.Background(), &u))

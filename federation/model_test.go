@@ -100,7 +100,7 @@ func happens(f *fleet, random *rand.Rand, m *member) {
 	case 3, 4:
 		if len(m.offers) > 0 {
 			i := random.IntN(len(m.offers))
-			registration, _ := m.reg.Provider(m.offers[i])
+			registration, _ := m.reg.Provider("greet", m.offers[i])
 			require.NoError(f, registration.Unregister(f.Context()))
 			m.offers = slices.Delete(m.offers, i, i+1)
 		}
@@ -148,7 +148,7 @@ func TestFleet_ShowsWhatEachNodeOffersAndWhichNodesSuspectIt(t *testing.T) {
 		require.Equal(f, []federation.Offered{{
 			Node: "near", Name: "p", Service: "greet", Kind: "test", Address: "near:p", Visible: true, As: "near/p",
 		}}, offers)
-		registration, _ := far.Provider("near/p")
+		registration, _ := far.Provider("greet", "near/p")
 		require.Equal(f, "near", registration.Info().Metadata[federation.MetadataNode])
 		require.True(f, strings.HasPrefix(farSource.Fleet().Store, "memory"))
 	})

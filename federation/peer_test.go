@@ -99,11 +99,11 @@ func TestPeer_TellsThatItLeaves(t *testing.T) {
 	require.NotContains(t, l.String(), "secret")
 	source := listed(t, near, l)
 	eventually(t, func() bool { return len(names(near)) == 1 })
-	require.Equal(t, "far:p", source.Explain("far", "p").Address)
+	require.Equal(t, "far:p", source.Explain("far", "greet", "p").Address)
 	peer.Leave()
 	peer.Leave()
 	eventually(t, func() bool { return len(names(near)) == 0 })
-	require.Equal(t, "the node is leaving", source.Explain("far", "p").Reason)
+	require.Equal(t, "the node is leaving", source.Explain("far", "greet", "p").Reason)
 }
 
 func TestPeer_AnswersByTheRulesOfHTTP(t *testing.T) {

@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -95,22 +96,36 @@ func sumOf(key string, value []byte) uint64 {
 // leaseKey returns the key of a node's lease.
 func leaseKey(node string) string { return leasePrefix + node }
 
+// title names a provider at its node, as names are those of a service.
+type title struct{ service, name string }
+
+func (t title) compare(with title) int {
+	return cmp.Or(cmp.Compare(t.service, with.service), cmp.Compare(t.name, with.name))
+}
+
+func (t title) String() string { return t.service + "/" + t.name }
+
+func (e *Entry) title() title { return title{e.Definition.Service, e.Definition.Name} }
+
 // entryKey returns the key of a provider's record.
-func entryKey(node, incarnation, name string) string {
-	return entryPrefix + node + "." + incarnation + "." + base64.RawURLEncoding.EncodeToString([]byte(name))
+func entryKey(node, incarnation string, t title) string {
+	encode := base64.RawURLEncoding.EncodeToString
+	return entryPrefix + node + "." + incarnation + "." + encode([]byte(t.service)) + "." + encode([]byte(t.name))
 }
 
 // parseEntryKey returns the parts of an entry's key.
-func parseEntryKey(key string) (node, incarnation, name string, err error) {
+func parseEntryKey(key string) (node, incarnation string, t title, err error) {
 	parts := strings.Split(strings.TrimPrefix(key, entryPrefix), ".")
-	if len(parts) != 3 || !isWord(parts[0]) || !isWord(parts[1]) {
-		return "", "", "", refused("the key is not of the form entry.NODE.INCARNATION.NAME")
+	if len(parts) != 4 || !isWord(parts[0]) || !isWord(parts[1]) {
+		return "", "", title{}, refused("the key is not of the form entry.NODE.INCARNATION.SERVICE.NAME")
 	}
-	decoded, err := base64.RawURLEncoding.Strict().DecodeString(parts[2])
-	if err != nil {
-		return parts[0], parts[1], "", refused("the name in the key is not encoded as base64url")
+	decode := base64.RawURLEncoding.Strict().DecodeString
+	service, badService := decode(parts[2])
+	name, badName := decode(parts[3])
+	if badService != nil || badName != nil {
+		return parts[0], parts[1], title{}, refused("a name in the key is not encoded as base64url")
 	}
-	return parts[0], parts[1], string(decoded), nil
+	return parts[0], parts[1], title{string(service), string(name)}, nil
 }
 
 // isWord reports whether text may be a part of a key.
@@ -171,13 +186,13 @@ func readLease(record Record) (Lease, error) {
 	return l, nil
 }
 
-// readEntry reads the record of a provider, which is to be of the node, the incarnation and the name of its key.
-func readEntry(record Record, node, incarnation, name string) (Entry, error) {
+// readEntry reads the record of a provider, which is to be of the node, the incarnation and the names of its key.
+func readEntry(record Record, node, incarnation string, of title) (Entry, error) {
 	var e Entry
 	if err := decode(record.Value, &e); err != nil {
 		return Entry{}, err
 	}
-	if e.Node != node || e.Incarnation != incarnation || e.Definition.Name != name {
+	if e.Node != node || e.Incarnation != incarnation || e.title() != of {
 		return Entry{}, refused("the record is of another provider than its key")
 	}
 	return e, e.check()

@@ -40,7 +40,10 @@ const (
 )
 
 // providerID names a provider in the fleet.
-type providerID struct{ node, name string }
+type providerID struct {
+	node string
+	title
+}
 
 // item is the record of a provider, or the reason why that was refused.
 type item struct {
@@ -63,7 +66,7 @@ type node struct {
 	deadline time.Time // when a suspect is evicted; zero: never
 	why      string    // it is a suspect
 	// lives has the records by incarnation and name. Those of others than the lease's wait for theirs, or are left over.
-	lives map[string]map[string]*item
+	lives map[string]map[title]*item
 	// doubt is by how much the sum of the last lease differs from that of the records, and known the difference that the store
 	// has itself, as it was read with it.
 	doubt, known uint64
@@ -88,7 +91,7 @@ func newRoster(most int) *roster {
 // takeChanged returns the providers that may be seen differently than before, by node and name.
 func (r *roster) takeChanged() []providerID {
 	ids := slices.SortedFunc(maps.Keys(r.changed), func(a, b providerID) int {
-		return cmp.Or(cmp.Compare(a.node, b.node), cmp.Compare(a.name, b.name))
+		return cmp.Or(cmp.Compare(a.node, b.node), a.compare(b.title))
 	})
 	clear(r.changed)
 	return ids
@@ -97,7 +100,7 @@ func (r *roster) takeChanged() []providerID {
 func (r *roster) of(name string) *node {
 	n := r.nodes[name]
 	if n == nil {
-		n = &node{lives: map[string]map[string]*item{}}
+		n = &node{lives: map[string]map[title]*item{}}
 		r.nodes[name] = n
 	}
 	return n
@@ -219,11 +222,11 @@ func (r *roster) leaseGone(name string, now time.Time) {
 }
 
 // put notes the record of a provider.
-func (r *roster) put(name, incarnation, provider string, of *item) {
+func (r *roster) put(name, incarnation string, provider title, of *item) {
 	n := r.of(name)
 	life := n.lives[incarnation]
 	if life == nil {
-		life = map[string]*item{}
+		life = map[title]*item{}
 		n.lives[incarnation] = life
 	}
 	if _, known := life[provider]; !known {
@@ -238,7 +241,7 @@ func (r *roster) put(name, incarnation, provider string, of *item) {
 }
 
 // gone notes that the record of a provider was deleted.
-func (r *roster) gone(name, incarnation, provider string) {
+func (r *roster) gone(name, incarnation string, provider title) {
 	n := r.nodes[name]
 	if n == nil {
 		return
@@ -392,7 +395,7 @@ func (r *roster) listedAll(list *List, now time.Time) {
 	n := r.of(list.Node)
 	n.listed = true
 	n.lease = Lease{Node: list.Node, Incarnation: list.Incarnation}
-	present := make(map[string]bool, len(list.Entries))
+	present := make(map[title]bool, len(list.Entries))
 	for i := range list.Entries {
 		e := list.Entries[i]
 		e.Node, e.Incarnation = list.Node, list.Incarnation
@@ -400,12 +403,13 @@ func (r *roster) listedAll(list *List, now time.Time) {
 		if of.refused != nil { // none of it is kept but a name to tell it by
 			of.entry = Entry{Node: e.Node, Incarnation: e.Incarnation}
 			of.entry.Definition.Name = oneline.Short(e.Definition.Name, longestName)
+			of.entry.Definition.Service = oneline.Short(e.Definition.Service, longestName)
 		}
-		present[of.entry.Definition.Name] = true
-		r.put(list.Node, list.Incarnation, of.entry.Definition.Name, of)
+		present[of.entry.title()] = true
+		r.put(list.Node, list.Incarnation, of.entry.title(), of)
 	}
 	r.drop(list.Node, n, func(incarnation string, of *item) bool {
-		return incarnation != list.Incarnation || !present[of.entry.Definition.Name]
+		return incarnation != list.Incarnation || !present[of.entry.title()]
 	})
 	if list.Leaving {
 		r.enter(list.Node, n, NodeDraining, now)
@@ -435,12 +439,12 @@ func (r *roster) sees(id providerID) (entry Entry, visible bool, why string) {
 	if n == nil {
 		return Entry{}, false, "no node of that name is known"
 	}
-	of := n.lives[n.lease.Incarnation][id.name]
+	of := n.lives[n.lease.Incarnation][id.title]
 	switch {
 	case n.state == "":
-		return n.any(id.name), false, "the node has no lease"
+		return n.any(id.title), false, "the node has no lease"
 	case of == nil:
-		if other := n.any(id.name); other.Node != "" {
+		if other := n.any(id.title); other.Node != "" {
 			return other, false, "the record is of another incarnation than the lease of the node"
 		}
 		return Entry{}, false, "the node offers no provider of that name"
@@ -457,10 +461,10 @@ func (r *roster) sees(id providerID) (entry Entry, visible bool, why string) {
 	}
 }
 
-// any returns a record of that name, of whatever incarnation.
-func (n *node) any(name string) Entry {
+// any returns a record of that provider, of whatever incarnation.
+func (n *node) any(t title) Entry {
 	for _, life := range n.lives {
-		if of := life[name]; of != nil {
+		if of := life[t]; of != nil {
 			return of.entry
 		}
 	}

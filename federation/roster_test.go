@@ -62,7 +62,7 @@ func TestSource_SeesNodesAsTheTableSays(t *testing.T) {
 					event(f)
 				}
 				require.Equal(f, test.want, stateOf(source, "n").State)
-				o := source.Explain("n", "p")
+				o := source.Explain("n", "greet", "p")
 				require.Equal(f, test.seen, o.Visible, o.Reason)
 				require.Equal(f, test.seen, o.Reason == "")
 				if test.seen {
@@ -86,9 +86,9 @@ func TestSource_ExplainsEveryAbsence(t *testing.T) {
 			return nil
 		}})
 		after(0)
-		why := func(node, name string) string { return source.Explain(node, name).Reason }
+		why := func(node, name string) string { return source.Explain(node, "greet", name).Reason }
 		require.Equal(f, "no node of that name is known", why("n", "p"))
-		f.write("entry.n.1.cA", federation.Entry{})
+		f.write("entry.n.1.Z3JlZXQ.cA", federation.Entry{})
 		require.Equal(f, "the node has no lease", why("n", "p"))
 		f.lease("1", federation.Joining)
 		require.Equal(f, "the node is joining: its records are not complete", why("n", "p"))
@@ -103,18 +103,18 @@ func TestSource_ExplainsEveryAbsence(t *testing.T) {
 		f.lease("3", federation.Leaving)
 		require.Equal(f, "the node is leaving", why("n", "p"))
 		f.lease("3", federation.Serving)
-		registration, there := reg.Provider("n/p")
+		registration, there := reg.Provider("greet", "n/p")
 		require.True(f, there)
 		require.NoError(f, registration.Unregister(f.Context()))
 		require.Equal(f, "it was removed here; it comes back when its node offers it otherwise", why("n", "p"))
 
 		f.add(reg, "m/p")
-		f.write("entry.m.1.cA", federation.Entry{
+		f.write("entry.m.1.Z3JlZXQ.cA", federation.Entry{
 			Node: "m", Incarnation: "1", Kind: "test", Definition: registry.Definition{Service: "greet", Name: "p"},
 		})
 		f.write("lease.m", federation.Lease{Node: "m", Incarnation: "1", Phase: federation.Serving, TTL: 10 * ttl})
 		require.Contains(f, why("m", "p"), `already exists`)
-		taken, _ := reg.Provider("m/p")
+		taken, _ := reg.Provider("greet", "m/p")
 		require.NoError(f, taken.Unregister(f.Context()))
 		after(0)
 		require.Empty(f, why("m", "p"), "a name that becomes free is taken")

@@ -278,20 +278,20 @@ func (s *Source) takeLease(r *roster, record Record, node string, now time.Time)
 }
 
 func takeEntry(r *roster, record Record) {
-	node, incarnation, name, err := parseEntryKey(record.Key)
+	node, incarnation, of, err := parseEntryKey(record.Key)
 	switch {
 	case err != nil:
 		if len(r.ill) < mostSuspects && len(record.Key) <= 4*longestName {
 			r.ill[record.Key] = err
 		}
 	case record.Deleted:
-		r.gone(node, incarnation, name)
+		r.gone(node, incarnation, of)
 	default:
-		e, err := readEntry(record, node, incarnation, name)
+		e, err := readEntry(record, node, incarnation, of)
 		if err != nil { // none of it is kept but what its key says
-			e = Entry{Node: node, Incarnation: incarnation, Definition: registry.Definition{Name: name}}
+			e = Entry{Node: node, Incarnation: incarnation, Definition: registry.Definition{Service: of.service, Name: of.name}}
 		}
-		r.put(node, incarnation, name, &item{entry: e, refused: err, sum: sumOf(record.Key, record.Value)})
+		r.put(node, incarnation, of, &item{entry: e, refused: err, sum: sumOf(record.Key, record.Value)})
 	}
 }
 

@@ -77,7 +77,7 @@ func TestSource_ConfiguresAndDialsByBinding(t *testing.T) {
 		f.source(reg, federation.SourceOptions{Bindings: []federation.Binding{binding}})
 		f.lease("1", federation.Serving)
 		after(0)
-		registration, _ := reg.Provider("n/p")
+		registration, _ := reg.Provider("greet", "n/p")
 		require.Equal(f, 10, registration.Group())
 		require.Zero(f, dials, "before the first need")
 		get := func() string {
@@ -90,12 +90,12 @@ func TestSource_ConfiguresAndDialsByBinding(t *testing.T) {
 			Node: "n", Incarnation: "1", Kind: "test", Address: "there",
 			Definition: registry.Definition{Service: "greet", Name: "p", Group: 2, Weight: 3},
 		}
-		f.write("entry.n.1.cA", entry)
+		f.write("entry.n.1.Z3JlZXQ.cA", entry)
 		require.Equal(f, 12, registration.Group(), "in place")
 		require.Equal(f, "there", get())
 		require.Equal(f, 1, dials)
 		entry.Address = "elsewhere"
-		f.write("entry.n.1.cA", entry)
+		f.write("entry.n.1.Z3JlZXQ.cA", entry)
 		require.Equal(f, "elsewhere", get())
 		require.Equal(f, 2, dials)
 		require.Equal(f, []string{"n/p"}, names(reg))
@@ -110,7 +110,7 @@ func TestSource_FollowsANameThatChanges(t *testing.T) {
 		f.lease("1", federation.Serving)
 		after(0)
 		require.Equal(f, []string{"there"}, names(reg))
-		f.write("entry.n.1.cA", federation.Entry{
+		f.write("entry.n.1.Z3JlZXQ.cA", federation.Entry{
 			Node: "n", Incarnation: "1", Kind: "test", Address: "elsewhere", Definition: registry.Definition{Service: "greet", Name: "p"},
 		})
 		require.Equal(f, []string{"elsewhere"}, names(reg))
@@ -124,7 +124,7 @@ func TestSource_SurvivesFunctionsThatPanic(t *testing.T) {
 		source, _ := f.source(reg, federation.SourceOptions{Accept: func(federation.Entry) error { panic("boom") }})
 		f.lease("1", federation.Serving)
 		after(0)
-		require.Contains(f, source.Explain("n", "p").Reason, "boom")
+		require.Contains(f, source.Explain("n", "greet", "p").Reason, "boom")
 	})
 }
 
@@ -135,7 +135,7 @@ func TestSource_BoundsTheRecords(t *testing.T) {
 		source, _ := f.source(reg, federation.SourceOptions{MaxEntries: 1})
 		after(0)
 		f.lease("1", federation.Serving)
-		f.write("entry.n.1.cQ", federation.Entry{})
+		f.write("entry.n.1.Z3JlZXQ.cQ", federation.Entry{})
 		require.Equal(f, []string{"n/p"}, names(reg))
 		require.Equal(f, 1, source.Fleet().Beyond)
 		f.write("lease."+strings.Repeat("x", 100), federation.Lease{})
@@ -182,7 +182,7 @@ func TestSource_KeepsTheLastListOfAListing(t *testing.T) {
 		l <- tells("a", "b", "bell\a")
 		after(0)
 		require.Equal(f, []string{"peer/a", "peer/b"}, names(reg))
-		require.Contains(f, source.Explain("peer", "bell ").Reason+source.Explain("peer", "bell\a").Reason, "control characters")
+		require.Contains(f, source.Explain("peer", "greet", "bell ").Reason+source.Explain("peer", "greet", "bell\a").Reason, "control characters")
 		l <- tells("b")
 		after(0)
 		require.Equal(f, []string{"peer/b"}, names(reg))
@@ -235,4 +235,26 @@ func TestNewSource_RefusesBadOptions(t *testing.T) {
 	require.NoError(t, err)
 	require.ErrorIs(t, source.Run(t.Context(), nil), registry.ErrInvalid)
 	require.Empty(t, source.Suspects())
+}
+
+func TestSource_TellsServicesWithProvidersOfOneNameApart(t *testing.T) {
+	t.Parallel()
+	inFleet(t, func(f *fleet) {
+		others := registry.NewService[greet]("other")
+		near, far := f.registry(), f.registry()
+		source, _ := f.source(near, federation.SourceOptions{Bindings: []federation.Binding{
+			federation.Dial(greets, "test", dial), federation.Dial(others, "test", dial),
+		}})
+		f.announcer(far, "far", nil)
+		f.add(far, "p")
+		other, err := others.Register(f.Context(), far, registry.Provider[greet]{Name: "p", Instance: func() string { return "other" }})
+		require.NoError(f, err)
+		after(0)
+		require.Equal(f, []string{"far/p", "far/p"}, names(near))
+		require.NoError(f, other.Unregister(f.Context()))
+		after(0)
+		require.Equal(f, []string{"far/p"}, names(near))
+		require.True(f, source.Explain("far", "greet", "p").Visible)
+		require.False(f, source.Explain("far", "other", "p").Visible)
+	})
 }

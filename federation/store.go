@@ -30,7 +30,7 @@ type Record struct {
 // Store has the operations that federation needs of a key-value engine, such as NATS JetStream or etcd. Package federationtest has the suite that
 // an implementation must pass, and one in memory for tests.
 //
-// Keys consist of letters, digits, "-", "_", "=" and ".", and have at most 600 bytes; values have at most 64 KiB. All methods block
+// Keys consist of letters, digits, "-", "_", "=" and ".", and have at most 900 bytes; values have at most 64 KiB. All methods block
 // until the engine has answered or ctx ends, and are safe for concurrent use. An error that is neither of those that a
 // method names means that the engine cannot be reached, and that a write may have happened.
 type Store interface {

@@ -17,7 +17,8 @@ type Status struct {
 	Reason string    `json:"reason,omitempty"`
 	// Err is the cause: the error of the last failure, or the one the program gave.
 	Err error `json:"error,omitempty"`
-	// Because names the providers that this one depends on and that are the known cause.
+	// Because names the providers that this one depends on and that are the known cause, each with its service, such as
+	// "storage/disk"; a capability that no provider has is told in words.
 	Because []string `json:"because,omitempty"`
 	// Score is from 0, for dead, to 1, for as it should be. See [Score].
 	Score float64 `json:"score"`

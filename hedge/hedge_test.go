@@ -62,7 +62,7 @@ func serve(ctx context.Context, s server) (string, error) { return s.serve(ctx) 
 // counts returns successes, failures, ignored and in flight.
 func counts(t *testing.T, reg *registry.Registry, name string) [4]uint64 {
 	t.Helper()
-	registration, ok := reg.Provider(name)
+	registration, ok := reg.Provider("service", name)
 	require.True(t, ok)
 	info := registration.Info()
 	return [4]uint64{info.Successes, info.Failures, info.Ignored, info.InFlight}
@@ -102,7 +102,7 @@ func TestCall_CancelledLosersDoNotOpenTheBreaker(t *testing.T) {
 			require.Equal(t, "b", answer)
 			synctest.Wait()
 		}
-		a, _ := reg.Provider("a")
+		a, _ := reg.Provider("service", "a")
 		require.Equal(t, status.BreakerClosed, a.Breaker().State)
 		require.Zero(t, a.Breaker().ConsecutiveFailures)
 	})
@@ -271,7 +271,7 @@ func TestCall_ConcurrentCallsLoseNoOutcome(t *testing.T) {
 		callers.Wait()
 		synctest.Wait()
 		for _, name := range []string{"a", "b", "c"} {
-			registration, _ := reg.Provider(name)
+			registration, _ := reg.Provider("service", name)
 			info := registration.Info()
 			require.Equal(t, info.Attempts, info.Successes+info.Failures+info.Ignored+info.Limited, name)
 		}

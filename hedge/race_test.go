@@ -45,7 +45,7 @@ func TestCall_LosersAreNeverCounted(t *testing.T) {
 			require.Equal(t, "fast", got)
 		}
 		synctest.Wait()
-		slow, _ := reg.Provider("slow")
+		slow, _ := reg.Provider("service", "slow")
 		require.Zero(t, slow.Info().Failures, "losers are not counted")
 		require.Equal(t, status.BreakerClosed, slow.Breaker().State)
 	})
@@ -152,7 +152,7 @@ func TestCall_TooLongNeverLeadsToASmallerWindow(t *testing.T) {
 	with(t, registry.Options{}, ps, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[server]) {
 		_, err := hedge.Call(t.Context(), r, second, serve)
 		require.Error(t, err)
-		s, _ := reg.Provider("small")
+		s, _ := reg.Provider("service", "small")
 		require.Zero(t, s.Info().Attempts, "only a larger declared window")
 	})
 }
@@ -193,7 +193,7 @@ func TestCall_AdvancesTheRotationOnce(t *testing.T) {
 			_, err := hedge.Call(t.Context(), r, second, serve)
 			require.NoError(t, err)
 		}
-		a, _ := reg.Provider("a")
+		a, _ := reg.Provider("service", "a")
 		require.EqualValues(t, 5, a.Info().Attempts)
 	})
 }
@@ -221,7 +221,7 @@ func TestCall_WaitsForACooldownByOption(t *testing.T) {
 		began := time.Now()
 		_, err := hedge.Call(t.Context(), r, second, serve, registry.WaitForCooldown())
 		require.Error(t, err)
-		a, _ := reg.Provider("a")
+		a, _ := reg.Provider("service", "a")
 		require.True(t, time.Since(began) == 0 || a.Info().Attempts > 1, "waits, and then calls no provider")
 	})
 }

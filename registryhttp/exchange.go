@@ -156,7 +156,7 @@ func (u *Upstream) address(x *exchange) {
 	in := x.round.request
 	x.sent = *in.WithContext(x.ctx) // a part of the exchange, so that it costs no allocation
 	u.target(&x.url, in.URL, x.round.transport.options.Base)
-	x.sent.URL, x.sent.Host, x.sent.Header = &x.url, u.host, u.headers(in)
+	x.sent.URL, x.sent.Host, x.sent.Header = &x.url, u.host, u.headers(x.ctx, in)
 	x.sent.Response = nil
 }
 

@@ -80,8 +80,9 @@ func isTraceParent(text string) bool {
 	return parts[0] != "ff" && strings.Trim(parts[1], "0") != "" && strings.Trim(parts[2], "0") != "" && isPlain(text)
 }
 
-// propagate adds the metadata and the time that is left to headers that lack them.
-func propagate(ctx context.Context, header http.Header) {
+// propagate adds the metadata of an attempt, and the time that is left, to headers of a request that lack them. A place in
+// a trace that a hook has given the attempt replaces that of the request.
+func propagate(ctx, request context.Context, header http.Header) {
 	set := func(name, value string) {
 		if _, has := header[name]; !has && value != "" {
 			header[name] = []string{value}
@@ -89,6 +90,10 @@ func propagate(ctx context.Context, header http.Header) {
 	}
 	m := MetadataOf(ctx)
 	set(HeaderCorrelation, m.Correlation)
+	if m.TraceParent != MetadataOf(request).TraceParent {
+		delete(header, HeaderTraceParent)
+		delete(header, HeaderTraceState)
+	}
 	if _, has := header[HeaderTraceParent]; !has {
 		set(HeaderTraceParent, m.TraceParent)
 		set(HeaderTraceState, m.TraceState)

@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/capreg/registry"
+	"github.com/capreg/registry/internal/testkit"
 	"github.com/capreg/registry/registryhttp"
 )
 
@@ -58,6 +60,43 @@ func TestMiddleware_TakesWhatTheTransportSends(t *testing.T) {
 			"X-Request-Id": {"mine"}, "Traceparent": {"mine"}, registryhttp.HeaderTimeout: {"7000"},
 		}, got.Header, "those of the request stay")
 	})
+}
+
+// Variants: a request without a trace, with one in its context, and with one in its headers, such as a proxy's.
+func TestTransport_SendsThePlaceInATraceThatAHookHasGivenTheAttempt(t *testing.T) {
+	t.Parallel()
+	const ofAttempt = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"
+	give := func(ctx context.Context, _ registry.CallReport, _ registry.Attempt) context.Context {
+		m := registryhttp.MetadataOf(ctx)
+		m.TraceParent, m.TraceState = ofAttempt, ""
+		return registryhttp.WithMetadata(ctx, m)
+	}
+	in := registryhttp.WithMetadata(t.Context(), registryhttp.Metadata{Correlation: "request-1", TraceParent: traceParent, TraceState: traceState})
+	for name, row := range map[string]struct {
+		ctx    context.Context
+		header http.Header
+	}{
+		"no trace":       {t.Context(), nil},
+		"of its context": {in, nil},
+		"of its headers": {in, http.Header{"Traceparent": {traceParent}, "Tracestate": {traceState}}},
+	} {
+		var got http.Header
+		s := with(t, testkit.New(t, registry.Options{Hooks: registry.Hooks{BeforeAttempt: give}}), registryhttp.Options{})
+		s.add(registry.Provider[*registryhttp.Upstream]{Name: "a"}, "http://a", registryhttp.UpstreamOptions{
+			Propagate: true,
+			Transport: roundTrip(func(request *http.Request) (*http.Response, error) {
+				got = request.Header
+				return says("a")(request)
+			}),
+		})
+		request := ask(t, "http://c").WithContext(row.ctx)
+		request.Header = row.header
+		response, err := s.transport().RoundTrip(request)
+		require.Equal(t, "a", read(t, response, err))
+		require.Equal(t, row.header, request.Header, "the request is as before")
+		require.Equal(t, []string{ofAttempt}, got["Traceparent"], name)
+		require.Empty(t, got["Tracestate"], name)
+	}
 }
 
 func TestMiddleware_BoundsTheTime(t *testing.T) {

@@ -1,6 +1,7 @@
 package registryhttp
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"maps"
@@ -25,8 +26,9 @@ type UpstreamOptions struct {
 	// Credentials are the headers Authorization, Proxy-Authorization, Cookie, Api-Key, X-Api-Key, X-Goog-Api-Key
 	// and X-Auth-Token.
 	Credentials bool
-	// Propagate sends what [MetadataOf] the context returns, and the time that is left: for upstreams of one's own. See
-	// [HeaderTimeout]. Default: the headers of the request are sent, and nothing is added.
+	// Propagate sends what [MetadataOf] the context of the attempt returns, and the time that is left: for upstreams of
+	// one's own. See [HeaderTimeout]. What the request has stays, but for a place in a trace that a hook has given the
+	// attempt, as contrib/otel does. Default: the headers of the request are sent, and nothing is added.
 	Propagate bool
 	// FirstTimeout replaces [Options.FirstTimeout]. Default: that.
 	FirstTimeout time.Duration
@@ -146,8 +148,8 @@ func isCredential(name string) bool {
 	return false
 }
 
-// headers returns the headers to send for those of a request, whose values they share.
-func (u *Upstream) headers(request *http.Request) http.Header {
+// headers returns the headers to send for those of a request, whose values they share, in an attempt with that context.
+func (u *Upstream) headers(ctx context.Context, request *http.Request) http.Header {
 	header := maps.Clone(request.Header)
 	if header == nil {
 		header = make(http.Header, len(u.header))
@@ -167,7 +169,7 @@ func (u *Upstream) headers(request *http.Request) http.Header {
 		}
 	}
 	if u.options.Propagate {
-		propagate(request.Context(), header)
+		propagate(ctx, request.Context(), header)
 	}
 	return header
 }

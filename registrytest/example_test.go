@@ -247,7 +247,7 @@ func ExampleHealth() {
 			registrytest.Health
 		}{fake: says("a fake with a health")}
 		registrytest.Swap[chatModel](t, reg, chat, "cloud", probed)
-		cloud, _ := reg.Provider("cloud")
+		cloud, _ := reg.Provider("chat", "cloud")
 		for _, err := range []error{nil, health.Limp(errors.New("hot")), errors.New("melted")} {
 			probed.Set(err)
 			for range 3 { // so many failures in a row make it ill

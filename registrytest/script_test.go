@@ -240,7 +240,7 @@ func TestHealth_ReturnsTheSetResult(t *testing.T) {
 		registrytest.Swap[chatModel](t, reg, chat, "p", ill)
 		require.Equal(t, "fake", asked(t, reg))
 		ill.Set(errDown)
-		registration, ok := reg.Provider("p")
+		registration, ok := reg.Provider("chat", "p")
 		require.True(t, ok)
 		for range 3 {
 			_, err := registration.CheckHealth(t.Context())

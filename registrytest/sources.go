@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/status"
 )
 
 // Source is a source of providers under test: a program's own code that registers the providers
@@ -37,7 +38,7 @@ type Source struct {
 //   - listed providers are registered, new ones are added and deleted ones removed; unchanged
 //     ones are left alone, with their breakers, counts and calls;
 //   - while the listing is unreachable the known providers stay;
-//   - a name that is already taken excludes only that provider, and providers of other owners
+//   - a name that is already taken in its service excludes only that provider, and providers of other owners
 //     are left alone;
 //   - it returns when its context ends, and not before, without an error but the context's, and
 //     its providers leave (see [registry.Provider.Until]);
@@ -104,10 +105,15 @@ func TestSource(tb testing.TB, newSource func(tb testing.TB) Source) {
 			s.has("a")
 		}},
 		{"a name that is already taken excludes only that provider", func(s *sourcing) {
-			other := s.register(s.nameOf("b"))
+			s.Set("a")
+			s.start()
+			s.has("a")
+			other := s.takeName(s.nameOf("b"))
+			if other == nil {
+				return
+			}
 			before := other.Info().Generation
 			s.Set("a", "b", "c")
-			s.start()
 			s.has("a", "c")
 			s.Set("c")
 			s.has("c")
@@ -150,7 +156,7 @@ type sourcing struct {
 	failed  bool
 	closed  bool // the registry
 	reg     *registry.Registry
-	others  map[string]bool
+	others  map[status.ProviderID]bool
 	changes *registry.Subscription
 	cancel  context.CancelFunc
 	ended   <-chan outcome // nil before the start, and when it was read
@@ -185,20 +191,34 @@ func (s *sourcing) begin() {
 	if err != nil {
 		s.tb.Fatalf("registrytest: %v", err)
 	}
-	s.reg, s.others, s.changes = reg, map[string]bool{}, reg.Subscribe(0)
-	s.register("registrytest/another owner's")
-}
-
-// register adds a provider of another owner.
-func (s *sourcing) register(name string) *registry.Registration {
-	s.tb.Helper()
-	registration, err := registry.NewService[*Source]("registrytest/suite").Register(context.Background(), s.reg,
-		registry.Provider[*Source]{Name: name, Instance: new(Source)})
-	if err != nil {
+	s.reg, s.others, s.changes = reg, map[status.ProviderID]bool{}, reg.Subscribe(0)
+	of := status.ProviderID{Service: "registrytest/suite", Name: "registrytest/another owner's"}
+	if _, err := registry.NewService[*Source](of.Service).Register(context.Background(), s.reg,
+		registry.Provider[*Source]{Name: of.Name, Instance: new(Source)}); err != nil {
 		s.tb.Fatalf("registrytest: %v", err)
 	}
-	s.others[name] = true
-	return registration
+	s.others[of] = true
+}
+
+// takeName adds a provider of another owner to the service of the source, and returns nil after a fault.
+func (s *sourcing) takeName(name string) *registry.Registration {
+	s.tb.Helper()
+	for info := range s.reg.All() {
+		id := status.ProviderID{Service: info.Service, Name: name}
+		if s.failed || s.others[status.ProviderID{Service: info.Service, Name: info.Name}] {
+			continue
+		}
+		// The Go type of the service is not known here: the factory is for a call, and there is none.
+		registration, err := s.reg.Register(context.Background(), id.Service, registry.Provider[any]{
+			Name: name, Factory: func(context.Context) (any, error) { return nil, registry.ErrNotReady },
+		})
+		if err != nil {
+			s.tb.Fatalf("registrytest: %v", err)
+		}
+		s.others[id] = true
+		return registration
+	}
+	return nil
 }
 
 func (s *sourcing) start() {
@@ -211,9 +231,9 @@ func (s *sourcing) start() {
 func (s *sourcing) end() {
 	s.tb.Helper()
 	s.stop()
-	for name := range s.others {
-		if _, ok := s.reg.Provider(name); !ok && !s.closed {
-			s.fail("the provider %q of another owner has left", name)
+	for id := range s.others {
+		if _, ok := s.reg.Provider(id.Service, id.Name); !ok && !s.closed {
+			s.fail("the provider %q of another owner has left", id)
 		}
 	}
 	s.changes.Close()
@@ -254,7 +274,7 @@ func (s *sourcing) stop() {
 // present returns the names that the source has registered.
 func (s *sourcing) present() (names []string) {
 	for info := range s.reg.All() {
-		if !s.others[info.Name] {
+		if !s.others[status.ProviderID{Service: info.Service, Name: info.Name}] {
 			names = append(names, info.Name)
 		}
 	}
@@ -319,8 +339,10 @@ func (s *sourcing) stays(names ...string) {
 }
 
 func (s *sourcing) generation(name string) uint64 {
-	if registration, ok := s.reg.Provider(s.nameOf(name)); ok {
-		return registration.Info().Generation
+	for info := range s.reg.All() {
+		if info.Name == s.nameOf(name) && !s.others[status.ProviderID{Service: info.Service, Name: info.Name}] {
+			return info.Generation
+		}
 	}
 	return 0
 }

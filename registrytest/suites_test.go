@@ -172,7 +172,7 @@ func (o *outside) run(ctx context.Context, reg *registry.Registry) error {
 						break
 					}
 					if o.bugs["takes over"] {
-						if other, ok := reg.Provider(name); ok {
+						if other, ok := reg.Provider("chat", name); ok {
 							_ = other.Unregister(ctx)
 						}
 					}

@@ -40,5 +40,5 @@ func ExampleDomain() {
 	describe(large.Info().Shared)
 	// Output:
 	// places: 1 of 4
-	// 2 members, cooling down: rate limited by large asked: true
+	// 2 members, cooling down: rate limited by models/large asked: true
 }

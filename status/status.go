@@ -12,6 +12,15 @@ import (
 	"github.com/capreg/registry/verdict"
 )
 
+// ProviderID identifies a provider in a registry: its name is unique in its service.
+type ProviderID struct {
+	Service string `json:"service"`
+	Name    string `json:"name"`
+}
+
+// String returns the service and the name, with a slash between them. It is for texts: both may contain one.
+func (id ProviderID) String() string { return id.Service + "/" + id.Name }
+
 // Use counts what is in use of the limits of a provider's failure domain, by all members together. All fields are
 // zero without limits.
 type Use struct {
@@ -38,7 +47,7 @@ type Cooldown struct {
 	Until time.Time `json:"until"`
 	// Class is the class of the outcome that it is for, and By the provider of that outcome.
 	Class verdict.Class `json:"class"`
-	By    string        `json:"by"`
+	By    ProviderID    `json:"by"`
 	// Scope says what it keeps away: the provider alone, or all of its failure domain.
 	Scope verdict.Scope `json:"scope"`
 	// Parked reports that it is long because of something that an operator has to mend: a key, a quota, an account.
@@ -53,7 +62,7 @@ type Domain struct {
 	// Members counts the providers of the domain, this one included.
 	Members int `json:"members"`
 	// LimitsBy is the member that has set the limits, by its registration or later; empty without limits.
-	LimitsBy string `json:"limits_by,omitempty"`
+	LimitsBy ProviderID `json:"limits_by,omitzero"`
 	// Cooldown is that of all members; zero without one.
 	Cooldown Cooldown `json:"cooldown,omitzero"`
 }

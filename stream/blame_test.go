@@ -88,7 +88,7 @@ func TestStream_LongStreamsAndSlowReadersBlameNoProvider(t *testing.T) {
 func requireNotBlamed(t *testing.T, reg *registry.Registry) {
 	t.Helper()
 	require.Equal(t, [4]uint64{0, 0, 5, 0}, counts(t, reg, "a"))
-	a, _ := reg.Provider("a")
+	a, _ := reg.Provider("service", "a")
 	require.Equal(t, status.BreakerClosed, a.Breaker().State)
 }
 
@@ -121,7 +121,7 @@ func TestStream_StallIsMeasuredWithoutTheReadersTime(t *testing.T) {
 			return m.stream(ctx)
 		}, options(), time.Hour, time.Minute)
 		require.ErrorIs(t, patient, errDown, "no item took two seconds")
-		a, _ := reg.Provider("a")
+		a, _ := reg.Provider("service", "a")
 		require.NoError(t, a.Reset())
 		stalled := five(t, r, func(ctx context.Context, m model) (iter.Seq2[string, error], error) {
 			m.steps = []step{{item: "1"}, {after: 2100 * time.Millisecond, item: "2"}}

@@ -92,7 +92,7 @@ func TestStream_IsCompleteAtTheEndMark(t *testing.T) {
 func TestStream_ReadToTheEndMarkClosesTheBreaker(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a", steps: says("x y")}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
-		a, _ := reg.Provider("a")
+		a, _ := reg.Provider("service", "a")
 		require.NoError(t, a.ForceOpen(time.Second, "x"))
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
@@ -225,7 +225,7 @@ func TestOpen_SilenceUntilTheDeadlineCounts(t *testing.T) {
 		{true, 4 * time.Second, status.BreakerOpen},
 	} {
 		bubble(t, []model{{name: "a"}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
-			a, _ := reg.Provider("a")
+			a, _ := reg.Provider("service", "a")
 			steps := []step{{after: time.Hour}}
 			slow := func(ctx context.Context, _ model) (iter.Seq2[string, error], error) {
 				return model{steps: steps}.stream(ctx)
@@ -284,7 +284,7 @@ func TestOpen_ABackupLosesNoStream(t *testing.T) {
 					cancel()
 				}
 				require.GreaterOrEqual(t, complete, c.read)
-				a, _ := reg.Provider("a")
+				a, _ := reg.Provider("service", "a")
 				require.Equal(t, c.open, int(a.Breaker().Opened-a.Breaker().HalfOpened))
 				require.Zero(t, a.Info().Failures)
 			})
@@ -301,7 +301,7 @@ func TestOpen_CallerDeadlineBehindTheFirstItemIsNeutral(t *testing.T) {
 		steps = append(steps, step{after: time.Second, item: "x"})
 	}
 	bubble(t, []model{{name: "a", steps: steps}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
-		a, _ := reg.Provider("a")
+		a, _ := reg.Provider("service", "a")
 		for range 10 {
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			s, err := stream.Open(ctx, r, open, stream.Options[string]{Timeout: 10 * time.Second})

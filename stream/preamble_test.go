@@ -124,7 +124,7 @@ func TestOpen_HoldsTheFirstItemForAMoment(t *testing.T) {
 					require.ErrorIs(t, err, second.err)
 					require.Equal(t, "role", got)
 				}
-				a, _ := reg.Provider("a")
+				a, _ := reg.Provider(events.Name(), "a")
 				require.EqualValues(t, 1, a.Info().Failures)
 				require.Zero(t, a.Info().InFlight)
 			}, registry.Provider[[]part]{Instance: steps}, spare)
@@ -140,7 +140,7 @@ func TestOpen_HoldsTheFirstItemForAMoment(t *testing.T) {
 			got, err := kinds(s, nil)
 			require.NoError(t, err)
 			require.Equal(t, "text text finish", got)
-			a, _ := reg.Provider("a")
+			a, _ := reg.Provider(events.Name(), "a")
 			require.EqualValues(t, 1, a.Info().Successes)
 		}, late)
 	}
@@ -197,7 +197,7 @@ func TestStream_ReadThatHasBegunEndsWithIt(t *testing.T) {
 			end(t, s, cancel)
 			synctest.Wait()
 			require.True(t, released, name)
-			a, _ := reg.Provider("a")
+			a, _ := reg.Provider("service", "a")
 			require.Zero(t, a.Info().InFlight, name)
 		}, hour)
 	}
@@ -234,7 +234,7 @@ func TestStream_PanicOfAReadThatHasBegun(t *testing.T) {
 				if !exit {
 					require.Equal(t, "boom", panicked)
 				}
-				a, _ := reg.Provider("a")
+				a, _ := reg.Provider(events.Name(), "a")
 				require.EqualValues(t, 1, a.Info().Failures)
 				require.Zero(t, a.Info().InFlight)
 			}, registry.Provider[[]part]{Instance: []part{}})

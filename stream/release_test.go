@@ -149,7 +149,7 @@ func streamsUnderStress(t *testing.T) {
 	synctest.Wait()
 	require.Zero(t, live.Load())
 	for _, n := range []string{"a", "b"} {
-		p, _ := reg.Provider(n)
+		p, _ := reg.Provider("service", n)
 		i := p.Info()
 		require.Zero(t, i.InFlight)
 		require.Equal(t, i.Attempts, i.Successes+i.Failures+i.Ignored+i.Limited)

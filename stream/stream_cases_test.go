@@ -116,7 +116,7 @@ func TestStream_DeliversWhatFollowsTheEndMark(t *testing.T) {
 				require.NoError(t, err)
 				require.Equal(t, "text finish"+c.want, got)
 				require.Less(t, time.Since(began), 2*time.Second)
-				a, _ := reg.Provider("a")
+				a, _ := reg.Provider(events.Name(), "a")
 				require.EqualValues(t, 1, a.Info().Successes)
 				require.Zero(t, a.Info().InFlight)
 			}, registry.Provider[[]part]{Instance: append([]part{{kind: "text"}, {kind: "finish"}}, c.behind...)})
@@ -156,7 +156,7 @@ func TestStream_ErrorsCarryTheirCause(t *testing.T) {
 func TestOpen_TrialOfALongStreamKeepsNoOtherOut(t *testing.T) {
 	t.Parallel()
 	playing(t, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[[]part]) {
-		a, _ := reg.Provider("a")
+		a, _ := reg.Provider(events.Name(), "a")
 		require.NoError(t, a.ForceOpen(time.Second, "test"))
 		time.Sleep(2 * time.Second)
 		for range 40 {
@@ -207,7 +207,7 @@ func TestReader_BodyThatGivesNothingEndsTheStream(t *testing.T) {
 	playing(t, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[[]part]) {
 		_, err := stream.Reader(t.Context(), r, func(context.Context, []part) (io.ReadCloser, error) { return nothing{}, nil }, stream.ReaderOptions{})
 		require.ErrorIs(t, err, io.ErrNoProgress)
-		a, _ := reg.Provider("a")
+		a, _ := reg.Provider(events.Name(), "a")
 		require.Zero(t, a.Info().InFlight)
 	}, registry.Provider[[]part]{Instance: []part{}})
 }

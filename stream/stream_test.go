@@ -111,7 +111,7 @@ func read(s *stream.Stream[string]) (text string, failure error) {
 // counts returns successes, failures, ignored and in flight.
 func counts(t *testing.T, reg *registry.Registry, name string) [4]uint64 {
 	t.Helper()
-	registration, ok := reg.Provider(name)
+	registration, ok := reg.Provider("service", name)
 	require.True(t, ok)
 	info := registration.Info()
 	return [4]uint64{info.Successes, info.Failures, info.Ignored, info.InFlight}
@@ -131,7 +131,7 @@ func TestStream_SucceedsAtItsEndAndKeepsItsSlotUntilThen(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "one two [DONE]", text)
 		require.Equal(t, [4]uint64{1, 0, 0, 0}, counts(t, reg, "a"))
-		a, _ := reg.Provider("a")
+		a, _ := reg.Provider("service", "a")
 		require.Equal(t, 3*time.Second, a.Info().MeanLatency, "the time to the first item")
 		_, err = read(s)
 		require.ErrorIs(t, err, stream.ErrClosed)
@@ -347,7 +347,7 @@ func TestOpen_ReturnsACallersMistakeAtOnce(t *testing.T) {
 func TestOpen_ErrorNamesEveryProviderWhenAllFail(t *testing.T) {
 	t.Parallel()
 	bubble(t, []model{{name: "a", open: errDown}, {name: "b", open: errDown}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
-		a, _ := reg.Provider("a")
+		a, _ := reg.Provider("service", "a")
 		require.NoError(t, a.ForceOpen(time.Minute, "test"))
 		_, err := stream.Open(t.Context(), r, open, options())
 		require.ErrorIs(t, err, errDown)

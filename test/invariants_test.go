@@ -90,7 +90,7 @@ func live(reg *registry.Registry, seed uint64, seen *sync.Map, steps int) {
 func change(ctx context.Context, reg *registry.Registry, random *rand.Rand, seen *sync.Map, name string) {
 	var all []*registry.Registration
 	for info := range reg.All() {
-		if registration, ok := reg.Provider(info.Name); ok {
+		if registration, ok := reg.Provider("chat", info.Name); ok {
 			all = append(all, registration)
 		}
 	}
@@ -155,13 +155,13 @@ func TestInvariants_NoOutcomePermitOrGoroutineIsLost(t *testing.T) {
 					require.Equal(t, info.Attempts, info.Successes+info.Failures+info.Ignored+info.Limited, info.Name)
 					require.Zero(t, info.InFlight, info.Name)
 					require.Zero(t, info.Breaker.TrialsInFlight, info.Name)
-					if _, present := reg.Provider(info.Name); present {
+					if _, present := reg.Provider("chat", info.Name); present {
 						require.NotEqual(t, status.BreakerOpen, info.Breaker.State, info.Name)
 						require.Zero(t, info.Cooldown.Until, info.Name)
 					}
 				}
 				for info := range reg.All() { // every permit is free again
-					registration, _ := reg.Provider(info.Name)
+					registration, _ := reg.Provider("chat", info.Name)
 					require.NoError(t, errors.Join(registration.MarkHealthy(), registration.Reset()))
 					_, err := registration.SetLimits(registry.LimitPolicy{MaxConcurrent: 1, NoQueue: true})
 					require.NoError(t, err)

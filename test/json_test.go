@@ -76,6 +76,7 @@ var jsonForms = []any{
 	metrics.Outcomes{},
 	metrics.Provider{},
 	metrics.Service{},
+	metrics.Slice{},
 	metrics.Snapshot{},
 	reason.Code(""), reason.Why(""),
 	registryhttp.Problem{},
@@ -94,6 +95,7 @@ var jsonForms = []any{
 	status.Difference{},
 	status.Domain{},
 	status.Totals{},
+	status.ProviderID{},
 	status.Use{},
 	startup.Component{},
 	startup.Cycle{},
@@ -430,6 +432,10 @@ func (f *filler) fillKind(v reflect.Value) {
 		f.fill(v.Elem(), true)
 	case reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), 1+f.random.IntN(3), 3))
+		for i := range v.Len() {
+			f.fill(v.Index(i), true)
+		}
+	case reflect.Array:
 		for i := range v.Len() {
 			f.fill(v.Index(i), true)
 		}

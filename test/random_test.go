@@ -48,7 +48,7 @@ func (s *piece) notef(format string, values ...any) {
 
 func (s *piece) one() *registry.Registration {
 	name := pieceNames[s.rand.IntN(len(pieceNames))]
-	found, ok := s.reg.Provider(name)
+	found, ok := s.reg.Provider("chat", name)
 	if !ok {
 		return s.join(name)
 	}

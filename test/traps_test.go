@@ -264,7 +264,7 @@ func TestTrap_CallbacksUnderALock(t *testing.T) {
 	everything := func() {
 		_ = reg.Stats()
 		for info := range reg.All() {
-			registration, ok := reg.Provider(info.Name)
+			registration, ok := reg.Provider("chat", info.Name)
 			if ok {
 				_, _ = registration.Breaker(), registration.Info()
 			}

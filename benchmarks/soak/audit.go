@@ -209,7 +209,7 @@ func (w *world) auditPicking(r *registry.Resolver[*backend]) (problems []string)
 
 // lastResort reports whether a provider may be tried although it is not eligible.
 func (w *world) lastResort(name string) bool {
-	p, ok := w.reg.Provider(name)
+	p, ok := w.reg.Provider(backends.Name(), name)
 	return ok && p.Info().LastResort
 }
 

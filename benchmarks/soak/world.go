@@ -281,7 +281,7 @@ func (w *world) present() (present []*member) {
 	members := slices.Clone(w.members)
 	w.mu.Unlock()
 	for _, m := range members {
-		if handle, ok := w.reg.Provider(m.Name()); ok && handle.Info().Generation == m.Info().Generation {
+		if handle, ok := w.reg.Provider(backends.Name(), m.Name()); ok && handle.Info().Generation == m.Info().Generation {
 			present = append(present, m)
 		}
 	}
@@ -304,16 +304,16 @@ func (w *world) disturb(ctx context.Context, seed uint64) {
 // update makes changes of two members at one moment.
 func (w *world) update(ctx context.Context, random *rand.Rand, m *member) error {
 	var u registry.Update
-	u.SetPriority(m.Name(), priorities[random.IntN(len(priorities))])
-	u.SetGroup(m.Name(), random.IntN(3))
-	u.SetWeight(m.Name(), float64(1+random.IntN(3)))
+	u.SetPriority(backends.Name(), m.Name(), priorities[random.IntN(len(priorities))])
+	u.SetGroup(backends.Name(), m.Name(), random.IntN(3))
+	u.SetWeight(backends.Name(), m.Name(), float64(1+random.IntN(3)))
 	present := w.present()
 	if len(present) == 0 {
 		return nil // all have left
 	}
 	if other := present[random.IntN(len(present))]; !other.fixed && other.Name() != m.Name() {
-		u.SetBreakerPolicy(other.Name(), drawBreaker(random))
-		u.SetRetry(other.Name(), drawRetry(random))
+		u.SetBreakerPolicy(backends.Name(), other.Name(), drawBreaker(random))
+		u.SetRetry(backends.Name(), other.Name(), drawRetry(random))
 	}
 	if err := w.reg.Update(ctx, &u); !errors.Is(err, registry.ErrClosed) { // it may be closing, as it may for those that join
 		return err

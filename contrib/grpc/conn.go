@@ -67,7 +67,7 @@ func (c *Conn[C]) Invoke(ctx context.Context, method string, args, reply any, op
 			r.finish(errPanicked)
 		}
 	}()
-	_, err = registry.Call(c.options.outgoing(ctx), c.resolver, func(ctx context.Context, conn C) (struct{}, error) {
+	_, err = registry.Call(ctx, c.resolver, func(ctx context.Context, conn C) (struct{}, error) {
 		return struct{}{}, r.invoke(ctx, conn, args, reply)
 	}, r.call...)
 	err = conclude(ctx, err)
@@ -82,7 +82,7 @@ func (r *rpc) invoke(ctx context.Context, conn grpc.ClientConnInterface, args, r
 	f := failure{ctx: ctx, request: args, unary: true}
 	to := peer.Peer{Addr: noPeer}
 	options := slices.Concat(r.options, []grpc.CallOption{grpc.Header(&f.header), grpc.Trailer(&f.trailer), grpc.Peer(&to)})
-	f.err = conn.Invoke(ctx, r.method, args, reply, options...)
+	f.err = conn.Invoke(r.outgoing(ctx), r.method, args, reply, options...)
 	if f.err == nil {
 		return nil
 	}

@@ -3,6 +3,7 @@ package registrygrpc_test
 import (
 	"context"
 	"errors"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -240,6 +241,54 @@ func TestConn_PropagatesWhatBelongsToARequest(t *testing.T) {
 	require.Equal(t, []string{"own"}, md.Get(registrygrpc.KeyCorrelation), "what is there stays")
 	require.Equal(t, []string{"own"}, md.Get(registrygrpc.KeyTraceParent))
 	require.Empty(t, md.Get(registrygrpc.KeyTraceState))
+}
+
+// Variants: a unary RPC and a stream, without a trace, with one in their context, and with one in their metadata.
+func TestConn_SendsThePlaceInATraceThatAHookHasGivenTheAttempt(t *testing.T) {
+	t.Parallel()
+	const ofAttempt = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"
+	got := make(chan metadata.MD, 2)
+	of := &server{}
+	of.say = func(ctx context.Context, _ *wordspb.SayRequest) (*wordspb.SayReply, error) {
+		md, _ := metadata.FromIncomingContext(ctx)
+		got <- md
+		return of.reply(""), nil
+	}
+	of.spell = func(_ *wordspb.SayRequest, stream spelling) error {
+		md, _ := metadata.FromIncomingContext(stream.Context())
+		got <- md
+		return stream.Send(of.reply(""))
+	}
+	s := with(t, of)
+	_, err := s.reg.AddHooks(registry.Hooks{
+		BeforeAttempt: func(ctx context.Context, _ registry.CallReport, _ registry.Attempt) context.Context {
+			m := registryhttp.MetadataOf(ctx)
+			m.TraceParent, m.TraceState = ofAttempt, ""
+			return registryhttp.WithMetadata(ctx, m)
+		},
+	})
+	require.NoError(t, err)
+	client := s.client(registrygrpc.Options{Propagate: true})
+	in := registryhttp.WithMetadata(t.Context(), registryhttp.Metadata{Correlation: "request-1", TraceParent: trace, TraceState: "a=1"})
+	for name, ctx := range map[string]context.Context{
+		"no trace":        t.Context(),
+		"of its context":  in,
+		"of its metadata": metadata.AppendToOutgoingContext(in, registrygrpc.KeyTraceParent, trace, registrygrpc.KeyTraceState, "a=1"),
+	} {
+		_, err := client.Say(ctx, word(""))
+		require.NoError(t, err)
+		stream, err := client.Spell(ctx, word(""))
+		require.NoError(t, err)
+		_, err = stream.Recv()
+		require.NoError(t, err)
+		_, err = stream.Recv()
+		require.ErrorIs(t, err, io.EOF)
+		for range 2 {
+			md := <-got
+			require.Equal(t, []string{ofAttempt}, md.Get(registrygrpc.KeyTraceParent), name)
+			require.Empty(t, md.Get(registrygrpc.KeyTraceState), name)
+		}
+	}
 }
 
 func TestConn_CallerIsThatOfTheMetadata(t *testing.T) {

@@ -35,8 +35,9 @@ const (
 type Options struct {
 	// Call are options of each RPC, such as [registry.WaitForCooldown]; see [With] for those of one. Default: none.
 	Call []registry.CallOption
-	// Propagate sends the correlation and the trace of the context ([registryhttp.WithMetadata]) with each RPC that has
-	// no such metadata: for servers of one's own. Default: they are not sent.
+	// Propagate sends the correlation and the trace of the attempt's context ([registryhttp.WithMetadata]) with each RPC
+	// that has no such metadata: for servers of one's own. A place in a trace that a hook has given the attempt, as
+	// contrib/otel does, replaces that of the RPC. Default: they are not sent.
 	Propagate bool
 	// FirstTimeout bounds a read of the first message of a stream. Default: none, as streams may be silent; where the
 	// client has sent all and its deadline has to leave time for another provider, that bounds it, as an attempt of [registry.Call].
@@ -99,15 +100,17 @@ func With(options ...registry.CallOption) grpc.CallOption { return callOption{op
 
 // rpc holds what belongs to all attempts of one RPC.
 type rpc struct {
-	method   string
-	call     []registry.CallOption
-	options  []grpc.CallOption // of each attempt
-	finished []func(error)
+	client    context.Context //nolint:containedctx // as it was given
+	propagate bool
+	method    string
+	call      []registry.CallOption
+	options   []grpc.CallOption // of each attempt
+	finished  []func(error)
 }
 
 // newRPC sorts the options of an RPC: those of the registry, those of each attempt, and those for its end.
 func newRPC(ctx context.Context, own Options, method string, options []grpc.CallOption) *rpc {
-	r := &rpc{method: method, call: slices.Clip(own.Call)}
+	r := &rpc{client: ctx, propagate: own.Propagate, method: method, call: slices.Clip(own.Call)}
 	if caller := registryhttp.MetadataOf(ctx).Caller; caller != "" {
 		r.call = append(r.call, registry.Caller(caller))
 	}
@@ -146,13 +149,19 @@ func (r *rpc) finish(err error) {
 	}
 }
 
-// outgoing adds the metadata of the context to those of an RPC that lack them.
-func (o Options) outgoing(ctx context.Context) context.Context {
-	if !o.Propagate {
+// outgoing adds the metadata of the context of an attempt to those of the RPC that lack them. A place in a trace that a
+// hook has given the attempt replaces that of the RPC.
+func (r *rpc) outgoing(ctx context.Context) context.Context {
+	if !r.propagate {
 		return ctx
 	}
 	m := registryhttp.MetadataOf(ctx)
-	has, _ := metadata.FromOutgoingContext(ctx)
+	has, _ := metadata.FromOutgoingContext(ctx) // a copy
+	if m.TraceParent != registryhttp.MetadataOf(r.client).TraceParent {
+		has.Delete(KeyTraceParent)
+		has.Delete(KeyTraceState)
+		ctx = metadata.NewOutgoingContext(ctx, has)
+	}
 	var more []string
 	if m.Correlation != "" && len(has.Get(KeyCorrelation)) == 0 {
 		more = append(more, KeyCorrelation, m.Correlation)

@@ -34,9 +34,9 @@ func (c *Conn[C]) NewStream(
 			r.finish(errPanicked)
 		}
 	}()
-	s := &stream[C]{conn: c, rpc: r, desc: desc, caller: c.options.outgoing(ctx), turn: make(chan struct{}, 1)}
+	s := &stream[C]{conn: c, rpc: r, desc: desc, caller: ctx, turn: make(chan struct{}, 1)}
 	call := slices.Concat([]registry.CallOption{registry.AttemptTimeout(c.options.Timeout)}, r.call)
-	lease, err := c.resolver.Acquire(s.caller, call...) //nolint:contextcheck // it is that of the client, with metadata
+	lease, err := c.resolver.Acquire(ctx, call...)
 	var a *attempt[C]
 	if err == nil {
 		a, err = s.openFirst(lease)
@@ -120,7 +120,7 @@ func (s *stream[C]) open(lease *registry.Lease[C]) (*attempt[C], error) {
 	}()
 	s.rpc.reset()
 	err := lease.Guard(func() (err error) {
-		if a.stream, err = lease.Value.NewStream(a.ctx, s.desc, s.rpc.method, s.rpc.options...); err == nil && a.stream == nil {
+		if a.stream, err = lease.Value.NewStream(s.rpc.outgoing(a.ctx), s.desc, s.rpc.method, s.rpc.options...); err == nil && a.stream == nil {
 			err = errNoStream
 		}
 		return err

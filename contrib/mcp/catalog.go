@@ -199,7 +199,7 @@ func (c *catalog) remove(ctx context.Context, names []string) {
 	for _, name := range names {
 		if e := c.entries[name]; e != nil {
 			c.server.tools.drop(c.server.capability(name), e.tool)
-			gone.Remove(e.registration.Name())
+			gone.Remove(c.server.tools.service.Name(), e.registration.Name())
 			delete(c.entries, name)
 		}
 	}

@@ -206,6 +206,25 @@ func TestProviders_AreUpAtOnceWhenTheServerIsBackHoweverManyCallsItLost(t *testi
 	require.Zero(t, s.found("files/sleep")[0].Failures)
 }
 
+func TestList_ProvidersOfOtherServicesKeepTheNamesOfTools(t *testing.T) {
+	t.Parallel()
+	s := with(t, registrymcp.ToolsOptions{Wait: -1})
+	other, err := registry.NewService[string]("other").Register(t.Context(), s.registry, registry.Provider[string]{Name: "files/new", Instance: "x"})
+	require.NoError(t, err)
+	options := s.child("files", "stdio", "one")
+	options.ConfirmTime = 10 * time.Millisecond
+	s.start(options)
+	require.Equal(t, "grown", s.answer("files/grow", text("new")))
+	s.eventually(func() bool { return len(s.found("files/new")) == 1 }, "a new tool")
+	tool, known := s.registry.Provider(service.Name(), "files/new")
+	require.True(t, known)
+	require.Equal(t, "files/new", tool.Name())
+	require.Equal(t, "shrunk", s.answer("files/shrink", text("new")))
+	<-tool.Left()
+	require.Empty(t, s.found("files/new"))
+	require.NoError(t, other.Reset(), "it is there")
+}
+
 func TestRemove_EndsWhatItHasToWaitFor(t *testing.T) {
 	t.Parallel()
 	s := with(t, registrymcp.ToolsOptions{Wait: -1})

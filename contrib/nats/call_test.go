@@ -302,8 +302,10 @@ func TestNewServer_RefusesBadOptions(t *testing.T) {
 	}
 	_, err := registrynats.NewServer(nil, p.far, registrynats.ServerOptions{Node: "a"})
 	require.ErrorIs(t, err, registry.ErrInvalid)
-	err = registrynats.Serve[asker, question, reply](p.server, askers, "a b", nil)
-	require.ErrorIs(t, err, registry.ErrInvalid)
+	do := func(ctx context.Context, a asker, q question) (reply, error) { return a(ctx, q) }
+	require.ErrorIs(t, registrynats.Serve[asker, question, reply](p.server, askers, "a", nil), registry.ErrInvalid)
+	require.ErrorIs(t, registrynats.Serve(p.server, askers, "a b", do), registry.ErrInvalid)
+	require.ErrorIs(t, registrynats.Serve(p.server, askers, "ask", do), registry.ErrExists)
 	_, offered := p.server.Offer(registry.Info{Definition: registry.Definition{Service: "other"}})
 	require.False(t, offered)
 }

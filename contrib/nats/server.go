@@ -57,6 +57,7 @@ type Server struct {
 	draining bool
 	running  sync.WaitGroup
 	services map[string]bool // by name: those of a Serve
+	methods  map[string]bool
 }
 
 // NewServer returns a server that answers nothing yet. It adds a service to the connection, by the name "registry-" and the
@@ -83,7 +84,7 @@ func NewServer(nc *nats.Conn, reg *registry.Registry, options ServerOptions) (*S
 		return nil, fmt.Errorf("registrynats: %w", err)
 	}
 	s := &Server{
-		nc: nc, reg: reg, options: options, service: service, places: make(chan struct{}, options.AtOnce), services: map[string]bool{},
+		nc: nc, reg: reg, options: options, service: service, places: make(chan struct{}, options.AtOnce), services: map[string]bool{}, methods: map[string]bool{},
 	}
 	s.living, s.end = context.WithCancel(context.Background())
 	return s, nil
@@ -147,7 +148,8 @@ func (s *Server) done() {
 // for, in a goroutine of its own, within the caller's deadline; do may find the caller's metadata by
 // [registryhttp.MetadataOf] and its key by [IdempotencyKey]. Announce after the last Serve.
 //
-// The errors match [registry.ErrInvalid], or are those of NATS.
+// The errors match [registry.ErrInvalid], or [registry.ErrExists] where the server has the method already, also of another service, or
+// are those of NATS.
 func Serve[T, Q, A any](s *Server, service registry.Service[T], method string, do func(context.Context, T, Q) (A, error)) error {
 	if s == nil || do == nil {
 		return fmt.Errorf("registrynats: Serve needs a server and a function: %w", registry.ErrInvalid)
@@ -159,6 +161,13 @@ func Serve[T, Q, A any](s *Server, service registry.Service[T], method string, d
 func (s *Server) serve(service, method string, handle func(micro.Request)) error {
 	if !isMethod(method) {
 		return fmt.Errorf("registrynats: the method is %q: want a word of letters, digits, - and _, of at most 64 bytes: %w", oneLine(method), registry.ErrInvalid)
+	}
+	s.mu.Lock()
+	served := s.methods[method]
+	s.methods[method] = true
+	s.mu.Unlock()
+	if served {
+		return fmt.Errorf("registrynats: the method %q is served already: %w", method, registry.ErrExists)
 	}
 	subject := callPrefix + s.options.Node + "." + method
 	err := s.service.AddEndpoint(method, micro.HandlerFunc(func(request micro.Request) {

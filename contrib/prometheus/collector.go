@@ -1,91 +1,66 @@
 package registryprom
 
 import (
-	"fmt"
+	"cmp"
+	"context"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/event"
-	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/metrics"
-	"github.com/capreg/registry/reason"
-	"github.com/capreg/registry/status"
-	"github.com/capreg/registry/verdict"
 )
 
-// Other is the provider label of all providers beyond [Options.MaxProviders] together.
+// Other is the label of everything beyond [Options.MaxProviders] and [Options.MaxServices] together.
 const Other = "other"
 
-// DefaultMaxProviders is the bound of [Options.MaxProviders] unless another is given.
-const DefaultMaxProviders = 1000
+// Defaults of the bounds of [Options].
+const (
+	DefaultMaxProviders = 1000
+	DefaultMaxServices  = 200
+)
 
 // Options configures a [Collector].
 type Options struct {
 	// MaxProviders bounds the providers that have series of their own, the first in the order of all listings; those
 	// beyond it are added up as [Other]. A negative number adds up all of them. Default: 1,000.
 	MaxProviders int
+	// MaxServices bounds the services that have series of their own, the first by name; those beyond it, and their
+	// providers, are added up as [Other]. A negative number adds up all of them. Default: 200.
+	MaxServices int
+	// Exemplar returns the labels of the trace that ctx is part of, such as trace_id and span_id, and nil where there is
+	// none or it is not sampled. It is called after each call and attempt, in their goroutine, with what the hooks before
+	// them have added to the context. The latest one of each bucket is an exemplar of the durations, in OpenMetrics and
+	// native histograms; labels with more than 128 characters in all are left out. Default: none, and calls have no hook for
+	// it. With one they are not on the fast path of calls without hooks.
+	Exemplar func(ctx context.Context) prometheus.Labels
+	// Orchestrator is the one whose components are shown, too. Default: none.
+	Orchestrator *registry.Orchestrator
 }
 
 // Collector shows the measurements of a registry. It implements [prometheus.Collector], is safe for concurrent use,
-// starts no goroutine and holds no state: a scrape reads the registry. Use [New] to create one.
+// starts no goroutine and holds no state but exemplars: a scrape reads the registry. Use [New] to create one.
 type Collector struct {
-	registry *registry.Registry
-	most     int
+	registry     *registry.Registry
+	orchestrator *registry.Orchestrator
+	exemplars    *exemplars
+	providers    int // that have series of their own
+	services     int
 }
 
 // New returns a collector of the registry, to be registered once. A registry that is nil or closed shows no providers.
 func New(r *registry.Registry, options Options) *Collector {
-	most := options.MaxProviders
-	if most == 0 {
-		most = DefaultMaxProviders
+	c := &Collector{
+		registry: r, orchestrator: options.Orchestrator,
+		providers: max(cmp.Or(options.MaxProviders, DefaultMaxProviders), 0),
+		services:  max(cmp.Or(options.MaxServices, DefaultMaxServices), 0),
 	}
-	return &Collector{registry: r, most: max(most, 0)}
-}
-
-// desc describes a metric of that name and with those labels.
-func desc(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("registry_"+name, help, labels, nil)
-}
-
-//nolint:gochecknoglobals // descriptions, immutable
-var (
-	callDuration = desc("call_duration_seconds", "Time of calls as their callers saw it, by the class of the outcome; empty for an answer.", "service", "error_type")
-	callAttempts = desc("call_attempts", "Attempts of calls.", "service")
-	callWaits    = desc("call_wait_duration_seconds", "Times that calls waited before an attempt: queued, for a cooldown or limit, before a retry.", "service")
-	lookups      = desc("lookups_total", "Look-ups, by whether they gave out a provider.", "service", "result")
-	lookupFails  = desc("lookup_failures_total", "Look-ups that gave out no provider, once for each reason among the candidates.", "service", "reason")
-	lookupTime   = desc("lookup_duration_seconds", "Time of look-ups, of a sample of them.", "service")
-	groupActive  = desc("priority_group_active", "Lowest group with a provider that could be given a call; none is shown if there is no such provider.", "service")
-	served       = desc("service_eligible_providers", "Providers that could be given a call.", "service")
-
-	attemptDuration = desc("attempt_duration_seconds", "Time of attempts until the answer began, by the class of the outcome; empty for an answer.", "service", "provider", "error_type")
-	attemptActive   = desc("attempt_active", "Attempts in progress.", "service", "provider")
-	selections      = desc("selections_total", "Attempts, by what they were made for.", "service", "provider", "reason")
-	rejections      = desc("attempt_rejections_total", "Calls that were turned away by a provider that looked eligible.", "service", "provider", "reason")
-	breakerStatus   = desc("circuit_breaker_status", "1 for the present state of the breaker.", "service", "provider", "state")
-	breakerChanges  = desc("circuit_breaker_transitions_total", "Changes of the breaker to the state.", "service", "provider", "state")
-	providerStatus  = desc("provider_status", "1 for the present health of the provider.", "service", "provider", "state")
-	providerCode    = desc("provider_standing", "1 for the word that says how the provider stands to a call.", "service", "provider", "reason")
-	backAt          = desc("provider_back_timestamp_seconds", "When the provider comes back by itself, if that is known.", "service", "provider")
-	places          = desc("limit_places", "Attempts that the failure domain of the provider admits at a time.", "service", "provider")
-	placesUsed      = desc("limit_places_used", "Places taken of these.", "service", "provider")
-	queueRoom       = desc("queue_limit", "Calls that may wait for a place.", "service", "provider")
-	queued          = desc("queue_calls", "Calls that wait for a place.", "service", "provider")
-	budget          = desc("retry_budget_tokens", "Tokens left for further attempts.", "service", "provider")
-	budgetSize      = desc("retry_budget_limit", "Tokens of a full budget.", "service", "provider")
-
-	events    = desc("events_total", "Changes, by kind.", "kind")
-	draining  = desc("draining_providers", "Providers that have left and have calls in flight.")
-	described = []*prometheus.Desc{
-		callDuration, callAttempts, callWaits, lookups, lookupFails, lookupTime, groupActive, served,
-		attemptDuration, attemptActive, selections, rejections, breakerStatus, breakerChanges, providerStatus, providerCode, backAt,
-		places, placesUsed, queueRoom, queued, budget, budgetSize, events, draining,
+	if options.Exemplar != nil {
+		c.exemplars = watch(r, options.Exemplar)
 	}
-	refusals = []reason.Code{reason.Denied, reason.Throttled, reason.BudgetSpent, reason.AtCapacity}
-	breakers = []string{status.BreakerClosed.String(), status.BreakerOpen.String(), status.BreakerHalfOpen.String()}
-	healths  = []health.State{health.Healthy, health.Degraded, health.Unhealthy, health.Unknown, health.Starting, health.Draining}
-)
+	return c
+}
 
 // Describe sends the descriptions of all metrics.
 func (c *Collector) Describe(to chan<- *prometheus.Desc) {
@@ -95,95 +70,89 @@ func (c *Collector) Describe(to chan<- *prometheus.Desc) {
 }
 
 // Collect sends the present measurements. It does not block on calls.
+//
+// Series are sent in the order of their labels, as far as that costs nothing: what receives them sorts them.
 func (c *Collector) Collect(to chan<- prometheus.Metric) {
 	snapshot := c.registry.Metrics()
-	s := newSeries()
-	for _, kind := range event.Kinds() {
-		s.count(events, float64(snapshot.Events[kind]), string(kind))
+	c.exemplars.forget(&snapshot)
+	s := &scrape{to: to, exemplars: c.exemplars}
+	for i, kind := range kinds.texts {
+		s.count(events, float64(snapshot.Events[event.Kind(kind)]), kinds.pairs[i])
 	}
 	s.gauge(draining, float64(snapshot.Totals.Draining))
+	s.services(c.serviceRows(&snapshot))
+	s.providers(c.providerRows(&snapshot))
+	if c.orchestrator != nil {
+		s.components(c.orchestrator.Report().Components)
+	}
+}
+
+// serviceRows returns the services, those beyond the bound as one, by label.
+func (c *Collector) serviceRows(snapshot *metrics.Snapshot) []*serviceRow {
+	rows := make(map[string]*serviceRow)
+	at := func(name string) *serviceRow {
+		known := rows[name]
+		if known == nil {
+			known = &serviceRow{service: name}
+			rows[name] = known
+		}
+		return known
+	}
 	for i := range snapshot.Services {
-		s.service(&snapshot.Services[i])
+		m := &snapshot.Services[i]
+		at(c.serviceLabel(snapshot, m.Name)).add(m)
 	}
-	lowest := make(map[string]int)
 	for i := range snapshot.Providers {
-		p := &snapshot.Providers[i]
-		if group, known := lowest[p.Service]; p.Eligible && (!known || p.Group < group) {
-			lowest[p.Service] = p.Group
+		if p := &snapshot.Providers[i]; p.Eligible {
+			at(c.serviceLabel(snapshot, p.Service)).serves(p.Group)
 		}
-		name := p.Name
-		if i >= c.most {
-			name = Other
+	}
+	sorted := make([]*serviceRow, 0, len(rows))
+	for _, r := range rows {
+		sorted = append(sorted, r)
+	}
+	slices.SortFunc(sorted, func(a, b *serviceRow) int { return cmp.Compare(a.service, b.service) })
+	return sorted
+}
+
+// serviceLabel returns the label of a service.
+func (c *Collector) serviceLabel(snapshot *metrics.Snapshot, name string) string {
+	// One that is not in the snapshot came while it was made; it is behind all others only in this scrape.
+	at, known := slices.BinarySearchFunc(snapshot.Services, name, func(s metrics.Service, name string) int { return cmp.Compare(s.Name, name) })
+	if at >= c.services || !known && len(snapshot.Services) >= c.services {
+		return Other
+	}
+	return name
+}
+
+// providerRows returns the providers, those beyond the bounds as one for each service, by their labels.
+func (c *Collector) providerRows(snapshot *metrics.Snapshot) []*providerRow {
+	rows := make([]providerRow, len(snapshot.Providers))
+	values := make([]float64, len(rows)*width)
+	sorted := make([]*providerRow, len(rows))
+	for i := range rows {
+		p, r := &snapshot.Providers[i], &rows[i]
+		r.values, values = values[:width:width], values[width:]
+		r.service, r.provider = p.Service, p.Name
+		if len(snapshot.Services) > c.services {
+			r.service = c.serviceLabel(snapshot, p.Service)
 		}
-		s.provider(p, name)
+		if i >= c.providers || r.service != p.Service {
+			r.provider = Other
+		}
+		r.add(p)
+		sorted[i] = r
 	}
-	for service, group := range lowest {
-		s.gauge(groupActive, float64(group), service)
+	slices.SortStableFunc(sorted, func(a, b *providerRow) int {
+		return cmp.Or(cmp.Compare(a.provider, b.provider), cmp.Compare(a.service, b.service))
+	})
+	merged := sorted[:0]
+	for _, r := range sorted {
+		if n := len(merged); n > 0 && merged[n-1].provider == r.provider && merged[n-1].service == r.service {
+			merged[n-1].merge(r)
+		} else {
+			merged = append(merged, r)
+		}
 	}
-	s.send(to)
-}
-
-// errorType returns the label of a class: none for an answer, as is the custom.
-func errorType(class verdict.Class) string {
-	if class == verdict.ClassSuccess {
-		return ""
-	}
-	return class.String()
-}
-
-func (s *series) service(m *metrics.Service) {
-	s.durations(callDuration, metrics.Histogram{}, m.Name, "")
-	for _, o := range m.Calls {
-		s.durations(callDuration, o.Duration, m.Name, errorType(o.Class))
-	}
-	s.durations(callWaits, m.Waits, m.Name)
-	s.durations(lookupTime, m.LookupTime, m.Name)
-	s.amounts(callAttempts, m.Attempts, m.Name)
-	s.count(lookups, float64(m.Hits), m.Name, "hit")
-	s.count(lookups, float64(m.Misses), m.Name, "miss")
-	for code, times := range m.MissesByReason {
-		s.count(lookupFails, float64(times), m.Name, string(code))
-	}
-	s.gauge(served, 0, m.Name)
-}
-
-func (s *series) provider(p *metrics.Provider, name string) {
-	by := []string{p.Service, name}
-	with := func(label string) []string { return []string{p.Service, name, label} }
-	s.durations(attemptDuration, metrics.Histogram{}, with("")...)
-	for _, o := range p.Attempts {
-		s.durations(attemptDuration, o.Duration, with(errorType(o.Class))...)
-	}
-	s.gauge(attemptActive, float64(p.InFlight), by...)
-	for _, why := range reason.Whys() {
-		s.count(selections, float64(p.Whys[why]), with(string(why))...)
-	}
-	for _, code := range refusals {
-		s.count(rejections, float64(p.Refusals[code]), with(string(code))...)
-	}
-	for i, state := range breakers {
-		s.gauge(breakerStatus, is(p.Breaker == state), with(state)...)
-		s.count(breakerChanges, float64([]uint64{p.Closed, p.Opened, p.HalfOpened}[i]), with(state)...)
-	}
-	for _, state := range healths {
-		s.gauge(providerStatus, is(p.Health == state), with(fmt.Sprint(state))...)
-	}
-	s.gauge(providerCode, 1, with(string(p.Code))...)
-	if !p.BackAt.IsZero() && name != Other {
-		s.gauge(backAt, float64(p.BackAt.UnixMilli())/1000, by...)
-	}
-	s.gauge(places, float64(p.Places), by...)
-	s.gauge(placesUsed, float64(p.InUse.Places), by...)
-	s.gauge(queueRoom, float64(p.Queue), by...)
-	s.gauge(queued, float64(p.InUse.Queued), by...)
-	s.gauge(budget, p.Budget.Left, by...)
-	s.gauge(budgetSize, float64(p.BudgetSize), by...)
-	s.gauge(served, is(p.Eligible), p.Service)
-}
-
-func is(yes bool) float64 {
-	if yes {
-		return 1
-	}
-	return 0
+	return merged
 }

@@ -17,6 +17,8 @@ import (
 	"github.com/capreg/registry"
 	registryprom "github.com/capreg/registry/contrib/prometheus"
 	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/reason"
+	"github.com/capreg/registry/startup"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -190,23 +192,152 @@ func TestCollector_OfNoRegistryShowsNoProvider(t *testing.T) {
 	require.Empty(t, gather(t, gatherer, "registry_attempt_active"))
 }
 
-func BenchmarkCollect(b *testing.B) {
-	reg, _ := newRegistry(b, registryprom.Options{})
-	gatherer := prometheus.NewRegistry()
-	require.NoError(b, gatherer.Register(registryprom.New(reg, registryprom.Options{})))
-	for i := range 1000 {
-		add(b, reg, fmt.Sprint("p", i), nil)
+func TestCollector_ServicesBeyondTheBoundAreAddedUp(t *testing.T) {
+	t.Parallel()
+	for most, want := range map[int][]string{0: {"a", "b", "c"}, 1: {"a", registryprom.Other}, -1: {registryprom.Other}} {
+		reg, gatherer := newRegistry(t, registryprom.Options{MaxServices: most})
+		for _, name := range []string{"a", "b", "c"} {
+			service := registry.NewService[int](name)
+			_, err := service.Register(t.Context(), reg, registry.Provider[int]{Name: "of " + name})
+			require.NoError(t, err)
+			require.NoError(t, service.Bind(reg, registry.Query{}).Do(t.Context(), func(context.Context, int) error { return nil }))
+		}
+		calls := gather(t, gatherer, "registry_call_duration_seconds")
+		require.Len(t, calls, len(want))
+		served := gather(t, gatherer, "registry_service_eligible_providers")
+		require.Len(t, served, len(want))
+		var sum, eligible uint64
+		for _, name := range want {
+			sum += calls["error_type=,service="+name].GetHistogram().GetSampleCount()
+			eligible += whole(served["service="+name])
+		}
+		require.EqualValues(t, 3, sum)
+		require.EqualValues(t, 3, eligible)
+		require.Len(t, gather(t, gatherer, "registry_attempt_active"), len(want), "providers are with their service")
 	}
-	require.NoError(b, ask(reg))
-	b.Run("snapshot", func(b *testing.B) {
-		for b.Loop() {
-			reg.Metrics()
+}
+
+func TestCollector_KnownLabelsBeginAtZero(t *testing.T) {
+	t.Parallel()
+	_, gatherer := newRegistry(t, registryprom.Options{})
+	reg, gatherer2 := newRegistry(t, registryprom.Options{})
+	add(t, reg, "a", nil)
+	require.Empty(t, gather(t, gatherer, "registry_calls_total"))
+	calls := gather(t, gatherer2, "registry_calls_total")
+	for _, class := range verdict.Classes() {
+		label := class.String()
+		if class == verdict.ClassSuccess {
+			label = ""
 		}
-	})
-	b.Run("scrape", func(b *testing.B) {
-		for b.Loop() {
-			_, err := gatherer.Gather()
-			require.NoError(b, err)
+		require.Contains(t, calls, "error_type="+label+",service=llm")
+	}
+	failures := gather(t, gatherer2, "registry_lookup_failures_total")
+	for _, code := range reason.Codes() {
+		if code != reason.Eligible && code != reason.Trial {
+			require.Contains(t, failures, "reason="+string(code)+",service=llm")
 		}
-	})
+	}
+	for _, why := range []reason.Why{reason.First, reason.Failover, reason.Retry} {
+		require.Contains(t, gather(t, gatherer2, "registry_selections_total"), "provider=a,reason="+string(why)+",service=llm")
+	}
+	require.Len(t, gather(t, gatherer2, "registry_circuit_breaker_transitions_total"), 3)
+	require.Len(t, gather(t, gatherer2, "registry_attempt_rejections_total"), 4)
+	require.Len(t, gather(t, gatherer2, "registry_provider_standing"), 1, "the word of now alone")
+}
+
+func TestCollector_ShowsComponents(t *testing.T) {
+	t.Parallel()
+	component := registry.Component{Name: "store", Start: func(context.Context, *startup.Run) error { return nil }}
+	orchestrator, err := registry.NewOrchestrator(nil, startup.Options{}, component)
+	require.NoError(t, err)
+	_, gatherer := newRegistry(t, registryprom.Options{Orchestrator: orchestrator})
+	state := func() (now []string) {
+		for labels, m := range gather(t, gatherer, "registry_component_status") {
+			if whole(m) == 1 {
+				now = append(now, labels)
+			}
+		}
+		return now
+	}
+	require.Equal(t, []string{"component=store,state=waiting"}, state())
+	require.Empty(t, gather(t, gatherer, "registry_component_start_duration_seconds"))
+	_, err = orchestrator.Start(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []string{"component=store,state=ready"}, state())
+	require.Contains(t, gather(t, gatherer, "registry_component_restarts_total"), "component=store")
+	require.NoError(t, orchestrator.Stop(t.Context()))
+	require.Equal(t, []string{"component=store,state=stopped"}, state())
+}
+
+func TestCollector_ShowsEveryClassReasonAndState(t *testing.T) {
+	t.Parallel()
+	for _, class := range verdict.Classes() {
+		reg, gatherer := newRegistry(t, registryprom.Options{})
+		add(t, reg, "a", verdict.As(errors.New("of its class"), verdict.Verdict{Class: class}))
+		var seen []verdict.Class
+		_, err := reg.AddHooks(registry.Hooks{AfterAttempt: func(_ context.Context, _ registry.CallReport, a registry.Attempt) { seen = append(seen, a.Class) }})
+		require.NoError(t, err)
+		_ = ask(reg, registry.OnceOnly())
+		for _, class := range seen {
+			require.Contains(t, gather(t, gatherer, "registry_attempt_duration_seconds"), "error_type="+label(class)+",provider=a,service=llm")
+		}
+		require.Contains(t, gather(t, gatherer, "registry_calls_total"), "error_type="+label(class)+",service=llm")
+	}
+}
+
+// TestCollector_LeavesOutNoWord has the collector read a registry in which a few things have happened, and compares what it
+// shows with the snapshot: a word that it did not know would be shown as another one.
+func TestCollector_LeavesOutNoWord(t *testing.T) {
+	t.Parallel()
+	reg, gatherer := newRegistry(t, registryprom.Options{})
+	failing := verdict.As(errors.New("down"), verdict.Verdict{Class: verdict.ClassServerError})
+	a := add(t, reg, "a", failing)
+	add(t, reg, "b", nil)
+	for range 10 {
+		require.NoError(t, ask(reg))
+	}
+	require.NoError(t, a.MarkUnhealthy(errors.New("maintenance")))
+	_, err := models.Bind(reg, registry.Query{}).Each(t.Context(), func(_ context.Context, model func() error) error { return model() })
+	require.NoError(t, err)
+	_ = models.Bind(reg, registry.Query{Require: []string{"tools"}}).Do(t.Context(), func(context.Context, func() error) error { return nil })
+	snapshot := reg.Metrics()
+	whys := counted(t, gatherer, "registry_selections_total")
+	standing := counted(t, gatherer, "registry_provider_standing")
+	states := counted(t, gatherer, "registry_provider_status")
+	breakers := counted(t, gatherer, "registry_circuit_breaker_status")
+	for _, p := range snapshot.Providers {
+		for why, times := range p.Whys {
+			require.Equal(t, times, whys[fmt.Sprintf("provider=%s,reason=%s,service=llm", p.Name, why)])
+		}
+		require.EqualValues(t, 1, standing[fmt.Sprintf("provider=%s,reason=%s,service=llm", p.Name, p.Code)])
+		require.EqualValues(t, 1, states[fmt.Sprintf("provider=%s,service=llm,state=%s", p.Name, p.Health)])
+		require.EqualValues(t, 1, breakers[fmt.Sprintf("provider=%s,service=llm,state=%s", p.Name, p.Breaker)])
+	}
+	require.Len(t, standing, 2)
+	require.Len(t, states, 2)
+	require.Len(t, breakers, 2)
+	failures := counted(t, gatherer, "registry_lookup_failures_total")
+	require.NotEmpty(t, failures)
+	for code, times := range snapshot.Services[0].MissesByReason {
+		require.Equal(t, times, failures[fmt.Sprintf("reason=%s,service=llm", code)])
+	}
+	events := counted(t, gatherer, "registry_events_total")
+	require.Len(t, events, len(snapshot.Events))
+	for kind, times := range snapshot.Events {
+		require.Equal(t, times, events["kind="+string(kind)])
+	}
+}
+
+func TestCollector_LabelsTellProvidersOfOneNameApart(t *testing.T) {
+	t.Parallel()
+	reg, gatherer := newRegistry(t, registryprom.Options{})
+	add(t, reg, "a", nil)
+	_, err := registry.NewService[int]("other").Register(t.Context(), reg, registry.Provider[int]{Name: "a", Instance: 1})
+	require.NoError(t, err)
+	require.NoError(t, ask(reg))
+	attempts := make(map[string]uint64)
+	for labels, m := range gather(t, gatherer, "registry_attempt_duration_seconds") {
+		attempts[labels] += m.GetHistogram().GetSampleCount()
+	}
+	require.Equal(t, map[string]uint64{"error_type=,provider=a,service=llm": 1, "error_type=,provider=a,service=other": 0}, attempts)
 }

@@ -27,8 +27,8 @@ func apply(
 		before, there := current[definition.Name]
 		delete(current, definition.Name)
 		if there && before.Endpoint == definition.Endpoint {
-			set.SetPriority(definition.Name, definition.Priority) // changed in place: nothing is drained
-			set.SetGroup(definition.Name, definition.Group)
+			set.SetPriority(LLM.Name(), definition.Name, definition.Priority) // changed in place: nothing is drained
+			set.SetGroup(LLM.Name(), definition.Name, definition.Group)
 			continue
 		}
 		p := LLM.Provider(definition)
@@ -37,7 +37,7 @@ func apply(
 		LLM.AddTo(&set, p)
 	}
 	for name := range current {
-		set.Remove(name)
+		set.Remove(LLM.Name(), name)
 	}
 	return reg.Update(ctx, &set)
 }
@@ -69,7 +69,7 @@ func Example_configuration() {
 	// <nil>
 	// - a NORMAL 0
 	// - b NORMAL 1
-	// Update[0]: registry: provider "a" has not proven itself: not ready: no model at https://wrong.example
+	// Update[0]: registry: provider "llm/a" has not proven itself: not ready: no model at https://wrong.example
 	// - a NORMAL 0
 	// - b NORMAL 1
 	// <nil>

@@ -77,7 +77,7 @@ func drop(ctx context.Context, reg *registry.Registry, replica string, keep ...r
 		Peers.AddTo(&set, p)
 	}
 	for name := range gone {
-		set.Remove(name)
+		set.Remove(Peers.Name(), name)
 	}
 	return reg.Update(ctx, &set)
 }

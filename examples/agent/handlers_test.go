@@ -143,7 +143,7 @@ func TestDefinitions_AreCompleteAndPublished(t *testing.T) {
 			"data-analyst": {"2.1.0", "insight", 4, 5 * time.Second},
 			"web-scraper":  {"1.4.0", "harvest", 8, 10 * time.Second},
 		} {
-			r, ok := w.reg.Provider(name)
+			r, ok := w.reg.Provider(Tool.Name(), name)
 			require.True(t, ok)
 			text, err := json.Marshal(r.Definition())
 			require.NoError(t, err)

@@ -34,7 +34,7 @@ func script() []act {
 	// The operator has fixed the key and resets the provider, which cannot notice by itself.
 	mended := func(name string) func(*agent) error {
 		return func(a *agent) error {
-			provider, _ := a.registry.Provider(name)
+			provider, _ := a.registry.Provider(LLM.Name(), name)
 			return errors.Join(behave(name, loopback.Behaviour{})(a), provider.Reset())
 		}
 	}

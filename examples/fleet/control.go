@@ -139,7 +139,7 @@ func (c *control) follow(ctx context.Context, all *sync.WaitGroup) error {
 
 // note measures how long after its registration an agent is seen here. Both processes have the same clock.
 func (c *control) note(e event.Event) {
-	registration, there := c.reg.Provider(e.Provider)
+	registration, there := c.reg.Provider(e.Service, e.Provider)
 	if !there {
 		return
 	}

@@ -152,16 +152,16 @@ func (t *trial) life() {
 	if got := b.calls("a/one"); got != "a:one" {
 		t.fail("the call was answered by %q", got)
 	}
-	if o := b.source.Explain("a", "one"); !o.Visible || o.As != "a/one" {
+	if o := b.source.Explain("a", greeters.Name(), "one"); !o.Visible || o.As != "a/one" {
 		t.fail("the explanation is %+v", o)
 	}
 	still := b.still("a/one", "a/two")
-	one, _ := a.reg.Provider("one")
+	one, _ := a.reg.Provider(greeters.Name(), "one")
 	if _, err := one.SetWeight(7); err != nil {
 		t.fail("%v", err)
 	}
 	t.eventually("the weight is changed", func() bool {
-		remote, there := b.reg.Provider("a/one")
+		remote, there := b.reg.Provider(greeters.Name(), "a/one")
 		return there && remote.Weight() == 7
 	})
 	still()
@@ -418,7 +418,7 @@ func (t *trial) busy() {
 	still := b.still(seen...)
 	for round := range 50 { // a thousand changes
 		for i := range 20 {
-			p, _ := a.reg.Provider(fmt.Sprintf("p%02d", i))
+			p, _ := a.reg.Provider(greeters.Name(), fmt.Sprintf("p%02d", i))
 			if _, err := p.SetWeight(float64(round + i + 1)); err != nil {
 				t.fail("%v", err)
 			}
@@ -427,7 +427,7 @@ func (t *trial) busy() {
 	}
 	t.eventually("the last weights are seen", func() bool {
 		for i, name := range seen {
-			if p, there := b.reg.Provider(name); !there || p.Weight() != float64(50+i) {
+			if p, there := b.reg.Provider(greeters.Name(), name); !there || p.Weight() != float64(50+i) {
 				return false
 			}
 		}

@@ -232,7 +232,7 @@ func (p *process) add(names ...string) {
 }
 
 func (p *process) drop(name string) {
-	if registration, there := p.reg.Provider(name); there {
+	if registration, there := p.reg.Provider(greeters.Name(), name); there {
 		ctx, cancel := p.context()
 		defer cancel()
 		if err := registration.Unregister(ctx); err != nil {
@@ -259,7 +259,7 @@ func (p *process) names() (names []string) {
 
 func (p *process) has(names ...string) bool {
 	for _, name := range names {
-		if _, there := p.reg.Provider(name); !there {
+		if _, there := p.reg.Provider(greeters.Name(), name); !there {
 			return false
 		}
 	}
@@ -267,7 +267,7 @@ func (p *process) has(names ...string) bool {
 }
 
 func (p *process) generation(name string) uint64 {
-	if registration, there := p.reg.Provider(name); there {
+	if registration, there := p.reg.Provider(greeters.Name(), name); there {
 		return registration.Info().Generation
 	}
 	return 0
@@ -343,11 +343,11 @@ func (p *process) ended() error {
 func (p *process) explained(name, text string) {
 	p.tb.Helper()
 	p.eventually(fmt.Sprintf("%q of node a is not seen, as %s", name, text), func() bool {
-		o := p.source.Explain("a", name)
+		o := p.source.Explain("a", greeters.Name(), name)
 		return !o.Visible && strings.Contains(o.Reason, text)
 	})
 	if p.failed {
-		p.tb.Logf("%+v", p.source.Explain("a", name))
+		p.tb.Logf("%+v", p.source.Explain("a", greeters.Name(), name))
 	}
 }
 

@@ -8,14 +8,13 @@ import (
 	"github.com/capreg/registry/internal/fault"
 )
 
-// armedContext is one of package context, with the attempt's deadline. A second one that
-// could be cancelled with a cause would double its price, so the cause of its end is kept
-// beside it: contexts that others have derived from it see that they were cancelled, and
-// not why.
+// armedContext is one of package context, with the attempt's deadline. Contexts that others have derived from it, such
+// as that of a request whose body is still read, see the cause of its end.
 type armedContext struct {
 	context.Context
 
-	cancel context.CancelFunc
+	cancel context.CancelCauseFunc
+	stop   context.CancelFunc    // of the deadline's timer; nil: none
 	cause  atomic.Pointer[error] // of its end by us, if nothing had ended it before
 
 	place  member // in its Set
@@ -61,7 +60,7 @@ func (c *callersContext) Value(key any) any {
 // endCause returns the cause it was ended with, nil when something else ended it, also at
 // the moment of the end.
 func (a *armedContext) endCause() *error {
-	if cause := a.cause.Load(); cause != nil && context.Cause(a.Context) == context.Canceled { //nolint:errorlint // what cancel leaves
+	if cause := a.cause.Load(); cause != nil && context.Cause(a.Context) == *cause { //nolint:errorlint // the very one
 		return cause
 	}
 	return nil
@@ -78,24 +77,16 @@ func (a *armedContext) end(cause *error) {
 	if a.Err() == nil {
 		a.cause.Store(cause)
 	}
-	_ = fault.Run(func() error { a.cancel(); return nil })
-}
-
-// Value gives context.Cause, which asks for a context of its own package, one that has ended
-// with the cause.
-func (a *armedContext) Value(key any) any {
-	if key == contextKey() {
-		if cause := a.endCause(); cause != nil {
-			ended, cancel := context.WithCancelCause(context.Background())
-			cancel(*cause)
-			return ended.Value(key)
+	_ = fault.Run(func() error {
+		a.cancel(*cause)
+		if a.stop != nil {
+			a.stop()
 		}
-	}
-	return a.Context.Value(key)
+		return nil
+	})
 }
 
-// contextKey is the key under which package context looks for a context of its own, as
-// context.Cause does.
+// contextKey is the key under which package context looks for a context of its own.
 //
 //nolint:gochecknoglobals // immutable once known
 var contextKey = sync.OnceValue(func() any {

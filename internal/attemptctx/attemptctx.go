@@ -152,10 +152,9 @@ func (c *Context) arm() *armedContext {
 		return armed
 	}
 	armed := &armedContext{stays: c.stays}
-	if c.deadline.IsZero() || c.over {
-		armed.Context, armed.cancel = context.WithCancel(armed.caller.derive(c.Context))
-	} else {
-		armed.Context, armed.cancel = context.WithDeadlineCause(armed.caller.derive(c.Context), c.deadline, (*timeoutError)(c))
+	armed.Context, armed.cancel = context.WithCancelCause(armed.caller.derive(c.Context))
+	if !c.deadline.IsZero() && !c.over {
+		armed.Context, armed.stop = context.WithDeadlineCause(armed.Context, c.deadline, (*timeoutError)(c))
 	}
 	if c.over {
 		armed.end(&errOver)

@@ -138,11 +138,15 @@ func TestSet_CancelEndsContextsPresentAndToComeWithTheFirstCause(t *testing.T) {
 			require.NoError(t, c.Err())
 			contexts = append(contexts, c)
 		}
+		derived, cancel := context.WithTimeout(contexts[1], time.Hour)
+		defer cancel()
 		contexts[0].End() // each place in the list: the last added is its first
 		contexts[2].End()
 		set.Cancel(errStop)
 		set.Cancel(errors.New("another"))
 		contexts = append(contexts, attemptctx.New(caller, time.Time{}, set, nil))
+		synctest.Wait()
+		require.Equal(t, errStop, context.Cause(derived))
 		for i, c := range contexts {
 			<-c.Done()
 			require.Equal(t, context.Canceled, c.Err())

@@ -14,6 +14,7 @@ import (
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/status"
 )
 
 // Kind is the kind of a [Change]. Changes are applied in the order of their kinds, and in the order of the set
@@ -38,7 +39,7 @@ const (
 // Change is one change of a set.
 type Change struct {
 	Kind Kind
-	Name string // of the provider
+	Of   status.ProviderID
 
 	Member  Member             // of a Join; Strategy and Limits are what it wants, the zero values whatever there is
 	Replace bool               // of a Join
@@ -50,7 +51,6 @@ type Change struct {
 
 // Member holds what a provider has in common with others.
 type Member struct {
-	Service  string
 	Group    pick.GroupID
 	Strategy selection.Strategy // of the group, or wanted
 	Domain   string             // the key of its domain; empty: its own
@@ -68,22 +68,22 @@ type GroupKey struct {
 // Shared holds a value that all members of a group or domain have in common. The zero value is that of one that does not exist.
 type Shared[V any] struct {
 	Value V
-	By    string // the member whose registration or change set the value; empty: none did
-	Size  int    // its members
+	By    status.ProviderID // the member whose registration or change set the value; zero: none did
+	Size  int               // its members
 }
 
-// World is the membership before the set. The names are of providers.
+// World is the membership before the set.
 type World interface {
-	Member(name string) (m Member, ok bool)
+	Member(id status.ProviderID) (m Member, ok bool)
 	// Reserved says why no provider can join with the name, such as that a test has swapped it; nil where one can.
-	Reserved(name string) *check.Violation
+	Reserved(id status.ProviderID) *check.Violation
 	Group(group GroupKey) Shared[selection.Strategy]
 	Domain(key string) Shared[limit.Policy]
-	// NamesInGroup and NamesInDomain yield their members.
-	NamesInGroup(group GroupKey) iter.Seq[string]
-	NamesInDomain(key string) iter.Seq[string]
+	// InGroup and InDomain yield their members.
+	InGroup(group GroupKey) iter.Seq[status.ProviderID]
+	InDomain(key string) iter.Seq[status.ProviderID]
 	// Members yields the members of the service.
-	Members(service string) iter.Seq2[string, Member]
+	Members(service string) iter.Seq2[status.ProviderID, Member]
 }
 
 // Rules hold for every set.
@@ -103,7 +103,7 @@ type Refusal struct {
 type Plan struct {
 	// Order has the indices of the changes in the order in which they are applied.
 	Order []int
-	// Strategies and Limits are set after that, each for the group or domain of the named member: all members that
+	// Strategies and Limits are set after that, each for the group or domain of the member: all members that
 	// were there before have left, and newcomers bring another value.
 	Strategies []Value[selection.Strategy]
 	Limits     []Value[limit.Policy]
@@ -111,7 +111,7 @@ type Plan struct {
 
 // Value is a value that a member brings.
 type Value[V any] struct {
-	By    string
+	By    status.ProviderID
 	Value V
 }
 

@@ -12,11 +12,12 @@ import (
 	"github.com/capreg/registry/internal/domain"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/status"
 )
 
 func TestMembers_AreTheWorldOfTheirOwner(t *testing.T) {
 	t.Parallel()
-	all := map[string]changeset.Member{"a": in("s", 0, ring), "b": in("s", 0, ring), "c": in("s", 1, first)}
+	all := map[string]changeset.Member{"a": in(0, ring), "b": in(0, ring), "c": in(1, first)}
 	groups, domains, members := make(pick.Groups), make(domain.Set[string]), make(map[string]struct{})
 	for _, name := range []string{"a", "b", "c"} {
 		groups.Join(all[name].Group, all[name].Strategy, name)
@@ -26,48 +27,52 @@ func TestMembers_AreTheWorldOfTheirOwner(t *testing.T) {
 	domains.Join("key", "c")
 	one, v := small.Checked()
 	require.Nil(t, v)
-	d.SetLimits(one, "c")
+	d.SetLimits(one, of("c"))
 	reserved := check.Refuse("Name", "r", "another")
 	w := &changeset.Members[string]{
-		Named: map[string]string{"a": "a"}, Domains: domains,
+		Named: map[status.ProviderID]string{of("a"): "a"}, Domains: domains,
 		Of: func(service string) (map[string]struct{}, pick.Groups) {
 			return map[string]map[string]struct{}{"s": members}[service], map[string]pick.Groups{"s": groups}[service]
 		},
-		Describe:  func(name string) (string, changeset.Member) { return name, all[name] },
-		CheckName: func(name string) *check.Violation { return map[string]*check.Violation{"r": reserved}[name] },
+		Describe: func(name string) (status.ProviderID, changeset.Member) { return of(name), all[name] },
+		CheckName: func(id status.ProviderID) *check.Violation {
+			return map[status.ProviderID]*check.Violation{of("r"): reserved}[id]
+		},
 	}
 	var _ changeset.World = w
 
-	m, ok := w.Member("a")
+	m, ok := w.Member(of("a"))
 	require.True(t, ok)
 	require.Equal(t, all["a"], m)
-	_, ok = w.Member("b")
+	_, ok = w.Member(of("b"))
 	require.False(t, ok, "it has no such name")
-	require.Equal(t, reserved, w.Reserved("r"))
-	require.Nil(t, w.Reserved("a"))
+	_, ok = w.Member(of("t/a"))
+	require.False(t, ok, "that service has no such name")
+	require.Equal(t, reserved, w.Reserved(of("r")))
+	require.Nil(t, w.Reserved(of("a")))
 
 	g := w.Group(changeset.GroupKey{Service: "s"})
 	require.True(t, g.Value.Same(ring))
-	require.Equal(t, "a", g.By)
+	require.Equal(t, of("a"), g.By)
 	require.Equal(t, 2, g.Size)
-	require.ElementsMatch(t, []string{"a", "b"}, slices.Collect(w.NamesInGroup(changeset.GroupKey{Service: "s"})))
-	for name := range w.NamesInGroup(changeset.GroupKey{Service: "s"}) { // may end early
-		require.Contains(t, []string{"a", "b"}, name)
+	require.ElementsMatch(t, []status.ProviderID{of("a"), of("b")}, slices.Collect(w.InGroup(changeset.GroupKey{Service: "s"})))
+	for id := range w.InGroup(changeset.GroupKey{Service: "s"}) { // may end early
+		require.Contains(t, []status.ProviderID{of("a"), of("b")}, id)
 		break
 	}
 	for _, none := range []changeset.GroupKey{{Service: "other"}, {Service: "s", ID: pick.GroupID{Number: 7}}} {
 		g := w.Group(none)
 		require.Zero(t, g.Size)
-		require.Empty(t, slices.Collect(w.NamesInGroup(none)))
+		require.Empty(t, slices.Collect(w.InGroup(none)))
 	}
 	limits := w.Domain("key")
 	require.Equal(t, one, limits.Value)
-	require.Equal(t, "c", limits.By)
+	require.Equal(t, of("c"), limits.By)
 	require.Equal(t, 2, limits.Size)
-	require.ElementsMatch(t, []string{"a", "c"}, slices.Collect(w.NamesInDomain("key")))
+	require.ElementsMatch(t, []status.ProviderID{of("a"), of("c")}, slices.Collect(w.InDomain("key")))
 	require.Zero(t, w.Domain("none").Size)
-	require.Empty(t, slices.Collect(w.NamesInDomain("none")))
-	require.Equal(t, all, maps.Collect(w.Members("s")))
+	require.Empty(t, slices.Collect(w.InDomain("none")))
+	require.Equal(t, map[status.ProviderID]changeset.Member{of("a"): all["a"], of("b"): all["b"], of("c"): all["c"]}, maps.Collect(w.Members("s")))
 }
 
 // Every registration is a set, mostly of one change.
@@ -75,9 +80,9 @@ func TestMembers_LetOneChangeBeResolvedWithOneAllocation(t *testing.T) { //nolin
 	all, groups := make(map[string]struct{}), make(pick.Groups)
 	w := &changeset.Members[string]{
 		Of:        func(string) (map[string]struct{}, pick.Groups) { return all, groups },
-		CheckName: func(string) *check.Violation { return nil },
+		CheckName: func(status.ProviderID) *check.Violation { return nil },
 	}
-	changes := []changeset.Change{join("a", in("s", 0, selection.Strategy{}))}
+	changes := []changeset.Change{join("a", in(0, selection.Strategy{}))}
 	require.LessOrEqual(t, testing.AllocsPerRun(1000, func() {
 		if _, refused := changeset.Resolve(w, changes, changeset.Rules{}); len(refused) > 0 {
 			panic("it fits")

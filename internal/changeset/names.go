@@ -7,6 +7,7 @@ import (
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/pick"
+	"github.com/capreg/registry/status"
 )
 
 // set is a set that is being resolved.
@@ -14,12 +15,12 @@ type set struct {
 	world   World
 	changes []Change
 	rules   Rules
-	fates   table[string, fate]
+	fates   table[status.ProviderID, fate]
 	plan    Plan
 	refused []Refusal
 }
 
-// fate holds the changes that a set makes to one name.
+// fate holds the changes that a set makes to one name of a service.
 type fate struct {
 	before  Member
 	present bool // before the set
@@ -53,17 +54,17 @@ func (s *set) refuse(i int, kind error, field string, value any, bound string) {
 func (s *set) noteFates() {
 	for i := range s.changes {
 		c := &s.changes[i]
-		f, added := s.fates.at(c.Name)
+		f, added := s.fates.at(c.Of)
 		if added {
-			f.before, f.present = s.world.Member(c.Name)
+			f.before, f.present = s.world.Member(c.Of)
 		}
 		switch what := c.what(); {
 		case c.Kind == Join && f.joined:
-			s.refuse(i, fault.ErrExists, "Name", c.Name, "a name that no other provider of the update has")
+			s.refuse(i, fault.ErrExists, "Name", c.Of.Name, "a name that no other provider of the update has")
 		case c.Kind == Join:
 			f.joined = true
 		case f.changed[what]:
-			s.refuse(i, fault.ErrConflict, "Name", c.Name, fmt.Sprintf("a provider of which the update changes the %s once", what))
+			s.refuse(i, fault.ErrConflict, "Name", c.Of.Name, fmt.Sprintf("a provider of which the update changes the %s once", what))
 		default:
 			if f.changed == nil {
 				f.changed = make(map[string]bool)
@@ -86,25 +87,22 @@ func (c *Change) what() string {
 func (s *set) checkNames() {
 	for i := range s.changes {
 		c := &s.changes[i]
-		f := s.fates.find(c.Name)
+		f := s.fates.find(c.Of)
 		var reserved *check.Violation
 		if c.Kind == Join {
-			reserved = s.world.Reserved(c.Name)
+			reserved = s.world.Reserved(c.Of)
 		}
 		switch {
 		case c.Kind == Join && f.present && !f.left && !c.Replace:
-			s.refuse(i, fault.ErrExists, "Name", c.Name,
-				fmt.Sprintf("a name that no provider of service %q has, or Replace", oneline.Cut(f.before.Service, 64)))
-		case c.Kind == Join && f.present && !f.left && f.before.Service != c.Member.Service:
-			s.refuse(i, fault.ErrConflict, "Replace", c.Name,
-				fmt.Sprintf("a provider of service %q; that one serves %q", c.Member.Service, f.before.Service))
+			s.refuse(i, fault.ErrExists, "Name", c.Of.Name,
+				fmt.Sprintf("a name that no provider of service %q has, or Replace", oneline.Cut(c.Of.Service, 64)))
 		case reserved != nil:
 			s.refused = append(s.refused, Refusal{i, fault.ErrConflict, *reserved})
 		case c.Kind == Join:
 		case !f.present:
-			s.refuse(i, fault.ErrNotRegistered, "Name", c.Name, "the name of a provider")
+			s.refuse(i, fault.ErrNotRegistered, "Name", c.Of.Name, fmt.Sprintf("the name of a provider of service %q", oneline.Cut(c.Of.Service, 64)))
 		case c.Kind != Leave && !f.stays():
-			s.refuse(i, fault.ErrConflict, "Name", c.Name, "a provider that the update neither removes nor replaces")
+			s.refuse(i, fault.ErrConflict, "Name", c.Of.Name, "a provider that the update neither removes nor replaces")
 		}
 	}
 }
@@ -114,35 +112,35 @@ func (s *set) checkMocks() {
 	if !s.rules.ForbidMocks {
 		return
 	}
-	known, gone := make(map[string]map[bool]string), make(map[string]bool)
-	for name, f := range s.fates.all {
-		gone[name] = !f.stays()
+	known, gone := make(map[string]map[bool]string), make(map[status.ProviderID]bool)
+	for id, f := range s.fates.all {
+		gone[id] = !f.stays()
 	}
 	for i := range s.changes {
 		c := &s.changes[i]
 		if c.Kind != Join || c.Member.OfTest {
 			continue
 		}
-		there, ok := known[c.Member.Service]
+		there, ok := known[c.Of.Service]
 		if !ok {
-			there = staying(s.world, c.Member.Service, gone)
-			known[c.Member.Service] = there
+			there = staying(s.world, c.Of.Service, gone)
+			known[c.Of.Service] = there
 		}
 		if other, mixed := there[!c.Member.Mock]; mixed {
 			s.refuse(i, fault.ErrConflict, "Mock", c.Member.Mock,
 				fmt.Sprintf("the same as provider %q has: Options.ForbidMocks is set", other))
 			continue
 		}
-		there[c.Member.Mock] = c.Name
+		there[c.Member.Mock] = c.Of.Name
 	}
 }
 
 // staying returns a mock and a real provider of the service that stay, if there are any. Those of tests do not count.
-func staying(world World, service string, gone map[string]bool) map[bool]string {
+func staying(world World, service string, gone map[status.ProviderID]bool) map[bool]string {
 	found := make(map[bool]string)
-	for name, m := range world.Members(service) {
-		if !m.OfTest && !gone[name] {
-			found[m.Mock] = name
+	for id, m := range world.Members(service) {
+		if !m.OfTest && !gone[id] {
+			found[m.Mock] = id.Name
 		}
 	}
 	return found

@@ -10,6 +10,7 @@ import (
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/status"
 )
 
 // Host has the members that a [Transaction] changes, each change by its index. Its methods are called with its lock
@@ -34,9 +35,9 @@ type Host interface {
 	// Prepare is called for each change before the first is applied, and Apply then makes it. It cannot fail.
 	Prepare(i int)
 	Apply(i int)
-	// SetStrategy and SetLimits set what the named provider brings, if it is not so already.
-	SetStrategy(by string, strategy selection.Strategy)
-	SetLimits(by string, policy limit.Policy)
+	// SetStrategy and SetLimits set what the provider brings, if it is not so already.
+	SetStrategy(by status.ProviderID, strategy selection.Strategy)
+	SetLimits(by status.ProviderID, policy limit.Policy)
 	// Done is called when all changes are made.
 	Done()
 	// Refuse returns the error of a refused change, and Join one of several; none: nil. They need no lock.

@@ -16,6 +16,7 @@ import (
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/status"
 )
 
 var errBad = errors.New("bad")
@@ -78,11 +79,11 @@ func (m *members) Unproven(i int, late bool) error {
 	return fmt.Errorf("%d unproven, late: %v", i, late)
 }
 
-func (m *members) SetStrategy(by string, s selection.Strategy) {
+func (m *members) SetStrategy(by status.ProviderID, s selection.Strategy) {
 	m.notes = append(m.notes, fmt.Sprint("strategy of ", by, ": ", s))
 }
 
-func (m *members) SetLimits(by string, p limit.Policy) {
+func (m *members) SetLimits(by status.ProviderID, p limit.Policy) {
 	m.notes = append(m.notes, fmt.Sprint("limits of ", by, ": ", p.MaxConcurrent))
 }
 
@@ -112,10 +113,10 @@ func (m *members) run(ctx context.Context, changes ...changeset.Change) error {
 func TestTransaction_MakesItsChangesInTheirOrder(t *testing.T) {
 	t.Parallel()
 	m := newMembers(keyOfTwo())
-	require.NoError(t, m.run(context.Background(), join("c", sharing("key", large)), leave("a"), leave("b"), join("d", in("s", 7, ring))))
+	require.NoError(t, m.run(context.Background(), join("c", sharing("key", large)), leave("a"), leave("b"), join("d", in(7, ring))))
 	require.Equal(t, "complete 0, complete 1, complete 2, complete 3, accept 0, accept 1, accept 2, accept 3, make 0, make 3, "+
 		"prepare 0, prepare 1, prepare 2, prepare 3, apply 1, apply 2, apply 0, apply 3, "+
-		"strategy of d: ROUND_ROBIN, limits of c: 2, done 0", strings.Join(m.notes, ", "))
+		"strategy of s/d: ROUND_ROBIN, limits of s/c: 2, done 0", strings.Join(m.notes, ", "))
 }
 
 func TestTransaction_RefusedMakesNothing(t *testing.T) {
@@ -135,7 +136,7 @@ func TestTransaction_RefusedMakesNothing(t *testing.T) {
 		m := newMembers(ringOfTwo())
 		m.closed, m.refuse = row.closed, row.refuse
 		if row.changes == nil {
-			row.changes = []changeset.Change{leave("a"), join("n", in("s", 0, ring))}
+			row.changes = []changeset.Change{leave("a"), join("n", in(0, ring))}
 		}
 		require.ErrorIs(t, m.run(context.Background(), row.changes...), row.want, name)
 		if row.at == "" {
@@ -155,7 +156,7 @@ func TestTransaction_WaitsForTheProofOfNewcomers(t *testing.T) {
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
-			err = m.run(context.Background(), join("p", in("s", 0, ring)), join("q", in("s", 0, ring)), join("r", in("s", 0, ring)))
+			err = m.run(context.Background(), join("p", in(0, ring)), join("q", in(0, ring)), join("r", in(0, ring)))
 		}()
 		synctest.Wait()
 		require.Equal(t, []string{"prove 0", "prove 2"}, m.notes[len(m.notes)-2:], "the other one need not")
@@ -185,7 +186,7 @@ func TestTransaction_IsRefusedWhereAProofIsMissing(t *testing.T) {
 			m.become(0, changeset.Proven)
 		}, want: fault.ErrClosed},
 		"no longer consistent": {do: func(m *members, _ context.CancelCauseFunc) {
-			m.world.members["n"] = in("s", 0, ring)
+			m.world.members[of("n")] = in(0, ring)
 			m.become(0, changeset.Proven)
 		}, want: fault.ErrExists},
 		"context ended": {do: func(_ *members, cancel context.CancelCauseFunc) { cancel(cancelled) }, want: cancelled, text: "0 unproven, late: false"},
@@ -200,7 +201,7 @@ func TestTransaction_IsRefusedWhereAProofIsMissing(t *testing.T) {
 			ended := make(chan struct{})
 			go func() {
 				defer close(ended)
-				err = m.run(ctx, join("n", in("s", 0, ring)))
+				err = m.run(ctx, join("n", in(0, ring)))
 			}()
 			synctest.Wait()
 			row.do(m, cancel)

@@ -62,7 +62,7 @@ type Cooldown struct {
 	since   time.Time
 	until   time.Time
 	class   verdict.Class
-	by      string
+	by      status.ProviderID
 	cause   error
 	guessed bool
 	growth  int
@@ -94,7 +94,7 @@ type Request struct {
 	After time.Duration
 	// Cause is the error to report while the cooldown lasts, and By the provider that it is of.
 	Cause error
-	By    string
+	By    status.ProviderID
 	// Call tells the calls of [verdict.CooldownThird] apart: one that is refused by several providers counts once.
 	Call uint64
 }

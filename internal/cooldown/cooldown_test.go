@@ -340,10 +340,10 @@ func TestStatus_ShowsACooldownInProgress(t *testing.T) {
 	var c cooldown.Cooldown
 	require.Zero(t, c.Status(verdict.ScopeProvider))
 	request := limited(time.Minute, errFirst)
-	request.By = "p"
+	request.By = status.ProviderID{Service: "s", Name: "p"}
 	require.True(t, c.Apply(request, start))
 	require.Equal(t, status.Cooldown{
-		Since: start, Until: c.Until(), Class: verdict.ClassRateLimited, By: "p", Scope: verdict.ScopeDomain, Asked: true,
+		Since: start, Until: c.Until(), Class: verdict.ClassRateLimited, By: request.By, Scope: verdict.ScopeDomain, Asked: true,
 	}, c.Status(verdict.ScopeDomain))
 	require.True(t, c.Apply(fatal(0, errSecond), start.Add(time.Second)))
 	require.Equal(t, status.Cooldown{

@@ -20,11 +20,11 @@ type Domain[M comparable] struct {
 	// Cooldown keeps all members away.
 	Cooldown cooldown.Timed
 
-	key      string         // "" for a domain of one
-	only     M              // of a domain of one
-	members  map[M]struct{} // nil for a domain of one
-	limits   *limit.Limits  // nil: none
-	limitsBy string         // the name of the member whose registration or change set the limits
+	key      string            // "" for a domain of one
+	only     M                 // of a domain of one
+	members  map[M]struct{}    // nil for a domain of one
+	limits   *limit.Limits     // nil: none
+	limitsBy status.ProviderID // the member whose registration or change set the limits
 }
 
 // Members returns the members, in no order.
@@ -59,12 +59,12 @@ func (d *Domain[M]) Policy() (p limit.Policy) {
 }
 
 // SetLimits sets the limits in the name of a member. What was taken under the limits before stays taken.
-func (d *Domain[M]) SetLimits(p limit.Policy, by string) {
+func (d *Domain[M]) SetLimits(p limit.Policy, by status.ProviderID) {
 	d.limits, d.limitsBy = limit.New(p, d.limits), by
 }
 
-// LimitsBy returns the name of the member that has set the limits; empty for none.
-func (d *Domain[M]) LimitsBy() string { return d.limitsBy }
+// LimitsBy returns the member that has set the limits; the zero value for none.
+func (d *Domain[M]) LimitsBy() status.ProviderID { return d.limitsBy }
 
 // Status returns what the members share, as it is shown.
 func (d *Domain[M]) Status() status.Domain {

@@ -13,6 +13,7 @@ import (
 	"github.com/capreg/registry/internal/domain"
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/schedule"
+	"github.com/capreg/registry/status"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -87,18 +88,18 @@ func TestSetLimits_KeepsPlacesTaken(t *testing.T) {
 	require.Nil(t, d.Limits())
 	require.Zero(t, d.Policy())
 	require.Empty(t, d.LimitsBy())
-	d.SetLimits(small, "a")
+	d.SetLimits(small, status.ProviderID{Service: "s", Name: "a"})
 	require.Equal(t, small, d.Policy())
-	require.Equal(t, "a", d.LimitsBy())
+	require.Equal(t, status.ProviderID{Service: "s", Name: "a"}, d.LimitsBy())
 	before := d.Limits()
 	require.True(t, before.Slots().TryAcquire())
 	require.True(t, before.Full())
-	d.SetLimits(large, "b")
+	d.SetLimits(large, status.ProviderID{Service: "s", Name: "b"})
 	require.Equal(t, large, d.Policy())
-	require.Equal(t, "b", d.LimitsBy())
+	require.Equal(t, status.ProviderID{Service: "s", Name: "b"}, d.LimitsBy())
 	require.True(t, d.Limits().Slots().TryAcquire())
 	require.True(t, d.Limits().Full(), "the place before counts")
-	d.SetLimits(limit.Policy{}, "b")
+	d.SetLimits(limit.Policy{}, status.ProviderID{Service: "s", Name: "b"})
 	require.False(t, d.Limits().Full())
 	require.Zero(t, d.Policy())
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/tasks"
+	"github.com/capreg/registry/status"
 )
 
 // Host is the provider that is drained.
@@ -64,8 +65,8 @@ const (
 // copy it. All other methods are safe for concurrent use, and called without the lock of the registry.
 type Drain struct {
 	host     Host
-	name     string         // of the provider
-	calls    attemptctx.Set // contexts of the calls in flight
+	id       status.ProviderID // of the provider
+	calls    attemptctx.Set    // contexts of the calls in flight
 	idle     chan struct{}
 	released chan struct{}
 	err      error // of the release; readable when released is closed
@@ -77,9 +78,9 @@ type Drain struct {
 	deadline      *schedule.Timer // cancels the calls in flight; nil: none
 }
 
-// Init prepares the drain of the named provider.
-func (d *Drain) Init(host Host, name string) {
-	d.host, d.name = host, name
+// Init prepares the drain of the provider.
+func (d *Drain) Init(host Host, id status.ProviderID) {
+	d.host, d.id = host, id
 	d.idle, d.released = make(chan struct{}), make(chan struct{})
 }
 
@@ -111,7 +112,7 @@ func (d *Drain) StartWithin(limit time.Duration) {
 
 // CancelCalls cancels the contexts of the calls in flight.
 func (d *Drain) CancelCalls() {
-	d.calls.Cancel(fault.Join(fmt.Sprintf("registry: provider %q: ", d.name), []error{fault.ErrClosed}))
+	d.calls.Cancel(fault.Join(fmt.Sprintf("registry: provider %q: ", d.id), []error{fault.ErrClosed}))
 }
 
 // MoveCallsOn ends, after the given time and if that is due then, the contexts of those calls in flight that can go on
@@ -119,7 +120,7 @@ func (d *Drain) CancelCalls() {
 func (d *Drain) MoveCallsOn(after time.Duration, due func() bool) {
 	d.host.After(after, func() {
 		if due() {
-			d.calls.MoveOn(fault.Join(fmt.Sprintf("registry: provider %q: ", d.name), []error{fault.ErrUnhealthy}))
+			d.calls.MoveOn(fault.Join(fmt.Sprintf("registry: provider %q: ", d.id), []error{fault.ErrUnhealthy}))
 		}
 	})
 }
@@ -167,7 +168,7 @@ func (d *Drain) release() {
 		d.finishRelease(finish())
 		return
 	}
-	d.host.Go(fmt.Sprintf("closing of provider %q", d.name), func() { fault.RunThen(finish, d.finishRelease) })
+	d.host.Go(fmt.Sprintf("closing of provider %q", d.id), func() { fault.RunThen(finish, d.finishRelease) })
 }
 
 // finishRelease moves on to released, with the error of what remained to be done.
@@ -224,7 +225,7 @@ func (d *Drain) AwaitReleased(limit tasks.GraceWait) error {
 	if calls := d.host.InFlight(); calls > 0 {
 		what = oneline.Plural(calls, "call") + " in flight"
 	}
-	stuck := fmt.Errorf("provider %q: %w: %s", d.name, fault.ErrStuck, what)
+	stuck := fmt.Errorf("provider %q: %w: %s", d.id, fault.ErrStuck, what)
 	return fault.Join("", append([]error{stuck}, fault.OfContext(limit.Context)...))
 }
 
@@ -237,7 +238,7 @@ func (d *Drain) result() error {
 	if err == nil {
 		return nil
 	}
-	return fault.Wrap(fmt.Sprintf("closing provider %q: ", d.name), err)
+	return fault.Wrap(fmt.Sprintf("closing provider %q: ", d.id), err)
 }
 
 // AwaitAll waits until all of them are released, cancels the contexts of their calls in flight when ctx ends, and

@@ -17,6 +17,7 @@ import (
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/tasks"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -42,7 +43,7 @@ type provider struct {
 func newProvider(t *testing.T) *provider {
 	t.Helper()
 	p := &provider{timers: schedule.New()}
-	p.Init(p, "p")
+	p.Init(p, status.ProviderID{Service: "s", Name: "p"})
 	t.Cleanup(p.timers.Close)
 	return p
 }
@@ -156,7 +157,7 @@ func TestStartWithin_CancelsCallsAfterLimit(t *testing.T) {
 		require.NoError(t, ctx.Err())
 		<-ctx.Done()
 		require.ErrorIs(t, ctx.Cancelled(), fault.ErrClosed)
-		require.EqualError(t, ctx.Cancelled(), `registry: provider "p": shutting down`)
+		require.EqualError(t, ctx.Cancelled(), `registry: provider "s/p": shutting down`)
 		require.False(t, isClosed(p.Idle()), "the call goes on")
 		end()
 		require.True(t, isClosed(p.Released()))
@@ -207,7 +208,7 @@ func TestRelease_ReportsErrorOfClosing(t *testing.T) {
 		check  func(t *testing.T, err error)
 	}{
 		"nil":   {func() error { return nil }, func(t *testing.T, err error) { require.NoError(t, err) }},
-		"error": {func() error { return errClosing }, func(t *testing.T, err error) { require.EqualError(t, err, `closing provider "p": disk full`) }},
+		"error": {func() error { return errClosing }, func(t *testing.T, err error) { require.EqualError(t, err, `closing provider "s/p": disk full`) }},
 		"panic": {func() error { panic("x") }, func(t *testing.T, err error) { require.ErrorAs(t, err, new(*verdict.PanicError)) }},
 		"exit":  {func() error { runtime.Goexit(); return nil }, func(t *testing.T, err error) { require.ErrorAs(t, err, new(*verdict.PanicError)) }},
 	} {
@@ -238,13 +239,13 @@ func TestRelease_NamesWhatItWaitsFor(t *testing.T) {
 		require.Equal(t, time.Second+tasks.Grace, time.Since(began))
 		require.ErrorIs(t, err, fault.ErrStuck)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		require.ErrorContains(t, err, `provider "p": still running: 1 call in flight`)
+		require.ErrorContains(t, err, `provider "s/p": still running: 1 call in flight`)
 		end()
 		err = p.AwaitReleased(limitOf(t, time.Second))
 		require.ErrorIs(t, err, fault.ErrStuck)
 		require.ErrorContains(t, err, "closing its instance")
 		err = p.running.Wait(limitOf(t, 0))
-		require.ErrorContains(t, err, `closing of provider "p"`)
+		require.ErrorContains(t, err, `closing of provider "s/p"`)
 		close(closing)
 		<-p.Released()
 	})
@@ -283,7 +284,7 @@ func TestAwaitAll_CancelsCallsWhenContextEnds(t *testing.T) {
 		err := drain.AwaitAll(ending, all)
 		require.ErrorIs(t, err, errClosing)
 		require.ErrorIs(t, err, fault.ErrStuck)
-		require.EqualError(t, err, `registry: closing provider "p": disk full; provider "p": still running: 1 call in flight; context deadline exceeded`)
+		require.EqualError(t, err, `registry: closing provider "s/p": disk full; provider "s/p": still running: 1 call in flight; context deadline exceeded`)
 		require.True(t, isClosed(obedient.Released()))
 		endStuck()
 		require.NoError(t, drain.AwaitAll(t.Context(), []*drain.Drain{&obedient.Drain, &stuck.Drain}))
@@ -306,7 +307,7 @@ func TestAwaitAll_ReturnsTheOnlyFailure(t *testing.T) {
 		p := newProvider(t)
 		p.finish = func() error { return errClosing }
 		p.Start()
-		require.EqualError(t, drain.AwaitAll(t.Context(), []*drain.Drain{&p.Drain}), `registry: closing provider "p": disk full`)
+		require.EqualError(t, drain.AwaitAll(t.Context(), []*drain.Drain{&p.Drain}), `registry: closing provider "s/p": disk full`)
 	})
 }
 
@@ -364,7 +365,7 @@ func TestRelease_TellsWhatItHasGivenUpUntilThatEnds(t *testing.T) {
 	defer limit.Stop()
 	err := p.Release(limit)
 	require.ErrorIs(t, err, fault.ErrStuck)
-	require.ErrorContains(t, err, `closing provider "p"`)
+	require.ErrorContains(t, err, `closing provider "s/p"`)
 	p.gone = nil
 	require.NoError(t, p.AwaitReleased(limit))
 }
@@ -386,6 +387,6 @@ func TestMoveCallsOn_EndsContextsOnlyIfThatIsDue(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		require.ErrorIs(t, ctx.Cancelled(), fault.ErrUnhealthy)
-		require.ErrorContains(t, ctx.Cancelled(), `provider "p"`)
+		require.ErrorContains(t, ctx.Cancelled(), `provider "s/p"`)
 	})
 }

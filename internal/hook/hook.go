@@ -16,6 +16,7 @@ import (
 
 // Set has at most one function of each kind. R is the report of a call, A an attempt.
 type Set[R, A any] struct {
+	Skip          func(ctx context.Context) bool // reports whether the others see nothing of a call with that context
 	BeforeCall    func(ctx context.Context, r R) context.Context
 	AfterCall     func(ctx context.Context, r R)
 	BeforeAttempt func(ctx context.Context, r R, a A) context.Context
@@ -37,12 +38,28 @@ type added[R, A any] struct {
 // All methods are safe for concurrent use.
 type List[R, A any] struct {
 	// mu is held while a changed copy of the sets is made. Nothing is called then.
-	mu   sync.Mutex
-	sets atomic.Pointer[Sets[R, A]]
+	mu       sync.Mutex
+	sets     atomic.Pointer[Sets[R, A]]
+	always   bool        // the owner attends to each call
+	attended atomic.Bool // there are sets, or always
 }
 
-// Add adds a set behind the others. Once remove has returned, no function of it begins to run, also for calls in
-// progress; it may be called any number of times.
+// Attend makes the owner attend to each call, whether there are sets or not. It is called before the first of them.
+func (l *List[R, A]) Attend() {
+	l.always = true
+	l.attended.Store(true)
+}
+
+// Unseen reports whether nothing attends to a call with that context: neither the owner nor one of the sets.
+func (l *List[R, A]) Unseen(ctx context.Context) bool { return !l.attended.Load() || l.allSkip(ctx) }
+
+// allSkip is kept out of those that ask, whose path without sets is short.
+//
+//go:noinline
+func (l *List[R, A]) allSkip(ctx context.Context) bool { return !l.always && l.For(ctx) == nil }
+
+// Add adds a set behind the others. Once remove has returned, calls skip its functions, also calls in progress, unless
+// they were about to run one at that moment. It may be called any number of times.
 func (l *List[R, A]) Add(set Set[R, A]) (remove func()) {
 	one := &added[R, A]{Set: set}
 	l.change(func(all []*added[R, A]) []*added[R, A] { return append(all, one) })
@@ -66,10 +83,47 @@ func (l *List[R, A]) change(change func([]*added[R, A]) []*added[R, A]) {
 	} else {
 		l.sets.Store(&Sets[R, A]{all})
 	}
+	l.attended.Store(l.always || len(all) > 0)
 }
 
 // Sets returns the present sets; nil when there are none.
 func (l *List[R, A]) Sets() *Sets[R, A] { return l.sets.Load() }
+
+// For returns the present sets that see a call with that context; nil when there are none.
+func (l *List[R, A]) For(ctx context.Context) *Sets[R, A] {
+	s := l.Sets()
+	if s == nil {
+		return nil
+	}
+	var seeing []*added[R, A]
+	skipped := false
+	for i, one := range s.all {
+		switch {
+		case one.skips(ctx):
+			if !skipped {
+				seeing = append(seeing, s.all[:i]...)
+			}
+			skipped = true
+		case skipped:
+			seeing = append(seeing, one)
+		}
+	}
+	switch {
+	case !skipped:
+		return s
+	case len(seeing) == 0:
+		return nil
+	}
+	return &Sets[R, A]{seeing}
+}
+
+// skips reports whether the set sees nothing of a call with that context. One whose Skip panics sees it.
+func (a *added[R, A]) skips(ctx context.Context) (skips bool) {
+	if a.Skip != nil && !a.removed.Load() {
+		_ = fault.Run(func() error { skips = a.Skip(ctx); return nil })
+	}
+	return skips
+}
 
 // Sets has the sets that one call sees. It never changes; nil has none. The functions before run in the order in which
 // their sets were added, those after in the reverse order, so that the first set is around the others.

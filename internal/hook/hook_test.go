@@ -208,20 +208,81 @@ func TestList_SetsComeAndGoWhileCallsRun(t *testing.T) {
 	t.Parallel()
 	var l list
 	var work sync.WaitGroup
-	for range 4 {
+	for caller := range 4 {
 		work.Go(func() {
 			for range 200 {
-				ran := 0
-				remove := l.Add(set{AfterCall: func(context.Context, string) { ran++ }}) // of this goroutine's call alone
-				own := l.Sets()
+				var present, removed int // runs within this goroutine's calls; those of the others may see the set too
+				count := &present
+				remove := l.Add(set{AfterCall: func(ctx context.Context, _ string) {
+					if ctx.Value(key{}) == caller {
+						*count++
+					}
+				}})
+				own, ctx := l.Sets(), context.WithValue(t.Context(), key{}, caller)
+				own.AfterCall(ctx, report)
 				remove()
-				run(own)
-				if ran > 0 {
-					t.Error("a removed function ran")
+				count = &removed
+				own.AfterCall(ctx, report)
+				l.Sets().AfterCall(ctx, report)
+				if present != 1 || removed != 0 {
+					t.Errorf("ran %d times while it was there, and %d times once removed", present, removed)
 				}
 			}
 		})
 	}
 	work.Wait()
 	require.Nil(t, l.Sets())
+}
+
+func TestSets_SkippedOnesSeeNothingOfTheCall(t *testing.T) {
+	t.Parallel()
+	wanted := context.WithValue(t.Context(), key{}, "wanted")
+	skip := func(ctx context.Context) bool { return valueOf(ctx) == "" }
+	var l list
+	require.Nil(t, l.For(t.Context()))
+	add := func(name string, skip func(context.Context) bool) {
+		l.Add(set{Skip: skip, BeforeCall: func(ctx context.Context, _ string) context.Context {
+			return context.WithValue(ctx, key{}, valueOf(ctx)+name)
+		}})
+	}
+	seenBy := func(ctx context.Context) string {
+		return valueOf(l.For(ctx).BeforeCall(context.WithValue(ctx, key{}, ""), report))
+	}
+	add("a", skip)
+	require.Nil(t, l.For(t.Context()), "all skip it")
+	require.Same(t, l.Sets(), l.For(wanted))
+	add("b", nil)
+	add("c", skip)
+	add("d", func(context.Context) bool { panic("skip") })
+	add("e", func(context.Context) bool { return false })
+	require.Equal(t, "abcde", seenBy(wanted))
+	require.Equal(t, "bde", seenBy(t.Context()), "also one whose Skip panics")
+	require.Equal(t, "bde", seenBy(t.Context()), "the list is as before")
+}
+
+func TestList_CallIsUnseenWhereAllSkipItAndTheOwnerDoesNotAttend(t *testing.T) {
+	t.Parallel()
+	for _, attends := range []bool{false, true} {
+		var l list
+		if attends {
+			l.Attend()
+		}
+		require.Equal(t, !attends, l.Unseen(t.Context()))
+		remove := l.Add(set{Skip: func(ctx context.Context) bool { return valueOf(ctx) == "" }, AfterCall: func(context.Context, string) {}})
+		require.Equal(t, !attends, l.Unseen(t.Context()))
+		require.False(t, l.Unseen(context.WithValue(t.Context(), key{}, "seen")))
+		remove()
+		require.Equal(t, !attends, l.Unseen(context.WithValue(t.Context(), key{}, "seen")))
+	}
+}
+
+func TestSets_SkipOfARemovedSetIsNotAsked(t *testing.T) {
+	t.Parallel()
+	var l list
+	asked := 0
+	remove := l.Add(set{Skip: func(context.Context) bool { asked++; return true }, AfterCall: func(context.Context, string) {}})
+	require.Nil(t, l.For(t.Context()))
+	remove()
+	require.Nil(t, l.For(t.Context()))
+	require.Equal(t, 1, asked)
 }

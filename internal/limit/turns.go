@@ -11,7 +11,7 @@ import (
 //
 //	state of a line | transition                           | effect
 //	waiting         | Delay of any call                    | returning; the first goes at once
-//	returning       | Delay of the first, after a gap      | it may go
+//	returning       | Delay of the first, after a gap      | it may go, and is out of the line
 //	returning       | Delay of another                     | it waits for a gap for each before it
 //	returning       | StillAway: it has left again         | waiting; those that have not gone keep their order
 type Turns[K comparable] struct {
@@ -88,8 +88,8 @@ func (t *Turns[K]) StillAway(key K, number uint64, wait time.Duration) {
 	l.spread = max(l.spread, min(wait/10, longestSpread))
 }
 
-// Delay returns how long the call has to wait for its turn after the key is back; zero: it may go. The calls
-// that wait at the first Delay go within a tenth of their wait, 100 ms to 5 s, in equal gaps.
+// Delay returns how long the call has to wait for its turn after the key is back; zero: it may go, and has left. The
+// calls that wait at the first Delay go within a tenth of their wait, 100 ms to 5 s, in equal gaps.
 func (t *Turns[K]) Delay(key K, number uint64) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -101,6 +101,7 @@ func (t *Turns[K]) Delay(key K, number uint64) time.Duration {
 	delay := max(l.next.Sub(now), 0) + time.Duration(ahead)*l.gap
 	if delay == 0 {
 		l.next = now.Add(l.gap)
+		t.leave(key, number) // at once: those behind it wait for the gap alone
 	}
 	return delay
 }
@@ -125,6 +126,11 @@ func (t *Turns[K]) join(key K, number uint64) *line {
 func (t *Turns[K]) Leave(key K, number uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.leave(key, number)
+}
+
+// leave takes the call out of the line. Caller holds mu.
+func (t *Turns[K]) leave(key K, number uint64) {
 	l, ok := t.lines[key]
 	if !ok {
 		return

@@ -37,27 +37,33 @@ func (o *outcomes) add(class verdict.Class, took time.Duration) {
 	one.Load().Add(took)
 }
 
-// addTo adds what has ended with that class.
-func (o *outcomes) addTo(c *histogram.Counts, class verdict.Class) {
+// addTo adds what has ended with that class, and reports whether there may be any.
+func (o *outcomes) addTo(c *histogram.Counts, class verdict.Class) bool {
 	if class == verdict.ClassSuccess {
 		for h := range o.successes.Each {
 			c.Add(h)
 		}
-	} else if all := o.others.Load(); all != nil {
-		if one := (*all)[class].Load(); one != nil {
-			c.Add(one)
-		}
+		return true
 	}
+	all := o.others.Load()
+	if all == nil {
+		return false
+	}
+	one := (*all)[class].Load()
+	if one != nil {
+		c.Add(one)
+	}
+	return one != nil
 }
 
 // read returns every class that has occurred, in the order of the table; quick are further successes.
 func (o *outcomes) read(quick *histogram.Counts) (shown []metrics.Outcomes) {
-	for _, class := range verdict.Classes() {
+	for class := range verdict.Class(len(verdict.Classes())) { //nolint:gosec // few
 		var counts histogram.Counts
 		if class == verdict.ClassSuccess {
 			counts = *quick
 		}
-		if o.addTo(&counts, class); counts.Total() > 0 {
+		if o.addTo(&counts, class) && counts.Total() > 0 {
 			shown = append(shown, metrics.Outcomes{Class: class, Duration: show(&counts, 1)})
 		}
 	}

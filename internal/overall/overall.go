@@ -10,6 +10,7 @@ import (
 
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/oneline"
+	"github.com/capreg/registry/status"
 )
 
 const (
@@ -45,7 +46,7 @@ func Of(providers []Provider, required, groups []string) health.Overall {
 	if ready && len(services) == 0 {
 		return health.Overall{State: health.Unhealthy, Reason: "nothing is registered", Services: services}
 	}
-	return summarise(services, hiddenNames(providers))
+	return summarise(services, hiddenOf(providers))
 }
 
 // servicesOf returns the services of the providers in any of the groups. Their states remain to be filled in.
@@ -78,24 +79,24 @@ func addRequired(services []health.Service, required []string) []health.Service 
 	return services
 }
 
-func hiddenNames(providers []Provider) map[string]bool {
-	hidden := make(map[string]bool)
+func hiddenOf(providers []Provider) map[status.ProviderID]bool {
+	hidden := make(map[status.ProviderID]bool)
 	for _, p := range providers {
 		if p.Hidden {
-			hidden[p.Name] = true
+			hidden[status.ProviderID{Service: p.Service, Name: p.Name}] = true
 		}
 	}
 	return hidden
 }
 
 // summarise fills in the state of each service, and returns that of all.
-func summarise(services []health.Service, hidden map[string]bool) health.Overall {
+func summarise(services []health.Service, hidden map[status.ProviderID]bool) health.Overall {
 	all := health.Overall{State: health.Healthy, Services: services}
 	var reasons []string
 	missing := false // a required service
 	for i := range services {
 		s := &services[i]
-		s.State, s.Reason = stateOf(s.Providers, hidden)
+		s.State, s.Reason = stateOf(s, hidden)
 		switch s.State {
 		case health.Unhealthy:
 			all.Unhealthy++
@@ -118,12 +119,12 @@ func summarise(services []health.Service, hidden map[string]bool) health.Overall
 	return all
 }
 
-// stateOf returns the state of a service with the given providers, and the reason unless it is healthy.
-func stateOf(providers []health.Provider, hidden map[string]bool) (state health.State, reason string) {
+// stateOf returns the state of a service, by that of its providers, and the reason unless it is healthy.
+func stateOf(s *health.Service, hidden map[status.ProviderID]bool) (state health.State, reason string) {
 	var unhealthy, degraded, mocks []string
 	counted := 0
-	for _, p := range providers {
-		if hidden[p.Name] {
+	for _, p := range s.Providers {
+		if hidden[status.ProviderID{Service: s.Name, Name: p.Name}] {
 			continue
 		}
 		counted++

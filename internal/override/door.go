@@ -23,7 +23,7 @@ type Door[T, P any] struct {
 	// domain, which replacements share among themselves only. Resolvers that were bound before find it from the
 	// next look-up on, and a Registration is its handle. Calls in flight stay on the provider. Listings mark the
 	// replacement as a mock, and Options.OnlyMocks picks it. Replacements may be swapped in turn. If the provider
-	// leaves first, the replacement leaves with it. Until it is undone, the name cannot be registered.
+	// leaves first, the replacement leaves with it. Until it is undone, its name cannot be registered in the service.
 	Swap func(by, name string, instance T) (Undo, error)
 	// Override hides all providers of the service, including those that are registered later, behind the given
 	// ones, if any.
@@ -32,6 +32,6 @@ type Door[T, P any] struct {
 	// provider without capabilities has every capability and meets every requirement; one without a handler is seen
 	// by every query. Their groups and strategies are their own, and so are their domains, which they share with
 	// other overrides only. Hidden providers stay as they are, probes included, and are not picked. Overrides may
-	// be overridden in turn, and their providers swapped. A name that is taken is an error.
+	// be overridden in turn, and their providers swapped. A name that is taken in the service is an error.
 	Override func(by string, providers ...P) (Undo, error)
 }

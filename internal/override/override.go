@@ -13,6 +13,7 @@ import (
 	"github.com/capreg/registry/internal/check"
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/refusal"
+	"github.com/capreg/registry/status"
 )
 
 // longestShown bounds a name in the text of an error, in bytes.
@@ -26,8 +27,16 @@ type Override struct {
 	Owner string
 	ID    uint64
 
-	what    string // that is overridden, for errors
-	swapped string // the name of the provider; "": the whole service
+	of status.ProviderID // without a name: the whole service
+}
+
+// what names that which is overridden.
+func (o *Override) what() string {
+	service := fmt.Sprintf("service %q", oneline.Cut(o.of.Service, longestShown))
+	if o.of.Name == "" {
+		return service
+	}
+	return fmt.Sprintf("provider %q of %s", oneline.Cut(o.of.Name, longestShown), service)
 }
 
 // Set has the overrides in force in a registry, oldest first.
@@ -36,31 +45,22 @@ type Set struct {
 	last    uint64
 }
 
-// OfProvider puts an override of the named provider in force.
-func (s *Set) OfProvider(owner, name string) (*Override, *check.Violation) {
-	return s.begin(&Override{Owner: owner, what: fmt.Sprintf("provider %q", oneline.Cut(name, longestShown)), swapped: name})
-}
-
-// OfService puts an override of the named service in force.
-func (s *Set) OfService(owner, name string) (*Override, *check.Violation) {
-	o, v := s.begin(&Override{Owner: owner, what: fmt.Sprintf("service %q", oneline.Cut(name, longestShown))})
-	if v == nil {
-		s.last++
-		o.ID = s.last
-	}
-	return o, v
-}
-
-// begin refuses owners other than those of the overrides in force and their parts, such as subtests: concurrent tests
-// would see the providers of one another.
-func (s *Set) begin(o *Override) (*Override, *check.Violation) {
+// Begin puts an override in force: of a provider or, without a name, of the whole service. It refuses owners other than
+// those of the overrides in force and their parts, such as subtests: concurrent tests would see the providers of one
+// another.
+func (s *Set) Begin(owner string, of status.ProviderID) (*Override, *check.Violation) {
 	for _, other := range s.inForce {
-		if o.Owner != other.Owner && !strings.HasPrefix(o.Owner, other.Owner+"/") {
-			return nil, check.Refuse("by", o.Owner, fmt.Sprintf(
+		if owner != other.Owner && !strings.HasPrefix(owner, other.Owner+"/") {
+			return nil, check.Refuse("by", owner, fmt.Sprintf(
 				"%q or a part of it, which overrides %s: concurrent tests need a registry of their own",
-				oneline.Cut(other.Owner, longestShown), other.what,
+				oneline.Cut(other.Owner, longestShown), other.what(),
 			))
 		}
+	}
+	o := &Override{Owner: owner, of: of}
+	if of.Name == "" {
+		s.last++
+		o.ID = s.last
 	}
 	s.inForce = append(s.inForce, o)
 	return o, nil
@@ -75,10 +75,10 @@ func (s *Set) End(o *Override) bool {
 
 // CheckName refuses the name of a provider that is overridden, or was until it left: a test would speak to another
 // provider without noticing.
-func (s *Set) CheckName(name string) *check.Violation {
+func (s *Set) CheckName(id status.ProviderID) *check.Violation {
 	for _, o := range s.inForce {
-		if o.swapped == name && name != "" {
-			return check.Refuse("Name", name,
+		if o.of == id && id.Name != "" {
+			return check.Refuse("Name", id.Name,
 				fmt.Sprintf("a name that is not swapped; %q has swapped it", oneline.Cut(o.Owner, longestShown)))
 		}
 	}

@@ -32,6 +32,7 @@ type answer struct {
 	closing   sync.Once
 
 	out      []byte // to hand over
+	whole    []byte // out before a part of it was handed over; nil: nothing was
 	err      error  // behind out
 	left     time.Time
 	choices  int  // that are yet to end
@@ -121,9 +122,15 @@ func (a *answer) Read(p []byte) (int, error) {
 			a.next()
 		}
 	}
+	if a.whole == nil {
+		a.whole = a.out
+	}
 	n := copy(p, a.out)
 	if a.out = a.out[n:]; len(a.out) == 0 {
-		a.out, a.left = nil, time.Now()
+		a.left = time.Now()
+		if a.out, a.whole = a.whole[:0], nil; cap(a.out) > batch {
+			a.out = nil
+		}
 		if a.events != nil {
 			a.held.free()
 		}
@@ -295,37 +302,50 @@ func finishes(data []byte) (n int) {
 	return n
 }
 
-// note notes what the report says of an answer, or of an event.
-func (a *answer) note(text []byte) {
+// usage holds the tokens of an answer.
+type usage struct {
+	Prompt     int `json:"prompt_tokens"`
+	Completion int `json:"completion_tokens"`
+	Input      int `json:"input_tokens"`
+	Output     int `json:"output_tokens"`
+}
+
+// note notes what the report says of an event.
+func (a *answer) note(event []byte) {
 	if a.report == nil {
 		return
 	}
 	type said struct {
 		ID    string `json:"id"`
-		Usage struct {
-			Prompt     int `json:"prompt_tokens"`
-			Completion int `json:"completion_tokens"`
-			Input      int `json:"input_tokens"`
-			Output     int `json:"output_tokens"`
-		} `json:"usage"`
+		Usage usage  `json:"usage"`
 	}
 	var all struct {
 		said
 
 		Response said `json:"response"`
 	}
-	_ = json.Unmarshal(text, &all) // what fits
+	_ = json.Unmarshal(event, &all) // what fits
 	for _, one := range []said{all.said, all.Response} {
-		if a.path == "/responses" && one.ID != "" {
-			a.report.ID = one.ID
-		}
-		a.report.InputTokens = max(a.report.InputTokens, one.Usage.Prompt, one.Usage.Input)
-		a.report.OutputTokens = max(a.report.OutputTokens, one.Usage.Completion, one.Usage.Output)
+		a.noteID(one.ID)
+		a.noteUsage(one.Usage)
 	}
 }
 
-// checkPlain reports what keeps the text from being an answer.
-func checkPlain(path string, text []byte) error {
+func (a *answer) noteID(id string) {
+	if a.report != nil && a.path == "/responses" && id != "" {
+		a.report.ID = id
+	}
+}
+
+func (a *answer) noteUsage(u usage) {
+	if a.report != nil {
+		a.report.InputTokens = max(a.report.InputTokens, u.Prompt, u.Input)
+		a.report.OutputTokens = max(a.report.OutputTokens, u.Completion, u.Output)
+	}
+}
+
+// readObject reads what a plain answer says about itself. An error is what keeps the text from being one.
+func (a *answer) readObject(text []byte) error {
 	if !json.Valid(text) || bytes.TrimLeft(text, " \t\r\n")[0] != '{' {
 		return malformed("no JSON object")
 	}
@@ -334,19 +354,43 @@ func checkPlain(path string, text []byte) error {
 			return e
 		}
 	}
-	field := map[string]string{"/chat/completions": "choices", "/completions": "choices", "/embeddings": "data"}[path]
-	if field == "" {
-		return nil
-	}
+	content := contentOf(a.path)
+	found := content == ""
 	for key, at := range fields(text) {
-		if string(key) != field {
-			continue
-		}
-		var items []json.RawMessage
-		_ = json.Unmarshal(text[at[0]:at[1]], &items) // what fits
-		if len(items) > 0 && isThere(items[0]) {
-			return nil
+		value := text[at[0]:at[1]]
+		switch string(key) {
+		case content:
+			found = found || isList(value)
+		case "id":
+			a.noteID(identifier(value))
+		case "usage":
+			var u usage
+			_ = json.Unmarshal(value, &u) // what fits
+			a.noteUsage(u)
 		}
 	}
-	return malformed("an answer without " + field)
+	if !found {
+		return malformed("an answer without " + content)
+	}
+	return nil
+}
+
+// contentOf returns the field without which a plain answer of a method is none; empty: there is no such.
+func contentOf(path string) string {
+	switch path {
+	case "/chat/completions", "/completions":
+		return "choices"
+	case "/embeddings":
+		return "data"
+	}
+	return ""
+}
+
+// isList reports whether a valid value is a list that begins with something.
+func isList(value []byte) bool {
+	if value[0] != '[' {
+		return false
+	}
+	first := bytes.TrimLeft(value[1:], " \t\r\n")
+	return first[0] != ']' && !bytes.HasPrefix(first, []byte("null"))
 }

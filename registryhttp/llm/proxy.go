@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/capreg/registry/registryhttp"
@@ -22,8 +23,12 @@ const (
 	defaultWriteTimeout = 30 * time.Second
 	defaultMaxBody      = 32 << 20
 	mostOfAnError       = 64 << 10
-	copySize            = 32 << 10
+	shortBody           = 64 << 10 // for which memory is taken at once
+	copySize            = 8 << 10
 )
+
+//nolint:gochecknoglobals // of buffers
+var copyBuffers = sync.Pool{New: func() any { return new([copySize]byte) }}
 
 // Proxy is an [http.Handler] that passes a request for a model on to the providers of a service, and their answer to the
 // client as it arrives. Its fields must not change after the first use. It is safe for concurrent use, and starts no
@@ -150,6 +155,9 @@ func (q *passage) read() ([]byte, error) {
 	_ = control.SetReadDeadline(time.Now().Add(cmp.Or(q.ReadTimeout, defaultReadTimeout))) // not every server has one
 	memory := held{memory: q.Memory, most: cmp.Or(q.MaxBody, defaultMaxBody)}
 	var body bytes.Buffer
+	if n := q.r.ContentLength; n > 0 && n <= shortBody { // a client may say more than it sends
+		body.Grow(int(n) + bytes.MinRead)
+	}
 	_, err := body.ReadFrom(&heldReader{http.MaxBytesReader(q.w, q.r.Body, memory.most), &memory})
 	q.held = memory.bytes
 	_ = control.SetReadDeadline(time.Time{})
@@ -200,12 +208,14 @@ func (q *passage) head(to http.Header, response *http.Response) {
 			to[name] = values
 		}
 	}
-	for name, value := range map[string]string{
-		"X-Upstream-Request-Id": response.Header.Get(registryhttp.HeaderCorrelation),
-		"X-Served-By":           q.report.Name, "X-Served-Model": q.report.Model, "X-Attempts": strconv.Itoa(q.report.Attempts),
+	for _, one := range [...]struct{ name, value string }{
+		{"X-Upstream-Request-Id", response.Header.Get(registryhttp.HeaderCorrelation)},
+		{"X-Served-By", q.report.Name},
+		{"X-Served-Model", q.report.Model},
+		{"X-Attempts", strconv.Itoa(q.report.Attempts)},
 	} {
-		if value != "" {
-			to.Set(name, value)
+		if one.value != "" {
+			to[one.name] = []string{one.value}
 		}
 	}
 }
@@ -242,9 +252,10 @@ func (q *passage) pass(events *registryhttp.EventWriter, response *http.Response
 
 // copy copies the body. What ends it early is an event of a stream, and cuts any other answer.
 func (q *passage) copy(out io.Writer, body io.Reader) {
-	buffer := make([]byte, copySize)
+	buffer, _ := copyBuffers.Get().(*[copySize]byte)
+	defer copyBuffers.Put(buffer)
 	for {
-		n, err := body.Read(buffer)
+		n, err := body.Read(buffer[:])
 		if n > 0 {
 			q.report.Bytes += int64(n)
 			if _, lost := out.Write(buffer[:n]); lost != nil {

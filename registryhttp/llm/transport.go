@@ -205,13 +205,12 @@ func (a *answer) readPlain(response *http.Response) error {
 		return a.caused(err)
 	}
 	a.clock.stop()
-	if err := checkPlain(a.path, text.Bytes()); err != nil {
+	if err := a.readObject(text.Bytes()); err != nil {
 		return err
 	}
 	if a.streamed {
 		return malformed("a plain answer for a stream")
 	}
-	a.note(text.Bytes())
 	a.out, a.err = text.Bytes(), io.EOF
 	response.ContentLength = int64(text.Len())
 	return nil

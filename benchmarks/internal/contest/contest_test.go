@@ -119,7 +119,7 @@ func TestOurs_MeasuredCallsAreRecorded(t *testing.T) {
 			require.NoError(t, err)
 			defer func() { require.NoError(t, reg.Close(t.Context())) }()
 			contest.Calling(contest.Bind(reg))(calls)
-			first, ok := reg.Provider("0")
+			first, ok := reg.Provider("model", "0")
 			require.True(t, ok)
 			info := first.Info()
 			require.EqualValues(t, calls, info.Attempts)
@@ -130,7 +130,7 @@ func TestOurs_MeasuredCallsAreRecorded(t *testing.T) {
 			require.False(t, info.Health.CheckedAt.IsZero(), "a probe ended")
 			require.EqualValues(t, calls, reg.Stats().Hits)
 			if setting.Full {
-				last, _ := reg.Provider(strconv.Itoa(contest.Providers - 1))
+				last, _ := reg.Provider("model", strconv.Itoa(contest.Providers-1))
 				require.Equal(t, 1, last.Info().Group)
 				retry, err := first.SetRetry(registry.RetryPolicy{})
 				require.NoError(t, err)
@@ -149,7 +149,7 @@ func TestOurs_OpenBreakersWereOpenedByFailures(t *testing.T) {
 	require.NoError(t, err)
 	defer func() { require.NoError(t, reg.Close(t.Context())) }()
 	for i := range contest.Providers {
-		p, ok := reg.Provider(strconv.Itoa(i))
+		p, ok := reg.Provider("model", strconv.Itoa(i))
 		require.True(t, ok)
 		b := p.Breaker()
 		require.Equal(t, i < 3, b.State == status.BreakerOpen, i)

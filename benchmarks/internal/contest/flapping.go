@@ -31,7 +31,7 @@ func Flapping(ctx context.Context, s Settings) (stormy, calm float64, err error)
 	defer func() { err = errors.Join(err, reg.Close(context.Background())) }()
 	f := &flapper{}
 	for i := 0; i < flapAmong; i += flapStride {
-		registration, _ := reg.Provider(strconv.Itoa(i))
+		registration, _ := reg.Provider(service.Name(), strconv.Itoa(i))
 		f.providers = append(f.providers, registration)
 	}
 	get := Getting(Bind(reg))

@@ -85,7 +85,7 @@ func Called(ctx context.Context, many int) (bytes float64, err error) {
 	Calling(Bind(reg))(many)
 	bytes = float64(heap()-before) / float64(many)
 	for _, p := range providers {
-		if r, ok := reg.Provider(p.Name); !ok || r.Info().Attempts != 1 {
+		if r, ok := reg.Provider(service.Name(), p.Name); !ok || r.Info().Attempts != 1 {
 			return 0, fmt.Errorf("%s was not called once", p.Name)
 		}
 	}

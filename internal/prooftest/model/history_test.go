@@ -269,7 +269,7 @@ func (c *client) perform(ctx context.Context, resolver *registry.Resolver[int], 
 	case opCall:
 		out.number, _ = registry.Call(ctx, resolver, func(_ context.Context, number int) (int, error) { return number, nil })
 	case opFind:
-		_, found := c.reg.Provider(in.name)
+		_, found := c.reg.Provider(numbered.Name(), in.name)
 		out.refused = !found
 	case opList:
 		events := c.reg.Subscribe(1)

@@ -44,7 +44,7 @@ func (d *driver) compile(ctx context.Context, p *goPackage, exports map[string]s
 	if err != nil {
 		return nil, err
 	}
-	s := &switchable{goPackage: p, own: suite{dir: p.Dir, binary: filepath.Join(dir, "test")}}
+	s := &switchable{goPackage: p, own: suite{dir: p.Dir, binary: filepath.Join(dir, "test"), arguments: d.arguments}}
 	avoided := make(map[string]bool)
 	for range 30 {
 		f, err := d.find(p, exports, avoided)

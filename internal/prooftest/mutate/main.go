@@ -67,8 +67,10 @@ type driver struct {
 	log     string
 	write   string
 	with    []string
-	scratch string
-	known   map[string]result
+	// arguments are those for the tests of the packages themselves.
+	arguments []string
+	scratch   string
+	known     map[string]result
 
 	mu      sync.Mutex // guards the fields below
 	results []result
@@ -83,6 +85,7 @@ func run(ctx context.Context, arguments []string) error {
 	flags.Float64Var(&d.least, "least", 80, "the share of killed mutants, in percent, below which this fails")
 	flags.IntVar(&d.workers, "workers", 2, "how many mutants are tested at once")
 	with := flags.String("with", "", "folders of packages whose tests are tried as well on the first package, with commas between; arguments for the tests follow a colon")
+	skip := flags.String("skip", "", "tests of the packages that are left out, as a regular expression: those of allocations, which mutants add to")
 	flags.DurationVar(&d.length, "for", 0, "how long mutants of each package are tried; what is left then is not; 0: as long as it takes")
 	except := flags.String("except", "", "files that are left out, as a regular expression")
 	only := flags.String("only", "", "the files that are changed, as a regular expression")
@@ -93,6 +96,9 @@ func run(ctx context.Context, arguments []string) error {
 			return nil
 		}
 		return err
+	}
+	if *skip != "" {
+		d.arguments = []string{"-test.skip=" + *skip}
 	}
 	if *with != "" {
 		d.with = strings.Split(*with, ",")

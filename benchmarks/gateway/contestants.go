@@ -1,0 +1,304 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// contestant is a server in processes of its own.
+type contestant struct {
+	name    string
+	address string
+	headers string // of requests to it
+	command *exec.Cmd
+}
+
+// field is all servers of a run.
+type field struct {
+	folder      string // of what they need
+	upstream    *contestant
+	contestants []*contestant
+	crippled    *contestant // a gateway whose first upstream is down
+	started     []*contestant
+	absent      []string
+}
+
+// newField builds and starts the servers.
+func newField(ctx context.Context, portkey string) (_ *field, err error) {
+	folder, err := os.MkdirTemp("", "gateway")
+	if err != nil {
+		return nil, err
+	}
+	f := &field{folder: folder}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.end())
+		}
+	}()
+	if f.upstream, err = f.startOwn(ctx, "upstream", "-serve", "upstream"); err != nil {
+		return nil, err
+	}
+	proxy, err := f.startOwn(ctx, "reverse proxy", "-serve", "proxy", "-target", f.upstream.address)
+	if err != nil {
+		return nil, err
+	}
+	program := filepath.Join(folder, "program")
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", program, "github.com/capreg/registry/examples/gateway").CombinedOutput(); err != nil { //nolint:gosec // of our own folder
+		return nil, fmt.Errorf("building examples/gateway: %w: %s", err, out)
+	}
+	gateway, err := f.startGateway(ctx, "gateway", program, f.upstream.address)
+	if err != nil {
+		return nil, err
+	}
+	dead, err := freeAddress(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if f.crippled, err = f.startGateway(ctx, "first down", program, dead, f.upstream.address); err != nil {
+		return nil, err
+	}
+	f.contestants = []*contestant{gateway, proxy}
+	return f, f.startForeign(ctx, portkey)
+}
+
+// startForeign starts the gateways of others that are installed.
+func (f *field) startForeign(ctx context.Context, portkey string) error {
+	if nginx, err := exec.LookPath("nginx"); err != nil {
+		f.absent = append(f.absent, "nginx is not installed")
+	} else if err := f.startNginx(ctx, nginx); err != nil {
+		return err
+	}
+	if portkey == "" {
+		f.absent = append(f.absent, "Portkey: no -portkey")
+		return nil
+	}
+	address, err := freeAddress(ctx)
+	if err != nil {
+		return err
+	}
+	_, port, _ := net.SplitHostPort(address)
+	c := &contestant{
+		name: "portkey", address: address,
+		headers: fmt.Sprintf("x-portkey-provider: openai\r\nx-portkey-custom-host: http://%s/v1\r\n", f.upstream.address),
+	}
+	if err := f.start(ctx, c, "node", filepath.Join(portkey, "node_modules/@portkey-ai/gateway/build/start-server.js"), "--port="+port, "--headless"); err != nil {
+		return err
+	}
+	f.contestants = append(f.contestants, c)
+	return nil
+}
+
+// startOwn starts this program in another role.
+func (f *field) startOwn(ctx context.Context, name string, arguments ...string) (*contestant, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	said, says := io.Pipe()
+	c := &contestant{name: name, command: exec.CommandContext(ctx, self, arguments...)} //nolint:gosec // this program
+	c.command.Stdout = says
+	if err := f.launch(c); err != nil {
+		return nil, err
+	}
+	scanner := bufio.NewScanner(said)
+	if !scanner.Scan() {
+		return nil, fmt.Errorf("%s: %w", name, errNoAddress)
+	}
+	c.address = scanner.Text()
+	go func() { _, _ = io.Copy(io.Discard, said) }()
+	return c, nil
+}
+
+// startGateway starts examples/gateway over the upstreams, one group for each.
+func (f *field) startGateway(ctx context.Context, name, program string, upstreams ...string) (*contestant, error) {
+	var servers, groups []string
+	for i, address := range upstreams {
+		servers = append(servers, fmt.Sprintf(`"u%d":{"url":"http://%s/v1"}`, i, address))
+		groups = append(groups, fmt.Sprintf(`{"upstreams":["u%d"]}`, i))
+	}
+	file := filepath.Join(f.folder, strings.ReplaceAll(name, " ", "-")+".json")
+	document := fmt.Sprintf(`{"upstreams":{%s},"routes":[{"model":"bench*","groups":[%s]}]}`, strings.Join(servers, ","), strings.Join(groups, ","))
+	if err := os.WriteFile(file, []byte(document), 0o600); err != nil {
+		return nil, err
+	}
+	address, err := freeAddress(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := &contestant{name: name, address: address}
+	return c, f.start(ctx, c, program, "-listen", address, "-config", file)
+}
+
+// startNginx starts nginx with a worker for each CPU and idle connections to its upstream.
+func (f *field) startNginx(ctx context.Context, program string) error {
+	address, err := freeAddress(ctx)
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(f.folder, "nginx.conf")
+	text := fmt.Sprintf(`daemon off; worker_processes auto; pid %[1]s/nginx.pid; error_log %[1]s/nginx.log;
+events { worker_connections 4096; }
+http {
+  access_log off; client_body_temp_path %[1]s/body; proxy_temp_path %[1]s/proxy;
+  fastcgi_temp_path %[1]s/fastcgi; uwsgi_temp_path %[1]s/uwsgi; scgi_temp_path %[1]s/scgi;
+  keepalive_requests 1000000;
+  upstream up { server %[2]s; keepalive 256; keepalive_requests 1000000; }
+  server { listen %[3]s; location / { proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; } }
+}
+`, f.folder, f.upstream.address, address)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		return err
+	}
+	c := &contestant{name: "nginx", address: address}
+	if err := f.start(ctx, c, program, "-c", file, "-e", filepath.Join(f.folder, "nginx.log")); err != nil {
+		return err
+	}
+	f.contestants = append(f.contestants, c)
+	return nil
+}
+
+// start starts a server that listens on the contestant's address, and waits until it does.
+func (f *field) start(ctx context.Context, c *contestant, program string, arguments ...string) error {
+	c.command = exec.CommandContext(ctx, program, arguments...) //nolint:gosec // a contestant
+	if err := f.launch(c); err != nil {
+		return err
+	}
+	var dialer net.Dialer
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		connection, err := dialer.DialContext(ctx, "tcp", c.address)
+		if err == nil {
+			return connection.Close()
+		}
+		if ctx.Err() != nil || time.Now().After(deadline) {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+	}
+}
+
+// launch starts the processes, in a group of their own.
+func (f *field) launch(c *contestant) error {
+	c.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	c.command.Cancel = c.end
+	if err := c.command.Start(); err != nil {
+		return fmt.Errorf("%s: %w", c.name, err)
+	}
+	f.started = append(f.started, c)
+	return nil
+}
+
+// end kills the processes of the group.
+func (c *contestant) end() error { return syscall.Kill(-c.command.Process.Pid, syscall.SIGKILL) }
+
+// end ends all servers.
+func (f *field) end() error {
+	for _, c := range f.started {
+		_ = c.end()
+		_ = c.command.Wait()
+		if out, ok := c.command.Stdout.(io.Closer); ok {
+			_ = out.Close()
+		}
+	}
+	return os.RemoveAll(f.folder)
+}
+
+func (f *field) named(name string) *contestant {
+	return f.contestants[slices.IndexFunc(f.contestants, func(c *contestant) bool { return c.name == name })]
+}
+
+// compete gives each contestant its turns, and returns the requests per second and the µs of CPU for one, by name.
+func (f *field) compete(ctx context.Context, all []*contestant, s settings, l load) (rates, costs map[string]float64, err error) {
+	rate, cost := make(map[string][]float64), make(map[string][]float64)
+	for round := -1; round < s.rounds; round++ { // the first warms up
+		for i := range all {
+			c := all[(i+round+1)%len(all)]
+			before := c.cpuTime()
+			answered, took, err := l.play(ctx, c, s.turn)
+			if err != nil {
+				return nil, nil, fmt.Errorf("%s: %w", c.name, err)
+			}
+			if round >= 0 {
+				rate[c.name] = append(rate[c.name], float64(answered)/took.Seconds())
+				cost[c.name] = append(cost[c.name], float64((c.cpuTime()-before).Microseconds())/float64(answered))
+			}
+		}
+	}
+	return medians(rate), medians(cost), nil
+}
+
+func medians(of map[string][]float64) map[string]float64 {
+	all := make(map[string]float64, len(of))
+	for name, values := range of {
+		slices.Sort(values)
+		all[name] = values[len(values)/2]
+	}
+	return all
+}
+
+// members returns the processes of the group.
+func (c *contestant) members() []string {
+	group := strconv.Itoa(c.command.Process.Pid)
+	files, _ := filepath.Glob("/proc/[0-9]*/stat")
+	return slices.DeleteFunc(files, func(file string) bool {
+		fields := statOf(file)
+		return len(fields) < 3 || fields[2] != group
+	})
+}
+
+// statOf returns the fields of a process behind its name: state, parent, group and so on.
+func statOf(file string) []string {
+	text, err := os.ReadFile(file) //nolint:gosec // a process
+	if err != nil {
+		return nil
+	}
+	_, behind, _ := bytes.Cut(text, []byte(") "))
+	return strings.Fields(string(behind))
+}
+
+// cpuTime returns the CPU time of the processes, in the kernel's ticks of 10 ms.
+func (c *contestant) cpuTime() time.Duration {
+	var ticks int64
+	for _, file := range c.members() {
+		if fields := statOf(file); len(fields) > 13 {
+			for _, field := range fields[11:13] {
+				n, _ := strconv.ParseInt(field, 10, 64)
+				ticks += n
+			}
+		}
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
+}
+
+// peakMemory returns the bytes that the processes have had at most.
+func (c *contestant) peakMemory() (all int64) {
+	for _, file := range c.members() {
+		text, _ := os.ReadFile(filepath.Join(filepath.Dir(file), "status"))
+		_, behind, _ := strings.Cut(string(text), "VmHWM:")
+		var kib int64
+		if _, err := fmt.Sscan(behind, &kib); err == nil {
+			all += kib << 10
+		}
+	}
+	return all
+}
+
+func freeAddress(ctx context.Context) (string, error) {
+	var listen net.ListenConfig
+	listener, err := listen.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return listener.Addr().String(), listener.Close()
+}

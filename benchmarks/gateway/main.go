@@ -1,0 +1,174 @@
+// Command gateway measures examples/gateway beside a reverse proxy of net/http/httputil, nginx and Portkey's gateway, in
+// turn, on loopback: requests per second and CPU time of plain answers, CPU time of streams, memory, and what an upstream
+// that is down costs.
+//
+//	go run ./benchmarks/gateway -portkey DIR
+//
+// where DIR is one in which npm has installed @portkey-ai/gateway. What is absent is said and left out. The load, the
+// contestant and the upstream share the machine, so requests per second are those of all three together, and the CPU time
+// of the contestant's processes is the sounder figure. All figures are medians of the rounds.
+//
+// Each figure that has a bar is followed by ok or short; the last line has all of them, for programs to read.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "gateway:", err)
+		os.Exit(1) //nolint:gocritic // the process ends; stop has nothing left to undo
+	}
+}
+
+// settings say how long to measure.
+type settings struct {
+	rounds  int
+	turn    time.Duration // of one contestant in one round
+	streams int           // at once
+	mixed   int           // requests before memory is read
+	portkey string        // where it is installed
+}
+
+// Portkey and nginx have a bar beside them or none: nginx copies bytes, and is there for scale.
+const (
+	proxyAtLeast   = 1.0 // requests per second / those of the reverse proxy
+	portkeyAtLeast = 6.0 // the same beside Portkey
+	streamsAtMost  = 1.2 // CPU time per stream / that of the reverse proxy
+	memoryAtMost   = 37  // MiB after the mixed requests
+	deadAtLeast    = 0.98
+)
+
+// run measures, and writes the results. A missed bar is no error.
+func run(ctx context.Context, arguments []string, to io.Writer) error {
+	flags := flag.NewFlagSet("gateway", flag.ContinueOnError)
+	flags.SetOutput(to)
+	role := flags.String("serve", "", "for the program itself, which starts others of its kind: upstream or proxy")
+	target := flags.String("target", "", "the server that a proxy stands before")
+	var s settings
+	flags.IntVar(&s.rounds, "rounds", 5, "how often each contestant has its turn; medians count")
+	flags.DurationVar(&s.turn, "turn", 2*time.Second, "how long a turn takes")
+	flags.IntVar(&s.streams, "streams", 200, "streams at once, of 100 events 10 ms apart")
+	flags.IntVar(&s.mixed, "mixed", 100_000, "requests, one in ten a stream, before memory is read")
+	flags.StringVar(&s.portkey, "portkey", "", "where npm has installed @portkey-ai/gateway; none: it does not take part")
+	if err := flags.Parse(arguments); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil
+		}
+		return err
+	}
+	switch {
+	case *role != "":
+		return serve(ctx, *role, *target, to)
+	case s.rounds < 1 || s.turn <= 0 || s.streams < 1 || s.mixed < 1:
+		return errors.New("-rounds, -turn, -streams and -mixed are more than 0")
+	}
+	return measure(ctx, s, to)
+}
+
+// measure starts the contestants and lets them compete.
+func measure(ctx context.Context, s settings, to io.Writer) (err error) {
+	field, err := newField(ctx, s.portkey)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, field.end()) }()
+	r := report{to: to}
+	r.line("%s %s/%s, %d CPUs; %d rounds of %v", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), s.rounds, s.turn)
+	for _, absent := range field.absent {
+		r.line("left out: %s", absent)
+	}
+	for _, connections := range []int{16, 128} {
+		rates, costs, err := field.compete(ctx, field.contestants, s, load{connections: connections})
+		if err != nil {
+			return err
+		}
+		r.line("\nplain answers, %d connections", connections)
+		for _, c := range field.contestants {
+			r.line("  %-14s %8.0f requests/s, %6.1f µs of CPU each", c.name, rates[c.name], costs[c.name])
+		}
+		r.bar(fmt.Sprintf("plain%d_proxy", connections), rates["gateway"]/rates["reverse proxy"], proxyAtLeast, true)
+		if portkey, ok := rates["portkey"]; ok {
+			r.bar(fmt.Sprintf("plain%d_portkey", connections), rates["gateway"]/portkey, portkeyAtLeast, true)
+		}
+	}
+	if err := field.streams(ctx, s, &r); err != nil {
+		return err
+	}
+	if err := field.down(ctx, s, &r); err != nil {
+		return err
+	}
+	r.line("\n%s", strings.Join(r.summary, " "))
+	return r.err
+}
+
+// streams measures many slow streams at once, which Portkey as npm installs it answers with 500.
+func (f *field) streams(ctx context.Context, s settings, r *report) error {
+	takePart := slices.DeleteFunc(slices.Clone(f.contestants), func(c *contestant) bool { return c.name == "portkey" })
+	_, costs, err := f.compete(ctx, takePart, s, load{connections: s.streams, stream: true})
+	if err != nil {
+		return err
+	}
+	r.line("\nstreams, %d at once", s.streams)
+	for _, c := range takePart {
+		r.line("  %-14s %8.2f s of CPU for 1,000", c.name, costs[c.name]/1e3)
+	}
+	r.bar("streams_cpu_proxy", costs["gateway"]/costs["reverse proxy"], streamsAtMost, false)
+	gateway := f.named("gateway")
+	if err := mixed(ctx, gateway.address, s.mixed, s.streams); err != nil {
+		return err
+	}
+	r.line("\nmemory of the gateway after %d mixed requests", s.mixed)
+	r.bar("peak_mib", float64(gateway.peakMemory())/(1<<20), memoryAtMost, false)
+	return nil
+}
+
+// down measures a gateway whose first upstream refuses connections beside the one that has none such.
+func (f *field) down(ctx context.Context, s settings, r *report) error {
+	pair := []*contestant{f.named("gateway"), f.crippled}
+	rates, _, err := f.compete(ctx, pair, s, load{connections: 16})
+	if err != nil {
+		return err
+	}
+	r.line("\nthe first upstream is down, 16 connections")
+	r.bar("down", rates[f.crippled.name]/rates["gateway"], deadAtLeast, true)
+	return nil
+}
+
+// report writes lines and bars.
+type report struct {
+	to      io.Writer
+	summary []string
+	err     error
+}
+
+func (r *report) line(format string, arguments ...any) {
+	_, err := fmt.Fprintf(r.to, format+"\n", arguments...)
+	r.err = errors.Join(r.err, err)
+}
+
+// bar writes a figure and whether it is within its bar, which is a floor or a ceiling.
+func (r *report) bar(name string, got, limit float64, floor bool) {
+	word, side := "ok", "at most"
+	if floor {
+		side = "at least"
+	}
+	if floor && got < limit || !floor && got > limit {
+		word = "short"
+	}
+	r.line("  %s %.2f %s (%s %.2f)", name, got, word, side, limit)
+	r.summary = append(r.summary, fmt.Sprintf("%s %.2f", name, got))
+}

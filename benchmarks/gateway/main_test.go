@@ -1,0 +1,45 @@
+package main
+
+import (
+	"context"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "-serve" { // one of the servers that a test has started
+		main()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func TestMain_LastLineHasAllFigures(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	require.NoError(t, run(t.Context(), []string{"-rounds", "1", "-turn", "20ms", "-streams", "2", "-mixed", "20"}, &out))
+	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
+	require.Regexp(t, `^plain16_proxy \d+\.\d\d plain128_proxy \d+\.\d\d streams_cpu_proxy \S+ peak_mib \d+\.\d\d down \d+\.\d\d$`, lines[len(lines)-1])
+	require.Contains(t, out.String(), "left out: Portkey: no -portkey")
+}
+
+func TestMain_RefusesBadArguments(t *testing.T) {
+	t.Parallel()
+	for _, arguments := range [][]string{
+		{"-rounds", "0"}, {"-turn", "0s"}, {"-streams", "0"}, {"-mixed", "0"}, {"-rounds", "many"}, {"-serve", "other"}, {"-unheard-of"},
+	} {
+		require.Error(t, run(t.Context(), arguments, &strings.Builder{}), arguments)
+	}
+	require.NoError(t, run(t.Context(), []string{"-help"}, &strings.Builder{}))
+}
+
+func TestMain_InterruptionIsAnError(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.Error(t, run(ctx, []string{"-rounds", "1"}, &strings.Builder{}))
+}

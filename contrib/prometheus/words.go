@@ -1,0 +1,103 @@
+package registryprom
+
+import (
+	"encoding"
+	"slices"
+
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/capreg/registry/event"
+	"github.com/capreg/registry/health"
+	"github.com/capreg/registry/reason"
+	"github.com/capreg/registry/startup"
+	"github.com/capreg/registry/status"
+	"github.com/capreg/registry/verdict"
+)
+
+// words are the values of a label whose list is closed. They come from the vocabulary of the registry: what is added
+// there is shown here.
+type words struct {
+	texts []string // sorted
+	pairs []*dto.LabelPair
+	at    map[string]int
+}
+
+// The closed lists.
+//
+//nolint:gochecknoglobals // immutable
+var (
+	kinds      = wordsOf("kind", texts(event.Kinds()))
+	whys       = wordsOf("reason", texts(reason.Whys()))
+	codes      = wordsOf("reason", texts(reason.Codes()))
+	breakers   = wordsOf("state", names[status.BreakerState]())
+	healths    = wordsOf("state", names[health.State]())
+	components = wordsOf("state", names[startup.State]())
+	results    = wordsOf("result", []string{"hit", "miss"})
+	errorTypes = wordsOf("error_type", classes())
+)
+
+// Each provider has these from the beginning, so that a rate sees the first of them; the others are shown when they occur.
+//
+//nolint:gochecknoglobals // immutable
+var (
+	whysFrom0     = []reason.Why{reason.First, reason.Failover, reason.Retry}
+	refusalsFrom0 = []reason.Code{reason.Denied, reason.Throttled, reason.BudgetSpent, reason.AtCapacity}
+	healthsFrom0  = []string{health.Healthy.String(), health.Degraded.String(), health.Unhealthy.String()}
+)
+
+func wordsOf(label string, all []string) words {
+	slices.Sort(all)
+	w := words{texts: all, at: make(map[string]int, len(all))}
+	for i := range all {
+		w.at[all[i]] = i
+		w.pairs = append(w.pairs, &dto.LabelPair{Name: &label, Value: &all[i]})
+	}
+	return w
+}
+
+// some marks those of the words.
+func (w *words) some(of []string) []bool {
+	marked := make([]bool, len(w.texts))
+	for _, text := range of {
+		marked[w.at[text]] = true
+	}
+	return marked
+}
+
+// texts returns words as texts.
+func texts[T ~string](of []T) []string {
+	all := make([]string, len(of))
+	for i, one := range of {
+		all[i] = string(one)
+	}
+	return all
+}
+
+// names returns the names of all values of an enumeration, which has a name for no other value.
+func names[T interface {
+	~uint8
+	encoding.TextMarshaler
+}]() (all []string) {
+	for value := T(0); ; value++ {
+		name, err := value.MarshalText()
+		if err != nil {
+			return all
+		}
+		all = append(all, string(name))
+	}
+}
+
+func classes() (all []string) {
+	for _, class := range verdict.Classes() {
+		all = append(all, errorType(class))
+	}
+	return all
+}
+
+// errorType returns the label of a class: none for an answer, as is the custom.
+func errorType(class verdict.Class) string {
+	if class == verdict.ClassSuccess {
+		return ""
+	}
+	return class.String()
+}
