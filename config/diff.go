@@ -6,6 +6,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -143,8 +144,10 @@ func flatten(path string, v reflect.Value, into map[string]string) {
 		flatten(path, v.Elem(), into)
 	case reflect.Struct:
 		known := fieldsOf(v.Type())
-		for _, name := range known.names {
-			flatten(join(path, name), v.FieldByIndex(known.index[name]), into)
+		for i, name := range known.names {
+			if field := v.FieldByIndex(known.at[i]); !field.IsZero() {
+				flatten(join(path, name), field, into)
+			}
 		}
 	case reflect.Map:
 		for key, value := range v.Seq2() {
@@ -152,6 +155,10 @@ func flatten(path string, v reflect.Value, into map[string]string) {
 		}
 	case reflect.String:
 		into[path] = v.String()
+	case reflect.Bool:
+		into[path] = strconv.FormatBool(v.Bool())
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		into[path] = strconv.FormatInt(v.Int(), 10)
 	default:
 		text, _ := jsonOf(v.Interface()) // a number, a truth value or a list of them
 		into[path] = string(text)
@@ -163,9 +170,14 @@ func flatten(path string, v reflect.Value, into map[string]string) {
 func providerFieldsThatChange(from, to *Provider) (changed []Field) {
 	a, b := reflect.ValueOf(from).Elem(), reflect.ValueOf(to).Elem()
 	known := fieldsOf(a.Type())
-	for _, name := range known.names {
-		before, after := a.FieldByIndex(known.index[name]), b.FieldByIndex(known.index[name])
-		if before.Type() == settingsType || before.Comparable() && before.Equal(after) || reflect.DeepEqual(before.Interface(), after.Interface()) {
+	for i, name := range known.names {
+		before, after := a.FieldByIndex(known.at[i]), b.FieldByIndex(known.at[i])
+		switch {
+		case before.Type() == settingsType:
+			continue
+		case before.IsZero() && after.IsZero(): // most of them
+			continue
+		case before.Comparable() && before.Equal(after), reflect.DeepEqual(before.Interface(), after.Interface()):
 			continue
 		}
 		was, is := make(map[string]string), make(map[string]string)
@@ -208,8 +220,7 @@ func (p *prepared) warnLiterals() (warnings []string) {
 		if s.Settings.node == nil {
 			continue
 		}
-		fields, _ := (&decoder{}).own("", s.Settings.node)
-		for _, e := range fields {
+		for _, e := range (&decoder{}).own("", s.Settings.node) {
 			if e.value.Tag == "!!str" && e.value.Value != "" && !refers(e.value.Value) && isSecretName(e.key) {
 				warnings = append(warnings, s.path()+".settings."+e.key+" is written in the document: a reference such as ${env:NAME} keeps it out")
 			}

@@ -68,10 +68,11 @@ type bar struct {
 }
 
 const (
-	timelineWidth = 960
-	labelWidth    = 220
-	barHeight     = 24
-	axisHeight    = 22
+	timelineWidth  = 960
+	timelineMargin = 30 // of the last label
+	labelWidth     = 220
+	barHeight      = 24
+	axisHeight     = 22
 )
 
 // timelineOf draws the report of a start.
@@ -85,7 +86,7 @@ func timelineOf(r *startup.Report) timeline {
 		whole = max(whole, r.Components[i].Ready, r.Components[i].Returned)
 	}
 	at := func(d time.Duration) int {
-		return labelWidth + int(float64(timelineWidth-labelWidth-10)*float64(d)/float64(whole))
+		return labelWidth + int(float64(timelineWidth-labelWidth-timelineMargin)*float64(d)/float64(whole))
 	}
 	t := timeline{Width: timelineWidth, Height: axisHeight + barHeight*len(r.Components)}
 	for i := range 5 {

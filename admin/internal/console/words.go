@@ -256,9 +256,9 @@ func span(d time.Duration) string {
 
 func percent(share float64) string {
 	if share > 0 && share < 0.095 {
-		return strconv.FormatFloat(100*share, 'f', 1, 64) + " %"
+		return strconv.FormatFloat(100*share, 'f', 1, 64) + "\u00a0%"
 	}
-	return strconv.FormatFloat(100*share, 'f', 0, 64) + " %"
+	return strconv.FormatFloat(100*share, 'f', 0, 64) + "\u00a0%"
 }
 
 func rate(perSecond float64) string {
@@ -273,12 +273,14 @@ func latency(d time.Duration) string {
 	switch {
 	case d == 0:
 		return "–"
+	case d < time.Microsecond:
+		return "<\u00a01\u00a0µs"
 	case d < time.Millisecond:
-		return fmt.Sprintf("%d µs", d.Microseconds())
+		return fmt.Sprintf("%d\u00a0µs", d.Microseconds())
 	case d < time.Second:
-		return fmt.Sprintf("%d ms", d.Milliseconds())
+		return fmt.Sprintf("%d\u00a0ms", d.Milliseconds())
 	default:
-		return fmt.Sprintf("%.1f s", d.Seconds())
+		return fmt.Sprintf("%.1f\u00a0s", d.Seconds())
 	}
 }
 

@@ -50,7 +50,7 @@ try {
   await step('finds the unserved service', async () => {
     const page = await open();
     const first = await page.locator('.troubles > li').first().innerText();
-    for (const words of ['payments', 'no provider', 'stripe', 'i/o timeout', 'next trial in', ' min']) assert.ok(first.includes(words), `${words} in ${first}`);
+    for (const words of ['payments', 'no provider', 'stripe', 'i/o timeout', 'next trial in ', ' min']) assert.ok(first.includes(words), `${words} in ${first}`);
     assert.match(await page.title(), /2 services need attention/);
     await page.keyboard.press('/');
     await page.keyboard.type('openai');
