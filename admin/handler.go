@@ -5,19 +5,22 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/admin/internal/console"
 	"github.com/capreg/registry/admin/internal/control"
 )
 
-// Handler serves the control API of one registry. Use New to create one. It is safe for concurrent use.
+// Handler serves the control API and the console of one registry. Use New to create one. It is safe for concurrent use.
 type Handler struct {
 	options     Options
 	control     *control.Control
 	mux         *http.ServeMux
 	api         huma.API
+	console     *console.Console
 	crossOrigin *http.CrossOriginProtection
 
 	streams chan struct{} // holds those that are open
@@ -59,6 +62,7 @@ func New(reg *registry.Registry, options Options) (*Handler, error) {
 		Audit: options.Audit, Logger: options.Logger, Orchestrator: options.Orchestrator, Configuration: options.Configuration,
 		Events: options.Events, ChangesPerSecond: options.ChangesPerSecond, ChangesAtOnce: options.ChangesAtOnce,
 	})
+	h.addConsole()
 	return h, nil
 }
 
@@ -72,13 +76,13 @@ func (h *Handler) Close() {
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	setHeaders(w.Header())
-	tracked := &answer{ResponseWriter: w}
+	tracked := &answer{ResponseWriter: w, request: r}
 	defer func() {
 		if p := recover(); p != nil {
 			if p == http.ErrAbortHandler || tracked.begun { //nolint:errorlint // the value itself, as net/http compares it
 				panic(p) // the server ends the connection
 			}
-			newProblem(http.StatusInternalServerError, "the request could not be processed").ServeHTTP(w, r)
+			newProblem(http.StatusInternalServerError, "the request could not be processed").ServeHTTP(tracked, r)
 		}
 	}()
 	for _, check := range []func() *problem{
@@ -86,7 +90,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		func() *problem { return h.route(r) },
 	} {
 		if p := check(); p != nil {
-			p.ServeHTTP(tracked, r)
+			h.refuse(p, tracked, r)
 			return
 		}
 	}
@@ -101,11 +105,26 @@ func requestOf(ctx context.Context) *http.Request {
 	return r
 }
 
-// answer notes whether an answer has begun.
+// answer notes whether an answer has begun, and bounds the time that a client has to take it.
 type answer struct {
 	http.ResponseWriter
 
-	begun bool
+	request *http.Request
+	begun   bool
+}
+
+// answerTime is that time, where the server has none of its own.
+const answerTime = 30 * time.Second
+
+func (a *answer) begin() {
+	if a.begun {
+		return
+	}
+	a.begun = true
+	if server, ok := a.request.Context().Value(http.ServerContextKey).(*http.Server); ok && server.WriteTimeout > 0 {
+		return
+	}
+	_ = http.NewResponseController(a.ResponseWriter).SetWriteDeadline(time.Now().Add(answerTime)) // where the server can
 }
 
 // Unwrap returns the writer below, for what only servers can do.
@@ -113,12 +132,12 @@ func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 // WriteHeader begins the answer.
 func (a *answer) WriteHeader(status int) {
-	a.begun = true
+	a.begin()
 	a.ResponseWriter.WriteHeader(status)
 }
 
 // Write begins the answer.
 func (a *answer) Write(p []byte) (int, error) {
-	a.begun = true
+	a.begin()
 	return a.ResponseWriter.Write(p)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"mime"
 	"net/http"
@@ -60,6 +61,12 @@ func serve(tb testing.TB, reg *registry.Registry, options admin.Options) *site {
 	add(tb, reg, search, registry.Provider[call]{Name: "c", Limits: registry.LimitPolicy{MaxConcurrent: 4}})
 	handler, err := admin.New(reg, options)
 	require.NoError(tb, err)
+	return siteOf(tb, reg, handler)
+}
+
+// siteOf serves a handler below a prefix.
+func siteOf(tb testing.TB, reg *registry.Registry, handler *admin.Handler) *site {
+	tb.Helper()
 	mux := http.NewServeMux()
 	mux.Handle("/ops/", http.StripPrefix("/ops", handler))
 	server := httptest.NewServer(mux)
@@ -133,12 +140,20 @@ func (s *site) request(method, path, body string, headers ...string) *http.Reque
 
 func do(tb testing.TB, r *http.Request) reply {
 	tb.Helper()
+	answer, err := try(r)
+	require.NoError(tb, err)
+	answer.t = tb
+	return answer
+}
+
+// try is do for goroutines.
+func try(r *http.Request) (reply, error) {
 	answer, err := http.DefaultTransport.RoundTrip(r)
-	require.NoError(tb, err)
+	if err != nil {
+		return reply{}, err
+	}
 	text, err := io.ReadAll(answer.Body)
-	require.NoError(tb, answer.Body.Close())
-	require.NoError(tb, err)
-	return reply{tb, answer.StatusCode, answer.Header, text}
+	return reply{Status: answer.StatusCode, Header: answer.Header, Body: text}, errors.Join(err, answer.Body.Close())
 }
 
 // get is send for reading, with the status that is expected.
@@ -177,19 +192,28 @@ type document struct {
 	mu       sync.Mutex // guards the compiler
 }
 
-func documentOf(tb testing.TB, handler *admin.Handler) *document {
-	tb.Helper()
-	text, err := handler.OpenAPI()
-	require.NoError(tb, err)
-	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
-	require.NoError(tb, err)
-	d := &document{value: value.(map[string]any), compiler: jsonschema.NewCompiler()}
-	d.compiler.AssertFormat()
-	require.NoError(tb, d.compiler.AddResource("openapi.json", value))
-	return d
+// theDocument is that of all handlers, which does not depend on their options.
+var theDocument struct {
+	once  sync.Once
+	value *document
 }
 
-// paths returns the documented operations, as "GET /path".
+func documentOf(tb testing.TB, handler *admin.Handler) *document {
+	tb.Helper()
+	theDocument.once.Do(func() {
+		text, err := handler.OpenAPI()
+		require.NoError(tb, err)
+		value, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+		require.NoError(tb, err)
+		d := &document{value: value.(map[string]any), compiler: jsonschema.NewCompiler()}
+		d.compiler.AssertFormat()
+		require.NoError(tb, d.compiler.AddResource("openapi.json", value))
+		theDocument.value = d
+	})
+	return theDocument.value
+}
+
+// operations returns the documented operations, as "GET /path".
 func (d *document) operations() (all []string) {
 	for path, item := range d.value["paths"].(map[string]any) {
 		for method := range item.(map[string]any) {

@@ -21,6 +21,8 @@ const (
 	together = 100 * time.Millisecond
 	// patience is the time that a client has to take what is written; then it is dropped.
 	patience = 10 * time.Second
+	// lastPatience is that time when the program stops.
+	lastPatience = time.Second
 )
 
 type latestInput struct {
@@ -50,6 +52,9 @@ func (h *Handler) addEventRoutes() {
 	h.addProblem(&op, http.StatusServiceUnavailable)
 	h.addProblem(&op, http.StatusNotImplemented)
 	huma.Register(h.api, op, func(ctx context.Context, in *streamInput) (*huma.StreamResponse, error) {
+		if requestOf(ctx).Method == http.MethodHead { // it would hold a stream, and read nothing
+			return &huma.StreamResponse{Body: func(ctx huma.Context) { ctx.SetHeader("Content-Type", "text/event-stream") }}, nil
+		}
 		ending, p := h.serverEnding(requestOf(ctx))
 		if p != nil {
 			return nil, p
@@ -66,8 +71,8 @@ func (h *Handler) addEventRoutes() {
 		return &huma.StreamResponse{Body: func(ctx huma.Context) {
 			defer func() { <-h.streams }()
 			r, w := humago.Unwrap(ctx)
-			s := &stream{handler: h, w: w, control: http.NewResponseController(w), service: in.Service, cursor: h.control.Follow(after), ending: ending}
-			s.serve(r)
+			s := &stream{handler: h, w: w, control: http.NewResponseController(w), service: in.Service, cursor: h.control.Follow(after)}
+			s.serve(r, ending)
 		}}, nil
 	})
 }
@@ -115,39 +120,65 @@ type stream struct {
 	control *http.ResponseController
 	service string
 	cursor  *control.Cursor
-	ending  <-chan struct{}
 	text    strings.Builder
+
+	mu   sync.Mutex    // makes the choice of a deadline and the end one step
+	over bool          // guarded by mu
+	end  chan struct{} // closed when the program stops
 }
 
 // serve writes events until the client leaves, does not keep up, or the program stops.
-func (s *stream) serve(r *http.Request) {
+func (s *stream) serve(r *http.Request, ending <-chan struct{}) {
+	s.end = make(chan struct{})
+	left := make(chan struct{})
+	var watch sync.WaitGroup
+	watch.Go(func() { s.watch(ending, left) })
+	defer func() {
+		close(left)
+		watch.Wait() // nothing touches the connection after that
+	}()
 	header := s.w.Header()
 	header.Set("Content-Type", "text/event-stream")
 	header.Set("X-Accel-Buffering", "no")
+	if err := s.deadline(); err != nil {
+		newProblem(http.StatusNotImplemented, "this server cannot stream; poll events/latest or snapshot").ServeHTTP(s.w, r)
+		return
+	}
+	s.w.WriteHeader(http.StatusOK)
 	s.text.WriteString("retry: 2000\n\n")
-	for first := true; ; first = false {
+	for {
 		entries, lost, more, ended := s.cursor.Read()
 		s.format(entries, lost)
-		if first {
-			if err := s.begin(r); err != nil {
-				return
-			}
-		} else if s.text.Len() > 0 && s.write() != nil {
-			return
-		}
-		if ended || !s.await(r, more) {
+		if s.write() != nil || ended || !s.await(r, more) {
 			return
 		}
 	}
 }
 
-// begin writes the first part, and answers where the server cannot stream.
-func (s *stream) begin(r *http.Request) error {
-	if err := s.control.SetWriteDeadline(time.Now().Add(patience)); err != nil {
-		newProblem(http.StatusNotImplemented, "this server cannot stream; poll events/latest or snapshot").ServeHTTP(s.w, r)
-		return err
+// watch bounds what is being written when the program stops, so that a client that takes nothing does not hold that up.
+func (s *stream) watch(ending, left <-chan struct{}) {
+	select {
+	case <-ending:
+	case <-s.handler.closed:
+	case <-left:
+		return
 	}
-	return s.write()
+	close(s.end)
+	s.mu.Lock()
+	s.over = true
+	s.mu.Unlock()
+	_ = s.deadline()
+}
+
+// deadline sets the time until which a client has to take what is written.
+func (s *stream) deadline() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	limit := patience
+	if s.over {
+		limit = lastPatience
+	}
+	return s.control.SetWriteDeadline(time.Now().Add(limit))
 }
 
 // await waits for more; false: the stream is over.
@@ -161,9 +192,7 @@ func (s *stream) await(r *http.Request, more <-chan struct{}) bool {
 		return true
 	case <-r.Context().Done():
 		return false
-	case <-s.ending:
-		return false
-	case <-s.handler.closed:
+	case <-s.end:
 		return false
 	}
 	pause := time.NewTimer(together)
@@ -173,9 +202,7 @@ func (s *stream) await(r *http.Request, more <-chan struct{}) bool {
 		return true
 	case <-r.Context().Done():
 		return false
-	case <-s.ending:
-		return false
-	case <-s.handler.closed:
+	case <-s.end:
 		return false
 	}
 }
@@ -194,7 +221,10 @@ func (s *stream) format(entries []*control.Entry, lost uint64) {
 
 // write writes what was collected to a client that takes it in time.
 func (s *stream) write() error {
-	err := s.control.SetWriteDeadline(time.Now().Add(patience))
+	if s.text.Len() == 0 {
+		return nil
+	}
+	err := s.deadline()
 	if err == nil {
 		_, err = s.w.Write([]byte(s.text.String()))
 	}

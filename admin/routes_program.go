@@ -58,7 +58,7 @@ func (h *Handler) addProgramRoutes() {
 		})
 	huma.Register(h.api, h.documentOperation("configuration-lint", http.MethodPost, "/lint", "What is wrong with a document"),
 		func(ctx context.Context, in *documentInput) (*body[lintAnswer], error) {
-			if err := h.control.MayRead(h.party(requestOf(ctx))); err != nil {
+			if err := h.control.MayPlan(h.party(requestOf(ctx))); err != nil {
 				return nil, problemOf(err)
 			}
 			problems, err := h.control.Lint(in.RawBody)
@@ -66,7 +66,7 @@ func (h *Handler) addProgramRoutes() {
 		})
 	huma.Register(h.api, h.documentOperation("configuration-plan", http.MethodPost, "/plan", "What a document would change; nothing is changed"),
 		func(ctx context.Context, in *documentInput) (*body[control.Planned], error) {
-			if err := h.control.MayRead(h.party(requestOf(ctx))); err != nil {
+			if err := h.control.MayPlan(h.party(requestOf(ctx))); err != nil {
 				return nil, problemOf(err)
 			}
 			return answerOf(h.control.PlanDocument(ctx, in.RawBody))

@@ -237,31 +237,37 @@ var lineOfSyntax = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 func decode(name string, text []byte) (*Document, []Problem) {
 	document := newDocument()
 	document.digest = sha256.Sum256(append([]byte(name+"\x00"), text...))
+	root, problem := rootOf(name, text)
+	if problem != nil {
+		return document, []Problem{*problem}
+	}
 	d := &decoder{file: name, places: document.places}
+	d.value("", root, reflect.ValueOf(document).Elem())
+	return document, d.problems
+}
+
+// rootOf returns the value that a text is, or what keeps it from being one.
+func rootOf(name string, text []byte) (*yaml.Node, *Problem) {
 	reader := yaml.NewDecoder(bytes.NewReader(text))
 	var root, more yaml.Node
 	err := reader.Decode(&root)
 	switch {
 	case errors.Is(err, io.EOF) || err == nil && len(root.Content) == 0 || err == nil && root.Content[0].Tag == "!!null":
-		return document, []Problem{{File: name, Text: "is empty: want a document"}}
+		return nil, &Problem{File: name, Text: "is empty: want a document"}
 	case err == nil:
 		if err = reader.Decode(&more); err == nil {
-			d.problem("", &more, "is a second document: want one")
-		} else if errors.Is(err, io.EOF) {
-			err = nil
+			return nil, &Problem{File: name, Line: more.Line, Column: more.Column, Text: "is a second document: want one"}
 		}
 	}
-	if err != nil {
-		found := lineOfSyntax.FindStringSubmatch(err.Error())
-		p := Problem{File: name, Text: strings.TrimPrefix(err.Error(), "yaml: ")}
-		if found != nil {
+	if !errors.Is(err, io.EOF) {
+		p := &Problem{File: name, Text: strings.TrimPrefix(err.Error(), "yaml: ")}
+		if found := lineOfSyntax.FindStringSubmatch(err.Error()); found != nil {
 			p.Text = strings.TrimPrefix(err.Error(), found[0])
 			if p.Line, _ = strconv.Atoi(found[1]); p.Line > 0 { // none: zero
 				p.Column = 1
 			}
 		}
-		return document, []Problem{p}
+		return nil, p
 	}
-	d.value("", root.Content[0], reflect.ValueOf(document).Elem())
-	return document, d.problems
+	return root.Content[0], nil
 }

@@ -96,6 +96,7 @@ type eventReader struct {
 	space   []byte // what buffer is a part of
 	buffer  []byte // read and not yet used
 	scanned int    // how many bytes of buffer hold no line end
+	filled  bool   // the last read has left no room
 	empty   int    // reads in a row that gave nothing
 	ended   error  // of the body
 	begun   bool   // the first line was read
@@ -180,9 +181,9 @@ func (r *eventReader) first(line []byte) []byte {
 
 // read reads more of the body.
 func (r *eventReader) read() {
-	if cap(r.buffer)-len(r.buffer) < chunkSize/8 {
-		if 2*len(r.buffer) > cap(r.space) || r.space == nil {
-			r.space = make([]byte, 0, max(chunkSize, 2*len(r.buffer)))
+	if cap(r.buffer)-len(r.buffer) < smallChunk/2 {
+		if size := cap(r.space); 2*len(r.buffer) > size || r.filled && size < chunkSize || r.space == nil {
+			r.space = make([]byte, 0, max(smallChunk, min(4*size, chunkSize), 2*len(r.buffer)))
 		}
 		r.buffer = append(r.space[:0], r.buffer...)
 	}
@@ -191,7 +192,7 @@ func (r *eventReader) read() {
 	if n < 0 || n > len(free) {
 		n, err = 0, fmt.Errorf("the body has read %d of at most %d bytes", n, len(free))
 	}
-	r.buffer = r.buffer[:len(r.buffer)+n]
+	r.buffer, r.filled = r.buffer[:len(r.buffer)+n], n == len(free)
 	if r.empty++; n > 0 {
 		r.empty = 0
 	}

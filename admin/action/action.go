@@ -36,6 +36,9 @@ const (
 	CheckHealth Verb = "check_health"
 	// Restart restarts a component.
 	Restart Verb = "restart"
+	// Plan checks and plans a document of configuration. Nothing is changed, but files and environment variables of the
+	// program are looked at where the document refers to them.
+	Plan Verb = "plan"
 	// Configure applies a document of configuration.
 	Configure Verb = "configure"
 )
@@ -44,12 +47,12 @@ const (
 func Verbs() []Verb {
 	return []Verb{
 		Read, SetPriority, SetWeight, SetLimits, Drain, Undrain, Reset, ForceOpen, ClearCooldown, MarkUnhealthy, MarkHealthy,
-		CheckHealth, Restart, Configure,
+		CheckHealth, Restart, Plan, Configure,
 	}
 }
 
 // Changes reports whether actions of the verb change something.
-func (v Verb) Changes() bool { return v != Read }
+func (v Verb) Changes() bool { return v != Read && v != Plan }
 
 // Action names something that is asked for, by a verb and its target. Fields that do not apply are empty.
 type Action struct {

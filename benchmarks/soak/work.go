@@ -36,10 +36,9 @@ func (w *world) call(o *op) outcome {
 	if o.crash.Load() && !w.panicsAreErrors {
 		w.ledger.broke("call %d returned although its function had panicked or exited", o.number)
 	}
-	var failure *registry.CallError
 	if err != nil {
 		tried := 0
-		if errors.As(err, &failure) {
+		if failure, ok := errors.AsType[*registry.CallError](err); ok {
 			tried = len(failure.Attempts)
 		}
 		if tries := o.tries.Load(); uint64(tried) != tries {

@@ -1,24 +1,22 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
-	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/config"
 	"github.com/capreg/registry/selection"
 )
 
-// Config configures the gateway. The zero value of each field is its default. A secret is "$NAME", an environment variable,
-// or "@/path", a file, which is read again with the configuration.
+// Config configures the gateway, in YAML or JSON. The zero value of each field is its default. Secrets and other texts may
+// be references, "${env:NAME}" or "${file:/path}", which are read again with the configuration.
 type Config struct {
 	// Clients are the programs that may ask, by name. Without any every request is admitted.
 	Clients map[string]Client `json:"clients"`
@@ -32,14 +30,17 @@ type Config struct {
 	WholeAnswers bool `json:"whole_answers"`
 	// Origins are those of web pages that may ask (CORS), such as "https://chat.example", or "*".
 	Origins []string `json:"origins"`
-	// Memory bounds the bytes of requests and answers that are held at once, in MiB: 512. It is not read again.
-	Memory int64 `json:"memory_mib"`
+	// Memory bounds the bytes of requests and answers that are held at once: 512MiB. It is not read again.
+	Memory config.Size `json:"memory"`
+	// Admin are the operators, by name, with their tokens: they may look and change things at /admin/. A browser asks for a
+	// token as the password of any name. Default: none, and all is refused there. It is not read again.
+	Admin map[string]config.Secret `json:"admin"`
 }
 
 // Client is a program that may ask.
 type Client struct {
 	// Key is the secret that it sends.
-	Key string `json:"key"`
+	Key config.Secret `json:"key"`
 	// Models are those that it may ask for, with a star at their end for all that begin so. Default: all.
 	Models []string `json:"models"`
 	// RequestsPerMinute and Concurrency bound its requests. Default: any number.
@@ -52,7 +53,7 @@ type Upstream struct {
 	// URL is the base to which "/chat/completions" is appended; it often ends in "/v1", and may have a query.
 	URL string `json:"url"`
 	// Keys are secrets. A request goes out with the next one where one is refused, or limited in its rate.
-	Keys []string `json:"keys"`
+	Keys []config.Secret `json:"keys"`
 	// Headers are sent with each request; "{key}" stands for the key. Default: "Authorization": "Bearer {key}".
 	Headers map[string]string `json:"headers"`
 	// Models maps the names that clients use to those of the upstream. Without it names are passed on as they are; with it
@@ -92,109 +93,59 @@ type Group struct {
 // Timeouts bound a request. The time until a client has sent its request, and takes a piece of its answer, is bounded by
 // the defaults of llm.Proxy.
 type Timeouts struct {
-	Answer     Duration `json:"answer"`      // a plain answer of one upstream, which may think for long: 5 min
-	FirstToken Duration `json:"first_token"` // of a stream: 10 s
-	Stall      Duration `json:"stall"`       // between two tokens: 20 s
-	Total      Duration `json:"total"`       // everything: 15 min; not of an upstream
-	Comment    Duration `json:"comment"`     // without anything for a client, until a comment is sent: 15 s; not of an upstream
+	Answer     config.Duration `json:"answer"`      // a plain answer of one upstream, which may think for long: 5 min
+	FirstToken config.Duration `json:"first_token"` // of a stream: 10 s
+	Stall      config.Duration `json:"stall"`       // between two tokens: 20 s
+	Total      config.Duration `json:"total"`       // everything: 15 min; not of an upstream
+	Comment    config.Duration `json:"comment"`     // without anything for a client, until a comment is sent: 15 s; not of an upstream
 }
 
 // over returns the timeouts with those of the outer scope where they have none.
 func (t Timeouts) over(outer Timeouts) Timeouts {
 	return Timeouts{
-		Answer: cmp.Or(t.Answer, outer.Answer, Duration(5*time.Minute)), FirstToken: cmp.Or(t.FirstToken, outer.FirstToken, Duration(10*time.Second)),
-		Stall: cmp.Or(t.Stall, outer.Stall, Duration(20*time.Second)), Total: cmp.Or(t.Total, outer.Total, Duration(15*time.Minute)),
-		Comment: cmp.Or(t.Comment, outer.Comment, Duration(15*time.Second)),
+		Answer: cmp.Or(t.Answer, outer.Answer, config.Duration(5*time.Minute)), FirstToken: cmp.Or(t.FirstToken, outer.FirstToken, config.Duration(10*time.Second)),
+		Stall: cmp.Or(t.Stall, outer.Stall, config.Duration(20*time.Second)), Total: cmp.Or(t.Total, outer.Total, config.Duration(15*time.Minute)),
+		Comment: cmp.Or(t.Comment, outer.Comment, config.Duration(15*time.Second)),
 	}
-}
-
-// Duration is a time.Duration written as "1m30s".
-type Duration time.Duration
-
-// UnmarshalText reads a duration that is positive.
-func (d *Duration) UnmarshalText(text []byte) error {
-	parsed, err := time.ParseDuration(string(text))
-	if err != nil || parsed <= 0 {
-		return fmt.Errorf("a duration is %q: want one such as \"1m30s\", more than 0", text)
-	}
-	*d = Duration(parsed)
-	return nil
-}
-
-// readConfig reads the configuration; an unknown field is an error.
-func readConfig(from io.Reader) (Config, error) {
-	var config Config
-	decoder := json.NewDecoder(from)
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&config); err != nil {
-		return config, fmt.Errorf("configuration: %w", err)
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return config, errors.New("configuration: want one JSON object and nothing behind it")
-	}
-	return config, config.check()
-}
-
-func readConfigFile(path string) (Config, error) {
-	text, err := os.ReadFile(path) //nolint:gosec // the operator names it
-	if err != nil {
-		return Config{}, err
-	}
-	return readConfig(bytes.NewReader(text))
-}
-
-// secret returns the value of a secret, which no error shows.
-func secret(text string) (string, error) {
-	if name, ok := strings.CutPrefix(text, "$"); ok && os.Getenv(name) != "" {
-		return os.Getenv(name), nil
-	}
-	if path, ok := strings.CutPrefix(text, "@"); ok {
-		if value, err := os.ReadFile(path); err == nil && len(bytes.TrimSpace(value)) > 0 { //nolint:gosec // the operator names it
-			return string(bytes.TrimSpace(value)), nil
-		}
-	}
-	return "", errors.New(`a secret is neither "$NAME" of an environment variable that is set nor "@/path" of a file that is not empty`)
 }
 
 // headers returns the headers to send, for each key.
-func (u Upstream) headers() (all []http.Header, err error) {
+func (u Upstream) headers() (all []http.Header) {
 	texts := maps.Clone(u.Headers)
 	if len(u.Keys) > 0 && !strings.Contains(fmt.Sprint(texts), "{key}") {
 		texts = map[string]string{"Authorization": "Bearer {key}"}
 		maps.Copy(texts, u.Headers)
 	}
-	keys := []string{""}
-	for i, text := range u.Keys {
-		key, err := secret(text)
-		if err != nil {
-			return nil, fmt.Errorf("keys[%d]: %w", i, err)
-		}
-		keys = append(keys[:i], key)
-	}
-	for _, key := range keys {
+	for _, key := range append(slices.Clip(u.Keys), "")[:max(len(u.Keys), 1)] { // none is one that is empty
 		header := make(http.Header)
 		for name, text := range texts {
-			header.Set(name, strings.ReplaceAll(text, "{key}", key))
+			header.Set(name, strings.ReplaceAll(text, "{key}", key.Reveal()))
 		}
 		all = append(all, header)
 	}
-	return all, nil
+	return all
 }
 
-// check finds names that do not exist, and what else the registry would not notice.
-func (c Config) check() error {
+// Validate finds names that do not exist, and what else the registry would not notice.
+func (c Config) Validate() error {
 	var found []error
 	wrong := func(right bool, field string, value any, want string) {
 		if !right {
-			found = append(found, fmt.Errorf("configuration: %s is %q: want %s", field, fmt.Sprint(value), want))
+			found = append(found, fmt.Errorf("%s is %q: want %s", field, fmt.Sprint(value), want))
 		}
 	}
+	c.Timeouts.check("timeouts", wrong)
 	for name, client := range c.Clients {
 		limited := client.RequestsPerMinute >= 0 && client.Concurrency >= 0
+		wrong(client.Key != "", "clients."+name+".key", client.Key, "a secret that is not empty")
 		wrong(name != "" && limited, "clients."+name, []int64{int64(client.RequestsPerMinute), client.Concurrency}, "a name, and limits of 0 (any number) or more")
 	}
-	wrong(c.Memory >= 0 && c.Memory <= 1<<20, "memory_mib", c.Memory, "0 (512) to 1048576")
+	wrong(c.Memory >= 0, "memory", c.Memory, "0 (512MiB) or more")
 	for name, upstream := range c.Upstreams {
+		upstream.Timeouts.check("upstreams."+name+".timeouts", wrong)
+		for i, key := range upstream.Keys {
+			wrong(key != "", fmt.Sprintf("upstreams.%s.keys[%d]", name, i), key, "a secret that is not empty")
+		}
 		for model, known := range upstream.Models {
 			wrong(model != "" && known != "" && !strings.HasSuffix(model, "*"), "upstreams."+name+".models", model+": "+known, "two names")
 		}
@@ -210,9 +161,15 @@ func (c Config) check() error {
 	return errors.Join(found...)
 }
 
+func (t Timeouts) check(field string, wrong func(right bool, field string, value any, want string)) {
+	least := min(t.Answer, t.FirstToken, t.Stall, t.Total, t.Comment)
+	wrong(least >= 0, field, least, "durations of 0 (the default) or more")
+}
+
 func (c Config) checkRoute(field string, route Route, wrong func(right bool, field string, value any, want string)) {
 	named := route.Model != "" && !strings.Contains(strings.TrimSuffix(route.Model, "*"), "*")
 	wrong(named, field+".model", route.Model, "a name, or the beginning of one and a star")
+	route.Timeouts.check(field+".timeouts", wrong)
 	wrong(len(route.Groups) > 0, field+".groups", "[]", "at least one")
 	wrong(len(c.expanded(route)) > 0, field+".model", route.Model, "one that an upstream of the route has")
 	seen := make(map[string]bool)

@@ -281,11 +281,11 @@ func inVirtualTime(t *testing.T, whole bool, primary func(*faulty, int, *http.Re
 	synctest.Test(t, func(t *testing.T) {
 		p := &faulty{begun: time.Now(), answer: primary}
 		b := &faulty{begun: time.Now(), answer: func(_ *faulty, _ int, r *http.Request) (canned, error) { return complete("backup") }}
-		config := `{"upstreams":{"primary":{"url":"http://primary/v1"},"backup":{"url":"http://backup/v1"}},
+		settings := `{"upstreams":{"primary":{"url":"http://primary/v1"},"backup":{"url":"http://backup/v1"}},
 			"routes":[{"model":"m","groups":[{"upstreams":["primary"]},{"upstreams":["backup"]}],"whole_answers":` + strconv.FormatBool(whole) + `}]}`
-		g := made(t, config, hosts{"primary": p, "backup": b}, zap.NewNop())
+		g := made(t, settings, hosts{"primary": p, "backup": b}, zap.NewNop())
 		run(t, g, p, b)
-		require.NoError(t, g.registry.Close(context.WithoutCancel(t.Context())))
+		require.NoError(t, g.close(context.WithoutCancel(t.Context())))
 	})
 }
 

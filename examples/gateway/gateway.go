@@ -9,10 +9,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/admin"
+	registryprom "github.com/capreg/registry/contrib/prometheus"
 	"github.com/capreg/registry/registryhttp/llm"
 	"github.com/capreg/registry/selectors"
 )
@@ -29,10 +33,12 @@ type gateway struct {
 	started  time.Time
 	origins  llm.Origins
 	lists    llm.Lists
+	metrics  http.Handler
+	admin    *admin.Handler
 }
 
 // newGateway returns a gateway whose upstreams are reached over the network.
-func newGateway(ctx context.Context, config Config, log *zap.Logger, network http.RoundTripper) (*gateway, error) {
+func newGateway(ctx context.Context, settings Config, log *zap.Logger, network http.RoundTripper) (*gateway, error) {
 	few := zap.WrapCore(func(core zapcore.Core) zapcore.Core { // what concerns a whole key is an event of each model
 		return zapcore.NewSamplerWithOptions(core, time.Second, 3, 0)
 	})
@@ -41,10 +47,33 @@ func newGateway(ctx context.Context, config Config, log *zap.Logger, network htt
 		return nil, err
 	}
 	g := &gateway{
-		registry: reg, log: log, network: network, memory: llm.NewMemory(cmp.Or(config.Memory, 512) << 20), started: time.Now(),
+		registry: reg, log: log, network: network, memory: llm.NewMemory(int64(cmp.Or(settings.Memory, 512<<20))), started: time.Now(),
 	}
-	if err := g.apply(ctx, config); err != nil {
+	if err := g.observe(settings); err != nil {
 		return nil, errors.Join(err, reg.Close(ctx))
 	}
+	if err := g.apply(ctx, settings); err != nil {
+		return nil, errors.Join(err, g.close(ctx))
+	}
 	return g, nil
+}
+
+// observe makes the handlers of /metrics and /admin/.
+func (g *gateway) observe(settings Config) (err error) {
+	measured := prometheus.NewRegistry()
+	if err := measured.Register(registryprom.New(g.registry, registryprom.Options{})); err != nil {
+		return err
+	}
+	g.metrics = promhttp.HandlerFor(measured, promhttp.HandlerOpts{EnableOpenMetrics: true})
+	tokens := make(map[string]string)
+	for name, token := range settings.Admin {
+		tokens[name] = token.Reveal()
+	}
+	g.admin, err = admin.New(g.registry, admin.Options{Authorize: admin.Tokens(tokens, nil), Hosts: []string{"*"}, Logger: g.log})
+	return err
+}
+
+func (g *gateway) close(ctx context.Context) error {
+	g.admin.Close()
+	return g.registry.Close(ctx)
 }

@@ -24,6 +24,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/config"
 	"github.com/capreg/registry/examples/internal/loopback"
 	"github.com/capreg/registry/registryhttp/llm"
 )
@@ -31,15 +32,15 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // start serves the configuration and returns its URL.
-func start(t *testing.T, config Config) string {
+func start(t *testing.T, settings Config) string {
 	t.Helper()
-	require.NoError(t, config.check())
-	g, err := newGateway(t.Context(), config, zap.NewNop(), http.DefaultTransport)
+	require.NoError(t, settings.Validate())
+	g, err := newGateway(t.Context(), settings, zap.NewNop(), http.DefaultTransport)
 	require.NoError(t, err)
 	server := httptest.NewServer(g)
 	t.Cleanup(func() {
 		server.Close()
-		require.NoError(t, g.registry.Close(context.WithoutCancel(t.Context())))
+		require.NoError(t, g.close(context.WithoutCancel(t.Context())))
 		http.DefaultClient.CloseIdleConnections()
 	})
 	return server.URL
@@ -48,7 +49,7 @@ func start(t *testing.T, config Config) string {
 // two starts two upstreams and a gateway that tries them one after the other.
 func two(t *testing.T, change func(*Config)) (url string, first, second *loopback.Server) {
 	t.Helper()
-	config := Config{
+	settings := Config{
 		Upstreams: make(map[string]Upstream),
 		Routes:    []Route{{Model: "demo", Groups: []Group{{Upstreams: []string{"first"}}, {Upstreams: []string{"second"}}}}},
 	}
@@ -57,13 +58,13 @@ func two(t *testing.T, change func(*Config)) (url string, first, second *loopbac
 		server, err := loopback.Start(name, loopback.OpenAI)
 		require.NoError(t, err)
 		t.Cleanup(server.Close)
-		config.Upstreams[name] = Upstream{URL: server.URL() + "/v1", Models: map[string]string{"demo": "model-of-" + name}}
+		settings.Upstreams[name] = Upstream{URL: server.URL() + "/v1", Models: map[string]string{"demo": "model-of-" + name}}
 		servers[i] = server
 	}
 	if change != nil {
-		change(&config)
+		change(&settings)
 	}
-	return start(t, config), servers[0], servers[1]
+	return start(t, settings), servers[0], servers[1]
 }
 
 // post requests a plain or a streamed answer.
@@ -153,7 +154,7 @@ func TestGateway_FailsOverToTheNextUpstream(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			url, first, _ := two(t, func(c *Config) {
-				c.Timeouts = Timeouts{Answer: Duration(time.Second), FirstToken: Duration(time.Second)}
+				c.Timeouts = Timeouts{Answer: config.Duration(time.Second), FirstToken: config.Duration(time.Second)}
 			})
 			fault(first)
 			for _, body := range []string{plain, streamed} {
@@ -233,7 +234,7 @@ func TestGateway_PassesOnTheUpstreamsErrorForAClientsMistake(t *testing.T) {
 
 func TestGateway_EndsAfterItsTotalTime(t *testing.T) {
 	t.Parallel()
-	url, first, second := two(t, func(c *Config) { c.Timeouts.Total = Duration(100 * time.Millisecond) })
+	url, first, second := two(t, func(c *Config) { c.Timeouts.Total = config.Duration(100 * time.Millisecond) })
 	first.Behave(loopback.Behaviour{Hang: true})
 	second.Behave(loopback.Behaviour{Hang: true})
 	for _, body := range []string{plain, streamed} {
@@ -246,7 +247,7 @@ func TestGateway_EndsAfterItsTotalTime(t *testing.T) {
 func TestGateway_EndsAfterItsTotalTimeInTheQueue(t *testing.T) {
 	t.Parallel()
 	url, first, second := two(t, func(c *Config) {
-		c.Timeouts.Total = Duration(300 * time.Millisecond)
+		c.Timeouts.Total = config.Duration(300 * time.Millisecond)
 		for name, upstream := range c.Upstreams {
 			upstream.Limits.MaxConcurrent = 1
 			c.Upstreams[name] = upstream
@@ -338,8 +339,8 @@ func TestGateway_CallsUpstreamsOnlyForTheirModels(t *testing.T) {
 }
 
 func TestGateway_AdmitsOnlyKnownKeys(t *testing.T) {
-	t.Setenv("GATEWAY_TEST_KEY", "secret-a")
-	url, first, _ := two(t, func(c *Config) { c.Clients = map[string]Client{"a": {Key: "$GATEWAY_TEST_KEY"}} })
+	t.Parallel()
+	url, first, _ := two(t, func(c *Config) { c.Clients = map[string]Client{"a": {Key: "secret-a"}} })
 	response, _ := post(t, url, plain)
 	require.Equal(t, http.StatusOK, response.StatusCode)
 	for _, header := range []string{"", "Bearer", "Bearer secret-b", "Basic secret-a", "secret-a"} {
@@ -404,8 +405,8 @@ func TestGateway_ClientThatLeavesBlamesNoUpstream(t *testing.T) {
 // they are.
 func raw(tb testing.TB) (url string, say func([]byte)) {
 	tb.Helper()
-	var config net.ListenConfig
-	listener, err := config.Listen(tb.Context(), "tcp", "127.0.0.1:0")
+	var settings net.ListenConfig
+	listener, err := settings.Listen(tb.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(tb, err)
 	answers := make(chan []byte, 1)
 	done := make(chan struct{})
@@ -484,15 +485,15 @@ func TestConfig_ErrorNamesTheField(t *testing.T) {
 	t.Parallel()
 	const upstreams = `"upstreams":{"a":{"url":"http://127.0.0.1:1/v1","models":{"m":"n"}}}`
 	for text, want := range map[string]string{
-		`{`:                            "unexpected EOF",
+		`{`:                            "did not find expected node content",
 		`{"routs":[]}`:                 "routs",
-		`{} {}`:                        "one JSON object",
+		`{} {}`:                        "did not find expected <document start>",
 		`{}`:                           `routes is "[]"`,
-		`{"timeouts":{"total":"-1s"}}`: "more than 0",
-		`{"timeouts":{"total":"1"}}`:   `a duration is "1"`,
-		`{"clients":{"a":{"key":"$UNSET_KEY"}},` + upstreams + `,"routes":[{"model":"m","groups":[{"upstreams":["a"]}]}]}`:              "clients.a.key: a secret is neither",
+		`{"timeouts":{"total":"-1s"}}`: "timeouts is \"-1s\": want durations of 0",
+		`{"timeouts":{"total":"1"}}`:   `timeouts.total: is "1": want a duration`,
+		`{"clients":{"a":{"key":"${env:UNSET_KEY}"}},` + upstreams + `,"routes":[{"model":"m","groups":[{"upstreams":["a"]}]}]}`:        "clients.a.key: ${env:UNSET_KEY}: the variable is not set",
 		`{"upstreams":{"a":{"url":""}},"routes":[{"model":"m","groups":[{"upstreams":["a"]}]}]}`:                                        "upstreams.a: registry: invalid input: base is",
-		`{"upstreams":{"a":{"url":"http://h","keys":["$UNSET_KEY"]}},"routes":[{"model":"m","groups":[{"upstreams":["a"]}]}]}`:          "upstreams.a: keys[0]: a secret is neither",
+		`{"upstreams":{"a":{"url":"http://h","keys":["${env:UNSET_KEY}"]}},"routes":[{"model":"m","groups":[{"upstreams":["a"]}]}]}`:    "upstreams.a.keys[0]: ${env:UNSET_KEY}: the variable is not set",
 		`{"upstreams":{"a":{"url":"http://h","models":{"m*":"n"}}}}`:                                                                    "upstreams.a.models",
 		`{` + upstreams + `,"routes":[{"model":"m"}]}`:                                                                                  "routes[0].groups",
 		`{` + upstreams + `,"routes":[{"model":"m","groups":[{}]}]}`:                                                                    "routes[0].groups[0].upstreams",
@@ -505,9 +506,9 @@ func TestConfig_ErrorNamesTheField(t *testing.T) {
 		`{"upstreams":{"a":{"url":"http://h","limits":{"max_concurrent":-1}}},"routes":[{"model":"m","groups":[{"upstreams":["a"]}]}]}`: "Limits.MaxConcurrent",
 		`{` + upstreams + `,"routes":[{"model":"x*","groups":[{"upstreams":["a"]}]}]}`:                                                  "routes[0].model",
 	} {
-		config, err := readConfig(strings.NewReader(text))
+		settings, err := config.ParseAs[Config]("text", []byte(text))
 		if err == nil {
-			_, err = newGateway(t.Context(), config, zap.NewNop(), http.DefaultTransport)
+			_, err = newGateway(t.Context(), settings, zap.NewNop(), http.DefaultTransport)
 		}
 		require.ErrorContains(t, err, want, text)
 	}
@@ -517,9 +518,9 @@ func TestConfig_ExampleFileIsValid(t *testing.T) {
 	t.Setenv("GATEWAY_KEY_TEAM_A", "a")
 	t.Setenv("GATEWAY_KEY_BATCH", "c")
 	t.Setenv("OPENAI_API_KEY", "b")
-	config, err := readConfigFile("gateway.json")
+	settings, err := config.LoadAs[Config]("gateway.yaml")
 	require.NoError(t, err)
-	g, err := newGateway(t.Context(), config, zap.NewNop(), http.DefaultTransport)
+	g, err := newGateway(t.Context(), settings, zap.NewNop(), http.DefaultTransport)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, g.registry.Close(t.Context())) }()
 	var names []string
@@ -528,7 +529,7 @@ func TestConfig_ExampleFileIsValid(t *testing.T) {
 	}
 	require.Equal(t, []string{"gpt-4o-mini at openai", "gpt-4o-mini at ollama-a", "gpt-4o-mini at ollama-b"}, names)
 	require.Contains(t, g.now.Load().routes, "gpt-*")
-	require.Equal(t, registry.StrategyRoundRobin, config.Routes[2].Groups[0].Strategy)
+	require.Equal(t, registry.StrategyRoundRobin, settings.Routes[2].Groups[0].Strategy)
 }
 
 func TestMain_ServesWithoutAConfigurationUntilInterrupted(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/config"
 )
 
 const (
@@ -104,8 +105,8 @@ func hostileUpstreams() map[string]script {
 // hostile serves a script on each connection.
 func hostile(t *testing.T, do script) (url string) {
 	t.Helper()
-	var config net.ListenConfig
-	listener, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	var settings net.ListenConfig
+	listener, err := settings.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var serving sync.WaitGroup
@@ -144,12 +145,12 @@ func TestHostile_UpstreamsHurtOneRequestAtMost(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			times := Timeouts{
-				FirstToken: Duration(300 * time.Millisecond), Stall: Duration(300 * time.Millisecond), Answer: Duration(300 * time.Millisecond), Total: Duration(time.Second),
+				FirstToken: config.Duration(300 * time.Millisecond), Stall: config.Duration(300 * time.Millisecond), Answer: config.Duration(300 * time.Millisecond), Total: config.Duration(time.Second),
 			}
-			config := Config{Timeouts: times, Memory: 64, Upstreams: map[string]Upstream{
+			settings := Config{Timeouts: times, Memory: 64 << 20, Upstreams: map[string]Upstream{
 				"hostile": {URL: hostile(t, do), Retry: &registry.RetryPolicy{}}, "good": {URL: good},
 			}, Routes: []Route{{Model: "a", Groups: []Group{{Upstreams: []string{"hostile"}}}}, {Model: "b", Groups: []Group{{Upstreams: []string{"good"}}}}}}
-			url := start(t, config)
+			url := start(t, settings)
 			for _, body := range []string{askA, streamA} {
 				begun := time.Now()
 				r, text := post(t, url, body)

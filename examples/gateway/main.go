@@ -6,7 +6,7 @@
 //	curl -sN localhost:8080/v1/chat/completions -d '{"model":"demo","stream":true,"messages":[{"role":"user","content":"hello"}]}'
 //	curl -s localhost:8080/status
 //
-// [Config] documents the configuration file; gateway.json is one. The headers X-Served-By, X-Served-Model and X-Attempts
+// [Config] documents the configuration file; gateway.yaml is one. The headers X-Served-By, X-Served-Model and X-Attempts
 // of an answer name its source.
 package main
 
@@ -27,6 +27,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/capreg/registry/config"
 	"github.com/capreg/registry/examples/internal/loopback"
 	"github.com/capreg/registry/registryhttp"
 )
@@ -48,7 +49,7 @@ func run(ctx context.Context, arguments []string, out io.Writer, reload <-chan o
 	flags := flag.NewFlagSet("gateway", flag.ContinueOnError)
 	flags.SetOutput(out)
 	address := flags.String("listen", "localhost:8080", "the address to listen on")
-	file := flags.String("config", "", "the configuration file, read again at SIGHUP; none: two built-in servers on loopback")
+	file := flags.String("config", "", "the configuration file, read again when it changes and at SIGHUP; none: two built-in servers on loopback")
 	drain := flags.Duration("drain", 30*time.Second, "the time that requests in progress have at the end")
 	if err := flags.Parse(arguments); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -59,12 +60,12 @@ func run(ctx context.Context, arguments []string, out io.Writer, reload <-chan o
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q: a configuration file is given with -config", flags.Arg(0))
 	}
-	var config Config
+	var settings Config
 	if *file != "" {
-		config, err = readConfigFile(*file)
+		settings, err = config.LoadAs[Config](*file)
 	} else {
 		var end func()
-		config, end, err = builtIn()
+		settings, end, err = builtIn()
 		defer end()
 	}
 	if err != nil {
@@ -78,54 +79,67 @@ func run(ctx context.Context, arguments []string, out io.Writer, reload <-chan o
 		MaxIdleConnsPerHost: 256, IdleConnTimeout: 30 * time.Second, MaxResponseHeaderBytes: 256 << 10, ForceAttemptHTTP2: true,
 	}
 	defer network.CloseIdleConnections()
-	g, err := newGateway(ctx, config, log, network)
+	g, err := newGateway(ctx, settings, log, network)
 	if err != nil {
 		return err
 	}
 	defer func() {
 		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
-		err = errors.Join(err, g.registry.Close(ending))
+		err = errors.Join(err, g.close(ending))
 	}()
-	var listen net.ListenConfig
-	listener, err := listen.Listen(ctx, "tcp", *address)
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", *address)
 	if err != nil {
 		return err
 	}
-	if len(config.Clients) == 0 {
+	if len(settings.Clients) == 0 {
 		log.Warn("no clients are configured: every request is admitted")
 	}
 	log.Info("listening", zap.String("url", "http://"+listener.Addr().String()))
-	var reloading sync.WaitGroup
-	defer reloading.Wait()
+	var following sync.WaitGroup
+	defer following.Wait()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	reloading.Go(func() { g.reload(ctx, *file, reload) })
+	following.Go(func() { g.follow(ctx, *file, reload) })
 	return registryhttp.Serve(ctx, &http.Server{
 		Handler: g, ErrorLog: zap.NewStdLog(log), ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 	}, listener, *drain)
 }
 
-// reload reads the configuration again at each signal, until ctx ends: then the gateway is not ready any more.
-func (g *gateway) reload(ctx context.Context, file string, signals <-chan os.Signal) {
+// follow reads the configuration again when its file changes and at each signal, until ctx ends: then the gateway is not
+// ready any more.
+func (g *gateway) follow(ctx context.Context, file string, signals <-chan os.Signal) {
+	defer g.stopping.Store(true)
+	read := func() {
+		next, err := config.LoadAs[Config](file)
+		if err == nil {
+			err = g.apply(ctx, next)
+		}
+		g.log.Info("the configuration was read again; with an error it stays as it was", zap.Error(err))
+	}
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	if file != "" {
+		watching.Go(func() {
+			_ = config.File(file).Watch(ctx, func() {
+				time.Sleep(100 * time.Millisecond) // else it may be half written
+				read()
+			})
+		})
+	}
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-signals:
-			config, err := readConfigFile(file)
-			if err == nil {
-				err = g.apply(ctx, config)
-			}
-			g.log.Info("the configuration was read again; with an error it stays as it was", zap.Error(err))
+			read()
 		}
 	}
-	g.stopping.Store(true)
 }
 
 // builtIn starts two servers, and returns a configuration for them.
 func builtIn() (_ Config, end func(), err error) {
-	config := Config{
+	built := Config{
 		Upstreams: make(map[string]Upstream),
 		Routes:    []Route{{Model: "demo*", Groups: []Group{{Upstreams: []string{"loopback-a"}}, {Upstreams: []string{"loopback-b"}}}}},
 	}
@@ -137,7 +151,7 @@ func builtIn() (_ Config, end func(), err error) {
 		}
 		before := end
 		end = func() { server.Close(); before() }
-		config.Upstreams[name] = Upstream{URL: server.URL() + "/v1", Models: map[string]string{"demo": "words-1", "demo-large": "words-2"}}
+		built.Upstreams[name] = Upstream{URL: server.URL() + "/v1", Models: map[string]string{"demo": "words-1", "demo-large": "words-2"}}
 	}
-	return config, end, nil
+	return built, end, nil
 }

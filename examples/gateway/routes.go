@@ -100,21 +100,21 @@ func (r Route) upstreams() (names []string) {
 
 // apply puts a configuration in force. Providers that it does not change keep their breakers, cooldowns and requests; an
 // error changes nothing.
-func (g *gateway) apply(ctx context.Context, config Config) error {
+func (g *gateway) apply(ctx context.Context, settings Config) error {
 	g.changing.Lock()
 	defer g.changing.Unlock()
-	config.Timeouts = config.Timeouts.over(Timeouts{})
-	next := &state{Config: config, routes: make(map[string]*route), clients: make(map[[sha256.Size]byte]*client)}
-	for name, c := range config.Clients {
+	settings.Timeouts = settings.Timeouts.over(Timeouts{})
+	next := &state{Config: settings, routes: make(map[string]*route), clients: make(map[[sha256.Size]byte]*client)}
+	for name, c := range settings.Clients {
 		if err := next.admit(name, c); err != nil {
-			return fmt.Errorf("configuration: clients.%s.key: %w", name, err)
+			return err
 		}
 	}
-	byLength := slices.SortedStableFunc(slices.Values(config.Routes), func(a, b Route) int { return len(b.Model) - len(a.Model) })
+	byLength := slices.SortedStableFunc(slices.Values(settings.Routes), func(a, b Route) int { return len(b.Model) - len(a.Model) })
 	for _, r := range byLength { // the most exact route is taken, and one that is configured before one that follows from a star
-		for _, own := range config.expanded(r) {
+		for _, own := range settings.expanded(r) {
 			if next.routes[own.Model] == nil || own.Model == r.Model {
-				own.Timeouts, own.WholeAnswers = own.Timeouts.over(config.Timeouts), own.WholeAnswers || config.WholeAnswers
+				own.Timeouts, own.WholeAnswers = own.Timeouts.over(settings.Timeouts), own.WholeAnswers || settings.WholeAnswers
 				next.routes[own.Model] = &route{Route: own}
 			}
 		}
@@ -124,13 +124,9 @@ func (g *gateway) apply(ctx context.Context, config Config) error {
 
 // admit adds a client.
 func (s *state) admit(name string, c Client) error {
-	key, err := secret(c.Key)
-	if err != nil {
-		return err
-	}
-	hash, limit := sha256.Sum256([]byte(key)), rate.Inf
+	hash, limit := sha256.Sum256([]byte(c.Key.Reveal())), rate.Inf
 	if other := s.clients[hash]; other != nil {
-		return fmt.Errorf("it is the key of %s, too", other.name)
+		return fmt.Errorf("configuration: clients.%s.key: it is the key of %s, too", name, other.name)
 	}
 	if c.RequestsPerMinute > 0 {
 		limit = rate.Every(time.Minute / time.Duration(c.RequestsPerMinute))
@@ -235,10 +231,7 @@ func (g *gateway) providersAt(s *state, r *route, name string) (all []registry.P
 	upstream := s.Upstreams[name]
 	upstream.LastResort = upstream.LastResort || r.star() || len(r.upstreams()) == 1
 	times := upstream.Timeouts.over(r.Timeouts)
-	headers, err := upstream.headers()
-	if err != nil {
-		return nil, err
-	}
+	headers := upstream.headers()
 	for i, header := range headers {
 		domain := name + strings.Repeat("#"+strconv.Itoa(i+1), min(i, 1))
 		p := registry.Provider[*registryhttp.Upstream]{

@@ -22,6 +22,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/config"
 )
 
 // network has servers by their hosts, without a network: each answers a request and its body with a status and a text.
@@ -50,20 +51,20 @@ func answers(status int, text string) func(*http.Request, string) (int, string) 
 }
 
 // virtual runs a test in virtual time, with a gateway of the configuration.
-func virtual(t *testing.T, config string, servers network, test func(t *testing.T, g *gateway)) {
+func virtual(t *testing.T, settings string, servers network, test func(t *testing.T, g *gateway)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		g := made(t, config, servers, zap.NewNop())
+		g := made(t, settings, servers, zap.NewNop())
 		test(t, g)
-		require.NoError(t, g.registry.Close(context.WithoutCancel(t.Context())))
+		require.NoError(t, g.close(context.WithoutCancel(t.Context())))
 	})
 }
 
 func made(t *testing.T, text string, servers http.RoundTripper, log *zap.Logger) *gateway {
 	t.Helper()
-	config, err := readConfig(strings.NewReader(text))
+	settings, err := config.ParseAs[Config]("text", []byte(text))
 	require.NoError(t, err)
-	g, err := newGateway(t.Context(), config, log, servers)
+	g, err := newGateway(t.Context(), settings, log, servers)
 	require.NoError(t, err)
 	return g
 }
@@ -102,7 +103,7 @@ func TestRoutes_KeysAreRotatedWhereOneIsLimited(t *testing.T) {
 		}
 		return 200, whole
 	}}
-	virtual(t, `{"upstreams":{"a":{"url":"http://a/v1?version=1","keys":["$GATEWAY_TEST_KEY","@`+file+`"],"headers":{"api-key":"{key}"}}},
+	virtual(t, `{"upstreams":{"a":{"url":"http://a/v1?version=1","keys":["${env:GATEWAY_TEST_KEY}","${file:`+file+`}"],"headers":{"api-key":"{key}"}}},
 		"routes":[{"model":"m","groups":[{"upstreams":["a"]}]}]}`, servers, func(t *testing.T, g *gateway) {
 		for range 3 {
 			w := asked(t, g, chat, `{"model":"m"}`)
@@ -183,13 +184,13 @@ func TestRoutes_EmbeddingsStayWithTheirModel(t *testing.T) {
 	t.Parallel()
 	vector := answers(200, `{"data":[{"embedding":[1]}]}`)
 	down := answers(500, `{}`)
-	config := `{"upstreams":{"a":{"url":"http://a/v1","retry":{}},"b":{"url":"http://b/v1","models":{"m":"other"}},"c":{"url":"http://c/v1"}},
+	settings := `{"upstreams":{"a":{"url":"http://a/v1","retry":{}},"b":{"url":"http://b/v1","models":{"m":"other"}},"c":{"url":"http://c/v1"}},
 		"routes":[{"model":"m","groups":[{"upstreams":["a","b","c"]}]}]}`
-	virtual(t, config, network{"a": down, "b": vector, "c": vector}, func(t *testing.T, g *gateway) {
+	virtual(t, settings, network{"a": down, "b": vector, "c": vector}, func(t *testing.T, g *gateway) {
 		w := asked(t, g, "/v1/embeddings", `{"model":"m"}`)
 		require.Equal(t, "c", w.Header().Get("X-Served-By"), "another server with the same model")
 	})
-	virtual(t, config, network{"a": down, "b": vector, "c": down}, func(t *testing.T, g *gateway) {
+	virtual(t, settings, network{"a": down, "b": vector, "c": down}, func(t *testing.T, g *gateway) {
 		require.Equal(t, 500, asked(t, g, "/v1/embeddings", `{"model":"m"}`).Code)
 	})
 }
@@ -235,27 +236,27 @@ func TestRoutes_ReloadChangesWhatIsNew(t *testing.T) {
 			return status, whole
 		}
 	}
-	config := func(upstreams, order string) string {
+	settings := func(upstreams, order string) string {
 		return `{"upstreams":{"a":{"url":"http://a/v1"},"b":{"url":"http://b/v1"}` + upstreams + `},"routes":[{"model":"m","groups":[{"upstreams":[` + order + `]}]}]}`
 	}
-	virtual(t, config("", `"a","b"`), network{"a": server("a", 429), "b": server("b", 200), "c": server("c", 200)}, func(t *testing.T, g *gateway) {
+	virtual(t, settings("", `"a","b"`), network{"a": server("a", 429), "b": server("b", 200), "c": server("c", 200)}, func(t *testing.T, g *gateway) {
 		apply := func(text string) {
-			next, err := readConfig(strings.NewReader(text))
+			next, err := config.ParseAs[Config]("text", []byte(text))
 			require.NoError(t, err)
 			require.NoError(t, g.apply(t.Context(), next))
 		}
 		by := func() string { return asked(t, g, chat, `{"model":"m"}`).Header().Get("X-Served-By") }
 		require.Equal(t, "b", by())
-		apply(config(`,"c":{"url":"http://c/v1"}`, `"a","b","c"`))
+		apply(settings(`,"c":{"url":"http://c/v1"}`, `"a","b","c"`))
 		require.Equal(t, "b", by())
 		require.Equal(t, 1, counts["a"], "its cooldown goes on")
-		apply(config(`,"c":{"url":"http://c/v1"}`, `"c","a","b"`))
+		apply(settings(`,"c":{"url":"http://c/v1"}`, `"c","a","b"`))
 		require.Equal(t, "c", by(), "a new order")
-		bad, err := readConfig(strings.NewReader(config(`,"c":{"url":"http://c/v1","breaker":{"failure_threshold":-1}}`, `"b","c"`)))
+		bad, err := config.ParseAs[Config]("text", []byte(settings(`,"c":{"url":"http://c/v1","breaker":{"failure_threshold":-1}}`, `"b","c"`)))
 		require.NoError(t, err)
 		require.ErrorContains(t, g.apply(t.Context(), bad), "FailureThreshold")
 		require.Equal(t, "c", by(), "nothing has changed")
-		apply(config("", `"b"`))
+		apply(settings("", `"b"`))
 		require.Equal(t, "b", by())
 		_, known := g.registry.Provider("models", "m at a")
 		require.False(t, known)
@@ -286,10 +287,10 @@ func TestMain_ReadsTheConfigurationAgain(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, whole) }))
 	t.Cleanup(server.Close)
 	file := filepath.Join(t.TempDir(), "gateway.json")
-	config := func(model string) {
+	settings := func(model string) {
 		require.NoError(t, os.WriteFile(file, []byte(`{"upstreams":{"a":{"url":"`+server.URL+`"}},"routes":[{"model":"`+model+`","groups":[{"upstreams":["a"]}]}]}`), 0o600))
 	}
-	config("a")
+	settings("a")
 	ctx, cancel := context.WithCancel(t.Context())
 	reload := make(chan os.Signal)
 	var out lines
@@ -302,8 +303,10 @@ func TestMain_ReadsTheConfigurationAgain(t *testing.T) {
 		return found
 	}, 10*time.Second, time.Millisecond)
 	for _, model := range []string{"b", "no \" JSON"} {
-		config(model)
-		reload <- syscall.SIGHUP
+		settings(model)
+		if model != "b" { // else the file is seen to change
+			reload <- syscall.SIGHUP
+		}
 		require.Eventually(t, func() bool {
 			r, _ := post(t, url, `{"model":"b"}`)
 			return r.StatusCode == http.StatusOK
@@ -316,7 +319,7 @@ func TestMain_ReadsTheConfigurationAgain(t *testing.T) {
 
 func TestServe_HealthAndReadinessNeedNoKey(t *testing.T) {
 	t.Setenv("GATEWAY_TEST_KEY", "secret")
-	virtual(t, `{"clients":{"x":{"key":"$GATEWAY_TEST_KEY"}},"upstreams":{"a":{"url":"http://a/v1"}},"routes":[{"model":"m","groups":[{"upstreams":["a"]}]}]}`,
+	virtual(t, `{"clients":{"x":{"key":"${env:GATEWAY_TEST_KEY}"}},"upstreams":{"a":{"url":"http://a/v1"}},"routes":[{"model":"m","groups":[{"upstreams":["a"]}]}]}`,
 		network{}, func(t *testing.T, g *gateway) {
 			require.Equal(t, 200, asked(t, g, "/healthz", "").Code)
 			require.Equal(t, 200, asked(t, g, "/readyz", "").Code)
@@ -330,7 +333,7 @@ func TestServe_HealthAndReadinessNeedNoKey(t *testing.T) {
 func TestServe_ListsTheModelsOfStarsForTheClient(t *testing.T) {
 	t.Setenv("GATEWAY_TEST_KEY", "secret")
 	servers := network{"a": answers(200, `{"data":[{"id":"gpt-2","object":"model","owned_by":"a"},{"id":"gpt-1"},{"id":"tts"}]}`), "b": answers(500, "")}
-	virtual(t, `{"clients":{"x":{"key":"$GATEWAY_TEST_KEY","models":["gpt-*","small"]}},"upstreams":{"a":{"url":"http://a/v1"},"b":{"url":"http://b/v1"}},
+	virtual(t, `{"clients":{"x":{"key":"${env:GATEWAY_TEST_KEY}","models":["gpt-*","small"]}},"upstreams":{"a":{"url":"http://a/v1"},"b":{"url":"http://b/v1"}},
 		"routes":[{"model":"gpt-*","groups":[{"upstreams":["a","b"]}]},{"model":"small","groups":[{"upstreams":["b"]}]},{"model":"secret","groups":[{"upstreams":["b"]}]}]}`,
 		servers, func(t *testing.T, g *gateway) {
 			key := []string{"Authorization", "Bearer secret"}
@@ -358,7 +361,7 @@ func TestServe_LimitsEachClientByItself(t *testing.T) {
 		}
 		return 200, whole
 	}}
-	virtual(t, `{"clients":{"x":{"key":"$GATEWAY_TEST_KEY","requests_per_minute":3,"concurrency":1},"y":{"key":"$GATEWAY_TEST_KEY_2"}},
+	virtual(t, `{"clients":{"x":{"key":"${env:GATEWAY_TEST_KEY}","requests_per_minute":3,"concurrency":1},"y":{"key":"${env:GATEWAY_TEST_KEY_2}"}},
 		"upstreams":{"a":{"url":"http://a/v1"}},"routes":[{"model":"*","groups":[{"upstreams":["a"]}]}]}`, servers, func(t *testing.T, g *gateway) {
 		status := func(key, model string) int {
 			return asked(t, g, chat, `{"model":"`+model+`"}`, "Authorization", "Bearer "+key).Code
@@ -432,7 +435,7 @@ func TestServe_LogsEachRequestAsOneLineOfJSON(t *testing.T) {
 		require.Equal(t, "mine", w.Header().Get("X-Request-Id"))
 		require.Equal(t, 404, asked(t, g, "/v1/none%0A", "").Code)
 		require.NotEmpty(t, asked(t, g, "/v1/models", "").Header().Get("X-Request-Id"))
-		require.NoError(t, g.registry.Close(context.WithoutCancel(t.Context())))
+		require.NoError(t, g.close(context.WithoutCancel(t.Context())))
 		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 		found := false
 		for _, line := range lines {

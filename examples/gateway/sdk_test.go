@@ -195,11 +195,11 @@ func inFront(t *testing.T) (url string, answering *api) {
 	server := httptest.NewServer(answering)
 	t.Cleanup(server.Close)
 	groups := []Group{{Upstreams: []string{"down"}}, {Upstreams: []string{"up"}}}
-	config := Config{Upstreams: map[string]Upstream{"down": {URL: down.URL + "/v1"}, "up": {URL: server.URL + "/v1"}}}
+	settings := Config{Upstreams: map[string]Upstream{"down": {URL: down.URL + "/v1"}, "up": {URL: server.URL + "/v1"}}}
 	for _, model := range []string{"demo", "bad", "limited", "limited-stream", "unknown", "dead", "cut", "endless"} {
-		config.Routes = append(config.Routes, Route{Model: model, Groups: groups})
+		settings.Routes = append(settings.Routes, Route{Model: model, Groups: groups})
 	}
-	return start(t, config), answering
+	return start(t, settings), answering
 }
 
 func TestSDK_NodeClientIsServed(t *testing.T) {

@@ -22,6 +22,10 @@ import (
 
 // ServeHTTP answers in OpenAI's words, also where there is nothing to answer.
 func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, "/admin/") {
+		http.StripPrefix("/admin", g.admin).ServeHTTP(w, r)
+		return
+	}
 	g.now.Load().handler.ServeHTTP(w, r)
 }
 
@@ -47,6 +51,8 @@ func (g *gateway) serve(w http.ResponseWriter, r *http.Request, s *state) {
 		answer, open = func(w http.ResponseWriter, _ *http.Request, _ *state, _ *client) { _, _ = io.WriteString(w, "ok\n") }, true
 	case "/readyz":
 		answer, open = g.ready, true
+	case "/metrics":
+		answer, open = func(w http.ResponseWriter, r *http.Request, _ *state, _ *client) { g.metrics.ServeHTTP(w, r) }, true
 	case "/status":
 		answer = g.status
 	case "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings":

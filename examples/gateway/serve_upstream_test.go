@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/capreg/registry/config"
 )
 
 const (
@@ -46,7 +48,7 @@ func upstream(t *testing.T, status int, text string) (url string) {
 
 // over serves the models a and b from all of the upstreams, in order.
 func over(urls ...string) Config {
-	c := Config{Upstreams: make(map[string]Upstream), Timeouts: Timeouts{Total: Duration(5 * time.Second)}}
+	c := Config{Upstreams: make(map[string]Upstream), Timeouts: Timeouts{Total: config.Duration(5 * time.Second)}}
 	var groups []Group
 	for i, url := range urls {
 		name := string(rune('x' + i))
@@ -200,10 +202,10 @@ func TestGateway_SendsCommentsWhileThereIsNothingElse(t *testing.T) {
 		{token + "~", good, false, "stream_interrupted"},
 		{"~", "~", false, "timeout"},
 	} {
-		config := over(upstream(t, http.StatusOK, c.text), upstream(t, http.StatusOK, c.spare))
-		config.WholeAnswers = c.whole
-		config.Timeouts = Timeouts{FirstToken: Duration(200 * time.Millisecond), Stall: Duration(200 * time.Millisecond), Comment: Duration(10 * time.Millisecond)}
-		r, answer := post(t, start(t, config), streamA)
+		settings := over(upstream(t, http.StatusOK, c.text), upstream(t, http.StatusOK, c.spare))
+		settings.WholeAnswers = c.whole
+		settings.Timeouts = Timeouts{FirstToken: config.Duration(200 * time.Millisecond), Stall: config.Duration(200 * time.Millisecond), Comment: config.Duration(10 * time.Millisecond)}
+		r, answer := post(t, start(t, settings), streamA)
 		require.Equal(t, http.StatusOK, r.StatusCode)
 		require.Equal(t, "no", r.Header.Get("X-Accel-Buffering"))
 		require.Contains(t, answer, ": more is to come\n\n")
@@ -232,9 +234,9 @@ func TestGateway_LongStreamsAndSlowClientsBlameNoUpstream(t *testing.T) {
 		}
 	}))
 	t.Cleanup(server.Close)
-	config := over(server.URL)
-	config.Timeouts.Total = Duration(300 * time.Millisecond)
-	url := start(t, config)
+	settings := over(server.URL)
+	settings.Timeouts.Total = config.Duration(300 * time.Millisecond)
+	url := start(t, settings)
 	for _, reads := range []bool{true, false} {
 		for range 5 {
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

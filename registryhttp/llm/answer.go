@@ -32,6 +32,7 @@ type answer struct {
 	closing   sync.Once
 
 	out      []byte // to hand over
+	whole    []byte // out before a part of it was handed over; nil: nothing was
 	err      error  // behind out
 	left     time.Time
 	choices  int  // that are yet to end
@@ -121,9 +122,15 @@ func (a *answer) Read(p []byte) (int, error) {
 			a.next()
 		}
 	}
+	if a.whole == nil {
+		a.whole = a.out
+	}
 	n := copy(p, a.out)
 	if a.out = a.out[n:]; len(a.out) == 0 {
-		a.out, a.left = nil, time.Now()
+		a.left = time.Now()
+		if a.out, a.whole = a.whole[:0], nil; cap(a.out) > batch {
+			a.out = nil
+		}
 		if a.events != nil {
 			a.held.free()
 		}

@@ -22,6 +22,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/internal/testkit"
 	"github.com/capreg/registry/startup"
 	"github.com/capreg/registry/startup/process"
 )
@@ -99,7 +100,7 @@ func TestComponent_NoProcessIsLeftWhenThisProgramIsKilled(t *testing.T) {
 // guardOf returns the guard of a program: its child that leads a session.
 func guardOf(t *testing.T, program int) int {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), requireProgram(t, "ps"), "-A", "-o", "pid=", "-o", "ppid=", "-o", "stat=", "-o", "args=").Output()
+	out, err := exec.CommandContext(t.Context(), testkit.Program(t, "ps"), "-A", "-o", "pid=", "-o", "ppid=", "-o", "stat=", "-o", "args=").Output()
 	require.NoError(t, err)
 	for line := range strings.Lines(string(out)) {
 		fields := strings.Fields(line)

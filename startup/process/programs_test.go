@@ -24,30 +24,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/internal/testkit"
 	"github.com/capreg/registry/startup"
 	"github.com/capreg/registry/startup/picture"
 	"github.com/capreg/registry/startup/process"
 )
-
-// requireProgram returns the path of a program that not every machine has. Where CI is true, it has to be there.
-func requireProgram(t *testing.T, name string) string {
-	t.Helper()
-	places := []string{"/usr/sbin/" + name, "/usr/bin/" + name, "/opt/homebrew/bin/" + name, "/usr/local/bin/" + name}
-	installed, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + name)
-	if path, err := exec.LookPath(name); err == nil {
-		places = slices.Insert(places, 0, path)
-	}
-	for _, path := range append(installed, places...) {
-		if _, err := os.Stat(path); err == nil {
-			return path
-		}
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("%s is not installed, and CI is true", name)
-	}
-	t.Skipf("%s is not installed", name)
-	return ""
-}
 
 // programs is a graph of real programs: PostgreSQL, a migration, and then Redis and nginx.
 type programs struct {
@@ -59,8 +40,8 @@ type programs struct {
 func installed(t *testing.T) *programs {
 	t.Helper()
 	p := &programs{
-		postgres: requireProgram(t, "postgres"), initdb: requireProgram(t, "initdb"), psql: requireProgram(t, "psql"),
-		redis: requireProgram(t, "redis-server"), nginx: requireProgram(t, "nginx"), folder: t.TempDir(),
+		postgres: testkit.Program(t, "postgres"), initdb: testkit.Program(t, "initdb"), psql: testkit.Program(t, "psql"),
+		redis: testkit.Program(t, "redis-server"), nginx: testkit.Program(t, "nginx"), folder: t.TempDir(),
 	}
 	require.NoError(t, os.Chmod(filepath.Dir(p.folder), 0o711)) // its parent is closed to other users
 	p.data = filepath.Join(p.folder, "data")
@@ -220,7 +201,7 @@ func TestPrograms_AreRestartedWithWhatNeedsThem(t *testing.T) {
 
 func TestPrograms_SayThatAPortIsInUse(t *testing.T) {
 	t.Parallel()
-	redis := requireProgram(t, "redis-server")
+	redis := testkit.Program(t, "redis-server")
 	listener, err := listen("127.0.0.1:0")
 	require.NoError(t, err)
 	defer func() { require.NoError(t, listener.Close()) }()

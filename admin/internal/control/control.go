@@ -49,6 +49,9 @@ type Control struct {
 	mu      sync.Mutex
 	weights map[uint64]float64 // of drained providers before that, by generation; guarded by mu
 
+	// looking lets one at a time look at every provider for [Control.Health]: many that ask use no more than one core.
+	looking sync.Mutex
+
 	configuring chan struct{} // holds the one who applies a document
 
 	stop context.CancelFunc
@@ -66,7 +69,7 @@ func New(reg *registry.Registry, options Options) *Control {
 	}
 	c.feed = newFeed(c.boot, options.Events)
 	c.snapshots.make = c.build
-	events := reg.Subscribe(options.Events)
+	events := reg.Subscribe(unread)
 	c.over.Go(func() {
 		defer events.Close()
 		c.feed.follow(life, events)
@@ -99,6 +102,9 @@ func (c *Control) Latest(service string, audits bool, limit int) []*Entry {
 
 // Registry returns the registry, for what is read of it as it is.
 func (c *Control) Registry() *registry.Registry { return c.registry }
+
+// unread is the number of events that may come at once without a loss, which event.Event.Lost counts.
+const unread = 16_384
 
 // snapshotAge is the age up to which a snapshot answers again: however many pages look, it is made four times a second.
 const snapshotAge = 250 * time.Millisecond

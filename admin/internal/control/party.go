@@ -48,10 +48,18 @@ func (c *Control) MayRead(p Party) error {
 	return err
 }
 
-// MayChange reports whether the party may do that, for pages that offer it. Nothing is recorded.
+// MayPlan returns an error where the party may not plan documents.
+func (c *Control) MayPlan(p Party) error {
+	_, err := decide(p, action.Action{Verb: action.Plan})
+	return err
+}
+
+// MayChange reports whether the party may do that, or may after it has been asked for credentials, for pages that offer
+// it. Nothing is recorded.
 func (c *Control) MayChange(p Party, a action.Action) bool {
 	_, err := decide(p, a)
-	return err == nil
+	var refusal *Error
+	return err == nil || errors.As(err, &refusal) && refusal.Kind == Unauthenticated
 }
 
 // decide asks the authoriser.

@@ -205,12 +205,10 @@ func (e *Error) Unwrap() error { return e.cause }
 
 // fromSDK shortens the text of an SDK's error; others stay as they are.
 func fromSDK(err error) error {
-	var openaiError *openai.Error
-	if errors.As(err, &openaiError) {
+	if openaiError, ok := errors.AsType[*openai.Error](err); ok {
 		return shortened(err, openaiError.StatusCode, openaiError.Code)
 	}
-	var anthropicError *anthropic.Error
-	if errors.As(err, &anthropicError) {
+	if anthropicError, ok := errors.AsType[*anthropic.Error](err); ok {
 		return shortened(err, anthropicError.StatusCode, string(anthropicError.Type()))
 	}
 	return err
