@@ -14,6 +14,7 @@
 // servers, session.go and script.go the bad day, chat.go the other mode, screen.go and
 // events.go the output. With -config FILE the models, the webhook and the memories come from a
 // document (configured.go, agent.yaml), and follow its changes. With -metrics ADDR Prometheus can scrape it (metrics.go).
+// With -trace the trees of calls that have moved on are printed (trace.go).
 package main
 
 import (
@@ -44,6 +45,7 @@ func run(ctx context.Context, arguments []string, in io.Reader, out *os.File) (e
 	questions := flags.Int("questions", 200, "how many questions the session asks")
 	configured := flags.String("config", "", "a document with models, webhook and memories, which is followed; default: those of the program")
 	metrics := flags.String("metrics", "", "an address at which /metrics is served, such as localhost:9464; default: none")
+	traced := flags.Bool("trace", false, "print the tree of calls that have moved on to another provider")
 	dir := flags.String("dir", "", "the folder of memory and audit; default: one that is removed at the end")
 	if err := flags.Parse(arguments); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -65,7 +67,15 @@ func run(ctx context.Context, arguments []string, in io.Reader, out *os.File) (e
 	if err != nil {
 		return err
 	}
-	agent, err := newAgent(ctx, reg, backends, newScreen(out))
+	screen := newScreen(out)
+	if *traced {
+		stop, failure := traceCalls(reg, screen)
+		if failure != nil {
+			return failure
+		}
+		defer func() { err = errors.Join(err, stop()) }()
+	}
+	agent, err := newAgent(ctx, reg, backends, screen)
 	if err != nil {
 		return err
 	}

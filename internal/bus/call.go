@@ -60,16 +60,19 @@ type repeats struct {
 }
 
 // LogCall writes a line about a call. It is called without the lock. Of those that are alike, the first is written at once, and then the latest each ten
-// seconds, with the number of those between them.
+// seconds, with the number of those between them. A line that no logger wants for its level is not made.
 func (b *Bus) LogCall(c *Call) {
 	if b.log == nil {
 		return
 	}
-	now := time.Now()
 	kind := callKind{CallFailed, c.Service, c.Provider, c.Class}
 	if c.Err == nil {
 		kind.kind = CallSlow
 	}
+	if level, _ := LevelOf(kind.kind); !b.log.loggers.want(level) {
+		return
+	}
+	now := time.Now()
 	line := entry{Event: event.Event{Time: now, Kind: kind.kind, Service: c.Service, Provider: c.Provider, Err: c.Err}, more: c.attrs()}
 	b.host.Lock()
 	defer b.host.Unlock()

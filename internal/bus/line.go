@@ -21,6 +21,15 @@ type Loggers struct {
 // none reports whether there is nothing to write to.
 func (l Loggers) none() bool { return l.Zap == nil && l.Slog == nil }
 
+// want reports whether one of them writes lines of that level. It is called without the lock.
+func (l Loggers) want(level slog.Level) (wanted bool) {
+	_ = fault.Run(func() error { wanted = l.Zap != nil && l.Zap.Core().Enabled(zapLevel(level)); return nil })
+	if !wanted {
+		_ = fault.Run(func() error { wanted = l.Slog != nil && l.Slog.Enabled(context.Background(), level); return nil })
+	}
+	return wanted
+}
+
 // levels has the level of each kind of event: a warning where an operator may want to act.
 //
 //nolint:gochecknoglobals // a table

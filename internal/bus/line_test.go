@@ -126,6 +126,51 @@ func TestLogCall_ZapAndSlogHaveTheSameLines(t *testing.T) {
 	})
 }
 
+// Variants: the level of each logger, and of both.
+func TestLogCall_MakesNoLineThatNoLoggerWants(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		loggers := func(zapFrom zapcore.Level, slogFrom slog.Level) (bus.Loggers, func() int) {
+			core, logs := observer.New(zapFrom)
+			h := &handler{from: slogFrom}
+			return bus.Loggers{Zap: zap.New(core), Slog: slog.New(h)}, func() int { return logs.Len() + len(h.all()) }
+		}
+		for _, row := range []struct {
+			zap   zapcore.Level
+			slog  slog.Level
+			err   error
+			made  bool
+			lines int
+		}{
+			{zap: zapcore.WarnLevel, slog: slog.LevelWarn, err: errTest, made: true, lines: 2},
+			{zap: zapcore.ErrorLevel, slog: slog.LevelWarn, err: errTest, made: true, lines: 1},
+			{zap: zapcore.WarnLevel, slog: slog.LevelError, err: errTest, made: true, lines: 1},
+			{zap: zapcore.ErrorLevel, slog: slog.LevelError, err: errTest},
+			{zap: zapcore.WarnLevel, slog: slog.LevelWarn}, // a slow one is for information
+		} {
+			o := newOwner(t, nil)
+			to, lines := loggers(row.zap, row.slog)
+			o.bus = bus.New(o, to)
+			made := false
+			for range 2 {
+				o.bus.LogCall(&bus.Call{Context: t.Context(), Err: row.err, Values: func(context.Context) []slog.Attr { made = true; return nil }})
+				synctest.Wait()
+			}
+			require.Equal(t, row.made, made, "%+v", row)
+			require.Equal(t, row.lines, lines(), "%+v", row)
+			time.Sleep(time.Minute)
+			require.Equal(t, 2*row.lines, lines(), "%+v", row)
+		}
+	})
+}
+
+func TestLogCall_WithoutALoggerThatWantsItAllocatesNothing(t *testing.T) { //nolint:paralleltest // AllocsPerRun counts all goroutines
+	o := newOwner(t, nil)
+	o.bus = bus.New(o, bus.Loggers{Slog: slog.New(&handler{from: slog.LevelError})})
+	call := &bus.Call{Context: t.Context(), Err: errTest, Service: "llm"}
+	require.Zero(t, testing.AllocsPerRun(100, func() { o.bus.LogCall(call) }))
+}
+
 // More kinds than are counted apart: those beyond share one count.
 func TestLogCall_KindsThatAreCountedApartAreBounded(t *testing.T) {
 	t.Parallel()
