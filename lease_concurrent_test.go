@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -337,5 +338,38 @@ func TestBeside_GivenUpLeaseDoesNotEndCall(t *testing.T) {
 		c, err := a.MoveOn(testkit.ErrDown)
 		require.NoError(t, err, "a second opinion that was given up does not end the call")
 		c.Done(nil)
+	})
+}
+
+func TestBeside_PlaceOfAProviderThatTheCallHasAlreadyEndsTheWait(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		limited := testkit.Add(t, reg, testkit.Provider{Name: "limited", Limits: registry.LimitPolicy{MaxConcurrent: 2}})
+		held, err := testkit.Bind(reg).AcquireAll(t.Context(), 0)
+		require.NoError(t, err)
+		again, err := testkit.Bind(reg).Acquire(t.Context())
+		require.NoError(t, err)
+		testkit.Add(t, reg, testkit.Provider{Name: "a"})
+		testkit.Add(t, reg, testkit.Provider{Name: "b"})
+		first, err := testkit.Bind(reg).Acquire(t.Context())
+		require.NoError(t, err)
+		second, err := first.Steps().Beside()
+		require.NoError(t, err)
+		moved := make(chan *registry.Lease[testkit.ChatModel], 1)
+		go func() {
+			next, err := first.MoveOn(testkit.ErrDown)
+			require.NoError(t, err)
+			moved <- next
+		}()
+		synctest.Wait()
+		time.AfterFunc(time.Second, func() { held[0].Done(nil) })
+		time.AfterFunc(2*time.Second, func() { again.Done(nil) })
+		began := time.Now()
+		_, err = second.MoveOn(testkit.ErrDown)
+		require.Error(t, err, "its place would be the second one of the call at that provider")
+		require.Equal(t, 2*time.Second, time.Since(began))
+		next := <-moved
+		require.Equal(t, limited.Name(), next.Provider())
+		next.Done(nil)
 	})
 }

@@ -108,6 +108,10 @@ func TestReset_ListsWhatWasNotClosed(t *testing.T) {
 	} {
 		require.Equal(t, status, s.send(http.MethodPost, path, body).Status, body)
 	}
+	for _, body := range []string{`{}`, `{"service": "chat"}`, `{"provider": "a"}`} {
+		require.Equal(t, http.StatusPreconditionFailed, s.send(http.MethodPost, path, body, "If-Match", `"old"`).Status, body)
+		require.Equal(t, http.StatusOK, s.send(http.MethodPost, path, body, "If-Match", "*").Status, body)
+	}
 }
 
 func TestChange_IsBasedOnWhatWasRead(t *testing.T) {
@@ -303,4 +307,30 @@ func TestNames_AreTakenAsTheyAre(t *testing.T) {
 	}
 	s.get(http.StatusNotFound, providerPath("a\r\nSet-Cookie: x=y", ""))
 	s.get(http.StatusNotFound, "/v1/runtime/providers/%FF%FE")
+}
+
+func TestNames_OfSeveralServicesAreToldApart(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, admin.Options{Authorize: allow})
+	other := add(t, s.reg, search, registry.Provider[call]{Name: "a"})
+	one := s.provider("a")
+	candidates := []any{map[string]any{"service": "chat", "provider": "a"}, map[string]any{"service": "search", "provider": "a"}}
+	for _, answer := range []reply{
+		s.send(http.MethodPut, "/v1/runtime/services/a/priority", `{"priority": "LOW"}`),
+		s.send(http.MethodPost, "/v1/runtime/services/circuit-breakers/reset", `{"provider": "a"}`),
+		s.send(http.MethodPost, providerPath("a", "/drain"), `{}`, "If-Match", "*"),
+		s.send(http.MethodPost, providerPath("a", "/check-health"), `{}`),
+		s.send(http.MethodGet, providerPath("a", ""), ""),
+	} {
+		require.Equal(t, http.StatusConflict, answer.Status, string(answer.Body))
+		require.Equal(t, candidates, answer.json()["candidates"])
+	}
+	answer := s.send(http.MethodPut, "/v1/runtime/services/a/priority?service=search", `{"priority": "LOW"}`)
+	require.Equal(t, http.StatusOK, answer.Status)
+	require.Equal(t, "search", answer.json()["service"])
+	require.Equal(t, registry.PriorityLow, other.Priority())
+	require.Equal(t, registry.PriorityNormal, one.Priority())
+	s.change(http.StatusOK, http.MethodPost, providerPath("a", "/drain")+"?service=chat", `{}`)
+	require.Zero(t, one.Weight())
+	require.NotZero(t, other.Weight())
 }

@@ -10,15 +10,17 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/admin/internal/console"
 	"github.com/capreg/registry/admin/internal/control"
 )
 
-// Handler serves the control API of one registry. Use New to create one. It is safe for concurrent use.
+// Handler serves the control API and the console of one registry. Use New to create one. It is safe for concurrent use.
 type Handler struct {
 	options     Options
 	control     *control.Control
 	mux         *http.ServeMux
 	api         huma.API
+	console     *console.Console
 	crossOrigin *http.CrossOriginProtection
 
 	streams chan struct{} // holds those that are open
@@ -60,6 +62,7 @@ func New(reg *registry.Registry, options Options) (*Handler, error) {
 		Audit: options.Audit, Logger: options.Logger, Orchestrator: options.Orchestrator, Configuration: options.Configuration,
 		Events: options.Events, ChangesPerSecond: options.ChangesPerSecond, ChangesAtOnce: options.ChangesAtOnce,
 	})
+	h.addConsole()
 	return h, nil
 }
 
@@ -87,11 +90,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		func() *problem { return h.route(r) },
 	} {
 		if p := check(); p != nil {
-			p.ServeHTTP(tracked, r)
+			h.refuse(p, tracked, r)
 			return
 		}
 	}
-	h.mux.ServeHTTP(tracked, r.WithContext(context.WithValue(r.Context(), requestKey{}, r)))
+	inner := r.WithContext(context.WithValue(r.Context(), requestKey{}, r))
+	if !isRead(r.Method) {
+		inner.Body = &timedBody{r.Body, http.NewResponseController(w)} // of the copy: the server looks at its own
+	}
+	h.mux.ServeHTTP(tracked, inner)
 }
 
 // requestKey is the key of the request in its own context, for operations.

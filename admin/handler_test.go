@@ -25,7 +25,7 @@ func TestHandler_AnswersAllThatCanBeRead(t *testing.T) {
 		answer := s.get(http.StatusOK, path)
 		require.Equal(t, "application/json", answer.Header.Get("Content-Type"), path)
 	}
-	for _, path := range []string{"/v1/runtime/orchestrator", "/v1/runtime/configuration", "/v1/runtime/configuration/schema", "/v1/runtime/providers/none", "/", "/v1", "/v1/runtime/services/"} {
+	for _, path := range []string{"/v1/runtime/orchestrator", "/v1/runtime/configuration", "/v1/runtime/configuration/schema", "/v1/runtime/providers/none", "/v1", "/v1/runtime/services/"} {
 		s.get(http.StatusNotFound, path)
 	}
 }

@@ -61,6 +61,12 @@ func serve(tb testing.TB, reg *registry.Registry, options admin.Options) *site {
 	add(tb, reg, search, registry.Provider[call]{Name: "c", Limits: registry.LimitPolicy{MaxConcurrent: 4}})
 	handler, err := admin.New(reg, options)
 	require.NoError(tb, err)
+	return siteOf(tb, reg, handler)
+}
+
+// siteOf serves a handler below a prefix.
+func siteOf(tb testing.TB, reg *registry.Registry, handler *admin.Handler) *site {
+	tb.Helper()
 	mux := http.NewServeMux()
 	mux.Handle("/ops/", http.StripPrefix("/ops", handler))
 	server := httptest.NewServer(mux)

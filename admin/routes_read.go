@@ -44,7 +44,11 @@ func (h *Handler) addServiceRoutes() {
 		})
 	huma.Register(h.api, h.operation("services-selection", http.MethodGet, base+"/services/selection", "Which provider a query is given to now, and why not the others"),
 		func(ctx context.Context, in *selectionInput) (*body[control.Selection], error) {
-			return answerOf(h.control.Explain(ctx, in.Service, in.query(), in.Caller))
+			q, err := in.query()
+			if err != nil {
+				return nil, problemOf(err)
+			}
+			return answerOf(h.control.Explain(ctx, in.Service, q, in.Caller))
 		})
 	huma.Register(h.api, h.operation("what-if", http.MethodPost, base+"/what-if", "Which provider a query would be given to without some of them; nothing is changed"),
 		func(ctx context.Context, in *whatIfInput) (*body[control.WhatIf], error) {
@@ -117,18 +121,24 @@ type selectionInput struct {
 	Near       string   `query:"near" maxLength:"1024" doc:"Region of the caller"`
 	Key        string   `query:"key" maxLength:"1024" doc:"Affinity key of sticky strategies"`
 	MaxCost    float64  `query:"max_cost" minimum:"0"`
-	MaxLatency duration `query:"max_latency" doc:"Such as 2s"`
+	MaxLatency string   `query:"max_latency" maxLength:"64" doc:"Such as 2s"`
 	MinVersion string   `query:"min_version" maxLength:"1024"`
 }
 
-func (in *selectionInput) query() registry.Query {
+func (in *selectionInput) query() (registry.Query, error) {
+	var latency duration
+	if in.MaxLatency != "" {
+		if err := latency.UnmarshalText([]byte(in.MaxLatency)); err != nil {
+			return registry.Query{}, &control.Error{Kind: control.Invalid, Text: err.Error(), Field: "query.max_latency"}
+		}
+	}
 	return registry.Query{
 		Handler: in.Handler, OwnOnly: in.OwnOnly, Only: in.Only, Require: in.Require, Prefer: in.Prefer, Near: in.Near, Key: in.Key,
 		Where: selection.Requirements{
-			MaxLatency: time.Duration(in.MaxLatency), MaxCost: in.MaxCost, MinVersion: in.MinVersion, Tags: in.Tags,
+			MaxLatency: time.Duration(latency), MaxCost: in.MaxCost, MinVersion: in.MinVersion, Tags: in.Tags,
 			Regions: in.Regions, Exclude: in.Exclude,
 		},
-	}
+	}, nil
 }
 
 type whatIfInput struct {

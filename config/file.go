@@ -31,7 +31,9 @@ type FileSource struct {
 // link that is turned, as Kubernetes does, and after the file or its directory was deleted and made again. While there
 // is none the last one stays in force. Notifications of the system are used where there are some; otherwise, and
 // besides, the file is looked at every Poll.
-func File(path string) *FileSource { return &FileSource{path: path, Poll: 5 * time.Second} }
+func File(path string) *FileSource { return &FileSource{path: path, Poll: usualPoll} }
+
+const usualPoll = 5 * time.Second
 
 // String returns the path.
 func (s *FileSource) String() string { return s.path }
@@ -56,14 +58,20 @@ func (s *FileSource) watched() []string {
 
 // Watch calls changed after each change of a file of the document, until ctx ends.
 func (s *FileSource) Watch(ctx context.Context, changed func()) error {
-	w := &watch{source: s, changed: changed, dirs: make(map[string]bool)}
+	return watchFiles(ctx, s.Poll, s.watched, changed)
+}
+
+// watchFiles calls changed after each change of the files that paths returns, which may be others each time, until ctx
+// ends.
+func watchFiles(ctx context.Context, every time.Duration, paths func() []string, changed func()) error {
+	w := &watch{paths: paths, changed: changed, dirs: make(map[string]bool)}
 	var events chan fsnotify.Event
 	var failures chan error
 	if notify, err := fsnotify.NewWatcher(); err == nil { // else there are too many, or none on this system
 		defer notify.Close() //nolint:errcheck // nothing is left to be told
 		w.notify, events, failures = notify, notify.Events, notify.Errors
 	}
-	poll := time.NewTicker(max(s.Poll, time.Millisecond))
+	poll := time.NewTicker(max(every, time.Millisecond))
 	defer poll.Stop()
 	w.arm()
 	w.seen = w.signature()
@@ -82,9 +90,9 @@ func (s *FileSource) Watch(ctx context.Context, changed func()) error {
 	}
 }
 
-// watch is one watch of a source.
+// watch is one watch of files.
 type watch struct {
-	source  *FileSource
+	paths   func() []string
 	changed func()
 	notify  *fsnotify.Watcher // nil: there are no notifications
 	dirs    map[string]bool   // that notify watches
@@ -104,7 +112,7 @@ func (w *watch) look(known bool) {
 // concerns reports whether an event may be about the document. Kubernetes turns a link named "..data".
 func (w *watch) concerns(name string) bool {
 	base := filepath.Base(name)
-	return strings.HasPrefix(base, "..") || slices.ContainsFunc(w.source.watched(), func(path string) bool {
+	return strings.HasPrefix(base, "..") || slices.ContainsFunc(w.paths(), func(path string) bool {
 		return filepath.Base(path) == base || isFragment(base) && filepath.Clean(path) == filepath.Dir(name)
 	})
 }
@@ -116,7 +124,7 @@ func (w *watch) arm() {
 		return
 	}
 	wanted := make(map[string]bool)
-	for _, path := range w.source.watched() {
+	for _, path := range w.paths() {
 		for _, dir := range directories(path) {
 			wanted[dir] = true
 		}
@@ -178,7 +186,7 @@ func existing(dir string) string {
 // signature describes the files of the document by what a change of them changes.
 func (w *watch) signature() string {
 	var b strings.Builder
-	for _, path := range w.source.watched() {
+	for _, path := range w.paths() {
 		files, err := fragments(path)
 		if err != nil {
 			fmt.Fprintln(&b, path, "cannot be read")

@@ -178,20 +178,6 @@ func TestFile_WhatIsMissingOrWrongIsRefusedOnceAndTheLastGoodStays(t *testing.T)
 	require.Empty(t, f.events)
 }
 
-func TestFile_NoPermissionIsRefused(t *testing.T) {
-	t.Parallel()
-	if os.Getuid() == 0 || runtime.GOOS == "windows" {
-		t.Skip("root may read everything")
-	}
-	path := filepath.Join(write(t, map[string]string{"agent.yaml": models("name: a")}), "agent.yaml")
-	f := watchFile(t, path, 5*time.Millisecond)
-	require.NoError(t, os.Chmod(path, 0))
-	require.ErrorIs(t, f.until(t, config.Refused).Err, fs.ErrPermission)
-	require.NoError(t, os.Chmod(path, 0o600))
-	put(t, path, models("name: b"))
-	f.until(t, config.Applied, "b")
-}
-
 // A storm: the last version is applied in the end, and no half of one ever is.
 func TestFile_StormOfWritesEndsWithTheLastVersion(t *testing.T) {
 	t.Parallel()

@@ -42,6 +42,14 @@ type workshop struct {
 	made   []modelSettings
 	open   atomic.Int64
 	before func(ctx context.Context, s modelSettings) error // runs in each factory; nil: nothing
+	wrong  string                                           // a key that is refused; empty: none
+}
+
+// refuse makes the factory refuse a key.
+func (w *workshop) refuse(key string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wrong = key
 }
 
 type fakeModel struct {
@@ -62,7 +70,11 @@ func (m *fakeModel) Close() error {
 func (w *workshop) make(ctx context.Context, s modelSettings) (model, error) {
 	w.mu.Lock()
 	w.made = append(w.made, s)
+	wrong := w.wrong != "" && w.wrong == s.Key.Reveal()
 	w.mu.Unlock()
+	if wrong {
+		return nil, errors.New("unknown key " + s.Key.Reveal())
+	}
 	if w.before != nil {
 		if err := w.before(ctx, s); err != nil {
 			return nil, err

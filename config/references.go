@@ -1,8 +1,10 @@
 package config
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"regexp"
@@ -10,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // reference matches what stands for a value from outside: ${env:NAME} or ${file:PATH}, with a default as in
@@ -120,6 +124,47 @@ func look(kind, name string) (string, error) {
 	}
 	text, err := os.ReadFile(name) //nolint:gosec // the operator names it
 	return strings.TrimRight(string(text), "\r\n"), err
+}
+
+// referenceFiles returns the files that the references of a document name, in order.
+func (d *Document) referenceFiles() []string {
+	found := make(map[string]bool)
+	for _, s := range d.Services {
+		for i := range s.Providers {
+			addReferenceFiles(s.Providers[i].Settings.node, found)
+		}
+	}
+	return slices.Sorted(maps.Keys(found))
+}
+
+// addReferenceFiles adds those of a node. What an alias stands for is read where it is written.
+func addReferenceFiles(n *yaml.Node, found map[string]bool) {
+	switch {
+	case n == nil:
+	case n.Kind == yaml.ScalarNode && refers(n.Value):
+		for _, parts := range reference.FindAllStringSubmatch(n.Value, -1) {
+			if parts[1] == "file" {
+				found[parts[2]] = true
+			}
+		}
+	case n.Kind == yaml.AliasNode:
+		addReferenceFiles(n.Alias, found)
+	}
+	if n != nil {
+		for _, child := range n.Content {
+			addReferenceFiles(child, found)
+		}
+	}
+}
+
+// digestOf returns a hash of what is in the files of references now, that of one that cannot be read included.
+func digestOf(files []string) (digest [sha256.Size]byte) {
+	for _, name := range files {
+		value, err := look("file", name)
+		of := sha256.Sum256([]byte(value))
+		digest = sha256.Sum256(fmt.Append(digest[:], name, "\x00", of, err))
+	}
+	return digest
 }
 
 // leastSecret is the length from which a value is taken for a secret: a shorter one is part of ordinary words.

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -146,4 +148,129 @@ func TestSecret_IsNeverPrinted(t *testing.T) {
 	require.NoError(t, err)
 	require.NotContains(t, fmt.Sprintf("%v %+v %#v %s %q", s, s, s, s.Key, s.Key)+string(text), "s3cr")
 	require.Equal(t, secret, s.Key.Reveal())
+}
+
+// Variants: the file of a reference is written in place, renamed over, a link that is turned as Kubernetes does, deleted
+// and made again; the document is of a file or of a program.
+func TestReference_FilesThatChangeAreANewVersionOfTheDocument(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("files that are open cannot be replaced")
+	}
+	turn := func(t *testing.T, path, text string) {
+		t.Helper()
+		dir, err := os.MkdirTemp(filepath.Dir(path), "..version") //nolint:usetesting // beside the link
+		require.NoError(t, err)
+		put(t, filepath.Join(dir, "key"), text)
+		require.NoError(t, os.Symlink(filepath.Join(filepath.Base(dir), "key"), path+".new"))
+		require.NoError(t, os.Rename(path+".new", path))
+	}
+	for situation, change := range map[string]func(t *testing.T, path, text string){
+		"written in place": put,
+		"renamed over":     replace,
+		"link turned":      turn,
+		"deleted and made again": func(t *testing.T, path, text string) {
+			t.Helper()
+			require.NoError(t, os.Remove(path))
+			put(t, path, text)
+		},
+	} {
+		t.Run(situation, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			path := filepath.Join(dir, "key")
+			put(t, path, secret+" 0\n")
+			var v config.Value
+			v.Set(parse(t, models("name: other", fmt.Sprintf("name: a, settings: {key: '${file:%s}'}", path))))
+			f := follow(t, &v, quick())
+			f.until(t, config.Applied, "other", "a")
+			require.Equal(t, secret+" 0", f.keyOf("a"))
+			other, _ := f.reg.Provider("llm", "other")
+			before := other.Info().Generation
+			for i := range 3 {
+				change(t, path, fmt.Sprintln(secret, i+1))
+				var plan *config.Plan
+				for plan == nil || plan.Count(config.Replace) == 0 || f.keyOf("a") != fmt.Sprint(secret, " ", i+1) {
+					plan = f.until(t, config.Applied).Plan // one that was empty or missing for a moment may have been seen
+				}
+				require.Contains(t, plan.String(), "settings (value of a reference) → (another value)")
+				require.NotContains(t, plan.String(), "s3cr")
+			}
+			require.Equal(t, before, other.Info().Generation, "it has no reference")
+		})
+	}
+}
+
+// keyOf returns the key in the settings of a provider's instance.
+func (f *following) keyOf(name string) (key string) {
+	_, _ = registry.Call(context.Background(), llm.Bind(f.reg, registry.Query{Only: []string{name}}), func(_ context.Context, m model) (string, error) {
+		key = m.(*fakeModel).Key.Reveal() //nolint:forcetypeassert // of the workshop
+		return key, nil
+	})
+	return key
+}
+
+// A value that no provider can work with is refused, and the instance with the last good one stays.
+func TestReference_FileWithAWrongValueLeavesTheLastGoodOne(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "key")
+	put(t, path, secret)
+	var v config.Value
+	v.Set(parse(t, models(fmt.Sprintf("name: a, settings: {key: '${file:%s}'}", path))))
+	f := follow(t, &v, quick())
+	f.until(t, config.Applied, "a")
+	f.w.refuse(secret + " wrong")
+	replace(t, path, secret+" wrong")
+	e := f.until(t, config.Refused)
+	require.ErrorContains(t, e.Err, "unknown key")
+	require.NotContains(t, e.String(), "s3cr")
+	require.Equal(t, secret, f.keyOf("a"))
+	f.w.refuse("")
+	replace(t, path, secret+" right")
+	for f.keyOf("a") != secret+" right" {
+		f.until(t, config.Applied)
+	}
+}
+
+func refersTo(t *testing.T, d *config.Document, path string) bool {
+	t.Helper()
+	text, err := json.Marshal(d.Services["llm"].Providers[0].Settings)
+	require.NoError(t, err)
+	return strings.Contains(string(text), path)
+}
+
+// A document with other references has other files watched.
+func TestReference_FilesAreWatchedWhileADocumentNamesThem(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	first, second := filepath.Join(dir, "first"), filepath.Join(dir, "second", "key")
+	put(t, first, secret)
+	require.NoError(t, os.Mkdir(filepath.Dir(second), 0o700))
+	put(t, second, secret)
+	with := func(path string) *config.Document {
+		return parse(t, models(fmt.Sprintf("name: a, settings: {key: '${file:%s}'}", path)))
+	}
+	var v config.Value
+	v.Set(parse(t, models("name: a")))
+	f := follow(t, &v, quick())
+	f.until(t, config.Applied, "a")
+	v.Set(with(first))
+	for f.keyOf("a") != secret {
+		f.until(t, config.Applied)
+	}
+	v.Set(with(second))
+	for !refersTo(t, f.m.Current(), second) {
+		f.until(t, config.Applied)
+	}
+	replace(t, second, secret+" 2")
+	for f.keyOf("a") != secret+" 2" {
+		f.until(t, config.Applied)
+	}
+	made := f.w.count()
+	replace(t, first, secret+" 3")
+	replace(t, second, secret+" 4")
+	for f.keyOf("a") != secret+" 4" {
+		f.until(t, config.Applied)
+	}
+	require.Equal(t, made+1, f.w.count())
 }

@@ -2,8 +2,10 @@ package config
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -57,8 +59,13 @@ func (o FollowOptions) withDefaults() (FollowOptions, error) {
 //
 // Where the first document cannot be read or is refused, Follow returns that error at once, so that a program does not
 // start on a wrong one. Later the last good one stays in force: each refusal is an event of kind [Refused] with its
-// reasons, and the next version is tried as any other. Follow runs in the goroutine of its caller, and has ended all
-// that it started when it returns.
+// reasons, and the next version is tried as any other.
+//
+// The files of references, such as "${file:/run/secrets/key}", are watched too, as those of a [FileSource] are: a value
+// that has changed is a new version of the document, with a plan and an event that do not show it. Variables of the
+// environment stay as they are.
+//
+// Follow runs in the goroutine of its caller, and has ended all that it started when it returns.
 func (m *Manager) Follow(ctx context.Context, source Source, options FollowOptions) error {
 	options, err := options.withDefaults()
 	switch {
@@ -69,12 +76,11 @@ func (m *Manager) Follow(ctx context.Context, source Source, options FollowOptio
 	}
 	f := &follower{manager: m, source: source, options: options, dirty: make(chan struct{}, 1)}
 	watching, stop := context.WithCancel(ctx)
-	defer stop()
+	f.watching = watching
 	ended := make(chan error, 1)
-	var watch sync.WaitGroup
-	defer watch.Wait()
+	defer f.watches.Wait()
 	defer stop() // before the wait
-	watch.Go(func() { ended <- f.watch(watching) })
+	f.watches.Go(func() { ended <- f.watch(watching) })
 	if err := f.apply(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -104,9 +110,31 @@ type follower struct {
 	manager *Manager
 	source  Source
 	options FollowOptions
-	dirty   chan struct{} // has one element while a change was not looked at
-	refused string        // the error with which the last one could not be read, told once
-	applied *Document     // the last one, unless it was refused: then it is tried again with the next change
+	dirty   chan struct{}     // has one element while a change was not looked at
+	refused string            // the error with which the last one could not be read, told once
+	applied *Document         // the last one, unless it was refused: then it is tried again with the next change
+	values  [sha256.Size]byte // of the files of its references
+
+	watching  context.Context //nolint:containedctx // that of the watches
+	watches   sync.WaitGroup
+	files     []string           // of references, which are watched
+	stopFiles context.CancelFunc // nil: there were none yet
+}
+
+// lookAt makes the files of the document's references the ones that are watched, and returns a hash of them.
+func (f *follower) lookAt(d *Document) [sha256.Size]byte {
+	files := d.referenceFiles()
+	if !slices.Equal(files, f.files) {
+		if f.stopFiles != nil {
+			f.stopFiles()
+		}
+		watching, stop := context.WithCancel(f.watching)
+		f.files, f.stopFiles = files, stop
+		f.watches.Go(func() { // it ends with its context alone
+			_ = watchFiles(watching, usualPoll, func() []string { return files }, f.changed)
+		})
+	}
+	return digestOf(files)
 }
 
 func (f *follower) changed() {
@@ -148,7 +176,11 @@ func (f *follower) settle(ctx context.Context) bool {
 // apply reads the document and applies it.
 func (f *follower) apply(ctx context.Context) error {
 	d, err := f.load(ctx)
-	if err != nil && ctx.Err() != nil || err == nil && f.applied != nil && f.applied.same(d) {
+	var values [sha256.Size]byte
+	if err == nil {
+		values = f.lookAt(d) //nolint:contextcheck // the watch outlives this document
+	}
+	if err != nil && ctx.Err() != nil || err == nil && f.applied != nil && f.applied.same(d) && f.values == values {
 		return err
 	}
 	if err != nil {
@@ -163,7 +195,7 @@ func (f *follower) apply(ctx context.Context) error {
 	defer cancel()
 	_, err = f.manager.applyFrom(within, f.source.String(), d)
 	if err == nil {
-		f.applied = d
+		f.applied, f.values = d, values
 	}
 	if err == nil && f.options.Canary != nil {
 		err = f.manager.watchCanary(ctx, f.source.String(), *f.options.Canary)

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -95,6 +96,41 @@ func TestState_ParkedKeysAndOpenBreakersSurviveARestart(t *testing.T) {
 	require.Equal(t, []string{"open"}, keptAway(reg), "a new key is not parked")
 }
 
+// Variants: restored by a later process, and kept by a replacement; a provider with a probe is judged by that.
+func TestState_MarksOfOperatorsSurvive(t *testing.T) {
+	t.Parallel()
+	probed := config.BindImplementation(llm, "probed", func(modelSettings) (config.Implementation[model], error) {
+		return config.Implementation[model]{Instance: &fakeModel{of: &workshop{}}, Probe: func(context.Context) error { return nil }}, nil
+	})
+	const document = "services: {llm: {providers: [{name: a, kind: model}, {name: b, kind: model}, {name: p, kind: probed}]}}"
+	path := filepath.Join(t.TempDir(), "state.json")
+	reg, m, _ := manage(t, probed)
+	apply(t, m, document)
+	for _, name := range []string{"a", "p"} {
+		handle, _ := reg.Provider("llm", name)
+		require.NoError(t, handle.MarkUnhealthy(errors.New("for maintenance")))
+	}
+	require.NoError(t, m.Save(path))
+	apply(t, m, strings.ReplaceAll(document, "kind: model", "kind: model, tags: [x]"))
+	a, _ := reg.Provider("llm", "a")
+	require.EqualError(t, a.Health().Err, "for maintenance", "of the replacement")
+
+	reg, m, _ = manage(t, probed)
+	restored, err := m.Restore(path)
+	require.NoError(t, err)
+	require.Equal(t, 1, restored.Providers)
+	apply(t, m, document)
+	require.Equal(t, []string{"a"}, keptAway(reg))
+	a, _ = reg.Provider("llm", "a")
+	require.EqualError(t, a.Health().Err, "for maintenance")
+	require.NoError(t, a.MarkHealthy())
+	require.Empty(t, keptAway(reg))
+	require.NoError(t, m.Save(path))
+	restored, err = m.Restore(path)
+	require.NoError(t, err)
+	require.Zero(t, restored.Providers, "the mark is over")
+}
+
 func TestState_IsKeptByAReplacementOfTheSameKindAndSettings(t *testing.T) {
 	t.Setenv("CONFIG_TEST_KEY", secret)
 	reg, m, _ := manage(t)
@@ -129,12 +165,30 @@ func TestState_SaveIntoADirectoryThatIsMissingIsAnError(t *testing.T) {
 	require.ErrorIs(t, m.Save(filepath.Join(t.TempDir(), "none", "state.json")), os.ErrNotExist)
 }
 
-func TestState_FullDiskLeavesTheOldFileAsItIs(t *testing.T) {
+// smallDisk returns a directory with a file system of 16 KiB of its own.
+func smallDisk(t *testing.T) string {
+	t.Helper()
 	dir := t.TempDir()
-	if err := exec.CommandContext(t.Context(), "mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", dir).Run(); err != nil {
-		t.Skip("a small file system cannot be mounted here: ", err)
+	var refused error
+	for _, as := range [][]string{{"mount"}, {"sudo", "-n", "mount"}} {
+		mount := append(slices.Clone(as), "-t", "tmpfs", "-o", "size=16k,mode=0777", "tmpfs", dir)
+		err := exec.CommandContext(t.Context(), mount[0], mount[1:]...).Run()
+		if err != nil {
+			refused = errors.Join(refused, err)
+			continue
+		}
+		t.Cleanup(func() {
+			umount := append(slices.Clone(as[:len(as)-1]), "umount", dir)
+			require.NoError(t, exec.CommandContext(context.Background(), umount[0], umount[1:]...).Run())
+		})
+		return dir
 	}
-	t.Cleanup(func() { require.NoError(t, exec.CommandContext(context.Background(), "umount", dir).Run()) })
+	t.Skip("a small file system cannot be mounted here: ", refused)
+	return ""
+}
+
+func TestState_FullDiskLeavesTheOldFileAsItIs(t *testing.T) {
+	dir := smallDisk(t)
 	t.Setenv("CONFIG_TEST_KEY", secret)
 	reg, m, _ := manage(t)
 	apply(t, m, threeModels)

@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"reflect"
 	"strconv"
@@ -64,7 +65,10 @@ func (d *decoder) expanded(path string, n *yaml.Node) (text, shown string, ok bo
 	}
 	text, err := d.secrets.expand(n.Value)
 	if err != nil {
-		d.problem(path, n, "%s", err.Error())
+		p := d.problem(path, n, "%s", err.Error())
+		if outside := (*fs.PathError)(nil); errors.As(err, &outside) {
+			p.Err = err
+		}
 		return "", "", false
 	}
 	return text, describe(n), true

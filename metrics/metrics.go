@@ -110,6 +110,15 @@ type Minute struct {
 	// [Histogram]; zero without an answer.
 	P50 time.Duration `json:"p50"`
 	P99 time.Duration `json:"p99"`
+	// Slices has the attempts of each ten seconds, oldest first, for spark lines. Its bounds are exact to ten seconds.
+	Slices [6]Slice `json:"slices,omitzero"`
+}
+
+// Slice counts the attempts that have ended within ten seconds.
+type Slice struct {
+	// Ended counts them all, and Failed those that were the provider's fault.
+	Ended  uint32 `json:"ended"`
+	Failed uint32 `json:"failed"`
 }
 
 // Histogram is a distribution of durations.

@@ -80,13 +80,15 @@ func (s *Stream[I]) handOver(next *ahead[I]) bool {
 // endAhead ends the read. Without a reader yet, it does what a read of its own would do.
 func (a *attempt[T, I]) endAhead(s *Stream[I], next *ahead[I]) {
 	s.mu.Lock()
+	closed, release := s.left() // before Open or the reader goes on, which may read at once
+	handed, unread := next.handed, s.second == next
 	close(next.done)
-	handed := next.handed
 	s.mu.Unlock()
-	s.leave()
+	s.afterRead(closed, release)
 	switch {
 	case !handed: // Open goes on
 		return
+	case !unread: // the reader judges it
 	case next.err != nil:
 		s.finish(next.err)
 	case !next.more && next.failed == nil:

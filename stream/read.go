@@ -90,11 +90,21 @@ func (s *Stream[I]) enter() bool {
 // leave ends the read of an item, and releases a stream that has ended in it, or whose Close was called meanwhile.
 func (s *Stream[I]) leave() {
 	s.mu.Lock()
-	s.reading = false
-	closed := s.closed
-	release := (closed || s.finished) && !s.released && s.release != nil
-	s.released = s.released || release
+	closed, release := s.left()
 	s.mu.Unlock()
+	s.afterRead(closed, release)
+}
+
+// left notes that the read has ended: from now on another one may begin. It is called with mu held, and then
+// [Stream.afterRead] without.
+func (s *Stream[I]) left() (closed, release bool) {
+	s.reading = false
+	release = (s.closed || s.finished) && !s.released && s.release != nil
+	s.released = s.released || release
+	return s.closed, release
+}
+
+func (s *Stream[I]) afterRead(closed, release bool) {
 	if closed {
 		s.finish(verdict.Ignore(errAbandoned))
 	}

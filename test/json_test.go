@@ -65,6 +65,7 @@ var jsonForms = []any{
 	metrics.Outcomes{},
 	metrics.Provider{},
 	metrics.Service{},
+	metrics.Slice{},
 	metrics.Snapshot{},
 	reason.Code(""), reason.Why(""),
 	registryhttp.Problem{},
@@ -419,6 +420,10 @@ func (f *filler) fillKind(v reflect.Value) {
 		f.fill(v.Elem(), true)
 	case reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), 1+f.random.IntN(3), 3))
+		for i := range v.Len() {
+			f.fill(v.Index(i), true)
+		}
+	case reflect.Array:
 		for i := range v.Len() {
 			f.fill(v.Index(i), true)
 		}

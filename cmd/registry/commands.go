@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -116,13 +117,18 @@ func pathOf(location []string) (path string) {
 
 func planCommand(p *printer) *cobra.Command {
 	var from string
+	var live bool
+	var r remote
 	command := &cobra.Command{
 		Use:     "plan FILE",
 		Short:   "Show what a document changes",
-		Long:    "Show what a document changes: what is added, altered in place, replaced, removed and kept, and what is picked for its queries\nbefore and after, with all providers healthy. References are not resolved.",
+		Long:    "Show what a document changes: what is added, altered in place, replaced, removed and kept, and what is picked for its queries\nbefore and after, with all providers healthy. References are not resolved. With --live a running program is asked what\nit would change.",
 		Example: "  registry plan --from agent.yaml agent-new.yaml\n  registry plan --json agent.yaml",
 		Args:    cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, files []string) error {
+		RunE: func(command *cobra.Command, files []string) error {
+			if live {
+				return p.sendDocument(command.Context(), &r, http.MethodPost, "/plan", files[0])
+			}
 			var old *config.Document
 			if from != "" {
 				var err error
@@ -142,18 +148,34 @@ func planCommand(p *printer) *cobra.Command {
 		},
 	}
 	command.Flags().StringVar(&from, "from", "", "the document in force; none: the registry is empty")
+	command.Flags().BoolVar(&live, "live", false, "ask a running program")
+	command.MarkFlagsMutuallyExclusive("from", "live")
+	r.addFlags(command)
 	return command
 }
 
 func explainCommand(p *printer) *cobra.Command {
-	return &cobra.Command{
-		Use:               "explain FILE [QUERY]",
+	var r remote
+	var q struct {
+		service, handler, caller, key string
+		require, exclude              []string
+	}
+	command := &cobra.Command{
+		Use:               "explain FILE [QUERY] | explain --service NAME",
 		Short:             "Show what is picked for a query of a document, and why not the others",
-		Long:              "Show what is picked for a query of a document when all providers are healthy, and why not the others.\nWithout a QUERY: for each of them.",
-		Example:           "  registry explain agent.yaml\n  registry explain --json agent.yaml \"any question\"",
-		Args:              cobra.RangeArgs(1, 2),
+		Long:              "Show what is picked for a query of a document when all providers are healthy, and why not the others.\nWithout a QUERY: for each of them.\nWith --service: what is picked in a running program now. It exits with 1 where none is.",
+		Example:           "  registry explain agent.yaml\n  registry explain --json agent.yaml \"any question\"\n  registry explain --service llm --require vision --exclude primary",
+		Args:              cobra.MaximumNArgs(2),
 		ValidArgsFunction: completeQueries,
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(command *cobra.Command, args []string) error {
+			if (q.service == "") == (len(args) == 0) {
+				return errors.New("explain wants a FILE, or the --service of a running program")
+			}
+			if q.service != "" {
+				return p.explainLive(command.Context(), &r, query{
+					"service": {q.service}, "handler": {q.handler}, "caller": {q.caller}, "key": {q.key}, "require": q.require, "exclude": q.exclude,
+				})
+			}
 			d, err := p.load(args[0])
 			if err != nil {
 				return err
@@ -173,6 +195,15 @@ func explainCommand(p *printer) *cobra.Command {
 			return nil
 		},
 	}
+	flags := command.Flags()
+	flags.StringVar(&q.service, "service", "", "service of a running program")
+	flags.StringVar(&q.handler, "handler", "", "handler of the query")
+	flags.StringVar(&q.caller, "caller", "", "caller that rates count for")
+	flags.StringVar(&q.key, "key", "", "affinity key")
+	flags.StringSliceVar(&q.require, "require", nil, "required capabilities")
+	flags.StringSliceVar(&q.exclude, "exclude", nil, "providers that are taken away")
+	r.addFlags(command)
+	return command
 }
 
 // explain prints what is picked for one query.

@@ -1,5 +1,5 @@
 // Command registry works on documents of configuration: it checks them, plans the way from one to another, explains
-// what is picked, and prints their JSON Schema.
+// what is picked, and prints their JSON Schema,
 //
 //	registry lint agent.yaml
 //	registry plan --from old.yaml agent.yaml
@@ -7,16 +7,30 @@
 //	registry schema > registry.schema.json
 //	registry completion bash
 //
-// It needs no running program. It does not know a program's kinds: the settings of providers are checked against a
-// JSON Schema that the program has printed (lint --schema). It exits with 0, with 1 where a document is refused, and
-// with 2 where it was called wrongly or cannot read a file. Colours are for terminals only, and not where NO_COLOR is set.
+// and operates a running program by its control API (package admin), which --address, $REGISTRY_ADDRESS or a file names:
+//
+//	registry health
+//	registry providers --ineligible
+//	registry explain --service llm --exclude primary
+//	registry drain --reason "new disk" primary
+//	registry reset --service llm
+//	registry events --follow
+//	registry apply agent.yaml
+//
+// These need no running program. They do not know a program's kinds: the settings of providers are checked against a
+// JSON Schema that the program has printed (lint --schema). It exits with 0, with 1 where a document or an
+// action is refused, and with 2 where it was called wrongly, cannot read a file or reaches no program. Colours are for terminals only, and not where NO_COLOR is set.
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -31,6 +45,8 @@ const (
 	exitDone    = 0
 	exitRefused = 1
 	exitWrong   = 2
+	// exitDegraded is that of health.
+	exitDegraded = 3
 )
 
 // errRefused ends the command after it has printed what is wrong with a document.
@@ -40,22 +56,35 @@ func run(arguments []string, out, problems io.Writer) int {
 	p := &printer{out: out, colours: colours(out)}
 	root := &cobra.Command{
 		Use:           "registry",
-		Short:         "Check, plan and explain documents of configuration",
+		Short:         "Check, plan and explain documents of configuration, and operate running programs",
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
 	root.PersistentFlags().BoolVar(&p.json, "json", false, "print JSON")
-	root.AddCommand(lintCommand(p), planCommand(p), explainCommand(p), schemaCommand(p))
+	root.AddGroup(&cobra.Group{ID: groupDocuments, Title: "Documents of configuration"}, &cobra.Group{ID: groupOperate, Title: "A running program"})
+	for _, command := range []*cobra.Command{lintCommand(p), planCommand(p), explainCommand(p), schemaCommand(p)} {
+		command.GroupID = groupDocuments
+		root.AddCommand(command)
+	}
+	root.AddCommand(operateCommands(p)...)
 	root.SetArgs(arguments)
 	root.SetOut(out)
 	root.SetErr(problems)
-	switch err := root.Execute(); {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var refused *apiError
+	switch err := root.ExecuteContext(ctx); {
 	case err == nil:
 		return exitDone
 	case errors.Is(err, errRefused):
 		return exitRefused
+	case errors.Is(err, errDegraded):
+		return exitDegraded
+	case errors.As(err, &refused) && refused.refuses():
+		_, _ = fmt.Fprintln(problems, "registry:", shownLines(err.Error()))
+		return exitRefused
 	default:
-		_, _ = fmt.Fprintln(problems, "registry:", err)
+		_, _ = fmt.Fprintln(problems, "registry:", shownLines(err.Error()))
 		return exitWrong
 	}
 }
@@ -81,4 +110,15 @@ func (p *printer) refused(err error) error {
 	}
 	p.problems(refused.Problems)
 	return errRefused
+}
+
+const groupDocuments = "documents"
+
+// shownLines is shown for several lines.
+func shownLines(text string) string {
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		lines[i] = shown(line)
+	}
+	return strings.Join(lines, "\n")
 }

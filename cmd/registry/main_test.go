@@ -87,8 +87,7 @@ func (p program) run(t *testing.T, arguments ...string) (status int, out, proble
 	var stdout, stderr bytes.Buffer
 	command.Stdout, command.Stderr = &stdout, &stderr
 	err := command.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return exit.ExitCode(), stdout.String(), stderr.String()
 	}
 	require.NoError(t, err)

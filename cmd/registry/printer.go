@@ -56,7 +56,13 @@ func (p *printer) plan(plan *config.Plan) error {
 	if p.json {
 		return p.value(plan)
 	}
-	for line := range strings.Lines(plan.String()) {
+	p.planText(plan.String())
+	return nil
+}
+
+// planText prints the lines of a plan.
+func (p *printer) planText(text string) {
+	for line := range strings.Lines(text) {
 		colour := ""
 		switch {
 		case strings.HasPrefix(line, "+"):
@@ -68,7 +74,6 @@ func (p *printer) plan(plan *config.Plan) error {
 		case strings.HasPrefix(line, "picked"):
 			colour = bold
 		}
-		p.line(colour, strings.TrimSuffix(line, "\n"))
+		p.line(colour, shown(strings.TrimSuffix(line, "\n")))
 	}
-	return nil
 }

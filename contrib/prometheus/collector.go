@@ -2,6 +2,7 @@ package registryprom
 
 import (
 	"cmp"
+	"context"
 	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,26 +29,37 @@ type Options struct {
 	// MaxServices bounds the services that have series of their own, the first by name; those beyond it, and their
 	// providers, are added up as [Other]. A negative number adds up all of them. Default: 200.
 	MaxServices int
+	// Exemplar returns the labels of the trace that ctx is part of, such as trace_id and span_id, and nil where there is
+	// none or it is not sampled. It is called after each call and attempt, in their goroutine, with what the hooks before
+	// them have added to the context. The latest one of each bucket is an exemplar of the durations, in OpenMetrics and
+	// native histograms; labels with more than 128 characters in all are left out. Default: none, and calls have no hook for
+	// it. With one they are not on the fast path of calls without hooks.
+	Exemplar func(ctx context.Context) prometheus.Labels
 	// Orchestrator is the one whose components are shown, too. Default: none.
 	Orchestrator *registry.Orchestrator
 }
 
 // Collector shows the measurements of a registry. It implements [prometheus.Collector], is safe for concurrent use,
-// starts no goroutine and holds no state: a scrape reads the registry. Use [New] to create one.
+// starts no goroutine and holds no state but exemplars: a scrape reads the registry. Use [New] to create one.
 type Collector struct {
 	registry     *registry.Registry
 	orchestrator *registry.Orchestrator
+	exemplars    *exemplars
 	providers    int // that have series of their own
 	services     int
 }
 
 // New returns a collector of the registry, to be registered once. A registry that is nil or closed shows no providers.
 func New(r *registry.Registry, options Options) *Collector {
-	return &Collector{
+	c := &Collector{
 		registry: r, orchestrator: options.Orchestrator,
 		providers: max(cmp.Or(options.MaxProviders, DefaultMaxProviders), 0),
 		services:  max(cmp.Or(options.MaxServices, DefaultMaxServices), 0),
 	}
+	if options.Exemplar != nil {
+		c.exemplars = watch(r, options.Exemplar)
+	}
+	return c
 }
 
 // Describe sends the descriptions of all metrics.
@@ -62,7 +74,8 @@ func (c *Collector) Describe(to chan<- *prometheus.Desc) {
 // Series are sent in the order of their labels, as far as that costs nothing: what receives them sorts them.
 func (c *Collector) Collect(to chan<- prometheus.Metric) {
 	snapshot := c.registry.Metrics()
-	s := &scrape{to: to}
+	c.exemplars.forget(&snapshot)
+	s := &scrape{to: to, exemplars: c.exemplars}
 	for i, kind := range kinds.texts {
 		s.count(events, float64(snapshot.Events[event.Kind(kind)]), kinds.pairs[i])
 	}

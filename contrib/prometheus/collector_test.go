@@ -269,6 +269,65 @@ func TestCollector_ShowsComponents(t *testing.T) {
 	require.Equal(t, []string{"component=store,state=stopped"}, state())
 }
 
+func TestCollector_ShowsEveryClassReasonAndState(t *testing.T) {
+	t.Parallel()
+	for _, class := range verdict.Classes() {
+		reg, gatherer := newRegistry(t, registryprom.Options{})
+		add(t, reg, "a", verdict.As(errors.New("of its class"), verdict.Verdict{Class: class}))
+		var seen []verdict.Class
+		_, err := reg.AddHooks(registry.Hooks{AfterAttempt: func(_ context.Context, _ registry.CallReport, a registry.Attempt) { seen = append(seen, a.Class) }})
+		require.NoError(t, err)
+		_ = ask(reg, registry.OnceOnly())
+		for _, class := range seen {
+			require.Contains(t, gather(t, gatherer, "registry_attempt_duration_seconds"), "error_type="+label(class)+",provider=a,service=llm")
+		}
+		require.Contains(t, gather(t, gatherer, "registry_calls_total"), "error_type="+label(class)+",service=llm")
+	}
+}
+
+// TestCollector_LeavesOutNoWord has the collector read a registry in which a few things have happened, and compares what it
+// shows with the snapshot: a word that it did not know would be shown as another one.
+func TestCollector_LeavesOutNoWord(t *testing.T) {
+	t.Parallel()
+	reg, gatherer := newRegistry(t, registryprom.Options{})
+	failing := verdict.As(errors.New("down"), verdict.Verdict{Class: verdict.ClassServerError})
+	a := add(t, reg, "a", failing)
+	add(t, reg, "b", nil)
+	for range 10 {
+		require.NoError(t, ask(reg))
+	}
+	require.NoError(t, a.MarkUnhealthy(errors.New("maintenance")))
+	_, err := models.Bind(reg, registry.Query{}).Each(t.Context(), func(_ context.Context, model func() error) error { return model() })
+	require.NoError(t, err)
+	_ = models.Bind(reg, registry.Query{Require: []string{"tools"}}).Do(t.Context(), func(context.Context, func() error) error { return nil })
+	snapshot := reg.Metrics()
+	whys := counted(t, gatherer, "registry_selections_total")
+	standing := counted(t, gatherer, "registry_provider_standing")
+	states := counted(t, gatherer, "registry_provider_status")
+	breakers := counted(t, gatherer, "registry_circuit_breaker_status")
+	for _, p := range snapshot.Providers {
+		for why, times := range p.Whys {
+			require.Equal(t, times, whys[fmt.Sprintf("provider=%s,reason=%s,service=llm", p.Name, why)])
+		}
+		require.EqualValues(t, 1, standing[fmt.Sprintf("provider=%s,reason=%s,service=llm", p.Name, p.Code)])
+		require.EqualValues(t, 1, states[fmt.Sprintf("provider=%s,service=llm,state=%s", p.Name, p.Health)])
+		require.EqualValues(t, 1, breakers[fmt.Sprintf("provider=%s,service=llm,state=%s", p.Name, p.Breaker)])
+	}
+	require.Len(t, standing, 2)
+	require.Len(t, states, 2)
+	require.Len(t, breakers, 2)
+	failures := counted(t, gatherer, "registry_lookup_failures_total")
+	require.NotEmpty(t, failures)
+	for code, times := range snapshot.Services[0].MissesByReason {
+		require.Equal(t, times, failures[fmt.Sprintf("reason=%s,service=llm", code)])
+	}
+	events := counted(t, gatherer, "registry_events_total")
+	require.Len(t, events, len(snapshot.Events))
+	for kind, times := range snapshot.Events {
+		require.Equal(t, times, events["kind="+string(kind)])
+	}
+}
+
 func TestCollector_LabelsTellProvidersOfOneNameApart(t *testing.T) {
 	t.Parallel()
 	reg, gatherer := newRegistry(t, registryprom.Options{})

@@ -12,12 +12,13 @@ import (
 // scrape sends the series of one scrape. They write what is sent over the wire without a copy, and are cut from
 // larger pieces: a thousand providers have some thirty thousand of them.
 type scrape struct {
-	to       chan<- prometheus.Metric
-	pairs    pieces[dto.LabelPair]
-	lists    pieces[*dto.LabelPair]
-	strings  pieces[string]
-	gauges   pieces[gauge]
-	counters pieces[counter]
+	to        chan<- prometheus.Metric
+	exemplars *exemplars
+	pairs     pieces[dto.LabelPair]
+	lists     pieces[*dto.LabelPair]
+	strings   pieces[string]
+	gauges    pieces[gauge]
+	counters  pieces[counter]
 }
 
 // pieces are the rest of a larger allocation.
@@ -82,6 +83,18 @@ func (s *scrape) gaugeOf(of *prometheus.Desc, value float64, labels []*dto.Label
 func (s *scrape) durations(d *durations, pairs ...*dto.LabelPair) {
 	d.labels = s.labels(pairs...)
 	s.to <- d
+}
+
+// outcomes sends the durations of one class of a service or, with a name, of a provider, with their exemplars.
+func (s *scrape) outcomes(o outcomes, service, provider string, pairs ...*dto.LabelPair) {
+	o.durations.labels = s.labels(pairs...)
+	if exemplars := s.exemplars.of(service, provider, o.class); exemplars != nil {
+		if with, err := prometheus.NewMetricWithExemplars(o.durations, exemplars...); err == nil {
+			s.to <- with
+			return
+		}
+	}
+	s.to <- o.durations
 }
 
 func (s *scrape) amounts(of *prometheus.Desc, a *metrics.Amounts, pairs ...*dto.LabelPair) {

@@ -191,6 +191,13 @@ func TestProvider_LastMinuteDropsWhatIsOlder(t *testing.T) {
 	require.InDelta(t, 0.25, last.Errors, 0.02)
 	require.InDelta(t, 10e6, last.P50, 4e6)
 	require.LessOrEqual(t, last.P99, 10*time.Millisecond)
+	var ended, failed uint32
+	for _, s := range last.Slices {
+		require.InDelta(t, 10, s.Ended, 2)
+		require.InDelta(t, 2.5, s.Failed, 1)
+		ended, failed = ended+s.Ended, failed+s.Failed
+	}
+	require.InDelta(t, last.Errors, float64(failed)/float64(ended), 1e-9)
 	require.Zero(t, p.LastMinute(now+time.Minute), "nothing has happened since")
 
 	quick(p, time.Second, now+5*time.Minute)
@@ -198,6 +205,8 @@ func TestProvider_LastMinuteDropsWhatIsOlder(t *testing.T) {
 	require.InDelta(t, 1.0/60, last.Rate, 0.001, "one in the whole minute")
 	require.Zero(t, last.Errors)
 	require.InDelta(t, 1e9, last.P50, 3e8)
+	require.Equal(t, [6]metrics.Slice{5: {Ended: 1}}, last.Slices)
+	require.Equal(t, [6]metrics.Slice{2: {Ended: 1}}, p.LastMinute(now+5*time.Minute+35*time.Second).Slices, "it moves on")
 }
 
 func TestProvider_LastMinuteOfAGapIsNoRateOfASecond(t *testing.T) {

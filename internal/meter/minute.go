@@ -73,7 +73,8 @@ func (p *Provider) LastMinute(now time.Duration) (shown metrics.Minute) {
 	if m == nil {
 		return shown
 	}
-	since, before, ok := m.oldest(now)
+	starts := m.ordered()
+	since, before, ok := oldest(&starts, now)
 	if !ok {
 		return shown
 	}
@@ -94,20 +95,41 @@ func (p *Provider) LastMinute(now time.Duration) (shown metrics.Minute) {
 	}
 	times := show(&answers, 1)
 	shown.P50, shown.P99 = times.Quantile(0.5), times.Quantile(0.99)
+	shown.Slices = slicesOf(&starts, &latest)
 	return shown
+}
+
+// slicesOf returns the attempts of each slice, oldest first.
+func slicesOf(starts *[parts + 1]sums, latest *sums) (all [parts]metrics.Slice) {
+	for i := range starts {
+		s, next := &starts[i], latest
+		if i+1 < len(starts) {
+			next = &starts[i+1]
+		}
+		if ago := int(max(0, latest.at-s.at) / slice); s.at > 0 && ago < parts { // it may have begun since latest was read
+			all[parts-1-ago] = metrics.Slice{Ended: next.ended - s.ended, Failed: next.failed - s.failed}
+		}
+	}
+	return all
+}
+
+// ordered returns the sums at the beginnings of the latest slices, oldest first.
+func (m *minute) ordered() (all [parts + 1]sums) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := copy(all[:], m.starts[m.next:])
+	copy(all[n:], m.starts[:m.next])
+	return all
 }
 
 // oldest returns the sums at the beginning of the oldest slice that began within the last minute, and when the slice
 // before it began; zero: there was none.
-func (m *minute) oldest(now time.Duration) (since sums, before time.Duration, ok bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for i := range m.starts {
-		s := m.starts[(m.next+i)%len(m.starts)]
-		if s.at > now-whole && s.at > 0 {
+func oldest(starts *[parts + 1]sums, now time.Duration) (since sums, before time.Duration, ok bool) {
+	for i := range starts {
+		if s := starts[i]; s.at > now-whole && s.at > 0 {
 			return s, before, true
 		}
-		before = s.at
+		before = starts[i].at
 	}
 	return since, 0, false
 }

@@ -125,12 +125,13 @@ func (q *Queues[P]) FollowOne(at int, candidates []P, wants func(P) bool) (succe
 	if followed.state == left || moved == nil || moved == followed.places && slices.ContainsFunc(followed.providers, current) {
 		return nil
 	}
-	followed.places = moved
+	refused := func(p P) bool { return moved == followed.places && slices.Contains(followed.seen, p) } // else it would be among the providers
 	for _, p := range candidates {
-		if places, _ := q.of.Places(p); places == moved && current(p) && wants(p) {
+		if places, _ := q.of.Places(p); places == moved && current(p) && wants(p) && !refused(p) {
 			successors = append(successors, p)
 		}
 	}
+	followed.places = moved
 	followed.providers = successors
 	followed.seen = append(followed.seen, successors...)
 	q.wait.Join(moved, at, q.mayAdmit(successors))

@@ -348,3 +348,18 @@ func TestFollow_ASuccessorIsAskedLikeOneThatWasJoined(t *testing.T) {
 		require.Zero(t, q.LeaveHopeless(0, queueing.Patience{}), "it has turned the call away for good")
 	})
 }
+
+func TestQueues_ProviderThatRefusedIsNoSuccessorOfItself(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a := full(t)
+		q := queued(t, a)
+		require.Equal(t, time.Minute, q.LeaveHopeless(0, queueing.Patience{}))
+		a.places.Release()
+		require.Zero(t, await(t, q, time.Minute))
+		q.Refused(0, a)
+		a.places.Release()
+		q.Resume(0)
+		require.Empty(t, q.Follow([]*provider{a}, all))
+		require.Zero(t, q.LeaveHopeless(0, queueing.Patience{}), "nothing is left to wait for")
+	})
+}

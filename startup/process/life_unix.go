@@ -87,8 +87,6 @@ func (l *life) serve(started chan<- error) {
 		started <- err
 		return
 	}
-	theGuard.add(l.pid)
-	l.log("process started")
 	started <- nil
 	_ = l.process.Wait() // the state has more
 	l.talk.processEnded()
@@ -145,6 +143,8 @@ func (l *life) launch() (err error) {
 			return nil
 		})
 	}
+	theGuard.add(l.pid)
+	l.log("process started") // before its first line
 	l.output.read()
 	l.run.Detail(l.title())
 	if l.talk != nil {

@@ -82,6 +82,9 @@ func (r *trial) groups() (groups []int) {
 // harm lets something happen to the processes.
 func (r *trial) harm(o *registry.Orchestrator) {
 	groups := r.groups()
+	if len(groups) == 0 { // of programs that a start can do without, none may have started
+		return
+	}
 	group := groups[r.random.IntN(len(groups))]
 	switch r.random.IntN(6) {
 	case 0:

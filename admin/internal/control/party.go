@@ -54,10 +54,12 @@ func (c *Control) MayPlan(p Party) error {
 	return err
 }
 
-// MayChange reports whether the party may do that, for pages that offer it. Nothing is recorded.
+// MayChange reports whether the party may do that, or may after it has been asked for credentials, for pages that offer
+// it. Nothing is recorded.
 func (c *Control) MayChange(p Party, a action.Action) bool {
 	_, err := decide(p, a)
-	return err == nil
+	var refusal *Error
+	return err == nil || errors.As(err, &refusal) && refusal.Kind == Unauthenticated
 }
 
 // decide asks the authoriser.

@@ -66,7 +66,8 @@ type Breaker struct {
 // Drained reports whether the provider gets no traffic.
 func (r *Row) Drained() bool { return r.Weight == 0 }
 
-func rowOf(i *registry.Info, now time.Time) Row {
+// RowOf returns a provider in few words.
+func RowOf(i *registry.Info, now time.Time) Row {
 	r := Row{
 		Service: i.Service, Provider: i.Name, Generation: i.Generation, Handler: i.Handler, Capabilities: i.Capabilities,
 		Group: i.Group, Priority: i.Priority, Strategy: i.Strategy.String(), Weight: weightOf(i), Mock: i.Mock, LastResort: i.LastResort,
@@ -181,7 +182,7 @@ func (c *Control) build() *Snapshot {
 		if service == nil {
 			continue // it came between the two readings
 		}
-		row := rowOf(&info, now)
+		row := RowOf(&info, now)
 		if service.Providers = append(service.Providers, row); row.Breaker.State != status.BreakerClosed {
 			service.OpenBreakers++
 		}
@@ -240,7 +241,7 @@ func (c *Control) Providers(f Filter, token string, limit int) (page []Row, next
 	if err != nil {
 		return nil, "", 0, err
 	}
-	found := c.Snapshot().rows(f)
+	found := c.Snapshot().Rows(f)
 	from := after.Offset
 	for i, row := range found {
 		if row.Service == after.Service && row.Provider == after.Provider {
@@ -272,8 +273,8 @@ func placeOf(token string) (after place, err error) {
 	return after, nil
 }
 
-// rows returns the providers that the filter selects.
-func (s *Snapshot) rows(f Filter) (found []*Row) {
+// Rows returns the providers that the filter selects, which are those of the snapshot.
+func (s *Snapshot) Rows(f Filter) (found []*Row) {
 	for i := range s.Services {
 		for j := range s.Services[i].Providers {
 			if row := &s.Services[i].Providers[j]; f.accepts(row) {
@@ -330,6 +331,8 @@ const mostRecommendations = 50
 
 // Health returns the health of the registry.
 func (c *Control) Health() Health {
+	c.looking.Lock()
+	defer c.looking.Unlock()
 	overall := c.registry.Health()
 	h := Health{
 		Overall: overall.State, Reason: overall.Reason, Timestamp: time.Now(), Total: len(overall.Services),
@@ -339,7 +342,7 @@ func (c *Control) Health() Health {
 	if h.Details == nil {
 		h.Details = []health.Service{}
 	}
-	s := c.Snapshot()
+	s := c.build() // of now, as the rest
 	var unserved, others []string
 	for i := range s.Services {
 		service := &s.Services[i]

@@ -18,16 +18,18 @@ type Target struct {
 
 // find returns the handle of a target, and its whole name.
 func (c *Control) find(t Target) (*registry.Registration, Target, error) {
-	var services []string
-	if t.Service != "" {
-		services = append(services, t.Service)
-	}
 	var found []*registry.Registration
 	var candidates []Target
-	for _, handle := range c.registry.Registrations(services...) {
-		if handle.Name() == t.Provider {
-			found = append(found, handle)
-			candidates = append(candidates, Target{handle.Definition().Service, t.Provider})
+	if t.Service != "" {
+		if handle, ok := c.registry.Provider(t.Service, t.Provider); ok {
+			return handle, t, nil
+		}
+	} else {
+		for _, handle := range c.registry.Registrations() {
+			if handle.Name() == t.Provider {
+				found = append(found, handle)
+				candidates = append(candidates, Target{handle.Definition().Service, t.Provider})
+			}
 		}
 	}
 	switch len(found) {

@@ -18,18 +18,19 @@ var service = registry.NewService[Model]("model")
 // Setting configures a measured registry. The zero value is eight
 // providers of one group with everything as it is by default.
 type Setting struct {
-	Providers int // default: 8
-	Strategy  selection.Strategy
-	Open      int           // the number of first providers whose breakers are open, by failed calls; many: forced open
-	Timeout   time.Duration // of an attempt; default: the registry's
-	Probed    bool          // their health is known from probes
-	Listening bool          // their functions listen to the context
-	Full      bool          // retries and a bulkhead for each, and the last one is the fallback of the others
+	Providers   int // default: 8
+	Strategy    selection.Strategy
+	Open        int           // the number of first providers whose breakers are open, by failed calls; many: forced open
+	Timeout     time.Duration // of an attempt; default: the registry's
+	Probed      bool          // their health is known from probes
+	Listening   bool          // their functions listen to the context
+	NoDurations bool          // nothing is measured but counts
+	Full        bool          // retries and a bulkhead for each, and the last one is the fallback of the others
 }
 
 // Populate returns a registry in that setting. Names are numbers from 0 on.
 func (s Setting) Populate() (*registry.Registry, error) {
-	reg, err := registry.New(registry.Options{})
+	reg, err := registry.New(registry.Options{NoDurations: s.NoDurations})
 	if err != nil {
 		return nil, err
 	}
