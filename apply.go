@@ -42,14 +42,14 @@ func (r *Registration) Apply(ctx context.Context, p Provider[any]) (*Registratio
 		return r, status.Applied{}, err
 	case applied.Replaced:
 		handle = &Registration{}
-		t.steps, changes = []step{joining(now.service, &e, handle)}, []changeset.Change{{Kind: changeset.Join}}
+		t.steps, changes = []step{{entry: e, service: now.service, handle: handle}}, []changeset.Change{{Kind: changeset.Join}}
 	default:
 		u := &Update{}
 		setters := e.setters(u)
 		for _, differing := range applied.Differences {
 			setters[differing.Field]()
 		}
-		t.steps, changes = u.steps, u.changes
+		t.steps, changes = u.stepsOnce(), u.changes
 	}
 	for i := range t.steps {
 		t.steps[i].only = now

@@ -27,7 +27,7 @@ import (
 // replaced or added by the set has no other changes in it.
 type Update struct {
 	changes []changeset.Change
-	steps   []step // by change
+	steps   []*step // by change
 }
 
 // step holds what the registry, beside the change itself, needs for one change of an update.
@@ -123,7 +123,7 @@ func (u *Update) set(service, name string, change changeset.Change) func(s setti
 
 func (u *Update) add(c changeset.Change, s step) {
 	if u != nil { // else Registry.Update refuses it
-		u.changes, u.steps = append(u.changes, c), append(u.steps, s)
+		u.changes, u.steps = append(u.changes, c), append(u.steps, &s)
 	}
 }
 
@@ -147,8 +147,17 @@ func (r *Registry) Update(ctx context.Context, u *Update) error {
 	case u == nil:
 		return invalid("Update", raw("nil"), "a set of changes")
 	}
-	t := &transaction{Registry: r, steps: slices.Clone(u.steps), set: true}
+	t := &transaction{Registry: r, steps: u.stepsOnce(), set: true}
 	return t.run(ctx, slices.Clone(u.changes))
+}
+
+// stepsOnce returns copies, in which a transaction notes what is of it alone.
+func (u *Update) stepsOnce() []step {
+	steps := make([]step, len(u.steps))
+	for i, s := range u.steps {
+		steps[i] = *s
+	}
+	return steps
 }
 
 //nolint:gochecknoglobals // a cache; those that are kept are empty
@@ -162,15 +171,10 @@ func (r *Registry) register(ctx context.Context, svc *service, e *entry) (*Regis
 		*t = transaction{}
 		transactions.Put(t)
 	}()
-	t.Registry, t.oneChange[0].Kind, t.oneStep[0] = r, changeset.Join, joining(svc, e, handle)
+	t.Registry, t.oneChange[0].Kind, t.oneStep[0] = r, changeset.Join, step{entry: *e, service: svc, handle: handle}
 	t.steps = t.oneStep[:]
 	if err := t.run(ctx, t.oneChange[:]); err != nil {
 		return nil, err
 	}
 	return handle, nil
-}
-
-// joining returns the step by which a provider joins a known service.
-func joining(svc *service, e *entry, handle *Registration) step {
-	return step{entry: *e, service: svc, handle: handle}
 }

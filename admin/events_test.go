@@ -234,6 +234,14 @@ func TestEvents_StreamsAreBounded(t *testing.T) {
 		require.Equal(b.t, http.StatusOK, third.answer.StatusCode)
 		third.close()
 		second.close()
+		for range 3 {
+			r, err := http.NewRequestWithContext(b.t.Context(), http.MethodHead, "http://localhost/v1/runtime/events", http.NoBody)
+			require.NoError(b.t, err)
+			answer, err := b.client.RoundTrip(r)
+			require.NoError(b.t, err)
+			require.Equal(b.t, http.StatusOK, answer.StatusCode, "the head of a stream holds none")
+			require.NoError(b.t, answer.Body.Close())
+		}
 	})
 }
 

@@ -52,6 +52,9 @@ func (h *Handler) addEventRoutes() {
 	h.addProblem(&op, http.StatusServiceUnavailable)
 	h.addProblem(&op, http.StatusNotImplemented)
 	huma.Register(h.api, op, func(ctx context.Context, in *streamInput) (*huma.StreamResponse, error) {
+		if requestOf(ctx).Method == http.MethodHead { // it would hold a stream, and read nothing
+			return &huma.StreamResponse{Body: func(ctx huma.Context) { ctx.SetHeader("Content-Type", "text/event-stream") }}, nil
+		}
 		ending, p := h.serverEnding(requestOf(ctx))
 		if p != nil {
 			return nil, p

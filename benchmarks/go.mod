@@ -9,6 +9,7 @@ replace github.com/capreg/registry/contrib/prometheus => ../contrib/prometheus
 require (
 	github.com/afex/hystrix-go v0.0.0-20180502004556-fa1af6a1f4f5
 	github.com/capreg/registry v0.0.0-00010101000000-000000000000
+	github.com/capreg/registry/contrib/otel v0.0.0-00010101000000-000000000000
 	github.com/capreg/registry/contrib/prometheus v0.0.0-00010101000000-000000000000
 	github.com/eapache/go-resiliency v1.7.0
 	github.com/failsafe-go/failsafe-go v0.9.8
@@ -31,7 +32,6 @@ require (
 require (
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/bits-and-blooms/bitset v1.24.4 // indirect
-	github.com/capreg/registry/contrib/otel v0.0.0-00010101000000-000000000000
 	github.com/cenkalti/backoff/v4 v4.3.0 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/go-kit/log v0.2.0 // indirect

@@ -45,7 +45,7 @@ func (m *Manager) applyFrom(ctx context.Context, source string, d *Document) (*P
 
 // apply plans and applies. Caller has the turn.
 func (m *Manager) apply(ctx context.Context, d *Document) (*Plan, error) {
-	p, err := m.plan(d) //nolint:contextcheck // a rehearsal waits for nothing
+	p, err := m.plan(d)
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/startup"
 )
 
 const (
@@ -97,7 +98,7 @@ func (d *decoder) follow(path string, n *yaml.Node, decode func(*yaml.Node)) {
 func isPolicy(t reflect.Type) bool {
 	switch t {
 	case reflect.TypeFor[registry.LimitPolicy](), reflect.TypeFor[registry.RetryPolicy](), reflect.TypeFor[registry.BreakerPolicy](),
-		reflect.TypeFor[health.Policy](), reflect.TypeFor[selection.Policy](), reflect.TypeFor[selection.Requirements]():
+		reflect.TypeFor[health.Policy](), reflect.TypeFor[selection.Policy](), reflect.TypeFor[selection.Requirements](), reflect.TypeFor[startup.Restart]():
 		return true
 	}
 	return false
@@ -215,10 +216,17 @@ func (d *decoder) entries(path string, n *yaml.Node) (all []entry) {
 		d.problem(path, n, "is %s: want fields", describe(n))
 		return nil
 	}
-	all, seen := d.own(path, n)
+	all = d.own(path, n)
+	var seen map[string]bool // made by the first merge
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		if n.Content[i].Tag != "!!merge" {
 			continue
+		}
+		if seen == nil {
+			seen = make(map[string]bool)
+			for _, e := range all {
+				seen[e.key] = true
+			}
 		}
 		for _, e := range d.merged(path, n.Content[i+1]) {
 			if !seen[e.key] {
@@ -231,8 +239,12 @@ func (d *decoder) entries(path string, n *yaml.Node) (all []entry) {
 }
 
 // own returns the fields of a mapping itself.
-func (d *decoder) own(path string, n *yaml.Node) (all []entry, seen map[string]bool) {
-	seen = make(map[string]bool)
+func (d *decoder) own(path string, n *yaml.Node) (all []entry) {
+	var many map[string]bool // of the keys, where a look at each of them would take long
+	if len(n.Content) > fewKeys {
+		many = make(map[string]bool)
+	}
+	all = make([]entry, 0, len(n.Content)/2)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key := n.Content[i]
 		switch {
@@ -240,14 +252,22 @@ func (d *decoder) own(path string, n *yaml.Node) (all []entry, seen map[string]b
 			continue
 		case key.Kind != yaml.ScalarNode || key.Tag != "!!str" && key.Tag != "!!int":
 			d.problem(path, key, "a key is %s: want a text", describe(key))
-		case seen[key.Value]:
+		case many[key.Value] || many == nil && has(all, key.Value):
 			d.problem(join(path, key.Value), key, "is there twice")
 		default:
-			seen[key.Value] = true
+			if many != nil {
+				many[key.Value] = true
+			}
 			all = append(all, entry{key.Value, key, n.Content[i+1]})
 		}
 	}
-	return all, seen
+	return all
+}
+
+const fewKeys = 64 // and values
+
+func has(all []entry, key string) bool {
+	return slices.ContainsFunc(all, func(e entry) bool { return e.key == key })
 }
 
 // merged returns the fields that a merge key brings: those of one mapping, or of several, the first one first.
@@ -323,6 +343,7 @@ func join(path, name string) string {
 type fields struct {
 	index    map[string][]int
 	names    []string
+	at       [][]int // the indices in the order of names
 	required []string
 }
 
@@ -345,7 +366,7 @@ func fieldsOf(t reflect.Type) *fields {
 			continue
 		}
 		f.index[name] = field.Index
-		f.names = append(f.names, name)
+		f.names, f.at = append(f.names, name), append(f.at, field.Index)
 		if slices.Contains(strings.Split(field.Tag.Get("jsonschema"), ","), "required") {
 			f.required = append(f.required, name)
 		}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -22,12 +23,14 @@ func altered(field string) bool {
 
 const (
 	keepsAll   = "everything"
+	keepsStart = "everything until the next start"
 	keepsPlace = "position, turn in rotations, queue"
 )
 
 // diff returns the changes from one document to the next. Providers that are not there (any more) are added.
 func diff(old, next *prepared, there func(identity) bool) (all []Change) {
 	all = append(all, next.diffShared(old)...)
+	all = append(all, next.diffComponents(old)...)
 	for _, s := range next.specs {
 		before := old.by[s.identity]
 		if before == nil || !there(s.identity) {
@@ -107,6 +110,18 @@ func (p *prepared) diffShared(old *prepared) (all []Change) {
 	return all
 }
 
+// diffComponents returns the changes of what is for the next start.
+func (p *prepared) diffComponents(old *prepared) (all []Change) {
+	for _, name := range slices.Sorted(maps.Keys(p.Components)) {
+		before, there := old.Components[name]
+		fields := fieldsThatChange("", flat(before), flat(p.Components[name]), func(s string) string { return s })
+		if there && len(fields) > 0 {
+			all = append(all, Change{Path: "components." + name, Action: Alter, Fields: fields, Keeps: keepsStart})
+		}
+	}
+	return all
+}
+
 func numbers(a, b map[int]Group) []int {
 	all := maps.Clone(a)
 	if all == nil {
@@ -143,8 +158,10 @@ func flatten(path string, v reflect.Value, into map[string]string) {
 		flatten(path, v.Elem(), into)
 	case reflect.Struct:
 		known := fieldsOf(v.Type())
-		for _, name := range known.names {
-			flatten(join(path, name), v.FieldByIndex(known.index[name]), into)
+		for i, name := range known.names {
+			if field := v.FieldByIndex(known.at[i]); !field.IsZero() {
+				flatten(join(path, name), field, into)
+			}
 		}
 	case reflect.Map:
 		for key, value := range v.Seq2() {
@@ -152,6 +169,10 @@ func flatten(path string, v reflect.Value, into map[string]string) {
 		}
 	case reflect.String:
 		into[path] = v.String()
+	case reflect.Bool:
+		into[path] = strconv.FormatBool(v.Bool())
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		into[path] = strconv.FormatInt(v.Int(), 10)
 	default:
 		text, _ := jsonOf(v.Interface()) // a number, a truth value or a list of them
 		into[path] = string(text)
@@ -163,9 +184,14 @@ func flatten(path string, v reflect.Value, into map[string]string) {
 func providerFieldsThatChange(from, to *Provider) (changed []Field) {
 	a, b := reflect.ValueOf(from).Elem(), reflect.ValueOf(to).Elem()
 	known := fieldsOf(a.Type())
-	for _, name := range known.names {
-		before, after := a.FieldByIndex(known.index[name]), b.FieldByIndex(known.index[name])
-		if before.Type() == settingsType || before.Comparable() && before.Equal(after) || reflect.DeepEqual(before.Interface(), after.Interface()) {
+	for i, name := range known.names {
+		before, after := a.FieldByIndex(known.at[i]), b.FieldByIndex(known.at[i])
+		switch {
+		case before.Type() == settingsType:
+			continue
+		case before.IsZero() && after.IsZero(): // most of them
+			continue
+		case before.Comparable() && before.Equal(after), reflect.DeepEqual(before.Interface(), after.Interface()):
 			continue
 		}
 		was, is := make(map[string]string), make(map[string]string)
@@ -208,8 +234,7 @@ func (p *prepared) warnLiterals() (warnings []string) {
 		if s.Settings.node == nil {
 			continue
 		}
-		fields, _ := (&decoder{}).own("", s.Settings.node)
-		for _, e := range fields {
+		for _, e := range (&decoder{}).own("", s.Settings.node) {
 			if e.value.Tag == "!!str" && e.value.Value != "" && !refers(e.value.Value) && isSecretName(e.key) {
 				warnings = append(warnings, s.path()+".settings."+e.key+" is written in the document: a reference such as ${env:NAME} keeps it out")
 			}

@@ -118,7 +118,7 @@ func (m *Manager) Plan(ctx context.Context, d *Document) (*Plan, error) {
 		return nil, err
 	}
 	defer release()
-	p, err := m.plan(d) //nolint:contextcheck // a rehearsal waits for nothing
+	p, err := m.plan(d)
 	if err != nil {
 		return nil, err
 	}
@@ -137,11 +137,11 @@ func (m *Manager) plan(d *Document) (*planned, error) {
 	if d == nil {
 		return nil, errNoDocument()
 	}
-	next, problems := m.kinds.prepare(d)
+	old := m.current()
+	next, problems := m.kinds.prepare(d, old)
 	if err := refusal(problems); err != nil {
 		return nil, err
 	}
-	old := m.current()
 	now := listed{by: make(map[identity]*registry.Info)}
 	for info := range m.registry.All() {
 		id := identity{info.Service, info.Name}
@@ -171,7 +171,6 @@ func (m *Manager) rehearse(old, next *prepared, now listed, plan *Plan) error {
 	if err != nil {
 		return err
 	}
-	defer after.close()
 	action := make(map[identity]Action)
 	for _, c := range plan.Changes {
 		action[identity{c.Service, c.Provider}] = c.Action
@@ -207,7 +206,6 @@ func (m *Manager) compare(next *prepared, now listed, plan *Plan, after *rehears
 	if err != nil {
 		return err
 	}
-	defer before.close()
 	asked := make(map[string]bool)
 	for _, q := range next.Queries {
 		asked[q.Service] = true

@@ -15,12 +15,8 @@ import (
 // Check returns what is wrong with a document, as an [Error], without a registry: all that [Manager.Plan] finds. With
 // no Options.Kinds, settings are not checked and references not resolved.
 func Check(d *Document, options Options) error {
-	_, r, err := rehearsed(d, options)
-	if err != nil {
-		return err
-	}
-	r.close()
-	return nil
+	_, _, err := rehearsed(d, options)
+	return err
 }
 
 // Compare returns the plan from one document to the next, all of whose providers are taken to be healthy. A nil old
@@ -35,7 +31,6 @@ func Compare(old, next *Document, options Options) (*Plan, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer r.close()
 		m.applied, m.registry = before, r.registry
 	} else if m.registry, err = registry.New(registry.Options{}); err != nil {
 		return nil, err
@@ -54,7 +49,6 @@ func Explain(d *Document, query string, options Options) (registry.Explanation, 
 	if err != nil {
 		return registry.Explanation{}, err
 	}
-	defer r.close()
 	q, there := p.Queries[query]
 	if !there {
 		return registry.Explanation{}, fmt.Errorf("config: the document has no query %q: want one of %v: %w",
@@ -87,7 +81,7 @@ func rehearsed(d *Document, options Options) (*prepared, *rehearsal, error) {
 	if d == nil {
 		return nil, nil, errNoDocument()
 	}
-	p, problems := m.kinds.prepare(d)
+	p, problems := m.kinds.prepare(d, nothing())
 	if err := refusal(problems); err != nil {
 		return nil, nil, err
 	}
@@ -101,7 +95,6 @@ func rehearsed(d *Document, options Options) (*prepared, *rehearsal, error) {
 	problems = r.run(p.places)
 	problems = append(problems, r.selectAll(p)...)
 	if err := refusal(problems); err != nil {
-		r.close()
 		return nil, nil, err
 	}
 	return p, r, nil

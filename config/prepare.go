@@ -58,14 +58,15 @@ type prepared struct {
 	secrets *secrets
 }
 
-// prepare understands a document, or returns all that is wrong with it.
-func (k kinds) prepare(d *Document) (*prepared, []Problem) {
+// prepare understands a document, or returns all that is wrong with it. What is known of the one before is not found out
+// again.
+func (k kinds) prepare(d *Document, before *prepared) (*prepared, []Problem) {
 	p := &prepared{Document: d, by: make(map[identity]*spec), secrets: newSecrets()}
-	problems := d.check()
+	problems := append(d.check(), d.checkComponents()...)
 	for _, name := range slices.Sorted(maps.Keys(d.Services)) {
 		s := d.Services[name]
 		for i := range s.Providers {
-			made, wrong := k.spec(p, name, &s.Providers[i])
+			made, wrong := k.spec(p, name, &s.Providers[i], before)
 			problems = append(problems, wrong...)
 			p.specs, p.by[made.identity] = append(p.specs, made), made
 		}
@@ -77,7 +78,7 @@ func (k kinds) prepare(d *Document) (*prepared, []Problem) {
 type kinds map[string]map[string]*Kind
 
 // spec understands one provider.
-func (k kinds) spec(p *prepared, service string, from *Provider) (*spec, []Problem) {
+func (k kinds) spec(p *prepared, service string, from *Provider, before *prepared) (*spec, []Problem) {
 	s := &spec{identity: identity{service, from.Name}, Provider: from, limits: from.Limits}
 	s.strategy = p.Services[service].Groups[from.Group].Strategy
 	if s.strategy.IsZero() {
@@ -97,7 +98,7 @@ func (k kinds) spec(p *prepared, service string, from *Provider) (*spec, []Probl
 		wrong.Nearest = nearest(from.Kind, known)
 		return s, []Problem{wrong}
 	}
-	settings, problems := s.decode(p, kind)
+	settings, problems := s.decode(p, kind, before.by[s.identity])
 	if len(problems) > 0 {
 		return s, problems
 	}
@@ -111,7 +112,7 @@ func (k kinds) spec(p *prepared, service string, from *Provider) (*spec, []Probl
 }
 
 // decode decodes the settings into the type of the kind.
-func (s *spec) decode(p *prepared, kind *Kind) (any, []Problem) {
+func (s *spec) decode(p *prepared, kind *Kind, before *spec) (any, []Problem) {
 	path := s.path() + ".settings"
 	n := s.Settings.node
 	d := &decoder{file: s.Settings.file, secrets: p.secrets}
@@ -130,6 +131,10 @@ func (s *spec) decode(p *prepared, kind *Kind) (any, []Problem) {
 			return nil, d.problems
 		}
 	}
+	if before != nil && before.Kind == s.Kind && sameText(before.Settings.node, s.Settings.node) {
+		s.fingerprint = before.fingerprint
+		return into.Interface(), d.problems
+	}
 	var resolved any
 	d.free(path, n, &resolved)
 	text, err := jsonOf(resolved)
@@ -138,6 +143,20 @@ func (s *spec) decode(p *prepared, kind *Kind) (any, []Problem) {
 	}
 	s.fingerprint = sha256.Sum256(append([]byte(s.Kind+"\x00"), text...))
 	return into.Interface(), d.problems
+}
+
+// sameText reports whether two settings have the same text, which has no reference: those stand for what may change.
+func sameText(a, b *yaml.Node) bool {
+	if a == nil || b == nil || a.Kind != b.Kind || a.Kind == yaml.AliasNode || a.Tag != b.Tag || a.Value != b.Value || refers(a.Value) ||
+		len(a.Content) != len(b.Content) {
+		return false
+	}
+	for i := range a.Content {
+		if !sameText(a.Content[i], b.Content[i]) {
+			return false
+		}
+	}
+	return true
 }
 
 // decodeAny takes the settings of an unknown kind as they were written.

@@ -17,11 +17,13 @@ import (
 )
 
 // rehearsal is a registry in which a set of providers is tried without their instances: it checks all that a registry
-// checks, and picks as a registry picks.
+// checks, and picks as a registry picks. Nothing runs in it, without factories, probes and calls, so that it is
+// forgotten rather than closed.
 type rehearsal struct {
 	registry *registry.Registry
 	set      registry.Update
-	of       []identity // by change of the set
+	of       []identity      // by change of the set
+	bound    map[string]bool // services
 	out      map[identity]string
 	handles  []*registry.Registration
 	first    map[string]int // the number of the first group with an eligible provider, by service; none: no entry
@@ -29,10 +31,8 @@ type rehearsal struct {
 
 func newRehearsal(strategies []selection.Strategy) (*rehearsal, error) {
 	r, err := registry.New(registry.Options{Strategies: strategies, Selection: selection.Policy{Seed: 1}}) // the same each time
-	return &rehearsal{registry: r, out: make(map[identity]string), first: make(map[string]int)}, err
+	return &rehearsal{registry: r, bound: make(map[string]bool), out: make(map[identity]string), first: make(map[string]int)}, err
 }
-
-func (r *rehearsal) close() { _ = r.registry.Close(context.Background()) } // nothing is in flight
 
 // add adds a provider as a document has it; out is why it is not eligible now, empty where it is.
 func (r *rehearsal) add(s *spec, out string) {
@@ -56,7 +56,12 @@ func (r *rehearsal) addListed(i *registry.Info) {
 
 func (r *rehearsal) put(id identity, p registry.Provider[any], out string) {
 	p.Instance, p.AtOnce = struct{}{}, true
-	r.handles = append(r.handles, registry.NewService[any](id.service).AddTo(&r.set, p))
+	service := registry.NewService[any](id.service)
+	if !r.bound[id.service] {
+		r.bound[id.service] = true
+		service.Bind(r.registry, registry.Query{}) // once, rather than with each change of the set
+	}
+	r.handles = append(r.handles, service.AddTo(&r.set, p))
 	r.of = append(r.of, id)
 	if out != "" {
 		r.out[id] = out

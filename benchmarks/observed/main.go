@@ -1,5 +1,5 @@
 // Command observed measures what observers of a registry cost its calls: none any more, the measurement of durations,
-// and the collector of contrib/prometheus while it is scraped.
+// the collector of contrib/prometheus while it is scraped, and the metrics and spans of contrib/otel.
 //
 //	go run ./benchmarks/observed
 //
@@ -8,8 +8,8 @@
 //	name ours-ns theirs-ns ratio bar ok|short
 //
 // and ends with status 1 when one is short. In each round every contestant makes some calls, in turn. The figures are
-// those of the round with the median ratio: means of a turn, which a scrape is in, unlike the fastest of many. A scraped
-// registry is scraped once in each of its turns, some thousand times as often as by a server. The line "noise" has the
+// those of the round with the median ratio: means of a turn, which a scrape is in, unlike the fastest of many. A scrape,
+// or a read of metrics, is once in each turn, some thousand times as often as a server makes one. The line "noise" has the
 // same contestant twice: no figure is finer than that. The figures of durations are nanoseconds beyond a call of which
 // nothing but counts is measured, and what they may be.
 package main
@@ -52,6 +52,15 @@ type contestant struct {
 	registry *registry.Registry
 	loop     contest.Loop
 	observe  func() error // runs beside each turn; nil: nothing does
+	end      func() error // ends the observer; nil: there is none to end
+}
+
+func (c *contestant) close() error {
+	var err error
+	if c.end != nil {
+		err = c.end()
+	}
+	return errors.Join(err, c.registry.Close(context.Background()))
 }
 
 // comparison is a bar for the figure of a round.
@@ -61,9 +70,9 @@ type comparison struct {
 	figures []bars.Figure
 }
 
-// beside compares two contestants.
-func beside(ours, theirs int) func([]float64) bars.Figure {
-	return func(took []float64) bars.Figure { return bars.Figure{Ours: took[ours], Theirs: took[theirs]} }
+// beside compares a contestant with the plain one.
+func beside(ours int) func([]float64) bars.Figure {
+	return func(took []float64) bars.Figure { return bars.Figure{Ours: took[ours], Theirs: took[plain]} }
 }
 
 // durationsAtMost bounds what the measurement of durations adds to a call, in nanoseconds.
@@ -76,6 +85,9 @@ const (
 	unobserved        // its observers have left
 	unmeasured        // with counts alone
 	scraped
+	otelMetrics
+	otelSampledOut // the caller has a span that is not sampled
+	otelNoRoot     // the caller has no span, and few calls get one
 	contestants
 )
 
@@ -96,19 +108,22 @@ func run(ctx context.Context, arguments []string, out io.Writer) (err error) {
 	all, err := prepare()
 	defer func() {
 		for _, c := range all {
-			err = errors.Join(err, c.registry.Close(context.WithoutCancel(ctx)))
+			err = errors.Join(err, c.close())
 		}
 	}()
 	if err != nil {
 		return err
 	}
 	compared := []*comparison{
-		{bar: bars.Bar{Name: "noise", Ratio: 1.03}, figure: beside(again, plain)},
-		{bar: bars.Bar{Name: "unobserved", Ratio: 1.03}, figure: beside(unobserved, plain)},
+		{bar: bars.Bar{Name: "noise", Ratio: 1.03}, figure: beside(again)},
+		{bar: bars.Bar{Name: "unobserved", Ratio: 1.03}, figure: beside(unobserved)},
 		{bar: bars.Bar{Name: "durations", Ratio: 1}, figure: func(took []float64) bars.Figure {
 			return bars.Figure{Ours: max(took[plain]-took[unmeasured], 0), Theirs: durationsAtMost}
 		}},
-		{bar: bars.Bar{Name: "prometheus", Ratio: 1.15}, figure: beside(scraped, plain)},
+		{bar: bars.Bar{Name: "prometheus", Ratio: 1.15}, figure: beside(scraped)},
+		{bar: bars.Bar{Name: "otel-metrics", Ratio: 1.15}, figure: beside(otelMetrics)},
+		{bar: bars.Bar{Name: "otel-sampled-out", Ratio: 2}, figure: beside(otelSampledOut)},
+		{bar: bars.Bar{Name: "otel-no-root", Ratio: 2}, figure: beside(otelNoRoot)},
 	}
 	for round := range *rounds {
 		if ctx.Err() != nil {
@@ -129,8 +144,8 @@ func prepare() (all []contestant, err error) {
 		if err != nil {
 			return all, err
 		}
-		c := contestant{registry: reg, loop: contest.Calling(contest.Bind(reg))}
-		all = append(all, c)
+		all = append(all, contestant{registry: reg, loop: contest.Calling(contest.Bind(reg))})
+		c := &all[i]
 		gatherer := prometheus.NewRegistry()
 		if err := gatherer.Register(registryprom.New(reg, registryprom.Options{})); err != nil {
 			return all, err
@@ -145,7 +160,11 @@ func prepare() (all []contestant, err error) {
 				return all, err
 			}
 		case scraped:
-			all[i].observe = scrape
+			c.observe = scrape
+		case otelMetrics, otelSampledOut, otelNoRoot:
+			if err := c.observeByOTel(i); err != nil {
+				return all, err
+			}
 		}
 	}
 	return all, nil

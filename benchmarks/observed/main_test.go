@@ -17,11 +17,11 @@ func TestMain_EveryBarIsOneLine(t *testing.T) { //nolint:paralleltest // it meas
 	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
 	var names []string
 	for _, line := range lines {
-		require.Regexp(t, `^[a-z]+ \d+\.\d \d+\.\d \d+\.\d{3} \d+\.\d{3} (ok|short)$`, line)
+		require.Regexp(t, `^[a-z-]+ \d+\.\d \d+\.\d \d+\.\d{3} \d+\.\d{3} (ok|short)$`, line)
 		name, _, _ := strings.Cut(line, " ")
 		names = append(names, name)
 	}
-	require.Equal(t, []string{"noise", "unobserved", "durations", "prometheus"}, names)
+	require.Equal(t, []string{"noise", "unobserved", "durations", "prometheus", "otel-metrics", "otel-sampled-out", "otel-no-root"}, names)
 	if strings.Contains(out.String(), "short") {
 		require.ErrorIs(t, err, errShort)
 	} else {

@@ -269,20 +269,6 @@ func TestCollector_ShowsComponents(t *testing.T) {
 	require.Equal(t, []string{"component=store,state=stopped"}, state())
 }
 
-func TestCollector_LabelsTellProvidersOfOneNameApart(t *testing.T) {
-	t.Parallel()
-	reg, gatherer := newRegistry(t, registryprom.Options{})
-	add(t, reg, "a", nil)
-	_, err := registry.NewService[int]("other").Register(t.Context(), reg, registry.Provider[int]{Name: "a", Instance: 1})
-	require.NoError(t, err)
-	require.NoError(t, ask(reg))
-	attempts := make(map[string]uint64)
-	for labels, m := range gather(t, gatherer, "registry_attempt_duration_seconds") {
-		attempts[labels] += m.GetHistogram().GetSampleCount()
-	}
-	require.Equal(t, map[string]uint64{"error_type=,provider=a,service=llm": 1, "error_type=,provider=a,service=other": 0}, attempts)
-}
-
 func TestCollector_ShowsEveryClassReasonAndState(t *testing.T) {
 	t.Parallel()
 	for _, class := range verdict.Classes() {
@@ -340,4 +326,18 @@ func TestCollector_LeavesOutNoWord(t *testing.T) {
 	for kind, times := range snapshot.Events {
 		require.Equal(t, times, events["kind="+string(kind)])
 	}
+}
+
+func TestCollector_LabelsTellProvidersOfOneNameApart(t *testing.T) {
+	t.Parallel()
+	reg, gatherer := newRegistry(t, registryprom.Options{})
+	add(t, reg, "a", nil)
+	_, err := registry.NewService[int]("other").Register(t.Context(), reg, registry.Provider[int]{Name: "a", Instance: 1})
+	require.NoError(t, err)
+	require.NoError(t, ask(reg))
+	attempts := make(map[string]uint64)
+	for labels, m := range gather(t, gatherer, "registry_attempt_duration_seconds") {
+		attempts[labels] += m.GetHistogram().GetSampleCount()
+	}
+	require.Equal(t, map[string]uint64{"error_type=,provider=a,service=llm": 1, "error_type=,provider=a,service=other": 0}, attempts)
 }

@@ -25,9 +25,8 @@ type exemplars struct {
 
 // exemplarKey is a series: of a service, or of a provider.
 type exemplarKey struct {
-	of    *prometheus.Desc
-	name  string
-	class int // of errorTypes
+	service, provider string // provider is empty for that of a service
+	class             int    // of errorTypes
 }
 
 // watch has the registry tell of its calls from now on. One that was not made with registry.New has none.
@@ -41,10 +40,10 @@ func watch(r *registry.Registry, labels func(context.Context) prometheus.Labels)
 			} else if c.Err != nil {
 				class = verdict.ClassCannot
 			}
-			e.note(ctx, callDuration, c.Service, class, c.Duration)
+			e.note(ctx, c.Service, "", class, c.Duration)
 		},
-		AfterAttempt: func(ctx context.Context, _ registry.CallReport, a registry.Attempt) {
-			e.note(ctx, attemptDuration, a.Provider, a.Class, a.Duration)
+		AfterAttempt: func(ctx context.Context, c registry.CallReport, a registry.Attempt) {
+			e.note(ctx, c.Service, a.Provider, a.Class, a.Duration)
 		},
 	})
 	if err != nil {
@@ -53,7 +52,7 @@ func watch(r *registry.Registry, labels func(context.Context) prometheus.Labels)
 	return e
 }
 
-func (e *exemplars) note(ctx context.Context, of *prometheus.Desc, name string, class verdict.Class, took time.Duration) {
+func (e *exemplars) note(ctx context.Context, service, provider string, class verdict.Class, took time.Duration) {
 	labels := e.labels(ctx)
 	if len(labels) == 0 {
 		return
@@ -63,7 +62,7 @@ func (e *exemplars) note(ctx context.Context, of *prometheus.Desc, name string, 
 		return // such as of labels that are too long: it would make the scrape fail
 	}
 	bucket, _ := slices.BinarySearch(ofCalls.bounds, made.Value)
-	key := exemplarKey{of, name, errorTypes.at[errorType(class)]}
+	key := exemplarKey{service, provider, errorTypes.at[errorType(class)]}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	known := e.latest[key]
@@ -75,13 +74,13 @@ func (e *exemplars) note(ctx context.Context, of *prometheus.Desc, name string, 
 }
 
 // of returns the exemplars of a series.
-func (e *exemplars) of(of *prometheus.Desc, name string, class int) (all []prometheus.Exemplar) {
+func (e *exemplars) of(service, provider string, class int) (all []prometheus.Exemplar) {
 	if e == nil {
 		return nil
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	known := e.latest[exemplarKey{of, name, class}]
+	known := e.latest[exemplarKey{service, provider, class}]
 	if known == nil {
 		return nil
 	}
@@ -98,17 +97,17 @@ func (e *exemplars) forget(snapshot *metrics.Snapshot) {
 	if e == nil {
 		return
 	}
-	services, providers := make(map[string]bool), make(map[string]bool)
+	present := make(map[[2]string]bool)
 	for i := range snapshot.Services {
-		services[snapshot.Services[i].Name] = true
+		present[[2]string{snapshot.Services[i].Name}] = true
 	}
 	for i := range snapshot.Providers {
-		providers[snapshot.Providers[i].Name] = true
+		present[[2]string{snapshot.Providers[i].Service, snapshot.Providers[i].Name}] = true
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for key := range e.latest {
-		if key.of == callDuration && !services[key.name] || key.of == attemptDuration && !providers[key.name] {
+		if !present[[2]string{key.service, key.provider}] {
 			delete(e.latest, key)
 		}
 	}

@@ -282,7 +282,7 @@ func (s *scrape) services(rows []*serviceRow) {
 		var ended [256]uint64 // there are fewer classes
 		for _, o := range r.calls {
 			ended[o.class] = o.durations.count
-			s.outcomes(o, r.service, errorTypes.pairs[o.class], service)
+			s.outcomes(o, r.service, "", errorTypes.pairs[o.class], service)
 		}
 		for class := range errorTypes.texts {
 			s.count(calls, float64(ended[class]), errorTypes.pairs[class], service)
@@ -304,7 +304,7 @@ func (s *scrape) providers(rows []*providerRow) {
 	}
 	for class, with := range byClass {
 		for _, r := range with {
-			s.outcomes(outcomes{class, durationsOf(&r.attempts, attemptDuration, class)}, r.provider, errorTypes.pairs[class], r.labels[0], r.labels[1])
+			s.outcomes(outcomes{class, durationsOf(&r.attempts, attemptDuration, class)}, r.service, r.provider, errorTypes.pairs[class], r.labels[0], r.labels[1])
 		}
 	}
 	for _, r := range rows {

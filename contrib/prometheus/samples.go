@@ -85,10 +85,10 @@ func (s *scrape) durations(d *durations, pairs ...*dto.LabelPair) {
 	s.to <- d
 }
 
-// outcomes sends the durations of one class, with the exemplars of that name.
-func (s *scrape) outcomes(o outcomes, name string, pairs ...*dto.LabelPair) {
+// outcomes sends the durations of one class of a service or, with a name, of a provider, with their exemplars.
+func (s *scrape) outcomes(o outcomes, service, provider string, pairs ...*dto.LabelPair) {
 	o.durations.labels = s.labels(pairs...)
-	if exemplars := s.exemplars.of(o.durations.of, name, o.class); exemplars != nil {
+	if exemplars := s.exemplars.of(service, provider, o.class); exemplars != nil {
 		if with, err := prometheus.NewMetricWithExemplars(o.durations, exemplars...); err == nil {
 			s.to <- with
 			return

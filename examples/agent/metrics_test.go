@@ -86,7 +86,7 @@ func TestMetrics_OfABadDayAreReadByPrometheus(t *testing.T) {
 	server := testkit.StartPrometheus(t, metricsLine.FindStringSubmatch(string(text))[1], "")
 	require.NoError(t, agent.play(t.Context(), 60))
 	for _, provider := range reg.Registrations() {
-		by := `{provider="` + provider.Name() + `"}`
+		by := `{service="` + provider.Info().Service + `", provider="` + provider.Name() + `"}`
 		server.Eventually(t, "attempts", "sum(registry_selections_total"+by+")", func(found []testkit.Series) bool {
 			return testkit.Valued(int(provider.Info().Attempts))(found) // which a hedge may still add to
 		})

@@ -49,6 +49,9 @@ type Control struct {
 	mu      sync.Mutex
 	weights map[uint64]float64 // of drained providers before that, by generation; guarded by mu
 
+	// looking lets one at a time look at every provider for [Control.Health]: many that ask use no more than one core.
+	looking sync.Mutex
+
 	configuring chan struct{} // holds the one who applies a document
 
 	stop context.CancelFunc

@@ -331,6 +331,8 @@ const mostRecommendations = 50
 
 // Health returns the health of the registry.
 func (c *Control) Health() Health {
+	c.looking.Lock()
+	defer c.looking.Unlock()
 	overall := c.registry.Health()
 	h := Health{
 		Overall: overall.State, Reason: overall.Reason, Timestamp: time.Now(), Total: len(overall.Services),
