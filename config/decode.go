@@ -16,6 +16,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/startup"
 )
 
 const (
@@ -97,7 +98,7 @@ func (d *decoder) follow(path string, n *yaml.Node, decode func(*yaml.Node)) {
 func isPolicy(t reflect.Type) bool {
 	switch t {
 	case reflect.TypeFor[registry.LimitPolicy](), reflect.TypeFor[registry.RetryPolicy](), reflect.TypeFor[registry.BreakerPolicy](),
-		reflect.TypeFor[health.Policy](), reflect.TypeFor[selection.Policy](), reflect.TypeFor[selection.Requirements]():
+		reflect.TypeFor[health.Policy](), reflect.TypeFor[selection.Policy](), reflect.TypeFor[selection.Requirements](), reflect.TypeFor[startup.Restart]():
 		return true
 	}
 	return false

@@ -23,12 +23,14 @@ func altered(field string) bool {
 
 const (
 	keepsAll   = "everything"
+	keepsStart = "everything until the next start"
 	keepsPlace = "position, turn in rotations, queue"
 )
 
 // diff returns the changes from one document to the next. Providers that are not there (any more) are added.
 func diff(old, next *prepared, there func(identity) bool) (all []Change) {
 	all = append(all, next.diffShared(old)...)
+	all = append(all, next.diffComponents(old)...)
 	for _, s := range next.specs {
 		before := old.by[s.identity]
 		if before == nil || !there(s.identity) {
@@ -103,6 +105,18 @@ func (p *prepared) diffShared(old *prepared) (all []Change) {
 			if len(before.Providers) > 0 && !before.Groups[number].Strategy.Same(after.Groups[number].Strategy) {
 				add(fmt.Sprintf("services.%s.groups.%d", name, number), before.Groups[number], after.Groups[number])
 			}
+		}
+	}
+	return all
+}
+
+// diffComponents returns the changes of what is for the next start.
+func (p *prepared) diffComponents(old *prepared) (all []Change) {
+	for _, name := range slices.Sorted(maps.Keys(p.Components)) {
+		before, there := old.Components[name]
+		fields := fieldsThatChange("", flat(before), flat(p.Components[name]), func(s string) string { return s })
+		if there && len(fields) > 0 {
+			all = append(all, Change{Path: "components." + name, Action: Alter, Fields: fields, Keeps: keepsStart})
 		}
 	}
 	return all

@@ -20,5 +20,6 @@
 //
 // Durations are texts such as "1m30s", and sizes texts such as "16MiB" ([Size]). Anchors, aliases and merge keys of
 // YAML work; keys of the top level that begin with "x-" hold what is only referred to. A document of a file may
-// include others, by paths relative to it.
+// include others, by paths relative to it. Components of the program start in the order that the document says, by
+// [Document.Arrange].
 package config

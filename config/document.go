@@ -22,6 +22,8 @@ type Document struct {
 	Domains map[string]Domain `json:"domains,omitempty"`
 	// Services are the services, by name.
 	Services map[string]Service `json:"services,omitempty"`
+	// Components are those components of the program whose start the document arranges, by name; see [Document.Arrange].
+	Components map[string]Component `json:"components,omitempty"`
 	// Queries are kinds of request, by a name of your choice, for which a plan says what is picked before and after.
 	Queries map[string]Query `json:"queries,omitempty"`
 

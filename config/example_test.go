@@ -6,6 +6,7 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/config"
+	"github.com/capreg/registry/startup"
 )
 
 // Model answers questions.
@@ -100,4 +101,30 @@ services:
 	fmt.Println(err)
 	// Output:
 	// config: agent.yaml:5:39: services.llm.providers[primary].prioritty: unknown field, did you mean "priority"?; agent.yaml:5:73: services.llm.providers[primary].attempt_timeout: is 30: want a text
+}
+
+// The document says what a program's components wait for; what they need by themselves stays.
+func ExampleDocument_Arrange() {
+	d, err := config.Parse("agent.yaml", []byte(`
+services:
+  llm:
+    providers: [{name: primary, kind: openai}]
+components:
+  web: {needs: [{component: database}], start_timeout: 10s}
+`))
+	if err != nil {
+		panic(err)
+	}
+	start := func(context.Context, *startup.Run) error { return nil }
+	components, err := d.Arrange(registry.Component{Name: "web", Start: start}, registry.Component{Name: "database", Start: start})
+	if err != nil {
+		panic(err)
+	}
+	o, err := registry.NewOrchestrator(nil, startup.Options{}, components...)
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(o.Plan().Batches)
+	// Output:
+	// [[database] [web]]
 }

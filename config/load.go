@@ -69,7 +69,8 @@ func (l *loader) document(path string) (*Document, error) {
 func newDocument() *Document {
 	return &Document{
 		Domains: make(map[string]Domain), Services: make(map[string]Service), Queries: make(map[string]Query),
-		places: make(places),
+		Components: make(map[string]Component),
+		places:     make(places),
 	}
 }
 
@@ -182,6 +183,7 @@ func (l *loader) merge(d *Document) {
 	}
 	add(w.Domains, d.Domains, "domains", again)
 	add(w.Queries, d.Queries, "queries", again)
+	add(w.Components, d.Components, "components", again)
 	for _, name := range slices.Sorted(maps.Keys(d.Services)) {
 		w.Services[name] = w.Services[name].merged("services."+name, d.Services[name], again)
 	}

@@ -62,7 +62,7 @@ type prepared struct {
 // again.
 func (k kinds) prepare(d *Document, before *prepared) (*prepared, []Problem) {
 	p := &prepared{Document: d, by: make(map[identity]*spec), secrets: newSecrets()}
-	problems := d.check()
+	problems := append(d.check(), d.checkComponents()...)
 	for _, name := range slices.Sorted(maps.Keys(d.Services)) {
 		s := d.Services[name]
 		for i := range s.Providers {

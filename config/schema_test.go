@@ -94,9 +94,9 @@ func (g garden) fits(field string) any {
 		return pick[any](g, 0, 65535, 8)
 	case "real", "weight", "cost":
 		return pick[any](g, 0, 1.5, 3)
-	case "is", "mock", "last_resort", "no_traffic":
+	case "is", "mock", "last_resort", "no_traffic", "non_critical":
 		return g.IntN(2) == 0
-	case "wait", "pause", "attempt_timeout", "prove_within":
+	case "wait", "pause", "attempt_timeout", "prove_within", "start_timeout", "stop_timeout", "decay":
 		return pick[any](g, "1s", "1m30s", "0", "1.5h", "100ms")
 	case "cache":
 		return pick[any](g, "1B", "16MiB", "3GB")
@@ -118,14 +118,20 @@ func (g garden) fits(field string) any {
 		return g.object("max_concurrent", "max_wait", "no_queue", "rate")
 	case "health":
 		return g.object("interval", "fall", "off", "groups")
-	case "retries", "budget", "failure_threshold", "max_concurrent", "fall":
+	case "retries", "budget", "failure_threshold", "max_concurrent", "fall", "max_restarts":
 		return g.IntN(20)
 	case "first_delay", "recovery_timeout", "max_wait", "interval":
 		return "5s"
 	case "refund", "failure_rate", "rate":
 		return 0.5
-	case "off", "no_queue":
+	case "off", "no_queue", "dependants":
 		return true
+	case "needs":
+		return pick[any](g, []any{}, []any{map[string]any{"component": "db"}, map[string]any{"capability": "sql", "optional": true}})
+	case "restart":
+		return g.object("mode", "max_restarts", "decay", "dependants")
+	case "mode":
+		return pick[any](g, "never", "always")
 	case "groups":
 		return []any{"readiness"}
 	}
@@ -167,6 +173,9 @@ func (g garden) document() []byte {
 		providers = append(providers, g.provider(i))
 	}
 	document := map[string]any{"services": map[string]any{pick(g, "llm", "llm", "llm", "llm", "llm", "llm", "llm", "other"): map[string]any{"providers": providers}}}
+	if g.IntN(4) == 0 {
+		document["components"] = map[string]any{"web": g.object("needs", "start_timeout", "stop_timeout", "non_critical", "restart"), "db": g.object("non_critical")}
+	}
 	if g.IntN(20) == 0 {
 		document[pick(g, "x-note", "required", "domains", "queries", "note")] = pick[any](g, "text", []any{}, map[string]any{})
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/status"
 )
 
@@ -39,6 +40,9 @@ type providerState struct {
 	// Cooldown is the one in progress, with its cause.
 	Cooldown status.Cooldown `json:"cooldown,omitzero"`
 	Cause    string          `json:"cause,omitempty"`
+	// Marked is the reason for which the program, or an operator, has marked it unhealthy; empty: neither has. Where
+	// there are probes they are asked again instead.
+	Marked string `json:"marked,omitempty"`
 }
 
 // stateOf returns what is to be kept of a provider; false: nothing.
@@ -53,7 +57,13 @@ func stateOf(info *registry.Info, scrub func(string) string, now time.Time) (p p
 			p.Cause = scrub(info.LastError.Text)
 		}
 	}
-	return p, !p.OpenUntil.IsZero() || !p.Cooldown.Until.IsZero()
+	if h := info.Health; h.State == health.Unhealthy && !h.Probed {
+		p.Marked = "no reason given"
+		if h.Err != nil {
+			p.Marked = scrub(h.Err.Error())
+		}
+	}
+	return p, !p.OpenUntil.IsZero() || !p.Cooldown.Until.IsZero() || p.Marked != ""
 }
 
 // giveTo continues the state on a provider that has just joined. It may have left again, and then needs none.
@@ -67,14 +77,18 @@ func (p *providerState) giveTo(handle *registry.Registration, now time.Time) {
 		}
 		_ = handle.CoolDown(c, errors.New(p.Cause))
 	}
+	if p.Marked != "" && !handle.Info().Health.Probed {
+		_ = handle.MarkUnhealthy(errors.New(p.Marked))
+	}
 }
 
 // longestState bounds what is continued: the clock may have been set back.
 const longestState = 24 * time.Hour
 
 // Save writes the state of the providers of the applied document to a file, for [Manager.Restore] in a later process:
-// open breakers with the rest of their time, and cooldowns, parked ones too, with their causes. It does not write
-// counts, measurements, rotations and health, which a new process finds out by itself.
+// open breakers with the rest of their time, cooldowns, parked ones too, with their causes, and of providers without a
+// probe the marks of [registry.Registration.MarkUnhealthy]. It does not write counts, measurements, rotations and what
+// probes have found, which a new process finds out by itself.
 //
 // The file is written beside the old one and renamed over it, so that it is whole at every moment; an error leaves
 // the old one as it is. It is readable to its owner only, and holds no secret: where a provider's settings have some,
@@ -197,14 +211,15 @@ func (m *Manager) keep(p *planned, replaced map[identity]*registry.Registration)
 	return kept
 }
 
-// lastState returns the state of a provider that was replaced: that of its last moment, and the cooldown of its domain,
-// which the replacement has ended as the key might be a new one.
+// lastState returns the state of a provider that was replaced: that of its last moment, and what has ended with it: the
+// cooldown of its domain, as the key might be a new one, and its mark.
 func (p *planned) lastState(id identity, old *registry.Registration) providerState {
 	last, now := old.Info(), time.Now()
 	state, _ := stateOf(&last, p.next.secrets.scrub, now)
+	before, _ := stateOf(p.now.by[id], p.next.secrets.scrub, now)
 	if state.Cooldown.Until.IsZero() {
-		before, _ := stateOf(p.now.by[id], p.next.secrets.scrub, now)
 		state.Cooldown, state.Cause = before.Cooldown, before.Cause
 	}
+	state.Marked = before.Marked
 	return state
 }

@@ -96,6 +96,41 @@ func TestState_ParkedKeysAndOpenBreakersSurviveARestart(t *testing.T) {
 	require.Equal(t, []string{"open"}, keptAway(reg), "a new key is not parked")
 }
 
+// Variants: restored by a later process, and kept by a replacement; a provider with a probe is judged by that.
+func TestState_MarksOfOperatorsSurvive(t *testing.T) {
+	t.Parallel()
+	probed := config.BindImplementation(llm, "probed", func(modelSettings) (config.Implementation[model], error) {
+		return config.Implementation[model]{Instance: &fakeModel{of: &workshop{}}, Probe: func(context.Context) error { return nil }}, nil
+	})
+	const document = "services: {llm: {providers: [{name: a, kind: model}, {name: b, kind: model}, {name: p, kind: probed}]}}"
+	path := filepath.Join(t.TempDir(), "state.json")
+	reg, m, _ := manage(t, probed)
+	apply(t, m, document)
+	for _, name := range []string{"a", "p"} {
+		handle, _ := reg.Provider("llm", name)
+		require.NoError(t, handle.MarkUnhealthy(errors.New("for maintenance")))
+	}
+	require.NoError(t, m.Save(path))
+	apply(t, m, strings.ReplaceAll(document, "kind: model", "kind: model, tags: [x]"))
+	a, _ := reg.Provider("llm", "a")
+	require.EqualError(t, a.Health().Err, "for maintenance", "of the replacement")
+
+	reg, m, _ = manage(t, probed)
+	restored, err := m.Restore(path)
+	require.NoError(t, err)
+	require.Equal(t, 1, restored.Providers)
+	apply(t, m, document)
+	require.Equal(t, []string{"a"}, keptAway(reg))
+	a, _ = reg.Provider("llm", "a")
+	require.EqualError(t, a.Health().Err, "for maintenance")
+	require.NoError(t, a.MarkHealthy())
+	require.Empty(t, keptAway(reg))
+	require.NoError(t, m.Save(path))
+	restored, err = m.Restore(path)
+	require.NoError(t, err)
+	require.Zero(t, restored.Providers, "the mark is over")
+}
+
 func TestState_IsKeptByAReplacementOfTheSameKindAndSettings(t *testing.T) {
 	t.Setenv("CONFIG_TEST_KEY", secret)
 	reg, m, _ := manage(t)

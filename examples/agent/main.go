@@ -14,7 +14,8 @@
 // servers, session.go and script.go the bad day, chat.go the other mode, screen.go and
 // events.go the output. With -config FILE the models, the webhook and the memories come from a
 // document (configured.go, agent.yaml), and follow its changes. With -metrics ADDR Prometheus can scrape it (metrics.go).
-// With -trace the trees of calls that have moved on are printed (trace.go).
+// With -trace the trees of calls that have moved on are printed (trace.go). With -admin ADDR it is looked at and operated
+// in a browser, and with -chaos its servers fail for ever (operate.go).
 package main
 
 import (
@@ -46,6 +47,8 @@ func run(ctx context.Context, arguments []string, in io.Reader, out *os.File) (e
 	configured := flags.String("config", "", "a document with models, webhook and memories, which is followed; default: those of the program")
 	metrics := flags.String("metrics", "", "an address at which /metrics is served, such as localhost:9464; default: none")
 	traced := flags.Bool("trace", false, "print the tree of calls that have moved on to another provider")
+	console := flags.String("admin", "", "an address at which console and control API are served, such as localhost:8080; default: none")
+	chaos := flags.Bool("chaos", false, "ask for ever, while one server after another fails")
 	dir := flags.String("dir", "", "the folder of memory and audit; default: one that is removed at the end")
 	if err := flags.Parse(arguments); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -80,15 +83,16 @@ func run(ctx context.Context, arguments []string, in io.Reader, out *os.File) (e
 		return err
 	}
 	defer func() { err = errors.Join(err, agent.close()) }()
-	if *metrics != "" {
-		stop, failed := serveMetrics(ctx, reg, *metrics, agent.screen)
-		if failed != nil {
-			return failed
-		}
-		defer func() { err = errors.Join(err, stop()) }()
+	stop, err := serveAll(ctx, reg, screen, *metrics, *console)
+	if err != nil {
+		return err
 	}
+	defer func() { err = errors.Join(err, stop()) }()
 	if *chat {
 		return agent.chat(ctx, in)
+	}
+	if *chaos {
+		return agent.chaos(ctx)
 	}
 	return agent.play(ctx, *questions)
 }

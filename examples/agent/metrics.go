@@ -4,16 +4,13 @@ package main
 
 import (
 	"context"
-	"net"
 	"net/http"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/capreg/registry"
 	registryprom "github.com/capreg/registry/contrib/prometheus"
-	"github.com/capreg/registry/registryhttp"
 )
 
 // serveMetrics serves the measurements of the registry at /metrics of the address, until stop is called.
@@ -22,19 +19,12 @@ func serveMetrics(ctx context.Context, reg *registry.Registry, address string, s
 	if err := measured.Register(registryprom.New(reg, registryprom.Options{})); err != nil {
 		return nil, err
 	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(measured, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	url, stop, err := serveAt(ctx, mux, address)
 	if err != nil {
 		return nil, err
 	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(measured, promhttp.HandlerOpts{EnableOpenMetrics: true}))
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	serving, end := context.WithCancel(context.WithoutCancel(ctx))
-	ended := make(chan error, 1)
-	go func() { ended <- registryhttp.Serve(serving, server, listener, time.Second) }()
-	s.line("metrics   http://" + listener.Addr().String() + "/metrics")
-	return func() error {
-		end()
-		return <-ended
-	}, nil
+	s.line("metrics   " + url + "/metrics")
+	return stop, nil
 }
