@@ -108,6 +108,10 @@ func TestReset_ListsWhatWasNotClosed(t *testing.T) {
 	} {
 		require.Equal(t, status, s.send(http.MethodPost, path, body).Status, body)
 	}
+	for _, body := range []string{`{}`, `{"service": "chat"}`, `{"provider": "a"}`} {
+		require.Equal(t, http.StatusPreconditionFailed, s.send(http.MethodPost, path, body, "If-Match", `"old"`).Status, body)
+		require.Equal(t, http.StatusOK, s.send(http.MethodPost, path, body, "If-Match", "*").Status, body)
+	}
 }
 
 func TestChange_IsBasedOnWhatWasRead(t *testing.T) {

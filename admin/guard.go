@@ -1,6 +1,8 @@
 package admin
 
 import (
+	"errors"
+	"io"
 	"mime"
 	"net"
 	"net/http"
@@ -58,6 +60,23 @@ func (h *Handler) guarded(w http.ResponseWriter, r *http.Request) *problem {
 	}
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime)) // where the server can
 	return nil
+}
+
+// timedBody is a body whose deadline ends with it. The server takes a deadline that passes later for the end of the client, and
+// would end the context of an action that takes its time.
+type timedBody struct {
+	io.ReadCloser
+
+	connection *http.ResponseController
+}
+
+// Read reads the body.
+func (b *timedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		_ = b.connection.SetReadDeadline(time.Time{}) // where the server can
+	}
+	return n, err
 }
 
 func isProbe(p string) bool { return p == livePath || p == readyPath }

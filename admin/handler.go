@@ -94,7 +94,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	h.mux.ServeHTTP(tracked, r.WithContext(context.WithValue(r.Context(), requestKey{}, r)))
+	inner := r.WithContext(context.WithValue(r.Context(), requestKey{}, r))
+	if !isRead(r.Method) {
+		inner.Body = &timedBody{r.Body, http.NewResponseController(w)} // of the copy: the server looks at its own
+	}
+	h.mux.ServeHTTP(tracked, inner)
 }
 
 // requestKey is the key of the request in its own context, for operations.

@@ -41,7 +41,10 @@ type documentInput struct {
 
 func (h *Handler) addProgramRoutes() {
 	huma.Register(h.api, h.operation("orchestrator", http.MethodGet, base+"/orchestrator", "Plan, report and states of the components of the program"),
-		func(context.Context, *struct{}) (*body[control.Startup], error) { return answerOf(h.control.Startup()) })
+		func(context.Context, *struct{}) (*tagged[control.Startup], error) {
+			s, err := h.control.Startup()
+			return taggedOf(s, s.Tag, err)
+		})
 	huma.Register(h.api, h.operation("restart", http.MethodPost, base+"/orchestrator/components/{component}/restart", "Restart a component, and wait until it is ready"),
 		func(ctx context.Context, in *restartInput) (*body[restartAnswer], error) {
 			state, err := h.control.Restart(ctx, h.ask(ctx, in.IfMatch, in.Body.Reason, true), in.Component)

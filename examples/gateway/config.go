@@ -90,8 +90,7 @@ type Group struct {
 	Strategy  selection.Strategy `json:"strategy"`
 }
 
-// Timeouts bound a request. The time until a client has sent its request, and takes a piece of its answer, is bounded by
-// the defaults of llm.Proxy.
+// Timeouts bound a request. The times that a client takes to send and to read are bounded by the defaults of llm.Proxy.
 type Timeouts struct {
 	Answer     config.Duration `json:"answer"`      // a plain answer of one upstream, which may think for long: 5 min
 	FirstToken config.Duration `json:"first_token"` // of a stream: 10 s

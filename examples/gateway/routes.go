@@ -59,6 +59,8 @@ type client struct {
 	running atomic.Int64
 }
 
+var anonymous, unknown = &client{name: "anonymous"}, &client{} //nolint:gochecknoglobals // what counts in them is not read
+
 // expanded returns the route, and one of its own for each model with its beginning that an upstream maps: other upstreams
 // may not have it. What remains with a star is for the names that are passed on as they are.
 func (c Config) expanded(r Route) (all []Route) {

@@ -84,13 +84,13 @@ func refuse(w http.ResponseWriter, r *http.Request, status int, code, message st
 // nothing, since keys are found by their hash.
 func (s *state) clientOf(r *http.Request) *client {
 	if len(s.clients) == 0 {
-		return &client{name: "anonymous"}
+		return anonymous
 	}
 	scheme, key, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") {
-		return &client{}
+		return unknown
 	}
-	return cmp.Or(s.clients[sha256.Sum256([]byte(strings.TrimSpace(key)))], &client{})
+	return cmp.Or(s.clients[sha256.Sum256([]byte(strings.TrimSpace(key)))], unknown)
 }
 
 // ask answers a request for a model, within the limits of the client.

@@ -208,14 +208,10 @@ func (q *passage) head(to http.Header, response *http.Response) {
 			to[name] = values
 		}
 	}
-	for _, one := range [...]struct{ name, value string }{
-		{"X-Upstream-Request-Id", response.Header.Get(registryhttp.HeaderCorrelation)},
-		{"X-Served-By", q.report.Name},
-		{"X-Served-Model", q.report.Model},
-		{"X-Attempts", strconv.Itoa(q.report.Attempts)},
-	} {
-		if one.value != "" {
-			to[one.name] = []string{one.value}
+	values := []string{response.Header.Get(registryhttp.HeaderCorrelation), q.report.Name, q.report.Model, strconv.Itoa(q.report.Attempts)}
+	for i, name := range [...]string{"X-Upstream-Request-Id", "X-Served-By", "X-Served-Model", "X-Attempts"} {
+		if values[i] != "" {
+			to[name] = values[i : i+1 : i+1]
 		}
 	}
 }

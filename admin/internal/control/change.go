@@ -316,11 +316,13 @@ func (c *Control) Reset(ask Ask, service, provider string) (ResetDone, error) {
 		if refusal != nil {
 			return "", refusal
 		}
+		tag := "" // several providers have none
 		if provider != "" {
 			info := handles[0].Info()
-			if err := ask.matches(c.tag(handles[0], &info)); err != nil {
-				return "", err
-			}
+			tag = c.tag(handles[0], &info)
+		}
+		if err := ask.matches(tag); err != nil {
+			return "", err
 		}
 		for _, handle := range handles {
 			done.reset(handle)

@@ -195,7 +195,7 @@ func TestControl_StandsConcurrentUse(t *testing.T) {
 	for i := range 4 {
 		target := control.Target{Service: "chat", Provider: fmt.Sprint("p", i)}
 		all.Go(func() {
-			for range 50 {
+			for range 15 {
 				_, _ = c.Drain(by("ops"), target)
 				_, _ = c.ForceOpen(by("ops"), target, time.Minute)
 				_, _ = c.Reset(by("ops"), "chat", "")
@@ -204,7 +204,7 @@ func TestControl_StandsConcurrentUse(t *testing.T) {
 		})
 		all.Go(func() {
 			cursor := c.Follow("")
-			for range 50 {
+			for range 15 {
 				_ = c.Snapshot()
 				_ = c.Health()
 				_, _ = c.Provider(target)

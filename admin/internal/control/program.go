@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 
 	"github.com/capreg/registry/admin/action"
@@ -18,6 +19,8 @@ type Startup struct {
 	States map[string]startup.State `json:"states"`
 	// Text is the critical chain of the start.
 	Text string `json:"text"`
+	// Tag is that of the states and restarts, for a restart that is based on them.
+	Tag string `json:"-"`
 }
 
 func errNoOrchestrator() error {
@@ -37,6 +40,12 @@ func (c *Control) Startup() (s Startup, err error) {
 		}
 	}
 	s.Text = s.Report.String()
+	restarts := make(map[string]int, len(s.Report.Components))
+	for _, component := range s.Report.Components {
+		restarts[component.Name] = component.Restarts
+	}
+	text, _ := json.Marshal([]any{c.boot, s.States, restarts}) // plain data
+	s.Tag = tagOf(text)
 	return s, nil
 }
 
@@ -52,18 +61,18 @@ func (c *Control) Restart(ctx context.Context, ask Ask, component string) (state
 		if !known {
 			return "", &Error{Kind: NotFound, Text: fmt.Sprintf("there is no component %q", a.Component)}
 		}
-		if err := ask.matches(stateTag(c.boot, component, was)); err != nil {
+		now, err := c.Startup()
+		if err == nil {
+			err = ask.matches(now.Tag)
+		}
+		if err != nil {
 			return "", err
 		}
-		err := o.Restart(ctx, component)
+		err = o.Restart(ctx, component)
 		state, _ = o.State(component)
 		return fmt.Sprintf("%s was %s and is %s", a.Component, was, state), err
 	})
 	return state, err
-}
-
-func stateTag(boot, component string, state startup.State) string {
-	return tagOf([]byte(boot + "\x00" + component + "\x00" + state.String()))
 }
 
 // Configuration is a manager of documents, as package admin takes one. Its texts are YAML or JSON.
