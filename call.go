@@ -5,6 +5,7 @@ import (
 
 	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/histogram"
+	"github.com/capreg/registry/internal/hook"
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/typed"
 	"github.com/capreg/registry/verdict"
@@ -74,7 +75,7 @@ func continueCall[T, R any]( //nolint:gocognit // one body, so that the state of
 			err = invalid("function", raw("nil"), "a function")
 		}
 		if err == nil {
-			err = c.accept(ctx, query, resolver.key, options)
+			err = c.accept(ctx, query, resolver.key, options, &first.hooks)
 		}
 		if err != nil {
 			return none, err
@@ -114,12 +115,13 @@ type firstAttempt struct {
 
 	plan   *plan
 	picked int // in the plan
+	hooks  hook.Asked[CallReport, Attempt]
 }
 
 // admit admits the attempt if nothing keeps the picked provider away that a call would have
 // to wait for, or to explain. It is of a lease of leases where that is not nil.
 func (f *firstAttempt) admit(ctx context.Context, query *queryPlan, leases *leaseCall) bool {
-	if query == nil || ctx == nil || ctx.Err() != nil || !query.service.registry.hooks.Unseen(ctx) {
+	if query == nil || ctx == nil || ctx.Err() != nil || !f.hooks.Unseen(ctx, &query.service.registry.hooks) {
 		return false
 	}
 	plan := query.plan.Load()

@@ -21,8 +21,10 @@ type request struct {
 	number   uint64                          // given when it is asked for; see serial
 }
 
-// accept checks what a call is asked to do, and runs the hook before it.
-func (r *request) accept(ctx context.Context, query *queryPlan, key string, options []CallOption) (err error) {
+// accept checks what a call is asked to do, and runs the hook before it. asked has the hooks that see it.
+func (r *request) accept(
+	ctx context.Context, query *queryPlan, key string, options []CallOption, asked *hook.Asked[CallReport, Attempt],
+) (err error) {
 	if ctx == nil {
 		return errNilContext()
 	}
@@ -36,7 +38,7 @@ func (r *request) accept(ctx context.Context, query *queryPlan, key string, opti
 	if r.options.Caller == "" {
 		r.options.Caller = query.query.Handler
 	}
-	r.hooks = registry.hooks.For(ctx)
+	r.hooks = asked.Seeing(ctx, &registry.hooks)
 	if r.observed = r.options.Report != nil || r.hooks != nil; r.observed {
 		r.began = registry.now()
 		ctx = r.hooks.BeforeCall(ctx, func() CallReport { return r.soFar(nil) })

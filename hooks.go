@@ -21,7 +21,7 @@ import (
 // hook from running. Hooks run in the goroutine of the call, never under a lock, and must be safe for concurrent use.
 // Calls do not pay for hooks while there are none, and for their reports while there are any. Skip, which is for hooks
 // that see some calls only, reports whether the others are not run for one with that context, such as a request whose
-// trace is not recorded; a call that all hooks skip costs little more than one without. It is asked once or twice.
+// trace is not recorded; a call that all hooks skip costs little more than one without. It is asked once.
 type Hooks struct {
 	Skip          func(ctx context.Context) bool
 	BeforeCall    func(ctx context.Context, r CallReport) context.Context

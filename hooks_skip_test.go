@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -29,10 +30,9 @@ func counting(seen *[4]int) registry.Hooks {
 	}
 }
 
-// Each kind of call, that moves on from a provider that fails, with hooks that skip it and with others beside them.
-func TestHooks_SeeNothingOfACallThatTheySkip(t *testing.T) {
-	t.Parallel()
-	for name, call := range map[string]func(ctx context.Context, r *registry.Resolver[testkit.ChatModel]) error{
+// kindsOfCall returns calls that move on from a provider that fails.
+func kindsOfCall() map[string]func(ctx context.Context, r *registry.Resolver[testkit.ChatModel]) error {
+	return map[string]func(ctx context.Context, r *registry.Resolver[testkit.ChatModel]) error{
 		"call": func(ctx context.Context, r *registry.Resolver[testkit.ChatModel]) error {
 			_, err := registry.Call(ctx, r, askModel)
 			return err
@@ -51,7 +51,13 @@ func TestHooks_SeeNothingOfACallThatTheySkip(t *testing.T) {
 			}
 			return err
 		},
-	} {
+	}
+}
+
+// Each kind of call, that moves on from a provider that fails, with hooks that skip it and with others beside them.
+func TestHooks_SeeNothingOfACallThatTheySkip(t *testing.T) {
+	t.Parallel()
+	for name, call := range kindsOfCall() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
@@ -79,6 +85,41 @@ func TestHooks_SeeNothingOfACallThatTheySkip(t *testing.T) {
 				require.Equal(t, [4]int{1, 2, 2, 1}, some)
 			})
 		})
+	}
+}
+
+// Hooks that draw lots get what they have drawn, whether the call begins at once or has to look further.
+func TestHooks_AreAskedOnceWhetherTheySkipACall(t *testing.T) {
+	t.Parallel()
+	for name, call := range kindsOfCall() {
+		for _, blocked := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/%v", name, blocked), func(t *testing.T) {
+				t.Parallel()
+				testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+					testkit.Add(t, reg, testkit.Provider{Name: "a", Limits: registry.LimitPolicy{MaxConcurrent: 1}})
+					testkit.Add(t, reg, testkit.Provider{Name: "b", Instance: testkit.Fails(testkit.ErrDown), Breaker: testkit.NeverOpens()})
+					testkit.Add(t, reg, testkit.Provider{Name: "c"})
+					r := testkit.Bind(reg)
+					if blocked {
+						_, err := r.Acquire(t.Context()) // its only place
+						require.NoError(t, err)
+					}
+					var seen [4]int
+					asked := 0
+					hooks := counting(&seen)
+					hooks.Skip = func(context.Context) bool { asked++; return asked%2 == 0 }
+					_, err := reg.AddHooks(hooks)
+					require.NoError(t, err)
+					for range 10 {
+						require.NoError(t, call(t.Context(), r))
+					}
+					require.Equal(t, 10, asked)
+					require.Equal(t, 5, seen[0])
+					require.Equal(t, 5, seen[3])
+					require.Equal(t, seen[1], seen[2])
+				})
+			})
+		}
 	}
 }
 

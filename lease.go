@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/hook"
 	"github.com/capreg/registry/internal/judge"
 	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/internal/typed"
@@ -43,10 +44,10 @@ func (r *Resolver[T]) Acquire(ctx context.Context, options ...CallOption) (*Leas
 		return nil, err
 	}
 	l := &firstLease[T]{}
-	if err := l.call.accept(ctx, query, r.key, options); err != nil {
+	var first firstAttempt
+	if err := l.call.accept(ctx, query, r.key, options, &first.hooks); err != nil {
 		return nil, err
 	}
-	var first firstAttempt
 	if l.call.observed || !first.admit(l.call.caller.Ctx, query, &l.call) { //nolint:contextcheck // the call has it
 		return l.search(&first) //nolint:contextcheck // the call has it
 	}
@@ -94,7 +95,7 @@ func (r *Resolver[T]) acquireEach(ctx context.Context, options []CallOption, use
 	}
 	var c call
 	shared := &leaseCall{}
-	if err := shared.accept(ctx, query, r.key, options); err != nil {
+	if err := shared.accept(ctx, query, r.key, options, new(hook.Asked[CallReport, Attempt])); err != nil {
 		return err
 	}
 	shared.firstSearch(&c, nil)

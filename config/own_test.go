@@ -58,12 +58,12 @@ func TestParseAs_TellsAllThatIsWrongWithItsPlace(t *testing.T) {
 	for text, want := range map[string]string{
 		"keys: a\nmodels: [1, {}]\ntimeout: soon": `config: r:1:1: keys: unknown field, did you mean "key"?; ` +
 			`r:2:10: models[0]: is 1: want a text; put it in quotes; r:2:13: models[1]: is a mapping: want one value; r:3:10: timeout: is "soon": want a duration such as "1m30s"`,
-		`{"key": "${env:OWN_KEY}"}`:              "config: r:1:1: models are missing for the key ${env:OWN_KEY}",
-		"models: [a]\ntimeout: -1s": "config: r:1:1: timeout is too short; r:1:1: there is no way back",
-		"":                                       "config: r: is empty: want a document",
-		"{}\n---\n{}":                            "config: r:2:1: is a second document: want one",
-		"[1, 2]":                                 "config: r:1:1: is a list: want fields",
-		"key: ${env:OWN_ABSENT}\nmodels: [a]":    "config: r:1:6: key: ${env:OWN_ABSENT}: the variable is not set",
+		`{"key": "${env:OWN_KEY}"}`:           "config: r:1:1: models are missing for the key ${env:OWN_KEY}",
+		"models: [a]\ntimeout: -1s":           "config: r:1:1: timeout is too short; r:1:1: there is no way back",
+		"":                                    "config: r: is empty: want a document",
+		"{}\n---\n{}":                         "config: r:2:1: is a second document: want one",
+		"[1, 2]":                              "config: r:1:1: is a list: want fields",
+		"key: ${env:OWN_ABSENT}\nmodels: [a]": "config: r:1:6: key: ${env:OWN_ABSENT}: the variable is not set",
 	} {
 		got, err := config.ParseAs[routes]("r", []byte(text))
 		require.EqualError(t, err, want)

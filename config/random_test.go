@@ -238,3 +238,54 @@ func callAlways(ctx context.Context, reg *registry.Registry, lost *atomic.Int64)
 		}
 	}
 }
+
+// Documents of several programs race, some of them wrong, while calls go on: one after the other is applied, each as a
+// whole, and the last one that was is what the registry has.
+func TestRandom_RacingDocumentsAreAppliedOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		drafts := rapid.SliceOfN(rapid.Custom(drawDraft), 2, 6).Draw(rt, "documents")
+		for i := range drafts {
+			for name, p := range drafts[i].providers { // so that acceptance does not depend on the order
+				p.Behave = ""
+				drafts[i].providers[name] = p
+			}
+		}
+		synctest.Test(t, func(t *testing.T) { race(t, drafts) })
+	})
+}
+
+func race(t *testing.T, drafts []draft) {
+	t.Helper()
+	w := &workshop{}
+	reg := registrytest.New(t, registry.Options{})
+	m, err := config.New(reg, config.Options{Kinds: []config.Kind{w.random()}})
+	require.NoError(t, err)
+	var racing sync.WaitGroup
+	errs := make([]error, len(drafts))
+	documents := make([]*config.Document, len(drafts))
+	for i, d := range drafts {
+		racing.Go(func() {
+			documents[i], errs[i] = config.Parse("r.yaml", []byte(d.text()))
+			if errs[i] == nil {
+				_, errs[i] = m.Apply(t.Context(), documents[i])
+			}
+		})
+	}
+	racing.Wait()
+	var last *draft
+	for i := range drafts {
+		require.Equal(t, drafts[i].wrong == "", errs[i] == nil, "%v\n%s", errs[i], drafts[i].text())
+		if documents[i] != nil && documents[i] == m.Current() {
+			last = &drafts[i]
+		}
+	}
+	if last == nil {
+		require.Empty(t, listing(reg), "none was right")
+		return
+	}
+	require.Equal(t, last.expected(), shown(t, reg))
+	time.Sleep(31 * time.Second) // the drains of those that have left
+	synctest.Wait()
+	require.EqualValues(t, len(last.providers), w.open.Load(), "instances that are not closed")
+}

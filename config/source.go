@@ -52,6 +52,11 @@ func (o FollowOptions) withDefaults() (FollowOptions, error) {
 	if o.Latest < o.Quiet {
 		o.Latest = 10 * o.Quiet
 	}
+	if o.Canary != nil {
+		if _, err := o.Canary.withDefaults(); err != nil {
+			return o, err
+		}
+	}
 	return o, nil
 }
 

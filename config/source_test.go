@@ -140,6 +140,7 @@ func TestFollow_TheFirstDocumentHasToBeGood(t *testing.T) {
 	require.ErrorIs(t, m.Follow(t.Context(), &v, config.FollowOptions{}), registry.ErrNotReady)
 	require.ErrorIs(t, m.Follow(t.Context(), nil, config.FollowOptions{}), registry.ErrInvalid)
 	require.ErrorIs(t, m.Follow(t.Context(), &v, config.FollowOptions{Quiet: -1}), registry.ErrInvalid)
+	require.ErrorIs(t, m.Follow(t.Context(), &v, config.FollowOptions{Canary: &config.Canary{Worse: 2}}), registry.ErrInvalid)
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.NoError(t, m.Follow(ended, &v, config.FollowOptions{}))

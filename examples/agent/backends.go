@@ -9,6 +9,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/examples/agent/internal/llm"
@@ -37,8 +38,9 @@ type backends struct {
 	page   string         // the URL of a page with figures; "" for none
 	dir    string         // with the folder "journal" in it
 
-	document  string // the file with the providers; "": they are those of this program
-	temporary bool   // dir is removed at the end
+	document  string        // the file with the providers; "": they are those of this program
+	canary    time.Duration // the time for which a change of it is watched; zero: none
+	temporary bool          // dir is removed at the end
 }
 
 func newBackends(ctx context.Context, dir string) (_ *backends, err error) {

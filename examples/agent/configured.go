@@ -74,9 +74,13 @@ func (a *agent) configure(ctx context.Context, path string) error {
 	if _, err := manager.Apply(ctx, document); err != nil {
 		return err
 	}
+	var follow config.FollowOptions
+	if a.backends.canary > 0 {
+		follow.Canary = &config.Canary{For: a.backends.canary}
+	}
 	following, stop := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan error, 1)
-	go func() { ended <- manager.Follow(following, source, config.FollowOptions{}) }()
+	go func() { ended <- manager.Follow(following, source, follow) }()
 	a.unfollow = func() error {
 		stop()
 		return <-ended

@@ -92,7 +92,7 @@ func TestSession_EndsWhenItIsInterrupted(t *testing.T) {
 }
 
 func TestSession_OfADocumentLosesNothing(t *testing.T) {
-	lines, err := output(t, "", "-questions", "40", "-config", "agent.yaml")
+	lines, err := output(t, "", "-questions", "40", "-config", "agent.yaml", "-canary", "1m")
 	require.NoError(t, err)
 	require.True(t, strings.HasPrefix(lines[len(lines)-1], "served 40/40 lost 0  "), lines[len(lines)-1])
 	text := strings.Join(lines, "\n")

@@ -69,7 +69,7 @@ func (b *Bus) LogCall(c *Call) {
 	if c.Err == nil {
 		kind.kind = CallSlow
 	}
-	if level, _ := LevelOf(kind.kind); !b.log.loggers.want(level) {
+	if level, _ := LevelOf(kind.kind); !b.log.loggers.want(c.Context, level) {
 		return
 	}
 	now := time.Now()

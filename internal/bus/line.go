@@ -22,10 +22,10 @@ type Loggers struct {
 func (l Loggers) none() bool { return l.Zap == nil && l.Slog == nil }
 
 // want reports whether one of them writes lines of that level. It is called without the lock.
-func (l Loggers) want(level slog.Level) (wanted bool) {
+func (l Loggers) want(ctx context.Context, level slog.Level) (wanted bool) {
 	_ = fault.Run(func() error { wanted = l.Zap != nil && l.Zap.Core().Enabled(zapLevel(level)); return nil })
 	if !wanted {
-		_ = fault.Run(func() error { wanted = l.Slog != nil && l.Slog.Enabled(context.Background(), level); return nil })
+		_ = fault.Run(func() error { wanted = l.Slog != nil && l.Slog.Enabled(ctx, level); return nil })
 	}
 	return wanted
 }

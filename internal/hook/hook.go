@@ -50,13 +50,32 @@ func (l *List[R, A]) Attend() {
 	l.attended.Store(true)
 }
 
-// Unseen reports whether nothing attends to a call with that context: neither the owner nor one of the sets.
-func (l *List[R, A]) Unseen(ctx context.Context) bool { return !l.attended.Load() || l.allSkip(ctx) }
+// Asked has the answer of a list to the question which of its sets see a call. It is asked once. The zero value is
+// ready to use.
+type Asked[R, A any] struct {
+	seeing *Sets[R, A]
+	asked  bool
+}
+
+// Unseen reports whether nothing attends to the call: neither the owner of the list nor one of the sets.
+func (a *Asked[R, A]) Unseen(ctx context.Context, l *List[R, A]) bool {
+	return !l.attended.Load() || a.allSkip(ctx, l)
+}
 
 // allSkip is kept out of those that ask, whose path without sets is short.
 //
 //go:noinline
-func (l *List[R, A]) allSkip(ctx context.Context) bool { return !l.always && l.For(ctx) == nil }
+func (a *Asked[R, A]) allSkip(ctx context.Context, l *List[R, A]) bool {
+	return !l.always && a.Seeing(ctx, l) == nil
+}
+
+// Seeing returns the sets that see the call; nil when there are none.
+func (a *Asked[R, A]) Seeing(ctx context.Context, l *List[R, A]) *Sets[R, A] {
+	if !a.asked {
+		a.seeing, a.asked = l.For(ctx), true
+	}
+	return a.seeing
+}
 
 // Add adds a set behind the others. Once remove has returned, calls skip its functions, also calls in progress, unless
 // they were about to run one at that moment. It may be called any number of times.

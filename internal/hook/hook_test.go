@@ -260,20 +260,35 @@ func TestSets_SkippedOnesSeeNothingOfTheCall(t *testing.T) {
 	require.Equal(t, "bde", seenBy(t.Context()), "the list is as before")
 }
 
-func TestList_CallIsUnseenWhereAllSkipItAndTheOwnerDoesNotAttend(t *testing.T) {
+func TestAsked_CallIsUnseenWhereAllSkipItAndTheOwnerDoesNotAttend(t *testing.T) {
 	t.Parallel()
 	for _, attends := range []bool{false, true} {
 		var l list
 		if attends {
 			l.Attend()
 		}
-		require.Equal(t, !attends, l.Unseen(t.Context()))
+		unseen := func(ctx context.Context) bool { return new(hook.Asked[string, int]).Unseen(ctx, &l) }
+		require.Equal(t, !attends, unseen(t.Context()))
 		remove := l.Add(set{Skip: func(ctx context.Context) bool { return valueOf(ctx) == "" }, AfterCall: func(context.Context, string) {}})
-		require.Equal(t, !attends, l.Unseen(t.Context()))
-		require.False(t, l.Unseen(context.WithValue(t.Context(), key{}, "seen")))
+		require.Equal(t, !attends, unseen(t.Context()))
+		require.False(t, unseen(context.WithValue(t.Context(), key{}, "seen")))
 		remove()
-		require.Equal(t, !attends, l.Unseen(context.WithValue(t.Context(), key{}, "seen")))
+		require.Equal(t, !attends, unseen(context.WithValue(t.Context(), key{}, "seen")))
 	}
+}
+
+func TestAsked_SetsAreAskedOnce(t *testing.T) {
+	t.Parallel()
+	var l list
+	times := 0
+	l.Add(set{Skip: func(context.Context) bool { times++; return times == 1 }, AfterCall: func(context.Context, string) {}})
+	var asked hook.Asked[string, int]
+	for range 2 {
+		require.True(t, asked.Unseen(t.Context(), &l))
+		require.Nil(t, asked.Seeing(t.Context(), &l))
+	}
+	require.Equal(t, 1, times)
+	require.Same(t, l.Sets(), new(hook.Asked[string, int]).Seeing(t.Context(), &l), "of another call")
 }
 
 func TestSets_SkipOfARemovedSetIsNotAsked(t *testing.T) {
