@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,13 +31,18 @@ func TestConsole_InABrowser(t *testing.T) {
 		t.Skip("the packages of npm are not installed: npm ci --prefix admin/testdata/node")
 	}
 	reg := newScene(t)
-	s := consoleOf(t, reg, admin.Options{Authorize: allow, Orchestrator: orchestrator(t, reg), ChangesAtOnce: 1000})
-	server := newRestartable(t, s.server.Config.Handler)
+	options := admin.Options{Authorize: allow, Orchestrator: orchestrator(t, reg), ChangesAtOnce: 1000}
+	t.Cleanup(func() { require.NoError(t, reg.Close(context.WithoutCancel(t.Context()))) })
+	server := newRestartable(t, "/ops", func() *admin.Handler {
+		handler, err := admin.New(reg, options)
+		require.NoError(t, err)
+		return handler
+	})
 	large := consoleOf(t, manyProviders(t, 1000), admin.Options{})
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, node, "testdata/node/console.mjs",
-		server.url+"/ops/", large.server.URL+"/ops/", server.control.URL, browser).CombinedOutput()
+		server.server.URL+"/ops/", large.server.URL+"/ops/", server.control.URL, browser).CombinedOutput()
 	require.NoError(t, err, string(out))
 	require.Contains(t, string(out), "all checks passed")
 	t.Log("\n" + string(out))
@@ -58,46 +64,60 @@ func manyProviders(tb testing.TB, n int) *registry.Registry {
 	return reg
 }
 
-// restartable is a server that is stopped and started again at its address, over HTTP.
+// restartable is a server that goes down and comes back with another handler, as a program does that is started again.
+// It keeps its port meanwhile, and closes what connects to it.
 type restartable struct {
+	net.Listener
+
 	t       *testing.T
-	url     string
-	address string
-	handler http.Handler
-	server  *http.Server
-	control *httptest.Server
+	make    func() *admin.Handler
+	handler atomic.Pointer[admin.Handler] // nil while it is down
+	server  *httptest.Server
+	control *httptest.Server // takes /stop and /start
 }
 
-func newRestartable(t *testing.T, handler http.Handler) *restartable {
+func newRestartable(t *testing.T, prefix string, handler func() *admin.Handler) *restartable {
 	t.Helper()
-	s := &restartable{t: t, address: "127.0.0.1:0", handler: handler}
-	require.NoError(t, s.start(t.Context()))
-	s.url = "http://" + s.address
-	s.control = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var err error
-		if strings.HasSuffix(r.URL.Path, "/stop") {
-			err = s.server.Close()
-		} else {
-			err = s.start(r.Context())
+	s := &restartable{t: t, make: handler}
+	s.handler.Store(handler())
+	s.server = httptest.NewUnstartedServer(http.StripPrefix(prefix, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if h := s.handler.Load(); h != nil {
+			h.ServeHTTP(w, r)
+			return
 		}
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
+		panic(http.ErrAbortHandler) // it came before the connection was closed
+	})))
+	s.Listener, s.server.Listener = s.server.Listener, s
+	s.server.Start()
+	s.control = httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/start") {
+			s.handler.Store(s.make())
+			return
 		}
+		s.stop()
+		s.server.CloseClientConnections()
 	}))
 	t.Cleanup(func() {
 		s.control.Close()
-		require.NoError(t, s.server.Close())
+		s.stop()
+		s.server.Close()
 	})
 	return s
 }
 
-func (s *restartable) start(ctx context.Context) error {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.address)
-	if err != nil {
-		return err
+// Accept returns the next connection, where the server is not down.
+func (s *restartable) Accept() (net.Conn, error) {
+	for {
+		connection, err := s.Listener.Accept()
+		if err != nil || s.handler.Load() != nil {
+			return connection, err
+		}
+		_ = connection.Close()
 	}
-	s.address = listener.Addr().String()
-	s.server = &http.Server{Handler: s.handler, ReadHeaderTimeout: time.Minute}
-	go func(server *http.Server) { _ = server.Serve(listener) }(s.server) // it ends with Close
-	return nil
+}
+
+func (s *restartable) stop() {
+	if h := s.handler.Swap(nil); h != nil {
+		h.Close()
+	}
 }

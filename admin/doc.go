@@ -1,4 +1,4 @@
-// Package admin serves a control API for a registry: an operator sees which service has no provider left, which breaker
+// Package admin serves a control API and a console for a registry: an operator sees which service has no provider left, which breaker
 // is open, since when and because of which error, and when it is tried again; sees which provider a query is given to and
 // why; and acts, from curl, a browser or the command registry, without leaving the process.
 //
@@ -37,4 +37,6 @@
 //
 // The handler serves under the root of what it is mounted at, and writes no absolute address, so that any prefix will do, also
 // one that a proxy strips. It ends its streams when the server that they came from shuts down, and with Handler.Close.
+//
+// The console, pages for browsers, is at the root of what the handler is mounted at; the API is below v1.
 package admin
