@@ -243,13 +243,13 @@ func (r *remote) get(ctx context.Context, path string, q query, value any) ([]by
 	return text, json.Unmarshal(text, value)
 }
 
-// send sends a body as JSON and reads the answer into value.
-func (r *remote) send(ctx context.Context, method, path string, q query, body, value any) ([]byte, error) {
+// send posts a body as JSON and reads the answer into value.
+func (r *remote) send(ctx context.Context, path string, q query, body, value any) ([]byte, error) {
 	sent, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
-	text, err := r.do(ctx, method, path, q, "application/json", sent)
+	text, err := r.do(ctx, http.MethodPost, path, q, "application/json", sent)
 	if err != nil {
 		return nil, err
 	}

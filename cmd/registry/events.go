@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/capreg/registry/cmd/registry/internal/plain"
 )
 
 // entry is an event, or a change that was made.
@@ -119,7 +121,7 @@ func (p *printer) event(text json.RawMessage) error {
 			line += ": " + why
 		}
 	}
-	p.line("", shown(line))
+	p.line("", plain.Line(line))
 	return nil
 }
 
@@ -156,23 +158,36 @@ func (p *printer) follow(ctx context.Context, r *remote, service, last string) e
 
 // stream prints the events of one connection and returns the identifier of the last one. The error is of the output.
 func (p *printer) stream(body io.ReadCloser, last string) (string, error) {
+	err := eachEvent(body, func(kind, id, data string) error {
+		if id != "" {
+			last = id
+		}
+		if kind == "lost" {
+			p.line(yellow, data+" events were missed")
+			return nil
+		}
+		return p.event(json.RawMessage(data))
+	})
+	return last, err
+}
+
+// eachEvent gives the events of a stream to a function until that fails or the stream ends, and closes it.
+func eachEvent(body io.ReadCloser, do func(kind, id, data string) error) error {
 	defer func() { _ = body.Close() }()
 	lines := bufio.NewScanner(body)
 	lines.Buffer(nil, 1<<20)
-	kind := ""
+	kind, id := "", ""
 	for lines.Scan() {
 		switch name, value, _ := strings.Cut(lines.Text(), ": "); name {
 		case "id":
-			last = value
+			id = value
 		case "event":
 			kind = value
 		case "data":
-			if kind == "lost" {
-				p.line(yellow, value+" events were missed")
-			} else if err := p.event(json.RawMessage(value)); err != nil {
-				return last, err
+			if err := do(kind, id, value); err != nil {
+				return err
 			}
 		}
 	}
-	return last, nil
+	return nil
 }

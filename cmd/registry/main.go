@@ -9,6 +9,7 @@
 //
 // and operates a running program by its control API (package admin), which --address, $REGISTRY_ADDRESS or a file names:
 //
+//	registry top
 //	registry health
 //	registry providers --ineligible
 //	registry explain --service llm --exclude primary
@@ -29,12 +30,12 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/capreg/registry/cmd/registry/internal/plain"
 	"github.com/capreg/registry/config"
 )
 
@@ -81,10 +82,10 @@ func run(arguments []string, out, problems io.Writer) int {
 	case errors.Is(err, errDegraded):
 		return exitDegraded
 	case errors.As(err, &refused) && refused.refuses():
-		_, _ = fmt.Fprintln(problems, "registry:", shownLines(err.Error()))
+		_, _ = fmt.Fprintln(problems, "registry:", plain.Lines(err.Error()))
 		return exitRefused
 	default:
-		_, _ = fmt.Fprintln(problems, "registry:", shownLines(err.Error()))
+		_, _ = fmt.Fprintln(problems, "registry:", plain.Lines(err.Error()))
 		return exitWrong
 	}
 }
@@ -113,12 +114,3 @@ func (p *printer) refused(err error) error {
 }
 
 const groupDocuments = "documents"
-
-// shownLines is shown for several lines.
-func shownLines(text string) string {
-	lines := strings.Split(text, "\n")
-	for i, line := range lines {
-		lines[i] = shown(line)
-	}
-	return strings.Join(lines, "\n")
-}

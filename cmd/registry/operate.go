@@ -11,11 +11,11 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/cmd/registry/internal/plain"
 )
 
 const apiBase = "/v1/runtime"
@@ -23,7 +23,7 @@ const apiBase = "/v1/runtime"
 // operateCommands are those that ask a running program.
 func operateCommands(p *printer) []*cobra.Command {
 	commands := []*cobra.Command{
-		providersCommand(p), healthCommand(p), eventsCommand(p), resetCommand(p), forceOpenCommand(p), applyCommand(p),
+		topCommand(p), providersCommand(p), healthCommand(p), eventsCommand(p), resetCommand(p), forceOpenCommand(p), applyCommand(p),
 		changeCommand(p, "drain", "Give a provider no new calls; those in progress go on"),
 		changeCommand(p, "undrain", "Give a provider the weight again that it had before it was drained"),
 		changeCommand(p, "clear-cooldown", "End the cooldowns of a provider and of its failure domain"),
@@ -130,7 +130,7 @@ func (p *printer) rows(all []row) error {
 		if !r.Breaker.NextTrial.IsZero() {
 			breaker += ", trial in " + max(0, time.Until(r.Breaker.NextTrial).Round(time.Second)).String()
 		}
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%d\t%s\t%g\t%s\t%s\t%d\t%.1f\t%.1f %%\t%s\t%s\n", shown(r.Service), shown(r.Provider), r.Group, r.Priority, r.Weight,
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%d\t%s\t%g\t%s\t%s\t%d\t%.1f\t%.1f %%\t%s\t%s\n", plain.Line(r.Service), plain.Line(r.Provider), r.Group, r.Priority, r.Weight,
 			r.State, breaker, r.InFlight, r.LastMinute.Rate, 100*r.LastMinute.Errors, r.LastMinute.P99, r.Code)
 	}
 	_ = table.Flush() // into memory
@@ -147,16 +147,6 @@ func (p *printer) rows(all []row) error {
 		p.line(colour, strings.TrimRight(line, " "))
 	}
 	return nil
-}
-
-// shown returns a name without what would move a terminal's cursor, colour it or turn its text around.
-func shown(text string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) && r != ' ' || unicode.Is(unicode.Bidi_Control, r) {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, text)
 }
 
 func healthCommand(p *printer) *cobra.Command {
@@ -188,7 +178,7 @@ func healthCommand(p *printer) *cobra.Command {
 				colour := map[string]string{"healthy": green, "degraded": yellow}[health.Overall]
 				p.line(first(colour, red), fmt.Sprintf("%s: %d of %d services healthy", health.Overall, health.Healthy, health.Total))
 				for _, advice := range health.Recommendations {
-					p.line("", "- "+shown(advice))
+					p.line("", "- "+plain.Line(advice))
 				}
 			}
 			switch {
@@ -232,14 +222,14 @@ func (p *printer) changes(ctx context.Context, r *remote, name, operation string
 		body["reason"] = t.reason
 	}
 	var done changed
-	text, err := r.send(ctx, http.MethodPost, apiBase+"/providers/-/"+operation, query{"provider": {name}, "service": {t.service}}, body, &done)
+	text, err := r.send(ctx, apiBase+"/providers/-/"+operation, query{"provider": {name}, "service": {t.service}}, body, &done)
 	if err != nil {
 		return err
 	}
 	if p.json {
 		return p.value(json.RawMessage(text))
 	}
-	p.line(green, shown(done.Message))
+	p.line(green, plain.Line(done.Message))
 	return nil
 }
 
@@ -307,26 +297,31 @@ func resetCommand(p *printer) *cobra.Command {
 	return command
 }
 
+// resetDone is the answer to a reset.
+type resetDone struct {
+	Message string `json:"message"`
+	Still   []struct {
+		Service  string `json:"service"`
+		Provider string `json:"provider"`
+		Reason   string `json:"reason"`
+	} `json:"not_closed"`
+}
+
+const resetPath = apiBase + "/services/circuit-breakers/reset"
+
 // reset sends a reset and prints what is not closed.
 func (p *printer) reset(ctx context.Context, r *remote, body map[string]string) error {
 	if err := r.connect(); err != nil {
 		return err
 	}
-	var done struct {
-		Message string `json:"message"`
-		Still   []struct {
-			Service  string `json:"service"`
-			Provider string `json:"provider"`
-			Reason   string `json:"reason"`
-		} `json:"not_closed"`
-	}
-	text, err := r.send(ctx, http.MethodPost, apiBase+"/services/circuit-breakers/reset", nil, body, &done)
+	var done resetDone
+	text, err := r.send(ctx, resetPath, nil, body, &done)
 	if err == nil && p.json {
 		err = p.value(json.RawMessage(text))
 	} else if err == nil {
-		p.line(green, shown(done.Message))
+		p.line(green, plain.Line(done.Message))
 		for _, one := range done.Still {
-			p.line(red, fmt.Sprintf("not closed: %s: %s", shown(ofService(one.Service, one.Provider)), shown(one.Reason)))
+			p.line(red, fmt.Sprintf("not closed: %s: %s", plain.Line(ofService(one.Service, one.Provider)), plain.Line(one.Reason)))
 		}
 	}
 	if err == nil && len(done.Still) > 0 {
@@ -393,7 +388,7 @@ func (p *printer) explainLive(ctx context.Context, r *remote, q query) error {
 		err = p.value(json.RawMessage(text))
 	} else {
 		for line := range strings.Lines(found.Explanation.String()) {
-			p.line("", shown(strings.TrimSuffix(line, "\n")))
+			p.line("", plain.Line(strings.TrimSuffix(line, "\n")))
 		}
 	}
 	if err == nil && found.Explanation.Winner == "" {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/capreg/registry/cmd/registry/internal/plain"
 	"github.com/capreg/registry/config"
 )
 
@@ -74,6 +75,6 @@ func (p *printer) planText(text string) {
 		case strings.HasPrefix(line, "picked"):
 			colour = bold
 		}
-		p.line(colour, shown(strings.TrimSuffix(line, "\n")))
+		p.line(colour, plain.Line(strings.TrimSuffix(line, "\n")))
 	}
 }
