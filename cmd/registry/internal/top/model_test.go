@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
@@ -157,26 +158,28 @@ func (v *view) selected() string {
 
 func TestModel_ShowsTheWorstFirst(t *testing.T) {
 	t.Parallel()
-	v := newView(t)
-	screen := v.screen()
-	require.Len(t, screen, 20)
-	for i, pattern := range []string{
-		`^ registry top  http://localhost/ops  ✖ unhealthy  polled`,
-		`^  STATE +SERVICE / PROVIDER +BREAKER +PER S +ERRORS +P50 +P99 +FLIGHT +LAST ERROR`,
-		`^▶✖ NO PROVIDER +payments +0 of 1 eligible: no provider`,
-		`^ ▲ breaker open +stripe +open, trial in 42 s +2.0 +100.0% +5ms +1.23s +0 +connection refused`,
-		`^ ◆ degraded +llm +1 of 3 eligible`,
-		`^ ◔ cooling down +cool +closed, rest in 5 min`,
-		`^ ◇ drained +backup`,
-		`^ ● healthy +primary`,
-		`^ ● healthy +cache`,
-		`^ ● healthy +redis +closed +12.5 +4.0% +1.3ms +80ms +3`,
-	} {
-		require.Regexp(t, pattern, screen[i])
-	}
-	require.True(t, v.View().AltScreen)
-	v.later(10 * time.Second)
-	v.shows("trial in 32 s")
+	synctest.Test(t, func(t *testing.T) {
+		v := newView(t)
+		screen := v.screen()
+		require.Len(t, screen, 20)
+		for i, pattern := range []string{
+			`^ registry top  http://localhost/ops  ✖ unhealthy  polled`,
+			`^  STATE +SERVICE / PROVIDER +BREAKER +PER S +ERRORS +P50 +P99 +FLIGHT +LAST ERROR`,
+			`^▶✖ NO PROVIDER +payments +0 of 1 eligible: no provider`,
+			`^ ▲ breaker open +stripe +open, trial in 42 s +2.0 +100.0% +5ms +1.23s +0 +connection refused`,
+			`^ ◆ degraded +llm +1 of 3 eligible`,
+			`^ ◔ cooling down +cool +closed, rest in 5 min`,
+			`^ ◇ drained +backup`,
+			`^ ● healthy +primary`,
+			`^ ● healthy +cache`,
+			`^ ● healthy +redis +closed +12.5 +4.0% +1.3ms +80ms +3`,
+		} {
+			require.Regexp(t, pattern, screen[i])
+		}
+		require.True(t, v.View().AltScreen)
+		v.later(10 * time.Second)
+		v.shows("trial in 32 s")
+	})
 }
 
 func TestModel_FitsEveryScreen(t *testing.T) {
@@ -282,45 +285,49 @@ func TestModel_ShowsDetailsAndExplanations(t *testing.T) {
 
 func TestModel_ReadsAfterEventsAndElsePolls(t *testing.T) {
 	t.Parallel()
-	v := newView(t)
-	require.False(t, v.later(500*time.Millisecond))
-	require.True(t, v.later(500*time.Millisecond), "polled each second")
-	v.tell(top.FollowMsg{On: true})
-	v.shows("live")
-	require.True(t, v.later(500*time.Millisecond), "what came before it was followed")
-	require.False(t, v.later(time.Second), "it would tell")
-	v.tell(top.ChangedMsg{})
-	v.tell(top.ChangedMsg{})
-	require.True(t, v.later(500*time.Millisecond))
-	require.False(t, v.later(500*time.Millisecond), "once for several events")
-	require.True(t, v.later(1500*time.Millisecond), "numbers change without an event")
-	v.tell(top.FollowMsg{})
-	v.shows("polled")
+	synctest.Test(t, func(t *testing.T) {
+		v := newView(t)
+		require.False(t, v.later(500*time.Millisecond))
+		require.True(t, v.later(500*time.Millisecond), "polled each second")
+		v.tell(top.FollowMsg{On: true})
+		v.shows("live")
+		require.True(t, v.later(500*time.Millisecond), "what came before it was followed")
+		require.False(t, v.later(time.Second), "it would tell")
+		v.tell(top.ChangedMsg{})
+		v.tell(top.ChangedMsg{})
+		require.True(t, v.later(500*time.Millisecond))
+		require.False(t, v.later(500*time.Millisecond), "once for several events")
+		require.True(t, v.later(1500*time.Millisecond), "numbers change without an event")
+		v.tell(top.FollowMsg{})
+		v.shows("polled")
+	})
 }
 
 func TestModel_MarksWhatIsStale(t *testing.T) {
 	t.Parallel()
-	v := newView(t)
-	v.err = errors.New("connection refused\x1b[2J")
-	v.later(3 * time.Second)
-	v.shows("✖ STALE, 3 s old: connection refused\ufffd[2J", "stripe")
-	require.True(t, v.later(500*time.Millisecond), "it is tried again")
-	v.err = nil
-	v.later(500 * time.Millisecond)
-	v.hides("STALE")
+	synctest.Test(t, func(t *testing.T) {
+		v := newView(t)
+		v.err = errors.New("connection refused\x1b[2J")
+		v.later(3 * time.Second)
+		v.shows("✖ STALE, 3 s old: connection refused\ufffd[2J", "stripe")
+		require.True(t, v.later(500*time.Millisecond), "it is tried again")
+		v.err = nil
+		v.later(500 * time.Millisecond)
+		v.hides("STALE")
 
-	hangs := newView(t)
-	hangs.now = start.Add(time.Second)
-	_, asks := hangs.Update(top.TickMsg(hangs.now)) // whose answer does not come
-	require.NotNil(t, asks)
-	require.False(t, hangs.later(2*time.Second), "one request at a time")
-	hangs.hides("STALE")
-	hangs.later(5 * time.Second)
-	hangs.shows("STALE, 8 s old: the program does not answer")
+		hangs := newView(t)
+		hangs.now = start.Add(time.Second)
+		_, asks := hangs.Update(top.TickMsg(hangs.now)) // whose answer does not come
+		require.NotNil(t, asks)
+		require.False(t, hangs.later(2*time.Second), "one request at a time")
+		hangs.hides("STALE")
+		hangs.later(5 * time.Second)
+		hangs.shows("STALE, 8 s old: the program does not answer")
 
-	none := &view{top.New(t.Context(), &fake{}, "a", start), &fake{}, t, start}
-	none.tell(top.SnapshotMsg{Err: errors.New("refused")})
-	none.shows("✖ NO ANSWER: refused")
+		none := &view{top.New(t.Context(), &fake{}, "a", start), &fake{}, t, start}
+		none.tell(top.SnapshotMsg{Err: errors.New("refused")})
+		none.shows("✖ NO ANSWER: refused")
+	})
 }
 
 func TestModel_QuitsAtAnyTime(t *testing.T) {
