@@ -60,7 +60,8 @@ func Component(name string, nc *nats.Conn) registry.Component {
 // PublishEvents publishes each event of the registry that one of the filters accepts, or all without any, as JSON on the subject
 // followed by a dot and the kind of the event, until ctx ends or the registry is closed: then it returns the error of ctx or one
 // that matches [registry.ErrClosed]. Events are told at most once: those that come while the connection is away are dropped, as are
-// those that come faster than they can be sent, which the next one counts ([event.Event.Lost]).
+// those that come faster than they can be sent, which the next one counts ([event.Event.Lost]). Where
+// the subject is not permitted, it returns a [PermissionError] with the event after that.
 func PublishEvents(ctx context.Context, nc *nats.Conn, reg *registry.Registry, subject string, filters ...event.Filter) error {
 	if ctx == nil || nc == nil || reg == nil || subject == "" || strings.ContainsAny(subject, " \t\r\n*>") {
 		return fmt.Errorf("registrynats: PublishEvents needs a context, a connection, a registry and a subject without wildcards: %w", registry.ErrInvalid)
@@ -68,10 +69,14 @@ func PublishEvents(ctx context.Context, nc *nats.Conn, reg *registry.Registry, s
 	events := reg.Subscribe(0, filters...)
 	defer events.Close()
 	lost := uint64(0)
+	trying := try(nc, "publish events", func(of string) bool { return strings.HasPrefix(of, subject+".") })
 	for {
 		e, err := events.Next(ctx)
 		if err != nil {
 			return fmt.Errorf("registrynats: %w", err)
+		}
+		if err := trying.refused(); err != nil {
+			return err
 		}
 		e.Lost += lost
 		text, err := json.Marshal(e)

@@ -7,14 +7,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/contrib/nats"
 	"github.com/capreg/registry/event"
-	"github.com/capreg/registry/federation"
 	"github.com/capreg/registry/startup"
 )
 
@@ -63,37 +61,6 @@ func TestPublishEvents_TellsEachEventOnTheSubjectOfItsKind(t *testing.T) {
 	cancel()
 	require.ErrorIs(t, <-ended, context.Canceled)
 	require.ErrorIs(t, registrynats.PublishEvents(t.Context(), nc, reg, "a.>"), registry.ErrInvalid)
-}
-
-// A node without the permission to write is told so, and one with it has a user and a password.
-func TestStore_SaysThatAPermissionIsMissing(t *testing.T) {
-	t.Parallel()
-	e := begin(t, func(o *server.Options) {
-		o.Users = []*server.User{
-			{Username: "node", Password: "secret"},
-			{Username: "reader", Password: "secret", Permissions: &server.Permissions{
-				Publish:   &server.SubjectPermission{Deny: []string{"$KV.>"}},
-				Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>"}},
-			}},
-		}
-	})
-	_, err := nats.Connect(e.url())
-	require.ErrorIs(t, err, nats.ErrAuthorization)
-	node := newStore(t, connect(t, e.url(), nats.UserInfo("node", "secret")), "x")
-	require.NoError(t, node.Put(t.Context(), "lease.a", []byte("1")))
-	refused := make(chan error, 16)
-	reader := newStore(t, connect(t, e.url(), nats.UserInfo("reader", "secret"), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-		refused <- err
-	})), "x")
-	record, err := reader.Get(t.Context(), "lease.a")
-	require.NoError(t, err)
-	require.Equal(t, "1", string(record.Value))
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	err = reader.Put(ctx, "lease.a", []byte("2"))
-	require.Error(t, err)
-	require.NotErrorIs(t, err, federation.ErrChanged)
-	require.ErrorIs(t, <-refused, nats.ErrPermissionViolation)
 }
 
 func TestStore_CreatesNoBucketWhereItMustNot(t *testing.T) {

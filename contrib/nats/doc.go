@@ -25,10 +25,34 @@
 // # The connection
 //
 // The connection is its owner's. [Options] has the settings that federation needs: it reconnects for ever, and writes nothing
-// for later while it is away. TLS, credentials and permissions are those of package nats. A node needs these permissions:
+// for later while it is away. TLS and credentials are those of package nats: [nats.Secure], [nats.UserCredentials] and its like are given to
+// nats.Connect beside them. A connection that is to do several of the following needs the permissions of each, for the bucket B,
+// which is "registry" by default, and the name NODE of its node:
 //
-//	publish   $JS.API.>, $KV.BUCKET.>, $JS.FC.>, registry.call.>, _INBOX.>
-//	subscribe registry.call.NODE.>, $SRV.>, _INBOX.>
+//	to                          publish                                   subscribe
+//	create the bucket           $JS.API.STREAM.CREATE.KV_B                _INBOX.>
+//	                            $JS.API.STREAM.INFO.KV_B
+//	                            $JS.API.INFO
+//	watch (Source)              $JS.API.STREAM.INFO.KV_B                  _INBOX.>
+//	                            $JS.API.STREAM.MSG.GET.KV_B
+//	                            $JS.API.CONSUMER.CREATE.KV_B.>
+//	                            $JS.API.CONSUMER.DELETE.KV_B.>
+//	                            $JS.FC.KV_B.>
+//	announce (Announcer)        those of watch, and                       _INBOX.>
+//	                            $KV.B.lease.>
+//	                            $KV.B.entry.>
+//	share cooldowns             those of watch, and                       _INBOX.>
+//	                            $KV.B.cooldown.>
+//	serve calls (Server)        _INBOX.>, or allow_responses              registry.call.NODE.>
+//	                                                                      $SRV.> to be seen by tools
+//	serve streams               _INBOX.>                                  registry.call.NODE.>, _INBOX.>
+//	call (NewStub)              registry.call.>                           _INBOX.>
+//	read streams                registry.call.>, _INBOX.>                 _INBOX.>
+//	publish events on S         S.>                                       -
+//
+// An announcer deletes what nodes have left behind that are gone, so that it needs the records of all nodes. What is not permitted is
+// a [PermissionError] with the subject: of the method that was called, or in the Cause of what goes on trying
+// ([federation.Announcement], [federation.Fleet]).
 //
 // A server of NATS 2.11 or later is needed, with JetStream.
 package registrynats

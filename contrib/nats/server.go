@@ -148,8 +148,9 @@ func (s *Server) done() {
 // for, in a goroutine of its own, within the caller's deadline; do may find the caller's metadata by
 // [registryhttp.MetadataOf] and its key by [IdempotencyKey]. Announce after the last Serve.
 //
-// The errors match [registry.ErrInvalid], or [registry.ErrExists] where the server has the method already, also of another service, or
-// are those of NATS.
+// It waits until the server of NATS has the subscription, for at most five seconds, and not at all while the connection is down. The
+// errors match [registry.ErrInvalid], or [registry.ErrExists] where the server has the method already, also of another service, or
+// are those of NATS, such as a [PermissionError].
 func Serve[T, Q, A any](s *Server, service registry.Service[T], method string, do func(context.Context, T, Q) (A, error)) error {
 	if s == nil || do == nil {
 		return fmt.Errorf("registrynats: Serve needs a server and a function: %w", registry.ErrInvalid)
@@ -183,6 +184,9 @@ func (s *Server) serve(service, method string, handle func(micro.Request)) error
 	}), micro.WithEndpointSubject(subject), micro.WithEndpointMetadata(map[string]string{"service": service}))
 	if err != nil {
 		return fmt.Errorf("registrynats: %w", err)
+	}
+	if err := subscribed(s.nc, "serve "+method, subject); err != nil {
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -28,6 +28,9 @@ const (
 	// wrongRevision is the code of JetStream for a compare-and-set that met another revision.
 	wrongRevision jetstream.ErrorCode = 10071
 	notFound      int                 = 404
+
+	longestAsk = 2 * time.Second
+	askAgain   = 250 * time.Millisecond
 )
 
 // StoreOptions configures a [Store].
@@ -96,6 +99,8 @@ func (s *Store) bucket(ctx context.Context) (jetstream.KeyValue, error) {
 	if kv != nil {
 		return kv, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, longestAsk) // a bucket without a leader does not answer
+	defer cancel()
 	kv, err := s.js.KeyValue(ctx, s.options.Bucket)
 	if errors.Is(err, jetstream.ErrBucketNotFound) && !s.options.NoCreate {
 		storage := jetstream.FileStorage
@@ -111,7 +116,7 @@ func (s *Store) bucket(ctx context.Context) (jetstream.KeyValue, error) {
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("registrynats: bucket %q: %w", s.options.Bucket, err)
+		return nil, fmt.Errorf("bucket %q: %w", s.options.Bucket, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,11 +126,10 @@ func (s *Store) bucket(ctx context.Context) (jetstream.KeyValue, error) {
 
 // failed returns an error of the engine, and has the bucket looked for again where it may be gone.
 func (s *Store) failed(what string, err error) error {
-	var api *jetstream.APIError
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, &api) && api.ErrorCode == wrongRevision, errors.Is(err, jetstream.ErrKeyExists):
+	case isChanged(err):
 		return fmt.Errorf("registrynats: %s: %w", what, federation.ErrChanged)
 	case errors.Is(err, jetstream.ErrStreamNotFound), errors.Is(err, jetstream.ErrBucketNotFound), errors.Is(err, jetstream.ErrNoStreamResponse),
 		errors.Is(err, nats.ErrNoResponders):
@@ -133,21 +137,66 @@ func (s *Store) failed(what string, err error) error {
 		s.kv = nil
 		s.mu.Unlock()
 	}
+	if refused, ok := errors.AsType[*PermissionError](err); ok {
+		return refused
+	}
 	return fmt.Errorf("registrynats: %s: %w", what, err)
+}
+
+// isChanged reports whether a compare-and-set has met another revision.
+func isChanged(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.ErrorCode == wrongRevision || errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, federation.ErrChanged)
+}
+
+// try begins an operation on a key, or on a pattern of keys, for which permissions may be missing. The function ends it, and says what
+// its error means.
+func (s *Store) try(ctx context.Context, what, key string) (context.Context, func(error) error) {
+	trying := try(s.nc, what+" "+key, s.uses(key))
+	ctx, stop := trying.within(ctx)
+	return ctx, func(err error) error {
+		stop()
+		if !isChanged(err) && !errors.Is(err, federation.ErrMissing) {
+			err = trying.explained(err)
+		}
+		return s.failed(trying.what, err)
+	}
+}
+
+// uses returns whether an operation on a key has to do with a subject.
+func (s *Store) uses(key string) func(subject string) bool {
+	return func(subject string) bool {
+		of, isAPI := strings.CutPrefix(subject, "$JS.API.")
+		return subject == s.subject(key) || isAPI && (strings.HasSuffix(of, ".KV_"+s.options.Bucket) || strings.Contains(of, ".KV_"+s.options.Bucket+"."))
+	}
 }
 
 // Get implements [federation.Store], as the methods below do. It asks the leader.
 func (s *Store) Get(ctx context.Context, key string) (federation.Record, error) {
-	if _, err := s.bucket(ctx); err != nil {
+	ctx, end := s.try(ctx, "get", key)
+	_, err := s.bucket(ctx)
+	var record federation.Record
+	if err == nil {
+		record, err = s.last(ctx, key)
+	}
+	if err == nil && record.Deleted {
+		err = federation.ErrMissing
+	}
+	if err = end(err); err != nil {
 		return federation.Record{}, err
 	}
-	request, err := json.Marshal(map[string]string{"last_by_subj": "$KV." + s.options.Bucket + "." + key})
+	return record, nil
+}
+
+// last returns the last record of a key, or of a pattern of keys, as the leader of the bucket has it; Deleted is that of a marker.
+func (s *Store) last(ctx context.Context, key string) (record federation.Record, err error) {
+	request, err := json.Marshal(map[string]string{"last_by_subj": s.subject(key)})
 	if err != nil {
-		return federation.Record{}, s.failed("get", err)
+		return record, err
 	}
 	reply, err := s.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET.KV_"+s.options.Bucket, request)
 	if err != nil {
-		return federation.Record{}, s.failed("get", err)
+		return record, err
 	}
 	var answer struct {
 		Message *struct {
@@ -158,23 +207,25 @@ func (s *Store) Get(ctx context.Context, key string) (federation.Record, error) 
 		Error *jetstream.APIError `json:"error"`
 	}
 	if err := json.Unmarshal(reply.Data, &answer); err != nil {
-		return federation.Record{}, s.failed("get", err)
+		return record, err
 	}
 	switch {
-	case answer.Error != nil && answer.Error.Code == notFound && answer.Error.ErrorCode != jetstream.JSErrCodeStreamNotFound:
-		return federation.Record{}, fmt.Errorf("registrynats: %q: %w", key, federation.ErrMissing)
+	case answer.Error != nil && answer.Error.ErrorCode == jetstream.JSErrCodeStreamNotFound:
+		return record, jetstream.ErrStreamNotFound
+	case answer.Error != nil && answer.Error.Code == notFound:
+		return record, federation.ErrMissing
 	case answer.Error != nil:
-		if answer.Error.ErrorCode == jetstream.JSErrCodeStreamNotFound {
-			return federation.Record{}, s.failed("get", jetstream.ErrStreamNotFound)
-		}
-		return federation.Record{}, s.failed("get", answer.Error)
+		return record, answer.Error
 	case answer.Message == nil:
-		return federation.Record{}, s.failed("get", errors.New("the answer has no message"))
-	case isMarker(answer.Message.Header):
-		return federation.Record{}, fmt.Errorf("registrynats: %q: %w", key, federation.ErrMissing)
+		return record, errors.New("the answer has no message")
 	}
-	return federation.Record{Key: key, Value: answer.Message.Data, Revision: answer.Message.Sequence}, nil
+	return federation.Record{
+		Key: key, Value: answer.Message.Data, Revision: answer.Message.Sequence, Deleted: isMarker(answer.Message.Header),
+	}, nil
 }
+
+// subject returns the subject of a key.
+func (s *Store) subject(key string) string { return "$KV." + s.options.Bucket + "." + key }
 
 // isMarker reports whether the header is that of a deleted key.
 func isMarker(header []byte) bool {
@@ -192,54 +243,67 @@ func isMarker(header []byte) bool {
 
 // Put writes a record whatever there is.
 func (s *Store) Put(ctx context.Context, key string, value []byte) error {
+	ctx, end := s.try(ctx, "put", key)
 	kv, err := s.bucket(ctx)
-	if err != nil {
-		return err
+	if err == nil {
+		_, err = kv.Put(ctx, key, value)
 	}
-	_, err = kv.Put(ctx, key, value)
-	return s.failed("put", err)
+	return end(err)
 }
 
 // Update writes a record if it has the revision.
 func (s *Store) Update(ctx context.Context, key string, value []byte, revision uint64) (uint64, error) {
+	ctx, end := s.try(ctx, "update", key)
+	now, err := s.update(ctx, key, value, revision)
+	return now, end(err)
+}
+
+func (s *Store) update(ctx context.Context, key string, value []byte, revision uint64) (uint64, error) {
 	kv, err := s.bucket(ctx)
 	if err != nil {
 		return 0, err
 	}
-	var now uint64
-	if revision == 0 {
-		now, err = kv.Create(ctx, key, value)
-	} else {
-		now, err = kv.Update(ctx, key, value, revision)
+	now, err := kv.Update(ctx, key, value, revision)
+	if revision == 0 && isChanged(err) { // of a key that was deleted the marker is there, and a replica may not have it yet
+		marker, missing := s.last(ctx, key)
+		if missing == nil && marker.Deleted {
+			now, err = kv.Update(ctx, key, value, marker.Revision)
+		}
 	}
-	return now, s.failed("update", err)
+	return now, err
 }
 
 // Delete removes a record if it has the revision.
 func (s *Store) Delete(ctx context.Context, key string, revision uint64) error {
+	ctx, end := s.try(ctx, "delete", key)
+	return end(s.delete(ctx, key, revision))
+}
+
+func (s *Store) delete(ctx context.Context, key string, revision uint64) error {
 	kv, err := s.bucket(ctx)
 	if err != nil {
 		return err
 	}
-	record, err := s.Get(ctx, key)
+	record, err := s.last(ctx, key)
 	switch {
-	case errors.Is(err, federation.ErrMissing):
+	case errors.Is(err, federation.ErrMissing) || err == nil && record.Deleted:
 		return nil
 	case err != nil:
 		return err
 	case revision != 0 && record.Revision != revision:
-		return fmt.Errorf("registrynats: delete: %w", federation.ErrChanged)
+		return federation.ErrChanged
 	}
 	options := []jetstream.KVDeleteOpt{jetstream.PurgeTTL(markers)}
 	if revision != 0 {
 		options = append(options, jetstream.LastRevision(revision))
 	}
-	return s.failed("delete", kv.Purge(ctx, key, options...))
+	return kv.Purge(ctx, key, options...)
 }
 
 var (
 	errReconnect = errors.New("the connection was lost")
 	errWatch     = errors.New("the watch has ended")
+	errLate      = errors.New("the bucket does not answer")
 )
 
 // Watch tells the records, and then the changes. It ends when the connection is lost, so that it begins again from the start.
@@ -249,17 +313,50 @@ func (s *Store) Watch(ctx context.Context, prefix string, tell func(federation.R
 	if !s.nc.IsConnected() { // after the listener, which is not told what was before
 		return s.failed("watch", nats.ErrDisconnected)
 	}
-	kv, err := s.bucket(ctx)
-	if err != nil {
-		return err
-	}
 	pattern := ">"
 	if strings.HasSuffix(prefix, ".") {
 		pattern = prefix + ">"
 	}
-	watcher, err := kv.Watch(ctx, pattern)
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	trying := try(s.nc, "watch "+pattern, s.uses(pattern))
+	w := &watch{Store: s, prefix: prefix, pattern: pattern, tell: tell, look: time.NewTimer(0), permitted: trying.watch(stop)}
+	defer w.look.Stop()
+	defer w.permitted()
+	err := w.run(ctx, stop, lost)
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	return s.failed(trying.what, trying.explained(err))
+}
+
+// watch is the beginning of a watch. A replica tells what it has, which may be less than what was acknowledged, so that the
+// leader is asked for the last revision; where the replica does not come to it, it is asked again, as the record may have gone.
+type watch struct {
+	*Store
+
+	prefix    string
+	pattern   string
+	tell      func(federation.Record)
+	permitted func()      // ends the look for refusals
+	look      *time.Timer // when the leader is asked
+	asked     bool
+	last      uint64 // revision of the leader
+	revision  uint64 // that was told
+	told      bool   // all that the replica had
+	synced    bool
+}
+
+func (w *watch) run(ctx context.Context, stop context.CancelCauseFunc, lost <-chan nats.Status) error {
+	kv, err := w.bucket(ctx)
 	if err != nil {
-		return s.failed("watch", err)
+		return err
+	}
+	late := time.AfterFunc(longestAsk, func() { stop(errLate) })
+	watcher, err := kv.Watch(ctx, w.pattern)
+	late.Stop()
+	if err != nil {
+		return err
 	}
 	defer watcher.Stop() //nolint:errcheck // it has ended, or does with the connection
 	for {
@@ -267,18 +364,57 @@ func (s *Store) Watch(ctx context.Context, prefix string, tell func(federation.R
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-lost:
-			return s.failed("watch", errReconnect)
-		case entry, open := <-watcher.Updates():
-			switch {
-			case !open:
-				return s.failed("watch", errWatch)
-			case entry == nil:
-				tell(federation.Record{Synced: true})
-			case strings.HasPrefix(entry.Key(), prefix):
-				tell(federation.Record{
-					Key: entry.Key(), Value: entry.Value(), Revision: entry.Revision(), Deleted: entry.Operation() != jetstream.KeyValuePut,
-				})
+			return errReconnect
+		case <-w.look.C:
+			if err := w.ask(ctx); err != nil {
+				return err
 			}
+		case entry, open := <-watcher.Updates():
+			if !open {
+				return errWatch
+			}
+			w.take(entry)
 		}
+		w.sync()
+	}
+}
+
+// take tells what the replica has; nil follows all that it had at first.
+func (w *watch) take(entry jetstream.KeyValueEntry) {
+	if entry == nil {
+		w.told = true
+		return
+	}
+	w.revision = entry.Revision()
+	if strings.HasPrefix(entry.Key(), w.prefix) {
+		w.tell(federation.Record{
+			Key: entry.Key(), Value: entry.Value(), Revision: entry.Revision(), Deleted: entry.Operation() != jetstream.KeyValuePut,
+		})
+	}
+}
+
+// ask asks the leader for its last revision.
+func (w *watch) ask(ctx context.Context) error {
+	if w.synced {
+		return nil
+	}
+	within, cancel := context.WithTimeout(ctx, longestAsk)
+	defer cancel()
+	record, err := w.Store.last(within, w.pattern)
+	if err != nil && !errors.Is(err, federation.ErrMissing) {
+		return err
+	}
+	w.asked, w.last = true, record.Revision
+	w.look.Reset(askAgain)
+	return nil
+}
+
+// sync tells that all was told that was there when the watch began.
+func (w *watch) sync() {
+	if !w.synced && w.told && w.asked && w.revision >= w.last {
+		w.synced = true
+		w.look.Stop()
+		w.permitted()
+		w.tell(federation.Record{Synced: true})
 	}
 }

@@ -32,7 +32,7 @@ func TestStore_PassesTheSuite(t *testing.T) {
 			<-timer.C
 			e.start(tb)
 		},
-		TTL: 2 * time.Second, Within: time.Minute, Entries: 1000,
+		TTL: 2 * time.Second, Within: 3 * time.Minute, Entries: 500,
 	})
 }
 

@@ -208,10 +208,10 @@ func NewStreamStub[Q, I any](nc *nats.Conn, e federation.Entry, method string) f
 		}
 		context.AfterFunc(ctx, func() { _ = items.Unsubscribe() })
 		message.Header.Set(headerStream, items.Subject)
-		reply, err := nc.RequestMsgWithContext(ctx, message)
+		reply, err := exchange(ctx, nc, message, provider)
 		if err != nil {
 			_ = items.Unsubscribe()
-			return nil, asError(ctx, provider, err)
+			return nil, err
 		}
 		if err := errorIn(reply, provider); err != nil {
 			_ = items.Unsubscribe()

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/nats-io/nats.go"
@@ -19,7 +20,7 @@ import (
 //
 // It blocks until the answer is there or ctx ends, and ctx should have a deadline; an attempt of a registry has one. Its errors are an
 // [Error] that the process has answered with; one of class "not sent" where no process listens, or the connection is
-// down; that of ctx; or one of the connection. An answer that is no JSON of A is malformed.
+// down; a [PermissionError]; that of ctx; or one of the connection. An answer that is no JSON of A is malformed.
 func NewStub[Q, A any](nc *nats.Conn, e federation.Entry, method string) func(ctx context.Context, request Q) (A, error) {
 	provider := e.Definition.Name
 	return func(ctx context.Context, request Q) (answer A, err error) {
@@ -27,9 +28,9 @@ func NewStub[Q, A any](nc *nats.Conn, e federation.Entry, method string) func(ct
 		if err != nil {
 			return answer, err
 		}
-		reply, err := nc.RequestMsgWithContext(ctx, message)
+		reply, err := exchange(ctx, nc, message, provider)
 		if err != nil {
-			return answer, asError(ctx, provider, err)
+			return answer, err
 		}
 		if err := errorIn(reply, provider); err != nil {
 			return answer, err
@@ -56,6 +57,21 @@ func requestOf(ctx context.Context, nc *nats.Conn, e federation.Entry, method st
 	message := nats.NewMsg(e.Address + "." + method)
 	message.Header, message.Data = headersOf(ctx, e.Definition.Name), data
 	return message, nil
+}
+
+// exchange sends a request, and returns its reply.
+func exchange(ctx context.Context, nc *nats.Conn, message *nats.Msg, provider string) (*nats.Msg, error) {
+	trying := try(nc, "call "+strconv.Quote(provider), func(subject string) bool { return subject == message.Subject })
+	within, stop := trying.within(ctx)
+	defer stop()
+	reply, err := nc.RequestMsgWithContext(within, message)
+	if err == nil {
+		return reply, nil
+	}
+	if refused := trying.refused(); refused != nil {
+		return nil, refused
+	}
+	return nil, asError(ctx, provider, err)
 }
 
 // asError returns the error of a request that has no reply.

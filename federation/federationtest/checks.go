@@ -437,14 +437,18 @@ func (t *trial) busy() {
 }
 
 func (t *trial) restart(down time.Duration, wiped bool) {
-	if t.Restart == nil {
-		return
+	if t.Restart != nil {
+		t.outage(func() { t.Restart(t.tb, down, wiped) })
 	}
+}
+
+// outage checks that nothing is removed while the engine fails, or lost after it.
+func (t *trial) outage(fail func()) {
 	a, b, c := t.process("a", registry.Options{}), t.process("b", registry.Options{}), t.process("c", registry.Options{})
 	a.add("one", "two")
 	c.add("three")
 	still := b.still("a/one", "a/two", "c/three")
-	t.Restart(t.tb, down, wiped)
+	fail()
 	t.eventually("the records are written again", func() bool {
 		ctx, cancel := t.context()
 		defer cancel()

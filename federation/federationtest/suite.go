@@ -22,12 +22,22 @@ type StoreSuite struct {
 	// Restart ends the engine as kill −9 does, begins it again after the time, with its data or without, and
 	// returns when it is reachable. Stores of Open find it again by themselves. nil: what needs it is left out.
 	Restart func(tb testing.TB, down time.Duration, wiped bool)
+	// Outages are further ways in which the engine fails, such as a cluster that loses its quorum. Default: none.
+	Outages []Outage
 	// TTL is that of the leases, long enough that no node of a slow machine is silent for as long. Default: one second.
 	TTL time.Duration
 	// Within bounds each wait. Default: ten TTLs, and at least 20 s.
 	Within time.Duration
 	// Entries is the number of records of a large node. Default: 10,000.
 	Entries int
+}
+
+// Outage is a way in which the engine of a store fails for some time, without the loss of what it has acknowledged.
+type Outage struct {
+	// What says in a few words what fails, such as "the leader of a cluster ends".
+	What string
+	// Make makes it fail for the time, and returns when it is whole again. The name is that of the store, as in [StoreSuite.Open].
+	Make func(tb testing.TB, name string, down time.Duration)
 }
 
 // TestStore checks that an implementation of [federation.Store] keeps the contract, and that sources and announcers over it
@@ -47,10 +57,11 @@ func TestStore(tb testing.TB, suite StoreSuite) {
 	if suite.Entries == 0 {
 		suite.Entries = 10_000
 	}
-	for i, check := range []struct {
+	type check struct {
 		what string
 		run  func(*trial)
-	}{
+	}
+	checks := []check{
 		{"a store keeps its contract", (*trial).contract},
 		{"a watch tells what is there and then each change", (*trial).watching},
 		{"a provider is seen, changed in place and removed elsewhere", (*trial).life},
@@ -68,10 +79,18 @@ func TestStore(tb testing.TB, suite StoreSuite) {
 		{"a restart of the engine removes nothing", func(t *trial) { t.restart(0, false) }},
 		{"an outage that is longer than the leases removes nothing", func(t *trial) { t.restart(2*suite.TTL, false) }},
 		{"the loss of all data removes nothing", func(t *trial) { t.restart(0, true) }},
-	} {
+	}
+	for _, outage := range suite.Outages {
+		checks = append(checks, check{outage.What, func(t *trial) {
+			t.outage(func() { outage.Make(t.tb, t.name, 2*suite.TTL) })
+		}})
+	}
+	for i, check := range checks {
 		t := &trial{StoreSuite: suite, tb: tb, what: check.what, name: fmt.Sprintf("suite-%d", i)}
+		begun := time.Now()
 		check.run(t)
 		t.end()
+		tb.Logf("federationtest: %s: %v", t.what, time.Since(begun).Round(time.Millisecond))
 		if tb.Failed() {
 			return // what follows would be slow to fail
 		}
