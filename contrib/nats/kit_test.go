@@ -14,6 +14,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if play() { // this is a process of a test
+		return
+	}
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*Server).startGWReplyMapExpiration.func1"))
 }
