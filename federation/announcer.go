@@ -44,7 +44,7 @@ type AnnouncerOptions struct {
 	// Offer says which providers are offered, and how they are called. It must be a pure function of what the provider
 	// is; its health and counts are not followed. Providers that a [Source] has brought in are not offered.
 	Offer func(registry.Info) (Offer, bool)
-	// TTL is the time after which the node is a suspect if it has not renewed its lease, which it does three times as often;
+	// TTL is the time after which the node is a suspect if it has not renewed its lease, which it does five times in two TTLs;
 	// from 100 ms to 10 min. Default: 10 s.
 	TTL time.Duration
 	// Linger is the time between the announcement that the node leaves and the end of its lease, in which its calls in flight

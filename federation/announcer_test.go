@@ -35,12 +35,12 @@ func TestAnnouncer_WritesOneRecordForEachOfferAndRenewsNoneOfThem(t *testing.T) 
 		after(0)
 		before := f.memory.Save()
 		require.Len(f, before, 2)
-		after(10*ttl - ttl/6)
+		after(10*ttl - ttl/5)
 		for key, record := range f.memory.Save() {
 			if strings.HasPrefix(key, "entry.") {
 				require.Equal(f, before[key], record)
 			} else {
-				require.Equal(f, uint64(29), record.Revision-before[key].Revision, "three renewals for each TTL")
+				require.Equal(f, uint64(24), record.Revision-before[key].Revision, "five renewals in two TTLs")
 			}
 		}
 		state := announcer.Announcement()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -22,6 +23,8 @@ type announcing struct {
 	revision uint64
 	delay    time.Duration // before the next step, while the store cannot be reached
 	unclean  bool          // the store may have records of the node that are not its own
+	encoded  Lease         // the last lease that was written, which is often the next one too
+	text     []byte        // of that
 
 	// Of the lease that an earlier incarnation has: its revision, and since when it is known.
 	earlier uint64
@@ -36,6 +39,10 @@ type announcing struct {
 	swept    time.Time
 	leftover map[string]uint64 // leases, and 0 for records without one, that were there at the last sweep, by key; nil since a fault
 }
+
+// renewal returns the time between renewals of a lease: seldom enough to cost little, and shorter than the half of a TTL for which a
+// suspect stays, so that the others hear of each.
+func renewal(ttl time.Duration) time.Duration { return 2 * ttl / 5 }
 
 // run announces until ctx ends, and leaves.
 func (r *announcing) run(ctx context.Context) error {
@@ -160,16 +167,20 @@ func (r *announcing) renew(ctx context.Context, over uint64) error {
 	}
 	r.mu.Lock()
 	r.lease.Entries, r.lease.Sum, r.lease.Suspects = len(r.written), r.sum, suspects
-	text, err := json.Marshal(r.lease)
+	lease := r.lease
 	r.mu.Unlock()
-	if err != nil {
-		return err
+	if r.text == nil || !reflect.DeepEqual(lease, r.encoded) {
+		text, err := json.Marshal(lease)
+		if err != nil {
+			return err
+		}
+		r.encoded, r.text = lease, text
 	}
 	within, cancel := r.within(ctx)
 	defer cancel()
 	begun := time.Now()
-	err = fault.Run(func() error {
-		revision, err := r.options.Store.Update(within, leaseKey(r.options.Node), text, over)
+	err := fault.Run(func() error {
+		revision, err := r.options.Store.Update(within, leaseKey(r.options.Node), r.text, over)
 		if err == nil {
 			r.revision = revision
 		}
@@ -185,7 +196,7 @@ func (r *announcing) renew(ctx context.Context, over uint64) error {
 
 // serve renews the lease and writes what has changed.
 func (r *announcing) serve(ctx context.Context) (pause time.Duration, err error) {
-	every := r.options.TTL / 3
+	every := renewal(r.options.TTL)
 	r.mu.Lock()
 	due, state := r.renewed.Add(every), r.state
 	r.mu.Unlock()

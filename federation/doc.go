@@ -19,7 +19,7 @@
 // # Nodes and leases
 //
 // A node is one process with a name of its own. It has one [Lease] in the [Store], which it renews, and a record for each provider
-// that it offers. The records are never renewed, so that a fleet at rest costs one write for each node and third of a TTL.
+// that it offers. The records are never renewed, so that a fleet at rest costs five writes for each node in two TTLs.
 //
 // Each run of a node is an incarnation. The lease is written by compare-and-set, and the records have the incarnation in
 // their keys: a process that was taken for dead, and whose name another one has taken, changes nothing that is seen.

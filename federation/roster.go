@@ -57,6 +57,7 @@ type item struct {
 type node struct {
 	state    NodeState
 	lease    Lease
+	text     string // of the lease, as the store has it; empty if the lease is of no store
 	revision uint64
 	missing  bool      // as of an item
 	behind   bool      // the store has a newer lease than the watch has told
@@ -394,7 +395,7 @@ func (r *roster) expire(name string, now time.Time) bool {
 func (r *roster) listedAll(list *List, now time.Time) {
 	n := r.of(list.Node)
 	n.listed = true
-	n.lease = Lease{Node: list.Node, Incarnation: list.Incarnation}
+	n.lease, n.text = Lease{Node: list.Node, Incarnation: list.Incarnation}, ""
 	present := make(map[title]bool, len(list.Entries))
 	for i := range list.Entries {
 		e := list.Entries[i]

@@ -238,17 +238,18 @@ func (s *Source) unreachable(err error) {
 
 // take notes one record of the store.
 func (s *Source) take(record Record) {
+	look := record.Synced
 	s.change(func(r *roster, now time.Time) {
 		if record.Synced {
 			r.read(now)
 			s.cause = nil
 		} else if node, isLease := cutPrefix(record.Key, leasePrefix); isLease {
-			s.takeLease(r, record, node, now)
+			look = s.takeLease(r, record, node, now)
 		} else if _, isEntry := cutPrefix(record.Key, entryPrefix); isEntry {
 			takeEntry(r, record)
 		}
 	})
-	if record.Synced || len(record.Key) > 0 && record.Key[0] == leasePrefix[0] {
+	if look {
 		wake(s.look)
 	}
 }
@@ -260,21 +261,35 @@ func cutPrefix(key, prefix string) (rest string, found bool) {
 	return key[len(prefix):], true
 }
 
-func (s *Source) takeLease(r *roster, record Record, node string, now time.Time) {
+// takeLease notes the record of a lease. It reports whether silence may be due sooner than before: a lease that is renewed
+// as it was only makes it later.
+func (s *Source) takeLease(r *roster, record Record, node string, now time.Time) (look bool) {
 	delete(r.ill, record.Key)
 	if record.Deleted {
 		r.leaseGone(node, now)
-		return
+		return true
 	}
-	l, err := readLease(record)
+	n := r.nodes[node]
+	var l Lease
+	var err error
+	if n != nil && n.text != "" && n.text == string(record.Value) {
+		l = n.lease
+		look = n.state != NodePresent
+	} else {
+		l, err = readLease(record)
+		look = true
+	}
 	switch {
 	case err == nil:
-		if r.leased(&l, record.Revision, now) {
+		stale := r.leased(&l, record.Revision, now)
+		r.nodes[node].text = string(record.Value)
+		if stale {
 			s.again()
 		}
 	case len(r.ill) < mostSuspects && len(record.Key) <= longestName:
 		r.ill[record.Key] = err
 	}
+	return look
 }
 
 func takeEntry(r *roster, record Record) {

@@ -1,6 +1,6 @@
 // Command fleet measures package federation over an embedded server of NATS, in one process: how soon a registration and a removal are
-// seen elsewhere, what a call costs beside a bare request, what a pick of a remote provider costs beside a local one, and what a
-// fleet costs at rest.
+// seen elsewhere, what a call costs beside a bare request, how many tasks a second go through a work
+// queue beside bare JetStream, what a pick of a remote provider costs beside a local one, and what a fleet costs at rest.
 //
 //	go run ./benchmarks/fleet
 package main
@@ -18,6 +18,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/contrib/nats"
@@ -33,6 +34,7 @@ var echoes = registry.NewService[echo]("echo")
 // sizes says how much is measured.
 type sizes struct {
 	changes, calls, picks int
+	tasks                 int
 	nodes, entries        int
 	rest                  time.Duration
 }
@@ -41,6 +43,7 @@ func main() {
 	s := sizes{}
 	flag.IntVar(&s.changes, "changes", 2000, "the `number` of registrations and removals")
 	flag.IntVar(&s.calls, "calls", 20_000, "the `number` of calls")
+	flag.IntVar(&s.tasks, "tasks", 50_000, "the `number` of tasks, ten times")
 	flag.IntVar(&s.picks, "picks", 2_000_000, "the `number` of picks")
 	flag.IntVar(&s.nodes, "nodes", 100, "the `number` of nodes at rest")
 	flag.IntVar(&s.entries, "entries", 100, "the `number` of providers of each")
@@ -74,6 +77,7 @@ func (b *bench) end() {
 // process holds the parts of one process of a fleet.
 type process struct {
 	nc  *nats.Conn
+	js  jetstream.JetStream
 	reg *registry.Registry
 }
 
@@ -84,6 +88,10 @@ func (b *bench) process(ctx context.Context, node string) (*process, error) {
 		return nil, err
 	}
 	b.ends = append(b.ends, nc.Close)
+	js, err := newJetStream(nc)
+	if err != nil {
+		return nil, err
+	}
 	store, err := registrynats.NewStore(nc, registrynats.StoreOptions{Memory: true})
 	if err != nil {
 		return nil, err
@@ -98,12 +106,13 @@ func (b *bench) process(ctx context.Context, node string) (*process, error) {
 			federation.Dial(echoes, registrynats.Kind, func(_ context.Context, e federation.Entry) (echo, error) {
 				return registrynats.NewStub[string, string](nc, e, "echo"), nil
 			}),
+			bindQueues(js),
 		}})
 		if err != nil {
 			return nil, err
 		}
 		b.all.Go(func() { _ = source.Run(ctx, reg) }) // it ends with ctx
-		return &process{nc, reg}, nil
+		return &process{nc, js, reg}, nil
 	}
 	calls, err := registrynats.NewServer(nc, reg, registrynats.ServerOptions{Node: node})
 	if err != nil {
@@ -113,12 +122,17 @@ func (b *bench) process(ctx context.Context, node string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	announcer, err := federation.NewAnnouncer(federation.AnnouncerOptions{Store: store, Node: node, Offer: calls.Offer, Linger: -1})
+	announcer, err := federation.NewAnnouncer(federation.AnnouncerOptions{Store: store, Node: node, Linger: -1, Offer: func(info registry.Info) (federation.Offer, bool) {
+		if info.Service == queues.Name() {
+			return federation.Offer{Kind: queueKind, Address: "tasks." + node}, true
+		}
+		return calls.Offer(info)
+	}})
 	if err != nil {
 		return nil, err
 	}
 	b.all.Go(func() { _ = announcer.Run(ctx, reg) }) // it ends with ctx
-	return &process{nc, reg}, nil
+	return &process{nc, js, reg}, nil
 }
 
 func register(ctx context.Context, reg *registry.Registry, name string) (*registry.Registration, error) {
@@ -157,7 +171,7 @@ func run(ctx context.Context, s sizes, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	for _, measure := range []func(context.Context, *bench, sizes, *process, *process) error{measureChanges, measureCalls, measurePicks, measureRest} {
+	for _, measure := range []func(context.Context, *bench, sizes, *process, *process) error{measureChanges, measureCalls, measureTasks, measurePicks, measureRest} {
 		if err := measure(ctx, b, s, far, near); err != nil {
 			return err
 		}

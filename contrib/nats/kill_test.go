@@ -251,8 +251,22 @@ func (b *battle) killServer(i int) {
 	old := b.servers[i]
 	old.kill()
 	b.servers[i] = beginProcess(b, old.role)
+	for _, stream := range []string{queueStream, effectsStream, "KV_registry"} { // a majority must know all before the next kill
+		b.soon(func(ctx context.Context) bool { return b.caughtUp(ctx, stream) }, "the servers have caught up")
+	}
 	b.works()
 	b.whole()
+}
+
+// caughtUp reports whether all servers have what the stream has.
+func (b *battle) caughtUp(ctx context.Context, name string) bool {
+	stream, err := b.m.js.Stream(ctx, name)
+	if err != nil || len(b.servers) == 1 {
+		return err == nil
+	}
+	in := stream.CachedInfo().Cluster
+	return in != nil && in.Leader != "" && len(in.Replicas) == len(b.servers)-1 &&
+		!slices.ContainsFunc(in.Replicas, func(p *jetstream.PeerInfo) bool { return !p.Current || p.Offline })
 }
 
 func (b *battle) killControl(i int) {

@@ -218,7 +218,7 @@ func (t *trial) killed() {
 	killed := time.Now()
 	a.kill()
 	b.state("a", federation.NodeSuspect)
-	if early := time.Since(killed); early < t.TTL/2 {
+	if early := time.Since(killed); early < t.TTL/3 {
 		t.fail("it is a suspect after %v, with a TTL of %v", early, t.TTL)
 	}
 	b.sees("c/three")
