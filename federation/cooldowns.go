@@ -3,7 +3,6 @@ package federation
 import (
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"sync"
 	"time"
@@ -28,6 +27,8 @@ type CooldownOptions struct {
 	Store Store
 	// Node is the name of this process.
 	Node string
+	// Openings shares forced openings of breakers, too. Default: they are of the process alone.
+	Openings bool
 }
 
 // Cooldowns shares the cooldowns of failure domains between nodes: where one node is rate limited, or has a key refused,
@@ -38,8 +39,13 @@ type CooldownOptions struct {
 // a parked key comes back everywhere; there that resets the members of the domain, with their breakers. A cooldown that others have
 // told is not told again.
 //
-// While the store cannot be reached each node goes on alone: its own cooldowns hold, and those that it was told end in
-// their time. What is still in force is told when it is back, with or without its data.
+// With [CooldownOptions.Openings], a provider whose breaker is forced open at one node ([registry.Registration.ForceOpen]) is forced
+// open at all of them, its own included, until the time is over or it is reset at any of them. Which provider that is, is said by its
+// node and the name that it has there, as sources name remote providers by default; providers of several nodes are the same
+// if they have one service, name and domain. Openings by failures are never shared: each node sees its own.
+//
+// While the store cannot be reached each node goes on alone: its own cooldowns and openings hold, and those that it was told end
+// in their time. What is still in force is told when it is back, with or without its data.
 type Cooldowns struct {
 	options CooldownOptions
 
@@ -47,6 +53,8 @@ type Cooldowns struct {
 	running bool
 	told    map[string]sharedCooldown // by domain: what other nodes have told
 	own     map[string]bool           // domains whose record is this node's
+
+	openings openings
 }
 
 // sharedCooldown is the record of a cooldown. The end of it is told in two ways, and the sooner one counts, so that a clock that is
@@ -90,6 +98,7 @@ func (c *Cooldowns) Run(ctx context.Context, reg *registry.Registry) error {
 		return fmt.Errorf("federation: the cooldowns are shared already: %w", registry.ErrState)
 	}
 	c.running, c.told, c.own = true, map[string]sharedCooldown{}, map[string]bool{}
+	c.openings = openings{map[string]sharedOpening{}, map[string]bool{}, map[title]bool{}}
 	c.mu.Unlock()
 	living, end := context.WithCancel(ctx)
 	var all sync.WaitGroup
@@ -100,9 +109,11 @@ func (c *Cooldowns) Run(ctx context.Context, reg *registry.Registry) error {
 		defer c.mu.Unlock()
 		c.running = false
 	}()
-	changes := reg.Subscribe(waitingCooldowns, event.Filter{Kinds: []event.Kind{
-		event.Cooling, event.Parked, event.CooldownEnded, event.Registered,
-	}})
+	kinds := []event.Kind{event.Cooling, event.Parked, event.CooldownEnded, event.Registered}
+	if c.options.Openings {
+		kinds = append(kinds, event.BreakerOpened, event.BreakerHalfOpened, event.BreakerClosed)
+	}
+	changes := reg.Subscribe(waitingCooldowns, event.Filter{Kinds: kinds})
 	defer changes.Close()
 	synced := make(chan struct{}, 1)
 	all.Go(func() { c.watch(living, reg, synced) })
@@ -119,7 +130,14 @@ func (c *Cooldowns) Run(ctx context.Context, reg *registry.Registry) error {
 // heard tells the other nodes what an event says, as far as it is theirs to know.
 func (c *Cooldowns) heard(ctx context.Context, reg *registry.Registry, e event.Event) {
 	registration, there := reg.Provider(e.Service, e.Provider)
-	if !there || registration.Definition().Domain == "" {
+	if !there {
+		return
+	}
+	ofBreaker := e.Kind == event.BreakerOpened || e.Kind == event.BreakerHalfOpened || e.Kind == event.BreakerClosed
+	if c.options.Openings && (ofBreaker || e.Kind == event.Registered) {
+		c.heardOpening(ctx, reg, registration, e)
+	}
+	if ofBreaker || registration.Definition().Domain == "" {
 		return
 	}
 	domain := registration.Definition().Domain
@@ -169,14 +187,7 @@ func (c *Cooldowns) tell(ctx context.Context, info registry.Info) {
 }
 
 func (c *Cooldowns) write(ctx context.Context, s sharedCooldown) {
-	text, err := json.Marshal(s)
-	if err != nil || len(text) > MaxRecord {
-		return
-	}
-	within, cancel := context.WithTimeout(ctx, askWithin)
-	defer cancel()
-	// What could not be written is told when the store is read again.
-	_ = fault.Run(func() error { return c.options.Store.Put(within, cooldownKey(s.Domain), text) })
+	c.put(ctx, cooldownKey(s.Domain), s)
 }
 
 // tellAll tells what is in force here whenever the store was read.
@@ -186,6 +197,7 @@ func (c *Cooldowns) tellAll(ctx context.Context, reg *registry.Registry, synced 
 		case <-ctx.Done():
 			return
 		case <-synced:
+			c.tellOpenings(ctx, reg)
 			done := map[string]bool{}
 			for info := range reg.All() {
 				if info.Domain != "" && !done[info.Domain] {
@@ -199,14 +211,34 @@ func (c *Cooldowns) tellAll(ctx context.Context, reg *registry.Registry, synced 
 
 // watch follows what other nodes tell.
 func (c *Cooldowns) watch(ctx context.Context, reg *registry.Registry, synced chan struct{}) {
+	var all sync.WaitGroup
+	defer all.Wait()
+	if c.options.Openings {
+		all.Go(func() {
+			c.follow(ctx, openingPrefix, synced, func(record Record) {
+				if s, ok := c.readOpening(record); ok {
+					c.applyOpening(reg, &s, "")
+				}
+			})
+		})
+	}
+	c.follow(ctx, cooldownPrefix, synced, func(record Record) {
+		if s, ok := c.read(record); ok {
+			c.apply(reg, s)
+		}
+	})
+}
+
+// follow watches the records of a prefix until ctx ends.
+func (c *Cooldowns) follow(ctx context.Context, prefix string, synced chan struct{}, apply func(Record)) {
 	for delay := shortestRetry; ; delay = min(2*delay, longestRetry) {
 		_ = fault.Run(func() error {
-			return c.options.Store.Watch(ctx, cooldownPrefix, func(record Record) {
+			return c.options.Store.Watch(ctx, prefix, func(record Record) {
 				delay = shortestRetry
 				if record.Synced {
 					wake(synced)
-				} else if s, ok := c.read(record); ok {
-					c.apply(reg, s)
+				} else {
+					apply(record)
 				}
 			})
 		})

@@ -42,7 +42,7 @@
 //	                            $KV.B.lease.>
 //	                            $KV.B.entry.>
 //	share cooldowns             those of watch, and                       _INBOX.>
-//	                            $KV.B.cooldown.>
+//	                            $KV.B.cooldown.>, $KV.B.opening.>
 //	serve calls (Server)        _INBOX.>, or allow_responses              registry.call.NODE.>
 //	                                                                      $SRV.> to be seen by tools
 //	serve streams               _INBOX.>                                  registry.call.NODE.>, _INBOX.>
