@@ -147,7 +147,7 @@ func (r *eventReader) line() (line []byte, whole bool, err error) {
 				r.buffer = r.buffer[1:]
 			}
 		}
-		if at := bytes.IndexAny(r.buffer[r.scanned:], "\r\n"); at >= 0 {
+		if at := lineEnd(r.buffer[r.scanned:]); at >= 0 {
 			if at += r.scanned; at > r.most {
 				return nil, false, r.tooLarge()
 			}
@@ -168,6 +168,18 @@ func (r *eventReader) line() (line []byte, whole bool, err error) {
 			return nil, false, r.ended
 		}
 	}
+}
+
+// lineEnd returns the place of the first CR or LF; below 0: there is none.
+func lineEnd(text []byte) int {
+	at := bytes.IndexByte(text, '\n')
+	if at >= 0 {
+		text = text[:at]
+	}
+	if cr := bytes.IndexByte(text, '\r'); cr >= 0 {
+		return cr
+	}
+	return at
 }
 
 // first removes the byte-order mark of the first line.
@@ -218,6 +230,9 @@ func (r *eventReader) field(line []byte) error {
 	value = bytes.TrimPrefix(value, []byte(" "))
 	switch string(name) {
 	case "data":
+		if r.event.Data == nil {
+			r.event.Data = make([]byte, 0, len(value)+1) // most events have one line
+		}
 		r.event.Data = append(append(r.event.Data, value...), '\n')
 		r.carries = true
 	case "event":

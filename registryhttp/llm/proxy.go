@@ -173,7 +173,7 @@ func (q *passage) read() ([]byte, error) {
 
 // request returns the request to send.
 func (q *passage) request(ctx context.Context, body []byte) (*http.Request, error) {
-	ctx = WithRequest(context.WithValue(ctx, reportKey{}, &q.report), q.report.Asked)
+	ctx = context.WithValue(ctx, reportKey{}, &q.report)
 	request, err := http.NewRequestWithContext(ctx, q.r.Method, "http://proxy"+q.r.URL.EscapedPath(), bytes.NewReader(body))
 	if err != nil {
 		return nil, err
@@ -218,7 +218,7 @@ func (q *passage) head(to http.Header, response *http.Response) {
 
 // pass passes an answer on: as events, as it is, or the words of a refusal.
 func (q *passage) pass(events *registryhttp.EventWriter, response *http.Response) {
-	var out io.Writer = &patientWriter{q.w, cmp.Or(q.WriteTimeout, defaultWriteTimeout)}
+	var out io.Writer = &patientWriter{w: q.w, limit: cmp.Or(q.WriteTimeout, defaultWriteTimeout)}
 	switch {
 	case response.StatusCode >= http.StatusBadRequest:
 		text, _ := io.ReadAll(io.LimitReader(response.Body, mostOfAnError)) // the status is enough
@@ -287,11 +287,15 @@ func (q *passage) fail(events *registryhttp.EventWriter, err error) {
 
 // patientWriter gives a client that reads slowly its time for each piece.
 type patientWriter struct {
-	w     http.ResponseWriter
-	limit time.Duration
+	w        http.ResponseWriter
+	limit    time.Duration
+	deadline time.Time
 }
 
 func (p *patientWriter) Write(text []byte) (int, error) {
-	_ = http.NewResponseController(p.w).SetWriteDeadline(time.Now().Add(p.limit)) // not every server has one
+	if now := time.Now(); p.deadline.Sub(now) < p.limit/2 { // not for each piece
+		p.deadline = now.Add(p.limit)
+		_ = http.NewResponseController(p.w).SetWriteDeadline(p.deadline) // not every server has one
+	}
 	return p.w.Write(text)
 }

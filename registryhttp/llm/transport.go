@@ -92,7 +92,8 @@ func (a *answer) prepare(request *http.Request) (*http.Request, error) {
 	a.ctx, a.cancel = context.WithCancelCause(request.Context())
 	a.path = methodOf(request.URL.Path)
 	a.report, _ = request.Context().Value(reportKey{}).(*Report)
-	out := request.WithContext(a.ctx) //nolint:contextcheck // it is made of the request's
+	a.sent = *request.WithContext(a.ctx) //nolint:contextcheck // it is made of the request's
+	out := &a.sent                       // a part of the answer, so that it costs no allocation
 	limit := a.transport.AnswerTimeout
 	if known {
 		a.asked, a.streamed, a.choices = true, asked.Stream, max(asked.choices, 1)
@@ -127,6 +128,9 @@ func (a *answer) prepare(request *http.Request) (*http.Request, error) {
 func requestOf(request *http.Request) (asked Request, known bool, err error) {
 	if asked, ok := request.Context().Value(requestKey{}).(*Request); ok {
 		return *asked, true, nil
+	}
+	if report, ok := request.Context().Value(reportKey{}).(*Report); ok { // of a Proxy
+		return report.Asked, true, nil
 	}
 	if request.Body == nil || request.GetBody == nil || request.Method != http.MethodPost {
 		return Request{}, false, nil
