@@ -2,6 +2,7 @@ package llm
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/capreg/registry/internal/jsontext"
@@ -33,6 +35,11 @@ type answer struct {
 	passing   bool // it is handed over as it is
 	events    *stream.EventReader
 	held      held
+	tokens    *Tokens      // of the transport, where the request is one for a model
+	taken     int          // of them
+	used      atomic.Int64 // as the server says it; else an estimate
+	input     int          // tokens, as the server says it
+	output    int
 	closing   sync.Once
 
 	out      []byte // to hand over
@@ -143,6 +150,7 @@ const endMark = "[DONE]"
 func (a *answer) release() {
 	a.clock.stop()
 	a.cancel(context.Canceled)
+	a.tokens.Spend(int(a.used.Load()) - a.taken)
 }
 
 // Close releases the answer. It always returns nil.
@@ -269,8 +277,19 @@ func (a *answer) take(event stream.Event) error {
 		return err
 	}
 	a.begun = a.begun || !stream.IsPreamble(event)
+	a.count()
 	a.out = registryhttp.AppendEvent(a.out, event.Name, data)
 	return nil
+}
+
+// count counts an event as a token, unless the server says how many there are.
+func (a *answer) count() {
+	if a.report != nil {
+		a.report.events++
+	}
+	if a.input+a.output == 0 && !a.used.CompareAndSwap(0, int64(a.taken)+1) {
+		a.used.Add(1)
+	}
 }
 
 // failure returns the error that an event of this name is.
@@ -391,9 +410,6 @@ func (u *usage) field(name string) *int {
 
 // note notes what the report says of an event.
 func (a *answer) note(event []byte) {
-	if a.report == nil {
-		return
-	}
 	type said struct {
 		ID    string `json:"id"`
 		Usage usage  `json:"usage"`
@@ -402,9 +418,10 @@ func (a *answer) note(event []byte) {
 		said
 
 		Response said `json:"response"`
+		Message  said `json:"message"`
 	}
 	_ = json.Unmarshal(event, &all) // what fits
-	for _, one := range []said{all.said, all.Response} {
+	for _, one := range []said{all.said, all.Response, all.Message} {
 		a.noteID(one.ID)
 		a.noteUsage(one.Usage)
 	}
@@ -417,6 +434,10 @@ func (a *answer) noteID(id string) {
 }
 
 func (a *answer) noteUsage(u usage) {
+	a.input, a.output = max(a.input, u.Prompt, u.Input), max(a.output, u.Completion, u.Output)
+	if a.input+a.output > 0 {
+		a.used.Store(int64(cmp.Or(a.input, a.taken) + a.output))
+	}
 	if a.report != nil {
 		a.report.InputTokens = max(a.report.InputTokens, u.Prompt, u.Input)
 		a.report.OutputTokens = max(a.report.OutputTokens, u.Completion, u.Output)

@@ -50,6 +50,9 @@ type Transport struct {
 	MaxEvent int
 	// Memory bounds what all answers hold together. Default: no bound.
 	Memory *Memory
+	// Tokens bounds what the server is asked for. A request beyond it is not sent, and its error, which matches [ErrTokens],
+	// is that of a rate limit, so that another provider is asked. Default: no bound.
+	Tokens *Tokens
 }
 
 // RoundTrip sends the request. A refusal, and an answer that is neither JSON nor a stream of events, is returned as it is.
@@ -60,6 +63,11 @@ func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	out, err := a.prepare(request)
 	if err != nil {
 		return nil, err
+	}
+	if after, ok := a.tokens.Take(a.taken); !ok {
+		a.taken = 0
+		a.release()
+		return nil, outOfTokens(after)
 	}
 	if a.report != nil {
 		a.report.Attempts++
@@ -97,6 +105,7 @@ func (a *answer) prepare(request *http.Request) (*http.Request, error) {
 	limit := a.transport.AnswerTimeout
 	if known {
 		a.asked, a.streamed, a.choices = true, asked.Stream, max(asked.choices, 1)
+		a.tokens, a.taken = a.transport.Tokens, estimate(len(asked.body))
 		if a.streamed {
 			limit = a.transport.FirstTimeout
 		}
@@ -215,6 +224,7 @@ func (a *answer) readPlain(response *http.Response) error {
 	if a.streamed {
 		return malformed("a plain answer for a stream")
 	}
+	a.used.CompareAndSwap(0, int64(a.taken+estimate(text.Len())))
 	a.out, a.err = text.Bytes(), io.EOF
 	response.ContentLength = int64(text.Len())
 	return nil
