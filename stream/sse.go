@@ -23,7 +23,7 @@ const defaultMostEventBytes = 16 << 20
 type Event struct {
 	// Name is the type of the event, such as "error" or "content_block_delta". Empty: a message.
 	Name string
-	// Data holds the lines of data, joined by line feeds. No later read changes it.
+	// Data holds the lines of data, joined by line feeds. No later read changes it, but with [ReuseData].
 	Data []byte
 	// ID is the last identifier that the server has given, with this event or before it.
 	ID string
@@ -42,6 +42,10 @@ type SSEOption func(*eventReader)
 
 // MaxEventBytes bounds the bytes of one event, and of one line that belongs to none, such as a comment. Default: 16 MiB.
 func MaxEventBytes(n int) SSEOption { return func(r *eventReader) { r.most = n } }
+
+// ReuseData makes the Data of an event valid until the next one is read only, for code that keeps none: it saves an
+// allocation for each event. Default: no later read changes it.
+func ReuseData() SSEOption { return func(r *eventReader) { r.reuses = true } }
 
 // SSE reads server-sent events from body, such as that of an http.Response, for [Open]:
 //
@@ -101,6 +105,9 @@ type eventReader struct {
 	ended   error  // of the body
 	begun   bool   // the first line was read
 	afterCR bool   // the line before ended in CR: a line feed still belongs to it
+
+	reuses bool   // the data of events
+	data   []byte // to be used again
 
 	event   Event // its name and its data so far; each line of data ends in a line feed
 	size    int   // of its lines
@@ -230,7 +237,9 @@ func (r *eventReader) field(line []byte) error {
 	value = bytes.TrimPrefix(value, []byte(" "))
 	switch string(name) {
 	case "data":
-		if r.event.Data == nil {
+		if r.event.Data == nil && cap(r.data) > len(value) {
+			r.event.Data = r.data
+		} else if r.event.Data == nil {
 			r.event.Data = make([]byte, 0, len(value)+1) // most events have one line
 		}
 		r.event.Data = append(append(r.event.Data, value...), '\n')
@@ -265,6 +274,9 @@ func milliseconds(text string) (time.Duration, bool) {
 // take returns the event that was read, if it carries anything, and begins the next one.
 func (r *eventReader) take() (event Event, ok bool) {
 	event, ok = r.event, r.carries
+	if r.reuses && event.Data != nil && cap(event.Data) <= chunkSize {
+		r.data = event.Data[:0]
+	}
 	event.Data = bytes.TrimSuffix(event.Data, []byte("\n"))
 	r.event = Event{ID: r.event.ID, Retry: r.event.Retry}
 	r.size, r.carries = 0, false

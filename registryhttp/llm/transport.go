@@ -184,7 +184,7 @@ func (a *answer) judge(response *http.Response) error {
 	case events && a.asked && !a.streamed:
 		return malformed("a stream for a plain request")
 	case events:
-		a.events = stream.NewEventReader(&heldReader{a.body, &a.held}, stream.MaxEventBytes(cmp.Or(a.transport.MaxEvent, defaultMaxEvent)))
+		a.events = stream.NewEventReader(&heldReader{a.body, &a.held}, stream.ReuseData(), stream.MaxEventBytes(cmp.Or(a.transport.MaxEvent, defaultMaxEvent)))
 		response.Header.Set("Content-Type", "text/event-stream")
 		response.Header.Del("Content-Length")
 		response.ContentLength = -1
