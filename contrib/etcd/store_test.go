@@ -58,6 +58,11 @@ func recordsOf(tb testing.TB, client *clientv3.Client, prefix string) *clientv3.
 	return answer
 }
 
+// prefixes counts the prefixes of tests, which may run more than once.
+var prefixes atomic.Int64
+
+func newPrefix() string { return fmt.Sprintf("test-%d/", prefixes.Add(1)) }
+
 // leaseOf returns the lease of etcd that all records below a prefix are attached to.
 func leaseOf(tb testing.TB, client *clientv3.Client, prefix string) clientv3.LeaseID {
 	tb.Helper()
@@ -91,7 +96,7 @@ func watched(tb testing.TB, store federation.Store, prefix string) map[string]fe
 
 func TestStore_HasOneLeaseForTheRecordsOfANode(t *testing.T) {
 	t.Parallel()
-	const prefix = "one-lease/"
+	prefix := newPrefix()
 	client := shared.connect(t)
 	store := newStore(t, client, prefix, 0)
 	reg := newRegistry(t, "a", "b", "c")
@@ -105,7 +110,7 @@ func TestStore_HasOneLeaseForTheRecordsOfANode(t *testing.T) {
 
 func TestStore_ALeaseThatIsLostRemovesNothing(t *testing.T) {
 	t.Parallel()
-	const prefix = "lost-lease/"
+	prefix := newPrefix()
 	client := shared.connect(t)
 	near, far := newRegistry(t), newRegistry(t, "a", "b")
 	announcer := announce(t, newStore(t, client, prefix, 0), "n", far)
@@ -134,7 +139,7 @@ func TestStore_ALeaseThatIsLostRemovesNothing(t *testing.T) {
 
 func TestStore_ProvidersThatLeaveWhileTheLeaseIsLostAreRemoved(t *testing.T) {
 	t.Parallel()
-	const prefix = "lost-providers/"
+	prefix := newPrefix()
 	client := shared.connect(t)
 	near, far := newRegistry(t), newRegistry(t, "a", "b")
 	link := federationtest.NewLink(newStore(t, client, prefix, 0))
@@ -186,7 +191,7 @@ func count(client *clientv3.Client) *leases {
 
 func TestStore_EtcdDeletesWhatAKilledProcessLeavesBehind(t *testing.T) {
 	t.Parallel()
-	const prefix = "killed/"
+	prefix := newPrefix()
 	client := shared.connect(t)
 	counted := count(client)
 	link := federationtest.NewLink(newStore(t, client, prefix, 2*time.Second))
@@ -200,7 +205,7 @@ func TestStore_EtcdDeletesWhatAKilledProcessLeavesBehind(t *testing.T) {
 
 func TestStore_WritesAtOnceShareALease(t *testing.T) {
 	t.Parallel()
-	const prefix = "at-once/"
+	prefix := newPrefix()
 	client := shared.connect(t)
 	counted := count(client)
 	store := newStore(t, client, prefix, 0)
@@ -219,7 +224,7 @@ func TestStore_WritesAtOnceShareALease(t *testing.T) {
 
 func TestStore_TellsManyRecordsAsTheyWereAtOneMoment(t *testing.T) {
 	t.Parallel()
-	store := newStore(t, shared.connect(t), "many/", 0)
+	store := newStore(t, shared.connect(t), newPrefix(), 0)
 	const most = 1001
 	for i := range most {
 		require.NoError(t, store.Put(t.Context(), fmt.Sprintf("entry.n.%04d", i), []byte("1")))
@@ -231,8 +236,8 @@ func TestStore_TellsManyRecordsAsTheyWereAtOneMoment(t *testing.T) {
 
 func TestStore_TellsTheRecordsOfAPrefixOneByOne(t *testing.T) {
 	t.Parallel()
-	client := shared.connect(t)
-	store := newStore(t, client, "prefix/", 0)
+	prefix, client := newPrefix(), shared.connect(t)
+	store := newStore(t, client, prefix, 0)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	records := make(chan federation.Record, 100)
@@ -244,7 +249,7 @@ func TestStore_TellsTheRecordsOfAPrefixOneByOne(t *testing.T) {
 	for _, key := range keys {
 		require.NoError(t, store.Put(t.Context(), key, []byte("1")))
 		require.Equal(t, key, (<-records).Key)
-		drops = append(drops, clientv3.OpDelete("prefix/"+key))
+		drops = append(drops, clientv3.OpDelete(prefix+key))
 	}
 	_, err := client.Txn(t.Context()).Then(drops...).Commit()
 	require.NoError(t, err)
@@ -265,11 +270,13 @@ type compacting struct {
 
 	client *clientv3.Client
 	tb     testing.TB
-	done   atomic.Bool
+	begun  atomic.Bool
+	done   chan struct{}
 }
 
 func (c *compacting) Watch(ctx context.Context, key string, options ...clientv3.OpOption) clientv3.WatchChan {
-	if !c.done.Swap(true) {
+	if !c.begun.Swap(true) {
+		defer close(c.done)
 		for range 3 {
 			put, err := c.client.Put(ctx, "elsewhere", "")
 			if err == nil {
@@ -285,13 +292,14 @@ func (c *compacting) Watch(ctx context.Context, key string, options ...clientv3.
 
 // Not at the same time as others, whose watches it would end.
 func TestStore_ReadsAgainWhatWasCompacted(t *testing.T) {
-	const prefix = "compacted/"
-	begin := func() *registryetcd.Store {
+	prefix := newPrefix()
+	begin := func() (*registryetcd.Store, <-chan struct{}) {
 		client := shared.connect(t)
-		client.Watcher = &compacting{Watcher: client.Watcher, client: client, tb: t}
-		return newStore(t, client, prefix, 0)
+		watcher := &compacting{Watcher: client.Watcher, client: client, tb: t, done: make(chan struct{})}
+		client.Watcher = watcher
+		return newStore(t, client, prefix, 0), watcher.done
 	}
-	store := begin()
+	store, _ := begin()
 	synced := 0
 	err := store.Watch(t.Context(), "", func(record federation.Record) {
 		if record.Synced {
@@ -302,7 +310,9 @@ func TestStore_ReadsAgainWhatWasCompacted(t *testing.T) {
 	require.Equal(t, 1, synced)
 
 	far, near := newRegistry(t, "a"), newRegistry(t)
-	follow(t, begin(), near)
+	other, done := begin()
+	follow(t, other, near)
+	<-done // it watches from before what was compacted
 	announce(t, store, "n", far)
 	eventually(t, "the provider is seen", func() bool { return len(near.Registrations()) == 1 })
 }
@@ -371,7 +381,7 @@ func (p *proxy) cut() {
 func TestStore_EndsAWatchWhoseConnectionIsLost(t *testing.T) {
 	t.Parallel()
 	p := newProxy(t)
-	store := newStore(t, shared.connect(t, func(c *clientv3.Config) { c.Endpoints = []string{"unix://" + p.path} }), "cut/", 0)
+	store := newStore(t, shared.connect(t, func(c *clientv3.Config) { c.Endpoints = []string{"unix://" + p.path} }), newPrefix(), 0)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for range 3 {
@@ -388,7 +398,7 @@ func TestStore_EndsAWatchWhoseConnectionIsLost(t *testing.T) {
 func TestStore_SaysThatTheClusterCannotBeReached(t *testing.T) {
 	t.Parallel()
 	client := shared.connect(t, func(c *clientv3.Config) { c.MaxUnaryRetries = 1 })
-	store := newStore(t, client, "away/", 0)
+	store := newStore(t, client, newPrefix(), 0)
 	require.NoError(t, store.Probe(t.Context()))
 	require.NoError(t, client.Close())
 	for what, do := range map[string]func() error{
@@ -408,7 +418,7 @@ func TestStore_SaysThatTheClusterCannotBeReached(t *testing.T) {
 
 func TestStore_NamesARecordThatEtcdRefuses(t *testing.T) {
 	t.Parallel()
-	store := newStore(t, shared.connect(t), "large/", 0)
+	store := newStore(t, shared.connect(t), newPrefix(), 0)
 	err := store.Put(t.Context(), "entry.n.1.x", []byte(strings.Repeat("x", 1700<<10)))
 	require.ErrorIs(t, err, rpctypes.ErrRequestTooLarge)
 }
