@@ -23,7 +23,7 @@ const (
 	longestPrefix = 200
 
 	// page bounds the records of one answer.
-	page = 250
+	page = 100
 	// answerWithin bounds the time for one answer.
 	answerWithin = 10 * time.Second
 )
