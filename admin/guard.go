@@ -53,7 +53,7 @@ func (h *Handler) guarded(w http.ResponseWriter, r *http.Request) *problem {
 	if err := h.crossOrigin.Check(r); err != nil {
 		return newProblem(http.StatusForbidden, "the request comes from another origin")
 	}
-	if r.URL.Path != console.ActPath { // that takes the forms of our own pages, for which the check of the origin stands
+	if !console.TakesForms(r.URL.Path) { // of our own pages, for which the check of the origin stands
 		if p := h.checkBody(r); p != nil {
 			return p
 		}
