@@ -4,6 +4,7 @@ import (
 	"html/template"
 
 	"github.com/capreg/registry/admin/internal/control"
+	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/metrics"
 	"github.com/capreg/registry/startup"
 )
@@ -34,3 +35,11 @@ func RowMark(r *control.Row) (word string, rank int) {
 	m, rank := markOf(r)
 	return m.Word, rank
 }
+
+// The marks of components, of health and of breakers.
+
+func ComponentMark(s startup.State) mark { return componentMark(s) }
+
+func StateMark(s health.State) mark { return stateMark(s) }
+
+func BreakerMark(b *control.Breaker) mark { return breakerMark(b) }

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -176,6 +177,20 @@ func shows(tb testing.TB, page string, words ...string) {
 		require.True(tb, found, "%q comes next in %s", word, page)
 		rest = after
 	}
+}
+
+// until waits until words stand on a page in that order: events come a moment later.
+func (s *site) until(path string, words ...string) {
+	s.t.Helper()
+	require.Eventually(s.t, func() bool {
+		rest, found := s.page(http.StatusOK, path), true
+		for _, word := range words {
+			if _, rest, found = strings.Cut(rest, word); !found {
+				return false
+			}
+		}
+		return true
+	}, time.Minute, 5*time.Millisecond, words)
 }
 
 var errRefused = errors.New("not you")

@@ -64,13 +64,13 @@ func TestFleetTable_SaysThatTheStoreIsAway(t *testing.T) {
 func TestModel_ShowsTheFleet(t *testing.T) {
 	t.Parallel()
 	v := newView(t)
-	v.fake.fleet = fleetOf(t, nodes)
+	v.fleet = fleetOf(t, nodes)
 	v.press("f")
 	v.shows("agent-3", "its lease was not renewed", "esc back")
 	v.press("r", "d", "e") // are about no provider here
 	require.Empty(t, v.changes)
 	v.shows("agent-3")
-	v.fake.fleet = fleetOf(t, `{"nodes": [{"name": "agent-5", "state": "present"}]}`)
+	v.fleet = fleetOf(t, `{"nodes": [{"name": "agent-5", "state": "present"}]}`)
 	read := v.fleets
 	v.later(3 * time.Second)
 	require.Equal(t, read+1, v.fleets, "it is read again with the rest")
@@ -81,7 +81,7 @@ func TestModel_ShowsTheFleet(t *testing.T) {
 	v.later(3 * time.Second)
 	require.Equal(t, read+1, v.fleets, "it is not read where it is not shown")
 
-	v.fake.fleet, v.err = nil, errors.New("the program has given no fleet")
+	v.fleet, v.err = nil, errors.New("the program has given no fleet")
 	v.press("f")
 	v.shows("✖ the program has given no fleet", "stripe")
 	v.err = nil
@@ -98,7 +98,7 @@ func TestModel_NamesOfNodesCannotMoveTheCursor(t *testing.T) {
 			{Service: hostile, Name: hostile, Reason: hostile}, {Service: hostile, Name: hostile, Visible: true, As: hostile},
 		}}},
 	}
-	v.fake.fleet = f
+	v.fleet = f
 	v.press("f")
 	var table strings.Builder
 	require.NoError(t, top.FleetTable(&table, f, start))
