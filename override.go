@@ -158,7 +158,7 @@ func (r *Registry) replace(replaced *provider, fake *typed.Instance, policy Brea
 func (m *membership) newReplacement(of *provider, fake *typed.Instance, policy BreakerPolicy) *provider {
 	e := entry{
 		definition: of.definition.clone(), instance: fake, overrideID: of.overrideID,
-		breaker: policy, health: of.health.policy, classify: of.classify,
+		breaker: policy, health: of.health.Policy, classify: of.classify,
 	}
 	if known := of.effects.Retry(); known != nil {
 		e.retry = RetryPolicy(known.Policy)

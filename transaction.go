@@ -170,7 +170,7 @@ func (t *transaction) Proof(i int) changeset.Proof {
 	switch now := p.gateNow(); {
 	case now&(refusal.NotReady|refusal.Unhealthy) != 0:
 		return changeset.Failed
-	case now&refusal.Unproven == 0 && (p.lazy == nil || p.instance.Load() != nil) && p.health.watch.CapabilitiesWork():
+	case now&refusal.Unproven == 0 && (p.lazy == nil || p.instance.Load() != nil) && p.health.Watch.CapabilitiesWork():
 		return changeset.Proven
 	}
 	return changeset.Pending
