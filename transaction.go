@@ -35,9 +35,8 @@ type transaction struct {
 
 // run makes the changes, or none.
 func (t *transaction) run(ctx context.Context, changes []changeset.Change) error {
-	t.changes = changeset.Transaction{
-		Host: t, World: &t.world, Changes: changes,
-		Rules: changeset.Rules{Strategies: t.strategies, ForbidMocks: t.options.ForbidMocks},
+	if err := t.prepare(changes); err != nil {
+		return err
 	}
 	if err := t.admit(ctx); err != nil {
 		return err
@@ -46,8 +45,12 @@ func (t *transaction) run(ctx context.Context, changes []changeset.Change) error
 	return t.changes.Run(ctx)
 }
 
-// admit checks the input, finds the services and asks the admission hook.
-func (t *transaction) admit(ctx context.Context) error {
+// prepare checks the input and finds the services.
+func (t *transaction) prepare(changes []changeset.Change) error {
+	t.changes = changeset.Transaction{
+		Host: t, World: &t.world, Changes: changes,
+		Rules: changeset.Rules{Strategies: t.strategies, ForbidMocks: t.options.ForbidMocks},
+	}
 	var errs []error
 	for i := range t.steps {
 		s := &t.steps[i]
@@ -60,14 +63,19 @@ func (t *transaction) admit(ctx context.Context) error {
 			errs = append(errs, t.of(i, s.refused))
 		}
 	}
+	return t.Join(errs)
+}
+
+// admit asks the admission hook.
+func (t *transaction) admit(ctx context.Context) error {
 	for i := range t.steps {
-		if s := &t.steps[i]; len(errs) == 0 && s.joins() && s.entry.overrideID == 0 {
+		if s := &t.steps[i]; s.joins() && s.entry.overrideID == 0 {
 			if err := t.askAdmission(ctx, &s.entry.definition); err != nil {
 				return t.Join([]error{t.of(i, err)})
 			}
 		}
 	}
-	return t.Join(errs)
+	return nil
 }
 
 // of makes an error say which change of the set it is of.

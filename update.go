@@ -151,6 +151,23 @@ func (r *Registry) Update(ctx context.Context, u *Update) error {
 	return t.run(ctx, slices.Clone(u.changes))
 }
 
+// CheckUpdate returns the error that [Registry.Update] would return for the set now, as far as it is known before new
+// providers are made and prove themselves. It changes nothing, runs no code of providers, and asks no admission hook.
+func (r *Registry) CheckUpdate(u *Update) error {
+	switch {
+	case !r.made():
+		return errNotMade()
+	case u == nil:
+		return invalid("Update", raw("nil"), "a set of changes")
+	}
+	t := &transaction{Registry: r, steps: u.stepsOnce(), set: true}
+	if err := t.prepare(slices.Clone(u.changes)); err != nil {
+		return err
+	}
+	defer t.undo() // of services that are known by the set alone
+	return t.changes.Check()
+}
+
 // stepsOnce returns copies, in which a transaction notes what is of it alone.
 func (u *Update) stepsOnce() []step {
 	steps := make([]step, len(u.steps))
