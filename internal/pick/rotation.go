@@ -36,6 +36,18 @@ func RotationFor(previous *Rotation, strategy selection.Strategy, seed uint64) *
 	return r
 }
 
+// BeginAfter makes the rotation begin after the member with the order key, and reports whether it does: one that has
+// given a turn goes on from there, and zero is no key.
+func (r *Rotation) BeginAfter(key uint64) bool {
+	return key != 0 && r.last.CompareAndSwap(0, key<<positionBits)
+}
+
+// HadTurn reports whether the candidate was the last one of its tier to have a turn.
+func (p *Plan) HadTurn(candidate int) bool {
+	t := &p.tiers[p.tierOf[candidate]]
+	return t.rotation != nil && t.keys[candidate-t.low]>>positionBits == t.rotation.last.Load()>>positionBits
+}
+
 // The lowest bits of a key are the position of its member in the tier, so that the last pick is found
 // without a search. The other bits are the order key.
 const (

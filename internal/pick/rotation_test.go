@@ -137,3 +137,22 @@ func TestRotationFor_BeginsAnywhereWithoutASeed(t *testing.T) {
 	require.Greater(t, len(slices.Compact(candidates)), 1)
 	require.Greater(t, len(turns), 10)
 }
+
+func TestRotation_BeginsAfterTheMemberThatHadATurnBefore(t *testing.T) {
+	t.Parallel()
+	for key, next := range map[uint64]int{10: 1, 15: 1, 20: 2, 30: 0, 99: 0, 5: 0} {
+		r := pick.RotationFor(nil, selection.RoundRobin(), 0)
+		require.False(t, r.BeginAfter(0))
+		require.True(t, r.BeginAfter(key))
+		require.False(t, r.BeginAfter(20), "only once")
+		f := of(roundRobin(3))
+		f.keys, f.rotations = []uint64{10, 20, 30}, map[int]*pick.Rotation{0: r}
+		p := f.plan()
+		require.Equal(t, key == 10, p.HadTurn(0))
+		require.Equal(t, []int{next}, firsts(p, 1), key)
+		for i := range 3 {
+			require.Equal(t, i == next, p.HadTurn(i))
+		}
+	}
+	require.False(t, of(pick.Tier{Size: 1, Strategy: selection.Fallback()}).plan().HadTurn(0), "it takes no turns")
+}
