@@ -42,7 +42,7 @@ func (r *Registration) Apply(ctx context.Context, p Provider[any]) (*Registratio
 		return r, status.Applied{}, err
 	case applied.Replaced:
 		handle = &Registration{}
-		t.steps, changes = []step{{entry: e, service: now.service, handle: handle}}, []changeset.Change{{Kind: changeset.Join}}
+		t.steps, changes = []step{{entry: &e, service: now.service, handle: handle}}, []changeset.Change{{Kind: changeset.Join}}
 	default:
 		u := &Update{}
 		setters := e.setters(u)

@@ -227,7 +227,7 @@ func (s *service) override(by string, entries []entry) (override.Undo, error) {
 	changes := make([]changeset.Change, len(entries))
 	for i := range entries {
 		entries[i].overrideID, changes[i].Kind = o.ID, changeset.Join
-		t.steps = append(t.steps, step{entry: entries[i], service: s, handle: &Registration{}})
+		t.steps = append(t.steps, step{entry: &entries[i], service: s, handle: &Registration{}})
 	}
 	if err := t.run(context.Background(), changes); err != nil { // it waits for nothing
 		s.undoOverride(o, nil)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/capreg/registry/event"
@@ -31,6 +32,7 @@ type transaction struct {
 	// The room that a set of one change needs.
 	oneChange [1]changeset.Change
 	oneStep   [1]step
+	oneEntry  entry
 }
 
 // run makes the changes, or none.
@@ -55,7 +57,9 @@ func (t *transaction) prepare(changes []changeset.Change) error {
 	for i := range t.steps {
 		s := &t.steps[i]
 		t.changes.Changes[i].Wanted = t.strategies.Resolve(t.changes.Changes[i].Wanted)
-		s.entry.definition.Strategy = t.strategies.Resolve(s.entry.definition.Strategy)
+		if s.joins() {
+			s.entry.definition.Strategy = t.strategies.Resolve(s.entry.definition.Strategy)
+		}
 		if s.refused == nil && s.find != nil {
 			s.service, _, s.refused = s.find(t.Registry)
 		}
@@ -133,12 +137,18 @@ func (t *transaction) Complete(i int, c *changeset.Change) (err error) {
 	}
 	d := &s.entry.definition
 	if d.Name == "" {
-		d.Name = t.unusedName(d.Service, t.steps)
+		d.Name = changeset.NameFor(d.Service, &t.unnamed, t.nameTaken)
 	}
 	c.Of = status.ProviderID{Service: d.Service, Name: d.Name}
 	s.replaced = t.providers[c.Of]
 	c.Replace, c.Member = s.entry.replace, s.entry.member()
 	return nil
+}
+
+// nameTaken reports whether a provider of the service has the name, or one that is to join with it.
+func (t *transaction) nameTaken(id status.ProviderID) bool {
+	return t.providers[id] != nil ||
+		slices.ContainsFunc(t.steps, func(s step) bool { return s.joins() && s.entry.definition.Name == id.Name })
 }
 
 // Accept checks what depends on the provider that a setting is of.
@@ -152,7 +162,7 @@ func (t *transaction) Accept(i int) error {
 // Make makes the provider that joins.
 func (t *transaction) Make(i int) (within time.Duration) {
 	s := &t.steps[i]
-	s.provider = t.make(s.service, &s.entry)
+	s.provider = t.make(s.service, s.entry)
 	if s.entry.overrideID == 0 && (t.set || s.replaced != nil) && s.entry.provesItself() {
 		return s.entry.proving
 	}
@@ -210,7 +220,7 @@ func (t *transaction) Apply(i int) {
 		} else if s.replaced != nil {
 			t.left = append(t.left, s.replaced)
 		}
-		t.join(s.provider, s.replaced, &s.entry)
+		t.join(s.provider, s.replaced, s.entry)
 		s.handle.provider = s.provider
 	default:
 		s.setting.applyTo(s.provider)
@@ -255,7 +265,7 @@ func (t *transaction) finish() {
 		if s.setting.after != nil {
 			s.setting.after(s.provider)
 		}
-		if s.entry.until != nil {
+		if s.joins() && s.entry.until != nil {
 			s.provider.watchLifetime(s.entry.until)
 		}
 	}

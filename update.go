@@ -35,7 +35,7 @@ type step struct {
 	refused error // its input was
 
 	// Of a provider that joins.
-	entry   entry
+	entry   *entry
 	find    func(*Registry) (*service, bool, error) // nil: the service is known
 	service *service
 	handle  *Registration // nil: none joins
@@ -57,7 +57,7 @@ func (s *step) joins() bool { return s.handle != nil }
 func (s Service[T]) AddTo(u *Update, p Provider[T]) *Registration {
 	handle := &Registration{}
 	e, err := newEntry(s.name, p)
-	u.add(changeset.Change{Kind: changeset.Join}, step{refused: err, entry: e, find: s.find, handle: handle})
+	u.add(changeset.Change{Kind: changeset.Join}, step{refused: err, entry: &e, find: s.find, handle: handle})
 	return handle
 }
 
@@ -172,7 +172,10 @@ func (r *Registry) CheckUpdate(u *Update) error {
 func (u *Update) stepsOnce() []step {
 	steps := make([]step, len(u.steps))
 	for i, s := range u.steps {
-		steps[i] = *s
+		if steps[i] = *s; s.joins() {
+			own := *s.entry
+			steps[i].entry = &own
+		}
 	}
 	return steps
 }
@@ -188,8 +191,8 @@ func (r *Registry) register(ctx context.Context, svc *service, e *entry) (*Regis
 		*t = transaction{}
 		transactions.Put(t)
 	}()
-	t.Registry, t.oneChange[0].Kind, t.oneStep[0] = r, changeset.Join, step{entry: *e, service: svc, handle: handle}
-	t.steps = t.oneStep[:]
+	t.Registry, t.oneChange[0].Kind, t.oneStep[0] = r, changeset.Join, step{entry: &t.oneEntry, service: svc, handle: handle}
+	t.steps, t.oneEntry = t.oneStep[:], *e
 	if err := t.run(ctx, t.oneChange[:]); err != nil {
 		return nil, err
 	}
