@@ -73,7 +73,7 @@ func (r *Registry) Metrics() metrics.Snapshot {
 }
 
 // Performance returns what the attempts on the provider have taught so far. It changes nothing. A later registration of the
-// same provider, such as in another process, goes on from there by [Registration.SetPerformance].
+// same provider, such as in another process, goes on from there by [Registration.ContinueFrom].
 func (r *Registration) Performance() status.Performance {
 	p := r.current()
 	now := p.registry.now()
@@ -85,19 +85,19 @@ func (r *Registration) Performance() status.Performance {
 	}
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
-	shown.HadTurn = slices.ContainsFunc(p.positions, func(at position) bool { return at.plan.HadTurn(at.at) })
+	shown.LastTurn = slices.ContainsFunc(p.positions, func(at position) bool { return at.plan.LastTurn(at.at) })
 	return shown
 }
 
 // longestMemory is the age from which on a [status.Performance] says nothing of a provider.
 const longestMemory = time.Hour
 
-// SetPerformance makes the provider go on from what was known of it before, as far as its own attempts have not told yet.
+// ContinueFrom makes the provider go on from what was known of it before, as far as its own attempts have not told yet.
 //
 // Latency and Failing have faded since known.At, as they do without attempts ([selection.Policy]), and are dropped when less
 // than a hundredth is left; everything is after an hour. Of several that had a turn, one counts, for the next query that
 // takes turns in the group. The errors match [ErrInvalid] (a [FieldError]) or [ErrNotRegistered], and change nothing.
-func (r *Registration) SetPerformance(known status.Performance) error {
+func (r *Registration) ContinueFrom(known status.Performance) error {
 	p, err := r.member()
 	if err = cmp.Or(asInvalid(cmp.Or(
 		check.Range[time.Duration]{}.Check("Latency", known.Latency), check.Range[float64]{Max: 1}.Check("Failing", known.Failing),
@@ -115,8 +115,8 @@ func (r *Registration) SetPerformance(known status.Performance) error {
 	if known.Latency > 0 || known.Failing > 0 {
 		vitalsOf(p).Continue(now, age, known.Latency, known.Failing)
 	}
-	if known.HadTurn {
-		p.group.Had = rankOf(p).Key()
+	if known.LastTurn {
+		p.group.Had.Set(rankOf(p).Key())
 	}
 	return nil
 }

@@ -51,7 +51,7 @@ func TestPerformance_GoesOnInALaterRegistryAndFades(t *testing.T) {
 			testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 				slow := testkit.Add(t, reg, testkit.Provider{Name: "slow", Strategy: selectors.LatencyAware()})
 				fresh := testkit.Add(t, reg, testkit.Provider{Name: "fresh", Strategy: selectors.LatencyAware()})
-				require.NoError(t, slow.SetPerformance(aged(known, row.age)))
+				require.NoError(t, slow.ContinueFrom(aged(known, row.age)))
 				shown := slow.Performance()
 				require.InDelta(t, float64(row.latency), float64(shown.Latency), float64(5*time.Millisecond))
 				require.Equal(t, row.longest, shown.Longest)
@@ -71,7 +71,7 @@ func TestPerformance_FailuresAndWaitsGoOnAndWhatIsMeasuredHereStays(t *testing.T
 			Name: "a", Strategy: selectors.LatencyAware(), Instance: testkit.Takes("a", time.Second), Breaker: testkit.NeverOpens(),
 		})
 		past := status.Performance{At: time.Now(), Latency: 3 * time.Second, Failing: 0.5, Longest: 4 * time.Second, Waited: 5 * time.Second}
-		require.NoError(t, a.SetPerformance(past))
+		require.NoError(t, a.ContinueFrom(past))
 		shown := a.Performance()
 		require.InDelta(t, 0.5, shown.Failing, 0.001)
 		require.Equal(t, 5*time.Second, shown.Waited)
@@ -80,7 +80,7 @@ func TestPerformance_FailuresAndWaitsGoOnAndWhatIsMeasuredHereStays(t *testing.T
 		shown = a.Performance()
 		require.Zero(t, shown.Waited, "an answer ends the wait")
 		require.Less(t, shown.Failing, 0.4)
-		require.NoError(t, a.SetPerformance(status.Performance{
+		require.NoError(t, a.ContinueFrom(status.Performance{
 			At: time.Now(), Latency: time.Minute, Failing: 0.9, Longest: time.Minute, Waited: time.Minute,
 		}))
 		again := a.Performance()
@@ -93,7 +93,7 @@ func TestPerformance_CutsAttemptsAsItDidBefore(t *testing.T) {
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
 		hangs := testkit.Add(t, reg, testkit.Provider{Name: "hangs", Instance: testkit.Hangs(), Breaker: testkit.NeverOpens()})
 		testkit.Add(t, reg, testkit.Provider{Name: "backup", Group: 1})
-		require.NoError(t, hangs.SetPerformance(status.Performance{At: time.Now(), Longest: 100 * time.Millisecond}))
+		require.NoError(t, hangs.ContinueFrom(status.Performance{At: time.Now(), Longest: 100 * time.Millisecond}))
 		ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
 		defer cancel()
 		began := time.Now()
@@ -116,13 +116,13 @@ func TestPerformance_OfARotationIsTheLastTurn(t *testing.T) {
 					Name: name, Strategy: registry.StrategyRoundRobin, Instance: testkit.Says(name),
 				}))
 			}
-			require.NoError(t, all[last].SetPerformance(status.Performance{At: time.Now(), HadTurn: true}))
-			require.False(t, all[last].Performance().HadTurn, "not here")
+			require.NoError(t, all[last].ContinueFrom(status.Performance{At: time.Now(), LastTurn: true}))
+			require.False(t, all[last].Performance().LastTurn, "not here")
 			for i := range 2 * len(names) {
 				turn := (last + 1 + i) % len(names)
 				require.Equal(t, names[turn], testkit.MustAsk(t, testkit.Bind(reg)))
 				for at, handle := range all {
-					require.Equal(t, at == turn, handle.Performance().HadTurn, names[at])
+					require.Equal(t, at == turn, handle.Performance().LastTurn, names[at])
 				}
 			}
 		})
@@ -137,13 +137,13 @@ func TestPerformance_WithBadFieldsIsRefused(t *testing.T) {
 			"Latency": {Latency: -1}, "Failing": {Failing: 1.1}, "Longest": {Longest: -1}, "Waited": {Waited: -1},
 		} {
 			var refused *registry.FieldError
-			require.ErrorAs(t, a.SetPerformance(bad), &refused)
+			require.ErrorAs(t, a.ContinueFrom(bad), &refused)
 			require.Equal(t, field, refused.Field)
 			require.ErrorIs(t, refused, registry.ErrInvalid)
 		}
-		require.ErrorIs(t, a.SetPerformance(status.Performance{Failing: math.NaN()}), registry.ErrInvalid)
+		require.ErrorIs(t, a.ContinueFrom(status.Performance{Failing: math.NaN()}), registry.ErrInvalid)
 		require.Equal(t, status.Performance{At: time.Now()}, a.Performance())
 		require.NoError(t, a.Unregister(t.Context()))
-		require.ErrorIs(t, a.SetPerformance(status.Performance{At: time.Now()}), registry.ErrNotRegistered)
+		require.ErrorIs(t, a.ContinueFrom(status.Performance{At: time.Now()}), registry.ErrNotRegistered)
 	})
 }

@@ -8,6 +8,7 @@ package status
 import (
 	"time"
 
+	"github.com/capreg/registry/internal/jsonform"
 	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
@@ -69,9 +70,15 @@ type Performance struct {
 	// one: a call with less time than it wants divides its time by them.
 	Longest time.Duration `json:"longest,omitempty"`
 	Waited  time.Duration `json:"waited,omitempty"`
-	// HadTurn reports that it was the last of its group to have a turn, for one of the queries that take turns.
-	HadTurn bool `json:"had_turn,omitempty"`
+	// LastTurn reports that it was the last of its group to have a turn, for one of the queries that take turns.
+	LastTurn bool `json:"last_turn,omitempty"`
 }
+
+// MarshalJSON returns the fields by their tags, with durations as text.
+func (p Performance) MarshalJSON() ([]byte, error) { return jsonform.Marshal(p) }
+
+// UnmarshalJSON reads what MarshalJSON writes; its errors match registry.ErrInvalid and change nothing.
+func (p *Performance) UnmarshalJSON(text []byte) error { return jsonform.Unmarshal(text, p) }
 
 // Domain describes what a provider shares with the others of its failure domain. One without a name is that of the
 // provider alone.

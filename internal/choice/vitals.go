@@ -222,7 +222,7 @@ const leastLeft = 0.01
 // Continue begins with the latency and the share of failures that were measured before, that long ago. They have faded
 // since then, and those of which little is left are dropped. What was measured here stays.
 func (v *Vitals) Continue(now, age, latency time.Duration, failing float64) {
-	ticks := uint64(max(age, 0)) >> tickShift //nolint:gosec // not negative
+	ticks := uint64(max(age, 0)) >> tickShift
 	if decay(float32(ticks)*math.Float32frombits(v.rate.Load())) < leastLeft {
 		return
 	}

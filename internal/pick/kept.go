@@ -67,9 +67,7 @@ func (s *source[M]) OrderKey(candidate int) uint64 { return s.Rank(s.candidates[
 func (s *source[M]) Rotation(tier int) *Rotation {
 	key := s.cuts[tier].Key
 	r := RotationFor(s.kept.rotations[key], s.tiers[tier].Strategy, s.seed)
-	if g := s.Group(s.candidates[s.cuts[tier].First]); r.BeginAfter(g.Had) {
-		g.Had = 0 // the rotations of other queries begin anywhere
-	}
+	s.Group(s.candidates[s.cuts[tier].First]).Had.Begin(r)
 	s.rotations[key] = r
 	return r
 }

@@ -20,7 +20,7 @@ type Group struct {
 	Strategy selection.Strategy
 	SetBy    string // the member whose registration or change set the strategy
 	Faults   Faults // of its selector
-	Had      uint64 // the order key of the member after which the next new rotation begins; zero: anywhere
+	Had      Had
 
 	members int
 }

@@ -36,14 +36,38 @@ func RotationFor(previous *Rotation, strategy selection.Strategy, seed uint64) *
 	return r
 }
 
-// BeginAfter makes the rotation begin after the member with the order key, and reports whether it does: one that has
-// given a turn goes on from there, and zero is no key.
-func (r *Rotation) BeginAfter(key uint64) bool {
-	return key != 0 && r.last.CompareAndSwap(0, key<<positionBits)
+// Had remembers the last turn of a group before there was any rotation, as in an earlier process. The rotation of the
+// first query that takes turns begins after it, those of others anywhere. Plans that are only looked at may come before
+// that one, so that several may begin there until one has given a turn. The zero value remembers nothing. Its owner
+// guards it.
+type Had struct {
+	key   uint64 // the order key; zero: nothing is remembered
+	began []*Rotation
 }
 
-// HadTurn reports whether the candidate was the last one of its tier to have a turn.
-func (p *Plan) HadTurn(candidate int) bool {
+// mostBegun bounds the rotations that begin after the same turn.
+const mostBegun = 8
+
+// Set remembers that the member with the order key had the last turn.
+func (h *Had) Set(key uint64) { *h = Had{key: key} }
+
+// Begin makes a rotation that has given no turn yet begin after the last turn, if that is remembered and none has gone on
+// from there.
+func (h *Had) Begin(r *Rotation) {
+	if h.key == 0 {
+		return
+	}
+	last := h.key << positionBits
+	moved := func(began *Rotation) bool { return began.last.Load() != last }
+	if len(h.began) == mostBegun || slices.ContainsFunc(h.began, moved) {
+		*h = Had{}
+	} else if r.last.CompareAndSwap(0, last) {
+		h.began = append(h.began, r)
+	}
+}
+
+// LastTurn reports whether the candidate was the last one of its tier to have a turn.
+func (p *Plan) LastTurn(candidate int) bool {
 	t := &p.tiers[p.tierOf[candidate]]
 	return t.rotation != nil && t.keys[candidate-t.low]>>positionBits == t.rotation.last.Load()>>positionBits
 }
