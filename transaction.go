@@ -37,7 +37,7 @@ type transaction struct {
 
 // run makes the changes, or none.
 func (t *transaction) run(ctx context.Context, changes []changeset.Change) error {
-	if err := t.prepare(changes); err != nil {
+	if err := t.checkInput(changes); err != nil {
 		return err
 	}
 	if err := t.admit(ctx); err != nil {
@@ -47,8 +47,8 @@ func (t *transaction) run(ctx context.Context, changes []changeset.Change) error
 	return t.changes.Run(ctx)
 }
 
-// prepare checks the input and finds the services.
-func (t *transaction) prepare(changes []changeset.Change) error {
+// checkInput checks the input and finds the services.
+func (t *transaction) checkInput(changes []changeset.Change) error {
 	t.changes = changeset.Transaction{
 		Host: t, World: &t.world, Changes: changes,
 		Rules: changeset.Rules{Strategies: t.strategies, ForbidMocks: t.options.ForbidMocks},

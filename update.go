@@ -161,7 +161,7 @@ func (r *Registry) CheckUpdate(u *Update) error {
 		return invalid("Update", raw("nil"), "a set of changes")
 	}
 	t := &transaction{Registry: r, steps: u.stepsOnce(), set: true}
-	if err := t.prepare(slices.Clone(u.changes)); err != nil {
+	if err := t.checkInput(slices.Clone(u.changes)); err != nil {
 		return err
 	}
 	defer t.undo() // of services that are known by the set alone

@@ -194,15 +194,15 @@ func (l *listed) has(id identity) bool {
 	return there
 }
 
-// list lists the providers. Those of the program are needed in full, and those of services that queries are about.
+// list lists the providers, in full those of the services that queries are about.
 func (m *Manager) list(old, next *prepared) listed {
 	now := listed{by: make(map[identity]int, len(old.specs)), shares: make(map[identity]share, len(old.specs))}
 	asked := next.asked()
 	for info := range m.registry.All() {
 		s := stands{identity{info.Service, info.Name}, info.Group, info.Eligible, info.Reason, nil}
 		if asked[s.service] {
-			kept := info // apart: most are not kept
-			s.info = &kept
+			whole := info // a copy: only what is kept is to be allocated
+			s.info = &whole
 		}
 		now.by[s.identity] = len(now.all)
 		now.all = append(now.all, s)
