@@ -211,8 +211,11 @@ func TestConfiguration_IsShownToReaders(t *testing.T) {
 	s := newSite(t, control.Options{Configuration: d})
 	digest := "7692c3ad3540bb803c020b3a" // of one
 	for _, form := range [][]string{
-		{"document", "one"}, {"document", "bad"}, {"document", "broken"},
-		{"document", "one", "step", "apply", "digest", digest, "tag", "*"}, {"document", "one", "step", "apply", "digest", digest, "tag", `"old"`},
+		{"document", "one"},
+		{"document", "bad"},
+		{"document", "broken"},
+		{"document", "one", "step", "apply", "digest", digest, "tag", "*"},
+		{"document", "one", "step", "apply", "digest", digest, "tag", `"old"`},
 	} {
 		for _, may := range []action.Verb{"", action.Plan} {
 			s.authorize = func(a action.Action) (string, error) {
