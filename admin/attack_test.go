@@ -6,8 +6,10 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -134,6 +136,60 @@ func TestAttack_ChangesNothing(t *testing.T) {
 	}
 	s.change(http.StatusOK, http.MethodPost, providerPath("a", "/drain"), `{}`)
 	require.NotEqual(t, before, fingerprint(t, s.reg), "a right request is made")
+}
+
+// Requests that may reach the page which takes documents, where a right one would apply one.
+func TestAttack_FormsOfDocumentsChangeNothing(t *testing.T) {
+	t.Parallel()
+	reg := newScene(t)
+	s := consoleOf(t, reg, admin.Options{Authorize: allow, Configuration: newConfiguration(t, reg), ChangesAtOnce: 1000, MaxDocument: 64 << 10})
+	digest := fmt.Sprintf("%x", sha256.Sum256([]byte(translation)))[:24]
+	form := url.Values{"document": {translation}, "step": {"apply"}, "digest": {digest}, "tag": {"*"}}
+	send := func(form string, headers ...string) string {
+		return "POST /ops/configuration HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n" +
+			strings.Join(append(headers, ""), "\r\n") + fmt.Sprintf("Content-Length: %d\r\nConnection: close\r\n\r\n%s", len(form), form)
+	}
+	with := func(name, value string) string {
+		other := maps.Clone(form)
+		other.Set(name, value)
+		return other.Encode()
+	}
+	right, before := form.Encode(), fingerprint(t, reg)
+	for _, attack := range []request{
+		{"cross-site form", send(right, "Sec-Fetch-Site: cross-site", "Origin: https://evil.example"), []int{403}},
+		{"same-site sibling", send(right, "Sec-Fetch-Site: same-site", "Origin: https://blog.localhost"), []int{403}},
+		{"sandboxed frame", send(right, "Origin: null"), []int{403}},
+		{"rebinding", strings.Replace(send(right), "Host: localhost", "Host: evil.example", 1), []int{421}},
+		{"parameters of the address", strings.Replace(send(""), "/ops/configuration", "/ops/configuration?"+right, 1), []int{422}},
+		{"GET", strings.Replace(strings.Replace(send(""), "/ops/configuration", "/ops/configuration?"+right, 1), "POST", "GET", 1), []int{200}},
+		{"PUT", strings.Replace(send(right), "POST", "PUT", 1), []int{405, 415}},
+		{"text content", strings.Replace(send(right), "application/x-www-form-urlencoded", "text/plain", 1), []int{415}},
+		{"multipart content", strings.Replace(send(right), "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", 1), []int{415}},
+		{"encoded content", send(right, "Content-Encoding: gzip"), []int{415}},
+		{"without a plan", send(with("digest", "")), []int{200}},
+		{"another document than was planned", send(with("document", translation+"#")), []int{200}},
+		{"without a tag", send(with("tag", "")), []int{428}},
+		{"with an old tag", send(with("tag", `"0123456789abcdef01234567"`)), []int{412}},
+		{"files of the program", send(with("document", "include: [/etc/passwd]\n")), []int{422}},
+		{"large document", send(with("document", strings.Repeat("x", 65<<10))), []int{413}},
+		{"huge form", send(with("x", strings.Repeat("x", 1<<20))), []int{413}},
+		{"aliases without end", send(with("document", "a: &a [x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\nd: [*c,*c,*c,*c,*c,*c,*c,*c]\n")), []int{422}},
+		{"deep nesting", send(with("document", strings.Repeat("[", 20_000))), []int{422}},
+		{"markup", send(with("document", "</textarea><script>alert(1)</script>")), []int{422}},
+		{"undo without a tag", strings.Replace(send("verb=configure"), "/ops/configuration", "/ops/act", 1), []int{428}},
+		{"undo of another site", strings.Replace(send("verb=configure&tag=*", "Sec-Fetch-Site: cross-site"), "/ops/configuration", "/ops/act", 1), []int{403}},
+		{"undo as a form, by the API", strings.Replace(send("tag=*", "If-Match: *"), "/ops/configuration", "/ops/v1/runtime/configuration/undo", 1), []int{415}},
+		{"document as a form, by the API", strings.Replace(send(right, "If-Match: *"), "/ops/configuration", "/ops/v1/runtime/configuration/plan", 1), []int{415}},
+	} {
+		status, header, body := s.raw(t, attack.text)
+		require.Contains(t, attack.statuses, status, "%s: %s", attack.name, body)
+		require.Empty(t, header["Set-Cookie"], attack.name)
+		require.NotContains(t, body, "<script>", attack.name)
+		require.Equal(t, before, fingerprint(t, reg), attack.name)
+	}
+	status, _, body := s.raw(t, send(right, "Sec-Fetch-Site: same-origin"))
+	require.Equal(t, http.StatusSeeOther, status, body)
+	require.NotEqual(t, before, fingerprint(t, reg), "a right request is made")
 }
 
 // raw writes a request as it is and returns the answer.

@@ -10,7 +10,8 @@ import (
 // addConsole enters the pages for browsers: the first one is at the root of what the handler is mounted at.
 func (h *Handler) addConsole() {
 	h.console = console.New(console.Options{
-		Control: h.control, Party: h.party, Startup: h.options.Orchestrator != nil,
+		Control: h.control, Party: h.party, MaxDocument: h.options.MaxDocument,
+		Startup: h.options.Orchestrator != nil, Configured: h.options.Configuration != nil, Fleet: h.options.Fleet != nil,
 		Status: func(err error) (int, http.Header) {
 			p := problemOf(err)
 			return p.Status, p.headers

@@ -31,7 +31,7 @@ func TestConsole_InABrowser(t *testing.T) {
 		t.Skip("the packages of npm are not installed: npm ci --prefix admin/testdata/node")
 	}
 	reg := newScene(t)
-	options := admin.Options{Authorize: allow, Orchestrator: orchestrator(t, reg), ChangesAtOnce: 1000}
+	options := admin.Options{Authorize: allow, Orchestrator: orchestrator(t, reg), Configuration: newConfiguration(t, reg), Fleet: newFleet(), ChangesAtOnce: 1000}
 	t.Cleanup(func() { require.NoError(t, reg.Close(context.WithoutCancel(t.Context()))) })
 	server := newRestartable(t, "/ops", func() *admin.Handler {
 		handler, err := admin.New(reg, options)

@@ -13,6 +13,8 @@ import (
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/admin"
+	"github.com/capreg/registry/admin/configured"
+	"github.com/capreg/registry/config"
 	"github.com/capreg/registry/startup"
 	"github.com/capreg/registry/verdict"
 )
@@ -73,11 +75,17 @@ func (s *site) page(status int, path string, headers ...string) string {
 // submit sends a form as a browser does, given as names and values.
 func (s *site) submit(pairs ...string) reply {
 	s.t.Helper()
+	return s.submitTo("/act", pairs...)
+}
+
+// submitTo is submit for another page.
+func (s *site) submitTo(path string, pairs ...string) reply {
+	s.t.Helper()
 	form := url.Values{}
 	for i := 0; i < len(pairs); i += 2 {
 		form.Set(pairs[i], pairs[i+1])
 	}
-	return do(s.t, s.request(http.MethodPost, "/act", form.Encode(),
+	return do(s.t, s.request(http.MethodPost, path, form.Encode(),
 		"Content-Type", "application/x-www-form-urlencoded", "Sec-Fetch-Site", "same-origin", "Origin", s.server.URL))
 }
 
@@ -99,6 +107,21 @@ func (s *site) of(service, provider string) *registry.Registration {
 	handle, ok := s.reg.Provider(service, provider)
 	require.True(s.t, ok)
 	return handle
+}
+
+// newConfiguration manages the documents of a registry, whose providers are of the service translate.
+func newConfiguration(tb testing.TB, reg *registry.Registry) admin.Configuration {
+	tb.Helper()
+	type settings struct {
+		Language string        `json:"language"`
+		Key      config.Secret `json:"api_key"`
+	}
+	options := config.Options{Kinds: []config.Kind{
+		config.Bind(registry.NewService[call]("translate"), "model", func(context.Context, settings) (call, error) { return func() error { return nil }, nil }),
+	}}
+	manager, err := config.New(reg, options)
+	require.NoError(tb, err)
+	return configured.By(manager, options)
 }
 
 // orchestrator returns one that has started three components.

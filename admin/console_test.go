@@ -25,12 +25,18 @@ import (
 func consolePages() []string {
 	return []string{
 		"/", "/?q=a", "/?state=open", "/service?name=payments", "/provider?service=payments&provider=stripe", "/explain", "/explain?service=chat&exclude=local",
-		"/events", "/events?audits=true", "/startup", "/act?verb=reset", "/act?verb=set_priority&service=chat&provider=local",
+		"/events", "/events?audits=true", "/startup", "/configuration", "/configuration?edit=true", "/fleet", "/fleet?node=agent-1", "/act?verb=reset", "/act?verb=set_priority&service=chat&provider=local",
 		"/service?" + url.Values{"name": {hostileService}}.Encode(),
 		"/provider?" + url.Values{"service": {hostileService}, "provider": {hostileProvider}}.Encode(),
 		"/explain?" + url.Values{"service": {hostileService}}.Encode(), "/?" + url.Values{"q": {hostileService}}.Encode(),
 		"/act?" + url.Values{"verb": {"drain"}, "service": {hostileService}, "provider": {hostileProvider}}.Encode(),
 	}
+}
+
+// withPages returns the options with which a console has all of its pages.
+func withPages(tb testing.TB, reg *registry.Registry) admin.Options {
+	tb.Helper()
+	return admin.Options{Authorize: allow, Orchestrator: orchestrator(tb, reg), Configuration: newConfiguration(tb, reg), Fleet: newFleet()}
 }
 
 func TestConsole_ShowsWhatIsWrongFirst(t *testing.T) {
@@ -56,7 +62,7 @@ func TestConsole_ShowsWhatIsWrongFirst(t *testing.T) {
 func TestConsole_PagesLoadNothingFromElsewhereAndHaveNoInlineCode(t *testing.T) {
 	t.Parallel()
 	reg := newScene(t)
-	s := consoleOf(t, reg, admin.Options{Authorize: allow, Orchestrator: orchestrator(t, reg)})
+	s := consoleOf(t, reg, withPages(t, reg))
 	require.NoError(t, s.of("embeddings", "bert").MarkUnhealthy(errors.New(hostileText)))
 	reference := regexp.MustCompile(`(?:href|src|action)="([^"]*)"`)
 	for _, path := range consolePages() {
@@ -74,7 +80,7 @@ func TestConsole_PagesLoadNothingFromElsewhereAndHaveNoInlineCode(t *testing.T) 
 			require.NotRegexp(t, `^(/|[a-z]+:[^,]|\.\./)`, html.UnescapeString(found[1]), "%s: links are relative", path)
 		}
 	}
-	text := s.page(http.StatusOK, consolePages()[13])
+	text := s.page(http.StatusOK, "/provider?"+url.Values{"service": {hostileService}, "provider": {hostileProvider}}.Encode())
 	require.Contains(t, text, `a/b ..\u202e%0d%0aSet-Cookie: x=1 &lt;script&gt;alert(2)&lt;/script&gt;`)
 	require.Contains(t, text, `&lt;/script&gt;&lt;svg onload=alert(3)&gt;\r\nX: \u2066y\u202e`, "the description")
 }
@@ -201,8 +207,11 @@ func TestConsole_FormsOfOtherSitesChangeNothing(t *testing.T) {
 		{"Origin", "null"},
 		{"Host", "evil.example", "Origin", "http://evil.example"},
 	} {
+		document := url.Values{"document": {translation}, "step": {"plan"}}
+		answer := do(t, s.request(http.MethodPost, "/configuration", document.Encode(), append(headers, "Content-Type", "application/x-www-form-urlencoded")...))
+		require.Contains(t, []int{http.StatusForbidden, http.StatusMisdirectedRequest}, answer.Status, headers)
 		form := url.Values{"verb": {"drain"}, "service": {"chat"}, "provider": {"a"}, "tag": {s.tag("chat", "a")}}
-		answer := do(t, s.request(http.MethodPost, "/act", form.Encode(), append(headers, "Content-Type", "application/x-www-form-urlencoded")...))
+		answer = do(t, s.request(http.MethodPost, "/act", form.Encode(), append(headers, "Content-Type", "application/x-www-form-urlencoded")...))
 		require.Contains(t, []int{http.StatusForbidden, http.StatusMisdirectedRequest}, answer.Status, headers)
 	}
 	require.InDelta(t, 1, s.of("chat", "a").Weight(), 0)
@@ -244,9 +253,9 @@ func TestConsole_TenThousandProvidersAreSearchedAndPaged(t *testing.T) {
 	s := consoleOf(t, manyProviders(t, 10_000), admin.Options{})
 	text := s.page(http.StatusOK, "/")
 	require.Contains(t, text, "1000 services")
-	require.Contains(t, text, `page 1 of 50, 1000 in all`)
-	require.Contains(t, s.page(http.StatusOK, "/?page=50"), "service-0999")
-	require.Contains(t, s.page(http.StatusOK, "/?page=99999"), "page 50 of 50")
+	require.Contains(t, text, `page 1 of 84, 1000 in all`)
+	require.Contains(t, s.page(http.StatusOK, "/?page=84"), "service-0999")
+	require.Contains(t, s.page(http.StatusOK, "/?page=99999"), "page 84 of 84")
 	text = s.page(http.StatusOK, "/?q=provider-07777")
 	require.Contains(t, text, "1 provider found")
 	require.Contains(t, text, ">provider-07777<")
@@ -257,7 +266,7 @@ func TestConsole_TenThousandProvidersAreSearchedAndPaged(t *testing.T) {
 func TestConsole_PagesAreSmall(t *testing.T) {
 	t.Parallel()
 	reg := newScene(t)
-	scene := consoleOf(t, reg, admin.Options{Authorize: allow, Orchestrator: orchestrator(t, reg)})
+	scene := consoleOf(t, reg, withPages(t, reg))
 	many := consoleOf(t, manyProviders(t, 10_000), admin.Options{Authorize: allow})
 	assets := 0
 	text := scene.page(http.StatusOK, "/")
@@ -295,6 +304,62 @@ func TestConsole_ExplainShowsTheTableBehindThePick(t *testing.T) {
 	require.Contains(t, text, "breaker open")
 	require.Contains(t, s.page(http.StatusOK, "/explain?service=chat&exclude=anthropic,+local"), "No provider would be picked now")
 	require.Contains(t, s.page(http.StatusNotFound, "/explain?service=none"), "there is no service")
+}
+
+const translation = "services:\n  translate:\n    providers:\n      - {name: deep, kind: model, settings: {language: de, api_key: written-out}}\n"
+
+func TestConsole_PlansAppliesAndUndoesADocument(t *testing.T) {
+	t.Parallel()
+	reg := newScene(t)
+	var kept audits
+	s := consoleOf(t, reg, admin.Options{Authorize: allow, Configuration: newConfiguration(t, reg), Audit: kept.add})
+	send := func(document string, pairs ...string) reply {
+		return s.submitTo("/configuration", append([]string{"document", document}, pairs...)...)
+	}
+	field := func(text, name string) string {
+		found := regexp.MustCompile(`name="` + name + `" value="([^"]*)"`).FindStringSubmatch(text)
+		require.NotNil(t, found, "%s in %s", name, text)
+		return html.UnescapeString(found[1])
+	}
+	apply := func(document string) string {
+		answer := send(document)
+		require.Equal(t, http.StatusOK, answer.Status, string(answer.Body))
+		return s.follow(send(document, "step", "apply", "tag", field(string(answer.Body), "tag"), "digest", field(string(answer.Body), "digest")))
+	}
+	wrong := send(strings.Replace(translation, "kind", "kynd", 1))
+	require.Equal(t, http.StatusUnprocessableEntity, wrong.Status)
+	require.Contains(t, string(wrong.Body), "line 4, column 22")
+	require.Contains(t, string(wrong.Body), "is <bdi>kind</bdi> meant?")
+	require.Contains(t, string(send(translation).Body), "services.translate.providers[deep]: add")
+	require.Empty(t, kept.take())
+
+	require.Contains(t, apply(translation), "the document was applied")
+	require.Len(t, reg.Registrations("translate"), 1)
+	text := s.page(http.StatusOK, "/configuration?edit=true")
+	require.NotContains(t, text, "written-out")
+	require.Contains(t, text, "[secret]")
+	other := strings.Replace(translation, "deep", "wide", 1)
+	text = apply(other)
+	require.Contains(t, text, "the document was applied")
+	answer := s.submit("verb", "configure", "tag", field(text, "tag"))
+	require.Contains(t, s.follow(answer), "the former document was applied")
+	_, there := reg.Provider("translate", "deep")
+	require.True(t, there)
+	for _, r := range kept.take() {
+		require.Equal(t, []any{action.Configure, action.Done, "ops"}, []any{r.Verb, r.Outcome, r.Actor})
+		require.NotContains(t, r.Detail, "written-out")
+	}
+}
+
+func TestConsole_DocumentsAreAsLongAsTheOptionSays(t *testing.T) {
+	t.Parallel()
+	reg := newScene(t)
+	s := consoleOf(t, reg, admin.Options{Authorize: allow, Configuration: newConfiguration(t, reg), MaxDocument: 128 << 10})
+	long := translation + "#" + strings.Repeat("ü\n#", 32<<10) // three bytes of the form for one, and more
+	require.Less(t, len(long), 256<<10)
+	require.Equal(t, http.StatusRequestEntityTooLarge, s.submitTo("/configuration", "document", long).Status)
+	require.Equal(t, http.StatusOK, s.submitTo("/configuration", "document", long[:100<<10]).Status)
+	require.Equal(t, http.StatusRequestEntityTooLarge, s.submitTo("/configuration", "document", strings.Repeat("x", 1<<20)).Status)
 }
 
 func TestConsole_StartupIsAPicture(t *testing.T) {

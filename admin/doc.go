@@ -11,7 +11,7 @@
 //
 // Below v1/runtime it has services with their health, providers, a snapshot with an ETag, what is picked for a query and
 // would be picked without some providers, the latest picks, events as a stream, and what [Options] adds: the components of
-// an orchestrator and the document of a configuration. It drains and undrains providers, opens and resets breakers, ends
+// an orchestrator, the document of a configuration and the processes of a fleet. It drains and undrains providers, opens and resets breakers, ends
 // cooldowns, marks health, and changes priority, weight and limits. v1/openapi.json describes all of it (OpenAPI 3.1), livez
 // and readyz are for orchestrators. Errors are problems by RFC 9457, those for unknown paths and methods included.
 //

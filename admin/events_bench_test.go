@@ -2,7 +2,6 @@ package admin_test
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -16,62 +15,69 @@ import (
 	"github.com/capreg/registry/admin"
 )
 
-// BenchmarkCall measures calls while clients follow the events and changes come in: by requests, most of which are refused for
-// their rate, and by the program itself. The median is that of the calls, whatever else the machine does.
-func BenchmarkCall(b *testing.B) {
-	for _, clients := range []int{0, 32} {
-		for _, changes := range []int{0, 100} {
-			b.Run(fmt.Sprintf("Clients=%d/ChangesPerSecond=%d", clients, changes), func(b *testing.B) { benchmarkCall(b, clients, changes) })
-		}
-	}
-}
-
-func benchmarkCall(b *testing.B, clients, changes int) {
-	b.Helper()
-	s := newSite(b, admin.Options{Authorize: allow})
+// BenchmarkCall_InAStorm measures calls of two registries in turn, whatever else the machine does meanwhile: one is left alone; the
+// events of the other are followed by 32 clients while changes come in, by the program and by requests, most of which are refused for
+// their rate. An operation is a window of each. The ratio is that of the medians.
+func BenchmarkCall_InAStorm(b *testing.B) {
+	const clients, window, pause = 32, 20 * time.Millisecond, 5 * time.Millisecond // between changes
+	quiet, busy := newSite(b, admin.Options{Authorize: allow}), newSite(b, admin.Options{Authorize: allow})
 	ctx, stop := context.WithCancel(b.Context())
 	var all sync.WaitGroup
 	for range clients {
-		answer, err := http.DefaultTransport.RoundTrip(s.request(http.MethodGet, "/v1/runtime/events", "").WithContext(ctx))
+		answer, err := http.DefaultTransport.RoundTrip(busy.request(http.MethodGet, "/v1/runtime/events", "").WithContext(ctx))
 		require.NoError(b, err)
 		all.Go(func() {
 			_, _ = io.Copy(io.Discard, answer.Body) // until ctx ends
 			_ = answer.Body.Close()
 		})
 	}
-	if changes > 0 {
-		handle := s.provider("c")
-		all.Go(func() {
-			ticker := time.NewTicker(time.Second / time.Duration(changes))
-			defer ticker.Stop()
-			for weight := 1.0; ; weight++ {
-				select {
-				case <-ctx.Done():
-					return
-				case <-ticker.C:
-				}
-				_, _ = handle.SetWeight(weight)
-				_, _ = try(s.request(http.MethodPost, providerPath("b", "/undrain"), `{}`, "If-Match", "*")) //nolint:contextcheck // that of the benchmark
-			}
-		})
-	}
-	resolver := chat.Bind(s.reg, registry.Query{})
+	changes := make(chan struct{}, 1)
+	made, handle := 0, busy.provider("c")
+	all.Go(func() {
+		for range changes {
+			made++
+			_, _ = handle.SetWeight(float64(made))
+			_, _ = try(busy.request(http.MethodPost, providerPath("b", "/undrain"), `{}`, "If-Match", "*"))
+		}
+	})
 	work := func(context.Context, call) error { return nil }
-	took := make([]time.Duration, 0, 1<<20)
-	b.ReportAllocs()
-	for b.Loop() {
-		began := time.Now()
-		err := resolver.Do(ctx, work)
-		if len(took) < cap(took) {
-			took = append(took, time.Since(began))
+	measure := func(s *site, took []time.Duration, storm bool) []time.Duration {
+		resolver := chat.Bind(s.reg, registry.Query{})
+		var changed time.Time
+		for began := time.Now(); time.Since(began) < window; {
+			if storm && time.Since(changed) >= pause {
+				changed = time.Now()
+				select {
+				case changes <- struct{}{}:
+				default: // the one before is still on its way
+				}
+			}
+			for range 50 {
+				start := time.Now()
+				err := resolver.Do(ctx, work)
+				took = append(took, time.Since(start))
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
 		}
-		if err != nil {
-			b.Fatal(err)
-		}
+		return took
 	}
-	b.StopTimer()
-	slices.Sort(took)
-	b.ReportMetric(float64(took[len(took)/2]), "p50-ns")
+	median := func(took []time.Duration) float64 {
+		slices.Sort(took)
+		return float64(took[len(took)/2])
+	}
+	alone, inStorm := make([]time.Duration, 0, 1<<22), make([]time.Duration, 0, 1<<22)
+	for b.Loop() {
+		alone = measure(quiet, alone, false)
+		inStorm = measure(busy, inStorm, true)
+	}
+	close(changes)
 	stop()
 	all.Wait()
+	before, after := median(alone), median(inStorm)
+	b.ReportMetric(before, "alone-p50-ns")
+	b.ReportMetric(after, "storm-p50-ns")
+	b.ReportMetric(after/before, "ratio")
+	b.ReportMetric(float64(made), "changes")
 }

@@ -53,10 +53,12 @@ func (h *Handler) guarded(w http.ResponseWriter, r *http.Request) *problem {
 	if err := h.crossOrigin.Check(r); err != nil {
 		return newProblem(http.StatusForbidden, "the request comes from another origin")
 	}
-	if r.URL.Path != console.ActPath { // that takes the forms of our own pages, for which the check of the origin stands
-		if p := h.checkBody(r); p != nil {
-			return p
-		}
+	check := h.checkBody
+	if console.TakesForms(r.URL.Path) { // of our own pages, for which the check of the origin stands
+		check = checkForm
+	}
+	if p := check(r); p != nil {
+		return p
 	}
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime)) // where the server can
 	return nil
@@ -99,6 +101,15 @@ func (h *Handler) hostAllowed(host string) bool {
 		return true
 	}
 	return slices.Contains(h.options.Hosts, name)
+}
+
+// checkForm refuses bodies that are not as browsers send the forms of our pages.
+func checkForm(r *http.Request) *problem {
+	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || media != "application/x-www-form-urlencoded" || len(r.Header["Content-Type"]) > 1 || r.Header.Get("Content-Encoding") != "" {
+		return newProblem(http.StatusUnsupportedMediaType, "forms are sent as application/x-www-form-urlencoded")
+	}
+	return nil
 }
 
 // checkBody refuses bodies that are not of the one type, which no form of a web page can send.

@@ -59,7 +59,7 @@ func New(reg *registry.Registry, options Options) (*Handler, error) {
 	h.close = sync.OnceFunc(func() { close(h.closed) })
 	h.addRoutes()
 	h.control = control.New(reg, control.Options{
-		Audit: options.Audit, Logger: options.Logger, Orchestrator: options.Orchestrator, Configuration: options.Configuration,
+		Audit: options.Audit, Logger: options.Logger, Orchestrator: options.Orchestrator, Configuration: options.Configuration, Fleet: options.Fleet,
 		Events: options.Events, ChangesPerSecond: options.ChangesPerSecond, ChangesAtOnce: options.ChangesAtOnce,
 	})
 	h.addConsole()

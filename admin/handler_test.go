@@ -25,7 +25,7 @@ func TestHandler_AnswersAllThatCanBeRead(t *testing.T) {
 		answer := s.get(http.StatusOK, path)
 		require.Equal(t, "application/json", answer.Header.Get("Content-Type"), path)
 	}
-	for _, path := range []string{"/v1/runtime/orchestrator", "/v1/runtime/configuration", "/v1/runtime/configuration/schema", "/v1/runtime/providers/none", "/v1", "/v1/runtime/services/"} {
+	for _, path := range []string{"/v1/runtime/orchestrator", "/v1/runtime/fleet", "/v1/runtime/configuration", "/v1/runtime/configuration/schema", "/v1/runtime/providers/none", "/v1", "/v1/runtime/services/"} {
 		s.get(http.StatusNotFound, path)
 	}
 }
@@ -49,7 +49,7 @@ func TestHandler_ChangesNothingWithoutAnAuthoriser(t *testing.T) {
 func TestHandler_DocumentsEveryRouteAndNoneBesides(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, admin.Options{Authorize: allow})
-	require.Len(t, s.schema.operations(), 31)
+	require.Len(t, s.schema.operations(), 33)
 	for _, operation := range s.schema.operations() {
 		method, path, _ := strings.Cut(operation, " ")
 		path = strings.NewReplacer("{provider}", "none", "{component}", "none").Replace(path)

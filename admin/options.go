@@ -33,6 +33,8 @@ type Options struct {
 	Orchestrator *registry.Orchestrator
 	// Configuration manages documents; package configured makes one of a config.Manager. Default: none.
 	Configuration Configuration
+	// Fleet shows the processes that offer providers to each other; package federated makes one. Default: none.
+	Fleet Fleet
 
 	// Logger gets one line for each change, a warning for one that was refused or has failed. Default: no logging.
 	Logger *zap.Logger
@@ -54,6 +56,21 @@ type Options struct {
 
 // Configuration is the manager of the program's documents. Texts are YAML or JSON. It must be safe for concurrent use.
 type Configuration = control.Configuration
+
+// Fleet shows the processes that offer providers to each other, as this one sees them. It must be safe for concurrent use.
+type Fleet = control.Fleet
+
+// FleetView is the content of a [Fleet]: the store that the processes meet in, and the processes.
+type FleetView = control.FleetView
+
+// Announcement has the news of this process for the others, in a [FleetView].
+type Announcement = control.Announcement
+
+// FleetNode is one process of a [FleetView].
+type FleetNode = control.FleetNode
+
+// FleetOffer is a provider that a [FleetNode] announces, and what became of it here.
+type FleetOffer = control.FleetOffer
 
 // DocumentProblem is one thing that is wrong with a document, as a [Configuration] finds it.
 type DocumentProblem = control.DocumentProblem

@@ -20,6 +20,7 @@ const (
 	base      = "/v1/runtime"
 	livePath  = "/livez"
 	readyPath = "/readyz"
+	undoPath  = base + "/configuration/undo"
 	yamlType  = "application/yaml"
 )
 
@@ -148,4 +149,6 @@ func matchesAny(header, tag string) bool {
 	})
 }
 
-func takesDocument(path string) bool { return strings.HasPrefix(path, base+"/configuration") }
+func takesDocument(path string) bool {
+	return strings.HasPrefix(path, base+"/configuration") && path != undoPath
+}

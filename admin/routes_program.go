@@ -39,6 +39,18 @@ type documentInput struct {
 	RawBody []byte `contentType:"application/yaml"`
 }
 
+type undoInput struct {
+	input.Match
+
+	Body reasonBody
+}
+
+type fleetInput struct {
+	Node      string `query:"node" maxLength:"1024" doc:"Only the node of that name"`
+	Limit     int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"Nodes of a page"`
+	PageToken string `query:"page_token" maxLength:"2048" doc:"next_page_token of the page before"`
+}
+
 func (h *Handler) addProgramRoutes() {
 	huma.Register(h.api, h.operation("orchestrator", http.MethodGet, base+"/orchestrator", "Plan, report and states of the components of the program"),
 		func(context.Context, *struct{}) (*tagged[control.Startup], error) {
@@ -50,12 +62,16 @@ func (h *Handler) addProgramRoutes() {
 			state, err := h.control.Restart(ctx, h.ask(ctx, in.IfMatch, in.Body.Reason, true), in.Component)
 			return answerOf(restartAnswer{in.Component, state}, err)
 		})
-	huma.Register(h.api, h.operation("configuration", http.MethodGet, base+"/configuration", "The document in force"),
+	huma.Register(h.api, h.programOperation("fleet", "/fleet", "The processes that offer providers to each other, as this one sees them"),
+		func(_ context.Context, in *fleetInput) (*body[control.FleetPage], error) {
+			return answerOf(h.control.FleetNodes(in.Node, in.PageToken, in.Limit))
+		})
+	huma.Register(h.api, h.programOperation("configuration", "/configuration", "The document in force"),
 		func(context.Context, *struct{}) (*tagged[documentAnswer], error) {
 			document, tag, err := h.control.Document()
 			return taggedOf(documentAnswer{document}, tag, err)
 		})
-	huma.Register(h.api, h.operation("configuration-schema", http.MethodGet, base+"/configuration/schema", "The JSON Schema of documents"),
+	huma.Register(h.api, h.programOperation("configuration-schema", "/configuration/schema", "The JSON Schema of documents"),
 		func(context.Context, *struct{}) (*body[json.RawMessage], error) {
 			return answerOf[json.RawMessage](h.control.Schema())
 		})
@@ -79,6 +95,18 @@ func (h *Handler) addProgramRoutes() {
 			done, err := h.control.ApplyDocument(ctx, h.ask(ctx, in.IfMatch, "", false), in.RawBody)
 			return taggedOf(done, done.Tag, err)
 		})
+	huma.Register(h.api, h.operation("configuration-undo", http.MethodPost, undoPath, "Apply again the document that was in force before the last one that was applied here"),
+		func(ctx context.Context, in *undoInput) (*tagged[control.Planned], error) {
+			done, err := h.control.UndoDocument(ctx, h.ask(ctx, in.IfMatch, in.Body.Reason, false))
+			return taggedOf(done, done.Tag, err)
+		})
+}
+
+// programOperation reads what the program has given, which may fail.
+func (h *Handler) programOperation(id, path, summary string) huma.Operation {
+	op := h.operation(id, http.MethodGet, base+path, summary)
+	h.addProblem(&op, http.StatusBadGateway)
+	return op
 }
 
 // documentOperation is an operation whose body is a document, in YAML or JSON.

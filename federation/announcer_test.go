@@ -101,6 +101,57 @@ func TestAnnouncer_WaitsForTheEndOfAnEarlierIncarnation(t *testing.T) {
 	})
 }
 
+// slowList is a store whose lists of a node's records wait, and whose leases go through a link.
+type slowList struct {
+	federation.Store
+
+	link *federationtest.Link
+	gate chan struct{}
+}
+
+func (s *slowList) Watch(ctx context.Context, prefix string, tell func(federation.Record)) error {
+	if strings.HasPrefix(prefix, "entry.n.") {
+		select {
+		case <-s.gate:
+		case <-ctx.Done():
+		}
+	}
+	return s.Store.Watch(ctx, prefix, tell)
+}
+
+func (s *slowList) Update(ctx context.Context, key string, value []byte, revision uint64) (uint64, error) {
+	return s.link.Update(ctx, key, value, revision)
+}
+
+func TestAnnouncer_DeletesNothingOfTheIncarnationThatHasTakenItsName(t *testing.T) {
+	t.Parallel()
+	inFleet(t, func(f *fleet) {
+		store := &slowList{f.memory, federationtest.NewLink(f.memory), make(chan struct{})}
+		first, err := federation.NewAnnouncer(federation.AnnouncerOptions{
+			Store: store, Node: "n", TTL: ttl, Offer: func(registry.Info) (federation.Offer, bool) { return federation.Offer{Kind: "test"}, true },
+		})
+		require.NoError(f, err)
+		near, far := f.registry(), f.registry()
+		f.add(near, "p")
+		f.add(far, "q")
+		f.runs(func(ctx context.Context) error { return first.Run(ctx, near) }, federation.ErrTaken)
+		after(0)
+		require.Equal(f, federation.AnnouncerServing, first.Announcement().State)
+		store.link.Cut(false)
+		f.announcer(far, "n", nil)
+		after(3 * ttl)
+		before := f.keys()
+		require.Len(f, before, 2, "the records of the first are deleted")
+		close(store.gate) // it lists what is the second's now, as it does not know yet
+		after(ttl)
+		require.Equal(f, before, f.keys())
+		store.link.Mend()
+		after(ttl)
+		require.Equal(f, before, f.keys())
+		require.Equal(f, federation.AnnouncerIdle, first.Announcement().State)
+	})
+}
+
 func TestAnnouncer_DeletesWhatNodesHaveLeftBehind(t *testing.T) {
 	t.Parallel()
 	inFleet(t, func(f *fleet) {
@@ -231,4 +282,17 @@ func TestSource_EvictsNothingWhenItHasSleptItself(t *testing.T) {
 		require.Equal(f, federation.NodePresent, stateOf(source, "near").State)
 		synctest.Wait()
 	})
+}
+
+func TestNodeOf_KnowsTheRecordsOfANode(t *testing.T) {
+	t.Parallel()
+	for key, want := range map[string]string{
+		"lease.a": "a lease", "entry.a.1.x.y": "a", "entry.a.": "a", "entry.a": "", "lease.": "", "lease.a.b": "", "entry..x": "", "cooldown.a": "", "": "",
+	} {
+		node, lease := federation.NodeOf(key)
+		if lease {
+			node += " lease"
+		}
+		require.Equal(t, want, node, key)
+	}
 }

@@ -15,6 +15,8 @@ import (
 	"github.com/capreg/registry/internal/fault"
 )
 
+var errNotOwn = errors.New("federation: the lease of the node is of another incarnation")
+
 // announcing is one run of an announcer: its lease, step by step, in one goroutine.
 type announcing struct {
 	*Announcer
@@ -294,6 +296,9 @@ func (r *announcing) clean(ctx context.Context) func() error {
 	incarnation := r.lease.Incarnation
 	r.mu.Unlock()
 	records, err := r.list(ctx, entryPrefix+r.options.Node+".")
+	if err == nil {
+		err = r.own(ctx, incarnation)
+	}
 	for _, key := range slices.Sorted(maps.Keys(records)) {
 		_, of, name, ill := parseEntryKey(key)
 		switch {
@@ -308,6 +313,18 @@ func (r *announcing) clean(ctx context.Context) func() error {
 		r.unclean = err != nil
 		return err
 	}
+}
+
+// own returns an error if the lease of the node is not that of the incarnation: then what was listed before may be of a later one.
+func (r *announcing) own(ctx context.Context, incarnation string) error {
+	record, err := r.get(ctx)
+	if err != nil {
+		return err
+	}
+	if l, ill := readLease(record); ill != nil || l.Incarnation != incarnation {
+		return errNotOwn
+	}
+	return nil
 }
 
 // strays has the record of a provider deleted if it is not one that was written.

@@ -3,7 +3,7 @@
 // picks, explains, fails over and drains them like those of its own process.
 //
 //	source, err := federation.NewSource(federation.SourceOptions{
-//		Store:    store, // such as that of contrib/nats
+//		Store:    store, // such as that of contrib/nats or contrib/etcd
 //		Node:     "billing-1",
 //		Bindings: []federation.Binding{federation.Dial(LLM, "nats", dial)},
 //	})

@@ -3,6 +3,7 @@ package federation
 import (
 	"context"
 	"errors"
+	"strings"
 )
 
 // The errors of a [Store], for errors.Is.
@@ -50,6 +51,21 @@ type Store interface {
 	// order of the writes and in one goroutine at a time. It returns when ctx ends, or with an error when it may
 	// have missed something; it is then called again. A change that was made and undone may be left out.
 	Watch(ctx context.Context, prefix string, tell func(Record)) error
+}
+
+// NodeOf returns the node whose record has the key, or "" if it is not that of a node, and whether it is the lease of the node.
+// It is for an engine that deletes the records of a process that is gone by itself, such as etcd: a node that still
+// lives writes them again, and until then nothing of it is to be removed.
+func NodeOf(key string) (node string, lease bool) {
+	if rest, ok := strings.CutPrefix(key, leasePrefix); ok && isWord(rest) {
+		return rest, true
+	}
+	if rest, ok := strings.CutPrefix(key, entryPrefix); ok {
+		if node, _, more := strings.Cut(rest, "."); more && isWord(node) {
+			return node, false
+		}
+	}
+	return "", false
 }
 
 // list returns the records below a prefix, by their keys.

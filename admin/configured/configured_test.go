@@ -115,6 +115,107 @@ func TestBy_AppliesADocumentThatIsBasedOnTheOneInForce(t *testing.T) {
 	require.Len(t, reg.Registrations(), 1)
 }
 
+func TestBy_UndoesTheLastDocument(t *testing.T) {
+	reg, send := site(t, allow)
+	const second = "services:\n  llm:\n    providers:\n      - {name: c, kind: model, settings: {model: other}}\n"
+	status, _, value := send("POST", "/undo", "application/json", `{}`, "If-Match", "*")
+	require.Equal(t, http.StatusConflict, status)
+	require.Contains(t, value["detail"], "no document was applied here so far")
+	for _, document := range []string{first, second} {
+		status, _, value = send("PUT", "", yaml, document, "If-Match", "*")
+		require.Equal(t, http.StatusOK, status, value)
+	}
+	_, header, _ := send("GET", "", "", "")
+	status, _, _ = send("POST", "/undo", "application/json", `{}`)
+	require.Equal(t, http.StatusPreconditionRequired, status)
+	status, _, _ = send("POST", "/undo", "application/json", `{}`, "If-Match", `"old"`)
+	require.Equal(t, http.StatusPreconditionFailed, status)
+	status, _, _ = send("POST", "/undo", yaml, first, "If-Match", "*")
+	require.Equal(t, http.StatusUnsupportedMediaType, status)
+	require.Len(t, reg.Registrations(), 1)
+
+	before := header.Get("ETag")
+	status, header, value = send("POST", "/undo", "application/json", `{"reason": "too slow"}`, "If-Match", before)
+	require.Equal(t, http.StatusOK, status, value)
+	require.Contains(t, value["text"], "- services.llm.providers[c]: remove")
+	require.Len(t, reg.Registrations(), 2)
+	b, there := reg.Provider("llm", "b")
+	require.True(t, there, "with the secret that is not shown")
+	require.Equal(t, registry.PriorityLow, b.Info().Priority)
+	status, _, _ = send("POST", "/undo", "application/json", `{}`, "If-Match", header.Get("ETag"))
+	require.Equal(t, http.StatusOK, status, "what was undone is applied again")
+	require.Len(t, reg.Registrations(), 1)
+	status, _, _ = send("POST", "/undo", "application/json", `{}`, "If-Match", header.Get("ETag"))
+	require.Equal(t, http.StatusPreconditionFailed, status)
+	status, _, _ = send("POST", "/undo", "application/json", `{}`, "If-Match", before)
+	require.Equal(t, http.StatusPreconditionFailed, status, "a request that is sent again is refused, although the same document is in force")
+}
+
+func TestBy_TheFirstDocumentHasNoFormer(t *testing.T) {
+	reg, send := site(t, allow)
+	status, _, _ := send("PUT", "", yaml, first, "If-Match", "*")
+	require.Equal(t, http.StatusOK, status)
+	status, _, value := send("POST", "/undo", "application/json", `{}`, "If-Match", "*")
+	require.Equal(t, http.StatusConflict, status)
+	require.Contains(t, value["detail"], "no document was in force before the first")
+	require.Len(t, reg.Registrations(), 2)
+}
+
+func TestBy_DoesNotUndoWhatTheProgramHasApplied(t *testing.T) {
+	reg, err := registry.New(registry.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, reg.Close(context.Background())) })
+	options := config.Options{Kinds: []config.Kind{
+		config.Bind(llm, "model", func(_ context.Context, s settings) (string, error) { return s.Model, nil }),
+	}}
+	manager, err := config.New(reg, options)
+	require.NoError(t, err)
+	c := configured.By(manager, options)
+	one := []byte("services: {llm: {providers: [{name: a, kind: model}]}}")
+	_, _, err = c.Apply(t.Context(), []byte("services: {llm: {providers: [{name: b, kind: model}]}}"))
+	require.NoError(t, err)
+	_, _, err = c.Apply(t.Context(), one)
+	require.NoError(t, err)
+	_, words, err := c.PlanUndo(t.Context())
+	require.NoError(t, err)
+	require.Contains(t, words, "- services.llm.providers[a]: remove")
+	d, err := config.Parse("program", one)
+	require.NoError(t, err)
+	_, err = manager.Apply(t.Context(), d)
+	require.NoError(t, err)
+	_, _, err = c.PlanUndo(t.Context())
+	require.ErrorIs(t, err, registry.ErrState)
+	_, _, err = c.Undo(t.Context())
+	require.ErrorIs(t, err, registry.ErrState)
+	require.Len(t, reg.Registrations(), 1)
+}
+
+// A document that was read here has a word where a secret is, which must not become the secret.
+func TestBy_RefusesTheWordForASecret(t *testing.T) {
+	reg, send := site(t, allow)
+	status, _, _ := send("PUT", "", yaml, first, "If-Match", "*")
+	require.Equal(t, http.StatusOK, status)
+	_, _, value := send("GET", "", "", "")
+	read, err := json.Marshal(value["document"])
+	require.NoError(t, err)
+	status, _, value = send("POST", "/lint", "application/json", string(read))
+	require.Equal(t, http.StatusOK, status)
+	require.Equal(t, []any{map[string]any{
+		"file": "document", "path": "services.llm.providers[b].settings.api_key",
+		"text": "the secret is not shown here: write it, or better a reference such as ${env:NAME}",
+	}}, value["problems"])
+	for _, operation := range []string{"POST /plan", "PUT "} {
+		method, path, _ := strings.Cut(operation, " ")
+		status, _, value = send(method, path, "application/json", string(read), "If-Match", "*")
+		require.Equal(t, http.StatusUnprocessableEntity, status, operation)
+		require.Len(t, value["problems"], 1)
+	}
+	require.Len(t, reg.Registrations(), 2)
+	const nested = "services: {llm: {providers: [{name: a, kind: model, settings: {model: [{x: '[secret]'}]}}]}}"
+	_, _, value = send("POST", "/lint", yaml, nested)
+	require.Contains(t, value["problems"].([]any)[0].(map[string]any)["path"], "settings.model[0].x")
+}
+
 func TestBy_TellsWhatIsWrongWithADocument(t *testing.T) {
 	reg, send := site(t, allow)
 	const wrong = "services:\n  llm:\n    providers:\n      - {name: a, kind: model, prioritty: HIGH}\n"

@@ -36,6 +36,20 @@ type field struct {
 	absent      []string
 }
 
+// buildGateway builds examples/gateway in its own module, of which this one knows nothing without a workspace.
+func buildGateway(ctx context.Context, program string) error {
+	folder, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/capreg/registry").Output()
+	if err != nil {
+		return fmt.Errorf("finding the repository: %w", err)
+	}
+	build := exec.CommandContext(ctx, "go", "build", "-o", program, "./gateway") //nolint:gosec // of our own folder
+	build.Dir = filepath.Join(strings.TrimSpace(string(folder)), "examples")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("building examples/gateway: %w: %s", err, out)
+	}
+	return nil
+}
+
 // newField builds and starts the servers.
 func newField(ctx context.Context, portkey string) (_ *field, err error) {
 	folder, err := os.MkdirTemp("", "gateway")
@@ -56,8 +70,8 @@ func newField(ctx context.Context, portkey string) (_ *field, err error) {
 		return nil, err
 	}
 	program := filepath.Join(folder, "program")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", program, "github.com/capreg/registry/examples/gateway").CombinedOutput(); err != nil { //nolint:gosec // of our own folder
-		return nil, fmt.Errorf("building examples/gateway: %w: %s", err, out)
+	if err := buildGateway(ctx, program); err != nil {
+		return nil, err
 	}
 	gateway, err := f.startGateway(ctx, "gateway", program, f.upstream.address)
 	if err != nil {

@@ -12,6 +12,7 @@
 //	registry top
 //	registry health
 //	registry providers --ineligible
+//	registry fleet
 //	registry explain --service llm --exclude primary
 //	registry drain --reason "new disk" primary
 //	registry reset --service llm

@@ -23,7 +23,7 @@ const apiBase = "/v1/runtime"
 // operateCommands are those that ask a running program.
 func operateCommands(p *printer) []*cobra.Command {
 	commands := []*cobra.Command{
-		topCommand(p), providersCommand(p), healthCommand(p), eventsCommand(p), resetCommand(p), forceOpenCommand(p), applyCommand(p),
+		topCommand(p), providersCommand(p), healthCommand(p), fleetCommand(p), eventsCommand(p), resetCommand(p), forceOpenCommand(p), applyCommand(p),
 		changeCommand(p, "drain", "Give a provider no new calls; those in progress go on"),
 		changeCommand(p, "undrain", "Give a provider the weight again that it had before it was drained"),
 		changeCommand(p, "clear-cooldown", "End the cooldowns of a provider and of its failure domain"),
@@ -332,17 +332,39 @@ func (p *printer) reset(ctx context.Context, r *remote, body map[string]string) 
 
 func applyCommand(p *printer) *cobra.Command {
 	var r remote
+	var undo bool
 	command := &cobra.Command{
 		Use:     "apply FILE",
 		Short:   "Apply a document to a running program, at one moment or not at all",
-		Example: "  registry plan --live agent.yaml && registry apply agent.yaml",
-		Args:    cobra.ExactArgs(1),
+		Long:    "Apply a document to a running program, at one moment or not at all. --undo applies the one again that was in force before the last.",
+		Example: "  registry plan --live agent.yaml && registry apply agent.yaml\n  registry apply --undo",
+		Args:    cobra.MaximumNArgs(1),
 		RunE: func(command *cobra.Command, files []string) error {
-			return p.sendDocument(command.Context(), &r, http.MethodPut, "", files[0])
+			switch ctx := command.Context(); {
+			case undo == (len(files) == 1):
+				return errors.New("apply wants a FILE or --undo")
+			case undo:
+				return p.undo(ctx, &r)
+			default:
+				return p.sendDocument(ctx, &r, http.MethodPut, "", files[0])
+			}
 		},
 	}
 	r.addFlags(command)
+	command.Flags().BoolVar(&undo, "undo", false, "apply the document that was in force before the last one that was applied this way")
 	return command
+}
+
+// undo applies the former document, and prints the changes.
+func (p *printer) undo(ctx context.Context, r *remote) error {
+	if err := r.connect(); err != nil {
+		return err
+	}
+	text, err := r.send(ctx, apiBase+"/configuration/undo", nil, map[string]string{}, &struct{}{})
+	if err != nil {
+		return err
+	}
+	return p.changesOf(text)
 }
 
 // sendDocument sends a file to be planned or applied, and prints the changes.
@@ -358,6 +380,11 @@ func (p *printer) sendDocument(ctx context.Context, r *remote, method, path, fil
 	if err != nil {
 		return err
 	}
+	return p.changesOf(text)
+}
+
+// changesOf prints the plan of an answer.
+func (p *printer) changesOf(text []byte) error {
 	var plan struct {
 		Plan json.RawMessage `json:"plan"`
 		Text string          `json:"text"`

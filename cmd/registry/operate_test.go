@@ -36,6 +36,19 @@ type live struct {
 
 const token = "s3cret-token"
 
+// fleet is one with a node that is suspected.
+type fleet struct{}
+
+func (fleet) View() admin.FleetView {
+	return admin.FleetView{
+		Store: "bucket", Reachable: true, Announcement: &admin.Announcement{Node: "control", State: "serving", Entries: 2},
+		Nodes: []admin.FleetNode{
+			{Name: "agent-1", State: "present", Offers: []admin.FleetOffer{{Service: "llm", Name: "x", Visible: true, As: "agent-1/x"}}},
+			{Name: "agent-2", State: "suspect", Suspect: true, Reason: "its lease was not renewed", SuspectedBy: []string{"agent-1"}},
+		},
+	}
+}
+
 func operate(t *testing.T) live {
 	t.Helper()
 	reg, err := registry.New(registry.Options{})
@@ -51,7 +64,7 @@ func operate(t *testing.T) live {
 	manager, err := config.New(reg, options)
 	require.NoError(t, err)
 	handler, err := admin.New(reg, admin.Options{
-		Configuration: configured.By(manager, options),
+		Configuration: configured.By(manager, options), Fleet: fleet{},
 		Authorize: admin.Tokens(map[string]string{"ops": token, "guest": "guest"}, func(actor string, a action.Action) error {
 			if actor == "guest" && a.Verb != action.Read {
 				return registry.ErrDenied
@@ -305,4 +318,54 @@ func TestOperate_NamesCannotMoveTheCursor(t *testing.T) {
 	require.Contains(t, out, "evil\ufffd<b> gets no new calls")
 	_, out, _ = l.ask(t, "providers")
 	require.NotContains(t, out, "\u202e")
+}
+
+func TestOperate_ShowsTheFleet(t *testing.T) {
+	t.Parallel()
+	l := operate(t)
+	status, out, problems := l.ask(t, "fleet")
+	require.Equal(t, 3, status, problems)
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	require.Equal(t, "store bucket is reachable", lines[0])
+	require.Equal(t, "this process is node control, serving; it announces 2", lines[1])
+	require.Regexp(t, `^ ◆ suspect +agent-2 +- +this process, agent-1 +0 of 0 in use: its lease was not renewed$`, lines[3])
+	require.Regexp(t, `^ +llm/x +agent-1/x$`, lines[5])
+	_, out, _ = l.ask(t, "fleet", "--json")
+	var all struct {
+		Store string `json:"store"`
+		Nodes []struct {
+			Name string `json:"name"`
+		} `json:"nodes"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(out), &all))
+	require.Equal(t, "bucket", all.Store)
+	require.Len(t, all.Nodes, 2)
+	require.NotContains(t, out, "next_page_token")
+}
+
+func TestOperate_UndoesADocument(t *testing.T) {
+	t.Parallel()
+	l := operate(t)
+	document := func(name string) string {
+		path := filepath.Join(t.TempDir(), name+".yaml")
+		require.NoError(t, os.WriteFile(path, []byte("services: {llm: {providers: [{name: "+name+", kind: openai, settings: {model: m}}]}}\n"), 0o600))
+		return path
+	}
+	for _, wrong := range [][]string{{"apply"}, {"apply", "--undo", document("x")}} {
+		status, _, problems := l.ask(t, wrong...)
+		require.Equal(t, 2, status)
+		require.Contains(t, problems, "apply wants a FILE or --undo")
+	}
+	status, _, problems := l.ask(t, "apply", "--undo")
+	require.Equal(t, 1, status)
+	require.Contains(t, problems, "no document was applied here so far")
+	for _, name := range []string{"one", "two"} {
+		status, _, problems = l.ask(t, "apply", document(name))
+		require.Equal(t, 0, status, problems)
+	}
+	status, out, problems := l.ask(t, "apply", "--undo")
+	require.Equal(t, 0, status, problems)
+	require.Contains(t, out, "services.llm.providers[one]: add")
+	_, there := l.reg.Provider("llm", "two")
+	require.False(t, there)
 }

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,7 +24,7 @@ func topCommand(p *printer) *cobra.Command {
 		Use:   "top",
 		Short: "Watch the services and providers of a running program, worst first",
 		Long: "Watch the services and providers of a running program, worst first: state, breaker with the time of its next trial, the last minute, last error.\n" +
-			"Keys: arrows or j and k move, / filters, enter shows details, e explains, r resets, d drains and undrains, q quits. Actions ask first.\n" +
+			"Keys: arrows or j and k move, / filters, enter shows details, e explains, f shows the fleet, r resets, d drains and undrains, q quits. Actions ask first.\n" +
 			"Where the output is no terminal, it prints one table and ends.",
 		Example: "  registry top --address http://localhost:8080/ops\n  registry top --once",
 		Args:    cobra.NoArgs,
@@ -81,6 +83,80 @@ func (p running) Explain(ctx context.Context, service string) (string, error) {
 		return "", err
 	}
 	return found.Explanation.String(), nil
+}
+
+// Fleet reads what it knows of other processes.
+func (p running) Fleet(ctx context.Context) (*top.Fleet, error) {
+	all, _, err := p.remote.fleet(ctx)
+	return all, err
+}
+
+// fleet reads all pages: the fleet, and its nodes as they came.
+func (r *remote) fleet(ctx context.Context) (all *top.Fleet, raw map[string]json.RawMessage, err error) {
+	nodes := []json.RawMessage{}
+	for q := (query{"limit": {"1000"}}); ; {
+		page := &top.Fleet{}
+		text, err := r.get(ctx, apiBase+"/fleet", q, page)
+		if err != nil {
+			return nil, nil, err
+		}
+		var more struct {
+			Nodes []json.RawMessage `json:"nodes"`
+			Next  string            `json:"next_page_token"`
+		}
+		if raw == nil {
+			err = json.Unmarshal(text, &raw)
+		}
+		if err = errors.Join(err, json.Unmarshal(text, &more)); err != nil {
+			return nil, nil, err
+		}
+		nodes = append(nodes, more.Nodes...)
+		if all == nil {
+			all = page
+		} else {
+			all.Nodes = append(all.Nodes, page.Nodes...)
+		}
+		if more.Next == "" {
+			break
+		}
+		q["page_token"] = []string{more.Next}
+	}
+	delete(raw, "next_page_token")
+	raw["nodes"], err = json.Marshal(nodes)
+	return all, raw, err
+}
+
+func fleetCommand(p *printer) *cobra.Command {
+	var r remote
+	command := &cobra.Command{
+		Use:   "fleet",
+		Short: "Show the processes that offer providers to each other, as a running program sees them",
+		Long: "Show the processes that offer providers to each other, as a running program sees them: which node announces what, what is in use, and which\n" +
+			"one is suspected by which. It exits with 3 where a node is suspected or the store cannot be reached.",
+		Example: "  registry fleet --address http://localhost:8080/ops\n  registry fleet --json",
+		Args:    cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error {
+			if err := r.connect(); err != nil {
+				return err
+			}
+			all, raw, err := r.fleet(command.Context())
+			if err != nil {
+				return err
+			}
+			if p.json {
+				err = p.value(raw)
+			} else {
+				err = top.FleetTable(p.out, all, time.Now())
+			}
+			suspected := slices.ContainsFunc(all.Nodes, func(n top.Node) bool { return n.Suspect || len(n.SuspectedBy) > 0 })
+			if err == nil && (suspected || all.Store != "" && !all.Reachable) {
+				err = errDegraded
+			}
+			return err
+		},
+	}
+	r.addFlags(command)
+	return command
 }
 
 // Change makes a change.

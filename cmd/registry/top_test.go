@@ -122,6 +122,12 @@ func TestTop_InATerminal(t *testing.T) {
 
 	term.keys("Escape")
 	term.shows("index")
+	term.keys("f")
+	term.until("the fleet", func(s string) bool {
+		return strings.Contains(s, "◆ suspect       agent-2") && strings.Contains(s, "this process, agent-1") && strings.Contains(s, "llm/x") && !strings.Contains(s, "index")
+	})
+	term.keys("Escape")
+	term.shows("index")
 	require.NoError(t, l.provider(t, "primary").MarkUnhealthy(nil))
 	term.shows("✖ unhealthy") // by the stream of events
 	term.keys("q")

@@ -144,12 +144,14 @@ func TestHostile_UpstreamsHurtOneRequestAtMost(t *testing.T) {
 	for name, do := range upstreams {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			times := Timeouts{
-				FirstToken: config.Duration(300 * time.Millisecond), Stall: config.Duration(300 * time.Millisecond), Answer: config.Duration(300 * time.Millisecond), Total: config.Duration(time.Second),
-			}
-			settings := Config{Timeouts: times, Memory: 64 << 20, Upstreams: map[string]Upstream{
+			short := config.Duration(300 * time.Millisecond)
+			times := Timeouts{FirstToken: short, Stall: short, Answer: short, Total: config.Duration(time.Second)}
+			settings := Config{Memory: 64 << 20, Upstreams: map[string]Upstream{
 				"hostile": {URL: hostile(t, do), Retry: &registry.RetryPolicy{}}, "good": {URL: good},
-			}, Routes: []Route{{Model: "a", Groups: []Group{{Upstreams: []string{"hostile"}}}}, {Model: "b", Groups: []Group{{Upstreams: []string{"good"}}}}}}
+			}, Routes: []Route{
+				{Model: "a", Groups: []Group{{Upstreams: []string{"hostile"}}}, Timeouts: times},
+				{Model: "b", Groups: []Group{{Upstreams: []string{"good"}}}},
+			}}
 			url := start(t, settings)
 			for _, body := range []string{askA, streamA} {
 				begun := time.Now()

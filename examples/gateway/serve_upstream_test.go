@@ -48,7 +48,7 @@ func upstream(t *testing.T, status int, text string) (url string) {
 
 // over serves the models a and b from all of the upstreams, in order.
 func over(urls ...string) Config {
-	c := Config{Upstreams: make(map[string]Upstream), Timeouts: Timeouts{Total: config.Duration(5 * time.Second)}}
+	c := Config{Upstreams: make(map[string]Upstream), Timeouts: Timeouts{Total: config.Duration(30 * time.Second)}}
 	var groups []Group
 	for i, url := range urls {
 		name := string(rune('x' + i))
@@ -204,7 +204,17 @@ func TestGateway_SendsCommentsWhileThereIsNothingElse(t *testing.T) {
 	} {
 		settings := over(upstream(t, http.StatusOK, c.text), upstream(t, http.StatusOK, c.spare))
 		settings.WholeAnswers = c.whole
-		settings.Timeouts = Timeouts{FirstToken: config.Duration(200 * time.Millisecond), Stall: config.Duration(200 * time.Millisecond), Comment: config.Duration(10 * time.Millisecond)}
+		short := config.Duration(200 * time.Millisecond)
+		settings.Timeouts = Timeouts{Comment: config.Duration(10 * time.Millisecond)}
+		for name, upstream := range settings.Upstreams {
+			if name == "x" || c.spare != good { // a good one has the time it needs
+				upstream.Timeouts = Timeouts{FirstToken: short, Stall: short}
+				if c.code == "stream_interrupted" { // its first token is in time
+					upstream.Timeouts.FirstToken = config.Duration(30 * time.Second)
+				}
+			}
+			settings.Upstreams[name] = upstream
+		}
 		r, answer := post(t, start(t, settings), streamA)
 		require.Equal(t, http.StatusOK, r.StatusCode)
 		require.Equal(t, "no", r.Header.Get("X-Accel-Buffering"))
@@ -235,7 +245,7 @@ func TestGateway_LongStreamsAndSlowClientsBlameNoUpstream(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	settings := over(server.URL)
-	settings.Timeouts.Total = config.Duration(300 * time.Millisecond)
+	settings.Routes[0].Timeouts.Total = config.Duration(300 * time.Millisecond)
 	url := start(t, settings)
 	for _, reads := range []bool{true, false} {
 		for range 5 {
@@ -252,7 +262,7 @@ func TestGateway_LongStreamsAndSlowClientsBlameNoUpstream(t *testing.T) {
 			require.NoError(t, response.Body.Close())
 			cancel()
 		}
-		r, answer := post(t, url, `{"model":"a","stream":false}`)
+		r, answer := post(t, url, `{"model":"b","stream":false}`)
 		require.Equal(t, http.StatusOK, r.StatusCode, answer)
 	}
 	http.DefaultClient.CloseIdleConnections()

@@ -263,10 +263,18 @@ func (p *process) drop(name string) {
 // sees waits until the process has providers of exactly these names.
 func (p *process) sees(names ...string) {
 	p.tb.Helper()
-	p.eventually(fmt.Sprintf("node %q sees %v", p.node, names), func() bool { return p.has(names...) })
+	p.eventually(fmt.Sprintf("node %q sees %s", p.node, few(names)), func() bool { return p.has(names...) })
 	if p.failed {
-		p.tb.Logf("node %q sees %v; %+v", p.node, p.names(), p.source.Fleet())
+		p.tb.Logf("node %q sees %s; %.4000s", p.node, few(p.names()), fmt.Sprintf("%+v", p.source.Fleet()))
 	}
+}
+
+// few returns names for a report, of many the first ones.
+func few(names []string) string {
+	if len(names) <= 10 {
+		return fmt.Sprint(names)
+	}
+	return fmt.Sprintf("%v and %d others", names[:10], len(names)-10)
 }
 
 func (p *process) names() (names []string) {

@@ -132,6 +132,11 @@ func deeds() []deed {
 			Verb: action.Restart, Title: "Restart", do: restart,
 			Effect: "The component is stopped and started again, and this page waits until it is ready.", Back: "It cannot be undone.",
 		},
+		{
+			Verb: action.Configure, Title: "Apply the former document", do: undoDocument,
+			Effect: "The document of before the last one that was applied here is applied again, at one moment or not at all.",
+			Back:   "The other one can be applied again.",
+		},
 	}
 }
 
@@ -284,6 +289,8 @@ type confirmView struct {
 
 	Service, Provider, Component, Tag string
 	Values                            []field
+	// Plan has the changes of a document; nil: it is no action of one.
+	Plan *planView
 	// Of names the target in words.
 	Of string
 	// Back leads to where it was asked for.
@@ -303,6 +310,11 @@ func (c *Console) confirm(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case d.Verb == action.Restart:
 		v.Of = "component " + show(v.Component)
+	case d.Verb == action.Configure:
+		if err := c.planUndo(r, v); err != nil {
+			c.fail(w, r, err, link{v.Where, "Back"})
+			return
+		}
 	case v.Provider != "":
 		detail, err := c.Control.Provider(control.Target{Service: v.Service, Provider: v.Provider})
 		if err != nil {
@@ -326,6 +338,23 @@ func (c *Console) confirm(w http.ResponseWriter, r *http.Request) {
 	c.write(w, r, http.StatusOK, "confirm", &page{Title: d.Title + " of " + v.Of, Here: "act", Body: v})
 }
 
+// planUndo adds what the former document would change.
+func (c *Console) planUndo(r *http.Request, v *confirmView) error {
+	if err := c.Control.MayPlan(c.Party(r)); err != nil {
+		return err
+	}
+	_, tag, err := c.Control.Document()
+	if err != nil {
+		return err
+	}
+	planned, err := c.Control.PlanUndo(r.Context())
+	if err != nil {
+		return err
+	}
+	v.Of, v.Tag, v.Plan = "configuration", tag, planOf(planned.Text)
+	return nil
+}
+
 // entered puts what was entered before into the fields of a form that comes again.
 func entered(fields []field, q url.Values) []field {
 	for i := range fields {
@@ -339,6 +368,8 @@ func entered(fields []field, q url.Values) []field {
 // whereOf returns the page that an action belongs to.
 func whereOf(form url.Values) string {
 	switch {
+	case form.Get("verb") == string(action.Configure):
+		return "configuration"
 	case form.Get("component") != "":
 		return "startup"
 	case form.Get("provider") != "":
@@ -373,11 +404,16 @@ func (c *Console) act(w http.ResponseWriter, r *http.Request) {
 		c.fail(w, r, err, link{"act?" + form.Encode(), "Look at it again"}, link{where, "Back"})
 		return
 	}
+	c.lead(w, where, &done)
+}
+
+// lead leads to the page that shows what was done.
+func (c *Console) lead(w http.ResponseWriter, where string, done *result) {
 	separator := "?"
 	if strings.Contains(where, "?") {
 		separator = "&"
 	}
-	w.Header().Set("Location", where+separator+query("done", c.results.add(&done))) // below whatever prefix there is
+	w.Header().Set("Location", where+separator+query("done", c.results.add(done))) // below whatever prefix there is
 	w.WriteHeader(http.StatusSeeOther)
 }
 

@@ -34,8 +34,10 @@ type Options struct {
 	Party func(*http.Request) control.Party
 	// Status returns the HTTP status of a refusal, and the headers that go with it.
 	Status func(error) (int, http.Header)
-	// Startup reports that there is an orchestrator.
-	Startup bool
+	// MaxDocument bounds a document of configuration, in bytes.
+	MaxDocument int64
+	// Startup, Configured and Fleet report that there is an orchestrator, a configuration and a fleet.
+	Startup, Configured, Fleet bool
 }
 
 // Console serves the pages. Use New to create one. It is safe for concurrent use.
@@ -73,12 +75,13 @@ func (c *Console) AddRoutes(mux *http.ServeMux) {
 		mux.HandleFunc("GET "+path, answer)
 	}
 	mux.HandleFunc("POST "+ActPath, c.act)
+	mux.HandleFunc("POST "+ConfigurationPath, c.configure)
 }
 
 func (c *Console) pages() map[string]http.HandlerFunc {
 	all := map[string]http.HandlerFunc{
 		"/{$}": c.overview, "/service": c.service, "/provider": c.provider, "/explain": c.explain, "/events": c.events,
-		"/startup": c.startup, ActPath: c.confirm,
+		"/startup": c.startup, "/fleet": c.fleet, ConfigurationPath: c.configuration, ActPath: c.confirm,
 	}
 	for path := range c.assets {
 		all[path] = c.asset
@@ -108,7 +111,8 @@ type page struct {
 	Here    string
 	Version string
 	Now     time.Time
-	Startup bool
+	// Startup, Configured and Fleet report that there are pages of these.
+	Startup, Configured, Fleet bool
 	// Live reports that a script may ask for the page again.
 	Live bool
 	// ReadOnly reports that the party cannot change anything.
@@ -120,7 +124,7 @@ type page struct {
 
 // write answers with a page.
 func (c *Console) write(w http.ResponseWriter, r *http.Request, status int, name string, p *page) {
-	p.Version, p.Startup = c.version, c.Startup
+	p.Version, p.Startup, p.Configured, p.Fleet = c.version, c.Startup, c.Configured, c.Fleet
 	p.Now = time.Now()
 	p.ReadOnly = !c.Control.MayChange(c.Party(r), action.Action{Verb: action.Reset})
 	if id := r.URL.Query().Get("done"); id != "" {
@@ -156,12 +160,17 @@ func (c *Console) Refuse(w http.ResponseWriter, r *http.Request, status int, tex
 // fail answers a request that the control refuses.
 func (c *Console) fail(w http.ResponseWriter, r *http.Request, err error, links ...link) {
 	status, headers := c.Status(err)
-	for name, values := range headers {
-		if name != "Etag" { // that of the settings, not of this page
-			w.Header()[name] = values
+	copyHeaders(w.Header(), headers)
+	c.Refuse(w, r, status, err.Error(), links...)
+}
+
+// copyHeaders copies the headers of a refusal, but for the tag, which is that of the settings and not of the page.
+func copyHeaders(to, from http.Header) {
+	for name, values := range from {
+		if name != "Etag" {
+			to[name] = values
 		}
 	}
-	c.Refuse(w, r, status, err.Error(), links...)
 }
 
 // pager tells where a page of a list is.

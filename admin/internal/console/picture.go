@@ -15,6 +15,8 @@ type spark struct {
 	Line, Bars string
 	// Words say the same.
 	Words string
+	// None reports that there were no attempts.
+	None bool
 }
 
 const (
@@ -37,11 +39,11 @@ func sparkOf(m metrics.Minute) spark {
 			fmt.Fprintf(&bars, "M%d %dv-%dh6v%dz", i*step+2, sparkHeight, height(s.Failed)+1, height(s.Failed)+1)
 		}
 	}
-	words := "no attempts in the last minute"
+	words := "no attempts"
 	if ended > 0 {
 		words = fmt.Sprintf("%s in the last minute, %d failed", plural(int(ended), "attempt", "attempts"), failed)
 	}
-	return spark{strings.TrimSpace(line.String()), bars.String(), words}
+	return spark{strings.TrimSpace(line.String()), bars.String(), words, ended == 0}
 }
 
 // timeline is the start of the program as a picture.

@@ -17,9 +17,10 @@ import (
 
 // Sizes of the lists, so that a page stays small whatever the registry has.
 const (
-	servicesOfPage  = 20
+	servicesOfPage  = 12
 	providersOfPage = 40
-	providersShown  = 4 // of each service in the overview
+	providersShown  = 3 // of each service in the overview
+	servicesOpen    = 6 // of those that something is wrong with, so that a page of them is painted soon
 	mostTroubles    = 8
 	entriesOfPage   = 60
 	entriesShown    = 12
@@ -35,6 +36,8 @@ type group struct {
 	// Rows are its providers, worst first, as many as are shown; More is the number of the others.
 	Rows []*control.Row
 	More int
+	// Open reports that its providers are shown without being asked for.
+	Open bool
 	// Query names it in the identifiers of a page.
 	Query string
 }
@@ -113,8 +116,10 @@ func (c *Console) overview(w http.ResponseWriter, r *http.Request) {
 	} else {
 		var shown []*control.Service
 		shown, o.Pager = paged(r, all, servicesOfPage)
-		for _, service := range shown {
-			o.Groups = append(o.Groups, groupOf(service, providersShown))
+		for i, service := range shown {
+			g := groupOf(service, providersShown)
+			g.Open = i < servicesOpen && g.Rank < 5
+			o.Groups = append(o.Groups, g)
 		}
 	}
 	o.Pager.Query = parameters

@@ -198,6 +198,7 @@ func functions() template.FuncMap {
 		"percent":  percent, "latency": latency, "rate": rate, "plural": plural, "legend": legend,
 		"spark": sparkOf, "join": strings.Join, "words": func(c reason.Code) string { return strings.ReplaceAll(string(c), "_", " ") },
 		"mark":      func(r *control.Row) mark { m, _ := markOf(r); return m },
+		"node":      func(n *control.FleetNode) mark { m, _ := nodeMark(n); return m },
 		"breaker":   breakerMark,
 		"component": componentMark,
 		"stateMark": stateMark,

@@ -20,9 +20,10 @@ type Options struct {
 	// Audit is called with each record, Logger gets one line for each. Both may be nil.
 	Audit  func(action.Record)
 	Logger *zap.Logger
-	// Orchestrator and Configuration are what else can be read and changed; nil: not here.
+	// Orchestrator, Configuration and Fleet are what else can be read and changed; nil: not here.
 	Orchestrator  *registry.Orchestrator
 	Configuration Configuration
+	Fleet         Fleet
 	// Events is the number of the latest events and records that are kept.
 	Events int
 	// ChangesPerSecond and ChangesAtOnce bound the changes of each actor, and the refused requests of each address.
@@ -53,6 +54,7 @@ type Control struct {
 	looking sync.Mutex
 
 	configuring chan struct{} // holds the one who applies a document
+	documents   atomic.Uint64 // those that were applied here, so that a request that is sent again is based on another state
 
 	stop context.CancelFunc
 	over sync.WaitGroup

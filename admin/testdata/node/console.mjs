@@ -159,14 +159,68 @@ try {
     expected = false;
   });
 
+  const translation = (name) => `services:\n  translate:\n    providers:\n      - {name: ${name}, kind: model, settings: {language: de}}\n`;
+  for (const javaScriptEnabled of [true, false]) {
+    await step(`plans, applies and takes back a document, ${javaScriptEnabled ? 'with' : 'without'} JavaScript`, async () => {
+      const page = await open({ javaScriptEnabled });
+      await page.getByRole('link', { name: 'Configuration' }).click();
+      expected = true;
+      await page.getByLabel('Document, as YAML or JSON').fill(translation('deep').replace('kind', 'kynd'));
+      await page.getByRole('button', { name: 'Check and plan' }).click();
+      await page.getByRole('heading', { name: /problems? in the document/ }).waitFor();
+      await page.getByText('line 4, column 22').waitFor();
+      expected = false;
+      for (const name of ['deep', 'wide']) {
+        await page.getByLabel('Document, as YAML or JSON').fill(translation(name));
+        await page.getByRole('button', { name: 'Check and plan' }).click();
+        await page.getByRole('heading', { name: 'What it would change' }).waitFor();
+        await page.getByLabel('Reason').fill('by hand');
+        await page.getByRole('button', { name: 'Apply', exact: true }).click();
+        await done(page, 'the document was applied');
+        assert.equal((await providerOf('translate', name)).name, name);
+      }
+      await page.getByRole('button', { name: 'Undo: apply the former document' }).click();
+      await done(page, 'the former document was applied');
+      assert.equal((await providerOf('translate', 'deep')).name, 'deep');
+      await page.getByRole('link', { name: 'Edit it' }).click();
+      assert.ok((await page.getByLabel('Document, as YAML or JSON').inputValue()).includes('"language": "de"'));
+      await page.context().close();
+    });
+  }
+
+  await step('shows the fleet', async () => {
+    const page = await open({}, 'fleet');
+    await live(page);
+    const first = await page.locator('tbody tr').first().innerText();
+    for (const words of ['agent-2', 'suspect', 'its lease was not renewed', 'this process, agent-1']) assert.ok(first.includes(words), `${words} in ${first}`);
+    await page.getByRole('link', { name: 'agent-1' }).click();
+    await page.getByRole('heading', { name: '2 providers announced' }).waitFor();
+    await page.getByRole('link', { name: 'openai-eu' }).click();
+    await page.getByRole('heading', { name: 'openai-eu' }).waitFor();
+    await page.context().close();
+  });
+
   const pages = ['', '?q=a', path('service', { name: 'payments' }), path('provider', { service: 'payments', provider: 'stripe' }), path('explain', { service: 'chat' }),
-    'events', 'startup', path('act', { verb: 'set_priority', service: 'chat', provider: 'local' }), path('act', { verb: 'set_limits', service: 'chat', provider: 'local' })];
+    'events', 'startup', 'configuration', 'configuration?edit=true', 'fleet', path('fleet', { node: 'agent-1' }), path('act', { verb: 'configure' }), path('act', { verb: 'set_priority', service: 'chat', provider: 'local' }), path('act', { verb: 'set_limits', service: 'chat', provider: 'local' })];
+
+  // What forms lead to is looked at as well.
+  const answers = ['plan of a document', 'problems of a document'];
+  async function visit(page, at) {
+    const answer = answers.indexOf(at);
+    if (answer < 0) return page.goto(base + at);
+    await page.goto(base + 'configuration');
+    expected = true;
+    await page.getByLabel('Document, as YAML or JSON').fill(answer === 0 ? translation('other') : '{');
+    await page.getByRole('button', { name: 'Check and plan' }).click();
+    await page.locator('#plan, #wrong').waitFor();
+    expected = false;
+  }
 
   for (const colorScheme of ['light', 'dark']) {
     await step(`is accessible, ${colorScheme}`, async () => {
       const page = await open({ colorScheme, bypassCSP: true });
-      for (const at of pages) {
-        await page.goto(base + at);
+      for (const at of [...pages, ...answers]) {
+        await visit(page, at);
         await page.addScriptTag({ path: axe });
         const found = await page.evaluate(() => window.axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] }));
         assert.deepEqual(found.violations.map((v) => [at, v.id, v.help, ...v.nodes.map((n) => n.html)]), []);
@@ -178,8 +232,8 @@ try {
 
   await step('fits 320 pixels, and paper', async () => {
     const page = await open({ viewport: { width: 320, height: 640 } });
-    for (const at of pages) {
-      await page.goto(base + at);
+    for (const at of [...pages, ...answers]) {
+      await visit(page, at);
       assert.ok(await page.evaluate(() => document.documentElement.scrollWidth) <= 320, `${at} scrolls sideways`);
     }
     await page.goto(base);

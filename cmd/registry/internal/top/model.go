@@ -49,6 +49,11 @@ type (
 		Service, Text string
 		Err           error
 	}
+	// FleetMsg has the fleet, or the reason why it could not be read.
+	FleetMsg struct {
+		Fleet *Fleet
+		Err   error
+	}
 )
 
 // page names the content of the screen.
@@ -58,6 +63,7 @@ const (
 	list page = iota
 	details
 	explanation
+	nodes
 )
 
 // Model is the state of the view. It is not safe for concurrent use: Bubble Tea calls one method at a time.
@@ -84,8 +90,10 @@ type Model struct {
 	page     page
 	of       id       // what the page is about
 	text     []string // lines of the explanation
+	fleet    *Fleet   // what the page of nodes shows
 	scrolled int
 
+	opening bool    // the page of nodes was asked for
 	asked   *Change // waits for a yes
 	message string
 	failed  bool // the message says what went wrong
@@ -123,7 +131,7 @@ func (m *Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	switch msg := msg.(type) {
 	case TickMsg:
 		m.now = time.Time(msg)
-		return m, tea.Batch(tick(), m.due())
+		return m, tea.Batch(append([]tea.Cmd{tick()}, m.due()...)...)
 	case SnapshotMsg:
 		m.take(msg)
 	case FollowMsg:
@@ -138,6 +146,8 @@ func (m *Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 			m.open(explanation, id{service: msg.Service})
 			m.text = strings.Split(strings.TrimRight(plain.Lines(msg.Text), "\n"), "\n")
 		}
+	case FleetMsg:
+		m.takeFleet(msg)
 	case tea.WindowSizeMsg:
 		m.width, m.height = max(1, msg.Width), max(1, msg.Height)
 		m.scroll()
@@ -152,15 +162,19 @@ func (m *Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 }
 
 // due reads the program where it has changed, or the snapshot is old.
-func (m *Model) due() tea.Cmd {
+func (m *Model) due() []tea.Cmd {
 	limit := poll
 	if m.following {
 		limit = pollFollowing
 	}
-	if m.changed || m.problem != nil || m.now.Sub(m.read) >= limit {
-		return m.readCmd()
+	if !m.changed && m.problem == nil && m.now.Sub(m.read) < limit {
+		return nil
 	}
-	return nil
+	read := m.readCmd()
+	if read != nil && m.page == nodes {
+		return []tea.Cmd{read, m.readFleet()}
+	}
+	return []tea.Cmd{read}
 }
 
 // take takes a snapshot; the selected line stays selected.
@@ -170,6 +184,28 @@ func (m *Model) take(msg SnapshotMsg) {
 	}
 	m.snapshot, m.read = msg.Snapshot, m.now
 	m.list()
+}
+
+// readFleet reads what the program knows of other processes.
+func (m *Model) readFleet() tea.Cmd {
+	return func() tea.Msg {
+		ctx, cancel := context.WithTimeout(m.ctx, patience)
+		defer cancel()
+		fleet, err := m.program.Fleet(ctx)
+		return FleetMsg{fleet, err}
+	}
+}
+
+// takeFleet takes what was read of other processes, and opens the page of them the first time.
+func (m *Model) takeFleet(msg FleetMsg) {
+	opening := m.opening
+	if m.opening = false; msg.Err != nil {
+		m.say("", msg.Err)
+		return
+	}
+	if m.fleet = msg.Fleet; opening {
+		m.open(nodes, id{})
+	}
 }
 
 // list makes the lines again.
@@ -245,6 +281,9 @@ func (m *Model) command(name string) tea.Cmd {
 	case "esc":
 		m.filter = ""
 		m.list()
+	case "f":
+		m.opening = m.page != nodes
+		return m.readFleet()
 	default:
 		return m.act(name)
 	}
@@ -282,7 +321,10 @@ func (m *Model) act(name string) tea.Cmd {
 
 // target is the line that keys are about: that of the page, or the selected one.
 func (m *Model) target() (line, bool) {
-	if m.page != list {
+	switch {
+	case m.page == nodes:
+		return line{}, false
+	case m.page != list:
 		return m.find(m.of)
 	}
 	if m.at >= len(m.lines) {

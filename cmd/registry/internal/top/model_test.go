@@ -48,12 +48,16 @@ func snapshotOf(t *testing.T, text string) *top.Snapshot {
 type fake struct {
 	snapshot *top.Snapshot
 	err      error
+	fleet    *top.Fleet
 	asked    int
+	fleets   int
 	changes  []top.Change
 }
 
 func (f *fake) Snapshot(context.Context) (*top.Snapshot, error) { f.asked++; return f.snapshot, f.err }
 func (f *fake) Follow(ctx context.Context, _, _ func()) error   { <-ctx.Done(); return ctx.Err() }
+
+func (f *fake) Fleet(context.Context) (*top.Fleet, error) { f.fleets++; return f.fleet, f.err }
 
 func (f *fake) Explain(_ context.Context, service string) (string, error) {
 	return "why " + service + "\n\x1b[31mred", f.err

@@ -110,6 +110,8 @@ type Program interface {
 	Follow(ctx context.Context, connected, changed func()) error
 	// Explain says in lines of text which provider of a service is given a call now, and why not the others.
 	Explain(ctx context.Context, service string) (string, error)
+	// Fleet reads what it knows of other processes.
+	Fleet(ctx context.Context) (*Fleet, error)
 	// Change makes a change, and says in a line what was done.
 	Change(ctx context.Context, change Change) (string, error)
 }

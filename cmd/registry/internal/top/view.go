@@ -179,6 +179,9 @@ func brief(text string) string {
 
 // body returns the lines of a page that is not the list.
 func (m *Model) body() []string {
+	if m.page == nodes {
+		return m.fleet.lines(m.now)
+	}
 	if m.page == explanation {
 		return append([]string{"Which provider of " + plain.Line(m.of.service) + " a call is given to now:", ""}, m.text...)
 	}
@@ -282,12 +285,14 @@ func question(c Change) string {
 }
 
 func (m *Model) keys() string {
-	text := " ↑↓ jk move  / filter  enter details  e explain  r reset  d drain/undrain  q quit"
+	text := " ↑↓ jk move  / filter  enter details  e explain  r reset  d drain/undrain  f fleet  q quit"
 	switch {
 	case m.asked != nil:
 		text = " y yes  n no"
 	case m.typing:
 		text = " enter keeps the filter  esc ends it"
+	case m.page == nodes:
+		text = " esc back  ↑↓ jk scroll  q quit"
 	case m.page != list:
 		text = " esc back  ↑↓ jk scroll  e explain  r reset  d drain/undrain  q quit"
 	}

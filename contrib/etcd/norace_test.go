@@ -1,0 +1,5 @@
+//go:build !race
+
+package registryetcd_test
+
+const manyEntries = 10_000
