@@ -15,7 +15,7 @@
 // A node has one lease of etcd, whatever it offers. Its only use is that etcd deletes what a process leaves behind, even where
 // no other node is left to do so; whether a node lives is judged by package federation, by the record that the node
 // renews. A lease that is lost, with all records of its node, removes no provider: the node is a suspect until it has
-// written its records again, with a lease of etcd that is new, within a third of its TTL. Cooldowns that nodes share have no lease.
+// written its records again, with a lease of etcd that is new, within half of its TTL. Cooldowns that nodes share have no lease.
 //
 // # The client
 //
