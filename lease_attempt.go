@@ -79,7 +79,7 @@ func (l *leasedAttempt) startExpiry() {
 		limit = min(most, NoTimeout-tasks.Grace) + tasks.Grace
 	}
 	began := l.attempt.began
-	l.attempt.provider.registry.schedule.Start(&l.expiry, began+min(limit, math.MaxInt64-began), l.expire)
+	l.attempt.provider.registry.schedule.Start(&l.expiry, began+min(limit, math.MaxInt64-began), l)
 }
 
 // end takes the right to end the attempt. It is given once.
@@ -169,9 +169,9 @@ func (l *leasedAttempt) tellHook(ended Attempt, soFar CallReport) {
 	}
 }
 
-// expire ends an attempt whose holder is overdue. The hooks run in a goroutine of their own, and so do
+// Run ends an attempt whose holder is overdue, as its timer does. The hooks run in a goroutine of their own, and so do
 // the methods of the caller's context: the one that expires leases is shared by all of them.
-func (l *leasedAttempt) expire() {
+func (l *leasedAttempt) Run() {
 	if !l.end() {
 		return
 	}

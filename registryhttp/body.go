@@ -170,10 +170,13 @@ func (x *exchange) endedBetweenReads() {
 }
 
 // finish reports the outcome, once, and releases the context.
-func (x *exchange) finish(err error) {
+func (x *exchange) finish(err error) { x.finishRead(err, true) }
+
+// finishRead is finish, which ends a read as well unless goesOn.
+func (x *exchange) finishRead(err error, goesOn bool) {
 	x.mu.Lock()
 	over, detached, unwatch := x.over, x.detached, x.unwatch
-	x.over = true
+	x.over, x.reading = true, x.reading && goesOn
 	x.stopClock()
 	x.mu.Unlock()
 	if over {

@@ -37,6 +37,7 @@ type EventWriter struct {
 	w        http.ResponseWriter
 	out      *http.ResponseController
 	timer    *time.Timer
+	last     time.Time // when something was written; at first when it was made
 	deadline time.Time
 	begun    bool
 	closed   bool
@@ -47,7 +48,7 @@ type EventWriter struct {
 func NewEventWriter(w http.ResponseWriter, options EventOptions) *EventWriter {
 	options.CommentEvery = cmp.Or(options.CommentEvery, defaultCommentEvery)
 	options.WriteTimeout = cmp.Or(options.WriteTimeout, defaultWriteTimeout)
-	e := &EventWriter{options: options, w: w, out: http.NewResponseController(w)}
+	e := &EventWriter{options: options, w: w, out: http.NewResponseController(w), last: time.Now()}
 	if options.CommentEvery > 0 {
 		e.mu.Lock() // for the function, which may run at once
 		defer e.mu.Unlock()
@@ -56,13 +57,20 @@ func NewEventWriter(w http.ResponseWriter, options EventOptions) *EventWriter {
 	return e
 }
 
-// comment says that more is to come. From the first one on, the status is that of an answer.
+// comment says that more is to come. From the first one on, the status is that of an answer. The timer goes on as it is
+// when something is written, and looks here whether it is time.
 func (e *EventWriter) comment() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.closed {
-		_ = e.write([]byte(": more is to come\n\n")) // the next write says so too
+	if e.closed {
+		return
 	}
+	left := e.options.CommentEvery - time.Since(e.last)
+	if left <= 0 {
+		_ = e.write([]byte(": more is to come\n\n")) // the next write says so too
+		left = e.options.CommentEvery
+	}
+	e.timer.Reset(left)
 }
 
 // Write writes whole events and sends them. The error is that of the client's connection, or matches [ErrEventsClosed].
@@ -96,9 +104,7 @@ func (e *EventWriter) write(events []byte) error {
 		e.deadline = now.Add(e.options.WriteTimeout)
 		_ = e.out.SetWriteDeadline(e.deadline) // not every writer has one
 	}
-	if e.timer != nil {
-		e.timer.Reset(e.options.CommentEvery)
-	}
+	e.last = now
 	if _, err := e.w.Write(events); err != nil {
 		return err
 	}
@@ -156,7 +162,9 @@ func AppendEvent(buffer []byte, name string, data []byte) []byte {
 	if name != "" {
 		buffer = append(append(append(buffer, "event: "...), name...), '\n')
 	}
-	for line := range bytes.SplitSeq(data, []byte("\n")) {
+	for more := true; more; {
+		var line []byte
+		line, data, more = bytes.Cut(data, []byte("\n"))
 		buffer = append(append(append(buffer, "data: "...), line...), '\n')
 	}
 	return append(buffer, '\n')

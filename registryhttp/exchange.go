@@ -125,8 +125,8 @@ func (x *exchange) open() error {
 	client, leased := x.round.request.Context(), x.lease.Context()
 	x.parent = clientContext{client, leased}
 	x.ctx, x.end = context.WithCancelCause(&x.parent)
-	if !x.removal.Follow(leased, x.removed) { // a hook has changed it
-		x.unfollow = context.AfterFunc(leased, x.removed)
+	if !x.removal.Follow(leased, (*removal)(x)) { // a hook has changed it
+		x.unfollow = context.AfterFunc(leased, (*removal)(x).ContextEnded)
 	}
 	x.startClock()
 	x.lease.Value.address(x)
@@ -148,8 +148,11 @@ func (x *exchange) open() error {
 	return x.judge()
 }
 
-// removed ends the context with that of the lease.
-func (x *exchange) removed() { x.end(fault.Bound(context.Cause(x.lease.Context()))) }
+// removal is an exchange whose lease has ended.
+type removal exchange
+
+// ContextEnded ends the context with that of the lease.
+func (r *removal) ContextEnded() { r.end(fault.Bound(context.Cause(r.lease.Context()))) }
 
 // address makes the request that is sent one to the upstream.
 func (u *Upstream) address(x *exchange) {
@@ -173,9 +176,7 @@ func (x *exchange) startClock() {
 		x.limit, x.cut = x.lease.Steps().Share(most)
 	}
 	x.began = x.now()
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.allow(x.began, x.limit)
+	x.allow(x.began, x.limit) // without mu: nothing else knows the exchange yet
 }
 
 func (x *exchange) now() time.Duration { return x.round.transport.timers.Now() }
@@ -188,16 +189,19 @@ func (x *exchange) allow(now, limit time.Duration) {
 		return
 	}
 	x.rings = x.due
-	x.round.transport.timers.Start(&x.timer, x.due, x.ring)
+	x.round.transport.timers.Start(&x.timer, x.due, (*alarm)(x))
 }
 
 // allowAll limits nothing but the time for the whole answer. It is called with mu held.
 func (x *exchange) allowAll() { x.due = x.began + x.round.transport.options.Timeout }
 
-// ring ends the context if the timer went off in time.
-func (x *exchange) ring() {
-	if cause := x.overdue(); cause != nil {
-		x.end(cause)
+// alarm is an exchange whose timer has gone off.
+type alarm exchange
+
+// Run ends the context if the timer went off in time.
+func (a *alarm) Run() {
+	if cause := (*exchange)(a).overdue(); cause != nil {
+		a.end(cause)
 	}
 }
 
@@ -290,8 +294,7 @@ func (x *exchange) refused(failure error) bool {
 func (x *exchange) commit() {
 	x.round.body.commit()
 	if x.atEnd() {
-		x.finish(nil)
-		x.leave()
+		x.finishRead(nil, false)
 		return
 	}
 	x.answered()

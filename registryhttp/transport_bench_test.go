@@ -108,5 +108,5 @@ func TestTransport_CostsFewAllocations(t *testing.T) { //nolint:paralleltest // 
 		t.Skip("the race detector allocates")
 	}
 	bare := testing.AllocsPerRun(1000, play(t, instant{}))
-	require.LessOrEqual(t, testing.AllocsPerRun(1000, play(t, newInstant(t))), bare+10)
+	require.LessOrEqual(t, testing.AllocsPerRun(1000, play(t, newInstant(t))), bare+7)
 }

@@ -23,7 +23,7 @@ const defaultMostEventBytes = 16 << 20
 type Event struct {
 	// Name is the type of the event, such as "error" or "content_block_delta". Empty: a message.
 	Name string
-	// Data holds the lines of data, joined by line feeds. No later read changes it.
+	// Data holds the lines of data, joined by line feeds. No later read changes it, but with [ReuseData].
 	Data []byte
 	// ID is the last identifier that the server has given, with this event or before it.
 	ID string
@@ -42,6 +42,10 @@ type SSEOption func(*eventReader)
 
 // MaxEventBytes bounds the bytes of one event, and of one line that belongs to none, such as a comment. Default: 16 MiB.
 func MaxEventBytes(n int) SSEOption { return func(r *eventReader) { r.most = n } }
+
+// ReuseData makes the Data of an event valid until the next one is read only, for code that keeps none: it saves an
+// allocation for each event. Default: no later read changes it.
+func ReuseData() SSEOption { return func(r *eventReader) { r.reuses = true } }
 
 // SSE reads server-sent events from body, such as that of an http.Response, for [Open]:
 //
@@ -102,6 +106,9 @@ type eventReader struct {
 	begun   bool   // the first line was read
 	afterCR bool   // the line before ended in CR: a line feed still belongs to it
 
+	reuses bool   // the data of events
+	data   []byte // to be used again
+
 	event   Event // its name and its data so far; each line of data ends in a line feed
 	size    int   // of its lines
 	carries bool  // it has a line of data
@@ -147,7 +154,7 @@ func (r *eventReader) line() (line []byte, whole bool, err error) {
 				r.buffer = r.buffer[1:]
 			}
 		}
-		if at := bytes.IndexAny(r.buffer[r.scanned:], "\r\n"); at >= 0 {
+		if at := lineEnd(r.buffer[r.scanned:]); at >= 0 {
 			if at += r.scanned; at > r.most {
 				return nil, false, r.tooLarge()
 			}
@@ -168,6 +175,18 @@ func (r *eventReader) line() (line []byte, whole bool, err error) {
 			return nil, false, r.ended
 		}
 	}
+}
+
+// lineEnd returns the place of the first CR or LF; below 0: there is none.
+func lineEnd(text []byte) int {
+	at := bytes.IndexByte(text, '\n')
+	if at >= 0 {
+		text = text[:at]
+	}
+	if cr := bytes.IndexByte(text, '\r'); cr >= 0 {
+		return cr
+	}
+	return at
 }
 
 // first removes the byte-order mark of the first line.
@@ -218,6 +237,11 @@ func (r *eventReader) field(line []byte) error {
 	value = bytes.TrimPrefix(value, []byte(" "))
 	switch string(name) {
 	case "data":
+		if r.event.Data == nil && cap(r.data) > len(value) {
+			r.event.Data = r.data
+		} else if r.event.Data == nil {
+			r.event.Data = make([]byte, 0, len(value)+1) // most events have one line
+		}
 		r.event.Data = append(append(r.event.Data, value...), '\n')
 		r.carries = true
 	case "event":
@@ -250,6 +274,9 @@ func milliseconds(text string) (time.Duration, bool) {
 // take returns the event that was read, if it carries anything, and begins the next one.
 func (r *eventReader) take() (event Event, ok bool) {
 	event, ok = r.event, r.carries
+	if r.reuses && event.Data != nil && cap(event.Data) <= chunkSize {
+		r.data = event.Data[:0]
+	}
 	event.Data = bytes.TrimSuffix(event.Data, []byte("\n"))
 	r.event = Event{ID: r.event.ID, Retry: r.event.Retry}
 	r.size, r.carries = 0, false

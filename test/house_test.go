@@ -100,7 +100,7 @@ const (
 var tiers = map[string]tier{
 	"internal/bitset": mechanism, "internal/check": mechanism, "internal/drift": mechanism,
 	"internal/errtree": mechanism,
-	"internal/figures": mechanism, "internal/graph": mechanism, "internal/jsonform": mechanism, "internal/oneline": mechanism,
+	"internal/figures": mechanism, "internal/graph": mechanism, "internal/jsonform": mechanism, "internal/jsontext": mechanism, "internal/oneline": mechanism,
 	"internal/histogram": mechanism, "internal/ranked": mechanism, "internal/record": mechanism, "internal/ring": mechanism, "internal/schedule": mechanism,
 	"internal/slots":   mechanism,
 	"internal/striped": mechanism, "internal/version": mechanism, "internal/window": mechanism,

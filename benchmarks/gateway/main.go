@@ -22,11 +22,12 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM) // else the servers would stay
 	defer stop()
 	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "gateway:", err)
@@ -41,6 +42,7 @@ type settings struct {
 	streams int           // at once
 	mixed   int           // requests before memory is read
 	portkey string        // where it is installed
+	file    string        // of the page; none: it is not written
 }
 
 // Portkey and nginx have a bar beside them or none: nginx copies bytes, and is there for scale.
@@ -63,6 +65,7 @@ func run(ctx context.Context, arguments []string, to io.Writer) error {
 	flags.DurationVar(&s.turn, "turn", 2*time.Second, "how long a turn takes")
 	flags.IntVar(&s.streams, "streams", 200, "streams at once, of 100 events 10 ms apart")
 	flags.IntVar(&s.mixed, "mixed", 100_000, "requests, one in ten a stream, before memory is read")
+	flags.StringVar(&s.file, "o", "", "the page to write, such as docs/gateway-speed.md; none: no page")
 	flags.StringVar(&s.portkey, "portkey", "", "where npm has installed @portkey-ai/gateway; none: it does not take part")
 	if err := flags.Parse(arguments); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -99,6 +102,7 @@ func measure(ctx context.Context, s settings, to io.Writer) (err error) {
 		r.line("\nplain answers, %d connections", connections)
 		for _, c := range field.contestants {
 			r.line("  %-14s %8.0f requests/s, %6.1f µs of CPU each", c.name, rates[c.name], costs[c.name])
+			r.row(c.name, fmt.Sprintf("%.0f", rates[c.name]), fmt.Sprintf("%.1f", costs[c.name]))
 		}
 		r.bar(fmt.Sprintf("plain%d_proxy", connections), rates["gateway"]/rates["reverse proxy"], proxyAtLeast, true)
 		if portkey, ok := rates["portkey"]; ok {
@@ -112,7 +116,7 @@ func measure(ctx context.Context, s settings, to io.Writer) (err error) {
 		return err
 	}
 	r.line("\n%s", strings.Join(r.summary, " "))
-	return r.err
+	return errors.Join(r.err, r.writePage(s, field))
 }
 
 // streams measures many slow streams at once, which Portkey as npm installs it answers with 500.
@@ -125,6 +129,7 @@ func (f *field) streams(ctx context.Context, s settings, r *report) error {
 	r.line("\nstreams, %d at once", s.streams)
 	for _, c := range takePart {
 		r.line("  %-14s %8.2f s of CPU for 1,000", c.name, costs[c.name]/1e3)
+		r.row(c.name, fmt.Sprintf("%.2f", costs[c.name]/1e3))
 	}
 	r.bar("streams_cpu_proxy", costs["gateway"]/costs["reverse proxy"], streamsAtMost, false)
 	gateway := f.named("gateway")
@@ -152,6 +157,8 @@ func (f *field) down(ctx context.Context, s settings, r *report) error {
 type report struct {
 	to      io.Writer
 	summary []string
+	rows    map[string][]string // of the page, by contestant
+	bars    []string
 	err     error
 }
 
@@ -171,4 +178,5 @@ func (r *report) bar(name string, got, limit float64, floor bool) {
 	}
 	r.line("  %s %.2f %s (%s %.2f)", name, got, word, side, limit)
 	r.summary = append(r.summary, fmt.Sprintf("%s %.2f", name, got))
+	r.bars = append(r.bars, fmt.Sprintf("| %s | %.2f | %s %.2f | %s |", name, got, side, limit, word))
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -25,6 +26,22 @@ func TestMain_LastLineHasAllFigures(t *testing.T) {
 	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
 	require.Regexp(t, `^plain16_proxy \S+ plain128_proxy \S+ streams_cpu_proxy \S+ peak_mib \d+\.\d\d down \d+\.\d\d$`, lines[len(lines)-1])
 	require.Contains(t, out.String(), "left out: Portkey: no -portkey")
+}
+
+func TestMain_WritesThePage(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "page.md")
+	require.NoError(t, run(t.Context(), []string{"-rounds", "1", "-turn", "20ms", "-streams", "2", "-mixed", "20", "-o", file}, &strings.Builder{}))
+	written, err := os.ReadFile(file)
+	require.NoError(t, err)
+	committed, err := os.ReadFile("../../docs/gateway-speed.md")
+	require.NoError(t, err)
+	for _, text := range []string{string(written), string(committed)} {
+		for _, row := range []string{"gateway", "reverse proxy", "plain16_proxy", "plain128_proxy", "streams_cpu_proxy", "peak_mib", "down"} {
+			require.Regexp(t, `(?m)^\| `+row+` \|.* \d+(\.\d+)? \|`, text)
+		}
+		require.NotContains(t, text, "%!")
+	}
 }
 
 func TestMain_RefusesBadArguments(t *testing.T) {

@@ -43,8 +43,9 @@ type Client struct {
 	Key config.Secret `json:"key"`
 	// Models are those that it may ask for, with a star at their end for all that begin so. Default: all.
 	Models []string `json:"models"`
-	// RequestsPerMinute and Concurrency bound its requests. Default: any number.
+	// RequestsPerMinute, TokensPerMinute (of questions and answers together) and Concurrency bound its use. Default: any number.
 	RequestsPerMinute int   `json:"requests_per_minute"`
+	TokensPerMinute   int   `json:"tokens_per_minute"`
 	Concurrency       int64 `json:"concurrency"`
 }
 
@@ -63,6 +64,8 @@ type Upstream struct {
 	// that use weights.
 	Window int     `json:"window"`
 	Weight float64 `json:"weight"`
+	// TokensPerMinute bounds what it is asked for, by all keys together: then other upstreams are asked. Default: any number.
+	TokensPerMinute int `json:"tokens_per_minute"`
 	// LastResort is asked although its breaker is open, when there is nothing else. Sole upstreams and those of a star are, too.
 	LastResort bool `json:"last_resort"`
 	// Retry is the policy of retries. Default: one.
@@ -135,13 +138,14 @@ func (c Config) Validate() error {
 	}
 	c.Timeouts.check("timeouts", wrong)
 	for name, client := range c.Clients {
-		limited := client.RequestsPerMinute >= 0 && client.Concurrency >= 0
+		limits := []int64{int64(client.RequestsPerMinute), int64(client.TokensPerMinute), client.Concurrency}
 		wrong(client.Key != "", "clients."+name+".key", client.Key, "a secret that is not empty")
-		wrong(name != "" && limited, "clients."+name, []int64{int64(client.RequestsPerMinute), client.Concurrency}, "a name, and limits of 0 (any number) or more")
+		wrong(name != "" && slices.Min(limits) >= 0, "clients."+name, limits, "a name, and limits of 0 (any number) or more")
 	}
 	wrong(c.Memory >= 0, "memory", c.Memory, "0 (512MiB) or more")
 	for name, upstream := range c.Upstreams {
 		upstream.Timeouts.check("upstreams."+name+".timeouts", wrong)
+		wrong(upstream.TokensPerMinute >= 0, "upstreams."+name+".tokens_per_minute", upstream.TokensPerMinute, "0 (any number) or more")
 		for i, key := range upstream.Keys {
 			wrong(key != "", fmt.Sprintf("upstreams.%s.keys[%d]", name, i), key, "a secret that is not empty")
 		}

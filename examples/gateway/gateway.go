@@ -33,6 +33,7 @@ type gateway struct {
 	started  time.Time
 	origins  llm.Origins
 	lists    llm.Lists
+	tokens   llm.TokenLimits
 	metrics  http.Handler
 	admin    *admin.Handler
 }

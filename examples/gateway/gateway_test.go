@@ -494,6 +494,8 @@ func TestConfig_ErrorNamesTheField(t *testing.T) {
 		`{"clients":{"a":{"key":"${env:UNSET_KEY}"}},` + upstreams + `,"routes":[{"model":"m","groups":[{"upstreams":["a"]}]}]}`:        "clients.a.key: ${env:UNSET_KEY}: the variable is not set",
 		`{"upstreams":{"a":{"url":""}},"routes":[{"model":"m","groups":[{"upstreams":["a"]}]}]}`:                                        "upstreams.a: registry: invalid input: base is",
 		`{"upstreams":{"a":{"url":"http://h","keys":["${env:UNSET_KEY}"]}},"routes":[{"model":"m","groups":[{"upstreams":["a"]}]}]}`:    "upstreams.a.keys[0]: ${env:UNSET_KEY}: the variable is not set",
+		`{"upstreams":{"a":{"url":"http://h","tokens_per_minute":-1}}}`:                                                                 `upstreams.a.tokens_per_minute is "-1": want 0`,
+		`{"clients":{"a":{"key":"k","tokens_per_minute":-1}}}`:                                                                          `clients.a is "[0 -1 0]"`,
 		`{"upstreams":{"a":{"url":"http://h","models":{"m*":"n"}}}}`:                                                                    "upstreams.a.models",
 		`{` + upstreams + `,"routes":[{"model":"m"}]}`:                                                                                  "routes[0].groups",
 		`{` + upstreams + `,"routes":[{"model":"m","groups":[{}]}]}`:                                                                    "routes[0].groups[0].upstreams",

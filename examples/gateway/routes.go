@@ -67,7 +67,7 @@ func (c Config) expanded(r Route) (all []Route) {
 	models := []string{r.Model}
 	for _, name := range r.upstreams() {
 		for _, model := range slices.Sorted(maps.Keys(c.Upstreams[name].Models)) {
-			if model != r.Model && matches(r.Model, model) {
+			if model != r.Model && llm.Matches(r.Model, model) {
 				models = append(models, model)
 			}
 		}
@@ -243,7 +243,7 @@ func (g *gateway) providersAt(s *state, r *route, name string) (all []registry.P
 			Retry: *cmp.Or(upstream.Retry, &registry.RetryPolicy{Retries: 1}),
 		}
 		p.Instance, err = registryhttp.NewUpstream(upstream.URL, registryhttp.UpstreamOptions{Header: header, Transport: &llm.Transport{
-			Name: name, Base: g.network, Models: upstream.Models, Whole: r.WholeAnswers, Memory: g.memory,
+			Name: name, Base: g.network, Models: upstream.Models, Whole: r.WholeAnswers, Memory: g.memory, Tokens: g.tokens.Of("upstream "+name, upstream.TokensPerMinute),
 			FirstTimeout: time.Duration(times.FirstToken), StallTimeout: time.Duration(times.Stall), AnswerTimeout: time.Duration(times.Answer),
 		}})
 		if err != nil {

@@ -105,13 +105,7 @@ func ask(w http.ResponseWriter, r *http.Request, s *state, c *client) {
 }
 
 func (c *client) allows(model string) bool {
-	return len(c.Models) == 0 || slices.ContainsFunc(c.Models, func(allowed string) bool { return matches(allowed, model) })
-}
-
-// matches reports whether a model is the named one, or begins as the pattern with a star does.
-func matches(pattern, model string) bool {
-	prefix, many := strings.CutSuffix(pattern, "*")
-	return model == pattern || many && strings.HasPrefix(model, prefix)
+	return len(c.Models) == 0 || slices.ContainsFunc(c.Models, func(allowed string) bool { return llm.Matches(allowed, model) })
 }
 
 // proxyOf returns the proxy of a state.
@@ -119,12 +113,12 @@ func (g *gateway) proxyOf(s *state) *llm.Proxy {
 	return &llm.Proxy{
 		Memory: g.memory,
 		Route: func(r *http.Request, asked llm.Request) (llm.Way, error) {
-			found := s.routeOf(asked.Model)
-			if c := s.clientOf(r); found == nil || c.name == "" || !c.allows(asked.Model) {
+			found, c := s.routeOf(asked.Model), s.clientOf(r)
+			if found == nil || c.name == "" || !c.allows(asked.Model) {
 				return llm.Way{}, llm.NoModel(asked.Model)
 			}
 			times, to := found.Timeouts, g.way(found, g.pin(r, s, found, asked.Continues)...)
-			return llm.Way{Transport: to, Timeout: time.Duration(times.Total), CommentEvery: time.Duration(times.Comment)}, nil
+			return llm.Way{Transport: to, Timeout: time.Duration(times.Total), CommentEvery: time.Duration(times.Comment), Tokens: g.tokens.Of("client "+c.name, c.TokensPerMinute)}, nil
 		},
 		Done: func(r *http.Request, report *llm.Report) { g.done(r, s, report) },
 	}
@@ -136,7 +130,7 @@ func (s *state) routeOf(model string) (found *route) {
 		return r
 	}
 	for _, r := range s.routes {
-		if r.star() && matches(r.Model, model) && (found == nil || len(r.Model) > len(found.Model)) {
+		if r.star() && llm.Matches(r.Model, model) && (found == nil || len(r.Model) > len(found.Model)) {
 			found = r
 		}
 	}

@@ -202,14 +202,17 @@ func (s *Set) present(wanted func(ender) bool) (all []*member) {
 type Follower struct {
 	place    member
 	followed *Context
-	told     func()
+	told     Told
 }
 
-// Follow has told called when the set of the attempt is cancelled whose context ctx is; at once when it was
-// already. told runs in the goroutine that cancels, and must not block. By then the context of the attempt has
+// Told is the receiver of what a [Follower] sees. A method of the struct that has the follower costs no closure.
+type Told interface{ ContextEnded() }
+
+// Follow tells when the set of the attempt is cancelled whose context ctx is; at once when it was
+// already. It does so in the goroutine that cancels, which must not be blocked. By then the context of the attempt has
 // ended with the cause. Its other ends are not told. It reports false for any other context, also one that is
 // derived from it, which may end by itself.
-func (f *Follower) Follow(ctx context.Context, told func()) bool {
+func (f *Follower) Follow(ctx context.Context, told Told) bool {
 	followed, ok := ctx.(*Context)
 	if !ok {
 		return false
@@ -221,7 +224,7 @@ func (f *Follower) Follow(ctx context.Context, told func()) bool {
 	return true
 }
 
-// Stop ends the following. told may still be running.
+// Stop ends the following. It may still be telling.
 func (f *Follower) Stop() {
 	if f.followed != nil {
 		f.followed.set.remove(&f.place)
@@ -230,5 +233,5 @@ func (f *Follower) Stop() {
 
 func (f *Follower) end(*error) {
 	_ = fault.Run(func() error { return f.followed.Err() }) // arms it, and so ends it with the cause
-	f.told()
+	f.told.ContextEnded()
 }

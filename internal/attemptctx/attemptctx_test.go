@@ -26,6 +26,11 @@ type contextKey struct{}
 
 var errStop = errors.New("stop")
 
+// told is a function that a follower calls.
+type told func()
+
+func (t told) ContextEnded() { t() }
+
 // bubble runs test with the contexts that an attempt is made of.
 func bubble(t *testing.T, test func(t *testing.T, caller context.Context, set *attemptctx.Set)) {
 	t.Helper()
@@ -418,23 +423,23 @@ func TestFollower_IsToldOfTheCancelledSetAlone(t *testing.T) {
 	bubble(t, func(t *testing.T, caller context.Context, set *attemptctx.Set) {
 		c := attemptctx.New(caller, time.Now().Add(time.Minute), set, nil)
 		derived := context.WithValue(c, contextKey{}, "derived")
-		var told, stopped atomic.Int32
+		var tellings, stopped atomic.Int32
 		var follower, gone, late, other attemptctx.Follower
-		require.False(t, other.Follow(derived, func() { stopped.Add(1) }))
-		require.True(t, follower.Follow(c, func() {
+		require.False(t, other.Follow(derived, told(func() { stopped.Add(1) })))
+		require.True(t, follower.Follow(c, told(func() {
 			require.Equal(t, errStop, c.Cancelled(), "it has ended by then")
-			told.Add(1)
-		}))
-		require.True(t, gone.Follow(c, func() { stopped.Add(1) }))
-		require.False(t, other.Follow(caller, func() { stopped.Add(1) }), "no attempt")
+			tellings.Add(1)
+		})))
+		require.True(t, gone.Follow(c, told(func() { stopped.Add(1) })))
+		require.False(t, other.Follow(caller, told(func() { stopped.Add(1) })), "no attempt")
 		gone.Stop()
 		gone.Stop()
 		other.Stop()
-		require.Zero(t, told.Load())
+		require.Zero(t, tellings.Load())
 		set.Cancel(errStop)
-		require.EqualValues(t, 1, told.Load())
-		require.True(t, late.Follow(c, func() { told.Add(1) }))
-		require.EqualValues(t, 2, told.Load(), "at once")
+		require.EqualValues(t, 1, tellings.Load())
+		require.True(t, late.Follow(c, told(func() { tellings.Add(1) })))
+		require.EqualValues(t, 2, tellings.Load(), "at once")
 		require.Zero(t, stopped.Load())
 		c.End()
 	})
@@ -444,16 +449,16 @@ func TestFollower_ThatHasStoppedStaysSoWhateverOthersDo(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, caller context.Context, set *attemptctx.Set) {
 		c := attemptctx.New(caller, time.Time{}, set, nil)
-		var told atomic.Int32
+		var tellings atomic.Int32
 		followers := make([]attemptctx.Follower, 3)
 		for i := range followers {
-			require.True(t, followers[i].Follow(c, func() { told.Add(1) }))
+			require.True(t, followers[i].Follow(c, told(func() { tellings.Add(1) })))
 		}
 		for _, i := range []int{1, 2, 1, 0} { // one stops again after its neighbour has gone
 			followers[i].Stop()
 		}
 		set.Cancel(errStop)
-		require.Zero(t, told.Load())
+		require.Zero(t, tellings.Load())
 		c.End()
 	})
 }

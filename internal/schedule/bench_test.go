@@ -30,7 +30,7 @@ func TestStart_CostsNoAllocation(t *testing.T) {
 	var timer schedule.Timer
 	s.After(time.Hour, run)
 	require.Zero(t, testing.AllocsPerRun(100, func() {
-		s.Start(&timer, s.Now()+time.Minute, run)
+		s.Start(&timer, s.Now()+time.Minute, schedule.Func(run))
 		timer.Stop()
 	}))
 }

@@ -37,13 +37,22 @@ type Scheduler struct {
 	set   time.Duration // when the alarm goes off, in time since epoch; noAlarm: never
 }
 
+// Runner is the code of a timer. A method of the struct that has the timer costs no closure.
+type Runner interface{ Run() }
+
+// Func is a function as a Runner.
+type Func func()
+
+// Run calls the function.
+func (f Func) Run() { f() }
+
 // Timer is one pending call of a function. It is safe for concurrent use once it was started. The zero value waits for
 // nothing.
 type Timer struct {
 	scheduler *Scheduler
 
 	// The scheduler's mutex guards all of these.
-	run      func()
+	run      Runner
 	deadline time.Duration // since the scheduler's epoch
 	created  uint64        // orders equal deadlines
 	index    int           // in the queue, or notWaiting
@@ -82,14 +91,14 @@ func (s *Scheduler) Epoch() time.Time { return s.epoch }
 // At is After for a time by the scheduler's clock.
 func (s *Scheduler) At(deadline time.Duration, run func()) *Timer {
 	timer := &Timer{}
-	s.Start(timer, deadline, run)
+	s.Start(timer, deadline, Func(run))
 
 	return timer
 }
 
 // Start is At for a timer that is part of another struct. It must be new, or one of this scheduler: one that still
 // waits is stopped first.
-func (s *Scheduler) Start(timer *Timer, deadline time.Duration, run func()) {
+func (s *Scheduler) Start(timer *Timer, deadline time.Duration, run Runner) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if timer.scheduler == nil {
@@ -162,8 +171,8 @@ func (s *Scheduler) runDue() {
 		return
 	}
 	defer s.end()
-	for run := s.nextDue(); run != nil; run = s.nextDue() {
-		run()
+	for due := s.nextDue(); due != nil; due = s.nextDue() {
+		due.Run()
 	}
 }
 
@@ -196,7 +205,7 @@ func (s *Scheduler) end() {
 // nextDue takes the first timer off the queue if it is due, and returns its
 // run; from here on Stop is too late and Close waits. It returns nil if nothing
 // is due.
-func (s *Scheduler) nextDue() func() {
+func (s *Scheduler) nextDue() Runner {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.waiting) == 0 {

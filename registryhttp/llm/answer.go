@@ -2,14 +2,19 @@ package llm
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
+	"net/http"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/capreg/registry/internal/jsontext"
 	"github.com/capreg/registry/registryhttp"
 	"github.com/capreg/registry/stream"
 	"github.com/capreg/registry/verdict"
@@ -22,13 +27,19 @@ type answer struct {
 	cancel    context.CancelCauseFunc
 	clock     clock
 	report    *Report
-	path      string // the method of the API that was asked for
+	sent      http.Request // to the server
+	path      string       // the method of the API that was asked for
 	body      io.ReadCloser
 	asked     bool // what the request asks for is known
 	streamed  bool // it asks for a stream
 	passing   bool // it is handed over as it is
 	events    *stream.EventReader
 	held      held
+	tokens    *Tokens      // of the transport, where the request is one for a model
+	taken     int          // of them
+	used      atomic.Int64 // as the server says it; else an estimate
+	input     int          // tokens, as the server says it
+	output    int
 	closing   sync.Once
 
 	out      []byte // to hand over
@@ -43,45 +54,88 @@ type answer struct {
 	marked   bool // the end mark was there
 }
 
-// clock ends a context when a wait is too long.
+// clock ends a context when a wait is too long. Most waits are short, so its timer stays as it is when one ends or another
+// begins, and looks at the time when it goes off.
 type clock struct {
-	mu    sync.Mutex // guards the fields below, as a request may still be sent while its answer is read
-	timer *time.Timer
-	cause error
-	over  bool // the request is answered
+	mu     sync.Mutex // guards the fields below, as a request may still be sent while its answer is read
+	timer  *time.Timer
+	rings  time.Time // when the timer goes off; zero: it does not
+	due    time.Time // when the context ends; zero: there is no limit
+	cause  error
+	cancel context.CancelCauseFunc
+	over   bool // the request is answered
 }
 
 // start limits a wait; a limit of zero is none.
 func (c *clock) start(limit time.Duration, cause error, cancel context.CancelCauseFunc) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.cause, c.cancel, c.due = cause, cancel, time.Time{}
+	if limit > 0 {
+		c.limit(limit)
+	}
+}
+
+// limit sets the limit from now on. It is called with mu held.
+func (c *clock) limit(limit time.Duration) {
+	c.due = time.Now().Add(limit)
 	switch {
-	case c.timer != nil && (limit <= 0 || !errors.Is(c.cause, cause)):
-		c.timer.Stop()
-		c.timer = nil
-	case c.timer != nil:
+	case c.timer == nil:
+		c.timer = time.AfterFunc(limit, c.ring)
+	case c.rings.IsZero() || c.rings.After(c.due):
 		c.timer.Reset(limit)
+	default:
 		return
 	}
-	if c.cause = cause; limit > 0 {
-		c.timer = time.AfterFunc(limit, func() { cancel(cause) })
+	c.rings = c.due
+}
+
+// ring ends the context if the timer went off in time.
+func (c *clock) ring() {
+	if c.overdue() {
+		c.cancel(c.cause)
 	}
+}
+
+// overdue reports whether the wait is too long. If it is not yet, the timer goes on.
+func (c *clock) overdue() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rings = time.Time{}
+	if c.due.IsZero() {
+		return false
+	}
+	left := time.Until(c.due)
+	if left > 0 {
+		c.rings = c.due
+		c.timer.Reset(left)
+	}
+	return left <= 0
 }
 
 // again starts the wait for the answer again.
 func (c *clock) again(limit time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.timer != nil && !c.over {
-		c.timer.Reset(limit)
+	if !c.due.IsZero() && !c.over {
+		c.limit(limit)
 	}
 }
 
+// pause ends a wait, which another one may follow.
+func (c *clock) pause() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.due = time.Time{}
+}
+
+// stop ends the last wait.
 func (c *clock) stop() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.timer != nil {
+	if c.due = (time.Time{}); c.timer != nil {
 		c.timer.Stop()
+		c.rings = time.Time{}
 	}
 }
 
@@ -96,6 +150,7 @@ const endMark = "[DONE]"
 func (a *answer) release() {
 	a.clock.stop()
 	a.cancel(context.Canceled)
+	a.tokens.Spend(int(a.used.Load()) - a.taken)
 }
 
 // Close releases the answer. It always returns nil.
@@ -183,7 +238,7 @@ func (a *answer) wait() (stream.Event, error) {
 	}
 	a.clock.start(limit, registryhttp.ErrStalled, a.cancel)
 	event, err := a.events.Next()
-	a.clock.stop()
+	a.clock.pause()
 	return event, err
 }
 
@@ -206,21 +261,35 @@ func (a *answer) take(event stream.Event) error {
 	case string(data) == endMark:
 		a.marked = true
 		return nil
-	case a.marked && !json.Valid(data):
+	}
+	valid := jsontext.Valid(data)
+	switch {
+	case a.marked && !valid:
 		return nil
 	case event.Name == "error":
 		return a.failure(data)
-	case !json.Valid(data) && event.Partial:
+	case !valid && event.Partial:
 		return io.ErrUnexpectedEOF
-	case !json.Valid(data) || data[0] != '{':
+	case !valid || data[0] != '{':
 		return malformed("an event that is no JSON object")
 	}
 	if err := a.read(event, data); err != nil {
 		return err
 	}
 	a.begun = a.begun || !stream.IsPreamble(event)
+	a.count()
 	a.out = registryhttp.AppendEvent(a.out, event.Name, data)
 	return nil
+}
+
+// count counts an event as a token, unless the server says how many there are.
+func (a *answer) count() {
+	if a.report != nil {
+		a.report.events++
+	}
+	if a.input+a.output == 0 && !a.used.CompareAndSwap(0, int64(a.taken)+1) {
+		a.used.Add(1)
+	}
 }
 
 // failure returns the error that an event of this name is.
@@ -310,11 +379,37 @@ type usage struct {
 	Output     int `json:"output_tokens"`
 }
 
+// usageOf reads the usage of a valid plain answer: what fits.
+func usageOf(value []byte) (u usage) {
+	if value[0] != '{' {
+		return u
+	}
+	for key, at := range fields(value) {
+		to := u.field(string(key))
+		if n, err := strconv.Atoi(string(value[at[0]:at[1]])); err == nil && to != nil {
+			*to = n
+		}
+	}
+	return u
+}
+
+// field returns the place of a field; nil: there is none of that name.
+func (u *usage) field(name string) *int {
+	switch name {
+	case "prompt_tokens":
+		return &u.Prompt
+	case "completion_tokens":
+		return &u.Completion
+	case "input_tokens":
+		return &u.Input
+	case "output_tokens":
+		return &u.Output
+	}
+	return nil
+}
+
 // note notes what the report says of an event.
 func (a *answer) note(event []byte) {
-	if a.report == nil {
-		return
-	}
 	type said struct {
 		ID    string `json:"id"`
 		Usage usage  `json:"usage"`
@@ -323,9 +418,10 @@ func (a *answer) note(event []byte) {
 		said
 
 		Response said `json:"response"`
+		Message  said `json:"message"`
 	}
 	_ = json.Unmarshal(event, &all) // what fits
-	for _, one := range []said{all.said, all.Response} {
+	for _, one := range []said{all.said, all.Response, all.Message} {
 		a.noteID(one.ID)
 		a.noteUsage(one.Usage)
 	}
@@ -338,6 +434,10 @@ func (a *answer) noteID(id string) {
 }
 
 func (a *answer) noteUsage(u usage) {
+	a.input, a.output = max(a.input, u.Prompt, u.Input), max(a.output, u.Completion, u.Output)
+	if a.input+a.output > 0 {
+		a.used.Store(int64(cmp.Or(a.input, a.taken) + a.output))
+	}
 	if a.report != nil {
 		a.report.InputTokens = max(a.report.InputTokens, u.Prompt, u.Input)
 		a.report.OutputTokens = max(a.report.OutputTokens, u.Completion, u.Output)
@@ -346,7 +446,7 @@ func (a *answer) noteUsage(u usage) {
 
 // readObject reads what a plain answer says about itself. An error is what keeps the text from being one.
 func (a *answer) readObject(text []byte) error {
-	if !json.Valid(text) || bytes.TrimLeft(text, " \t\r\n")[0] != '{' {
+	if !jsontext.Valid(text) || bytes.TrimLeft(text, " \t\r\n")[0] != '{' {
 		return malformed("no JSON object")
 	}
 	if bytes.Contains(text, []byte(`"error"`)) {
@@ -362,11 +462,11 @@ func (a *answer) readObject(text []byte) error {
 		case content:
 			found = found || isList(value)
 		case "id":
-			a.noteID(identifier(value))
+			if a.path == "/responses" {
+				a.noteID(identifier(value))
+			}
 		case "usage":
-			var u usage
-			_ = json.Unmarshal(value, &u) // what fits
-			a.noteUsage(u)
+			a.noteUsage(usageOf(value))
 		}
 	}
 	if !found {

@@ -20,7 +20,8 @@
 //   - A stream that is complete stays a success, whatever follows: a missing end mark is added, and an error or a silence
 //     behind the end is dropped.
 //   - A plain answer is returned when it is there as a whole, and is the JSON of an answer.
-//   - What is read into memory is bounded, for each answer and with a [Memory] for all together.
+//   - What is read into memory is bounded, for each answer and with a [Memory] for all together. With [Tokens] so is what is
+//     used in a minute.
 //
 // For servers, such as a proxy, [ParseRequest] reads what decides about the way of a request, and [ParseError] the words
 // of a refusal.

@@ -49,6 +49,12 @@ func NoModel(name string) *Error {
 	return &Error{Status: http.StatusNotFound, Code: "model_not_found", Message: fmt.Sprintf("there is no model %q for this key", name)}
 }
 
+// Matches reports whether a model is the one of that name, or begins as a name that ends in a star does, such as "gpt-*".
+func Matches(name, model string) bool {
+	prefix, many := strings.CutSuffix(name, "*")
+	return model == name || many && strings.HasPrefix(model, prefix)
+}
+
 // Lists keeps the models that servers list, for a minute. The zero value is ready to use, and safe for concurrent use.
 type Lists struct {
 	mu    sync.Mutex // guards lists

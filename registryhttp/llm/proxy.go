@@ -62,6 +62,9 @@ type Way struct {
 	Timeout time.Duration
 	// CommentEvery is that of [registryhttp.EventOptions]. Default: 15 s.
 	CommentEvery time.Duration
+	// Tokens bounds what the client uses. A request beyond it is answered with 429, and each answer tells what is left, in
+	// place of what the server tells. Default: no bound.
+	Tokens *Tokens
 }
 
 // Report describes a request and its answer.
@@ -77,12 +80,14 @@ type Report struct {
 	Name, Model string
 	// ID is the identifier of an answer that can be continued.
 	ID string
-	// InputTokens and OutputTokens are what the server says to have used.
+	// InputTokens and OutputTokens are what the server says to have used. See [Report.Tokens].
 	InputTokens, OutputTokens int
 	// Duration is the time until the end of the answer.
 	Duration time.Duration
 	// Err keeps the client from a complete answer; nil: it has one.
 	Err error
+
+	events int // of the stream, but for its end mark
 }
 
 type reportKey struct{}
@@ -95,6 +100,7 @@ type passage struct {
 	r      *http.Request
 	way    Way
 	held   int64
+	taken  int // of the tokens of the way
 	report Report
 }
 
@@ -104,6 +110,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	begun := time.Now()
 	defer func() {
 		p.Memory.Free(q.held)
+		q.way.Tokens.Spend(q.report.Tokens() - q.taken)
 		if q.report.Duration = time.Since(begun); p.Done != nil {
 			p.Done(r, &q.report)
 		}
@@ -120,6 +127,9 @@ func (q *passage) serve() {
 	}
 	if err == nil {
 		q.way, err = q.Route(q.r, q.report.Asked)
+	}
+	if err == nil {
+		err = q.take(estimate(len(body)))
 	}
 	if err != nil {
 		q.fail(nil, err)
@@ -149,6 +159,19 @@ func (q *passage) serve() {
 	}
 }
 
+// take takes tokens for the request.
+func (q *passage) take(n int) error {
+	after, ok := q.way.Tokens.Take(n)
+	if !ok {
+		q.way.Tokens.Head(q.w.Header())
+		return q.way.Tokens.refusal(after)
+	}
+	if q.way.Tokens != nil {
+		q.taken = n
+	}
+	return nil
+}
+
 // read reads the body within the limits of time and memory.
 func (q *passage) read() ([]byte, error) {
 	control := http.NewResponseController(q.w)
@@ -173,7 +196,7 @@ func (q *passage) read() ([]byte, error) {
 
 // request returns the request to send.
 func (q *passage) request(ctx context.Context, body []byte) (*http.Request, error) {
-	ctx = WithRequest(context.WithValue(ctx, reportKey{}, &q.report), q.report.Asked)
+	ctx = context.WithValue(ctx, reportKey{}, &q.report)
 	request, err := http.NewRequestWithContext(ctx, q.r.Method, "http://proxy"+q.r.URL.EscapedPath(), bytes.NewReader(body))
 	if err != nil {
 		return nil, err
@@ -204,10 +227,11 @@ func isForwarded(name string) bool {
 // head sets the headers of an answer.
 func (q *passage) head(to http.Header, response *http.Response) {
 	for name, values := range response.Header {
-		if name == "Content-Type" || strings.HasPrefix(name, "X-Ratelimit-") || strings.HasPrefix(name, "Openai-") {
+		if name == "Content-Type" || strings.HasPrefix(name, "Openai-") {
 			to[name] = values
 		}
 	}
+	q.limits(to, response)
 	values := []string{response.Header.Get(registryhttp.HeaderCorrelation), q.report.Name, q.report.Model, strconv.Itoa(q.report.Attempts)}
 	for i, name := range [...]string{"X-Upstream-Request-Id", "X-Served-By", "X-Served-Model", "X-Attempts"} {
 		if values[i] != "" {
@@ -216,9 +240,19 @@ func (q *passage) head(to http.Header, response *http.Response) {
 	}
 }
 
+// limits sets the headers about limits of rate: those of the server, and of the client's own.
+func (q *passage) limits(to http.Header, response *http.Response) {
+	for name, values := range response.Header {
+		if strings.HasPrefix(name, "X-Ratelimit-") {
+			to[name] = values
+		}
+	}
+	q.way.Tokens.Head(to)
+}
+
 // pass passes an answer on: as events, as it is, or the words of a refusal.
 func (q *passage) pass(events *registryhttp.EventWriter, response *http.Response) {
-	var out io.Writer = &patientWriter{q.w, cmp.Or(q.WriteTimeout, defaultWriteTimeout)}
+	var out io.Writer = &patientWriter{w: q.w, limit: cmp.Or(q.WriteTimeout, defaultWriteTimeout)}
 	switch {
 	case response.StatusCode >= http.StatusBadRequest:
 		text, _ := io.ReadAll(io.LimitReader(response.Body, mostOfAnError)) // the status is enough
@@ -227,11 +261,10 @@ func (q *passage) pass(events *registryhttp.EventWriter, response *http.Response
 		if class := refusal.Verdict().Class; class == verdict.ClassFatal || class == verdict.ClassUnauthenticated {
 			refusal = refusedCredentials()
 		}
-		header := q.w.Header()
-		for name, values := range response.Header {
-			if strings.HasPrefix(name, "X-Ratelimit-") && events == nil {
-				header[name] = values
-			}
+		if events == nil {
+			q.limits(q.w.Header(), response)
+		} else {
+			events.Header(func(header http.Header) { q.limits(header, response) })
 		}
 		q.fail(events, refusal)
 		return
@@ -287,11 +320,15 @@ func (q *passage) fail(events *registryhttp.EventWriter, err error) {
 
 // patientWriter gives a client that reads slowly its time for each piece.
 type patientWriter struct {
-	w     http.ResponseWriter
-	limit time.Duration
+	w        http.ResponseWriter
+	limit    time.Duration
+	deadline time.Time
 }
 
 func (p *patientWriter) Write(text []byte) (int, error) {
-	_ = http.NewResponseController(p.w).SetWriteDeadline(time.Now().Add(p.limit)) // not every server has one
+	if now := time.Now(); p.deadline.Sub(now) < p.limit/2 { // not for each piece
+		p.deadline = now.Add(p.limit)
+		_ = http.NewResponseController(p.w).SetWriteDeadline(p.deadline) // not every server has one
+	}
 	return p.w.Write(text)
 }

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"io"
 	"iter"
+
+	"github.com/capreg/registry/internal/jsontext"
 )
 
 // Request holds what the body of a request says about its way.
@@ -33,7 +35,7 @@ var (
 // ParseRequest reads the body of a request, and keeps it. An error is the mistake of its sender.
 func ParseRequest(body []byte) (Request, error) {
 	r := Request{body: body, choices: 1}
-	if !json.Valid(body) || bytes.TrimLeft(body, " \t\r\n")[0] != '{' {
+	if !jsontext.Valid(body) || bytes.TrimLeft(body, " \t\r\n")[0] != '{' {
 		return r, errNoObject
 	}
 	models, valid := 0, true

@@ -50,6 +50,9 @@ type Transport struct {
 	MaxEvent int
 	// Memory bounds what all answers hold together. Default: no bound.
 	Memory *Memory
+	// Tokens bounds what the server is asked for. A request beyond it is not sent, and its error, which matches [ErrTokens],
+	// is that of a rate limit, so that another provider is asked. Default: no bound.
+	Tokens *Tokens
 }
 
 // RoundTrip sends the request. A refusal, and an answer that is neither JSON nor a stream of events, is returned as it is.
@@ -60,6 +63,11 @@ func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	out, err := a.prepare(request)
 	if err != nil {
 		return nil, err
+	}
+	if after, ok := a.tokens.Take(a.taken); !ok {
+		a.taken = 0
+		a.release()
+		return nil, outOfTokens(after)
 	}
 	if a.report != nil {
 		a.report.Attempts++
@@ -92,10 +100,12 @@ func (a *answer) prepare(request *http.Request) (*http.Request, error) {
 	a.ctx, a.cancel = context.WithCancelCause(request.Context())
 	a.path = methodOf(request.URL.Path)
 	a.report, _ = request.Context().Value(reportKey{}).(*Report)
-	out := request.WithContext(a.ctx) //nolint:contextcheck // it is made of the request's
+	a.sent = *request.WithContext(a.ctx) //nolint:contextcheck // it is made of the request's
+	out := &a.sent                       // a part of the answer, so that it costs no allocation
 	limit := a.transport.AnswerTimeout
 	if known {
 		a.asked, a.streamed, a.choices = true, asked.Stream, max(asked.choices, 1)
+		a.tokens, a.taken = a.transport.Tokens, estimate(len(asked.body))
 		if a.streamed {
 			limit = a.transport.FirstTimeout
 		}
@@ -127,6 +137,9 @@ func (a *answer) prepare(request *http.Request) (*http.Request, error) {
 func requestOf(request *http.Request) (asked Request, known bool, err error) {
 	if asked, ok := request.Context().Value(requestKey{}).(*Request); ok {
 		return *asked, true, nil
+	}
+	if report, ok := request.Context().Value(reportKey{}).(*Report); ok { // of a Proxy
+		return report.Asked, true, nil
 	}
 	if request.Body == nil || request.GetBody == nil || request.Method != http.MethodPost {
 		return Request{}, false, nil
@@ -171,7 +184,7 @@ func (a *answer) judge(response *http.Response) error {
 	case events && a.asked && !a.streamed:
 		return malformed("a stream for a plain request")
 	case events:
-		a.events = stream.NewEventReader(&heldReader{a.body, &a.held}, stream.MaxEventBytes(cmp.Or(a.transport.MaxEvent, defaultMaxEvent)))
+		a.events = stream.NewEventReader(&heldReader{a.body, &a.held}, stream.ReuseData(), stream.MaxEventBytes(cmp.Or(a.transport.MaxEvent, defaultMaxEvent)))
 		response.Header.Set("Content-Type", "text/event-stream")
 		response.Header.Del("Content-Length")
 		response.ContentLength = -1
@@ -211,6 +224,7 @@ func (a *answer) readPlain(response *http.Response) error {
 	if a.streamed {
 		return malformed("a plain answer for a stream")
 	}
+	a.used.CompareAndSwap(0, int64(a.taken+estimate(text.Len())))
 	a.out, a.err = text.Bytes(), io.EOF
 	response.ContentLength = int64(text.Len())
 	return nil

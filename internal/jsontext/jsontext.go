@@ -1,0 +1,176 @@
+// Package jsontext checks JSON texts. encoding/json does so too, byte by byte through a function for each; where all of what
+// passes has to be checked, that is the largest part of the work.
+package jsontext
+
+// deepest is the number of objects and arrays that may stand in one another, as encoding/json has it.
+const deepest = 10_000
+
+// Valid reports what json.Valid does: whether the text is one JSON value with white space around it.
+func Valid(text []byte) bool {
+	at := value(text, space(text, 0), 0)
+	return at > 0 && space(text, at) == len(text)
+}
+
+// invalid is the place behind a value that is none.
+const invalid = -1
+
+// value returns the place behind the value at a place, or invalid.
+func value(text []byte, at, depth int) int {
+	if at >= len(text) {
+		return invalid
+	}
+	switch c := text[at]; {
+	case c == '"':
+		return quoted(text, at)
+	case c == '{' || c == '[':
+		return composed(text, at, depth+1)
+	case c == '-' || c >= '0' && c <= '9':
+		return number(text, at)
+	case c == 't':
+		return word(text, at, "true")
+	case c == 'f':
+		return word(text, at, "false")
+	case c == 'n':
+		return word(text, at, "null")
+	}
+	return invalid
+}
+
+// composed is value for an object or an array.
+func composed(text []byte, at, depth int) int {
+	object, end := text[at] == '{', text[at]+2 // of both brackets
+	if at = space(text, at+1); depth > deepest || at >= len(text) {
+		return invalid
+	}
+	if text[at] == end {
+		return at + 1
+	}
+	for {
+		if object {
+			if at = key(text, at); at < 0 {
+				return invalid
+			}
+		}
+		if at = value(text, at, depth); at < 0 {
+			return invalid
+		}
+		switch at = space(text, at); {
+		case at >= len(text):
+			return invalid
+		case text[at] == end:
+			return at + 1
+		case text[at] != ',':
+			return invalid
+		}
+		at = space(text, at+1)
+	}
+}
+
+// key returns the place of the value whose key is at the place, or invalid.
+func key(text []byte, at int) int {
+	if at >= len(text) || text[at] != '"' {
+		return invalid
+	}
+	if at = quoted(text, at); at < 0 {
+		return invalid
+	}
+	if at = space(text, at); at >= len(text) || text[at] != ':' {
+		return invalid
+	}
+	return space(text, at+1)
+}
+
+// quoted is value for a string.
+func quoted(text []byte, at int) int {
+	for at++; at < len(text); at++ {
+		c := text[at]
+		if c >= ' ' && c != '"' && c != '\\' { // most are
+			continue
+		}
+		if c == '"' {
+			return at + 1
+		}
+		if c != '\\' {
+			return invalid
+		}
+		if at = escaped(text, at+1); at < 0 {
+			return invalid
+		}
+	}
+	return invalid
+}
+
+// escaped returns the place of the last byte of the escape whose second byte is at the place, or invalid.
+func escaped(text []byte, at int) int {
+	if at >= len(text) {
+		return invalid
+	}
+	switch text[at] {
+	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
+		return at
+	case 'u':
+		if at+4 >= len(text) {
+			return invalid
+		}
+		for _, c := range text[at+1 : at+5] {
+			if !isDigit(c) && (c|0x20 < 'a' || c|0x20 > 'f') {
+				return invalid
+			}
+		}
+		return at + 4
+	}
+	return invalid
+}
+
+// number is value for a number.
+func number(text []byte, at int) int {
+	if text[at] == '-' {
+		at++
+	}
+	begun := at
+	if at = digits(text, at); at < 0 || text[begun] == '0' && at > begun+1 {
+		return invalid
+	}
+	if at < len(text) && text[at] == '.' {
+		if at = digits(text, at+1); at < 0 {
+			return invalid
+		}
+	}
+	if at < len(text) && text[at]|0x20 == 'e' {
+		if at++; at < len(text) && (text[at] == '+' || text[at] == '-') {
+			at++
+		}
+		return digits(text, at)
+	}
+	return at
+}
+
+// digits returns the place behind one digit or more, or invalid.
+func digits(text []byte, at int) int {
+	begun := at
+	for at < len(text) && isDigit(text[at]) {
+		at++
+	}
+	if at == begun {
+		return invalid
+	}
+	return at
+}
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }
+
+// word is value for a word.
+func word(text []byte, at int, is string) int {
+	if len(text)-at < len(is) || string(text[at:at+len(is)]) != is {
+		return invalid
+	}
+	return at + len(is)
+}
+
+// space returns the place of what is no white space.
+func space(text []byte, at int) int {
+	for at < len(text) && (text[at] == ' ' || text[at] == '\n' || text[at] == '\r' || text[at] == '\t') {
+		at++
+	}
+	return at
+}

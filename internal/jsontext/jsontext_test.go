@@ -1,0 +1,64 @@
+package jsontext_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/capreg/registry/internal/jsontext"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const piece = `{"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":"a \"w\u00f6rd\" "},"finish_reason":null}]}`
+
+var texts = []string{
+	piece, `{}`, `[]`, `""`, `0`, `-0`, `-`, `01`, `1.`, `1.5e+3`, `1e`, `1E-`, `.5`, `+1`, `true`, `tru`, `nul`, `null`, `falsee`, ` [ 1 , { "a" : [ ] } ] `, `[1,]`, `[,1]`,
+	`{"a"}`, `{"a":}`, `{"a":1,}`, `{1:2}`, `{"a":1 "b":2}`, `"\q"`, `"\u12g4"`, `"\u123`, `"\`, "\"a\nb\"", "\"\x7f\xff\"", `[`, `{`, `{"a`, `{"a":[}`, `[1}`, `1 2`, ``, " ", "\v1", "\ufeff1",
+	`"\uABcd\\\/\b\f\n\r\t\""`, `{"":{"":[[[]]]}}`,
+}
+
+func TestValid_IsWhatEncodingJSONSays(t *testing.T) {
+	t.Parallel()
+	for _, text := range texts {
+		for end := range len(text) + 1 { // cut anywhere
+			require.Equal(t, json.Valid([]byte(text[:end])), jsontext.Valid([]byte(text[:end])), "%q", text[:end])
+		}
+	}
+	for _, depth := range []int{9_999, 10_000, 10_001} {
+		for _, text := range []string{
+			strings.Repeat("[", depth) + strings.Repeat("]", depth), strings.Repeat(`{"a":`, depth) + "1" + strings.Repeat("}", depth),
+		} {
+			require.Equal(t, json.Valid([]byte(text)), jsontext.Valid([]byte(text)), depth)
+		}
+	}
+	require.False(t, jsontext.Valid(bytes.Repeat([]byte("["), 1<<20)))
+}
+
+func FuzzValid_IsWhatEncodingJSONSays(f *testing.F) {
+	for _, text := range texts {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		require.Equal(t, json.Valid(text), jsontext.Valid(text), "%q", text)
+	})
+}
+
+func BenchmarkValid(b *testing.B) {
+	for name, valid := range map[string]func([]byte) bool{"jsontext": jsontext.Valid, "encoding": json.Valid} {
+		b.Run(name, func(b *testing.B) {
+			text := []byte(piece)
+			b.ReportAllocs()
+			b.SetBytes(int64(len(text)))
+			for b.Loop() {
+				if !valid(text) {
+					b.Fatal("it is valid")
+				}
+			}
+		})
+	}
+}
