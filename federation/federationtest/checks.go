@@ -401,6 +401,7 @@ func (t *trial) many() {
 		a.drop(name)
 	}
 	c.sees(seen[len(seen)/2:]...)
+	t.eventually("the source of the slow registry knows what is gone", func() bool { return b.offers("a") == len(seen)-len(seen)/2 })
 	close(gate)
 	b.sees(seen[len(seen)/2:]...)
 	if most := int64(len(seen)/2 + 1); open.Load() > most {

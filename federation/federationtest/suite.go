@@ -352,6 +352,16 @@ func (p *process) stateOf(node string) federation.NodeState {
 	return ""
 }
 
+// offers counts what the process knows of the offers of a node, whether or not they are registered.
+func (p *process) offers(node string) int {
+	for _, n := range p.source.Fleet().Nodes {
+		if n.Name == node {
+			return len(n.Offers)
+		}
+	}
+	return 0
+}
+
 // ended waits for the end of the announcer.
 func (p *process) ended() error {
 	late := time.NewTimer(p.Within)
