@@ -28,6 +28,9 @@ import (
 
 func TestStore_PassesTheSuite(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("it takes a minute and more")
+	}
 	e := &engine{dir: t.TempDir()}
 	t.Cleanup(e.kill)
 	federationtest.TestStore(t, federationtest.StoreSuite{

@@ -110,6 +110,9 @@ func (c *cluster) without(tb testing.TB, down time.Duration, which ...int) {
 
 // It is not parallel: three servers with what uses them are load enough.
 func TestStore_PassesTheSuiteInACluster(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes minutes")
+	}
 	c := beginCluster(t)
 	federationtest.TestStore(t, federationtest.StoreSuite{
 		Open: func(tb testing.TB, name string) federation.Store {
