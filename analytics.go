@@ -1,14 +1,18 @@
 package registry
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"time"
 
+	"github.com/capreg/registry/internal/check"
+	"github.com/capreg/registry/internal/pace"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/metrics"
 	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/selection"
+	"github.com/capreg/registry/status"
 )
 
 // Analytics returns the outcomes of the look-ups and the shares of the attempts of a
@@ -66,6 +70,55 @@ func (r *Registry) Metrics() metrics.Snapshot {
 		snapshot.Providers = append(snapshot.Providers, shown)
 	}
 	return snapshot
+}
+
+// Performance returns what the attempts on the provider have taught so far. It changes nothing. A later registration of the
+// same provider, such as in another process, goes on from there by [Registration.ContinueFrom].
+func (r *Registration) Performance() status.Performance {
+	p := r.current()
+	now := p.registry.now()
+	known := p.effects.KnownPace(now)
+	shown := status.Performance{At: time.Now(), Longest: known.Longest, Waited: known.Waited}
+	if measured := p.vitals.Load(); measured != nil {
+		latency, failing, _ := measured.Performance(now, nil)
+		shown.Latency, shown.Failing = time.Duration(latency), failing
+	}
+	p.registry.mu.Lock()
+	defer p.registry.mu.Unlock()
+	shown.LastTurn = slices.ContainsFunc(p.positions, func(at position) bool { return at.plan.LastTurn(at.at) })
+	return shown
+}
+
+// longestMemory is the age from which on a [status.Performance] says nothing of a provider.
+const longestMemory = time.Hour
+
+// ContinueFrom makes the provider go on from what was known of it before, as far as its own attempts have not told yet.
+//
+// Latency and Failing have faded since known.At, as they do without attempts ([selection.Policy]), and are dropped when less
+// than a hundredth is left; everything is after an hour. Of several that had a turn, one counts, for the next query that
+// takes turns in the group. The errors match [ErrInvalid] (a [FieldError]) or [ErrNotRegistered], and change nothing.
+func (r *Registration) ContinueFrom(known status.Performance) error {
+	p, err := r.member()
+	if err = cmp.Or(asInvalid(cmp.Or(
+		check.Range[time.Duration]{}.Check("Latency", known.Latency), check.Range[float64]{Max: 1}.Check("Failing", known.Failing),
+		check.Range[time.Duration]{}.Check("Longest", known.Longest), check.Range[time.Duration]{}.Check("Waited", known.Waited),
+	)), err); err != nil {
+		return err
+	}
+	age, now := time.Since(known.At), p.registry.now()
+	if age >= longestMemory {
+		return nil
+	}
+	p.effects.ContinuePace(pace.Known{Longest: known.Longest, Waited: known.Waited}, now, &p.service.pace)
+	p.registry.mu.Lock()
+	defer p.registry.mu.Unlock()
+	if known.Latency > 0 || known.Failing > 0 {
+		vitalsOf(p).Continue(now, age, known.Latency, known.Failing)
+	}
+	if known.LastTurn {
+		p.group.Had.Set(rankOf(p).Key())
+	}
+	return nil
 }
 
 // Decisions returns the latest picks, oldest first, at most [Options.Decisions]. It

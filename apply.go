@@ -42,7 +42,7 @@ func (r *Registration) Apply(ctx context.Context, p Provider[any]) (*Registratio
 		return r, status.Applied{}, err
 	case applied.Replaced:
 		handle = &Registration{}
-		t.steps, changes = []step{{entry: e, service: now.service, handle: handle}}, []changeset.Change{{Kind: changeset.Join}}
+		t.steps, changes = []step{{entry: &e, service: now.service, handle: handle}}, []changeset.Change{{Kind: changeset.Join}}
 	default:
 		u := &Update{}
 		setters := e.setters(u)
@@ -66,9 +66,9 @@ func (r *Registration) compare(given Provider[any]) (p *provider, e entry, found
 	breaker := p.breaker.stats().Policy // its lock comes before the registry's
 	retry, _ := p.effects.RetryPolicy()
 	p.registry.mu.Lock()
-	now := inputOf(p.definition, time.Duration(p.timeout.Load()), LimitPolicy(p.domain.Policy()), RetryPolicy(retry), breaker, p.health.policy)
+	now := inputOf(p.definition, time.Duration(p.timeout.Load()), LimitPolicy(p.domain.Policy()), RetryPolicy(retry), breaker, p.health.Policy)
 	now.Strategy = p.group.Strategy
-	asked, until, probes := given, p.until, probe.Keep(&given.Health, p.health.policy, given.Capabilities)
+	asked, until, probes := given, p.until, probe.Keep(&given.Health, p.health.Policy, given.Capabilities)
 	typed.Keep(&given.Instance, &given.Factory, p.instance.Load(), p.build)
 	err = r.presentLocked()
 	p.registry.mu.Unlock()

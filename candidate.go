@@ -89,12 +89,12 @@ func (f facts) HiddenBy() *refusal.Reason {
 }
 
 func (f facts) Health() (text string, because []string, cause error) {
-	_, text, cause = f.provider.stateLocked()
+	_, text, cause = f.provider.health.State(f.provider.hasLeft())
 	return text, f.provider.because(), cause
 }
 
 func (f facts) Proof() (text string, next time.Duration, cause error) {
-	return f.provider.health.watch.WhyUnproven()
+	return f.provider.health.Watch.WhyUnproven()
 }
 func (f facts) Opening() *refusal.Opening    { return &f.provider.opening }
 func (f facts) Cooldown() *cooldown.Cooldown { return f.provider.cooldownNow() }
@@ -116,7 +116,7 @@ func recordLocked(p *provider) *sight.Record {
 		Depends: gate&refusal.Unhealthy != 0 && len(p.definition.Requires) > 0,
 		Profile: profileOf(&p.definition), MatchesAny: p.matchesAny,
 	}
-	if r.Fix(at); p.health.watch.Active() {
+	if r.Fix(at); p.health.Watch.Active() {
 		r.NoteOutages(p.outage)
 	}
 	p.record, p.recordedAt = r, p.service.version

@@ -11,87 +11,39 @@ import (
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/probe"
-	"github.com/capreg/registry/internal/record"
 	"github.com/capreg/registry/internal/refusal"
 )
 
-const historyLength = 32 // transitions that are remembered, for each provider
-
-// healthState is the health of one provider: the results of its probes, the mark of the program, and the state that
-// was published last. Registry.mu guards all of it.
+// healthState is the health of one provider. Registry.mu guards all of it.
 type healthState struct {
-	policy health.Policy // with its defaults
-	watch  *probe.Watch  // nil: there never was anything to probe or to recover
-	manual manualMark
+	probe.Condition
 
-	published health.State // by gate and events
-	since     time.Time
-	reason    string                            // of the last event
-	history   *record.Latest[health.Transition] // nil before the first transition
-	causes    []string                          // as because returns them
-	causesAt  uint64                            // membership.causes at that time
-}
-
-// manualMark is the mark that the program has put on a provider's health.
-type manualMark struct {
-	err  error // of MarkUnhealthy; nil: no mark
-	text string
-}
-
-// stateLocked returns the state to publish: draining for a provider that has left, else the mark of the program, else
-// the result of the probes.
-func (p *provider) stateLocked() (state health.State, reason string, cause error) {
-	switch {
-	case p.hasLeft():
-		return health.Draining, "", nil
-	case p.health.manual.err != nil:
-		return health.Unhealthy, p.health.manual.text, p.health.manual.err
-	}
-	return p.health.watch.State()
+	causes   []string // as because returns them
+	causesAt uint64   // membership.causes at that time
 }
 
 // publishHealth makes gate, history and events follow the state. Caller holds Registry.mu.
 func (p *provider) publishHealth() {
 	p.showVitals()
-	h := &p.health
-	from := h.published
-	state, reason, cause := p.stateLocked()
-	changed := state != from
-	if changed {
+	if p.health.Changed(p.hasLeft()) {
 		p.registry.causes.Add(1)
 	}
 	renewRecord(p)
-	if state != health.Healthy {
-		reason = refusal.Because(reason, p.because())
-	}
-	if !changed && (state != health.Unhealthy || reason == h.reason) {
+	now, cause, tell := p.health.Publish(p.hasLeft(), func(reason string) string { return refusal.Because(reason, p.because()) })
+	if !tell {
 		return
 	}
-	h.reason = reason
-	if !changed && h.manual.err == nil {
-		return // one more failure in the same state is no event
-	}
-	if changed {
-		h.published, h.since = state, time.Now()
-		if h.history == nil {
-			h.history = record.NewLatest[health.Transition](historyLength)
-		}
-		h.history.Add(health.Transition{Time: h.since, From: from, To: state, Reason: reason, Score: p.scoreLocked()})
-		if from == health.Unhealthy {
-			h.watch.ResetRecovery()
-		}
-	}
-	set := refusal.OfHealth(state)
+	set := refusal.OfHealth(now.To)
 	p.changeGateLocked((refusal.Unhealthy|refusal.Unproven)&^set, set, &event.Event{
-		Kind: probe.KindOf(state), Reason: reason, Err: cause, From: from.String(), To: state.String(),
+		Kind: probe.KindOf(now.To), Reason: now.Reason, Err: cause, From: now.From.String(), To: now.To.String(),
 	})
-	if from == health.Unknown {
+	if now.From == health.Unknown {
 		p.registry.wakeWaiters() // calls that wait for a first result have it
 	}
-	if changed && state == health.Unhealthy {
-		h.watch.Recover()
+	if now.To == health.Unhealthy && now.From != now.To {
+		p.health.Watch.Recover()
 		known := p.effects.KnownPace(p.registry.now())
-		p.drain.MoveCallsOn(max(p.registry.options.DrainTimeout, known.WithMargin()), p.stillOut(h.since))
+		p.drain.MoveCallsOn(max(p.registry.options.DrainTimeout, known.WithMargin()), p.stillOut(now.Time))
 	}
 }
 
@@ -101,16 +53,8 @@ func (p *provider) stillOut(since time.Time) func() bool {
 		p.registry.mu.Lock()
 		defer p.registry.mu.Unlock()
 		alone := func(at position) bool { return at.plan.Admitting.First() < 0 }
-		out := p.health.published == health.Unhealthy && p.health.since.Equal(since)
-		return out && len(p.positions) > 0 && !slices.ContainsFunc(p.positions, alone)
+		return p.health.UnhealthySince(since) && len(p.positions) > 0 && !slices.ContainsFunc(p.positions, alone)
 	}
-}
-
-func (p *provider) scoreLocked() float64 {
-	if p.health.manual.err != nil {
-		return 0
-	}
-	return p.health.watch.Score()
 }
 
 // because returns the providers that this one requires and that are the reason, as far as is known: the first 16, and
@@ -137,25 +81,7 @@ func (d dependencies) Having(capability string) map[*provider]struct{} {
 }
 
 func (dependencies) Works(p *provider, capability string) bool {
-	return p.answersLocked() && p.outage([]string{capability}) == nil
-}
-
-// answersLocked reports whether the provider is healthy or degraded.
-func (p *provider) answersLocked() bool {
-	state, _, _ := p.stateLocked()
-	return state == health.Healthy || state == health.Degraded
-}
-
-// healthLocked returns the health of the provider as far as it is known.
-func (p *provider) healthLocked() health.Status {
-	h := &p.health
-	s := h.watch.Status()
-	s.State, s.Reason, s.Err = p.stateLocked()
-	s.Since, s.Score, s.Groups = h.since, p.scoreLocked(), slices.Clone(h.policy.Groups)
-	if s.State != health.Healthy && s.State != health.Draining {
-		s.Because = slices.Clone(p.because())
-	}
-	return s
+	return p.health.Answers(p.hasLeft()) && p.outage([]string{capability}) == nil
 }
 
 // MarkUnhealthy takes the provider out of every pick until [Registration.MarkHealthy], for the given reason,
@@ -182,10 +108,7 @@ func (r *Registration) mark(unhealthy error) error {
 	if err := r.presentLocked(); err != nil {
 		return err
 	}
-	p.health.manual = manualMark{unhealthy, text}
-	if unhealthy == nil {
-		p.health.watch.MarkHealthy()
-	}
+	p.health.Mark(unhealthy, text)
 	p.publishHealth()
 	return nil
 }
@@ -197,7 +120,7 @@ func (r *Registration) Health() health.Status { return r.Info().Health }
 func (r *Registration) HealthHistory() []health.Transition {
 	r.orLeft().registry.mu.Lock()
 	defer r.orLeft().registry.mu.Unlock()
-	return r.current().health.history.Values()
+	return r.current().health.History()
 }
 
 // HealthPolicy returns the health policy, with its defaults.
@@ -222,7 +145,7 @@ func (r *Registration) CheckHealth(ctx context.Context) (health.Status, error) {
 		r.orLeft().registry.mu.Lock()
 		p := r.current()
 		err := r.presentLocked()
-		watch := p.health.watch
+		watch := p.health.Watch
 		revision := watch.Revision()
 		var results []<-chan struct{}
 		if err == nil {
@@ -233,7 +156,7 @@ func (r *Registration) CheckHealth(ctx context.Context) (health.Status, error) {
 			err = probe.AwaitAll(ctx, results)
 		}
 		p.registry.mu.Lock()
-		same := p.health.watch.Revision() == revision
+		same := p.health.Watch.Revision() == revision
 		p.registry.mu.Unlock()
 		if err != nil || same { // else the policy was changed, or the provider has left
 			return r.Health(), err
@@ -253,7 +176,7 @@ func (r *Registry) CheckHealth(ctx context.Context) (health.Overall, error) {
 	r.mu.Lock()
 	var results []<-chan struct{}
 	for _, p := range r.listingLocked() {
-		results = append(results, p.health.watch.CheckNow()...)
+		results = append(results, p.health.Watch.CheckNow()...)
 	}
 	r.mu.Unlock()
 	err := probe.AwaitAll(ctx, results)
@@ -262,7 +185,7 @@ func (r *Registry) CheckHealth(ctx context.Context) (health.Overall, error) {
 
 // outage returns the reason why one of the capabilities does not work; nil when all do. Caller holds Registry.mu.
 func (p *provider) outage(capabilities []string) *refusal.Reason {
-	out := p.health.watch.Outage(capabilities)
+	out := p.health.Watch.Outage(capabilities)
 	if out == nil {
 		return nil
 	}
@@ -272,6 +195,6 @@ func (p *provider) outage(capabilities []string) *refusal.Reason {
 // showVitals copies the provider's health to its vitals, if it has any. Caller holds Registry.mu.
 func (p *provider) showVitals() {
 	if known := p.vitals.Load(); known != nil {
-		known.SetHealth(p.scoreLocked(), p.health.watch.Trend())
+		known.SetHealth(p.health.Score(), p.health.Watch.Trend())
 	}
 }

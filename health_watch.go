@@ -64,7 +64,7 @@ func (s probeSubject) Publish(change event.Event) {
 
 func (s probeSubject) RecoveryNeed() probe.RecoveryNeed {
 	switch {
-	case s.provider.health.published != health.Unhealthy:
+	case !s.provider.health.IsUnhealthy():
 		return probe.RecoveryNotNeeded
 	case len(s.provider.because()) > 0:
 		return probe.RecoveryPostponed
@@ -78,28 +78,27 @@ var errPolicyChanged = errors.New("registry: health policy changed")
 // nothing was watched before. Caller holds Registry.mu, and calls the result without it to end the previous watch.
 func (p *provider) followPolicy(state health.State) (end func(cause error)) {
 	h := &p.health
-	own := h.policy.Probe
+	own := h.Policy.Probe
 	if own == nil {
 		if made := p.instance.Load(); made != nil && made.Checker != nil {
 			own = made.Checker.CheckHealth
 		}
 	}
-	if h.watch == nil {
-		if !probe.Needed(h.policy, own) {
+	if h.Watch == nil {
+		if !probe.Needed(h.Policy, own) {
 			return func(error) {} // as with most providers: they cost nothing
 		}
-		h.watch = p.registry.probes.NewWatch(probeSubject{p}, probe.Identity{
+		h.Watch = p.registry.probes.NewWatch(probeSubject{p}, probe.Identity{
 			Name: p.id().String(), Domain: p.definition.Domain, Generation: p.generation,
 		})
 	}
-	return h.watch.Configure(h.policy, own, state)
+	return h.Watch.Configure(h.Policy, own, state)
 }
 
 // watchFirst begins the watch over a provider that has joined. Caller holds Registry.mu.
 func (p *provider) watchFirst() {
 	p.followPolicy(health.Unknown)
-	if state, _, _ := p.health.watch.State(); state == health.Unknown {
-		p.health.published = health.Unknown
+	if p.health.AwaitFirst() {
 		p.changeGateLocked(0, refusal.Unproven, nil)
 	}
 }
@@ -110,11 +109,11 @@ func (p *provider) watchMade() {
 	p.registry.mu.Lock()
 	defer p.registry.mu.Unlock()
 	made, h := p.instance.Load(), &p.health
-	if h.policy.Off || h.policy.Probe != nil || made == nil || made.Checker == nil || p.hasLeft() {
+	if h.Policy.Off || h.Policy.Probe != nil || made == nil || made.Checker == nil || p.hasLeft() {
 		return
 	}
-	if h.watch.Active() {
-		h.watch.AddProbe(made.Checker.CheckHealth)
+	if h.Watch.Active() {
+		h.Watch.AddProbe(made.Checker.CheckHealth)
 	} else {
 		p.followPolicy(health.Healthy)
 	}
@@ -123,8 +122,8 @@ func (p *provider) watchMade() {
 // unwatch ends the watch over a provider that has left, and drops all references to its probes and its factory.
 func (p *provider) unwatch() {
 	p.registry.mu.Lock()
-	end := p.health.watch.Stop()
-	p.health.policy = health.Policy{Groups: p.health.policy.Groups}
+	end := p.health.Watch.Stop()
+	p.health.Policy = health.Policy{Groups: p.health.Policy.Groups}
 	p.build, p.until = nil, nil
 	p.registry.mu.Unlock()
 	if end != nil {

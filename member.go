@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/capreg/registry/event"
-	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/bus"
 	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/internal/cooldown"
@@ -126,7 +125,7 @@ func newProvider(svc *service, e *entry, generation uint64) *provider {
 		p.effects.SetRetryPolicy(limit.RetryPolicy(e.retry))
 	}
 	p.breaker.init(p, e.breaker)
-	p.health.policy, p.health.since, p.health.published = e.health, time.Now(), health.Healthy
+	p.health.Begin(e.health)
 	if e.instance != nil {
 		p.instance.Store(e.instance)
 	} else {
@@ -277,7 +276,7 @@ func (p *provider) infoLocked(breaker BreakerStats) Info {
 	return Info{
 		Definition: p.definitionLocked(), Generation: p.generation,
 		Eligible: now.Eligible, Code: now.Code, Reason: now.Words,
-		Health: p.healthLocked(), HealthPolicy: p.health.policy.Clone(), Breaker: breaker,
+		Health: p.health.Status(p.hasLeft(), p.because), HealthPolicy: p.health.Policy.Clone(), Breaker: breaker,
 		Limits: LimitPolicy(p.domain.Policy()), InUse: p.limits.Load().Use(), Retry: RetryPolicy(retry), Budget: budget,
 		Cooldown: cooldown.Shown(&p.cooldown, &p.domain.Cooldown), Shared: p.domain.Status(),
 		Made: p.instance.Load() != nil, AttemptTimeout: timeout.most, TimeoutGiven: timeout.explicit,

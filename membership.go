@@ -12,7 +12,6 @@ import (
 	"github.com/capreg/registry/internal/changeset"
 	"github.com/capreg/registry/internal/domain"
 	"github.com/capreg/registry/internal/fault"
-	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/overall"
 	"github.com/capreg/registry/internal/override"
 	"github.com/capreg/registry/internal/pick"
@@ -123,18 +122,6 @@ func (m *membership) drop(p *provider) {
 	delete(m.proving, p)
 	p.service.proving--
 	m.beginDrain(p, "")
-}
-
-// unusedName returns a name that no provider of the service has, nor another one that is to join with it.
-func (m *membership) unusedName(service string, steps []step) string {
-	for {
-		m.unnamed++
-		name := fmt.Sprintf("%s-%d", oneline.Cut(service, longestName-24), m.unnamed)
-		named := func(s step) bool { return s.entry.definition.Name == name }
-		if _, taken := m.providers[status.ProviderID{Service: service, Name: name}]; !taken && !slices.ContainsFunc(steps, named) {
-			return name
-		}
-	}
 }
 
 // index enters p under its name, its capabilities and its service.

@@ -60,7 +60,7 @@ func (r *Registry) healthViews() []overall.Provider {
 	defer r.mu.Unlock()
 	var views []overall.Provider
 	for _, p := range r.listingLocked() {
-		known, stands := p.healthLocked(), recordLocked(p)
+		known, stands := p.health.Status(p.hasLeft(), p.because), recordLocked(p)
 		views = append(views, overall.Provider{
 			Provider: health.Provider{
 				Name: p.name(), State: known.State, Score: known.Score, Trend: known.Trend,

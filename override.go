@@ -158,7 +158,7 @@ func (r *Registry) replace(replaced *provider, fake *typed.Instance, policy Brea
 func (m *membership) newReplacement(of *provider, fake *typed.Instance, policy BreakerPolicy) *provider {
 	e := entry{
 		definition: of.definition.clone(), instance: fake, overrideID: of.overrideID,
-		breaker: policy, health: of.health.policy, classify: of.classify,
+		breaker: policy, health: of.health.Policy, classify: of.classify,
 	}
 	if known := of.effects.Retry(); known != nil {
 		e.retry = RetryPolicy(known.Policy)
@@ -227,7 +227,7 @@ func (s *service) override(by string, entries []entry) (override.Undo, error) {
 	changes := make([]changeset.Change, len(entries))
 	for i := range entries {
 		entries[i].overrideID, changes[i].Kind = o.ID, changeset.Join
-		t.steps = append(t.steps, step{entry: entries[i], service: s, handle: &Registration{}})
+		t.steps = append(t.steps, step{entry: &entries[i], service: s, handle: &Registration{}})
 	}
 	if err := t.run(context.Background(), changes); err != nil { // it waits for nothing
 		s.undoOverride(o, nil)

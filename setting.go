@@ -143,11 +143,11 @@ func healthSetting(policy health.Policy, previous *health.Policy) setting {
 			return err
 		},
 		apply: func(p *provider) (from, to any) {
-			*previous = p.health.policy
-			p.health.policy = checked
+			*previous = p.health.Policy
+			p.health.Policy = checked
 			end = p.followPolicy(health.Healthy)
 			p.publishHealth()
-			p.health.watch.Recover()
+			p.health.Watch.Recover()
 			return probe.Settings(*previous), probe.Settings(checked)
 		},
 		after: func(*provider) { end(errPolicyChanged) },

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/capreg/registry/event"
@@ -31,13 +32,13 @@ type transaction struct {
 	// The room that a set of one change needs.
 	oneChange [1]changeset.Change
 	oneStep   [1]step
+	oneEntry  entry
 }
 
 // run makes the changes, or none.
 func (t *transaction) run(ctx context.Context, changes []changeset.Change) error {
-	t.changes = changeset.Transaction{
-		Host: t, World: &t.world, Changes: changes,
-		Rules: changeset.Rules{Strategies: t.strategies, ForbidMocks: t.options.ForbidMocks},
+	if err := t.checkInput(changes); err != nil {
+		return err
 	}
 	if err := t.admit(ctx); err != nil {
 		return err
@@ -46,13 +47,19 @@ func (t *transaction) run(ctx context.Context, changes []changeset.Change) error
 	return t.changes.Run(ctx)
 }
 
-// admit checks the input, finds the services and asks the admission hook.
-func (t *transaction) admit(ctx context.Context) error {
+// checkInput checks the input and finds the services.
+func (t *transaction) checkInput(changes []changeset.Change) error {
+	t.changes = changeset.Transaction{
+		Host: t, World: &t.world, Changes: changes,
+		Rules: changeset.Rules{Strategies: t.strategies, ForbidMocks: t.options.ForbidMocks},
+	}
 	var errs []error
 	for i := range t.steps {
 		s := &t.steps[i]
 		t.changes.Changes[i].Wanted = t.strategies.Resolve(t.changes.Changes[i].Wanted)
-		s.entry.definition.Strategy = t.strategies.Resolve(s.entry.definition.Strategy)
+		if s.joins() {
+			s.entry.definition.Strategy = t.strategies.Resolve(s.entry.definition.Strategy)
+		}
 		if s.refused == nil && s.find != nil {
 			s.service, _, s.refused = s.find(t.Registry)
 		}
@@ -60,14 +67,19 @@ func (t *transaction) admit(ctx context.Context) error {
 			errs = append(errs, t.of(i, s.refused))
 		}
 	}
+	return t.Join(errs)
+}
+
+// admit asks the admission hook.
+func (t *transaction) admit(ctx context.Context) error {
 	for i := range t.steps {
-		if s := &t.steps[i]; len(errs) == 0 && s.joins() && s.entry.overrideID == 0 {
+		if s := &t.steps[i]; s.joins() && s.entry.overrideID == 0 {
 			if err := t.askAdmission(ctx, &s.entry.definition); err != nil {
 				return t.Join([]error{t.of(i, err)})
 			}
 		}
 	}
-	return t.Join(errs)
+	return nil
 }
 
 // of makes an error say which change of the set it is of.
@@ -125,12 +137,18 @@ func (t *transaction) Complete(i int, c *changeset.Change) (err error) {
 	}
 	d := &s.entry.definition
 	if d.Name == "" {
-		d.Name = t.unusedName(d.Service, t.steps)
+		d.Name = changeset.NameFor(d.Service, &t.unnamed, t.nameTaken)
 	}
 	c.Of = status.ProviderID{Service: d.Service, Name: d.Name}
 	s.replaced = t.providers[c.Of]
 	c.Replace, c.Member = s.entry.replace, s.entry.member()
 	return nil
+}
+
+// nameTaken reports whether a provider of the service has the name, or one that is to join with it.
+func (t *transaction) nameTaken(id status.ProviderID) bool {
+	return t.providers[id] != nil ||
+		slices.ContainsFunc(t.steps, func(s step) bool { return s.joins() && s.entry.definition.Name == id.Name })
 }
 
 // Accept checks what depends on the provider that a setting is of.
@@ -144,7 +162,7 @@ func (t *transaction) Accept(i int) error {
 // Make makes the provider that joins.
 func (t *transaction) Make(i int) (within time.Duration) {
 	s := &t.steps[i]
-	s.provider = t.make(s.service, &s.entry)
+	s.provider = t.make(s.service, s.entry)
 	if s.entry.overrideID == 0 && (t.set || s.replaced != nil) && s.entry.provesItself() {
 		return s.entry.proving
 	}
@@ -170,7 +188,7 @@ func (t *transaction) Proof(i int) changeset.Proof {
 	switch now := p.gateNow(); {
 	case now&(refusal.NotReady|refusal.Unhealthy) != 0:
 		return changeset.Failed
-	case now&refusal.Unproven == 0 && (p.lazy == nil || p.instance.Load() != nil) && p.health.watch.CapabilitiesWork():
+	case now&refusal.Unproven == 0 && (p.lazy == nil || p.instance.Load() != nil) && p.health.Watch.CapabilitiesWork():
 		return changeset.Proven
 	}
 	return changeset.Pending
@@ -202,7 +220,7 @@ func (t *transaction) Apply(i int) {
 		} else if s.replaced != nil {
 			t.left = append(t.left, s.replaced)
 		}
-		t.join(s.provider, s.replaced, &s.entry)
+		t.join(s.provider, s.replaced, s.entry)
 		s.handle.provider = s.provider
 	default:
 		s.setting.applyTo(s.provider)
@@ -247,7 +265,7 @@ func (t *transaction) finish() {
 		if s.setting.after != nil {
 			s.setting.after(s.provider)
 		}
-		if s.entry.until != nil {
+		if s.joins() && s.entry.until != nil {
 			s.provider.watchLifetime(s.entry.until)
 		}
 	}

@@ -35,7 +35,7 @@ type step struct {
 	refused error // its input was
 
 	// Of a provider that joins.
-	entry   entry
+	entry   *entry
 	find    func(*Registry) (*service, bool, error) // nil: the service is known
 	service *service
 	handle  *Registration // nil: none joins
@@ -57,7 +57,7 @@ func (s *step) joins() bool { return s.handle != nil }
 func (s Service[T]) AddTo(u *Update, p Provider[T]) *Registration {
 	handle := &Registration{}
 	e, err := newEntry(s.name, p)
-	u.add(changeset.Change{Kind: changeset.Join}, step{refused: err, entry: e, find: s.find, handle: handle})
+	u.add(changeset.Change{Kind: changeset.Join}, step{refused: err, entry: &e, find: s.find, handle: handle})
 	return handle
 }
 
@@ -151,11 +151,31 @@ func (r *Registry) Update(ctx context.Context, u *Update) error {
 	return t.run(ctx, slices.Clone(u.changes))
 }
 
+// CheckUpdate returns the error that [Registry.Update] would return for the set now, as far as it is known before new
+// providers are made and prove themselves. It changes nothing, runs no code of providers, and asks no admission hook.
+func (r *Registry) CheckUpdate(u *Update) error {
+	switch {
+	case !r.made():
+		return errNotMade()
+	case u == nil:
+		return invalid("Update", raw("nil"), "a set of changes")
+	}
+	t := &transaction{Registry: r, steps: u.stepsOnce(), set: true}
+	if err := t.checkInput(slices.Clone(u.changes)); err != nil {
+		return err
+	}
+	defer t.undo() // of services that are known by the set alone
+	return t.changes.Check()
+}
+
 // stepsOnce returns copies, in which a transaction notes what is of it alone.
 func (u *Update) stepsOnce() []step {
 	steps := make([]step, len(u.steps))
 	for i, s := range u.steps {
-		steps[i] = *s
+		if steps[i] = *s; s.joins() {
+			own := *s.entry
+			steps[i].entry = &own
+		}
 	}
 	return steps
 }
@@ -171,8 +191,8 @@ func (r *Registry) register(ctx context.Context, svc *service, e *entry) (*Regis
 		*t = transaction{}
 		transactions.Put(t)
 	}()
-	t.Registry, t.oneChange[0].Kind, t.oneStep[0] = r, changeset.Join, step{entry: *e, service: svc, handle: handle}
-	t.steps = t.oneStep[:]
+	t.Registry, t.oneChange[0].Kind, t.oneStep[0] = r, changeset.Join, step{entry: &t.oneEntry, service: svc, handle: handle}
+	t.steps, t.oneEntry = t.oneStep[:], *e
 	if err := t.run(ctx, t.oneChange[:]); err != nil {
 		return nil, err
 	}

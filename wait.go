@@ -105,7 +105,7 @@ func (q *queryPlan) firstProbes(want condition) (hope probeHope, eligible bool) 
 			return probeHope{}, true
 		}
 		if now&refusal.Blocked == refusal.Unproven {
-			hope.limit = max(hope.limit, p.health.watch.FirstResultWithin())
+			hope.limit = max(hope.limit, p.health.Watch.FirstResultWithin())
 		}
 	}
 	if hope.limit > 0 {

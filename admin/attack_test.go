@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -149,10 +150,7 @@ func TestAttack_FormsOfDocumentsChangeNothing(t *testing.T) {
 			strings.Join(append(headers, ""), "\r\n") + fmt.Sprintf("Content-Length: %d\r\nConnection: close\r\n\r\n%s", len(form), form)
 	}
 	with := func(name, value string) string {
-		other := url.Values{}
-		for name, values := range form {
-			other[name] = values
-		}
+		other := maps.Clone(form)
 		other.Set(name, value)
 		return other.Encode()
 	}

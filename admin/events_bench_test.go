@@ -37,7 +37,7 @@ func BenchmarkCall_InAStorm(b *testing.B) {
 		for range changes {
 			made++
 			_, _ = handle.SetWeight(float64(made))
-			_, _ = try(busy.request(http.MethodPost, providerPath("b", "/undrain"), `{}`, "If-Match", "*")) //nolint:contextcheck // that of the benchmark
+			_, _ = try(busy.request(http.MethodPost, providerPath("b", "/undrain"), `{}`, "If-Match", "*"))
 		}
 	})
 	work := func(context.Context, call) error { return nil }

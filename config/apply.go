@@ -49,9 +49,8 @@ func (m *Manager) apply(ctx context.Context, d *Document) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	set := changes{old: p.old, next: p.next}
-	set.collect(p.plan)
-	shares, replaced := m.shares(), m.handles(set.of)
+	set := &p.set
+	before := p.lastBefore(m.registry)
 	if len(set.of) > 0 {
 		if err := m.registry.Update(ctx, &set.update); err != nil {
 			if ended := ctx.Err(); ended != nil && errors.Is(err, ended) {
@@ -60,7 +59,7 @@ func (m *Manager) apply(ctx context.Context, d *Document) (*Plan, error) {
 			return p.plan, refusal(problemsOf(err, p.next.places, set.of))
 		}
 	}
-	for id, state := range m.keep(p, replaced) {
+	for id, state := range m.keep(p, before) {
 		state.giveTo(set.handles[id], time.Now())
 	}
 	for domain, handle := range set.unlimited {
@@ -70,22 +69,11 @@ func (m *Manager) apply(ctx context.Context, d *Document) (*Plan, error) {
 	}
 	m.mu.Lock()
 	if !p.plan.Empty() {
-		m.before, m.sharesBefore = p.old, shares
+		m.before, m.sharesBefore = p.old, p.now.shares
 	}
 	m.applied = p.next
 	m.mu.Unlock()
 	return p.plan, m.selectAll(p.old, p.next)
-}
-
-// handles returns the handles of those providers that are there.
-func (m *Manager) handles(of []identity) map[identity]*registry.Registration {
-	all := make(map[identity]*registry.Registration)
-	for _, id := range of {
-		if handle, there := m.registry.Provider(id.service, id.name); there {
-			all[id] = handle
-		}
-	}
-	return all
 }
 
 // selectAll sets the selection policies that change. They were tried before, so that only a closed registry refuses.
@@ -123,6 +111,7 @@ func (k kinds) selects(service string) func(*registry.Registry, selection.Policy
 // changes collects the set of changes of a plan.
 type changes struct {
 	old, next *prepared
+	unmade    bool // no instance is made
 	update    registry.Update
 	of        []identity // by change of the set
 	handles   map[identity]*registry.Registration
@@ -141,6 +130,14 @@ type group struct {
 
 func (s *spec) group() group { return group{s.service, s.Handler, s.Group} }
 
+// joinerOf returns what adds the provider.
+func (c *changes) joinerOf(s *spec) joiner {
+	if c.unmade {
+		return unmade{}
+	}
+	return s.joiner
+}
+
 func (c *changes) note(id identity) { c.of = append(c.of, id) }
 
 func (c *changes) collect(plan *Plan) {
@@ -151,7 +148,7 @@ func (c *changes) collect(plan *Plan) {
 		id := identity{change.Service, change.Provider}
 		switch s := c.next.by[id]; change.Action {
 		case Add, Replace:
-			handle := s.joiner.addTo(&c.update, s, change.Action == Replace)
+			handle := c.joinerOf(s).addTo(&c.update, s, change.Action == Replace)
 			c.note(id)
 			c.handles[id] = handle
 			if s.Domain != "" && s.limits == (registry.LimitPolicy{}) && c.old.Domains[s.Domain] != (Domain{}) {
@@ -183,7 +180,7 @@ func (c *changes) stay(s *spec, change *Change) {
 		{[]string{"limits"}, func() { c.update.SetLimits(service, name, s.limits) }},
 		{[]string{"retry"}, func() { c.update.SetRetry(service, name, s.Retry) }},
 		{[]string{"breaker"}, func() { c.update.SetBreakerPolicy(service, name, s.Breaker) }},
-		{[]string{"health"}, func() { c.update.SetHealthPolicy(service, name, s.joiner.healthPolicy(s)) }},
+		{[]string{"health"}, func() { c.update.SetHealthPolicy(service, name, c.joinerOf(s).healthPolicy(s)) }},
 	} {
 		if slices.ContainsFunc(setting.fields, change.changesPolicy) {
 			setting.change()

@@ -3,6 +3,7 @@ package config
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/capreg/registry"
@@ -81,9 +82,14 @@ func (s share) rate() float64 { return float64(s.failures) / float64(max(s.attem
 func (m *Manager) shares() map[identity]share {
 	all := make(map[identity]share)
 	for info := range m.registry.All() {
-		all[identity{info.Service, fmt.Sprint(info.Name, "#", info.Generation)}] = share{info.Attempts, info.Failures}
+		all[shareOf(&info)] = share{info.Attempts, info.Failures}
 	}
 	return all
+}
+
+// shareOf tells the share of one registration apart from that of the next of its name.
+func shareOf(info *registry.Info) identity {
+	return identity{info.Service, info.Name + "#" + strconv.FormatUint(info.Generation, 10)}
 }
 
 // since returns what was counted for each service since the counts of before.

@@ -32,7 +32,9 @@ var (
 	durationType = reflect.TypeFor[time.Duration]()
 	secretType   = reflect.TypeFor[Secret]()
 	textType     = reflect.TypeFor[encoding.TextUnmarshaler]()
-	jsonType     = reflect.TypeFor[json.Unmarshaler]()
+
+	textMarshalerType = reflect.TypeFor[encoding.TextMarshaler]()
+	jsonType          = reflect.TypeFor[json.Unmarshaler]()
 )
 
 // decoder reads the nodes of one file strictly into Go values, and collects what is wrong.
@@ -345,6 +347,8 @@ type fields struct {
 	names    []string
 	at       [][]int // the indices in the order of names
 	required []string
+
+	comparable []bool // in that order
 }
 
 var knownFields sync.Map //nolint:gochecknoglobals // a cache by type, as in encoding/json
@@ -367,6 +371,7 @@ func fieldsOf(t reflect.Type) *fields {
 		}
 		f.index[name] = field.Index
 		f.names, f.at = append(f.names, name), append(f.at, field.Index)
+		f.comparable = append(f.comparable, field.Type.Comparable() && field.Type.Kind() != reflect.Interface)
 		if slices.Contains(strings.Split(field.Tag.Get("jsonschema"), ","), "required") {
 			f.required = append(f.required, name)
 		}

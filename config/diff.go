@@ -29,15 +29,17 @@ const (
 
 // diff returns the changes from one document to the next. Providers that are not there (any more) are added.
 func diff(old, next *prepared, there func(identity) bool) (all []Change) {
+	all = make([]Change, 0, len(next.specs))
 	all = append(all, next.diffShared(old)...)
 	all = append(all, next.diffComponents(old)...)
+	scrub := func(text string) string { return next.secrets.scrub(old.secrets.scrub(text)) }
 	for _, s := range next.specs {
 		before := old.by[s.identity]
 		if before == nil || !there(s.identity) {
 			all = append(all, s.change(Add))
 			continue
 		}
-		all = append(all, s.diff(before, func(text string) string { return next.secrets.scrub(old.secrets.scrub(text)) }))
+		all = append(all, s.diff(before, scrub))
 	}
 	for _, s := range old.specs {
 		if next.by[s.identity] == nil && there(s.identity) {
@@ -75,7 +77,7 @@ func (s *spec) diff(before *spec, scrub func(string) string) Change {
 	if c.Action, c.Keeps = Alter, keepsAll; len(why) > 0 {
 		c.Action, c.Keeps, c.Why = Replace, keepsPlace, strings.Join(why, ", ")
 		if s.fingerprint == before.fingerprint {
-			c.Keeps += ", open breaker, cooldown"
+			c.Keeps += ", open breaker, cooldown, measurements"
 		}
 		if s.Domain != "" && s.Domain == before.Domain {
 			c.Keeps += ", limits in use and cooldown of its domain"
@@ -139,18 +141,11 @@ func flat(value any) map[string]string {
 }
 
 func flatten(path string, v reflect.Value, into map[string]string) {
-	switch {
-	case !v.IsValid() || v.IsZero():
-		return
-	case v.Type() == settingsType: // those of a kind are compared apart
-		return
-	case v.Type() == durationType:
-		into[path] = time.Duration(v.Int()).String()
+	if !v.IsValid() || v.IsZero() || v.Type() == settingsType { // settings are those of a kind, and compared apart
 		return
 	}
-	if text, ok := reflect.TypeAssert[encoding.TextMarshaler](v); ok {
-		form, _ := text.MarshalText() // of a value that was read
-		into[path] = string(form)
+	if text, is := textOf(v); is {
+		into[path] = text
 		return
 	}
 	switch v.Kind() {
@@ -167,16 +162,40 @@ func flatten(path string, v reflect.Value, into map[string]string) {
 		for key, value := range v.Seq2() {
 			flatten(join(path, key.String()), value, into)
 		}
-	case reflect.String:
-		into[path] = v.String()
-	case reflect.Bool:
-		into[path] = strconv.FormatBool(v.Bool())
-	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
-		into[path] = strconv.FormatInt(v.Int(), 10)
 	default:
-		text, _ := jsonOf(v.Interface()) // a number, a truth value or a list of them
+		text, _ := jsonOf(v.Interface()) // a list, or a number
 		into[path] = string(text)
 	}
+}
+
+// textOf returns a value that has no parts as text; empty: it is zero. Others are not.
+func textOf(v reflect.Value) (text string, is bool) {
+	switch kind := v.Kind(); {
+	case kind == reflect.Pointer || kind == reflect.Interface || kind == reflect.Map || kind == reflect.Slice:
+		return "", false
+	case v.Type() == durationType && v.IsZero():
+		return "", true
+	case v.Type() == durationType:
+		return time.Duration(v.Int()).String(), true
+	case v.Type().Implements(textMarshalerType):
+		if !v.IsZero() {
+			form, _ := v.Interface().(encoding.TextMarshaler).MarshalText() //nolint:forcetypeassert // just asked; of a value that was read
+			text = string(form)
+		}
+		return text, true
+	case kind == reflect.Struct:
+		return "", false
+	case v.IsZero():
+		return "", true
+	case kind == reflect.String:
+		return v.String(), true
+	case kind == reflect.Bool:
+		return strconv.FormatBool(v.Bool()), true
+	case v.CanInt():
+		return strconv.FormatInt(v.Int(), 10), true
+	}
+	form, _ := jsonOf(v.Interface()) // a number
+	return string(form), true
 }
 
 // providerFieldsThatChange returns the differences of two providers but for their settings. It looks closer only at the
@@ -191,7 +210,12 @@ func providerFieldsThatChange(from, to *Provider) (changed []Field) {
 			continue
 		case before.IsZero() && after.IsZero(): // most of them
 			continue
-		case before.Comparable() && before.Equal(after), reflect.DeepEqual(before.Interface(), after.Interface()):
+		case known.comparable[i] && before.Equal(after), !known.comparable[i] && reflect.DeepEqual(before.Interface(), after.Interface()):
+			continue
+		}
+		if was, plain := textOf(before); plain {
+			is, _ := textOf(after)
+			changed = append(changed, Field{name, was, is})
 			continue
 		}
 		was, is := make(map[string]string), make(map[string]string)
@@ -205,16 +229,17 @@ func providerFieldsThatChange(from, to *Provider) (changed []Field) {
 
 // fieldsThatChange returns the differences in the order of their names.
 func fieldsThatChange(prefix string, from, to map[string]string, scrub func(string) string) (changed []Field) {
-	both := maps.Clone(from)
-	if both == nil {
-		both = make(map[string]string)
-	}
-	maps.Copy(both, to)
-	for _, name := range slices.Sorted(maps.Keys(both)) {
-		if from[name] != to[name] {
-			changed = append(changed, Field{prefix + name, scrub(from[name]), scrub(to[name])})
+	for name, was := range from {
+		if was != to[name] {
+			changed = append(changed, Field{prefix + name, scrub(was), scrub(to[name])})
 		}
 	}
+	for name, is := range to {
+		if _, both := from[name]; !both && is != "" {
+			changed = append(changed, Field{prefix + name, "", scrub(is)})
+		}
+	}
+	slices.SortFunc(changed, func(a, b Field) int { return strings.Compare(a.Name, b.Name) })
 	return changed
 }
 
@@ -234,9 +259,11 @@ func (p *prepared) warnLiterals() (warnings []string) {
 		if s.Settings.node == nil {
 			continue
 		}
-		for _, e := range (&decoder{}).own("", s.Settings.node) {
-			if e.value.Tag == "!!str" && e.value.Value != "" && !refers(e.value.Value) && isSecretName(e.key) {
-				warnings = append(warnings, s.path()+".settings."+e.key+" is written in the document: a reference such as ${env:NAME} keeps it out")
+		fields := s.Settings.node.Content // keys and values
+		for i := 0; i+1 < len(fields); i += 2 {
+			key, value := fields[i].Value, fields[i+1]
+			if value.Tag == "!!str" && value.Value != "" && !refers(value.Value) && isSecretName(key) {
+				warnings = append(warnings, s.path()+".settings."+key+" is written in the document: a reference such as ${env:NAME} keeps it out")
 			}
 		}
 	}

@@ -48,7 +48,8 @@ func Bind[T, S any](service registry.Service[T], kind string, factory func(ctx c
 }
 
 // BindImplementation returns a kind whose providers have more than a factory, such as probes. The function is called
-// when a document is planned, and again when it is applied: it prepares and changes nothing.
+// when a document is planned, and again when it is applied, with settings that may be the same: it prepares, and changes
+// nothing, not what the settings refer to either.
 func BindImplementation[T, S any](service registry.Service[T], kind string, implement func(settings S) (Implementation[T], error)) Kind {
 	return Kind{
 		service: service.Name(), name: kind, settings: reflect.TypeFor[S](),

@@ -13,6 +13,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/config"
 	"github.com/capreg/registry/registrytest"
+	"github.com/capreg/registry/selectors"
 )
 
 // model is what the providers of the tests are.
@@ -104,7 +105,7 @@ func (w *workshop) count() int {
 func manage(t *testing.T, more ...config.Kind) (*registry.Registry, *config.Manager, *workshop) {
 	t.Helper()
 	w := &workshop{}
-	reg := registrytest.New(t, registry.Options{})
+	reg := registrytest.New(t, registry.Options{Strategies: selectors.All()})
 	m, err := config.New(reg, config.Options{Kinds: append(more, config.Bind(llm, "model", w.make))})
 	require.NoError(t, err)
 	return reg, m, w

@@ -2,7 +2,9 @@ package config
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"sync"
@@ -33,6 +35,7 @@ type Manager struct {
 	registry *registry.Registry
 	options  Options
 	kinds    kinds
+	unmade   bool          // it works without instances, in a registry of its own
 	turn     chan struct{} // held while a document is planned or applied
 
 	// Guarded by turn.
@@ -125,11 +128,12 @@ func (m *Manager) Plan(ctx context.Context, d *Document) (*Plan, error) {
 	return p.plan, nil
 }
 
-// planned is a document that is ready to be applied.
+// planned is a document that is ready to be applied, with the changes that do so.
 type planned struct {
 	old, next *prepared
 	now       listed
 	plan      *Plan
+	set       changes
 }
 
 // plan understands the document and compares it with what is there. Caller has the turn.
@@ -142,17 +146,26 @@ func (m *Manager) plan(d *Document) (*planned, error) {
 	if err := refusal(problems); err != nil {
 		return nil, err
 	}
-	now := listed{by: make(map[identity]*registry.Info)}
-	for info := range m.registry.All() {
-		id := identity{info.Service, info.Name}
-		now.order, now.by[id] = append(now.order, id), &info
-	}
-	plan := &Plan{Changes: diff(old, next, func(id identity) bool { return now.by[id] != nil })}
-	if err := m.rehearse(old, next, now, plan); err != nil {
+	p := &planned{old: old, next: next, now: m.list(old, next), plan: &Plan{}}
+	p.plan.Changes = diff(old, next, p.now.has)
+	p.set = changes{old: old, next: next, unmade: m.unmade}
+	p.set.collect(p.plan)
+	before, err1 := newRehearsal(m.options.Strategies)
+	after, err2 := newRehearsal(m.options.Strategies)
+	if err := errors.Join(err1, err2); err != nil {
 		return nil, err
 	}
-	plan.Warnings = append(plan.Warnings, next.warnLiterals()...)
-	return &planned{old, next, now, plan}, nil
+	if err := m.registry.CheckUpdate(&p.set.update); err != nil {
+		problems = problemsOf(err, next.places, p.set.of)
+	}
+	if err := refusal(append(problems, after.selectAll(next)...)); err != nil {
+		return nil, err
+	}
+	if err := p.rehearse(before, after); err != nil {
+		return nil, err
+	}
+	p.plan.Warnings = append(next.warnFallback(p.now.firsts(), p.firsts()), next.warnLiterals()...)
+	return p, nil
 }
 
 func errNoDocument() error {
@@ -161,80 +174,150 @@ func errNoDocument() error {
 
 // listed holds the providers of the registry at one moment, in the order of its listing, which is that of picks among equals.
 type listed struct {
-	order []identity
-	by    map[identity]*registry.Info
+	all    []stands
+	by     map[identity]int // in all
+	shares map[identity]share
 }
 
-// rehearse tries the plan without instances: whether a registry accepts it, and what it then picks.
-func (m *Manager) rehearse(old, next *prepared, now listed, plan *Plan) error {
-	after, err := newRehearsal(m.options.Strategies)
-	if err != nil {
-		return err
-	}
-	action := make(map[identity]Action)
-	for _, c := range plan.Changes {
-		action[identity{c.Service, c.Provider}] = c.Action
-	}
-	for _, id := range now.order {
-		s, info, out := next.by[id], now.by[id], ""
-		if act := action[id]; !info.Eligible && (act == Keep || act == Alter) {
-			out = info.Reason
-		}
-		switch {
-		case s != nil:
-			after.add(s, out)
-		case old.by[id] == nil: // the program's own
-			after.addListed(info)
-		}
-	}
-	for _, s := range next.specs {
-		if now.by[s.identity] == nil {
-			after.add(s, "")
-		}
-	}
-	problems := after.run(next.places)
-	problems = append(problems, after.selectAll(next)...)
-	if err := refusal(problems); err != nil {
-		return err
-	}
-	return m.compare(next, now, plan, after)
+// stands is a provider as the registry lists it, as far as a plan needs it.
+type stands struct {
+	identity
+
+	group    int
+	eligible bool
+	reason   string
+	info     *registry.Info // where it is to be rehearsed as it is; else nil
 }
 
-// compare adds to the plan what is picked before and after, and what may not be meant.
-func (m *Manager) compare(next *prepared, now listed, plan *Plan, after *rehearsal) error {
-	before, err := newRehearsal(m.options.Strategies)
-	if err != nil {
-		return err
+func (l *listed) has(id identity) bool {
+	_, there := l.by[id]
+	return there
+}
+
+// list lists the providers, in full those of the services that queries are about.
+func (m *Manager) list(old, next *prepared) listed {
+	now := listed{by: make(map[identity]int, len(old.specs)), shares: make(map[identity]share, len(old.specs))}
+	asked := next.asked()
+	for info := range m.registry.All() {
+		s := stands{identity{info.Service, info.Name}, info.Group, info.Eligible, info.Reason, nil}
+		if asked[s.service] {
+			whole := info // a copy: only what is kept is to be allocated
+			s.info = &whole
+		}
+		now.by[s.identity] = len(now.all)
+		now.all = append(now.all, s)
+		now.shares[shareOf(&info)] = share{info.Attempts, info.Failures}
 	}
-	asked := make(map[string]bool)
-	for _, q := range next.Queries {
+	return now
+}
+
+// asked returns the services that queries are about.
+func (p *prepared) asked() map[string]bool {
+	asked := make(map[string]bool, len(p.Queries))
+	for _, q := range p.Queries {
 		asked[q.Service] = true
 	}
-	for _, id := range now.order {
-		if asked[id.service] {
-			before.addListed(now.by[id])
+	return asked
+}
+
+// rehearse tries without instances what is picked before and after. The selection policies after are in force.
+func (p *planned) rehearse(before, after *rehearsal) error {
+	asked := p.next.asked()
+	for i := range p.now.all {
+		if at := &p.now.all[i]; at.info != nil {
+			before.addListed(at.info)
 		}
 	}
-	if err := refusal(before.run(nil)); err != nil {
+	for at := range p.afterwards() {
+		switch {
+		case !asked[at.service]:
+		case at.spec != nil:
+			after.add(at.spec, at.out)
+		default:
+			after.addListed(p.now.all[p.now.by[at.identity]].info)
+		}
+	}
+	if err := refusal(slices.Concat(before.run(nil), after.run(p.next.places))); err != nil {
 		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(next.Queries)) {
-		q := next.Queries[name]
-		plan.Picks = append(plan.Picks, Pick{Query: name, Before: before.picked(&q), After: after.picked(&q)})
+	for _, name := range slices.Sorted(maps.Keys(p.next.Queries)) {
+		q := p.next.Queries[name]
+		p.plan.Picks = append(p.plan.Picks, Pick{Query: name, Before: before.picked(&q), After: after.picked(&q)})
 	}
-	plan.Warnings = next.warnFallback(now.firsts(), after.first)
 	return nil
 }
 
+// becomes is a provider after the plan: one of the document, or one of the program's own.
+type becomes struct {
+	identity
+
+	spec  *spec // nil: the program's own
+	group int
+	out   string // why it is not eligible; empty: it is
+}
+
+// afterwards yields the providers after the plan, in their order.
+func (p *planned) afterwards() iter.Seq[becomes] {
+	kept := make(map[identity]bool, len(p.plan.Changes))
+	for i := range p.plan.Changes {
+		c := &p.plan.Changes[i]
+		kept[identity{c.Service, c.Provider}] = c.Action == Keep || c.Action == Alter
+	}
+	return func(yield func(becomes) bool) {
+		for i := range p.now.all {
+			at := &p.now.all[i]
+			if b, stays := p.becomes(at, kept[at.identity]); stays && !yield(b) {
+				return
+			}
+		}
+		for _, s := range p.next.specs {
+			if !p.now.has(s.identity) && !yield(becomes{identity: s.identity, spec: s, group: s.Group}) {
+				return
+			}
+		}
+	}
+}
+
+// becomes returns what a provider is after the plan, which keeps its instance or not; false: it is removed.
+func (p *planned) becomes(at *stands, kept bool) (b becomes, stays bool) {
+	b = becomes{identity: at.identity, spec: p.next.by[at.identity], group: at.group}
+	if b.spec != nil {
+		b.group = b.spec.Group
+	} else if p.old.by[at.identity] != nil {
+		return b, false
+	}
+	if !at.eligible && (b.spec == nil || kept) {
+		b.out = at.reason
+	}
+	return b, true
+}
+
 // firsts returns the number of the first group with an eligible provider, by service; none: no entry.
-func (l listed) firsts() map[string]int {
+func (l *listed) firsts() map[string]int {
 	first := make(map[string]int)
-	for id, info := range l.by {
-		if group, known := first[id.service]; info.Eligible && (!known || info.Group < group) {
-			first[id.service] = info.Group
+	for i := range l.all {
+		if at := &l.all[i]; at.eligible {
+			lower(first, at.service, at.group)
 		}
 	}
 	return first
+}
+
+// firsts is that of [listed] after the plan, where those that are new are healthy.
+func (p *planned) firsts() map[string]int {
+	first := make(map[string]int)
+	for at := range p.afterwards() {
+		if at.out == "" && (at.spec == nil || !at.spec.NoTraffic) {
+			lower(first, at.service, at.group)
+		}
+	}
+	return first
+}
+
+func lower(first map[string]int, service string, group int) {
+	if known, there := first[service]; !there || group < known {
+		first[service] = group
+	}
 }
 
 // warnFallback warns of services that lose their first group, or all that is healthy.

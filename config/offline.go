@@ -32,7 +32,7 @@ func Compare(old, next *Document, options Options) (*Plan, error) {
 			return nil, err
 		}
 		m.applied, m.registry = before, r.registry
-	} else if m.registry, err = registry.New(registry.Options{}); err != nil {
+	} else if m.registry, err = registry.New(registry.Options{Strategies: m.options.Strategies}); err != nil {
 		return nil, err
 	}
 	p, err := m.plan(next)
@@ -69,7 +69,7 @@ func offline(options Options) (*Manager, error) {
 	if options.Strategies == nil {
 		options.Strategies = selectors.All()
 	}
-	return &Manager{options: options, kinds: known, applied: nothing()}, nil
+	return &Manager{options: options, kinds: known, applied: nothing(), unmade: true}, nil
 }
 
 // rehearsed returns a document that was tried, and the registry that it was tried in.

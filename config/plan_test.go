@@ -193,10 +193,33 @@ func TestPlan_WhatARegistryWouldRefuseIsRefusedWithItsPlace(t *testing.T) {
 	}
 	_, err := m.Plan(t.Context(), parse(t, models("name: a")+"    groups: {0: {strategy: NO_SUCH}}\n    selection: {spill_over: 0.5}\n"))
 	require.ErrorContains(t, err, "NO_SUCH")
+	require.ErrorContains(t, err, "spill_over", "all at once")
 	_, err = m.Plan(t.Context(), parse(t, models("name: a")+"    selection: {spill_over: 0.5}\n"))
 	require.ErrorContains(t, err, "a.yaml:5:29: services.llm.selection.spill_over: is 0.5: want")
 	_, err = m.Plan(t.Context(), nil)
 	require.ErrorIs(t, err, registry.ErrInvalid)
+}
+
+// Options of the registry that a document on its own cannot know of.
+func TestPlan_WhatThisRegistryForbidsIsRefusedWithItsPlace(t *testing.T) {
+	t.Parallel()
+	w := &workshop{}
+	reg := registrytest.New(t, registry.Options{ForbidMocks: true})
+	m, err := config.New(reg, config.Options{Kinds: []config.Kind{config.Bind(llm, "model", w.make)}})
+	require.NoError(t, err)
+	for providers, want := range map[string]string{
+		models("name: a", "name: b, mock: true"):                           "services.llm.providers[b]",
+		models("name: a") + "    groups: {0: {strategy: LATENCY_AWARE}}\n": `services.llm.providers[a].strategy: is "LATENCY_AWARE": want`,
+	} {
+		_, err := m.Plan(t.Context(), parse(t, providers))
+		require.ErrorContains(t, err, want)
+	}
+	_, err = llm.Register(t.Context(), reg, registry.Provider[model]{Name: "own", Instance: &fakeModel{of: w}})
+	require.NoError(t, err)
+	_, err = m.Plan(t.Context(), parse(t, models("name: own")))
+	require.ErrorContains(t, err, "services.llm.providers[own].name")
+	require.ErrorIs(t, err, registry.ErrExists)
+	require.Zero(t, w.count(), "no factory has run")
 }
 
 func TestPlan_SettingsMadeByAProgramAreCheckedToo(t *testing.T) {

@@ -28,6 +28,7 @@ type spec struct {
 	strategy    selection.Strategy
 	limits      registry.LimitPolicy
 	fingerprint [sha256.Size]byte // of kind and settings, references resolved
+	decoded     any               // the settings, of the type of the kind; nil: they have secrets, which each document is to know
 	joiner      joiner
 }
 
@@ -61,7 +62,11 @@ type prepared struct {
 // prepare understands a document, or returns all that is wrong with it. What is known of the one before is not found out
 // again.
 func (k kinds) prepare(d *Document, before *prepared) (*prepared, []Problem) {
-	p := &prepared{Document: d, by: make(map[identity]*spec), secrets: newSecrets()}
+	count := 0
+	for _, s := range d.Services {
+		count += len(s.Providers)
+	}
+	p := &prepared{Document: d, specs: make([]*spec, 0, count), by: make(map[identity]*spec, count), secrets: newSecrets()}
 	problems := append(d.check(), d.checkComponents()...)
 	for _, name := range slices.Sorted(maps.Keys(d.Services)) {
 		s := d.Services[name]
@@ -113,9 +118,13 @@ func (k kinds) spec(p *prepared, service string, from *Provider, before *prepare
 
 // decode decodes the settings into the type of the kind.
 func (s *spec) decode(p *prepared, kind *Kind, before *spec) (any, []Problem) {
+	if before != nil && before.decoded != nil && before.Kind == s.Kind && sameText(before.Settings.node, s.Settings.node) {
+		s.fingerprint, s.decoded = before.fingerprint, before.decoded
+		return s.decoded, nil
+	}
 	path := s.path() + ".settings"
 	n := s.Settings.node
-	d := &decoder{file: s.Settings.file, secrets: p.secrets}
+	d, kept := &decoder{file: s.Settings.file, secrets: p.secrets}, p.secrets.count()
 	if n == nil {
 		at := p.places[s.path()]
 		n, d.file = &yaml.Node{Kind: yaml.MappingNode, Line: at.line, Column: at.column}, at.file
@@ -131,10 +140,6 @@ func (s *spec) decode(p *prepared, kind *Kind, before *spec) (any, []Problem) {
 			return nil, d.problems
 		}
 	}
-	if before != nil && before.Kind == s.Kind && sameText(before.Settings.node, s.Settings.node) {
-		s.fingerprint = before.fingerprint
-		return into.Interface(), d.problems
-	}
 	var resolved any
 	d.free(path, n, &resolved)
 	text, err := jsonOf(resolved)
@@ -142,6 +147,9 @@ func (s *spec) decode(p *prepared, kind *Kind, before *spec) (any, []Problem) {
 		d.problem(path, n, "%s", p.secrets.scrub(err.Error()))
 	}
 	s.fingerprint = sha256.Sum256(append([]byte(s.Kind+"\x00"), text...))
+	if p.secrets.count() == kept {
+		s.decoded = into.Interface()
+	}
 	return into.Interface(), d.problems
 }
 

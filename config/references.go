@@ -55,6 +55,7 @@ type secrets struct {
 	mu     sync.Mutex
 	values map[string]string // what stands for the value, by value
 	seen   map[string]string // values by reference: one reference has one value in a document
+	kept   int               // calls of keep
 }
 
 func newSecrets() *secrets {
@@ -177,12 +178,20 @@ func (s *secrets) keep(value, standsFor string) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.kept++
 	quoted := strconv.Quote(value)
 	for _, form := range []string{value, url.QueryEscape(value), url.PathEscape(value), quoted[1 : len(quoted)-1]} {
 		if _, known := s.values[form]; !known { // as a reference rather than as a secret of no name
 			s.values[form] = standsFor
 		}
 	}
+}
+
+// count returns how often a secret was noted, known or not.
+func (s *secrets) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.kept
 }
 
 // scrub replaces each secret in a text by its reference, the longest first.

@@ -141,6 +141,20 @@ func TestReference_ValuesAreShownNowhere(t *testing.T) {
 	}
 }
 
+// Settings that are the same in the next document are not decoded again, but their secrets are known to it.
+func TestSecret_IsHiddenInLaterDocumentsToo(t *testing.T) {
+	t.Parallel()
+	_, m, w := manage(t)
+	const settings = ", settings: {model: x, key: " + secret + "}"
+	for range 3 {
+		apply(t, m, models("name: a"+settings))
+	}
+	w.refuse(secret)
+	_, err := m.Apply(t.Context(), parse(t, models("name: a, tags: [t]"+settings)))
+	require.ErrorContains(t, err, "unknown key [secret]")
+	require.NotContains(t, err.Error(), secret)
+}
+
 func TestSecret_IsNeverPrinted(t *testing.T) {
 	t.Parallel()
 	s := struct{ Key config.Secret }{secret}

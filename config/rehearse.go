@@ -13,10 +13,11 @@ import (
 	"unicode"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/selection"
 )
 
-// rehearsal is a registry in which a set of providers is tried without their instances: it checks all that a registry
+// rehearsal is a registry in which a set of providers is tried without their instances: it checks what a registry
 // checks, and picks as a registry picks. Nothing runs in it, without factories, probes and calls, so that it is
 // forgotten rather than closed.
 type rehearsal struct {
@@ -26,22 +27,34 @@ type rehearsal struct {
 	bound    map[string]bool // services
 	out      map[identity]string
 	handles  []*registry.Registration
-	first    map[string]int // the number of the first group with an eligible provider, by service; none: no entry
 }
 
 func newRehearsal(strategies []selection.Strategy) (*rehearsal, error) {
 	r, err := registry.New(registry.Options{Strategies: strategies, Selection: selection.Policy{Seed: 1}}) // the same each time
-	return &rehearsal{registry: r, bound: make(map[string]bool), out: make(map[identity]string), first: make(map[string]int)}, err
+	return &rehearsal{registry: r, bound: make(map[string]bool), out: make(map[identity]string)}, err
 }
 
 // add adds a provider as a document has it; out is why it is not eligible now, empty where it is.
-func (r *rehearsal) add(s *spec, out string) {
+func (r *rehearsal) add(s *spec, out string) { r.put(s.identity, unmade{}.provider(s), out) }
+
+// unmade stands for the kind of a provider where there is no instance of it.
+type unmade struct{}
+
+func (unmade) provider(s *spec) registry.Provider[any] {
 	p := registry.NewService[any](s.service).Provider(s.definition())
 	p.Limits, p.Retry, p.Breaker = s.limits, s.Retry, s.Breaker
 	p.AttemptTimeout, p.ProveWithin = s.timeout(), time.Duration(s.ProveWithin)
-	p.Health = s.Health
-	r.put(s.identity, p, out)
+	p.Health, p.Instance, p.AtOnce = s.Health, struct{}{}, true
+	return p
 }
+
+func (u unmade) addTo(to *registry.Update, s *spec, replace bool) *registry.Registration {
+	p := u.provider(s)
+	p.Replace = replace
+	return registry.NewService[any](s.service).AddTo(to, p)
+}
+
+func (unmade) healthPolicy(s *spec) health.Policy { return s.Health }
 
 // addListed adds a provider as the registry lists it now.
 func (r *rehearsal) addListed(i *registry.Info) {
@@ -65,8 +78,6 @@ func (r *rehearsal) put(id identity, p registry.Provider[any], out string) {
 	r.of = append(r.of, id)
 	if out != "" {
 		r.out[id] = out
-	} else if first, known := r.first[id.service]; !p.NoTraffic && (!known || p.Group < first) {
-		r.first[id.service] = p.Group
 	}
 }
 

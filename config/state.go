@@ -43,10 +43,13 @@ type providerState struct {
 	// Marked is the reason for which the program, or an operator, has marked it unhealthy; empty: neither has. Where
 	// there are probes they are asked again instead.
 	Marked string `json:"marked,omitempty"`
+	// Performance has the lessons of its attempts, with their age.
+	Performance status.Performance `json:"performance,omitzero"`
 }
 
 // stateOf returns what is to be kept of a provider; false: nothing.
-func stateOf(info *registry.Info, scrub func(string) string, now time.Time) (p providerState, some bool) {
+func stateOf(handle *registry.Registration, scrub func(string) string, now time.Time) (p providerState, some bool) {
+	info := handle.Info()
 	p = providerState{Service: info.Service, Provider: info.Name}
 	if info.Breaker.State == status.BreakerOpen && info.Breaker.RetryIn > 0 {
 		p.OpenUntil, p.Reason = now.Add(info.Breaker.RetryIn), scrub(info.Breaker.Reason)
@@ -63,7 +66,11 @@ func stateOf(info *registry.Info, scrub func(string) string, now time.Time) (p p
 			p.Marked = scrub(h.Err.Error())
 		}
 	}
-	return p, !p.OpenUntil.IsZero() || !p.Cooldown.Until.IsZero() || p.Marked != ""
+	taught := handle.Performance()
+	if taught != (status.Performance{At: taught.At}) {
+		p.Performance = taught
+	}
+	return p, p != providerState{Service: p.Service, Provider: p.Provider}
 }
 
 // giveTo continues the state on a provider that has just joined. It may have left again, and then needs none.
@@ -80,15 +87,17 @@ func (p *providerState) giveTo(handle *registry.Registration, now time.Time) {
 	if p.Marked != "" && !handle.Info().Health.Probed {
 		_ = handle.MarkUnhealthy(errors.New(p.Marked))
 	}
+	_ = handle.ContinueFrom(p.Performance)
 }
 
 // longestState bounds what is continued: the clock may have been set back.
 const longestState = 24 * time.Hour
 
 // Save writes the state of the providers of the applied document to a file, for [Manager.Restore] in a later process:
-// open breakers with the rest of their time, cooldowns, parked ones too, with their causes, and of providers without a
-// probe the marks of [registry.Registration.MarkUnhealthy]. It does not write counts, measurements, rotations and what
-// probes have found, which a new process finds out by itself.
+// open breakers with the rest of their time, cooldowns, parked ones too, with their causes, of providers without a
+// probe the marks of [registry.Registration.MarkUnhealthy], and what attempts have taught strategies, limits of time and
+// rotations ([registry.Registration.Performance]). It does not write counts and what probes have found, which a new
+// process finds out by itself.
 //
 // The file is written beside the old one and renamed over it, so that it is whole at every moment; an error leaves
 // the old one as it is. It is readable to its owner only, and holds no secret: where a provider's settings have some,
@@ -98,12 +107,13 @@ func (m *Manager) Save(path string) error {
 	_, _ = rand.Read(salt) // it never fails
 	at, now := m.current(), time.Now()
 	saved := savedState{Version: stateVersion, Saved: now, Salt: hex.EncodeToString(salt), Providers: []providerState{}}
-	for info := range m.registry.All() {
-		s := at.by[identity{info.Service, info.Name}]
+	for _, handle := range m.registry.Registrations() {
+		d := handle.Definition()
+		s := at.by[identity{d.Service, d.Name}]
 		if s == nil {
 			continue
 		}
-		if p, some := stateOf(&info, at.secrets.scrub, now); some {
+		if p, some := stateOf(handle, at.secrets.scrub, now); some {
 			p.Identity = s.hash(salt)
 			saved.Providers = append(saved.Providers, p)
 		}
@@ -156,7 +166,8 @@ type Restored struct {
 
 // Restore reads a file that [Manager.Save] has written. The state of a provider is continued when a document with it
 // is applied, right after it has joined, and only where its kind and settings are as they were. States whose time is
-// over are dropped.
+// over are dropped; what attempts have taught fades with its age and is dropped after an hour, as
+// [registry.Registration.ContinueFrom] says.
 //
 // The error matches [os.ErrNotExist] where there is no file yet, and otherwise says what is wrong with it; nothing is
 // restored then. Call Restore before the first document is applied.
@@ -186,40 +197,59 @@ func (m *Manager) Restore(path string) (Restored, error) {
 	return Restored{max(time.Since(saved.Saved), 0), len(saved.Providers)}, nil
 }
 
+// last is a provider just before it is replaced by one of the same kind and settings.
+type last struct {
+	handle *registry.Registration
+	state  providerState
+}
+
+// lastBefore returns those that are about to be replaced.
+func (p *planned) lastBefore(r *registry.Registry) map[identity]last {
+	before := make(map[identity]last)
+	for i := range p.plan.Changes {
+		c := &p.plan.Changes[i]
+		id := identity{c.Service, c.Provider}
+		if c.Action != Replace || p.next.by[id].fingerprint != p.old.by[id].fingerprint {
+			continue
+		}
+		if handle, there := r.Provider(id.service, id.name); there {
+			state, _ := stateOf(handle, p.next.secrets.scrub, time.Now())
+			before[id] = last{handle, state}
+		}
+	}
+	return before
+}
+
 // keep returns the states that providers of a plan continue once they have joined: that of an earlier process, or
 // that of the provider of the same kind and settings that is replaced.
-func (m *Manager) keep(p *planned, replaced map[identity]*registry.Registration) map[identity]providerState {
+func (m *Manager) keep(p *planned, before map[identity]last) map[identity]providerState {
 	kept := make(map[identity]providerState)
 	m.mu.Lock()
 	salt, restored := m.salt, m.restored
 	m.mu.Unlock()
 	for i := range p.plan.Changes {
 		c := &p.plan.Changes[i]
-		id := identity{c.Service, c.Provider}
-		switch s := p.next.by[id]; c.Action {
-		case Add:
-			if state, there := restored[id]; there && hmac.Equal([]byte(state.Identity), []byte(s.hash(salt))) {
-				kept[id] = state
-			}
-		case Replace:
-			if old, there := replaced[id]; there && s.fingerprint == p.old.by[id].fingerprint {
-				kept[id] = p.lastState(id, old)
-			}
-		default:
+		if c.Action != Add || len(restored) == 0 {
+			continue
 		}
+		id := identity{c.Service, c.Provider}
+		if state, there := restored[id]; there && hmac.Equal([]byte(state.Identity), []byte(p.next.by[id].hash(salt))) {
+			kept[id] = state
+		}
+	}
+	for id, replaced := range before {
+		kept[id] = replaced.after(p.next.secrets.scrub)
 	}
 	return kept
 }
 
-// lastState returns the state of a provider that was replaced: that of its last moment, and what has ended with it: the
+// after returns the state of a provider that was replaced: that of its last moment, and what has ended with it: the
 // cooldown of its domain, as the key might be a new one, and its mark.
-func (p *planned) lastState(id identity, old *registry.Registration) providerState {
-	last, now := old.Info(), time.Now()
-	state, _ := stateOf(&last, p.next.secrets.scrub, now)
-	before, _ := stateOf(p.now.by[id], p.next.secrets.scrub, now)
+func (l last) after(scrub func(string) string) providerState {
+	state, _ := stateOf(l.handle, scrub, time.Now())
 	if state.Cooldown.Until.IsZero() {
-		state.Cooldown, state.Cause = before.Cooldown, before.Cause
+		state.Cooldown, state.Cause = l.state.Cooldown, l.state.Cause
 	}
-	state.Marked = before.Marked
+	state.Marked = l.state.Marked
 	return state
 }

@@ -3,6 +3,7 @@ package config_test
 import (
 	"context"
 	"errors"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,12 +11,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/config"
+	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -139,10 +142,106 @@ func TestState_IsKeptByAReplacementOfTheSameKindAndSettings(t *testing.T) {
 	tagged := strings.ReplaceAll(threeModels, "kind: model,", "kind: model, tags: [x],")
 	plan := apply(t, m, tagged)
 	require.Equal(t, 4, plan.Count(config.Replace))
-	require.Contains(t, plan.String(), "queue, open breaker, cooldown")
+	require.Contains(t, plan.String(), "queue, open breaker, cooldown, measurements")
 	require.Equal(t, []string{"open", "parked", "same key"}, keptAway(reg))
 	apply(t, m, strings.ReplaceAll(tagged, "model: a", "model: another"))
 	require.Equal(t, []string{"parked", "same key"}, keptAway(reg), "another model starts afresh")
+}
+
+const measuredModels = `services:
+  llm:
+    groups: {0: {strategy: LATENCY_AWARE}, 1: {strategy: ROUND_ROBIN}}
+    providers:
+      - {name: slow, kind: model, settings: {model: 2s}}
+      - {name: quick, kind: model, settings: {model: 100ms}}
+      - {name: a, kind: model, settings: {model: 1ms}, group: 1}
+      - {name: b, kind: model, settings: {model: 1ms}, group: 1}
+      - {name: c, kind: model, settings: {model: 1ms}, group: 1}
+`
+
+// asked makes a call of one of the named models, which takes as long as the model is called, and returns which it was.
+func asked(t *testing.T, reg *registry.Registry, names ...string) string {
+	t.Helper()
+	var report registry.CallReport
+	resolver := llm.Bind(reg, registry.Query{Only: names})
+	_, err := registry.Call(t.Context(), resolver, func(_ context.Context, m model) (string, error) {
+		takes, err := time.ParseDuration(m.Answer())
+		time.Sleep(takes)
+		return "", err
+	}, registry.ReportTo(&report))
+	require.NoError(t, err)
+	return report.Attempts[0].Provider
+}
+
+func performance(reg *registry.Registry, name string) status.Performance {
+	handle, _ := reg.Provider("llm", name)
+	return handle.Performance()
+}
+
+func TestState_WhatAttemptsHaveTaughtSurvivesARestartAndFades(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "state.json")
+		reg, m, _ := manage(t)
+		apply(t, m, measuredModels)
+		require.Equal(t, "slow", asked(t, reg, "slow"))
+		require.Equal(t, "quick", asked(t, reg, "quick"))
+		last := asked(t, reg, "a", "b", "c")
+		known := performance(reg, "slow")
+		require.Positive(t, known.Latency)
+		require.NoError(t, m.Save(path))
+		restarted := func() (*registry.Registry, *config.Manager) {
+			reg, m, _ := manage(t)
+			restored, err := m.Restore(path)
+			require.NoError(t, err)
+			require.Equal(t, 3, restored.Providers)
+			return reg, m
+		}
+
+		time.Sleep(5 * time.Second)
+		reg, m = restarted()
+		apply(t, m, measuredModels)
+		now := performance(reg, "slow")
+		require.InDelta(t, float64(known.Latency)*math.Exp(-0.5), float64(now.Latency), float64(10*time.Millisecond))
+		require.Equal(t, 2*time.Second, now.Longest)
+		require.Equal(t, "quick", llm.Bind(reg, registry.Query{Only: []string{"slow", "quick"}}).Explain().Winner)
+		next := map[string]string{"a": "b", "b": "c", "c": "a"}[last]
+		require.Equal(t, next, asked(t, reg, "a", "b", "c"), "the turn after the last one before")
+
+		reg, m = restarted()
+		apply(t, m, strings.ReplaceAll(measuredModels, "2s", "1s"))
+		require.Zero(t, performance(reg, "slow").Longest, "another model starts afresh")
+
+		time.Sleep(2 * time.Minute)
+		reg, m = restarted()
+		apply(t, m, measuredModels)
+		require.Zero(t, performance(reg, "slow").Latency, "little of it would be left")
+		require.Equal(t, 2*time.Second, performance(reg, "slow").Longest)
+
+		time.Sleep(time.Hour)
+		reg, m = restarted()
+		apply(t, m, measuredModels)
+		require.Equal(t, status.Performance{At: time.Now()}, performance(reg, "slow"), "too old")
+	})
+}
+
+func TestState_WhatAttemptsHaveTaughtIsKeptByAReplacementOfTheSameKindAndSettings(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		reg, m, _ := manage(t)
+		apply(t, m, measuredModels)
+		asked(t, reg, "slow")
+		last := asked(t, reg, "a", "b", "c")
+		plan := apply(t, m, strings.ReplaceAll(measuredModels, "kind: model,", "kind: model, tags: [x],"))
+		require.Equal(t, 5, plan.Count(config.Replace))
+		require.Contains(t, plan.String(), "open breaker, cooldown, measurements")
+		known := performance(reg, "slow")
+		require.InDelta(t, float64(2*time.Second), float64(known.Latency), float64(10*time.Millisecond))
+		require.Equal(t, 2*time.Second, known.Longest)
+		require.Equal(t, map[string]string{"a": "b", "b": "c", "c": "a"}[last], asked(t, reg, "a", "b", "c"))
+		apply(t, m, strings.ReplaceAll(measuredModels, "2s", "1s"))
+		require.Zero(t, performance(reg, "slow").Longest)
+	})
 }
 
 func TestState_WhatIsNoStateIsRefused(t *testing.T) {

@@ -8,6 +8,7 @@ package status
 import (
 	"time"
 
+	"github.com/capreg/registry/internal/jsonform"
 	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
@@ -55,6 +56,29 @@ type Cooldown struct {
 	// Asked reports that the server has asked for that time; otherwise it is a guess, which grows each time.
 	Asked bool `json:"asked,omitempty"`
 }
+
+// Performance holds what the attempts on a provider have taught: strategies, limits of time and rotations go by it. The
+// zero value knows nothing.
+type Performance struct {
+	// At is the moment of which Latency and Failing are; they fade from then on.
+	At time.Time `json:"at,omitzero"`
+	// Latency and Failing are those of selection.Candidate, of all kinds of query together. Both are zero where no strategy
+	// measures the provider.
+	Latency time.Duration `json:"latency,omitempty"`
+	Failing float64       `json:"failing,omitempty"`
+	// Longest is the longest answer of late, and Waited the longest attempt that has ended without an answer since the last
+	// one: a call with less time than it wants divides its time by them.
+	Longest time.Duration `json:"longest,omitempty"`
+	Waited  time.Duration `json:"waited,omitempty"`
+	// LastTurn reports that it was the last of its group to have a turn, for one of the queries that take turns.
+	LastTurn bool `json:"last_turn,omitempty"`
+}
+
+// MarshalJSON returns the fields by their tags, with durations as text.
+func (p Performance) MarshalJSON() ([]byte, error) { return jsonform.Marshal(p) }
+
+// UnmarshalJSON reads what MarshalJSON writes; its errors match registry.ErrInvalid and change nothing.
+func (p *Performance) UnmarshalJSON(text []byte) error { return jsonform.Unmarshal(text, p) }
 
 // Domain describes what a provider shares with the others of its failure domain. One without a name is that of the
 // provider alone.

@@ -94,6 +94,7 @@ var jsonForms = []any{
 	status.Cooldown{},
 	status.Difference{},
 	status.Domain{},
+	status.Performance{},
 	status.Totals{},
 	status.ProviderID{},
 	status.Use{},

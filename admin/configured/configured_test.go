@@ -134,7 +134,8 @@ func TestBy_UndoesTheLastDocument(t *testing.T) {
 	require.Equal(t, http.StatusUnsupportedMediaType, status)
 	require.Len(t, reg.Registrations(), 1)
 
-	status, header, value = send("POST", "/undo", "application/json", `{"reason": "too slow"}`, "If-Match", header.Get("ETag"))
+	before := header.Get("ETag")
+	status, header, value = send("POST", "/undo", "application/json", `{"reason": "too slow"}`, "If-Match", before)
 	require.Equal(t, http.StatusOK, status, value)
 	require.Contains(t, value["text"], "- services.llm.providers[c]: remove")
 	require.Len(t, reg.Registrations(), 2)
@@ -144,6 +145,10 @@ func TestBy_UndoesTheLastDocument(t *testing.T) {
 	status, _, _ = send("POST", "/undo", "application/json", `{}`, "If-Match", header.Get("ETag"))
 	require.Equal(t, http.StatusOK, status, "what was undone is applied again")
 	require.Len(t, reg.Registrations(), 1)
+	status, _, _ = send("POST", "/undo", "application/json", `{}`, "If-Match", header.Get("ETag"))
+	require.Equal(t, http.StatusPreconditionFailed, status)
+	status, _, _ = send("POST", "/undo", "application/json", `{}`, "If-Match", before)
+	require.Equal(t, http.StatusPreconditionFailed, status, "a request that is sent again is refused, although the same document is in force")
 }
 
 func TestBy_TheFirstDocumentHasNoFormer(t *testing.T) {

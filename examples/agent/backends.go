@@ -40,6 +40,7 @@ type backends struct {
 
 	document  string        // the file with the providers; "": they are those of this program
 	canary    time.Duration // the time for which a change of it is watched; zero: none
+	state     string        // the file in which what was learnt outlives the program; "": none
 	temporary bool          // dir is removed at the end
 }
 

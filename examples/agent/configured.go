@@ -6,8 +6,10 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/capreg/registry/config"
 	"github.com/capreg/registry/examples/agent/internal/channel"
@@ -66,6 +68,9 @@ func (a *agent) configure(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
+	if err := a.remember(manager); err != nil {
+		return err
+	}
 	source := config.File(path)
 	document, err := source.Load(ctx)
 	if err != nil {
@@ -83,9 +88,28 @@ func (a *agent) configure(ctx context.Context, path string) error {
 	go func() { ended <- manager.Follow(following, source, follow) }()
 	a.unfollow = func() error {
 		stop()
-		return <-ended
+		err := <-ended
+		if a.backends.state != "" {
+			err = errors.Join(err, manager.Save(a.backends.state))
+		}
+		return err
 	}
 	return nil
+}
+
+// remember has the providers go on from what an earlier run has learnt: parked keys, open breakers, latencies.
+func (a *agent) remember(manager *config.Manager) error {
+	if a.backends.state == "" {
+		return nil
+	}
+	before, err := manager.Restore(a.backends.state)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // the first run
+	}
+	if err == nil {
+		a.screen.line(fmt.Sprintf("config    restored the state of %d providers, %v old", before.Providers, before.Age.Round(time.Millisecond)))
+	}
+	return err
 }
 
 // export lets a document refer to the servers of this process.

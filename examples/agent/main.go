@@ -13,8 +13,8 @@
 // and audits them, handlers.go decides what to do with a message, backends.go has the
 // servers, session.go and script.go the bad day, chat.go the other mode, screen.go and
 // events.go the output. With -config FILE the models, the webhook and the memories come from a
-// document (configured.go, agent.yaml), and follow its changes, each watched for a time with -canary TIME. With -metrics ADDR
-// Prometheus can scrape it (metrics.go). With -trace the trees of calls that have moved on are printed (trace.go). With
+// document (configured.go, agent.yaml), and follow its changes, each watched for a time with -canary TIME, and go on from what
+// the run before has learnt with -state FILE. With -metrics ADDR Prometheus can scrape it (metrics.go). With -trace the trees of calls that have moved on are printed (trace.go). With
 // -admin ADDR it is looked at and operated in a browser, and with -chaos its servers fail for ever (operate.go).
 package main
 
@@ -46,6 +46,7 @@ func run(ctx context.Context, arguments []string, in io.Reader, out *os.File) (e
 	questions := flags.Int("questions", 200, "how many questions the session asks")
 	configured := flags.String("config", "", "a document with models, webhook and memories, which is followed; default: those of the program")
 	canary := flags.Duration("canary", 0, "the time for which a change of the document is watched, and taken back if calls fail more often; default: none")
+	state := flags.String("state", "", "a file in which what was learnt of the document's providers outlives the program, such as parked keys; default: none")
 	metrics := flags.String("metrics", "", "an address at which /metrics is served, such as localhost:9464; default: none")
 	traced := flags.Bool("trace", false, "print the tree of calls that have moved on to another provider")
 	console := flags.String("admin", "", "an address at which console and control API are served, such as localhost:8080; default: none")
@@ -66,7 +67,7 @@ func run(ctx context.Context, arguments []string, in io.Reader, out *os.File) (e
 		return err
 	}
 	defer func() { err = errors.Join(err, backends.close()) }()
-	backends.document, backends.canary = *configured, *canary
+	backends.document, backends.canary, backends.state = *configured, *canary, *state
 	reg, err := registry.New(options())
 	if err != nil {
 		return err

@@ -102,6 +102,20 @@ func TestSession_OfADocumentLosesNothing(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
+func TestSession_OfADocumentGoesOnFromTheRunBefore(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "state.json")
+	lines, err := output(t, "", "-questions", "40", "-config", "agent.yaml", "-state", state)
+	require.NoError(t, err)
+	require.NotContains(t, strings.Join(lines, "\n"), "restored the state", "there is none yet")
+	lines, err = output(t, "", "-questions", "40", "-config", "agent.yaml", "-state", state)
+	require.NoError(t, err)
+	require.Regexp(t, `config    restored the state of [1-9]\d* providers, \d`, strings.Join(lines, "\n"))
+	require.True(t, strings.HasPrefix(lines[len(lines)-1], "served 40/40 lost 0  "), lines[len(lines)-1])
+	require.NoError(t, os.WriteFile(state, []byte("half"), 0o600))
+	_, err = output(t, "", "-config", "agent.yaml", "-state", state)
+	require.ErrorContains(t, err, "is no state that was saved")
+}
+
 func TestDocument_ShowsEveryFieldOfAProvider(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("agent.yaml")

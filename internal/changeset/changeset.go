@@ -8,10 +8,12 @@
 package changeset
 
 import (
+	"fmt"
 	"iter"
 
 	"github.com/capreg/registry/internal/check"
 	"github.com/capreg/registry/internal/limit"
+	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/status"
@@ -113,6 +115,19 @@ type Plan struct {
 type Value[V any] struct {
 	By    status.ProviderID
 	Value V
+}
+
+// NameFor returns a name for a provider of the service that was given none, which is not taken. It counts the names that it
+// has tried.
+func NameFor(service string, count *uint64, taken func(status.ProviderID) bool) string {
+	const digits = 24 // with a hyphen
+	for {
+		*count++
+		name := fmt.Sprintf("%s-%d", oneline.Cut(service, check.LongestName-digits), *count)
+		if !taken(status.ProviderID{Service: service, Name: name}) {
+			return name
+		}
+	}
 }
 
 // Resolve checks the set and returns the way to apply it, or all the changes that cannot be made, with reasons.

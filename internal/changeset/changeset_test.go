@@ -416,3 +416,16 @@ func draw(random *rand.Rand) (changes []changeset.Change) {
 	}
 	return changes
 }
+
+func TestNameFor_SkipsNamesThatAreTaken(t *testing.T) {
+	t.Parallel()
+	count := uint64(1)
+	name := changeset.NameFor("llm", &count, func(id status.ProviderID) bool {
+		require.Equal(t, "llm", id.Service)
+		return id.Name == "llm-2"
+	})
+	require.Equal(t, "llm-3", name)
+	require.EqualValues(t, 3, count)
+	long := changeset.NameFor(strings.Repeat("x", 300), &count, func(status.ProviderID) bool { return false })
+	require.Less(t, len(long), 256)
+}

@@ -82,6 +82,14 @@ func (t *Transaction) Run(ctx context.Context) error {
 	}
 }
 
+// Check returns the error that Run would return now, as far as it is known before the newcomers are made. It changes
+// nothing of the members.
+func (t *Transaction) Check() error {
+	t.Host.Lock()
+	defer t.Host.Unlock()
+	return t.check()
+}
+
 // begin checks the set, makes the newcomers and, unless one of them has to prove itself, applies the set.
 func (t *Transaction) begin() error {
 	t.Host.Lock()

@@ -215,3 +215,18 @@ func TestTransaction_IsRefusedWhereAProofIsMissing(t *testing.T) {
 		})
 	}
 }
+
+func TestTransaction_CheckTellsWhatRunWouldAndMakesNothing(t *testing.T) {
+	t.Parallel()
+	check := func(m *members, changes ...changeset.Change) error {
+		t := changeset.Transaction{Host: m, World: m.world, Changes: changes}
+		return t.Check()
+	}
+	m := newMembers(ringOfTwo())
+	require.NoError(t, check(m, leave("a"), join("n", in(0, ring))))
+	require.Equal(t, []string{"complete 0", "complete 1", "accept 0", "accept 1"}, m.notes)
+	m = newMembers(ringOfTwo())
+	require.ErrorIs(t, check(m, leave("x")), fault.ErrNotRegistered)
+	m.closed = true
+	require.ErrorIs(t, check(m, leave("a")), fault.ErrClosed)
+}

@@ -159,3 +159,29 @@ func TestMix_SpreadsNeighbours(t *testing.T) {
 	}
 	require.Greater(t, len(seen), 900)
 }
+
+func TestVitals_GoOnFromMeasurementsOfBefore(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		age, latency time.Duration
+		failing      float64
+	}{
+		"at once":       {0, time.Second, 0.5},
+		"not yet":       {-time.Minute, time.Second, 0.5},
+		"after a decay": {choice.DefaultDecay, 368 * time.Millisecond, 0.184},
+		"little left":   {5 * choice.DefaultDecay, 0, 0},
+		"long ago":      {math.MaxInt64, 0, 0},
+	} {
+		v := choice.NewVitals(0, 0)
+		v.Continue(time.Second, row.age, time.Second, 0.5)
+		latency, failing, measured := v.Performance(time.Second, nil)
+		require.InDelta(t, float64(row.latency), latency, float64(2*time.Millisecond), name)
+		require.InDelta(t, row.failing, failing, 0.001, name)
+		require.Equal(t, row.latency > 0, measured, name)
+	}
+	v := choice.NewVitals(0, 0)
+	v.Begin()
+	v.End(time.Second, time.Millisecond, choice.Answered, nil)
+	v.Continue(time.Second, 0, time.Second, 0)
+	require.InDelta(t, float64(time.Millisecond), float64(v.Latency(time.Second)), 1000, "its own attempt tells more")
+}

@@ -216,6 +216,25 @@ func (t *Track) observeFailing(tick uint32, rate float32, outcome Outcome) {
 // Unmeasured are the vitals of members without any. They are never written to.
 var Unmeasured = NewVitals(0, 0) //nolint:gochecknoglobals // immutable
 
+// leastLeft is the part of its weight below which a measurement of before is dropped.
+const leastLeft = 0.01
+
+// Continue begins with the latency and the share of failures that were measured before, that long ago. They have faded
+// since then, and those of which little is left are dropped. What was measured here stays.
+func (v *Vitals) Continue(now, age, latency time.Duration, failing float64) {
+	ticks := uint64(max(age, 0)) >> tickShift
+	if decay(float32(ticks)*math.Float32frombits(v.rate.Load())) < leastLeft {
+		return
+	}
+	tick := tickOf(now) - uint32(ticks) //nolint:gosec // it wraps
+	if latency > 0 {
+		v.overall.latency.CompareAndSwap(0, pack(float32(latency), tick))
+	}
+	if failing > 0 {
+		v.overall.failing.CompareAndSwap(0, pack(float32(failing), tick))
+	}
+}
+
 // ReadyAt returns the time at which the provider has become eligible again.
 func (v *Vitals) ReadyAt() time.Duration { return time.Duration(v.ready.Load()) }
 

@@ -121,5 +121,16 @@ func (e *Effects) NoteWait(took time.Duration) {
 // EndWait forgets the attempts that have ended without an answer.
 func (e *Effects) EndWait() { e.pace.EndWait() }
 
+// ContinuePace begins with what earlier attempts have told of the time that an answer takes; all is that of the service.
+func (e *Effects) ContinuePace(known pace.Known, now time.Duration, all *pace.Pace) {
+	if known.Longest > 0 {
+		all.Answered(known.Longest)
+	}
+	if known.Waited > 0 {
+		e.Track()
+	}
+	e.pace.Continue(known, now)
+}
+
 // KnownPace returns what the attempts so far tell of the time that an answer takes.
 func (e *Effects) KnownPace(now time.Duration) pace.Known { return e.pace.Known(now) }

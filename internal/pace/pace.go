@@ -63,6 +63,20 @@ func (p *Pace) EndWait() {
 	}
 }
 
+// Continue begins with what was known before, unless an attempt has told something. The longest answer fades from now on
+// as any other: once there were answers since.
+func (p *Pace) Continue(k Known, now time.Duration) {
+	if p.longest.Load() != 0 || p.waited.Load() != 0 {
+		return
+	}
+	if k.Longest > 0 && p.before.CompareAndSwap(0, int64(k.Longest)) {
+		p.turned.Store(int64(now))
+	}
+	if k.Waited > 0 {
+		p.Unanswered(k.Waited)
+	}
+}
+
 // Known is the state of a [Pace] at one moment.
 type Known struct {
 	Longest time.Duration // answer of late; zero: there was none

@@ -183,3 +183,19 @@ func TestShare_IsBounded(t *testing.T) {
 		}
 	}
 }
+
+func TestPace_GoesOnFromWhatWasKnownBefore(t *testing.T) {
+	t.Parallel()
+	var p pace.Pace
+	p.Continue(pace.Known{Longest: 8 * second, Waited: 9 * second}, time.Hour)
+	require.Equal(t, pace.Known{Longest: 8 * second, Waited: 9 * second}, p.Known(time.Hour))
+	require.Equal(t, 8*second, p.Known(2*time.Hour).Longest, "without answers it does not fade")
+	p.Answered(second)
+	require.Equal(t, 4*second, p.Known(2*time.Hour).Longest)
+	p.Continue(pace.Known{Longest: time.Hour}, 2*time.Hour)
+	require.Equal(t, 4*second, p.Known(2*time.Hour).Longest, "there is a wait")
+	p.EndWait()
+	p.Answered(second)
+	p.Continue(pace.Known{Longest: time.Hour, Waited: time.Hour}, 2*time.Hour)
+	require.Equal(t, pace.Known{Longest: 4 * second}, p.Known(2*time.Hour), "its own answers tell more")
+}

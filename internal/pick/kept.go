@@ -66,8 +66,10 @@ func (s *source[M]) OrderKey(candidate int) uint64 { return s.Rank(s.candidates[
 // Rotation implements [Source] with the rotation of the plan before.
 func (s *source[M]) Rotation(tier int) *Rotation {
 	key := s.cuts[tier].Key
-	s.rotations[key] = RotationFor(s.kept.rotations[key], s.tiers[tier].Strategy, s.seed)
-	return s.rotations[key]
+	r := RotationFor(s.kept.rotations[key], s.tiers[tier].Strategy, s.seed)
+	s.Group(s.candidates[s.cuts[tier].First]).Had.Begin(r)
+	s.rotations[key] = r
+	return r
 }
 
 // Member implements [Source].

@@ -20,6 +20,7 @@ type Group struct {
 	Strategy selection.Strategy
 	SetBy    string // the member whose registration or change set the strategy
 	Faults   Faults // of its selector
+	Had      Had
 
 	members int
 }

@@ -36,6 +36,42 @@ func RotationFor(previous *Rotation, strategy selection.Strategy, seed uint64) *
 	return r
 }
 
+// Had remembers the last turn of a group before there was any rotation, as in an earlier process. The rotation of the
+// first query that takes turns begins after it, those of others anywhere. Plans that are only looked at may come before
+// that one, so that several may begin there until one has given a turn. The zero value remembers nothing. Its owner
+// guards it.
+type Had struct {
+	key   uint64 // the order key; zero: nothing is remembered
+	began []*Rotation
+}
+
+// mostBegun bounds the rotations that begin after the same turn.
+const mostBegun = 8
+
+// Set remembers that the member with the order key had the last turn.
+func (h *Had) Set(key uint64) { *h = Had{key: key} }
+
+// Begin makes a rotation that has given no turn yet begin after the last turn, if that is remembered and none has gone on
+// from there.
+func (h *Had) Begin(r *Rotation) {
+	if h.key == 0 {
+		return
+	}
+	last := h.key << positionBits
+	moved := func(began *Rotation) bool { return began.last.Load() != last }
+	if len(h.began) == mostBegun || slices.ContainsFunc(h.began, moved) {
+		*h = Had{}
+	} else if r.last.CompareAndSwap(0, last) {
+		h.began = append(h.began, r)
+	}
+}
+
+// LastTurn reports whether the candidate was the last one of its tier to have a turn.
+func (p *Plan) LastTurn(candidate int) bool {
+	t := &p.tiers[p.tierOf[candidate]]
+	return t.rotation != nil && t.keys[candidate-t.low]>>positionBits == t.rotation.last.Load()>>positionBits
+}
+
 // The lowest bits of a key are the position of its member in the tier, so that the last pick is found
 // without a search. The other bits are the order key.
 const (

@@ -137,3 +137,44 @@ func TestRotationFor_BeginsAnywhereWithoutASeed(t *testing.T) {
 	require.Greater(t, len(slices.Compact(candidates)), 1)
 	require.Greater(t, len(turns), 10)
 }
+
+func TestRotation_BeginsAfterTheMemberThatHadATurnBefore(t *testing.T) {
+	t.Parallel()
+	for key, next := range map[uint64]int{10: 1, 15: 1, 20: 2, 30: 0, 99: 0, 5: 0} {
+		var had pick.Had
+		had.Set(key)
+		plans := make([]*pick.Plan, 3)
+		for i := range plans {
+			f := of(roundRobin(3))
+			f.keys = []uint64{10, 20, 30}
+			had.Begin(f.Rotation(0))
+			plans[i] = f.plan()
+			require.Equal(t, key == 10, plans[i].LastTurn(0), "it is only looked at")
+		}
+		p := plans[1]
+		require.Equal(t, []int{next}, firsts(p, 1), key)
+		for i := range 3 {
+			require.Equal(t, i == next, p.LastTurn(i))
+		}
+		other := of(roundRobin(3))
+		had.Begin(other.Rotation(0))
+		require.Equal(t, []int{0}, firsts(other.plan(), 1), "one has gone on from there")
+	}
+	require.False(t, of(fallback(1)).plan().LastTurn(0), "it takes no turns")
+}
+
+func TestRotation_ThatIsLookedAtOftenForgetsTheTurnBefore(t *testing.T) {
+	t.Parallel()
+	var had pick.Had
+	had.Set(2)
+	for i := range 20 {
+		f := of(roundRobin(3))
+		had.Begin(f.Rotation(0))
+		require.Equal(t, i < 8, f.plan().LastTurn(1))
+	}
+	had.Set(2)
+	r := of(roundRobin(3))
+	firsts(r.plan(), 1)
+	had.Begin(r.Rotation(0))
+	require.True(t, r.plan().LastTurn(0), "it has turns of its own")
+}

@@ -31,6 +31,8 @@ const (
 // configurationView is the page of the document in force, and of one that is checked, planned and applied.
 type configurationView struct {
 	Tag string
+	// None reports that no document is in force.
+	None bool
 	// Shown is the document in force, with references as they were written; More counts the lines that are left out.
 	Shown string
 	More  int
@@ -47,6 +49,9 @@ type configurationView struct {
 	Digest string
 	Reason string
 }
+
+// none stands for no document.
+const none = "null"
 
 // planView is a plan in lines; More counts those that are left out.
 type planView struct {
@@ -77,16 +82,19 @@ func planOf(words string) *planView {
 
 // configurationOf returns the page with the document in force.
 func (c *Console) configurationOf(r *http.Request) (v *configurationView, document string, err error) {
+	party := c.Party(r)
+	if err := c.Control.MayRead(party); err != nil { // where a form was sent, which others than readers may
+		return nil, "", err
+	}
 	text, tag, err := c.Control.Document()
 	if err != nil {
 		return nil, "", err
 	}
-	party := c.Party(r)
 	v = &configurationView{
 		Tag: tag, MayPlan: c.Control.MayChange(party, action.Action{Verb: action.Plan}),
 		MayApply: c.Control.MayChange(party, action.Action{Verb: action.Configure}),
 	}
-	if string(text) == "null" {
+	if v.None = string(text) == none; v.None {
 		return v, "", nil
 	}
 	var indented bytes.Buffer
@@ -205,12 +213,20 @@ func (c *Console) refuseDocument(w http.ResponseWriter, r *http.Request, text st
 // apply applies a document that was planned, and leads to the page that says so.
 func (c *Console) apply(w http.ResponseWriter, r *http.Request, text string, form url.Values) {
 	ask := control.Ask{Party: c.Party(r), Match: form.Get("tag"), Reason: form.Get("reason")}
-	done, err := c.Control.ApplyDocument(r.Context(), ask, []byte(text))
+	former, _, err := c.Control.Document()
+	var done control.Planned
+	if err == nil {
+		done, err = c.Control.ApplyDocument(r.Context(), ask, []byte(text))
+	}
 	if err != nil {
 		c.refuseDocument(w, r, text, nil, err)
 		return
 	}
-	c.lead(w, "configuration", configured("the document was applied", done, "Undo: apply the former document"))
+	applied := configured("the document was applied", done, "Undo: apply the former document")
+	if string(former) == none {
+		applied.Undo = nil // there is nothing to go back to
+	}
+	c.lead(w, "configuration", applied)
 }
 
 // configured tells of a document that was applied, and how that is undone.

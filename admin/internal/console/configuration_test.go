@@ -124,6 +124,16 @@ func TestConfiguration_IsPlannedAppliedAndTakenBack(t *testing.T) {
 	require.Contains(t, d.current, "two")
 }
 
+func TestConfiguration_TheFirstHasNothingToGoBackTo(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, control.Options{Configuration: &documents{}})
+	planned := s.submit("/configuration", "document", "one").Body.String()
+	shows(t, planned, "What it would change", "Calls in progress go on.</p>", "No document has been applied")
+	text := s.follow(s.submit("/configuration", append(fields(t, planned, `action="configuration"`), "step", "apply", "document", "one")...))
+	shows(t, text, "the document was applied")
+	require.Nil(t, undo(t, text))
+}
+
 func TestConfiguration_IsAppliedOnlyAsItWasPlanned(t *testing.T) {
 	t.Parallel()
 	d := &documents{current: `{"is":"first"}`}
@@ -192,6 +202,36 @@ func TestConfiguration_IsOfferedToPartiesThatMay(t *testing.T) {
 	s.refused(http.StatusForbidden, "/act", "verb", "configure", "tag", "*")
 	require.Empty(t, d.applied)
 	shows(t, s.page(http.StatusOK, "/events?audits=true"), "configure refused")
+}
+
+// Pages that say what was refused show nothing to a party that may not read.
+func TestConfiguration_IsShownToReaders(t *testing.T) {
+	t.Parallel()
+	d := &documents{current: `{"is":"first"}`, former: `{"is":"none"}`}
+	s := newSite(t, control.Options{Configuration: d})
+	digest := "7692c3ad3540bb803c020b3a" // of one
+	for _, form := range [][]string{
+		{"document", "one"},
+		{"document", "bad"},
+		{"document", "broken"},
+		{"document", "one", "step", "apply", "digest", digest, "tag", "*"},
+		{"document", "one", "step", "apply", "digest", digest, "tag", `"old"`},
+	} {
+		for _, may := range []action.Verb{"", action.Plan} {
+			s.authorize = func(a action.Action) (string, error) {
+				if a.Verb == may {
+					return "guest", nil
+				}
+				return "", action.ErrUnauthenticated
+			}
+			text := s.refused(http.StatusUnauthorized, "/configuration", form...)
+			require.NotContains(t, text, "first")
+			require.NotContains(t, text, "it was changed meanwhile")
+		}
+	}
+	require.Empty(t, d.applied)
+	s.authorize = allow
+	shows(t, s.page(http.StatusOK, "/events?audits=true"), "configure refused", "configure refused")
 }
 
 func TestConfiguration_IsNotThereWithoutOne(t *testing.T) {

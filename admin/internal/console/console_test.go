@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -25,7 +26,7 @@ func TestConsole_AssetsAreKeptByTheirVersion(t *testing.T) {
 		require.Equal(t, http.StatusOK, w.Code)
 		require.Contains(t, w.Header().Get("Cache-Control"), "immutable")
 		require.NotEmpty(t, w.Body.Bytes())
-		require.Equal(t, fmt.Sprint(w.Body.Len()), w.Header().Get("Content-Length"))
+		require.Equal(t, strconv.Itoa(w.Body.Len()), w.Header().Get("Content-Length"))
 		require.Contains(t, []string{"text/css; charset=utf-8", "text/javascript; charset=utf-8"}, w.Header().Get("Content-Type"))
 		for _, other := range []string{"", "?v=000000000000"} {
 			require.Empty(t, s.do(http.MethodGet, "/"+asset[1]+other, "").Header().Get("Cache-Control"), "it may be of another version")

@@ -183,11 +183,13 @@ func shows(tb testing.TB, page string, words ...string) {
 func (s *site) until(path string, words ...string) {
 	s.t.Helper()
 	require.Eventually(s.t, func() bool {
-		rest, found := s.page(http.StatusOK, path), true
+		rest := s.page(http.StatusOK, path)
 		for _, word := range words {
-			if _, rest, found = strings.Cut(rest, word); !found {
+			_, after, found := strings.Cut(rest, word)
+			if !found {
 				return false
 			}
+			rest = after
 		}
 		return true
 	}, time.Minute, 5*time.Millisecond, words)

@@ -17,7 +17,7 @@ import (
 
 // Sizes of the lists, so that a page stays small whatever the registry has.
 const (
-	servicesOfPage  = 20
+	servicesOfPage  = 12
 	providersOfPage = 40
 	providersShown  = 3 // of each service in the overview
 	servicesOpen    = 6 // of those that something is wrong with, so that a page of them is painted soon

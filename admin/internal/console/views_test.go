@@ -69,11 +69,11 @@ func TestOverview_IsBounded(t *testing.T) {
 		}
 	}
 	text := s.page(http.StatusOK, "/")
-	shows(t, text, "30 services need attention", "and 22 other services, listed below", "page 1 of 2, 32 in all")
+	shows(t, text, "30 services need attention", "and 22 other services, listed below", "page 1 of 3, 32 in all")
 	count := func(words string) int { return strings.Count(text, words) }
 	require.Equal(t, 6, count(`data-open="1"`), "the worst ones are open")
-	require.Equal(t, 20, count(`<details id="s-`))
-	require.Equal(t, 60, count(`<tr id="r`), "three providers of each")
+	require.Equal(t, 12, count(`<details id="s-`))
+	require.Equal(t, 36, count(`<tr id="r`), "three providers of each")
 	shows(t, text, "All 10 providers of")
 }
 

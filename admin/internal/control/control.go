@@ -54,6 +54,7 @@ type Control struct {
 	looking sync.Mutex
 
 	configuring chan struct{} // holds the one who applies a document
+	documents   atomic.Uint64 // those that were applied here, so that a request that is sent again is based on another state
 
 	stop context.CancelFunc
 	over sync.WaitGroup

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/capreg/registry/admin/action"
 	"github.com/capreg/registry/internal/fault"
@@ -68,7 +69,7 @@ func (c *Control) Document() (document []byte, tag string, err error) {
 	if document == nil {
 		document = []byte("null")
 	}
-	return document, tagOf(append([]byte(c.boot), document...)), nil
+	return document, tagOf(fmt.Appendf(nil, "%s %d %s", c.boot, c.documents.Load(), document)), nil
 }
 
 // Lint returns what is wrong with a document.
@@ -147,6 +148,7 @@ func (c *Control) configure(ctx context.Context, ask Ask, change func(context.Co
 		if err = fault.Run(func() (err error) { p.Plan, p.Text, err = change(ctx, manager); return err }); err != nil {
 			return "", err
 		}
+		c.documents.Add(1)
 		_, p.Tag, err = c.Document()
 		return p.Text, err
 	})
