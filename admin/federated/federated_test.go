@@ -90,7 +90,7 @@ func TestBy_ShowsWhatEachNodeAnnounces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		memory := federationtest.NewMemory()
 		one, two := begin(t, memory, "one", "a"), begin(t, memory, "two", "b")
-		time.Sleep(2 * ttl)
+		time.Sleep(2*ttl + ttl/10) // not a moment at which leases are renewed
 		synctest.Wait()
 		seen := federated.By(one.source, one.announcer).View()
 		require.True(t, seen.Reachable)
