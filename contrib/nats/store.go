@@ -358,7 +358,7 @@ func (w *watch) run(ctx context.Context, stop context.CancelCauseFunc, lost <-ch
 	if err != nil {
 		return err
 	}
-	defer watcher.Stop() //nolint:errcheck // it has ended, or does with the connection
+	defer end(watcher)
 	for {
 		select {
 		case <-ctx.Done():
@@ -376,6 +376,23 @@ func (w *watch) run(ctx context.Context, stop context.CancelCauseFunc, lost <-ch
 			w.take(entry)
 		}
 		w.sync()
+	}
+}
+
+// end ends a watcher. Its goroutine may be about to hand over what nothing takes any more, and would wait for ever.
+func end(watcher jetstream.KeyWatcher) {
+	_ = watcher.Stop() // it has ended, or does with the connection
+	late := time.NewTimer(longestAsk)
+	defer late.Stop()
+	for {
+		select {
+		case _, open := <-watcher.Updates():
+			if !open {
+				return
+			}
+		case <-late.C:
+			return
+		}
 	}
 }
 

@@ -262,10 +262,8 @@ func (c *control) dispatch(ctx context.Context, consumer jetstream.Consumer) {
 			_ = message.NakWithDelay(100 * time.Millisecond) // without it the task comes back by itself
 			continue
 		}
-		if err := message.DoubleAck(ctx); err != nil {
-			continue // it comes again
-		}
 		c.finish(result, time.Since(begun))
+		_ = message.DoubleAck(ctx) // without it, as when the server goes away, the task may come again: its effect is the same
 	}
 }
 
