@@ -174,7 +174,7 @@ func (c Config) checkRoute(field string, route Route, wrong func(right bool, fie
 	wrong(named, field+".model", route.Model, "a name, or the beginning of one and a star")
 	route.Timeouts.check(field+".timeouts", wrong)
 	wrong(len(route.Groups) > 0, field+".groups", "[]", "at least one")
-	wrong(len(c.expanded(route)) > 0, field+".model", route.Model, "one that an upstream of the route has")
+	wrong(len(c.expanded(route, nil)) > 0, field+".model", route.Model, "one that an upstream of the route has")
 	seen := make(map[string]bool)
 	for i, group := range route.Groups {
 		field := fmt.Sprintf("%s.groups[%d].upstreams", field, i)

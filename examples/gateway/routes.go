@@ -38,7 +38,6 @@ type state struct {
 	made    map[string]string             // what each provider was made of, by its name
 	proxy   *llm.Proxy
 	handler http.Handler
-	learned int
 }
 
 // route is a way to a model.
@@ -61,19 +60,15 @@ type client struct {
 
 var anonymous, unknown = &client{name: "anonymous"}, &client{} //nolint:gochecknoglobals // what counts in them is not read
 
-// expanded returns the route, and one of its own for each model with its beginning that an upstream maps: other upstreams
-// may not have it. What remains with a star is for the names that are passed on as they are.
-func (c Config) expanded(r Route) (all []Route) {
+// expanded returns the route, and one of its own for each model with its beginning that an upstream maps, since other upstreams
+// may not have it, or that was learned. What remains with a star is for the names that are passed on as they are.
+func (c Config) expanded(r Route, learned []string) (all []Route) {
 	models := []string{r.Model}
 	for _, name := range r.upstreams() {
-		for _, model := range slices.Sorted(maps.Keys(c.Upstreams[name].Models)) {
-			if model != r.Model && llm.Matches(r.Model, model) {
-				models = append(models, model)
-			}
-		}
+		models = append(models, slices.Sorted(maps.Keys(c.Upstreams[name].Models))...)
 	}
-	for _, model := range models {
-		if own := c.of(r, model); len(own.upstreams()) > 0 {
+	for _, model := range slices.Concat(models, learned) {
+		if own := c.of(r, model); llm.Matches(r.Model, model) && len(own.upstreams()) > 0 {
 			all = append(all, own)
 		}
 	}
@@ -114,7 +109,7 @@ func (g *gateway) apply(ctx context.Context, settings Config) error {
 	}
 	byLength := slices.SortedStableFunc(slices.Values(settings.Routes), func(a, b Route) int { return len(b.Model) - len(a.Model) })
 	for _, r := range byLength { // the most exact route is taken, and one that is configured before one that follows from a star
-		for _, own := range settings.expanded(r) {
+		for _, own := range settings.expanded(r, g.learned) {
 			if next.routes[own.Model] == nil || own.Model == r.Model {
 				own.Timeouts, own.WholeAnswers = own.Timeouts.over(settings.Timeouts), own.WholeAnswers || settings.WholeAnswers
 				next.routes[own.Model] = &route{Route: own}
@@ -143,13 +138,14 @@ func (g *gateway) learn(ctx context.Context, star *route, model string) {
 	g.changing.Lock()
 	defer g.changing.Unlock()
 	next := *g.now.Load()
-	if next.routes[star.Model] != star || next.routes[model] != nil || next.learned >= mostLearned {
+	if next.routes[star.Model] != star || next.routes[model] != nil || len(g.learned) >= mostLearned {
 		return
 	}
-	next.learned++
 	next.routes = maps.Clone(next.routes)
 	next.routes[model] = &route{Route: next.of(star.Route, model)}
-	_ = g.change(ctx, &next) // else the model stays with the others of the star
+	if g.change(ctx, &next) == nil { // else the model stays with the others of the star
+		g.learned = append(g.learned, model)
+	}
 }
 
 // change makes the providers those of the next state, at one moment, and puts it in force.

@@ -492,3 +492,26 @@ func TestMain_EndsStreamsInProgressWithAnError(t *testing.T) {
 	require.NoError(t, <-ended)
 	client.CloseIdleConnections()
 }
+
+func TestGateway_WhatItHasLearnedOutlivesAReload(t *testing.T) {
+	t.Parallel()
+	settings := over(upstream(t, http.StatusOK, whole))
+	settings.Routes[0].Model = "a*"
+	g, err := newGateway(t.Context(), settings, zap.NewNop(), http.DefaultTransport)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, g.close(context.WithoutCancel(t.Context()))) })
+	server := httptest.NewServer(g)
+	t.Cleanup(server.Close)
+	r, _ := post(t, server.URL, `{"model":"a-1"}`)
+	require.Equal(t, http.StatusOK, r.StatusCode)
+	before, there := g.registry.Provider(Models.Name(), "a-1 at x")
+	require.True(t, there)
+	require.NoError(t, g.apply(t.Context(), settings))
+	after, there := g.registry.Provider(Models.Name(), "a-1 at x")
+	require.True(t, there)
+	require.Equal(t, before, after, "and so does its provider: no request to it is lost")
+	settings.Routes = settings.Routes[1:]
+	require.NoError(t, g.apply(t.Context(), settings))
+	_, there = g.registry.Provider(Models.Name(), "a-1 at x")
+	require.False(t, there, "but not its route with a star")
+}
