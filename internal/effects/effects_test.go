@@ -101,3 +101,17 @@ func TestEffects_GrowthAndPaceAreRemembered(t *testing.T) {
 	e.EndWait()
 	require.Zero(t, e.KnownPace(0).Waited)
 }
+
+func TestEffects_GoOnFromThePaceOfBefore(t *testing.T) {
+	t.Parallel()
+	var answers, waits effects.Effects
+	var all pace.Pace
+	answers.ContinuePace(pace.Known{Longest: time.Second}, 0, &all)
+	require.Equal(t, pace.Known{Longest: time.Second}, answers.KnownPace(0))
+	require.Equal(t, time.Second, all.Known(0).Longest, "the service knows the answer, too")
+	require.False(t, answers.Tracked())
+	waits.ContinuePace(pace.Known{Waited: 2 * time.Second}, 0, &all)
+	require.Equal(t, 2*time.Second, waits.KnownPace(0).Waited)
+	require.True(t, waits.Tracked(), "a success has a wait to end")
+	require.Zero(t, all.Known(0).Waited)
+}
