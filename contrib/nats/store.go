@@ -54,6 +54,8 @@ type Store struct {
 	js      jetstream.JetStream
 	options StoreOptions
 
+	refusals lookout
+
 	mu sync.Mutex // guards kv
 	kv jetstream.KeyValue
 }
@@ -85,7 +87,7 @@ func NewStore(nc *nats.Conn, options StoreOptions) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("registrynats: %w", err)
 	}
-	return &Store{nc: nc, js: js, options: options}, nil
+	return &Store{nc: nc, js: js, options: options, refusals: lookout{nc: nc, first: longestLook}}, nil
 }
 
 // String names the bucket.
@@ -152,10 +154,9 @@ func isChanged(err error) bool {
 // try begins an operation on a key, or on a pattern of keys, for which permissions may be missing. The function ends it, and says what
 // its error means.
 func (s *Store) try(ctx context.Context, what, key string) (context.Context, func(error) error) {
-	trying := try(s.nc, what+" "+key, s.uses(key))
-	ctx, stop := trying.within(ctx)
+	ctx, trying := s.refusals.try(ctx, what+" "+key, s.uses(key))
 	return ctx, func(err error) error {
-		stop()
+		trying.stop()
 		if !isChanged(err) && !errors.Is(err, federation.ErrMissing) {
 			err = trying.explained(err)
 		}
@@ -317,13 +318,11 @@ func (s *Store) Watch(ctx context.Context, prefix string, tell func(federation.R
 	if strings.HasSuffix(prefix, ".") {
 		pattern = prefix + ">"
 	}
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	trying := try(s.nc, "watch "+pattern, s.uses(pattern))
-	w := &watch{Store: s, prefix: prefix, pattern: pattern, tell: tell, look: time.NewTimer(0), permitted: trying.watch(stop)}
+	ctx, trying := s.refusals.try(ctx, "watch "+pattern, s.uses(pattern))
+	defer trying.stop()
+	w := &watch{Store: s, prefix: prefix, pattern: pattern, tell: tell, look: time.NewTimer(0), permitted: trying.watched}
 	defer w.look.Stop()
-	defer w.permitted()
-	err := w.run(ctx, stop, lost)
+	err := w.run(ctx, trying.cancel, lost)
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}
