@@ -10,7 +10,7 @@ import (
 	"github.com/capreg/registry/status"
 )
 
-// about is what the package that makes a description does not give out again.
+// about holds the name and the help of a description, which does not give them out again.
 type about struct{ name, help string }
 
 //nolint:gochecknoglobals // complete once the package is initialised
