@@ -39,7 +39,7 @@ func newCrowd() (*crowd, error) {
 
 func (c *crowd) close() error { return c.registry.Close(context.Background()) }
 
-// inARow is how many scrapes there are in a round. The fastest counts, so that other load has no effect.
+// inARow is the number of scrapes in a round. The fastest counts, so that other load has no effect.
 const inARow = 5
 
 // measure returns the nanoseconds of a scrape, its text included, and those of the longest steps of one that hold a lock
