@@ -39,8 +39,9 @@ type Options struct {
 	Orchestrator *registry.Orchestrator
 }
 
-// Collector shows the measurements of a registry. It implements [prometheus.Collector], is safe for concurrent use,
-// starts no goroutine and holds no state but exemplars: a scrape reads the registry. Use [New] to create one.
+// Collector shows the measurements of a registry. It implements [prometheus.Collector] and [prometheus.Gatherer], is
+// safe for concurrent use, starts no goroutine and holds no state but exemplars: a scrape reads the registry. Use [New] to
+// create one.
 type Collector struct {
 	registry     *registry.Registry
 	orchestrator *registry.Orchestrator
@@ -73,9 +74,14 @@ func (c *Collector) Describe(to chan<- *prometheus.Desc) {
 //
 // Series are sent in the order of their labels, as far as that costs nothing: what receives them sorts them.
 func (c *Collector) Collect(to chan<- prometheus.Metric) {
+	c.collect(func(m prometheus.Metric) { to <- m })
+}
+
+// collect sends the present measurements.
+func (c *Collector) collect(send func(prometheus.Metric)) {
 	snapshot := c.registry.Metrics()
 	c.exemplars.forget(&snapshot)
-	s := &scrape{to: to, exemplars: c.exemplars}
+	s := &scrape{send: send, exemplars: c.exemplars}
 	for i, kind := range kinds.texts {
 		s.count(events, float64(snapshot.Events[event.Kind(kind)]), kinds.pairs[i])
 	}

@@ -10,9 +10,18 @@ import (
 	"github.com/capreg/registry/status"
 )
 
-// desc describes a metric of that name and with those labels.
+// about holds the name and the help of a description, which does not give them out again.
+type about struct{ name, help string }
+
+//nolint:gochecknoglobals // complete once the package is initialised
+var abouts = make(map[*prometheus.Desc]about)
+
+// desc describes a metric of that name and with those labels. It is for the initialisation of the package alone.
 func desc(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("registry_"+name, help, labels, nil)
+	name = "registry_" + name
+	d := prometheus.NewDesc(name, help, labels, nil)
+	abouts[d] = about{name, help}
+	return d
 }
 
 //nolint:gochecknoglobals // descriptions, immutable
