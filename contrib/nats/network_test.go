@@ -23,6 +23,10 @@ import (
 const (
 	clientPort = 4222
 	routePort  = 6222
+	// pingEvery is short, so that connections are given up before the end of a cut: what waits for TCP may be back too late for the others.
+	pingEvery = 2 * time.Second
+	// siteTTL is longer than that of others, as servers have to elect a leader before a lease can be renewed.
+	siteTTL = 8 * time.Second
 	// nodeReplicas begins what says in a node how many servers keep its bucket.
 	nodeReplicas = "replicas="
 )
@@ -40,7 +44,8 @@ func connectNode(_ context.Context, node hosts.Node, reg *registry.Registry) (pa
 	if err != nil {
 		return parts, err
 	}
-	nc, err := nats.Connect(strings.Join(urls, ","), append(registrynats.Options(), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))...)
+	options := append(registrynats.Options(), nats.PingInterval(pingEvery), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	nc, err := nats.Connect(strings.Join(urls, ","), options...)
 	if err != nil {
 		return parts, err
 	}
@@ -118,7 +123,7 @@ func beginSites(t *testing.T) (sites []*site) {
 	for i, s := range sites {
 		for _, name := range []string{"a", "b"} {
 			s.nodes = append(s.nodes, s.host.Join(hosts.Node{
-				Name: siteName(i) + name, Providers: []string{"one", "two"}, TTL: hosts.TTL, At: append(s.at, nodeReplicas+strconv.Itoa(members)),
+				Name: siteName(i) + name, Providers: []string{"one", "two"}, TTL: siteTTL, At: append(s.at, nodeReplicas+strconv.Itoa(members)),
 			}))
 		}
 	}
@@ -184,12 +189,12 @@ func TestStore_EvictsNothingThatLivesWhileAClusterIsSplit(t *testing.T) {
 	}
 	t.Logf("the majority has no ghosts %v after the cut", time.Since(begun).Round(time.Millisecond))
 	majority[0].Add("three")
-	hosts.Pass(time.Until(begun.Add(5 * hosts.TTL / 2)))
+	hosts.Pass(time.Until(begun.Add(5 * siteTTL / 2)))
 	for _, check := range kept {
 		check()
 	}
 	small.host.Mend()
-	t.Logf("all see all %v after a cut of %v", hosts.Whole(t, all...).Round(time.Millisecond), 5*hosts.TTL/2)
+	t.Logf("all see all %v after a cut of %v", hosts.Whole(t, all...).Round(time.Millisecond), 5*siteTTL/2)
 	for _, check := range kept {
 		check()
 	}
@@ -212,7 +217,7 @@ func TestStore_EvictsNothingThatLivesWhileAClusterIsSplit(t *testing.T) {
 	}
 	all[0].Add("four")
 	t.Logf("all see all %v after %v without a quorum", hosts.Whole(t, all...).Round(time.Millisecond), down)
-	hosts.Pass(3 * hosts.TTL / 2)
+	hosts.Pass(3 * siteTTL / 2)
 	for _, check := range kept {
 		check()
 	}

@@ -9,8 +9,8 @@ import (
 	"github.com/capreg/registry/federation"
 )
 
-// TTL is that of the leases in tests. Half as much again has to be longer than the time that a connection needs to find out that
-// its way is mended: without a sign of that, TCP tries again after as long as the cut has lasted.
+// TTL is that of the leases in tests. One and a half of it have to be longer than the time that a connection needs to find out that
+// its way is mended: TCP tries again after as long as the cut has lasted, unless the connection is given up before.
 const TTL = 6 * time.Second
 
 // backWithin is the time after the end of a cut within which all see all: a connection that is silent is given up within 20 s, and then tried again
