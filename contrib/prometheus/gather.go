@@ -1,8 +1,10 @@
 package registryprom
 
 import (
+	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -13,10 +15,15 @@ import (
 // that a [prometheus.Registry] does, which collects, checks and sorts series one by one; [prometheus.Gatherers] check
 // and sort them as well. It does not block on calls. The error is always nil.
 func (c *Collector) Gather() ([]*dto.MetricFamily, error) {
-	g := gathering{families: make(map[*prometheus.Desc]*dto.MetricFamily, len(described))}
-	c.collect(g.add)
-	sorted := make([]*dto.MetricFamily, 0, len(g.families))
-	for of, family := range g.families {
+	r := c.read()
+	durations, others := newGathering(), newGathering() // of about the same size
+	var both sync.WaitGroup
+	both.Go(func() { c.scrape(durations.add).attempts(r.providers) })
+	c.scrape(others.add).others(&r)
+	both.Wait()
+	maps.Copy(others.families, durations.families)
+	sorted := make([]*dto.MetricFamily, 0, len(others.families))
+	for of, family := range others.families {
 		about := abouts[of]
 		family.Name, family.Help, family.Type = &about.name, &about.help, typeOf(family.Metric[0])
 		sorted = append(sorted, family)
@@ -29,6 +36,10 @@ func (c *Collector) Gather() ([]*dto.MetricFamily, error) {
 type gathering struct {
 	families map[*prometheus.Desc]*dto.MetricFamily
 	metrics  pieces[dto.Metric]
+}
+
+func newGathering() *gathering {
+	return &gathering{families: make(map[*prometheus.Desc]*dto.MetricFamily, len(described))}
 }
 
 // add adds a series. One that cannot be written is left out.

@@ -302,11 +302,10 @@ func (s *scrape) services(rows []*serviceRow) {
 	}
 }
 
-// providers sends the rows.
-func (s *scrape) providers(rows []*providerRow) {
+// attempts sends the durations of attempts, by class.
+func (s *scrape) attempts(rows []*providerRow) {
 	byClass := make([][]*providerRow, len(errorTypes.texts))
 	for _, r := range rows {
-		r.labels = s.labels(s.pair("provider", r.provider), s.pair("service", r.service))
 		for _, o := range r.attempts {
 			byClass[o.class] = append(byClass[o.class], r)
 		}
@@ -315,9 +314,6 @@ func (s *scrape) providers(rows []*providerRow) {
 		for _, r := range with {
 			s.outcomes(outcomes{class, durationsOf(&r.attempts, attemptDuration, class)}, r.service, r.provider, errorTypes.pairs[class], r.labels[0], r.labels[1])
 		}
-	}
-	for _, r := range rows {
-		s.numbers(r)
 	}
 }
 
