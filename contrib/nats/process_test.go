@@ -77,7 +77,9 @@ func serveNATS(r role) error {
 		ServerName: r.Node, Host: r.Host, Port: r.Port, JetStream: true, StoreDir: r.Dir, NoLog: true, NoSigs: true,
 	}
 	if r.Routes != "" {
-		options.Cluster = server.ClusterOpts{Name: "cluster", Host: r.Host, Port: r.Routed}
+		options.Cluster = server.ClusterOpts{
+			Name: "cluster", Host: r.Host, Port: r.Routed, PingInterval: pingEvery, MaxPingsOut: 2, // else a route that is silent is given up after a minute
+		}
 		options.Routes = server.RoutesFromStr(r.Routes)
 	}
 	s, err := server.NewServer(options)

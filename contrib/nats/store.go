@@ -47,8 +47,8 @@ type StoreOptions struct {
 
 // Store is a [federation.Store] in a key-value bucket of JetStream. Use [NewStore] to create one.
 //
-// Reads are answered by the leader of the bucket, never by a replica, so that a part of a cluster that was cut off cannot
-// declare nodes dead. A bucket that is lost with its data is created again.
+// Reads are answered by the leader of the bucket, never by a replica, and count only while a majority of its servers follows that leader, so
+// that a part of a cluster that was cut off cannot declare nodes dead. A bucket that is lost with its data is created again.
 type Store struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
@@ -189,8 +189,20 @@ func (s *Store) Get(ctx context.Context, key string) (federation.Record, error) 
 	return record, nil
 }
 
-// last returns the last record of a key, or of a pattern of keys, as the leader of the bucket has it; Deleted is that of a marker.
+// last returns the last record of a key, or of a pattern of keys, as a majority has it; Deleted is that of a marker.
 func (s *Store) last(ctx context.Context, key string) (record federation.Record, err error) {
+	record, err = s.lastOfLeader(ctx, key)
+	if err != nil && !errors.Is(err, federation.ErrMissing) {
+		return record, err
+	}
+	if alone := s.confirm(ctx); alone != nil { // after the answer, which was true then if it is confirmed now
+		return federation.Record{}, alone
+	}
+	return record, err
+}
+
+// lastOfLeader is last as the leader of the bucket has it.
+func (s *Store) lastOfLeader(ctx context.Context, key string) (record federation.Record, err error) {
 	request, err := json.Marshal(map[string]string{"last_by_subj": s.subject(key)})
 	if err != nil {
 		return record, err
