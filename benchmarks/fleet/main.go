@@ -257,6 +257,8 @@ func used(n int, f, g func() error) (ofF, ofG time.Duration, err error) {
 	return ofF / each, ofG / each, nil
 }
 
+const requestTimeout = 30 * time.Second // that of an attempt by default
+
 func measureCalls(ctx context.Context, b *bench, s sizes, far, near *process) error {
 	registration, err := register(ctx, far.reg, "callee")
 	if err != nil {
@@ -280,7 +282,9 @@ func measureCalls(ctx context.Context, b *bench, s sizes, far, near *process) er
 		_, err := registry.Call(ctx, resolver, func(ctx context.Context, e echo) (string, error) { return e(ctx, "hello") })
 		return err
 	}
-	request := func() error {
+	request := func() error { // bounded in time by a context, as calls are
+		ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+		defer cancel()
 		_, err := near.nc.RequestWithContext(ctx, "bare", []byte(`"hello"`))
 		return err
 	}
