@@ -275,7 +275,7 @@ func TestNewAnnouncer_RefusesBadOptions(t *testing.T) {
 		`federation: AnnouncerOptions.Node is "": want a word`:               func(o *federation.AnnouncerOptions) { o.Node = "" },
 		`needs a Store and an Offer`:                                         func(o *federation.AnnouncerOptions) { o.Offer = nil },
 		`needs a Store`:                                                      func(o *federation.AnnouncerOptions) { o.Store = nil },
-		`TTL is 1ms: want 0 (15s), or 100ms to 10m0s`:                        func(o *federation.AnnouncerOptions) { o.TTL = time.Millisecond },
+		`TTL is 1ms: want 0 (20s), or 100ms to 10m0s`:                        func(o *federation.AnnouncerOptions) { o.TTL = time.Millisecond },
 		`TTL is 1h0m0s`:                                                      func(o *federation.AnnouncerOptions) { o.TTL = time.Hour },
 		`AnnouncerOptions.LeaveWithin is -1ns: want 0 (5s) or more: invalid`: func(o *federation.AnnouncerOptions) { o.LeaveWithin = -1 },
 	} {
