@@ -68,6 +68,9 @@ func isIdentifier(text string) bool {
 
 // isTraceParent reports whether a text is a traceparent that names a trace and a span.
 func isTraceParent(text string) bool {
+	if text == "" {
+		return false
+	}
 	parts := strings.Split(text, "-")
 	if len(parts) < 4 || len(parts) > 4 && parts[0] == "00" || len(text) > 256 {
 		return false

@@ -29,9 +29,10 @@ type contestant struct {
 // field is all servers of a run.
 type field struct {
 	folder      string // of what they need
+	program     string // the gateway
 	upstream    *contestant
 	contestants []*contestant
-	crippled    *contestant // a gateway whose first upstream is down
+	ways        []*contestant // the way of a request through the gateway, by the library and without it
 	started     []*contestant
 	absent      []string
 }
@@ -69,19 +70,19 @@ func newField(ctx context.Context, portkey string) (_ *field, err error) {
 	if err != nil {
 		return nil, err
 	}
-	program := filepath.Join(folder, "program")
-	if err := buildGateway(ctx, program); err != nil {
+	for _, way := range [][2]string{{withLibrary, "library"}, {withoutLibrary, "bare"}} {
+		c, err := f.startOwn(ctx, way[0], "-serve", way[1], "-target", f.upstream.address)
+		if err != nil {
+			return nil, err
+		}
+		f.ways = append(f.ways, c)
+	}
+	f.program = filepath.Join(folder, "program")
+	if err := buildGateway(ctx, f.program); err != nil {
 		return nil, err
 	}
-	gateway, err := f.startGateway(ctx, "gateway", program, f.upstream.address)
+	gateway, err := f.startGateway(ctx, "gateway", f.upstream.address)
 	if err != nil {
-		return nil, err
-	}
-	dead, err := freeAddress(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if f.crippled, err = f.startGateway(ctx, "first down", program, dead, f.upstream.address); err != nil {
 		return nil, err
 	}
 	f.contestants = []*contestant{gateway, proxy}
@@ -137,7 +138,7 @@ func (f *field) startOwn(ctx context.Context, name string, arguments ...string) 
 }
 
 // startGateway starts examples/gateway over the upstreams, one group for each.
-func (f *field) startGateway(ctx context.Context, name, program string, upstreams ...string) (*contestant, error) {
+func (f *field) startGateway(ctx context.Context, name string, upstreams ...string) (*contestant, error) {
 	var servers, groups []string
 	for i, address := range upstreams {
 		servers = append(servers, fmt.Sprintf(`"u%d":{"url":"http://%s/v1"}`, i, address))
@@ -153,7 +154,7 @@ func (f *field) startGateway(ctx context.Context, name, program string, upstream
 		return nil, err
 	}
 	c := &contestant{name: name, address: address}
-	return c, f.start(ctx, c, program, "-listen", address, "-config", file)
+	return c, f.start(ctx, c, f.program, "-listen", address, "-config", file)
 }
 
 // startNginx starts nginx with a worker for each CPU and idle connections to its upstream.
@@ -232,9 +233,36 @@ func (f *field) named(name string) *contestant {
 	return f.contestants[slices.IndexFunc(f.contestants, func(c *contestant) bool { return c.name == name })]
 }
 
-// compete gives each contestant its turns, and returns the requests per second and the µs of CPU for one, by name.
-func (f *field) compete(ctx context.Context, all []*contestant, s settings, l load) (rates, costs map[string]float64, err error) {
-	rate, cost := make(map[string][]float64), make(map[string][]float64)
+// figures are those of each round, by name.
+type figures map[string][]float64
+
+// median returns the figure in the middle.
+func (f figures) median(name string) float64 {
+	sorted := slices.Sorted(slices.Values(f[name]))
+	return sorted[len(sorted)/2]
+}
+
+// ratio returns the median of one by the other in the same round, and difference that of one less the other: what the machine
+// does beside concerns both of them alike.
+func (f figures) ratio(of, by string) float64 {
+	return f.paired(of, by, func(a, b float64) float64 { return a / b })
+}
+
+func (f figures) difference(of, less string) float64 {
+	return f.paired(of, less, func(a, b float64) float64 { return a - b })
+}
+
+func (f figures) paired(a, b string, join func(a, b float64) float64) float64 {
+	joined := make(figures)
+	for i, value := range f[a] {
+		joined[""] = append(joined[""], join(value, f[b][i]))
+	}
+	return joined.median("")
+}
+
+// compete gives each contestant its turns, and returns the requests per second and the µs of CPU for one.
+func (f *field) compete(ctx context.Context, all []*contestant, s settings, l load) (rates, costs figures, err error) {
+	rates, costs = make(figures), make(figures)
 	for round := -1; round < s.rounds; round++ { // the first warms up
 		for i := range all {
 			c := all[(i+round+1)%len(all)]
@@ -244,21 +272,12 @@ func (f *field) compete(ctx context.Context, all []*contestant, s settings, l lo
 				return nil, nil, fmt.Errorf("%s: %w", c.name, err)
 			}
 			if round >= 0 {
-				rate[c.name] = append(rate[c.name], float64(answered)/took.Seconds())
-				cost[c.name] = append(cost[c.name], float64((c.cpuTime()-before).Microseconds())/float64(answered))
+				rates[c.name] = append(rates[c.name], float64(answered)/took.Seconds())
+				costs[c.name] = append(costs[c.name], float64((c.cpuTime()-before).Nanoseconds())/1e3/float64(answered))
 			}
 		}
 	}
-	return medians(rate), medians(cost), nil
-}
-
-func medians(of map[string][]float64) map[string]float64 {
-	all := make(map[string]float64, len(of))
-	for name, values := range of {
-		slices.Sort(values)
-		all[name] = values[len(values)/2]
-	}
-	return all
+	return rates, costs, nil
 }
 
 // members returns the processes of the group.
@@ -281,18 +300,18 @@ func statOf(file string) []string {
 	return strings.Fields(string(behind))
 }
 
-// cpuTime returns the CPU time of the processes, in the kernel's ticks of 10 ms.
-func (c *contestant) cpuTime() time.Duration {
-	var ticks int64
+// cpuTime returns the CPU time of the processes, to the ns, by their threads. Those of Go and of the others do not end.
+func (c *contestant) cpuTime() (all time.Duration) {
 	for _, file := range c.members() {
-		if fields := statOf(file); len(fields) > 13 {
-			for _, field := range fields[11:13] {
-				n, _ := strconv.ParseInt(field, 10, 64)
-				ticks += n
-			}
+		threads, _ := filepath.Glob(filepath.Join(filepath.Dir(file), "task/*/schedstat"))
+		for _, thread := range threads {
+			text, _ := os.ReadFile(thread) //nolint:gosec // of a process
+			first, _, _ := strings.Cut(string(text), " ")
+			ns, _ := strconv.ParseInt(first, 10, 64)
+			all += time.Duration(ns)
 		}
 	}
-	return time.Duration(ticks) * 10 * time.Millisecond
+	return all
 }
 
 // peakMemory returns the bytes that the processes have had at most.

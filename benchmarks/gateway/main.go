@@ -1,12 +1,13 @@
 // Command gateway measures examples/gateway beside a reverse proxy of net/http/httputil, nginx and Portkey's gateway, in
-// turn, on loopback: requests per second and CPU time of plain answers, CPU time of streams, memory, and what an upstream
-// that is down costs.
+// turn, on loopback: requests per second and CPU time of plain answers, and what of it is the library's, CPU time of streams,
+// memory, and what an upstream that is down costs.
 //
 //	go run ./benchmarks/gateway -portkey DIR
 //
 // where DIR is one in which npm has installed @portkey-ai/gateway. What is absent is said and left out. The load, the
 // contestant and the upstream share the machine, so requests per second are those of all three together, and the CPU time
-// of the contestant's processes is the sounder figure. All figures are medians of the rounds.
+// of the contestant's processes is the sounder figure. All figures are medians of the rounds; a ratio or a difference is that of
+// two contestants in the same round.
 //
 // Each figure that has a bar is followed by ok or short; the last line has all of them, for programs to read.
 package main
@@ -50,6 +51,7 @@ const (
 	proxyAtLeast   = 1.0 // requests per second / those of the reverse proxy
 	portkeyAtLeast = 6.0 // the same beside Portkey
 	streamsAtMost  = 1.2 // CPU time per stream / that of the reverse proxy
+	libraryAtMost  = 3.0 // µs of CPU time for a request
 	memoryAtMost   = 37  // MiB after the mixed requests
 	deadAtLeast    = 0.98
 )
@@ -58,7 +60,7 @@ const (
 func run(ctx context.Context, arguments []string, to io.Writer) error {
 	flags := flag.NewFlagSet("gateway", flag.ContinueOnError)
 	flags.SetOutput(to)
-	role := flags.String("serve", "", "for the program itself, which starts others of its kind: upstream or proxy")
+	role := flags.String("serve", "", "for the program itself, which starts others of its kind: upstream, proxy, library or bare")
 	target := flags.String("target", "", "the server that a proxy stands before")
 	var s settings
 	flags.IntVar(&s.rounds, "rounds", 5, "how often each contestant has its turn; medians count")
@@ -95,18 +97,8 @@ func measure(ctx context.Context, s settings, to io.Writer) (err error) {
 		r.line("left out: %s", absent)
 	}
 	for _, connections := range []int{16, 128} {
-		rates, costs, err := field.compete(ctx, field.contestants, s, load{connections: connections})
-		if err != nil {
+		if err := field.plain(ctx, s, &r, connections); err != nil {
 			return err
-		}
-		r.line("\nplain answers, %d connections", connections)
-		for _, c := range field.contestants {
-			r.line("  %-14s %8.0f requests/s, %6.1f µs of CPU each", c.name, rates[c.name], costs[c.name])
-			r.row(c.name, fmt.Sprintf("%.0f", rates[c.name]), fmt.Sprintf("%.1f", costs[c.name]))
-		}
-		r.bar(fmt.Sprintf("plain%d_proxy", connections), rates["gateway"]/rates["reverse proxy"], proxyAtLeast, true)
-		if portkey, ok := rates["portkey"]; ok {
-			r.bar(fmt.Sprintf("plain%d_portkey", connections), rates["gateway"]/portkey, portkeyAtLeast, true)
 		}
 	}
 	if err := field.streams(ctx, s, &r); err != nil {
@@ -119,6 +111,27 @@ func measure(ctx context.Context, s settings, to io.Writer) (err error) {
 	return errors.Join(r.err, r.writePage(s, field))
 }
 
+// plain measures plain answers, and what of their cost is the library's.
+func (f *field) plain(ctx context.Context, s settings, r *report, connections int) error {
+	all := slices.Concat(f.contestants, f.ways)
+	rates, costs, err := f.compete(ctx, all, s, load{connections: connections})
+	if err != nil {
+		return err
+	}
+	r.line("\nplain answers, %d connections", connections)
+	for _, c := range all {
+		rate, cost := rates.median(c.name), costs.median(c.name)
+		r.line("  %-18s %8.0f requests/s, %6.1f µs of CPU each", c.name, rate, cost)
+		r.row(c.name, fmt.Sprintf("%.0f", rate), fmt.Sprintf("%.1f", cost))
+	}
+	r.bar(fmt.Sprintf("plain%d_proxy", connections), rates.ratio("gateway", "reverse proxy"), proxyAtLeast, true)
+	if _, takesPart := rates["portkey"]; takesPart {
+		r.bar(fmt.Sprintf("plain%d_portkey", connections), rates.ratio("gateway", "portkey"), portkeyAtLeast, true)
+	}
+	r.bar(fmt.Sprintf("library%d_us", connections), costs.difference(withLibrary, withoutLibrary), libraryAtMost, false)
+	return nil
+}
+
 // streams measures many slow streams at once, which Portkey as npm installs it answers with 500.
 func (f *field) streams(ctx context.Context, s settings, r *report) error {
 	takePart := slices.DeleteFunc(slices.Clone(f.contestants), func(c *contestant) bool { return c.name == "portkey" })
@@ -128,28 +141,41 @@ func (f *field) streams(ctx context.Context, s settings, r *report) error {
 	}
 	r.line("\nstreams, %d at once", s.streams)
 	for _, c := range takePart {
-		r.line("  %-14s %8.2f s of CPU for 1,000", c.name, costs[c.name]/1e3)
-		r.row(c.name, fmt.Sprintf("%.2f", costs[c.name]/1e3))
+		cost := costs.median(c.name)
+		r.line("  %-18s %8.2f s of CPU for 1,000", c.name, cost/1e3)
+		r.row(c.name, fmt.Sprintf("%.2f", cost/1e3))
 	}
-	r.bar("streams_cpu_proxy", costs["gateway"]/costs["reverse proxy"], streamsAtMost, false)
+	r.bar("streams_cpu_proxy", costs.ratio("gateway", "reverse proxy"), streamsAtMost, false)
 	gateway := f.named("gateway")
 	if err := mixed(ctx, gateway.address, s.mixed, s.streams); err != nil {
 		return err
 	}
-	r.line("\nmemory of the gateway after %d mixed requests", s.mixed)
+	r.proxyPeak = float64(f.named("reverse proxy").peakMemory()) / (1 << 20)
+	r.line("\nmemory of the gateway after %d mixed requests; the reverse proxy had %.2f MiB before them", s.mixed, r.proxyPeak)
 	r.bar("peak_mib", float64(gateway.peakMemory())/(1<<20), memoryAtMost, false)
 	return nil
 }
 
-// down measures a gateway whose first upstream refuses connections beside the one that has none such.
+// down measures a gateway whose first upstream refuses connections beside one that has none such and is as new.
 func (f *field) down(ctx context.Context, s settings, r *report) error {
-	pair := []*contestant{f.named("gateway"), f.crippled}
-	rates, _, err := f.compete(ctx, pair, s, load{connections: 16})
+	dead, err := freeAddress(ctx)
+	if err != nil {
+		return err
+	}
+	crippled, err := f.startGateway(ctx, "first down", dead, f.upstream.address)
+	if err != nil {
+		return err
+	}
+	whole, err := f.startGateway(ctx, "none down", f.upstream.address)
+	if err != nil {
+		return err
+	}
+	rates, _, err := f.compete(ctx, []*contestant{whole, crippled}, s, load{connections: 16})
 	if err != nil {
 		return err
 	}
 	r.line("\nthe first upstream is down, 16 connections")
-	r.bar("down", rates[f.crippled.name]/rates["gateway"], deadAtLeast, true)
+	r.bar("down", rates.ratio(crippled.name, whole.name), deadAtLeast, true)
 	return nil
 }
 
@@ -160,6 +186,8 @@ type report struct {
 	rows    map[string][]string // of the page, by contestant
 	bars    []string
 	err     error
+
+	proxyPeak float64 // MiB
 }
 
 func (r *report) line(format string, arguments ...any) {

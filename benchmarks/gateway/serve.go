@@ -37,8 +37,10 @@ func serve(ctx context.Context, role, target string, to io.Writer) error {
 		return serveUpstream(ctx, listener)
 	case "proxy":
 		return serveProxy(ctx, listener, target)
+	case "library", "bare":
+		return serveWay(ctx, listener, target, role == "library")
 	}
-	return fmt.Errorf("-serve is %q: want upstream or proxy", role)
+	return fmt.Errorf("-serve is %q: want upstream, proxy, library or bare", role)
 }
 
 // serveProxy is the reverse proxy as its documentation has it, with as many idle connections as clients.

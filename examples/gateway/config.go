@@ -33,7 +33,7 @@ type Config struct {
 	// Memory bounds the bytes of requests and answers that are held at once: 512MiB. It is not read again.
 	Memory config.Size `json:"memory"`
 	// Admin are the operators, by name, with their tokens: they may look and change things at /admin/. A browser asks for a
-	// token as the password of any name. Default: none, and all is refused there. It is not read again.
+	// token as the password of any name. Default: none, and nothing is there. It is not read again.
 	Admin map[string]config.Secret `json:"admin"`
 }
 

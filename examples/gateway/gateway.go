@@ -35,8 +35,9 @@ type gateway struct {
 	origins  llm.Origins
 	lists    llm.Lists
 	tokens   llm.TokenLimits
+	proxy    *llm.Proxy
 	metrics  http.Handler
-	admin    *admin.Handler
+	admin    *admin.Handler // nil without operators
 }
 
 // newGateway returns a gateway whose upstreams are reached over the network.
@@ -51,22 +52,23 @@ func newGateway(ctx context.Context, settings Config, log *zap.Logger, network h
 	g := &gateway{
 		registry: reg, log: log, network: network, memory: llm.NewMemory(int64(cmp.Or(settings.Memory, 512<<20))), started: time.Now(),
 	}
-	if err := g.observe(settings); err != nil {
-		return nil, errors.Join(err, reg.Close(ctx))
-	}
-	if err := g.apply(ctx, settings); err != nil {
+	g.proxy = g.proxyFor()
+	if err := errors.Join(g.observe(settings), g.apply(ctx, settings)); err != nil {
 		return nil, errors.Join(err, g.close(ctx))
 	}
 	return g, nil
 }
 
-// observe makes the handlers of /metrics and /admin/.
+// observe makes the handlers of /metrics, and of /admin/ where there are operators.
 func (g *gateway) observe(settings Config) (err error) {
 	measured := prometheus.NewRegistry()
 	if err := measured.Register(registryprom.New(g.registry, registryprom.Options{})); err != nil {
 		return err
 	}
 	g.metrics = promhttp.HandlerFor(measured, promhttp.HandlerOpts{EnableOpenMetrics: true})
+	if len(settings.Admin) == 0 {
+		return nil // what nothing may use would be two thirds of the memory at rest
+	}
 	tokens := make(map[string]string)
 	for name, token := range settings.Admin {
 		tokens[name] = token.Reveal()
@@ -76,6 +78,8 @@ func (g *gateway) observe(settings Config) (err error) {
 }
 
 func (g *gateway) close(ctx context.Context) error {
-	g.admin.Close()
+	if g.admin != nil {
+		g.admin.Close()
+	}
 	return g.registry.Close(ctx)
 }

@@ -28,11 +28,13 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/capreg/registry/config"
+	"github.com/capreg/registry/examples/internal/heap"
 	"github.com/capreg/registry/examples/internal/loopback"
 	"github.com/capreg/registry/registryhttp"
 )
 
 func main() {
+	heap.Floor(16 << 20) // of what 200 streams at once need anyway
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	reload := make(chan os.Signal, 1)

@@ -36,7 +36,6 @@ type state struct {
 	routes  map[string]*route             // by model
 	clients map[[sha256.Size]byte]*client // by the hash of the key
 	made    map[string]string             // what each provider was made of, by its name
-	proxy   *llm.Proxy
 	handler http.Handler
 }
 
@@ -177,8 +176,9 @@ func (g *gateway) change(ctx context.Context, next *state) error {
 	if err := g.registry.Update(ctx, &update); err != nil {
 		return fmt.Errorf("configuration: %w", err)
 	}
-	next.proxy, next.handler = g.proxyOf(next), g.handlerOf(next)
+	next.handler = g.handlerOf(next)
 	g.now.Store(next)
+	g.learned = slices.DeleteFunc(g.learned, func(model string) bool { return next.routes[model] == nil })
 	return nil
 }
 

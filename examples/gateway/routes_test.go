@@ -401,6 +401,33 @@ func TestServe_FullQueueIsA429(t *testing.T) {
 		})
 }
 
+func TestRoutes_RequestInFlightWhoseRouteIsRemovedIsToldSo(t *testing.T) {
+	t.Parallel()
+	var release chan struct{} // made within the bubble
+	servers := network{"a": func(*http.Request, string) (int, string) { <-release; return 200, whole }}
+	settings := func(model string) string {
+		return `{"upstreams":{"a":{"url":"http://a/v1","limits":{"max_concurrent":1}}},"routes":[{"model":"` + model + `","groups":[{"upstreams":["a"]}]}]}`
+	}
+	virtual(t, settings("m"), servers, func(t *testing.T, g *gateway) {
+		release = make(chan struct{})
+		var sent sync.WaitGroup
+		var first, queued *httptest.ResponseRecorder
+		sent.Go(func() { first = asked(t, g, chat, `{"model":"m"}`) })
+		synctest.Wait()
+		sent.Go(func() { queued = asked(t, g, chat, `{"model":"m"}`) })
+		synctest.Wait()
+		next, err := config.ParseAs[Config]("text", []byte(settings("other")))
+		require.NoError(t, err)
+		require.NoError(t, g.apply(t.Context(), next))
+		synctest.Wait()
+		close(release)
+		sent.Wait()
+		require.Equal(t, 200, first.Code, first.Body)
+		require.Equal(t, 404, queued.Code, queued.Body)
+		require.Contains(t, queued.Body.String(), `"model_not_found"`)
+	})
+}
+
 func TestServe_LetsPagesOfAllowedOriginsAsk(t *testing.T) {
 	t.Parallel()
 	virtual(t, `{"origins":["https://chat.example"],"upstreams":{"a":{"url":"http://a/v1"}},"routes":[{"model":"m","groups":[{"upstreams":["a"]}]}]}`,
@@ -514,4 +541,5 @@ func TestGateway_WhatItHasLearnedOutlivesAReload(t *testing.T) {
 	require.NoError(t, g.apply(t.Context(), settings))
 	_, there = g.registry.Provider(Models.Name(), "a-1 at x")
 	require.False(t, there, "but not its route with a star")
+	require.Empty(t, g.learned)
 }

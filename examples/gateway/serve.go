@@ -22,7 +22,7 @@ import (
 
 // ServeHTTP answers in OpenAI's words, also where there is nothing to answer.
 func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if strings.HasPrefix(r.URL.Path, "/admin/") {
+	if g.admin != nil && strings.HasPrefix(r.URL.Path, "/admin/") {
 		http.StripPrefix("/admin", g.admin).ServeHTTP(w, r)
 		return
 	}
@@ -56,7 +56,7 @@ func (g *gateway) serve(w http.ResponseWriter, r *http.Request, s *state) {
 	case "/status":
 		answer = g.status
 	case "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings":
-		method, answer, r.URL.Path = http.MethodPost, ask, at
+		method, answer, r.URL.Path = http.MethodPost, g.ask, at
 	default:
 		if at != "/v1/models" && !strings.HasPrefix(at, "/v1/models/") {
 			refuse(w, r, http.StatusNotFound, "not_found", fmt.Sprintf("there is no %q here", at))
@@ -94,25 +94,26 @@ func (s *state) clientOf(r *http.Request) *client {
 }
 
 // ask answers a request for a model, within the limits of the client.
-func ask(w http.ResponseWriter, r *http.Request, s *state, c *client) {
+func (g *gateway) ask(w http.ResponseWriter, r *http.Request, _ *state, c *client) {
 	defer c.running.Add(-1)
 	if n := c.running.Add(1); c.Concurrency > 0 && n > c.Concurrency || c.limiter != nil && !c.limiter.Allow() {
 		w.Header().Set("Retry-After", "1")
 		refuse(w, r, http.StatusTooManyRequests, "rate_limit_exceeded", "the limit of this key at the gateway is reached")
 		return
 	}
-	s.proxy.ServeHTTP(w, r)
+	g.proxy.ServeHTTP(w, r)
 }
 
 func (c *client) allows(model string) bool {
 	return len(c.Models) == 0 || slices.ContainsFunc(c.Models, func(allowed string) bool { return llm.Matches(allowed, model) })
 }
 
-// proxyOf returns the proxy of a state.
-func (g *gateway) proxyOf(s *state) *llm.Proxy {
+// proxyFor returns the proxy. It knows the state of the moment: the route of a request may be gone when it is asked for again.
+func (g *gateway) proxyFor() *llm.Proxy {
 	return &llm.Proxy{
-		Memory: g.memory,
+		Memory: g.memory, Done: g.done,
 		Route: func(r *http.Request, asked llm.Request) (llm.Way, error) {
+			s := g.now.Load()
 			found, c := s.routeOf(asked.Model), s.clientOf(r)
 			if found == nil || c.name == "" || !c.allows(asked.Model) {
 				return llm.Way{}, llm.NoModel(asked.Model)
@@ -120,7 +121,6 @@ func (g *gateway) proxyOf(s *state) *llm.Proxy {
 			times, to := found.Timeouts, g.way(found, g.pin(r, s, found, asked.Continues)...)
 			return llm.Way{Transport: to, Timeout: time.Duration(times.Total), CommentEvery: time.Duration(times.Comment), Tokens: g.tokens.Of("client "+c.name, c.TokensPerMinute)}, nil
 		},
-		Done: func(r *http.Request, report *llm.Report) { g.done(r, s, report) },
 	}
 }
 
@@ -154,15 +154,11 @@ func (g *gateway) pin(r *http.Request, s *state, to *route, continues string) []
 }
 
 // done notes and logs what was answered.
-func (g *gateway) done(r *http.Request, s *state, report *llm.Report) {
+func (g *gateway) done(r *http.Request, report *llm.Report) {
 	asked, m := report.Asked, registryhttp.MetadataOf(r.Context())
-	g.log.Info("request", zap.String("id", m.Correlation), zap.String("client", m.Caller), zap.String("path", r.URL.Path),
-		zap.String("model", asked.Model), zap.Bool("stream", asked.Stream), zap.Int("status", report.Status),
-		zap.String("upstream", report.Name), zap.String("served_model", report.Model), zap.Int("attempts", report.Attempts),
-		zap.Int("input_tokens", report.InputTokens), zap.Int("output_tokens", report.OutputTokens), zap.Int64("bytes", report.Bytes),
-		zap.Duration("time", report.Duration), zap.Error(report.Err))
+	g.log.Info("request", zap.String("id", m.Correlation), zap.String("client", m.Caller), zap.String("path", r.URL.Path), zap.Inline(report))
 	g.origins.Note(report)
-	if to := s.routeOf(asked.Model); report.Err == nil && to != nil && to.star() {
+	if to := g.now.Load().routeOf(asked.Model); report.Err == nil && to != nil && to.star() {
 		g.learn(context.WithoutCancel(r.Context()), to, asked.Model)
 	}
 }

@@ -2,6 +2,11 @@
 // passes has to be checked, that is the largest part of the work.
 package jsontext
 
+import (
+	"encoding/binary"
+	"math/bits"
+)
+
 // deepest is the number of objects and arrays that may stand in one another, as encoding/json has it.
 const deepest = 10_000
 
@@ -82,22 +87,36 @@ func key(text []byte, at int) int {
 
 // quoted is value for a string.
 func quoted(text []byte, at int) int {
-	for at++; at < len(text); at++ {
-		c := text[at]
-		if c >= ' ' && c != '"' && c != '\\' { // most are
-			continue
-		}
-		if c == '"' {
+	for at = ordinary(text, at+1); at < len(text); at = ordinary(text, at+1) {
+		switch text[at] {
+		case '"':
 			return at + 1
-		}
-		if c != '\\' {
-			return invalid
-		}
-		if at = escaped(text, at+1); at < 0 {
+		case '\\':
+			if at = escaped(text, at+1); at < 0 {
+				return invalid
+			}
+		default: // a control character
 			return invalid
 		}
 	}
 	return invalid
+}
+
+// ordinary returns the place of the first byte from a place on that is a quotation mark, a backslash or a control character.
+func ordinary(text []byte, at int) int {
+	const each, highest = 0x0101010101010101, 0x8080808080808080
+	for ; len(text)-at >= 8; at += 8 { // eight bytes at once
+		word := binary.LittleEndian.Uint64(text[at:])
+		mark, slash := word^each*'"', word^each*'\\' // zero where the byte is the one
+		found := ((word-each*' ')&^word | (mark-each)&^mark | (slash-each)&^slash) & highest
+		if found != 0 { // a borrow makes bits behind the first one wrong, and never the first one
+			return at + bits.TrailingZeros64(found)/8
+		}
+	}
+	for at < len(text) && text[at] >= ' ' && text[at] != '"' && text[at] != '\\' {
+		at++
+	}
+	return at
 }
 
 // escaped returns the place of the last byte of the escape whose second byte is at the place, or invalid.

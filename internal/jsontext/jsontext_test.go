@@ -62,3 +62,15 @@ func BenchmarkValid(b *testing.B) {
 		})
 	}
 }
+
+func TestValid_FindsWhatIsSpecialAtEachPlaceOfAString(t *testing.T) {
+	t.Parallel()
+	for length := range 40 {
+		for at := range length {
+			for _, c := range []string{`"`, `\`, "\x00", "\x1f", " ", "!", "\x7f", "\x80", "\xff", `\"`, `\\`} {
+				text := []byte(`"` + strings.Repeat("a", at) + c + strings.Repeat("b", length-at-1) + `"`)
+				require.Equal(t, json.Valid(text), jsontext.Valid(text), "%q", text)
+			}
+		}
+	}
+}

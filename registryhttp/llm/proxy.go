@@ -8,11 +8,16 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/capreg/registry"
 	"github.com/capreg/registry/registryhttp"
 	"github.com/capreg/registry/verdict"
 )
@@ -40,7 +45,8 @@ var copyBuffers = sync.Pool{New: func() any { return new([copySize]byte) }}
 // to the server, with the correlation of the context ([registryhttp.MetadataOf]); never its credentials. Of the server's, those
 // about its rate limits and those that begin with Openai- come back.
 type Proxy struct {
-	// Route returns the way of a request. An [Error] is answered as it is, with its status.
+	// Route returns the way of a request. An [Error] is answered as it is, with its status. It is called again where no provider
+	// was available, as its answer may have changed since: an error then is that of the request.
 	Route func(r *http.Request, asked Request) (Way, error)
 	// Done, when set, is called with the report of each request. Default: none.
 	Done func(r *http.Request, report *Report)
@@ -90,6 +96,23 @@ type Report struct {
 	events int // of the stream, but for its end mark
 }
 
+// MarshalLogObject writes the report to a log line, as zap.Inline has it: model, stream, status, upstream, served_model, attempts,
+// input_tokens, output_tokens, bytes, time, and error where there was one.
+func (r *Report) MarshalLogObject(line zapcore.ObjectEncoder) error {
+	line.AddString("model", r.Asked.Model)
+	line.AddBool("stream", r.Asked.Stream)
+	line.AddInt("status", r.Status)
+	line.AddString("upstream", r.Name)
+	line.AddString("served_model", r.Model)
+	line.AddInt("attempts", r.Attempts)
+	line.AddInt("input_tokens", r.InputTokens)
+	line.AddInt("output_tokens", r.OutputTokens)
+	line.AddInt64("bytes", r.Bytes)
+	line.AddDuration("time", r.Duration)
+	zap.Error(r.Err).AddTo(line)
+	return nil
+}
+
 type reportKey struct{}
 
 // passage is one request on its way.
@@ -99,6 +122,7 @@ type passage struct {
 	w      http.ResponseWriter
 	r      *http.Request
 	way    Way
+	url    url.URL // of the request that is sent
 	held   int64
 	taken  int // of the tokens of the way
 	report Report
@@ -137,17 +161,18 @@ func (q *passage) serve() {
 	}
 	ctx, cancel := context.WithTimeout(q.r.Context(), cmp.Or(q.way.Timeout, defaultTimeout))
 	defer cancel()
-	request, err := q.request(ctx, body)
-	if err != nil {
-		q.fail(nil, err)
-		return
-	}
+	request := q.request(ctx, body)
 	var events *registryhttp.EventWriter
 	if q.report.Asked.Stream {
 		events = registryhttp.NewEventWriter(q.w, registryhttp.EventOptions{CommentEvery: q.way.CommentEvery, WriteTimeout: q.WriteTimeout})
 		defer func() { _ = events.Close() }()
 	}
 	response, err := q.way.Transport.RoundTrip(request)
+	if errors.Is(err, registry.ErrUnavailable) {
+		if _, gone := q.Route(q.r, q.report.Asked); gone != nil {
+			err = gone
+		}
+	}
 	if err != nil {
 		q.fail(events, err)
 		return
@@ -177,11 +202,8 @@ func (q *passage) read() ([]byte, error) {
 	control := http.NewResponseController(q.w)
 	_ = control.SetReadDeadline(time.Now().Add(cmp.Or(q.ReadTimeout, defaultReadTimeout))) // not every server has one
 	memory := held{memory: q.Memory, most: cmp.Or(q.MaxBody, defaultMaxBody)}
-	var body bytes.Buffer
-	if n := q.r.ContentLength; n > 0 && n <= shortBody { // a client may say more than it sends
-		body.Grow(int(n) + bytes.MinRead)
-	}
-	_, err := body.ReadFrom(&heldReader{http.MaxBytesReader(q.w, q.r.Body, memory.most), &memory})
+	limited := &heldReader{http.MaxBytesReader(q.w, q.r.Body, memory.most), &memory}
+	body, err := readAll(limited, q.r.ContentLength, shortBody) // a client may say more than it sends
 	q.held = memory.bytes
 	_ = control.SetReadDeadline(time.Time{})
 	var tooLarge *http.MaxBytesError
@@ -191,16 +213,19 @@ func (q *passage) read() ([]byte, error) {
 	case err != nil && !errors.Is(err, ErrMemory):
 		return nil, &Error{Message: "the body did not arrive", Code: "invalid_request", Status: http.StatusRequestTimeout}
 	}
-	return body.Bytes(), err
+	return body, err
 }
 
 // request returns the request to send.
-func (q *passage) request(ctx context.Context, body []byte) (*http.Request, error) {
+func (q *passage) request(ctx context.Context, body []byte) *http.Request {
 	ctx = context.WithValue(ctx, reportKey{}, &q.report)
-	request, err := http.NewRequestWithContext(ctx, q.r.Method, "http://proxy"+q.r.URL.EscapedPath(), bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
+	q.url = url.URL{Scheme: "http", Host: "proxy", Path: q.r.URL.Path, RawPath: q.r.URL.RawPath}
+	request := (&http.Request{
+		Method: q.r.Method, URL: &q.url, Host: q.url.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: make(http.Header), ContentLength: int64(len(body)),
+	}).WithContext(ctx)
+	request.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	request.Body, _ = request.GetBody()
 	for name, values := range q.r.Header {
 		if isForwarded(name) {
 			request.Header[name] = values
@@ -212,7 +237,7 @@ func (q *passage) request(ctx context.Context, body []byte) (*http.Request, erro
 	if id := registryhttp.MetadataOf(ctx).Correlation; id != "" {
 		request.Header.Set(registryhttp.HeaderCorrelation, id)
 	}
-	return request, nil
+	return request
 }
 
 // isForwarded reports whether a header of a client goes to the server.
@@ -227,11 +252,14 @@ func isForwarded(name string) bool {
 // head sets the headers of an answer.
 func (q *passage) head(to http.Header, response *http.Response) {
 	for name, values := range response.Header {
-		if name == "Content-Type" || strings.HasPrefix(name, "Openai-") {
+		if name == "Content-Type" || strings.HasPrefix(name, "Openai-") || isLimit(name) {
 			to[name] = values
 		}
 	}
-	q.limits(to, response)
+	if n := response.ContentLength; n > 0 { // else a long answer would be sent in chunks
+		to["Content-Length"] = []string{strconv.FormatInt(n, 10)}
+	}
+	q.way.Tokens.Head(to)
 	values := []string{response.Header.Get(registryhttp.HeaderCorrelation), q.report.Name, q.report.Model, strconv.Itoa(q.report.Attempts)}
 	for i, name := range [...]string{"X-Upstream-Request-Id", "X-Served-By", "X-Served-Model", "X-Attempts"} {
 		if values[i] != "" {
@@ -243,12 +271,14 @@ func (q *passage) head(to http.Header, response *http.Response) {
 // limits sets the headers about limits of rate: those of the server, and of the client's own.
 func (q *passage) limits(to http.Header, response *http.Response) {
 	for name, values := range response.Header {
-		if strings.HasPrefix(name, "X-Ratelimit-") {
+		if isLimit(name) {
 			to[name] = values
 		}
 	}
 	q.way.Tokens.Head(to)
 }
+
+func isLimit(name string) bool { return strings.HasPrefix(name, "X-Ratelimit-") }
 
 // pass passes an answer on: as events, as it is, or the words of a refusal.
 func (q *passage) pass(events *registryhttp.EventWriter, response *http.Response) {

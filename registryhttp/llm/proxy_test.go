@@ -7,11 +7,13 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/registryhttp"
@@ -66,6 +68,60 @@ func TestProxy_ReportsWhatWasAnswered(t *testing.T) {
 		require.Equal(t, 3, report.OutputTokens)
 		require.Equal(t, int64(w.Body.Len()), report.Bytes)
 	}
+}
+
+func TestProxy_AsksForTheRouteAgainWhereNoProviderWasAvailable(t *testing.T) {
+	t.Parallel()
+	for body, answer := range map[string]roundTrip{plain: says(200, plainJSON, whole), streamed: says(200, events, token+finishing)} {
+		for _, c := range []struct {
+			way   http.RoundTripper
+			again error
+			want  int
+		}{
+			{over(t, llm.Transport{}), llm.NoModel("m"), http.StatusNotFound},
+			{over(t, llm.Transport{}), nil, http.StatusServiceUnavailable},
+			{over(t, llm.Transport{}, says(400, plainJSON, "{}")), llm.NoModel("m"), http.StatusBadRequest},
+			{over(t, llm.Transport{}, answer), llm.NoModel("m"), http.StatusOK},
+		} {
+			asked := 0
+			proxy := llm.Proxy{Route: func(*http.Request, llm.Request) (llm.Way, error) {
+				if asked++; asked > 1 {
+					return llm.Way{}, c.again
+				}
+				return llm.Way{Transport: c.way}, nil
+			}}
+			w := httptest.NewRecorder()
+			proxy.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/v1/chat/completions", reader(body)))
+			require.Equal(t, c.want, w.Code, w.Body)
+		}
+	}
+}
+
+func TestReport_IsAnObjectOfALogLine(t *testing.T) {
+	t.Parallel()
+	_, report := proxied(t, llm.Proxy{}, llm.Way{Transport: over(t, llm.Transport{}, says(200, plainJSON, whole))}, reader(plain))
+	line := zapcore.NewMapObjectEncoder()
+	require.NoError(t, report.MarshalLogObject(line))
+	delete(line.Fields, "time")
+	require.Equal(t, map[string]any{
+		"model": "m", "stream": false, "status": 200, "upstream": "a", "served_model": "m", "attempts": 1, "input_tokens": 2, "output_tokens": 3,
+		"bytes": int64(len(whole)),
+	}, line.Fields)
+	report.Err = errors.New("cut")
+	require.NoError(t, report.MarshalLogObject(line))
+	require.Equal(t, "cut", line.Fields["error"])
+}
+
+func TestProxy_TellsTheLengthOfAPlainAnswer(t *testing.T) {
+	t.Parallel()
+	long := strings.Replace(whole, "hi", strings.Repeat("a \\\" long \\\\ one ", 1000), 1)
+	w, report := proxied(t, llm.Proxy{}, llm.Way{Transport: over(t, llm.Transport{}, says(200, plainJSON, long))}, reader(plain))
+	require.NoError(t, report.Err)
+	require.Equal(t, long, w.Body.String())
+	require.Equal(t, strconv.Itoa(len(long)), w.Header().Get("Content-Length"))
+	require.Equal(t, 3, report.OutputTokens)
+	w, _ = proxied(t, llm.Proxy{}, llm.Way{Transport: over(t, llm.Transport{}, says(200, events, token+finishing))}, reader(streamed))
+	require.Empty(t, w.Header().Get("Content-Length"))
 }
 
 func TestProxy_PassesHeadersBothWays(t *testing.T) {

@@ -134,12 +134,16 @@ func endOfValue(text []byte, at int) int {
 
 // endOfString returns the place of the quotation mark that ends the string which begins at the place.
 func endOfString(text []byte, at int) int {
-	for at++; text[at] != '"'; at++ {
-		if text[at] == '\\' {
-			at++
+	for at++; ; at++ {
+		at += bytes.IndexByte(text[at:], '"')
+		escapes := 0
+		for text[at-1-escapes] == '\\' {
+			escapes++
+		}
+		if escapes%2 == 0 {
+			return at
 		}
 	}
-	return at
 }
 
 // plain returns the text of a JSON string.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -174,7 +175,10 @@ func (u *upload) Read(p []byte) (int, error) {
 func (a *answer) judge(response *http.Response) error {
 	a.body = response.Body
 	response.Body = a
-	kind, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type"))
+	kind := response.Header.Get("Content-Type")
+	if kind != "application/json" && kind != "text/event-stream" {
+		kind, _, _ = mime.ParseMediaType(kind)
+	}
 	encoded := response.Header.Get("Content-Encoding")
 	events := kind == "text/event-stream" || a.streamed && kind != "application/json"
 	switch {
@@ -209,25 +213,43 @@ func methodOf(path string) string {
 
 // readPlain reads an answer that is JSON.
 func (a *answer) readPlain(response *http.Response) error {
-	var text bytes.Buffer
-	if n := response.ContentLength; n > 0 && n <= longUpload {
-		text.Grow(int(n) + bytes.MinRead)
-	}
-	_, err := text.ReadFrom(&heldReader{a.body, &a.held})
+	text, err := readAll(&heldReader{a.body, &a.held}, response.ContentLength, longUpload)
 	if err != nil {
 		return a.caused(err)
 	}
 	a.clock.stop()
-	if err := a.readObject(text.Bytes()); err != nil {
+	if err := a.readObject(text); err != nil {
 		return err
 	}
 	if a.streamed {
 		return malformed("a plain answer for a stream")
 	}
-	a.used.CompareAndSwap(0, int64(a.taken+estimate(text.Len())))
-	a.out, a.err = text.Bytes(), io.EOF
-	response.ContentLength = int64(text.Len())
+	a.used.CompareAndSwap(0, int64(a.taken+estimate(len(text))))
+	a.out, a.err = text, io.EOF
+	response.ContentLength = int64(len(text))
 	return nil
+}
+
+// readAll reads all, into space of the length that is announced, unless that is unknown or beyond the limit: then it grows as
+// bytes arrive.
+func readAll(from io.Reader, length, limit int64) (text []byte, err error) {
+	size := int64(bytes.MinRead)
+	if length > 0 && length <= limit {
+		size = length + 1 // in which its end is found
+	}
+	text = make([]byte, 0, size)
+	for err == nil {
+		if len(text) == cap(text) {
+			text = slices.Grow(text, len(text))
+		}
+		var n int
+		n, err = from.Read(text[len(text):cap(text)])
+		text = text[:len(text)+n]
+	}
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return text, err
 }
 
 // open reads the events up to the first token, or all of them.
