@@ -61,12 +61,12 @@ func (r *Registry) Metrics() metrics.Snapshot {
 			Eligible: i.Eligible, Code: i.Code, Health: i.Health.State,
 			Breaker: i.Breaker.State.String(), Opened: i.Breaker.Opened, HalfOpened: i.Breaker.HalfOpened, Closed: i.Breaker.Closed,
 			Places: i.Limits.MaxConcurrent, Queue: i.Limits.MaxQueue, InUse: i.InUse,
-			Budget: i.Budget, BudgetSize: i.Retry.Budget,
+			Budget: i.Budget, BudgetSize: i.Retry.Budget, InFlight: i.InFlight, LastMinute: i.LastMinute,
 		}
 		if in, _ := p.comesBackIn(); in > 0 {
 			shown.BackAt = time.Now().Add(in).Round(time.Millisecond)
 		}
-		p.meter.Read(&shown, r.now())
+		p.meter.Read(&shown, i.Attempts)
 		snapshot.Providers = append(snapshot.Providers, shown)
 	}
 	return snapshot

@@ -203,14 +203,14 @@ func (f *firstAttempt) recordUnlessFailed() {
 		elapsed = p.meter.Turn(elapsed, now)
 	}
 	f.cell.Quick[histogram.Index(elapsed)].Add(1)
+	f.leavePlace()
 	p.exit()
 	if f.ctx != nil {
 		f.ctx.End()
 	}
 }
 
-// teachesNothing reports whether a success of the attempt is recorded by counts alone. What is measured for strategies
-// is not looked at.
+// teachesNothing reports whether a success is recorded by counts alone, but for what is measured for strategies.
 func (a *attempt) teachesNothing() bool {
-	return a.place == nil && !a.provider.effects.Tracked() && a.provider.breaker.Unaffected(a.generation)
+	return !a.provider.effects.Tracked() && a.provider.breaker.Unaffected(a.generation)
 }

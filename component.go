@@ -46,7 +46,7 @@ type Component struct {
 	// component does not wait for calls in flight: these are cancelled.
 	Register []func(context.Context, *Registry) (*Registration, error)
 
-	// StartTimeout bounds the time until it is ready, StopTimeout that of its stop.
+	// StartTimeout bounds the time until it is ready, StopTimeout bounds its stop.
 	// Default: those of [startup.Options].
 	StartTimeout, StopTimeout time.Duration
 	// NonCritical lets the others go on when it fails: its dependants are skipped.

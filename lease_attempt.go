@@ -126,6 +126,7 @@ func (l *leasedAttempt) concludeAnswer() bool {
 	}
 	a.state = attemptOver
 	a.provider.meter.Answered(a.cell, latency, a.began+elapsed)
+	a.leavePlace()
 	a.provider.exit()
 	if a.ctx != nil {
 		a.ctx.End()

@@ -19,13 +19,13 @@ import (
 // admits it. If that is blocked meanwhile (its breaker is open, it cools down, it is unhealthy), the call keeps its
 // turn as long as it waits for another provider too, and goes on waiting with [WaitForCooldown]; else it fails.
 type LimitPolicy struct {
-	// Bulkhead bounds the attempts and leases in progress. Setting one of the next four fields does so as well.
+	// Bulkhead bounds the attempts and leases in progress. Default: only where one of the next four fields is set.
 	Bulkhead bool `json:"bulkhead,omitempty"`
-	// MaxConcurrent bounds those in progress at once. Default: 10.
+	// MaxConcurrent bounds those in progress at once. Default: 10 where Bulkhead or one of the next three is set, else no bound.
 	MaxConcurrent int `json:"max_concurrent,omitempty"`
 	// MaxQueue bounds the calls that wait for a place, of all callers together. Default: 50.
 	MaxQueue int `json:"max_queue,omitempty"`
-	// NoQueue lets no call wait.
+	// NoQueue lets no call wait. Default: up to MaxQueue calls wait.
 	NoQueue bool `json:"no_queue,omitempty"`
 	// MaxWait bounds the time that a call spends in queues, in all of them together. Waiting for the end of a
 	// cooldown does not count. Default: 30 s.

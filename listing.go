@@ -126,24 +126,24 @@ func byGeneration(a, b *provider) int { return cmp.Compare(a.generation, b.gener
 func (r *Registry) Stats() status.Totals {
 	r = r.orClosed()
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	stats := status.Totals{Draining: len(r.draining)}
+	services := *r.services.Load()
+	stats := status.Totals{Draining: len(r.draining), Providers: len(r.providers)}
 	stats.Hits, stats.Misses = r.forgotten.Lookups()
-	for _, svc := range *r.services.Load() {
-		hits, misses := svc.meter.Lookups()
-		stats.Hits, stats.Misses = stats.Hits+hits, stats.Misses+misses
-		if len(svc.members) > 0 {
-			stats.Services++
-		}
-	}
-	stats.Lookups = stats.Hits + stats.Misses
-	stats.Providers = len(r.providers)
 	if stats.Providers > 0 {
 		stats.ByCode = make(map[reason.Code]int)
 	}
 	for _, p := range r.providers {
 		stats.ByCode[refusal.CodeOf(p.gateNow(), facts{p})]++
 	}
+	for _, svc := range services {
+		stats.Services += min(len(svc.members), 1)
+	}
+	r.mu.Unlock()
+	for _, svc := range services { // without the lock: it reads the counters of all providers
+		hits, misses := svc.meter.Lookups()
+		stats.Hits, stats.Misses = stats.Hits+hits, stats.Misses+misses
+	}
+	stats.Lookups = stats.Hits + stats.Misses
 	stats.Eligible = stats.ByCode[reason.Eligible] + stats.ByCode[reason.Trial]
 	return stats
 }

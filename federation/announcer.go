@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	defaultTTL         = 10 * time.Second
+	defaultTTL         = 20 * time.Second
 	defaultLinger      = 500 * time.Millisecond
 	defaultLeaveWithin = 5 * time.Second
 	writesAtOnce       = 16
@@ -45,7 +45,7 @@ type AnnouncerOptions struct {
 	// is; its health and counts are not followed. Providers that a [Source] has brought in are not offered.
 	Offer func(registry.Info) (Offer, bool)
 	// TTL is the time after which the node is a suspect if it has not renewed its lease, which it does five times in two TTLs;
-	// from 100 ms to 10 min. Default: 10 s.
+	// from 100 ms to 10 min. Default: 20 s.
 	TTL time.Duration
 	// Linger is the time between the announcement that the node leaves and the end of its lease, in which its calls in flight
 	// end and others learn of it. Default: 500 ms. Less than zero: none.

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -175,6 +176,44 @@ func TestAnnouncer_DeletesWhatNodesHaveLeftBehind(t *testing.T) {
 	})
 }
 
+// counted counts how often the leases of all nodes are read.
+type counted struct {
+	federation.Store
+
+	lists atomic.Int32
+}
+
+func (c *counted) Watch(ctx context.Context, prefix string, tell func(federation.Record)) error {
+	if prefix == "lease." {
+		c.lists.Add(1)
+	}
+	return c.Store.Watch(ctx, prefix, tell)
+}
+
+func TestAnnouncer_ReadsAllLeasesOnceWhileANodeBeforeItLives(t *testing.T) {
+	t.Parallel()
+	inFleet(t, func(f *fleet) {
+		f.lease("1", federation.Serving)
+		_, before, _ := f.announcer(f.registry(), "a", nil)
+		after(ttl)
+		store := &counted{Store: f.memory}
+		announcer, err := federation.NewAnnouncer(federation.AnnouncerOptions{
+			Store: store, Node: "z", TTL: ttl, Offer: func(registry.Info) (federation.Offer, bool) { return federation.Offer{}, false },
+		})
+		require.NoError(f, err)
+		reg := f.registry()
+		f.runs(func(ctx context.Context) error { return announcer.Run(ctx, reg) }, context.Canceled)
+		after(100 * ttl)
+		require.Equal(f, []string{"lease.a", "lease.z"}, f.keys(), "the first node sweeps")
+		require.Equal(f, int32(1), store.lists.Load())
+		before.Cut(true)
+		after(9 * ttl)
+		require.Equal(f, []string{"lease.a", "lease.z"}, f.keys())
+		after(12 * ttl)
+		require.Equal(f, []string{"lease.z"}, f.keys(), "it has become the first")
+	})
+}
+
 func TestAnnouncer_DeletesNothingOfOthersAfterAnOutage(t *testing.T) {
 	t.Parallel()
 	inFleet(t, func(f *fleet) {
@@ -236,7 +275,7 @@ func TestNewAnnouncer_RefusesBadOptions(t *testing.T) {
 		`federation: AnnouncerOptions.Node is "": want a word`:               func(o *federation.AnnouncerOptions) { o.Node = "" },
 		`needs a Store and an Offer`:                                         func(o *federation.AnnouncerOptions) { o.Offer = nil },
 		`needs a Store`:                                                      func(o *federation.AnnouncerOptions) { o.Store = nil },
-		`TTL is 1ms: want 0 (10s), or 100ms to 10m0s`:                        func(o *federation.AnnouncerOptions) { o.TTL = time.Millisecond },
+		`TTL is 1ms: want 0 (20s), or 100ms to 10m0s`:                        func(o *federation.AnnouncerOptions) { o.TTL = time.Millisecond },
 		`TTL is 1h0m0s`:                                                      func(o *federation.AnnouncerOptions) { o.TTL = time.Hour },
 		`AnnouncerOptions.LeaveWithin is -1ns: want 0 (5s) or more: invalid`: func(o *federation.AnnouncerOptions) { o.LeaveWithin = -1 },
 	} {

@@ -40,6 +40,7 @@ type announcing struct {
 	choreErr error // of the last one; it is tried again
 	swept    time.Time
 	leftover map[string]uint64 // leases, and 0 for records without one, that were there at the last sweep, by key; nil since a fault
+	senior   string            // node before this one by name, which had renewed its lease at the last sweep; empty: none
 }
 
 // renewal returns the time between renewals of a lease: seldom enough to cost little, and shorter than the half of a TTL for which a
@@ -110,7 +111,7 @@ func (r *announcing) within(ctx context.Context) (context.Context, context.Cance
 
 // claim takes the lease of the node, or waits for it.
 func (r *announcing) claim(ctx context.Context) (pause time.Duration, err error) {
-	record, err := r.get(ctx)
+	record, err := r.get(ctx, r.options.Node)
 	if err != nil && !errors.Is(err, ErrMissing) {
 		return 0, err
 	}
@@ -151,11 +152,11 @@ func (r *announcing) claim(ctx context.Context) (pause time.Duration, err error)
 	return 0, err
 }
 
-func (r *announcing) get(ctx context.Context) (record Record, err error) {
+func (r *announcing) get(ctx context.Context, node string) (record Record, err error) {
 	within, cancel := r.within(ctx)
 	defer cancel()
 	err = fault.Run(func() error {
-		record, err = r.options.Store.Get(within, leaseKey(r.options.Node))
+		record, err = r.options.Store.Get(within, leaseKey(node))
 		return err
 	})
 	return record, err
@@ -231,9 +232,9 @@ func (r *announcing) serve(ctx context.Context) (pause time.Duration, err error)
 	case r.unclean:
 		r.chore(ctx, r.clean)
 	case time.Since(r.swept) >= 10*r.options.TTL:
-		before := r.leftover
+		before, senior := r.leftover, r.senior
 		r.swept, r.leftover = time.Now(), map[string]uint64{}
-		r.chore(ctx, func(ctx context.Context) func() error { return r.sweep(ctx, before) })
+		r.chore(ctx, func(ctx context.Context) func() error { return r.sweep(ctx, before, senior) })
 	}
 	return time.Until(due), nil
 }
@@ -258,7 +259,7 @@ func (r *announcing) keep(ctx context.Context) error {
 	if !errors.Is(err, ErrChanged) {
 		return err
 	}
-	record, err := r.get(ctx)
+	record, err := r.get(ctx, r.options.Node)
 	switch {
 	case errors.Is(err, ErrMissing):
 		record = Record{}
@@ -317,7 +318,7 @@ func (r *announcing) clean(ctx context.Context) func() error {
 
 // own returns an error if the lease of the node is not that of the incarnation: then what was listed before may be of a later one.
 func (r *announcing) own(ctx context.Context, incarnation string) error {
-	record, err := r.get(ctx)
+	record, err := r.get(ctx, r.options.Node)
 	if err != nil {
 		return err
 	}
@@ -363,34 +364,66 @@ func (r *announcing) removeAll(ctx context.Context, keys []string) error {
 
 // sweep deletes what nodes have left behind that are gone for good: leases that were not renewed for ten TTLs in which this node
 // could renew its own each time, and records without a lease. One node does so for all: the first by name of those that renew
-// their leases.
-func (r *announcing) sweep(ctx context.Context, before map[string]uint64) func() error {
+// their leases. Another one asks for the lease of one before it, and reads the leases of all only where that was not renewed.
+func (r *announcing) sweep(ctx context.Context, before map[string]uint64, senior string) func() error {
 	found := map[string]uint64{}
-	err := r.sweepLeases(ctx, before, found)
+	renewed, err := r.isRenewed(ctx, senior, before, found)
+	switch {
+	case err != nil:
+	case renewed:
+		for key, revision := range before {
+			if _, asked := found[key]; !asked {
+				found[key] = revision
+			}
+		}
+	default:
+		senior, err = r.sweepLeases(ctx, before, found)
+	}
 	return func() error {
 		if r.leftover != nil { // no fault since it began
-			r.leftover = found
+			r.leftover, r.senior = found, senior
 		}
 		return err
 	}
 }
 
-func (r *announcing) sweepLeases(ctx context.Context, before, found map[string]uint64) error {
+// isRenewed reports whether a node has renewed its lease since the last sweep, and notes that in found.
+func (r *announcing) isRenewed(ctx context.Context, node string, before, found map[string]uint64) (bool, error) {
+	key := leaseKey(node)
+	if _, was := before[key]; !was {
+		return false, nil
+	}
+	record, err := r.get(ctx, node)
+	if errors.Is(err, ErrMissing) {
+		return false, nil
+	}
+	if _, ill := readLease(record); err != nil || ill != nil || record.Revision == before[key] {
+		return false, err
+	}
+	found[key] = record.Revision
+	return true, nil
+}
+
+// sweepLeases reads all leases, and sweeps if this node is the first. It returns the one before it, if any: the first that has renewed its lease.
+func (r *announcing) sweepLeases(ctx context.Context, before, found map[string]uint64) (senior string, err error) {
 	leases, err := r.list(ctx, leasePrefix)
 	if err != nil {
-		return err
+		return "", err
 	}
 	living := map[string]bool{} // nodes by incarnation
-	first := true               // of those that renew their leases
 	for key, record := range leases {
 		found[key] = record.Revision
-		if l, ill := readLease(record); ill == nil {
-			living[l.Node+"."+l.Incarnation] = true
-			first = first && (l.Node >= r.options.Node || before[key] == record.Revision)
+		l, ill := readLease(record)
+		if ill != nil {
+			continue
+		}
+		living[l.Node+"."+l.Incarnation] = true
+		if l.Node < r.options.Node && before[key] != record.Revision && (senior == "" || l.Node < senior) {
+			senior = l.Node
 		}
 	}
-	if !first {
-		return nil
+	if senior != "" {
+		return senior, nil
 	}
 	for key, record := range leases {
 		l, ill := readLease(record)
@@ -398,10 +431,10 @@ func (r *announcing) sweepLeases(ctx context.Context, before, found map[string]u
 			continue
 		}
 		if err := r.bury(ctx, &l, record); err != nil {
-			return err
+			return "", err
 		}
 	}
-	return r.sweepRecords(ctx, before, found, living)
+	return "", r.sweepRecords(ctx, before, found, living)
 }
 
 // sweepRecords deletes the records without a lease that were there at the last sweep too.
@@ -456,7 +489,7 @@ func (r *announcing) leave(ctx context.Context) error {
 	err := r.renew(ctx, r.revision)
 	if errors.Is(err, ErrChanged) {
 		// The last write seemed to fail, or the lease is another's.
-		record, missing := r.get(ctx)
+		record, missing := r.get(ctx, r.options.Node)
 		l, ill := readLease(record)
 		if missing != nil || ill != nil || l.Incarnation != r.lease.Incarnation {
 			return nil

@@ -45,7 +45,7 @@ type CooldownOptions struct {
 // if they have one service, name and domain. Openings by failures are never shared: each node sees its own.
 //
 // While the store cannot be reached each node goes on alone: its own cooldowns and openings hold, and those that it was told end
-// in their time. What is still in force is told when it is back, with or without its data.
+// in their time. What is still in force is told when it is back, with or without its data; so is a reset.
 type Cooldowns struct {
 	options CooldownOptions
 
@@ -55,6 +55,7 @@ type Cooldowns struct {
 	own     map[string]bool           // domains whose record is this node's
 
 	openings openings
+	telling  *telling
 }
 
 // sharedCooldown is the record of a cooldown. The end of it is told in two ways, and the sooner one counts, so that a clock that is
@@ -98,6 +99,7 @@ func (c *Cooldowns) Run(ctx context.Context, reg *registry.Registry) error {
 		return fmt.Errorf("federation: the cooldowns are shared already: %w", registry.ErrState)
 	}
 	c.running, c.told, c.own = true, map[string]sharedCooldown{}, map[string]bool{}
+	c.telling = newTelling(c.options.Store)
 	c.openings = openings{map[string]sharedOpening{}, map[string]bool{}, map[title]bool{}}
 	c.mu.Unlock()
 	living, end := context.WithCancel(ctx)
@@ -118,24 +120,25 @@ func (c *Cooldowns) Run(ctx context.Context, reg *registry.Registry) error {
 	synced := make(chan struct{}, 1)
 	all.Go(func() { c.watch(living, reg, synced) })
 	all.Go(func() { c.tellAll(living, reg, synced) })
+	all.Go(func() { c.telling.run(living) })
 	for {
 		e, err := changes.Next(ctx)
 		if err != nil {
 			return fmt.Errorf("federation: %w", err)
 		}
-		c.heard(living, reg, e)
+		c.heard(reg, e)
 	}
 }
 
 // heard tells the other nodes what an event says, as far as it is theirs to know.
-func (c *Cooldowns) heard(ctx context.Context, reg *registry.Registry, e event.Event) {
+func (c *Cooldowns) heard(reg *registry.Registry, e event.Event) {
 	registration, there := reg.Provider(e.Service, e.Provider)
 	if !there {
 		return
 	}
 	ofBreaker := e.Kind == event.BreakerOpened || e.Kind == event.BreakerHalfOpened || e.Kind == event.BreakerClosed
 	if c.options.Openings && (ofBreaker || e.Kind == event.Registered) {
-		c.heardOpening(ctx, reg, registration, e)
+		c.heardOpening(reg, registration, e)
 	}
 	if ofBreaker || registration.Definition().Domain == "" {
 		return
@@ -158,17 +161,17 @@ func (c *Cooldowns) heard(ctx context.Context, reg *registry.Registry, e event.E
 		c.mu.Unlock()
 		switch {
 		case e.Reason == reasonOfReset && (own || told):
-			c.write(ctx, sharedCooldown{Node: c.options.Node, Domain: domain, Reset: true})
+			c.telling.put(cooldownKey(domain), sharedCooldown{Node: c.options.Node, Domain: domain, Reset: true})
 		case own:
-			_ = fault.Run(func() error { return c.options.Store.Delete(ctx, cooldownKey(domain), 0) }) // it is over, whatever the record says
+			c.telling.put(cooldownKey(domain), nil) // it is over, whatever the record says
 		}
 	default:
-		c.tell(ctx, registration.Info())
+		c.tell(registration.Info())
 	}
 }
 
 // tell tells a cooldown of a domain that began here.
-func (c *Cooldowns) tell(ctx context.Context, info registry.Info) {
+func (c *Cooldowns) tell(info registry.Info) {
 	now := info.Shared.Cooldown
 	left := time.Until(now.Until)
 	if info.Domain == "" || left <= 0 {
@@ -180,15 +183,20 @@ func (c *Cooldowns) tell(ctx context.Context, info registry.Info) {
 	c.own[info.Domain] = c.own[info.Domain] || mine
 	c.mu.Unlock()
 	if mine {
-		c.write(ctx, sharedCooldown{
-			Node: c.options.Node, Domain: info.Domain, Class: now.Class, LeftMS: left.Milliseconds(), Until: now.Until,
-		})
+		c.telling.put(cooldownKey(info.Domain), sharedCooldown{Node: c.options.Node, Domain: info.Domain, Class: now.Class, Until: now.Until})
 	}
 }
 
-func (c *Cooldowns) write(ctx context.Context, s sharedCooldown) {
-	c.put(ctx, cooldownKey(s.Domain), s)
+// now implements tellable.
+func (s sharedCooldown) now() (record any, holds bool) {
+	if !s.Reset {
+		s.LeftMS = time.Until(s.Until).Milliseconds()
+	}
+	return s, s.Reset || s.LeftMS > 0
 }
+
+// resets implements tellable.
+func (s sharedCooldown) resets() bool { return s.Reset }
 
 // tellAll tells what is in force here whenever the store was read.
 func (c *Cooldowns) tellAll(ctx context.Context, reg *registry.Registry, synced <-chan struct{}) {
@@ -197,12 +205,12 @@ func (c *Cooldowns) tellAll(ctx context.Context, reg *registry.Registry, synced 
 		case <-ctx.Done():
 			return
 		case <-synced:
-			c.tellOpenings(ctx, reg)
+			c.tellOpenings(reg)
 			done := map[string]bool{}
 			for info := range reg.All() {
 				if info.Domain != "" && !done[info.Domain] {
 					done[info.Domain] = true
-					c.tell(ctx, info)
+					c.tell(info)
 				}
 			}
 		}
@@ -216,14 +224,14 @@ func (c *Cooldowns) watch(ctx context.Context, reg *registry.Registry, synced ch
 	if c.options.Openings {
 		all.Go(func() {
 			c.follow(ctx, openingPrefix, synced, func(record Record) {
-				if s, ok := c.readOpening(record); ok {
+				if s, ok := c.readOpening(record); ok && c.telling.yields(record.Key) {
 					c.applyOpening(reg, &s, "")
 				}
 			})
 		})
 	}
 	c.follow(ctx, cooldownPrefix, synced, func(record Record) {
-		if s, ok := c.read(record); ok {
+		if s, ok := c.read(record); ok && c.telling.yields(record.Key) {
 			c.apply(reg, s)
 		}
 	})
@@ -285,7 +293,8 @@ func (c *Cooldowns) apply(reg *registry.Registry, s sharedCooldown) {
 			continue
 		}
 		_ = registration.CoolDown(status.Cooldown{Until: s.Until, Class: s.Class, Scope: verdict.ScopeDomain}, &toldError{s.Node})
-		return // all members of the domain cool down
+		c.tell(registration.Info()) // it may be cooling down for longer, which others do not know then
+		return                      // all members of the domain cool down
 	}
 }
 

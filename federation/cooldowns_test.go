@@ -97,6 +97,50 @@ func TestCooldowns_GoOnAloneWithoutTheStore(t *testing.T) {
 	})
 }
 
+func TestCooldowns_AreToldOnceTheStoreTakesThem(t *testing.T) {
+	t.Parallel()
+	inFleet(t, func(f *fleet) {
+		reg := f.registry()
+		store := &faulty{Store: f.memory}
+		cooldowns, err := federation.NewCooldowns(federation.CooldownOptions{Store: store, Node: "a"})
+		require.NoError(f, err)
+		a, err := greets.Register(f.Context(), reg, registry.Provider[greet]{Name: "p", Domain: "key", Instance: func() string { return "a" }})
+		require.NoError(f, err)
+		f.runs(func(ctx context.Context) error { return cooldowns.Run(ctx, reg) }, context.Canceled)
+		b, _ := f.sharing("b")
+
+		store.noPut.Store(true)
+		cool(f, a, verdict.ClassRateLimited, time.Hour)
+		after(time.Minute)
+		require.True(f, b.Info().Eligible)
+		store.noPut.Store(false)
+		after(10 * time.Second)
+		require.InDelta(f, cools(a), cools(b), float64(time.Second))
+
+		require.NoError(f, b.Reset())
+		after(0)
+		store.noPut.Store(true)
+		cool(f, b, verdict.ClassRateLimited, 2*time.Hour)
+		require.InDelta(f, cools(b), cools(a), float64(time.Second))
+		require.NoError(f, a.Reset())
+		after(time.Minute)
+		require.True(f, a.Info().Eligible)
+		require.False(f, b.Info().Eligible)
+		store.noPut.Store(false)
+		after(10 * time.Second)
+		require.True(f, a.Info().Eligible)
+		require.True(f, b.Info().Eligible)
+
+		store.noPut.Store(true)
+		cool(f, a, verdict.ClassRateLimited, time.Hour)
+		cool(f, b, verdict.ClassRateLimited, time.Minute)
+		require.InDelta(f, time.Hour, cools(a), float64(time.Second))
+		store.noPut.Store(false)
+		after(10 * time.Second)
+		require.InDelta(f, cools(a), cools(b), float64(time.Second), "the longer one is everywhere")
+	})
+}
+
 func TestCooldowns_LeaveOutWhatIsNotOfTheirForm(t *testing.T) {
 	t.Parallel()
 	inFleet(t, func(f *fleet) {

@@ -39,20 +39,25 @@ func newNameServer(tb testing.TB) *nameServer {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		buffer := make([]byte, 4096)
-		for {
-			n, from, err := conn.ReadFrom(buffer)
-			if err != nil {
-				return
-			}
-			_, _ = conn.WriteTo(s.answer(buffer[:n]), from)
-		}
+		s.serve()
 	}()
 	tb.Cleanup(func() {
 		require.NoError(tb, conn.Close())
 		<-ended
 	})
 	return s
+}
+
+// serve answers until the connection is closed.
+func (s *nameServer) serve() {
+	buffer := make([]byte, 4096)
+	for {
+		n, from, err := s.conn.ReadFrom(buffer)
+		if err != nil {
+			return
+		}
+		_, _ = s.conn.WriteTo(s.answer(buffer[:n]), from) // it asks again
+	}
 }
 
 func (s *nameServer) answer(query []byte) []byte {

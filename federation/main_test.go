@@ -3,6 +3,8 @@ package federation_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,9 +16,15 @@ import (
 	"github.com/capreg/registry/federation"
 	"github.com/capreg/registry/federation/federationtest"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/internal/testkit/hosts"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if serveNames() || hosts.Play(connectNode) { // this is a process of a test
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const ttl = time.Second
 
@@ -39,6 +47,29 @@ type fleet struct {
 func inFleet(t *testing.T, test func(f *fleet)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) { test(&fleet{t, federationtest.NewMemory()}) })
+}
+
+// faulty is a store that takes no record, or gives none, while it is said to. Watches go on.
+type faulty struct {
+	federation.Store
+
+	noPut, noGet atomic.Bool
+}
+
+var errFaulty = errors.New("faulty")
+
+func (s *faulty) Put(ctx context.Context, key string, value []byte) error {
+	if s.noPut.Load() {
+		return errFaulty
+	}
+	return s.Store.Put(ctx, key, value)
+}
+
+func (s *faulty) Get(ctx context.Context, key string) (federation.Record, error) {
+	if s.noGet.Load() {
+		return federation.Record{}, errFaulty
+	}
+	return s.Store.Get(ctx, key)
 }
 
 // source begins a source over a link of its own.

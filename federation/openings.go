@@ -1,15 +1,12 @@
 package federation
 
 import (
-	"context"
 	"encoding/base64"
-	"encoding/json"
 	"strings"
 	"time"
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/event"
-	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/oneline"
 )
 
@@ -74,7 +71,7 @@ func (c *Cooldowns) toldOf(of *sharedOpening) (key string, told sharedOpening, h
 }
 
 // heardOpening tells the other nodes what became of a breaker.
-func (c *Cooldowns) heardOpening(ctx context.Context, reg *registry.Registry, registration *registry.Registration, e event.Event) {
+func (c *Cooldowns) heardOpening(reg *registry.Registry, registration *registry.Registration, e event.Event) {
 	d := registration.Definition()
 	of := c.identify(&d)
 	switch e.Kind {
@@ -89,7 +86,7 @@ func (c *Cooldowns) heardOpening(ctx context.Context, reg *registry.Registry, re
 		c.mu.Lock()
 		delete(c.openings.ended, title{e.Service, e.Provider})
 		c.mu.Unlock()
-		c.tellOpening(ctx, registration)
+		c.tellOpening(registration)
 	default: // it is not forced open any more
 		c.mu.Lock()
 		if c.openings.ended[title{e.Service, e.Provider}] {
@@ -106,24 +103,24 @@ func (c *Cooldowns) heardOpening(ctx context.Context, reg *registry.Registry, re
 		case reset && has:
 			told.Node, told.Reset, told.LeftMS = c.options.Node, true, 0
 			c.applyOpening(reg, &told, d.Name) // to others of the same name and domain
-			c.put(ctx, key, told)
+			c.telling.put(key, &told)
 		case reset && own:
 			of.Reset = true
-			c.put(ctx, of.key(), of)
+			c.telling.put(of.key(), &of)
 		case own:
-			_ = fault.Run(func() error { return c.options.Store.Delete(ctx, of.key(), 0) }) // it is over, whatever the record says
+			c.telling.put(of.key(), nil) // it is over, whatever the record says
 		}
 	}
 }
 
 // tellOpening tells an opening that was forced here.
-func (c *Cooldowns) tellOpening(ctx context.Context, registration *registry.Registration) {
+func (c *Cooldowns) tellOpening(registration *registry.Registration) {
 	now, d := registration.Breaker(), registration.Definition()
 	if !now.Forced || now.RetryIn <= 0 {
 		return
 	}
 	s := c.identify(&d)
-	s.Why, s.LeftMS, s.Until = oneline.Short(now.Reason, longestName), max(now.RetryIn.Milliseconds(), 1), time.Now().Add(now.RetryIn)
+	s.Why, s.Until = oneline.Short(now.Reason, longestName), time.Now().Add(now.RetryIn)
 	c.mu.Lock()
 	_, told, has := c.toldOf(&s)
 	mine := !has || told.Until.Sub(s.Until).Abs() > sameEnd
@@ -132,30 +129,31 @@ func (c *Cooldowns) tellOpening(ctx context.Context, registration *registry.Regi
 	}
 	c.mu.Unlock()
 	if mine {
-		c.put(ctx, s.key(), s)
+		c.telling.put(s.key(), &s)
 	}
 }
 
 // tellOpenings tells the openings that are forced here.
-func (c *Cooldowns) tellOpenings(ctx context.Context, reg *registry.Registry) {
+func (c *Cooldowns) tellOpenings(reg *registry.Registry) {
 	if !c.options.Openings {
 		return
 	}
 	for _, registration := range reg.Registrations() {
-		c.tellOpening(ctx, registration)
+		c.tellOpening(registration)
 	}
 }
 
-// put writes a record. What could not be written is told when the store is read again.
-func (c *Cooldowns) put(ctx context.Context, key string, record any) {
-	text, err := json.Marshal(record)
-	if err != nil || len(text) > MaxRecord {
-		return
+// now implements tellable.
+func (s *sharedOpening) now() (record any, holds bool) {
+	written := *s
+	if !s.Reset {
+		written.LeftMS = time.Until(s.Until).Milliseconds()
 	}
-	within, cancel := context.WithTimeout(ctx, askWithin)
-	defer cancel()
-	_ = fault.Run(func() error { return c.options.Store.Put(within, key, text) })
+	return written, s.Reset || written.LeftMS > 0
 }
+
+// resets implements tellable.
+func (s *sharedOpening) resets() bool { return s.Reset }
 
 // readOpening returns the opening that another node tells. A record that is not of its form is left out.
 func (c *Cooldowns) readOpening(record Record) (s sharedOpening, ok bool) {

@@ -24,7 +24,7 @@ type NodeState string
 //	evicted      | present        | draining       | left          | evicted              | –
 //
 // A lease of the phase joining makes a node without a lease, or of another incarnation, joining, and leaves any other as it is.
-// A lease that a store without its data lacks counts as one that was not renewed. A listed node is present while its list can
+// One that is told again without having been renewed changes nothing. A lease that a store without its data lacks counts as one that was not renewed. A listed node is present while its list can
 // be read, and suspect while it cannot.
 const (
 	// NodeJoining is a node whose records are not complete yet. None of them is seen.
@@ -68,6 +68,9 @@ type node struct {
 	why      string    // it is a suspect
 	// lives has the records by incarnation and name. Those of others than the lease's wait for theirs, or are left over.
 	lives map[string]map[title]*item
+	// sums has the sums of the hashes of those, so that a lease that is renewed costs the same whatever the node offers.
+	sums   map[string]uint64
+	untidy bool // it may have records that are missing, or of another incarnation than the lease's
 	// doubt is by how much the sum of the last lease differs from that of the records, and known the difference that the store
 	// has itself, as it was read with it.
 	doubt, known uint64
@@ -101,7 +104,7 @@ func (r *roster) takeChanged() []providerID {
 func (r *roster) of(name string) *node {
 	n := r.nodes[name]
 	if n == nil {
-		n = &node{lives: map[string]map[title]*item{}}
+		n = &node{lives: map[string]map[title]*item{}, sums: map[string]uint64{}}
 		r.nodes[name] = n
 	}
 	return n
@@ -147,13 +150,20 @@ func (r *roster) drop(name string, n *node, accept func(incarnation string, of *
 		for provider, of := range life {
 			if accept(incarnation, of) {
 				delete(life, provider)
+				n.sums[incarnation] -= of.sum
 				r.count--
 				r.changed[providerID{name, provider}] = struct{}{}
 			}
 		}
-		if len(life) == 0 {
-			delete(n.lives, incarnation)
-		}
+		n.forget(incarnation)
+	}
+}
+
+// forget forgets an incarnation without records.
+func (n *node) forget(incarnation string) {
+	if len(n.lives[incarnation]) == 0 {
+		delete(n.lives, incarnation)
+		delete(n.sums, incarnation)
 	}
 }
 
@@ -163,6 +173,7 @@ func (r *roster) leased(l *Lease, revision uint64, now time.Time) (stale bool) {
 	another := n.lease.Incarnation != l.Incarnation
 	n.lease, n.revision, n.heard, n.missing, n.behind = *l, revision, now, false, false
 	if another {
+		n.untidy = true
 		r.touch(l.Node, n)
 	}
 	switch l.Phase {
@@ -184,13 +195,13 @@ func (r *roster) leased(l *Lease, revision uint64, now time.Time) (stale bool) {
 	return false
 }
 
+// reread notes that the store, read from the start again, has the lease that is known: the node is there as before, and has not renewed it.
+func (n *node) reread() { n.missing, n.behind = false, false }
+
 // doubts compares the records with the sum of the lease. It reports whether they have differed by as much twice in a row, and
 // not when the store was read: a record that is being written makes a difference once, one that was lost for good.
 func (n *node) doubts() bool {
-	differs := n.lease.Sum
-	for _, of := range n.lives[n.lease.Incarnation] {
-		differs -= of.sum
-	}
+	differs := n.lease.Sum - n.sums[n.lease.Incarnation]
 	again := differs == n.doubt
 	n.doubt = differs
 	if differs == 0 || differs == n.known || !again {
@@ -202,6 +213,10 @@ func (n *node) doubts() bool {
 
 // tidy forgets what the complete records of a node do not have any more.
 func (r *roster) tidy(name string, n *node) {
+	if !n.untidy {
+		return
+	}
+	n.untidy = false
 	r.drop(name, n, func(incarnation string, of *item) bool {
 		return incarnation != n.lease.Incarnation || of.missing
 	})
@@ -225,19 +240,21 @@ func (r *roster) leaseGone(name string, now time.Time) {
 // put notes the record of a provider.
 func (r *roster) put(name, incarnation string, provider title, of *item) {
 	n := r.of(name)
+	n.untidy = n.untidy || incarnation != n.lease.Incarnation
 	life := n.lives[incarnation]
 	if life == nil {
 		life = map[title]*item{}
 		n.lives[incarnation] = life
 	}
-	if _, known := life[provider]; !known {
-		if r.count++; r.count > r.most {
-			r.count--
-			r.beyond++
-			return
-		}
+	if before := life[provider]; before != nil {
+		n.sums[incarnation] -= before.sum
+	} else if r.count++; r.count > r.most {
+		r.count--
+		r.beyond++
+		return
 	}
 	life[provider] = of
+	n.sums[incarnation] += of.sum
 	r.changed[providerID{name, provider}] = struct{}{}
 }
 
@@ -247,14 +264,14 @@ func (r *roster) gone(name, incarnation string, provider title) {
 	if n == nil {
 		return
 	}
-	if life := n.lives[incarnation]; life[provider] != nil {
-		delete(life, provider)
+	if of := n.lives[incarnation][provider]; of != nil {
+		delete(n.lives[incarnation], provider)
+		n.sums[incarnation] -= of.sum
 		r.count--
 		r.changed[providerID{name, provider}] = struct{}{}
 	}
-	if n.state == "" && len(n.lives[incarnation]) == 0 {
-		delete(n.lives, incarnation)
-		if len(n.lives) == 0 {
+	if n.state == "" {
+		if n.forget(incarnation); len(n.lives) == 0 {
 			delete(r.nodes, name)
 		}
 	}
@@ -268,7 +285,7 @@ func (r *roster) begin() {
 		if n.listed {
 			continue
 		}
-		n.missing = true
+		n.missing, n.untidy = true, true
 		for _, life := range n.lives {
 			for _, of := range life {
 				of.missing = true

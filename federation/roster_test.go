@@ -20,6 +20,12 @@ func TestSource_SeesNodesAsTheTableSays(t *testing.T) {
 	deleted := func(f *fleet) { f.delete("lease.n") }
 	silent := func(*fleet) { after(ttl) }
 	overdue := func(*fleet) { after(ttl / 2) }
+	outage := func(f *fleet) {
+		f.memory.Stop()
+		after(ttl)
+		f.memory.Start(false)
+		after(ttl / 2)
+	}
 	for name, test := range map[string]struct {
 		events []func(*fleet)
 		want   federation.NodeState
@@ -50,6 +56,11 @@ func TestSource_SeesNodesAsTheTableSays(t *testing.T) {
 		"evicted, joining again":     {[]func(*fleet){serving, silent, overdue, joining}, federation.NodeEvicted, false},
 		"evicted, leaving":           {[]func(*fleet){serving, silent, overdue, leaving}, federation.NodeDraining, false},
 		"evicted, deleted":           {[]func(*fleet){serving, silent, overdue, deleted}, "", false},
+		"present, outage":            {[]func(*fleet){serving, outage}, federation.NodePresent, true},
+		"suspect, outage":            {[]func(*fleet){serving, silent, outage}, federation.NodeSuspect, true},
+		"suspect, outage, silent":    {[]func(*fleet){serving, silent, outage, silent}, federation.NodeEvicted, false},
+		"evicted, outage":            {[]func(*fleet){serving, silent, overdue, outage}, federation.NodeEvicted, false},
+		"evicted, outage, serving":   {[]func(*fleet){serving, silent, overdue, outage, serving}, federation.NodePresent, true},
 		"evicted, silent for longer": {[]func(*fleet){serving, silent, overdue, silent, silent}, federation.NodeEvicted, false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -270,6 +270,10 @@ func (s *Source) takeLease(r *roster, record Record, node string, now time.Time)
 		return true
 	}
 	n := r.nodes[node]
+	if n != nil && n.revision == record.Revision && n.text == string(record.Value) {
+		n.reread()
+		return false
+	}
 	var l Lease
 	var err error
 	if n != nil && n.text != "" && n.text == string(record.Value) {
@@ -281,6 +285,10 @@ func (s *Source) takeLease(r *roster, record Record, node string, now time.Time)
 	}
 	switch {
 	case err == nil:
+		if !r.reading && !r.reachable { // what was asked was not answered, and the watch goes on
+			r.back(now)
+			s.cause = nil
+		}
 		stale := r.leased(&l, record.Revision, now)
 		r.nodes[node].text = string(record.Value)
 		if stale {

@@ -65,6 +65,30 @@ func TestSource_DrainsWhatLeavesAndLetsCallsEnd(t *testing.T) {
 	})
 }
 
+func TestSource_HearsThatTheStoreIsBack(t *testing.T) {
+	t.Parallel()
+	inFleet(t, func(f *fleet) {
+		reg := f.registry()
+		store := &faulty{Store: f.memory}
+		source, err := federation.NewSource(federation.SourceOptions{
+			Store: store, Bindings: []federation.Binding{federation.Dial(greets, "test", dial)},
+		})
+		require.NoError(f, err)
+		f.runs(func(ctx context.Context) error { return source.Run(ctx, reg) }, context.Canceled)
+		f.lease("1", federation.Serving)
+		after(0)
+		store.noGet.Store(true)
+		after(2 * ttl)
+		require.False(f, source.Fleet().Reachable)
+		f.lease("1", federation.Serving)
+		require.True(f, source.Fleet().Reachable)
+		require.Empty(f, source.Fleet().Cause)
+		store.noGet.Store(false)
+		after(2 * ttl)
+		require.Empty(f, names(reg), "a node that is gone after that is evicted in time")
+	})
+}
+
 func TestSource_ConfiguresAndDialsByBinding(t *testing.T) {
 	t.Parallel()
 	inFleet(t, func(f *fleet) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/startup"
@@ -91,4 +92,23 @@ func ExamplePolicy() {
 	// suggestions skipped
 	// shop ready
 	// <nil>
+}
+
+// A report that is printed has the critical chain, the last component first, and what did not become ready.
+func ExampleReport() {
+	report := startup.Report{
+		Wall: 2700 * time.Millisecond, CriticalPath: 2700 * time.Millisecond, Efficiency: 1, Chain: []string{"db", "app", "web"},
+		Components: []startup.Component{
+			{Name: "db", State: startup.Ready, Ready: 1500 * time.Millisecond},
+			{Name: "cache", State: startup.Ready, Ready: 100 * time.Millisecond},
+			{Name: "app", State: startup.Ready, Started: 1500 * time.Millisecond, Ready: 2500 * time.Millisecond},
+			{Name: "web", State: startup.Ready, Started: 2500 * time.Millisecond, Ready: 2700 * time.Millisecond},
+		},
+	}
+	fmt.Println(report)
+	// Output:
+	// 4 components in 2.7s, critical path 2.7s, efficiency 100 %
+	// web @2.5s +200ms
+	//   app @1.5s +1s
+	//     db @0s +1.5s
 }

@@ -164,7 +164,7 @@ type Options struct {
 	// Listen gets the events in order, from one goroutine and under no lock. Start, Run and Stop
 	// return after it has heard of everything, but do not wait for a listener that takes ten
 	// seconds for one event, such as one that calls Stop itself. One that falls behind by 65,536
-	// events loses the oldest; [Event.Lost] counts them. See [Progress].
+	// events loses the oldest; [Event.Lost] counts them. See [Progress]. Default: none.
 	Listen func(Event) `json:"-"`
 }
 

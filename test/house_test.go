@@ -115,7 +115,7 @@ var tiers = map[string]tier{
 
 	".": root,
 
-	"internal/testkit": tests,
+	"internal/testkit": tests, "internal/testkit/hosts": tests,
 }
 
 // only has packages that import fewer than their tier may.

@@ -238,6 +238,27 @@ func timed(n int, f, g func() error) (ofF, ofG []time.Duration, err error) {
 	return ofF, ofG, nil
 }
 
+// used returns the processor time that one run of each function takes, which are run so many times, in turns of a hundred.
+func used(n int, f, g func() error) (ofF, ofG time.Duration, err error) {
+	const turn = 100
+	turns := (n + turn - 1) / turn
+	for range turns {
+		for of, run := range map[*time.Duration]func() error{&ofF: f, &ofG: g} {
+			before := cpuTime()
+			for range turn {
+				if err := run(); err != nil {
+					return 0, 0, err
+				}
+			}
+			*of += cpuTime() - before
+		}
+	}
+	each := time.Duration(turns * turn)
+	return ofF / each, ofG / each, nil
+}
+
+const requestTimeout = 30 * time.Second // that of an attempt by default
+
 func measureCalls(ctx context.Context, b *bench, s sizes, far, near *process) error {
 	registration, err := register(ctx, far.reg, "callee")
 	if err != nil {
@@ -257,19 +278,29 @@ func measureCalls(ctx context.Context, b *bench, s sizes, far, near *process) er
 		return err
 	}
 	resolver := echoes.Bind(near.reg, registry.Query{})
-	calls, requests, err := timed(s.calls, func() error {
+	call := func() error {
 		_, err := registry.Call(ctx, resolver, func(ctx context.Context, e echo) (string, error) { return e(ctx, "hello") })
 		return err
-	}, func() error {
+	}
+	request := func() error { // bounded in time by a context, as calls are
+		ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+		defer cancel()
 		_, err := near.nc.RequestWithContext(ctx, "bare", []byte(`"hello"`))
 		return err
-	})
+	}
+	calls, requests, err := timed(s.calls, call, request)
+	if err != nil {
+		return err
+	}
+	ofCalls, ofRequests, err := used(s.calls, call, request)
 	if err != nil {
 		return err
 	}
 	b.say("call over NATS:              p50 %v p99 %v", percentile(calls, 0.5), percentile(calls, 0.99))
 	b.say("bare request and reply:      p50 %v p99 %v, ratio of the medians %.2f",
 		percentile(requests, 0.5), percentile(requests, 0.99), float64(percentile(calls, 0.5))/float64(percentile(requests, 0.5)))
+	b.say("processor time of both sides and the server of NATS: call %v, bare request %v, ratio %.2f",
+		ofCalls, ofRequests, float64(ofCalls)/float64(max(ofRequests, 1)))
 	return registration.Unregister(ctx)
 }
 
@@ -327,35 +358,6 @@ func (*bench) until(ctx context.Context, reg *registry.Registry, want int) error
 		case <-tick.C:
 		}
 	}
-	return nil
-}
-
-func measureRest(ctx context.Context, b *bench, s sizes, _, near *process) error {
-	for i := range s.nodes {
-		p, err := b.process(ctx, fmt.Sprintf("node-%d", i))
-		if err != nil {
-			return err
-		}
-		for j := range s.entries {
-			if _, err := register(ctx, p.reg, fmt.Sprintf("p%d", j)); err != nil {
-				return err
-			}
-		}
-	}
-	begun := time.Now()
-	if err := b.until(ctx, near.reg, s.entries*(s.nodes+1)); err != nil {
-		return err
-	}
-	b.say("%d providers of %d nodes are seen after %v", s.entries*(s.nodes+1), s.nodes+1, time.Since(begun).Round(time.Millisecond))
-	before := cpuTime()
-	timer := time.NewTimer(s.rest)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-	}
-	b.say("at rest, all in one process: %.2f %% of a core", 100*float64(cpuTime()-before)/float64(s.rest))
 	return nil
 }
 

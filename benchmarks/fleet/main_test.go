@@ -16,5 +16,5 @@ func TestRun_MeasuresAll(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	require.NoError(t, run(t.Context(), sizes{changes: 3, calls: 3, tasks: 3, picks: 3, nodes: 2, entries: 3, rest: time.Millisecond}, &out))
-	require.Equal(t, 8, strings.Count(out.String(), "\n"), "%s", out.String())
+	require.Equal(t, 9, strings.Count(out.String(), "\n"), "%s", out.String())
 }

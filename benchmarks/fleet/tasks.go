@@ -80,6 +80,11 @@ func measureTasks(ctx context.Context, b *bench, s sizes, far, near *process) er
 	slices.Sort(ours)
 	middle := tasksTurns / 2
 	b.say("tasks through a work queue:  %.0f/s, bare JetStream %.0f/s, ratio %.2f", ours[middle], bare[middle], ours[middle]/bare[middle])
+	for _, name := range []string{"bare", "far"} { // what is measured next is without them
+		if err := far.js.DeleteStream(ctx, "TASKS-"+name); err != nil {
+			return err
+		}
+	}
 	return agent.Unregister(ctx)
 }
 

@@ -11,7 +11,7 @@
 // those of the round with the median ratio: means of a turn, which a scrape is in, unlike the fastest of many. A scrape,
 // or a read of metrics, is once in each turn, some thousand times as often as a server makes one. The line "noise" has the
 // same contestant twice: no figure is finer than that. The figures of durations are nanoseconds beyond a call of which
-// nothing but counts is measured, and what they may be.
+// nothing but counts is measured, and what they may be. Those of a scrape are of a thousand providers.
 package main
 
 import (
@@ -89,6 +89,9 @@ const (
 	otelSampledOut // the caller has a span that is not sampled
 	otelNoRoot     // the caller has no span, and few calls get one
 	contestants
+
+	crowdScraped = contestants // a registry with many providers
+	crowdLocked  = contestants + 1
 )
 
 func run(ctx context.Context, arguments []string, out io.Writer) (err error) {
@@ -114,6 +117,11 @@ func run(ctx context.Context, arguments []string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	many, err := newCrowd()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, many.close()) }()
 	compared := []*comparison{
 		{bar: bars.Bar{Name: "noise", Ratio: 1.03}, figure: beside(again)},
 		{bar: bars.Bar{Name: "unobserved", Ratio: 1.03}, figure: beside(unobserved)},
@@ -124,12 +132,14 @@ func run(ctx context.Context, arguments []string, out io.Writer) (err error) {
 		{bar: bars.Bar{Name: "otel-metrics", Ratio: 1.15}, figure: beside(otelMetrics)},
 		{bar: bars.Bar{Name: "otel-sampled-out", Ratio: 2}, figure: beside(otelSampledOut)},
 		{bar: bars.Bar{Name: "otel-no-root", Ratio: 2}, figure: beside(otelNoRoot)},
+		{bar: bars.Bar{Name: "scrape", Ratio: 1}, figure: within(crowdScraped, scrapeAtMost)},
+		{bar: bars.Bar{Name: "scrape-locked", Ratio: 1}, figure: within(crowdLocked, lockHeldAtMost)},
 	}
 	for round := range *rounds {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err := play(all, round, *calls, compared); err != nil {
+		if err = play(all, many, round, *calls, compared); err != nil {
 			return err
 		}
 	}
@@ -184,8 +194,8 @@ func observeOnce(reg *registry.Registry, loop contest.Loop) error {
 }
 
 // play lets each contestant have a turn, and notes the figures. Who begins changes from round to round.
-func play(all []contestant, round, calls int, compared []*comparison) error {
-	took := make([]float64, len(all))
+func play(all []contestant, many *crowd, round, calls int, compared []*comparison) (err error) {
+	took := make([]float64, len(all)+2)
 	for next := range all {
 		i := (round + next) % len(all)
 		runtime.GC() // the garbage of one is no work of another
@@ -194,6 +204,9 @@ func play(all []contestant, round, calls int, compared []*comparison) error {
 			return err
 		}
 		took[i] = nanoseconds
+	}
+	if took[crowdScraped], took[crowdLocked], err = many.measure(); err != nil {
+		return err
 	}
 	for _, c := range compared {
 		c.figures = append(c.figures, c.figure(took))

@@ -21,7 +21,7 @@ func TestMain_EveryBarIsOneLine(t *testing.T) { //nolint:paralleltest // it meas
 		name, _, _ := strings.Cut(line, " ")
 		names = append(names, name)
 	}
-	require.Equal(t, []string{"noise", "unobserved", "durations", "prometheus", "otel-metrics", "otel-sampled-out", "otel-no-root"}, names)
+	require.Equal(t, []string{"noise", "unobserved", "durations", "prometheus", "otel-metrics", "otel-sampled-out", "otel-no-root", "scrape", "scrape-locked"}, names)
 	if strings.Contains(out.String(), "short") {
 		require.ErrorIs(t, err, errShort)
 	} else {

@@ -1,7 +1,10 @@
 package registryetcd_test
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -9,11 +12,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/goleak"
@@ -22,9 +28,10 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/contrib/etcd"
 	"github.com/capreg/registry/federation"
+	"github.com/capreg/registry/internal/testkit/hosts"
 )
 
-// serverDir is the variable with the directory of a server, in its process.
+// serverDir is the variable with the directory of a server, in its process, and where it listens if that is not a socket there.
 const serverDir = "REGISTRYETCD_TEST_SERVER"
 
 func TestMain(m *testing.M) {
@@ -33,6 +40,9 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
+		os.Exit(0)
+	}
+	if hosts.Play(connectNode) {
 		os.Exit(0)
 	}
 	dir, err := os.MkdirTemp("", "etcd")
@@ -53,7 +63,8 @@ func TestMain(m *testing.M) {
 
 // engine is a server of etcd in a process of its own.
 type engine struct {
-	dir string
+	dir     string
+	secured bool // by the certificate there
 
 	mu      sync.Mutex // guards what follows
 	process *exec.Cmd
@@ -65,9 +76,18 @@ var shared = &engine{}
 
 func socket(dir string) string { return "unix://" + filepath.Join(dir, "client") }
 
+// at returns where clients find the server.
+func (e *engine) at() string {
+	if e.secured {
+		return strings.Replace(socket(e.dir), "unix", "unixs", 1)
+	}
+	return socket(e.dir)
+}
+
 // serve is the process of a server, which ends with its input.
-func serve(dir string) error {
-	client, err := url.Parse(socket(dir))
+func serve(where string) error {
+	dir, at, _ := strings.Cut(where, " ")
+	client, err := url.Parse(cmp.Or(at, socket(dir)))
 	if err != nil {
 		return err
 	}
@@ -76,6 +96,9 @@ func serve(dir string) error {
 	config.Dir = filepath.Join(dir, "data")
 	config.ListenClientUrls, config.AdvertiseClientUrls = []url.URL{*client}, []url.URL{*client}
 	config.ListenPeerUrls, config.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
+	if client.Scheme == "unixs" {
+		config.ClientTLSInfo = transport.TLSInfo{CertFile: filepath.Join(dir, certificateFile), KeyFile: filepath.Join(dir, keyFile)}
+	}
 	config.InitialCluster = config.InitialClusterFromName(config.Name)
 	config.TickMs, config.ElectionMs = 20, 200
 	config.UnsafeNoFsync = true // what is killed is the process, not the machine
@@ -106,7 +129,7 @@ func (e *engine) start() error {
 		return nil
 	}
 	process := exec.Command(os.Args[0]) //nolint:noctx // it is this program, and ends by kill
-	process.Env = append(os.Environ(), serverDir+"="+e.dir)
+	process.Env = append(os.Environ(), serverDir+"="+e.dir+" "+e.at())
 	process.Stderr = os.Stderr
 	input, err := process.StdinPipe()
 	if err != nil {
@@ -123,6 +146,9 @@ func (e *engine) start() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	_, err = client.Get(ctx, "ready")
+	if errors.Is(err, rpctypes.ErrUserEmpty) { // it answers, to those that it knows
+		err = nil
+	}
 	return errors.Join(err, client.Close())
 }
 
@@ -140,8 +166,16 @@ func (e *engine) kill() {
 }
 
 func (e *engine) client(change ...func(*clientv3.Config)) (*clientv3.Client, error) {
-	config := registryetcd.Config(socket(e.dir))
+	config := registryetcd.Config(e.at())
 	config.Logger = zap.NewNop()
+	if e.secured {
+		trusted, err := os.ReadFile(filepath.Join(e.dir, certificateFile))
+		if err != nil {
+			return nil, err
+		}
+		config.TLS = &tls.Config{ServerName: serverName, RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS13}
+		config.TLS.RootCAs.AppendCertsFromPEM(trusted)
+	}
 	for _, change := range change {
 		change(&config)
 	}

@@ -163,3 +163,26 @@ func TestStore_KeepsTheReplicasOfABucket(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, members, stream.CachedInfo().Config.Replicas)
 }
+
+func TestStore_TakesNoAnswerOfALeaderThatTheOthersDoNotFollow(t *testing.T) {
+	t.Parallel()
+	c := beginCluster(t)
+	nc := connect(t, c.urls)
+	store, err := registrynats.NewStore(nc, registrynats.StoreOptions{Replicas: members})
+	require.NoError(t, err)
+	require.NoError(t, store.Put(t.Context(), "lease.a", []byte("1")))
+	leader := c.leader(t, "registry")
+	_, err = store.Get(t.Context(), "lease.a")
+	require.NoError(t, err)
+	for i := range members {
+		if i != leader {
+			c.servers[i].stop()
+		}
+	}
+	require.Eventually(t, func() bool { // before the leader itself finds out
+		_, err := store.Get(t.Context(), "lease.a")
+		return err != nil && strings.Contains(err.Error(), "has not heard from a majority")
+	}, time.Minute, 10*time.Millisecond)
+	_, err = store.Get(t.Context(), "lease.b")
+	require.NotErrorIs(t, err, federation.ErrMissing)
+}

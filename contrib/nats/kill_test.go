@@ -39,14 +39,16 @@ type battle struct {
 	tasks   atomic.Int64 // that the queue has taken
 	longest time.Duration
 
-	mu      sync.Mutex // guards what follows
-	killed  map[string]bool
-	evicted []string // providers of processes that lived
+	mu      sync.Mutex      // guards what follows
+	killed  map[string]bool // by node
+	evicted []string        // providers of processes that lived
+	gone    map[string]bool // providers that the test has seen leave
+	ghosts  []string        // those that came back though their process was killed
 }
 
 func TestFleet_LosesNothingWhenProcessesAreKilled(t *testing.T) {
 	rounds := numberOf(t, roundsVariable, 3)
-	b := &battle{T: t, killed: map[string]bool{}}
+	b := &battle{T: t, killed: map[string]bool{}, gone: map[string]bool{}}
 	b.beginServers(numberOf(t, serversVariable, 1))
 	b.begin()
 	seed := uint64(time.Now().UnixNano())
@@ -81,7 +83,7 @@ func TestFleet_LosesNothingWhenProcessesAreKilled(t *testing.T) {
 		b.judge(p)
 	}
 	b.mu.Lock()
-	evicted := slices.Clone(b.evicted)
+	evicted, ghosts := slices.Clone(b.evicted), slices.Clone(b.ghosts)
 	b.mu.Unlock()
 	for _, p := range b.agents {
 		p.end(t)
@@ -93,6 +95,8 @@ func TestFleet_LosesNothingWhenProcessesAreKilled(t *testing.T) {
 	require.Zero(t, lost)
 	require.Zero(t, twice)
 	require.Empty(t, evicted)
+	require.Empty(t, ghosts)
+	require.Less(t, b.longest, 2*killTTL, "a killed agent is seen while the store can be reached")
 }
 
 func (b *battle) beginServers(count int) {
@@ -153,12 +157,16 @@ func (b *battle) begin() {
 	var err error
 	b.source, err = federation.NewSource(federation.SourceOptions{Store: b.m.store, Bindings: askersOver(b.m.nc)})
 	require.NoError(b, err)
-	leaving := reg.Subscribe(4096, event.Filter{Kinds: []event.Kind{event.Draining}})
+	changes := reg.Subscribe(4096, event.Filter{Kinds: []event.Kind{event.Registered, event.Draining}})
 	observing, stop := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		for e := range leaving.All(observing) {
+		for e := range changes.All(observing) {
+			if e.Kind == event.Registered {
+				b.came(e.Provider)
+				continue
+			}
 			b.left("the test", e.Provider)
 		}
 	}()
@@ -181,8 +189,19 @@ func (b *battle) left(by, provider string) {
 	node, _, _ := strings.Cut(provider, "/")
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.gone[provider] = true
 	if !b.killed[node] {
 		b.evicted = append(b.evicted, provider+", seen by "+by)
+	}
+}
+
+// came notes that a provider is seen.
+func (b *battle) came(provider string) {
+	node, _, _ := strings.Cut(provider, "/")
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.killed[node] && b.gone[provider] {
+		b.ghosts = append(b.ghosts, provider)
 	}
 }
 
@@ -239,6 +258,9 @@ func (b *battle) killAgent(i int) {
 	begun := time.Now()
 	b.agents[i] = b.startAgent()
 	soon(b.T, func() bool {
+		if !b.source.Fleet().Reachable { // while the store cannot be asked nothing is known of any node
+			begun = time.Now()
+		}
 		_, there := b.m.reg.Provider(askers.Name(), old.role.Node+"/p")
 		return !there
 	}, "the killed agent is evicted")

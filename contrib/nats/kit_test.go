@@ -11,10 +11,11 @@ import (
 
 	"github.com/capreg/registry/contrib/nats"
 	"github.com/capreg/registry/federation"
+	"github.com/capreg/registry/internal/testkit/hosts"
 )
 
 func TestMain(m *testing.M) {
-	if play() { // this is a process of a test
+	if play() || hosts.Play(connectNode) { // this is a process of a test
 		return
 	}
 	goleak.VerifyTestMain(m,

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -15,7 +17,8 @@ import (
 )
 
 const (
-	// A refusal comes apart from any reply, so it is looked for while a reply is awaited.
+	// A refusal comes apart from any reply, so it is looked for while a reply is awaited: soon for a call, and not before longestLook for an
+	// operation of a store, which has its answer by then and needs no timer that wakes the process.
 	firstLook   = 5 * time.Millisecond
 	longestLook = 200 * time.Millisecond
 	// confirmed bounds the wait for the server to have seen a subscription.
@@ -57,10 +60,13 @@ type trying struct {
 	what   string
 	ours   func(subject string) bool // whether a subject is one of those that it uses
 	before error                     // the connection's last error when it began
+
+	by     *lookout
+	cancel context.CancelCauseFunc // of its context; nil without a lookout
 }
 
 func try(nc *nats.Conn, what string, ours func(subject string) bool) *trying {
-	return &trying{nc, what, ours, nc.LastError()}
+	return &trying{nc: nc, what: what, ours: ours, before: nc.LastError()}
 }
 
 // refused returns the refusal that has come since it began, or nil. One of the inbox of the connection may be older, as
@@ -81,35 +87,74 @@ func (t *trying) refused() error {
 	return nil
 }
 
-// watch calls refused, in a goroutine of its own, when something is refused, until end is called.
-func (t *trying) watch(refused func(error)) (end func()) {
-	var ended atomic.Bool
-	var look func(pause time.Duration)
-	look = func(pause time.Duration) {
-		if ended.Load() {
-			return
-		}
-		if err := t.refused(); err != nil {
-			refused(err)
-			return
-		}
-		pause = min(2*pause, longestLook)
-		time.AfterFunc(pause, func() { look(pause) })
-	}
-	first := time.AfterFunc(firstLook, func() { look(firstLook) })
-	return func() {
-		ended.Store(true)
-		first.Stop()
+// watched ends the look for refusals.
+func (t *trying) watched() {
+	t.by.mu.Lock()
+	defer t.by.mu.Unlock()
+	delete(t.by.tried, t)
+	if l := t.by; len(l.tried) == 0 && l.first > firstLook { // a timer that is near is left, as the next request needs it again
+		l.pause = 0
+		l.timer.Stop()
 	}
 }
 
-// within returns a context that ends early when something is refused, with that as its cause.
-func (t *trying) within(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	end := t.watch(cancel)
-	return ctx, func() {
-		end()
-		cancel(nil)
+// stop ends the look for refusals, and its context.
+func (t *trying) stop() {
+	t.watched()
+	t.cancel(nil)
+}
+
+// lookout looks for refusals of what is tried over a connection, by one timer for all: one for each request would cost more than the rest of
+// the request does beside its messages.
+type lookout struct {
+	nc    *nats.Conn
+	first time.Duration // from the begin of a try to the first look
+
+	mu    sync.Mutex // guards what follows; neither the connection nor a context is called with it
+	tried map[*trying]struct{}
+	timer *time.Timer   // nil before the first try
+	pause time.Duration // that it was set to; 0 while it is not set
+}
+
+// try begins something. Its context ends early when something is refused, with that as its cause.
+func (l *lookout) try(ctx context.Context, what string, ours func(subject string) bool) (context.Context, *trying) {
+	t := try(l.nc, what, ours)
+	t.by = l
+	ctx, t.cancel = context.WithCancelCause(ctx)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.timer == nil {
+		l.tried = map[*trying]struct{}{}
+		l.timer = time.AfterFunc(l.first, l.look)
+		l.pause = l.first
+	}
+	l.tried[t] = struct{}{}
+	if l.pause != l.first {
+		l.pause = l.first
+		l.timer.Reset(l.first)
+	}
+	return ctx, t
+}
+
+// look ends what was refused, and looks again while something is tried.
+func (l *lookout) look() {
+	refusal := errors.Is(l.nc.LastError(), nats.ErrPermissionViolation)
+	l.mu.Lock()
+	var tried []*trying
+	if refusal {
+		tried = slices.Collect(maps.Keys(l.tried))
+	}
+	if len(l.tried) == 0 {
+		l.pause = 0
+	} else {
+		l.pause = min(2*l.pause, longestLook)
+		l.timer.Reset(l.pause)
+	}
+	l.mu.Unlock()
+	for _, t := range tried {
+		if err := t.refused(); err != nil {
+			t.cancel(err)
+		}
 	}
 }
 

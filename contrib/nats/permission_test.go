@@ -251,3 +251,23 @@ func TestPermissionError_IsTheCauseOfWhatGoesOnTrying(t *testing.T) {
 		}
 	}
 }
+
+func TestPermissionError_IsOfEachRequestThatWaits(t *testing.T) {
+	t.Parallel()
+	g := beginGuarded(t)
+	entry := federation.Entry{Node: "x", Kind: registrynats.Kind, Address: "registry.call.x", Definition: registry.Definition{Name: "p", Service: "asker"}}
+	ask := registrynats.NewStub[question, reply](g.as(t, "control"), entry, "ask")
+	for range 3 { // the look ends with the last one, and begins again
+		const callers = 8
+		errs := make(chan error, callers)
+		for range callers {
+			go func() {
+				_, err := ask(t.Context(), question{})
+				errs <- err
+			}()
+		}
+		for range callers {
+			refusedFor(t, <-errs, `call "p"`, "publish", "registry.call.x.ask")
+		}
+	}
+}

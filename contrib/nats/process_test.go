@@ -77,7 +77,9 @@ func serveNATS(r role) error {
 		ServerName: r.Node, Host: r.Host, Port: r.Port, JetStream: true, StoreDir: r.Dir, NoLog: true, NoSigs: true,
 	}
 	if r.Routes != "" {
-		options.Cluster = server.ClusterOpts{Name: "cluster", Host: r.Host, Port: r.Routed}
+		options.Cluster = server.ClusterOpts{
+			Name: "cluster", Host: r.Host, Port: r.Routed, PingInterval: pingEvery, MaxPingsOut: 2, // else a route that is silent is given up after a minute
+		}
 		options.Routes = server.RoutesFromStr(r.Routes)
 	}
 	s, err := server.NewServer(options)
@@ -115,6 +117,9 @@ func (r role) member() (m *member, err error) {
 	return m, err
 }
 
+// impatient asks a provider again soon: while a server of NATS is away, each agent fails, and no other could be asked instead.
+var impatient = registry.BreakerPolicy{RecoveryTimeout: 250 * time.Millisecond}
+
 // beAgent offers providers that leave an effect for each task; a line of standard input is the name of one more.
 func beAgent(r role) error {
 	m, err := r.member()
@@ -138,7 +143,7 @@ func beAgent(r role) error {
 	go func() { left <- announcer.Run(ctx, m.reg) }()
 	add := func(name string) error {
 		_, err := askers.Register(ctx, m.reg, registry.Provider[asker]{
-			Name: name, Strategy: registry.StrategyRoundRobin,
+			Name: name, Strategy: registry.StrategyRoundRobin, Breaker: impatient,
 			Instance: func(ctx context.Context, q question) (reply, error) {
 				_, err := m.js.Publish(ctx, "effects."+q.Text, []byte(r.Node), jetstream.WithMsgID(q.Text))
 				return reply{Text: q.Text}, err
@@ -172,7 +177,9 @@ func beControl(r role) error {
 		return err
 	}
 	source, err := federation.NewSource(federation.SourceOptions{Store: m.store, Bindings: []federation.Binding{
-		askersOver(m.nc)[0].Configure(func(_ federation.Entry, p *registry.Provider[any]) { p.AttemptTimeout = 2 * time.Second }),
+		askersOver(m.nc)[0].Configure(func(_ federation.Entry, p *registry.Provider[any]) {
+			p.AttemptTimeout, p.Breaker = 2*time.Second, impatient
+		}),
 	}})
 	if err != nil {
 		return err

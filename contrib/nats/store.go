@@ -47,12 +47,14 @@ type StoreOptions struct {
 
 // Store is a [federation.Store] in a key-value bucket of JetStream. Use [NewStore] to create one.
 //
-// Reads are answered by the leader of the bucket, never by a replica, so that a part of a cluster that was cut off cannot
-// declare nodes dead. A bucket that is lost with its data is created again.
+// Reads are answered by the leader of the bucket, never by a replica, and count only while a majority of its servers follows that leader, so
+// that a part of a cluster that was cut off cannot declare nodes dead. A bucket that is lost with its data is created again.
 type Store struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
 	options StoreOptions
+
+	refusals lookout
 
 	mu sync.Mutex // guards kv
 	kv jetstream.KeyValue
@@ -85,7 +87,7 @@ func NewStore(nc *nats.Conn, options StoreOptions) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("registrynats: %w", err)
 	}
-	return &Store{nc: nc, js: js, options: options}, nil
+	return &Store{nc: nc, js: js, options: options, refusals: lookout{nc: nc, first: longestLook}}, nil
 }
 
 // String names the bucket.
@@ -152,10 +154,9 @@ func isChanged(err error) bool {
 // try begins an operation on a key, or on a pattern of keys, for which permissions may be missing. The function ends it, and says what
 // its error means.
 func (s *Store) try(ctx context.Context, what, key string) (context.Context, func(error) error) {
-	trying := try(s.nc, what+" "+key, s.uses(key))
-	ctx, stop := trying.within(ctx)
+	ctx, trying := s.refusals.try(ctx, what+" "+key, s.uses(key))
 	return ctx, func(err error) error {
-		stop()
+		trying.stop()
 		if !isChanged(err) && !errors.Is(err, federation.ErrMissing) {
 			err = trying.explained(err)
 		}
@@ -188,8 +189,20 @@ func (s *Store) Get(ctx context.Context, key string) (federation.Record, error) 
 	return record, nil
 }
 
-// last returns the last record of a key, or of a pattern of keys, as the leader of the bucket has it; Deleted is that of a marker.
+// last returns the last record of a key, or of a pattern of keys, as a majority has it; Deleted is that of a marker.
 func (s *Store) last(ctx context.Context, key string) (record federation.Record, err error) {
+	record, err = s.lastOfLeader(ctx, key)
+	if err != nil && !errors.Is(err, federation.ErrMissing) {
+		return record, err
+	}
+	if alone := s.confirm(ctx); alone != nil { // after the answer, which was true then if it is confirmed now
+		return federation.Record{}, alone
+	}
+	return record, err
+}
+
+// lastOfLeader is last as the leader of the bucket has it.
+func (s *Store) lastOfLeader(ctx context.Context, key string) (record federation.Record, err error) {
 	request, err := json.Marshal(map[string]string{"last_by_subj": s.subject(key)})
 	if err != nil {
 		return record, err
@@ -317,13 +330,11 @@ func (s *Store) Watch(ctx context.Context, prefix string, tell func(federation.R
 	if strings.HasSuffix(prefix, ".") {
 		pattern = prefix + ">"
 	}
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	trying := try(s.nc, "watch "+pattern, s.uses(pattern))
-	w := &watch{Store: s, prefix: prefix, pattern: pattern, tell: tell, look: time.NewTimer(0), permitted: trying.watch(stop)}
+	ctx, trying := s.refusals.try(ctx, "watch "+pattern, s.uses(pattern))
+	defer trying.stop()
+	w := &watch{Store: s, prefix: prefix, pattern: pattern, tell: tell, look: time.NewTimer(0), permitted: trying.watched}
 	defer w.look.Stop()
-	defer w.permitted()
-	err := w.run(ctx, stop, lost)
+	err := w.run(ctx, trying.cancel, lost)
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}

@@ -71,8 +71,8 @@ type sending struct {
 func answerStream[T, Q, I any](
 	s *Server, service registry.Service[T], request micro.Request, do func(context.Context, T, Q) (iter.Seq2[I, error], error),
 ) {
-	timed, stop := s.incoming(request.Headers())
-	defer stop()
+	timed := s.incoming(request.Headers())
+	defer timed.answered()
 	ctx, cancel := context.WithCancelCause(timed)
 	defer cancel(nil)
 	provider, asked, err := readRequest[Q](request)
@@ -195,9 +195,10 @@ func (s *sending) end(err error) {
 // errors. The items are read once, by one reader, until ctx ends at the latest; a reader that leaves cancels the stream at its
 // provider.
 func NewStreamStub[Q, I any](nc *nats.Conn, e federation.Entry, method string) func(ctx context.Context, request Q) (iter.Seq2[I, error], error) {
-	provider := e.Definition.Name
+	target := newTarget(nc, e, method)
+	provider := target.provider
 	return func(ctx context.Context, request Q) (iter.Seq2[I, error], error) {
-		message, err := requestOf(ctx, nc, e, method, request)
+		message, err := target.request(ctx, request)
 		if err != nil {
 			return nil, err
 		}
@@ -208,7 +209,7 @@ func NewStreamStub[Q, I any](nc *nats.Conn, e federation.Entry, method string) f
 		}
 		context.AfterFunc(ctx, func() { _ = items.Unsubscribe() })
 		message.Header.Set(headerStream, items.Subject)
-		reply, err := exchange(ctx, nc, message, provider)
+		reply, err := target.exchange(ctx, message)
 		if err != nil {
 			_ = items.Unsubscribe()
 			return nil, err

@@ -16,63 +16,86 @@ import (
 )
 
 // NewStub returns a function that calls the method of the provider of an entry, for the function of a [federation.Dial].
-// It is safe for concurrent use and keeps nothing.
+// It is safe for concurrent use, and starts no goroutine but that of a timer.
 //
 // It blocks until the answer is there or ctx ends, and ctx should have a deadline; an attempt of a registry has one. Its errors are an
 // [Error] that the process has answered with; one of class "not sent" where no process listens, or the connection is
 // down; a [PermissionError]; that of ctx; or one of the connection. An answer that is no JSON of A is malformed.
 func NewStub[Q, A any](nc *nats.Conn, e federation.Entry, method string) func(ctx context.Context, request Q) (A, error) {
-	provider := e.Definition.Name
+	target := newTarget(nc, e, method)
 	return func(ctx context.Context, request Q) (answer A, err error) {
-		message, err := requestOf(ctx, nc, e, method, request)
+		message, err := target.request(ctx, request)
 		if err != nil {
 			return answer, err
 		}
-		reply, err := exchange(ctx, nc, message, provider)
+		reply, err := target.exchange(ctx, message)
 		if err != nil {
 			return answer, err
 		}
-		if err := errorIn(reply, provider); err != nil {
+		if err := errorIn(reply, target.provider); err != nil {
 			return answer, err
 		}
 		if err := json.Unmarshal(reply.Data, &answer); err != nil {
-			return answer, verdict.As(fmt.Errorf("registrynats: provider %q: the answer: %w", provider, err), verdict.Verdict{Class: verdict.ClassMalformed})
+			return answer, verdict.As(fmt.Errorf("registrynats: provider %q: the answer: %w", target.provider, err), verdict.Verdict{Class: verdict.ClassMalformed})
 		}
 		return answer, nil
 	}
 }
 
-// requestOf returns the message of a request, if it can be sent.
-func requestOf(ctx context.Context, nc *nats.Conn, e federation.Entry, method string, request any) (*nats.Msg, error) {
+// target is a method of a provider: what all of its requests have in common.
+type target struct {
+	nc       *nats.Conn
+	provider string
+	quoted   string // its name, for the header
+	what     string // for errors
+	subject  string
+	unusable error // the reason why no request can be sent
+	refusals lookout
+}
+
+func newTarget(nc *nats.Conn, e federation.Entry, method string) *target {
+	provider := e.Definition.Name
+	t := &target{
+		nc: nc, provider: provider, quoted: strconv.QuoteToASCII(provider), what: "call " + strconv.Quote(provider),
+		subject: e.Address + "." + method, refusals: lookout{nc: nc, first: firstLook},
+	}
 	if nc == nil || !isMethod(method) || !strings.HasPrefix(e.Address, callPrefix) || strings.ContainsAny(e.Address, " \t\r\n*>") {
-		return nil, verdict.Cannot(fmt.Errorf("registrynats: provider %q: %q is no address of a server", e.Definition.Name, oneLine(e.Address)))
+		t.unusable = verdict.Cannot(fmt.Errorf("registrynats: provider %q: %q is no address of a server", provider, oneLine(e.Address)))
+	}
+	return t
+}
+
+// request returns the message of a request, if it can be sent.
+func (t *target) request(ctx context.Context, request any) (*nats.Msg, error) {
+	if t.unusable != nil {
+		return nil, t.unusable
 	}
 	data, err := json.Marshal(request)
 	if err != nil {
 		return nil, verdict.Permanent(fmt.Errorf("registrynats: the request: %w", err))
 	}
-	if !nc.IsConnected() {
-		return nil, verdict.NotSent(fmt.Errorf("registrynats: provider %q: %w", e.Definition.Name, nats.ErrDisconnected))
+	if !t.nc.IsConnected() {
+		return nil, verdict.NotSent(fmt.Errorf("registrynats: provider %q: %w", t.provider, nats.ErrDisconnected))
 	}
-	message := nats.NewMsg(e.Address + "." + method)
-	message.Header, message.Data = headersOf(ctx, e.Definition.Name), data
-	return message, nil
+	return &nats.Msg{Subject: t.subject, Header: headersOf(ctx, t.quoted), Data: data}, nil
 }
 
 // exchange sends a request, and returns its reply.
-func exchange(ctx context.Context, nc *nats.Conn, message *nats.Msg, provider string) (*nats.Msg, error) {
-	trying := try(nc, "call "+strconv.Quote(provider), func(subject string) bool { return subject == message.Subject })
-	within, stop := trying.within(ctx)
-	defer stop()
-	reply, err := nc.RequestMsgWithContext(within, message)
+func (t *target) exchange(ctx context.Context, message *nats.Msg) (*nats.Msg, error) {
+	within, trying := t.refusals.try(ctx, t.what, t.uses)
+	defer trying.stop()
+	reply, err := t.nc.RequestMsgWithContext(within, message)
 	if err == nil {
 		return reply, nil
 	}
 	if refused := trying.refused(); refused != nil {
 		return nil, refused
 	}
-	return nil, asError(ctx, provider, err)
+	return nil, asError(ctx, t.provider, err)
 }
+
+// uses returns whether a request has to do with a subject.
+func (t *target) uses(subject string) bool { return subject == t.subject }
 
 // asError returns the error of a request that has no reply.
 func asError(ctx context.Context, provider string, err error) error {

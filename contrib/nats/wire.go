@@ -35,6 +35,7 @@ const (
 	longestAfter = time.Hour
 	longestWord  = 256
 	longestText  = 300
+	mostHeaders  = 8 // of a request
 )
 
 // Error is the error of a call that a process has answered.
@@ -99,15 +100,16 @@ func classOfUnavailable(err *registry.UnavailableError) verdict.Class {
 	}
 }
 
-// headersOf returns the headers of a request.
-func headersOf(ctx context.Context, provider string) nats.Header {
-	h := nats.Header{}
+// headersOf returns the headers of a request to a provider, whose name is quoted.
+func headersOf(ctx context.Context, quoted string) nats.Header {
+	h := make(nats.Header, mostHeaders)
+	values := make([]string, 0, mostHeaders) // of all in one piece
 	set := func(name, value string) {
 		if value != "" && isWord(value) {
-			h.Set(name, value)
+			values = append(values, value)
+			h[name] = values[len(values)-1 : len(values) : len(values)]
 		}
 	}
-	h.Set(HeaderProvider, strconv.QuoteToASCII(provider))
 	m := registryhttp.MetadataOf(ctx)
 	set(registryhttp.HeaderCorrelation, m.Correlation)
 	set(registryhttp.HeaderTraceParent, m.TraceParent)
@@ -119,8 +121,9 @@ func headersOf(ctx context.Context, provider string) nats.Header {
 	}
 	set(HeaderIdempotencyKey, key)
 	if deadline, ok := ctx.Deadline(); ok {
-		h.Set(HeaderTimeout, strconv.FormatInt(max(time.Until(deadline).Milliseconds(), 1), 10))
+		set(HeaderTimeout, strconv.FormatInt(max(time.Until(deadline).Milliseconds(), 1), 10))
 	}
+	h[HeaderProvider] = []string{quoted}
 	return h
 }
 

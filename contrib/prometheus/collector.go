@@ -10,6 +10,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/metrics"
+	"github.com/capreg/registry/startup"
 )
 
 // Other is the label of everything beyond [Options.MaxProviders] and [Options.MaxServices] together.
@@ -39,8 +40,9 @@ type Options struct {
 	Orchestrator *registry.Orchestrator
 }
 
-// Collector shows the measurements of a registry. It implements [prometheus.Collector], is safe for concurrent use,
-// starts no goroutine and holds no state but exemplars: a scrape reads the registry. Use [New] to create one.
+// Collector shows the measurements of a registry. It implements [prometheus.Collector] and [prometheus.Gatherer], is
+// safe for concurrent use, starts no goroutine that outlives a scrape, and holds no state but exemplars: a scrape reads the registry. Use [New] to
+// create one.
 type Collector struct {
 	registry     *registry.Registry
 	orchestrator *registry.Orchestrator
@@ -73,18 +75,45 @@ func (c *Collector) Describe(to chan<- *prometheus.Desc) {
 //
 // Series are sent in the order of their labels, as far as that costs nothing: what receives them sorts them.
 func (c *Collector) Collect(to chan<- prometheus.Metric) {
-	snapshot := c.registry.Metrics()
-	c.exemplars.forget(&snapshot)
-	s := &scrape{to: to, exemplars: c.exemplars}
-	for i, kind := range kinds.texts {
-		s.count(events, float64(snapshot.Events[event.Kind(kind)]), kinds.pairs[i])
-	}
-	s.gauge(draining, float64(snapshot.Totals.Draining))
-	s.services(c.serviceRows(&snapshot))
-	s.providers(c.providerRows(&snapshot))
+	send := func(m prometheus.Metric) { to <- m }
+	r := c.read()
+	c.scrape(send).attempts(r.providers)
+	c.scrape(send).others(&r)
+}
+
+// reading has the rows of one scrape.
+type reading struct {
+	snapshot   metrics.Snapshot
+	services   []*serviceRow
+	providers  []*providerRow
+	components []startup.Component
+}
+
+func (c *Collector) read() reading {
+	r := reading{snapshot: c.registry.Metrics()}
+	c.exemplars.forget(&r.snapshot)
+	r.services, r.providers = c.serviceRows(&r.snapshot), c.providerRows(&r.snapshot)
 	if c.orchestrator != nil {
-		s.components(c.orchestrator.Report().Components)
+		r.components = c.orchestrator.Report().Components
 	}
+	return r
+}
+
+func (c *Collector) scrape(send func(prometheus.Metric)) *scrape {
+	return &scrape{send: send, exemplars: c.exemplars}
+}
+
+// others sends all but the durations of attempts.
+func (s *scrape) others(r *reading) {
+	for i, kind := range kinds.texts {
+		s.count(events, float64(r.snapshot.Events[event.Kind(kind)]), kinds.pairs[i])
+	}
+	s.gauge(draining, float64(r.snapshot.Totals.Draining))
+	s.services(r.services)
+	for _, row := range r.providers {
+		s.numbers(row)
+	}
+	s.components(r.components)
 }
 
 // serviceRows returns the services, those beyond the bound as one, by label.
@@ -153,6 +182,10 @@ func (c *Collector) providerRows(snapshot *metrics.Snapshot) []*providerRow {
 		} else {
 			merged = append(merged, r)
 		}
+	}
+	labels := &scrape{}
+	for _, r := range merged {
+		r.labels = labels.labels(labels.pair("provider", r.provider), labels.pair("service", r.service))
 	}
 	return merged
 }

@@ -2,6 +2,7 @@ package registryprom_test
 
 import (
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"syscall"
 	"testing"
@@ -42,16 +43,46 @@ func BenchmarkCollect(b *testing.B) {
 			require.NoError(b, err)
 		})
 	})
-	handler := promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{DisableCompression: true})
-	b.Run("scrape", func(b *testing.B) {
-		request := httptest.NewRequestWithContext(b.Context(), "GET", "/metrics", nil)
+	alone := registryprom.New(reg, registryprom.Options{})
+	b.Run("gather alone", func(b *testing.B) {
 		measured(b, func() {
-			to := httptest.NewRecorder()
-			handler.ServeHTTP(to, request)
-			b.ReportMetric(float64(to.Body.Len())/1e6, "MB/op")
+			_, err := alone.Gather()
+			require.NoError(b, err)
 		})
 	})
+	for name, from := range map[string]prometheus.Gatherer{"scrape": gatherer, "scrape alone": alone} {
+		handler := promhttp.HandlerFor(from, promhttp.HandlerOpts{DisableCompression: true})
+		b.Run(name, func(b *testing.B) {
+			request := httptest.NewRequestWithContext(b.Context(), http.MethodGet, "/metrics", nil)
+			request.Header.Set("Accept", "text/plain;version=1.0.0;escaping=allow-utf-8") // as Prometheus asks
+			measured(b, func() {
+				to := &counting{}
+				handler.ServeHTTP(to, request)
+				b.ReportMetric(float64(to.written)/1e6, "MB/op")
+			})
+		})
+	}
 }
+
+// counting is an answer whose body is counted alone.
+type counting struct {
+	header  http.Header
+	written int
+}
+
+func (c *counting) Header() http.Header {
+	if c.header == nil {
+		c.header = make(http.Header)
+	}
+	return c.header
+}
+
+func (c *counting) Write(p []byte) (int, error) {
+	c.written += len(p)
+	return len(p), nil
+}
+
+func (c *counting) WriteHeader(int) {}
 
 // measured runs what is measured, and reports its CPU time.
 func measured(b *testing.B, run func()) {

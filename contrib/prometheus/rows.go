@@ -10,9 +10,18 @@ import (
 	"github.com/capreg/registry/status"
 )
 
-// desc describes a metric of that name and with those labels.
+// about holds the name and the help of a description, which does not give them out again.
+type about struct{ name, help string }
+
+//nolint:gochecknoglobals // complete once the package is initialised
+var abouts = make(map[*prometheus.Desc]about)
+
+// desc describes a metric of that name and with those labels. It is for the initialisation of the package alone.
 func desc(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("registry_"+name, help, labels, nil)
+	name = "registry_" + name
+	d := prometheus.NewDesc(name, help, labels, nil)
+	abouts[d] = about{name, help}
+	return d
 }
 
 //nolint:gochecknoglobals // descriptions, immutable
@@ -293,11 +302,10 @@ func (s *scrape) services(rows []*serviceRow) {
 	}
 }
 
-// providers sends the rows.
-func (s *scrape) providers(rows []*providerRow) {
+// attempts sends the durations of attempts, by class.
+func (s *scrape) attempts(rows []*providerRow) {
 	byClass := make([][]*providerRow, len(errorTypes.texts))
 	for _, r := range rows {
-		r.labels = s.labels(s.pair("provider", r.provider), s.pair("service", r.service))
 		for _, o := range r.attempts {
 			byClass[o.class] = append(byClass[o.class], r)
 		}
@@ -306,9 +314,6 @@ func (s *scrape) providers(rows []*providerRow) {
 		for _, r := range with {
 			s.outcomes(outcomes{class, durationsOf(&r.attempts, attemptDuration, class)}, r.service, r.provider, errorTypes.pairs[class], r.labels[0], r.labels[1])
 		}
-	}
-	for _, r := range rows {
-		s.numbers(r)
 	}
 }
 

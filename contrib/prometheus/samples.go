@@ -12,7 +12,7 @@ import (
 // scrape sends the series of one scrape. They write what is sent over the wire without a copy, and are cut from
 // larger pieces: a thousand providers have some thirty thousand of them.
 type scrape struct {
-	to        chan<- prometheus.Metric
+	send      func(prometheus.Metric)
 	exemplars *exemplars
 	pairs     pieces[dto.LabelPair]
 	lists     pieces[*dto.LabelPair]
@@ -71,18 +71,18 @@ func (s *scrape) gauge(of *prometheus.Desc, value float64, pairs ...*dto.LabelPa
 func (s *scrape) counterOf(of *prometheus.Desc, value float64, labels []*dto.LabelPair) {
 	c := &s.counters.take(1)[0]
 	c.of, c.labels, c.value = of, labels, value
-	s.to <- c
+	s.send(c)
 }
 
 func (s *scrape) gaugeOf(of *prometheus.Desc, value float64, labels []*dto.LabelPair) {
 	g := &s.gauges.take(1)[0]
 	g.of, g.labels, g.value = of, labels, value
-	s.to <- g
+	s.send(g)
 }
 
 func (s *scrape) durations(d *durations, pairs ...*dto.LabelPair) {
 	d.labels = s.labels(pairs...)
-	s.to <- d
+	s.send(d)
 }
 
 // outcomes sends the durations of one class of a service or, with a name, of a provider, with their exemplars.
@@ -90,15 +90,15 @@ func (s *scrape) outcomes(o outcomes, service, provider string, pairs ...*dto.La
 	o.durations.labels = s.labels(pairs...)
 	if exemplars := s.exemplars.of(service, provider, o.class); exemplars != nil {
 		if with, err := prometheus.NewMetricWithExemplars(o.durations, exemplars...); err == nil {
-			s.to <- with
+			s.send(with)
 			return
 		}
 	}
-	s.to <- o.durations
+	s.send(o.durations)
 }
 
 func (s *scrape) amounts(of *prometheus.Desc, a *metrics.Amounts, pairs ...*dto.LabelPair) {
-	s.to <- &amounts{of: of, labels: s.labels(pairs...), of0: a, sum: float64(a.Sum)}
+	s.send(&amounts{of: of, labels: s.labels(pairs...), of0: a, sum: float64(a.Sum)})
 }
 
 type counter struct {

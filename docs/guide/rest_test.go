@@ -44,24 +44,29 @@ func (a *UsersAPI) Get(ctx context.Context, id int) (u User, err error) {
 	return u, json.NewDecoder(response.Body).Decode(&u)
 }
 
-// registerUsers registers the main server and its mirror.
-func registerUsers(ctx context.Context, reg *registry.Registry, main, mirror *UsersAPI) error {
+// registerUsers registers the primary server and its mirror.
+func registerUsers(ctx context.Context, reg *registry.Registry, primary, mirror *UsersAPI) error {
 	var set registry.Update
-	for group, api := range []*UsersAPI{main, mirror} {
+	for group, api := range []*UsersAPI{primary, mirror} {
 		Users.AddTo(&set, registry.Provider[*UsersAPI]{
 			Name: api.URL, Endpoint: api.URL, Instance: api, Group: group,
 			AttemptTimeout: 2 * time.Second,
-			Limits:         registry.LimitPolicy{MaxConcurrent: 20},
+			Limits:         registry.LimitPolicy{MaxConcurrent: 20, MaxQueue: 100},
 		})
 	}
 	return reg.Update(ctx, &set)
 }
 
-// findUser reads a user from whichever server can answer; false when there is no such user.
-func findUser(ctx context.Context, users *registry.Resolver[*UsersAPI], id int) (u User, found bool, err error) {
+// App is the program that asks for users.
+type App struct {
+	users *registry.Resolver[*UsersAPI] // made once, by Users.Bind(reg, registry.Query{})
+}
+
+// Find reads a user from whichever server can answer; false when there is no such user.
+func (a App) Find(ctx context.Context, id int) (u User, found bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	u, err = registry.Call(ctx, users, func(ctx context.Context, api *UsersAPI) (User, error) {
+	u, err = registry.Call(ctx, a.users, func(ctx context.Context, api *UsersAPI) (User, error) {
 		return api.Get(ctx, id)
 	})
 	if verdict.Of(err).Class == verdict.ClassResource {
@@ -93,9 +98,9 @@ func Example_rest() {
 	if err := registerUsers(ctx, reg, &UsersAPI{down.URL, down.Client()}, &UsersAPI{up.URL, up.Client()}); err != nil {
 		panic(err)
 	}
-	users := Users.Bind(reg, registry.Query{})
-	fmt.Println(findUser(ctx, users, 1))
-	fmt.Println(findUser(ctx, users, 2))
+	app := App{users: Users.Bind(reg, registry.Query{})}
+	fmt.Println(app.Find(ctx, 1))
+	fmt.Println(app.Find(ctx, 2))
 	// Output:
 	// {1 Ada} true <nil>
 	// {0 } false <nil>

@@ -61,7 +61,6 @@ func (e *Effects) RetryPolicy() (limit.RetryPolicy, status.Budget) {
 
 // SetRetryPolicy puts a policy in force, with a full budget, and returns the one before.
 func (e *Effects) SetRetryPolicy(p limit.RetryPolicy) (previous limit.RetryPolicy) {
-	e.Track()
 	if before := e.retrying.Swap(newRetry(p)); before != nil {
 		return before.Policy
 	}
@@ -82,9 +81,9 @@ func (e *Effects) MoveBudget(result breaker.Outcome) {
 }
 
 func (e *Effects) spend() {
+	e.Track() // a budget that is not full any more
 	known := e.retrying.Load()
 	if known == nil {
-		e.Track()
 		e.retrying.CompareAndSwap(nil, newRetry(defaultPolicy()))
 		known = e.retrying.Load()
 	}

@@ -22,13 +22,17 @@ func TestEffects_WhatNeedsTheFlagSetsIt(t *testing.T) {
 		change  func(e *effects.Effects)
 		tracked bool
 	}{
-		"nothing":            {func(*effects.Effects) {}, false},
-		"success":            {func(e *effects.Effects) { e.MoveBudget(breaker.Success) }, false},
-		"neutral outcome":    {func(e *effects.Effects) { e.MoveBudget(breaker.Neutral) }, false},
-		"unanswered":         {func(e *effects.Effects) { e.MoveBudget(breaker.Unanswered) }, false},
-		"failure":            {func(e *effects.Effects) { e.MoveBudget(breaker.Failure) }, true},
-		"refill":             {func(e *effects.Effects) { e.RefillBudget() }, false},
-		"policy":             {func(e *effects.Effects) { e.SetRetryPolicy(limit.RetryPolicy{Budget: 1}) }, true},
+		"nothing":         {func(*effects.Effects) {}, false},
+		"success":         {func(e *effects.Effects) { e.MoveBudget(breaker.Success) }, false},
+		"neutral outcome": {func(e *effects.Effects) { e.MoveBudget(breaker.Neutral) }, false},
+		"unanswered":      {func(e *effects.Effects) { e.MoveBudget(breaker.Unanswered) }, false},
+		"failure":         {func(e *effects.Effects) { e.MoveBudget(breaker.Failure) }, true},
+		"refill":          {func(e *effects.Effects) { e.RefillBudget() }, false},
+		"policy":          {func(e *effects.Effects) { e.SetRetryPolicy(limit.RetryPolicy{Budget: 1}) }, false},
+		"failure by a policy": {func(e *effects.Effects) {
+			e.SetRetryPolicy(limit.RetryPolicy{Budget: 1})
+			e.MoveBudget(breaker.Failure)
+		}, true},
 		"growth":             {func(e *effects.Effects) { e.SetCooldownGrown(true) }, true},
 		"no growth":          {func(e *effects.Effects) { e.SetCooldownGrown(false) }, false},
 		"answer":             {func(e *effects.Effects) { e.NoteAnswer(time.Second) }, false},

@@ -210,7 +210,7 @@ func (e *Engine) Start(ctx context.Context) (startup.Report, error) {
 	e.wait(e.nodes)
 	if len(ended) > 0 { // then nothing is started
 		e.ctxEnded = true
-		e.rollback(startError(ended))
+		e.rollback(startError(ended), errStopping.Error())
 	}
 	e.commit()
 	e.mu.Unlock()
@@ -242,7 +242,7 @@ func (e *Engine) abortWithContext(err error) {
 	defer e.mu.Unlock()
 	if e.phase == phaseStarting {
 		e.ctxEnded = true
-		e.rollback(err)
+		e.rollback(err, errStopping.Error())
 		e.commit()
 	}
 }
@@ -270,9 +270,9 @@ func (e *Engine) Stop(ctx context.Context) error {
 		close(e.stopped)
 		close(e.halt)
 	case phaseStarting:
-		e.rollback(fmt.Errorf("registry: start: stopped: %w", fault.ErrClosed))
+		e.rollback(fmt.Errorf("registry: start: stopped: %w", fault.ErrClosed), errStopping.Error())
 	case phaseRunning:
-		e.stopAll()
+		e.stopAll(errStopping.Error())
 	case phaseStopping, phaseStopped:
 	}
 	e.commit()

@@ -174,7 +174,8 @@ func (e *Engine) escalate(n *node) {
 	}
 	switch {
 	case e.phase == phaseStarting && e.options.OnFailure == startup.Abort:
-		e.rollback(fault.Wrap(fmt.Sprintf("registry: start of component %q: ", n.c.Name), n.because().err))
+		e.rollback(fault.Wrap(fmt.Sprintf("registry: start of component %q: ", n.c.Name), n.because().err),
+			fmt.Sprintf("all components are being stopped, since %q has failed", n.c.Name))
 	case e.phase == phaseRunning && n.wasReady && e.err == nil:
 		e.err = fault.Wrap(fmt.Sprintf("registry: component %q: ", n.c.Name), n.because().err)
 		close(e.failed)

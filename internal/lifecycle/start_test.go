@@ -210,6 +210,19 @@ func TestStart_FailureRollsBackInReverse(t *testing.T) {
 	}
 }
 
+func TestStart_ThatFailsIsTheReasonOfWhatItSkips(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		var j journal
+		bad := component{Name: "db", Start: func(context.Context, *startup.Run) error { return errBroken }}
+		e := build(t, startup.Options{MaxConcurrent: 1}, bad, j.component("cache", 0))
+		report, err := e.Start(t.Context())
+		require.ErrorIs(t, err, errBroken)
+		require.Equal(t, `all components are being stopped, since "db" has failed`, report.Components[1].Reason)
+		require.ErrorIs(t, report.Components[1].Err, fault.ErrClosed)
+	})
+}
+
 func TestStart_ThatExitsItsGoroutineDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T) {

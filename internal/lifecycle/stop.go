@@ -19,17 +19,17 @@ import (
 
 var errStopping = fmt.Errorf("all components are being stopped: %w", fault.ErrClosed)
 
-// rollback ends the start in progress and stops everything.
-func (e *Engine) rollback(err error) {
+// rollback ends the start in progress and stops everything. Components that have not started are skipped for the reason.
+func (e *Engine) rollback(err error, reason string) {
 	if e.err == nil {
 		e.err = err
 	}
 	e.wall, e.rolledBack = e.now-e.began, true
-	e.stopAll()
+	e.stopAll(reason)
 }
 
-// stopAll begins to stop everything.
-func (e *Engine) stopAll() {
+// stopAll begins to stop everything. The reason is that of components which have not started, or are to start again.
+func (e *Engine) stopAll(reason string) {
 	e.phase = phaseStopping
 	if e.onStop != nil {
 		e.onStop()
@@ -40,7 +40,7 @@ func (e *Engine) stopAll() {
 	for _, n := range e.nodes {
 		switch {
 		case !n.stage.live() && n.isOpen():
-			e.skip(n, cause{errStopping, errStopping.Error()})
+			e.skip(n, cause{errStopping, reason})
 		case n.stage.launching() && n.calls > 0: // its context has ended
 			n.deadline = min(n.deadline, e.now+n.c.StopTimeout)
 			e.arm(n.deadline + tasks.Grace)

@@ -83,7 +83,7 @@ func TestService_AQuickCallIsALookupACallAndAnAttempt(t *testing.T) {
 	require.Equal(t, metrics.Amounts{Count: 2, Sum: 3, AtMost: []uint64{1, 2, 2, 2, 2}}, read.Attempts)
 
 	var shown metrics.Provider
-	p.Read(&shown, 3*time.Second)
+	p.Read(&shown, p.Totals().Attempts)
 	require.Equal(t, map[verdict.Class]uint64{verdict.ClassSuccess: 2, verdict.ClassServerError: 1}, counts(shown.Attempts))
 	require.EqualValues(t, 3, shown.Whys[reason.First])
 	require.EqualValues(t, 2, p.Totals().Successes)
@@ -234,10 +234,10 @@ func TestProvider_WithoutDurationsOnlyCountsAreKept(t *testing.T) {
 	quick(p, time.Minute, time.Hour)
 	slow(p, verdict.ClassServerError, time.Minute, time.Hour)
 	var shown metrics.Provider
-	p.Read(&shown, time.Hour)
+	p.Read(&shown, p.Totals().Attempts)
 	require.Equal(t, map[verdict.Class]uint64{verdict.ClassSuccess: 1, verdict.ClassServerError: 1}, counts(shown.Attempts))
 	require.Zero(t, shown.Attempts[0].Duration.Quantile(1).Truncate(100*time.Microsecond))
-	require.Zero(t, shown.LastMinute)
+	require.Zero(t, p.LastMinute(time.Hour))
 	hits, _ := s.Lookups()
 	require.EqualValues(t, 1, hits)
 	require.Equal(t, time.Minute, p.Totals().MeanLatency, "it is a sum, and no distribution")
@@ -254,7 +254,7 @@ func TestProvider_CountsWhatAttemptsAreForAndRefusals(t *testing.T) {
 	}
 	p.Refused(reason.Throttled)
 	var shown metrics.Provider
-	p.Read(&shown, 0)
+	p.Read(&shown, p.Totals().Attempts)
 	for i, why := range reason.Whys() {
 		require.EqualValues(t, i+1, shown.Whys[why], why)
 	}

@@ -109,20 +109,22 @@ func (p *Provider) Totals() record.Totals { return record.Sum(&p.counts) }
 // addQuick adds the quick calls.
 func (p *Provider) addQuick(c *histogram.Counts) {
 	for cell := range p.counts.Each {
+		if cell.Untouched() {
+			continue
+		}
 		c.AddBuckets(&cell.Quick)
 		c.Sum += time.Duration(cell.QuickLatency.Load()) //nolint:gosec // a sum of durations
 	}
 }
 
-// Read fills in what is measured here.
-func (p *Provider) Read(shown *metrics.Provider, now time.Duration) {
+// Read fills in what is measured here, but for the parts of [Provider.Totals] and the last minute; begun is the number of
+// attempts of these totals.
+func (p *Provider) Read(shown *metrics.Provider, begun uint64) {
 	var quick histogram.Counts
 	p.addQuick(&quick)
-	sum := p.Totals()
-	shown.Attempts, shown.InFlight = p.slow.read(&quick), sum.InFlight
-	shown.LastMinute, shown.Refusals = p.LastMinute(now), p.refusals.ByReason()
+	shown.Attempts, shown.Refusals = p.slow.read(&quick), p.refusals.ByReason()
 	shown.Whys = make(map[reason.Why]uint64)
-	first := sum.Attempts
+	first := begun
 	for _, why := range reason.Whys()[1:] {
 		shown.Whys[why] = p.Attempted(why)
 		first -= min(shown.Whys[why], first)

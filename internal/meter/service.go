@@ -7,6 +7,8 @@
 package meter
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -111,9 +113,9 @@ func (s *Service) Lookups() (hits, misses uint64) {
 // quick returns the quick calls.
 func (s *Service) quick() histogram.Counts {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := s.gone
-	for p := range s.live {
+	all, live := s.gone, slices.Collect(maps.Keys(s.live))
+	s.mu.Unlock() // those that leave now count no more, and are not in all
+	for _, p := range live {
 		p.addQuick(&all)
 	}
 	return all

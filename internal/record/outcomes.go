@@ -20,6 +20,10 @@ type Outcomes struct {
 	Quick        [histogram.Size]atomic.Uint64
 }
 
+// Untouched reports whether no attempt has begun here, so that nothing else needs to be read: most stripes of a provider
+// that has few callers are.
+func (o *Outcomes) Untouched() bool { return o.Attempts.Load() == 0 }
+
 // Totals are sums of outcomes.
 type Totals struct {
 	Attempts, Successes, Failures, Ignored, Limited, InFlight uint64
@@ -31,6 +35,9 @@ type Totals struct {
 func Sum(cells *striped.Cells[Outcomes]) (sum Totals) {
 	var latency uint64
 	for cell := range cells.Each {
+		if cell.Untouched() {
+			continue
+		}
 		sum.Successes += cell.Successes.Load()
 		sum.Failures += cell.Failures.Load()
 		sum.Ignored += cell.Ignored.Load()

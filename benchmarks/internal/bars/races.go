@@ -25,7 +25,8 @@ func Races(many int) []Race {
 	three := contest.Setting{Providers: 3}
 	adHoc := contest.GetByQuery("Service.Get", contest.Setting{})
 	return []Race{
-		against("get", 0.6, first, contest.SyncMap()),
+		against("get", 0.6, first, contest.TurnsByHand()),
+		against("get-beside-map", 0.9, first, contest.SyncMap()),
 		against("get-round-robin", 1.2, contest.Get("Get in turns", turns), contest.TurnsByHand()),
 		allocating("get-allocs", 0, first),
 		allocating("get-round-robin-allocs", 0, contest.Get("Get in turns", turns)),

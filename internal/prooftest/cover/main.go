@@ -72,7 +72,7 @@ func run(ctx context.Context, arguments []string) error {
 	return report(blocks, *least, *missing, *write)
 }
 
-// testkit has the helpers of the tests, which are not measured.
+// testkit, with what is below it, has the helpers of the tests, which are not measured.
 const testkit = module + "/internal/testkit"
 
 // covered returns the root package and those of internal that belong to its module, but for the kit of tests.
@@ -86,7 +86,7 @@ func covered(ctx context.Context) ([]string, error) {
 	if len(packages) == 0 || packages[0] != module {
 		return nil, fmt.Errorf("this is to be run in the folder of %s", module)
 	}
-	return slices.DeleteFunc(packages, func(path string) bool { return path == testkit }), nil
+	return slices.DeleteFunc(packages, func(path string) bool { return strings.HasPrefix(path, testkit) }), nil
 }
 
 // block is some statements in a row, by where they are.

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -314,6 +315,33 @@ func number(text string) (float64, error) {
 	return strconv.ParseFloat(text, 64)
 }
 
+// ownComment returns what the comment of fields that are declared together says of one of them: from each of its names
+// on, up to that of another.
+func ownComment(comment, name string, together []*ast.Ident) string {
+	if len(together) == 1 {
+		return comment
+	}
+	var own []string
+	said := false
+	for _, text := range strings.SplitAfter(comment, ". ") {
+		before, part, found := strings.Cut(" "+text, " "+name+" ")
+		others := slices.ContainsFunc(together, func(other *ast.Ident) bool { return strings.Contains(" "+text, " "+other.Name+" ") })
+		said = found || said && !others
+		switch {
+		case strings.HasSuffix(before, " and") && !strings.HasSuffix(before, ", and"): // of both
+			own = append(own, text)
+		case found:
+			for _, other := range together {
+				part, _, _ = strings.Cut(part, ", "+other.Name+" ")
+			}
+			own = append(own, name+" "+strings.TrimRight(part, ". ")+". ")
+		case said:
+			own = append(own, text)
+		}
+	}
+	return strings.Join(own, "")
+}
+
 // commentsOf returns the comments of the fields of a struct type.
 func commentsOf(dir, name string) (map[string]string, error) {
 	comments := make(map[string]string)
@@ -338,7 +366,7 @@ func commentsOf(dir, name string) (map[string]string, error) {
 			if structure, ok := spec.Type.(*ast.StructType); ok {
 				for _, field := range structure.Fields.List {
 					for _, ident := range field.Names {
-						comments[ident.Name] = strings.Join(strings.Fields(field.Doc.Text()), " ")
+						comments[ident.Name] = ownComment(strings.Join(strings.Fields(field.Doc.Text()), " "), ident.Name, field.Names)
 					}
 				}
 			}
