@@ -34,3 +34,15 @@ func TestSum_AddsCellsAndCountsInFlight(t *testing.T) {
 		Attempts: 11, Successes: 3, Failures: 1, Ignored: 2, Limited: 1, InFlight: 4, MeanLatency: time.Second,
 	}, record.Sum(&cells))
 }
+
+func TestSum_PassesOverCellsWithoutAnAttempt(t *testing.T) {
+	t.Parallel()
+	var cells striped.Cells[record.Outcomes]
+	cells.Local()
+	last := slices.Collect(cells.Each)[1]
+	require.True(t, last.Untouched())
+	last.Attempts.Add(2)
+	last.Successes.Add(1)
+	require.False(t, last.Untouched())
+	require.Equal(t, record.Totals{Attempts: 2, Successes: 1, InFlight: 1}, record.Sum(&cells))
+}
