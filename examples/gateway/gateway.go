@@ -28,8 +28,8 @@ type gateway struct {
 	network  http.RoundTripper
 	memory   *llm.Memory
 	now      atomic.Pointer[state]
-	changing sync.Mutex // held while the state changes; it guards learned
-	learned  []string   // models of routes with a star that have routes of their own
+	changing sync.RWMutex // held while the state changes; it guards learned
+	learned  []string     // models of routes with a star that have routes of their own
 	stopping atomic.Bool
 	started  time.Time
 	origins  llm.Origins

@@ -108,12 +108,14 @@ func (c *client) allows(model string) bool {
 	return len(c.Models) == 0 || slices.ContainsFunc(c.Models, func(allowed string) bool { return llm.Matches(allowed, model) })
 }
 
-// proxyFor returns the proxy. It knows the state of the moment: the route of a request may be gone when it is asked for again.
+// proxyFor returns the proxy. It knows the latest state: a change in progress may take the route of a request away.
 func (g *gateway) proxyFor() *llm.Proxy {
 	return &llm.Proxy{
 		Memory: g.memory, Done: g.done,
 		Route: func(r *http.Request, asked llm.Request) (llm.Way, error) {
+			g.changing.RLock()
 			s := g.now.Load()
+			g.changing.RUnlock()
 			found, c := s.routeOf(asked.Model), s.clientOf(r)
 			if found == nil || c.name == "" || !c.allows(asked.Model) {
 				return llm.Way{}, llm.NoModel(asked.Model)
