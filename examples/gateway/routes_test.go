@@ -454,7 +454,7 @@ func TestServe_LogsEachRequestAsOneLineOfJSON(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(&out), zap.InfoLevel))
+		log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.Lock(zapcore.AddSync(&out)), zap.InfoLevel))
 		g := made(t, `{"upstreams":{"a":{"url":"http://a/v1"}},"routes":[{"model":"*","groups":[{"upstreams":["a"]}]}]}`,
 			network{"a": answers(200, `{"choices":[{}],"usage":{"prompt_tokens":5,"completion_tokens":6}}`)}, log)
 		w := asked(t, g, "//v1/chat/completions", `{"model":"x\n2026/01/01 FORGED\u001b[0m"}`, "X-Request-Id", "mine")
