@@ -119,3 +119,11 @@ func TestEffects_GoOnFromThePaceOfBefore(t *testing.T) {
 	require.True(t, waits.Tracked(), "a success has a wait to end")
 	require.Zero(t, all.Known(0).Waited)
 }
+
+func TestEffects_ThatGoOnFromNoAnswerTellTheServiceNothing(t *testing.T) {
+	t.Parallel()
+	var e effects.Effects
+	var all pace.Pace
+	e.ContinuePace(pace.Known{Waited: time.Second}, 0, &all)
+	require.Equal(t, pace.Known{}, all.Known(0))
+}
