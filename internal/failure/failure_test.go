@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -72,6 +74,24 @@ func TestCall_TextNamesEachProviderOnceInOneLine(t *testing.T) {
 	require.NotContains(t, text, "; 0: ", "it was tried")
 }
 
+func TestCall_TextHasOnlyWhatThereIsToSay(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, `registry: call of service "chat" failed`, (&failure.Call{Service: "chat"}).Text())
+	require.Equal(t, `registry: call of service "chat" failed: 0: transport after 1s: error 0`,
+		(&failure.Call{Service: "chat", Attempts: attempts(verdict.ClassTransport)}).Text())
+}
+
+func TestCall_TextIsBoundedWhateverNamesAndErrorsSay(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", 1000)
+	call := failure.Call{Service: long, Attempts: attempts(verdict.ClassTransport), Left: left(slices.Repeat([]reason.Code{reason.Unhealthy}, 21)...)}
+	call.Attempts[0].Err = errors.New(long)
+	text := call.Text()
+	require.Contains(t, text, `service "`+long[:64]+`…"`)
+	require.Contains(t, text, "after 1s: "+long[:300]+"…; ")
+	require.Regexp(t, "; 16: unhealthy; and 4 more$", text, "sixteen are named, and the first was tried")
+}
+
 func TestCall_SkippedAreThoseLeftThatWereNotTried(t *testing.T) {
 	t.Parallel()
 	skipped := func(call failure.Call) (names []string) {
@@ -118,6 +138,15 @@ func TestCall_CausesBeginWithWhatEndedItAndTheDecisiveError(t *testing.T) {
 	require.Equal(t, []error{errEnd, call.Attempts[1].Err, errWrong, call.Attempts[0].Err}, causes[:4])
 	require.ErrorIs(t, causes[4], errDown)
 	require.ErrorContains(t, causes[4], "refused 3")
+}
+
+func TestCall_CausesAreErrors(t *testing.T) {
+	t.Parallel()
+	require.Empty(t, (&failure.Call{}).Causes(), "nothing was tried")
+	one := failure.Call{Attempts: attempts(verdict.ClassTransport)}
+	require.Equal(t, []error{one.Attempts[0].Err}, one.Causes())
+	one.Attempts[0].Err = nil // of an attempt that was forgotten
+	require.Empty(t, one.Causes())
 }
 
 func TestCall_CredentialsAreTheReasonWhereNothingElseIs(t *testing.T) {
