@@ -125,7 +125,6 @@ func (o *Sight) noteEligible(of Candidates, skips []Seen, caller *string) {
 
 // noteAll is noteEligible for a query with a bound of the latency, which every candidate is compared with.
 func (o *Sight) noteAll(of Candidates, skips []Seen, caller *string) {
-	o.Codes = nil
 	all := make([]Seen, o.View.Len())
 	for i := range all {
 		c := &all[i]

@@ -10,12 +10,14 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/capreg/registry/internal/breaker"
 	"github.com/capreg/registry/internal/choice"
 	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/internal/query"
 	"github.com/capreg/registry/internal/refusal"
 	"github.com/capreg/registry/internal/sight"
 	"github.com/capreg/registry/reason"
+	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -134,6 +136,89 @@ func TestBoard_RenewsRecordsThatDependOnOthersOnceForEachChange(t *testing.T) {
 	require.Equal(t, 199, renewed)
 }
 
+func TestBoard_RenewsARecordInItsPlace(t *testing.T) {
+	t.Parallel()
+	board := sight.NewBoard(300, func(i int) *sight.Record {
+		if i < 100 { // others of the first providers are not the reason
+			return down(i, now)
+		}
+		return sick(i, "because db")
+	})
+	view := board.View(1, func(i int) *sight.Record { return sick(i, "because disk") })
+	for i := range 300 {
+		require.Equal(t, strconv.Itoa(i), view.At(i).Provider)
+		require.Equal(t, i >= 100, view.At(i).Words == "because disk", "%d", i)
+	}
+}
+
+func TestUnwanted_OfALaterViewSaysWhatIsKnownThen(t *testing.T) {
+	t.Parallel()
+	r := down(0, now)
+	board := sight.NewBoard(1, func(int) *sight.Record { return r })
+	before := sight.NewUnwanted(&query.Query{Require: []string{"vision"}}, board.View(0, nil))
+	opened := *r
+	opened.Breaker = breaker.Open
+	board.Set(0, &opened)
+	o := sight.Sight{At: now, View: sight.NewBoard(0, nil).View(0, nil), Others: before.At(board.View(0, nil))}
+	for seen := range o.All() {
+		require.Equal(t, breaker.Open, seen.Breaker)
+	}
+	o.Others = before
+	for seen := range o.All() {
+		require.Equal(t, breaker.Closed, seen.Breaker, "it never changes")
+	}
+}
+
+func TestRecord_MismatchIsTheFirstThingThatTheQueryMisses(t *testing.T) {
+	t.Parallel()
+	r := &sight.Record{Profile: choice.Profile{Name: "a", Capabilities: []string{"chat", "vision"}, Cost: 3}}
+	r.NoteOutages(func(capabilities []string) *refusal.Reason {
+		if capabilities[0] == "vision" {
+			return refusal.CapabilityOut("vision", "no answer", nil)
+		}
+		return nil
+	})
+	cheap := selection.Requirements{MaxCost: 1}
+	for name, row := range map[string]struct {
+		query query.Query
+		want  reason.Code
+	}{
+		"nothing":                    {query.Query{}, ""},
+		"what it has":                {query.Query{Require: []string{"chat"}, Only: []string{"b", "a"}, Where: selection.Requirements{MaxCost: 3}}, ""},
+		"no such capability":         {query.Query{Require: []string{"chat", "speech"}}, reason.CapabilityMissing},
+		"a capability that is out":   {query.Query{Require: []string{"chat", "vision"}}, reason.CapabilityOut},
+		"another name":               {query.Query{Only: []string{"b"}}, reason.Excluded},
+		"a lower cost":               {query.Query{Where: cheap}, reason.TooExpensive},
+		"a capability and a name":    {query.Query{Require: []string{"speech"}, Only: []string{"b"}}, reason.CapabilityMissing},
+		"a name and a cost":          {query.Query{Only: []string{"b"}, Where: cheap}, reason.Excluded},
+		"a cost and one that is out": {query.Query{Require: []string{"vision"}, Where: cheap}, reason.TooExpensive},
+	} {
+		require.Equal(t, row.want, codeOf(r.Mismatch(&row.query)), name)
+	}
+	r.MatchesAny = true
+	require.Nil(t, r.Mismatch(&query.Query{Require: []string{"speech"}, Only: []string{"b"}, Where: cheap}), "it stands in for all")
+	require.Equal(t, reason.CapabilityOut, codeOf(r.Mismatch(&query.Query{Require: []string{"vision"}})), "what is out is out")
+}
+
+// codeOf returns the code of a reason; "" for none.
+func codeOf(r *refusal.Reason) reason.Code {
+	if r == nil {
+		return ""
+	}
+	return r.Code()
+}
+
+func TestSight_RefusalWhoseTimeIsOverIsWorthARetryNow(t *testing.T) {
+	t.Parallel()
+	board := sight.NewBoard(1, func(i int) *sight.Record { return down(i, now.Add(-time.Second)) })
+	o := sight.Sight{At: now, View: board.View(0, nil)}
+	o.Note(&places{}, nil, nil)
+	require.Zero(t, o.RetryIn)
+	for seen := range o.All() {
+		require.Zero(t, seen.RetryIn)
+	}
+}
+
 func TestSight_ChangesAndReadersDoNotMeet(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
@@ -185,4 +270,6 @@ func TestRecord_KeepsTheEndAndTheOutages(t *testing.T) {
 		return map[string]*refusal.Reason{"y": out}[capabilities[0]]
 	})
 	require.Equal(t, map[string]*refusal.Reason{"y": out}, r.Outages)
+	r.NoteOutages(func([]string) *refusal.Reason { return out })
+	require.Equal(t, map[string]*refusal.Reason{"x": out, "y": out}, r.Outages)
 }
