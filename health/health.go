@@ -222,7 +222,7 @@ func Out(err error) error {
 // IsOut reports whether err was made by [Out].
 func IsOut(err error) bool {
 	var o out
-	return errors.As(err, &o)
+	return errors.As(errtree.Bound(err), &o)
 }
 
 // usage is the key of the reporting function in a probe's context.

@@ -93,6 +93,30 @@ func TestIsLimp_FindsWrappedErrors(t *testing.T) {
 	require.False(t, health.IsLimp(nil))
 }
 
+func TestIsOut_FindsWrappedErrors(t *testing.T) {
+	t.Parallel()
+	require.NoError(t, health.Out(nil))
+	require.True(t, health.IsOut(fmt.Errorf("around: %w", health.Out(errCause))))
+	require.ErrorIs(t, health.Out(errCause), errCause)
+	require.False(t, health.IsOut(errCause))
+	require.False(t, health.IsOut(health.Limp(errCause)))
+}
+
+// looped is an error that wraps itself.
+type looped struct{}
+
+func (looped) Error() string { return "looped" }
+
+func (looped) Unwrap() error { return looped{} }
+
+func TestIsLimpAndIsOut_EndOnAnErrorThatWrapsItself(t *testing.T) {
+	t.Parallel()
+	require.False(t, health.IsLimp(looped{}))
+	require.False(t, health.IsOut(looped{}))
+	require.True(t, health.IsLimp(health.Limp(looped{})))
+	require.True(t, health.IsOut(health.Out(looped{})))
+}
+
 func TestUse_CallsTheNoteOfTheContext(t *testing.T) {
 	t.Parallel()
 	health.Use(t.Context(), "cpu", 0.5) // no note in the context
