@@ -1,6 +1,7 @@
 package probe_test
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,7 +14,7 @@ import (
 
 func inWords(reason string) string { return reason + ", in words" }
 
-func noCause() []string { return nil }
+func oneCause() []string { return []string{"a/b"} }
 
 func TestCondition_IsThatOfAHealthyProviderUntilItIsMarked(t *testing.T) {
 	t.Parallel()
@@ -24,7 +25,8 @@ func TestCondition_IsThatOfAHealthyProviderUntilItIsMarked(t *testing.T) {
 		require.False(t, c.Changed(false))
 		_, _, tell := c.Publish(false, inWords)
 		require.False(t, tell)
-		require.Equal(t, health.Status{State: health.Healthy, Score: 1, Since: began}, c.Status(false, noCause))
+		require.Equal(t, health.Status{State: health.Healthy, Score: 1, Since: began}, c.Status(false, oneCause))
+		require.Equal(t, health.Status{State: health.Draining, Score: 1, Since: began}, c.Status(true, oneCause))
 		require.False(t, c.AwaitFirst(), "nothing is probed")
 		require.Empty(t, c.History())
 
@@ -42,7 +44,7 @@ func TestCondition_IsThatOfAHealthyProviderUntilItIsMarked(t *testing.T) {
 		require.True(t, c.UnhealthySince(time.Now()))
 		require.False(t, c.UnhealthySince(began))
 		require.False(t, c.Answers(false))
-		require.Equal(t, []string{"a/b"}, c.Status(false, func() []string { return []string{"a/b"} }).Because)
+		require.Equal(t, []string{"a/b"}, c.Status(false, oneCause).Because)
 		require.Zero(t, c.Score())
 
 		_, _, tell = c.Publish(false, inWords)
@@ -53,6 +55,8 @@ func TestCondition_IsThatOfAHealthyProviderUntilItIsMarked(t *testing.T) {
 		require.Equal(t, errGone, cause)
 		require.Equal(t, health.Unhealthy, change.From)
 		require.Len(t, c.History(), 1)
+		_, _, tell = c.Publish(false, inWords)
+		require.False(t, tell, "it was told, too")
 
 		c.Mark(nil, "")
 		change, _, tell = c.Publish(false, inWords)
@@ -98,5 +102,56 @@ func TestCondition_AwaitsTheFirstResultOfItsProbes(t *testing.T) {
 			require.Equal(t, health.Unknown, change.From)
 			require.Equal(t, health.Healthy, change.To)
 		})
+	})
+}
+
+func TestCondition_MarkOverrulesProbesAndItsEndDoesToo(t *testing.T) {
+	t.Parallel()
+	inBubble(t, 1, func(t *testing.T, h *host) {
+		p := target{err: health.Out(errDown)}
+		s := h.watched("a", policy(), p.probe)
+		h.locked(func() {
+			var c probe.Condition
+			c.Begin(policy())
+			c.Watch = s.watch
+			c.Mark(errGone, "gone")
+			state, _, cause := c.Watch.State()
+			require.Equal(t, health.Unhealthy, state, "what the probes say stays")
+			require.ErrorIs(t, cause, errDown)
+			c.Mark(nil, "")
+			state, _, _ = c.State(false)
+			require.Equal(t, health.Healthy, state)
+		})
+	})
+}
+
+func TestCondition_ThatIsHealthyAgainBeginsTheCountOfRecoveries(t *testing.T) {
+	t.Parallel()
+	inBubble(t, 1, func(t *testing.T, h *host) {
+		marked := policy()
+		marked.RecoverLimit = 1
+		ran := 0
+		marked.Recover = func(context.Context) error { ran++; return errDown }
+		s := h.watched("a", marked, nil)
+		var c probe.Condition
+		h.locked(func() {
+			c.Begin(marked)
+			c.Watch = s.watch
+		})
+		for _, want := range []int{1, 2} {
+			h.locked(func() {
+				c.Mark(errDown, "down")
+				c.Publish(false, inWords)
+				s.published = health.Unhealthy
+				c.Watch.Recover()
+			})
+			pass(time.Minute)
+			h.locked(func() {
+				c.Watch.Recover()
+				require.Equal(t, want, ran, "it has reached its limit")
+				c.Mark(nil, "")
+				c.Publish(false, inWords)
+			})
+		}
 	})
 }

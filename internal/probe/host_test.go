@@ -111,13 +111,14 @@ type subject struct {
 	states    []health.State
 	changes   []event.Event
 	dependent bool // a dependency is the cause of its failures
+	planned   int  // probes
 }
 
 func (s *subject) Left() bool                 { return s.left }
 func (s *subject) Totals() probe.Totals       { return s.totals }
 func (s *subject) Publish(change event.Event) { s.changes = append(s.changes, change) }
 
-func (s *subject) ProbePlanned() {}
+func (s *subject) ProbePlanned() { s.planned++ }
 
 func (s *subject) HealthChanged() {
 	state, _, _ := s.watch.State()
@@ -217,6 +218,7 @@ type target struct {
 	mu       sync.Mutex
 	err      error
 	takes    time.Duration
+	wait     time.Duration   // whatever the context says
 	deaf     <-chan struct{} // the probe ignores its context until this is closed; nil: it does not
 	probed   []time.Time
 	inside   int
@@ -227,6 +229,7 @@ type target struct {
 func (p *target) probe(ctx context.Context) error {
 	takes, deaf := p.enter()
 	defer p.exit()
+	time.Sleep(p.waits())
 	if deaf != nil {
 		<-deaf
 	}
@@ -252,6 +255,12 @@ func (p *target) enter() (takes time.Duration, deaf <-chan struct{}) {
 	p.inside++
 	p.most = max(p.most, p.inside)
 	return p.takes, p.deaf
+}
+
+func (p *target) waits() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.wait
 }
 
 func (p *target) exit() {

@@ -3,6 +3,8 @@ package probe_test
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -113,6 +115,8 @@ func TestMachine_ExplainsItsState(t *testing.T) {
 	loaded := answer()
 	loaded.Took = 100 * time.Millisecond // just in time
 	loaded.Usage = map[string]float64{"gpu memory": 0.95, "cpu": 0.9, "disk": 0.1}
+	crowded := answer()
+	crowded.Usage = map[string]float64{strings.Repeat("x", 100): 1, "cpu": health.DegradedBelow}
 	for name, row := range map[string]struct {
 		from    health.State
 		results []probe.Result
@@ -128,6 +132,7 @@ func TestMachine_ExplainsItsState(t *testing.T) {
 		"good scores":   {degraded, resultsOf("a"), "1 of 2 good answers", nil},
 		"suspected":     {healthy, resultsOf("s"), "not counted, as many unrelated probes are late: down", errDown},
 		"slow":          {healthy, []probe.Result{late}, "answered in 160ms, expected 100ms", nil},
+		"much in use":   {healthy, []probe.Result{crowded}, "100 % of " + strings.Repeat("x", 64) + "… in use", nil},
 		"loaded":        {healthy, []probe.Result{loaded}, "90 % of cpu in use, 95 % of gpu memory in use", nil},
 	} {
 		p := policy()
@@ -142,8 +147,31 @@ func TestMachine_ExplainsItsState(t *testing.T) {
 	}
 }
 
+func TestMachine_FailureThatIsOutStandsForAllOfThem(t *testing.T) {
+	t.Parallel()
+	out := failure()
+	out.Out = true
+	for _, from := range []health.State{unknown, starting, healthy, degraded} {
+		p := policy()
+		p.StartTime = time.Hour
+		p.Capabilities = map[string]health.Probe{"vision": nil}
+		m := probe.NewMachine(p, true, from, 0)
+		require.Nil(t, m.ObserveCapability(0, "vision", answer()))
+		m.Observe(0, out)
+		require.Equal(t, unhealthy, m.Status().State, "%v, and it starts for an hour", from)
+		require.Equal(t, 3, m.Status().Failures)
+		require.Equal(t, event.CapabilityOut, m.ObserveCapability(0, "vision", out).Kind)
+	}
+	m := probe.NewMachine(policy(), true, unhealthy, 0)
+	observe(&m, "ffff")
+	m.Observe(0, out)
+	require.Equal(t, 5, m.Status().Failures, "more are more")
+}
+
 func TestMachine_ScoreIsZeroUntilTheFirstResult(t *testing.T) {
 	t.Parallel()
+	known := probe.NewMachine(policy(), true, healthy, 0)
+	require.InDelta(t, 1, known.Score(), 0)
 	m := probe.NewMachine(policy(), true, unknown, 0)
 	require.Zero(t, m.Score())
 	m.Observe(0, answer())
@@ -192,6 +220,44 @@ func TestMachine_UnderAnotherPolicyKeepsWhatIsKnown(t *testing.T) {
 	m = probe.NewMachine(policy(), true, unknown, 0)
 	next = m.Under(other, true, 0)
 	require.Equal(t, health.Status{Probed: true}, next.Status(), "nothing is known")
+}
+
+func TestMachine_UnderAnotherPolicyProvesItselfFromTheBeginning(t *testing.T) {
+	t.Parallel()
+	p := policy()
+	p.Capabilities = map[string]health.Probe{"vision": nil}
+	m := probe.NewMachine(p, true, unhealthy, 0)
+	m.ObserveCapability(0, "vision", failure())
+	m.ObserveCapability(0, "vision", answer())
+	observe(&m, "a")
+	next := m.Under(p, true, 0)
+	require.Equal(t, []health.State{unhealthy, degraded}, observe(&next, "aa"))
+	next.ObserveCapability(0, "vision", answer())
+	require.NotNil(t, next.Outage([]string{"vision"}))
+	next.ObserveCapability(0, "vision", answer())
+	require.Nil(t, next.Outage([]string{"vision"}))
+}
+
+func TestMachine_UnderAnotherPolicyForgetsWhatIsProbedNoMore(t *testing.T) {
+	t.Parallel()
+	p := policy()
+	p.Capabilities = map[string]health.Probe{"vision": nil, "speech": nil}
+	m := probe.NewMachine(p, true, healthy, 0)
+	r := failure()
+	r.Usage = map[string]float64{"cpu": 0.5}
+	m.Observe(0, r)
+	m.ObserveCapability(0, "speech", answer())
+	m.ObserveCapability(0, "vision", failure())
+	require.Len(t, m.Status().Out, 1)
+
+	p.Capabilities = map[string]health.Probe{"speech": nil, "touch": nil}
+	next := m.Under(p, false, 0)
+	require.Nil(t, next.Outage([]string{"vision"}))
+	require.Empty(t, next.Status().Out)
+	require.Empty(t, next.Status().Usage)
+	require.Zero(t, next.Status().Failures)
+	require.True(t, next.Answering("speech"), "that stays")
+	require.False(t, next.Answering("touch"), "that is new")
 }
 
 func TestMachine_WithoutAProbeOfTheProviderIsHealthy(t *testing.T) {
@@ -280,6 +346,26 @@ func TestMachine_CapabilityThatIsOutDegrades(t *testing.T) {
 	state, _, _ := m.State()
 	require.Equal(t, unhealthy, state)
 	require.Nil(t, m.ObserveCapability(0, "unknown", failure()))
+}
+
+func TestMachine_SaysWhichCapabilitiesAreOut(t *testing.T) {
+	t.Parallel()
+	p := policy()
+	long := strings.Repeat("x", 100)
+	p.Capabilities = map[string]health.Probe{"touch": nil, "vision": nil, long: nil}
+	m := probe.NewMachine(p, true, healthy, 0)
+	m.ObserveCapability(0, "touch", answer())
+	m.ObserveCapability(0, "vision", failure())
+	m.ObserveCapability(0, long, failure())
+	_, reason, _ := m.State()
+	require.Equal(t, `capability "vision" is out, capability "`+long[:64]+`…" is out`, reason)
+	require.Equal(t, map[string]string{"vision": "down", long: "down"}, m.Status().Out)
+	m.ObserveCapability(0, "vision", answer())
+	require.Equal(t, "down", m.Outage([]string{"vision"}).Reason, "the failure is the reason until it is back")
+
+	m = probe.NewMachine(p, true, unknown, 0)
+	m.ObserveCapability(0, "vision", failure())
+	require.Zero(t, m.Score(), "of the provider nothing is known")
 }
 
 func TestMachine_Interval(t *testing.T) {
@@ -378,7 +464,26 @@ type naive struct {
 	state   health.State
 	began   time.Duration
 	results []probe.Result
-	good    []bool // whether the score after each result was
+	good    []bool          // whether the score after each result was
+	turns   []time.Duration // when it fell, came back, fell again, and so on
+}
+
+// flaps counts the falls soon after a return, less those that the time has forgiven.
+func (n *naive) flaps() (count int) {
+	for i := 2; i < len(n.turns); i += 2 {
+		if spells := int((n.turns[i] - n.turns[i-1]) / (40 * n.policy.Interval)); spells == 0 {
+			count = min(count+1, 6)
+		} else {
+			count = max(count-spells, 0)
+		}
+	}
+	return count
+}
+
+// heldDown reports whether it has to prove itself for longer, after so many answers in a row.
+func (n *naive) heldDown(now time.Duration, answers int) bool {
+	factor := 1 << n.flaps()
+	return answers < n.policy.Rise*factor && now-n.turns[len(n.turns)-1] < n.policy.Interval*time.Duration(factor)
 }
 
 func (n *naive) trailing(is func(i int) bool) (count int) {
@@ -412,8 +517,9 @@ func (n *naive) observe(now time.Duration, r probe.Result) {
 		if answers > 0 {
 			n.state = byScore
 		} else if down && now-n.began >= n.policy.StartTime {
-			n.state = unhealthy
+			n.state, n.turns = unhealthy, append(n.turns, now)
 		}
+		return
 	case healthy:
 		n.state = byScore
 	case degraded:
@@ -421,24 +527,27 @@ func (n *naive) observe(now time.Duration, r probe.Result) {
 			n.state = healthy
 		}
 	case unhealthy:
-		if answers >= n.policy.Rise {
-			n.state = byScore
+		if answers >= n.policy.Rise && !n.heldDown(now, answers) {
+			n.state, n.turns = byScore, append(n.turns, now)
 		}
 		return
 	case health.Draining:
 	}
-	if down && n.state != starting {
-		n.state = unhealthy
+	if down {
+		n.state, n.turns = unhealthy, append(n.turns, now)
 	}
 }
 
 func FuzzMachine_MatchesTheNaiveModel(f *testing.F) {
 	f.Add(uint8(3), uint8(2), uint8(0), []byte{0, 1, 2, 2, 2, 0, 0, 2, 3, 4, 5, 0, 0})
 	f.Add(uint8(1), uint8(1), uint8(9), []byte{2, 2, 2, 2, 2, 0, 1, 0, 2, 0})
+	f.Add(uint8(0), uint8(0), uint8(0), []byte{2, 0, 2, 0, 0, 2, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0})
+	f.Add(uint8(0), uint8(0), uint8(0), slices.Concat([]byte{0, 2, 0, 2, 0, 0, 2, 0, 0, 0, 0}, make([]byte, 100), []byte{2, 0, 0, 0, 0, 2, 0, 2}))
 	f.Add(uint8(10), uint8(4), uint8(1), []byte{0, 2, 2, 2, 0, 2, 0, 4, 0, 0, 0, 0, 5, 5, 0, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 0, 0, 1, 0, 0})
 	f.Fuzz(func(t *testing.T, fall, rise, start uint8, script []byte) {
 		p := policy()
 		p.Fall, p.Rise, p.StartTime, p.Expected = int(fall%12)+1, int(rise%6)+1, time.Duration(start%10)*time.Second, 100*time.Millisecond
+		p.Interval = time.Duration(start/10%4+1) * time.Second // so that results come sooner than one is calm, and later
 		m := probe.NewMachine(p, true, unknown, 0)
 		model := naive{policy: p, state: unknown}
 		for i, step := range script[:min(len(script), 300)] {

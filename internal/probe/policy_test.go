@@ -83,6 +83,7 @@ func TestKeep_KeepsFunctionsUnlessOthersAreGiven(t *testing.T) {
 	require.NotNil(t, given.Probe)
 	require.NotNil(t, given.Recover)
 	require.Len(t, given.Capabilities, 1, "that of x has nothing to check")
+	require.Contains(t, given.Capabilities, "y")
 	require.Len(t, now.Capabilities, 2)
 	require.Equal(t, health.Policy{Interval: time.Hour}, probe.Data(given))
 	require.NotNil(t, given.Probe)
@@ -90,4 +91,11 @@ func TestKeep_KeepsFunctionsUnlessOthersAreGiven(t *testing.T) {
 		require.False(t, probe.Keep(&another, now, []string{"x", "y"}))
 		require.True(t, another.Probe == nil || another.Recover == nil)
 	}
+}
+
+func TestData_SharesNothing(t *testing.T) {
+	t.Parallel()
+	p := health.Policy{Groups: []string{"a"}}
+	probe.Data(p).Groups[0] = "b"
+	require.Equal(t, []string{"a"}, p.Groups)
 }

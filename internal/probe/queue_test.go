@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -60,7 +61,7 @@ func TestQueue_OffsetsProbesThatBeginTogether(t *testing.T) {
 			}
 		}
 		for second, n := range inSecond {
-			require.Less(t, n, 60, "in second %d; ten is even, 300 is together", second)
+			require.Less(t, n, 35, "in second %d; ten is even, 300 is together", second)
 		}
 	})
 }
@@ -123,6 +124,8 @@ func TestQueue_TakesDegradedAnswersAndUsage(t *testing.T) {
 	inBubble(t, 1, func(t *testing.T, h *host) {
 		var late context.Context
 		a := h.watched("a", policy(), func(ctx context.Context) error {
+			health.Use(ctx, "a\nb", 0.1)
+			health.Use(ctx, strings.Repeat("x", 1000), 0.1)
 			for i := range 100 {
 				health.Use(ctx, "r"+strconv.Itoa(i), 0.1)
 			}
@@ -136,6 +139,8 @@ func TestQueue_TakesDegradedAnswersAndUsage(t *testing.T) {
 		require.Equal(t, "around: down", status.Reason)
 		require.Zero(t, status.Failures)
 		require.Len(t, status.Usage, 32, "no more are kept")
+		require.Contains(t, status.Usage, "a b")
+		require.Contains(t, status.Usage, strings.Repeat("x", 253)+"…")
 		require.InDelta(t, 0.2, status.Usage["r0"], 0)
 		health.Use(late, "r0", 0.9)
 		require.InDelta(t, 0.2, a.status().Usage["r0"], 0)
@@ -165,7 +170,9 @@ func TestQueue_StuckProbeFreesItsPlaceAndFailsWheneverOneIsDue(t *testing.T) {
 		require.Equal(t, "probe does not return (1 of 3 failures)", a.status().Reason)
 		require.Equal(t, []event.Kind{event.ProbeStuck}, a.kinds())
 		require.Equal(t, healthy, b.status().State)
-		a.check() // does not wait for it
+		asked := time.Now()
+		a.check()
+		require.Equal(t, asked, time.Now(), "it does not wait for that")
 
 		pass(20 * time.Second)
 		require.Equal(t, unhealthy, a.status().State)
@@ -176,7 +183,8 @@ func TestQueue_StuckProbeFreesItsPlaceAndFailsWheneverOneIsDue(t *testing.T) {
 		close(release)
 		synctest.Wait()
 		require.True(t, a.status().StuckSince.IsZero())
-		require.Equal(t, unhealthy, a.status().State, "its failure was counted already")
+		require.Equal(t, unhealthy, a.status().State)
+		require.Positive(t, a.status().Failures, "its failure was counted already")
 		pass(15 * time.Second)
 		require.Equal(t, healthy, a.status().State)
 		require.Equal(t, 1, p.mostInside())
@@ -228,11 +236,11 @@ func TestQueue_CallsTakeThePlaceOfFiveProbesAtMost(t *testing.T) {
 		state    error
 		want     int
 	}{
-		"trusted":       {trust: true, want: 600 / (6 * 30)},
-		"not trusted":   {want: 600 / 30},
-		"calls fail":    {trust: true, failures: 1, want: 600 / 30},
-		"probes fail":   {trust: true, state: errDown, want: 600 / 5},
-		"none succeeds": {trust: true, want: 600 / 30},
+		"trusted":       {trust: true, want: 9000 / (6 * 30)},
+		"not trusted":   {want: 9000 / 30},
+		"calls fail":    {trust: true, failures: 1, want: 9000 / 30},
+		"probes fail":   {trust: true, state: errDown, want: 9000 / 5},
+		"none succeeds": {trust: true, want: 9000 / 30},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -241,15 +249,15 @@ func TestQueue_CallsTakeThePlaceOfFiveProbesAtMost(t *testing.T) {
 				trusting := policy()
 				trusting.TrustCalls = row.trust
 				a := h.watched("a", trusting, p.probe)
-				for i := range uint64(600) {
+				for i := range uint64(1800) {
 					totals := probe.Totals{Attempts: i, Successes: i, Failures: i * row.failures}
 					if name == "none succeeds" {
 						totals.Successes = 0
 					}
 					a.count(totals)
-					pass(time.Second)
+					pass(5 * time.Second)
 				}
-				require.InDelta(t, row.want, len(p.times()), float64(row.want)/7+2)
+				require.InDelta(t, row.want, len(p.times()), float64(row.want)/25+2)
 			})
 		})
 	}
@@ -286,5 +294,99 @@ func TestQueue_StartsNothingOnceTheHostIsClosing(t *testing.T) {
 		a.check() // returns, as there will be no result
 		require.Equal(t, unknown, a.status().State)
 		require.Empty(t, p.times())
+	})
+}
+
+func TestQueue_ProbesWakeTheProcessAtFewMoments(t *testing.T) {
+	t.Parallel()
+	for interval, tick := range map[time.Duration]time.Duration{
+		30 * time.Second: 128 * time.Millisecond, 128 * time.Second: 512 * time.Millisecond, 128 * time.Millisecond: time.Millisecond,
+	} {
+		inBubble(t, 1, func(t *testing.T, h *host) {
+			var p target
+			often := policy()
+			often.Interval, often.FastInterval, often.IdleInterval = interval, interval, interval
+			h.watched("a", often, p.probe)
+			pass(100 * interval)
+			times := p.times()
+			for i := 2; i < len(times); i++ {
+				require.Zero(t, times[i].Sub(h.epoch)%tick, "every %v", interval)
+				require.InDelta(t, interval.Seconds(), times[i].Sub(times[i-1]).Seconds(), interval.Seconds()/10+tick.Seconds())
+			}
+			require.InDelta(t, 100, len(times), 5)
+		})
+	}
+}
+
+func TestQueue_SaysWhenTheNextProbeIs(t *testing.T) {
+	t.Parallel()
+	inBubble(t, 2, func(t *testing.T, h *host) {
+		p := target{takes: time.Second}
+		var vision target
+		often := policy()
+		often.Capabilities = map[string]health.Probe{"vision": vision.probe}
+		a := h.watched("a", often, p.probe)
+		next := func() (in time.Duration) {
+			h.locked(func() { in = a.watch.NextProbeIn() })
+			return in
+		}
+		for range 20 {
+			pass(10 * time.Minute)
+			probes, checks := len(p.times()), len(vision.times())
+			if next() == 0 { // it runs
+				continue
+			}
+			require.LessOrEqual(t, next(), 34*time.Second)
+			first := a.status().NextCheck
+			require.LessOrEqual(t, time.Until(first), next(), "the first of both")
+			pass(time.Until(first) - 1)
+			require.Equal(t, probes+checks, len(p.times())+len(vision.times()))
+			pass(1)
+			require.Equal(t, probes+checks+1, len(p.times())+len(vision.times()))
+		}
+		pass(5 * time.Second)
+		go a.check()
+		synctest.Wait()
+		require.Zero(t, next(), "it runs already")
+		require.NotZero(t, a.status().NextCheck, "of the capability")
+		var planned int
+		h.locked(func() { planned = a.planned })
+		pass(time.Second)
+		require.NotZero(t, next())
+		h.locked(func() { require.Equal(t, planned+1, a.planned) })
+	})
+}
+
+func TestQueue_AsksWhatIsNotStuck(t *testing.T) {
+	t.Parallel()
+	inBubble(t, 2, func(t *testing.T, h *host) {
+		release := make(chan struct{})
+		p := target{deaf: release}
+		var vision target
+		often := policy()
+		often.Capabilities = map[string]health.Probe{"vision": vision.probe}
+		a := h.watched("a", often, p.probe)
+		pass(10 * time.Second)
+		require.NotZero(t, a.status().StuckSince)
+		before := len(vision.times())
+		a.check()
+		require.Len(t, vision.times(), before+1)
+		close(release)
+		synctest.Wait()
+	})
+}
+
+func TestQueue_TakesFailuresThatAreOut(t *testing.T) {
+	t.Parallel()
+	inBubble(t, 2, func(t *testing.T, h *host) {
+		var vision target
+		starting := policy()
+		starting.StartTime = time.Hour
+		starting.Capabilities = map[string]health.Probe{"vision": vision.probe}
+		a := h.watched("a", starting, func(context.Context) error { return fmt.Errorf("around: %w", health.Out(errDown)) })
+		require.Equal(t, unhealthy, a.status().State)
+		vision.set(health.Out(errDown), 0)
+		a.check()
+		require.Contains(t, a.status().Out, "vision")
 	})
 }

@@ -91,7 +91,13 @@ func TestRecovery_ThatFailsIsRunAgainWithDelaysAndALimit(t *testing.T) {
 					require.InDelta(t, grown, runs.times()[i].Sub(runs.times()[i-1]).Seconds(), 0.5*grown+0.1)
 				}
 				var last event.Event
-				h.locked(func() { last = a.changes[len(a.changes)-1] })
+				h.locked(func() {
+					last = a.changes[len(a.changes)-1]
+					require.NotContains(t, a.changes[len(a.changes)-2].Reason, "tries")
+					a.watch.Recover()
+				})
+				synctest.Wait()
+				require.Len(t, runs.times(), 5, "the limit holds whatever asks for it")
 				require.Equal(t, event.RecoveryFailed, last.Kind)
 				require.Contains(t, last.Reason, row.reason)
 				require.Contains(t, last.Reason, "(the last of 5 tries)")
@@ -103,10 +109,12 @@ func TestRecovery_ThatFailsIsRunAgainWithDelaysAndALimit(t *testing.T) {
 				a.check()
 				synctest.Wait()
 				require.Len(t, runs.times(), 6, "the count begins again")
+				pass(1600 * time.Millisecond)
+				require.Len(t, runs.times(), 7, "and so do the delays")
 				p.set(nil, 0)
 				a.check()
 				pass(time.Minute)
-				require.Len(t, runs.times(), 6, "it is healthy before the delay is over")
+				require.Len(t, runs.times(), 7, "it is healthy before the delay is over")
 			})
 		})
 	}
@@ -159,9 +167,68 @@ func TestRecovery_RunsOneAtATimeWhateverThePolicy(t *testing.T) {
 		pass(2 * time.Second)
 		require.Len(t, runs.times(), 2, "by the present policy, once the older hook has returned")
 		require.EqualValues(t, 1, most.Load())
+		require.NotContains(t, a.kinds(), event.RecoveryFailed, "the older one is not told of")
 		a.stop()
 		pass(time.Hour)
 		require.Len(t, runs.times(), 2)
+	})
+}
+
+func TestRecovery_WaitsWhileTheProviderAnswersAgain(t *testing.T) {
+	t.Parallel()
+	inBubble(t, 1, func(t *testing.T, h *host) {
+		var p target
+		a, runs := h.recovering(&p, func(context.Context) error { return errDown }, func(p *health.Policy) {
+			p.Rise, p.FastInterval, p.RecoverLimit = 100, 10*time.Minute, 100
+		})
+		require.Len(t, runs.times(), 1)
+		p.set(nil, 0)
+		a.check()
+		pass(5 * time.Minute)
+		require.Len(t, runs.times(), 1, "it is on its way back")
+		p.set(errDown, 0)
+		a.check()
+		pass(6 * time.Minute)
+		require.Greater(t, len(runs.times()), 1)
+	})
+}
+
+func TestRecovery_CountsFromTheBeginningWhereNothingWasWatchedMeanwhile(t *testing.T) {
+	t.Parallel()
+	inBubble(t, 1, func(t *testing.T, h *host) {
+		var p target
+		var recovery health.Policy
+		a, runs := h.recovering(&p, func(context.Context) error { return errDown }, func(p *health.Policy) { p.RecoverLimit = 1; recovery = *p })
+		require.Len(t, runs.times(), 1)
+		a.configure(policy(), nil)
+		a.configure(recovery, p.probe)
+		h.locked(a.watch.Recover)
+		synctest.Wait()
+		require.Len(t, runs.times(), 2)
+	})
+}
+
+func TestRecovery_AskedForWhileItIsPostponedBeginsTheDelayAnew(t *testing.T) {
+	t.Parallel()
+	inBubble(t, 1, func(t *testing.T, h *host) {
+		var p target
+		a := h.provider(probe.Identity{Name: "a"})
+		h.locked(func() { a.dependent = true })
+		var runs runs
+		dependent := askedOnly()
+		dependent.Fall, dependent.FastInterval = 1, 10*time.Second
+		dependent.Recover = func(context.Context) error { runs.note(); return nil }
+		p.set(errDown, 0)
+		a.configure(dependent, p.probe)
+		pass(5 * time.Second)
+		h.locked(func() {
+			a.watch.Recover()
+			a.dependent = false
+		})
+		pass(9 * time.Second)
+		require.Empty(t, runs.times())
+		pass(2 * time.Second)
+		require.Len(t, runs.times(), 1)
 	})
 }
 
@@ -178,6 +245,36 @@ func TestRecovery_GoesOnCountingUnderAnotherPolicy(t *testing.T) {
 		h.locked(a.watch.Recover)
 		pass(time.Hour)
 		require.Len(t, runs.times(), 3)
+	})
+}
+
+func TestRecovery_DelayEndsWithItsPolicy(t *testing.T) {
+	t.Parallel()
+	inBubble(t, 1, func(t *testing.T, h *host) {
+		var p target
+		var next health.Policy
+		a, runs := h.recovering(&p, func(context.Context) error { return errDown }, func(p *health.Policy) { next = *p })
+		require.Len(t, runs.times(), 1)
+		a.configure(next, p.probe)
+		pass(30 * time.Minute)
+		require.Len(t, runs.times(), 1, "the owner asks for it under the next policy")
+		h.locked(a.watch.Recover)
+		synctest.Wait()
+		require.Len(t, runs.times(), 2)
+	})
+}
+
+func TestRecovery_ThatSucceedsForAProviderWithoutAProbeOfItsOwn(t *testing.T) {
+	t.Parallel()
+	inBubble(t, 1, func(t *testing.T, h *host) {
+		var ran atomic.Int32
+		marked := policy()
+		marked.Recover = func(context.Context) error { ran.Add(1); return nil }
+		a := h.watched("a", marked, nil)
+		h.locked(func() { a.publish(unhealthy) }) // as a mark does
+		synctest.Wait()
+		require.EqualValues(t, 1, ran.Load())
+		require.Equal(t, []event.Kind{event.Recovered}, a.kinds(), "there is nothing to probe")
 	})
 }
 

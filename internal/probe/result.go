@@ -3,7 +3,6 @@ package probe
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"sync"
 	"time"
 
@@ -118,5 +117,5 @@ func (u *usage) seal() map[string]float64 {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.sealed = true
-	return maps.Clone(u.shares)
+	return u.shares
 }

@@ -100,6 +100,21 @@ func TestWatch_AddsAProbeOfTheProvider(t *testing.T) {
 	})
 }
 
+func TestWatch_WithAHookAloneIsProbedOnceAProbeIsAdded(t *testing.T) {
+	t.Parallel()
+	inBubble(t, 1, func(t *testing.T, h *host) {
+		var own target
+		p := policy()
+		p.Recover = func(context.Context) error { return nil }
+		a := h.watched("a", p, nil)
+		require.False(t, a.status().Probed)
+		h.locked(func() { a.watch.AddProbe(own.probe) })
+		synctest.Wait()
+		require.True(t, a.status().Probed)
+		require.Len(t, own.times(), 1)
+	})
+}
+
 func TestWatch_DropsTheResultOfAnOlderPolicy(t *testing.T) {
 	t.Parallel()
 	inBubble(t, 4, func(t *testing.T, h *host) {
@@ -176,6 +191,108 @@ func TestWatch_RunsOneProbeWhateverThePolicy(t *testing.T) {
 	}
 }
 
+func TestWatch_RunsOneProbeOfEachKindWhateverThePolicy(t *testing.T) {
+	t.Parallel()
+	inBubble(t, 8, func(t *testing.T, h *host) {
+		release := make(chan struct{})
+		own, vision, speech := target{deaf: release}, target{deaf: release}, target{deaf: release}
+		p := policy()
+		p.Capabilities = map[string]health.Probe{"vision": vision.probe, "speech": speech.probe}
+		a := h.watched("a", p, own.probe)
+		a.configure(p, own.probe)
+		pass(time.Minute)
+		close(release)
+		pass(time.Minute)
+		for _, of := range []*target{&own, &vision, &speech} {
+			require.Equal(t, 1, of.mostInside())
+			require.GreaterOrEqual(t, len(of.times()), 2)
+		}
+	})
+}
+
+func TestWatch_WhatWaitsForAResultDoesNotWaitForAProbeThatIsOver(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(*subject){
+		"stopped":         func(s *subject) { s.stop() },
+		"another policy":  func(s *subject) { s.configure(policy(), func(context.Context) error { return nil }) },
+		"nothing watched": func(s *subject) { s.configure(policy(), nil) },
+	} {
+		inBubble(t, 2, func(t *testing.T, h *host) {
+			release := make(chan struct{})
+			p := target{deaf: release}
+			a := h.watched("a", policy(), p.probe)
+			checked := make(chan struct{})
+			go func() {
+				defer close(checked)
+				a.check()
+			}()
+			synctest.Wait()
+			end(a)
+			synctest.Wait()
+			select {
+			case <-checked:
+			default:
+				t.Error(name)
+			}
+			require.Equal(t, name == "another policy", a.watch.Active(), name)
+			close(release)
+			synctest.Wait()
+		})
+	}
+}
+
+func TestWatch_PolicyThatIsOffProbesNothingThoughItRecovers(t *testing.T) {
+	t.Parallel()
+	inBubble(t, 1, func(t *testing.T, h *host) {
+		var p target
+		off := policy()
+		off.Off = true
+		off.Recover = func(context.Context) error { return nil }
+		a := h.watched("a", off, p.probe)
+		pass(time.Hour)
+		require.Empty(t, p.times())
+		require.Equal(t, healthy, a.status().State)
+	})
+}
+
+func TestWatch_SaysWhatIsNotProven(t *testing.T) {
+	t.Parallel()
+	inBubble(t, 2, func(t *testing.T, h *host) {
+		p, vision := target{takes: time.Second, err: errDown}, target{takes: time.Second}
+		both := policy()
+		both.Capabilities = map[string]health.Probe{"vision": vision.probe}
+		a := h.watched("a", both, p.probe)
+		why := func(w *probe.Watch) (text string, next time.Duration, cause error) {
+			h.locked(func() { text, next, cause = w.WhyUnproven() })
+			return text, next, cause
+		}
+		work := func(w *probe.Watch) (work bool) {
+			h.locked(func() { work = w.CapabilitiesWork() })
+			return work
+		}
+		text, next, cause := why(a.watch)
+		require.Equal(t, "its first probe has no result yet", text)
+		require.Zero(t, next)
+		require.NoError(t, cause)
+		require.False(t, work(a.watch), "there is no result yet")
+		pass(time.Second)
+		text, next, cause = why(a.watch)
+		require.Equal(t, "starting: down (1 of 3 failures)", text)
+		require.InDelta(t, 5, next.Seconds(), 0.6)
+		require.ErrorIs(t, cause, errDown)
+		require.True(t, work(a.watch))
+		vision.set(errDown, 0)
+		for range 3 {
+			a.check()
+		}
+		require.False(t, work(a.watch))
+
+		text, _, _ = why(nil)
+		require.Equal(t, "its first probe has no result yet", text)
+		require.True(t, work(nil), "there is nothing to prove")
+	})
+}
+
 func TestWatch_BlockedCheckRunsWhenTheOlderProbeReturns(t *testing.T) {
 	t.Parallel()
 	inBubble(t, 4, func(t *testing.T, h *host) {
@@ -186,6 +303,8 @@ func TestWatch_BlockedCheckRunsWhenTheOlderProbeReturns(t *testing.T) {
 		go a.check()
 		pass(time.Second)
 		require.Empty(t, newer.times())
+		require.True(t, a.status().StuckSince.IsZero(), "the older one is not stuck")
+		pass(time.Second)
 		close(release)
 		synctest.Wait()
 		require.Len(t, newer.times(), 1)
