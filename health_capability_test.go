@@ -91,6 +91,35 @@ func TestCapabilityProbe_StaysOutAcrossPolicies(t *testing.T) {
 	})
 }
 
+func TestCapabilityProbe_OutageEndsWithThePolicyThatProbedIt(t *testing.T) {
+	t.Parallel()
+	for name, own := range map[string]*testkit.ProbeTarget{"with a probe of its own": {}, "without": nil} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+				vision, speech := testkit.ProbeTarget{Err: testkit.ErrDown}, testkit.ProbeTarget{}
+				policy := health.Policy{Capabilities: map[string]health.Probe{"vision": vision.Probe, "speech": speech.Probe}}
+				if own != nil {
+					policy.Probe = own.Probe
+				}
+				a := testkit.Add(t, reg, testkit.Provider{Name: "a", Capabilities: []string{"vision", "speech"}, Health: policy})
+				synctest.Wait()
+				_, err := testkit.Bind(reg, "vision").Get(t.Context())
+				require.ErrorIs(t, err, registry.ErrUnhealthy)
+				require.Equal(t, health.Degraded, a.Health().State)
+
+				policy.Capabilities = map[string]health.Probe{"speech": speech.Probe}
+				_, err = a.SetHealthPolicy(policy)
+				require.NoError(t, err)
+				require.Equal(t, "a", testkit.MustGet(t, testkit.Bind(reg, "vision")), "nothing says that it is out")
+				testkit.Pass(5 * time.Minute)
+				require.Equal(t, health.Healthy, a.Health().State)
+				require.InDelta(t, 1, a.Health().Score, 0)
+			})
+		})
+	}
+}
+
 func TestCapabilityProbe_FailureIsAReason(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {

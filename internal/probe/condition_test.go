@@ -141,7 +141,7 @@ func TestCondition_ThatIsHealthyAgainBeginsTheCountOfRecoveries(t *testing.T) {
 		for _, want := range []int{1, 2} {
 			h.locked(func() {
 				c.Mark(errDown, "down")
-				c.Publish(false, inWords)
+				_, _, _ = c.Publish(false, inWords)
 				s.published = health.Unhealthy
 				c.Watch.Recover()
 			})
@@ -150,7 +150,7 @@ func TestCondition_ThatIsHealthyAgainBeginsTheCountOfRecoveries(t *testing.T) {
 				c.Watch.Recover()
 				require.Equal(t, want, ran, "it has reached its limit")
 				c.Mark(nil, "")
-				c.Publish(false, inWords)
+				_, _, _ = c.Publish(false, inWords)
 			})
 		}
 	})

@@ -99,10 +99,11 @@ func (m *Machine) Under(policy health.Policy, own bool, now time.Duration) Machi
 
 func (m *Machine) applyPolicy() {
 	m.facts.Fall, m.facts.Expected, m.facts.Checked = m.policy.Fall, m.policy.Expected, len(m.capabilities)
-	if !m.own && m.state != health.Degraded {
-		m.state, m.reason, m.err = health.Healthy, "", nil
+	if !m.own { // no result of the provider itself would bring it back
 		m.facts.Known = true
 		m.score = health.Score(m.facts)
+		m.state = m.byScore()
+		m.reason, m.err = m.whyDegraded(Result{}), nil
 	}
 	if !m.facts.Known {
 		m.score = 0

@@ -260,6 +260,36 @@ func TestMachine_UnderAnotherPolicyForgetsWhatIsProbedNoMore(t *testing.T) {
 	require.False(t, next.Answering("touch"), "that is new")
 }
 
+func TestMachine_UnderAnotherPolicyIsWellAgainWhereThatProbedWhatIsOut(t *testing.T) {
+	t.Parallel()
+	p := policy()
+	p.Capabilities = map[string]health.Probe{"vision": nil, "speech": nil}
+	other := policy()
+	other.Capabilities = map[string]health.Probe{"speech": nil}
+	for own, first := range map[bool]health.State{true: degraded, false: healthy} {
+		m := probe.NewMachine(p, own, healthy, 0)
+		m.ObserveCapability(0, "speech", answer())
+		m.ObserveCapability(0, "vision", failure())
+		require.Equal(t, degraded, m.Status().State)
+		next := m.Under(other, own, 0)
+		require.Equal(t, first, next.Status().State, "own probe %t: its next good results bring it back, else nothing would", own)
+		next.ObserveCapability(0, "speech", answer())
+		observe(&next, "aa"[:map[bool]int{true: 2}[own]])
+		require.Equal(t, health.Status{State: healthy, Score: 1, Probed: true, Took: next.Status().Took}, next.Status())
+	}
+	m := probe.NewMachine(p, true, healthy, 0)
+	m.ObserveCapability(0, "vision", failure())
+	next := m.Under(p, false, 0)
+	state, reason, _ := next.State()
+	require.Equal(t, degraded, state, "it is out still")
+	require.Equal(t, `capability "vision" is out`, reason)
+	observe(&m, "fff")
+	next = m.Under(p, false, 0)
+	state, reason, _ = next.State()
+	require.Equal(t, degraded, state, "the failures end with their probe")
+	require.Equal(t, `capability "vision" is out`, reason)
+}
+
 func TestMachine_WithoutAProbeOfTheProviderIsHealthy(t *testing.T) {
 	t.Parallel()
 	vision := policy()
