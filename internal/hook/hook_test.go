@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -258,6 +259,19 @@ func TestSets_SkippedOnesSeeNothingOfTheCall(t *testing.T) {
 	require.Equal(t, "abcde", seenBy(wanted))
 	require.Equal(t, "bde", seenBy(t.Context()), "also one whose Skip panics")
 	require.Equal(t, "bde", seenBy(t.Context()), "the list is as before")
+}
+
+func TestSets_BeforeAndBehindASkippedOneSeeTheCall(t *testing.T) {
+	t.Parallel()
+	var l list
+	var seen []string
+	for i, skips := range []bool{false, false, true, false, true, false} {
+		l.Add(set{Skip: func(context.Context) bool { return skips }, AfterCall: func(context.Context, string) {
+			seen = append(seen, strconv.Itoa(i))
+		}})
+	}
+	l.For(t.Context()).AfterCall(t.Context(), report)
+	require.Equal(t, []string{"5", "3", "1", "0"}, seen)
 }
 
 func TestAsked_CallIsUnseenWhereAllSkipItAndTheOwnerDoesNotAttend(t *testing.T) {
