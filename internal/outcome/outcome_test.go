@@ -1,6 +1,7 @@
 package outcome_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -34,6 +35,9 @@ func TestOf_FollowsTheTableOfVerdicts(t *testing.T) {
 		Cooldown: verdict.CooldownAsked, Latency: second, After: time.Minute, Scope: verdict.ScopeDomain, Cause: cause,
 	}, outcome.Of(verdict.Verdict{Class: verdict.ClassRateLimited, After: time.Minute, Scope: verdict.ScopeDomain}, second, false, cause))
 
+	require.Equal(t, verdict.ClassSuccess, func() verdict.Class { o := of(verdict.ClassSuccess); return o.Class }())
+	late := outcome.Of(verdict.Verdict{Class: verdict.ClassServerError}, second, true, nil)
+	require.Equal(t, verdict.ClassServerError, late.Class, "it is no answer")
 	slow := outcome.Of(verdict.Verdict{Class: verdict.ClassSuccess}, second, true, nil)
 	require.Equal(t, verdict.ClassSlow, slow.Class)
 	require.True(t, slow.Slow)
@@ -193,4 +197,11 @@ func TestOutcome_LastErrorTellsOfTheProviderAlone(t *testing.T) {
 	text := long.LastError(now).Text
 	require.LessOrEqual(t, len(text), 300)
 	require.Contains(t, text, "a bxxx")
+}
+
+func TestOfCall_IsWhatEndedItOrTheClassOfItsLastAttempt(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, verdict.ClassTransport, outcome.OfCall(nil, verdict.ClassTransport))
+	require.Equal(t, verdict.ClassCancelled, outcome.OfCall(context.Canceled, verdict.ClassTransport))
+	require.Equal(t, verdict.ClassCallerDeadline, outcome.OfCall(context.DeadlineExceeded, verdict.ClassTransport))
 }
