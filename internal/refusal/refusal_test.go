@@ -2,6 +2,7 @@ package refusal_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -109,4 +110,38 @@ func TestCause_MatchesCredentialsOnlyWhereAllCandidatesAreParked(t *testing.T) {
 	hidden := refusal.Cause(reason.Parked, err, false)
 	require.NotErrorIs(t, hidden, fault.ErrCredentials)
 	require.ErrorIs(t, hidden, fault.ErrCoolingDown)
+}
+
+func TestBecause_NamesSixteenAndCountsTheRest(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, "down", refusal.Because("down", nil))
+	require.Equal(t, "down; because a, b", refusal.Because("down", []string{"a", "b"}))
+	require.Equal(t, "because a", refusal.Because("", []string{"a"}))
+	long := strings.Repeat("x", 100)
+	names := slices.Repeat([]string{long}, 18)
+	all := slices.Repeat([]string{long[:64] + "…"}, 16)
+	require.Equal(t, "down; because "+strings.Join(all, ", "), refusal.Because("down", names[:16]))
+	require.Equal(t, "down; because "+strings.Join(all, ", ")+", and 2 more", refusal.Because("down", names))
+	require.Equal(t, long, names[0], "the names are as they were")
+}
+
+func TestNamesOf_ListsThemInOrder(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, "none", refusal.NamesOf(nil))
+	require.Equal(t, `"a", "b\n"`, refusal.NamesOf([]string{"b\n", "a"}))
+	long := strings.Repeat("x", 100)
+	require.Equal(t, `"`+long[:64]+`…"`, refusal.NamesOf([]string{long}))
+	text := refusal.NamesOf(slices.Repeat([]string{"a"}, 18))
+	require.Equal(t, 16, strings.Count(text, `"a"`))
+	require.True(t, strings.HasSuffix(text, ", 2 more"), text)
+}
+
+func TestThrottledFor_IsNoReasonAtZero(t *testing.T) {
+	t.Parallel()
+	why, retryIn := refusal.ThrottledFor(0)
+	require.Nil(t, why)
+	require.Zero(t, retryIn)
+	why, retryIn = refusal.ThrottledFor(1)
+	require.Equal(t, refusal.Throttled(), why)
+	require.EqualValues(t, 1, retryIn)
 }
