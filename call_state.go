@@ -108,11 +108,6 @@ func (c *call) continueFrom(ctx context.Context, query *queryPlan, key string, f
 	c.providers.take()
 }
 
-// handOver leaves the attempt to a lease: its place and delay are not the call's any more.
-func (c *call) handOver() {
-	c.attempt.place, c.delay, c.state = nil, 0, callChoosing
-}
-
 // resume goes on from a leased attempt that has ended with that verdict.
 func (c *call) resume(ended *leasedAttempt, v verdict.Verdict) {
 	c.attempt, c.retried = ended.attempt, ended.retried

@@ -55,7 +55,6 @@ func (l *leasedAttempt) init(c *call) {
 		c.query.service.meter.Waited(c.delay)
 	}
 	l.call.addLease(c)
-	c.handOver()
 	l.startExpiry()
 }
 

@@ -129,7 +129,6 @@ func (m *membership) index(p *provider) {
 	m.providers[p.id()] = p
 	m.byCapability.Insert(p, p.definition.Capabilities)
 	p.service.members[p] = struct{}{}
-	m.order = nil
 	m.views.Reset()
 	m.causesOf = overall.Causes[*provider]{} // it keeps no provider that has left
 	m.causes.Add(1)
@@ -139,7 +138,6 @@ func (m *membership) unindex(p *provider) {
 	delete(m.providers, p.id())
 	m.byCapability.Delete(p, p.definition.Capabilities)
 	delete(p.service.members, p)
-	m.order = nil
 	m.views.Reset()
 	m.causesOf = overall.Causes[*provider]{} // it keeps no provider that has left
 	m.causes.Add(1)
