@@ -340,6 +340,20 @@ func TestMetrics_ServicesShowWaitsAndLookups(t *testing.T) {
 	})
 }
 
+func TestMetrics_DurationOfACallIsThatOfAllItsAttempts(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{Name: "a", Instance: testkit.Answers(func() (string, error) {
+			time.Sleep(time.Second)
+			return "", testkit.ErrDown
+		})})
+		testkit.Add(t, reg, testkit.Provider{Name: "b", Instance: testkit.Takes("b", 2*time.Second)})
+		testkit.Pass(time.Second)
+		require.Equal(t, "b", testkit.MustAsk(t, testkit.Bind(reg)))
+		require.Equal(t, 3*time.Second, reg.Metrics().Services[0].Calls[0].Duration.Sum)
+	})
+}
+
 func TestMetrics_DurationsCanBeLeftOut(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{NoDurations: true}, func(t *testing.T, reg *registry.Registry) {

@@ -11,6 +11,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/event"
 	"github.com/capreg/registry/internal/testkit"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/status"
 	"github.com/capreg/registry/verdict"
 )
@@ -315,5 +316,26 @@ func TestLease_MoveOnAndBesideOfAnEndedLeaseSaySo(t *testing.T) {
 				require.ErrorIs(t, err, registry.ErrLeaseDone, name)
 			}
 		}
+	})
+}
+
+func TestLease_ReportNamesThoseThatTurnedAwayItsLastSearch(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{Authorize: func(_ context.Context, _, _, provider string) error {
+		if provider == "b" {
+			return testkit.ErrDown
+		}
+		return nil
+	}}, func(t *testing.T, reg *registry.Registry) {
+		testkit.Add(t, reg, testkit.Provider{Name: "a"})
+		testkit.Add(t, reg, testkit.Provider{Name: "b"})
+		var report registry.CallReport
+		lease, err := testkit.Bind(reg).Acquire(t.Context(), registry.ReportTo(&report))
+		require.NoError(t, err)
+		_, err = lease.MoveOn(testkit.ErrDown)
+		require.ErrorIs(t, err, registry.ErrDenied)
+		require.Len(t, report.Skipped(), 1)
+		require.Equal(t, "b", report.Skipped()[0].Provider)
+		require.Equal(t, reason.Denied, report.Skipped()[0].Code)
 	})
 }
