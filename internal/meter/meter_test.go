@@ -2,6 +2,7 @@ package meter_test
 
 import (
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 
 	"github.com/capreg/registry/internal/histogram"
 	"github.com/capreg/registry/internal/meter"
+	"github.com/capreg/registry/internal/record"
 	"github.com/capreg/registry/metrics"
 	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
@@ -150,6 +152,31 @@ func TestService_TimesSomeLookupsAndWaits(t *testing.T) {
 	s.Waited(0)
 	s.Waited(time.Second)
 	require.EqualValues(t, 1, s.Read("").Waits.Count)
+	require.Equal(t, time.Second, s.Read("").Waits.Sum)
+}
+
+func TestService_CallOfOneAttemptIsALookupToo(t *testing.T) {
+	t.Parallel()
+	s, _ := newPair(true)
+	s.Single(verdict.ClassServerError, time.Second)
+	read := s.Read("")
+	require.EqualValues(t, 1, read.Hits)
+	require.Equal(t, map[verdict.Class]uint64{verdict.ClassServerError: 1}, counts(read.Calls))
+	require.Equal(t, metrics.Amounts{Count: 1, Sum: 1, AtMost: []uint64{1, 1, 1, 1, 1}}, read.Attempts)
+}
+
+func TestProvider_AnswersThatAreNotQuickAreMeasuredLikeOthers(t *testing.T) {
+	t.Parallel()
+	s, p := newPair(true)
+	cell := p.FirstCell()
+	cell.Attempts.Add(1)
+	p.Answered(cell, time.Second, time.Hour)
+	require.Equal(t, record.Totals{Attempts: 1, Successes: 1, MeanLatency: time.Second}, p.Totals())
+	var shown metrics.Provider
+	p.Read(&shown, 1)
+	require.Equal(t, map[verdict.Class]uint64{verdict.ClassSuccess: 1}, counts(shown.Attempts))
+	hits, _ := s.Lookups()
+	require.Zero(t, hits, "its call is counted apart")
 }
 
 func TestForgotten_FollowsServicesThatAreStillBusy(t *testing.T) {
@@ -214,7 +241,43 @@ func TestProvider_LastMinuteOfAGapIsNoRateOfASecond(t *testing.T) {
 	_, p := newPair(true)
 	quick(p, time.Millisecond, 100*time.Second)
 	quick(p, time.Millisecond, 164*time.Second)
-	require.InDelta(t, 1.0/59, p.LastMinute(169*time.Second).Rate, 0.001, "the slice before ended 59 seconds ago")
+	require.InDelta(t, 1.0/59, p.LastMinute(169*time.Second).Rate, 1e-9, "the slice before ended 59 seconds ago")
+}
+
+func TestProvider_LastMinuteHasAllThatEnded(t *testing.T) {
+	t.Parallel()
+	_, p := newPair(true)
+	cell := p.FirstCell()
+	for i, ended := range []struct {
+		class verdict.Class
+		count *atomic.Uint64
+	}{
+		{verdict.ClassSuccess, &cell.Successes},
+		{verdict.ClassSlow, &cell.Successes},
+		{verdict.ClassServerError, &cell.Failures},
+		{verdict.ClassRateLimited, &cell.Limited},
+		{verdict.ClassCancelled, &cell.Ignored},
+	} {
+		cell.Attempts.Add(1)
+		p.Ended(ended.class, time.Duration(i+1)*time.Second, time.Hour)
+		ended.count.Add(1)
+	}
+	last := p.LastMinute(time.Hour)
+	require.InDelta(t, 5.0/60, last.Rate, 1e-9)
+	require.InDelta(t, 1.0/5, last.Errors, 1e-9)
+	require.InDelta(t, time.Second, last.P50, 3e8, "of the answers, the longer of which was slow")
+	require.InDelta(t, 2*time.Second, last.P99, 6e8)
+	require.Equal(t, [6]metrics.Slice{5: {Ended: 5, Failed: 1}}, last.Slices)
+}
+
+func TestProvider_LastMinuteOfNothingIsEmpty(t *testing.T) {
+	t.Parallel()
+	_, p := newPair(true)
+	p.Turn(time.Second, time.Hour) // an attempt that is about to be counted
+	require.Zero(t, p.LastMinute(time.Hour))
+	_, p = newPair(true)
+	quick(p, 0, 0)
+	require.Zero(t, p.LastMinute(0), "it has just joined")
 }
 
 func TestProvider_LastMinuteOfANewOneIsShorter(t *testing.T) {
@@ -236,7 +299,9 @@ func TestProvider_WithoutDurationsOnlyCountsAreKept(t *testing.T) {
 	var shown metrics.Provider
 	p.Read(&shown, p.Totals().Attempts)
 	require.Equal(t, map[verdict.Class]uint64{verdict.ClassSuccess: 1, verdict.ClassServerError: 1}, counts(shown.Attempts))
-	require.Zero(t, shown.Attempts[0].Duration.Quantile(1).Truncate(100*time.Microsecond))
+	for _, ended := range shown.Attempts {
+		require.Zero(t, ended.Duration.Quantile(1).Truncate(100*time.Microsecond), "%v", ended.Class)
+	}
 	require.Zero(t, p.LastMinute(time.Hour))
 	hits, _ := s.Lookups()
 	require.EqualValues(t, 1, hits)
