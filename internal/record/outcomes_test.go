@@ -46,3 +46,17 @@ func TestSum_PassesOverCellsWithoutAnAttempt(t *testing.T) {
 	require.False(t, last.Untouched())
 	require.Equal(t, record.Totals{Attempts: 2, Successes: 1, InFlight: 1}, record.Sum(&cells))
 }
+
+func TestSum_QuickCallsAreSuccesses(t *testing.T) {
+	t.Parallel()
+	var cells striped.Cells[record.Outcomes]
+	cell := cells.Local()
+	cell.Attempts.Add(4)
+	cell.Successes.Add(1)
+	cell.Latency.Add(uint64(3 * time.Second))
+	for i := range 2 {
+		cell.Quick[i].Add(1)
+		cell.QuickLatency.Add(uint64(3 * time.Second))
+	}
+	require.Equal(t, record.Totals{Attempts: 4, Successes: 3, InFlight: 1, MeanLatency: 3 * time.Second}, record.Sum(&cells))
+}
