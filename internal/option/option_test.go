@@ -24,12 +24,12 @@ func TestSet_LaterOptionsWin(t *testing.T) {
 		{Caller: "a"},
 		{Report: &first},
 		{Bounded: true, MaxParallel: 1},
-		{},
 		{Wait: true},
 		{Timed: true, Timeout: time.Second},
 		{Caller: "b"},
 		{Report: &second},
 		{Bounded: true, MaxParallel: 2},
+		{},
 	} {
 		all.Merge(&each)
 	}
