@@ -71,6 +71,18 @@ func TestSwap_TakesPositionOfProvider(t *testing.T) {
 	})
 }
 
+func TestSwap_ProviderThatIsRemovedMeanwhileLeavesItsDomain(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Domain: "key"})
+		b := testkit.Add(t, reg, testkit.Provider{Name: "b", Domain: "key"})
+		swap(t, reg, "T", "a", testkit.Says("fake"))
+		require.Equal(t, 2, b.Info().Shared.Members)
+		require.NoError(t, a.Unregister(t.Context()))
+		require.Equal(t, 1, b.Info().Shared.Members)
+	})
+}
+
 func TestSwap_StateEndsWithIt(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
