@@ -171,6 +171,24 @@ func TestGranted_PassesByThoseThatTurnedTheCallAway(t *testing.T) {
 	})
 }
 
+func TestRefused_OneThatTurnedTheCallAwayGrantsNoPlaceOfItsDomain(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a := full(t)
+		b := &provider{places: a.places, maxWait: a.maxWait}
+		q := queued(t, a, b)
+		a.places.Release()
+		require.Zero(t, await(t, q, time.Minute))
+		q.Refused(0, a)
+		b.blocked = true
+		a.places.Release()
+		q.Resume(0)
+		require.Equal(t, -1, await(t, q, time.Second), "nothing admits the call")
+		b.blocked = false
+		require.Zero(t, await(t, q, time.Second), "it has kept its turn")
+		b.places.Release()
+	})
+}
+
 func TestLeaveHopeless_EndsAWaitThatWasTooLong(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		a, b := full(t), full(t)
