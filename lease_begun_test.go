@@ -93,6 +93,23 @@ func TestLease_EndOfItsTimeCountsBeforeTheAnswerHasBegun(t *testing.T) {
 	}
 }
 
+func TestLease_PatienceOfItsHolderIsItsTimeoutForTheBreaker(t *testing.T) {
+	t.Parallel()
+	for patience, failures := range map[time.Duration]int{time.Second: 1, 0: 0, time.Minute: 0} {
+		testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+			a := testkit.Add(t, reg, testkit.Provider{Name: "a", AttemptTimeout: time.Hour})
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			l, err := testkit.Bind(reg).Acquire(ctx)
+			require.NoError(t, err)
+			l.Steps().Patience(patience)
+			testkit.Pass(10 * time.Second)
+			l.Done(ctx.Err())
+			testkit.RequireCounts(t, a, 0, failures, 1-failures, 0)
+		})
+	}
+}
+
 // A trial whose answer has begun, and then takes all of its time, neither closes the breaker nor opens it again.
 func TestLease_LongAnswerOfATrialMovesNoBreaker(t *testing.T) {
 	t.Parallel()

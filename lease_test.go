@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"context"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -244,6 +245,25 @@ func TestLease_ForgottenFreesPlaceDespiteHooks(t *testing.T) {
 		close(release)
 		synctest.Wait()
 		_ = reg.Close(t.Context())
+	})
+}
+
+func TestLease_HookThatExitsGivesTheProviderBack(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{Hooks: registry.Hooks{BeforeAttempt: func(context.Context, registry.CallReport, registry.Attempt) context.Context {
+		runtime.Goexit()
+		return nil
+	}}}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a", Limits: one})
+		for i := range 3 {
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				_, _ = testkit.Bind(reg).Acquire(t.Context())
+			}()
+			<-ended
+			testkit.RequireCounts(t, a, 0, 0, i+1, 0)
+		}
 	})
 }
 
