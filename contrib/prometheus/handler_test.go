@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -66,7 +67,7 @@ func TestHandler_AnswersWithWhatOneRegistryOfAllWouldHave(t *testing.T) {
 	answer := scraped(t, collector.Handler(first, nil, last), acceptText)
 	require.Equal(t, http.StatusOK, answer.Code)
 	require.Equal(t, whole.Header(), answer.Header(), "it is not compressed")
-	require.Equal(t, slices.Sorted(strings.Lines(whole.Body.String())), slices.Sorted(strings.Lines(answer.Body.String())))
+	require.Equal(t, steady(whole.Body.String()), steady(answer.Body.String()))
 	var names []string
 	for line := range strings.Lines(answer.Body.String()) {
 		if name, is := strings.CutPrefix(line, "# TYPE "); is {
@@ -124,4 +125,50 @@ func TestHandler_FailsWithAnotherGathererOrForASeriesOfTwo(t *testing.T) {
 	answer = scraped(t, collector.Handler(collector), acceptText)
 	require.Equal(t, http.StatusInternalServerError, answer.Code)
 	require.Contains(t, answer.Body.String(), "was collected before with the same name and label values")
+}
+
+func TestHandler_NamesOfARequestAreTheFamiliesWanted(t *testing.T) {
+	t.Parallel()
+	request := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics?name[]=registry_calls_total&name[]=a_first_total", nil)
+	answer := httptest.NewRecorder()
+	collected(t, registryprom.Options{}).Handler(own(t, "a_first_total")).ServeHTTP(answer, request)
+	require.Equal(t, 2, strings.Count(answer.Body.String(), "# TYPE "))
+	require.Contains(t, answer.Body.String(), "\na_first_total 0\n")
+	require.Contains(t, answer.Body.String(), "# TYPE registry_calls_total counter\n")
+}
+
+// broken has a family without series, before or after those of the collector.
+func broken(name string) prometheus.Gatherer {
+	return prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+		return []*dto.MetricFamily{{Name: &name, Type: dto.MetricType_GAUGE.Enum()}}, nil
+	})
+}
+
+func TestHandler_CutsOffAnAnswerThatCannotBeWhole(t *testing.T) {
+	t.Parallel()
+	collector := collected(t, registryprom.Options{})
+	for _, name := range []string{"a_first", "z_last"} {
+		server := httptest.NewServer(collector.Handler(broken(name)))
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
+		require.NoError(t, err)
+		answer, err := server.Client().Do(request)
+		if err == nil {
+			_, err = io.Copy(io.Discard, answer.Body)
+			require.NoError(t, answer.Body.Close())
+		}
+		require.Error(t, err, name)
+		server.Close()
+	}
+}
+
+// gone is the answer to a client that has gone.
+type gone struct{ http.ResponseWriter }
+
+func (gone) Write([]byte) (int, error) { return 0, errors.New("connection reset") }
+
+func TestHandler_EndsWhenTheClientHasGone(t *testing.T) {
+	t.Parallel()
+	handler := collected(t, registryprom.Options{}).Handler()
+	request := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil)
+	require.NotPanics(t, func() { handler.ServeHTTP(gone{httptest.NewRecorder()}, request) })
 }
