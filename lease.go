@@ -143,12 +143,12 @@ func (r *Resolver[T]) Acquire(ctx context.Context, options ...CallOption) (*Leas
 	if err := l.call.accept(ctx, query, r.key, options, &first.hooks); err != nil {
 		return nil, err
 	}
-	if l.call.observed || !first.admit(l.call.caller.Ctx, query, &l.call) { //nolint:contextcheck // the call has it
-		return l.search(&first) //nolint:contextcheck // the call has it
+	if !l.call.observed && first.admit(l.call.caller.Ctx, query, &l.call) { //nolint:contextcheck // the call has it
+		l.lease.Value = typed.Value[T](first.instance)
+		l.lease.held.initFirst(&l.call, &first)
+		return &l.lease, nil
 	}
-	l.lease.Value = typed.Value[T](first.instance)
-	l.lease.held.initFirst(&l.call, &first)
-	return &l.lease, nil
+	return l.search(&first) //nolint:contextcheck // the call has it
 }
 
 // AcquireAll leases every provider that a call could enter, in order, at most limit of them; zero or less means all.
