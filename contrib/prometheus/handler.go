@@ -3,6 +3,7 @@ package registryprom
 import (
 	"bufio"
 	"bytes"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -63,6 +64,11 @@ func (a answer) writeTo(w http.ResponseWriter) {
 	var second error
 	var both sync.WaitGroup
 	both.Go(func() {
+		defer func() { // nothing else keeps what others gather from ending the program
+			if value := recover(); value != nil {
+				second = fmt.Errorf("registryprom: encoding the families from %q on panicked: %v", a.families[middle].GetName(), value)
+			}
+		}()
 		to := expfmt.NewEncoder(&latter, a.format)
 		if second = encode(to, a.families[middle:]); second != nil {
 			return

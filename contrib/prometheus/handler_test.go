@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -137,18 +138,23 @@ func TestHandler_NamesOfARequestAreTheFamiliesWanted(t *testing.T) {
 	require.Contains(t, answer.Body.String(), "# TYPE registry_calls_total counter\n")
 }
 
-// broken has a family without series, before or after those of the collector.
-func broken(name string) prometheus.Gatherer {
+// broken has a family with these series, before or after those of the collector.
+func broken(name string, series ...*dto.Metric) prometheus.Gatherer {
 	return prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
-		return []*dto.MetricFamily{{Name: &name, Type: dto.MetricType_GAUGE.Enum()}}, nil
+		return []*dto.MetricFamily{{Name: &name, Type: dto.MetricType_GAUGE.Enum(), Metric: series}}, nil
 	})
 }
 
 func TestHandler_CutsOffAnAnswerThatCannotBeWhole(t *testing.T) {
 	t.Parallel()
 	collector := collected(t, registryprom.Options{})
-	for _, name := range []string{"a_first", "z_last"} {
-		server := httptest.NewServer(collector.Handler(broken(name)))
+	for name, gatherer := range map[string]prometheus.Gatherer{
+		"no series, first": broken("a_first"), "no series, last": broken("z_last"),
+		"a series of nothing, first": broken("a_first", nil), "a series of nothing, last": broken("z_last", nil),
+	} {
+		server := httptest.NewUnstartedServer(collector.Handler(gatherer))
+		server.Config.ErrorLog = log.New(io.Discard, "", 0)
+		server.Start()
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
 		require.NoError(t, err)
 		answer, err := server.Client().Do(request)
