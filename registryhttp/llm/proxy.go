@@ -151,36 +151,18 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (q *passage) serve() {
-	body, err := q.read()
-	if err == nil {
-		if q.report.Asked, err = ParseRequest(body); err != nil {
-			err = &Error{Message: err.Error(), Code: "invalid_request", Status: http.StatusBadRequest}
-		}
-	}
-	if err == nil {
-		q.way, err = q.Route(q.r, q.report.Asked)
-	}
-	if err == nil {
-		err = q.take(estimate(len(body)))
-	}
-	if err != nil {
+	if err := q.admit(); err != nil {
 		q.fail(nil, err)
 		return
 	}
 	ctx, cancel := context.WithTimeout(q.r.Context(), cmp.Or(q.way.Timeout, defaultTimeout))
 	defer cancel()
-	request := q.request(ctx, body)
 	var events *registryhttp.EventWriter
 	if q.report.Asked.Stream {
 		events = registryhttp.NewEventWriter(q.w, registryhttp.EventOptions{CommentEvery: q.way.CommentEvery, WriteTimeout: q.WriteTimeout})
 		defer func() { _ = events.Close() }()
 	}
-	response, err := q.way.Transport.RoundTrip(request)
-	if errors.Is(err, registry.ErrUnavailable) {
-		if _, gone := q.Route(q.r, q.report.Asked); gone != nil {
-			err = gone
-		}
-	}
+	response, err := q.send(ctx)
 	if err != nil {
 		q.fail(events, err)
 		return
@@ -190,6 +172,33 @@ func (q *passage) serve() {
 	if events != nil {
 		_ = events.Close() // no comment follows the end, however long the body takes to close
 	}
+}
+
+// admit reads the request and finds its way. It is not a part of serve, whose frame is on the stack of a stream to its end:
+// with more there the stack would be twice as large.
+func (q *passage) admit() error {
+	body, err := q.read()
+	if err != nil {
+		return err
+	}
+	if q.report.Asked, err = ParseRequest(body); err != nil {
+		return &Error{Message: err.Error(), Code: "invalid_request", Status: http.StatusBadRequest}
+	}
+	if q.way, err = q.Route(q.r, q.report.Asked); err != nil {
+		return err
+	}
+	return q.take(estimate(len(body)))
+}
+
+// send sends the request.
+func (q *passage) send(ctx context.Context) (*http.Response, error) {
+	response, err := q.way.Transport.RoundTrip(q.request(ctx, q.report.Asked.body))
+	if errors.Is(err, registry.ErrUnavailable) {
+		if _, gone := q.Route(q.r, q.report.Asked); gone != nil {
+			err = gone
+		}
+	}
+	return response, err
 }
 
 // take takes tokens for the request.
@@ -337,32 +346,31 @@ func (q *passage) pass(events *registryhttp.EventWriter, response *http.Response
 // copy copies the body. What ends it early is an event of a stream, and cuts any other answer.
 func (q *passage) copy(out io.Writer, body io.Reader) {
 	small, _ := smallCopies.Get().(*[smallCopy]byte)
-	defer smallCopies.Put(small)
-	for buffer := small[:]; ; {
-		n, err := body.Read(buffer)
-		if n > 0 {
+	var large *[largeCopy]byte
+	var err error
+	for buffer := small[:]; err == nil && q.report.Err == nil; {
+		var n int
+		if n, err = body.Read(buffer); n > 0 {
 			q.report.Bytes += int64(n)
-			if _, lost := out.Write(buffer[:n]); lost != nil {
-				q.report.Err = lost
-				return
-			}
+			_, q.report.Err = out.Write(buffer[:n])
 		}
-		if n == smallCopy && len(buffer) == smallCopy {
-			large, _ := largeCopies.Get().(*[largeCopy]byte)
-			defer largeCopies.Put(large) // once
+		if n == smallCopy && large == nil {
+			large, _ = largeCopies.Get().(*[largeCopy]byte)
 			buffer = large[:]
 		}
-		switch {
-		case errors.Is(err, io.EOF):
-			return
-		case err != nil && q.report.Asked.Stream:
-			q.report.Err = err
-			_, _ = out.Write(registryhttp.AppendEvent(nil, "", interrupted(err).encoded())) // the client may be gone
-			return
-		case err != nil:
-			q.report.Err = err
-			panic(http.ErrAbortHandler)
-		}
+	}
+	smallCopies.Put(small)
+	if large != nil {
+		largeCopies.Put(large)
+	}
+	switch {
+	case q.report.Err != nil, errors.Is(err, io.EOF):
+	case q.report.Asked.Stream:
+		q.report.Err = err
+		_, _ = out.Write(registryhttp.AppendEvent(nil, "", interrupted(err).encoded())) // the client may be gone
+	default:
+		q.report.Err = err
+		panic(http.ErrAbortHandler)
 	}
 }
 
