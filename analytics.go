@@ -46,7 +46,8 @@ func (r *Registry) Analytics(serviceName string) (selection.Analytics, bool) {
 // registry for one provider at a time. See package metrics; contrib/prometheus and contrib/otel hand it on.
 func (r *Registry) Metrics() metrics.Snapshot {
 	r = r.orClosed()
-	snapshot := metrics.Snapshot{Totals: r.Stats()}
+	totals := r.Stats()
+	snapshot := metrics.Snapshot{Totals: totals, Providers: make([]metrics.Provider, 0, totals.Providers)}
 	r.mu.Lock()
 	snapshot.Events = r.bus.Kinds()
 	r.mu.Unlock()
@@ -57,11 +58,10 @@ func (r *Registry) Metrics() metrics.Snapshot {
 	for _, p := range r.listing() {
 		i := p.info()
 		shown := metrics.Provider{
-			Service: i.Service, Name: i.Name, Handler: i.Handler, Group: i.Group, Generation: i.Generation,
-			Eligible: i.Eligible, Code: i.Code, Health: i.Health.State,
-			Breaker: i.Breaker.State.String(), Opened: i.Breaker.Opened, HalfOpened: i.Breaker.HalfOpened, Closed: i.Breaker.Closed,
-			Places: i.Limits.MaxConcurrent, Queue: i.Limits.MaxQueue, InUse: i.InUse,
-			Budget: i.Budget, BudgetSize: i.Retry.Budget, InFlight: i.InFlight, LastMinute: i.LastMinute,
+			Service: i.Service, Name: i.Name, Handler: i.Handler, Group: i.Group, Generation: i.Generation, Eligible: i.Eligible, Code: i.Code,
+			Health: i.Health.State, Breaker: i.Breaker.State.String(), Opened: i.Breaker.Opened, HalfOpened: i.Breaker.HalfOpened, Closed: i.Breaker.Closed,
+			Places: i.Limits.MaxConcurrent, Queue: i.Limits.MaxQueue, InUse: i.InUse, Rate: i.Limits.Rate, Authorized: r.options.Authorize != nil,
+			Budget: i.Budget, BudgetSize: i.Retry.Budget, Retries: i.Retry.Retries, InFlight: i.InFlight, LastMinute: i.LastMinute,
 		}
 		if in, _ := p.comesBackIn(); in > 0 {
 			shown.BackAt = time.Now().Add(in).Round(time.Millisecond)

@@ -297,9 +297,10 @@ func TestMetrics_AgreeWithInfoHooksAndBackendsUnderChaos(t *testing.T) {
 
 func TestMetrics_ShowHowProvidersStand(t *testing.T) {
 	t.Parallel()
-	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+	authorize := func(context.Context, string, string, string) error { return nil }
+	testkit.Bubble(t, registry.Options{Authorize: authorize}, func(t *testing.T, reg *registry.Registry) {
 		a := testkit.Add(t, reg, testkit.Provider{
-			Name: "a", Limits: registry.LimitPolicy{MaxConcurrent: 2, MaxQueue: 7}, Retry: registry.RetryPolicy{Budget: 5},
+			Name: "a", Limits: registry.LimitPolicy{MaxConcurrent: 2, MaxQueue: 7, Rate: 3}, Retry: registry.RetryPolicy{Budget: 5, Retries: 1},
 		})
 		lease, err := testkit.Bind(reg).Acquire(t.Context())
 		require.NoError(t, err)
@@ -308,7 +309,8 @@ func TestMetrics_ShowHowProvidersStand(t *testing.T) {
 		require.Equal(t, metrics.Provider{
 			Service: "chat", Name: "a", Generation: p.Generation, Code: reason.BreakerOpen, Health: health.Healthy,
 			Breaker: status.BreakerOpen.String(), Opened: 1, BackAt: time.Now().Add(time.Minute), InFlight: 1,
-			Whys: p.Whys, Places: 2, Queue: 7, InUse: status.Use{Places: 1}, Budget: status.Budget{Left: 5}, BudgetSize: 5,
+			Whys: p.Whys, Places: 2, Queue: 7, InUse: status.Use{Places: 1, Callers: 1}, Rate: 3, Authorized: true,
+			Budget: status.Budget{Left: 5}, BudgetSize: 5, Retries: 1,
 		}, p)
 		require.EqualValues(t, 1, p.Whys[reason.First])
 		events := reg.Metrics().Events

@@ -7,17 +7,14 @@ import (
 	"slices"
 
 	"github.com/capreg/registry/internal/fault"
-	"github.com/capreg/registry/internal/hook"
 	"github.com/capreg/registry/internal/judge"
 	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/internal/typed"
-	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
 
-// Lease is a provider that was acquired and whose outcome will be reported: for work that does
-// not fit into one function, such as a stream. Use [Resolver.Acquire] to get one, and report its
-// outcome with [Lease.Done] or [Lease.MoveOn].
+// Lease is a provider that was acquired and whose outcome will be reported: for work that does not fit into one
+// function, such as a stream. Use [Resolver.Acquire] to get one, and report with [Lease.Done] or [Lease.MoveOn].
 //
 // A lease counts as a call in flight until it ends: when its outcome is reported, or when it expires, a second after
 // its context has ended at the attempt timeout of its provider (after an hour with [NoTimeout]). One that expires ends
@@ -30,119 +27,6 @@ type Lease[T any] struct {
 	Value T
 
 	held leasedAttempt
-}
-
-// Acquire returns the best provider as a lease, for work whose outcome will be reported with
-// [Lease.Done] or [Lease.MoveOn]. Like [Call] it moves on from providers that cannot be
-// entered; what happens after that is the caller's to report.
-//
-// It blocks only for a factory or a first probe that has no result yet and for a place in a full bulkhead, within
-// ctx. The error is an [UnavailableError], or a [CallError] when ctx had ended.
-func (r *Resolver[T]) Acquire(ctx context.Context, options ...CallOption) (*Lease[T], error) {
-	query, err := r.bound()
-	if err != nil {
-		return nil, err
-	}
-	l := &firstLease[T]{}
-	var first firstAttempt
-	if err := l.call.accept(ctx, query, r.key, options, &first.hooks); err != nil {
-		return nil, err
-	}
-	if l.call.observed || !first.admit(l.call.caller.Ctx, query, &l.call) { //nolint:contextcheck // the call has it
-		return l.search(&first) //nolint:contextcheck // the call has it
-	}
-	l.lease.Value = typed.Value[T](first.instance)
-	l.lease.held.initFirst(&l.call, &first)
-	return &l.lease, nil
-}
-
-// firstLease is the first lease of a call and the call: most calls have no other one.
-type firstLease[T any] struct {
-	call  leaseCall
-	lease Lease[T]
-}
-
-// search finds the provider where the first attempt was not admitted. It is a function of its own so that a lease that
-// is given at once does not pay for the state of a search.
-func (l *firstLease[T]) search(after *firstAttempt) (*Lease[T], error) {
-	var c call
-	l.call.firstSearch(&c, after)
-	defer l.call.close()
-	return nextLease(&c, &l.lease)
-}
-
-// AcquireAll leases every provider that a call could enter, in order, at most limit of them; zero or less means all.
-// It is the base of broadcast and fan-out: each lease is to be reported by itself. Rotations do not move, and the call
-// does not queue. A provider that replaces another one meanwhile is among them, once, and perhaps out of order.
-//
-// It blocks for factories and first probes that have no result yet, within ctx. The error is an [UnavailableError],
-// or a [CallError] when ctx had ended: there is at least one lease, or an error.
-func (r *Resolver[T]) AcquireAll(ctx context.Context, limit int, options ...CallOption) ([]*Lease[T], error) {
-	var leases []*Lease[T]
-	err := r.acquireEach(ctx, options, func(l *Lease[T]) bool {
-		leases = append(leases, l)
-		return len(leases) != limit
-	})
-	return leases, err
-}
-
-// acquireEach leases every provider that a call could enter, one after the other, as long as use returns true. There
-// is at least one lease, or an error.
-func (r *Resolver[T]) acquireEach(ctx context.Context, options []CallOption, use func(*Lease[T]) bool) error {
-	query, err := r.bound()
-	if err != nil {
-		return err
-	}
-	var c call
-	shared := &leaseCall{}
-	if err := shared.accept(ctx, query, r.key, options, new(hook.Asked[CallReport, Attempt])); err != nil {
-		return err
-	}
-	shared.firstSearch(&c, nil)
-	defer shared.close()
-	query.awaitFirstProbe(c.caller.Ctx, admitting) //nolint:contextcheck // the call has it
-	c.providers = query.list(admitting)
-	leased := false
-	for more := true; more && c.caller.Ctx.Err() == nil; {
-		p := c.providers.advance(nil)
-		if p == nil {
-			break
-		}
-		switch {
-		case c.providers.restarts > 0 && c.triedBefore(p): // offered again by the current plan
-		case c.claimAndEnter(p, admission{why: reason.All, paid: true, uncounted: true}): //nolint:contextcheck // the call has it
-			c.providers.take()
-			leased = true
-			more = use(newLease(&c, &Lease[T]{}))
-		default:
-			c.providers.pass(p)
-		}
-	}
-	if !leased {
-		query.service.meter.Miss()
-		c.skipFull()
-		return shared.endSearch(&c)
-	}
-	query.service.meter.Hit()
-	return nil
-}
-
-// nextLease makes l the lease of the next provider of a search.
-func nextLease[T any](c *call, l *Lease[T]) (*Lease[T], error) {
-	if !c.nextAttempt() {
-		return nil, c.shared.endSearch(c)
-	}
-	return newLease(c, l), nil
-}
-
-// newLease makes l the lease of the provider that the search has entered.
-func newLease[T any](c *call, l *Lease[T]) *Lease[T] {
-	if c.observed {
-		c.prepareLease()
-	}
-	l.Value = typed.Value[T](c.attempt.instance)
-	l.held.init(c)
-	return l
 }
 
 // made reports whether the lease was handed out.
@@ -242,4 +126,42 @@ func (l *Lease[T]) Guard(work func() error) (err error) {
 
 func errLeaseDone(provider string) error {
 	return fmt.Errorf("registry: lease of provider %q: %w", provider, ErrLeaseDone)
+}
+
+// Acquire returns the best provider as a lease, for work whose outcome will be reported with [Lease.Done] or
+// [Lease.MoveOn]. Like [Call] it moves on from providers that cannot be entered; the rest is the caller's to report.
+//
+// It blocks only for a factory or a first probe that has no result yet and for a place in a full bulkhead, within
+// ctx. The error is an [UnavailableError], or a [CallError] when ctx had ended.
+func (r *Resolver[T]) Acquire(ctx context.Context, options ...CallOption) (*Lease[T], error) {
+	query, err := r.bound()
+	if err != nil {
+		return nil, err
+	}
+	l := &firstLease[T]{}
+	var first firstAttempt
+	if err := l.call.accept(ctx, query, r.key, options, &first.hooks); err != nil {
+		return nil, err
+	}
+	if !l.call.observed && first.admit(l.call.caller.Ctx, query, &l.call) { //nolint:contextcheck // the call has it
+		l.lease.Value = typed.Value[T](first.instance)
+		l.lease.held.initFirst(&l.call, &first)
+		return &l.lease, nil
+	}
+	return l.search(&first) //nolint:contextcheck // the call has it
+}
+
+// AcquireAll leases every provider that a call could enter, in order, at most limit of them; zero or less means all.
+// It is the base of broadcast and fan-out: each lease is to be reported by itself. Rotations do not move, and the call
+// does not queue. A provider that replaces another one meanwhile is among them, once, and perhaps out of order.
+//
+// It blocks for factories and first probes that have no result yet, within ctx. The error is an [UnavailableError],
+// or a [CallError] when ctx had ended: there is at least one lease, or an error.
+func (r *Resolver[T]) AcquireAll(ctx context.Context, limit int, options ...CallOption) ([]*Lease[T], error) {
+	var leases []*Lease[T]
+	err := r.acquireEach(ctx, options, func(l *Lease[T]) bool {
+		leases = append(leases, l)
+		return len(leases) != limit
+	})
+	return leases, err
 }

@@ -1,15 +1,19 @@
 package registry
 
 import (
+	"context"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/claim"
+	"github.com/capreg/registry/internal/hook"
 	"github.com/capreg/registry/internal/outcome"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/sight"
+	"github.com/capreg/registry/internal/typed"
+	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -42,6 +46,80 @@ func (s *leaseCall) firstSearch(c *call, after *firstAttempt) {
 	}
 	c.request, c.shared, c.room = s.request, s, &s.room
 	c.iterateWith(after)
+}
+
+// firstLease is the first lease of a call and the call: most calls have no other one.
+type firstLease[T any] struct {
+	call  leaseCall
+	lease Lease[T]
+}
+
+// search finds the provider where the first attempt was not admitted. It is a function of its own so that a lease that
+// is given at once does not pay for the state of a search.
+func (l *firstLease[T]) search(after *firstAttempt) (*Lease[T], error) {
+	var c call
+	l.call.firstSearch(&c, after)
+	defer l.call.close()
+	return nextLease(&c, &l.lease)
+}
+
+// nextLease makes l the lease of the next provider of a search.
+func nextLease[T any](c *call, l *Lease[T]) (*Lease[T], error) {
+	if !c.nextAttempt() {
+		return nil, c.shared.endSearch(c)
+	}
+	return newLease(c, l), nil
+}
+
+// newLease makes l the lease of the provider that the search has entered.
+func newLease[T any](c *call, l *Lease[T]) *Lease[T] {
+	if c.observed {
+		c.prepareLease()
+	}
+	l.Value = typed.Value[T](c.attempt.instance)
+	l.held.init(c)
+	return l
+}
+
+// acquireEach leases every provider that a call could enter, one after the other, as long as use returns true. There
+// is at least one lease, or an error.
+func (r *Resolver[T]) acquireEach(ctx context.Context, options []CallOption, use func(*Lease[T]) bool) error {
+	query, err := r.bound()
+	if err != nil {
+		return err
+	}
+	var c call
+	shared := &leaseCall{}
+	if err := shared.accept(ctx, query, r.key, options, new(hook.Asked[CallReport, Attempt])); err != nil {
+		return err
+	}
+	shared.firstSearch(&c, nil)
+	defer shared.close()
+	query.awaitFirstProbe(c.caller.Ctx, admitting) //nolint:contextcheck // the call has it
+	c.providers = query.list(admitting)
+	leased := false
+	for more := true; more && c.caller.Ctx.Err() == nil; {
+		p := c.providers.advance(nil)
+		if p == nil {
+			break
+		}
+		switch {
+		case c.providers.restarts > 0 && c.triedBefore(p): // offered again by the current plan
+		case c.claimAndEnter(p, admission{why: reason.All, paid: true, uncounted: true}): //nolint:contextcheck // the call has it
+			c.providers.take()
+			leased = true
+			more = use(newLease(&c, &Lease[T]{}))
+		default:
+			c.providers.pass(p)
+		}
+	}
+	if !leased {
+		query.service.meter.Miss()
+		c.skipFull()
+		return shared.endSearch(&c)
+	}
+	query.service.meter.Hit()
+	return nil
 }
 
 // closeAnswered is the end, now, of the lease of p in a call that nothing observes.

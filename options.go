@@ -24,12 +24,13 @@ type Options struct {
 	// logger that falls behind loses the oldest lines; the next line carries their number as "lost". Default: no logging.
 	Logger *zap.Logger
 	Slog   *slog.Logger
-	// LogFailed also writes a line for each call that fails, and LogSlow for each other one that takes as long, or longer.
-	// They have class, attempts, duration, caller, the correlation and trace of registryhttp.WithMetadata, and what
-	// LogValues returns of the call's context. Of those alike in service, provider and class, one in ten seconds is
-	// written, with the others' number as "suppressed". While on, calls pay for their reports. Default: none.
+	// LogFailed writes a line for each call that fails: class, attempts, duration, caller, the correlation and trace of
+	// registryhttp.WithMetadata, and LogValues. Of lines alike in service, provider and class, one in ten seconds is
+	// written, with the others' number as "suppressed". While it is on, calls pay for their reports. Default: off.
 	LogFailed bool
-	LogSlow   time.Duration
+	// LogSlow writes such a line for each other call that takes at least so long. Default: 0, none.
+	LogSlow time.Duration
+	// LogValues returns what such a line has of the call's context. Default: nothing.
 	LogValues func(ctx context.Context) []slog.Attr
 	// Strategies are the strategies that configuration can name beside FALLBACK and
 	// ROUND_ROBIN. Package selectors provides a list. Names must be unique.
@@ -37,8 +38,7 @@ type Options struct {
 	// Selection configures how groups are treated and what is measured, for every service without a policy of its
 	// own ([Service.SetSelection]). Default: strict groups, nothing measured.
 	Selection selection.Policy
-	// Decisions is the number of latest picks that [Registry.Decisions] returns, at
-	// most 1,048,576. Recording a pick costs about a microsecond. Default: 0, none.
+	// Decisions is the number of latest picks in [Registry.Decisions], at most 1,048,576. Each costs 1 µs. Default: 0.
 	Decisions int
 	// Required lists the services that the program cannot do without. [Registry.WaitReady] waits for them when it is
 	// called without names, and [Registry.Health] is unhealthy without one of them.

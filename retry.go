@@ -23,14 +23,14 @@ type RetryPolicy struct {
 	Retries int `json:"retries,omitempty"`
 	// FirstDelay bounds the delay before the first retry. Default: 200 ms.
 	FirstDelay time.Duration `json:"first_delay"`
-	// MaxDelay bounds the later ones. Default: 5 s.
+	// MaxDelay bounds the later ones. Default: 5 s, or FirstDelay where that is longer.
 	MaxDelay time.Duration `json:"max_delay"`
 	// Budget is the number of tokens. Default: 10.
 	Budget int `json:"budget"`
 	// Refund is the part of a token, at most 1, that a success gives back. Default: 0.1.
 	Refund float64 `json:"refund"`
 	// Floor is the rate of further attempts, per second, that are made whatever the budget. It lets programs with few
-	// calls still retry and fail over. Default: 0.5.
+	// calls still retry and fail over. Default: 0.5; one of 1e-9 is as good as none.
 	Floor float64 `json:"floor"`
 }
 

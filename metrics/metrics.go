@@ -88,6 +88,12 @@ type Provider struct {
 	Places int        `json:"places,omitempty"`
 	Queue  int        `json:"queue,omitempty"`
 	InUse  status.Use `json:"in_use,omitzero"`
+	// Rate is the number of attempts that its domain admits of each caller in a second; zero without a bound.
+	Rate float64 `json:"rate,omitempty"`
+	// Authorized reports whether an authoriser is asked before each attempt.
+	Authorized bool `json:"authorized,omitempty"`
+	// Retries bounds the attempts of one call after its first one there; zero without retries.
+	Retries int `json:"retries,omitempty"`
 	// Budget has the tokens that are left for further attempts; a full one has BudgetSize.
 	Budget     status.Budget `json:"budget"`
 	BudgetSize int           `json:"budget_size"`

@@ -11,7 +11,8 @@
 // those of the round with the median ratio: means of a turn, which a scrape is in, unlike the fastest of many. A scrape,
 // or a read of metrics, is once in each turn, some thousand times as often as a server makes one. The line "noise" has the
 // same contestant twice: no figure is finer than that. The figures of durations are nanoseconds beyond a call of which
-// nothing but counts is measured, and what they may be. Those of a scrape are of a thousand providers.
+// nothing but counts is measured, and what they may be. Those of a scrape are of a thousand providers, over the
+// network, by the handler that the guide shows, asked as a Prometheus server asks.
 package main
 
 import (

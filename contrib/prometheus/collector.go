@@ -30,6 +30,9 @@ type Options struct {
 	// MaxServices bounds the services that have series of their own, the first by name; those beyond it, and their
 	// providers, are added up as [Other]. A negative number adds up all of them. Default: 200.
 	MaxServices int
+	// AllBuckets gives the durations of attempts the fifteen buckets of those of calls, the doublings of 5 ms. Default: every
+	// other one, eight; native histograms have a bucket for each doubling anyway.
+	AllBuckets bool
 	// Exemplar returns the labels of the trace that ctx is part of, such as trace_id and span_id, and nil where there is
 	// none or it is not sampled. It is called after each call and attempt, in their goroutine, with what the hooks before
 	// them have added to the context. The latest one of each bucket is an exemplar of the durations, in OpenMetrics and
@@ -40,26 +43,30 @@ type Options struct {
 	Orchestrator *registry.Orchestrator
 }
 
-// Collector shows the measurements of a registry. It implements [prometheus.Collector] and [prometheus.Gatherer], is
-// safe for concurrent use, starts no goroutine that outlives a scrape, and holds no state but exemplars: a scrape reads the registry. Use [New] to
-// create one.
+// Collector shows the measurements of a registry. Serve it with [Collector.Handler]; it implements [prometheus.Collector]
+// and [prometheus.Gatherer] as well. It is safe for concurrent use, starts no goroutine that outlives a scrape, and holds no
+// state but exemplars: a scrape reads the registry. Use [New] to create one.
 type Collector struct {
 	registry     *registry.Registry
 	orchestrator *registry.Orchestrator
 	exemplars    *exemplars
+	ofAttempts   *scale
 	providers    int // that have series of their own
 	services     int
 }
 
-// New returns a collector of the registry, to be registered once. A registry that is nil or closed shows no providers.
+// New returns a collector of the registry, to be served or registered once. A registry that is nil or closed shows no providers.
 func New(r *registry.Registry, options Options) *Collector {
 	c := &Collector{
-		registry: r, orchestrator: options.Orchestrator,
+		registry: r, orchestrator: options.Orchestrator, ofAttempts: &ofAttempts,
 		providers: max(cmp.Or(options.MaxProviders, DefaultMaxProviders), 0),
 		services:  max(cmp.Or(options.MaxServices, DefaultMaxServices), 0),
 	}
+	if options.AllBuckets {
+		c.ofAttempts = &ofCalls
+	}
 	if options.Exemplar != nil {
-		c.exemplars = watch(r, options.Exemplar)
+		c.exemplars = watch(r, options.Exemplar, c.ofAttempts)
 	}
 	return c
 }
@@ -75,10 +82,10 @@ func (c *Collector) Describe(to chan<- *prometheus.Desc) {
 //
 // Series are sent in the order of their labels, as far as that costs nothing: what receives them sorts them.
 func (c *Collector) Collect(to chan<- prometheus.Metric) {
-	send := func(m prometheus.Metric) { to <- m }
-	r := c.read()
-	c.scrape(send).attempts(r.providers)
-	c.scrape(send).others(&r)
+	s := &scrape{send: func(m prometheus.Metric) { to <- m }, exemplars: c.exemplars, memory: &memory{}}
+	r := c.read(s.memory)
+	s.attempts(r.providers)
+	s.others(&r)
 }
 
 // reading has the rows of one scrape.
@@ -89,18 +96,14 @@ type reading struct {
 	components []startup.Component
 }
 
-func (c *Collector) read() reading {
+func (c *Collector) read(to *memory) reading {
 	r := reading{snapshot: c.registry.Metrics()}
 	c.exemplars.forget(&r.snapshot)
-	r.services, r.providers = c.serviceRows(&r.snapshot), c.providerRows(&r.snapshot)
+	r.services, r.providers = c.serviceRows(&r.snapshot, to), c.providerRows(&r.snapshot, to)
 	if c.orchestrator != nil {
 		r.components = c.orchestrator.Report().Components
 	}
 	return r
-}
-
-func (c *Collector) scrape(send func(prometheus.Metric)) *scrape {
-	return &scrape{send: send, exemplars: c.exemplars}
 }
 
 // others sends all but the durations of attempts.
@@ -117,7 +120,7 @@ func (s *scrape) others(r *reading) {
 }
 
 // serviceRows returns the services, those beyond the bound as one, by label.
-func (c *Collector) serviceRows(snapshot *metrics.Snapshot) []*serviceRow {
+func (c *Collector) serviceRows(snapshot *metrics.Snapshot, to *memory) []*serviceRow {
 	rows := make(map[string]*serviceRow)
 	at := func(name string) *serviceRow {
 		known := rows[name]
@@ -129,7 +132,7 @@ func (c *Collector) serviceRows(snapshot *metrics.Snapshot) []*serviceRow {
 	}
 	for i := range snapshot.Services {
 		m := &snapshot.Services[i]
-		at(c.serviceLabel(snapshot, m.Name)).add(m)
+		at(c.serviceLabel(snapshot, m.Name)).add(m, to)
 	}
 	for i := range snapshot.Providers {
 		if p := &snapshot.Providers[i]; p.Eligible {
@@ -155,13 +158,11 @@ func (c *Collector) serviceLabel(snapshot *metrics.Snapshot, name string) string
 }
 
 // providerRows returns the providers, those beyond the bounds as one for each service, by their labels.
-func (c *Collector) providerRows(snapshot *metrics.Snapshot) []*providerRow {
-	rows := make([]providerRow, len(snapshot.Providers))
-	values := make([]float64, len(rows)*width)
-	sorted := make([]*providerRow, len(rows))
-	for i := range rows {
-		p, r := &snapshot.Providers[i], &rows[i]
-		r.values, values = values[:width:width], values[width:]
+func (c *Collector) providerRows(snapshot *metrics.Snapshot, to *memory) []*providerRow {
+	sorted := make([]*providerRow, len(snapshot.Providers))
+	for i := range sorted {
+		p, r := &snapshot.Providers[i], &to.rows.take(1)[0]
+		r.cells, r.attempts = to.cells.take(usualCells)[:0], to.outcomes.take(usualOutcomes)[:0]
 		r.service, r.provider = p.Service, p.Name
 		if len(snapshot.Services) > c.services {
 			r.service = c.serviceLabel(snapshot, p.Service)
@@ -169,7 +170,7 @@ func (c *Collector) providerRows(snapshot *metrics.Snapshot) []*providerRow {
 		if i >= c.providers || r.service != p.Service {
 			r.provider = Other
 		}
-		r.add(p)
+		r.add(p, to, c.ofAttempts)
 		sorted[i] = r
 	}
 	slices.SortStableFunc(sorted, func(a, b *providerRow) int {
@@ -183,9 +184,8 @@ func (c *Collector) providerRows(snapshot *metrics.Snapshot) []*providerRow {
 			merged = append(merged, r)
 		}
 	}
-	labels := &scrape{}
 	for _, r := range merged {
-		r.labels = labels.labels(labels.pair("provider", r.provider), labels.pair("service", r.service))
+		r.labels = to.list(to.pair("provider", r.provider), to.pair("service", r.service))
 	}
 	return merged
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -179,10 +180,39 @@ func TestCollector_BothKindsOfHistogramHaveTheSameCounts(t *testing.T) {
 	}
 	require.EqualValues(t, 101, native)
 	require.Zero(t, h.GetSchema())
-	require.Len(t, h.GetBucket(), 15)
 	require.InDelta(t, 0.005, h.GetBucket()[0].GetUpperBound(), 1e-12)
 	require.LessOrEqual(t, h.GetBucket()[0].GetCumulativeCount(), uint64(100))
-	require.EqualValues(t, 101, h.GetBucket()[14].GetCumulativeCount())
+	require.EqualValues(t, 101, h.GetBucket()[len(h.GetBucket())-1].GetCumulativeCount())
+}
+
+func TestCollector_AttemptsHaveEveryOtherBucketOfCalls(t *testing.T) {
+	t.Parallel()
+	for all, want := range map[bool]int{false: 8, true: 15} {
+		reg, gatherer := newRegistry(t, registryprom.Options{AllBuckets: all})
+		add(t, reg, "a", nil)
+		lease, err := models.Bind(reg, registry.Query{}).Acquire(t.Context())
+		require.NoError(t, err)
+		for began := time.Now(); time.Since(began) < 11*time.Millisecond; { // it is in a bucket above the first
+			_ = began
+		}
+		lease.Done(nil)
+		calls := gather(t, gatherer, "registry_call_duration_seconds")["error_type=,service=llm"].GetHistogram()
+		attempts := gather(t, gatherer, "registry_attempt_duration_seconds")["error_type=,provider=a,service=llm"].GetHistogram()
+		require.Len(t, calls.GetBucket(), 15)
+		require.Len(t, attempts.GetBucket(), want)
+		of := make(map[float64]bool)
+		for _, b := range calls.GetBucket() {
+			of[b.GetUpperBound()] = true
+		}
+		for _, b := range attempts.GetBucket() {
+			require.True(t, of[b.GetUpperBound()], "%v", b.GetUpperBound())
+		}
+		require.InDelta(t, 81.92, attempts.GetBucket()[want-1].GetUpperBound(), 1e-9)
+		require.Zero(t, attempts.GetBucket()[0].GetCumulativeCount())
+		require.EqualValues(t, 1, attempts.GetBucket()[want-1].GetCumulativeCount())
+		require.Len(t, attempts.GetPositiveDelta(), 1, "the native one has a bucket for each doubling")
+		require.Greater(t, attempts.GetPositiveSpan()[0].GetOffset(), int32(-8))
+	}
 }
 
 func TestCollector_OfNoRegistryShowsNoProvider(t *testing.T) {
@@ -237,12 +267,83 @@ func TestCollector_KnownLabelsBeginAtZero(t *testing.T) {
 			require.Contains(t, failures, "reason="+string(code)+",service=llm")
 		}
 	}
-	for _, why := range []reason.Why{reason.First, reason.Failover, reason.Retry} {
-		require.Contains(t, gather(t, gatherer2, "registry_selections_total"), "provider=a,reason="+string(why)+",service=llm")
-	}
-	require.Len(t, gather(t, gatherer2, "registry_circuit_breaker_transitions_total"), 3)
-	require.Len(t, gather(t, gatherer2, "registry_attempt_rejections_total"), 4)
 	require.Len(t, gather(t, gatherer2, "registry_provider_standing"), 1, "the word of now alone")
+	require.Len(t, gather(t, gatherer2, "registry_circuit_breaker_status"), 3)
+}
+
+func TestCollector_CountersOfWhatCanHappenBeginAtZero(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		options    registry.Options
+		provider   registry.Provider[func() error]
+		selections []string
+		rejections []string
+	}{
+		"by default":     {selections: []string{"failover", "first"}, rejections: []string{"retry_budget_spent"}},
+		"with retries":   {provider: registry.Provider[func() error]{Retry: registry.RetryPolicy{Retries: 1}}, selections: []string{"failover", "first", "retry"}, rejections: []string{"retry_budget_spent"}},
+		"with places":    {provider: registry.Provider[func() error]{Limits: registry.LimitPolicy{MaxConcurrent: 1}}, selections: []string{"failover", "first"}, rejections: []string{"at_capacity", "retry_budget_spent"}},
+		"with a rate":    {provider: registry.Provider[func() error]{Limits: registry.LimitPolicy{Rate: 1}}, selections: []string{"failover", "first"}, rejections: []string{"retry_budget_spent", "throttled"}},
+		"with authorise": {options: registry.Options{Authorize: func(context.Context, string, string, string) error { return nil }}, selections: []string{"failover", "first"}, rejections: []string{"denied", "retry_budget_spent"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			reg, err := registry.New(c.options)
+			require.NoError(t, err)
+			t.Cleanup(func() { require.NoError(t, reg.Close(context.Background())) })
+			c.provider.Name, c.provider.Instance = "a", func() error { return nil }
+			_, err = models.Register(t.Context(), reg, c.provider)
+			require.NoError(t, err)
+			collector := registryprom.New(reg, registryprom.Options{})
+			require.Equal(t, c.selections, wordsAtZero(t, collector, "registry_selections_total"))
+			require.Equal(t, c.rejections, wordsAtZero(t, collector, "registry_attempt_rejections_total"))
+			require.Equal(t, []string{"open"}, wordsAtZero(t, collector, "registry_circuit_breaker_transitions_total"), "nothing else can come first")
+		})
+	}
+}
+
+// wordsAtZero returns the words that a counter has by reason or state, all of which are 0.
+func wordsAtZero(t *testing.T, from prometheus.Gatherer, name string) (words []string) {
+	t.Helper()
+	for labels, m := range gather(t, from, name) {
+		require.Zero(t, whole(m), labels)
+		for one := range strings.SplitSeq(labels, ",") {
+			if label, word, _ := strings.Cut(one, "="); label == "reason" || label == "state" {
+				words = append(words, word)
+			}
+		}
+	}
+	slices.Sort(words)
+	return words
+}
+
+func TestCollector_AfterTheFirstOpeningAllTransitionsAreShown(t *testing.T) {
+	t.Parallel()
+	reg, gatherer := newRegistry(t, registryprom.Options{})
+	a := add(t, reg, "a", nil)
+	require.NoError(t, a.ForceOpen(time.Minute, "maintenance"))
+	changes := make(map[string]uint64)
+	for labels, m := range gather(t, gatherer, "registry_circuit_breaker_transitions_total") {
+		changes[labels] = whole(m)
+	}
+	require.Equal(t, map[string]uint64{
+		"provider=a,service=llm,state=closed": 0, "provider=a,service=llm,state=half-open": 0, "provider=a,service=llm,state=open": 1,
+	}, changes)
+}
+
+func TestCollector_RefusalsAreShownWhenTheirPolicyHasGone(t *testing.T) {
+	t.Parallel()
+	reg, gatherer := newRegistry(t, registryprom.Options{})
+	a, err := models.Register(t.Context(), reg, registry.Provider[func() error]{
+		Name: "a", Instance: func() error { return nil }, Limits: registry.LimitPolicy{Rate: 0.001, Burst: 1},
+	})
+	require.NoError(t, err)
+	require.NoError(t, ask(reg))
+	require.Error(t, ask(reg))
+	before := counted(t, gatherer, "registry_attempt_rejections_total")
+	require.NotZero(t, before["provider=a,reason=throttled,service=llm"])
+	_, err = a.SetLimits(registry.LimitPolicy{})
+	require.NoError(t, err)
+	require.Equal(t, before, counted(t, gatherer, "registry_attempt_rejections_total"))
 }
 
 func TestCollector_ShowsComponents(t *testing.T) {

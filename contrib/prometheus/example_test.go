@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/capreg/registry"
 	registryprom "github.com/capreg/registry/contrib/prometheus"
@@ -27,8 +26,7 @@ func ExampleNew() {
 		panic(err)
 	}
 
-	prometheus.MustRegister(registryprom.New(reg, registryprom.Options{}))
-	http.Handle("GET /metrics", promhttp.Handler())
+	http.Handle("GET /metrics", registryprom.New(reg, registryprom.Options{}).Handler(prometheus.DefaultGatherer))
 
 	for range 3 {
 		if err := llm.Bind(reg, registry.Query{}).Do(ctx, func(context.Context, string) error { return nil }); err != nil {

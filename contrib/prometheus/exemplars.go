@@ -16,7 +16,8 @@ import (
 // exemplars keeps the latest exemplar of each bucket of the durations of calls and attempts, from hooks. One that is nil
 // has none.
 type exemplars struct {
-	labels func(context.Context) prometheus.Labels
+	labels     func(context.Context) prometheus.Labels
+	ofAttempts *scale
 
 	// mu guards the fields below. No user code runs while it is held.
 	mu     sync.Mutex
@@ -30,8 +31,8 @@ type exemplarKey struct {
 }
 
 // watch has the registry tell of its calls from now on. One that was not made with registry.New has none.
-func watch(r *registry.Registry, labels func(context.Context) prometheus.Labels) *exemplars {
-	e := &exemplars{labels: labels, latest: make(map[exemplarKey]*[classicBuckets + 1]prometheus.Exemplar)}
+func watch(r *registry.Registry, labels func(context.Context) prometheus.Labels, ofAttempts *scale) *exemplars {
+	e := &exemplars{labels: labels, ofAttempts: ofAttempts, latest: make(map[exemplarKey]*[classicBuckets + 1]prometheus.Exemplar)}
 	_, err := r.AddHooks(registry.Hooks{
 		AfterCall: func(ctx context.Context, c registry.CallReport) {
 			class := verdict.ClassSuccess
@@ -61,7 +62,11 @@ func (e *exemplars) note(ctx context.Context, service, provider string, class ve
 	if _, err := prometheus.NewMetricWithExemplars(&durations{}, made); err != nil {
 		return // such as of labels that are too long: it would make the scrape fail
 	}
-	bucket, _ := slices.BinarySearch(ofCalls.bounds, made.Value)
+	scale := &ofCalls
+	if provider != "" {
+		scale = e.ofAttempts
+	}
+	bucket, _ := slices.BinarySearch(scale.bounds, made.Value)
 	key := exemplarKey{service, provider, errorTypes.at[errorType(class)]}
 	e.mu.Lock()
 	defer e.mu.Unlock()

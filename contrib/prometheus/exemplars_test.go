@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/capreg/registry"
 	registryprom "github.com/capreg/registry/contrib/prometheus"
+	"github.com/capreg/registry/internal/testkit"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -83,6 +85,26 @@ func TestExemplars_AreTheLatestSampledTraces(t *testing.T) {
 	require.NoError(t, ask(reg))
 	classic, _ = exemplarsOf(gather(t, gatherer, "registry_attempt_duration_seconds")["error_type=server error,provider=a,service=llm"])
 	require.Empty(t, classic, "they leave with their provider")
+}
+
+func TestExemplars_OfAttemptsAreTheLatestOfTheirOwnBuckets(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		collector := registryprom.New(reg, registryprom.Options{Exemplar: traceOf})
+		var takes time.Duration
+		_, err := models.Register(t.Context(), reg, registry.Provider[func() error]{Name: "a", Instance: func() error {
+			time.Sleep(takes)
+			return nil
+		}})
+		require.NoError(t, err)
+		for _, takes = range []time.Duration{6 * time.Millisecond, 15 * time.Millisecond, 7 * time.Millisecond} {
+			require.NoError(t, traced(t, reg, takes.String()))
+		}
+		calls, _ := exemplarsOf(gather(t, collector, "registry_call_duration_seconds")["error_type=,service=llm"])
+		require.Equal(t, []string{"7ms", "15ms"}, calls)
+		attempts, _ := exemplarsOf(gather(t, collector, "registry_attempt_duration_seconds")["error_type=,provider=a,service=llm"])
+		require.Equal(t, []string{"7ms"}, attempts, "their bucket is from 5 to 20 ms")
+	})
 }
 
 func TestExemplars_CallsWithoutAProviderHaveThem(t *testing.T) {

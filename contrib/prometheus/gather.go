@@ -10,16 +10,14 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// Gather returns the present measurements, as [prometheus.Gatherer] does: for a registry with many providers that has a
-// path of its own, such as promhttp.HandlerFor(collector, promhttp.HandlerOpts{}). It takes about a third of the time
-// that a [prometheus.Registry] does, which collects, checks and sorts series one by one; [prometheus.Gatherers] check
-// and sort them as well. It does not block on calls. The error is always nil.
+// Gather returns the present measurements, as [prometheus.Gatherer] does: for a handler of promhttp with options of its own.
+// See [Collector.Handler] for what it saves. It does not block on calls. The error is always nil.
 func (c *Collector) Gather() ([]*dto.MetricFamily, error) {
-	r := c.read()
-	durations, others := newGathering(), newGathering() // of about the same size
+	durations, others := newGathering(c.exemplars), newGathering(c.exemplars) // of about the same size
+	r := c.read(others.memory)
 	var both sync.WaitGroup
-	both.Go(func() { c.scrape(durations.add).attempts(r.providers) })
-	c.scrape(others.add).others(&r)
+	both.Go(func() { durations.attempts(r.providers) })
+	others.others(&r)
 	both.Wait()
 	maps.Copy(others.families, durations.families)
 	sorted := make([]*dto.MetricFamily, 0, len(others.families))
@@ -32,14 +30,16 @@ func (c *Collector) Gather() ([]*dto.MetricFamily, error) {
 	return sorted, nil
 }
 
-// gathering puts series into families.
+// gathering is a scrape that puts its series into families.
 type gathering struct {
+	*scrape
 	families map[*prometheus.Desc]*dto.MetricFamily
-	metrics  pieces[dto.Metric]
 }
 
-func newGathering() *gathering {
-	return &gathering{families: make(map[*prometheus.Desc]*dto.MetricFamily, len(described))}
+func newGathering(e *exemplars) *gathering {
+	g := &gathering{families: make(map[*prometheus.Desc]*dto.MetricFamily, len(described))}
+	g.scrape = &scrape{send: g.add, exemplars: e, memory: &memory{}}
+	return g
 }
 
 // add adds a series. One that cannot be written is left out.

@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/stretchr/testify/require"
 
 	"github.com/capreg/registry"
@@ -74,7 +73,7 @@ func (f *faulty) ask(context.Context) error {
 type program struct {
 	reg          *registry.Registry
 	orchestrator *registry.Orchestrator
-	gatherer     *prometheus.Registry
+	metrics      http.Handler
 	providers    map[string]*faulty
 	handles      map[string]*registry.Registration
 	down         atomic.Bool
@@ -103,8 +102,7 @@ func newProgram(t *testing.T) *program {
 	component := registry.Component{Name: "store", Start: func(context.Context, *startup.Run) error { return nil }, Ready: probe}
 	p.orchestrator, err = registry.NewOrchestrator(p.reg, startup.Options{StartTimeout: time.Hour}, component)
 	require.NoError(t, err)
-	p.gatherer = prometheus.NewRegistry()
-	p.gatherer.MustRegister(registryprom.New(p.reg, registryprom.Options{Orchestrator: p.orchestrator}))
+	p.metrics = registryprom.New(p.reg, registryprom.Options{Orchestrator: p.orchestrator}).Handler(prometheus.DefaultGatherer)
 
 	flapping := registry.BreakerPolicy{FailureThreshold: 1, RecoveryTimeout: 300 * time.Millisecond, SuccessThreshold: 1}
 	steady := registry.BreakerPolicy{FailureThreshold: 1_000_000}
@@ -211,7 +209,7 @@ func (p *program) repairs(t *testing.T) {
 func TestRules_AlertsFireInAnOutageAndResolveAfterIt(t *testing.T) {
 	t.Parallel()
 	p := newProgram(t)
-	s := testkit.StartPrometheus(t, expose(t, p.gatherer), hurried(t))
+	s := testkit.StartPrometheus(t, expose(t, p.metrics), hurried(t))
 	started := make(chan error, 1)
 	go func() {
 		_, err := p.orchestrator.Start(context.Background())
@@ -235,7 +233,7 @@ func TestRules_AlertsFireInAnOutageAndResolveAfterIt(t *testing.T) {
 			s.Eventually(t, what+" "+name, expression, func(found []testkit.Series) bool { return len(found) > 0 })
 		}
 	}
-	testkit.Promtool(t, exposition(t, p.gatherer), "check", "metrics")
+	testkit.Promtool(t, exposition(t, p.metrics), "check", "metrics")
 
 	p.repairs(t)
 	close(release)
@@ -296,19 +294,19 @@ func dashboardQueries(t *testing.T) map[string]string {
 	return queries
 }
 
-// expose serves what is gathered, and returns the address.
-func expose(t *testing.T, from prometheus.Gatherer) string {
+// expose serves the metrics, and returns the address.
+func expose(t *testing.T, metrics http.Handler) string {
 	t.Helper()
-	exposed := httptest.NewServer(promhttp.HandlerFor(from, promhttp.HandlerOpts{}))
+	exposed := httptest.NewServer(metrics)
 	t.Cleanup(exposed.Close)
 	return exposed.URL
 }
 
 // exposition returns what a scrape reads.
-func exposition(t *testing.T, from prometheus.Gatherer) []byte {
+func exposition(t *testing.T, metrics http.Handler) []byte {
 	t.Helper()
 	to := httptest.NewRecorder()
-	promhttp.HandlerFor(from, promhttp.HandlerOpts{}).ServeHTTP(to, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+	metrics.ServeHTTP(to, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
 	require.Equal(t, http.StatusOK, to.Code)
 	return to.Body.Bytes()
 }
@@ -351,13 +349,11 @@ func TestRules_ErrorsAreWhatIsNotTheCallersDoing(t *testing.T) {
 func TestServer_ReadsNativeHistograms(t *testing.T) {
 	t.Parallel()
 	reg, _ := newRegistry(t, registryprom.Options{})
-	gatherer := prometheus.NewRegistry()
-	gatherer.MustRegister(registryprom.New(reg, registryprom.Options{}))
 	add(t, reg, "a", nil)
 	for range 100 {
 		require.NoError(t, ask(reg))
 	}
-	s := testkit.StartPrometheus(t, expose(t, gatherer), "", "--enable-feature=native-histograms")
+	s := testkit.StartPrometheus(t, expose(t, registryprom.New(reg, registryprom.Options{}).Handler()), "", "--enable-feature=native-histograms")
 	s.Eventually(t, "the count", `histogram_count(registry_attempt_duration_seconds{provider="a"})`, testkit.Valued(100))
 	s.Eventually(t, "a quantile", `histogram_quantile(0.99, registry_attempt_duration_seconds{provider="a"})`, func(found []testkit.Series) bool {
 		return len(found) == 1 && found[0].Value > 0 && found[0].Value < 1

@@ -7,7 +7,6 @@ import (
 	"github.com/capreg/registry/metrics"
 	"github.com/capreg/registry/reason"
 	"github.com/capreg/registry/startup"
-	"github.com/capreg/registry/status"
 )
 
 // about holds the name and the help of a description, which does not give them out again.
@@ -57,124 +56,11 @@ var (
 	}()
 )
 
-// family is a metric of every provider: a number, or one for each word of a list.
-type family struct {
-	of      *prometheus.Desc
-	counter bool
-	words   *words // nil: one number without a word
-	from0   []bool // words that are always shown; the others are when they are not 0
-	single  bool   // several providers have no sum of it
-	// add adds the numbers of a provider, and reports whether it has the metric at all.
-	add func(p *metrics.Provider, to []float64) bool
-}
-
-// families are sent in this order.
-//
-//nolint:gochecknoglobals // immutable
-var families = []family{
-	{of: perProvider("attempt_active", "Attempts in progress."), add: func(p *metrics.Provider, to []float64) bool {
-		to[0] += float64(p.InFlight)
-		return true
-	}},
-	{of: perProvider("selections_total", "Attempts, by what they were made for.", "reason"), counter: true, words: &whys, from0: whys.some(texts(whysFrom0)), add: func(p *metrics.Provider, to []float64) bool {
-		for why, times := range p.Whys {
-			to[whys.at[string(why)]] += float64(times)
-		}
-		return true
-	}},
-	{of: perProvider("attempt_rejections_total", "Calls that were turned away by a provider that looked eligible.", "reason"), counter: true, words: &codes, from0: codes.some(texts(refusalsFrom0)), add: func(p *metrics.Provider, to []float64) bool {
-		for code, times := range p.Refusals {
-			to[codes.at[string(code)]] += float64(times)
-		}
-		return true
-	}},
-	{of: perProvider("circuit_breaker_status", "1 for the present state of the breaker.", "state"), words: &breakers, from0: breakers.some(breakers.texts), add: func(p *metrics.Provider, to []float64) bool {
-		to[breakers.at[p.Breaker]]++
-		return true
-	}},
-	{of: perProvider("circuit_breaker_transitions_total", "Changes of the breaker to the state.", "state"), counter: true, words: &breakers, from0: breakers.some(breakers.texts), add: addTransitions},
-	{of: perProvider("provider_status", "1 for the present health of the provider.", "state"), words: &healths, from0: healths.some(healthsFrom0), add: func(p *metrics.Provider, to []float64) bool {
-		to[healths.at[p.Health.String()]]++
-		return true
-	}},
-	{of: perProvider("provider_standing", "1 for the word that says how the provider stands to a call.", "reason"), words: &codes, add: func(p *metrics.Provider, to []float64) bool {
-		to[codes.at[string(p.Code)]]++
-		return true
-	}},
-	{of: perProvider("provider_back_timestamp_seconds", "When the provider comes back by itself, if that is known."), single: true, add: func(p *metrics.Provider, to []float64) bool {
-		to[0] = float64(p.BackAt.UnixMilli()) / 1000
-		return !p.BackAt.IsZero()
-	}},
-	{of: perProvider("limit_places", "Attempts that the failure domain of the provider admits at a time, if that is limited."), add: func(p *metrics.Provider, to []float64) bool {
-		to[0] += float64(p.Places)
-		return p.Places > 0
-	}},
-	{of: perProvider("limit_places_used", "Places taken of these."), add: func(p *metrics.Provider, to []float64) bool {
-		to[0] += float64(p.InUse.Places)
-		return p.Places > 0
-	}},
-	{of: perProvider("queue_limit", "Calls that may wait for a place, if places are limited."), add: func(p *metrics.Provider, to []float64) bool {
-		to[0] += float64(p.Queue)
-		return p.Places > 0
-	}},
-	{of: perProvider("queue_calls", "Calls that wait for a place, if places are limited."), add: func(p *metrics.Provider, to []float64) bool {
-		to[0] += float64(p.InUse.Queued)
-		return p.Places > 0
-	}},
-	{of: perProvider("retry_budget_tokens", "Tokens left for further attempts, if these are limited."), add: func(p *metrics.Provider, to []float64) bool {
-		to[0] += p.Budget.Left
-		return p.BudgetSize > 0
-	}},
-	{of: perProvider("retry_budget_limit", "Tokens of a full budget, if there is one."), add: func(p *metrics.Provider, to []float64) bool {
-		to[0] += float64(p.BudgetSize)
-		return p.BudgetSize > 0
-	}},
-}
-
-func perProvider(name, help string, word ...string) *prometheus.Desc {
-	return desc(name, help, append([]string{"service", "provider"}, word...)...)
-}
-
-func addTransitions(p *metrics.Provider, to []float64) bool {
-	for state, times := range map[status.BreakerState]uint64{
-		status.BreakerClosed: p.Closed, status.BreakerOpen: p.Opened, status.BreakerHalfOpen: p.HalfOpened,
-	} {
-		to[breakers.at[state.String()]] += float64(times)
-	}
-	return true
-}
-
-// width is the number of values of a provider.
-//
-//nolint:gochecknoglobals // immutable
-var width = func() (sum int) {
-	for i := range families {
-		sum += families[i].width()
-	}
-	return sum
-}()
-
-func (f *family) width() int {
-	if f.words == nil {
-		return 1
-	}
-	return len(f.words.texts)
-}
-
-// shows reports whether a number of the row is shown.
-func (f *family) shows(r *providerRow, word int, value float64) bool {
-	if f.words == nil {
-		return !r.merged || !f.single
-	}
-	return value != 0 || f.from0 != nil && f.from0[word]
-}
-
 // providerRow has the numbers of the providers with one pair of labels, mostly a single one.
 type providerRow struct {
 	service, provider string
 	labels            []*dto.LabelPair // provider and service
-	values            []float64        // of all families
-	has               uint64           // a bit for each family
+	cells             []cell
 	merged            bool
 	attempts          []outcomes
 }
@@ -185,47 +71,65 @@ type outcomes struct {
 	durations *durations
 }
 
-func (r *providerRow) add(p *metrics.Provider) {
-	to := r.values
+func (r *providerRow) add(p *metrics.Provider, m *memory, scale *scale) {
+	first := 0
 	for i := range families {
-		f := &families[i]
-		if f.add(p, to[:f.width()]) {
-			r.has |= 1 << i
-		}
-		to = to[f.width():]
+		families[i].add(p, cells{r, first})
+		first += families[i].width()
 	}
-	r.attempts = addOutcomes(r.attempts, attemptDuration, p.Attempts)
+	r.attempts = addOutcomes(r.attempts, m, attemptDuration, scale, p.Attempts)
+}
+
+func (r *providerRow) increase(at int, by float64) {
+	for i := range r.cells {
+		if r.cells[i].at == at {
+			r.cells[i].value += by
+			return
+		}
+	}
+	r.cells = append(r.cells, cell{at, by})
 }
 
 func (r *providerRow) merge(other *providerRow) {
-	for i, value := range other.values {
-		r.values[i] += value
+	for _, c := range other.cells {
+		r.increase(c.at, c.value)
 	}
-	r.has |= other.has
 	r.merged = true
 	for _, o := range other.attempts {
-		durationsOf(&r.attempts, attemptDuration, o.class).merge(o.durations)
+		known := durationsOf(r.attempts, o.class)
+		if known == nil {
+			r.attempts = append(r.attempts, o)
+		} else {
+			known.merge(o.durations)
+		}
 	}
 }
 
 // addOutcomes adds durations by class. That of answers is always there.
-func addOutcomes(to []outcomes, of *prometheus.Desc, measured []metrics.Outcomes) []outcomes {
-	durationsOf(&to, of, errorTypes.at[""])
+func addOutcomes(to []outcomes, m *memory, of *prometheus.Desc, scale *scale, measured []metrics.Outcomes) []outcomes {
+	at := func(class int) *durations {
+		known := durationsOf(to, class)
+		if known == nil {
+			known = m.durationsFor(of, scale)
+			to = append(to, outcomes{class, known})
+		}
+		return known
+	}
+	at(errorTypes.at[""])
 	for i := range measured {
-		durationsOf(&to, of, errorTypes.at[errorType(measured[i].Class)]).add(&measured[i].Duration)
+		at(errorTypes.at[errorType(measured[i].Class)]).add(&measured[i].Duration)
 	}
 	return to
 }
 
-func durationsOf(all *[]outcomes, of *prometheus.Desc, class int) *durations {
-	for _, o := range *all {
+// durationsOf returns those of a class; nil if there are none.
+func durationsOf(all []outcomes, class int) *durations {
+	for _, o := range all {
 		if o.class == class {
 			return o.durations
 		}
 	}
-	made := &durations{of: of, scale: &ofCalls}
-	*all = append(*all, outcomes{class, made})
-	return made
+	return nil
 }
 
 // serviceRow has the numbers of the services with one label, mostly a single one.
@@ -242,7 +146,7 @@ type serviceRow struct {
 	group        int
 }
 
-func (r *serviceRow) add(m *metrics.Service) {
+func (r *serviceRow) add(m *metrics.Service, from *memory) {
 	if !r.known {
 		r.known = true
 		r.failures = make(map[reason.Code]uint64)
@@ -254,7 +158,7 @@ func (r *serviceRow) add(m *metrics.Service) {
 	for code, times := range m.MissesByReason {
 		r.failures[code] += times
 	}
-	r.calls = addOutcomes(r.calls, callDuration, m.Calls)
+	r.calls = addOutcomes(r.calls, from, callDuration, &ofCalls, m.Calls)
 	r.lookupTime.add(&m.LookupTime)
 	r.waits.add(&m.Waits)
 	r.attempts.Count, r.attempts.Sum = r.attempts.Count+m.Attempts.Count, r.attempts.Sum+m.Attempts.Sum
@@ -291,13 +195,13 @@ func (s *scrape) services(rows []*serviceRow) {
 		var ended [256]uint64 // there are fewer classes
 		for _, o := range r.calls {
 			ended[o.class] = o.durations.count
-			s.outcomes(o, r.service, "", errorTypes.pairs[o.class], service)
+			s.ended(o, r.service, "", errorTypes.pairs[o.class], service)
 		}
 		for class := range errorTypes.texts {
 			s.count(calls, float64(ended[class]), errorTypes.pairs[class], service)
 		}
-		s.durations(&r.waits, service)
-		s.durations(&r.lookupTime, service)
+		s.histogram(&r.waits, service)
+		s.histogram(&r.lookupTime, service)
 		s.amounts(callAttempts, &r.attempts, service)
 	}
 }
@@ -312,20 +216,17 @@ func (s *scrape) attempts(rows []*providerRow) {
 	}
 	for class, with := range byClass {
 		for _, r := range with {
-			s.outcomes(outcomes{class, durationsOf(&r.attempts, attemptDuration, class)}, r.service, r.provider, errorTypes.pairs[class], r.labels[0], r.labels[1])
+			o := outcomes{class, durationsOf(r.attempts, class)}
+			s.ended(o, r.service, r.provider, errorTypes.pairs[class], r.labels[0], r.labels[1])
 		}
 	}
 }
 
 func (s *scrape) numbers(r *providerRow) {
-	at := 0
-	for i := range families {
-		f := &families[i]
-		for word := range f.width() {
-			if value := r.values[at]; r.has&(1<<i) != 0 && f.shows(r, word, value) {
-				s.number(f, value, s.wordLabels(f, r, word))
-			}
-			at++
+	for _, c := range r.cells {
+		f, word := places[c.at].family, places[c.at].word
+		if !r.merged || !f.single {
+			s.number(f, c.value, s.wordLabels(f, r, word))
 		}
 	}
 }
@@ -337,9 +238,9 @@ func (s *scrape) wordLabels(f *family, r *providerRow, word int) []*dto.LabelPai
 	}
 	pair := f.words.pairs[word]
 	if pair.GetName() < "service" {
-		return s.labels(r.labels[0], pair, r.labels[1])
+		return s.list(r.labels[0], pair, r.labels[1])
 	}
-	return s.labels(r.labels[0], r.labels[1], pair)
+	return s.list(r.labels[0], r.labels[1], pair)
 }
 
 func (s *scrape) components(all []startup.Component) {

@@ -36,14 +36,10 @@ var (
 	errorTypes = wordsOf("error_type", classes())
 )
 
-// Each provider has these from the beginning, so that a rate sees the first of them; the others are shown when they occur.
+// healthsFrom0 has the places of the states that each provider has from the beginning; the others are rare.
 //
 //nolint:gochecknoglobals // immutable
-var (
-	whysFrom0     = []reason.Why{reason.First, reason.Failover, reason.Retry}
-	refusalsFrom0 = []reason.Code{reason.Denied, reason.Throttled, reason.BudgetSpent, reason.AtCapacity}
-	healthsFrom0  = []string{health.Healthy.String(), health.Degraded.String(), health.Unhealthy.String()}
-)
+var healthsFrom0 = []int{healths.at[health.Healthy.String()], healths.at[health.Degraded.String()], healths.at[health.Unhealthy.String()]}
 
 func wordsOf(label string, all []string) words {
 	slices.Sort(all)
@@ -53,15 +49,6 @@ func wordsOf(label string, all []string) words {
 		w.pairs = append(w.pairs, &dto.LabelPair{Name: &label, Value: &all[i]})
 	}
 	return w
-}
-
-// some marks those of the words.
-func (w *words) some(of []string) []bool {
-	marked := make([]bool, len(w.texts))
-	for _, text := range of {
-		marked[w.at[text]] = true
-	}
-	return marked
 }
 
 // texts returns words as texts.

@@ -7,7 +7,6 @@ import (
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/capreg/registry"
 	registryprom "github.com/capreg/registry/contrib/prometheus"
@@ -15,12 +14,8 @@ import (
 
 // serveMetrics serves the measurements of the registry at /metrics of the address, until stop is called.
 func serveMetrics(ctx context.Context, reg *registry.Registry, address string, s *screen) (stop func() error, err error) {
-	measured := prometheus.NewRegistry()
-	if err := measured.Register(registryprom.New(reg, registryprom.Options{})); err != nil {
-		return nil, err
-	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(measured, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	mux.Handle("GET /metrics", registryprom.New(reg, registryprom.Options{}).Handler(prometheus.DefaultGatherer))
 	url, stop, err := serveAt(ctx, mux, address)
 	if err != nil {
 		return nil, err

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -61,11 +60,7 @@ func newGateway(ctx context.Context, settings Config, log *zap.Logger, network h
 
 // observe makes the handlers of /metrics, and of /admin/ where there are operators.
 func (g *gateway) observe(settings Config) (err error) {
-	measured := prometheus.NewRegistry()
-	if err := measured.Register(registryprom.New(g.registry, registryprom.Options{})); err != nil {
-		return err
-	}
-	g.metrics = promhttp.HandlerFor(measured, promhttp.HandlerOpts{EnableOpenMetrics: true})
+	g.metrics = registryprom.New(g.registry, registryprom.Options{}).Handler(prometheus.DefaultGatherer)
 	if len(settings.Admin) == 0 {
 		return nil // what nothing may use would be two thirds of the memory at rest
 	}

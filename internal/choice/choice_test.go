@@ -147,6 +147,7 @@ func TestCursor_GivesEachTurnOnce(t *testing.T) {
 	}
 	all.Wait()
 	require.EqualValues(t, 11, c.Turns())
+	require.EqualValues(t, 11, c.Take())
 	c.State().Store("kept")
 	require.Equal(t, "kept", c.State().Load())
 }
@@ -158,6 +159,12 @@ func TestMix_SpreadsNeighbours(t *testing.T) {
 		seen[choice.Mix(i)>>48] = true
 	}
 	require.Greater(t, len(seen), 900)
+	// The first numbers of SplitMix64 for the seed 1234567.
+	x := uint64(1234567)
+	for _, want := range []uint64{6457827717110365317, 3203168211198807973, 9817491932198370423} {
+		x += 0x9e3779b97f4a7c15
+		require.Equal(t, want, choice.Mix(x))
+	}
 }
 
 func TestVitals_GoOnFromMeasurementsOfBefore(t *testing.T) {

@@ -130,7 +130,7 @@ func unpack(word uint64, tick uint32, rate float32) (value, left float32) {
 // fresh is the largest age for which decay needs only three terms.
 const fresh = 1.0 / 16
 
-// decay returns exp(−x) within 3 parts in a million, for x ≥ 0: 2⁻ⁿ for whole n through the
+// decay returns exp(−x) within 4 parts in a million, for x ≥ 0: 2⁻ⁿ for whole n through the
 // exponent, and a short series for the rest, which is at most ln(2)/2.
 func decay(x float32) float32 {
 	const largest = 80 // beyond that the result is 0

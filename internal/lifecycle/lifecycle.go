@@ -34,7 +34,6 @@ import (
 
 	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/fault"
-	"github.com/capreg/registry/internal/ring"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/internal/tasks"
 	"github.com/capreg/registry/startup"
@@ -84,6 +83,7 @@ type Engine struct {
 	timers        *schedule.Scheduler
 	startContexts attemptctx.Set
 	stopContexts  attemptctx.Set
+	listener      *listener // nil: none
 
 	// mu guards the fields below and every node but for its id and component. No code of a component, of the
 	// listener or of a caller's context runs while it is held. The unexported methods of Engine and node expect
@@ -124,13 +124,6 @@ type Engine struct {
 	failed  chan struct{} // closed when the program is to end
 	halt    chan struct{} // closed when a stop begins
 	stopped chan struct{} // closed when nothing is live
-
-	events     *ring.Ring[startup.Event] // for the listener; nil without one
-	delivering bool
-	pushed     uint64        // how many events there were
-	popped     uint64        // ... and were given to the listener, or dropped
-	heard      uint64        // ... after which the listener has returned
-	progress   chan struct{} // closed when heard grows; nil while nothing waits
 }
 
 type phase uint8
@@ -143,20 +136,14 @@ const (
 	phaseStopped
 )
 
-// maxEvents bounds how many events wait for a slow listener.
-const maxEvents = 1 << 16
-
 // New returns an engine of the components, which are the engine's from then on. Options and components have
 // their defaults. The error is a [startup.PlanError].
 func New(options startup.Options, components []Component) (*Engine, error) {
 	e := &Engine{
-		options: options, epoch: time.Now(), timers: schedule.New(),
+		options: options, epoch: time.Now(), timers: schedule.New(), listener: newListener(options.Listen),
 		decided: make(chan struct{}), failed: make(chan struct{}), halt: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	e.turns.byBatch = options.Batches
-	if options.Listen != nil {
-		e.events = ring.New[startup.Event](maxEvents)
-	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if _, err := e.addToPlan(components); err != nil {
@@ -222,7 +209,7 @@ func (e *Engine) Start(ctx context.Context) (startup.Report, error) {
 	}
 	limit := tasks.WithGrace(ctx)
 	defer limit.Stop()
-	e.awaitListener(limit.Over)
+	e.listener.await(limit.Over)
 	ended = endOf(ctx)
 	e.mu.Lock()
 	var err error
@@ -289,7 +276,7 @@ func (e *Engine) Stop(ctx context.Context) error {
 		case <-limit.Over:
 		}
 	}
-	e.awaitListener(limit.Over)
+	e.listener.await(limit.Over)
 	return e.stopErrors(ctx)
 }
 

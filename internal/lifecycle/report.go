@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/startup"
 )
 
@@ -20,7 +19,7 @@ func (e *Engine) emit(n *node, from stage) {
 
 // emitPhase gives the listener the end of a start or stop.
 func (e *Engine) emitPhase(state startup.State, took time.Duration) {
-	if e.events != nil {
+	if e.listener != nil {
 		e.push(startup.Event{State: state, Took: took})
 	}
 }
@@ -31,79 +30,7 @@ func (e *Engine) push(event startup.Event) {
 	if e.ending() {
 		event.Settled = event.Total - e.live
 	}
-	e.events.Push(event)
-	e.pushed++
-	if !e.delivering {
-		e.delivering = true
-		go e.deliver()
-	}
-}
-
-// deliver calls the listener with events until there are none. It takes mu.
-func (e *Engine) deliver() {
-	exited := true
-	defer func() {
-		if exited { // a listener that exits its goroutine loses no other event
-			go e.deliver()
-		}
-	}()
-	for event, ok := e.nextEvent(); ok; event, ok = e.nextEvent() {
-		_ = fault.Run(func() error { e.options.Listen(event); return nil })
-	}
-	exited = false
-}
-
-// slowListener is the time of a listener for one event after which it is not waited for: it may wait for a start or a stop
-// itself.
-const slowListener = 10 * time.Second
-
-// awaitListener waits until the listener has heard of everything that has happened so far. It takes mu.
-func (e *Engine) awaitListener(over <-chan struct{}) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for until := e.pushed; e.heard < until; {
-		if e.progress == nil {
-			e.progress = make(chan struct{})
-		}
-		progress := e.progress
-		e.mu.Unlock()
-		patient := awaitProgress(progress, over)
-		e.mu.Lock()
-		if !patient {
-			return
-		}
-	}
-}
-
-// awaitProgress reports whether there was progress, before the wait was over or took too long.
-func awaitProgress(progress, over <-chan struct{}) bool {
-	slow := time.NewTimer(slowListener)
-	defer slow.Stop()
-	select {
-	case <-progress:
-		return true
-	case <-over:
-	case <-slow.C:
-	}
-	return false
-}
-
-// nextEvent returns the oldest event that was not delivered; false when there is none. It takes mu.
-func (e *Engine) nextEvent() (startup.Event, bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	event, lost, ok := e.events.Pop()
-	event.Lost = lost
-	e.delivering = ok
-	e.heard = e.popped
-	if ok {
-		e.popped += lost + 1
-	}
-	if e.progress != nil {
-		close(e.progress)
-		e.progress = nil
-	}
-	return event, ok
+	e.listener.push(event)
 }
 
 // Report returns how the start went, or goes.

@@ -73,7 +73,8 @@ func TestStart_KeepsToTheLimitAndStartsTheLongestPathFirst(t *testing.T) {
 		for i := range components {
 			start := components[i].Start
 			components[i].Start = func(ctx context.Context, run *startup.Run) error {
-				most.Store(max(most.Load(), inside.Add(1)))
+				for now, before := inside.Add(1), most.Load(); now > before && !most.CompareAndSwap(before, now); before = most.Load() {
+				}
 				defer inside.Add(-1)
 				return start(ctx, run)
 			}

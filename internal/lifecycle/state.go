@@ -154,7 +154,7 @@ func (e *Engine) enter(n *node, to stage, g goal) {
 	if open := n.isOpen(); open != wasOpen {
 		e.countOpen(n, difference(wasOpen, open))
 	}
-	if now := n.state(); e.events != nil && now != wasShown && now != startup.Waiting {
+	if now := n.state(); e.listener != nil && now != wasShown && now != startup.Waiting {
 		e.emit(n, from)
 	}
 	if n.currentOutcome() != n.outcome {

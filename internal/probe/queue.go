@@ -16,7 +16,10 @@ import (
 const mostSkipped = 5
 
 // Queue runs the probes of all watches, a limited number at once, each in a goroutine that ends with it. Probes that
-// wait for their time or their turn have none. Use [NewQueue] to create one. The lock of the host guards it.
+// wait for their time or their turn have none. Use [NewQueue] to create one.
+//
+// The lock of the host guards it, its checks and their watches: the timers ([Queue.due], [Queue.overdue]) and the
+// goroutine of a probe ([Queue.run], [Queue.returned]) take it, and all other methods are called while it is held.
 type Queue struct {
 	host  Host
 	life  context.Context //nolint:containedctx // of the host: all probes end with it

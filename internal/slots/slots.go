@@ -71,7 +71,8 @@ func (s *Slots) TryAcquire() bool {
 	}
 }
 
-// Release gives a slot back, to the next in the queue if there is one.
+// Release gives back a slot that was taken, to the next in the queue if there is one. More releases than slots taken
+// break the count.
 func (s *Slots) Release() {
 	for {
 		word := s.word.Load()
@@ -133,7 +134,7 @@ func (s *Slots) grant() {
 			break
 		}
 		s.word.Add(1)
-		t.wait.granted <- t.at
+		t.wait.granted <- t.at // it never blocks: a wait is granted one slot at a time, and its channel buffers that
 	}
 	if s.queue.length == 0 {
 		s.word.And(^uint64(waiting))
