@@ -13,7 +13,7 @@ import (
 type request struct {
 	query    *queryPlan
 	caller   attemptctx.Caller
-	by       pick.Caller // what selectors can know of it
+	affinity string // the key of its resolver
 	options  optionSet
 	hooks    *hook.Sets[CallReport, Attempt] // of its beginning
 	observed bool                            // hooks or a report see it
@@ -33,7 +33,7 @@ func (r *request) accept(
 			return err
 		}
 	}
-	r.query = query
+	r.query, r.affinity = query, key
 	registry := query.service.registry
 	if r.options.Caller == "" {
 		r.options.Caller = query.query.Handler
@@ -44,8 +44,12 @@ func (r *request) accept(
 		ctx = r.hooks.BeforeCall(ctx, func() CallReport { return r.soFar(nil) })
 	}
 	r.caller = attemptctx.CallerOf(ctx)
-	r.by = pick.Caller{Context: ctx, Key: key, Name: r.options.Caller}
 	return nil
+}
+
+// pickCaller returns what selectors can know of the call.
+func (r *request) pickCaller() pick.Caller {
+	return pick.Caller{Context: r.caller.Ctx, Key: r.affinity, Name: r.options.Caller}
 }
 
 // serial returns a number that no other call of the registry has.

@@ -42,6 +42,7 @@ type call struct {
 
 	request
 	history
+	by pick.Caller // what selectors can know of it
 
 	entries   int  // of functions
 	rounds    int  // of iterations that follow a wait for a return
@@ -84,7 +85,7 @@ func (c *call) iterate() {
 // iterateWith is iterate for a new call. It starts with the provider that the first attempt has picked, whose turn it
 // is, if it has; first may be nil.
 func (c *call) iterateWith(first *firstAttempt) {
-	c.providers.shared = c.shared
+	c.providers.shared, c.by = c.shared, c.pickCaller()
 	if c.began == 0 {
 		c.began = c.query.service.registry.now()
 	}
@@ -101,8 +102,7 @@ func (c *call) continueFrom(ctx context.Context, query *queryPlan, key string, f
 	c.caller = attemptctx.CallerOf(ctx)
 	first.state = attemptOver // not before: the context is a user's
 	c.options.Caller = query.query.Handler
-	c.by = pick.Caller{Context: ctx, Key: key, Name: c.options.Caller}
-	c.state, c.why, c.entries, c.retried.provider = callRunning, reason.First, 1, first.provider
+	c.affinity, c.state, c.why, c.entries, c.retried.provider = key, callRunning, reason.First, 1, first.provider
 	c.iterateWith(first)
 	c.providers.advance(&c.by) // the picked one
 	c.providers.take()

@@ -25,19 +25,17 @@ import (
 //
 // What takes the right to end it, with [leasedAttempt.end], owns the attempt from then on. Until then it does not change.
 type leasedAttempt struct {
-	// Fixed when it is made.
-	call    *leaseCall
-	ctx     context.Context //nolint:containedctx // what the holder works in
-	hasNext bool            // another provider could be asked
-	next    *provider       // that provider, unless it is asked in any case
-	why     reason.Why
-	delay   time.Duration // before the attempt
-	retried retried
-
-	ended   atomic.Bool
-	attempt attempt
-
-	freed     atomic.Bool  // the slot of its trial was given back, or will be with its outcome
+	// Up to hasNext fixed when it is made.
+	call      *leaseCall
+	ctx       context.Context //nolint:containedctx // what the holder works in
+	next      *provider       // that could be asked, unless it is asked in any case
+	why       reason.Why
+	delay     time.Duration // before the attempt
+	retried   retried
+	hasNext   bool // another provider could be asked
+	ended     atomic.Bool
+	freed     atomic.Bool // the slot of its trial was given back, or will be with its outcome
+	attempt   attempt
 	firstByte atomic.Int64 // when the answer began, since the attempt did; 0: not yet
 	patience  atomic.Int64 // see [LeaseSteps.Patience]; 0: the attempt timeout
 	expiry    schedule.Timer
@@ -46,8 +44,7 @@ type leasedAttempt struct {
 // init takes over the attempt that the search has begun.
 func (l *leasedAttempt) init(c *call) {
 	l.call, l.ctx, l.attempt = c.shared, c.functionContext(), c.attempt
-	l.why, l.delay, l.retried = c.why, c.delay, c.retried
-	l.hasNext = !c.options.OnceOnly && c.providers.more()
+	l.why, l.delay, l.retried, l.hasNext = c.why, c.delay, c.retried, !c.options.OnceOnly && c.providers.more()
 	if c.why != reason.All { // else the others are asked as well
 		l.next = c.providers.another()
 	}
@@ -78,8 +75,7 @@ func (l *leasedAttempt) startExpiry() {
 	if most := l.attempt.timeout.most; most != NoTimeout {
 		limit = min(most, NoTimeout-tasks.Grace) + tasks.Grace
 	}
-	began := l.attempt.began
-	l.attempt.provider.registry.schedule.Start(&l.expiry, began+min(limit, math.MaxInt64-began), l)
+	l.attempt.provider.registry.schedule.Start(&l.expiry, l.attempt.began+min(limit, math.MaxInt64-l.attempt.began), l)
 }
 
 // end takes the right to end the attempt. It is given once.

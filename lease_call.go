@@ -30,10 +30,10 @@ type leaseCall struct {
 	claims   claim.Set[*provider]
 	key      *attemptctx.Context // of its first attempt: all have the idempotency key of the call
 	room     attemptctx.Context  // for that
-	open     int                 // leases, and searches, in progress; zero again: the call is over
-	leased   int                 // how many leases there were
-	answered bool                // one of the leases was a success
 	failure  error               // of the last search that found no provider
+	open     int32               // leases, and searches, in progress; zero again: the call is over
+	leased   int32               // how many leases there were
+	answered bool                // one of the leases was a success
 	class    verdict.Class       // of the call as far as it is known
 }
 
@@ -131,7 +131,7 @@ func (s *leaseCall) closeAnswered(p *provider, now time.Duration) {
 	over, leased := s.open == 0, s.leased
 	s.mu.Unlock()
 	if over {
-		p.service.meter.Called(verdict.ClassSuccess, now-s.began, leased)
+		p.service.meter.Called(verdict.ClassSuccess, now-s.began, int(leased))
 	}
 }
 
@@ -139,7 +139,7 @@ func (s *leaseCall) closeAnswered(p *provider, now time.Duration) {
 func (s *leaseCall) nextSearch() call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := call{request: s.request, shared: s, history: s.history.clone(), entries: 1, sawProbes: true}
+	c := call{request: s.request, shared: s, history: s.history.clone(), by: s.pickCaller(), entries: 1, sawProbes: true}
 	c.attempt.ctx = s.key
 	c.iterate()
 	c.providers.rest.Mode = s.modeLocked(c.providers.plan)
@@ -216,7 +216,7 @@ func (s *leaseCall) close() {
 		return
 	}
 	// Nothing searches any more.
-	whole := call{request: s.request, shared: s, history: s.history, skips: s.skips, entries: s.leased}
+	whole := call{request: s.request, shared: s, history: s.history, by: s.pickCaller(), skips: s.skips, entries: int(s.leased)}
 	whole.count(s.class, s.query.service.registry.now())
 	if !s.observed {
 		return
