@@ -18,7 +18,7 @@ import (
 const chunkSize = 32 << 10
 
 // smallChunk is the size of the first buffer of an event reader: many streams are slow.
-const smallChunk = 4 << 10
+const smallChunk = 1 << 10
 
 // ReaderOptions configure a stream of bytes. The zero value of each field is its default.
 type ReaderOptions struct {

@@ -36,16 +36,16 @@ func OfGRPCCode(code uint32) Verdict {
 // ofGRPC classifies an error with GRPCStatus() *status.Status, without importing gRPC for its type. A reason in the
 // details says more than the code, and a server that is unavailable and tells for how long is overloaded.
 func ofGRPC(err error) (v Verdict, ok bool) {
-	status, ok := result(reflect.ValueOf(err), "GRPCStatus")
+	status, ok := result(reflect.ValueOf(err).MethodByName("GRPCStatus"))
 	if !ok || (status.Kind() == reflect.Interface || status.Kind() == reflect.Pointer) && status.IsNil() {
 		return Verdict{}, false
 	}
-	code, ok := result(status, "Code")
+	code, ok := result(status.MethodByName("Code"))
 	if !ok || code.Kind() != reflect.Uint32 {
 		return Verdict{}, false
 	}
 	var f facts
-	if details, ok := result(status, "Details"); ok {
+	if details, ok := result(status.MethodByName("Details")); ok {
 		f.readGRPCDetails(details)
 	}
 	if v, known := f.ofWords(); known {
@@ -68,25 +68,25 @@ func (f *facts) readGRPCDetails(details reflect.Value) {
 		if detail.Kind() == reflect.Interface {
 			detail = detail.Elem()
 		}
-		if reason, ok := result(detail, "GetReason"); ok && reason.Kind() == reflect.String {
+		if !detail.IsValid() { // a nil
+			continue
+		}
+		if reason, ok := result(detail.MethodByName("GetReason")); ok && reason.Kind() == reflect.String {
 			f.addWord(reason.String())
 		}
-		delay, ok := result(detail, "GetRetryDelay")
+		delay, ok := result(detail.MethodByName("GetRetryDelay"))
 		if !ok || delay.Kind() != reflect.Pointer || delay.IsNil() {
 			continue
 		}
-		if after, ok := result(delay, "AsDuration"); ok && after.Type() == typeDuration {
+		if after, ok := result(delay.MethodByName("AsDuration")); ok && after.Type() == typeDuration {
 			f.setBodyDelay(min(time.Duration(after.Int()), longestDelay))
 		}
 	}
 }
 
-// result returns what a method without arguments returns; false where there is no such method.
-func result(of reflect.Value, name string) (value reflect.Value, ok bool) {
-	if !of.IsValid() {
-		return value, false
-	}
-	method := of.MethodByName(name)
+// result returns what a method without arguments returns; false where there is no such method. Methods are looked up by
+// constant names: with any other a linker has to keep all methods of all types.
+func result(method reflect.Value) (value reflect.Value, ok bool) {
 	if !method.IsValid() || method.Type().NumIn() != 0 || method.Type().NumOut() != 1 {
 		return value, false
 	}
@@ -108,7 +108,7 @@ var rpcClasses = map[int64]Class{
 func (t *tree) rpcCode() (code int64, ok bool) {
 	for _, node := range t.all() {
 		value := reflect.ValueOf(node)
-		if code, isMethod := result(value, "ErrorCode"); isMethod && code.CanInt() {
+		if code, isMethod := result(value.MethodByName("ErrorCode")); isMethod && code.CanInt() {
 			if _, ok := rpcClasses[code.Int()]; ok {
 				return code.Int(), true
 			}

@@ -28,10 +28,11 @@ work: trust the ratios more than the figures, and both no finer than a tenth.
 
 The upstream answers a plain request at once with 600 bytes, and a stream with %[9]d events %[10]v apart. The gateway parses each request and
 each answer, counts usage, writes a line of its log for each, and can fail over; it has one upstream, and nothing but its
-address and a route in its configuration. The reverse proxy and nginx do none of that. Portkey's gateway, as npm installs it,
+address and a route in its configuration. The reverse proxy and nginx do none of that. The gateway collects garbage from 14 MiB in
+use on, and beyond that more often than Go does by itself; the reverse proxy does as Go has it. Portkey's gateway, as npm installs it,
 answers streams with status 500, and has no part in them. The two ways are what the gateway does with a request between its
 configuration and the upstream, in a process of their own: by the library, with a breaker and retries, or with the transport of
-the upstream in its place. The difference is the library's own part.
+the upstream in its place. Both collect garbage about as seldom as the gateway does. The difference is the library's own part.
 
 | | 16 connections: requests/s | µs of CPU each | 128 connections: requests/s | µs of CPU each | %[11]d streams at once: s of CPU for 1,000 |
 | --- | ---: | ---: | ---: | ---: | ---: |

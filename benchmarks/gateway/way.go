@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"runtime/debug"
 	"time"
 
 	"github.com/capreg/registry"
@@ -24,6 +25,7 @@ const (
 // serveWay serves what examples/gateway does with a request between its configuration and its upstream: by the library, or
 // with the transport of the upstream in its place. The difference is the library's own part.
 func serveWay(ctx context.Context, listener net.Listener, target string, library bool) (err error) {
+	debug.SetGCPercent(400) // with either, garbage is collected about as seldom as the floor of the gateway's heap has it
 	to := &llm.Transport{
 		Base:         &http.Transport{MaxIdleConnsPerHost: 256},
 		FirstTimeout: 10 * time.Second, StallTimeout: 20 * time.Second, AnswerTimeout: 5 * time.Minute,

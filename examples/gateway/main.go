@@ -34,7 +34,7 @@ import (
 )
 
 func main() {
-	heap.Floor(16 << 20) // of what 200 streams at once need anyway
+	heap.Floor(14 << 20) // of what 200 streams at once need anyway
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	reload := make(chan os.Signal, 1)

@@ -142,12 +142,12 @@ func (s *state) routeOf(model string) (found *route) {
 // pin returns what upstreams must have for a request: vectors of another model are of no use beside the old ones, and only
 // the upstream that has begun a conversation can continue it.
 func (g *gateway) pin(r *http.Request, s *state, to *route, continues string) []string {
-	first := to.upstreams()[0]
-	if strings.HasSuffix(r.URL.Path, "/embeddings") {
-		return []string{"model " + cmp.Or(s.Upstreams[first].Models[to.Model], to.Model)}
-	}
-	if continues == "" {
+	if continues == "" && !strings.HasSuffix(r.URL.Path, "/embeddings") {
 		return nil
+	}
+	first := to.upstreams()[0]
+	if continues == "" {
+		return []string{"model " + cmp.Or(s.Upstreams[first].Models[to.Model], to.Model)}
 	}
 	if origin := g.origins.Of(continues); slices.Contains(to.upstreams(), origin) {
 		first = origin

@@ -16,6 +16,9 @@ func Valid(text []byte) bool {
 	return at > 0 && space(text, at) == len(text)
 }
 
+// EndOfString returns the place behind the JSON string whose quotation mark is at a place, or -1 if there is no valid one.
+func EndOfString(text []byte, at int) int { return quoted(text, at) }
+
 // invalid is the place behind a value that is none.
 const invalid = -1
 

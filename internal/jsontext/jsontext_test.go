@@ -39,6 +39,18 @@ func TestValid_IsWhatEncodingJSONSays(t *testing.T) {
 	require.False(t, jsontext.Valid(bytes.Repeat([]byte("["), 1<<20)))
 }
 
+func TestEndOfString_IsBehindAWholeString(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]int{
+		`""`: 2, `"a"b"`: 3, `"\""x`: 4, `"\u00e9"`: 8, `"\\"`: 4, `"`: -1, `"a`: -1, `"\"`: -1, `"\q"`: -1, "\"\n\"": -1, `"long enough for a word"`: 24,
+	} {
+		require.Equal(t, want, jsontext.EndOfString([]byte(text), 0), text)
+		if want > 0 {
+			require.Equal(t, want+1, jsontext.EndOfString([]byte(" "+text), 1), text)
+		}
+	}
+}
+
 func FuzzValid_IsWhatEncodingJSONSays(f *testing.F) {
 	for _, text := range texts {
 		f.Add([]byte(text))

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -34,7 +35,9 @@ type answer struct {
 	streamed  bool // it asks for a stream
 	passing   bool // it is handed over as it is
 	events    *stream.EventReader
+	pattern   pattern
 	held      held
+	reading   heldReader   // of the body
 	tokens    *Tokens      // of the transport, where the request is one for a model
 	taken     int          // of them
 	used      atomic.Int64 // as the server says it; else an estimate
@@ -42,47 +45,51 @@ type answer struct {
 	output    int
 	closing   sync.Once
 
-	out      []byte // to hand over
-	whole    []byte // out before a part of it was handed over; nil: nothing was
-	err      error  // behind out
-	left     time.Time
-	choices  int  // that are yet to end
-	begun    bool // there was a token
-	known    bool // its end can be told
-	pieces   bool // it consists of choices, whose end has a mark
-	finished bool // it is complete, whether an end mark follows or not
-	marked   bool // the end mark was there
+	out      []byte        // to hand over
+	whole    []byte        // out before a part of it was handed over; nil: nothing was
+	err      error         // behind out
+	left     time.Duration // when it was handed over, by the clock; 0: it was not yet, or more was read since
+	choices  int           // that are yet to end
+	begun    bool          // there was a token
+	known    bool          // its end can be told
+	pieces   bool          // it consists of choices, whose end has a mark
+	finished bool          // it is complete, whether an end mark follows or not
+	marked   bool          // the end mark was there
 }
 
 // clock ends a context when a wait is too long. Most waits are short, so its timer stays as it is when one ends or another
 // begins, and looks at the time when it goes off.
 type clock struct {
 	mu     sync.Mutex // guards the fields below, as a request may still be sent while its answer is read
+	epoch  time.Time  // fixed
 	timer  *time.Timer
-	rings  time.Time // when the timer goes off; zero: it does not
-	due    time.Time // when the context ends; zero: there is no limit
+	rings  time.Duration // when the timer goes off, since the epoch; 0: it does not
+	due    time.Duration // when the context ends; 0: there is no limit
 	cause  error
 	cancel context.CancelCauseFunc
 	over   bool // the request is answered
 }
 
-// start limits a wait; a limit of zero is none.
-func (c *clock) start(limit time.Duration, cause error, cancel context.CancelCauseFunc) {
+// now returns the time since the epoch, which is never 0. It asks for half of what [time.Now] asks for.
+func (c *clock) now() time.Duration { return time.Since(c.epoch) + 1 }
+
+// start limits a wait that begins now; a limit of zero is none.
+func (c *clock) start(now, limit time.Duration, cause error, cancel context.CancelCauseFunc) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.cause, c.cancel, c.due = cause, cancel, time.Time{}
+	c.cause, c.cancel, c.due = cause, cancel, 0
 	if limit > 0 {
-		c.limit(limit)
+		c.limit(now, limit)
 	}
 }
 
 // limit sets the limit from now on. It is called with mu held.
-func (c *clock) limit(limit time.Duration) {
-	c.due = time.Now().Add(limit)
+func (c *clock) limit(now, limit time.Duration) {
+	c.due = now + min(limit, math.MaxInt64-now)
 	switch {
 	case c.timer == nil:
 		c.timer = time.AfterFunc(limit, c.ring)
-	case c.rings.IsZero() || c.rings.After(c.due):
+	case c.rings == 0 || c.rings > c.due:
 		c.timer.Reset(limit)
 	default:
 		return
@@ -101,11 +108,11 @@ func (c *clock) ring() {
 func (c *clock) overdue() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.rings = time.Time{}
-	if c.due.IsZero() {
+	c.rings = 0
+	if c.due == 0 {
 		return false
 	}
-	left := time.Until(c.due)
+	left := c.due - c.now()
 	if left > 0 {
 		c.rings = c.due
 		c.timer.Reset(left)
@@ -117,8 +124,8 @@ func (c *clock) overdue() bool {
 func (c *clock) again(limit time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.due.IsZero() && !c.over {
-		c.limit(limit)
+	if c.due != 0 && !c.over {
+		c.limit(c.now(), limit)
 	}
 }
 
@@ -126,16 +133,16 @@ func (c *clock) again(limit time.Duration) {
 func (c *clock) pause() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.due = time.Time{}
+	c.due = 0
 }
 
 // stop ends the last wait.
 func (c *clock) stop() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.due = (time.Time{}); c.timer != nil {
+	if c.due = 0; c.timer != nil {
 		c.timer.Stop()
-		c.rings = time.Time{}
+		c.rings = 0
 	}
 }
 
@@ -182,7 +189,7 @@ func (a *answer) Read(p []byte) (int, error) {
 	}
 	n := copy(p, a.out)
 	if a.out = a.out[n:]; len(a.out) == 0 {
-		a.left = time.Now()
+		a.left = a.clock.now()
 		if a.out, a.whole = a.whole[:0], nil; cap(a.out) > batch {
 			a.out = nil
 		}
@@ -195,12 +202,12 @@ func (a *answer) Read(p []byte) (int, error) {
 
 // next reads an event. What is to be handed over is in out, and the end in err.
 func (a *answer) next() {
-	unread := time.Duration(0)
-	if !a.left.IsZero() {
-		unread = time.Since(a.left)
-		a.left = time.Time{}
+	now, unread := a.clock.now(), time.Duration(0)
+	if a.left != 0 {
+		unread = now - a.left
+		a.left = 0
 	}
-	event, err := a.wait()
+	event, err := a.wait(now)
 	if err == nil {
 		err = a.take(event)
 	}
@@ -227,8 +234,8 @@ func isCut(err error) bool {
 	return verdict.Of(err).Class == verdict.ClassTransport || errors.Is(err, stream.ErrTruncated)
 }
 
-// wait reads the next event within the limit. Before the first token the clock goes on.
-func (a *answer) wait() (stream.Event, error) {
+// wait reads the next event within the limit, from now on. Before the first token the clock goes on.
+func (a *answer) wait(now time.Duration) (stream.Event, error) {
 	if !a.begun {
 		return a.events.Next()
 	}
@@ -236,7 +243,7 @@ func (a *answer) wait() (stream.Event, error) {
 	if a.finished || a.marked {
 		limit = tail
 	}
-	a.clock.start(limit, registryhttp.ErrStalled, a.cancel)
+	a.clock.start(now, limit, registryhttp.ErrStalled, a.cancel)
 	event, err := a.events.Next()
 	a.clock.pause()
 	return event, err
@@ -262,6 +269,11 @@ func (a *answer) take(event stream.Event) error {
 		a.marked = true
 		return nil
 	}
+	if a.begun && event.Name == "" && a.pattern.fits(data) {
+		a.count()
+		a.out = registryhttp.AppendEvent(a.out, "", data)
+		return nil
+	}
 	valid := jsontext.Valid(data)
 	switch {
 	case a.marked && !valid:
@@ -273,10 +285,14 @@ func (a *answer) take(event stream.Event) error {
 	case !valid || data[0] != '{':
 		return malformed("an event that is no JSON object")
 	}
-	if err := a.read(event, data); err != nil {
+	quiet, err := a.read(event, data)
+	if err != nil {
 		return err
 	}
-	a.begun = a.begun || !stream.IsPreamble(event)
+	if quiet && event.Name == "" {
+		a.pattern.note(data)
+	}
+	a.begun = a.begun || addsText(event.Name, data) || !stream.IsPreamble(event)
 	a.count()
 	a.out = registryhttp.AppendEvent(a.out, event.Name, data)
 	return nil
@@ -287,7 +303,7 @@ func (a *answer) count() {
 	if a.report != nil {
 		a.report.events++
 	}
-	if a.input+a.output == 0 && !a.used.CompareAndSwap(0, int64(a.taken)+1) {
+	if a.tokens != nil && a.input+a.output == 0 && !a.used.CompareAndSwap(0, int64(a.taken)+1) {
 		a.used.Add(1)
 	}
 }
@@ -302,21 +318,27 @@ func (a *answer) failure(data []byte) error {
 	return e
 }
 
-// read notes what an event says about the end. Most say nothing, which is seen without reading them as JSON.
-func (a *answer) read(event stream.Event, data []byte) error {
-	if bytes.Contains(data, []byte(`"error"`)) {
+// read notes what an event says about the end. Most say nothing, which is seen without reading them as JSON. A quiet one is
+// a piece with nothing to note.
+func (a *answer) read(event stream.Event, data []byte) (quiet bool, err error) {
+	if behind(data, "error") != nil {
 		if e, ok := errorIn(data); ok {
-			return e
+			return false, e
 		}
 	}
-	if bytes.Contains(data, []byte(`"usage":{`)) || bytes.Contains(data, []byte(`"usage": {`)) {
-		a.note(data)
+	quiet = true
+	for rest := behind(data, "usage"); rest != nil && quiet; rest = behind(rest, "usage") {
+		if bytes.HasPrefix(rest, []byte(":{")) || bytes.HasPrefix(rest, []byte(": {")) {
+			a.note(data)
+			quiet = false
+		}
 	}
-	if bytes.Contains(data, []byte(`"choices"`)) {
+	if behind(data, "choices") != nil {
+		ended := finishes(data)
 		a.known, a.pieces = true, true
-		a.choices -= finishes(data)
+		a.choices -= ended
 		a.finished = a.finished || a.choices <= 0
-		return nil
+		return quiet && ended == 0, nil
 	}
 	switch kind := kindOf(event, data); {
 	case kind == "response.completed", kind == "response.incomplete", kind == "message_stop":
@@ -325,11 +347,11 @@ func (a *answer) read(event stream.Event, data []byte) error {
 		a.note(data)
 		a.known = true
 	case kind == "response.failed":
-		return a.failure(data)
+		return false, a.failure(data)
 	case strings.HasPrefix(kind, "response."), strings.HasPrefix(kind, "message_"):
 		a.known = true
 	}
-	return nil
+	return false, nil
 }
 
 // kindOf returns the kind of an event that has one.
@@ -344,31 +366,58 @@ func kindOf(event stream.Event, data []byte) string {
 	return said.Type
 }
 
-// finishes returns how many choices a piece ends. It is read as JSON where it looks as if it did.
+// behind returns what stands behind the first place where a name is quoted; nil: there is none. It looks for a letter, since
+// a search for a quotation mark would stop at each of them.
+func behind(data []byte, name string) []byte {
+	for {
+		at := bytes.Index(data, []byte(name))
+		end := at + len(name)
+		if at < 0 || end == len(data) {
+			return nil
+		}
+		if at > 0 && data[at-1] == '"' && data[end] == '"' {
+			return data[end+1:]
+		}
+		data = data[end:]
+	}
+}
+
+// finishes returns how many choices a piece ends. It is read where it looks as if it did, and without encoding/json: the
+// stack of every stream would have to grow for that.
 func finishes(data []byte) (n int) {
-	const field = `"finish_reason"`
 	for rest := data; ; {
-		at := bytes.Index(rest, []byte(field))
-		if at < 0 {
+		if rest = behind(rest, "finish_reason"); rest == nil {
 			return 0
 		}
-		rest = bytes.TrimLeft(rest[at+len(field):], ": \t\r\n")
+		rest = bytes.TrimLeft(rest, ": \t\r\n")
 		if !bytes.HasPrefix(rest, []byte("null")) && !bytes.HasPrefix(rest, []byte(`""`)) {
 			break
 		}
 	}
-	var said struct {
-		Choices []struct {
-			FinishReason string `json:"finish_reason"`
-		} `json:"choices"`
-	}
-	_ = json.Unmarshal(data, &said) // what fits
-	for _, choice := range said.Choices {
-		if choice.FinishReason != "" {
-			n++
+	for key, at := range fields(data) {
+		if string(key) != "choices" || data[at[0]] != '[' {
+			continue
+		}
+		for choice := range elements(data[at[0]:at[1]]) {
+			if ends(choice) {
+				n++
+			}
 		}
 	}
 	return n
+}
+
+// ends reports whether a valid choice has a reason of its end.
+func ends(choice []byte) (has bool) {
+	if choice[0] != '{' {
+		return false
+	}
+	for key, at := range fields(choice) {
+		if string(key) == "finish_reason" {
+			has = choice[at[0]] == '"' && at[1]-at[0] > len(`""`)
+		}
+	}
+	return has
 }
 
 // usage holds the tokens of an answer.
@@ -449,7 +498,7 @@ func (a *answer) readObject(text []byte) error {
 	if !jsontext.Valid(text) || bytes.TrimLeft(text, " \t\r\n")[0] != '{' {
 		return malformed("no JSON object")
 	}
-	if bytes.Contains(text, []byte(`"error"`)) {
+	if behind(text, "error") != nil {
 		if e, ok := errorIn(text); ok {
 			return e
 		}

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -29,11 +29,15 @@ const (
 	defaultMaxBody      = 32 << 20
 	mostOfAnError       = 64 << 10
 	shortBody           = 64 << 10 // for which memory is taken at once
-	copySize            = 8 << 10
+	smallCopy           = 1 << 10  // for which many streams at once have an event
+	largeCopy           = 8 << 10
 )
 
 //nolint:gochecknoglobals // of buffers
-var copyBuffers = sync.Pool{New: func() any { return new([copySize]byte) }}
+var (
+	smallCopies = sync.Pool{New: func() any { return new([smallCopy]byte) }}
+	largeCopies = sync.Pool{New: func() any { return new([largeCopy]byte) }}
+)
 
 // Proxy is an [http.Handler] that passes a request for a model on to the providers of a service, and their answer to the
 // client as it arrives. Its fields must not change after the first use. It is safe for concurrent use, and starts no
@@ -122,9 +126,13 @@ type passage struct {
 	w      http.ResponseWriter
 	r      *http.Request
 	way    Way
-	url    url.URL // of the request that is sent
-	held   int64
-	taken  int // of the tokens of the way
+	sent   http.Request // to the providers
+	url    url.URL      // of that
+	body   bytes.Reader // of that
+	held   held
+	asking heldReader    // of the client's body
+	slow   patientWriter // of a plain answer
+	taken  int           // of the tokens of the way
 	report Report
 }
 
@@ -133,7 +141,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := &passage{Proxy: p, w: w, r: r}
 	begun := time.Now()
 	defer func() {
-		p.Memory.Free(q.held)
+		q.held.free()
 		q.way.Tokens.Spend(q.report.Tokens() - q.taken)
 		if q.report.Duration = time.Since(begun); p.Done != nil {
 			p.Done(r, &q.report)
@@ -143,36 +151,18 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (q *passage) serve() {
-	body, err := q.read()
-	if err == nil {
-		if q.report.Asked, err = ParseRequest(body); err != nil {
-			err = &Error{Message: err.Error(), Code: "invalid_request", Status: http.StatusBadRequest}
-		}
-	}
-	if err == nil {
-		q.way, err = q.Route(q.r, q.report.Asked)
-	}
-	if err == nil {
-		err = q.take(estimate(len(body)))
-	}
-	if err != nil {
+	if err := q.admit(); err != nil {
 		q.fail(nil, err)
 		return
 	}
 	ctx, cancel := context.WithTimeout(q.r.Context(), cmp.Or(q.way.Timeout, defaultTimeout))
 	defer cancel()
-	request := q.request(ctx, body)
 	var events *registryhttp.EventWriter
 	if q.report.Asked.Stream {
 		events = registryhttp.NewEventWriter(q.w, registryhttp.EventOptions{CommentEvery: q.way.CommentEvery, WriteTimeout: q.WriteTimeout})
 		defer func() { _ = events.Close() }()
 	}
-	response, err := q.way.Transport.RoundTrip(request)
-	if errors.Is(err, registry.ErrUnavailable) {
-		if _, gone := q.Route(q.r, q.report.Asked); gone != nil {
-			err = gone
-		}
-	}
+	response, err := q.send(ctx)
 	if err != nil {
 		q.fail(events, err)
 		return
@@ -182,6 +172,33 @@ func (q *passage) serve() {
 	if events != nil {
 		_ = events.Close() // no comment follows the end, however long the body takes to close
 	}
+}
+
+// admit reads the request and finds its way. It is not a part of serve, whose frame is on the stack of a stream to its end:
+// with more there the stack would be twice as large.
+func (q *passage) admit() error {
+	body, err := q.read()
+	if err != nil {
+		return err
+	}
+	if q.report.Asked, err = ParseRequest(body); err != nil {
+		return &Error{Message: err.Error(), Code: "invalid_request", Status: http.StatusBadRequest}
+	}
+	if q.way, err = q.Route(q.r, q.report.Asked); err != nil {
+		return err
+	}
+	return q.take(estimate(len(body)))
+}
+
+// send sends the request.
+func (q *passage) send(ctx context.Context) (*http.Response, error) {
+	response, err := q.way.Transport.RoundTrip(q.request(ctx, q.report.Asked.body))
+	if errors.Is(err, registry.ErrUnavailable) {
+		if _, gone := q.Route(q.r, q.report.Asked); gone != nil {
+			err = gone
+		}
+	}
+	return response, err
 }
 
 // take takes tokens for the request.
@@ -201,10 +218,12 @@ func (q *passage) take(n int) error {
 func (q *passage) read() ([]byte, error) {
 	control := http.NewResponseController(q.w)
 	_ = control.SetReadDeadline(time.Now().Add(cmp.Or(q.ReadTimeout, defaultReadTimeout))) // not every server has one
-	memory := held{memory: q.Memory, most: cmp.Or(q.MaxBody, defaultMaxBody)}
-	limited := &heldReader{http.MaxBytesReader(q.w, q.r.Body, memory.most), &memory}
-	body, err := readAll(limited, q.r.ContentLength, shortBody) // a client may say more than it sends
-	q.held = memory.bytes
+	q.held = held{memory: q.Memory, most: cmp.Or(q.MaxBody, defaultMaxBody)}
+	q.asking = heldReader{q.r.Body, &q.held}
+	if n := q.r.ContentLength; n < 0 || n > q.held.most { // else the server ends it there
+		q.asking.Reader = http.MaxBytesReader(q.w, q.r.Body, q.held.most)
+	}
+	body, err := readAll(&q.asking, q.r.ContentLength, shortBody) // a client may say more than it sends
 	_ = control.SetReadDeadline(time.Time{})
 	var tooLarge *http.MaxBytesError
 	switch {
@@ -220,24 +239,38 @@ func (q *passage) read() ([]byte, error) {
 func (q *passage) request(ctx context.Context, body []byte) *http.Request {
 	ctx = context.WithValue(ctx, reportKey{}, &q.report)
 	q.url = url.URL{Scheme: "http", Host: "proxy", Path: q.r.URL.Path, RawPath: q.r.URL.RawPath}
-	request := (&http.Request{
+	q.body.Reset(body)
+	q.sent = *(&http.Request{
 		Method: q.r.Method, URL: &q.url, Host: q.url.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: make(http.Header), ContentLength: int64(len(body)),
+		Header: make(http.Header, 8), ContentLength: int64(len(body)), Body: io.NopCloser(&q.body), // which net/http knows to be there
+		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
 	}).WithContext(ctx)
-	request.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
-	request.Body, _ = request.GetBody()
+	request := &q.sent
 	for name, values := range q.r.Header {
 		if isForwarded(name) {
 			request.Header[name] = values
 		}
 	}
 	if len(request.Header["Idempotency-Key"]) == 0 {
-		request.Header.Set("Idempotency-Key", rand.Text()) // it also lets net/http send it again over a connection that was cut
+		request.Header["Idempotency-Key"] = []string{newKey()} // it also lets net/http send it again over a connection that was cut
 	}
 	if id := registryhttp.MetadataOf(ctx).Correlation; id != "" {
 		request.Header.Set(registryhttp.HeaderCorrelation, id)
 	}
 	return request
+}
+
+// newKey returns a text that no other request has.
+func newKey() string {
+	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567" // as rand.Text has them
+	var text [26]byte
+	for i, half := range [...]uint64{rand.Uint64(), rand.Uint64()} { //nolint:gosec // it is no secret
+		for j := range len(text) / 2 {
+			text[i*len(text)/2+j] = letters[half%32]
+			half /= 32
+		}
+	}
+	return string(text[:])
 }
 
 // isForwarded reports whether a header of a client goes to the server.
@@ -282,7 +315,8 @@ func isLimit(name string) bool { return strings.HasPrefix(name, "X-Ratelimit-") 
 
 // pass passes an answer on: as events, as it is, or the words of a refusal.
 func (q *passage) pass(events *registryhttp.EventWriter, response *http.Response) {
-	var out io.Writer = &patientWriter{w: q.w, limit: cmp.Or(q.WriteTimeout, defaultWriteTimeout)}
+	q.slow = patientWriter{w: q.w, limit: cmp.Or(q.WriteTimeout, defaultWriteTimeout)}
+	var out io.Writer = &q.slow
 	switch {
 	case response.StatusCode >= http.StatusBadRequest:
 		text, _ := io.ReadAll(io.LimitReader(response.Body, mostOfAnError)) // the status is enough
@@ -311,28 +345,32 @@ func (q *passage) pass(events *registryhttp.EventWriter, response *http.Response
 
 // copy copies the body. What ends it early is an event of a stream, and cuts any other answer.
 func (q *passage) copy(out io.Writer, body io.Reader) {
-	buffer, _ := copyBuffers.Get().(*[copySize]byte)
-	defer copyBuffers.Put(buffer)
-	for {
-		n, err := body.Read(buffer[:])
-		if n > 0 {
+	small, _ := smallCopies.Get().(*[smallCopy]byte)
+	var large *[largeCopy]byte
+	var err error
+	for buffer := small[:]; err == nil && q.report.Err == nil; {
+		var n int
+		if n, err = body.Read(buffer); n > 0 {
 			q.report.Bytes += int64(n)
-			if _, lost := out.Write(buffer[:n]); lost != nil {
-				q.report.Err = lost
-				return
-			}
+			_, q.report.Err = out.Write(buffer[:n])
 		}
-		switch {
-		case errors.Is(err, io.EOF):
-			return
-		case err != nil && q.report.Asked.Stream:
-			q.report.Err = err
-			_, _ = out.Write(registryhttp.AppendEvent(nil, "", interrupted(err).encoded())) // the client may be gone
-			return
-		case err != nil:
-			q.report.Err = err
-			panic(http.ErrAbortHandler)
+		if n == smallCopy && large == nil {
+			large, _ = largeCopies.Get().(*[largeCopy]byte)
+			buffer = large[:]
 		}
+	}
+	smallCopies.Put(small)
+	if large != nil {
+		largeCopies.Put(large)
+	}
+	switch {
+	case q.report.Err != nil, errors.Is(err, io.EOF):
+	case q.report.Asked.Stream:
+		q.report.Err = err
+		_, _ = out.Write(registryhttp.AppendEvent(nil, "", interrupted(err).encoded())) // the client may be gone
+	default:
+		q.report.Err = err
+		panic(http.ErrAbortHandler)
 	}
 }
 

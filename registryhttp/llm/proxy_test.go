@@ -124,6 +124,36 @@ func TestProxy_TellsTheLengthOfAPlainAnswer(t *testing.T) {
 	require.Empty(t, w.Header().Get("Content-Length"))
 }
 
+func TestProxy_PassesEventsOfEveryLength(t *testing.T) {
+	t.Parallel()
+	var sent strings.Builder
+	for _, n := range []int{1, 900, 1000, 1024, 3000, 8192, 20_000, 1, 100_000, 10} {
+		sent.WriteString(strings.Replace(token, "hi", strings.Repeat("x", n), 1))
+	}
+	sent.WriteString(finishing + marked)
+	w, report := proxied(t, llm.Proxy{}, llm.Way{Transport: over(t, llm.Transport{}, says(200, events, sent.String()))}, reader(streamed))
+	require.NoError(t, report.Err)
+	require.Equal(t, sent.String(), w.Body.String())
+	require.EqualValues(t, sent.Len(), report.Bytes)
+}
+
+func TestProxy_GivesEachRequestAKeyOfItsOwn(t *testing.T) {
+	t.Parallel()
+	keys := make(map[string]bool)
+	server := roundTrip(func(r *http.Request) (*http.Response, error) {
+		keys[r.Header.Get("Idempotency-Key")] = true
+		return says(200, plainJSON, whole)(r)
+	})
+	for range 100 {
+		_, report := proxied(t, llm.Proxy{}, llm.Way{Transport: over(t, llm.Transport{}, server)}, reader(plain))
+		require.NoError(t, report.Err)
+	}
+	require.Len(t, keys, 100)
+	for key := range keys {
+		require.Regexp(t, `^[A-Z2-7]{26}$`, key)
+	}
+}
+
 func TestProxy_PassesHeadersBothWays(t *testing.T) {
 	t.Parallel()
 	sent := http.Header{}

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"slices"
+	"unicode/utf8"
 
 	"github.com/capreg/registry/internal/jsontext"
 )
@@ -45,9 +47,13 @@ func ParseRequest(body []byte) (Request, error) {
 		case "model":
 			models++
 			r.from, r.to = at[0], at[1]
-			valid = valid && json.Unmarshal(value, &r.Model) == nil
+			valid = valid && readText(value, &r.Model)
 		case "stream":
-			if json.Unmarshal(value, &r.Stream) != nil {
+			switch string(value) {
+			case "true", "false":
+				r.Stream = value[0] == 't'
+			case "null":
+			default:
 				return r, errNoStream
 			}
 		case "n":
@@ -64,6 +70,15 @@ func ParseRequest(body []byte) (Request, error) {
 		return r, errNoModel
 	}
 	return r, nil
+}
+
+// readText reads a text, and reports whether the valid value is one.
+func readText(value []byte, text *string) bool {
+	if value[0] == '"' && bytes.IndexByte(value, '\\') < 0 && utf8.Valid(value) {
+		*text = string(value[1 : len(value)-1])
+		return true
+	}
+	return json.Unmarshal(value, text) == nil
 }
 
 // identifier reads a text, or the field id of an object.
@@ -83,6 +98,10 @@ func (r Request) Body(model string) (body io.Reader, length int64) {
 		return bytes.NewReader(r.body), int64(len(r.body))
 	}
 	name, _ := json.Marshal(model) // a text always has a form
+	if len(r.body) <= shortBody {
+		text := slices.Concat(r.body[:r.from], name, r.body[r.to:]) // net/http sends one that it knows to be there in one piece
+		return bytes.NewReader(text), int64(len(text))
+	}
 	body = io.MultiReader(bytes.NewReader(r.body[:r.from]), bytes.NewReader(name), bytes.NewReader(r.body[r.to:]))
 	return body, int64(len(r.body) - (r.to - r.from) + len(name))
 }
@@ -107,6 +126,20 @@ func fields(text []byte) iter.Seq2[[]byte, [2]int] {
 			from := end + bytes.IndexByte(text[end:], ':') + 1
 			at = endOfValue(text, from)
 			if !yield(key, trimmed(text, from, at)) || text[at] == '}' {
+				return
+			}
+		}
+	}
+}
+
+// elements yields the values of a valid JSON list.
+func elements(list []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for at := 1; ; at++ {
+			from := at
+			at = endOfValue(list, from)
+			value := trimmed(list, from, at)
+			if value[0] < value[1] && !yield(list[value[0]:value[1]]) || list[at] == ']' {
 				return
 			}
 		}

@@ -126,7 +126,8 @@ func (a *answer) prepare(request *http.Request) (*http.Request, error) {
 			}
 		}
 	}
-	a.clock.start(limit, registryhttp.ErrFirstByte, a.cancel)
+	a.clock.epoch = time.Now()
+	a.clock.start(a.clock.now(), limit, registryhttp.ErrFirstByte, a.cancel)
 	if out.ContentLength >= longUpload && out.Body != nil {
 		out.Body = &upload{out.Body, a, limit}
 	}
@@ -173,7 +174,7 @@ func (u *upload) Read(p []byte) (int, error) {
 
 // judge makes the response what a client can rely on.
 func (a *answer) judge(response *http.Response) error {
-	a.body = response.Body
+	a.body, a.reading = response.Body, heldReader{response.Body, &a.held}
 	response.Body = a
 	kind := response.Header.Get("Content-Type")
 	if kind != "application/json" && kind != "text/event-stream" {
@@ -188,7 +189,7 @@ func (a *answer) judge(response *http.Response) error {
 	case events && a.asked && !a.streamed:
 		return malformed("a stream for a plain request")
 	case events:
-		a.events = stream.NewEventReader(&heldReader{a.body, &a.held}, stream.ReuseData(), stream.MaxEventBytes(cmp.Or(a.transport.MaxEvent, defaultMaxEvent)))
+		a.events = stream.NewEventReader(&a.reading, stream.ReuseData(), stream.MaxEventBytes(cmp.Or(a.transport.MaxEvent, defaultMaxEvent)))
 		response.Header.Set("Content-Type", "text/event-stream")
 		response.Header.Del("Content-Length")
 		response.ContentLength = -1
@@ -213,7 +214,7 @@ func methodOf(path string) string {
 
 // readPlain reads an answer that is JSON.
 func (a *answer) readPlain(response *http.Response) error {
-	text, err := readAll(&heldReader{a.body, &a.held}, response.ContentLength, longUpload)
+	text, err := readAll(&a.reading, response.ContentLength, longUpload)
 	if err != nil {
 		return a.caused(err)
 	}

@@ -101,8 +101,82 @@ func TestTransport_StreamOfSeveralChoicesEndsWithTheLast(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, token+finishing+token+finishing+marked, got)
 	})
-	_, err := ask(t, llm.Transport{}, says(200, events, token+finishing), "/chat/completions", body)
-	require.ErrorIs(t, err, stream.ErrTruncated)
+	for ends, complete := range map[string]bool{
+		finishing: false,
+		`data: {"choices":[{"finish_reason":"stop"},{"index":1,"finish_reason" : "length"}]}` + "\n\n":           true,
+		`data: {"choices":[null,{"a":[{"finish_reason":"x"}],"finish_reason":"stop"}, 7]}` + "\n\n":              false,
+		`data: {"choices":[{"finish_reason":"stop"},{"finish_reason":null},{"finish_reason":"" }]}` + "\n\n":     false,
+		`data: {"choices":[{"finish_reason":7},{"finish_reason":{}},{"finish_reason":"stop"}]}` + "\n\n":         false,
+		`data: {"choices":[{"delta":{"content":"\"finish_reason\":\"stop\""},"finish_reason":"stop"}]}` + "\n\n": false,
+		`data: {"choices":[],"finish_reason":"stop","x":[{"finish_reason":"a"},{"finish_reason":"b"}]}` + "\n\n": false,
+		`data: {"choices":[{"finish_reason":"stop","b":"]}"},{"finish_reason":"stop"}],"c":{"d":[]}}` + "\n\n":   true,
+		`data: {"choices":{"finish_reason":"stop"}}` + "\n\n" + `data: {"choices":"\"finish_reason\""}` + "\n\n": false,
+	} {
+		_, err := ask(t, llm.Transport{}, says(200, events, token+ends), "/chat/completions", body)
+		if complete {
+			require.NoError(t, err, ends)
+		} else {
+			require.ErrorIs(t, err, stream.ErrTruncated, ends)
+		}
+	}
+}
+
+// Variants: texts that look like something else, and events that differ from the one before in more than the text.
+func TestTransport_PiecesThatDifferInTheirTextAlonePassAndOthersAreRead(t *testing.T) {
+	t.Parallel()
+	piece := func(text string) string {
+		return `data: {"id":"c","error":null,"choices":[{"index":0,"delta":{"content":"` + text + `"},"finish_reason":null}],"usage":null}` + "\n\n"
+	}
+	var good strings.Builder
+	for _, text := range []string{
+		"a", "", "b", " ", `\n`, `\"`, `\\`, `\u00e9`, "\u00e9", "error", "usage", "choices", "finish_reason", `\"error`, `\"usage\":{`, `\"finish_reason\":\"stop\"`, strings.Repeat("x", 3000), "c",
+		`"},"finish_reason":null}],"choices":[{"delta":{"content":"`, "d",
+	} {
+		good.WriteString(piece(text))
+	}
+	good.WriteString(strings.Replace(piece("e"), `"c"`, `"d"`, 1) + strings.Replace(piece("f"), "0", "1", 1) + piece("g"))
+	all := good.String()
+	transport := llm.Transport{}
+	got, err := ask(t, transport, says(200, events, all+finishing), "/chat/completions", streamed)
+	require.NoError(t, err)
+	require.Equal(t, all+finishing+marked, got)
+	for wrong, class := range map[string]verdict.Class{
+		piece("\t"):                   verdict.ClassMalformed,
+		piece(`\`):                    verdict.ClassMalformed,
+		piece(`\q`):                   verdict.ClassMalformed,
+		piece(`"`):                    verdict.ClassMalformed,
+		piece("x")[:90]:               verdict.ClassTransport,
+		"data: " + piece("x")[90:]:    verdict.ClassMalformed,
+		"event: error\n" + piece("x"): verdict.ClassUnknown,
+		strings.Replace(piece("x"), `"error":null`, `"error":{"code":503}`, 1): verdict.ClassServerError,
+	} {
+		got, err := ask(t, transport, says(200, events, all+wrong), "/chat/completions", streamed)
+		require.Equal(t, class, verdict.Of(err).Class, "%s: %v", wrong, err)
+		require.Len(t, got, len(all), wrong)
+	}
+	got, err = ask(t, transport, says(200, events, all+strings.Replace(piece("x"), "null}", `"stop"}`, 1)+"~"), "/chat/completions", streamed)
+	require.NoError(t, err)
+	require.True(t, strings.HasSuffix(got, marked))
+}
+
+// Variants: what is a token at once, and what only looks so.
+func TestTransport_WaitsForTheFirstToken(t *testing.T) {
+	t.Parallel()
+	for sent, begun := range map[string]bool{
+		token: true,
+		`data: {"choices":[{"delta":{"content":""}}]}` + "\n\n":                                false,
+		`data: {"choices":[{"delta": {"content" : "a"}}]}` + "\n\n":                            true,
+		`data: {"choices":[{"delta":{"role":"assistant","content":"a"}}]}` + "\n\n":            true,
+		"event: ping\n" + `data: {"choices":[{"delta":{"content":"a"}}]}` + "\n\n":             false,
+		`data: {"choices":[{"logprobs":{"delta":{}},"delta":{"role":"delta"}}]}` + "\n\n":      false,
+		`data: {"choices":[{"delta":{"role":"\"delta\":{\"content\":\"a\""}}]}` + "\n\n":       false,
+		`data: {"choices":[{"index":0,"delta":{"content":"\"","role":"assistant"}}]}` + "\n\n": true,
+	} {
+		_, err := ask(t, llm.Transport{}, says(200, events, sent+"!"), "/chat/completions", streamed)
+		got, _ := ask(t, llm.Transport{}, says(200, events, sent+"!"), "/chat/completions", streamed)
+		require.Error(t, err, sent)
+		require.Equal(t, begun, got != "", sent)
+	}
 }
 
 func TestTransport_PlainAnswerIsOneOrAnError(t *testing.T) {

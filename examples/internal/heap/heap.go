@@ -8,13 +8,12 @@ import (
 	"runtime/metrics"
 )
 
-// leastPercent is the growth of a heap beyond the floor until it is collected: the default of Go.
-const leastPercent = 100
-
 // cycle is garbage by which the end of the next collection is known. It has a pointer: small values without one share a place.
 type cycle struct{ _ *cycle }
 
-// Floor lets the heap grow to so many bytes before it is collected, and to twice what is in use where that is more. By itself
+// Floor lets what is in use, with all stacks, grow to so many bytes before it is collected. Beyond that it grows by a quarter,
+// and by more the more there is, until it doubles, as Go has it, from four times the floor on: a server with many requests at once
+// needs little more than they do, and one with very many spends no more time than others. By itself
 // Go begins at 4 MiB, which a server with little in use and much to do fills many times a second, and each time all that is in
 // use, and every stack, is read again. An environment with GOGC keeps what that says. It is for the whole process, does not end,
 // and starts no goroutine.
@@ -41,12 +40,13 @@ func (p *pacer) again(struct{}) {
 
 // wanted returns the percentage in steps, since a change stops the program for a moment.
 func (p *pacer) wanted(used uint64) int {
-	const step, goes = 50, 4 << 20 // Go lets each heap grow to this much at 100 %, and to a share of it at others
-	most := p.floor * leastPercent / goes
+	const step, least, goes = 10, 20, 4 << 20 // Go lets each heap grow to this much at 100 %, and to a share of it at others
+	to := p.floor / 4 * 3 * 100 / goes        // as stacks come beside it
 	if used > 0 {
-		most = min(most, (max(p.floor, used)-used)*leastPercent/used)
+		to = min(to, (max(p.floor, used)-used)*100/used)
 	}
-	return max(int(most)/step*step, leastPercent) //nolint:gosec // no floor is that high
+	beyond := min(used*100/(4*p.floor), 100)
+	return int(max(to, beyond, least)) / step * step //nolint:gosec // no floor is that high
 }
 
 // inUse returns the bytes that the last collection has kept, and those of stacks.

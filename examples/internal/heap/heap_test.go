@@ -29,9 +29,12 @@ func TestFloor_LetsALittleHeapGrowAndALargeOneAsEver(t *testing.T) {
 	require.Equal(t, before, percent(), "the environment has chosen")
 	t.Setenv("GOGC", "")
 	heap.Floor(64 << 20)
-	require.Eventually(t, func() bool { runtime.GC(); return percent() > 500 }, time.Minute, 10*time.Millisecond)
-	large := make([]byte, 128<<20)
-	require.Eventually(t, func() bool { runtime.GC(); return percent() == 100 }, time.Minute, 10*time.Millisecond)
-	runtime.KeepAlive(large)
-	require.Eventually(t, func() bool { runtime.GC(); return percent() > 500 }, time.Minute, 10*time.Millisecond)
+	little := func() bool { runtime.GC(); return percent() > 500 }
+	require.Eventually(t, little, time.Minute, 10*time.Millisecond)
+	for size, want := range map[int]uint64{62 << 20: 20, 140 << 20: 50, 300 << 20: 100} {
+		large := make([]byte, size)
+		require.Eventually(t, func() bool { runtime.GC(); return percent() == want }, time.Minute, 10*time.Millisecond, want)
+		runtime.KeepAlive(large)
+		require.Eventually(t, little, time.Minute, 10*time.Millisecond)
+	}
 }
