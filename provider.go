@@ -10,6 +10,7 @@ import (
 
 	"github.com/capreg/registry/health"
 	"github.com/capreg/registry/internal/check"
+	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/typed"
 	"github.com/capreg/registry/selection"
 	"github.com/capreg/registry/verdict"
@@ -186,6 +187,31 @@ func newEntry[T any](service string, p Provider[T]) (entry, error) {
 	}
 	e.instance, e.build, v = typed.Source(p.Instance, p.Factory, asInvalid)
 	return e, asInvalid(v)
+}
+
+// Register adds a provider to a service that is known by its name only, such as from
+// a configuration file, and returns its handle. The service must be bound to
+// its Go type, by [Service.Bind] for good or by a provider that is registered.
+//
+// An instance of another type is a [FieldError]; a factory that makes one leaves its provider not ready. Otherwise
+// Register behaves like [Service.Register]. The errors also match [ErrUnknownService] when the service was not bound.
+func (r *Registry) Register(ctx context.Context, serviceName string, p Provider[any]) (*Registration, error) {
+	if !r.made() {
+		return nil, errNotMade()
+	}
+	if err := checkServiceName(serviceName); err != nil {
+		return nil, err
+	}
+	svc := r.knownService(serviceName)
+	if svc == nil {
+		return nil, fmt.Errorf("registry: %w: %q: bind it through its Service key before registering by name",
+			ErrUnknownService, oneline.Cut(serviceName, 64))
+	}
+	e, err := newUntypedEntry(svc, p)
+	if err != nil {
+		return nil, err
+	}
+	return r.register(ctx, svc, &e)
 }
 
 // newUntypedEntry returns the checked entry of a registration by the name of the service, to whose Go type it is turned.

@@ -16,7 +16,6 @@ import (
 	"github.com/capreg/registry/internal/hook"
 	"github.com/capreg/registry/internal/limit"
 	"github.com/capreg/registry/internal/meter"
-	"github.com/capreg/registry/internal/oneline"
 	"github.com/capreg/registry/internal/pick"
 	"github.com/capreg/registry/internal/probe"
 	"github.com/capreg/registry/internal/record"
@@ -129,31 +128,6 @@ func errNotMade() error {
 
 // now is the registry's clock: monotonic, and half the price of time.Now.
 func (r *Registry) now() time.Duration { return time.Since(r.epoch) }
-
-// Register adds a provider to a service that is known by its name only, such as from
-// a configuration file, and returns its handle. The service must be bound to
-// its Go type, by [Service.Bind] for good or by a provider that is registered.
-//
-// An instance of another type is a [FieldError]; a factory that makes one leaves its provider not ready. Otherwise
-// Register behaves like [Service.Register]. The errors also match [ErrUnknownService] when the service was not bound.
-func (r *Registry) Register(ctx context.Context, serviceName string, p Provider[any]) (*Registration, error) {
-	if !r.made() {
-		return nil, errNotMade()
-	}
-	if err := checkServiceName(serviceName); err != nil {
-		return nil, err
-	}
-	svc := r.knownService(serviceName)
-	if svc == nil {
-		return nil, fmt.Errorf("registry: %w: %q: bind it through its Service key before registering by name",
-			ErrUnknownService, oneline.Cut(serviceName, 64))
-	}
-	e, err := newUntypedEntry(svc, p)
-	if err != nil {
-		return nil, err
-	}
-	return r.register(ctx, svc, &e)
-}
 
 // Close shuts the registry down and waits until nothing of it runs any more.
 //

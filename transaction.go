@@ -40,7 +40,7 @@ func (t *transaction) run(ctx context.Context, changes []changeset.Change) error
 	if err := t.checkInput(changes); err != nil {
 		return err
 	}
-	if err := t.admit(ctx); err != nil {
+	if err := t.askAdmit(ctx); err != nil {
 		return err
 	}
 	defer t.finish() // deferred: ctx is a user's
@@ -70,8 +70,8 @@ func (t *transaction) checkInput(changes []changeset.Change) error {
 	return t.Join(errs)
 }
 
-// admit asks the admission hook.
-func (t *transaction) admit(ctx context.Context) error {
+// askAdmit asks the admission hook.
+func (t *transaction) askAdmit(ctx context.Context) error {
 	for i := range t.steps {
 		if s := &t.steps[i]; s.joins() && s.entry.overrideID == 0 {
 			if err := t.askAdmission(ctx, &s.entry.definition); err != nil {

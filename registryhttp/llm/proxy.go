@@ -151,7 +151,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (q *passage) serve() {
-	if err := q.admit(); err != nil {
+	if err := q.receive(); err != nil {
 		q.fail(nil, err)
 		return
 	}
@@ -174,9 +174,9 @@ func (q *passage) serve() {
 	}
 }
 
-// admit reads the request and finds its way. It is not a part of serve, whose frame is on the stack of a stream to its end:
+// receive reads the request and finds its way. It is not a part of serve, whose frame is on the stack of a stream to its end:
 // with more there the stack would be twice as large.
-func (q *passage) admit() error {
+func (q *passage) receive() error {
 	body, err := q.read()
 	if err != nil {
 		return err
