@@ -11,8 +11,8 @@ import (
 	"github.com/capreg/registry/internal/choice"
 )
 
-// tick is the unit in which measurements have ages.
-const tick = 1 << 22 * time.Nanosecond
+// tick is the unit in which measurements have ages, in nanoseconds.
+const tick = 1 << 22
 
 // measured returns vitals with a decay of a thousand ticks that have seen one failure and then one answer of a second.
 func measured(now time.Duration) *choice.Vitals {
@@ -26,7 +26,7 @@ func measured(now time.Duration) *choice.Vitals {
 
 func TestVitals_FadeByTheExponentialOfTheirAge(t *testing.T) {
 	t.Parallel()
-	start := 500 * tick
+	start := time.Duration(500 * tick)
 	v := measured(start)
 	for ticks := range time.Duration(20_000) {
 		x := float64(ticks) / 1000
