@@ -112,6 +112,18 @@ func TestCheckHealth_WaitsForResultOfCurrentPolicy(t *testing.T) {
 	})
 }
 
+func TestCall_GetsAProviderWhoseFirstProbeAnswersAtThatMoment(t *testing.T) {
+	t.Parallel()
+	for range 3000 { // how a call and the answer meet is chance
+		reg, err := registry.New(registry.Options{})
+		require.NoError(t, err)
+		testkit.Add(t, reg, testkit.Provider{Name: "a", Health: health.Policy{Probe: func(context.Context) error { return nil }}})
+		_, err = testkit.Ask(t.Context(), testkit.Bind(reg))
+		require.NoError(t, err)
+		require.NoError(t, reg.Close(t.Context()))
+	}
+}
+
 func TestGet_DoesNotWaitForProbeOfBlockedProvider(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {

@@ -94,8 +94,10 @@ type probeHope struct {
 func (q *queryPlan) firstProbes(want condition) (hope probeHope, eligible bool) {
 	plan := q.current()
 	r := q.service.registry
-	if admitting.of(plan).Count() == 0 && !plan.view(r).Any(refusal.Unproven) {
-		return probeHope{}, false // without the lock, which every refused call would take
+	// Without the lock, which every refused call would take. The count is read after the view as well: a result that
+	// arrives in between is in the count before it is in the view.
+	if set := admitting.of(plan); set.Count() == 0 && !plan.view(r).Any(refusal.Unproven) && set.Count() == 0 {
+		return probeHope{}, false
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
