@@ -54,6 +54,19 @@ func (h *host) recovering(p *target, hook func(context.Context) error, change fu
 	return a, ran
 }
 
+// dependent returns a provider that is a dependency of others and is down, with the runs of its recovery, which ends with
+// that error.
+func (h *host) dependent(p *target, delay time.Duration, ends error) (*subject, *runs) {
+	a, ran := h.provider(probe.Identity{Name: "a"}), &runs{}
+	h.locked(func() { a.dependent = true })
+	recovery := askedOnly()
+	recovery.Fall, recovery.FastInterval = 1, delay
+	recovery.Recover = func(context.Context) error { ran.note(); return ends }
+	p.set(errDown, 0)
+	a.configure(recovery, p.probe)
+	return a, ran
+}
+
 func TestRecovery_ThatSucceedsIsFollowedByAProbe(t *testing.T) {
 	t.Parallel()
 	inBubble(t, 1, func(t *testing.T, h *host) {
@@ -212,14 +225,7 @@ func TestRecovery_AskedForWhileItIsPostponedBeginsTheDelayAnew(t *testing.T) {
 	t.Parallel()
 	inBubble(t, 1, func(t *testing.T, h *host) {
 		var p target
-		a := h.provider(probe.Identity{Name: "a"})
-		h.locked(func() { a.dependent = true })
-		var runs runs
-		dependent := askedOnly()
-		dependent.Fall, dependent.FastInterval = 1, 10*time.Second
-		dependent.Recover = func(context.Context) error { runs.note(); return nil }
-		p.set(errDown, 0)
-		a.configure(dependent, p.probe)
+		a, runs := h.dependent(&p, 10*time.Second, nil)
 		pass(5 * time.Second)
 		h.locked(func() {
 			a.watch.Recover()
@@ -294,14 +300,7 @@ func TestRecovery_AskedForDuringADelayReplacesTheDelay(t *testing.T) {
 	t.Parallel()
 	inBubble(t, 1, func(t *testing.T, h *host) {
 		var p target
-		a := h.provider(probe.Identity{Name: "a"})
-		h.locked(func() { a.dependent = true })
-		var runs runs
-		dependent := askedOnly()
-		dependent.Fall, dependent.FastInterval = 1, 2*time.Second
-		dependent.Recover = func(context.Context) error { runs.note(); return errDown }
-		p.set(errDown, 0)
-		a.configure(dependent, p.probe)
+		a, runs := h.dependent(&p, 2*time.Second, errDown)
 		pass(1900 * time.Millisecond)
 		require.Empty(t, runs.times())
 		h.locked(func() {
