@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 )
 
@@ -17,6 +18,8 @@ type screen struct {
 	terminal bool
 	progress string
 	tier     string // of the last answer
+	begun    bool   // a line is shown piece by piece, and its end has not come
+	later    []byte // the lines that came since it began, which would stand in its middle
 }
 
 func newScreen(out *os.File) *screen {
@@ -33,11 +36,16 @@ func (s *screen) Write(lines []byte) (int, error) {
 
 func (s *screen) line(text string) { _, _ = fmt.Fprintln(s, text) }
 
-// part shows a piece of a line as it comes.
+// part shows a piece of a line as it comes. Other lines wait until a piece ends the line.
 func (s *screen) part(text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, _ = fmt.Fprint(s.out, text)
+	s.begun = !strings.HasSuffix(text, "\n")
+	if !s.begun {
+		_, _ = s.out.Write(s.later)
+		s.later = nil
+	}
 }
 
 // answered shows progress, and a line when another tier answers than before.
@@ -64,8 +72,12 @@ func (s *screen) settle() {
 	}
 }
 
-// print writes a line above the progress. Caller holds mu.
+// print writes a line above the progress, or keeps it until the line that has begun has ended. Caller holds mu.
 func (s *screen) print(line []byte) error {
+	if s.begun {
+		s.later = append(append(s.later, line...), '\n')
+		return nil
+	}
 	if s.progress == "" {
 		_, err := fmt.Fprintf(s.out, "%s\n", line)
 		return err
