@@ -210,7 +210,7 @@ func (f *firstAttempt) recordUnlessFailed() {
 	}
 }
 
-// teachesNothing reports whether a success is recorded by counts alone, but for what is measured for strategies.
+// teachesNothing reports whether a success is recorded by counts alone.
 func (a *attempt) teachesNothing() bool {
-	return !a.provider.effects.Tracked() && a.provider.breaker.Unaffected(a.generation)
+	return a.vitals == nil && !a.provider.effects.Tracked() && a.provider.breaker.Unaffected(a.generation)
 }

@@ -113,7 +113,7 @@ func (l *leasedAttempt) concludeAnswer() bool {
 	a := &l.attempt
 	elapsed := a.elapsed()
 	latency := cmp.Or(time.Duration(l.firstByte.Load()), elapsed)
-	if l.call.observed || a.vitals != nil || !a.teachesNothing() {
+	if l.call.observed || !a.teachesNothing() {
 		return false
 	}
 	if a.provider.effects.NoteAnswer(latency) {

@@ -390,6 +390,42 @@ func TestStrategy_BadIsRefused(t *testing.T) {
 	})
 }
 
+// beginning is a context that runs a function when a call that begins asks for its deadline.
+type beginning struct {
+	context.Context
+
+	run func()
+}
+
+func (b beginning) Deadline() (time.Time, bool) {
+	b.run()
+	return b.Context.Deadline()
+}
+
+func TestStrategy_ThatArrivesWhileACallBeginsSeesItEnd(t *testing.T) {
+	t.Parallel()
+	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
+		a := testkit.Add(t, reg, testkit.Provider{Name: "a"})
+		inFlight := make([]int, 0, 2)
+		var arrives sync.Once
+		ctx := beginning{t.Context(), func() {
+			arrives.Do(func() {
+				_, err := a.SetStrategy(testkit.NewStrategy("SEES", func(v selection.View) int {
+					inFlight = append(inFlight, v.At(0).InFlight())
+					return 0
+				}))
+				require.NoError(t, err)
+				testkit.Add(t, reg, testkit.Provider{Name: "b"}) // a choice of one asks no strategy
+				_ = testkit.MustGet(t, testkit.Bind(reg))
+			})
+		}}
+		_, err := testkit.Ask(ctx, testkit.Bind(reg))
+		require.NoError(t, err)
+		_ = testkit.MustGet(t, testkit.Bind(reg))
+		require.Equal(t, []int{0, 0}, inFlight)
+	})
+}
+
 func TestStrategy_MayChangeDuringCalls(t *testing.T) {
 	t.Parallel()
 	testkit.Bubble(t, registry.Options{}, func(t *testing.T, reg *registry.Registry) {
