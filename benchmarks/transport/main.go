@@ -1,10 +1,14 @@
 // Command transport measures what package registryhttp adds to a request: the median latency and the CPU
-// time beside a bare http.Transport, on loopback, both over the same connections and in turn.
+// time beside an http.Transport, on loopback, all over the same connections and in turn.
 //
 //	go run ./benchmarks/transport
 //
+// The http.Transport is in a client with a Timeout: a request without any limit of time waits for ever for a server that
+// hangs, so a program has one, and a registryhttp.Transport has it by itself. What a limit costs is part of both, and shown: the
+// same without a Timeout takes part as well, and the bars are not beside it, since net/http's own Timeout exceeds them there.
+//
 // A turn is short, so that on a machine that others share many turns are disturbed little. Each turn has its median
-// latency and its CPU time per request; the lowest tenth of the turns counts, by its upper end. The bare transport takes
+// latency and its CPU time per request; the lowest tenth of the turns counts, by its upper end. The http.Transport takes
 // part twice: what its second part differs by is the noise of the run, and no figure is finer than that. Allocations are
 // counted apart, since garbage collections are in few turns.
 //
@@ -41,8 +45,8 @@ func main() {
 }
 
 const (
-	latencyAtMost = 1.05 // median / that of the bare transport
-	cpuAtMost     = 3.0  // µs per request beyond the bare transport's
+	latencyAtMost = 1.05 // median / that of an http.Transport in a client with a Timeout
+	cpuAtMost     = 3.0  // µs per request beyond that
 )
 
 var upstreams = registry.NewService[*registryhttp.Upstream]("upstreams")
@@ -79,26 +83,51 @@ func run(ctx context.Context, arguments []string, to io.Writer) error {
 		server *httptest.Server
 		path   string
 	}{{"plain", plain, "/plain"}, {"stream", plain, "/stream"}, {"h2plain", secure, "/plain"}, {"h2stream", secure, "/stream"}} {
-		bare, ours, again, failed := compete(ctx, race.server, race.path, question, *rounds, *requests)
+		field, failed := compete(ctx, race.server, race.path, question, *rounds, *requests)
 		if failed != nil {
 			return failed
 		}
-		latency, cpu := ours.beside(bare)
-		noise, cpuNoise := again.beside(bare)
-		_, printed := fmt.Fprintf(to, "%-8s median %v beside %v: %.3f (noise %.3f) %s; CPU %.1f µs beside %.1f µs: %+.2f µs (noise %+.2f) %s; "+
-			"%+.1f allocations, %+.0f bytes\n",
-			race.name, ours.latency(), bare.latency(), latency, noise, word(latency, latencyAtMost),
-			ours.cpu()/1e3, bare.cpu()/1e3, cpu, cpuNoise, word(cpu, cpuAtMost),
-			ours.allocations-bare.allocations, ours.bytes-bare.bytes)
-		err = errors.Join(err, printed)
-		summary = append(summary, fmt.Sprintf("%s_latency %.3f %s_cpu_us %.2f", race.name, latency, race.name, cpu))
+		err = errors.Join(err, field.report(to, race.name))
+		summary = append(summary, field.summary(race.name))
 	}
 	_, printed := fmt.Fprintf(to, "\n%s\n", strings.Join(summary, " "))
 	return errors.Join(err, printed)
 }
 
-// compete has the bare transport, ours over it, and the bare one again send requests in turn.
-func compete(ctx context.Context, server *httptest.Server, path, question string, rounds, requests int) (first, own, again *turns, err error) {
+// field is the contestants of a race.
+type field struct {
+	bare, limited, ours, again *turns // again is limited once more
+}
+
+// report writes the figures of a race.
+func (f *field) report(to io.Writer, race string) error {
+	latency, cpu := f.ours.beside(f.limited)
+	noise, cpuNoise := f.again.beside(f.limited)
+	_, err := fmt.Fprintf(to, "%-8s median %v beside %v: %.3f (noise %.3f) %s; CPU %.1f µs beside %.1f µs: %+.2f µs (noise %+.2f) %s; "+
+		"%+.1f allocations, %+.0f bytes\n", race,
+		f.ours.latency(), f.limited.latency(), latency, noise, word(latency, latencyAtMost),
+		f.ours.cpu()/1e3, f.limited.cpu()/1e3, cpu, cpuNoise, word(cpu, cpuAtMost),
+		f.ours.allocations-f.limited.allocations, f.ours.bytes-f.limited.bytes)
+	for _, t := range []struct {
+		name  string
+		turns *turns
+	}{{"ours", f.ours}, {"a Timeout alone", f.limited}} {
+		latency, cpu := t.turns.beside(f.bare)
+		_, printed := fmt.Fprintf(to, "         without any limit %v: %s %.3f, %+.2f µs of CPU\n", f.bare.latency(), t.name, latency, cpu)
+		err = errors.Join(err, printed)
+	}
+	return err
+}
+
+// summary returns the figures of a race for programs.
+func (f *field) summary(race string) string {
+	latency, cpu := f.ours.beside(f.limited)
+	bareLatency, bareCPU := f.ours.beside(f.bare)
+	return fmt.Sprintf("%[1]s_latency %.3[2]f %[1]s_cpu_us %.2[3]f %[1]s_bare_latency %.3[4]f %[1]s_bare_cpu_us %.2[5]f", race, latency, cpu, bareLatency, bareCPU)
+}
+
+// compete has all contestants send requests in turn.
+func compete(ctx context.Context, server *httptest.Server, path, question string, rounds, requests int) (*field, error) {
 	// As the default transport has it, it closes idle connections after a time.
 	bare := &http.Transport{MaxIdleConnsPerHost: 16, IdleConnTimeout: 90 * time.Second, ForceAttemptHTTP2: true}
 	defer bare.CloseIdleConnections()
@@ -107,24 +136,24 @@ func compete(ctx context.Context, server *httptest.Server, path, question string
 	}
 	ours, closeOurs, err := newOurs(ctx, server.URL, bare)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
 	defer closeOurs()
-	first, own, again = newTurns(bare), newTurns(ours), newTurns(bare)
-	all := []*turns{first, own, again}
+	f := &field{bare: newTurns(bare, 0), limited: newTurns(bare, time.Minute), ours: newTurns(ours, 0), again: newTurns(bare, time.Minute)}
+	all := []*turns{f.bare, f.limited, f.ours, f.again}
 	for i := range rounds {
 		for j := range all {
 			if err := all[(i+j)%len(all)].play(ctx, server.URL+path, question, requests); err != nil {
-				return nil, nil, nil, err
+				return nil, err
 			}
 		}
 	}
 	for _, t := range all {
 		if err := t.count(ctx, server.URL+path, question, requests); err != nil {
-			return nil, nil, nil, err
+			return nil, err
 		}
 	}
-	return first, own, again, nil
+	return f, nil
 }
 
 func word(got, atMost float64) string {
@@ -186,8 +215,8 @@ type turns struct {
 	allocations, bytes float64         // of a request
 }
 
-func newTurns(transport http.RoundTripper) *turns {
-	return &turns{client: &http.Client{Transport: transport}}
+func newTurns(transport http.RoundTripper, timeout time.Duration) *turns {
+	return &turns{client: &http.Client{Transport: transport, Timeout: timeout}}
 }
 
 // play takes a turn.

@@ -18,7 +18,8 @@ func TestMain_LastLineHasAllFigures(t *testing.T) {
 	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
 	last := lines[len(lines)-1]
 	for _, name := range []string{"plain", "stream", "h2plain", "h2stream"} {
-		require.Regexp(t, `(^| )`+name+`_latency \d+\.\d{3} `+name+`_cpu_us -?\d+\.\d\d( |$)`, last)
+		require.Regexp(t, `(^| )`+name+`_latency \d+\.\d{3} `+name+`_cpu_us -?\d+\.\d\d `+
+			name+`_bare_latency \d+\.\d{3} `+name+`_bare_cpu_us -?\d+\.\d\d( |$)`, last)
 	}
 }
 
