@@ -2,7 +2,6 @@ package registryhttp
 
 import (
 	"context"
-	"crypto/rand"
 	"net/http"
 	"strconv"
 	"strings"
@@ -124,14 +123,14 @@ func Middleware(options MiddlewareOptions) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			m := Metadata{
-				Correlation: r.Header.Get(HeaderCorrelation),
-				TraceParent: r.Header.Get(HeaderTraceParent), TraceState: strings.Join(r.Header.Values(HeaderTraceState), ","),
+				Correlation: first(r.Header, HeaderCorrelation),
+				TraceParent: first(r.Header, HeaderTraceParent), TraceState: strings.Join(r.Header[HeaderTraceState], ","),
 			}
 			if options.Correlate {
 				if !isIdentifier(m.Correlation) {
-					m.Correlation = rand.Text()
+					m.Correlation = request.NewID()
 				}
-				w.Header().Set(HeaderCorrelation, m.Correlation)
+				w.Header()[HeaderCorrelation] = []string{m.Correlation}
 			}
 			if options.Caller != nil {
 				m.Caller = options.Caller(r)
@@ -147,9 +146,21 @@ func Middleware(options MiddlewareOptions) func(http.Handler) http.Handler {
 	}
 }
 
+// first returns the first value of a header, whose name is in its canonical form; empty: none.
+func first(header http.Header, name string) string {
+	if values := header[name]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
+
 // timeoutIn returns the time that a request has; zero: no limit.
 func timeoutIn(header http.Header, most time.Duration) time.Duration {
-	ms, err := strconv.ParseUint(header.Get(HeaderTimeout), 10, 64)
+	text := first(header, HeaderTimeout)
+	if text == "" { // for most requests: an error of strconv has its text copied
+		return max(most, 0)
+	}
+	ms, err := strconv.ParseUint(text, 10, 64)
 	if err != nil || ms == 0 {
 		return max(most, 0)
 	}

@@ -2,7 +2,6 @@ package registryhttp
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -113,18 +112,6 @@ func (t *Transport) check(request *http.Request) error {
 	return nil
 }
 
-// callOptions returns those of a call for the request.
-func (t *Transport) callOptions(ctx context.Context, repeatable bool) []registry.CallOption {
-	options := t.once
-	if repeatable {
-		options = t.repeat
-	}
-	if caller := MetadataOf(ctx).Caller; caller != "" {
-		options = append(slices.Clip(options), registry.Caller(caller))
-	}
-	return options
-}
-
 // round is one request in progress.
 type round struct {
 	transport  *Transport
@@ -134,9 +121,23 @@ type round struct {
 	first      exchange
 }
 
+// acquire leases the first provider for the request.
+func (r *round) acquire() (*registry.Lease[*Upstream], error) {
+	options := r.transport.once
+	if r.repeatable {
+		options = r.transport.repeat
+	}
+	ctx := r.request.Context()
+	if caller := MetadataOf(ctx).Caller; caller != "" {
+		var room [4]registry.CallOption // most need no more, and it stays on the stack
+		options = append(append(room[:0], options...), registry.Caller(caller))
+	}
+	return r.transport.resolver.Acquire(ctx, options...)
+}
+
 // run makes attempts until one is the answer.
 func (r *round) run() (*http.Response, error) {
-	lease, err := r.transport.resolver.Acquire(r.request.Context(), r.transport.callOptions(r.request.Context(), r.repeatable)...)
+	lease, err := r.acquire()
 	x := &r.first
 	for tries := 1; err == nil; tries++ {
 		response, failure := x.begin(r, lease)

@@ -18,3 +18,14 @@ func TestMetadata_TravelInTheContextAndReplaceThoseBefore(t *testing.T) {
 	require.Equal(t, request.Metadata{Correlation: "a", Caller: "me"}, request.Of(ctx))
 	require.Equal(t, request.Metadata{Correlation: "b"}, request.Of(request.With(ctx, request.Metadata{Correlation: "b"})))
 }
+
+func TestNewID_IsAnIdentifierThatNoOtherRequestHas(t *testing.T) {
+	t.Parallel()
+	seen := make(map[string]bool)
+	for range 10_000 {
+		id := request.NewID()
+		require.Regexp(t, `^[A-Z2-7]{26}$`, id)
+		require.False(t, seen[id])
+		seen[id] = true
+	}
+}

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -18,6 +17,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/internal/request"
 	"github.com/capreg/registry/registryhttp"
 	"github.com/capreg/registry/verdict"
 )
@@ -245,32 +245,19 @@ func (q *passage) request(ctx context.Context, body []byte) *http.Request {
 		Header: make(http.Header, 8), ContentLength: int64(len(body)), Body: io.NopCloser(&q.body), // which net/http knows to be there
 		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
 	}).WithContext(ctx)
-	request := &q.sent
+	out := &q.sent
 	for name, values := range q.r.Header {
 		if isForwarded(name) {
-			request.Header[name] = values
+			out.Header[name] = values
 		}
 	}
-	if len(request.Header["Idempotency-Key"]) == 0 {
-		request.Header["Idempotency-Key"] = []string{newKey()} // it also lets net/http send it again over a connection that was cut
+	if len(out.Header["Idempotency-Key"]) == 0 {
+		out.Header["Idempotency-Key"] = []string{request.NewID()} // it also lets net/http send it again over a connection that was cut
 	}
 	if id := registryhttp.MetadataOf(ctx).Correlation; id != "" {
-		request.Header.Set(registryhttp.HeaderCorrelation, id)
+		out.Header.Set(registryhttp.HeaderCorrelation, id)
 	}
-	return request
-}
-
-// newKey returns a text that no other request has.
-func newKey() string {
-	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567" // as rand.Text has them
-	var text [26]byte
-	for i, half := range [...]uint64{rand.Uint64(), rand.Uint64()} { //nolint:gosec // it is no secret
-		for j := range len(text) / 2 {
-			text[i*len(text)/2+j] = letters[half%32]
-			half /= 32
-		}
-	}
-	return string(text[:])
+	return out
 }
 
 // isForwarded reports whether a header of a client goes to the server.
