@@ -27,7 +27,6 @@ import (
 type exchange struct {
 	round    *round
 	lease    *registry.Lease[*Upstream]
-	parent   clientContext
 	ctx      context.Context //nolint:containedctx // of the request, and then of the body
 	end      context.CancelCauseFunc
 	removal  attemptctx.Follower // ends ctx when the provider is told to stop
@@ -43,13 +42,13 @@ type exchange struct {
 	readErr  error // behind first
 	told     error // the same as the reader gets it
 	empty    int   // reads in a row without bytes
-	limit    time.Duration
-	cut      bool // the limit leaves time for another provider
 	began    time.Duration
 
 	// mu guards the fields below; nothing is called while it is held but the clock, methods of the timer and Patience.
 	mu      sync.Mutex
 	timer   schedule.Timer
+	limit   time.Duration // of the first byte
+	cut     bool          // the limit leaves time for another provider
 	rings   time.Duration // when the timer goes off; never: it does not
 	due     time.Duration // when ctx is ended
 	phase   phase
@@ -71,24 +70,64 @@ const (
 // never is later than every time.
 const never time.Duration = math.MaxInt64
 
-// clientContext is the context of the client with the values of the attempt. It does not ask the context of the
-// attempt whether it has ended, which would cost a timer.
-type clientContext struct {
-	context.Context
+// clientContext is an exchange as the context of its client with the values of the attempt. It does not ask the context of
+// the attempt whether it has ended, which would cost a timer.
+type clientContext exchange
 
-	attempt context.Context //nolint:containedctx // for its values
-}
+func (c *clientContext) client() context.Context { return c.round.request.Context() }
+
+// Deadline returns the client's.
+func (c *clientContext) Deadline() (time.Time, bool) { return c.client().Deadline() }
+
+// Done returns the client's.
+func (c *clientContext) Done() <-chan struct{} { return c.client().Done() }
+
+// Err returns the client's.
+func (c *clientContext) Err() error { return c.client().Err() }
+
+// exchangeKey is the key under which the context of an attempt has its exchange.
+type exchangeKey struct{}
 
 // Value returns the value of the attempt, where it has one.
 func (c *clientContext) Value(key any) any {
-	value, plain := attemptctx.OwnValue(c.attempt, key)
+	if key == (exchangeKey{}) {
+		return (*exchange)(c)
+	}
+	attempt := c.lease.Context()
+	value, plain := attemptctx.OwnValue(attempt, key)
 	if !plain { // a hook has changed it
-		value = context.WithoutCancel(c.attempt).Value(key)
+		value = context.WithoutCancel(attempt).Value(key)
 	}
 	if value != nil {
 		return value
 	}
-	return c.Context.Value(key)
+	return c.client().Value(key)
+}
+
+// LimitFirst bounds the time until the first byte of an answer, from now on, where that is less than what
+// [Options.FirstTimeout] leaves: for a transport of an upstream that knows how long this answer may take, which then needs
+// neither a timer nor a context of its own. It reports whether ctx is the context of an attempt of a [Transport], or derived
+// from it, that waits for its first byte; otherwise it does nothing. It does not block, and is safe for concurrent use.
+func LimitFirst(ctx context.Context, limit time.Duration) bool {
+	x, _ := ctx.Value(exchangeKey{}).(*exchange)
+	return x != nil && x.limitFirst(max(limit, 0))
+}
+
+func (x *exchange) limitFirst(limit time.Duration) bool {
+	now := x.now()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.phase != phaseFirst || x.over {
+		return false
+	}
+	if x.limit > limit {
+		x.limit, x.cut = limit, false
+	}
+	if now+limit < x.due {
+		x.allow(now, limit)
+		x.lease.Steps().Patience(now - x.began + limit)
+	}
+	return true
 }
 
 // firstSize is the number of bytes that are read at most before an answer is committed.
@@ -122,9 +161,8 @@ func (x *exchange) begin(r *round, lease *registry.Lease[*Upstream]) (response *
 
 // open makes the request and decides on the answer. An error is a failure without one.
 func (x *exchange) open() error {
-	client, leased := x.round.request.Context(), x.lease.Context()
-	x.parent = clientContext{client, leased}
-	x.ctx, x.end = context.WithCancelCause(&x.parent)
+	leased := x.lease.Context()
+	x.ctx, x.end = context.WithCancelCause((*clientContext)(x))
 	if !x.removal.Follow(leased, (*removal)(x)) { // a hook has changed it
 		x.unfollow = context.AfterFunc(leased, (*removal)(x).ContextEnded)
 	}
@@ -171,7 +209,7 @@ func (x *exchange) startClock() {
 		most, explicit = own, true
 	}
 	x.lease.Steps().Patience(most)
-	_, bounded := x.parent.Deadline()
+	_, bounded := x.round.request.Context().Deadline()
 	if x.limit = most; bounded && !explicit && !x.round.body.mayGetLost() {
 		x.limit, x.cut = x.lease.Steps().Share(most)
 	}
@@ -367,8 +405,11 @@ func (x *exchange) caused(err error) error {
 	if !errors.Is(err, cause) {
 		err = fmt.Errorf("%w: %w", cause, err)
 	}
+	x.mu.Lock()
+	cut := x.cut
+	x.mu.Unlock()
 	switch {
-	case errors.Is(cause, ErrFirstByte) && x.cut:
+	case errors.Is(cause, ErrFirstByte) && cut:
 		return verdict.As(err, verdict.Verdict{Class: verdict.ClassCut})
 	case errors.Is(cause, ErrFirstByte), errors.Is(cause, ErrStalled):
 		return verdict.As(err, verdict.Verdict{Class: verdict.ClassStalled})

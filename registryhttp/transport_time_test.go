@@ -93,6 +93,71 @@ func TestTransport_MovesOnWhenTheFirstByteIsLate(t *testing.T) {
 	})
 }
 
+// limited limits the time until the first byte, by the context that it is given, and goes on to next.
+func limited(limit time.Duration, next roundTrip) roundTrip {
+	return func(request *http.Request) (*http.Response, error) {
+		type other struct{}
+		ctx := context.WithValue(request.Context(), other{}, 1)
+		if !registryhttp.LimitFirst(ctx, time.Hour) || !registryhttp.LimitFirst(ctx, limit) {
+			return nil, errors.New("no attempt")
+		}
+		return next(request)
+	}
+}
+
+func TestLimitFirst_EndsAnAttemptWhoseFirstByteIsLate(t *testing.T) {
+	t.Parallel()
+	for name, slow := range map[string]roundTrip{"no header": hangs, "no body": streams(io.EOF, time.Hour)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, registryhttp.Options{FirstTimeout: time.Minute}, func(t *testing.T, s *setup) {
+				began := time.Now()
+				response, err := s.get()
+				require.Equal(t, "b", read(t, response, err))
+				require.Equal(t, 5*time.Second, time.Since(began))
+				s.requireCounts(0, 0, 1, 0, 0)
+				require.Equal(t, verdict.ClassStalled, class(t, s.providers[0]))
+			}, limited(5*time.Second, slow), says("b"))
+		})
+	}
+	bubble(t, registryhttp.Options{FirstTimeout: 3 * time.Second}, func(t *testing.T, s *setup) {
+		began := time.Now()
+		response, err := s.get()
+		require.Equal(t, "b", read(t, response, err))
+		require.Equal(t, 3*time.Second, time.Since(began), "the sooner bound counts")
+	}, limited(5*time.Second, hangs), says("b"))
+}
+
+// Without it the attempt would be cut for another provider, which blames the first one less.
+func TestLimitFirst_IsNoCutForAnotherProvider(t *testing.T) {
+	t.Parallel()
+	for limit, want := range map[time.Duration]verdict.Class{time.Second: verdict.ClassStalled, time.Hour: verdict.ClassCut} {
+		bubble(t, registryhttp.Options{}, func(t *testing.T, s *setup) {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			response, err := s.send(ctx, http.MethodGet, nil)
+			require.Equal(t, "b", read(t, response, err))
+			require.Equal(t, want, class(t, s.providers[0]))
+		}, limited(limit, hangs), says("b"))
+	}
+}
+
+func TestLimitFirst_LimitsNothingBehindTheFirstByteAndElsewhere(t *testing.T) {
+	t.Parallel()
+	var sent context.Context
+	bubble(t, registryhttp.Options{}, func(t *testing.T, s *setup) {
+		require.False(t, registryhttp.LimitFirst(t.Context(), time.Second))
+		response, err := s.get()
+		require.NoError(t, err)
+		require.False(t, registryhttp.LimitFirst(sent, time.Second))
+		require.Equal(t, "..", read(t, response, err))
+		require.False(t, registryhttp.LimitFirst(sent, time.Second))
+	}, roundTrip(func(request *http.Request) (*http.Response, error) {
+		sent = request.Context()
+		return streams(io.EOF, time.Second, 20*time.Second)(request)
+	}))
+}
+
 func TestTransport_CutsTheDefaultForAnotherProvider(t *testing.T) {
 	t.Parallel()
 	bubble(t, registryhttp.Options{}, func(t *testing.T, s *setup) {

@@ -79,6 +79,7 @@ func run(ctx context.Context, arguments []string, out io.Writer, reload <-chan o
 	network := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext, TLSHandshakeTimeout: 5 * time.Second,
 		MaxIdleConnsPerHost: 256, IdleConnTimeout: 30 * time.Second, MaxResponseHeaderBytes: 256 << 10, ForceAttemptHTTP2: true,
+		DisableCompression: true, // a compressor keeps tokens until it has more of them
 	}
 	defer network.CloseIdleConnections()
 	g, err := newGateway(ctx, settings, log, network)

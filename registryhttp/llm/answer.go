@@ -24,8 +24,8 @@ import (
 // answer is the body of an answer. It is for one reader; Close may be called from any goroutine.
 type answer struct {
 	transport *Transport
-	ctx       context.Context //nolint:containedctx // of the request, which the clock ends
-	cancel    context.CancelCauseFunc
+	ctx       context.Context         //nolint:containedctx // of the request
+	cancel    context.CancelCauseFunc // of ctx, which the clock ends; nil: ctx has its own limit, and the clock none
 	clock     clock
 	report    *Report
 	sent      http.Request // to the server
@@ -155,8 +155,10 @@ func (c *clock) answered() {
 const endMark = "[DONE]"
 
 func (a *answer) release() {
-	a.clock.stop()
-	a.cancel(context.Canceled)
+	if a.cancel != nil {
+		a.clock.stop()
+		a.cancel(context.Canceled)
+	}
 	a.tokens.Spend(int(a.used.Load()) - a.taken)
 }
 

@@ -272,7 +272,7 @@ func isForwarded(name string) bool {
 // head sets the headers of an answer.
 func (q *passage) head(to http.Header, response *http.Response) {
 	for name, values := range response.Header {
-		if name == "Content-Type" || strings.HasPrefix(name, "Openai-") || isLimit(name) {
+		if name == "Content-Type" || name == "Content-Encoding" || strings.HasPrefix(name, "Openai-") || isLimit(name) {
 			to[name] = values
 		}
 	}

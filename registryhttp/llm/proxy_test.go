@@ -183,6 +183,19 @@ func TestProxy_PassesHeadersBothWays(t *testing.T) {
 	require.Empty(t, w.Header().Get("Server"))
 }
 
+// An answer that a server has compressed unasked passes as it is.
+func TestProxy_TellsHowAnAnswerIsEncoded(t *testing.T) {
+	t.Parallel()
+	server := roundTrip(func(r *http.Request) (*http.Response, error) {
+		response, err := says(200, plainJSON, "\x1f\x8b")(r)
+		response.Header.Set("Content-Encoding", "gzip")
+		return response, err
+	})
+	w, _ := proxied(t, llm.Proxy{}, llm.Way{Transport: over(t, llm.Transport{}, server)}, reader(plain))
+	require.Equal(t, "gzip", w.Header().Get("Content-Encoding"))
+	require.Equal(t, "\x1f\x8b", w.Body.String())
+}
+
 // Variants: what servers refuse with; each in the words of the server, but for what is about the keys of the proxy.
 func TestProxy_PassesRefusalsOn(t *testing.T) {
 	t.Parallel()

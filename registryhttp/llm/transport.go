@@ -98,40 +98,54 @@ func (a *answer) prepare(request *http.Request) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.ctx, a.cancel = context.WithCancelCause(request.Context())
 	a.path = methodOf(request.URL.Path)
 	a.report, _ = request.Context().Value(reportKey{}).(*Report)
-	a.sent = *request.WithContext(a.ctx) //nolint:contextcheck // it is made of the request's
-	out := &a.sent                       // a part of the answer, so that it costs no allocation
-	limit := a.transport.AnswerTimeout
+	limit, name := a.transport.AnswerTimeout, ""
 	if known {
 		a.asked, a.streamed, a.choices = true, asked.Stream, max(asked.choices, 1)
 		a.tokens, a.taken = a.transport.Tokens, estimate(len(asked.body))
 		if a.streamed {
 			limit = a.transport.FirstTimeout
 		}
-		name := cmp.Or(a.transport.Models[asked.Model], asked.Model)
-		if a.report != nil {
+		if name = cmp.Or(a.transport.Models[asked.Model], asked.Model); a.report != nil {
 			a.report.Model = name
 		}
-		if name != asked.Model {
-			body, length := asked.Body(name)
-			if request.Body != nil {
-				_ = request.Body.Close()
-			}
-			out.Body, out.ContentLength = io.NopCloser(body), length
-			out.GetBody = func() (io.ReadCloser, error) {
-				body, _ := asked.Body(name)
-				return io.NopCloser(body), nil
-			}
-		}
 	}
-	a.clock.epoch = time.Now()
-	a.clock.start(a.clock.now(), limit, registryhttp.ErrFirstByte, a.cancel)
-	if out.ContentLength >= longUpload && out.Body != nil {
+	out := a.limit(request, limit)
+	if name != asked.Model {
+		rename(out, asked, name)
+	}
+	if a.cancel != nil && out.ContentLength >= longUpload && out.Body != nil {
 		out.Body = &upload{out.Body, a, limit}
 	}
 	return out, nil
+}
+
+// limit returns the request, a copy of which is part of the answer, with a context that ends when the wait for the answer is
+// too long. A plain answer is read within that wait, so that of a [registryhttp.Transport] limits it, if there is one: a
+// clock and a context of its own would cost a tenth of what such a request does.
+func (a *answer) limit(request *http.Request, limit time.Duration) *http.Request {
+	a.clock.epoch = time.Now()
+	a.ctx = request.Context()
+	if !a.asked || a.streamed || limit > 0 && !registryhttp.LimitFirst(a.ctx, limit) {
+		a.ctx, a.cancel = context.WithCancelCause(a.ctx)
+		a.clock.start(a.clock.now(), limit, registryhttp.ErrFirstByte, a.cancel)
+	}
+	a.sent = *request.WithContext(a.ctx)
+	return &a.sent
+}
+
+// rename gives the request the name by which its server knows the model.
+func rename(out *http.Request, asked Request, name string) {
+	body, length := asked.Body(name)
+	if out.Body != nil {
+		_ = out.Body.Close()
+	}
+	out.Body, out.ContentLength = io.NopCloser(body), length
+	out.GetBody = func() (io.ReadCloser, error) {
+		body, _ := asked.Body(name)
+		return io.NopCloser(body), nil
+	}
 }
 
 // requestOf returns what the request asks for. It is not known where the request is of another kind, or is none that the

@@ -265,6 +265,27 @@ func TestTransport_LimitsTheTimeInWhichTheServerIsWaitedFor(t *testing.T) {
 	}
 }
 
+func TestTransport_LimitsAPlainAnswerWithinAnAttempt(t *testing.T) {
+	t.Parallel()
+	for _, slow := range []string{"~", "||{|" + "~"} {
+		bubble(t, func(t *testing.T) {
+			begun := time.Now()
+			limits := llm.Transport{AnswerTimeout: 5 * time.Second}
+			response, err := send(t, over(t, limits, says(200, plainJSON, slow), says(200, plainJSON, whole)), "/v1/chat/completions", plain)
+			require.NoError(t, err)
+			text, err := io.ReadAll(response.Body)
+			require.NoError(t, err)
+			require.NoError(t, response.Body.Close())
+			require.JSONEq(t, whole, string(text))
+			require.Equal(t, 5*time.Second, time.Since(begun))
+
+			_, err = send(t, over(t, limits, says(200, plainJSON, slow)), "/v1/chat/completions", plain) //nolint:bodyclose // there is none
+			require.ErrorIs(t, err, registryhttp.ErrFirstByte)
+			require.Equal(t, verdict.ClassStalled, verdict.Of(err).Class)
+		})
+	}
+}
+
 // A server hangs up on a reader that leaves its answer unread; that says nothing about the server.
 func TestTransport_CutOfASlowReaderBlamesNoServer(t *testing.T) {
 	t.Parallel()
