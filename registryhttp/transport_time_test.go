@@ -144,16 +144,17 @@ func TestLimitFirst_IsNoCutForAnotherProvider(t *testing.T) {
 
 func TestLimitFirst_LimitsNothingBehindTheFirstByteAndElsewhere(t *testing.T) {
 	t.Parallel()
-	var sent context.Context
+	require.False(t, registryhttp.LimitFirst(t.Context(), time.Second))
+	sent := make(chan *http.Request, 1)
 	bubble(t, registryhttp.Options{}, func(t *testing.T, s *setup) {
-		require.False(t, registryhttp.LimitFirst(t.Context(), time.Second))
 		response, err := s.get()
 		require.NoError(t, err)
-		require.False(t, registryhttp.LimitFirst(sent, time.Second))
+		request := <-sent
+		require.False(t, registryhttp.LimitFirst(request.Context(), time.Second))
 		require.Equal(t, "..", read(t, response, err))
-		require.False(t, registryhttp.LimitFirst(sent, time.Second))
+		require.False(t, registryhttp.LimitFirst(request.Context(), time.Second))
 	}, roundTrip(func(request *http.Request) (*http.Response, error) {
-		sent = request.Context()
+		sent <- request
 		return streams(io.EOF, time.Second, 20*time.Second)(request)
 	}))
 }

@@ -127,11 +127,11 @@ func (a *answer) prepare(request *http.Request) (*http.Request, error) {
 func (a *answer) limit(request *http.Request, limit time.Duration) *http.Request {
 	a.clock.epoch = time.Now()
 	a.ctx = request.Context()
-	if !a.asked || a.streamed || limit > 0 && !registryhttp.LimitFirst(a.ctx, limit) {
+	if !a.asked || a.streamed || limit > 0 && !registryhttp.LimitFirst(request.Context(), limit) {
 		a.ctx, a.cancel = context.WithCancelCause(a.ctx)
 		a.clock.start(a.clock.now(), limit, registryhttp.ErrFirstByte, a.cancel)
 	}
-	a.sent = *request.WithContext(a.ctx)
+	a.sent = *request.WithContext(a.ctx) //nolint:contextcheck // it is the request's, or made of that
 	return &a.sent
 }
 
