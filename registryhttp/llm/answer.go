@@ -198,6 +198,9 @@ func (a *answer) Read(p []byte) (int, error) {
 		if a.events != nil {
 			a.held.free()
 		}
+		if a.err == io.EOF { //nolint:errorlint // an error around it is none; with its last bytes, an answer is over for those above
+			return n, io.EOF
+		}
 	}
 	return n, nil
 }

@@ -117,8 +117,6 @@ func (r *Report) MarshalLogObject(line zapcore.ObjectEncoder) error {
 	return nil
 }
 
-type reportKey struct{}
-
 // passage is one request on its way.
 type passage struct {
 	*Proxy
@@ -134,6 +132,7 @@ type passage struct {
 	slow   patientWriter // of a plain answer
 	taken  int           // of the tokens of the way
 	report Report
+	on     onItsWay
 }
 
 // ServeHTTP answers the request.
@@ -237,7 +236,8 @@ func (q *passage) read() ([]byte, error) {
 
 // request returns the request to send.
 func (q *passage) request(ctx context.Context, body []byte) *http.Request {
-	ctx = context.WithValue(ctx, reportKey{}, &q.report)
+	q.on = onItsWay{&q.report.Asked, &q.report}
+	ctx = context.WithValue(ctx, wayKey{}, &q.on)
 	q.url = url.URL{Scheme: "http", Host: "proxy", Path: q.r.URL.Path, RawPath: q.r.URL.RawPath}
 	q.body.Reset(body)
 	q.sent = *(&http.Request{

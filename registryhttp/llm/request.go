@@ -106,12 +106,23 @@ func (r Request) Body(model string) (body io.Reader, length int64) {
 	return body, int64(len(r.body) - (r.to - r.from) + len(name))
 }
 
-type requestKey struct{}
+// wayKey is the key under which a context has a request on its way.
+type wayKey struct{}
+
+// onItsWay is what a context tells of the request that an HTTP request has as its body.
+type onItsWay struct {
+	asked  *Request
+	report *Report // nil without a [Proxy]
+}
 
 // WithRequest returns a context with the request that an HTTP request has as its body, so that a [Transport] need not
-// read it again.
+// read it again. It replaces that of a [Proxy], whose report goes on.
 func WithRequest(ctx context.Context, r Request) context.Context {
-	return context.WithValue(ctx, requestKey{}, &r)
+	on := &onItsWay{asked: &r}
+	if before, ok := ctx.Value(wayKey{}).(*onItsWay); ok {
+		on.report = before.report
+	}
+	return context.WithValue(ctx, wayKey{}, on)
 }
 
 // fields yields the keys of a valid JSON object, without escapes, and where their values stand.

@@ -94,12 +94,12 @@ func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
 
 // prepare returns the request to send, with the clock running.
 func (a *answer) prepare(request *http.Request) (*http.Request, error) {
-	asked, known, err := requestOf(request)
+	asked, report, known, err := requestOf(request)
 	if err != nil {
 		return nil, err
 	}
+	a.report = report
 	a.path = methodOf(request.URL.Path)
-	a.report, _ = request.Context().Value(reportKey{}).(*Report)
 	limit, name := a.transport.AnswerTimeout, ""
 	if known {
 		a.asked, a.streamed, a.choices = true, asked.Stream, max(asked.choices, 1)
@@ -111,7 +111,12 @@ func (a *answer) prepare(request *http.Request) (*http.Request, error) {
 			a.report.Model = name
 		}
 	}
-	out := a.limit(request, limit)
+	a.limit(request.Context(), limit)
+	if a.cancel == nil && name == asked.Model {
+		return request, nil
+	}
+	a.sent = *request.WithContext(a.ctx) //nolint:contextcheck // it is the request's, or made of that
+	out := &a.sent                       // a part of the answer, so that it costs no allocation
 	if name != asked.Model {
 		rename(out, asked, name)
 	}
@@ -121,18 +126,14 @@ func (a *answer) prepare(request *http.Request) (*http.Request, error) {
 	return out, nil
 }
 
-// limit returns the request, a copy of which is part of the answer, with a context that ends when the wait for the answer is
-// too long. A plain answer is read within that wait, so that of a [registryhttp.Transport] limits it, if there is one: a
-// clock and a context of its own would cost a tenth of what such a request does.
-func (a *answer) limit(request *http.Request, limit time.Duration) *http.Request {
-	a.clock.epoch = time.Now()
-	a.ctx = request.Context()
-	if !a.asked || a.streamed || limit > 0 && !registryhttp.LimitFirst(request.Context(), limit) {
-		a.ctx, a.cancel = context.WithCancelCause(a.ctx)
+// limit limits the wait for the answer. A plain answer is read within that wait, so that of a [registryhttp.Transport] limits
+// it, if there is one: a clock and a context of its own would cost a tenth of what such a request does.
+func (a *answer) limit(ctx context.Context, limit time.Duration) {
+	a.clock.epoch, a.ctx = time.Now(), ctx
+	if !a.asked || a.streamed || limit > 0 && !registryhttp.LimitFirst(ctx, limit) {
+		a.ctx, a.cancel = context.WithCancelCause(ctx)
 		a.clock.start(a.clock.now(), limit, registryhttp.ErrFirstByte, a.cancel)
 	}
-	a.sent = *request.WithContext(a.ctx) //nolint:contextcheck // it is the request's, or made of that
-	return &a.sent
 }
 
 // rename gives the request the name by which its server knows the model.
@@ -148,29 +149,26 @@ func rename(out *http.Request, asked Request, name string) {
 	}
 }
 
-// requestOf returns what the request asks for. It is not known where the request is of another kind, or is none that the
-// server will accept.
-func requestOf(request *http.Request) (asked Request, known bool, err error) {
-	if asked, ok := request.Context().Value(requestKey{}).(*Request); ok {
-		return *asked, true, nil
-	}
-	if report, ok := request.Context().Value(reportKey{}).(*Report); ok { // of a Proxy
-		return report.Asked, true, nil
+// requestOf returns what the request asks for, and where its way is reported; nil: nowhere. It is not known where the request
+// is of another kind, or is none that the server will accept.
+func requestOf(request *http.Request) (asked Request, report *Report, known bool, err error) {
+	if on, ok := request.Context().Value(wayKey{}).(*onItsWay); ok {
+		return *on.asked, on.report, true, nil
 	}
 	if request.Body == nil || request.GetBody == nil || request.Method != http.MethodPost {
-		return Request{}, false, nil
+		return Request{}, nil, false, nil
 	}
 	copied, err := request.GetBody()
 	if err != nil {
-		return Request{}, false, err
+		return Request{}, nil, false, err
 	}
 	defer func() { _ = copied.Close() }()
 	text, err := io.ReadAll(copied)
 	if err != nil {
-		return Request{}, false, err
+		return Request{}, nil, false, err
 	}
 	asked, refused := ParseRequest(text)
-	return asked, refused == nil, nil // what is wrong with it, the server will say
+	return asked, nil, refused == nil, nil // what is wrong with it, the server will say
 }
 
 // upload is a long body of a request, while which the clock stands.

@@ -265,6 +265,42 @@ func TestTransport_LimitsTheTimeInWhichTheServerIsWaitedFor(t *testing.T) {
 	}
 }
 
+func TestTransport_AnswerEndsWithItsLastBytes(t *testing.T) {
+	t.Parallel()
+	for body, server := range map[string]roundTrip{plain: says(200, plainJSON, whole), streamed: says(200, events, token+finishing+marked)} {
+		response, err := send(t, &llm.Transport{Whole: true, Base: server}, "/chat/completions", body)
+		require.NoError(t, err)
+		buffer := make([]byte, 4096)
+		n, err := response.Body.Read(buffer)
+		require.Equal(t, io.EOF, err, "%s", buffer[:n])
+		n, err = response.Body.Read(buffer)
+		require.Zero(t, n)
+		require.Equal(t, io.EOF, err)
+		require.NoError(t, response.Body.Close())
+	}
+}
+
+func TestWithRequest_IsTakenForTheBody(t *testing.T) {
+	t.Parallel()
+	asked, err := llm.ParseRequest([]byte(streamed))
+	require.NoError(t, err)
+	transport := llm.Transport{Name: "a", Base: says(200, events, token+finishing+marked)}
+	request, err := http.NewRequestWithContext(llm.WithRequest(t.Context(), asked), http.MethodPost, "http://api/v1/chat/completions", reader(plain))
+	require.NoError(t, err)
+	response, err := transport.RoundTrip(request)
+	require.NoError(t, err, "a stream for a plain request would be none")
+	require.NoError(t, response.Body.Close())
+
+	// Below a proxy it replaces the request of that, and the report goes on.
+	replaces := roundTrip(func(r *http.Request) (*http.Response, error) {
+		return transport.RoundTrip(r.WithContext(llm.WithRequest(r.Context(), asked)))
+	})
+	_, report := proxied(t, llm.Proxy{}, llm.Way{Transport: replaces}, reader(plain))
+	require.NoError(t, report.Err)
+	require.Equal(t, 1, report.Attempts)
+	require.Equal(t, "a", report.Name)
+}
+
 func TestTransport_LimitsAPlainAnswerWithinAnAttempt(t *testing.T) {
 	t.Parallel()
 	for _, slow := range []string{"~", "||{|" + "~"} {
