@@ -14,6 +14,7 @@ import (
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/internal/attemptctx"
 	"github.com/capreg/registry/internal/fault"
+	"github.com/capreg/registry/internal/request"
 	"github.com/capreg/registry/internal/schedule"
 	"github.com/capreg/registry/verdict"
 )
@@ -43,6 +44,8 @@ type exchange struct {
 	told     error // the same as the reader gets it
 	empty    int   // reads in a row without bytes
 	began    time.Duration
+	last     time.Duration // when the time for the whole answer is over
+	clients  bool          // that is the client's deadline
 
 	// mu guards the fields below; nothing is called while it is held but the clock, methods of the timer and Patience.
 	mu      sync.Mutex
@@ -71,13 +74,16 @@ const (
 const never time.Duration = math.MaxInt64
 
 // clientContext is an exchange as the context of its client with the values of the attempt. It does not ask the context of
-// the attempt whether it has ended, which would cost a timer.
+// the attempt whether it has ended, which would cost a timer, nor that of the client where the exchange keeps the deadline.
 type clientContext exchange
 
-func (c *clientContext) client() context.Context { return c.round.request.Context() }
+func (c *clientContext) client() context.Context {
+	ctx, _ := request.Unlimited(c.round.request.Context())
+	return ctx
+}
 
 // Deadline returns the client's.
-func (c *clientContext) Deadline() (time.Time, bool) { return c.client().Deadline() }
+func (c *clientContext) Deadline() (time.Time, bool) { return c.round.request.Context().Deadline() }
 
 // Done returns the client's.
 func (c *clientContext) Done() <-chan struct{} { return c.client().Done() }
@@ -209,11 +215,20 @@ func (x *exchange) startClock() {
 		most, explicit = own, true
 	}
 	x.lease.Steps().Patience(most)
-	_, bounded := x.round.request.Context().Deadline()
+	client := x.round.request.Context()
+	_, bounded := client.Deadline()
 	if x.limit = most; bounded && !explicit && !x.round.body.mayGetLost() {
 		x.limit, x.cut = x.lease.Steps().Share(most)
 	}
+	left := options.Timeout
+	if _, deadline := request.Unlimited(client); !deadline.IsZero() {
+		// Read before the clock: what is over by that is over for the client as well.
+		if until := time.Until(deadline); until < left {
+			left, x.clients = until, true
+		}
+	}
 	x.began = x.now()
+	x.last = x.began + left
 	x.allow(x.began, x.limit) // without mu: nothing else knows the exchange yet
 }
 
@@ -222,7 +237,7 @@ func (x *exchange) now() time.Duration { return x.round.transport.timers.Now() }
 // allow ends the context after the limit, and the time for the whole answer, unless it is called again before. It is
 // called with mu held. A timer that goes off too soon is left as it is, since most limits are never reached.
 func (x *exchange) allow(now, limit time.Duration) {
-	x.due = min(now+limit, x.began+x.round.transport.options.Timeout)
+	x.due = min(now+limit, x.last)
 	if x.rings <= x.due {
 		return
 	}
@@ -231,7 +246,7 @@ func (x *exchange) allow(now, limit time.Duration) {
 }
 
 // allowAll limits nothing but the time for the whole answer. It is called with mu held.
-func (x *exchange) allowAll() { x.due = x.began + x.round.transport.options.Timeout }
+func (x *exchange) allowAll() { x.due = x.last }
 
 // alarm is an exchange whose timer has gone off.
 type alarm exchange
@@ -255,7 +270,9 @@ func (x *exchange) overdue() error {
 	case now < x.due:
 		x.allow(now, x.due-now)
 		return nil
-	case now >= x.began+x.round.transport.options.Timeout:
+	case now >= x.last && x.clients:
+		return context.DeadlineExceeded
+	case now >= x.last:
 		return registry.ErrAttemptTimeout
 	case x.phase == phaseFirst:
 		return ErrFirstByte

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/internal/request"
 	"github.com/capreg/registry/internal/testkit"
 	"github.com/capreg/registry/registryhttp"
 	"github.com/capreg/registry/verdict"
@@ -93,6 +94,42 @@ func TestTransport_MovesOnWhenTheFirstByteIsLate(t *testing.T) {
 	})
 }
 
+// Variants: a context of package context, and one whose deadline the transport keeps, which sets no timer.
+func TestTransport_DeadlineOfTheClientEndsTheRequestAndTheBody(t *testing.T) {
+	t.Parallel()
+	contexts := map[string]func(context.Context) (context.Context, func()){
+		"context": func(ctx context.Context) (context.Context, func()) { return context.WithTimeout(ctx, 7*time.Second) },
+		"limited": func(ctx context.Context) (context.Context, func()) {
+			var l request.Limited
+			l.Init(ctx, 7*time.Second)
+			return &l, l.End
+		},
+	}
+	for name, with := range contexts {
+		for begins, server := range map[string]roundTrip{"never": hangs, "stalls": streams(io.EOF, time.Second, time.Hour)} {
+			t.Run(name+" "+begins, func(t *testing.T) {
+				t.Parallel()
+				bubble(t, registryhttp.Options{FirstTimeout: time.Minute}, func(t *testing.T, s *setup) {
+					ctx, end := with(t.Context())
+					defer end()
+					began := time.Now()
+					response, err := s.send(ctx, http.MethodGet, nil)
+					if err == nil {
+						_, err = io.ReadAll(response.Body)
+						require.NoError(t, response.Body.Close())
+					}
+					require.ErrorIs(t, err, context.DeadlineExceeded)
+					require.Equal(t, 7*time.Second, time.Since(began))
+					require.Equal(t, begins == "stalls", response != nil)
+					require.Equal(t, uint64(1), s.providers[0].Info().Attempts)
+					require.Zero(t, s.providers[0].Info().Failures, "it had its minute")
+					require.Zero(t, s.providers[1].Info().Attempts)
+				}, server, says("b"))
+			})
+		}
+	}
+}
+
 // limited limits the time until the first byte, by the context that it is given, and goes on to next.
 func limited(limit time.Duration, next roundTrip) roundTrip {
 	return func(request *http.Request) (*http.Response, error) {
@@ -149,13 +186,13 @@ func TestLimitFirst_LimitsNothingBehindTheFirstByteAndElsewhere(t *testing.T) {
 	bubble(t, registryhttp.Options{}, func(t *testing.T, s *setup) {
 		response, err := s.get()
 		require.NoError(t, err)
-		request := <-sent
-		require.False(t, registryhttp.LimitFirst(request.Context(), time.Second))
+		ctx := (<-sent).Context()
+		require.False(t, registryhttp.LimitFirst(ctx, time.Second))
 		require.Equal(t, "..", read(t, response, err))
-		require.False(t, registryhttp.LimitFirst(request.Context(), time.Second))
-	}, roundTrip(func(request *http.Request) (*http.Response, error) {
-		sent <- request
-		return streams(io.EOF, time.Second, 20*time.Second)(request)
+		require.False(t, registryhttp.LimitFirst(ctx, time.Second))
+	}, roundTrip(func(r *http.Request) (*http.Response, error) {
+		sent <- r
+		return streams(io.EOF, time.Second, 20*time.Second)(r)
 	}))
 }
 

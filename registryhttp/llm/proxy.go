@@ -45,9 +45,9 @@ var (
 //
 // Errors are in OpenAI's form, as [ErrorOf] makes them. A stream has comments while there is nothing else, and one that
 // fails when it has begun ends with an error as its last event, without an end mark. Of the client's headers, Accept,
-// Content-Type, Idempotency-Key, Traceparent, Tracestate, X-Client-Request-Id and those that begin with Openai- and X-Stainless- go
-// to the server, with the correlation of the context ([registryhttp.MetadataOf]); never its credentials. Of the server's, those
-// about its rate limits and those that begin with Openai- come back.
+// Content-Type, Idempotency-Key, Traceparent, Tracestate, User-Agent, X-Client-Request-Id and those that begin with Openai- and
+// X-Stainless- go to the server, with the correlation of the context ([registryhttp.MetadataOf]); never its credentials. Of the
+// server's, those about its rate limits and those that begin with Openai- come back.
 type Proxy struct {
 	// Route returns the way of a request. An [Error] is answered as it is, with its status. It is called again where no provider
 	// was available, as its answer may have changed since: an error then is that of the request.
@@ -133,6 +133,8 @@ type passage struct {
 	taken  int           // of the tokens of the way
 	report Report
 	on     onItsWay
+	// limited bounds everything. Transports of package registryhttp keep its deadline by a clock of their own.
+	limited request.Limited
 }
 
 // ServeHTTP answers the request.
@@ -154,14 +156,15 @@ func (q *passage) serve() {
 		q.fail(nil, err)
 		return
 	}
-	ctx, cancel := context.WithTimeout(q.r.Context(), cmp.Or(q.way.Timeout, defaultTimeout))
-	defer cancel()
+	q.on = onItsWay{&q.report.Asked, &q.report}
+	q.limited.Init(context.WithValue(q.r.Context(), wayKey{}, &q.on), cmp.Or(q.way.Timeout, defaultTimeout))
+	defer q.limited.End()
 	var events *registryhttp.EventWriter
 	if q.report.Asked.Stream {
 		events = registryhttp.NewEventWriter(q.w, registryhttp.EventOptions{CommentEvery: q.way.CommentEvery, WriteTimeout: q.WriteTimeout})
 		defer func() { _ = events.Close() }()
 	}
-	response, err := q.send(ctx)
+	response, err := q.send()
 	if err != nil {
 		q.fail(events, err)
 		return
@@ -190,8 +193,8 @@ func (q *passage) receive() error {
 }
 
 // send sends the request.
-func (q *passage) send(ctx context.Context) (*http.Response, error) {
-	response, err := q.way.Transport.RoundTrip(q.request(ctx, q.report.Asked.body))
+func (q *passage) send() (*http.Response, error) {
+	response, err := q.way.Transport.RoundTrip(q.request(q.report.Asked.body))
 	if errors.Is(err, registry.ErrUnavailable) {
 		if _, gone := q.Route(q.r, q.report.Asked); gone != nil {
 			err = gone
@@ -235,26 +238,27 @@ func (q *passage) read() ([]byte, error) {
 }
 
 // request returns the request to send.
-func (q *passage) request(ctx context.Context, body []byte) *http.Request {
-	q.on = onItsWay{&q.report.Asked, &q.report}
-	ctx = context.WithValue(ctx, wayKey{}, &q.on)
+func (q *passage) request(body []byte) *http.Request {
 	q.url = url.URL{Scheme: "http", Host: "proxy", Path: q.r.URL.Path, RawPath: q.r.URL.RawPath}
 	q.body.Reset(body)
 	q.sent = *(&http.Request{
 		Method: q.r.Method, URL: &q.url, Host: q.url.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: make(http.Header, 8), ContentLength: int64(len(body)), Body: io.NopCloser(&q.body), // which net/http knows to be there
 		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
-	}).WithContext(ctx)
+	}).WithContext(&q.limited)
 	out := &q.sent
 	for name, values := range q.r.Header {
 		if isForwarded(name) {
 			out.Header[name] = values
 		}
 	}
+	if _, has := out.Header["User-Agent"]; !has {
+		out.Header["User-Agent"] = nil // else net/http sends its own, which is not the client's
+	}
 	if len(out.Header["Idempotency-Key"]) == 0 {
 		out.Header["Idempotency-Key"] = []string{request.NewID()} // it also lets net/http send it again over a connection that was cut
 	}
-	if id := registryhttp.MetadataOf(ctx).Correlation; id != "" {
+	if id := registryhttp.MetadataOf(q.r.Context()).Correlation; id != "" {
 		out.Header.Set(registryhttp.HeaderCorrelation, id)
 	}
 	return out
@@ -263,7 +267,7 @@ func (q *passage) request(ctx context.Context, body []byte) *http.Request {
 // isForwarded reports whether a header of a client goes to the server.
 func isForwarded(name string) bool {
 	switch name {
-	case "Accept", "Content-Type", "Idempotency-Key", "Traceparent", "Tracestate", "X-Client-Request-Id":
+	case "Accept", "Content-Type", "Idempotency-Key", "Traceparent", "Tracestate", "User-Agent", "X-Client-Request-Id":
 		return true
 	}
 	return strings.HasPrefix(name, "Openai-") || strings.HasPrefix(name, "X-Stainless-")

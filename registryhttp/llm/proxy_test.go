@@ -169,9 +169,10 @@ func TestProxy_PassesHeadersBothWays(t *testing.T) {
 	})
 	w, _ := proxied(t, llm.Proxy{}, llm.Way{Transport: over(t, llm.Transport{}, server)}, reader(plain),
 		"Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "Idempotency-Key", "once", "Openai-Organization", "org",
-		"Authorization", "Bearer client", "Cookie", "a=b", "X-Forwarded-For", "10.0.0.1", "Content-Type", "application/json")
+		"User-Agent", "sdk/1", "Authorization", "Bearer client", "Cookie", "a=b", "X-Forwarded-For", "10.0.0.1", "Content-Type", "application/json")
 	require.Equal(t, "once", sent.Get("Idempotency-Key"))
 	require.Equal(t, "org", sent.Get("Openai-Organization"))
+	require.Equal(t, "sdk/1", sent.Get("User-Agent"))
 	require.NotEmpty(t, sent.Get("Traceparent"))
 	for _, name := range []string{"Authorization", "Cookie", "X-Forwarded-For"} {
 		require.Empty(t, sent.Get(name), name)
@@ -181,6 +182,10 @@ func TestProxy_PassesHeadersBothWays(t *testing.T) {
 	require.Equal(t, "5", w.Header().Get("Openai-Processing-Ms"))
 	require.Empty(t, w.Header().Get("Set-Cookie"))
 	require.Empty(t, w.Header().Get("Server"))
+
+	_, _ = proxied(t, llm.Proxy{}, llm.Way{Transport: over(t, llm.Transport{}, server)}, reader(plain))
+	require.Contains(t, sent, "User-Agent", "else net/http would send one")
+	require.Empty(t, sent.Get("User-Agent"))
 }
 
 // An answer that a server has compressed unasked passes as it is.
@@ -258,6 +263,29 @@ func TestProxy_LateErrorIsTheLastEvent(t *testing.T) {
 			require.Error(t, report.Err)
 			require.Equal(t, "no", w.Header().Get("X-Accel-Buffering"))
 		})
+	}
+}
+
+// Variants: a transport over providers, and one server without.
+func TestProxy_TimeOfAWayEndsEverything(t *testing.T) {
+	t.Parallel()
+	for body, kind := range map[string]string{plain: plainJSON, streamed: events} {
+		for _, text := range []string{"~", token + "~"} {
+			for _, direct := range []bool{false, true} {
+				bubble(t, func(t *testing.T) {
+					begun, server := time.Now(), says(200, kind, text)
+					var way http.RoundTripper = over(t, llm.Transport{FirstTimeout: time.Minute, AnswerTimeout: time.Minute}, server, server)
+					if direct {
+						way = &llm.Transport{Base: server}
+					}
+					w, report := proxied(t, llm.Proxy{}, llm.Way{Transport: way, Timeout: 7 * time.Second}, reader(body))
+					require.Equal(t, 7*time.Second, time.Since(begun))
+					require.ErrorIs(t, report.Err, context.DeadlineExceeded)
+					require.Equal(t, 1, report.Attempts)
+					failure(t, w.Body.String())
+				})
+			}
+		}
 	}
 }
 

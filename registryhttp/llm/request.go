@@ -109,7 +109,7 @@ func (r Request) Body(model string) (body io.Reader, length int64) {
 // wayKey is the key under which a context has a request on its way.
 type wayKey struct{}
 
-// onItsWay is what a context tells of the request that an HTTP request has as its body.
+// onItsWay describes the request that an HTTP request has as its body, for those that handle it on its way.
 type onItsWay struct {
 	asked  *Request
 	report *Report // nil without a [Proxy]
