@@ -140,8 +140,9 @@ func (x *exchange) enter() bool {
 		return false
 	}
 	x.reading = true
-	if len(x.first) == 0 && x.readErr == nil {
-		x.allow(x.now(), x.round.transport.options.StallTimeout)
+	stall := x.round.transport.options.StallTimeout
+	if len(x.first) == 0 && x.readErr == nil && stall < x.round.transport.options.Timeout {
+		x.allow(x.now(), stall)
 	}
 	return true
 }

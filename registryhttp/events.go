@@ -37,8 +37,9 @@ type EventWriter struct {
 	w        http.ResponseWriter
 	out      *http.ResponseController
 	timer    *time.Timer
-	last     time.Time // when something was written; at first when it was made
-	deadline time.Time
+	made     time.Time     // when it was; times are since then, which takes half as long as to ask for the time of day
+	last     time.Duration // when something was written
+	deadline time.Duration // of writes; 0: none
 	begun    bool
 	closed   bool
 }
@@ -48,7 +49,7 @@ type EventWriter struct {
 func NewEventWriter(w http.ResponseWriter, options EventOptions) *EventWriter {
 	options.CommentEvery = cmp.Or(options.CommentEvery, defaultCommentEvery)
 	options.WriteTimeout = cmp.Or(options.WriteTimeout, defaultWriteTimeout)
-	e := &EventWriter{options: options, w: w, out: http.NewResponseController(w), last: time.Now()}
+	e := &EventWriter{options: options, w: w, out: http.NewResponseController(w), made: time.Now()}
 	if options.CommentEvery > 0 {
 		e.mu.Lock() // for the function, which may run at once
 		defer e.mu.Unlock()
@@ -65,7 +66,7 @@ func (e *EventWriter) comment() {
 	if e.closed {
 		return
 	}
-	left := e.options.CommentEvery - time.Since(e.last)
+	left := e.last + e.options.CommentEvery - time.Since(e.made)
 	if left <= 0 {
 		_ = e.write([]byte(": more is to come\n\n")) // the next write says so too
 		left = e.options.CommentEvery
@@ -99,10 +100,10 @@ func (e *EventWriter) write(events []byte) error {
 		header.Set("Cache-Control", "no-cache")
 		header.Set("X-Accel-Buffering", "no") // else nginx holds events back
 	}
-	now := time.Now()
-	if e.deadline.Sub(now) < e.options.WriteTimeout/2 { // not for each event
-		e.deadline = now.Add(e.options.WriteTimeout)
-		_ = e.out.SetWriteDeadline(e.deadline) // not every writer has one
+	now := time.Since(e.made)
+	if e.deadline-now < e.options.WriteTimeout/2 { // not for each event
+		e.deadline = now + e.options.WriteTimeout
+		_ = e.out.SetWriteDeadline(e.made.Add(e.deadline)) // not every writer has one
 	}
 	e.last = now
 	if _, err := e.w.Write(events); err != nil {
@@ -151,7 +152,7 @@ func (e *EventWriter) close() {
 	if e.timer != nil {
 		e.timer.Stop()
 	}
-	if !e.deadline.IsZero() {
+	if e.deadline > 0 {
 		_ = e.out.SetWriteDeadline(time.Now().Add(e.options.WriteTimeout)) // for the end of the answer
 	}
 }

@@ -101,7 +101,7 @@ func TestTransport_DeadlineOfTheClientEndsTheRequestAndTheBody(t *testing.T) {
 		"context": func(ctx context.Context) (context.Context, func()) { return context.WithTimeout(ctx, 7*time.Second) },
 		"limited": func(ctx context.Context) (context.Context, func()) {
 			var l request.Limited
-			l.Init(ctx, 7*time.Second)
+			l.Init(ctx, time.Now().Add(7*time.Second))
 			return &l, l.End
 		},
 	}

@@ -28,9 +28,9 @@ type armedLimit struct {
 	cancel context.CancelFunc
 }
 
-// Init makes the zero Limited one that ends with ctx, and when the time is over.
-func (l *Limited) Init(ctx context.Context, timeout time.Duration) {
-	l.Context, l.deadline = ctx, time.Now().Add(timeout)
+// Init makes the zero Limited one that ends with ctx, and at the deadline.
+func (l *Limited) Init(ctx context.Context, deadline time.Time) {
+	l.Context, l.deadline = ctx, deadline
 	if sooner, has := ctx.Deadline(); has && sooner.Before(l.deadline) {
 		l.deadline = sooner
 	}

@@ -19,7 +19,7 @@ func limited(t *testing.T, test func(t *testing.T, ctx *request.Limited, end con
 		outer, end := context.WithCancelCause(request.With(t.Context(), request.Metadata{Caller: "me"}))
 		defer end(nil)
 		var ctx request.Limited
-		ctx.Init(outer, time.Minute)
+		ctx.Init(outer, time.Now().Add(time.Minute))
 		defer ctx.End()
 		test(t, &ctx, end)
 	})
@@ -65,7 +65,7 @@ func TestLimited_EndsWithWhatItIsMadeOf(t *testing.T) {
 	}
 	limited(t, func(t *testing.T, ctx *request.Limited, _ context.CancelCauseFunc) {
 		var sooner request.Limited
-		sooner.Init(ctx, time.Hour)
+		sooner.Init(ctx, time.Now().Add(time.Hour))
 		defer sooner.End()
 		want, _ := ctx.Deadline()
 		deadline, _ := sooner.Deadline()

@@ -191,11 +191,11 @@ func (a *answer) Read(p []byte) (int, error) {
 	}
 	n := copy(p, a.out)
 	if a.out = a.out[n:]; len(a.out) == 0 {
-		a.left = a.clock.now()
 		if a.out, a.whole = a.whole[:0], nil; cap(a.out) > batch {
 			a.out = nil
 		}
 		if a.events != nil {
+			a.left = a.clock.now()
 			a.held.free()
 		}
 		if a.err == io.EOF { //nolint:errorlint // an error around it is none; with its last bytes, an answer is over for those above

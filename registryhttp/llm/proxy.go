@@ -68,7 +68,7 @@ type Proxy struct {
 type Way struct {
 	// Transport sends it, such as a [registryhttp.Transport]. Transports of this package below it fill in the report.
 	Transport http.RoundTripper
-	// Timeout bounds everything. Default: 15 min.
+	// Timeout bounds everything, from the beginning of the request on. Default: 15 min.
 	Timeout time.Duration
 	// CommentEvery is that of [registryhttp.EventOptions]. Default: 15 s.
 	CommentEvery time.Duration
@@ -123,6 +123,7 @@ type passage struct {
 
 	w      http.ResponseWriter
 	r      *http.Request
+	begun  time.Time
 	way    Way
 	sent   http.Request // to the providers
 	url    url.URL      // of that
@@ -139,12 +140,11 @@ type passage struct {
 
 // ServeHTTP answers the request.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	q := &passage{Proxy: p, w: w, r: r}
-	begun := time.Now()
+	q := &passage{Proxy: p, w: w, r: r, begun: time.Now()}
 	defer func() {
 		q.held.free()
 		q.way.Tokens.Spend(q.report.Tokens() - q.taken)
-		if q.report.Duration = time.Since(begun); p.Done != nil {
+		if q.report.Duration = time.Since(q.begun); p.Done != nil {
 			p.Done(r, &q.report)
 		}
 	}()
@@ -157,7 +157,7 @@ func (q *passage) serve() {
 		return
 	}
 	q.on = onItsWay{&q.report.Asked, &q.report}
-	q.limited.Init(context.WithValue(q.r.Context(), wayKey{}, &q.on), cmp.Or(q.way.Timeout, defaultTimeout))
+	q.limited.Init(context.WithValue(q.r.Context(), wayKey{}, &q.on), q.begun.Add(cmp.Or(q.way.Timeout, defaultTimeout)))
 	defer q.limited.End()
 	var events *registryhttp.EventWriter
 	if q.report.Asked.Stream {
@@ -219,7 +219,7 @@ func (q *passage) take(n int) error {
 // read reads the body within the limits of time and memory.
 func (q *passage) read() ([]byte, error) {
 	control := http.NewResponseController(q.w)
-	_ = control.SetReadDeadline(time.Now().Add(cmp.Or(q.ReadTimeout, defaultReadTimeout))) // not every server has one
+	_ = control.SetReadDeadline(q.begun.Add(cmp.Or(q.ReadTimeout, defaultReadTimeout))) // not every server has one
 	q.held = held{memory: q.Memory, most: cmp.Or(q.MaxBody, defaultMaxBody)}
 	q.asking = heldReader{q.r.Body, &q.held}
 	if n := q.r.ContentLength; n < 0 || n > q.held.most { // else the server ends it there

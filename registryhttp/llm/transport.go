@@ -129,9 +129,10 @@ func (a *answer) prepare(request *http.Request) (*http.Request, error) {
 // limit limits the wait for the answer. A plain answer is read within that wait, so that of a [registryhttp.Transport] limits
 // it, if there is one: a clock and a context of its own would cost a tenth of what such a request does.
 func (a *answer) limit(ctx context.Context, limit time.Duration) {
-	a.clock.epoch, a.ctx = time.Now(), ctx
+	a.ctx = ctx
 	if !a.asked || a.streamed || limit > 0 && !registryhttp.LimitFirst(ctx, limit) {
 		a.ctx, a.cancel = context.WithCancelCause(ctx)
+		a.clock.epoch = time.Now()
 		a.clock.start(a.clock.now(), limit, registryhttp.ErrFirstByte, a.cancel)
 	}
 }
