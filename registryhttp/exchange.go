@@ -419,7 +419,11 @@ func (x *exchange) caused(err error) error {
 		return err
 	}
 	cause := x.cause()
-	if !errors.Is(err, cause) {
+	switch {
+	case errors.Is(err, cause):
+	case cause == context.DeadlineExceeded && err == context.Canceled: //nolint:errorlint // the context says so where the clock has ended it
+		err = cause
+	default:
 		err = fmt.Errorf("%w: %w", cause, err)
 	}
 	x.mu.Lock()

@@ -23,7 +23,7 @@ func CallerOf(ctx context.Context) Caller {
 
 // Err returns the error of the caller's context, also when its deadline has passed and its timer has yet to fire.
 func (c *Caller) Err() error {
-	if err := c.Ctx.Err(); err != nil {
+	if err := fault.EndOf(c.Ctx); err != nil {
 		return fault.Bound(err)
 	}
 	if c.HasDeadline && !time.Now().Before(c.Deadline) {

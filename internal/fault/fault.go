@@ -16,6 +16,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"github.com/capreg/registry/internal/errtree"
 	"github.com/capreg/registry/internal/oneline"
@@ -129,10 +130,27 @@ func List(err error) []error {
 	return []error{err}
 }
 
+// EndOf returns the error of a context: [context.DeadlineExceeded] also where that was the cause with which code that keeps the
+// deadline by a clock of its own has cancelled it.
+func EndOf(ctx context.Context) error {
+	err := ctx.Err()
+	if err != context.Canceled {
+		return err
+	}
+	_ = Run(func() error { // its methods are a user's
+		deadline, has := ctx.Deadline()
+		if has && !time.Now().Before(deadline) && context.Cause(ctx) == context.DeadlineExceeded { //nolint:errorlint // the very one
+			err = context.DeadlineExceeded
+		}
+		return nil
+	})
+	return err
+}
+
 // OfContext returns the error of a context that has ended, and its cause where that says
 // more.
 func OfContext(ctx context.Context) []error {
-	err, cause := Bound(ctx.Err()), Bound(context.Cause(ctx))
+	err, cause := Bound(EndOf(ctx)), Bound(context.Cause(ctx))
 	if cause == nil || errors.Is(err, cause) {
 		return []error{err}
 	}

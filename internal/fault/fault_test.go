@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -98,6 +99,34 @@ func TestOfContext_AddsTheCauseWhereItSaysMore(t *testing.T) {
 	cancelCause(errCause)
 	require.Equal(t, []error{context.Canceled, errCause}, fault.OfContext(caused))
 }
+
+func TestEndOf_IsTheDeadlineWhereThatWasTheCause(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		in    time.Duration
+		cause error
+		want  error
+	}{
+		{0, context.DeadlineExceeded, context.DeadlineExceeded},
+		{time.Hour, context.DeadlineExceeded, context.Canceled},
+		{0, errCause, context.Canceled},
+	} {
+		ctx, cancel := context.WithCancelCause(unaware{t.Context(), time.Now().Add(c.in)})
+		require.NoError(t, fault.EndOf(ctx))
+		cancel(c.cause)
+		require.Equal(t, c.want, fault.EndOf(ctx))
+		require.ErrorIs(t, fault.OfContext(ctx)[0], c.want)
+	}
+}
+
+// unaware is a context that does not end at its deadline, which others keep.
+type unaware struct {
+	context.Context
+
+	deadline time.Time
+}
+
+func (u unaware) Deadline() (time.Time, bool) { return u.deadline, true }
 
 func TestIsTimeout_BelievesEveryKindAndSurvivesMethodsThatPanic(t *testing.T) {
 	t.Parallel()

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/capreg/registry"
+	"github.com/capreg/registry/internal/testkit"
 	"github.com/capreg/registry/registryhttp"
 	"github.com/capreg/registry/registryhttp/llm"
 	"github.com/capreg/registry/verdict"
@@ -446,4 +447,37 @@ func TestProxy_AnswersWithTheRoutesError(t *testing.T) {
 	proxy.ServeHTTP(w, httptest.NewRequestWithContext(registryhttp.WithMetadata(t.Context(), registryhttp.Metadata{}), http.MethodPost, "/v1/responses", reader(plain)))
 	require.Equal(t, http.StatusNotFound, w.Code)
 	require.Equal(t, "model_not_found", failure(t, w.Body.String()).Code)
+}
+
+// The deadline of a way is one for the providers below another transport as well, whose contexts end with it.
+func TestProxy_DeadlineIsThatOfTransportsBelow(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		silent := roundTrip(func(r *http.Request) (*http.Response, error) {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		})
+		reg := testkit.New(t, registry.Options{})
+		register := func(name string, transport http.RoundTripper) (*registry.Registration, *registryhttp.Transport) {
+			upstreams := registry.NewService[*registryhttp.Upstream](name)
+			upstream, err := registryhttp.NewUpstream("http://"+name, registryhttp.UpstreamOptions{Transport: transport})
+			require.NoError(t, err)
+			registration, err := upstreams.Register(t.Context(), reg, registry.Provider[*registryhttp.Upstream]{Name: name, Instance: upstream})
+			require.NoError(t, err)
+			all, err := registryhttp.NewTransport(upstreams.Bind(reg, registry.Query{}), registryhttp.Options{FirstTimeout: time.Hour})
+			require.NoError(t, err)
+			return registration, all
+		}
+		below, inner := register("below", silent)
+		above, outer := register("above", inner)
+		w, report := proxied(t, llm.Proxy{}, llm.Way{Transport: outer, Timeout: 20 * time.Second}, reader(plain))
+		require.Equal(t, http.StatusGatewayTimeout, w.Code)
+		require.Equal(t, 20*time.Second, report.Duration)
+		require.ErrorIs(t, report.Err, context.DeadlineExceeded)
+		require.NotErrorIs(t, report.Err, context.Canceled)
+		for _, provider := range []*registry.Registration{below, above} {
+			require.NotNil(t, provider.Info().LastError, "it has used up the time")
+			require.Equal(t, verdict.ClassCallerDeadline, provider.Info().LastError.Class)
+		}
+	})
 }
