@@ -66,7 +66,7 @@ func (e *EventWriter) comment() {
 	if e.closed {
 		return
 	}
-	left := e.last + e.options.CommentEvery - time.Since(e.made)
+	left := after(e.last, e.options.CommentEvery) - time.Since(e.made)
 	if left <= 0 {
 		_ = e.write([]byte(": more is to come\n\n")) // the next write says so too
 		left = e.options.CommentEvery
@@ -102,7 +102,7 @@ func (e *EventWriter) write(events []byte) error {
 	}
 	now := time.Since(e.made)
 	if e.deadline-now < e.options.WriteTimeout/2 { // not for each event
-		e.deadline = now + e.options.WriteTimeout
+		e.deadline = after(now, e.options.WriteTimeout)
 		_ = e.out.SetWriteDeadline(e.made.Add(e.deadline)) // not every writer has one
 	}
 	e.last = now

@@ -3,6 +3,7 @@ package registryhttp_test
 import (
 	"context"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -159,4 +160,29 @@ func TestServe_ReturnsTheErrorOfAServerThatCannotServe(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, listener.Close())
 	require.Error(t, registryhttp.Serve(t.Context(), &http.Server{ReadHeaderTimeout: time.Second}, listener, 0))
+}
+
+// deadlines is a writer that notes its deadline.
+type deadlines struct {
+	*httptest.ResponseRecorder
+
+	last time.Time
+}
+
+func (d *deadlines) SetWriteDeadline(at time.Time) error { d.last = at; return nil }
+
+func TestEventWriter_LongestTimesAreNoLimits(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+		events := registryhttp.NewEventWriter(w, registryhttp.EventOptions{WriteTimeout: math.MaxInt64, CommentEvery: math.MaxInt64})
+		for range 2 {
+			time.Sleep(time.Minute)
+			_, err := events.Write([]byte("data: a\n\n"))
+			require.NoError(t, err)
+			require.Greater(t, time.Until(w.last), time.Hour)
+		}
+		require.NoError(t, events.Close())
+		require.Greater(t, time.Until(w.last), time.Hour)
+	})
 }

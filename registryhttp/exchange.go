@@ -51,7 +51,8 @@ type exchange struct {
 	mu      sync.Mutex
 	timer   schedule.Timer
 	limit   time.Duration // of the first byte
-	cut     bool          // the limit leaves time for another provider
+	own     bool          // the limit is that of [LimitFirst]
+	cut     bool          // what is due leaves time for another provider
 	rings   time.Duration // when the timer goes off; never: it does not
 	due     time.Duration // when ctx is ended
 	phase   phase
@@ -96,8 +97,11 @@ type exchangeKey struct{}
 
 // Value returns the value of the attempt, where it has one.
 func (c *clientContext) Value(key any) any {
-	if key == (exchangeKey{}) {
+	switch key {
+	case exchangeKey{}:
 		return (*exchange)(c)
+	case request.SenderKey{}:
+		return (*exchange)(c).sender()
 	}
 	attempt := c.lease.Context()
 	value, plain := attemptctx.OwnValue(attempt, key)
@@ -127,11 +131,12 @@ func (x *exchange) limitFirst(limit time.Duration) bool {
 		return false
 	}
 	if x.limit > limit {
-		x.limit, x.cut = limit, false
+		x.limit, x.own = limit, true
 	}
-	if now+limit < x.due {
+	if after(now, limit) < x.due {
+		x.cut = false
 		x.allow(now, limit)
-		x.lease.Steps().Patience(now - x.began + limit)
+		x.lease.Steps().Patience(after(now-x.began, limit))
 	}
 	return true
 }
@@ -177,12 +182,8 @@ func (x *exchange) open() error {
 	if err := x.round.body.give(x); err != nil {
 		return err
 	}
-	base := x.round.transport.base
-	if own := x.lease.Value.options.Transport; own != nil {
-		base = own
-	}
 	var err error
-	x.response, err = base.RoundTrip(&x.sent) //nolint:bodyclose // it is the answer's
+	x.response, err = x.sender().RoundTrip(&x.sent) //nolint:bodyclose // it is the answer's
 	switch {
 	case err != nil:
 		return x.caused(err)
@@ -190,6 +191,14 @@ func (x *exchange) open() error {
 		return errNoResponse
 	}
 	return x.judge()
+}
+
+// sender returns the transport that sends the request.
+func (x *exchange) sender() http.RoundTripper {
+	if own := x.lease.Value.options.Transport; own != nil {
+		return own
+	}
+	return x.round.transport.base
 }
 
 // removal is an exchange whose lease has ended.
@@ -228,16 +237,19 @@ func (x *exchange) startClock() {
 		}
 	}
 	x.began = x.now()
-	x.last = x.began + left
+	x.last = after(x.began, left)
 	x.allow(x.began, x.limit) // without mu: nothing else knows the exchange yet
 }
 
 func (x *exchange) now() time.Duration { return x.round.transport.timers.Now() }
 
+// after returns the time d later, at most never: the longest d is no limit.
+func after(now, d time.Duration) time.Duration { return now + min(d, never-now) }
+
 // allow ends the context after the limit, and the time for the whole answer, unless it is called again before. It is
 // called with mu held. A timer that goes off too soon is left as it is, since most limits are never reached.
 func (x *exchange) allow(now, limit time.Duration) {
-	x.due = min(now+limit, x.last)
+	x.due = min(after(now, limit), x.last)
 	if x.rings <= x.due {
 		return
 	}
@@ -296,8 +308,9 @@ func (x *exchange) resume() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.phase == phaseFirst && !x.over {
+		x.cut = x.cut && !x.own
 		x.allow(now, x.limit)
-		x.lease.Steps().Patience(now - x.began + x.limit)
+		x.lease.Steps().Patience(after(now-x.began, x.limit))
 	}
 }
 

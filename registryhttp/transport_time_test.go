@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"net/http"
 	"strings"
 	"testing"
@@ -176,6 +177,41 @@ func TestLimitFirst_IsNoCutForAnotherProvider(t *testing.T) {
 			require.Equal(t, "b", read(t, response, err))
 			require.Equal(t, want, class(t, s.providers[0]))
 		}, limited(limit, hangs), says("b"))
+	}
+}
+
+// Both ends are there: the share of the time, and the limit that would come later.
+func TestLimitFirst_LeavesACutWhatItIs(t *testing.T) {
+	t.Parallel()
+	bubble(t, registryhttp.Options{}, func(t *testing.T, s *setup) {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		response, err := s.send(ctx, http.MethodGet, nil)
+		require.Equal(t, "b", read(t, response, err))
+		require.Equal(t, verdict.ClassCut, class(t, s.providers[0]))
+	}, roundTrip(func(r *http.Request) (*http.Response, error) {
+		time.Sleep(10 * time.Second)
+		return limited(14*time.Second, hangs)(r)
+	}), says("b"))
+}
+
+func TestTransport_LongestTimesAreNoLimits(t *testing.T) {
+	t.Parallel()
+	for name, options := range map[string]registryhttp.Options{
+		"first": {FirstTimeout: math.MaxInt64}, "stall": {StallTimeout: math.MaxInt64}, "all": {Timeout: math.MaxInt64},
+		"by the provider": {},
+	} {
+		bubble(t, options, func(t *testing.T, s *setup) {
+			transport := s.transport()
+			time.Sleep(time.Second) // the clock does not begin at zero
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://client/path", http.NoBody)
+			require.NoError(t, err)
+			response, err := transport.RoundTrip(request)
+			require.NoError(t, err, name)
+			_, err = io.ReadAll(response.Body)
+			require.Error(t, err, "the other limits stay: %s", name)
+			require.NoError(t, response.Body.Close())
+		}, limited(math.MaxInt64, streams(io.EOF, time.Second, 48*time.Hour)))
 	}
 }
 

@@ -48,6 +48,15 @@ func TestLimited_EndsAtItsDeadline(t *testing.T) {
 	}
 }
 
+func TestLimited_HasACauseThoughNothingHasAskedBefore(t *testing.T) {
+	t.Parallel()
+	limited(t, func(t *testing.T, ctx *request.Limited, _ context.CancelCauseFunc) {
+		require.NoError(t, context.Cause(ctx))
+		time.Sleep(time.Minute)
+		require.ErrorIs(t, context.Cause(ctx), context.DeadlineExceeded)
+	})
+}
+
 func TestLimited_EndsWithWhatItIsMadeOf(t *testing.T) {
 	t.Parallel()
 	gone := errors.New("gone")

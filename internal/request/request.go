@@ -27,6 +27,10 @@ func Of(ctx context.Context) Metadata {
 	return m
 }
 
+// SenderKey is the key under which the context of an attempt has the transport that is asked to send the request, so that one
+// that others have asked on the way does not take itself for that.
+type SenderKey struct{}
+
 // NewID returns a text that no other request has, of 26 letters and digits. It is no secret.
 func NewID() string {
 	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567" // as [crypto/rand.Text] has them, which costs three times as much
