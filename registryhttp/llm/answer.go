@@ -167,7 +167,7 @@ func (a *answer) Close() error {
 	a.closing.Do(func() {
 		a.release()
 		_ = a.body.Close()
-		a.held.free()
+		a.held.end()
 	})
 	return nil
 }

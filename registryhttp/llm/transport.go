@@ -11,8 +11,10 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/capreg/registry/internal/request"
 	"github.com/capreg/registry/registryhttp"
 	"github.com/capreg/registry/stream"
 	"github.com/capreg/registry/verdict"
@@ -93,13 +95,13 @@ func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
 }
 
 // prepare returns the request to send, with the clock running.
-func (a *answer) prepare(request *http.Request) (*http.Request, error) {
-	asked, report, known, err := requestOf(request)
+func (a *answer) prepare(sent *http.Request) (*http.Request, error) {
+	asked, report, known, err := requestOf(sent)
 	if err != nil {
 		return nil, err
 	}
 	a.report = report
-	a.path = methodOf(request.URL.Path)
+	a.path = methodOf(sent.URL.Path)
 	limit, name := a.transport.AnswerTimeout, ""
 	if known {
 		a.asked, a.streamed, a.choices = true, asked.Stream, max(asked.choices, 1)
@@ -111,12 +113,12 @@ func (a *answer) prepare(request *http.Request) (*http.Request, error) {
 			a.report.Model = name
 		}
 	}
-	a.limit(request.Context(), limit)
+	a.limit(sent.Context(), limit, asked)
 	if a.cancel == nil && name == asked.Model {
-		return request, nil
+		return sent, nil
 	}
-	a.sent = *request.WithContext(a.ctx) //nolint:contextcheck // it is the request's, or made of that
-	out := &a.sent                       // a part of the answer, so that it costs no allocation
+	a.sent = *sent.WithContext(a.ctx) //nolint:contextcheck // it is the request's, or made of that
+	out := &a.sent                    // a part of the answer, so that it costs no allocation
 	if name != asked.Model {
 		rename(out, asked, name)
 	}
@@ -126,15 +128,22 @@ func (a *answer) prepare(request *http.Request) (*http.Request, error) {
 	return out, nil
 }
 
-// limit limits the wait for the answer. A plain answer is read within that wait, so that of a [registryhttp.Transport] limits
-// it, if there is one: a clock and a context of its own would cost a tenth of what such a request does.
-func (a *answer) limit(ctx context.Context, limit time.Duration) {
+// limit limits the wait for the answer.
+func (a *answer) limit(ctx context.Context, limit time.Duration, asked Request) {
 	a.ctx = ctx
-	if !a.asked || a.streamed || limit > 0 && !registryhttp.LimitFirst(ctx, limit) {
+	if !a.asked || a.streamed || limit > 0 && !a.limitsAttempt(ctx, limit, asked) {
 		a.ctx, a.cancel = context.WithCancelCause(ctx)
 		a.clock.epoch = time.Now()
 		a.clock.start(a.clock.now(), limit, registryhttp.ErrFirstByte, a.cancel)
 	}
+}
+
+// limitsAttempt leaves the limit to the [registryhttp.Transport] above, and reports whether it could. A plain answer is read
+// within the wait of that: a clock and a context of its own would cost a tenth of what such a request does. It needs them where
+// others on the way may go on without the answer, and where the time of the upload is not the server's.
+func (a *answer) limitsAttempt(ctx context.Context, limit time.Duration, asked Request) bool {
+	sender, _ := ctx.Value(request.SenderKey{}).(http.RoundTripper)
+	return sender == http.RoundTripper(a.transport) && len(asked.body) < longUpload && registryhttp.LimitFirst(ctx, limit)
 }
 
 // rename gives the request the name by which its server knows the model.
@@ -280,14 +289,23 @@ func (a *answer) open() error {
 	return nil
 }
 
-// held counts the bytes that an answer holds.
+// held counts the bytes that an answer holds. It is safe for concurrent use.
 type held struct {
-	memory      *Memory
-	most, bytes int64
+	memory *Memory
+	most   int64
+
+	mu    sync.Mutex // guards the fields below, as an answer may be closed while it is read
+	bytes int64
+	over  bool // nothing is held any more
 }
 
 func (h *held) take(n int) error {
-	if h.bytes+int64(n) > h.most {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.over:
+		return http.ErrBodyReadAfterClose
+	case h.bytes+int64(n) > h.most:
 		return malformed(fmt.Sprintf("more than %d bytes", h.most))
 	}
 	if err := h.memory.Take(int64(n)); err != nil {
@@ -298,8 +316,18 @@ func (h *held) take(n int) error {
 }
 
 func (h *held) free() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.memory.Free(h.bytes)
 	h.bytes = 0
+}
+
+// end is the last free.
+func (h *held) end() {
+	h.mu.Lock()
+	h.over = true
+	h.mu.Unlock()
+	h.free()
 }
 
 // heldReader counts what is read through it.

@@ -1,9 +1,13 @@
 package llm_test
 
 import (
+	"context"
 	"io"
+	"math"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -319,6 +323,103 @@ func TestTransport_LimitsAPlainAnswerWithinAnAttempt(t *testing.T) {
 			require.ErrorIs(t, err, registryhttp.ErrFirstByte)
 			require.Equal(t, verdict.ClassStalled, verdict.Of(err).Class)
 		})
+	}
+}
+
+// The time of an upload is not the server's, also where the model has another name there.
+func TestTransport_LimitsAPlainAnswerBehindItsLongUpload(t *testing.T) {
+	t.Parallel()
+	uploads := roundTrip(func(r *http.Request) (*http.Response, error) {
+		var piece [256 << 10]byte
+		for {
+			select {
+			case <-r.Context().Done():
+				return nil, context.Cause(r.Context())
+			case <-time.After(time.Second):
+			}
+			if _, err := io.ReadFull(r.Body, piece[:]); err != nil {
+				return says(200, plainJSON, whole)(r)
+			}
+		}
+	})
+	for _, models := range []map[string]string{nil, {"m": "big"}} {
+		bubble(t, func(t *testing.T) {
+			to := over(t, llm.Transport{AnswerTimeout: 3 * time.Second, Models: models}, uploads)
+			response, err := send(t, to, "/v1/chat/completions", `{"model":"m","user":"`+strings.Repeat("x", 2<<20)+`"}`)
+			require.NoError(t, err)
+			require.NoError(t, response.Body.Close())
+		})
+	}
+}
+
+// Its limit ends what it waits for, and leaves the attempt to the transport that has asked it.
+func TestTransport_LimitsItsOwnAnswerAloneWhereAnotherIsAskedInTheSameAttempt(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		first := &llm.Transport{AnswerTimeout: 3 * time.Second, Base: says(200, plainJSON, "~")}
+		second := &llm.Transport{AnswerTimeout: time.Minute, Base: says(200, plainJSON, "||||"+whole)}
+		response, err := send(t, over(t, llm.Transport{}, func(r *http.Request) (*http.Response, error) {
+			_, err := first.RoundTrip(r)
+			require.ErrorIs(t, err, registryhttp.ErrFirstByte)
+			again := r.Clone(r.Context())
+			again.Body, err = r.GetBody()
+			require.NoError(t, err)
+			return second.RoundTrip(again)
+		}), "/v1/chat/completions", plain)
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+	})
+}
+
+func TestTransport_LongestTimeIsNoLimit(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		to := over(t, llm.Transport{AnswerTimeout: math.MaxInt64}, says(200, plainJSON, "~"))
+		time.Sleep(time.Second) // the clock does not begin at zero
+		w, report := proxied(t, llm.Proxy{}, llm.Way{Transport: to, Timeout: time.Minute}, reader(plain))
+		require.Equal(t, http.StatusGatewayTimeout, w.Code)
+		require.Equal(t, time.Minute, report.Duration)
+	})
+}
+
+// endless is a body of events that goes on until it is closed.
+type endless struct{ closed atomic.Bool }
+
+func (e *endless) Read(p []byte) (int, error) {
+	if e.closed.Load() {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	return copy(p, token), nil
+}
+
+func (e *endless) Close() error {
+	e.closed.Store(true)
+	return nil
+}
+
+func TestTransport_GivesBackWhatAnAnswerHoldsThatIsClosedWhileItIsRead(t *testing.T) {
+	t.Parallel()
+	for range 50 {
+		const most = 1 << 20
+		memory := llm.NewMemory(most)
+		response, err := send(t, &llm.Transport{Memory: memory, Base: roundTrip(func(r *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {events}}, ContentLength: -1, Request: r, Body: &endless{}}, nil
+		})}, "/chat/completions", streamed)
+		require.NoError(t, err)
+		var readers sync.WaitGroup
+		begun := make(chan struct{})
+		readers.Go(func() {
+			var piece [512]byte
+			for n := 0; err == nil; n++ {
+				if _, err = response.Body.Read(piece[:]); n == 3 {
+					close(begun)
+				}
+			}
+		})
+		<-begun
+		require.NoError(t, response.Body.Close())
+		readers.Wait()
+		require.NoError(t, memory.Take(most), "all of it is there again")
 	}
 }
 
