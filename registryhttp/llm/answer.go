@@ -99,25 +99,25 @@ func (c *clock) limit(now, limit time.Duration) {
 
 // ring ends the context if the timer went off in time.
 func (c *clock) ring() {
-	if c.overdue() {
-		c.cancel(c.cause)
+	if cancel, cause := c.overdue(); cancel != nil {
+		cancel(cause)
 	}
 }
 
-// overdue reports whether the wait is too long. If it is not yet, the timer goes on.
-func (c *clock) overdue() bool {
+// overdue returns what ends the context, and why, if the wait is too long. If it is not yet, the timer goes on.
+func (c *clock) overdue() (cancel context.CancelCauseFunc, cause error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.rings = 0
 	if c.due == 0 {
-		return false
+		return nil, nil
 	}
-	left := c.due - c.now()
-	if left > 0 {
+	if left := c.due - c.now(); left > 0 {
 		c.rings = c.due
 		c.timer.Reset(left)
+		return nil, nil
 	}
-	return left <= 0
+	return c.cancel, c.cause
 }
 
 // again starts the wait for the answer again.
