@@ -65,11 +65,13 @@ func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	a := &answer{transport: t, choices: 1, held: held{memory: t.Memory, most: cmp.Or(t.MaxAnswer, defaultMaxAnswer)}}
 	out, err := a.prepare(request)
 	if err != nil {
+		closeBody(request)
 		return nil, err
 	}
 	if after, ok := a.tokens.Take(a.taken); !ok {
 		a.taken = 0
 		a.release()
+		closeBody(out)
 		return nil, outOfTokens(after)
 	}
 	if a.report != nil {
@@ -92,6 +94,12 @@ func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	return response, nil
+}
+
+func closeBody(request *http.Request) {
+	if request.Body != nil {
+		_ = request.Body.Close()
+	}
 }
 
 // prepare returns the request to send, with the clock running.
@@ -149,9 +157,7 @@ func (a *answer) limitsAttempt(ctx context.Context, limit time.Duration, asked R
 // rename gives the request the name by which its server knows the model.
 func rename(out *http.Request, asked Request, name string) {
 	body, length := asked.Body(name)
-	if out.Body != nil {
-		_ = out.Body.Close()
-	}
+	closeBody(out)
 	out.Body, out.ContentLength = io.NopCloser(body), length
 	out.GetBody = func() (io.ReadCloser, error) {
 		body, _ := asked.Body(name)
