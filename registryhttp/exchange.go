@@ -116,9 +116,13 @@ func (c *clientContext) Value(key any) any {
 
 // LimitFirst bounds the time until the first byte of an answer, from now on, where that is less than what
 // [Options.FirstTimeout] leaves: for a transport of an upstream that knows how long this answer may take, which then needs
-// neither a timer nor a context of its own. It reports whether ctx is the context of an attempt of a [Transport], or derived
+// neither a timer nor a context of its own. It ends the attempt as a whole, so it is not for one that is sent again by what
+// stands between. It reports whether ctx is the context of an attempt of a [Transport], or derived
 // from it, that waits for its first byte; otherwise it does nothing. It does not block, and is safe for concurrent use.
 func LimitFirst(ctx context.Context, limit time.Duration) bool {
+	if ctx == nil {
+		return false
+	}
 	x, _ := ctx.Value(exchangeKey{}).(*exchange)
 	return x != nil && x.limitFirst(max(limit, 0))
 }

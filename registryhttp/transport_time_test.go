@@ -218,6 +218,8 @@ func TestTransport_LongestTimesAreNoLimits(t *testing.T) {
 func TestLimitFirst_LimitsNothingBehindTheFirstByteAndElsewhere(t *testing.T) {
 	t.Parallel()
 	require.False(t, registryhttp.LimitFirst(t.Context(), time.Second))
+	var none context.Context
+	require.False(t, registryhttp.LimitFirst(none, time.Second))
 	sent := make(chan *http.Request, 1)
 	bubble(t, registryhttp.Options{}, func(t *testing.T, s *setup) {
 		response, err := s.get()

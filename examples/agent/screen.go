@@ -41,8 +41,10 @@ func (s *screen) part(text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, _ = fmt.Fprint(s.out, text)
-	s.begun = !strings.HasSuffix(text, "\n")
-	if !s.begun {
+	if text == "" { // it keeps the connection alive
+		return
+	}
+	if s.begun = !strings.HasSuffix(text, "\n"); !s.begun {
 		_, _ = s.out.Write(s.later)
 		s.later = nil
 	}

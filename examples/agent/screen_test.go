@@ -18,6 +18,7 @@ func TestScreen_PrintsLinesBehindTheLineThatHasBegun(t *testing.T) {
 	screen.line("ready     openai")
 	screen.part("words.")
 	screen.part("\n")
+	screen.part("")
 	screen.line("cooled    openai")
 	text, err := os.ReadFile(out.Name())
 	require.NoError(t, err)

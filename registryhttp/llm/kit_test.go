@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
@@ -43,6 +44,18 @@ func says(status int, kind, text string) roundTrip {
 			Body: io.NopCloser(&slow{ctx: request.Context(), rest: text}),
 		}, nil
 	}
+}
+
+// closing is a body that notes its end.
+type closing struct {
+	io.Reader
+
+	closed atomic.Bool
+}
+
+func (c *closing) Close() error {
+	c.closed.Store(true)
+	return nil
 }
 
 // slow is a body that is paced by its text.

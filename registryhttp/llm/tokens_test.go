@@ -233,18 +233,6 @@ func TestProxy_SaysARateLimitWhereNoServerHasTokens(t *testing.T) {
 	})
 }
 
-// closes notes that it was closed.
-type closes struct {
-	io.Reader
-
-	closed bool
-}
-
-func (c *closes) Close() error {
-	c.closed = true
-	return nil
-}
-
 func TestTransport_ClosesTheBodyOfARequestThatIsNotSent(t *testing.T) {
 	t.Parallel()
 	spent := tokens(1)
@@ -257,12 +245,12 @@ func TestTransport_ClosesTheBodyOfARequestThatIsNotSent(t *testing.T) {
 		"renamed":        {llm.Transport{Tokens: spent, Models: map[string]string{"m": "other"}}, nil},
 		"cannot be read": {llm.Transport{}, io.ErrNoProgress},
 	} {
-		body := &closes{Reader: reader(plain)}
+		body := &closing{Reader: reader(plain)}
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://api/v1/chat/completions", body)
 		require.NoError(t, err)
 		request.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(reader(plain)), c.copied }
 		_, err = c.transport.RoundTrip(request) //nolint:bodyclose // there is none
 		require.Error(t, err, name)
-		require.True(t, body.closed, name)
+		require.True(t, body.closed.Load(), name)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -383,18 +382,13 @@ func TestTransport_LongestTimeIsNoLimit(t *testing.T) {
 }
 
 // endless is a body of events that goes on until it is closed.
-type endless struct{ closed atomic.Bool }
+type endless struct{ closing }
 
 func (e *endless) Read(p []byte) (int, error) {
 	if e.closed.Load() {
 		return 0, http.ErrBodyReadAfterClose
 	}
 	return copy(p, token), nil
-}
-
-func (e *endless) Close() error {
-	e.closed.Store(true)
-	return nil
 }
 
 func TestTransport_GivesBackWhatAnAnswerHoldsThatIsClosedWhileItIsRead(t *testing.T) {
