@@ -33,18 +33,11 @@ func NewEventReader(body io.Reader, options ...SSEOption) *EventReader {
 // of [SSE], and final.
 func (e *EventReader) Next() (Event, error) {
 	for e.ended == nil {
-		line, whole, err := e.reader.line()
-		if err == nil && len(line) > 0 {
-			err = e.reader.field(line)
+		if event, ok := e.reader.short(); ok {
+			return event, nil
 		}
-		if err != nil {
-			e.ended = err
-			break
-		}
-		if !whole || len(line) > 0 {
-			continue
-		}
-		if event, ok := e.reader.take(); ok {
+		event, ok, err := e.reader.long()
+		if e.ended = err; ok {
 			return event, nil
 		}
 	}

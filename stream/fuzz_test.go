@@ -126,6 +126,7 @@ var longTime = regexp.MustCompile(`retry: ?\d{9}`)
 func FuzzSSE_ReadsWhatANaiveReaderDoes(f *testing.F) {
 	for _, text := range []string{
 		"data: a\r\n\r\nid: 1\rretry: 10\r\rdata\n", "\ufeffdata: a\n:\n\ndata", "event: x\ndata:  a\n\r\n", "\r\r\n\ndata:\r",
+		"data: a\n\ndata: b\n\ndata:  c\r\n\ndata:\n\ndata: d\r\n\r\ndata: e\n\nid: 1\ndata: f\n\ndata: g\n\n", ":\n\ndata: a\rb\n\ndata:",
 	} {
 		f.Add([]byte(text), []byte{1, 0, 2, 3})
 	}

@@ -67,20 +67,16 @@ func ReuseData() SSEOption { return func(r *eventReader) { r.reuses = true } }
 // that is an io.Closer.
 func SSE(body io.Reader, options ...SSEOption) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		r := &eventReader{body: body, most: defaultMostEventBytes}
-		for _, option := range options {
-			if option != nil {
-				option(r)
-			}
-		}
-		if body == nil || r.most <= 0 {
-			yield(Event{}, r.refusal())
-			return
-		}
-		if closer, ok := body.(io.Closer); ok {
+		events := NewEventReader(body, options...)
+		if closer, ok := body.(io.Closer); ok && events.ended == nil {
 			defer func() { _ = closer.Close() }()
 		}
-		r.yieldEvents(yield)
+		for {
+			event, err := events.Next()
+			if err == io.EOF || !yield(event, err) || err != nil { //nolint:errorlint // Next returns no error around it
+				return
+			}
+		}
 	}
 }
 
@@ -114,36 +110,42 @@ type eventReader struct {
 	carries bool  // it has a line of data
 }
 
-func (r *eventReader) yieldEvents(yield func(Event, error) bool) {
-	for {
-		line, whole, err := r.line()
-		if err == nil && len(line) > 0 {
-			err = r.field(line)
-		}
-		if err != nil {
-			r.yieldEnd(err, yield)
-			return
-		}
-		if !whole || len(line) > 0 {
-			continue
-		}
-		if event, ok := r.take(); ok && !yield(event, nil) {
-			return
-		}
+// short returns the next event where it is one line of data, as most are, and was read whole: then it is not read line by line.
+func (r *eventReader) short() (event Event, ok bool) {
+	if !r.begun || r.scanned > 0 || r.afterCR || r.size > 0 || r.carries || r.event.Name != "" {
+		return Event{}, false
 	}
+	if len(r.buffer) == 0 && r.ended == nil {
+		r.read()
+	}
+	value, ok := bytes.CutPrefix(r.buffer, []byte(dataField))
+	end := bytes.IndexByte(value, '\n')
+	if !ok || end < 0 || end+1 == len(value) || value[end+1] != '\n' || len(dataField)+end > r.most || bytes.IndexByte(value[:end], '\r') >= 0 {
+		return Event{}, false
+	}
+	r.buffer = value[end+2:]
+	data := bytes.TrimPrefix(value[:end:end], []byte(" "))
+	if !r.reuses {
+		data = bytes.Clone(data)
+	}
+	return Event{Data: data, ID: r.event.ID, Retry: r.event.Retry}, true
 }
 
-// yieldEnd yields what follows from the end of the body, or its error.
-func (r *eventReader) yieldEnd(err error, yield func(Event, error) bool) {
-	if !errors.Is(err, io.EOF) {
-		yield(Event{}, err)
-		return
+// long reads a line, and returns the event that it ends.
+func (r *eventReader) long() (event Event, ok bool, err error) {
+	line, whole, err := r.line()
+	switch {
+	case err != nil:
+	case len(line) > 0:
+		err = r.field(line)
+	case whole:
+		event, ok = r.take()
 	}
-	if event, ok := r.take(); ok {
-		event.Partial = true
-		yield(event, nil)
-	}
+	return event, ok, err
 }
+
+// dataField begins a line of data.
+const dataField = "data:"
 
 // line returns the next line, without what ends it; whole is false of one that the body's end has ended. It is valid until the next read.
 func (r *eventReader) line() (line []byte, whole bool, err error) {
@@ -200,6 +202,9 @@ func (r *eventReader) first(line []byte) []byte {
 
 // read reads more of the body.
 func (r *eventReader) read() {
+	if len(r.buffer) == 0 {
+		r.buffer = r.space[:0]
+	}
 	if cap(r.buffer)-len(r.buffer) < smallChunk/2 {
 		if size := cap(r.space); 2*len(r.buffer) > size || r.filled && size < chunkSize || r.space == nil {
 			r.space = make([]byte, 0, max(smallChunk, min(4*size, chunkSize), 2*len(r.buffer)))
