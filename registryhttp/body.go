@@ -140,9 +140,8 @@ func (x *exchange) enter() bool {
 		return false
 	}
 	x.reading = true
-	stall := x.round.transport.options.StallTimeout
-	if len(x.first) == 0 && x.readErr == nil && stall < x.round.transport.options.Timeout {
-		x.allow(x.now(), stall)
+	if x.stall > 0 && len(x.first) == 0 && x.readErr == nil {
+		x.allow(x.now(), x.stall)
 	}
 	return true
 }
@@ -152,17 +151,18 @@ func (x *exchange) leave() {
 	x.mu.Lock()
 	x.reading = false
 	x.allowAll()
-	reported := x.over || x.detached
+	ended := x.ended
 	x.mu.Unlock()
-	if !reported && x.ctx.Err() != nil {
-		x.endedBetweenReads()
+	if ended {
+		x.contextEnded()
 	}
 }
 
-// endedBetweenReads reports the outcome when the context has ended and nothing is reading: there may never be another
-// read.
-func (x *exchange) endedBetweenReads() {
+// contextEnded reports the outcome when the context of a committed answer has ended, unless something is reading, which then
+// does it at its end: there may never be another read.
+func (x *exchange) contextEnded() {
 	x.mu.Lock()
+	x.ended = true
 	idle := !x.reading && !x.over && !x.detached
 	x.mu.Unlock()
 	if idle {

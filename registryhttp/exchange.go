@@ -26,41 +26,46 @@ import (
 //	  ▼
 //	committed ── end, error, Close, or the end of the lease between two reads ─▶ over
 type exchange struct {
+	// What each read needs stands together: the memory of a slow stream is not near the processor any more when its next
+	// piece arrives.
+
+	body    io.ReadCloser // the provider's
+	first   []byte        // read and not handed over
+	readErr error         // behind first
+	empty   int           // reads in a row without bytes
+	last    time.Duration // when the time for the whole answer is over
+	stall   time.Duration // the time for each further read; zero: that for the whole answer
+
+	// mu guards the fields below it up to timer; nothing is called while it is held but the clock, methods of the timer and Patience.
+	mu       sync.Mutex
+	phase    phase
+	reading  bool          // also from the start until the answer is returned
+	over     bool          // the outcome was reported
+	closed   bool          // by the reader
+	detached bool          // the lease is reported by the round, and the answer is a refusal that may still be read
+	ended    bool          // the context, of an answer that is committed
+	own      bool          // the limit is that of [LimitFirst]
+	cut      bool          // what is due leaves time for another provider
+	due      time.Duration // when ctx is ended
+	rings    time.Duration // when the timer goes off; never: it does not
+	limit    time.Duration // of the first byte
+	unwatch  func() bool   // nil until the answer is committed and has more to read
+	timer    schedule.Timer
+
 	round    *round
 	lease    *registry.Lease[*Upstream]
 	ctx      context.Context //nolint:containedctx // of the request, and then of the body
 	end      context.CancelCauseFunc
 	removal  attemptctx.Follower // ends ctx when the provider is told to stop
 	unfollow func() bool         // ends it with a context of a hook; nil without
-	unwatch  func() bool         // nil until the answer is committed and has more to read
 	sent     http.Request        // to the provider
 	url      url.URL             // of that
 	response *http.Response
 	failure  error
-	body     io.ReadCloser // the provider's
-	first    []byte        // read and not handed over
-	buffer   *[firstSize]byte
-	readErr  error // behind first
-	told     error // the same as the reader gets it
-	empty    int   // reads in a row without bytes
+	buffer   *[firstSize]byte // of first
+	told     error            // readErr as the reader gets it
 	began    time.Duration
-	last     time.Duration // when the time for the whole answer is over
-	clients  bool          // that is the client's deadline
-
-	// mu guards the fields below; nothing is called while it is held but the clock, methods of the timer and Patience.
-	mu      sync.Mutex
-	timer   schedule.Timer
-	limit   time.Duration // of the first byte
-	own     bool          // the limit is that of [LimitFirst]
-	cut     bool          // what is due leaves time for another provider
-	rings   time.Duration // when the timer goes off; never: it does not
-	due     time.Duration // when ctx is ended
-	phase   phase
-	reading bool // also from the start until the answer is returned
-	over    bool // the outcome was reported
-	closed  bool
-	// detached: the lease is reported by the round, and the answer is a refusal that may still be read.
-	detached bool
+	clients  bool // what is last is the client's deadline
 }
 
 // phase says what an exchange waits for, and so what is wrong when that takes too long.
@@ -234,6 +239,9 @@ func (x *exchange) startClock() {
 		x.limit, x.cut = x.lease.Steps().Share(most)
 	}
 	left := options.Timeout
+	if x.stall = options.StallTimeout; x.stall >= left {
+		x.stall = 0
+	}
 	if _, deadline := request.Unlimited(client); !deadline.IsZero() {
 		// Read before the clock: what is over by that is over for the client as well.
 		if until := time.Until(deadline); until < left {
@@ -373,7 +381,7 @@ func (x *exchange) commit() {
 	x.lease.Steps().Answered()
 	x.lease.Steps().Patience(x.round.transport.options.Timeout)
 	x.mu.Lock() // for the function, which may run at once
-	x.unwatch = context.AfterFunc(x.ctx, x.endedBetweenReads)
+	x.unwatch = context.AfterFunc(x.ctx, x.contextEnded)
 	x.mu.Unlock()
 	x.leave()
 }
