@@ -6,8 +6,8 @@
 //	curl -sN localhost:8080/v1/chat/completions -d '{"model":"demo","stream":true,"messages":[{"role":"user","content":"hello"}]}'
 //	curl -s localhost:8080/status
 //
-// [Config] documents the configuration file; gateway.yaml is one. The headers X-Served-By, X-Served-Model and X-Attempts
-// of an answer name its source.
+// [Config] documents the configuration file; gateway.yaml is one. The header X-Served-By of an answer names the upstream, and
+// X-Served-Model the model there, where that is another one; X-Attempts counts the attempts, where there were several.
 package main
 
 import (

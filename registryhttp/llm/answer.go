@@ -23,48 +23,53 @@ import (
 
 // answer is the body of an answer. It is for one reader; Close may be called from any goroutine.
 type answer struct {
-	transport *Transport
-	ctx       context.Context         //nolint:containedctx // of the request
-	cancel    context.CancelCauseFunc // of ctx, which the clock ends; nil: ctx has its own limit, and the clock none
-	clock     clock
-	report    *Report
-	sent      http.Request // to the server
-	path      string       // the method of the API that was asked for
-	body      io.ReadCloser
-	asked     bool // what the request asks for is known
-	streamed  bool // it asks for a stream
-	passing   bool // it is handed over as it is
-	events    *stream.EventReader
-	pattern   pattern
-	held      held
-	reading   heldReader   // of the body
-	tokens    *Tokens      // of the transport, where the request is one for a model
-	taken     int          // of them
-	used      atomic.Int64 // as the server says it; else an estimate
-	input     int          // tokens, as the server says it
-	output    int
-	closing   sync.Once
+	// What each event needs stands together: the memory of a slow stream is not near the processor any more when its next
+	// event arrives.
 
-	out      []byte        // to hand over
-	whole    []byte        // out before a part of it was handed over; nil: nothing was
-	err      error         // behind out
-	left     time.Duration // when it was handed over, by the clock; 0: it was not yet, or more was read since
-	choices  int           // that are yet to end
-	begun    bool          // there was a token
-	known    bool          // its end can be told
-	pieces   bool          // it consists of choices, whose end has a mark
-	finished bool          // it is complete, whether an end mark follows or not
-	marked   bool          // the end mark was there
+	transport *Transport
+	events    *stream.EventReader
+	reading   heldReader    // of the body
+	out       []byte        // to hand over
+	whole     []byte        // out before a part of it was handed over; nil: nothing was
+	err       error         // behind out
+	left      time.Duration // when it was handed over, by the clock; 0: it was not yet, or more was read since
+	passing   bool          // it is handed over as it is
+	begun     bool          // there was a token
+	stalls    bool          // the clock waits for more of it
+	finished  bool          // it is complete, whether an end mark follows or not
+	marked    bool          // the end mark was there
+	known     bool          // its end can be told
+	pieces    bool          // it consists of choices, whose end has a mark
+	asked     bool          // what the request asks for is known
+	streamed  bool          // it asks for a stream
+	pattern   pattern
+	report    *Report
+	tokens    *Tokens // of the transport, where the request is one for a model
+	clock     clock
+	held      held
+
+	ctx     context.Context         //nolint:containedctx // of the request
+	cancel  context.CancelCauseFunc // of ctx, which the clock ends; nil: ctx has its own limit, and the clock none
+	sent    http.Request            // to the server
+	path    string                  // the method of the API that was asked for
+	body    io.ReadCloser
+	choices int          // that are yet to end
+	taken   int          // of the tokens
+	used    atomic.Int64 // of them, as the server says it; else an estimate
+	input   int          // tokens, as the server says it
+	output  int
+	closing sync.Once
 }
 
 // clock ends a context when a wait is too long. Most waits are short, so its timer stays as it is when one ends or another
-// begins, and looks at the time when it goes off.
+// begins, and looks at the time when it goes off; and no mutex is locked for most of them.
 type clock struct {
+	epoch time.Time    // fixed
+	due   atomic.Int64 // when the wait is too long, since the epoch; 0: there is no limit
+	rings atomic.Int64 // when the timer goes off; 0: it does not. It is set with mu held
+
 	mu     sync.Mutex // guards the fields below, as a request may still be sent while its answer is read
-	epoch  time.Time  // fixed
 	timer  *time.Timer
-	rings  time.Duration // when the timer goes off, since the epoch; 0: it does not
-	due    time.Duration // when the context ends; 0: there is no limit
 	cause  error
 	cancel context.CancelCauseFunc
 	over   bool // the request is answered
@@ -73,28 +78,41 @@ type clock struct {
 // now returns the time since the epoch, which is never 0. It asks for half of what [time.Now] asks for.
 func (c *clock) now() time.Duration { return time.Since(c.epoch) + 1 }
 
-// start limits a wait that begins now; a limit of zero is none.
+// start has the clock end a context, for a cause, when a wait that begins now is too long; a limit of zero is none.
 func (c *clock) start(now, limit time.Duration, cause error, cancel context.CancelCauseFunc) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.cause, c.cancel, c.due = cause, cancel, 0
-	if limit > 0 {
-		c.limit(now, limit)
+	c.due.Store(0)
+	c.cause, c.cancel = cause, cancel
+	c.mu.Unlock()
+	c.wait(now, limit)
+}
+
+// wait limits a wait that begins now; a limit of zero is none.
+func (c *clock) wait(now, limit time.Duration) {
+	if limit <= 0 {
+		c.due.Store(0)
+		return
+	}
+	due := now + min(limit, math.MaxInt64-now)
+	c.due.Store(int64(due)) // before rings is asked: the timer, which goes off, asks in the other order
+	if rings := c.rings.Load(); rings == 0 || rings > int64(due) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.set(now, due)
 	}
 }
 
-// limit sets the limit from now on. It is called with mu held.
-func (c *clock) limit(now, limit time.Duration) {
-	c.due = now + min(limit, math.MaxInt64-now)
-	switch {
+// set has the timer go off at a time, unless it does so before. It is called with mu held.
+func (c *clock) set(now, due time.Duration) {
+	switch rings := time.Duration(c.rings.Load()); {
 	case c.timer == nil:
-		c.timer = time.AfterFunc(limit, c.ring)
-	case c.rings == 0 || c.rings > c.due:
-		c.timer.Reset(limit)
+		c.timer = time.AfterFunc(due-now, c.ring)
+	case rings == 0 || rings > due:
+		c.timer.Reset(due - now)
 	default:
 		return
 	}
-	c.rings = c.due
+	c.rings.Store(int64(due))
 }
 
 // ring ends the context if the timer went off in time.
@@ -108,13 +126,13 @@ func (c *clock) ring() {
 func (c *clock) overdue() (cancel context.CancelCauseFunc, cause error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.rings = 0
-	if c.due == 0 {
+	c.rings.Store(0)
+	due := time.Duration(c.due.Load())
+	if due == 0 {
 		return nil, nil
 	}
-	if left := c.due - c.now(); left > 0 {
-		c.rings = c.due
-		c.timer.Reset(left)
+	if now := c.now(); now < due {
+		c.set(now, due)
 		return nil, nil
 	}
 	return c.cancel, c.cause
@@ -124,25 +142,24 @@ func (c *clock) overdue() (cancel context.CancelCauseFunc, cause error) {
 func (c *clock) again(limit time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.due != 0 && !c.over {
-		c.limit(c.now(), limit)
+	if c.due.Load() != 0 && !c.over {
+		now := c.now()
+		due := now + min(limit, math.MaxInt64-now)
+		c.due.Store(int64(due))
+		c.set(now, due)
 	}
 }
 
 // pause ends a wait, which another one may follow.
-func (c *clock) pause() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.due = 0
-}
+func (c *clock) pause() { c.due.Store(0) }
 
 // stop ends the last wait.
 func (c *clock) stop() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.due = 0; c.timer != nil {
+	if c.due.Store(0); c.timer != nil {
 		c.timer.Stop()
-		c.rings = 0
+		c.rings.Store(0)
 	}
 }
 
@@ -248,7 +265,12 @@ func (a *answer) wait(now time.Duration) (stream.Event, error) {
 	if a.finished || a.marked {
 		limit = tail
 	}
-	a.clock.start(now, limit, registryhttp.ErrStalled, a.cancel)
+	if a.stalls {
+		a.clock.wait(now, limit)
+	} else {
+		a.stalls = true
+		a.clock.start(now, limit, registryhttp.ErrStalled, a.cancel)
+	}
 	event, err := a.events.Next()
 	a.clock.pause()
 	return event, err
@@ -503,24 +525,30 @@ func (a *answer) readObject(text []byte) error {
 	if !jsontext.Valid(text) || bytes.TrimLeft(text, " \t\r\n")[0] != '{' {
 		return malformed("no JSON object")
 	}
-	if behind(text, "error") != nil {
-		if e, ok := errorIn(text); ok {
-			return e
-		}
-	}
 	content := contentOf(a.path)
-	found := content == ""
+	found, failed := content == "", false
 	for key, at := range fields(text) {
 		value := text[at[0]:at[1]]
 		switch string(key) {
 		case content:
 			found = found || isList(value)
+		case "error":
+			failed = true
+		case "object", "type":
+			failed = failed || string(value) == `"error"`
+		case "response":
+			failed = failed || behind(value, "error") != nil
 		case "id":
 			if a.path == "/responses" {
 				a.noteID(identifier(value))
 			}
 		case "usage":
 			a.noteUsage(usageOf(value))
+		}
+	}
+	if failed {
+		if e, ok := errorIn(text); ok {
+			return e
 		}
 	}
 	if !found {

@@ -47,7 +47,9 @@ var (
 // fails when it has begun ends with an error as its last event, without an end mark. Of the client's headers, Accept,
 // Content-Type, Idempotency-Key, Traceparent, Tracestate, User-Agent, X-Client-Request-Id and those that begin with Openai- and
 // X-Stainless- go to the server, with the correlation of the context ([registryhttp.MetadataOf]); never its credentials. Of the
-// server's, those about its rate limits and those that begin with Openai- come back.
+// server's, those about its rate limits and those that begin with Openai- come back. X-Served-By is the name of the last [Transport];
+// X-Served-Model is the name of the model there, where it is another than the client's, and X-Attempts how often the request was sent,
+// where that is more than once.
 type Proxy struct {
 	// Route returns the way of a request. An [Error] is answered as it is, with its status. It is called again where no provider
 	// was available, as its answer may have changed since: an error then is that of the request.
@@ -142,7 +144,7 @@ type passage struct {
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := &passage{Proxy: p, w: w, r: r, begun: time.Now()}
 	defer func() {
-		q.held.free()
+		q.held.end()
 		q.way.Tokens.Spend(q.report.Tokens() - q.taken)
 		if q.report.Duration = time.Since(q.begun); p.Done != nil {
 			p.Done(r, &q.report)
@@ -220,7 +222,7 @@ func (q *passage) take(n int) error {
 func (q *passage) read() ([]byte, error) {
 	control := http.NewResponseController(q.w)
 	_ = control.SetReadDeadline(q.begun.Add(cmp.Or(q.ReadTimeout, defaultReadTimeout))) // not every server has one
-	q.held = held{memory: q.Memory, most: cmp.Or(q.MaxBody, defaultMaxBody)}
+	q.held.memory, q.held.most = q.Memory, cmp.Or(q.MaxBody, defaultMaxBody)
 	q.asking = heldReader{q.r.Body, &q.held}
 	if n := q.r.ContentLength; n < 0 || n > q.held.most { // else the server ends it there
 		q.asking.Reader = http.MaxBytesReader(q.w, q.r.Body, q.held.most)
@@ -284,12 +286,27 @@ func (q *passage) head(to http.Header, response *http.Response) {
 		to["Content-Length"] = []string{strconv.FormatInt(n, 10)}
 	}
 	q.way.Tokens.Head(to)
-	values := []string{response.Header.Get(registryhttp.HeaderCorrelation), q.report.Name, q.report.Model, strconv.Itoa(q.report.Attempts)}
-	for i, name := range [...]string{"X-Upstream-Request-Id", "X-Served-By", "X-Served-Model", "X-Attempts"} {
-		if values[i] != "" {
-			to[name] = values[i : i+1 : i+1]
+	told := func(name, value string) {
+		if value != "" {
+			to[name] = []string{value}
 		}
 	}
+	told("X-Upstream-Request-Id", first(response.Header, registryhttp.HeaderCorrelation))
+	told("X-Served-By", q.report.Name)
+	if q.report.Model != q.report.Asked.Model {
+		told("X-Served-Model", q.report.Model)
+	}
+	if q.report.Attempts > 1 {
+		told("X-Attempts", strconv.Itoa(q.report.Attempts))
+	}
+}
+
+// first returns the first value of a header, whose name is in its canonical form; empty: none.
+func first(header http.Header, name string) string {
+	if values := header[name]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
 }
 
 // limits sets the headers about limits of rate: those of the server, and of the client's own.

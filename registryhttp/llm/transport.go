@@ -295,45 +295,65 @@ func (a *answer) open() error {
 	return nil
 }
 
-// held counts the bytes that an answer holds. It is safe for concurrent use.
+// keptBytes are not given back to the memory between two events: most are shorter, and then cost no step of an account that
+// all answers share.
+const keptBytes = 4 << 10
+
+// held counts the bytes that an answer holds. It is for one reader, but for end.
 type held struct {
 	memory *Memory
 	most   int64
+	bytes  int64 // in use
+	kept   int64 // of taken, which is at least that until the end
 
 	mu    sync.Mutex // guards the fields below, as an answer may be closed while it is read
-	bytes int64
-	over  bool // nothing is held any more
+	taken int64      // of the memory
+	over  bool       // nothing is held any more
 }
 
 func (h *held) take(n int) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	switch {
-	case h.over:
-		return http.ErrBodyReadAfterClose
-	case h.bytes+int64(n) > h.most:
+	if h.bytes+int64(n) > h.most {
 		return malformed(fmt.Sprintf("more than %d bytes", h.most))
 	}
-	if err := h.memory.Take(int64(n)); err != nil {
-		return err
+	if h.bytes+int64(n) > h.kept {
+		if err := h.keep(h.bytes + int64(n)); err != nil {
+			return err
+		}
 	}
 	h.bytes += int64(n)
 	return nil
 }
 
+// free says that what was taken is not in use any more.
 func (h *held) free() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.memory.Free(h.bytes)
-	h.bytes = 0
+	if h.bytes = 0; h.kept > keptBytes {
+		_ = h.keep(keptBytes) // it is over, or gives back
+	}
 }
 
-// end is the last free.
+// keep makes so many bytes those that are taken of the memory.
+func (h *held) keep(n int64) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.over {
+		return http.ErrBodyReadAfterClose
+	}
+	if n < h.taken {
+		h.memory.Free(h.taken - n)
+	} else if err := h.memory.Take(n - h.taken); err != nil {
+		return err
+	}
+	h.taken, h.kept = n, n
+	return nil
+}
+
+// end gives everything back. It may be called from any goroutine, and again.
 func (h *held) end() {
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.over = true
-	h.mu.Unlock()
-	h.free()
+	h.memory.Free(h.taken)
+	h.taken = 0
 }
 
 // heldReader counts what is read through it.

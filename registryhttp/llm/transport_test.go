@@ -202,6 +202,9 @@ func TestTransport_PlainAnswerIsOneOrAnError(t *testing.T) {
 		{"/chat/completions", plainJSON, whole[:20] + "!", verdict.ClassTransport},
 		{"/chat/completions", plainJSON, `{"error":{"code":"rate_limit_exceeded"}}`, verdict.ClassRateLimited},
 		{"/chat/completions", plainJSON, `{"object":"error","code":503}`, verdict.ClassServerError},
+		{"/chat/completions", plainJSON, `{"type":"error","code":503}`, verdict.ClassServerError},
+		{"/chat/completions", plainJSON, `{"choices":[{}],"response":{"error":{"code":"server_error"}}}`, verdict.ClassServerError},
+		{"/chat/completions", plainJSON, `{"choices":[{"text":"error"}],"error":null,"type":"error_free"}`, verdict.ClassSuccess},
 		{"/embeddings", plainJSON, `{"data":[]}`, verdict.ClassMalformed},
 		{"/responses", plainJSON, `{"status":"failed","error":{"code":"server_error"}}`, verdict.ClassServerError},
 	} {
