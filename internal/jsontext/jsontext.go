@@ -1,9 +1,11 @@
-// Package jsontext checks JSON texts. encoding/json does so too, byte by byte through a function for each; where all of what
+// Package jsontext checks and reads JSON texts. encoding/json does so too, byte by byte through a function for each; where all of what
 // passes has to be checked, that is the largest part of the work.
 package jsontext
 
 import (
+	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"math/bits"
 )
 
@@ -16,22 +18,56 @@ func Valid(text []byte) bool {
 	return at > 0 && space(text, at) == len(text)
 }
 
+// Object calls field with each key, without escapes, and the place of its value, and reports whether the text is one JSON object
+// with white space around it. Each value is valid, whatever stands behind it.
+func Object(text []byte, field func(key []byte, from, to int)) bool {
+	return whole(text, '{', func(key, from, to int) { field(plain(text[key:quoted(text, key)]), from, to) })
+}
+
+// List calls element with the place of each value, and reports whether the text is one JSON array, as [Object] does.
+func List(text []byte, element func(from, to int)) bool {
+	return whole(text, '[', func(_, from, to int) { element(from, to) })
+}
+
+// whole reports whether the text is one value that begins with a bracket, with white space around it.
+func whole(text []byte, bracket byte, visit visitor) bool {
+	at := space(text, 0)
+	if at == len(text) || text[at] != bracket {
+		return false
+	}
+	at = composed(text, at, 1, visit)
+	return at > 0 && space(text, at) == len(text)
+}
+
+// visitor is called with the place of a key, where there is one, and that of the value.
+type visitor func(key, from, to int)
+
+// plain returns the text of a JSON string.
+func plain(quoted []byte) []byte {
+	if bytes.IndexByte(quoted, '\\') < 0 {
+		return quoted[1 : len(quoted)-1]
+	}
+	var text string
+	_ = json.Unmarshal(quoted, &text) // it is valid
+	return []byte(text)
+}
+
 // EndOfString returns the place behind the JSON string whose quotation mark is at a place, or -1 if there is no valid one.
 func EndOfString(text []byte, at int) int { return quoted(text, at) }
 
 // invalid is the place behind a value that is none.
 const invalid = -1
 
-// value returns the place behind the value at a place, or invalid.
+// value returns the place behind the value at a place, or invalid, as which it also takes the place.
 func value(text []byte, at, depth int) int {
-	if at >= len(text) {
+	if at < 0 || at >= len(text) {
 		return invalid
 	}
 	switch c := text[at]; {
 	case c == '"':
 		return quoted(text, at)
 	case c == '{' || c == '[':
-		return composed(text, at, depth+1)
+		return composed(text, at, depth+1, nil)
 	case c == '-' || c >= '0' && c <= '9':
 		return number(text, at)
 	case c == 't':
@@ -44,8 +80,8 @@ func value(text []byte, at, depth int) int {
 	return invalid
 }
 
-// composed is value for an object or an array.
-func composed(text []byte, at, depth int) int {
+// composed is value for an object or an array, whose values are shown to visit; nil: they are not.
+func composed(text []byte, at, depth int, visit visitor) int {
 	object, end := text[at] == '{', text[at]+2 // of both brackets
 	if at = space(text, at+1); depth > deepest || at >= len(text) {
 		return invalid
@@ -54,13 +90,16 @@ func composed(text []byte, at, depth int) int {
 		return at + 1
 	}
 	for {
+		begun := at
 		if object {
-			if at = key(text, at); at < 0 {
-				return invalid
-			}
+			at = key(text, at)
 		}
+		from := at
 		if at = value(text, at, depth); at < 0 {
 			return invalid
+		}
+		if visit != nil {
+			visit(begun, from, at)
 		}
 		switch at = space(text, at); {
 		case at >= len(text):

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -57,6 +58,64 @@ func FuzzValid_IsWhatEncodingJSONSays(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		require.Equal(t, json.Valid(text), jsontext.Valid(text), "%q", text)
+	})
+}
+
+func TestObject_ShowsEachFieldOfIt(t *testing.T) {
+	t.Parallel()
+	text := []byte(` { "a" : [1, {"b": 2}] ,"c\u0064":"}", "":{}, "a":null } `)
+	var got []string
+	require.True(t, jsontext.Object(text, func(key []byte, from, to int) { got = append(got, string(key)+"="+string(text[from:to])) }))
+	require.Equal(t, []string{`a=[1, {"b": 2}]`, `cd="}"`, `={}`, `a=null`}, got)
+	got = nil
+	require.False(t, jsontext.Object([]byte(`{"a":1,"b":tru`), func(key []byte, _, _ int) { got = append(got, string(key)) }))
+	require.Equal(t, []string{"a"}, got, "what is valid")
+	for _, other := range []string{``, ` `, `[]`, `1`, `{}x`, `{`, `{"a":1}{`} {
+		require.False(t, jsontext.Object([]byte(other), func([]byte, int, int) {}), other)
+	}
+}
+
+func TestList_ShowsEachValueOfIt(t *testing.T) {
+	t.Parallel()
+	text := []byte(` [ 1 , "]" , [ [] ], {} ] `)
+	var got []string
+	require.True(t, jsontext.List(text, func(from, to int) { got = append(got, string(text[from:to])) }))
+	require.Equal(t, []string{`1`, `"]"`, `[ [] ]`, `{}`}, got)
+	for _, other := range []string{``, `{}`, `[]x`, `[`, `[1,]`} {
+		require.False(t, jsontext.List([]byte(other), func(int, int) {}), other)
+	}
+}
+
+func FuzzObject_ShowsWhatEncodingJSONReads(f *testing.F) {
+	for _, text := range texts {
+		f.Add([]byte(text))
+	}
+	f.Add([]byte(`{"a":1,"\u0061":{"b":[]},"c":"\ud83d\ude00","\ud83d\ude00":" "}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		got := make(map[string]json.RawMessage)
+		object := jsontext.Object(text, func(key []byte, from, to int) { got[string(key)] = text[from:to] })
+		list := 0
+		array := jsontext.List(text, func(from, to int) {
+			require.True(t, json.Valid(text[from:to]))
+			list++
+		})
+		trimmed := bytes.TrimLeft(text, " \t\r\n")
+		valid := json.Valid(text)
+		require.Equal(t, valid && trimmed[0] == '{', object)
+		require.Equal(t, valid && trimmed[0] == '[', array)
+		if !utf8.Valid(text) {
+			return // encoding/json replaces what is none
+		}
+		if object {
+			var want map[string]json.RawMessage
+			require.NoError(t, json.Unmarshal(text, &want))
+			require.Equal(t, want, got)
+		}
+		if array {
+			var want []json.RawMessage
+			require.NoError(t, json.Unmarshal(text, &want))
+			require.Len(t, want, list)
+		}
 	})
 }
 

@@ -421,29 +421,27 @@ func finishes(data []byte) (n int) {
 			break
 		}
 	}
-	for key, at := range fields(data) {
-		if string(key) != "choices" || data[at[0]] != '[' {
-			continue
+	jsontext.Object(data, func(key []byte, from, to int) {
+		if string(key) != "choices" {
+			return
 		}
-		for choice := range elements(data[at[0]:at[1]]) {
-			if ends(choice) {
+		list := data[from:to]
+		jsontext.List(list, func(from, to int) {
+			if ends(list[from:to]) {
 				n++
 			}
-		}
-	}
+		})
+	})
 	return n
 }
 
-// ends reports whether a valid choice has a reason of its end.
+// ends reports whether a choice has a reason of its end.
 func ends(choice []byte) (has bool) {
-	if choice[0] != '{' {
-		return false
-	}
-	for key, at := range fields(choice) {
+	jsontext.Object(choice, func(key []byte, from, to int) {
 		if string(key) == "finish_reason" {
-			has = choice[at[0]] == '"' && at[1]-at[0] > len(`""`)
+			has = choice[from] == '"' && to-from > len(`""`)
 		}
-	}
+	})
 	return has
 }
 
@@ -455,17 +453,15 @@ type usage struct {
 	Output     int `json:"output_tokens"`
 }
 
-// usageOf reads the usage of a valid plain answer: what fits.
+// usageOf reads the usage of a plain answer: what fits.
 func usageOf(value []byte) (u usage) {
-	if value[0] != '{' {
-		return u
-	}
-	for key, at := range fields(value) {
-		to := u.field(string(key))
-		if n, err := strconv.Atoi(string(value[at[0]:at[1]])); err == nil && to != nil {
-			*to = n
+	jsontext.Object(value, func(key []byte, from, to int) {
+		if field := u.field(string(key)); field != nil {
+			if n, err := strconv.Atoi(string(value[from:to])); err == nil {
+				*field = n
+			}
 		}
-	}
+	})
 	return u
 }
 
@@ -522,13 +518,11 @@ func (a *answer) noteUsage(u usage) {
 
 // readObject reads what a plain answer says about itself. An error is what keeps the text from being one.
 func (a *answer) readObject(text []byte) error {
-	if !jsontext.Valid(text) || bytes.TrimLeft(text, " \t\r\n")[0] != '{' {
-		return malformed("no JSON object")
-	}
 	content := contentOf(a.path)
-	found, failed := content == "", false
-	for key, at := range fields(text) {
-		value := text[at[0]:at[1]]
+	found, failed, id := content == "", false, ""
+	var used usage
+	object := jsontext.Object(text, func(key []byte, from, to int) {
+		value := text[from:to]
 		switch string(key) {
 		case content:
 			found = found || isList(value)
@@ -540,12 +534,17 @@ func (a *answer) readObject(text []byte) error {
 			failed = failed || behind(value, "error") != nil
 		case "id":
 			if a.path == "/responses" {
-				a.noteID(identifier(value))
+				id = identifier(value)
 			}
 		case "usage":
-			a.noteUsage(usageOf(value))
+			used = usageOf(value)
 		}
+	})
+	if !object {
+		return malformed("no JSON object")
 	}
+	a.noteID(id)
+	a.noteUsage(used)
 	if failed {
 		if e, ok := errorIn(text); ok {
 			return e

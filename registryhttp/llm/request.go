@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"iter"
 	"slices"
 	"unicode/utf8"
 
@@ -37,25 +36,17 @@ var (
 // ParseRequest reads the body of a request, and keeps it. An error is the mistake of its sender.
 func ParseRequest(body []byte) (Request, error) {
 	r := Request{body: body, choices: 1}
-	if !jsontext.Valid(body) || bytes.TrimLeft(body, " \t\r\n")[0] != '{' {
-		return r, errNoObject
-	}
-	models, valid := 0, true
-	for key, at := range fields(body) {
-		value := body[at[0]:at[1]]
+	models, named, streams := 0, true, true
+	object := jsontext.Object(body, func(key []byte, from, to int) {
+		value := body[from:to]
 		switch string(key) {
 		case "model":
 			models++
-			r.from, r.to = at[0], at[1]
-			valid = valid && readText(value, &r.Model)
+			r.from, r.to = from, to
+			named = named && readText(value, &r.Model)
 		case "stream":
-			switch string(value) {
-			case "true", "false":
-				r.Stream = value[0] == 't'
-			case "null":
-			default:
-				return r, errNoStream
-			}
+			r.Stream = string(value) == "true"
+			streams = streams && (r.Stream || string(value) == "false" || string(value) == "null")
 		case "n":
 			_ = json.Unmarshal(value, &r.choices) // else the server will say so
 		case "prompt":
@@ -65,8 +56,13 @@ func ParseRequest(body []byte) (Request, error) {
 		case "previous_response_id", "conversation":
 			r.Continues = identifier(value)
 		}
-	}
-	if models != 1 || !valid || r.Model == "" {
+	})
+	switch {
+	case !object:
+		return Request{body: body, choices: 1}, errNoObject
+	case !streams:
+		return r, errNoStream
+	case models != 1 || !named || r.Model == "":
 		return r, errNoModel
 	}
 	return r, nil
@@ -124,91 +120,3 @@ func WithRequest(ctx context.Context, r Request) context.Context {
 	}
 	return context.WithValue(ctx, wayKey{}, on)
 }
-
-// fields yields the keys of a valid JSON object, without escapes, and where their values stand.
-func fields(text []byte) iter.Seq2[[]byte, [2]int] {
-	return func(yield func([]byte, [2]int) bool) {
-		for at := bytes.IndexByte(text, '{') + 1; text[at] != '}'; at++ {
-			if text[at] != '"' {
-				continue
-			}
-			end := endOfString(text, at)
-			key := plain(text[at : end+1])
-			from := end + bytes.IndexByte(text[end:], ':') + 1
-			at = endOfValue(text, from)
-			if !yield(key, trimmed(text, from, at)) || text[at] == '}' {
-				return
-			}
-		}
-	}
-}
-
-// elements yields the values of a valid JSON list.
-func elements(list []byte) iter.Seq[[]byte] {
-	return func(yield func([]byte) bool) {
-		for at := 1; ; at++ {
-			from := at
-			at = endOfValue(list, from)
-			value := trimmed(list, from, at)
-			if value[0] < value[1] && !yield(list[value[0]:value[1]]) || list[at] == ']' {
-				return
-			}
-		}
-	}
-}
-
-// endOfValue returns the place behind the value of a field that begins at the place.
-func endOfValue(text []byte, at int) int {
-	for depth := 0; ; at++ {
-		switch text[at] {
-		case '"':
-			at = endOfString(text, at)
-		case '{', '[':
-			depth++
-		case '}', ']', ',':
-			if depth == 0 {
-				return at
-			}
-			if text[at] != ',' {
-				depth--
-			}
-		}
-	}
-}
-
-// endOfString returns the place of the quotation mark that ends the string which begins at the place.
-func endOfString(text []byte, at int) int {
-	for at++; ; at++ {
-		at += bytes.IndexByte(text[at:], '"')
-		escapes := 0
-		for text[at-1-escapes] == '\\' {
-			escapes++
-		}
-		if escapes%2 == 0 {
-			return at
-		}
-	}
-}
-
-// plain returns the text of a JSON string.
-func plain(quoted []byte) []byte {
-	if !bytes.ContainsRune(quoted, '\\') {
-		return quoted[1 : len(quoted)-1]
-	}
-	var text string
-	_ = json.Unmarshal(quoted, &text) // it is valid
-	return []byte(text)
-}
-
-// trimmed returns the place without the white space around it.
-func trimmed(text []byte, from, to int) [2]int {
-	for from < to && isSpace(text[from]) {
-		from++
-	}
-	for to > from && isSpace(text[to-1]) {
-		to--
-	}
-	return [2]int{from, to}
-}
-
-func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }
