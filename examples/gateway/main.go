@@ -75,7 +75,9 @@ func run(ctx context.Context, arguments []string, out io.Writer, reload <-chan o
 	}
 	form := zap.NewProductionEncoderConfig()
 	form.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(form), zapcore.AddSync(out), zap.InfoLevel))
+	lines := &zapcore.BufferedWriteSyncer{WS: zapcore.AddSync(out), FlushInterval: time.Second}
+	defer func() { _ = lines.Stop() }()
+	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(form), lines, zap.InfoLevel))
 	network := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext, TLSHandshakeTimeout: 5 * time.Second,
 		MaxIdleConnsPerHost: 256, IdleConnTimeout: 30 * time.Second, MaxResponseHeaderBytes: 256 << 10, ForceAttemptHTTP2: true,
@@ -99,6 +101,7 @@ func run(ctx context.Context, arguments []string, out io.Writer, reload <-chan o
 		log.Warn("no clients are configured: every request is admitted")
 	}
 	log.Info("listening", zap.String("url", "http://"+listener.Addr().String()))
+	_ = lines.Sync() // at once
 	var following sync.WaitGroup
 	defer following.Wait()
 	ctx, stop := context.WithCancel(ctx)

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"io"
 	"math"
-	"net/http"
 	"strconv"
 	"strings"
 	"sync"
@@ -50,7 +49,6 @@ type answer struct {
 
 	ctx     context.Context         //nolint:containedctx // of the request
 	cancel  context.CancelCauseFunc // of ctx, which the clock ends; nil: ctx has its own limit, and the clock none
-	sent    http.Request            // to the server
 	path    string                  // the method of the API that was asked for
 	body    io.ReadCloser
 	choices int          // that are yet to end

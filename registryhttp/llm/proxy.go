@@ -102,15 +102,22 @@ type Report struct {
 	events int // of the stream, but for its end mark
 }
 
-// MarshalLogObject writes the report to a log line, as zap.Inline has it: model, stream, status, upstream, served_model, attempts,
-// input_tokens, output_tokens, bytes, time, and error where there was one.
+// MarshalLogObject writes the report to a log line, as zap.Inline has it: model, stream where it is one, status, upstream, served_model
+// where it is another one, attempts where there were several or none, input_tokens, output_tokens, bytes, time, and error where there
+// was one.
 func (r *Report) MarshalLogObject(line zapcore.ObjectEncoder) error {
 	line.AddString("model", r.Asked.Model)
-	line.AddBool("stream", r.Asked.Stream)
+	if r.Asked.Stream {
+		line.AddBool("stream", true)
+	}
 	line.AddInt("status", r.Status)
 	line.AddString("upstream", r.Name)
-	line.AddString("served_model", r.Model)
-	line.AddInt("attempts", r.Attempts)
+	if r.Model != r.Asked.Model {
+		line.AddString("served_model", r.Model)
+	}
+	if r.Attempts != 1 {
+		line.AddInt("attempts", r.Attempts)
+	}
 	line.AddInt("input_tokens", r.InputTokens)
 	line.AddInt("output_tokens", r.OutputTokens)
 	line.AddInt64("bytes", r.Bytes)

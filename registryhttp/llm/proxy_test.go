@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -104,13 +105,15 @@ func TestReport_IsAnObjectOfALogLine(t *testing.T) {
 	line := zapcore.NewMapObjectEncoder()
 	require.NoError(t, report.MarshalLogObject(line))
 	delete(line.Fields, "time")
-	require.Equal(t, map[string]any{
-		"model": "m", "stream": false, "status": 200, "upstream": "a", "served_model": "m", "attempts": 1, "input_tokens": 2, "output_tokens": 3,
-		"bytes": int64(len(whole)),
-	}, line.Fields)
-	report.Err = errors.New("cut")
+	usual := map[string]any{
+		"model": "m", "status": 200, "upstream": "a", "input_tokens": 2, "output_tokens": 3, "bytes": int64(len(whole)),
+	}
+	require.Equal(t, usual, line.Fields)
+	report.Err, report.Model, report.Attempts, report.Asked.Stream = errors.New("cut"), "big", 2, true
 	require.NoError(t, report.MarshalLogObject(line))
-	require.Equal(t, "cut", line.Fields["error"])
+	delete(line.Fields, "time")
+	maps.Copy(usual, map[string]any{"stream": true, "served_model": "big", "attempts": 2, "error": "cut"})
+	require.Equal(t, usual, line.Fields)
 }
 
 func TestProxy_TellsTheLengthOfAPlainAnswer(t *testing.T) {

@@ -125,8 +125,7 @@ func (a *answer) prepare(sent *http.Request) (*http.Request, error) {
 	if a.cancel == nil && name == asked.Model {
 		return sent, nil
 	}
-	a.sent = *sent.WithContext(a.ctx) //nolint:contextcheck // it is the request's, or made of that
-	out := &a.sent                    // a part of the answer, so that it costs no allocation
+	out := sent.WithContext(a.ctx) //nolint:contextcheck // it is the request's, or made of that
 	if name != asked.Model {
 		rename(out, asked, name)
 	}
