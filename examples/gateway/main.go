@@ -75,7 +75,7 @@ func run(ctx context.Context, arguments []string, out io.Writer, reload <-chan o
 	}
 	form := zap.NewProductionEncoderConfig()
 	form.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	lines := &zapcore.BufferedWriteSyncer{WS: zapcore.AddSync(out), FlushInterval: time.Second}
+	lines := &zapcore.BufferedWriteSyncer{WS: zapcore.AddSync(out), FlushInterval: time.Second, Size: 64 << 10}
 	defer func() { _ = lines.Stop() }()
 	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(form), lines, zap.InfoLevel))
 	network := &http.Transport{

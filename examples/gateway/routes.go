@@ -52,9 +52,9 @@ func (r Route) star() bool { return strings.HasSuffix(r.Model, "*") }
 type client struct {
 	Client
 
-	name    string
-	limiter *rate.Limiter
-	running atomic.Int64
+	name, account string // the account is that of its tokens
+	limiter       *rate.Limiter
+	running       atomic.Int64
 }
 
 var anonymous, unknown = &client{name: "anonymous"}, &client{} //nolint:gochecknoglobals // what counts in them is not read
@@ -127,7 +127,7 @@ func (s *state) admit(name string, c Client) error {
 	if c.RequestsPerMinute > 0 {
 		limit = rate.Every(time.Minute / time.Duration(c.RequestsPerMinute))
 	}
-	s.clients[hash] = &client{Client: c, name: name, limiter: rate.NewLimiter(limit, c.RequestsPerMinute)}
+	s.clients[hash] = &client{Client: c, name: name, account: "client " + name, limiter: rate.NewLimiter(limit, c.RequestsPerMinute)}
 	return nil
 }
 

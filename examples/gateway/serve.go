@@ -121,7 +121,7 @@ func (g *gateway) proxyFor() *llm.Proxy {
 				return llm.Way{}, llm.NoModel(asked.Model)
 			}
 			times, to := found.Timeouts, g.way(found, g.pin(r, s, found, asked.Continues)...)
-			return llm.Way{Transport: to, Timeout: time.Duration(times.Total), CommentEvery: time.Duration(times.Comment), Tokens: g.tokens.Of("client "+c.name, c.TokensPerMinute)}, nil
+			return llm.Way{Transport: to, Timeout: time.Duration(times.Total), CommentEvery: time.Duration(times.Comment), Tokens: g.tokens.Of(c.account, c.TokensPerMinute)}, nil
 		},
 	}
 }

@@ -16,15 +16,30 @@ type Metadata struct {
 
 type metadataKey struct{}
 
-// With returns a context with the metadata, which replace those that ctx has.
-func With(ctx context.Context, m Metadata) context.Context {
-	return context.WithValue(ctx, metadataKey{}, m)
+// described is a context with metadata. It is one allocation, where that of package context would be two.
+type described struct {
+	context.Context
+
+	metadata Metadata
 }
+
+// Value returns the metadata, or what the context has without them.
+func (d *described) Value(key any) any {
+	if key == (metadataKey{}) {
+		return &d.metadata
+	}
+	return d.Context.Value(key)
+}
+
+// With returns a context with the metadata, which replace those that ctx has.
+func With(ctx context.Context, m Metadata) context.Context { return &described{ctx, m} }
 
 // Of returns the metadata of the context; the zero value without any.
 func Of(ctx context.Context) Metadata {
-	m, _ := ctx.Value(metadataKey{}).(Metadata)
-	return m
+	if m, ok := ctx.Value(metadataKey{}).(*Metadata); ok {
+		return *m
+	}
+	return Metadata{}
 }
 
 // SenderKey is the key under which the context of an attempt has the transport that is asked to send the request, so that one

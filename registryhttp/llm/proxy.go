@@ -236,14 +236,13 @@ func (q *passage) read() ([]byte, error) {
 	}
 	body, err := readAll(&q.asking, q.r.ContentLength, shortBody) // a client may say more than it sends
 	_ = control.SetReadDeadline(time.Time{})
-	var tooLarge *http.MaxBytesError
-	switch {
-	case errors.As(err, &tooLarge):
-		return nil, &Error{Message: "the body is too large", Code: "request_too_large", Status: http.StatusRequestEntityTooLarge}
-	case err != nil && !errors.Is(err, ErrMemory):
-		return nil, &Error{Message: "the body did not arrive", Code: "invalid_request", Status: http.StatusRequestTimeout}
+	if err == nil || errors.Is(err, ErrMemory) {
+		return body, err
 	}
-	return body, err
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		return nil, &Error{Message: "the body is too large", Code: "request_too_large", Status: http.StatusRequestEntityTooLarge}
+	}
+	return nil, &Error{Message: "the body did not arrive", Code: "invalid_request", Status: http.StatusRequestTimeout}
 }
 
 // request returns the request to send.
@@ -264,11 +263,13 @@ func (q *passage) request(body []byte) *http.Request {
 	if _, has := out.Header["User-Agent"]; !has {
 		out.Header["User-Agent"] = nil // else net/http sends its own, which is not the client's
 	}
-	if len(out.Header["Idempotency-Key"]) == 0 {
-		out.Header["Idempotency-Key"] = []string{request.NewID()} // it also lets net/http send it again over a connection that was cut
+	ids := []string{registryhttp.MetadataOf(q.r.Context()).Correlation, ""}
+	if ids[0] != "" {
+		out.Header[registryhttp.HeaderCorrelation] = ids[:1:1]
 	}
-	if id := registryhttp.MetadataOf(q.r.Context()).Correlation; id != "" {
-		out.Header.Set(registryhttp.HeaderCorrelation, id)
+	if len(out.Header["Idempotency-Key"]) == 0 {
+		ids[1] = request.NewID()
+		out.Header["Idempotency-Key"] = ids[1:] // it also lets net/http send it again over a connection that was cut
 	}
 	return out
 }
@@ -289,31 +290,24 @@ func (q *passage) head(to http.Header, response *http.Response) {
 			to[name] = values
 		}
 	}
-	if n := response.ContentLength; n > 0 { // else a long answer would be sent in chunks
-		to["Content-Length"] = []string{strconv.FormatInt(n, 10)}
-	}
 	q.way.Tokens.Head(to)
-	told := func(name, value string) {
-		if value != "" {
-			to[name] = []string{value}
+	if id := response.Header[registryhttp.HeaderCorrelation]; len(id) > 0 {
+		to["X-Upstream-Request-Id"] = id
+	}
+	values := []string{q.report.Name, q.report.Model, strconv.Itoa(q.report.Attempts), strconv.FormatInt(response.ContentLength, 10)}
+	for i, said := range [...]struct {
+		name string
+		news bool
+	}{
+		{"X-Served-By", q.report.Name != ""},
+		{"X-Served-Model", q.report.Model != q.report.Asked.Model && q.report.Model != ""},
+		{"X-Attempts", q.report.Attempts > 1},
+		{"Content-Length", response.ContentLength > 0}, // else a long answer would be sent in chunks
+	} {
+		if said.news {
+			to[said.name] = values[i : i+1 : i+1]
 		}
 	}
-	told("X-Upstream-Request-Id", first(response.Header, registryhttp.HeaderCorrelation))
-	told("X-Served-By", q.report.Name)
-	if q.report.Model != q.report.Asked.Model {
-		told("X-Served-Model", q.report.Model)
-	}
-	if q.report.Attempts > 1 {
-		told("X-Attempts", strconv.Itoa(q.report.Attempts))
-	}
-}
-
-// first returns the first value of a header, whose name is in its canonical form; empty: none.
-func first(header http.Header, name string) string {
-	if values := header[name]; len(values) > 0 {
-		return values[0]
-	}
-	return ""
 }
 
 // limits sets the headers about limits of rate: those of the server, and of the client's own.
