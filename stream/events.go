@@ -1,7 +1,6 @@
 package stream
 
 import (
-	"bytes"
 	"errors"
 	"io"
 )
@@ -52,10 +51,8 @@ func (e *EventReader) Next() (Event, error) {
 }
 
 // Buffered reports whether what was read of the body holds the end of another event, so that [EventReader.Next] does
-// not wait for more. Where it cannot tell it reports false.
-func (e *EventReader) Buffered() bool {
-	return e.ended == nil && (bytes.Contains(e.reader.buffer, []byte("\n\n")) || bytes.Contains(e.reader.buffer, []byte("\n\r\n")))
-}
+// not wait for more. A comment is no event.
+func (e *EventReader) Buffered() bool { return e.ended == nil && e.reader.holds() }
 
 // IsPreamble reports whether an event is one that servers of language models send before the answer: a ping, the role,
 // the start of a message, a piece of text of no length. [Options.KeepAlive] is this function by default.

@@ -63,6 +63,15 @@ func TestEventReader_KnowsWhetherAnotherEventIsThere(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, more, reader.Buffered())
 	}
+	for rest, more := range map[string]bool{
+		": ping\n\n": false, "event: e\nid: 1\n\n": false, "\n\n\n": false, "\r\n\r\n": false, "data: b\n": false, "data: b\r\n": false, "database\n\n": false,
+		": ping\n\ndata: b\n\n": true, "data\n\n": true, "event: e\rdata:\r\r": true, "\n\ndata: b\n: ping\r\n\n": true,
+	} {
+		reader := stream.NewEventReader(strings.NewReader("data: a\r\n\r\n" + rest))
+		_, err := reader.Next()
+		require.NoError(t, err)
+		require.Equal(t, more, reader.Buffered(), "%q", rest)
+	}
 }
 
 func TestIsPreamble_TellsARoleFromAToken(t *testing.T) {

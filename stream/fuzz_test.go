@@ -130,6 +130,12 @@ func FuzzSSE_ReadsWhatANaiveReaderDoes(f *testing.F) {
 	} {
 		f.Add([]byte(text), []byte{1, 0, 2, 3})
 	}
+	for n := 1015; n < 1022; n++ { // lines are searched for a piece at a time
+		for _, end := range []string{"\n", "\r", "\r\n"} {
+			line := "data: " + strings.Repeat("x", n) + end
+			f.Add([]byte(line+end+line+line+end), []byte{255, 1})
+		}
+	}
 	f.Fuzz(func(t *testing.T, text, sizes []byte) {
 		if longTime.Match(text) {
 			return

@@ -179,16 +179,45 @@ func (r *eventReader) line() (line []byte, whole bool, err error) {
 	}
 }
 
-// lineEnd returns the place of the first CR or LF; below 0: there is none.
+// lineEnd returns the place of the first CR or LF; below 0: there is none. It looks at one piece after the other: a search for
+// the one of them would go on far behind the other, again for each line.
 func lineEnd(text []byte) int {
-	at := bytes.IndexByte(text, '\n')
-	if at >= 0 {
-		text = text[:at]
+	const piece = 1 << 10
+	for from := 0; from < len(text); from += piece {
+		part := text[from:min(from+piece, len(text))]
+		at := bytes.IndexByte(part, '\n')
+		if at >= 0 {
+			part = part[:at]
+		}
+		if cr := bytes.IndexByte(part, '\r'); cr >= 0 {
+			at = cr
+		}
+		if at >= 0 {
+			return from + at
+		}
 	}
-	if cr := bytes.IndexByte(text, '\r'); cr >= 0 {
-		return cr
+	return -1
+}
+
+// holds reports whether what was read holds the end of an event that has data.
+func (r *eventReader) holds() bool {
+	rest, afterCR, carries := r.buffer, r.afterCR, r.carries
+	for {
+		if afterCR {
+			rest = bytes.TrimPrefix(rest, []byte("\n"))
+		}
+		at := lineEnd(rest)
+		switch {
+		case at < 0:
+			return false
+		case at > 0:
+			name, _, _ := bytes.Cut(rest[:at], []byte(":"))
+			carries = carries || string(name) == "data"
+		case carries:
+			return true
+		}
+		rest, afterCR = rest[at+1:], rest[at] == '\r'
 	}
-	return at
 }
 
 // first removes the byte-order mark of the first line.
