@@ -31,7 +31,7 @@ type answer struct {
 	out       []byte        // to hand over
 	whole     []byte        // out before a part of it was handed over; nil: nothing was
 	err       error         // behind out
-	left      time.Duration // when it was handed over, by the clock; 0: it was not yet, or more was read since
+	left      time.Duration // when the last of it was read, by the clock; 0: it is being read
 	passing   bool          // it is handed over as it is
 	begun     bool          // there was a token
 	stalls    bool          // the clock waits for more of it
@@ -125,11 +125,12 @@ func (c *clock) overdue() (cancel context.CancelCauseFunc, cause error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.rings.Store(0)
+	now := c.now() // before the wait is asked for: it is not over by then
 	due := time.Duration(c.due.Load())
 	if due == 0 {
 		return nil, nil
 	}
-	if now := c.now(); now < due {
+	if now < due {
 		c.set(now, due)
 		return nil, nil
 	}
@@ -180,9 +181,11 @@ func (a *answer) release() {
 // Close releases the answer. It always returns nil.
 func (a *answer) Close() error {
 	a.closing.Do(func() {
+		defer a.held.end()
 		a.release()
-		_ = a.body.Close()
-		a.held.end()
+		if a.body != nil {
+			_ = a.body.Close()
+		}
 	})
 	return nil
 }
@@ -200,6 +203,7 @@ func (a *answer) Read(p []byte) (int, error) {
 		for a.err == nil && len(a.out) < batch && a.events.Buffered() {
 			a.next()
 		}
+		a.left = a.clock.now()
 	}
 	if a.whole == nil {
 		a.whole = a.out
@@ -210,7 +214,6 @@ func (a *answer) Read(p []byte) (int, error) {
 			a.out = nil
 		}
 		if a.events != nil {
-			a.left = a.clock.now()
 			a.held.free()
 		}
 		if a.err == io.EOF { //nolint:errorlint // an error around it is none; with its last bytes, an answer is over for those above

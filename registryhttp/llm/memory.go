@@ -25,10 +25,14 @@ func NewMemory(bytes int64) *Memory {
 
 // Take takes n bytes, or none with an error that matches [ErrMemory].
 func (m *Memory) Take(n int64) error {
-	if m == nil || m.left.Add(-n) >= 0 {
+	if m == nil {
 		return nil
 	}
-	m.left.Add(n)
+	for left := m.left.Load(); left >= n; left = m.left.Load() {
+		if m.left.CompareAndSwap(left, left-n) { // what is refused is at no time missing for others
+			return nil
+		}
+	}
 	return verdict.Ignore(ErrMemory)
 }
 

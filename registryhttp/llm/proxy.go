@@ -112,7 +112,7 @@ func (r *Report) MarshalLogObject(line zapcore.ObjectEncoder) error {
 	}
 	line.AddInt("status", r.Status)
 	line.AddString("upstream", r.Name)
-	if r.Model != r.Asked.Model {
+	if r.Model != r.Asked.Model && r.Model != "" {
 		line.AddString("served_model", r.Model)
 	}
 	if r.Attempts != 1 {

@@ -114,6 +114,9 @@ func TestReport_IsAnObjectOfALogLine(t *testing.T) {
 	delete(line.Fields, "time")
 	maps.Copy(usual, map[string]any{"stream": true, "served_model": "big", "attempts": 2, "error": "cut"})
 	require.Equal(t, usual, line.Fields)
+	line = zapcore.NewMapObjectEncoder()
+	require.NoError(t, (&llm.Report{Asked: llm.Request{Model: "m"}}).MarshalLogObject(line))
+	require.NotContains(t, line.Fields, "served_model", "none was asked")
 }
 
 func TestProxy_TellsTheLengthOfAPlainAnswer(t *testing.T) {

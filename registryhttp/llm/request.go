@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"math"
 	"slices"
 	"unicode/utf8"
 
@@ -36,7 +37,7 @@ var (
 // ParseRequest reads the body of a request, and keeps it. An error is the mistake of its sender.
 func ParseRequest(body []byte) (Request, error) {
 	r := Request{body: body, choices: 1}
-	models, named, streams := 0, true, true
+	models, many, named, streams := 0, false, true, true
 	object := jsontext.Object(body, func(key []byte, from, to int) {
 		value := body[from:to]
 		switch string(key) {
@@ -48,15 +49,16 @@ func ParseRequest(body []byte) (Request, error) {
 			r.Stream = string(value) == "true"
 			streams = streams && (r.Stream || string(value) == "false" || string(value) == "null")
 		case "n":
-			_ = json.Unmarshal(value, &r.choices) // else the server will say so
+			many = json.Unmarshal(value, &r.choices) != nil || many // the server may read a number in other texts
 		case "prompt":
-			if value[0] == '[' {
-				r.choices += 1 << 16 // one for each, or a list of numbers: the end mark tells
-			}
+			many = value[0] == '[' || many // one for each, or a list of numbers
 		case "previous_response_id", "conversation":
 			r.Continues = identifier(value)
 		}
 	})
+	if many {
+		r.choices = math.MaxInt // the end mark tells
+	}
 	switch {
 	case !object:
 		return Request{body: body, choices: 1}, errNoObject

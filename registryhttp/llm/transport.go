@@ -74,6 +74,12 @@ func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
 		closeBody(out)
 		return nil, outOfTokens(after)
 	}
+	returned := false
+	defer func() {
+		if !returned { // an error, or a panic of what stands below
+			_ = a.Close()
+		}
+	}()
 	if a.report != nil {
 		a.report.Attempts++
 		a.report.Name = t.Name
@@ -85,14 +91,12 @@ func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	response, err := base.RoundTrip(out)
 	a.clock.answered()
 	if err != nil {
-		err = a.caused(err)
-		a.release()
-		return nil, err
+		return nil, a.caused(err)
 	}
 	if err := a.judge(response); err != nil {
-		_ = a.Close()
 		return nil, err
 	}
+	returned = true
 	return response, nil
 }
 
@@ -285,6 +289,8 @@ func (a *answer) open() error {
 	for a.err == nil && (!a.begun || a.transport.Whole) {
 		a.next()
 	}
+	a.clock.pause() // until more is read
+	a.left = a.clock.now()
 	switch {
 	case a.err != nil && !errors.Is(a.err, io.EOF):
 		return a.err

@@ -6,7 +6,6 @@ import (
 	"math"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -104,6 +103,14 @@ func TestTransport_StreamOfSeveralChoicesEndsWithTheLast(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, token+finishing+token+finishing+marked, got)
 	})
+	for _, asks := range []string{`"n":2,"prompt":["a","b"]`, `"prompt":["a","b"],"n":2`, `"prompt":["a","b"],"n":9223372036854775807`, `"n":4.0`, `"n":"4"`} {
+		bubble(t, func(t *testing.T) { // as many as only the server knows
+			text := finishing + finishing + "||" + finishing + "||" + finishing + marked
+			got, err := ask(t, llm.Transport{}, says(200, events, text), "/completions", `{"model":"m","stream":true,`+asks+`}`)
+			require.NoError(t, err)
+			require.Equal(t, strings.ReplaceAll(text, "|", ""), got, asks)
+		})
+	}
 	for ends, complete := range map[string]bool{
 		finishing: false,
 		`data: {"choices":[{"finish_reason":"stop"},{"index":1,"finish_reason" : "length"}]}` + "\n\n":           true,
@@ -384,42 +391,6 @@ func TestTransport_LongestTimeIsNoLimit(t *testing.T) {
 	})
 }
 
-// endless is a body of events that goes on until it is closed.
-type endless struct{ closing }
-
-func (e *endless) Read(p []byte) (int, error) {
-	if e.closed.Load() {
-		return 0, http.ErrBodyReadAfterClose
-	}
-	return copy(p, token), nil
-}
-
-func TestTransport_GivesBackWhatAnAnswerHoldsThatIsClosedWhileItIsRead(t *testing.T) {
-	t.Parallel()
-	for range 50 {
-		const most = 1 << 20
-		memory := llm.NewMemory(most)
-		response, err := send(t, &llm.Transport{Memory: memory, Base: roundTrip(func(r *http.Request) (*http.Response, error) {
-			return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {events}}, ContentLength: -1, Request: r, Body: &endless{}}, nil
-		})}, "/chat/completions", streamed)
-		require.NoError(t, err)
-		var readers sync.WaitGroup
-		begun := make(chan struct{})
-		readers.Go(func() {
-			var piece [512]byte
-			for n := 0; err == nil; n++ {
-				if _, err = response.Body.Read(piece[:]); n == 3 {
-					close(begun)
-				}
-			}
-		})
-		<-begun
-		require.NoError(t, response.Body.Close())
-		readers.Wait()
-		require.NoError(t, memory.Take(most), "all of it is there again")
-	}
-}
-
 // A server hangs up on a reader that leaves its answer unread; that says nothing about the server.
 func TestTransport_CutOfASlowReaderBlamesNoServer(t *testing.T) {
 	t.Parallel()
@@ -437,6 +408,44 @@ func TestTransport_CutOfASlowReaderBlamesNoServer(t *testing.T) {
 			require.NoError(t, response.Body.Close())
 		})
 	}
+}
+
+// Variants: before the first piece of the answer is read, and between two bits of it; an answer that is complete, and one that is cut.
+func TestTransport_TimeInWhichNothingIsReadIsNotTheServers(t *testing.T) {
+	t.Parallel()
+	for _, bits := range []int64{0, 1} {
+		for end, class := range map[string]verdict.Class{finishing: verdict.ClassSuccess, "!": verdict.ClassIgnored} {
+			bubble(t, func(t *testing.T) {
+				limits := llm.Transport{FirstTimeout: time.Second, StallTimeout: time.Second, Base: says(200, events, token+end)}
+				response, err := send(t, &limits, "/chat/completions", streamed)
+				require.NoError(t, err)
+				_, err = io.CopyN(io.Discard, response.Body, bits)
+				require.NoError(t, err)
+				time.Sleep(time.Minute)
+				_, err = io.ReadAll(response.Body)
+				require.Equal(t, class, verdict.Of(err).Class, err)
+				require.NoError(t, response.Body.Close())
+			})
+		}
+	}
+}
+
+// Some servers send comments while they work.
+func TestTransport_EventIsNotHeldBackForWhatFollowsAComment(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		transport := llm.Transport{Base: says(200, events, token+"|"+token+": working\n\n|"+finishing)}
+		response, err := send(t, &transport, "/chat/completions", streamed)
+		require.NoError(t, err)
+		buffer, begun := make([]byte, 4096), time.Now()
+		for i, want := range []string{token, token, finishing} {
+			n, err := response.Body.Read(buffer)
+			require.NoError(t, err)
+			require.Equal(t, want, string(buffer[:n]))
+			require.Equal(t, time.Duration(i)*time.Second, time.Since(begun))
+		}
+		require.NoError(t, response.Body.Close())
+	})
 }
 
 func TestTransport_AnotherProviderAnswersForAFailedStream(t *testing.T) {
@@ -484,30 +493,6 @@ func TestTransport_SendsTheNameThatTheServerKnows(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, sent)
 	}
-}
-
-func TestTransport_BoundsWhatItHolds(t *testing.T) {
-	t.Parallel()
-	memory := llm.NewMemory(1000)
-	long := `{"choices":[{"message":{"content":"` + strings.Repeat("x", 600) + `"}}]}`
-	for range 3 { // all of it is given back
-		_, err := ask(t, llm.Transport{Memory: memory}, says(200, plainJSON, long), "/chat/completions", plain)
-		require.NoError(t, err)
-		_, err = ask(t, llm.Transport{Memory: memory, Whole: true}, says(200, events, strings.Repeat(token, 100)+marked), "/chat/completions", streamed)
-		require.ErrorIs(t, err, llm.ErrMemory)
-		require.Equal(t, verdict.ClassIgnored, verdict.Of(err).Class)
-		bubble(t, func(t *testing.T) {
-			_, err := ask(t, llm.Transport{Memory: memory}, says(200, events, strings.Repeat(token+"|", 100)+marked), "/chat/completions", streamed)
-			require.NoError(t, err, "a stream that is handed over is not held")
-		})
-		_, err = ask(t, llm.Transport{Memory: memory}, says(200, events, strings.Repeat(role, 100)), "/chat/completions", streamed)
-		require.ErrorIs(t, err, llm.ErrMemory)
-		_, err = ask(t, llm.Transport{MaxAnswer: 100, Memory: memory}, says(200, plainJSON, long), "/chat/completions", plain)
-		require.Equal(t, verdict.ClassMalformed, verdict.Of(err).Class)
-		_, err = ask(t, llm.Transport{MaxEvent: 10, Memory: memory}, says(200, events, token), "/chat/completions", streamed)
-		require.ErrorIs(t, err, stream.ErrEventTooLarge)
-	}
-	require.NoError(t, memory.Take(1000))
 }
 
 func TestTransport_LongAnswersAreNoMistake(t *testing.T) {
