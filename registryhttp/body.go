@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/capreg/registry/internal/fault"
 	"github.com/capreg/registry/verdict"
 )
 
@@ -96,16 +97,20 @@ func (x *exchange) Close() error {
 	if !first {
 		return nil
 	}
+	outcome := errPanicked
+	defer func() {
+		if !reading {
+			defer x.freeBuffer()
+		}
+		if !over {
+			x.finish(outcome)
+		}
+		_ = x.body.Close()
+	}()
 	if drain {
 		x.drain()
 	}
-	if !over {
-		x.finish(errAbandoned)
-	}
-	_ = x.body.Close()
-	if !reading {
-		x.freeBuffer()
-	}
+	outcome = errAbandoned
 	return nil
 }
 
@@ -218,7 +223,7 @@ func (x *exchange) drop() {
 		x.end(context.Canceled)
 	}
 	if x.body != nil {
-		_ = x.body.Close()
+		_ = fault.Run(x.body.Close) // its panic would keep the lease from being reported
 	}
 	x.freeBuffer()
 }
@@ -236,7 +241,7 @@ func (x *exchange) detach() {
 // discard closes a refusal that is not returned.
 func (x *exchange) discard() {
 	if x.response != nil {
-		_ = x.Close()
+		_ = fault.Run(x.Close) // its panic would keep the next lease from being reported
 	}
 }
 

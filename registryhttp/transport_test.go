@@ -303,6 +303,52 @@ type panics struct{}
 
 func (panics) Read([]byte) (int, error) { panic(errDown) }
 
+// explodes is a body that panics when it is read or closed.
+type explodes struct {
+	io.Reader
+}
+
+func (e *explodes) Close() error {
+	if e.Reader != (panics{}) {
+		panic(errDown)
+	}
+	return nil
+}
+
+// Variants: of a refusal behind which another provider is asked, of an answer without a first byte, and of one that is closed.
+func TestTransport_PanicOfABodyThatIsClosedKeepsNoLease(t *testing.T) {
+	t.Parallel()
+	for _, body := range []io.Reader{panics{}, strings.NewReader("refused")} {
+		bubble(t, registryhttp.Options{}, func(t *testing.T, s *setup) {
+			response, err := s.get()
+			require.Equal(t, "b", read(t, response, err))
+			s.requireCounts(0, 0, 1, 0, 0)
+			s.requireCounts(1, 1, 0, 0, 0)
+		}, explodingAnswer(503, body), says("b"))
+		bubble(t, registryhttp.Options{CommitHeader: true}, func(t *testing.T, s *setup) {
+			response, err := s.get() //nolint:bodyclose // it is, below
+			require.NoError(t, err)
+			require.PanicsWithError(t, "down", func() { _ = response.Body.Close() })
+			require.NoError(t, response.Body.Close())
+			require.Zero(t, s.providers[0].Info().InFlight)
+		}, explodingAnswer(200, body))
+	}
+	bubble(t, registryhttp.Options{}, func(t *testing.T, s *setup) {
+		response, err := s.get()
+		require.Equal(t, "b", read(t, response, err))
+		s.requireCounts(0, 0, 1, 0, 0)
+	}, explodingAnswer(200, iotest.ErrReader(errDown)), says("b"))
+}
+
+// explodingAnswer answers with a body that panics.
+func explodingAnswer(status int, body io.Reader) roundTrip {
+	return func(*http.Request) (*http.Response, error) {
+		response := answer(status, nil)
+		response.Body = &explodes{body}
+		return response, nil
+	}
+}
+
 func TestTransport_HeedsOptionsOfTheCallAndTheCaller(t *testing.T) {
 	t.Parallel()
 	var callers []string
