@@ -171,7 +171,7 @@ func (x *exchange) contextEnded() {
 	idle := !x.reading && !x.over && !x.detached
 	x.mu.Unlock()
 	if idle {
-		x.finish(x.cause())
+		x.finish(x.caused(x.cause()))
 	}
 }
 

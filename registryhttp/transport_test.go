@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -302,6 +303,24 @@ func TestTransport_PanicsAreRecordedAndGoOn(t *testing.T) {
 type panics struct{}
 
 func (panics) Read([]byte) (int, error) { panic(errDown) }
+
+// A read that does not heed its context returns what has come too late.
+func TestTransport_StallOfAReadThatReturnsAllTheSameIsOne(t *testing.T) {
+	t.Parallel()
+	bubble(t, registryhttp.Options{StallTimeout: time.Second}, func(t *testing.T, s *setup) {
+		response, err := s.get()
+		require.NoError(t, err)
+		_, err = io.CopyN(io.Discard, response.Body, 2)
+		require.NoError(t, err)
+		require.Equal(t, verdict.ClassStalled, class(t, s.providers[0]))
+		s.requireCounts(0, 0, 1, 0, 0)
+		require.NoError(t, response.Body.Close())
+	}, roundTrip(func(request *http.Request) (*http.Response, error) {
+		response := answer(200, nil)
+		response.Body = &pieces{context.WithoutCancel(request.Context()), []time.Duration{0, time.Minute}, io.EOF, make(chan struct{})}
+		return response, nil
+	}))
+}
 
 // explodes is a body that panics when it is read or closed.
 type explodes struct {
