@@ -77,6 +77,28 @@ func TestStream_PanicOfAnOptionReleasesTheIterator(t *testing.T) {
 	})
 }
 
+// Variants: behind an error as the first item, as the second one, and behind an answer that is whole.
+func TestOpen_PanicOfAnIteratorThatIsLetGoOfKeepsNoLease(t *testing.T) {
+	t.Parallel()
+	for _, steps := range [][]step{{{err: errDown}}, {{item: "x"}, {err: errDown}}, says("x y")} {
+		bubble(t, []model{{name: "a", steps: steps}}, func(t *testing.T, reg *registry.Registry, r *registry.Resolver[model]) {
+			settings := options()
+			settings.Whole, settings.MaxItems = true, 3
+			require.PanicsWithError(t, "down", func() {
+				_, _ = stream.Open(t.Context(), r, func(ctx context.Context, m model) (iter.Seq2[string, error], error) {
+					items, err := m.stream(ctx)
+					return func(yield func(string, error) bool) {
+						defer panic(errDown)
+						items(yield)
+						yield("behind", nil)
+					}, err
+				}, settings)
+			})
+			require.Equal(t, [4]uint64{0, 1, 0, 0}, counts(t, reg, "a"))
+		})
+	}
+}
+
 func TestStream_LosesNothingUnderStress(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, streamsUnderStress)

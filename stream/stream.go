@@ -252,6 +252,14 @@ func (a *attempt[T, I]) stopReading() {
 	}
 }
 
+// stopGuarded is stopReading before the lease is reported: a panic of the iterator is its outcome.
+func (a *attempt[T, I]) stopGuarded() error {
+	return a.lease.Guard(func() error {
+		a.stopReading()
+		return nil
+	})
+}
+
 // firstTimeout returns the time limit of the first item, and reports whether it was cut to leave
 // time for another provider.
 func (a *attempt[T, I]) firstTimeout() (limit time.Duration, cut bool) {
@@ -274,7 +282,7 @@ func ofCut(err error, cut bool) error {
 func (a *attempt[T, I]) begin(open func(context.Context, T) (iter.Seq2[I, error], error)) (s *Stream[I], err error) {
 	defer func() {
 		if s == nil {
-			a.stopReading()
+			_ = a.stopGuarded() // the failure is there already
 		}
 	}()
 	return a.first(open)
@@ -315,7 +323,9 @@ func (a *attempt[T, I]) first(open func(context.Context, T) (iter.Seq2[I, error]
 	}
 	if s.second == nil && a.ended {
 		s.pull, s.end, s.release = nil, nil, nil
-		a.stopReading()
+		if err := a.stopGuarded(); err != nil {
+			return nil, err
+		}
 		a.lease.Done(nil)
 		return s, nil
 	}
