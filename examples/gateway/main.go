@@ -54,7 +54,7 @@ func run(ctx context.Context, arguments []string, out io.Writer, reload <-chan o
 	flags.SetOutput(out)
 	address := flags.String("listen", "localhost:8080", "the address to listen on")
 	file := flags.String("config", "", "the configuration file, read again when it changes and at SIGHUP; none: two built-in servers on loopback")
-	drain := flags.Duration("drain", 30*time.Second, "the time that requests in progress have at the end")
+	drain := flags.Duration("drain", 30*time.Second, "the time that requests in progress have at the end; 0: 30s")
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}
@@ -112,7 +112,8 @@ func run(ctx context.Context, arguments []string, out io.Writer, reload <-chan o
 // follow reads the configuration again when its file changes and at each signal, until ctx ends: then the gateway is not
 // ready any more.
 func (g *gateway) follow(ctx context.Context, file string, signals <-chan os.Signal) {
-	defer func() { g.stopping.Store(true); g.log.Info("ending: requests in progress have their time") }()
+	defer func() { g.stopping.Store(true); _ = g.log.Sync() }()
+	defer g.log.Info("ending: requests in progress have their time")
 	read := func() {
 		next, err := config.LoadAs[Config](file)
 		if err == nil {

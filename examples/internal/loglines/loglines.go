@@ -10,8 +10,8 @@ import (
 )
 
 // Logger returns a logger of JSON lines. They are written once a second, when there are 64 KiB of them, by Sync, and by end, behind
-// which nothing may be logged. Those that cannot be written, as to a full disk, are lost; later ones are written again. It starts a
-// goroutine, which ends with end.
+// which nothing may be logged. Those that cannot be written, as to a full disk, are lost; later ones are written again. A process
+// that is killed loses those of its last second. It starts a goroutine, which ends with end.
 func Logger(out io.Writer) (log *zap.Logger, end func()) {
 	form := zap.NewProductionEncoderConfig()
 	form.EncodeTime = zapcore.RFC3339NanoTimeEncoder
