@@ -204,7 +204,7 @@ func (r *report) bar(name string, got, limit float64, floor bool) {
 	if floor && got < limit || !floor && got > limit {
 		word = "short"
 	}
-	r.line("  %s %.2f %s (%s %.2f)", name, got, word, side, limit)
-	r.summary = append(r.summary, fmt.Sprintf("%s %.2f", name, got))
-	r.bars = append(r.bars, fmt.Sprintf("| %s | %.2f | %s %.2f | %s |", name, got, side, limit, word))
+	r.line("  %s %.3f %s (%s %.2f)", name, got, word, side, limit)
+	r.summary = append(r.summary, fmt.Sprintf("%s %.3f", name, got))
+	r.bars = append(r.bars, fmt.Sprintf("| %s | %.3f | %s %.2f | %s |", name, got, side, limit, word))
 }

@@ -48,9 +48,7 @@ func newGateway(ctx context.Context, settings Config, log *zap.Logger, network h
 	if err != nil {
 		return nil, err
 	}
-	g := &gateway{
-		registry: reg, log: log, network: network, memory: llm.NewMemory(int64(cmp.Or(settings.Memory, 512<<20))), started: time.Now(),
-	}
+	g := &gateway{registry: reg, log: log, network: network, memory: llm.NewMemory(int64(cmp.Or(settings.Memory, 512<<20))), started: time.Now()}
 	g.proxy = g.proxyFor()
 	if err := errors.Join(g.observe(settings), g.apply(ctx, settings)); err != nil {
 		return nil, errors.Join(err, g.close(ctx))

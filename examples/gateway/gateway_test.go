@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"io"
 	"net"
 	"net/http"
@@ -29,7 +30,13 @@ import (
 	"github.com/capreg/registry/registryhttp/llm"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv("GATEWAY_TEST_MAIN") != "" { // a process of its own, for signals
+		main()
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // start serves the configuration and returns its URL.
 func start(t *testing.T, settings Config) string {
@@ -564,7 +571,7 @@ func TestMain_RefusesBadArguments(t *testing.T) {
 	} {
 		require.Error(t, run(t.Context(), arguments, io.Discard, nil), arguments)
 	}
-	require.NoError(t, run(t.Context(), []string{"-h"}, io.Discard, nil))
+	require.ErrorIs(t, run(t.Context(), []string{"-h"}, io.Discard, nil), flag.ErrHelp)
 }
 
 // lines is a buffer for two goroutines.

@@ -7,7 +7,8 @@
 //	curl -s localhost:8080/status
 //
 // [Config] documents the configuration file; gateway.yaml is one. The header X-Served-By of an answer names the upstream, and
-// X-Served-Model the model there, where that is another one; X-Attempts counts the attempts, where there were several.
+// X-Served-Model the model there, where that is another one; X-Attempts counts the attempts, where there were several. An
+// error has none of them: the log tells them, by its X-Request-Id. /healthz, /readyz and /metrics need no key.
 package main
 
 import (
@@ -25,10 +26,10 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"github.com/capreg/registry/config"
 	"github.com/capreg/registry/examples/internal/heap"
+	"github.com/capreg/registry/examples/internal/loglines"
 	"github.com/capreg/registry/examples/internal/loopback"
 	"github.com/capreg/registry/registryhttp"
 )
@@ -36,12 +37,13 @@ import (
 func main() {
 	heap.Floor(14 << 20) // of what 200 streams at once need anyway
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	context.AfterFunc(ctx, stop)   // a second signal ends the process at once
+	signal.Ignore(syscall.SIGPIPE) // that nothing reads the log any more does not
 	reload := make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
-	if err := run(ctx, os.Args[1:], os.Stderr, reload); err != nil {
+	if err := run(ctx, os.Args[1:], os.Stderr, reload); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "gateway:", err)
-		os.Exit(1) //nolint:gocritic // the process ends; stop has nothing left to undo
+		os.Exit(1)
 	}
 }
 
@@ -52,11 +54,8 @@ func run(ctx context.Context, arguments []string, out io.Writer, reload <-chan o
 	flags.SetOutput(out)
 	address := flags.String("listen", "localhost:8080", "the address to listen on")
 	file := flags.String("config", "", "the configuration file, read again when it changes and at SIGHUP; none: two built-in servers on loopback")
-	drain := flags.Duration("drain", 30*time.Second, "the time that requests in progress have at the end")
+	drain := flags.Duration("drain", 30*time.Second, "the time that requests in progress have at the end; 0: 30s")
 	if err := flags.Parse(arguments); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return nil
-		}
 		return err
 	}
 	if flags.NArg() > 0 {
@@ -66,18 +65,15 @@ func run(ctx context.Context, arguments []string, out io.Writer, reload <-chan o
 	if *file != "" {
 		settings, err = config.LoadAs[Config](*file)
 	} else {
-		var end func()
-		settings, end, err = builtIn()
-		defer end()
+		var stop func()
+		settings, stop, err = builtIn()
+		defer stop()
 	}
 	if err != nil {
 		return err
 	}
-	form := zap.NewProductionEncoderConfig()
-	form.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	lines := &zapcore.BufferedWriteSyncer{WS: zapcore.AddSync(out), FlushInterval: time.Second, Size: 64 << 10}
-	defer func() { _ = lines.Stop() }()
-	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(form), lines, zap.InfoLevel))
+	log, end := loglines.Logger(out)
+	defer end()
 	network := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext, TLSHandshakeTimeout: 5 * time.Second,
 		MaxIdleConnsPerHost: 256, IdleConnTimeout: 30 * time.Second, MaxResponseHeaderBytes: 256 << 10, ForceAttemptHTTP2: true,
@@ -101,7 +97,7 @@ func run(ctx context.Context, arguments []string, out io.Writer, reload <-chan o
 		log.Warn("no clients are configured: every request is admitted")
 	}
 	log.Info("listening", zap.String("url", "http://"+listener.Addr().String()))
-	_ = lines.Sync() // at once
+	_ = log.Sync() // at once
 	var following sync.WaitGroup
 	defer following.Wait()
 	ctx, stop := context.WithCancel(ctx)
@@ -116,13 +112,18 @@ func run(ctx context.Context, arguments []string, out io.Writer, reload <-chan o
 // follow reads the configuration again when its file changes and at each signal, until ctx ends: then the gateway is not
 // ready any more.
 func (g *gateway) follow(ctx context.Context, file string, signals <-chan os.Signal) {
-	defer g.stopping.Store(true)
+	defer func() { g.stopping.Store(true); _ = g.log.Sync() }()
+	defer g.log.Info("ending: requests in progress have their time")
 	read := func() {
 		next, err := config.LoadAs[Config](file)
 		if err == nil {
 			err = g.apply(ctx, next)
 		}
-		g.log.Info("the configuration was read again; with an error it stays as it was", zap.Error(err))
+		if err != nil {
+			g.log.Error("the configuration could not be read again, and stays as it was", zap.Error(err))
+			return
+		}
+		g.log.Info("the configuration was read again")
 	}
 	var watching sync.WaitGroup
 	defer watching.Wait()

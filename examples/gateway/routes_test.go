@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/capreg/registry"
 	"github.com/capreg/registry/config"
@@ -314,7 +315,8 @@ func TestMain_ReadsTheConfigurationAgain(t *testing.T) {
 	}
 	cancel()
 	require.NoError(t, <-ended)
-	require.Contains(t, out.String(), "the configuration was read again")
+	require.Regexp(t, `"level":"info",[^\n]*"msg":"the configuration was read again"`, out.String())
+	require.Regexp(t, `"level":"error",[^\n]*"msg":"the configuration could not be read again, and stays as it was","error":"`, out.String())
 }
 
 func TestServe_HealthAndReadinessNeedNoKey(t *testing.T) {
@@ -363,24 +365,43 @@ func TestServe_LimitsEachClientByItself(t *testing.T) {
 	}}
 	virtual(t, `{"clients":{"x":{"key":"${env:GATEWAY_TEST_KEY}","requests_per_minute":3,"concurrency":1},"y":{"key":"${env:GATEWAY_TEST_KEY_2}"}},
 		"upstreams":{"a":{"url":"http://a/v1"}},"routes":[{"model":"*","groups":[{"upstreams":["a"]}]}]}`, servers, func(t *testing.T, g *gateway) {
+		after := ""
 		status := func(key, model string) int {
-			return asked(t, g, chat, `{"model":"`+model+`"}`, "Authorization", "Bearer "+key).Code
+			w := asked(t, g, chat, `{"model":"`+model+`"}`, "Authorization", "Bearer "+key)
+			after = w.Header().Get("Retry-After")
+			return w.Code
 		}
 		wait = make(chan struct{})
 		var slow sync.WaitGroup
 		slow.Go(func() { status("secret", "slow") })
 		synctest.Wait()
 		require.Equal(t, 429, status("secret", "m"), "one at a time")
+		require.Equal(t, "1", after)
 		require.Equal(t, 200, status("other", "m"))
 		wait <- struct{}{}
 		slow.Wait()
 		require.Equal(t, 200, status("secret", "m"))
 		require.Equal(t, 200, status("secret", "m"))
 		require.Equal(t, 429, status("secret", "m"), "three a minute")
+		require.Equal(t, "21", after, "it says when the next one is admitted")
 		require.Equal(t, 200, status("other", "m"))
 		time.Sleep(20 * time.Second)
 		require.Equal(t, 200, status("secret", "m"))
 	})
+}
+
+func TestServe_RefusalByALimitOfAClientIsLogged(t *testing.T) {
+	t.Setenv("GATEWAY_TEST_KEY", "secret")
+	core, logged := observer.New(zap.InfoLevel)
+	g := made(t, `{"clients":{"x":{"key":"${env:GATEWAY_TEST_KEY}","requests_per_minute":1}},"upstreams":{"a":{"url":"http://a/v1"}},
+		"routes":[{"model":"m","groups":[{"upstreams":["a"]}]}]}`, network{"a": func(*http.Request, string) (int, string) { return 200, whole }}, zap.New(core))
+	t.Cleanup(func() { require.NoError(t, g.close(context.WithoutCancel(t.Context()))) })
+	require.Equal(t, 200, asked(t, g, chat, `{"model":"m"}`, "Authorization", "Bearer secret").Code)
+	refused := asked(t, g, chat, `{"model":"m"}`, "Authorization", "Bearer secret")
+	require.Equal(t, 429, refused.Code)
+	found := logged.FilterMessage("a limit of a client is reached").All()
+	require.Len(t, found, 1)
+	require.Equal(t, map[string]any{"id": refused.Header().Get("X-Request-Id"), "client": "x"}, found[0].ContextMap())
 }
 
 func TestServe_FullQueueIsA429(t *testing.T) {

@@ -49,7 +49,7 @@ var (
 // X-Stainless- go to the server, with the correlation of the context ([registryhttp.MetadataOf]); never its credentials. Of the
 // server's, those about its rate limits and those that begin with Openai- come back. X-Served-By is the name of the last [Transport];
 // X-Served-Model is the name of the model there, where it is another than the client's, and X-Attempts how often the request was sent,
-// where that is more than once.
+// where that is more than once. An answer with an error has none of these three.
 type Proxy struct {
 	// Route returns the way of a request. An [Error] is answered as it is, with its status. It is called again where no provider
 	// was available, as its answer may have changed since: an error then is that of the request.
@@ -112,7 +112,7 @@ func (r *Report) MarshalLogObject(line zapcore.ObjectEncoder) error {
 	}
 	line.AddInt("status", r.Status)
 	line.AddString("upstream", r.Name)
-	if r.Model != r.Asked.Model && r.Model != "" {
+	if r.hasOtherModel() {
 		line.AddString("served_model", r.Model)
 	}
 	if r.Attempts != 1 {
@@ -125,6 +125,9 @@ func (r *Report) MarshalLogObject(line zapcore.ObjectEncoder) error {
 	zap.Error(r.Err).AddTo(line)
 	return nil
 }
+
+// hasOtherModel reports whether the server knows the model by another name than the client.
+func (r *Report) hasOtherModel() bool { return r.Model != "" && r.Model != r.Asked.Model }
 
 // passage is one request on its way.
 type passage struct {
@@ -300,7 +303,7 @@ func (q *passage) head(to http.Header, response *http.Response) {
 		news bool
 	}{
 		{"X-Served-By", q.report.Name != ""},
-		{"X-Served-Model", q.report.Model != q.report.Asked.Model && q.report.Model != ""},
+		{"X-Served-Model", q.report.hasOtherModel()},
 		{"X-Attempts", q.report.Attempts > 1},
 		{"Content-Length", response.ContentLength > 0}, // else a long answer would be sent in chunks
 	} {

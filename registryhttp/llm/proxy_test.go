@@ -109,14 +109,17 @@ func TestReport_IsAnObjectOfALogLine(t *testing.T) {
 		"model": "m", "status": 200, "upstream": "a", "input_tokens": 2, "output_tokens": 3, "bytes": int64(len(whole)),
 	}
 	require.Equal(t, usual, line.Fields)
+	refused := llm.Report{Asked: llm.Request{Model: "m"}, Status: 404}
+	line = zapcore.NewMapObjectEncoder()
+	require.NoError(t, refused.MarshalLogObject(line))
+	require.NotContains(t, line.Fields, "served_model", "there is none")
+	require.Equal(t, 0, line.Fields["attempts"])
+	line = zapcore.NewMapObjectEncoder()
 	report.Err, report.Model, report.Attempts, report.Asked.Stream = errors.New("cut"), "big", 2, true
 	require.NoError(t, report.MarshalLogObject(line))
 	delete(line.Fields, "time")
 	maps.Copy(usual, map[string]any{"stream": true, "served_model": "big", "attempts": 2, "error": "cut"})
 	require.Equal(t, usual, line.Fields)
-	line = zapcore.NewMapObjectEncoder()
-	require.NoError(t, (&llm.Report{Asked: llm.Request{Model: "m"}}).MarshalLogObject(line))
-	require.NotContains(t, line.Fields, "served_model", "none was asked")
 }
 
 func TestProxy_TellsTheLengthOfAPlainAnswer(t *testing.T) {
