@@ -303,7 +303,7 @@ func TestProxy_RefusesWhatIsNoRequest(t *testing.T) {
 	t.Parallel()
 	memory := llm.NewMemory(100)
 	for body, status := range map[string]int{
-		``: 400, `[]`: 400, `null`: 400, `{"model":7}`: 400, `{}`: 400, `{"model":"m","stream":"yes"}`: 400, `{"model":"m","model":"n"}`: 400,
+		``: 400, `[]`: 400, `null`: 400, `{"model":7}`: 400, `{}`: 400, `{"model":"m","stream":"yes"}`: 400, `{"model":"m","model":"n"}`: 400, `{"model":"m","Model":"n"}`: 400, `{"MODEL":"n","model":"m"}`: 400,
 		`{"Model":"m"}`: 400, `{"model":"m","x":"` + strings.Repeat("x", 60) + `"}`: 413, `{"model":"m","x":"` + strings.Repeat("x", 20) + `"}`: 200,
 	} {
 		w, _ := proxied(t, llm.Proxy{MaxBody: 60, Memory: memory}, llm.Way{Transport: over(t, llm.Transport{}, says(200, plainJSON, whole))}, reader(body))

@@ -30,7 +30,7 @@ type Request struct {
 
 var (
 	errNoObject = errors.New("the body is no JSON object")
-	errNoModel  = errors.New("model is missing, not a string, or there twice")
+	errNoModel  = errors.New("model is missing, not a string, or there twice, in whatever case")
 	errNoStream = errors.New("stream is neither true nor false")
 )
 
@@ -54,6 +54,10 @@ func ParseRequest(body []byte) (Request, error) {
 			many = value[0] == '[' || many // one for each, or a list of numbers
 		case "previous_response_id", "conversation":
 			r.Continues = identifier(value)
+		default:
+			if bytes.EqualFold(key, []byte("model")) { // which some servers read as the name, whatever the route allows
+				models += 2
+			}
 		}
 	})
 	if many {
