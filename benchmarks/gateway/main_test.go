@@ -25,7 +25,7 @@ func TestMain_WritesAllFiguresAndThePage(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "page.md")
 	require.NoError(t, run(t.Context(), []string{"-rounds", "1", "-turn", "20ms", "-streams", "2", "-mixed", "20", "-o", file}, &out))
 	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
-	require.Regexp(t, `^plain16_proxy \S+ library16_us \S+ plain128_proxy \S+ library128_us \S+ streams_cpu_proxy \S+ peak_mib \d+\.\d\d down \d+\.\d\d$`, lines[len(lines)-1])
+	require.Regexp(t, `^plain16_proxy \S+ library16_us \S+ plain128_proxy \S+ library128_us \S+ streams_cpu_proxy \S+ peak_mib \d+\.\d{3} down \d+\.\d{3}$`, lines[len(lines)-1])
 	require.Contains(t, out.String(), "left out: Portkey: no -portkey")
 	written, err := os.ReadFile(file)
 	require.NoError(t, err)
