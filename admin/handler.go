@@ -67,8 +67,11 @@ func New(reg *registry.Registry, options Options) (*Handler, error) {
 }
 
 // Close ends all streams and what New has started, and waits for the latter. Requests are still answered, without new
-// events. It may be called any number of times.
+// events. It may be called any number of times, and of nil does nothing.
 func (h *Handler) Close() {
+	if h == nil {
+		return
+	}
 	h.close()
 	h.control.Close()
 }

@@ -93,3 +93,9 @@ func TestHandler_ChangesOneProvider(t *testing.T) {
 	require.Equal(t, status.BreakerOpen, a.Breaker().State, "clearing a cooldown leaves the breaker alone")
 	require.Contains(t, a.Breaker().Reason, "maintenance (by ops)")
 }
+
+func TestHandler_CloseOfNoneDoesNothing(t *testing.T) {
+	t.Parallel()
+	var none *admin.Handler
+	none.Close()
+}

@@ -71,8 +71,6 @@ func (g *gateway) observe(settings Config) (err error) {
 }
 
 func (g *gateway) close(ctx context.Context) error {
-	if g.admin != nil {
-		g.admin.Close()
-	}
+	g.admin.Close()
 	return g.registry.Close(ctx)
 }

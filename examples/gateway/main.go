@@ -6,9 +6,9 @@
 //	curl -sN localhost:8080/v1/chat/completions -d '{"model":"demo","stream":true,"messages":[{"role":"user","content":"hello"}]}'
 //	curl -s localhost:8080/status
 //
-// [Config] documents the configuration file; gateway.yaml is one. The header X-Served-By of an answer names the upstream, and
-// X-Served-Model the model there, where that is another one; X-Attempts counts the attempts, where there were several. An
-// error has none of them: the log tells them, by its X-Request-Id. /healthz, /readyz and /metrics need no key.
+// [Config] documents the configuration file; gateway.yaml is one. The header X-Served-By of an answer names the upstream, X-Served-Model the
+// model there, where that is another one, and X-Attempts counts the attempts, where there were several; of an error the log tells them, by
+// its X-Request-Id. /healthz, /readyz and /metrics need no key.
 package main
 
 import (
@@ -47,8 +47,7 @@ func main() {
 	}
 }
 
-// run serves until ctx ends, and then until the requests in progress have ended, for a while. It reads the configuration
-// again at each reload.
+// run serves until ctx ends, and then the requests in progress for a while. It reads the configuration again at each reload.
 func run(ctx context.Context, arguments []string, out io.Writer, reload <-chan os.Signal) (err error) {
 	flags := flag.NewFlagSet("gateway", flag.ContinueOnError)
 	flags.SetOutput(out)
@@ -129,17 +128,16 @@ func (g *gateway) follow(ctx context.Context, file string, signals <-chan os.Sig
 	defer watching.Wait()
 	if file != "" {
 		watching.Go(func() {
-			_ = config.File(file).Watch(ctx, func() {
-				time.Sleep(100 * time.Millisecond) // else it may be half written
-				read()
-			})
+			_ = config.File(file).Watch(ctx, func() { time.Sleep(100 * time.Millisecond); read() }) // else it may be half written
 		})
 	}
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-signals:
-			read()
+			if file != "" {
+				read()
+			}
 		}
 	}
 }

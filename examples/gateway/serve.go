@@ -97,12 +97,17 @@ func (s *state) clientOf(r *http.Request) *client {
 func (g *gateway) ask(w http.ResponseWriter, r *http.Request, _ *state, c *client) {
 	defer c.running.Add(-1)
 	if n := c.running.Add(1); c.Concurrency > 0 && n > c.Concurrency || c.limiter != nil && !c.limiter.Allow() {
-		w.Header().Set("Retry-After", fmt.Sprintf("%.0f", 1+max(0, (1-c.limiter.Tokens())/float64(c.limiter.Limit()))))
-		g.log.Info("a limit of a client is reached", zap.String("id", registryhttp.MetadataOf(r.Context()).Correlation), zap.String("client", c.name))
-		refuse(w, r, http.StatusTooManyRequests, "rate_limit_exceeded", "the limit of this key at the gateway is reached")
+		g.limit(w, r, c)
 		return
 	}
 	g.proxy.ServeHTTP(w, r)
+}
+
+// limit refuses a request beyond the limits of its client. In ask it would make the stack of each stream twice as large.
+func (g *gateway) limit(w http.ResponseWriter, r *http.Request, c *client) {
+	w.Header().Set("Retry-After", fmt.Sprintf("%.0f", 1+max(0, (1-c.limiter.Tokens())/float64(c.limiter.Limit()))))
+	g.log.Info("a limit of a client is reached", zap.String("id", registryhttp.MetadataOf(r.Context()).Correlation), zap.String("client", c.name))
+	refuse(w, r, http.StatusTooManyRequests, "rate_limit_exceeded", "the limit of this key at the gateway is reached")
 }
 
 func (c *client) allows(model string) bool {
