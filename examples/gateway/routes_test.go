@@ -501,9 +501,9 @@ func TestServe_LogsEachRequestAsOneLineOfJSON(t *testing.T) {
 	})
 }
 
-// A stream that goes on for longer than the end of the program may take ends with an error that its client sees.
-func TestMain_EndsStreamsInProgressWithAnError(t *testing.T) {
-	t.Parallel()
+// silent starts an upstream whose streams have a token, and then nothing until their client is gone.
+func silent(t *testing.T) *httptest.Server {
+	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		_, _ = io.WriteString(w, token)
@@ -511,6 +511,13 @@ func TestMain_EndsStreamsInProgressWithAnError(t *testing.T) {
 		<-r.Context().Done()
 	}))
 	t.Cleanup(server.Close)
+	return server
+}
+
+// A stream that goes on for longer than the end of the program may take ends with an error that its client sees.
+func TestMain_EndsStreamsInProgressWithAnError(t *testing.T) {
+	t.Parallel()
+	server := silent(t)
 	file := filepath.Join(t.TempDir(), "gateway.json")
 	require.NoError(t, os.WriteFile(file, []byte(`{"upstreams":{"a":{"url":"`+server.URL+`"}},"routes":[{"model":"a","groups":[{"upstreams":["a"]}]}]}`), 0o600))
 	ctx, cancel := context.WithCancel(t.Context())

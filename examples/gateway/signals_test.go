@@ -4,9 +4,7 @@ package main
 
 import (
 	"bufio"
-	"io"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -38,13 +36,7 @@ func process(t *testing.T, arguments ...string) (p *exec.Cmd, url string, log *o
 
 func TestMain_EndsAtOnceAtASecondSignal(t *testing.T) {
 	t.Parallel()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "text/event-stream")
-		_, _ = io.WriteString(w, token)
-		_ = http.NewResponseController(w).Flush()
-		<-r.Context().Done()
-	}))
-	t.Cleanup(server.Close)
+	server := silent(t)
 	file := filepath.Join(t.TempDir(), "gateway.json")
 	require.NoError(t, os.WriteFile(file, []byte(`{"upstreams":{"a":{"url":"`+server.URL+`","timeouts":{"stall":"1h"}}},
 		"routes":[{"model":"a","groups":[{"upstreams":["a"]}]}]}`), 0o600))

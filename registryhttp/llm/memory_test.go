@@ -104,7 +104,7 @@ func TestTransport_PanicOfABodyKeepsNothing(t *testing.T) {
 		memory, own, complete := llm.NewMemory(1000), tokens(60), c.text == whole
 		var sent context.Context
 		transport := llm.Transport{Memory: memory, Tokens: own, Base: roundTrip(func(r *http.Request) (*http.Response, error) {
-			sent = r.Context() //nolint:fatcontext // for the test
+			sent = r.Context() //nolint:fatcontext // the test looks at it from outside
 			return &http.Response{
 				StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {c.kind}}, ContentLength: -1, Request: r, Body: &exploding{reader(c.text), !complete},
 			}, nil
